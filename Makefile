@@ -1,0 +1,40 @@
+# Two commands do everything: `make book` and `make test`. Each target sets up .venv by itself.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+MODELS ?=
+DATASETS ?=
+PROTOCOL ?= miniature
+SPLIT ?= paper
+DATA ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+TESTS ?= -m "not slow"
+
+.PHONY: book test lab notebooks clean
+
+book: .venv/installed
+	@$(BIN)/python -m mlprobe_utils.make_book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
+		--split "$(SPLIT)" --data "$(DATA)" --jobs $(JOBS)
+
+test: .venv/installed-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS)
+
+lab: notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+notebooks: .venv/installed
+	$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
+
+clean:
+	rm -rf outputs book/_build notebooks/*.ipynb .snakemake .pytest_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-tests: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@

@@ -1,0 +1,163 @@
+"""Artefacts: folders that appear whole or not at all, and know what they were made from.
+
+An artefact is a folder with `made_from.json` (everything its content depends on: cards, data, seeds, code) beside its
+files, and `provenance.json` (when, how long, which versions and commit: recorded, never compared). A stage asks
+`is_current` before it works, so that a rerun redoes exactly what changed.
+"""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from mlprobe_utils.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
+RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy", "pandas", "pillow")
+
+
+def hash_of(value) -> str:
+    """SHA-256 (hex) of a JSON-able value or of bytes."""
+    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Writes a file beside its place and moves it there, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(temporary, path)
+
+
+def is_current(folder: Path, made_from: dict) -> bool:
+    """Whether `folder` holds a whole artefact made from exactly `made_from`."""
+    record = folder / "made_from.json"
+    return record.is_file() and json.loads(record.read_text()) == json.loads(json.dumps(made_from))
+
+
+@contextlib.contextmanager
+def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
+    """Yields a temporary folder to fill; on success it takes the place of `folder`, on an error `folder` is untouched.
+
+    What an interrupted try left in the temporary folder is still there (stages that work in shards resume from it)
+    if it was made from the same things, and removed otherwise.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    if not is_current(partial, made_from):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        atomic_write(partial / "made_from.json", json.dumps(made_from, indent=1, ensure_ascii=False))
+    start = time.time()
+    yield partial
+    atomic_write(partial / "provenance.json", json.dumps(provenance(start), indent=1))
+    swap_in(partial, folder)
+
+
+def swap_in(new: Path, place: Path) -> None:
+    """Moves folder `new` to `place`; what was there goes only after the new one stands."""
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        os.rename(place, old)
+    os.rename(new, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def provenance(start: float) -> dict:
+    """When and with what something was made; `start` in seconds since the epoch."""
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return {
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.time() - start, 2),
+        "commit": commit.stdout.strip() or "not a git checkout",
+        "versions": {name: version(name) for name in RECORDED_PACKAGES},
+    }
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a table atomically."""
+    atomic_write(path, frame.to_parquet(index=False))
+
+
+def read_made_from(folder: Path, made_by: str) -> dict:
+    """What an artefact was made from.
+
+    Raises:
+        InputError: the artefact does not exist; `made_by` is the command that makes it.
+    """
+    record = folder / "made_from.json"
+    if not record.is_file():
+        raise InputError(f"{relative(folder)} is not there: make it with `{made_by}`")
+    return json.loads(record.read_text())
+
+
+def relative(path: Path) -> str:
+    """The path as a user of the project names it: from its root where it lies inside."""
+    path = Path(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+@functools.cache
+def code_files(module: str) -> tuple[Path, ...]:
+    """The package's source files that `module` imports, directly or not, itself included; sorted."""
+    return _closure([module])
+
+
+def imported_files(script: Path) -> tuple[Path, ...]:
+    """The package's source files that a script outside of it (a chapter) imports, directly or not; sorted."""
+    return _closure(_imports(script))
+
+
+def _closure(modules: list[str]) -> tuple[Path, ...]:
+    found, queue = set(), list(modules)
+    while queue:
+        path = _source_file(queue.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            queue += _imports(path)
+    return tuple(sorted(found))
+
+
+def _imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mlprobe_utils"):
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names if alias.name.startswith("mlprobe_utils")]
+    return names
+
+
+def _source_file(module: str) -> Path | None:
+    base = ROOT / Path(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@functools.cache
+def code_hash(module: str) -> str:
+    """Hash of what `module` and all it imports from this package do: comments and docstrings do not count."""
+    return hash_of([_without_docstrings(path) for path in code_files(module)])
+
+
+def _without_docstrings(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)

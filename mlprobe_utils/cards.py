@@ -1,0 +1,276 @@
+"""Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug.
+
+Nothing in code repeats a value that a card holds. A typo in a key, a wrong type or a value out of range is an error
+that names the file, the field and the mend.
+"""
+
+import difflib
+import functools
+import json
+import os
+import typing
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlprobe_utils.artefacts import ROOT, hash_of, relative
+from mlprobe_utils.errors import InputError, unknown
+
+CARDS = Path(os.environ.get("MLPROBE_CARDS", ROOT / "data"))
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Card(BaseModel):
+    """What all cards share: unknown keys refused, types exact, immutable, hashable by content."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    slug: str
+
+    @property
+    def content_hash(self) -> str:
+        return hash_of(self.model_dump(mode="json"))
+
+
+class Part(BaseModel):
+    """A nested block of a card."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ClassOfImages(Part):
+    """One diagnostic class: its folder name in the release and the answer that the template offers for it."""
+
+    name: str
+    option: str
+
+
+class DataCard(Card):
+    """A data set: where it comes from, what it should hold, how the model is asked about it."""
+
+    name: str
+    modality: str
+    layout: Literal["busi", "covid-ct", "chest-xray"]
+    classes: list[ClassOfImages] = Field(min_length=2)
+    positive: str | None = None  # the option counted as positive; none: scores are macro averages
+    template: str
+    release_counts: dict[str, dict[str, Count]]  # official split ("all" where there is none) -> class -> images
+    test_counts: dict[str, Count] | None = None  # a data set without official split: the test set drawn from it
+    licence: str
+    source: str
+    citation: str
+    made_by: str | None = None  # the module that makes a synthetic set
+    recipe: dict | None = None  # what that module needs to know; validated there
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        names = {c.name for c in self.classes}
+        options = [c.option for c in self.classes]
+        for field, table in [("release_counts", t) for t in self.release_counts.values()] + [
+            ("test_counts", self.test_counts or {})
+        ]:
+            if extra := set(table) - names:
+                raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {sorted(names)}")
+        if self.positive is not None and self.positive not in options:
+            raise ValueError(f"positive is {self.positive!r}, which is not an option {options}")
+        if self.template.count("<image>") != 1:
+            raise ValueError("template must hold <image> exactly once")
+        return self
+
+    @property
+    def options(self) -> list[str]:
+        """The answers a template offers, in the card's order."""
+        return [c.option for c in self.classes]
+
+    @property
+    def synthetic(self) -> bool:
+        return self.made_by is not None
+
+
+class ModelCard(Card):
+    """A model: where its weights are, and for a miniature what it is a miniature of and how it is made."""
+
+    name: str
+    source: str  # hub id, or a folder (relative to the project's root)
+    family: str | None = None  # only needed to assert it: the model's class decides
+    revision: str | None = None
+    base: str | None = None  # slug of the general model that this one was adapted from
+    miniature_of: str | None = None
+    made_by: str | None = None
+    recipe: dict | None = None
+
+    @property
+    def is_miniature(self) -> bool:
+        return self.miniature_of is not None
+
+
+class Images(Part):
+    """How an image becomes the working copy that models see."""
+
+    decode_limit: Count  # pixels; a larger image is refused before it is decoded
+    max_pixels: Count  # of the working copy; larger images are reduced with their aspect kept
+    square_side: Count | None = None  # squash to a square of this side instead (miniatures)
+
+
+class Splits(Part):
+    seed: int
+    validation_fraction: Rate
+
+
+class FineTuning(Part):
+    """LoRA fine-tuning (paper section 3.2)."""
+
+    rank: Count
+    alpha: Count
+    dropout: Fraction
+    vision_tower: Literal["lora", "frozen"]
+    learning_rate: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_ratio: Fraction
+    epochs: Count
+    batch_size: Count
+    runs: Count
+    precision: Literal["float32", "bfloat16"]
+    gradient_checkpointing: bool
+
+
+class Answering(Part):
+    """Generation and scoring of the answer."""
+
+    max_new_tokens: Count
+    batch_size: Count
+
+
+class Extraction(Part):
+    batch_size: Count
+    shard_images: Count
+
+
+class Probe(Part):
+    """The two-layer MLP probe (paper section 3.2)."""
+
+    hidden: Count
+    dropout: Fraction
+    learning_rate: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_ratio: Fraction
+    epochs: Count
+    batch_size: Count
+    standardised: bool
+
+
+class Health(Part):
+    penalty: Annotated[float, Field(gt=0)]  # lambda of equation 2
+
+
+class Protocol(Card):
+    """All hyperparameters of a run."""
+
+    title: str
+    order: Literal["image_first", "question_first"]
+    images: Images
+    splits: Splits
+    fine_tuning: FineTuning
+    answering: Answering
+    extraction: Extraction
+    probe: Probe
+    health: Health
+
+
+_FOLDERS = {DataCard: "datasets", ModelCard: "models", Protocol: "protocols"}
+_KINDS = {DataCard: "data set", ModelCard: "model", Protocol: "protocol"}
+
+
+def slugs(card_class: type[Card]) -> list[str]:
+    """The slugs of all cards of a kind, sorted."""
+    return sorted(path.stem for path in (CARDS / _FOLDERS[card_class]).glob("*.yml"))
+
+
+def card_path(card_class: type[Card], slug: str) -> Path:
+    return CARDS / _FOLDERS[card_class] / f"{slug}.yml"
+
+
+class _OneKeyOnce(yaml.SafeLoader):
+    """A YAML loader that refuses a key given twice, of which YAML itself keeps the last in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key '{key}' is given twice (line {node.start_mark.line + 1} and below)")
+        return super().construct_mapping(node, deep)
+
+
+@functools.cache
+def _load(card_class: type[Card], slug: str) -> Card:
+    path = card_path(card_class, slug)
+    if not path.is_file():
+        raise unknown(
+            _KINDS[card_class], slug, slugs(card_class), f"A card of your own goes to data/{_FOLDERS[card_class]}/."
+        )
+    return parse_card(card_class, path)
+
+
+def load_data_card(slug: str) -> DataCard:
+    """The card of a data set, by slug.
+
+    Raises:
+        InputError: no such card, or the card is not valid; the message says which field and how to mend it.
+    """
+    return typing.cast(DataCard, _load(DataCard, slug))
+
+
+def load_model_card(slug: str) -> ModelCard:
+    """The card of a model, by slug. Raises InputError as `load_data_card` does."""
+    return typing.cast(ModelCard, _load(ModelCard, slug))
+
+
+def load_protocol(slug: str) -> Protocol:
+    """A protocol, by slug. Raises InputError as `load_data_card` does."""
+    return typing.cast(Protocol, _load(Protocol, slug))
+
+
+def parse_card(card_class: type[Card], path: Path) -> Card:
+    """Reads and validates one card file.
+
+    Raises:
+        InputError: not YAML, an unknown or missing key, a wrong type, a value out of range.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnce)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{relative(path)} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{relative(path)} must hold keys and values, found {type(content).__name__}")
+    try:
+        # JSON, so that whole numbers serve where a fraction is asked but text never serves as a number
+        return card_class.model_validate_json(json.dumps({"slug": path.stem} | content, default=str))
+    except ValidationError as error:
+        problems = "; ".join(_problem(card_class, problem) for problem in error.errors())
+        raise InputError(f"{relative(path)}: {problems}") from error
+
+
+def _problem(card_class: type[Card], problem: dict) -> str:
+    """One validation problem in words: the field, what is wrong, the mend."""
+    *parents, key = problem["loc"] or ("",)
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        fields = _fields_at(card_class, parents)
+        near = difflib.get_close_matches(str(key), fields, n=1)
+        return f"unknown key '{place}'" + (f", did you mean '{near[0]}'?" if near else f"; known: {', '.join(fields)}")
+    if problem["type"] == "missing":
+        return f"the key '{place}' is missing: add it"
+    return f"{place + ': ' if place else ''}{problem['msg']} (found {problem['input']!r:.80})"
+
+
+def _fields_at(model: type[BaseModel], parents: list) -> list[str]:
+    for part in parents:
+        if isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            for candidate in (annotation, *typing.get_args(annotation)):
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                    model = candidate
+    return [name for name in model.model_fields if name != "slug"]

@@ -1,0 +1,77 @@
+"""What every chapter starts with: its parameters checked, its results made or found, and what they are, in a box."""
+
+import html
+from dataclasses import dataclass
+
+import pandas as pd
+from IPython.display import HTML
+from myst_nb import glue as myst_glue
+
+from mlprobe_utils import charts
+from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
+from mlprobe_utils.datasets.manifest import ImageSet, load_image_set
+from mlprobe_utils.parameters import check_parameters, selection
+from mlprobe_utils.prepare import prepare
+from mlprobe_utils.results import Selection
+from mlprobe_utils.scope import scope
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The checked parameters of a chapter and the cards they name."""
+
+    parameters: dict
+    selection: Selection
+    protocol: Protocol
+    models: dict[str, ModelCard]
+    datasets: dict[str, DataCard]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """slug -> name, of models and data sets."""
+        return {slug: card.name for slug, card in (self.models | self.datasets).items()}
+
+    @property
+    def positives(self) -> dict[str, str | None]:
+        """data set -> the option counted as positive."""
+        return {slug: card.positive for slug, card in self.datasets.items()}
+
+    def image_sets(self) -> dict[str, ImageSet]:
+        return {slug: load_image_set(slug, self.protocol.slug) for slug in self.datasets}
+
+    def named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table for the page: models and data sets by name, stages in words."""
+        return table.replace({"model": self.names, "dataset": self.names, "stage": charts.STAGE_NAMES})
+
+    def scope(self) -> HTML:
+        """A box that says what is real on this page and what is not."""
+        return HTML(f'<aside class="admonition note"><p>{html.escape(scope(self.models, self.datasets))}</p></aside>')
+
+
+def start(namespace: dict, models: bool = True) -> Chapter:
+    """Checks a chapter's parameters, makes what is missing, and turns the charts on.
+
+    Args:
+        namespace: the notebook's `globals()`.
+        models: whether the chapter reads results of models, or of the data alone.
+
+    Raises:
+        InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
+    """
+    values = check_parameters(namespace)
+    chosen = selection(values)
+    prepare(chosen, values["data"], models)
+    charts.enable()
+    pd.options.display.float_format = "{:.1f}".format
+    return Chapter(
+        values,
+        chosen,
+        load_protocol(chosen.protocol),
+        {slug: load_model_card(slug) for slug in chosen.models},
+        {slug: load_data_card(slug) for slug in chosen.datasets},
+    )
+
+
+def glue(name: str, value) -> None:
+    """Keeps a number for the prose, which quotes it as {glue:text}`name:.1f`; numpy's numbers become plain ones."""
+    myst_glue(name, value.item() if hasattr(value, "item") else value, display=False)

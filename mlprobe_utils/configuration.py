@@ -1,0 +1,73 @@
+"""What one `make book` runs over: checked before anything starts."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, load_protocol, slugs
+from mlprobe_utils.datasets.manifest import SPLITS
+from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.pipeline_steps import STEPS
+from mlprobe_utils.run_chapter import chapters
+
+MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")  # the embedded default
+
+
+@dataclass(frozen=True)
+class Run:
+    """The models and data sets of a book, by slug, and under which protocol and split."""
+
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    protocol: str
+    split: str
+    data: str  # folder with the real images; empty where only phantoms are named
+
+    def parameters(self) -> dict:
+        """The parameters that every chapter takes."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def steps(self) -> int:
+        """How many lines of progress a run from nothing prints."""
+        pairs = len(self.models) * len(self.datasets)
+        made = sum(load_data_card(slug).synthetic for slug in self.datasets)
+        return made + len(self.datasets) + len(miniatures(self.models)) + pairs * len(STEPS) + len(chapters()) + 1
+
+
+def configure(models: list[str], datasets: list[str], protocol: str, split: str, data: str) -> Run:
+    """The run that was asked for; empty lists stand for the defaults.
+
+    Raises:
+        InputError: an unknown slug, a card that is not valid, a folder that does not exist, real images without one.
+    """
+    load_protocol(protocol)
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if data and not Path(data).exists():
+        raise InputError(f"DATA: there is no {data}; give the folder that holds the images (see data/README.md)")
+    default = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
+    run = Run(
+        tuple(dict.fromkeys(models)) or MODELS,
+        tuple(dict.fromkeys(datasets)) or tuple(default),
+        protocol,
+        split,
+        str(Path(data).resolve()) if data else "",
+    )
+    for slug in run.models:
+        load_model_card(slug)
+    for slug in run.datasets:
+        if not load_data_card(slug).synthetic and not data:
+            raise InputError(
+                f"'{slug}' is a real data set: give DATA=<folder> (data/README.md says what to download), "
+                f"or choose '{slug}-phantom'"
+            )
+    return run
+
+
+def miniatures(models: tuple[str, ...]) -> list[str]:
+    """The models among these, and their bases, that are made here; bases first."""
+    found: list[str] = []
+    for slug in models:
+        card = load_model_card(slug)
+        if card.made_by:
+            found += [*(miniatures((card.base,)) if card.base else []), slug]
+    return list(dict.fromkeys(found))

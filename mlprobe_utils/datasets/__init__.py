@@ -1,0 +1,1 @@
+"""Image sets: from a release as its authors published it to a manifest with one row an image."""

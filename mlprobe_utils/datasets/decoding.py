@@ -1,0 +1,122 @@
+"""From the bytes of an image file to what the manifest records of it and to the working copy that models see."""
+
+import hashlib
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import imagehash
+import numpy as np
+from PIL import Image, ImageOps
+
+from mlprobe_utils.cards import Images
+from mlprobe_utils.errors import InputError
+
+FORMATS = ("PNG", "JPEG")
+HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see duplicates.py)
+THUMBNAIL_SIDE = 32  # pixels
+BITS_BEYOND_EIGHT = 257  # 65535 / 255: a 16-bit grey value to an 8-bit one
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One image file: what it is as stored (mode and format as PIL names them), and its working copy.
+
+    `pixels` is uint8 [height, width, 3]. `perceptual_hash` (hexadecimal) and `thumbnail` (grey, uint8 [side, side]) are
+    of the picture before it was reduced, so that duplicates do not depend on the protocol.
+    """
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    extension: str
+    sha256: str
+    bytes: int
+    perceptual_hash: str
+    thumbnail: np.ndarray
+    pixels: np.ndarray
+
+
+def decode(data: bytes, name: str, settings: Images) -> DecodedImage:
+    """Decodes an image file in full, once.
+
+    Args:
+        data: content of the file.
+        name: where it lies, for error messages; its ending is recorded as the extension.
+        settings: the protocol's `images` block; sizes in pixels.
+
+    Raises:
+        InputError: not a PNG or JPEG image, larger than `decode_limit` (told from its header, before decoding), cut
+            short or damaged.
+    """
+    image = _opened(data, name, settings.decode_limit)
+    mode, kind = image.mode, image.format
+    width, height = image.size
+    try:
+        image.load()
+        picture = to_rgb(image)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
+        raise InputError(f"{name} is cut short or damaged: download it again ({error})") from error
+    return DecodedImage(
+        width=width,
+        height=height,
+        mode=mode,
+        format=kind,
+        extension=PurePosixPath(name).suffix.lower(),
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        perceptual_hash=str(imagehash.phash(picture, hash_size=HASH_SIDE)),
+        thumbnail=np.asarray(picture.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)),
+        pixels=np.asarray(working_copy(picture, settings)),
+    )
+
+
+def _opened(data: bytes, name: str, decode_limit: int) -> Image.Image:
+    """The image with only its header read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours to check, below
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{name} is larger than decode_limit ({decode_limit} pixels): {error}") from error
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise InputError(f"{name} is not a readable {' or '.join(FORMATS)} image: download it again") from error
+    pixels = image.width * image.height
+    if pixels > decode_limit:
+        raise InputError(
+            f"{name} has {image.width} x {image.height} = {pixels} pixels, more than the protocol's "
+            f"images.decode_limit of {decode_limit}: reduce the image or raise the limit"
+        )
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture as 8-bit RGB, as a viewer shows it.
+
+    16-bit grey is scaled by its full range (PIL alone would clip it to white). Transparent pixels lie on black, the
+    background of CT, ultrasound and X-ray: the colours stored beneath them were never meant to be seen.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.uint32) // BITS_BEYOND_EIGHT
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def working_copy(picture: Image.Image, settings: Images) -> Image.Image:
+    """The picture in the size that models see: a square, or reduced to `max_pixels` with its aspect kept.
+
+    PIL's bicubic filter widens with the reduction, so it does not alias.
+    """
+    if settings.square_side is not None:
+        size = (settings.square_side, settings.square_side)
+    else:
+        factor = min(1.0, math.sqrt(settings.max_pixels / (picture.width * picture.height)))
+        size = (max(1, int(picture.width * factor)), max(1, int(picture.height * factor)))
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)

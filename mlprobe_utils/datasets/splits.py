@@ -1,0 +1,159 @@
+"""Train, validation and test: as the paper drew them, and clean, where no picture and no patient is on both sides.
+
+Tables here have one row an image with the columns `image`, `label`, `official_split`, `patient`, `duplicate_group`.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+
+from mlprobe_utils.cards import DataCard, Splits
+from mlprobe_utils.errors import InputError, unknown
+
+PARTS = ("train", "validation", "test", "unused")
+FOLDS = 10  # the validation fraction is met as k of at most so many folds; a smaller fraction as 1 of 1/fraction
+
+
+def add_splits(table: pd.DataFrame, card: DataCard, settings: Splits) -> pd.DataFrame:
+    """The table with the columns `split_paper` and `split_clean`; values in PARTS.
+
+    `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: images linked by
+    duplicate group or patient form a component; a component that holds two labels is unused, and none crosses a
+    split: next to an official test set linked train images are unused, a drawn test set takes whole components. In
+    both, the official validation set is unused and validation is drawn out of train by whole components,
+    stratified by label. Seeded, and independent of the order of the rows.
+
+    Raises:
+        InputError: a class has too few images for a test or validation set.
+    """
+    ordered = table.sort_values("image", kind="stable")
+    label = ordered["label"].to_numpy(dtype=object)
+    official = ordered["official_split"].to_numpy(dtype=object)
+    component = components(ordered)
+    conflict = _with_two_labels(component, label)
+    columns = {}
+    for name, drawing in (("split_paper", np.arange(len(ordered))), ("split_clean", component)):
+        rng = np.random.default_rng(settings.seed)
+        usable = np.ones(len(ordered), dtype=bool) if name == "split_paper" else ~conflict
+        if card.test_counts is None:
+            test = usable & (official == "test")
+            train = usable & (official == "train")
+        else:
+            test = _draw_test(drawing, label, usable, card, rng)
+            train = usable & ~test
+        if name == "split_clean":
+            train &= ~np.isin(component, component[test])
+        validation = _draw_validation(component, label, train, card, settings)
+        split = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
+        _check_parts(name, split, label, card)
+        columns[name] = pd.Series(split, index=ordered.index)
+    return table.assign(**columns)
+
+
+def components(table: pd.DataFrame) -> np.ndarray:
+    """The component of every image, numbered by row: images linked by a duplicate group or a patient share one."""
+    rows = np.arange(len(table))
+    links = []
+    for column in ("duplicate_group", "patient"):
+        first_row = pd.Series(rows, index=table.index).groupby(table[column], dropna=True).transform("min")
+        linked = first_row.notna().to_numpy()
+        links.append(np.stack([rows[linked], first_row[linked].to_numpy(dtype=int)]))
+    start, end = np.concatenate(links, axis=1)
+    graph = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(len(table), len(table)))
+    return connected_components(graph, directed=False)[1]
+
+
+def _with_two_labels(component: np.ndarray, label: np.ndarray) -> np.ndarray:
+    return pd.Series(label).groupby(component).transform("nunique").to_numpy() > 1
+
+
+def _draw_test(
+    unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: DataCard, rng: np.random.Generator
+) -> np.ndarray:
+    """Which images form a drawn test set: whole units, exactly the card's counts."""
+    test = np.zeros(len(unit), dtype=bool)
+    for name, count in sorted(card.test_counts.items()):
+        units, sizes = np.unique(unit[usable & (label == name)], return_counts=True)
+        order = rng.permutation(len(units))
+        chosen = _fill(sizes[order].tolist(), count)
+        if chosen is None:
+            raise InputError(
+                f"{card.slug}: no test set of exactly {count} images of class '{name}' can be drawn from the "
+                f"{sizes.sum()} found ({len(units)} linked groups): complete the data or lower its test_counts"
+            )
+        test |= np.isin(unit, units[order[chosen]])
+    return test
+
+
+def _fill(sizes: list[int], total: int) -> list[int] | None:
+    """Positions of sizes that sum to `total`, the earlier ones preferred; None if there are none."""
+    reachable = [1]  # bit s of reachable[-1 - i]: the sizes from i on can sum to s
+    for size in reversed(sizes):
+        reachable.append(reachable[-1] | reachable[-1] << size)
+    if not reachable[-1] >> total & 1:
+        return None
+    chosen = []
+    for position, size in enumerate(sizes):
+        if size <= total and reachable[-2 - position] >> (total - size) & 1:
+            chosen.append(position)
+            total -= size
+    return chosen
+
+
+def _draw_validation(
+    component: np.ndarray, label: np.ndarray, train: np.ndarray, card: DataCard, settings: Splits
+) -> np.ndarray:
+    """Which train images become validation: about the protocol's fraction, whole components, stratified by label."""
+    wanted = settings.validation_fraction
+    fraction = Fraction(wanted).limit_denominator(max(FOLDS, round(1 / wanted)))
+    folds = max(2, fraction.denominator)
+    for name in sorted({c.name for c in card.classes}):
+        groups = len(np.unique(component[train & (label == name)]))
+        if groups < folds:
+            raise InputError(
+                f"{card.slug}: too few images of class '{name}' to set a validation part aside: {groups} independent "
+                f"ones are left to train on, {folds} are needed for validation_fraction {wanted}"
+            )
+    rows = np.flatnonzero(train)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=settings.seed)
+    parts = [held_out for _, held_out in splitter.split(rows, label[rows], component[rows])]
+    validation = np.zeros(len(label), dtype=bool)
+    validation[rows[np.concatenate(parts[: int(fraction * folds)])]] = True
+    return validation
+
+
+def _check_parts(column: str, split: np.ndarray, label: np.ndarray, card: DataCard) -> None:
+    for part in PARTS[:3]:
+        for name in (c.name for c in card.classes):
+            if not ((split == part) & (label == name)).any():
+                raise InputError(f"{card.slug}: no image of class '{name}' is left for the {part} part of {column}")
+
+
+def leaks(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """What crosses the parts of a split (`paper` or `clean`) or mixes labels; unused images are left out.
+
+    Returns:
+        One row a leak: `kind` (byte-identical, near-duplicate, patient, label conflict), `key` (what the images share),
+        `parts` and `labels` (sorted, joined by " + "), `count` and `images` (a list).
+    """
+    if (column := f"split_{split}") not in table:
+        raise unknown("split", split, ("paper", "clean"))
+    used = table[table[column] != "unused"]
+    near = used.groupby("duplicate_group")["sha256"].transform("nunique") > 1
+    kinds = [
+        ("byte-identical", "sha256", column, used),
+        ("near-duplicate", "duplicate_group", column, used[near]),
+        ("patient", "patient", column, used),
+        ("label conflict", "duplicate_group", "label", used),
+    ]
+    rows = []
+    for kind, key, differs, candidates in kinds:
+        for value, images in candidates.groupby(key, sort=True):
+            if images[differs].nunique() > 1:
+                parts, labels = (" + ".join(sorted(images[c].unique())) for c in (column, "label"))
+                rows.append((kind, value, parts, labels, len(images), sorted(images["image"])))
+    return pd.DataFrame(rows, columns=["kind", "key", "parts", "labels", "count", "images"])

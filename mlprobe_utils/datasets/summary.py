@@ -1,0 +1,92 @@
+"""Tables that describe image sets, for the pages: counts, splits, duplicates, leaks, file formats."""
+
+import pandas as pd
+
+from mlprobe_utils.datasets.format_shortcut import format_shortcut
+from mlprobe_utils.datasets.manifest import SPLITS, ImageSet
+from mlprobe_utils.datasets.splits import PARTS, leaks
+
+ImageSets = dict[str, ImageSet]
+
+
+def counts(image_sets: ImageSets) -> pd.DataFrame:
+    """Images found and released: one row a data set and class, a pair of columns an official split."""
+    rows = []
+    for image_set in image_sets.values():
+        report = image_set.report
+        for of_class in image_set.card.classes:
+            for split in report["released"] | report["found"]:
+                found = report["found"].get(split, {}).get(of_class.name, 0)
+                released = report["released"].get(split, {}).get(of_class.name, 0)
+                place = {"data set": image_set.card.name, "class": of_class.name, "answer": of_class.option}
+                rows.append(place | {"official split": split, "found": found, "released": released})
+    return pd.DataFrame(rows)
+
+
+def differences(image_sets: ImageSets) -> pd.DataFrame:
+    """The rows of `counts` whose number of images is not the release's."""
+    table = counts(image_sets)
+    return table[table["found"] != table["released"]]
+
+
+def split_sizes(image_sets: ImageSets) -> pd.DataFrame:
+    """Images in each part of both splits: one row a data set and split."""
+    rows = []
+    for image_set in image_sets.values():
+        for split in SPLITS:
+            sizes = image_set.manifest[f"split_{split}"].value_counts()
+            place = {"data set": image_set.card.name, "split": split}
+            rows.append(place | {part: int(sizes.get(part, 0)) for part in PARTS})
+    return pd.DataFrame(rows)
+
+
+def duplicate_counts(image_sets: ImageSets) -> pd.DataFrame:
+    """Duplicate groups of each data set, the images in them, and how many groups hold more than one label."""
+    rows = []
+    for image_set in image_sets.values():
+        groups = image_set.manifest.dropna(subset="duplicate_group").groupby("duplicate_group")
+        rows.append(
+            {
+                "data set": image_set.card.name,
+                "images": len(image_set.manifest),
+                "patients known": image_set.manifest["patient"].nunique(),
+                "duplicate groups": groups.ngroups,
+                "images in them": int(groups.size().sum()),
+                "byte-identical groups": int((groups["sha256"].nunique() < groups.size()).sum()),
+                "groups with several labels": int((groups["label"].nunique() > 1).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def leak_counts(image_sets: ImageSets) -> pd.DataFrame:
+    """Leaks by kind and by the parts they join, for both splits; one row saying so where there is none."""
+    rows = []
+    for image_set in image_sets.values():
+        for split in SPLITS:
+            place = {"data set": image_set.card.name, "split": split}
+            found = leaks(image_set.manifest, split)
+            for (kind, parts), group in found.groupby(["kind", "parts"]):
+                rows.append(place | {"kind": kind, "in": parts, "groups": len(group), "images": group["count"].sum()})
+            if found.empty:
+                rows.append(place | {"kind": "none found", "in": "", "groups": 0, "images": 0})
+    return pd.DataFrame(rows)
+
+
+def format_shortcuts(image_sets: ImageSets, split: str) -> pd.DataFrame:
+    """Test accuracy in percent of the file format alone and of the majority class, fitted on all images but the test."""
+    rows = []
+    for image_set in image_sets.values():
+        test = image_set.part(split, "test")
+        train = image_set.manifest.drop(test.index)
+        shortcut = format_shortcut(train, test)
+        rows.append(
+            {
+                "data set": image_set.card.name,
+                "formats": len(shortcut.rule),
+                "correct": f"{shortcut.correct}/{shortcut.total}",
+                "format alone (%)": 100 * shortcut.accuracy,
+                "majority class (%)": 100 * (test["label"] == train["label"].mode()[0]).mean(),
+            }
+        )
+    return pd.DataFrame(rows)

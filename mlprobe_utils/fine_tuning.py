@@ -1,0 +1,79 @@
+"""LoRA fine-tuning on one data set (paper section 3.2), and putting an adapter on and off a loaded model."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import set_seed
+
+from mlprobe_utils.artefacts import write_parquet
+from mlprobe_utils.cards import FineTuning
+from mlprobe_utils.datasets.manifest import ImageSet
+from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.loading import LoadedModel
+from mlprobe_utils.training import Examples, TrainingSettings, train
+
+
+def fine_tune(
+    loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, split: str, recipe: FineTuning, run: int, folder: Path
+) -> None:
+    """Trains an adapter on the split's train images and leaves it and its learning curve in `folder`.
+
+    Args:
+        run: the seed of LoRA's initialisation and of the order of the images.
+        folder: where checkpoints are kept while training (an interrupted run goes on from them) and the adapter after.
+    """
+    set_seed(run)
+    adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
+    settings = TrainingSettings(
+        learning_rate=recipe.learning_rate,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        warmup_ratio=recipe.warmup_ratio,
+        weight_decay=recipe.weight_decay,
+        seed=run,
+        precision=recipe.precision,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+    )
+    checkpoints = folder / "checkpoints"
+    try:
+        training, validation = (examples(image_set, split, part) for part in ("train", "validation"))
+        curve = train(adapted, encoder, training, validation, settings, checkpoints)
+        adapted.save_pretrained(folder)
+        write_parquet(curve, folder / "learning_curve.parquet")
+    finally:
+        adapted.unload()
+    shutil.rmtree(checkpoints)
+
+
+def examples(image_set: ImageSet, split: str, part: str) -> Examples:
+    """The images of a part of a split with their answers."""
+    rows = image_set.part(split, part)
+    return Examples(image_set.pixels, list(rows.index), list(rows["option"]))
+
+
+def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:
+    """LoRA on every linear layer, or on all but the vision tower's."""
+    frozen = recipe.vision_tower == "frozen"
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules="all-linear",
+        exclude_modules=loaded.family.vision_tower_pattern if frozen else None,
+    )
+
+
+@contextlib.contextmanager
+def adapter(loaded: LoadedModel, folder: Path | None) -> Iterator[None]:
+    """While it lasts, `loaded.model` works with the adapter in `folder` (None: as it was pretrained)."""
+    if folder is None:
+        yield
+        return
+    adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
+    try:
+        yield
+    finally:
+        adapted.unload()

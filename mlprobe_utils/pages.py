@@ -1,0 +1,113 @@
+"""Assembles the executed chapters and the front matter, and builds the HTML book.
+
+The page list depends on the run, so that the book's sources are put together in outputs/book; the finished book takes
+its place in book/_build/html only when the build had no error and no warning.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.cards import load_data_card, load_model_card
+from mlprobe_utils.errors import InputError, run_command
+from mlprobe_utils.progress import step
+from mlprobe_utils.run_chapter import chapters
+from mlprobe_utils.scope import scope
+
+FRONT = artefacts.ROOT / "book"
+HTML = FRONT / "_build" / "html"
+SCOPE_MARK = "{{ scope }}"  # where the front page says what is real and what is not
+
+
+def assemble(run: dict) -> Path:
+    """Puts the book's sources together for a run (the chapters' parameters); returns their folder."""
+    sources = artefacts.OUTPUTS / "book"
+    wanted = {path.relative_to(FRONT): path.read_bytes() for path in front_matter()}
+    wanted |= {Path(f"{name}.ipynb"): executed(name).read_bytes() for name in chapters()}
+    wanted[Path("_toc.yml")] = yaml.safe_dump(contents(), sort_keys=False).encode()
+    index = wanted[Path("index.md")].decode()
+    if SCOPE_MARK not in index:
+        raise InputError(f"book/index.md must hold {SCOPE_MARK}: there the book says what is real and what is not")
+    models = {slug: load_model_card(slug) for slug in run["models"]}
+    datasets = {slug: load_data_card(slug) for slug in run["datasets"]}
+    wanted[Path("index.md")] = index.replace(SCOPE_MARK, scope(models, datasets)).encode()
+    write_changed(sources, wanted)
+    return sources
+
+
+def front_matter() -> list[Path]:
+    """The files of book/ that belong to the sources."""
+    files = (path for path in FRONT.rglob("*") if path.is_file() and "_build" not in path.relative_to(FRONT).parts)
+    return sorted(files)
+
+
+def executed(name: str) -> Path:
+    """A chapter as papermill left it. Raises InputError if it was not run."""
+    path = artefacts.OUTPUTS / "chapters" / f"{name}.ipynb"
+    if not path.is_file():
+        raise InputError(f"{artefacts.relative(path)} is not there: run `make book`")
+    return path
+
+
+def contents() -> dict:
+    """The table of contents."""
+    after = [{"file": "limits"}, {"file": "bibliography"}]
+    return {
+        "format": "jb-book",
+        "root": "index",
+        "parts": [
+            {"caption": "Chapters", "chapters": [{"file": name} for name in chapters()]},
+            {"caption": "About", "chapters": after},
+        ],
+    }
+
+
+def write_changed(folder: Path, wanted: dict[Path, bytes]) -> None:
+    """Makes `folder` hold exactly these files; one that is the same is left alone, so that only changes are rebuilt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder) not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            artefacts.atomic_write(path, content)
+
+
+def build(sources: Path) -> None:
+    """Builds the HTML and puts it in place.
+
+    Raises:
+        InputError: the build failed or warned; the message ends with what Sphinx said.
+    """
+    output = artefacts.OUTPUTS / "book_build"
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [str(jupyter_book), "build", str(sources), "--path-output", str(output)]
+    done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
+    log = artefacts.OUTPUTS / "logs" / "pages.log"
+    artefacts.atomic_write(log, done.stdout + done.stderr)
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        raise InputError("\n".join(["the book has warnings or errors:", *lines[:20], f"all of it: {log}"]))
+    fresh = HTML.with_name(".html.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(output / "_build" / "html", fresh)
+    artefacts.swap_in(fresh, HTML)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.pages", description=__doc__)
+    parser.add_argument("run", type=json.loads, help="the chapters' parameters, JSON")
+    arguments = parser.parse_args()
+    with step("pages"):
+        build(assemble(arguments.run))
+
+
+if __name__ == "__main__":
+    run_command(main)

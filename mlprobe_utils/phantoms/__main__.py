@@ -1,0 +1,77 @@
+"""`python -m mlprobe_utils.phantoms SLUG`: makes a phantom set, or returns at once where it is current."""
+
+import argparse
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.cards import DataCard, load_data_card, slugs
+from mlprobe_utils.errors import InputError, run_command, unknown
+from mlprobe_utils.phantoms import writing
+
+MADE_BY = "mlprobe_utils.phantoms"
+
+
+class Recipe(BaseModel):
+    """The recipe block of a phantom's card."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    seed: Annotated[int, Field(ge=0)]
+    side: Annotated[int, Field(ge=32, le=512)]  # pixels
+
+
+def read_recipe(card: DataCard) -> Recipe:
+    """The validated recipe of a phantom's card.
+
+    Raises:
+        InputError: a key missing, unknown, of a wrong type or out of range.
+    """
+    try:
+        return Recipe.model_validate(card.recipe or {})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"recipe.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InputError(
+            f"data/datasets/{card.slug}.yml: {problems}. A recipe holds seed (0 or more) and side (32 to 512 pixels)."
+        ) from error
+
+
+def make(slug: str) -> Path:
+    """Makes the phantom set of a data card unless it is current.
+
+    Args:
+        slug: of a data card whose `made_by` is this package.
+
+    Returns:
+        The artefact's folder, OUTPUTS/phantoms/SLUG, in the layout of the public release.
+
+    Raises:
+        InputError: no such card, not a phantom, a recipe that is not valid, or a class or split that is not known here.
+    """
+    card = load_data_card(slug)
+    if card.made_by != MADE_BY:
+        phantoms = [s for s in slugs(DataCard) if load_data_card(s).made_by == MADE_BY]
+        raise InputError(f"'{slug}' is not a phantom, its images are not made here. Phantoms: {', '.join(phantoms)}.")
+    recipe = read_recipe(card)
+    for split in card.release_counts:
+        if split not in writing.SPLITS:
+            raise unknown("split", split, writing.SPLITS)
+    folder = artefacts.OUTPUTS / "phantoms" / slug
+    made_from = {"card": card.content_hash, "code": artefacts.code_hash("mlprobe_utils.phantoms.writing")}
+    if not artefacts.is_current(folder, made_from):
+        with artefacts.artefact(folder, made_from) as partial:
+            writing.write(card, recipe.seed, recipe.side, partial)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.phantoms", description=__doc__)
+    parser.add_argument("slug", help="data card of a phantom, e.g. busi-phantom")
+    print(artefacts.relative(make(parser.parse_args().slug)))
+
+
+if __name__ == "__main__":
+    run_command(main)

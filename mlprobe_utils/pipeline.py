@@ -1,0 +1,190 @@
+"""The heavy work for one model, on all its data sets, in one process: adapter, predictions, features, probes.
+
+Every step is an artefact that is skipped where it is current: a rerun redoes exactly what changed, and a killed run
+goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... --protocol P`.
+"""
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.cards import ModelCard, Protocol, load_model_card, load_protocol
+from mlprobe_utils.datasets.manifest import ImageSet, load_image_set
+from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.errors import run_command
+from mlprobe_utils.extraction import extract, load_features
+from mlprobe_utils.fine_tuning import adapter, fine_tune
+from mlprobe_utils.loading import LoadedModel, identity_of, load, load_processor
+from mlprobe_utils.pipeline_steps import STEPS
+from mlprobe_utils.prediction import predict
+from mlprobe_utils.probes import fit_probes
+from mlprobe_utils.progress import step
+from mlprobe_utils.results import Selection, state_name
+from mlprobe_utils.rows import image_rows, write_rows
+
+
+@dataclass
+class Work:
+    """One model on one data set: what its artefacts are made from, and the model once it is needed."""
+
+    card: ModelCard
+    protocol: Protocol
+    split: str
+    image_set: ImageSet
+    folder: Path
+    identity: str
+    _models: dict[str, LoadedModel] = field(default_factory=dict)  # shared by the data sets of a process
+
+    @property
+    def loaded(self) -> LoadedModel:
+        if self.card.slug not in self._models:
+            self._models[self.card.slug] = load(self.card, self.protocol.fine_tuning.precision)
+        return self._models[self.card.slug]
+
+    def encoder(self) -> Encoder:
+        return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order)
+
+    def runs(self) -> range:
+        return range(self.protocol.fine_tuning.runs)
+
+    def states(self) -> list[int | None]:
+        """None for the pretrained model, then the runs."""
+        return [None, *self.runs()]
+
+    def adapter_folder(self, run: int | None) -> Path | None:
+        return None if run is None else self.folder / f"adapter-{run}"
+
+    def made_from(self, stage: str, run: int | None = None, upstream: Path | None = None, **recipe) -> dict:
+        """Everything an artefact depends on; `upstream` is an artefact that it reads."""
+        return {
+            "stage": stage,
+            "run": run,
+            "model": self.identity,
+            "data": self.image_set.data_hash,
+            "split": self.split,
+            "order": self.protocol.order,
+            "upstream": artefacts.hash_of((upstream / "made_from.json").read_bytes()) if upstream else None,
+            "recipe": recipe,
+        }
+
+    def constants(self, run: int | None) -> dict:
+        """The columns that all rows of a state of the model share."""
+        return {
+            "model": self.card.slug,
+            "dataset": self.image_set.card.slug,
+            "data_hash": self.image_set.data_hash,
+            "split": self.split,
+            "stage": "pretrained" if run is None else "finetuned",
+            "order": self.protocol.order,
+            "run": run,
+        }
+
+    def images(self, *parts: str) -> pd.DataFrame:
+        """The images of the named parts, in that order, index = position in the image set, with a column `part`."""
+        return pd.concat([self.image_set.part(self.split, part).assign(part=part) for part in parts])
+
+
+def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -> None:
+    """Makes every artefact of a model on some data sets that is not there and current.
+
+    Raises:
+        InputError: an unknown slug, a data set whose manifest or a model whose weights are not there.
+    """
+    card, protocol = load_model_card(model), load_protocol(protocol_slug)
+    selection = Selection((model,), tuple(datasets), protocol_slug, split)
+    identity, models = identity_of(card), {}
+    for dataset in datasets:
+        image_set = load_image_set(dataset, protocol_slug)
+        work = Work(card, protocol, split, image_set, selection.folder(model, dataset), identity, models)
+        for name, action in zip(STEPS, (make_adapters, make_predictions, make_features, make_probes), strict=True):
+            with step(model, dataset, name):
+                action(work)
+
+
+def make_adapters(work: Work) -> None:
+    recipe = work.protocol.fine_tuning
+    code = artefacts.code_hash("mlprobe_utils.fine_tuning")
+    for run in work.runs():
+        made_from = work.made_from("adapter", run, recipe=recipe.model_dump(), code=code)
+        folder = work.adapter_folder(run)
+        if not artefacts.is_current(folder, made_from):
+            with artefacts.artefact(folder, made_from) as temporary:
+                fine_tune(work.loaded, work.encoder(), work.image_set, work.split, recipe, run, temporary)
+
+
+def make_predictions(work: Work) -> None:
+    settings = work.protocol.answering
+    code = artefacts.code_hash("mlprobe_utils.prediction")
+    for run in work.states():
+        made_from = work.made_from(
+            "predictions", run, work.adapter_folder(run), recipe=settings.model_dump(), code=code
+        )
+        folder = work.folder / state_name("predictions", run)
+        if artefacts.is_current(folder, made_from):
+            continue
+        images = work.images("validation", "test")
+        with artefacts.artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
+            answers, probabilities = predict(work.loaded, work.encoder(), work.image_set, list(images.index), settings)
+            rows = image_rows(images, work.image_set.card.options, probabilities, **work.constants(run))
+            write_rows(rows.assign(text=answers["text"], parsed=answers["parsed"]), temporary / "predictions.parquet")
+
+
+def make_features(work: Work) -> None:
+    settings = work.protocol.extraction
+    code = artefacts.code_hash("mlprobe_utils.extraction")
+    for run in work.states():
+        prompt = work.encoder().prompt
+        made_from = work.made_from("features", run, work.adapter_folder(run), code=code) | {"prompt": prompt}
+        folder = work.folder / state_name("features", run)
+        if artefacts.is_current(folder, made_from):
+            continue
+        positions = list(work.images("train", "validation", "test").index)
+        with artefacts.artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
+            extract(work.loaded, work.encoder(), work.image_set, positions, settings, temporary)
+
+
+def make_probes(work: Work) -> None:
+    settings = work.protocol.probe
+    features = {run: work.folder / state_name("features", run) for run in work.states()}
+    upstream = {str(run): artefacts.hash_of((f / "made_from.json").read_bytes()) for run, f in features.items()}
+    code = artefacts.code_hash("mlprobe_utils.probes")
+    made_from = work.made_from("probes", recipe=settings.model_dump(), features=upstream, code=code)
+    folder = work.folder / "probes"
+    if artefacts.is_current(folder, made_from):
+        return
+    images, options = work.images("train", "validation", "test"), work.image_set.card.options
+    labels = images["option"].map(options.index).to_numpy()
+    training = np.flatnonzero(images["part"] == "train")
+    tested = np.flatnonzero(images["part"] != "train")
+    frames = []
+    for state in work.states():
+        pooled = load_features(features[state])
+        for run in work.runs() if state is None else [state]:
+            fitted = fit_probes(pooled, labels, training, len(options), settings, seed=run)
+            for key, probabilities in fitted.items():
+                point, pooling = key.split("/")
+                constants = work.constants(state) | {"run": run, "point": point, "pooling": pooling}
+                frames.append(image_rows(images.iloc[tested], options, probabilities[tested], **constants))
+    with artefacts.artefact(folder, made_from) as temporary:
+        write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.pipeline", description=__doc__)
+    parser.add_argument("model", help="slug of a model card in data/models")
+    parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
+    parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
+    parser.add_argument("--split", default="paper", choices=["paper", "clean"])
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    run_model(arguments.model, arguments.datasets, arguments.protocol, arguments.split)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,42 @@
+"""Four-score profiles FHS_V -> FHS_C -> FHS_L -> P_final (paper section 3.3, Table 1), from scores."""
+
+import pandas as pd
+
+from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
+
+MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
+STATE = ["model", "dataset", "stage"]
+
+
+def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
+    """Health score and its factors of every module, one row a model, data set, stage, run and module.
+
+    Uses the `image_mean` curves. `growth` and `volatility` are GF and VP of equations 1 and 2; `health` is in the units
+    of the metric (percent).
+    """
+    curves = probe_scores[probe_scores["pooling"] == "image_mean"].sort_values("point")
+    curves = curves.assign(module=curves["point"].str[0])
+    records = []
+    for key, curve in curves.groupby([*STATE, "run", "module"]):
+        values = curve[metric].to_numpy()
+        records.append(
+            dict(zip([*STATE, "run", "module"], key, strict=True))
+            | {
+                "points": len(values),
+                "end": values[-1],
+                "growth": growth_factor(values),
+                "volatility": volatility_penalty(values, penalty),
+                "health": health_score(values, penalty),
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """One row a model, data set and stage: FHS_V, FHS_C, FHS_L and P_final, each the mean over runs."""
+    wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
+    wide = wide[list(MODULES)].add_prefix("FHS_")
+    final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
+    order = {"pretrained": 0, "finetuned": 1}
+    table = wide.join(final).reset_index()
+    return table.sort_values(["dataset", "model", "stage"], key=lambda c: c.map(order) if c.name == "stage" else c)

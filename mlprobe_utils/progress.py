@@ -1,0 +1,37 @@
+"""Progress that a person can follow: one line a finished step, on stderr, with how many are left.
+
+`make book` sets MLPROBE_PROGRESS to a file and MLPROBE_STEPS to the number of steps of the whole run; each process
+appends a line to the file as it ends a step, so that "left" counts over all processes.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def step(*what: str) -> Iterator[None]:
+    """Announces the end of a step, e.g. `step("lingshu-7b", "busi", "probing")`, with its time in seconds."""
+    start = time.time()
+    yield
+    finished(" · ".join(what), time.time() - start)
+
+
+def finished(what: str, seconds: float) -> None:
+    """Prints the line of a finished step and counts it."""
+    counter = ""
+    if path := os.environ.get("MLPROBE_PROGRESS"):
+        with open(path, "a") as file:  # appends of one line are atomic
+            file.write(f"{seconds:.1f}\t{what}\n")
+        done, total = len(Path(path).read_text().splitlines()), int(os.environ["MLPROBE_STEPS"])
+        elapsed = int(time.time() - float(os.environ["MLPROBE_START"]))
+        counter = f"[{elapsed // 60:02d}:{elapsed % 60:02d}  {done}/{total} done, {max(total - done, 0)} left]  "
+    print(f"{counter}{what} · {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+def note(what: str) -> None:
+    """A line within a long step (an epoch, a shard), indented under nothing and not counted."""
+    print(f"    {what}", file=sys.stderr, flush=True)

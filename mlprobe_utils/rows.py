@@ -1,0 +1,63 @@
+"""The rows that everything after the features is computed from: one row an image and probe point (or final output).
+
+`model, fault, dataset, data_hash, split, part, stage, order, run, point, pooling, control, image, label, p_<option>…`;
+what does not apply is null. Rows of the final output have no point, and carry the generated `text` and the `parsed`
+option (null: unparsed).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from mlprobe_utils.artefacts import write_parquet
+
+OPTION = "p_"
+_TEXT = {"required": True, "nullable": False}
+_MAYBE = {"required": True, "nullable": True}
+SCHEMA = pa.DataFrameSchema(
+    {
+        "model": pa.Column(str, **_TEXT),
+        "fault": pa.Column(str, **_MAYBE),
+        "dataset": pa.Column(str, **_TEXT),
+        "data_hash": pa.Column(str, pa.Check.str_length(64, 64), **_TEXT),
+        "split": pa.Column(str, pa.Check.isin(["paper", "clean"]), **_TEXT),
+        "part": pa.Column(str, pa.Check.isin(["validation", "test"]), **_TEXT),
+        "stage": pa.Column(str, pa.Check.isin(["pretrained", "finetuned"]), **_TEXT),
+        "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_TEXT),
+        "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
+        "point": pa.Column(str, pa.Check.str_matches(r"^[VCL]\.\d{2}$"), **_MAYBE),
+        "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
+        "control": pa.Column(str, **_MAYBE),
+        "image": pa.Column(str, **_TEXT),
+        "label": pa.Column(str, **_TEXT),
+        "text": pa.Column(str, required=False, nullable=True),
+        "parsed": pa.Column(str, required=False, nullable=True),
+        r"^p_.+": pa.Column(float, pa.Check.in_range(0, 1), regex=True, nullable=True),
+    },
+    strict=True,
+    coerce=True,
+)
+
+
+def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:
+    """Rows for `images` (columns image, option, part), with probabilities [images, options] and constant columns."""
+    nulls = dict.fromkeys(("fault", "run", "point", "pooling", "control"))
+    frame = pd.DataFrame({"image": images["image"].to_numpy(), "label": images["option"].to_numpy()})
+    frame["part"] = images["part"].to_numpy()
+    for column, value in (nulls | constants).items():
+        frame[column] = value
+    for column, option in enumerate(options):
+        frame[OPTION + option] = probabilities[:, column].astype(float)
+    return frame
+
+
+def write_rows(rows: pd.DataFrame, path: Path) -> None:
+    """Validates rows against the schema and writes them (parquet, atomically)."""
+    write_parquet(SCHEMA.validate(rows), path)
+
+
+def options_of(rows: pd.DataFrame) -> list[str]:
+    """The options that rows of one data set hold probabilities for."""
+    return [c.removeprefix(OPTION) for c in rows.columns if c.startswith(OPTION) and rows[c].notna().any()]

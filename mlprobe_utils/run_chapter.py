@@ -1,0 +1,82 @@
+"""Runs one chapter: percent script -> notebook -> papermill -> executed notebook, whole or not at all.
+
+`python -m mlprobe_utils.run_chapter 03_probing out.ipynb --parameters '{"models": ["lingshu-7b-miniature"]}'`
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from mlprobe_utils.artefacts import ROOT
+from mlprobe_utils.errors import InputError, run_command, unknown
+from mlprobe_utils.progress import step
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def chapters() -> list[str]:
+    """The chapters' names, in order."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.py"))
+
+
+def run_chapter(name: str, parameters: dict, output: Path) -> None:
+    """Executes a chapter with papermill and leaves the executed notebook at `output`.
+
+    Raises:
+        InputError: no such chapter, or what the chapter itself found wrong with its input.
+        PapermillExecutionError: any other error in a cell.
+    """
+    if name not in chapters():
+        raise unknown("chapter", name, chapters())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
+    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+    nbformat.write(notebook, source)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(executed),
+            parameters,
+            cwd=str(NOTEBOOKS),
+            progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],  # of the kernel
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "InputError":
+            raise InputError(f"chapter {name}: {error.evalue}") from error
+        raise
+    finally:
+        source.unlink()
+    hide_injected(executed)
+    os.replace(executed, output)
+
+
+def hide_injected(path: Path) -> None:
+    """Tags the cell that papermill adds, so that a page shows the parameters once: with their values."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("remove-cell")
+    nbformat.write(notebook, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.run_chapter", description=__doc__)
+    parser.add_argument("chapter")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object")
+    arguments = parser.parse_args()
+    with step(arguments.chapter, "chapter"):
+        run_chapter(arguments.chapter, arguments.parameters, arguments.output)
+
+
+if __name__ == "__main__":
+    run_command(main)

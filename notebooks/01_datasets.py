@@ -1,0 +1,171 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1. The data sets
+#
+# **Question.** What are the images, how is the model asked about them, and what could it score without looking at them?
+#
+# *Prerequisites:* none. *Time:* 15 minutes to read; seconds to run.
+
+# %% tags=["parameters"]
+models: list[str] = [
+    "qwen2.5-vl-7b-miniature",
+    "lingshu-7b-miniature",
+]  # model cards in data/models
+datasets: list[str] = [
+    "busi-phantom",
+    "covid19-ct-phantom",
+    "chest-xray-phantom",
+]  # data cards in data/datasets
+protocol: str = "miniature"  # all hyperparameters: a file in data/protocols
+split: str = (
+    "paper"  # "paper", or "clean": no duplicate or patient crosses a split
+)
+data: str = (
+    ""  # folder with the real images; empty where only phantoms are named
+)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import start
+
+chapter = start(globals())
+chapter.scope()
+
+# %% [markdown]
+# ## The classes
+#
+# One image of each class, as it is after decoding and resizing: what the models' own processors receive. These are
+# figures S1 to S3 of {cite:t}`zhu-2026`, from the images of this run.
+
+# %% tags=["hide-input"]
+from IPython.display import display
+from mlprobe_utils.pictures import class_samples
+
+image_sets = chapter.image_sets()
+for image_set in image_sets.values():
+    display(class_samples(image_set, split))
+
+# %% [markdown]
+# Each caption is the answer that the data set counts as true. The instruction is the same for every image of a set, and
+# names the options; these are the words of the paper's appendix A.
+
+# %%
+import pandas as pd
+from mlprobe_utils.tables import show
+
+cards = chapter.datasets.values()
+instructions = [
+    {"data set": card.name, "instruction": card.template} for card in cards
+]
+show(pd.DataFrame(instructions))
+
+# %% [markdown]
+# A model never reads that text alone: its own chat template wraps it, and its processor replaces the image placeholder
+# by one token for each patch that leaves the connector. This is the whole question as the first model reads it.
+
+# %%
+from mlprobe_utils import results
+
+prompts = results.prompts(chapter.selection)
+print(prompts["prompt"].iloc[0])
+
+# %% [markdown]
+# ## How many images there are
+#
+# Counts of the files that were found, beside the counts of the release.
+
+# %%
+from mlprobe_utils.datasets.summary import counts, differences
+
+show(counts(image_sets))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import glue
+
+missing = differences(image_sets)
+glue("differences", len(missing))
+show(missing)
+
+# %% [markdown]
+# Number of cells (class and official split) that differ from the release in this run: {glue:text}`differences`. A
+# difference is not an error here: public copies of these sets differ, and shrunk ones travel. It is kept with the
+# results.
+#
+# ## Splits
+#
+# `paper` uses the official test sets; for BUSI, which has none, it draws the one composition that the paper's printed
+# figures allow. `clean` starts from it, drops images whose duplicates carry another label, and lets no duplicate group
+# and no patient cross from training to test. Validation comes out of the training images in both; a release's own
+# validation images are not used.
+
+# %%
+from mlprobe_utils.datasets.summary import split_sizes
+
+show(split_sizes(image_sets))
+
+# %% tags=["hide-input"]
+smallest = min(len(s.part(split, "test")) for s in image_sets.values())
+glue("smallest_test", smallest)
+glue("one_image", 100 / smallest)
+
+# %% [markdown]
+# The smallest test set of this page has {glue:text}`smallest_test` images, so that one image more or less is
+# {glue:text}`one_image:.2f` percentage points. Keep that in mind when two curves differ by a point.
+#
+# ## Duplicates and leaks
+#
+# Duplicates are found by their bytes and by a perceptual hash, confirmed on a small grey copy. A leak is a group, or a
+# patient, with images on both sides of a split; a label conflict is a picture that appears under two labels.
+
+# %%
+from mlprobe_utils.datasets.summary import duplicate_counts, leak_counts
+
+show(duplicate_counts(image_sets))
+
+# %%
+show(leak_counts(image_sets))
+
+# %% [markdown]
+# Every row counts groups that a model could profit from, or be punished for, without having learnt any medicine. Under
+# `clean` nothing may be left in the rows that cross a split.
+#
+# ## What the file format alone scores
+#
+# A rule that sees only a file's pixel mode, format and extension, fitted on all images outside the test set. It should
+# score no better than the majority class. Where it does, the way the images were collected gives the label away.
+
+# %%
+from mlprobe_utils.datasets.summary import format_shortcuts
+
+shortcuts = format_shortcuts(image_sets, split)
+show(shortcuts)
+
+# %% tags=["hide-input"]
+gain = shortcuts["format alone (%)"] - shortcuts["majority class (%)"]
+worst = shortcuts.loc[gain.idxmax()]
+glue("shortcut_set", worst["data set"])
+glue("shortcut_accuracy", worst["format alone (%)"])
+glue("shortcut_majority", worst["majority class (%)"])
+
+# %% [markdown]
+# The largest gain is on {glue:text}`shortcut_set`: {glue:text}`shortcut_accuracy:.1f` % from the format alone, against
+# {glue:text}`shortcut_majority:.1f` % for the majority class. Any accuracy on that set has to be read against the
+# higher of the two.
+#
+# ## Takeaways
+#
+# - The instruction and its options are fixed: see [the classes](#the-classes).
+# - Small test sets make single points meaningless: see [splits](#splits).
+# - Duplicates, conflicts and file formats are ways to score without looking: see
+#   [duplicates and leaks](#duplicates-and-leaks) and [the file format](#what-the-file-format-alone-scores).

@@ -1,0 +1,154 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4. Feature health
+#
+# **Question.** How well does each module keep and refine the class, in one number a module?
+#
+# *Prerequisites:* [chapter 3](03_probing). *Time:* 15 minutes to read; seconds to run once the probes exist.
+
+# %% tags=["parameters"]
+models: list[str] = [
+    "qwen2.5-vl-7b-miniature",
+    "lingshu-7b-miniature",
+]  # model cards in data/models
+datasets: list[str] = [
+    "busi-phantom",
+    "covid19-ct-phantom",
+    "chest-xray-phantom",
+]  # data cards in data/datasets
+protocol: str = "miniature"  # all hyperparameters: a file in data/protocols
+split: str = (
+    "paper"  # "paper", or "clean": no duplicate or patient crosses a split
+)
+data: str = (
+    ""  # folder with the real images; empty where only phantoms are named
+)
+metric: str = "accuracy"  # what the scores are made of: accuracy, f1, precision, recall or auc
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import start
+
+chapter = start(globals())
+chapter.scope()
+
+# %% [markdown]
+# ## Three equations
+#
+# For a module $M$ with probing performance $P_1, \dots, P_n$ at its points, {cite:t}`zhu-2026` define a growth factor,
+# a volatility penalty and from both the feature health score:
+#
+# $$GF_M = \ln\frac{P_{\text{end}}}{\sqrt{P_{\text{start}}\,P_{\min}}}, \qquad
+# VP_M = \exp\Big(-\lambda \sum_{i=1}^{n-1} \frac{|P_{i+1} - P_i|}{P_{\text{end}}}\Big), \qquad
+# FHS_M = P_{\text{end}}\,(1 + GF_M)\,VP_M .$$
+#
+# A module is healthy if it ends high, above where it began and above its worst point, without jumping about on the way.
+
+# %%
+import numpy as np
+from mlprobe_utils.health import health_score
+
+penalty = chapter.protocol.health.penalty
+examples = {
+    "rises evenly": [70, 75, 80],
+    "flat": [80, 80, 80],
+    "jumps": [80, 60, 80],
+    "one point": [80],
+}
+{
+    name: round(health_score(curve, penalty), 1)
+    for name, curve in examples.items()
+}
+
+# %% [markdown]
+# All four curves end at the same performance. A rise is rewarded beyond it, so that the score has no upper bound; a dip
+# is punished although nothing is lost at the end; and a module with a single point scores its plain performance.
+#
+# ## The scores of this run
+#
+# From the curves of the image tokens' means, computed for each run and then averaged.
+
+# %%
+from mlprobe_utils import charts, results
+from mlprobe_utils.metrics import output_scores, probe_scores
+from mlprobe_utils.profiles import health_by_run, profile
+from mlprobe_utils.tables import show
+
+scores = probe_scores(
+    results.probe_rows(chapter.selection), chapter.positives
+)
+outputs = output_scores(
+    results.prediction_rows(chapter.selection), chapter.positives
+)
+health = health_by_run(scores, penalty, metric)
+profiles = profile(health, outputs, metric)
+show(chapter.named(profiles), decimals=2)
+
+# %% [markdown]
+# Each row reads as the information flows: vision tower, connector, LLM, and what the model finally says. This is the
+# form of the paper's table 1, with the stage before fine-tuning beside the one after: the paper does not say which of
+# the two it shows.
+
+# %%
+charts.health_profiles(profiles, chapter.names)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import glue
+
+after = profiles[profiles["stage"] == "finetuned"]
+modules = after[["FHS_V", "FHS_C", "FHS_L"]].mean()
+glue(
+    "lowest_module",
+    {"FHS_V": "vision tower", "FHS_C": "connector", "FHS_L": "LLM"}[
+        modules.idxmin()
+    ],
+)
+glue("lowest_health", modules.min())
+glue("highest_health", modules.max())
+glue("final_mean", after["P_final"].mean())
+
+# %% [markdown]
+# After fine-tuning, the {glue:text}`lowest_module` has the lowest mean score of the three modules,
+# {glue:text}`lowest_health:.1f`, and the highest is {glue:text}`highest_health:.1f`; the final output's accuracy is
+# {glue:text}`final_mean:.1f` % on average.
+#
+# ## What the scores are made of
+#
+# Growth factor and volatility penalty of every module after fine-tuning, mean over runs.
+
+# %%
+parts = health[health["stage"] == "finetuned"].groupby(
+    ["dataset", "model", "module"], as_index=False
+)
+factors = parts[["points", "end", "growth", "volatility", "health"]].mean()
+show(chapter.named(factors), decimals=3)
+
+# %% tags=["hide-input"]
+spread = (
+    health[health["stage"] == "finetuned"]
+    .groupby(["model", "dataset", "module"])["health"]
+    .agg(np.ptp)
+)
+glue("run_spread", spread.mean())
+glue("run_spread_most", spread.max())
+
+# %% [markdown]
+# Two runs that differ in nothing but the seed are {glue:text}`run_spread:.1f` points apart on average, and up to
+# {glue:text}`run_spread_most:.1f`. The volatility penalty adds up the sampling noise of every step, so that deeper
+# modules and smaller test sets look less healthy than they are: differences of this size carry no meaning.
+#
+# ## Takeaways
+#
+# - The score mixes where a module ends, whether it rose and whether it jumped: see [three equations](#three-equations).
+# - It is as noisy as the curves it is made of: see [what the scores are made of](#what-the-scores-are-made-of).

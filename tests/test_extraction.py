@@ -1,0 +1,153 @@
+"""Extraction: right features in the right rows, errors for what was not captured, resumption by shards."""
+
+import pytest
+import torch
+from torch import nn
+
+from mlprobe_utils import extraction
+from mlprobe_utils.cards import Extraction
+from mlprobe_utils.extraction import FEATURES, capturing, extract, load_features
+
+SETTINGS = Extraction(batch_size=2, shard_images=4)
+POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positions; the last shard is short
+
+
+def test_rows_follow_the_positions(tiny, encoder, image_set, tmp_path):
+    extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    features = load_features(tmp_path)
+    assert list(features) == [
+        *(f"{point}/image_mean" for point in ("V.00", "V.01", "V.02", "V.03", "C.00", "C.01")),
+        *(f"L.{i:02d}/{pooling}" for i in range(3) for pooling in ("image_mean", "last_token")),
+    ]
+    widths = {key.split("/")[0]: value.shape[1] for key, value in features.items()}
+    assert widths == dict.fromkeys(("V.00", "V.01", "V.02", "V.03"), 32) | {"C.00": 128, "C.01": 32} | dict.fromkeys(
+        ("L.00", "L.01", "L.02"), 32
+    )
+    for row, position in enumerate(POSITIONS):
+        inputs = encoder.questions([image_set.pixels(position)])
+        with torch.no_grad(), capturing(tiny, inputs) as alone:
+            tiny.model(**inputs)
+        for key, tensor in features.items():
+            assert tensor.dtype == torch.float32
+            torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)
+
+
+def test_only_the_features_are_left(tiny, encoder, image_set, tmp_path):
+    extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FEATURES]
+    assert not any(module._forward_hooks for module in tiny.model.modules())
+
+
+def test_batches_and_shards_do_not_matter(tiny, encoder, image_set, tmp_path):
+    folders = []
+    for batch_size, shard_images in ((2, 4), (5, 10), (1, 3)):
+        folders.append(tmp_path / f"{batch_size}")
+        folders[-1].mkdir()
+        settings = Extraction(batch_size=batch_size, shard_images=shard_images)
+        extract(tiny, encoder, image_set, POSITIONS, settings, folders[-1])
+    first, *others = map(load_features, folders)
+    for other in others:
+        for key in first:
+            torch.testing.assert_close(other[key], first[key], rtol=1e-3, atol=1e-4)
+
+
+class Killed(BaseException):
+    """As a kill: nothing but BaseException handlers sees it."""
+
+
+def killed_after(count: int, monkeypatch) -> list:
+    """Makes extraction die when it would read image number `count`; returns the list of positions that were read."""
+    seen = []
+    whole = extraction.ImageSet.pixels
+
+    def pixels(self, position):
+        if len(seen) == count:
+            raise Killed
+        seen.append(position)
+        return whole(self, position)
+
+    monkeypatch.setattr(extraction.ImageSet, "pixels", pixels)
+    return seen
+
+
+def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    unbroken.mkdir()
+    broken.mkdir()
+    extract(tiny, encoder, image_set, POSITIONS, SETTINGS, unbroken)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after(6, patch)  # in the middle of the second shard
+        extract(tiny, encoder, image_set, POSITIONS, SETTINGS, broken)
+    with monkeypatch.context() as patch:
+        seen = killed_after(100, patch)
+        extract(tiny, encoder, image_set, POSITIONS, SETTINGS, broken)
+    assert seen == POSITIONS[4:]  # the first shard was not computed again
+    assert (broken / FEATURES).read_bytes() == (unbroken / FEATURES).read_bytes()
+    assert [path.name for path in broken.iterdir()] == [FEATURES]
+
+
+def test_shards_of_another_size_are_not_mixed_in(tiny, encoder, image_set, tmp_path, monkeypatch):
+    """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after(6, patch)
+        extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    extract(tiny, encoder, image_set, POSITIONS, Extraction(batch_size=2, shard_images=3), tmp_path)
+    features = load_features(tmp_path)
+    assert {len(tensor) for tensor in features.values()} == {len(POSITIONS)}
+    assert [path.name for path in tmp_path.iterdir()] == [FEATURES]
+
+
+def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_set, tmp_path, monkeypatch):
+    save_file = extraction.save_file
+
+    def torn(tensors, path):
+        save_file(tensors, path)
+        with open(path, "r+b") as file:
+            file.truncate(100)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(extraction, "save_file", torn)
+        extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    assert len(load_features(tmp_path)["V.00/image_mean"]) == len(POSITIONS)
+
+
+def forward(tiny, encoder, image_set):
+    inputs = encoder.questions([image_set.pixels(i) for i in (0, 1)])
+    with torch.no_grad(), capturing(tiny, inputs):
+        tiny.model(**inputs)
+
+
+def test_point_that_captures_nothing_is_an_error(tiny, encoder, image_set, monkeypatch):
+    idle = nn.Linear(4, 4)
+    monkeypatch.setattr(type(tiny.family), "connector_layers", lambda self: [self.model.model.visual.merger.mlp[0], idle])
+    with pytest.raises(RuntimeError, match=r"C\.01/image_mean captured nothing"):
+        forward(tiny, encoder, image_set)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_feature_that_is_not_finite_is_an_error(tiny, encoder, image_set, poison):
+    with torch.no_grad():
+        tiny.model.model.language_model.layers[1].mlp.down_proj.weight[3, 3] = poison
+    with pytest.raises(RuntimeError, match=r"L\.01/image_mean holds values that are not finite"):
+        forward(tiny, encoder, image_set)
+
+
+def test_point_of_the_wrong_shape_is_an_error_and_leaves_no_hook(tiny, encoder, image_set, monkeypatch):
+    """A connector's layer taken for a vision block: a fourth of the tokens that the inputs imply."""
+    blocks = lambda self: [self.model.model.visual.merger.mlp[0]]  # noqa: E731
+    monkeypatch.setattr(type(tiny.family), "vision_blocks", blocks)
+    with pytest.raises(RuntimeError, match=r"V\.00: expected \[64, width\], got \[16, 128\]"):
+        forward(tiny, encoder, image_set)
+    assert not any(module._forward_hooks for module in tiny.model.modules())
+
+
+def test_rows_in_bfloat16_are_kept_in_float32(tiny, encoder, image_set, tmp_path):
+    extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
+    exact = load_features(tmp_path)
+    tiny.model.to(torch.bfloat16)
+    extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
+    for key, tensor in load_features(tmp_path).items():
+        assert tensor.dtype == torch.float32
+        assert 0 < (tensor - exact[key]).norm() / exact[key].norm() < 0.1

@@ -1,0 +1,223 @@
+"""What a family promises of its probe points, held against forward passes without hooks and without padding."""
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch import nn
+from transformers import AutoModelForImageTextToText
+
+from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.extraction import capturing
+from mlprobe_utils.families.base import _pool_llm, _pool_packed
+from mlprobe_utils.families.registry import FAMILIES, family_of
+from mlprobe_utils.fine_tuning import lora_config
+from tests.conftest import ARCHITECTURE, RECIPE
+
+IMAGES = [0, 1, 2, 3]  # four sizes, see conftest
+
+
+def features_of(tiny, inputs) -> dict[str, torch.Tensor]:
+    with torch.no_grad(), capturing(tiny, inputs) as captured:
+        tiny.model(**inputs)
+    return captured
+
+
+def right_padded(tiny, encoder, images) -> dict[str, torch.Tensor]:
+    prompts = [encoder.prompt] * len(images)
+    return dict(tiny.processor(images=images, text=prompts, padding=True, padding_side="right", return_tensors="pt"))
+
+
+def largest_difference(features: dict, reference: dict) -> float:
+    """Largest difference of any feature, in standard deviations of its probe point's reference."""
+    assert features.keys() == reference.keys()
+    return max(float((features[k] - reference[k]).abs().max() / reference[k].std()) for k in reference)
+
+
+def test_points_are_counted_and_named_in_the_order_of_the_data(tiny):
+    points = [point.name for point in tiny.family.probe_points()]
+    assert points == ["V.00", "V.01", "V.02", "V.03", "C.00", "C.01", "L.00", "L.01", "L.02"]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_batch_equals_each_image_alone(tiny, encoder, image_set, attention, side):
+    tiny.model.set_attn_implementation(attention)
+    images = [image_set.pixels(i) for i in IMAGES]
+    batch = encoder.questions(images) if side == "left" else right_padded(tiny, encoder, images)
+    padded = batch["attention_mask"] == 0
+    assert padded.any()
+    assert padded[:, 0].any() == (side == "left")
+    alone = [features_of(tiny, encoder.questions([image])) for image in images]
+    reference = {key: torch.cat([features[key] for features in alone]) for key in alone[0]}
+    assert largest_difference(features_of(tiny, batch), reference) < 1e-4
+
+
+@torch.no_grad()
+def slow_reference(tiny, inputs) -> dict[str, torch.Tensor]:
+    """One image's features without hooks: the modules called by hand, the means taken token by token."""
+    visual, llm = tiny.model.model.visual, tiny.model.model.language_model
+    out = {}
+    # the vision tower replaces its blocks' outputs at the block's own cut: a tower cut after block i ends on its output
+    for i in range(len(visual.blocks)):
+        whole, merger = visual.blocks, visual.merger
+        visual.blocks, visual.merger = whole[: i + 1], _Keep(merger)
+        visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+        states = visual.merger.kept
+        visual.blocks, visual.merger = whole, merger
+        out[f"V.{i:02d}/image_mean"] = sum(states) / len(states)
+    merged = merger.ln_q(states).reshape(len(states) // 4, -1)
+    hidden = merged @ merger.mlp[0].weight.T + merger.mlp[0].bias
+    out["C.00/image_mean"] = sum(hidden) / len(hidden)
+    projected = nn.functional.gelu(hidden) @ merger.mlp[2].weight.T + merger.mlp[2].bias
+    out["C.01/image_mean"] = sum(projected) / len(projected)
+    image = [t for t, token in enumerate(inputs["input_ids"][0].tolist()) if token == tiny.model.config.image_token_id]
+    layers, norm = llm.layers, llm.norm
+    for i in range(len(layers)):
+        llm.layers, llm.norm = layers[: i + 1], nn.Identity()
+        states = tiny.model.model(**inputs).last_hidden_state[0]
+        llm.layers, llm.norm = layers, norm
+        out[f"L.{i:02d}/image_mean"] = sum(states[t] for t in image) / len(image)
+        out[f"L.{i:02d}/last_token"] = states[-1]
+    return out
+
+
+class _Keep(nn.Module):
+    """Stands before the merger and keeps what it is given."""
+
+    def __init__(self, merger):
+        super().__init__()
+        self.merger = merger
+
+    def forward(self, states):
+        self.kept = states
+        return self.merger(states)
+
+
+@pytest.mark.parametrize("position", IMAGES)
+def test_features_equal_a_slow_reference(tiny, encoder, image_set, position):
+    inputs = encoder.questions([image_set.pixels(position)])
+    reference = {key: vector[None] for key, vector in slow_reference(tiny, inputs).items()}
+    assert largest_difference(features_of(tiny, inputs), reference) < 1e-4
+
+
+def test_decoder_layers_agree_with_hidden_states(tiny, encoder, image_set):
+    """transformers' own hidden states: all but the last layer's, which it returns after the norm."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    features = features_of(tiny, inputs)
+    with torch.no_grad():
+        states = tiny.model(**inputs, output_hidden_states=True).hidden_states
+    assert len(states) == ARCHITECTURE.llm.depth + 1
+    normed = tiny.model.model.language_model.norm(features["L.02/last_token"])
+    torch.testing.assert_close(features["L.00/last_token"], states[1][:, -1])
+    torch.testing.assert_close(features["L.01/last_token"], states[2][:, -1])
+    torch.testing.assert_close(normed, states[3][:, -1])
+
+
+@pytest.mark.parametrize("key", ["mm_token_type_ids", "attention_mask"])
+def test_everything_the_processor_returns_is_needed(tiny, encoder, image_set, key):
+    """Leaving a key out changes features without an error: what the encoder feeds must hold it."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    whole = features_of(tiny, inputs)
+    crippled = {k: v for k, v in inputs.items() if k != key} | (
+        {"attention_mask": torch.ones_like(inputs["attention_mask"])} if key == "attention_mask" else {}
+    )
+    assert largest_difference(features_of(tiny, crippled), whole) > 1e-2
+
+
+@pytest.mark.parametrize("vision_tower", ["lora", "frozen"])
+def test_points_survive_lora(tiny, encoder, image_set, vision_tower):
+    """peft puts other modules in place of the Linear ones; a fresh adapter changes nothing, a trained one is seen."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    before = features_of(tiny, inputs)
+    adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE.model_copy(update={"vision_tower": vision_tower})))
+    assert [p.name for p in tiny.family.probe_points()] == sorted(
+        {key[:4] for key in before}, key=lambda name: ("VCL".index(name[0]), name)
+    )
+    assert largest_difference(features_of(tiny, inputs), before) < 1e-5
+    for name, parameter in adapted.named_parameters():
+        if "merger.mlp.0.lora_B" in name:
+            nn.init.constant_(parameter, 0.5)
+    after = features_of(tiny, inputs)
+    torch.testing.assert_close(after["V.03/image_mean"], before["V.03/image_mean"])
+    assert (after["C.00/image_mean"] - before["C.00/image_mean"]).abs().min() > 0  # the adapter's share is captured
+    adapted.unload()
+    assert largest_difference(features_of(tiny, inputs), before) == 0
+
+
+@pytest.mark.parametrize("order", ["image_first", "question_first"])
+def test_image_tokens_see_the_question_only_where_it_comes_first(tiny, image_set, order):
+    images = [image_set.pixels(i) for i in IMAGES]
+    seen = [
+        features_of(tiny, Encoder(tiny.processor, f"<image> {question}", order).questions(images))
+        for question in ("Is it benign?", "Is it malignant?")
+    ]
+    means = [{k: v for k, v in features.items() if k.endswith("image_mean")} for features in seen]
+    llm = [{k: v for k, v in features.items() if k.startswith("L")} for features in means]
+    if order == "image_first":
+        assert largest_difference(*means) < 1e-5
+    else:
+        assert all(largest_difference({k: llm[0][k]}, {k: llm[1][k]}) > 1e-3 for k in llm[0])
+        assert largest_difference(*[{k: v for k, v in f.items() if k[0] in "VC"} for f in means]) < 1e-5
+    for key in ("L.01/last_token", "L.02/last_token"):
+        assert (seen[0][key] - seen[1][key]).abs().max() > 1e-3
+
+
+def test_pooling_of_packed_tokens_by_hand():
+    output = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]])
+    pooled = _pool_packed("V.00", output, torch.tensor([2, 1]))
+    assert pooled.tolist() == [[2.0, 1.0], [5.0, 5.0]]
+
+
+def test_pooling_of_llm_states_by_hand():
+    output = torch.arange(12.0).reshape(2, 3, 2)
+    mask = torch.tensor([[True, True, False], [False, True, False]])
+    attention = torch.tensor([[1, 1, 0], [0, 1, 1]])  # padded on the right, padded on the left
+    output[0, 2], output[1, 0] = torch.nan, torch.inf  # what stands at padding must not matter
+    pooled = _pool_llm("L.00", output, mask, attention)
+    assert pooled["image_mean"].tolist() == [[1.0, 2.0], [8.0, 9.0]]
+    assert pooled["last_token"].tolist() == [[2.0, 3.0], [10.0, 11.0]]
+
+
+def test_pooling_is_done_in_float32():
+    output = torch.full((4096, 1), 1.0, dtype=torch.bfloat16)  # bfloat16 counts to 256 only
+    output[::2] = 3.0
+    assert _pool_packed("V.00", output, torch.tensor([4096])).item() == 2.0
+    mask = torch.ones(1, 4096, dtype=torch.bool)
+    assert _pool_llm("L.00", output[None], mask, mask.long())["image_mean"].item() == 2.0
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (7, 8), (1, 6, 8), (6,)])
+def test_packed_output_of_another_shape_is_an_error(shape):
+    with pytest.raises(RuntimeError, match=r"V\.01: expected \[6, width\], got"):
+        _pool_packed("V.01", torch.zeros(shape), torch.tensor([4, 2]))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8), (2, 5, 8), (8, 8)])
+def test_llm_output_of_another_shape_is_an_error(shape):
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    with pytest.raises(RuntimeError, match=r"L\.01: expected \[2, 4, width\], got"):
+        _pool_llm("L.01", torch.zeros(shape), mask, mask.long())
+
+
+def test_prompt_without_image_tokens_is_an_error():
+    mask = torch.tensor([[True, False], [False, False]])
+    with pytest.raises(RuntimeError, match="no image token"):
+        _pool_llm("L.00", torch.zeros(2, 2, 3), mask, torch.ones(2, 2))
+
+
+def test_unknown_class_lists_what_was_found_and_what_is_known():
+    class Strange(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.eye, self.brain = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    with pytest.raises(InputError) as caught:
+        family_of(Strange())
+    for word in ("Strange", "eye", "brain", "Qwen2_5_VLForConditionalGeneration", "mlprobe_utils/families"):
+        assert word in str(caught.value)
+
+
+def test_families_are_of_classes_that_transformers_can_load():
+    loadable = {cls.__name__ for cls in AutoModelForImageTextToText._model_mapping.values()}
+    assert {family.model_class for family in FAMILIES} <= loadable

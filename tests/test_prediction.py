@@ -1,0 +1,123 @@
+"""The final output: generation and option probabilities against slow references that never pad."""
+
+import numpy as np
+import pytest
+import torch
+
+from mlprobe_utils.answers import parse_answer
+from mlprobe_utils.cards import Answering
+from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.prediction import answer_log_probability, predict
+
+POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
+SETTINGS = Answering(max_new_tokens=6, batch_size=4)
+
+
+def alone(tiny, encoder, image_set, position) -> dict:
+    """The model's inputs for one image, which need no padding."""
+    return encoder.questions([image_set.pixels(position)])
+
+
+@torch.no_grad()
+def reference_log_probability(tiny, inputs, tokens) -> float:
+    """Token by token: the log-probability of each given the prompt and those before it."""
+    total = 0.0
+    for token in tokens:
+        total += tiny.model(**inputs).logits[0, -1].double().log_softmax(-1)[token].item()
+        inputs = longer(inputs, token)
+    return total
+
+
+def longer(inputs, token) -> dict:
+    """Unpadded inputs of one image with one more text token."""
+    more = {"input_ids": token, "attention_mask": 1, "mm_token_type_ids": 0}
+    assert more.keys() == {key for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+    return inputs | {key: torch.cat([inputs[key], torch.tensor([[value]])], dim=1) for key, value in more.items()}
+
+
+def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set):
+    options = image_set.card.options
+    assert len({len(encoder.answer_tokens([option])[0]) for option in options}) > 1  # answers of different lengths
+    _, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    for row, position in enumerate(POSITIONS):
+        inputs = alone(tiny, encoder, image_set, position)
+        logs = [
+            reference_log_probability(tiny, inputs, [*encoder.tokenizer.encode(o), encoder.tokenizer.eos_token_id])
+            for o in options
+        ]
+        expected = torch.tensor(logs, dtype=torch.float64).softmax(0).numpy()
+        np.testing.assert_allclose(probabilities[row], expected, rtol=1e-3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
+    assert (probabilities.max(axis=0) / probabilities.min(axis=0))[[0, 2]].min() > 1.2  # they depends on the image
+
+
+def test_log_probability_counts_the_end_token(tiny, encoder, image_set):
+    """Over all continuations of an answer's tokens the probabilities sum to at most that of the tokens alone."""
+    inputs = alone(tiny, encoder, image_set, 0)
+    tokens = encoder.tokenizer.encode("Yes")
+    without_end = reference_log_probability(tiny, inputs, tokens)
+    with_end = reference_log_probability(tiny, inputs, [*tokens, encoder.tokenizer.eos_token_id])
+    scored = answer_log_probability(tiny, encoder, inputs, "Yes")[0]
+    assert encoder.tokenizer.eos_token_id == encoder.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert scored == pytest.approx(with_end, abs=1e-4)
+    assert without_end - with_end > 1e-2
+
+
+@torch.no_grad()
+def step_by_step(tiny, encoder, inputs, steps) -> str:
+    tokens = []
+    for _ in range(steps):
+        tokens.append(int(tiny.model(**inputs).logits[0, -1].argmax()))
+        if tokens[-1] == encoder.tokenizer.eos_token_id:
+            break
+        inputs = longer(inputs, tokens[-1])
+    return encoder.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def test_generation_is_greedy(tiny, encoder, image_set):
+    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    expected = [
+        step_by_step(tiny, encoder, alone(tiny, encoder, image_set, position), SETTINGS.max_new_tokens)
+        for position in POSITIONS
+    ]
+    assert list(answers["text"]) == expected
+    assert any(expected)
+    assert list(answers["parsed"]) == [parse_answer(text, image_set.card.options) for text in expected]
+
+
+def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, image_set):
+    """Qwen2.5-VL ships a repetition penalty, and generate() fills in what a given configuration leaves open."""
+    plain, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    shipped = tiny.model.generation_config
+    shipped.repetition_penalty, shipped.no_repeat_ngram_size, shipped.min_new_tokens = 5.0, 1, 6
+    shipped.do_sample, shipped.temperature, shipped.num_beams = True, 9.0, 3
+    shipped.suppress_tokens = list(range(200))
+    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    assert list(answers["text"]) == list(plain["text"])
+    assert tiny.model.generation_config.repetition_penalty == 5.0  # the model is left as it was
+
+
+def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set):
+    whole, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS)
+    inputs = alone(tiny, encoder, image_set, 0)
+    first = int(tiny.model(**inputs).logits[0, -1].argmax())
+    tiny.model.generation_config.eos_token_id = [first, encoder.tokenizer.eos_token_id]
+    cut, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS)
+    assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
+
+
+def test_batch_size_does_not_matter(tiny, encoder, image_set):
+    answers, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    for batch_size in (1, 6):
+        again, same = predict(tiny, encoder, image_set, POSITIONS, Answering(max_new_tokens=6, batch_size=batch_size))
+        np.testing.assert_allclose(same, probabilities, rtol=1e-3)
+        assert list(again["text"]) == list(answers["text"])
+
+
+def test_one_read_of_a_question_is_the_template(tiny, image_set):
+    """Word for word the template, image first or last as the order says, inside the model's own chat template."""
+    question = image_set.card.template.replace("<image>", "").strip()
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    for order, content in (("image_first", image + question), ("question_first", question + image)):
+        prompt = Encoder(tiny.processor, image_set.card.template, order).prompt
+        assert prompt == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"

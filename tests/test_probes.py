@@ -1,0 +1,206 @@
+"""Probes: the stack equals a plain loop over probes, finds what was planted, and measures information, not scale."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mlprobe_utils.cards import Probe, load_protocol
+from mlprobe_utils.probes import cosine, fit_probes, standardise
+
+SETTINGS = Probe(
+    hidden=16,
+    dropout=0.1,
+    learning_rate=0.01,
+    weight_decay=0.01,
+    warmup_ratio=0.05,
+    epochs=5,
+    batch_size=8,
+    standardised=True,
+)
+RAW = SETTINGS.model_copy(update={"standardised": False})
+TRAINING = np.arange(0, 61)  # the last batch of an epoch is short
+
+
+def planted(widths: dict[str, int], informed: set[str], images: int = 100, classes: int = 3, seed: int = 0):
+    """Noise of the given widths; in the informed features one direction separates the classes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, images)
+    features = {}
+    for name, width in widths.items():
+        noise = rng.normal(size=(images, width))
+        if name in informed:
+            noise[:, 0] = labels * 3.0 + rng.normal(size=images) * 0.3
+        features[name] = torch.tensor(noise, dtype=torch.float32)
+    return features, labels
+
+
+def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Probe, seed: int) -> np.ndarray:
+    """One probe, trained alone by torch's own layers, optimizer and schedule, with the seed's own draws."""
+    if recipe.standardised:
+        known = inputs[training]
+        inputs = (inputs - known.mean(0)) / known.std(0, correction=0)
+    generator = torch.Generator().manual_seed(seed)
+    width = inputs.shape[1]
+    first, second = nn.Linear(width, recipe.hidden), nn.Linear(recipe.hidden, classes)
+    for layer, shape in ((first, (width, recipe.hidden)), (second, (recipe.hidden, classes))):
+        bound = 1 / math.sqrt(shape[0])  # what nn.Linear's own initialisation draws from
+        with torch.no_grad():
+            layer.weight.copy_(torch.empty(shape).uniform_(-bound, bound, generator=generator).T)
+            layer.bias.copy_(torch.empty(1, shape[1]).uniform_(-bound, bound, generator=generator)[0])
+    masks = []
+
+    class Dropout(nn.Module):
+        def forward(self, hidden):
+            return hidden * masks[-1] / (1 - recipe.dropout) if self.training else hidden
+
+    probe = nn.Sequential(first, nn.ReLU(), Dropout(), second)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = recipe.epochs * math.ceil(len(training) / recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(steps, recipe.warmup_ratio))
+    target = torch.tensor(labels)
+    for _ in range(recipe.epochs):
+        order = torch.tensor(training)[torch.randperm(len(training), generator=generator)]
+        for batch in order.split(recipe.batch_size):
+            masks.append(torch.rand(len(batch), recipe.hidden, generator=generator) >= recipe.dropout)
+            optimizer.zero_grad()
+            nn.CrossEntropyLoss()(probe(inputs[batch]), target[batch]).backward()
+            optimizer.step()
+            schedule.step()
+    assert schedule.last_epoch == steps
+    return probe.eval()(inputs).softmax(-1).detach().numpy()
+
+
+def test_reference_starts_where_torch_would(monkeypatch):
+    """The bounds that module and reference share are those of nn.Linear."""
+    layer = nn.Linear(50, 2000)
+    for parameter in (layer.weight, layer.bias):
+        assert parameter.abs().max().item() == pytest.approx(1 / math.sqrt(50), rel=0.02)
+
+
+@pytest.mark.parametrize("recipe", [SETTINGS, RAW])
+def test_stack_equals_one_probe_after_the_other(recipe):
+    features, labels = planted({"a": 5, "b": 12, "c": 5, "d": 1, "e": 12}, {"a", "e"})
+    fitted = fit_probes(features, labels, TRAINING, 3, recipe, seed=7)
+    assert list(fitted) == list(features)
+    for name, tensor in features.items():
+        expected = reference(tensor, labels, TRAINING, 3, recipe, seed=7)
+        np.testing.assert_allclose(fitted[name], expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(fitted[name].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_signal_is_found_where_it_was_planted_and_nowhere_else():
+    widths = dict.fromkeys(("V.00", "V.01", "C.00", "L.00"), 6) | {"L.01": 9}
+    features, labels = planted(widths, {"V.01", "L.01"}, images=300)
+    training = np.arange(100)
+    recipe = SETTINGS.model_copy(update={"epochs": 20})
+    fitted = fit_probes(features, labels, training, 3, recipe, seed=0)
+    accuracy = {name: (p.argmax(1) == labels)[100:].mean() for name, p in fitted.items()}
+    for name in widths:
+        if name in {"V.01", "L.01"}:
+            assert accuracy[name] > 0.9
+        else:
+            assert abs(accuracy[name] - 1 / 3) < 0.12  # 200 images: three and a half standard deviations
+
+
+def test_labels_of_other_images_are_not_looked_at():
+    features, labels = planted({"a": 5, "b": 7}, {"a"})
+    fitted = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    changed = labels.copy()
+    changed[61:] = (changed[61:] + 1) % 3
+    again = fit_probes(features, changed, TRAINING, 3, SETTINGS, seed=0)
+    assert all(np.array_equal(fitted[name], again[name]) for name in features)
+
+
+def test_pixels_of_other_images_are_not_looked_at():
+    """Neither statistics nor weights depend on images that are not trained on."""
+    features, labels = planted({"a": 5}, {"a"})
+    fitted = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    changed = {"a": features["a"].clone()}
+    changed["a"][61:] = changed["a"][61:] * 40 + 3
+    again = fit_probes(changed, labels, TRAINING, 3, SETTINGS, seed=0)
+    np.testing.assert_allclose(again["a"][:61], fitted["a"][:61], rtol=1e-5)
+    assert not np.allclose(again["a"][61:], fitted["a"][61:], rtol=1e-2)
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_standardised_probe_does_not_feel_scale_and_the_raw_one_does(factor):
+    features, labels = planted({"a": 5}, {"a"})
+    scaled = {"a": features["a"] * factor}
+    plain, other = (fit_probes(f, labels, TRAINING, 3, SETTINGS, seed=0)["a"] for f in (features, scaled))
+    np.testing.assert_allclose(other, plain, rtol=1e-2, atol=1e-4)
+    plain, other = (fit_probes(f, labels, TRAINING, 3, RAW, seed=0)["a"] for f in (features, scaled))
+    assert np.abs(other - plain).max() > 0.1
+
+
+def test_another_probe_in_the_stack_changes_nothing():
+    features, labels = planted({"a": 6, "b": 6, "loud": 6, "c": 9}, {"b"})
+    features["loud"] *= 1e6
+    for recipe in (SETTINGS, RAW):
+        together = fit_probes(features, labels, TRAINING, 3, recipe, seed=3)
+        for name in ("a", "b", "c"):
+            alone = fit_probes({name: features[name]}, labels, TRAINING, 3, recipe, seed=3)
+            np.testing.assert_allclose(together[name], alone[name], rtol=1e-4, atol=1e-6)
+
+
+def test_results_are_the_seeds():
+    features, labels = planted({"a": 6, "b": 8}, {"a"})
+    first, again, other = (fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=s) for s in (0, 0, 1))
+    for name in features:
+        assert np.array_equal(first[name], again[name])
+        assert not np.allclose(first[name], other[name], rtol=1e-3)
+
+
+def test_global_random_state_is_neither_used_nor_changed():
+    features, labels = planted({"a": 6}, {"a"})
+    torch.manual_seed(1)
+    first = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)["a"]
+    state = torch.get_rng_state()
+    second = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)["a"]
+    assert np.array_equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, -300.0, 1e30])
+def test_constant_features_are_no_information_and_no_nan(constant):
+    features, labels = planted({"a": 4, "dead": 4}, {"a"})
+    features["a"][:, 2] = constant
+    features["dead"][:] = constant
+    features["dead"][61:] += 1.0  # constant where it is trained, not elsewhere
+    fitted = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    assert all(np.isfinite(p).all() for p in fitted.values())
+    np.testing.assert_allclose(fitted["dead"], np.tile(fitted["dead"][0], (100, 1)), rtol=1e-6)
+    assert (fitted["a"].argmax(1) == labels)[61:].mean() > 0.7
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 30), st.integers(1, 6), st.floats(-50, 50), st.floats(0.01, 100), st.integers(0, 2**31))
+def test_standardised_features_have_mean_zero_and_variance_one(images, width, mean, deviation, seed):
+    stack = torch.randn(3, images + 4, width, generator=torch.Generator().manual_seed(seed)) * deviation + mean
+    training = np.arange(images)
+    out = standardise(stack, training)[:, training]
+    torch.testing.assert_close(out.mean(1), torch.zeros(3, width), atol=2e-2, rtol=0)
+    torch.testing.assert_close(out.std(1, correction=0), torch.ones(3, width), atol=2e-2, rtol=0)
+
+
+@given(st.integers(1, 500), st.floats(0, 0.99))
+def test_schedule_rises_to_one_and_falls_to_zero(steps, ratio):
+    factors = [cosine(steps, ratio)(step) for step in range(steps)]
+    warmup = math.ceil(steps * ratio)
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[:warmup] == sorted(factors[:warmup])
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+    if warmup < steps:
+        assert factors[warmup] == 1
+        assert cosine(steps, ratio)(steps) == pytest.approx(0, abs=1e-12)
+
+
+def test_every_protocols_probe_learns_what_is_easy():
+    features, labels = planted({"a": 8}, {"a"}, images=300, classes=2)
+    for slug in ("paper", "miniature"):
+        fitted = fit_probes(features, labels, np.arange(200), 2, load_protocol(slug).probe, seed=0)["a"]
+        assert (fitted.argmax(1) == labels)[200:].mean() > 0.9, slug
