@@ -28,7 +28,7 @@ notebooks: .venv/installed
 	$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
 
 clean:
-	rm -rf outputs book/_build notebooks/*.ipynb .snakemake .pytest_cache .ruff_cache .hypothesis
+	rm -rf outputs book/_build notebooks/*.ipynb .pytest_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -69,6 +69,10 @@ class DataCard(Card):
     def _consistent(self):
         names = {c.name for c in self.classes}
         options = [c.option for c in self.classes]
+        for field in ("name", "option"):
+            values = [getattr(c, field).casefold() for c in self.classes]  # answers are read case-folded
+            if twice := [value for c in self.classes if values.count((value := getattr(c, field)).casefold()) > 1]:
+                raise ValueError(f"two classes have the {field} {twice[0]!r}")
         for field, table in [("release_counts", t) for t in self.release_counts.values()] + [
             ("test_counts", self.test_counts or {})
         ]:
@@ -130,6 +134,7 @@ class FineTuning(Part):
     learning_rate: Rate
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_ratio: Fraction
+    max_gradient_norm: Annotated[float, Field(gt=0)]
     epochs: Count
     batch_size: Count
     runs: Count
@@ -206,12 +211,11 @@ class _OneKeyOnce(yaml.SafeLoader):
 
 @functools.cache
 def _load(card_class: type[Card], slug: str) -> Card:
-    path = card_path(card_class, slug)
-    if not path.is_file():
+    if slug not in slugs(card_class):  # a slug is a name, never a path
         raise unknown(
             _KINDS[card_class], slug, slugs(card_class), f"A card of your own goes to data/{_FOLDERS[card_class]}/."
         )
-    return parse_card(card_class, path)
+    return parse_card(card_class, card_path(card_class, slug))
 
 
 def load_data_card(slug: str) -> DataCard:
@@ -245,6 +249,8 @@ def parse_card(card_class: type[Card], path: Path) -> Card:
         raise InputError(f"{relative(path)} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{relative(path)} must hold keys and values, found {type(content).__name__}")
+    if "slug" in content:
+        raise InputError(f"{relative(path)}: remove the key 'slug', the file's name is the slug")
     try:
         # JSON, so that whole numbers serve where a fraction is asked but text never serves as a number
         return card_class.model_validate_json(json.dumps({"slug": path.stem} | content, default=str))

@@ -10,7 +10,7 @@ from myst_nb import glue as myst_glue
 from mlprobe_utils import charts
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.datasets.manifest import ImageSet, load_image_set
-from mlprobe_utils.parameters import check_parameters, selection
+from mlprobe_utils.parameters import check_parameters
 from mlprobe_utils.prepare import prepare
 from mlprobe_utils.results import Selection
 from mlprobe_utils.scope import scope
@@ -18,9 +18,8 @@ from mlprobe_utils.scope import scope
 
 @dataclass(frozen=True)
 class Chapter:
-    """The checked parameters of a chapter and the cards they name."""
+    """What a chapter runs over, and the cards it names."""
 
-    parameters: dict
     selection: Selection
     protocol: Protocol
     models: dict[str, ModelCard]
@@ -44,8 +43,9 @@ class Chapter:
         return table.replace({"model": self.names, "dataset": self.names, "stage": charts.STAGE_NAMES})
 
     def scope(self) -> HTML:
-        """A box that says what is real on this page and what is not."""
-        return HTML(f'<aside class="admonition note"><p>{html.escape(scope(self.models, self.datasets))}</p></aside>')
+        """A box that says what is real on this page and what is not, and which protocol and split it follows."""
+        words = f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split}."
+        return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
 
 
 def start(namespace: dict, models: bool = True) -> Chapter:
@@ -58,13 +58,11 @@ def start(namespace: dict, models: bool = True) -> Chapter:
     Raises:
         InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
     """
-    values = check_parameters(namespace)
-    chosen = selection(values)
-    prepare(chosen, values["data"], models)
+    run = check_parameters(namespace)
+    chosen = Selection(run.models, run.datasets, run.protocol, run.split)
+    prepare(chosen, run.data, models)
     charts.enable()
-    pd.options.display.float_format = "{:.1f}".format
     return Chapter(
-        values,
         chosen,
         load_protocol(chosen.protocol),
         {slug: load_model_card(slug) for slug in chosen.models},

@@ -6,8 +6,6 @@ from pathlib import Path
 from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, load_protocol, slugs
 from mlprobe_utils.datasets.manifest import SPLITS
 from mlprobe_utils.errors import InputError, unknown
-from mlprobe_utils.pipeline_steps import STEPS
-from mlprobe_utils.run_chapter import chapters
 
 MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")  # the embedded default
 
@@ -25,12 +23,6 @@ class Run:
     def parameters(self) -> dict:
         """The parameters that every chapter takes."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    def steps(self) -> int:
-        """How many lines of progress a run from nothing prints."""
-        pairs = len(self.models) * len(self.datasets)
-        made = sum(load_data_card(slug).synthetic for slug in self.datasets)
-        return made + len(self.datasets) + len(miniatures(self.models)) + pairs * len(STEPS) + len(chapters()) + 1
 
 
 def configure(models: list[str], datasets: list[str], protocol: str, split: str, data: str) -> Run:

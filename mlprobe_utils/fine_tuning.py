@@ -34,6 +34,7 @@ def fine_tune(
         warmup_ratio=recipe.warmup_ratio,
         weight_decay=recipe.weight_decay,
         seed=run,
+        max_gradient_norm=recipe.max_gradient_norm,
         precision=recipe.precision,
         gradient_checkpointing=recipe.gradient_checkpointing,
     )

@@ -26,7 +26,8 @@ def health_score(performance: Sequence[float], penalty: float) -> float:
 
     A module with one point has GF 0 and VP 1: its score is the plain performance (audit, point 3).
     """
-    return _checked(performance)[-1] * (1 + growth_factor(performance)) * volatility_penalty(performance, penalty)
+    end = float(_checked(performance)[-1])
+    return end * (1 + growth_factor(performance)) * volatility_penalty(performance, penalty)
 
 
 def _checked(performance: Sequence[float]) -> np.ndarray:

@@ -6,6 +6,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from filelock import FileLock, Timeout
 from mlprobe_utils import artefacts
 from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
+from mlprobe_utils.pages import HTML
+from mlprobe_utils.pipeline_steps import STEPS
 
 
 def make_book(run: Run, jobs: int) -> None:
@@ -30,21 +33,36 @@ def make_book(run: Run, jobs: int) -> None:
     except Timeout:
         raise InputError("another `make book` is at work in this checkout: wait for it, or stop it") from None
     with lock:
-        progress = artefacts.OUTPUTS / ".progress"
-        artefacts.atomic_write(progress, "")
         artefacts.atomic_write(artefacts.OUTPUTS / "run.json", json.dumps(run.parameters(), indent=1))
-        environment = os.environ | {
-            "MLPROBE_PROGRESS": str(progress),
-            "MLPROBE_STEPS": str(run.steps()),
-            "MLPROBE_START": str(time.time()),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "ignore",
-        }
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
-        command += ["--directory", str(artefacts.ROOT), "--cores", str(jobs), "--nolock", "--rerun-incomplete"]
-        command += ["--quiet", "all", "--configfile", str(artefacts.OUTPUTS / "run.json")]
-        if subprocess.run(command, env=environment).returncode:
+        command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(jobs), "--nolock", "--rerun-incomplete"]
+        command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
+        steps = planned_steps(command, run)
+        if steps and subprocess.run([*command, "--quiet", "all"], env=environment(steps)).returncode:
             raise InputError("the book was not finished: mend what the message above names and run the same again")
+
+
+def planned_steps(command: list[str], run: Run) -> int:
+    """How many lines of progress the run will print: what Snakemake plans, 0 if everything is current."""
+    plan = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    if plan.returncode:
+        raise InputError(f"the graph cannot be planned:\n{plan.stderr.strip()}")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout + plan.stderr, re.MULTILINE))
+    jobs.pop("total", None)
+    return sum(int(n) * (len(run.datasets) * len(STEPS) if rule == "model" else 1) for rule, n in jobs.items())
+
+
+def environment(steps: int) -> dict[str, str]:
+    """The environment of the steps: one thread each, quiet, counted together."""
+    progress = artefacts.OUTPUTS / ".progress"
+    artefacts.atomic_write(progress, "")
+    return os.environ | {
+        "MLPROBE_PROGRESS": str(progress),
+        "MLPROBE_STEPS": str(steps),
+        "MLPROBE_START": str(time.time()),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 def main() -> None:
@@ -58,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     run = configure(arguments.models, arguments.datasets, arguments.protocol, arguments.split, arguments.data)
     make_book(run, arguments.jobs)
-    print(f"the book: {artefacts.relative(artefacts.ROOT / 'book' / '_build' / 'html' / 'index.html')}")
+    print(f"the book: {artefacts.relative(HTML / 'index.html')}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ its place in book/_build/html only when the build had no error and no warning.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from mlprobe_utils.run_chapter import chapters
 from mlprobe_utils.scope import scope
 
 FRONT = artefacts.ROOT / "book"
-HTML = FRONT / "_build" / "html"
+HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
 SCOPE_MARK = "{{ scope }}"  # where the front page says what is real and what is not
 
 

@@ -65,6 +65,7 @@ class Work:
             "stage": stage,
             "run": run,
             "model": self.identity,
+            "precision": self.protocol.fine_tuning.precision,  # the model is loaded in it for every stage
             "data": self.image_set.data_hash,
             "split": self.split,
             "order": self.protocol.order,

@@ -57,7 +57,7 @@ def answer_log_probability(loaded: LoadedModel, encoder: Encoder, questions: dic
 def greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[GenerationConfig]:
     """Greedy generation, free of the penalties and temperatures that a checkpoint may ship.
 
-    While it lasts the model has no configuration of its own: `generate` fills in from there what a given one leaves open.
+    While it lasts the model has no other configuration: `generate` fills in from there what a given one leaves open.
     """
     own = loaded.model.generation_config
     plain = GenerationConfig(

@@ -47,7 +47,7 @@ def run_chapter(name: str, parameters: dict, output: Path) -> None:
             parameters,
             cwd=str(NOTEBOOKS),
             progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],  # of the kernel
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel
         )
     except PapermillExecutionError as error:
         if error.ename == "InputError":

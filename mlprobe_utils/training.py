@@ -1,5 +1,6 @@
 """One way to train a model on (image, answer) pairs: Trainer, loss on the answer's tokens, logits only there."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -25,6 +26,7 @@ class TrainingSettings:
     warmup_ratio: float
     weight_decay: float
     seed: int
+    max_gradient_norm: float = 1.0
     precision: str = "float32"
     gradient_checkpointing: bool = False
 
@@ -51,6 +53,17 @@ class AnswerTrainer(Trainer):
         loss = cross_entropy(outputs.logits[:, :-1].flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
         return (loss, outputs) if return_outputs else loss
 
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """A whole model is read as it was saved: Trainer looks for the model's own parameter names in the file.
+
+        transformers saves Qwen2.5-VL under the hub's names, which are others; Trainer passes over what it does not
+        find, and would go on from the weights of before with the optimizer of after. Adapters are not concerned.
+        """
+        if not isinstance(self.model, PreTrainedModel) or self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
 
 def train(
     model: torch.nn.Module,
@@ -75,6 +88,7 @@ def train(
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
         optim="adamw_torch",
         bf16=settings.precision == "bfloat16" and torch.accelerator.is_available(),
         activation_checkpointing=settings.gradient_checkpointing,
@@ -101,9 +115,17 @@ def train(
         data_collator=lambda rows: encoder.answered([image for image, _ in rows], [answer for _, answer in rows]),
     )
     trainer.pop_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
     model.eval()
     return _learning_curve(trainer.state.log_history)
+
+
+def last_whole_checkpoint(checkpoints: Path) -> str | None:
+    """The last checkpoint that was written to its end; what a kill left half-written is removed."""
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / "trainer_state.json").is_file():  # Trainer writes it last
+            shutil.rmtree(folder, ignore_errors=True)
+    return get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
 
 
 def _learning_curve(history: list[dict]) -> pd.DataFrame:

@@ -18,26 +18,13 @@
 #
 # *Prerequisites:* [chapter 2](02_fine_tuning). *Time:* 20 minutes to read; seconds to run once the features exist.
 
-# %% tags=["parameters"]
-models: list[str] = [
-    "qwen2.5-vl-7b-miniature",
-    "lingshu-7b-miniature",
-]  # model cards in data/models
-datasets: list[str] = [
-    "busi-phantom",
-    "covid19-ct-phantom",
-    "chest-xray-phantom",
-]  # data cards in data/datasets
-protocol: str = "miniature"  # all hyperparameters: a file in data/protocols
-split: str = (
-    "paper"  # "paper", or "clean": no duplicate or patient crosses a split
-)
-data: str = (
-    ""  # folder with the real images; empty where only phantoms are named
-)
-metric: str = (
-    "accuracy"  # what the curves show: accuracy, f1, precision, recall or auc
-)
+# %% tags=["parameters", "hide-input"]
+models: list[str] = []  # model cards; empty: the two miniatures
+datasets: list[str] = []  # data cards; empty: all phantoms
+protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
+split: str = "paper"  # or "clean": no duplicate or patient crosses it
+data: str = ""  # folder with real images: all real sets are the default then
+metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import start

@@ -18,24 +18,13 @@
 #
 # *Prerequisites:* [chapter 3](03_probing). *Time:* 15 minutes to read; seconds to run once the probes exist.
 
-# %% tags=["parameters"]
-models: list[str] = [
-    "qwen2.5-vl-7b-miniature",
-    "lingshu-7b-miniature",
-]  # model cards in data/models
-datasets: list[str] = [
-    "busi-phantom",
-    "covid19-ct-phantom",
-    "chest-xray-phantom",
-]  # data cards in data/datasets
-protocol: str = "miniature"  # all hyperparameters: a file in data/protocols
-split: str = (
-    "paper"  # "paper", or "clean": no duplicate or patient crosses a split
-)
-data: str = (
-    ""  # folder with the real images; empty where only phantoms are named
-)
-metric: str = "accuracy"  # what the scores are made of: accuracy, f1, precision, recall or auc
+# %% tags=["parameters", "hide-input"]
+models: list[str] = []  # model cards; empty: the two miniatures
+datasets: list[str] = []  # data cards; empty: all phantoms
+protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
+split: str = "paper"  # or "clean": no duplicate or patient crosses it
+data: str = ""  # folder with real images: all real sets are the default then
+metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import start

@@ -1,46 +1,21 @@
 """Fixtures that several test files share: an outputs folder, a random-weight model with its card, an image set."""
 
-import mlprobe_utils  # isort: skip  (first: it makes torchvision importable beside a CPU torch)
+import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
 
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
+from tiny_parts import ARCHITECTURE, make_image_set
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.cards import FineTuning, ModelCard, load_data_card
+from mlprobe_utils.cards import ModelCard, load_data_card
 from mlprobe_utils.datasets.manifest import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel, load
 from mlprobe_utils.miniatures import making
-from mlprobe_utils.miniatures.recipe import Architecture, Tower
 
 torch.set_num_threads(1)
-
-ARCHITECTURE = Architecture(
-    vision=Tower(depth=4, width=32, feed_forward=64, heads=2),
-    llm=Tower(depth=3, width=32, feed_forward=64, heads=4, key_value_heads=2),
-    patch_size=16,
-    side=64,  # also the side of an attention window: larger images have several, and their tokens are permuted
-    vocabulary=300,
-)
-SIZES = ((64, 64), (128, 96), (32, 64), (96, 160))  # height, width; 4, 12, 2 and 15 image tokens
-RECIPE = FineTuning(
-    rank=2,
-    alpha=8,
-    dropout=0.0,
-    vision_tower="lora",
-    learning_rate=0.01,
-    weight_decay=0.01,
-    warmup_ratio=0.05,
-    epochs=2,
-    batch_size=4,
-    runs=1,
-    precision="float32",
-    gradient_checkpointing=False,
-)
 
 
 @pytest.fixture
@@ -53,7 +28,7 @@ def outputs(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
-    """A saved checkpoint of Qwen2.5-VL's class: random weights, 4 vision blocks, 3 decoder layers, images of any size."""
+    """A saved checkpoint of Qwen2.5-VL's class: random weights, 4 vision blocks, 3 decoder layers, any image size."""
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -87,31 +62,3 @@ def image_set(tmp_path_factory) -> ImageSet:
 @pytest.fixture
 def encoder(tiny, image_set) -> Encoder:
     return Encoder(tiny.processor, image_set.card.template)
-
-
-def make_image_set(folder: Path, count: int = 12, dataset: str = "busi") -> ImageSet:
-    """An image set of noise in four sizes; the class sets the brightness, 8 images train, 2 validate, 2 test."""
-    card = load_data_card(dataset)
-    rng = np.random.default_rng(0)
-    rows, offset = [], 0
-    with open(folder / "pixels.bin", "wb") as file:
-        for i in range(count):
-            height, width = SIZES[i % len(SIZES)]
-            kind = i % len(card.classes)
-            pixels = rng.integers(kind * 60, kind * 60 + 90, (height, width, 3), dtype=np.uint8)
-            file.write(pixels.tobytes())
-            part = "train" if i < count - 4 else "validation" if i < count - 2 else "test"
-            rows.append(
-                {
-                    "image": f"image-{i:02d}.png",
-                    "label": card.classes[kind].name,
-                    "option": card.classes[kind].option,
-                    "split_paper": part,
-                    "split_clean": part,
-                    "offset": offset,
-                    "stored_height": height,
-                    "stored_width": width,
-                }
-            )
-            offset += pixels.size
-    return ImageSet(card, pd.DataFrame(rows), artefacts.hash_of(rows), {}, folder)

@@ -83,7 +83,9 @@ def test_option_of_several_words(text, answer):
     assert parse_answer(text, ["COVID-19", "Finding", "No finding"]) == answer
 
 
-@given(st.sampled_from(BUSI), st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8), st.text(alphabet=" .,!\n*'\"", max_size=8))
+@given(
+    st.sampled_from(BUSI), st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8), st.text(alphabet=" .,!\n*'\"", max_size=8)
+)
 def test_case_and_punctuation_around_an_option_do_not_matter(option, before, after):
     for written in (option, option.upper(), option.lower()):
         assert parse_answer(before + written + after, BUSI) == option

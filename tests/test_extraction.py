@@ -75,9 +75,10 @@ def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, 
     unbroken.mkdir()
     broken.mkdir()
     extract(tiny, encoder, image_set, POSITIONS, SETTINGS, unbroken)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         killed_after(6, patch)  # in the middle of the second shard
-        extract(tiny, encoder, image_set, POSITIONS, SETTINGS, broken)
+        with pytest.raises(Killed):
+            extract(tiny, encoder, image_set, POSITIONS, SETTINGS, broken)
     with monkeypatch.context() as patch:
         seen = killed_after(100, patch)
         extract(tiny, encoder, image_set, POSITIONS, SETTINGS, broken)
@@ -88,9 +89,10 @@ def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, 
 
 def test_shards_of_another_size_are_not_mixed_in(tiny, encoder, image_set, tmp_path, monkeypatch):
     """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         killed_after(6, patch)
-        extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+        with pytest.raises(Killed):
+            extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     extract(tiny, encoder, image_set, POSITIONS, Extraction(batch_size=2, shard_images=3), tmp_path)
     features = load_features(tmp_path)
     assert {len(tensor) for tensor in features.values()} == {len(POSITIONS)}
@@ -106,9 +108,10 @@ def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_se
             file.truncate(100)
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(extraction, "save_file", torn)
-        extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+        with pytest.raises(Killed):
+            extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     assert len(load_features(tmp_path)["V.00/image_mean"]) == len(POSITIONS)
 
@@ -121,7 +124,9 @@ def forward(tiny, encoder, image_set):
 
 def test_point_that_captures_nothing_is_an_error(tiny, encoder, image_set, monkeypatch):
     idle = nn.Linear(4, 4)
-    monkeypatch.setattr(type(tiny.family), "connector_layers", lambda self: [self.model.model.visual.merger.mlp[0], idle])
+    monkeypatch.setattr(
+        type(tiny.family), "connector_layers", lambda self: [self.model.model.visual.merger.mlp[0], idle]
+    )
     with pytest.raises(RuntimeError, match=r"C\.01/image_mean captured nothing"):
         forward(tiny, encoder, image_set)
 

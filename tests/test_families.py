@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import get_peft_model
+from tiny_parts import ARCHITECTURE, RECIPE
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
@@ -12,9 +13,8 @@ from mlprobe_utils.extraction import capturing
 from mlprobe_utils.families.base import _pool_llm, _pool_packed
 from mlprobe_utils.families.registry import FAMILIES, family_of
 from mlprobe_utils.fine_tuning import lora_config
-from tests.conftest import ARCHITECTURE, RECIPE
 
-IMAGES = [0, 1, 2, 3]  # four sizes, see conftest
+IMAGES = [0, 1, 2, 3]  # four sizes, see tiny_parts
 
 
 def features_of(tiny, inputs) -> dict[str, torch.Tensor]:

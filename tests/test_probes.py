@@ -75,7 +75,7 @@ def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Prob
     return probe.eval()(inputs).softmax(-1).detach().numpy()
 
 
-def test_reference_starts_where_torch_would(monkeypatch):
+def test_reference_starts_where_torch_would():
     """The bounds that module and reference share are those of nn.Linear."""
     layer = nn.Linear(50, 2000)
     for parameter in (layer.weight, layer.bias):

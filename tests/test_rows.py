@@ -59,7 +59,10 @@ def test_nulls_of_the_final_output_stay_null(tmp_path):
 
 def test_rows_of_all_kinds_and_data_sets_stand_together(tmp_path):
     other = image_rows(
-        images().assign(option=["Yes", "No"]), ["Yes", "No"], np.full((2, 2), 0.5), **CONSTANTS | {"dataset": "covid19-ct"}
+        images().assign(option=["Yes", "No"]),
+        ["Yes", "No"],
+        np.full((2, 2), 0.5),
+        **CONSTANTS | {"dataset": "covid19-ct"},
     )
     frames = [rows(), rows(**FINAL).assign(text="x", parsed=None), other]
     for number, frame in enumerate(frames):

@@ -31,6 +31,7 @@ from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.layouts import OFFICIAL_SPLITS, Release, read_release
 from mlprobe_utils.datasets.splits import PARTS, add_splits
 from mlprobe_utils.errors import InputError, run_command, unknown
+from mlprobe_utils.progress import step
 
 SPLITS = ("paper", "clean")
 _SIZE = pa.Column("int64", pa.Check.ge(1))
@@ -190,10 +191,10 @@ class ImageSet:
         return self.manifest[self.manifest[f"split_{split}"] == part]
 
     def pixels(self, row_position: int) -> np.ndarray:
-        """The working copy of the image in that row of the manifest: uint8 [height, width, 3], RGB, read-only."""
+        """The working copy of the image in that row of the manifest: uint8 [height, width, 3], RGB."""
         row = self.manifest.iloc[row_position]
         shape = (int(row["stored_height"]), int(row["stored_width"]), 3)
-        return self._pixels[row["offset"] : row["offset"] + np.prod(shape)].reshape(shape)
+        return np.array(self._pixels[row["offset"] : row["offset"] + np.prod(shape)]).reshape(shape)
 
     @cached_property
     def _pixels(self) -> np.ndarray:
@@ -225,8 +226,8 @@ def main() -> None:
     parser.add_argument("--protocol", required=True, help="protocol in data/protocols")
     parser.add_argument("--data", type=Path, help="folder or zip that holds the release; not for synthetic sets")
     arguments = parser.parse_args()
-    folder = build_manifest(arguments.slug, arguments.protocol, arguments.data)
-    print(f"{arguments.slug}: {artefacts.relative(folder)}")
+    with step(arguments.slug, "manifest"):
+        build_manifest(arguments.slug, arguments.protocol, arguments.data)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def leak_counts(image_sets: ImageSets) -> pd.DataFrame:
 
 
 def format_shortcuts(image_sets: ImageSets, split: str) -> pd.DataFrame:
-    """Test accuracy in percent of the file format alone and of the majority class, fitted on all images but the test."""
+    """Test accuracy in percent of the file format and of the majority class, both fitted on all images but the test."""
     rows = []
     for image_set in image_sets.values():
         test = image_set.part(split, "test")

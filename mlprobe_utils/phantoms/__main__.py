@@ -10,6 +10,7 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.errors import InputError, run_command, unknown
 from mlprobe_utils.phantoms import writing
+from mlprobe_utils.progress import step
 
 MADE_BY = "mlprobe_utils.phantoms"
 
@@ -70,7 +71,9 @@ def make(slug: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.phantoms", description=__doc__)
     parser.add_argument("slug", help="data card of a phantom, e.g. busi-phantom")
-    print(artefacts.relative(make(parser.parse_args().slug)))
+    slug = parser.parse_args().slug
+    with step(slug, "images drawn"):
+        make(slug)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""A whole run of `make book`, made small: one miniature, one data set, few epochs, in folders of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "qwen2.5-vl-7b-miniature"
+REAL_DATA = os.environ.get("REAL_DATA", "")
+DATASET = "covid19-ct" if REAL_DATA else "covid19-ct-phantom"
+RELEASE = "COVID-CT"  # its folder in REAL_DATA
+
+
+@dataclass
+class SmallBook:
+    """A place for a run: its cards, outputs and HTML apart from the checkout's own."""
+
+    place: Path
+
+    def __post_init__(self):
+        if not self.cards.exists():
+            subprocess.run(["cp", "-r", str(ROOT / "data"), str(self.cards)], check=True)
+            self.change("models", MODEL, r"count: \d+", "count: 160")
+            self.change("models", MODEL, r"  epochs: \d+", "  epochs: 1")
+            self.change("protocols", "miniature", r"  epochs: 10", "  epochs: 2")
+            if REAL_DATA:
+                shutil.copytree(Path(REAL_DATA) / RELEASE, self.data / RELEASE)
+
+    @property
+    def cards(self) -> Path:
+        return self.place / "cards"
+
+    @property
+    def data(self) -> Path:
+        """A copy of the real images, which a test may damage."""
+        return self.place / "data"
+
+    @property
+    def outputs(self) -> Path:
+        return self.place / "outputs"
+
+    @property
+    def html(self) -> Path:
+        return self.place / "html"
+
+    @property
+    def results(self) -> Path:
+        return self.outputs / "miniature" / DATASET / "paper" / MODEL
+
+    def change(self, kind: str, slug: str, pattern: str, replacement: str) -> None:
+        """Edits a card; the pattern must be there."""
+        path = self.cards / kind / f"{slug}.yml"
+        changed, times = re.subn(pattern, replacement, path.read_text())
+        assert times, pattern
+        path.write_text(changed)
+
+    def start(self, **arguments) -> subprocess.Popen:
+        """Starts the command that `make book` runs."""
+        given = {"models": MODEL, "datasets": DATASET, "data": self.data if REAL_DATA else ""} | arguments
+        options = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
+        environment = os.environ | {
+            "MLPROBE_CARDS": str(self.cards),
+            "MLPROBE_OUTPUTS": str(self.outputs),
+            "MLPROBE_HTML": str(self.html),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "mlprobe_utils.make_book", *options],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def make(self, **arguments) -> tuple[int, str]:
+        """Runs it to its end; exit code and what it printed."""
+        process = self.start(**arguments)
+        out, err = process.communicate()
+        return process.returncode, out + err
+
+    def make_until_killed(self, sign) -> None:
+        """Starts it and kills the whole process group the moment `sign()` is true."""
+        process = self.start()
+        while process.poll() is None and not sign():
+            time.sleep(0.02)
+        assert process.poll() is None, f"it ended before the sign: {process.communicate()}"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table of results."""
+        paths = sorted(self.results.rglob("*.parquet"))
+        return {str(path.relative_to(self.results)): pd.read_parquet(path) for path in paths}

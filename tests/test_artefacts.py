@@ -1,0 +1,245 @@
+"""Artefacts appear whole or not at all, resume from what an interrupted try left, and know the code they came from."""
+
+import json
+import os
+
+import pandas as pd
+import pytest
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.artefacts import (
+    artefact,
+    atomic_write,
+    code_files,
+    code_hash,
+    hash_of,
+    is_current,
+    read_made_from,
+    swap_in,
+    write_parquet,
+)
+from mlprobe_utils.errors import InputError
+
+OLD, NEW = {"seed": 1}, {"seed": 2}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """An artefact that was made before, from OLD."""
+    folder = tmp_path / "a" / "artefact"
+    with artefact(folder, OLD) as temporary:
+        (temporary / "result.txt").write_text("old")
+    return folder
+
+
+def try_and_fail(folder, made_from, **files):
+    def interrupted():
+        with artefact(folder, made_from) as temporary:
+            for name, text in files.items():
+                (temporary / name).write_text(text)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
+def test_artefact_is_whole_and_current(made):
+    assert {path.name for path in made.iterdir()} == {"result.txt", "made_from.json", "provenance.json"}
+    assert is_current(made, OLD)
+    assert not is_current(made, NEW)
+    assert read_made_from(made, "make it") == OLD
+    assert set(json.loads((made / "provenance.json").read_text())) == {"made_at", "seconds", "commit", "versions"}
+    assert [path.name for path in made.parent.iterdir()] == ["artefact"]
+
+
+def test_what_json_makes_of_it_is_compared(tmp_path):
+    """Tuples become lists and keys become text on the way through the file: that is no change."""
+    made_from = {"sizes": (1, 2), "runs": {0: "a"}, "rate": 1e-4, "none": None}
+    with artefact(tmp_path / "artefact", made_from):
+        pass
+    assert is_current(tmp_path / "artefact", made_from)
+    assert not is_current(tmp_path / "artefact", made_from | {"rate": 2e-4})
+
+
+def test_error_leaves_the_old_artefact_as_it_was(made):
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    try_and_fail(made, NEW, **{"result.txt": "half"})
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+    assert is_current(made, OLD)
+    assert not is_current(made, NEW)
+
+
+def test_half_written_artefact_is_not_there(tmp_path):
+    folder = tmp_path / "artefact"
+    with artefact(folder, NEW) as temporary:
+        (temporary / "result.txt").write_text("half")
+        assert not folder.exists()
+        assert not is_current(folder, NEW)
+        with pytest.raises(InputError, match="is not there: make it with `python -m maker`"):
+            read_made_from(folder, "python -m maker")
+    assert is_current(folder, NEW)
+
+
+def test_new_artefact_takes_the_place_of_the_old(made):
+    with artefact(made, NEW) as temporary:
+        (temporary / "other.txt").write_text("new")
+        assert (made / "result.txt").read_text() == "old"
+    assert is_current(made, NEW)
+    assert not (made / "result.txt").exists()
+    assert [path.name for path in made.parent.iterdir()] == ["artefact"]
+
+
+def test_interrupted_try_is_gone_on_with(tmp_path):
+    folder = tmp_path / "artefact"
+    try_and_fail(folder, NEW, **{"shard-0": "done"})
+    with artefact(folder, NEW) as temporary:
+        assert (temporary / "shard-0").read_text() == "done"
+    assert (folder / "shard-0").read_text() == "done"
+
+
+def test_interrupted_try_from_something_else_is_thrown_away(tmp_path):
+    folder = tmp_path / "artefact"
+    try_and_fail(folder, OLD, **{"shard-0": "done"})
+    with artefact(folder, NEW) as temporary:
+        assert [path.name for path in temporary.iterdir()] == ["made_from.json"]
+    assert is_current(folder, NEW)
+
+
+def test_kill_between_the_two_moves_loses_nothing_but_time(made, monkeypatch):
+    """The old one is out of its place, the new one not in: the next try starts from what is there."""
+    rename, calls = os.rename, []
+
+    def dying(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    def make_anew():
+        with artefact(made, NEW) as temporary:
+            (temporary / "shard-0").write_text("done")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artefacts.os, "rename", dying)
+        with pytest.raises(KeyboardInterrupt):
+            make_anew()
+    assert not is_current(made, NEW)
+    with artefact(made, NEW) as temporary:
+        assert (temporary / "shard-0").read_text() == "done"
+    assert is_current(made, NEW)
+    assert [path.name for path in made.parent.iterdir()] == ["artefact"]
+
+
+def test_swap_in_leaves_the_new_folder_only(tmp_path):
+    for name in ("place", "new", ".place.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    swap_in(tmp_path / "new", tmp_path / "place")
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["place", "place/new"]
+
+
+def test_file_is_never_seen_half_written(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "file.json"
+    atomic_write(path, "old")
+
+    def dying(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artefacts.os, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            atomic_write(path, "new")
+    assert path.read_text() == "old"
+    atomic_write(path, b"new")
+    assert path.read_text() == "new"
+
+
+def test_table_comes_back(tmp_path):
+    frame = pd.DataFrame({"image": ["a", None], "p": [0.5, float("nan")], "n": pd.array([1, None], dtype="Int64")})
+    write_parquet(frame, tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), frame)
+
+
+def test_hash_is_of_the_content():
+    assert hash_of({"a": 1, "b": [1.5, None, "ö"]}) == hash_of({"b": [1.5, None, "ö"], "a": 1})
+    assert len({hash_of(value) for value in ({"a": 1}, {"a": 1.5}, {"a": "1"}, {"b": 1}, [1], b"1", "1", None)}) == 8
+    assert hash_of(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256's own
+
+
+PACKAGE = {
+    "__init__": '"""Package."""\n',
+    "used": '"""Docstring."""\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # a comment\n',
+    "deep": "from mlprobe_utils.used import double\n",
+    "top": "import math\nimport mlprobe_utils.deep as d\nfrom mlprobe_utils import late\n",
+    "late": "def f():\n    from mlprobe_utils.lazy import g\n    return g\n",
+    "lazy": "import mlprobe_utils.top\nclass G:\n    '''Only a docstring.'''\ng = G()\n",
+    "unused": "value = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small package in place of this project; yields a function that rewrites a module and hashes `top` again."""
+    monkeypatch.setattr(artefacts, "ROOT", tmp_path)
+    (tmp_path / "mlprobe_utils").mkdir()
+
+    def rewritten(**modules) -> str:
+        for name, text in (PACKAGE | modules).items():
+            (tmp_path / "mlprobe_utils" / f"{name}.py").write_text(text)
+        code_files.cache_clear()
+        code_hash.cache_clear()
+        return code_hash("mlprobe_utils.top")
+
+    yield rewritten
+    code_files.cache_clear()
+    code_hash.cache_clear()
+
+
+def test_code_is_followed_through_imports(package):
+    package()
+    names = [path.stem for path in code_files("mlprobe_utils.top")]
+    assert names == ["__init__", "deep", "late", "lazy", "top", "used"]
+    assert [path.stem for path in code_files("mlprobe_utils.unused")] == ["unused"]
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("used", '"""Another docstring."""\n\ndef double(x):\n    """Two times."""\n    return 2 * x\n'),
+        ("used", "def double(x):\n\n    # words\n    return (2 *\n            x)\n"),
+        ("lazy", "import mlprobe_utils.top\nclass G:\n    pass\ng = G()\n"),
+        ("unused", "value = 2\n"),
+    ],
+)
+def test_code_that_does_the_same_has_the_same_hash(package, module, text):
+    assert package(**{module: text}) == package()
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("used", "def double(x):\n    return 3 * x\n"),
+        ("used", 'def double(x):\n    y = """Twice."""\n    return 2 * x\n'),
+        ("used", "def double(x):\n    return 2 * x\n\ndouble(1)\n"),
+        ("lazy", "import mlprobe_utils.top\nclass H:\n    pass\ng = H()\n"),
+        (
+            "top",
+            PACKAGE["top"] + "from mlprobe_utils.unused import value\n",
+        ),
+    ],
+)
+def test_code_that_does_something_else_has_another_hash(package, module, text):
+    assert package(**{module: text}) != package()
+
+
+def test_every_stage_of_the_pipeline_knows_the_modules_that_it_runs():
+    """What a stage's result depends on, by name: an import that is not followed would leave stale results."""
+    needed = {
+        "mlprobe_utils.fine_tuning": {"training", "encoding", "loading", "qwen2_5_vl"},
+        "mlprobe_utils.prediction": {"answers", "encoding", "loading"},
+        "mlprobe_utils.extraction": {"encoding", "loading", "base", "qwen2_5_vl"},
+        "mlprobe_utils.probes": {"cards"},
+        "mlprobe_utils.miniatures.making": {"training", "processor", "recipe", "captions", "general"},
+    }
+    for module, names in needed.items():
+        assert names <= {path.stem for path in code_files(module)}, module

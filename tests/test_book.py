@@ -1,0 +1,190 @@
+"""The whole house: one model x COVID19-CT (real images where REAL_DATA names them), through papermill to HTML."""
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import threading
+
+import nbformat
+import pandas as pd
+import pytest
+from small_book import DATASET, MODEL, REAL_DATA, RELEASE, SmallBook
+
+from mlprobe_utils.run_chapter import chapters
+
+PAGES = ["index", *chapters(), "limits", "bibliography"]
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """One build that serves all tests of this file."""
+    small = SmallBook(tmp_path_factory.mktemp("book"))
+    code, said = small.make()
+    assert code == 0, said
+    small.said = said
+    return small
+
+
+def test_every_step_is_told_and_counted_down(book):
+    lines = [line for line in book.said.splitlines() if "left]" in line]
+    assert "0 left" in lines[-1]
+    assert "pages" in lines[-1]
+    for step in ("fine-tuning", "answers", "features", "probes"):
+        assert any(MODEL in line and DATASET in line and step in line for line in lines)
+
+
+def test_rows_follow_the_schema_and_cover_every_point(book):
+    tables = book.tables()
+    probes = tables["probes/probes.parquet"]
+    points = {f"{module}.{i:02d}" for module, n in (("V", 6), ("C", 2), ("L", 6)) for i in range(n)}
+    assert set(probes["point"]) == points
+    assert set(probes["stage"]) == {"pretrained", "finetuned"}
+    assert set(probes["run"]) == {0, 1}
+    test = probes[(probes["part"] == "test") & (probes["pooling"] == "image_mean") & (probes["stage"] == "finetuned")]
+    assert (test.groupby(["run", "point"])["image"].nunique() == 203).all()
+    options = probes[["p_Yes", "p_No"]]
+    assert options.sum(axis=1).sub(1).abs().max() < 1e-5
+
+
+def test_pages_say_what_is_real_and_what_is_not(book):
+    said = "are real" if REAL_DATA else "synthetic phantoms"
+    for page in ["index", *chapters()]:
+        text = (book.html / f"{page}.html").read_text()
+        assert said in text, page
+        assert "Their figures say nothing about the originals" in text, page
+
+
+def test_pages_are_quiet_and_numbers_are_glued(book):
+    for page in PAGES:
+        text = (book.html / f"{page}.html").read_text()
+        for noise in ("Traceback", "Warning", "it/s]", "glue:", "np.float64", "injected"):
+            assert noise not in text, f"{page}: {noise}"
+        assert "�" not in text
+
+
+def test_the_numbers_on_the_page_are_those_of_the_rows(book):
+    """The prose of chapter 2 quotes the accuracy that the rows give when it is computed here once more."""
+    rows = pd.concat(table for name, table in book.tables().items() if name.startswith("predictions-finetuned"))
+    tested = rows[rows["part"] == "test"]
+    accuracy = 100 * (tested["parsed"] == tested["label"]).groupby(tested["run"]).mean().mean()
+    notebook = nbformat.read(book.outputs / "chapters" / "02_fine_tuning.ipynb", as_version=4)
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    glued = {o.metadata["scrapbook"]["name"]: o["data"] for o in outputs if "scrapbook" in o.get("metadata", {})}
+    (value,) = [data for name, data in glued.items() if name.endswith("accuracy_finetuned")]
+    assert float(next(iter(value.values()))) == pytest.approx(accuracy)
+    assert f"{accuracy:.1f}" in (book.html / "02_fine_tuning.html").read_text()
+
+
+def test_nothing_runs_again_when_nothing_changed(book):
+    before = {path: path.stat().st_mtime_ns for path in book.outputs.rglob("*.parquet")}
+    code, said = book.make()
+    assert code == 0
+    assert "left]" not in said
+    assert {path: path.stat().st_mtime_ns for path in book.outputs.rglob("*.parquet")} == before
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="needs REAL_DATA: the folder of real images")
+def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(book):
+    page, tables = (book.html / "03_probing.html").read_bytes(), book.tables()
+    image = next((book.data / RELEASE / "Images-processed" / "CT_COVID").glob("*.png"))
+    whole = image.with_suffix(".whole")
+    shutil.move(image, whole)
+    image.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    code, said = book.make()
+    shutil.move(whole, image)
+    assert code == 2
+    assert image.name in said
+    assert "download it again" in said
+    assert "Traceback" not in said
+    assert (book.html / "03_probing.html").read_bytes() == page
+    for name, table in book.tables().items():
+        pd.testing.assert_frame_equal(table, tables[name])
+    code, said = book.make()
+    assert code == 0, said
+    assert "made as a miniature" not in said
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_ends_with_the_same_tables(book, tmp_path):
+    """Killed once while fine-tuning and once while the probes are due; each rerun goes on from what is there."""
+    broken = SmallBook(tmp_path)
+    adapter = broken.results / ".adapter-1.partial"
+    broken.make_until_killed(lambda: any(adapter.glob("checkpoints/checkpoint-*/trainer_state.json")))
+    first = (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns
+    broken.make_until_killed((broken.results / "features-pretrained" / "made_from.json").exists)
+    code, said = broken.make()
+    assert code == 0, said
+    assert (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns == first
+    expected = book.tables()
+    assert broken.tables().keys() == expected.keys()
+    for name, table in broken.tables().items():
+        pd.testing.assert_frame_equal(table, expected[name])
+
+
+@pytest.fixture(scope="module")
+def served(book):
+    """The built book behind a local web server."""
+    handler = functools.partial(_Quiet, directory=str(book.html))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium: install it (Debian: apt-get install chromium) or name it in CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        window = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield window
+        window.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_loads_in_a_browser_from_this_host_alone(page, served, browser):
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    requests, failures = [], []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("response", lambda response: response.status >= 400 and failures.append(response.url))
+    tab.goto(f"{served}/{page}.html", wait_until="networkidle")
+    foreign = [url for url in requests if not url.startswith((served, "data:"))]
+    assert requests
+    assert foreign == []
+    assert failures == []
+    charts = tab.locator("figure.chart svg")
+    assert charts.count() >= {"02_fine_tuning": 2, "03_probing": 2, "04_feature_health": 1}.get(page, 0)
+    for chart in charts.all():
+        assert chart.locator("path, text").count() > 10
+        assert chart.bounding_box()["width"] > 100
+        assert len(chart.locator("desc").text_content()) > 40
+    tab.close()
+
+
+@pytest.mark.browser
+def test_equations_are_typeset_offline(served, browser):
+    tab = browser.new_page()
+    tab.goto(f"{served}/04_feature_health.html", wait_until="networkidle")
+    tab.wait_for_selector("mjx-container")
+    assert tab.locator("mjx-container").count() >= 3
+    tab.close()
+
+
+def test_provenance_names_what_made_an_artefact(book):
+    made_from = json.loads((book.results / "probes" / "made_from.json").read_text())
+    assert {"model", "data", "split", "recipe"} <= set(made_from)
+    provenance = json.loads((book.results / "probes" / "provenance.json").read_text())
+    assert provenance["versions"]["torch"]
+    assert provenance["seconds"] >= 0

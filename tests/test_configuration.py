@@ -1,0 +1,60 @@
+"""What `make book` is asked for: checked before anything starts, exit code not 0, one message, nothing lost."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlprobe_utils.configuration import configure, miniatures
+from mlprobe_utils.errors import InputError
+
+
+def test_defaults_follow_the_data(tmp_path):
+    assert all(slug.endswith("-phantom") for slug in configure([], [], "miniature", "paper", "").datasets)
+    real = configure([], [], "miniature", "paper", str(tmp_path))
+    assert real.datasets == ("busi", "chest-xray", "covid19-ct")
+    assert real.data == str(tmp_path)
+
+
+def test_a_base_is_made_before_what_is_adapted_from_it():
+    assert miniatures(("lingshu-7b-miniature",)) == ["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(models=["lingshu"]), ["unknown model 'lingshu'", "lingshu-7b-miniature"]),
+        (dict(datasets=["buzi"]), ["unknown data set 'buzi'", "did you mean 'busi'"]),
+        (dict(datasets=["busi"]), ["'busi'", "DATA=", "busi-phantom"]),
+        (dict(protocol="papr"), ["unknown protocol 'papr'", "did you mean 'paper'"]),
+        (dict(split="offical"), ["unknown split", "clean"]),
+        (dict(data="/no/such/folder"), ["DATA", "/no/such/folder", "data/README.md"]),
+    ],
+)
+def test_a_wrong_request_names_itself_and_the_mend(arguments, words):
+    request = dict(models=[], datasets=[], protocol="miniature", split="paper", data="") | arguments
+    with pytest.raises(InputError) as error:
+        configure(**request)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_command_ends_in_one_message_and_leaves_what_was_there(tmp_path):
+    """The real command, a typo in a card: exit code 2, a single line, earlier artefacts intact."""
+    cards = tmp_path / "cards"
+    subprocess.run(["cp", "-r", "data", str(cards)], check=True)
+    card = cards / "protocols" / "miniature.yml"
+    card.write_text(card.read_text().replace("epochs: 10", "epoch: 10"))
+    earlier = tmp_path / "outputs" / "miniature" / "kept.txt"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("kept")
+    environment = os.environ | {"MLPROBE_CARDS": str(cards), "MLPROBE_OUTPUTS": str(tmp_path / "outputs")}
+    command = [sys.executable, "-m", "mlprobe_utils.make_book"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "miniature.yml" in line
+    assert "unknown key 'fine_tuning.epoch', did you mean 'epochs'?" in line
+    assert earlier.read_text() == "kept"

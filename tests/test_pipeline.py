@@ -1,0 +1,125 @@
+"""The pipeline of one model: every artefact made once, redone exactly where something changed, rows in their places."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_parts import RECIPE, make_image_set
+
+from mlprobe_utils import pipeline, results
+from mlprobe_utils.cards import load_protocol
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.extraction import load_features
+from mlprobe_utils.probes import fit_probes
+from mlprobe_utils.results import Selection
+from mlprobe_utils.rows import SCHEMA
+
+SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
+
+
+def changed(protocol, **blocks):
+    return protocol.model_copy(
+        update={name: getattr(protocol, name).model_copy(update=fields) for name, fields in blocks.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def image_sets(tmp_path_factory):
+    return {d: make_image_set(tmp_path_factory.mktemp(d), dataset=d) for d in SELECTION.datasets}
+
+
+@pytest.fixture
+def run(outputs, tiny_card, image_sets, monkeypatch):
+    """Runs the pipeline with the protocol's blocks changed; returns the names of the artefacts that it made."""
+
+    def made() -> dict:
+        return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
+
+    small = load_protocol("miniature").model_copy(update={"fine_tuning": RECIPE.model_copy(update={"runs": 2})})
+    small = changed(small, probe={"epochs": 2}, answering={"max_new_tokens": 2})
+    monkeypatch.setattr(pipeline, "load_model_card", lambda slug: tiny_card)
+    monkeypatch.setattr(pipeline, "load_image_set", lambda slug, protocol: image_sets[slug])
+
+    def go(datasets=("busi",), **blocks) -> list[str]:
+        monkeypatch.setattr(pipeline, "load_protocol", lambda slug: changed(small, **blocks))
+        before = made()
+        pipeline.run_model("tiny", list(datasets), "miniature", "paper")
+        return sorted(path.parent.name for path, time in made().items() if time != before.get(path))
+
+    return go
+
+
+FEATURES = ("features-pretrained", "features-finetuned-0", "features-finetuned-1")
+PREDICTIONS = ("predictions-pretrained", "predictions-finetuned-0", "predictions-finetuned-1")
+ADAPTERS = ("adapter-0", "adapter-1")
+
+
+def test_everything_is_made_once_and_redone_where_something_changed(run, monkeypatch):
+    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "probes"])
+    assert run() == everything
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "load", lambda *_: pytest.fail("a current run loads no model"))
+        assert run() == []
+        assert run(probe={"epochs": 3}) == ["probes"]
+    kept = {"probe": {"epochs": 3}}
+    assert run(**kept, answering={"max_new_tokens": 3}) == sorted(PREDICTIONS)
+    kept |= {"answering": {"max_new_tokens": 3}}
+    assert run(**kept, extraction={"batch_size": 3, "shard_images": 5}) == []  # changes nothing in the features
+    assert run(**kept, fine_tuning={"weight_decay": 0.5}) == sorted(
+        set(everything) - {"predictions-pretrained", "features-pretrained"}
+    )
+    assert run(**kept, fine_tuning={"weight_decay": 0.5, "precision": "bfloat16"}) == everything
+
+
+def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets):
+    run(SELECTION.datasets)
+    predictions, probes = results.prediction_rows(SELECTION), results.probe_rows(SELECTION)
+    states = [("pretrained", None), ("finetuned", 0), ("finetuned", 1)]
+    for rows in (predictions, probes):
+        SCHEMA.validate(rows)
+        assert set(rows["part"]) == {"validation", "test"}
+        assert set(rows["data_hash"]) == {image_set.data_hash for image_set in image_sets.values()}
+    for dataset, image_set in image_sets.items():
+        manifest = image_set.manifest.set_index("image")
+        own = predictions[predictions["dataset"] == dataset]
+        assert len(own) == 4 * len(states)
+        assert (own["label"].to_numpy() == manifest.loc[own["image"], "option"].to_numpy()).all()
+        options = [f"p_{option}" for option in image_set.card.options]
+        np.testing.assert_allclose(own[options].sum(axis=1), 1)
+        own = probes[probes["dataset"] == dataset]
+        assert len(own) == 4 * 12 * 4  # images, points and poolings, two runs of two stages
+        assert (own["label"].to_numpy() == manifest.loc[own["image"], "option"].to_numpy()).all()
+        assert (own["part"].to_numpy() == manifest.loc[own["image"], "split_paper"].to_numpy()).all()
+        assert set(own["run"]) == {0, 1}
+    assert predictions[predictions["stage"] == "pretrained"]["run"].isna().all()
+    curves = results.learning_curves(SELECTION)
+    assert curves.groupby(["dataset", "run"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
+    prompts = results.prompts(SELECTION)
+    assert ["Normal" in prompt for prompt in prompts["prompt"]] == [True, False]
+
+
+def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
+    """Fitted again by hand from the features on disk: rows, labels and parts are not shuffled on the way."""
+    run()
+    folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
+    order = pd.concat([image_set.part("paper", part) for part in ("train", "validation", "test")])
+    labels = order["option"].map(image_set.card.options.index).to_numpy()
+    settings = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
+    probes = results.probe_rows(Selection(("tiny",), ("busi",), "miniature", "paper"))
+    for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
+        features = load_features(folder / f"features-{state}")
+        assert {len(tensor) for tensor in features.values()} == {len(order)}
+        fitted = fit_probes(features, labels, np.arange(8), 3, settings, seed=number)
+        for key in ("V.03/image_mean", "L.02/last_token"):
+            point, pooling = key.split("/")
+            wanted = dict(stage=stage, run=number, point=point, pooling=pooling)
+            rows = probes[np.logical_and.reduce([probes[c] == v for c, v in wanted.items()])].set_index("image")
+            found = rows.loc[order["image"][8:], ["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
+            np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
+
+
+def test_results_that_are_not_there_say_how_to_make_them(outputs):
+    for reader in (results.probe_rows, results.prediction_rows, results.learning_curves, results.prompts):
+        with pytest.raises(
+            InputError, match=r"python -m mlprobe_utils\.pipeline tiny --datasets busi --protocol miniature"
+        ):
+            reader(SELECTION)

@@ -1,0 +1,334 @@
+"""Training and fine-tuning: the loss is the answers' alone, a killed run ends as an unbroken one, adapters come off."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import get_peft_model
+from safetensors.torch import load_file
+from tiny_parts import RECIPE
+from torch import nn
+
+from mlprobe_utils import training
+from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.fine_tuning import adapter, examples, fine_tune, lora_config
+from mlprobe_utils.loading import load
+from mlprobe_utils.training import AnswerTrainer, Examples, TrainingSettings, train
+
+ADAPTER = "adapter_model.safetensors"
+IMAGES = [0, 1, 2, 3]
+ANSWERS = ["Benign", "Malignant", "Yes", "Normal"]  # of one to several tokens
+
+
+def reference_loss(model, encoder, images, answers) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens and end tokens, each image alone, no padding, all logits computed."""
+    losses = []
+    for image, answer in zip(images, answers, strict=True):
+        inputs = encoder.questions([image])
+        tokens = [*encoder.tokenizer.encode(answer), encoder.tokenizer.eos_token_id]
+        width = inputs["input_ids"].shape[1]
+        for key, value in (("input_ids", tokens), ("attention_mask", [1] * len(tokens)), ("mm_token_type_ids", None)):
+            more = torch.tensor([value if value is not None else [0] * len(tokens)])
+            inputs[key] = torch.cat([inputs[key], more], dim=1)
+        logits = model(**inputs).logits[0].log_softmax(-1)
+        losses += [-logits[width - 1 + i, token] for i, token in enumerate(tokens)]
+    return torch.stack(losses).mean()
+
+
+def settings_of(**changed) -> TrainingSettings:
+    base = {"learning_rate": 0.01, "epochs": 4, "batch_size": 4, "warmup_ratio": 0.0, "weight_decay": 0.0, "seed": 3}
+    return TrainingSettings(**base | changed)
+
+
+@pytest.fixture
+def images(image_set):
+    return [image_set.pixels(i) for i in IMAGES]
+
+
+def test_answers_are_padded_apart_from_their_labels(encoder, images):
+    inputs = encoder.answered(images, ANSWERS)
+    tokens = [[*encoder.tokenizer.encode(answer), encoder.tokenizer.eos_token_id] for answer in ANSWERS]
+    longest = max(map(len, tokens))
+    assert len({len(t) for t in tokens}) > 1
+    prompt = encoder.questions(images)
+    for row, expected in enumerate(tokens):
+        padding = longest - len(expected)
+        assert inputs["labels"][row].tolist() == expected + [-100] * padding
+        assert inputs["input_ids"][row, -longest:].tolist() == expected + [encoder.tokenizer.pad_token_id] * padding
+        assert inputs["attention_mask"][row, -longest:].tolist() == [1] * len(expected) + [0] * padding
+        assert inputs["mm_token_type_ids"][row, -longest:].tolist() == [0] * longest
+    for key, value in prompt.items():
+        torch.testing.assert_close(inputs[key][:, : value.shape[1]], value)
+
+
+def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, images):
+    """What Trainer is given equals a loop over images and tokens: padding weighs nothing, nor do the prompts."""
+    inputs = encoder.answered(images, ANSWERS)
+    loss = AnswerTrainer.compute_loss(None, tiny.model, inputs)
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in tiny.model.named_parameters()}
+    tiny.model.zero_grad()
+    expected = reference_loss(tiny.model, encoder, images, ANSWERS)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    for name, parameter in tiny.model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.34])
+def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images, tmp_path, monkeypatch, warmup_ratio):
+    """Trainer may divide by accumulation steps or token counts, and clips: held against a plain loop of AdamW."""
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    seen = []
+    monkeypatch.setattr(
+        training, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
+    )
+    epochs = 3
+    curve = train(
+        tiny.model,
+        encoder,
+        data,
+        data,
+        settings_of(epochs=epochs, learning_rate=1e-3, warmup_ratio=warmup_ratio),
+        tmp_path / "c",
+    )
+
+    plain = load(tiny_card).model.train()
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
+    losses, validation = [], []
+    warmup = int(np.ceil(epochs * warmup_ratio))
+    for epoch in range(epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * (
+                epoch / warmup if epoch < warmup else 0.5 * (1 + np.cos(np.pi * (epoch - warmup) / (epochs - warmup)))
+            )
+        optimizer.zero_grad()
+        loss = reference_loss(plain, encoder, images, ANSWERS)
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        with torch.no_grad():
+            validation.append(reference_loss(plain, encoder, images, ANSWERS).item())
+    assert curve["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(curve["training_loss"], losses, rtol=1e-3)
+    np.testing.assert_allclose(curve["validation_loss"], validation, rtol=1e-3)
+    assert len(seen) == 2 * epochs
+    assert validation[0] > validation[-1]
+
+
+def test_curve_is_the_mean_over_batches_of_an_epoch(tiny, encoder, images, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        training, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
+    )
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    curve = train(tiny.model, encoder, data, None, settings_of(epochs=2, batch_size=2), tmp_path / "c")
+    losses = [loss.item() for loss in seen]
+    np.testing.assert_allclose(curve["training_loss"], [np.mean(losses[:2]), np.mean(losses[2:])], rtol=1e-5)
+    assert curve["validation_loss"].isna().all()
+
+
+def test_model_learns_what_it_is_shown(tiny, encoder, images, tmp_path):
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    curve = train(tiny.model, encoder, data, None, settings_of(epochs=30), tmp_path / "c")
+    assert curve["training_loss"].iloc[-1] < 0.1 * curve["training_loss"].iloc[0]
+    assert not tiny.model.training
+
+
+class Killed(BaseException):
+    pass
+
+
+class CountedExamples(Examples):
+    """Dies when image number `limit` is read."""
+
+    limit = read = 0
+
+    def __getitem__(self, i):
+        if self.read == self.limit:
+            raise Killed
+        self.read += 1
+        return super().__getitem__(i)
+
+
+def test_killed_training_ends_as_an_unbroken_one(tiny_card, encoder, images, tmp_path):
+    """Killed in epoch 3 of 4, then again: weights and learning curve to the last bit."""
+
+    def run(folder, limit):
+        model = load(tiny_card).model
+        data = CountedExamples(images.__getitem__, IMAGES, ANSWERS)
+        data.limit = limit
+        validation = Examples(images.__getitem__, IMAGES, ANSWERS)
+        return train(model, encoder, data, validation, settings_of(batch_size=2, warmup_ratio=0.1), folder), model, data
+
+    curve, model, _ = run(tmp_path / "unbroken", -1)
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", 10)
+    checkpoint = max((tmp_path / "broken").iterdir(), key=lambda path: int(path.name.split("-")[1]))
+    assert json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] == 2
+    torch.manual_seed(99)  # what another process would have
+    resumed_curve, resumed, data = run(tmp_path / "broken", 16)
+    assert data.read == 8  # two epochs of four images
+    pd.testing.assert_frame_equal(resumed_curve, curve)
+    for (name, parameter), other in zip(model.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(parameter, other), name
+
+
+def test_half_written_checkpoint_is_passed_over(tiny_card, encoder, images, tmp_path):
+    """A kill while a checkpoint is written leaves it without its last file; the one before it still stands."""
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    unbroken = train(load(tiny_card).model, encoder, data, None, settings_of(), tmp_path / "unbroken")
+    counted = CountedExamples(images.__getitem__, IMAGES, ANSWERS)
+    counted.limit = 9
+    with pytest.raises(Killed):
+        train(load(tiny_card).model, encoder, counted, None, settings_of(), tmp_path / "broken")
+    torn = tmp_path / "broken" / "checkpoint-3"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    resumed = train(load(tiny_card).model, encoder, data, None, settings_of(), tmp_path / "broken")
+    pd.testing.assert_frame_equal(resumed, unbroken)
+
+
+def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_path, monkeypatch):
+    recipe = RECIPE.model_copy(update={"epochs": 4, "dropout": 0.1})
+
+    def run(folder):
+        loaded = load(tiny_card)
+        folder.mkdir(exist_ok=True)
+        fine_tune(loaded, Encoder(loaded.processor, image_set.card.template), image_set, "paper", recipe, 1, folder)
+
+    run(tmp_path / "unbroken")
+    whole, read = type(image_set).pixels, []
+
+    def pixels(self, position):
+        read.append(position)
+        if len(read) == 22:  # an epoch reads 8 + 2
+            raise Killed
+        return whole(self, position)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(image_set), "pixels", pixels)
+        with pytest.raises(Killed):
+            run(tmp_path / "broken")
+    assert not (tmp_path / "broken" / ADAPTER).exists()
+    read.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(image_set), "pixels", lambda self, i: read.append(i) or whole(self, i))
+        run(tmp_path / "broken")
+    assert len(read) == 20  # two epochs
+    files = [{path.name for path in (tmp_path / name).iterdir()} for name in ("unbroken", "broken")]
+    assert files[0] == files[1] >= {ADAPTER, "adapter_config.json", "learning_curve.parquet"}
+    assert "checkpoints" not in files[0]
+    weights, resumed = (load_file(tmp_path / name / ADAPTER) for name in ("unbroken", "broken"))
+    assert weights.keys() == resumed.keys()
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    curves = [pd.read_parquet(tmp_path / name / "learning_curve.parquet") for name in ("unbroken", "broken")]
+    pd.testing.assert_frame_equal(*curves)
+    assert curves[0]["epoch"].tolist() == [1, 2, 3, 4]
+    assert curves[0]["validation_loss"].notna().all()
+
+
+@pytest.mark.parametrize("vision_tower", ["lora", "frozen"])
+def test_lora_reaches_every_linear_layer_that_it_should(tiny, vision_tower):
+    linear = {name for name, module in tiny.model.named_modules() if isinstance(module, nn.Linear)}
+    assert "lm_head" in linear
+    expected = linear - {"lm_head"}
+    if vision_tower == "frozen":
+        expected = {name for name in expected if "visual.blocks" not in name}
+        assert any("visual.merger" in name for name in expected)
+    adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE.model_copy(update={"vision_tower": vision_tower})))
+    reached = {
+        name.removeprefix("base_model.model.").split(".lora_A")[0]
+        for name, _ in adapted.named_parameters()
+        if "lora_A" in name
+    }
+    assert reached == expected
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(".lora_" in name for name in trained)
+
+
+def test_lora_config_is_the_recipes(tiny):
+    config = lora_config(tiny, RECIPE)
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (RECIPE.rank, RECIPE.alpha, RECIPE.dropout)
+
+
+def tuned(loaded, image_set, folder, run=0, **changed):
+    folder.mkdir(exist_ok=True)
+    encoder = Encoder(loaded.processor, image_set.card.template)
+    fine_tune(loaded, encoder, image_set, "paper", RECIPE.model_copy(update=changed), run, folder)
+    return load_file(folder / ADAPTER)
+
+
+def logits_of(loaded, encoder, image_set):
+    with torch.no_grad():
+        return loaded.model(**encoder.questions([image_set.pixels(i) for i in IMAGES])).logits
+
+
+def test_base_model_is_as_it_was_after_fine_tuning_and_after_an_adapter(tiny, tiny_card, encoder, image_set, tmp_path):
+    before = logits_of(tiny, encoder, image_set)
+    weights = tuned(tiny, image_set, tmp_path)
+    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    with adapter(tiny, tmp_path):
+        within = logits_of(tiny, encoder, image_set)
+        assert (within - before).abs().max() > 1e-2
+    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    with pytest.raises(Killed), adapter(tiny, tmp_path):
+        raise Killed
+    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    with adapter(tiny, None):
+        assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    fresh = load(tiny_card)
+    with adapter(fresh, tmp_path):  # in another process
+        torch.testing.assert_close(logits_of(fresh, encoder, image_set), within)
+    assert any(tensor.abs().max() > 0 for key, tensor in weights.items() if "lora_B" in key)
+
+
+def test_one_run_after_another_is_as_if_it_were_the_first(tiny, tiny_card, image_set, tmp_path):
+    """A process trains all runs and data sets on one loaded model: nothing may be left of the ones before."""
+    tuned(tiny, image_set, tmp_path / "0", run=0)
+    second = tuned(tiny, image_set, tmp_path / "1", run=1)
+    alone = tuned(load(tiny_card), image_set, tmp_path / "alone", run=1)
+    assert second.keys() == alone.keys()
+    assert all(torch.equal(second[key], alone[key]) for key in second)
+    first = load_file(tmp_path / "0" / ADAPTER)
+    assert any(not torch.allclose(first[key], second[key]) for key in first)
+
+
+def test_weight_decay_is_the_recipes(tiny, image_set, tmp_path):
+    norms = [
+        sum(float(tensor.norm()) for key, tensor in tuned(tiny, image_set, tmp_path, weight_decay=decay).items())
+        for decay in (0.0, 20.0)
+    ]
+    assert norms[1] < 0.9 * norms[0]
+
+
+def test_frozen_vision_tower_has_no_adapter(tiny, image_set, tmp_path):
+    weights = tuned(tiny, image_set, tmp_path, vision_tower="frozen")
+    assert not any("visual.blocks" in key for key in weights)
+    assert any("visual.merger" in key for key in weights)
+    assert any("language_model" in key for key in weights)
+
+
+def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, image_set, tmp_path):
+    """With frozen inputs, the reentrant kind would train nothing and say nothing."""
+    plain = tuned(tiny, image_set, tmp_path / "plain")
+    saving = tuned(load(tiny_card), image_set, tmp_path / "saving", gradient_checkpointing=True)
+    moved = [key for key in plain if "lora_B" in key and plain[key].abs().max() > 0]
+    assert any("visual.blocks" in key for key in moved)
+    for key in plain:
+        torch.testing.assert_close(saving[key], plain[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_examples_are_the_images_and_answers_of_the_part(image_set):
+    for part in ("train", "validation", "test"):
+        rows = image_set.part("paper", part)
+        data = examples(image_set, "paper", part)
+        assert len(data) == len(rows) > 0
+        for i, (position, option) in enumerate(zip(rows.index, rows["option"], strict=True)):
+            image, answer = data[i]
+            assert answer == option
+            assert np.array_equal(image, image_set.pixels(position))
