@@ -24,7 +24,8 @@ def make_book(run: Run, jobs: int) -> None:
     """Brings the book up to date.
 
     Raises:
-        InputError: another run is at work in this checkout, or a step failed (its own message stands above).
+        InputError: another run is at work in this checkout, or the graph cannot be planned.
+        SystemExit: a step failed; its own message has been printed.
     """
     artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
     lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")
@@ -39,7 +40,8 @@ def make_book(run: Run, jobs: int) -> None:
         command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
         steps = planned_steps(command, run)
         if steps and subprocess.run([*command, "--quiet", "all"], env=environment(steps)).returncode:
-            raise InputError("the book was not finished: mend what the message above names and run the same again")
+            print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
+            sys.exit(2)
 
 
 def planned_steps(command: list[str], run: Run) -> int:

@@ -89,7 +89,7 @@ def test_nothing_runs_again_when_nothing_changed(book):
 def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(book):
     page, tables = (book.html / "03_probing.html").read_bytes(), book.tables()
     image = next((book.data / RELEASE / "Images-processed" / "CT_COVID").glob("*.png"))
-    whole = image.with_suffix(".whole")
+    whole = book.place / "whole.png"
     shutil.move(image, whole)
     image.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     code, said = book.make()
@@ -97,6 +97,7 @@ def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(book):
     assert code == 2
     assert image.name in said
     assert "download it again" in said
+    assert said.count("error:") == 1
     assert "Traceback" not in said
     assert (book.html / "03_probing.html").read_bytes() == page
     for name, table in book.tables().items():
