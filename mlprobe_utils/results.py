@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mlprobe_utils import artefacts
+from mlprobe_utils.cards import load_protocol
 from mlprobe_utils.errors import InputError
 
 STAGES = ("pretrained", "finetuned")
@@ -41,48 +42,54 @@ def state_name(kind: str, run: int | None) -> str:
 
 def probe_rows(selection: Selection) -> pd.DataFrame:
     """The probes' rows of all selected models and data sets. Raises InputError for one that was not run."""
-    return _gather(selection, "probes", "probes")
+    return _gather(selection, ["probes"], "probes.parquet")
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs. Raises InputError for one that was not run."""
-    return _gather(selection, "predictions-*", "predictions")
+    names = [state_name("predictions", run) for run in (None, *_runs(selection))]
+    return _gather(selection, names, "predictions.parquet")
 
 
 def learning_curves(selection: Selection) -> pd.DataFrame:
     """model, dataset, run, epoch, training_loss, validation_loss. Raises InputError for one that was not run."""
     frames = []
     for model, dataset, folder in selection.folders():
-        for adapter in _artefacts(selection, model, dataset, folder, "adapter-*"):
+        for run in _runs(selection):
+            adapter = _made(selection, model, dataset, folder / f"adapter-{run}")
             curve = pd.read_parquet(adapter / "learning_curve.parquet")
-            frames.append(curve.assign(model=model, dataset=dataset, run=int(adapter.name.rsplit("-", 1)[1])))
+            frames.append(curve.assign(model=model, dataset=dataset, run=run))
     return pd.concat(frames, ignore_index=True)
 
 
 def prompts(selection: Selection) -> pd.DataFrame:
-    """model, dataset, prompt: the question exactly as each model read it."""
+    """model, dataset, prompt: the question exactly as each model read it. Raises InputError as the others do."""
     rows = []
     for model, dataset, folder in selection.folders():
-        for made in _artefacts(selection, model, dataset, folder, "features-pretrained"):
-            prompt = json.loads((made / "made_from.json").read_text())["prompt"]
-            rows.append({"model": model, "dataset": dataset, "prompt": prompt})
+        record = _made(selection, model, dataset, folder / state_name("features", None)) / "made_from.json"
+        rows.append({"model": model, "dataset": dataset, "prompt": json.loads(record.read_text())["prompt"]})
     return pd.DataFrame(rows)
 
 
-def _gather(selection: Selection, pattern: str, name: str) -> pd.DataFrame:
+def _runs(selection: Selection) -> range:
+    """The runs of the protocol: what an earlier protocol left beside them is not read."""
+    return range(load_protocol(selection.protocol).fine_tuning.runs)
+
+
+def _gather(selection: Selection, names: list[str], file: str) -> pd.DataFrame:
     frames = [
-        pd.read_parquet(made / f"{name}.parquet")
+        pd.read_parquet(_made(selection, model, dataset, folder / name) / file)
         for model, dataset, folder in selection.folders()
-        for made in _artefacts(selection, model, dataset, folder, pattern)
+        for name in names
     ]
     return pd.concat(frames, ignore_index=True)
 
 
-def _artefacts(selection: Selection, model: str, dataset: str, folder: Path, pattern: str) -> list[Path]:
-    found = sorted(path for path in folder.glob(pattern) if (path / "made_from.json").is_file())
-    if not found:
+def _made(selection: Selection, model: str, dataset: str, artefact: Path) -> Path:
+    """The artefact's folder, if it is there and whole."""
+    if not (artefact / "made_from.json").is_file():
         raise InputError(
-            f"no results of {model} on {dataset} in {artefacts.relative(folder)}: make them with `python -m "
-            f"mlprobe_utils.pipeline {model} --datasets {dataset} --protocol {selection.protocol}`"
+            f"{artefacts.relative(artefact)} is not there: make it with `python -m mlprobe_utils.pipeline {model} "
+            f"--datasets {dataset} --protocol {selection.protocol} --split {selection.split}`"
         )
-    return found
+    return artefact
