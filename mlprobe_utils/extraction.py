@@ -12,6 +12,7 @@ from mlprobe_utils.datasets.manifest import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.prediction import to_device
+from mlprobe_utils.progress import Notes
 
 FEATURES = "features.safetensors"
 
@@ -58,7 +59,7 @@ def extract(
     One tensor a point and pooling, float32 [images, width], rows in the order of `positions`. Works in shards of
     `settings.shard_images`; shards that an interrupted run left in `folder` are kept.
     """
-    shards = []
+    shards, notes = [], Notes()
     for start in range(0, len(positions), settings.shard_images):
         own = positions[start : start + settings.shard_images]
         shard = folder / f"shard-{start:06d}-{len(own)}.safetensors"  # a shard of another size is not this one
@@ -72,6 +73,7 @@ def extract(
             with capturing(loaded, inputs) as captured:
                 loaded.model(**inputs, logits_to_keep=1)
             batches.append(dict(captured))
+            notes.note(start + first + len(images), len(positions), "features of image")
         save_whole({key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}, shard)
     parts = [load_file(shard) for shard in shards]
     save_whole({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, folder / FEATURES)

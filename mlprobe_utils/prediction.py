@@ -13,6 +13,7 @@ from mlprobe_utils.cards import Answering
 from mlprobe_utils.datasets.manifest import ImageSet
 from mlprobe_utils.encoding import Encoder, append_answers
 from mlprobe_utils.loading import LoadedModel
+from mlprobe_utils.progress import Notes
 
 
 @torch.inference_mode()
@@ -27,7 +28,7 @@ def predict(
         normalised over the options.
     """
     options = image_set.card.options
-    texts, scores = [], []
+    texts, scores, notes = [], [], Notes()
     for start in range(0, len(positions), settings.batch_size):
         images = [image_set.pixels(i) for i in positions[start : start + settings.batch_size]]
         inputs = encoder.questions(images)
@@ -36,6 +37,7 @@ def predict(
         new = generated[:, inputs["input_ids"].shape[1] :]
         texts += encoder.tokenizer.batch_decode(new, skip_special_tokens=True)
         scores.append(np.stack([answer_log_probability(loaded, encoder, inputs, o) for o in options], axis=1))
+        notes.note(len(texts), len(positions), "answer")
     log = np.concatenate(scores)
     weights = np.exp(log - log.max(axis=1, keepdims=True))
     answers = pd.DataFrame({"text": texts, "parsed": [parse_answer(text, options) for text in texts]})

@@ -32,6 +32,16 @@ def finished(what: str, seconds: float) -> None:
     print(f"{counter}{what} · {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
-def note(what: str) -> None:
-    """A line within a long step (an epoch, a shard), indented under nothing and not counted."""
-    print(f"    {what}", file=sys.stderr, flush=True)
+class Notes:
+    """Lines within a long step, at most one in `every` seconds: short steps print none."""
+
+    def __init__(self, every: float = 60.0):
+        self.every, self.start, self.last = every, time.time(), time.time()
+
+    def note(self, done: int, total: int, unit: str) -> None:
+        """Says that `done` of `total` are done, and when the rest should be, going by the time so far."""
+        now = time.time()
+        if now - self.last >= self.every and done:
+            self.last = now
+            left = (now - self.start) / done * (total - done) / 60
+            print(f"    {unit} {done} of {total}, about {left:.0f} min left", file=sys.stderr, flush=True)

@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.progress import Notes
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class Examples(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, str]:
         return self.image_at(self.positions[i]), self.answers[i]
+
+
+class Progress(TrainerCallback):
+    """A line a minute while training."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
 
 
 class AnswerTrainer(Trainer):
@@ -113,6 +124,7 @@ def train(
         train_dataset=training,
         eval_dataset=validation,
         data_collator=lambda rows: encoder.answered([image for image, _ in rows], [answer for _, answer in rows]),
+        callbacks=[Progress()],
     )
     trainer.pop_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))

@@ -1,0 +1,30 @@
+"""What an import costs: chapters over all results never wait for torch; torchvision works beside a CPU torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mlprobe_utils.artefacts import imported_files
+from mlprobe_utils.run_chapter import NOTEBOOKS, chapters
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_what_the_chapters_import_does_not_import_torch():
+    files = sorted({path for name in chapters() for path in imported_files(NOTEBOOKS / f"{name}.py")})
+    names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
+    assert "mlprobe_utils.charts" in names
+    imports = "\n".join(f"import {name.removesuffix('.__init__')}" for name in names)
+    assert (
+        run(f"{imports}\nimport sys\nprint([m for m in ('torch', 'transformers', 'peft') if m in sys.modules])") == "[]"
+    )
+
+
+@pytest.mark.parametrize("first", ["torchvision", "peft", "transformers.models.qwen2_vl.image_processing_qwen2_vl"])
+def test_torchvision_imports_once_the_package_is(first):
+    assert run(f"import mlprobe_utils, {first}, torchvision\nprint(torchvision.__version__.split('+')[0])") == "0.28.0"

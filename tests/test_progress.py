@@ -1,0 +1,42 @@
+"""Progress: every step a line that counts down, long steps a line now and then, short ones none."""
+
+import pytest
+
+from mlprobe_utils import progress
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """The environment that `make book` gives its steps: three of them."""
+    (tmp_path / "progress").touch()
+    monkeypatch.setenv("MLPROBE_PROGRESS", str(tmp_path / "progress"))
+    monkeypatch.setenv("MLPROBE_STEPS", "3")
+    monkeypatch.setenv("MLPROBE_START", "0")
+    monkeypatch.setattr(progress.time, "time", lambda: 125.0)
+
+
+def test_steps_count_down(counted, capsys):
+    for what in ("features", "probes"):
+        with progress.step("lingshu-7b", "busi", what):
+            pass
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "[02:05  1/3 done, 2 left]  lingshu-7b · busi · features · 0.0 s"
+    assert second.startswith("[02:05  2/3 done, 1 left]")
+
+
+def test_a_step_that_fails_is_not_counted(counted, capsys):
+    with pytest.raises(ValueError, match="broken"), progress.step("busi"):
+        raise ValueError("broken")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_long_step_says_how_far_it_is_once_in_a_while(monkeypatch, capsys):
+    clock = iter([0, 0, 30, 90, 100, 160])
+    monkeypatch.setattr(progress.time, "time", lambda: next(clock))
+    notes = progress.Notes(every=60)
+    for done in (10, 30, 40, 50):
+        notes.note(done, 300, "training step")
+    assert capsys.readouterr().err.splitlines() == [
+        "    training step 30 of 300, about 14 min left",
+        "    training step 50 of 300, about 13 min left",
+    ]
