@@ -38,9 +38,11 @@ chapter.scope()
 # For a module $M$ with probing performance $P_1, \dots, P_n$ at its points, {cite:t}`zhu-2026` define a growth factor,
 # a volatility penalty and from both the feature health score:
 #
-# $$GF_M = \ln\frac{P_{\text{end}}}{\sqrt{P_{\text{start}}\,P_{\min}}}, \qquad
-# VP_M = \exp\Big(-\lambda \sum_{i=1}^{n-1} \frac{|P_{i+1} - P_i|}{P_{\text{end}}}\Big), \qquad
-# FHS_M = P_{\text{end}}\,(1 + GF_M)\,VP_M .$$
+# $$GF_M = \ln\frac{P_{\text{end}}}{\sqrt{P_{\text{start}}\,P_{\min}}}$$
+#
+# $$VP_M = \exp\Big(-\lambda \sum_{i=1}^{n-1} \frac{|P_{i+1} - P_i|}{P_{\text{end}}}\Big)$$
+#
+# $$FHS_M = P_{\text{end}}\,(1 + GF_M)\,VP_M$$
 #
 # A module is healthy if it ends high, above where it began and above its worst point, without jumping about on the way.
 
@@ -120,7 +122,7 @@ glue("final_mean", after["P_final"].mean())
 parts = health[health["stage"] == "finetuned"].groupby(
     ["dataset", "model", "module"], as_index=False
 )
-factors = parts[["points", "end", "growth", "volatility", "health"]].mean()
+factors = parts[["end", "growth", "volatility", "health"]].mean()
 show(chapter.named(factors), decimals=3)
 
 # %% tags=["hide-input"]
