@@ -159,7 +159,7 @@ def make_probes(work: Work) -> None:
     if artefacts.is_current(folder, made_from):
         return
     images, options = work.images("train", "validation", "test"), work.image_set.card.options
-    labels = images["option"].map(options.index).to_numpy()
+    labels = images["option"].map(options.index).to_numpy(copy=True)
     training = np.flatnonzero(images["part"] == "train")
     tested = np.flatnonzero(images["part"] != "train")
     frames = []

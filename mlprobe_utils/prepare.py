@@ -41,9 +41,14 @@ def prepare(selection: Selection, data: str = "", models: bool = True) -> None:
 
 
 def _run(module: str, *arguments: str) -> None:
-    """Runs a command of the package; its progress goes to the terminal, not to the page."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
-    print(done.stderr, end="", file=sys.__stderr__)
-    if done.returncode:
-        message = done.stderr.rpartition("error: ")[2].strip() or f"exit code {done.returncode}"
+    """Runs a command of the package; its progress goes to the terminal as it comes, not to the page."""
+    command = [sys.executable, "-m", module, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    said = []
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            print(line, end="", file=sys.__stderr__, flush=True)
+            said.append(line)
+    if process.returncode:
+        message = "".join(said).rpartition("error: ")[2].strip() or f"exit code {process.returncode}"
         raise InputError(f"{message} (while running python -m {module} {' '.join(arguments)})")

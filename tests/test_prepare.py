@@ -1,0 +1,39 @@
+"""What a chapter makes for itself when it runs alone, and how it says what it could not make."""
+
+import pytest
+
+from mlprobe_utils import artefacts, prepare
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.results import Selection
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
+    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
+
+
+def selection(*datasets: str) -> Selection:
+    return Selection((), datasets, "miniature", "paper")
+
+
+def test_a_phantom_is_drawn_and_its_manifest_made(tmp_path):
+    prepare.prepare(selection("busi-phantom"))
+    assert (tmp_path / "phantoms" / "busi-phantom" / "Dataset_BUSI_with_GT").is_dir()
+    assert (tmp_path / "miniature" / "busi-phantom" / "data" / "manifest.parquet").is_file()
+
+
+def test_what_a_command_says_reaches_the_chapter(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError) as error:
+        prepare.prepare(selection("covid19-ct"), data=str(tmp_path / "nothing"))
+    assert "Images-processed" in str(error.value)
+    assert "data/README.md" in str(error.value)
+    assert "mlprobe_utils.datasets.manifest covid19-ct" in str(error.value)
+
+
+def test_nothing_runs_where_make_book_has_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLPROBE_PREPARED", "1")
+    prepare.prepare(selection("busi-phantom"))
+    assert not (tmp_path / "phantoms").exists()
