@@ -13,7 +13,9 @@ def show(table: pd.DataFrame, decimals: int = 1) -> HTML:
     """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so."""
     if table.empty:
         return HTML("<p><em>No rows.</em></p>")
-    body = table.to_html(index=False, border=0, classes="table", float_format=f"{{:.{decimals}f}}".format, na_rep="")
+    body = table.to_html(
+        index=False, border=0, classes="table", justify="left", float_format=f"{{:.{decimals}f}}".format, na_rep=""
+    )
     return HTML(f'<div class="pst-scrollable-table-container">{body}</div>')
 
 
