@@ -9,10 +9,12 @@ import ast
 import contextlib
 import functools
 import hashlib
+import inspect
 import json
 import os
 import shutil
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -152,11 +154,16 @@ def _source_file(module: str) -> Path | None:
 @functools.cache
 def code_hash(module: str) -> str:
     """Hash of what `module` and all it imports from this package do: comments and docstrings do not count."""
-    return hash_of([_without_docstrings(path) for path in code_files(module)])
+    return hash_of([_without_docstrings(path.read_text()) for path in code_files(module)])
 
 
-def _without_docstrings(path: Path) -> str:
-    tree = ast.parse(path.read_text())
+def source_hash(*objects) -> str:
+    """Hash of what some functions or classes do, for the code that no module of its own holds; as `code_hash`."""
+    return hash_of([_without_docstrings(textwrap.dedent(inspect.getsource(thing))) for thing in objects])
+
+
+def _without_docstrings(source: str) -> str:
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -59,14 +59,13 @@ def start(namespace: dict, models: bool = True) -> Chapter:
         InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
     """
     run = check_parameters(namespace)
-    chosen = Selection(run.models, run.datasets, run.protocol, run.split)
-    prepare(chosen, run.data, models)
+    prepare(run, run.data, models)
     charts.enable()
     return Chapter(
-        chosen,
-        load_protocol(chosen.protocol),
-        {slug: load_model_card(slug) for slug in chosen.models},
-        {slug: load_data_card(slug) for slug in chosen.datasets},
+        run,
+        load_protocol(run.protocol),
+        {slug: load_model_card(slug) for slug in run.models},
+        {slug: load_data_card(slug) for slug in run.datasets},
     )
 
 

@@ -6,19 +6,16 @@ from pathlib import Path
 from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, load_protocol, slugs
 from mlprobe_utils.datasets.manifest import SPLITS
 from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.results import Selection
 
 MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")  # the embedded default
 
 
 @dataclass(frozen=True)
-class Run:
-    """The models and data sets of a book, by slug, and under which protocol and split."""
+class Run(Selection):
+    """What a book selects, and where its real images are."""
 
-    models: tuple[str, ...]
-    datasets: tuple[str, ...]
-    protocol: str
-    split: str
-    data: str  # folder with the real images; empty where only phantoms are named
+    data: str  # a folder; empty where only phantoms are named
 
     def parameters(self) -> dict:
         """The parameters that every chapter takes."""

@@ -23,9 +23,11 @@ def unknown(kind: str, value: str, known: Iterable[str], mend: str = "") -> Inpu
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command's main; an InputError becomes one message on stderr and exit code 2."""
+    """Runs a command's main; an InputError becomes one message on stderr and exit code 2, Ctrl-C exit code 130."""
     try:
         main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

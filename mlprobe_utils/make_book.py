@@ -39,9 +39,19 @@ def make_book(run: Run, jobs: int) -> None:
         command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(jobs), "--nolock", "--rerun-incomplete"]
         command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
         steps = planned_steps(command, run)
-        if steps and subprocess.run([*command, "--quiet", "all"], env=environment(steps)).returncode:
+        if steps and (code := run_to_the_end([*command, "--quiet", "all"], environment(steps))):
             print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(code)
+
+
+def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
+    """Exit code of the graph: 0, 2 if a step failed, 130 on Ctrl-C (which reaches the steps too)."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        return 2 if process.wait() else 0
+    except KeyboardInterrupt:
+        process.wait()
+        return 130
 
 
 def planned_steps(command: list[str], run: Run) -> int:

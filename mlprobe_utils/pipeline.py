@@ -109,7 +109,7 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
 
 def make_adapters(work: Work) -> None:
     recipe = work.protocol.fine_tuning
-    code = artefacts.code_hash("mlprobe_utils.fine_tuning")
+    code = [artefacts.code_hash("mlprobe_utils.fine_tuning"), artefacts.source_hash(Work, make_adapters)]
     for run in work.runs():
         made_from = work.made_from("adapter", run, recipe=recipe.model_dump(), code=code)
         folder = work.adapter_folder(run)
@@ -120,7 +120,7 @@ def make_adapters(work: Work) -> None:
 
 def make_predictions(work: Work) -> None:
     settings = work.protocol.answering
-    code = artefacts.code_hash("mlprobe_utils.prediction")
+    code = [artefacts.code_hash("mlprobe_utils.prediction"), artefacts.source_hash(Work, make_predictions)]
     for run in work.states():
         made_from = work.made_from(
             "predictions", run, work.adapter_folder(run), recipe=settings.model_dump(), code=code
@@ -137,7 +137,7 @@ def make_predictions(work: Work) -> None:
 
 def make_features(work: Work) -> None:
     settings = work.protocol.extraction
-    code = artefacts.code_hash("mlprobe_utils.extraction")
+    code = [artefacts.code_hash("mlprobe_utils.extraction"), artefacts.source_hash(Work, make_features)]
     for run in work.states():
         prompt = work.encoder().prompt
         made_from = work.made_from("features", run, work.adapter_folder(run), code=code) | {"prompt": prompt}
@@ -153,7 +153,7 @@ def make_probes(work: Work) -> None:
     settings = work.protocol.probe
     features = {run: work.folder / state_name("features", run) for run in work.states()}
     upstream = {str(run): artefacts.hash_of((f / "made_from.json").read_bytes()) for run, f in features.items()}
-    code = artefacts.code_hash("mlprobe_utils.probes")
+    code = [artefacts.code_hash("mlprobe_utils.probes"), artefacts.source_hash(Work, make_probes)]
     made_from = work.made_from("probes", recipe=settings.model_dump(), features=upstream, code=code)
     folder = work.folder / "probes"
     if artefacts.is_current(folder, made_from):

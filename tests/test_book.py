@@ -5,7 +5,9 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import threading
+import time
 
 import nbformat
 import pandas as pd
@@ -122,6 +124,18 @@ def test_a_kill_in_the_middle_ends_with_the_same_tables(book, tmp_path):
     assert broken.tables().keys() == expected.keys()
     for name, table in broken.tables().items():
         pd.testing.assert_frame_equal(table, expected[name])
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_that_nothing_is_lost(tmp_path):
+    stopped = SmallBook(tmp_path)
+    process = stopped.start()
+    while process.poll() is None and not list((stopped.outputs / "miniatures").glob(".*/checkpoints")):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "nothing made before is lost, and the same command goes on from there" in said
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from mlprobe_utils.configuration import configure, miniatures
 from mlprobe_utils.errors import InputError
@@ -58,3 +59,13 @@ def test_the_command_ends_in_one_message_and_leaves_what_was_there(tmp_path):
     assert "miniature.yml" in line
     assert "unknown key 'fine_tuning.epoch', did you mean 'epochs'?" in line
     assert earlier.read_text() == "kept"
+
+
+def test_two_runs_in_one_checkout_do_not_meet(tmp_path):
+    environment = os.environ | {"MLPROBE_OUTPUTS": str(tmp_path)}
+    with FileLock(tmp_path / ".make_book.lock"):
+        command = [sys.executable, "-m", "mlprobe_utils.make_book"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "another `make book` is at work" in done.stderr
+    assert not (tmp_path / "run.json").exists()
