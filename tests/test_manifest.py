@@ -50,8 +50,8 @@ def test_built_and_read_back(tmp_path, covid, outputs):
     expected = picture(30_002).resize((64, 64), 3)
     assert np.array_equal(images.pixels(row.name), np.asarray(expected))
     assert (row["stored_height"], row["stored_width"], row["extension"]) == (64, 64, ".png")
-    with pytest.raises(ValueError, match="read-only"):
-        images.pixels(0)[:] = 0
+    images.pixels(0)[:] = 0  # a copy: what a caller does to it reaches nobody else
+    assert images.pixels(0).any()
 
 
 def test_unsquared_working_copies(tmp_path, monkeypatch):
