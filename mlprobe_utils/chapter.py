@@ -9,7 +9,7 @@ from myst_nb import glue as myst_glue
 
 from mlprobe_utils import charts
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
-from mlprobe_utils.datasets.manifest import ImageSet, load_image_set
+from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
 from mlprobe_utils.parameters import check_parameters
 from mlprobe_utils.prepare import prepare
 from mlprobe_utils.results import Selection

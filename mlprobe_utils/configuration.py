@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, load_protocol, slugs
-from mlprobe_utils.datasets.manifest import SPLITS
+from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import InputError, unknown
 from mlprobe_utils.results import Selection
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mlprobe_utils.cards import Extraction
-from mlprobe_utils.datasets.manifest import ImageSet
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.prediction import to_device

@@ -10,7 +10,7 @@ from transformers import set_seed
 
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import FineTuning
-from mlprobe_utils.datasets.manifest import ImageSet
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.training import Examples, TrainingSettings, train

@@ -8,7 +8,7 @@ import numpy as np
 from IPython.display import HTML
 from PIL import Image
 
-from mlprobe_utils.datasets.manifest import ImageSet
+from mlprobe_utils.datasets.image_set import ImageSet
 
 
 def thumbnails(images: list[np.ndarray], captions: list[str], side: int = 128) -> HTML:

@@ -14,7 +14,7 @@ import torch
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import ModelCard, Protocol, load_model_card, load_protocol
-from mlprobe_utils.datasets.manifest import ImageSet, load_image_set
+from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.extraction import extract, load_features

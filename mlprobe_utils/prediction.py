@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.cards import Answering
-from mlprobe_utils.datasets.manifest import ImageSet
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder, append_answers
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.progress import Notes

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from mlprobe_utils.cards import ModelCard, load_data_card, load_model_card
-from mlprobe_utils.datasets.manifest import manifest_folder
+from mlprobe_utils.datasets.image_set import manifest_folder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.results import Selection
 

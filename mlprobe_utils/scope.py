@@ -20,7 +20,7 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
             "Their figures say nothing about the originals."
         )
     if full:
-        sentences.append(f"{_listed(full)}: full-size weights.")
+        sentences.append(f"{_listed(full)}: no miniature, weights as its card names them.")
     return " ".join(sentences)
 
 

@@ -10,7 +10,7 @@ from tiny_parts import ARCHITECTURE, make_image_set
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import ModelCard, load_data_card
-from mlprobe_utils.datasets.manifest import ImageSet
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel, load
 from mlprobe_utils.miniatures import making

@@ -12,8 +12,9 @@ from made_releases import image_bytes, make_busi, make_chest_xray, make_covid_ct
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
-from mlprobe_utils.datasets import manifest
-from mlprobe_utils.datasets.manifest import MANIFEST, build_manifest, load_image_set
+from mlprobe_utils.datasets import image_set
+from mlprobe_utils.datasets.image_set import MANIFEST, load_image_set
+from mlprobe_utils.datasets.manifest import build_manifest
 from mlprobe_utils.errors import InputError
 
 BUSI_COUNTS = {"benign": 96, "malignant": 54, "normal": 36}
@@ -90,7 +91,7 @@ def test_a_current_manifest_is_not_rebuilt_and_a_changed_one_is(covid, monkeypat
 def test_a_changed_card_is_noticed_on_reading(covid, monkeypatch):
     build_manifest("covid19-ct", "miniature", covid)
     changed = load_data_card("covid19-ct").model_copy(update={"template": "<image> Yes or No?"})
-    monkeypatch.setattr(manifest, "load_data_card", lambda slug: changed)
+    monkeypatch.setattr(image_set, "load_data_card", lambda slug: changed)
     with pytest.raises(InputError, match="made from another card or protocol: run `python -m"):
         load_image_set("covid19-ct", "miniature")
 

@@ -9,7 +9,8 @@ import pytest
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
 from mlprobe_utils.datasets.format_shortcut import format_shortcut
-from mlprobe_utils.datasets.manifest import build_manifest, load_image_set
+from mlprobe_utils.datasets.image_set import load_image_set
+from mlprobe_utils.datasets.manifest import build_manifest
 from mlprobe_utils.datasets.splits import leaks
 
 REAL_DATA = os.environ.get("REAL_DATA")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import FineTuning, load_data_card
-from mlprobe_utils.datasets.manifest import ImageSet
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.miniatures.recipe import Architecture, Tower
 
 ARCHITECTURE = Architecture(

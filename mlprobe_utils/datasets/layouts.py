@@ -10,10 +10,10 @@ import pandas as pd
 
 from mlprobe_utils.cards import DataCard
 from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.image_set import OFFICIAL_SPLITS
 from mlprobe_utils.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-OFFICIAL_SPLITS = ("train", "val", "test")
 # The pneumonia number alone is no patient: bacteria and virus are numbered apart, as are the two series of normals.
 CHEST_PATIENT = re.compile(
     r"(?P<normal>(NORMAL2-)?IM)-(?P<film>\d+)-\d+(-\d+)?|person(?P<number>\d+)_(?P<type>[a-z]+)_\d+"

@@ -12,9 +12,9 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from mlprobe_utils.cards import DataCard, Splits
+from mlprobe_utils.datasets.image_set import PARTS
 from mlprobe_utils.errors import InputError, unknown
 
-PARTS = ("train", "validation", "test", "unused")
 FOLDS = 10  # the validation fraction is met as k of at most so many folds; a smaller fraction as 1 of 1/fraction
 
 

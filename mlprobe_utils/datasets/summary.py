@@ -3,8 +3,8 @@
 import pandas as pd
 
 from mlprobe_utils.datasets.format_shortcut import format_shortcut
-from mlprobe_utils.datasets.manifest import SPLITS, ImageSet
-from mlprobe_utils.datasets.splits import PARTS, leaks
+from mlprobe_utils.datasets.image_set import PARTS, SPLITS, ImageSet
+from mlprobe_utils.datasets.splits import leaks
 
 ImageSets = dict[str, ImageSet]
 
