@@ -12,7 +12,7 @@ from made_releases import image_bytes, make_busi, make_chest_xray, make_covid_ct
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
-from mlprobe_utils.datasets import image_set
+from mlprobe_utils.datasets import image_set, manifest
 from mlprobe_utils.datasets.image_set import MANIFEST, load_image_set
 from mlprobe_utils.datasets.manifest import build_manifest
 from mlprobe_utils.errors import InputError
