@@ -4,14 +4,18 @@
 """
 
 import argparse
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from mlprobe_utils.artefacts import ROOT
 from mlprobe_utils.errors import InputError, run_command, unknown
@@ -41,14 +45,16 @@ def run_chapter(name: str, parameters: dict, output: Path) -> None:
         cell["id"] = f"cell-{number}"
     nbformat.write(notebook, source)
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(executed),
-            parameters,
-            cwd=str(NOTEBOOKS),
-            progress_bar=False,
-            extra_arguments=["--log-level=CRITICAL"],  # of the kernel
-        )
+        with kernel_sockets() as config:
+            papermill.execute_notebook(
+                str(source),
+                str(executed),
+                parameters,
+                cwd=str(NOTEBOOKS),
+                progress_bar=False,
+                extra_arguments=["--log-level=CRITICAL"],  # of the kernel
+                config=config,
+            )
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise InputError(f"chapter {name}: {error.evalue}") from error
@@ -57,6 +63,24 @@ def run_chapter(name: str, parameters: dict, output: Path) -> None:
         source.unlink()
     hide_injected(executed)
     os.replace(executed, output)
+
+
+@contextlib.contextmanager
+def kernel_sockets() -> Iterator[Config]:
+    """A configuration with which papermill talks to its kernel through files instead of TCP ports.
+
+    Ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and the
+    later kernel dies. The folder is a short one, because a socket's path has to fit into some hundred characters.
+    """
+    before = os.environ.get("JUPYTER_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="kernel") as folder:
+        os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        try:
+            yield Config(KernelManager={"transport": "ipc"})
+        finally:
+            os.environ.pop("JUPYTER_RUNTIME_DIR")
+            if before is not None:
+                os.environ["JUPYTER_RUNTIME_DIR"] = before
 
 
 def hide_injected(path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Running a chapter: through papermill, whole or not at all, beside others."""
+
+import json
+
+import nbformat
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from mlprobe_utils import run_chapter
+from mlprobe_utils.errors import InputError
+
+HEAD = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% tags=["parameters"]
+count: int = 1  # how many
+
+# %%
+"""
+
+
+@pytest.fixture
+def chapter(tmp_path, monkeypatch):
+    """Writes the code of the one chapter there is."""
+    monkeypatch.setattr(run_chapter, "NOTEBOOKS", tmp_path)
+
+    def write(code: str):
+        (tmp_path / "01_small.py").write_text(HEAD + code)
+        return tmp_path / "out" / "01_small.ipynb"
+
+    return write
+
+
+def printed(path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+def test_parameters_arrive_and_the_injected_cell_is_hidden(chapter):
+    output = chapter("print(count + 1)")
+    run_chapter.run_chapter("01_small", {"count": 41}, output)
+    assert printed(output) == "42\n"
+    tags = [cell.metadata.get("tags", []) for cell in nbformat.read(output, as_version=4).cells]
+    assert ["injected-parameters", "remove-cell"] in tags
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_no_tcp_port_is_used_so_that_chapters_may_start_together(chapter):
+    output = chapter("from ipykernel.connect import get_connection_info\nprint(get_connection_info())")
+    run_chapter.run_chapter("01_small", {}, output)
+    assert json.loads(printed(output))["transport"] == "ipc"
+
+
+def test_bad_input_is_one_message_and_keeps_the_earlier_run(chapter):
+    output = chapter("print(count)")
+    run_chapter.run_chapter("01_small", {}, output)
+    before = output.read_bytes()
+    chapter("from mlprobe_utils.errors import InputError\nraise InputError('the folder x is missing')")
+    with pytest.raises(InputError, match=r"chapter 01_small: the folder x is missing"):
+        run_chapter.run_chapter("01_small", {}, output)
+    assert output.read_bytes() == before
+
+
+def test_an_error_of_ours_is_shown_with_its_cell(chapter):
+    output = chapter("1 / 0")
+    with pytest.raises(PapermillExecutionError, match="ZeroDivisionError"):
+        run_chapter.run_chapter("01_small", {}, output)
+    assert not output.exists()
+
+
+def test_an_unknown_chapter_is_named(chapter, tmp_path):
+    chapter("pass")
+    with pytest.raises(InputError, match=r"unknown chapter '02_big'.*Known: 01_small"):
+        run_chapter.run_chapter("02_big", {}, tmp_path / "out.ipynb")
