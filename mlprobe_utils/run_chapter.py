@@ -70,17 +70,10 @@ def kernel_sockets() -> Iterator[Config]:
     """A configuration with which papermill talks to its kernel through files instead of TCP ports.
 
     Ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and the
-    later kernel dies. The folder is a short one, because a socket's path has to fit into some hundred characters.
+    later kernel dies. The folder is this run's own, and a short one: a socket's path has to fit into a hundred bytes.
     """
-    before = os.environ.get("JUPYTER_RUNTIME_DIR")
     with tempfile.TemporaryDirectory(prefix="kernel") as folder:
-        os.environ["JUPYTER_RUNTIME_DIR"] = folder
-        try:
-            yield Config(KernelManager={"transport": "ipc"})
-        finally:
-            os.environ.pop("JUPYTER_RUNTIME_DIR")
-            if before is not None:
-                os.environ["JUPYTER_RUNTIME_DIR"] = before
+        yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/socket"})
 
 
 def hide_injected(path: Path) -> None:

@@ -1,6 +1,8 @@
 """Running a chapter: through papermill, whole or not at all, beside others."""
 
 import json
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -77,3 +79,20 @@ def test_an_unknown_chapter_is_named(chapter, tmp_path):
     chapter("pass")
     with pytest.raises(InputError, match=r"unknown chapter '02_big'.*Known: 01_small"):
         run_chapter.run_chapter("02_big", {}, tmp_path / "out.ipynb")
+
+
+def test_chapters_that_start_together_do_not_meet(chapter, tmp_path):
+    """Four at once, each in a process of its own as `make book` starts them; every one has its own kernel."""
+    chapter("import os\nprint(count, os.getppid())")
+    code = (
+        "import pathlib, sys; from mlprobe_utils import run_chapter; "
+        f"run_chapter.NOTEBOOKS = pathlib.Path({str(tmp_path)!r}); "
+        "run_chapter.run_chapter('01_small', {'count': int(sys.argv[1])}, pathlib.Path(sys.argv[2]))"
+    )
+    outputs = [tmp_path / f"out{number}" / "01_small.ipynb" for number in range(4)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(number), str(output)])
+        for number, output in enumerate(outputs)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert [printed(output).split() for output in outputs] == [[str(n), str(p.pid)] for n, p in enumerate(processes)]
