@@ -8,7 +8,7 @@ Started by `make book`, which checks the configuration first.
 import json
 import sys
 
-from mlprobe_utils import artefacts, run_chapter
+from mlprobe_utils import artefacts, pages, run_chapter
 from mlprobe_utils.artefacts import code_files, imported_files
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, card_path, load_data_card, load_model_card
 from mlprobe_utils.configuration import configure, miniatures
@@ -18,7 +18,7 @@ RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 CHAPTERS = run_chapter.chapters()
-BOOK = sorted(str(path) for path in (artefacts.ROOT / "book").rglob("*") if path.is_file() and "_build" not in path.parts)
+BOOK = [str(path) for path in pages.front_matter()]
 PYTHON = sys.executable
 
 

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import typing
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,8 +71,9 @@ class DataCard(Card):
         names = {c.name for c in self.classes}
         options = [c.option for c in self.classes]
         for field in ("name", "option"):
-            values = [getattr(c, field).casefold() for c in self.classes]  # answers are read case-folded
-            if twice := [value for c in self.classes if values.count((value := getattr(c, field)).casefold()) > 1]:
+            values = [getattr(c, field) for c in self.classes]
+            counted = Counter(value.casefold() for value in values)  # answers are read case-folded
+            if twice := [value for value in values if counted[value.casefold()] > 1]:
                 raise ValueError(f"two classes have the {field} {twice[0]!r}")
         for field, table in [("release_counts", t) for t in self.release_counts.values()] + [
             ("test_counts", self.test_counts or {})

@@ -48,18 +48,17 @@ class Chapter:
         return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
 
 
-def start(namespace: dict, models: bool = True) -> Chapter:
+def start(namespace: dict) -> Chapter:
     """Checks a chapter's parameters, makes what is missing, and turns the charts on.
 
     Args:
         namespace: the notebook's `globals()`.
-        models: whether the chapter reads results of models, or of the data alone.
 
     Raises:
         InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
     """
     run = check_parameters(namespace)
-    prepare(run, run.data, models)
+    prepare(run)
     charts.enable()
     return Chapter(
         run,

@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from mlprobe_utils.cards import Extraction
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
-from mlprobe_utils.loading import LoadedModel
-from mlprobe_utils.prediction import to_device
+from mlprobe_utils.loading import LoadedModel, to_device
 from mlprobe_utils.progress import Notes
 
 FEATURES = "features.safetensors"

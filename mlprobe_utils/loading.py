@@ -102,6 +102,14 @@ def load(card: ModelCard, precision: str = "float32") -> LoadedModel:
     return LoadedModel(model.to(device).eval(), load_processor(card), family)
 
 
+def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
+    """The inputs where the model is, floating-point ones in its precision."""
+    return {
+        key: value.to(loaded.device, loaded.model.dtype if value.is_floating_point() else None)
+        for key, value in inputs.items()
+    }
+
+
 def load_processor(card: ModelCard) -> ProcessorMixin:
     """The model's own processor.
 

@@ -18,6 +18,7 @@ from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.pages import HTML
 from mlprobe_utils.pipeline_steps import STEPS
+from mlprobe_utils.prepare import STEP_ENVIRONMENT
 
 
 def make_book(run: Run, jobs: int) -> None:
@@ -68,13 +69,15 @@ def environment(steps: int) -> dict[str, str]:
     """The environment of the steps: one thread each, quiet, counted together."""
     progress = artefacts.OUTPUTS / ".progress"
     artefacts.atomic_write(progress, "")
-    return os.environ | {
-        "MLPROBE_PROGRESS": str(progress),
-        "MLPROBE_STEPS": str(steps),
-        "MLPROBE_START": str(time.time()),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
+    return (
+        os.environ
+        | STEP_ENVIRONMENT
+        | {
+            "MLPROBE_PROGRESS": str(progress),
+            "MLPROBE_STEPS": str(steps),
+            "MLPROBE_START": str(time.time()),
+        }
+    )
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... -
 
 import argparse
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import ModelCard, Protocol, load_model_card, load_protocol
-from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
+from mlprobe_utils.datasets.image_set import SPLITS, ImageSet, load_image_set
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.extraction import extract, load_features
@@ -46,6 +47,7 @@ class Work:
             self._models[self.card.slug] = load(self.card, self.protocol.fine_tuning.precision)
         return self._models[self.card.slug]
 
+    @cached_property
     def encoder(self) -> Encoder:
         return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order)
 
@@ -115,7 +117,7 @@ def make_adapters(work: Work) -> None:
         folder = work.adapter_folder(run)
         if not artefacts.is_current(folder, made_from):
             with artefacts.artefact(folder, made_from) as temporary:
-                fine_tune(work.loaded, work.encoder(), work.image_set, work.split, recipe, run, temporary)
+                fine_tune(work.loaded, work.encoder, work.image_set, work.split, recipe, run, temporary)
 
 
 def make_predictions(work: Work) -> None:
@@ -130,7 +132,7 @@ def make_predictions(work: Work) -> None:
             continue
         images = work.images("validation", "test")
         with artefacts.artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
-            answers, probabilities = predict(work.loaded, work.encoder(), work.image_set, list(images.index), settings)
+            answers, probabilities = predict(work.loaded, work.encoder, work.image_set, list(images.index), settings)
             rows = image_rows(images, work.image_set.card.options, probabilities, **work.constants(run))
             write_rows(rows.assign(text=answers["text"], parsed=answers["parsed"]), temporary / "predictions.parquet")
 
@@ -139,14 +141,14 @@ def make_features(work: Work) -> None:
     settings = work.protocol.extraction
     code = [artefacts.code_hash("mlprobe_utils.extraction"), artefacts.source_hash(Work, make_features)]
     for run in work.states():
-        prompt = work.encoder().prompt
+        prompt = work.encoder.prompt
         made_from = work.made_from("features", run, work.adapter_folder(run), code=code) | {"prompt": prompt}
         folder = work.folder / state_name("features", run)
         if artefacts.is_current(folder, made_from):
             continue
         positions = list(work.images("train", "validation", "test").index)
         with artefacts.artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
-            extract(work.loaded, work.encoder(), work.image_set, positions, settings, temporary)
+            extract(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
 
 
 def make_probes(work: Work) -> None:
@@ -180,7 +182,7 @@ def main() -> None:
     parser.add_argument("model", help="slug of a model card in data/models")
     parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
     parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
-    parser.add_argument("--split", default="paper", choices=["paper", "clean"])
+    parser.add_argument("--split", default="paper", choices=SPLITS)
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -12,7 +12,7 @@ from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.cards import Answering
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder, append_answers
-from mlprobe_utils.loading import LoadedModel
+from mlprobe_utils.loading import LoadedModel, to_device
 from mlprobe_utils.progress import Notes
 
 
@@ -73,11 +73,3 @@ def greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[GenerationConfi
         yield plain
     finally:
         loaded.model.generation_config = own
-
-
-def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
-    """The inputs where the model is, floating-point ones in its precision."""
-    return {
-        key: value.to(loaded.device, loaded.model.dtype if value.is_floating_point() else None)
-        for key, value in inputs.items()
-    }

@@ -8,42 +8,40 @@ import os
 import subprocess
 import sys
 
-from mlprobe_utils.cards import ModelCard, load_data_card, load_model_card
-from mlprobe_utils.datasets.image_set import manifest_folder
+from mlprobe_utils.cards import load_data_card, load_model_card
+from mlprobe_utils.configuration import Run
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.results import Selection
+
+# of every step: one torch thread each, and no library's warnings between the lines of progress
+STEP_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def prepare(selection: Selection, data: str = "", models: bool = True) -> None:
-    """Makes image sets and, unless `models` is False, checkpoints and results for a selection.
-
-    Args:
-        data: the folder that holds the real images; empty where only phantoms are selected.
+def prepare(run: Run) -> None:
+    """Makes the image sets, checkpoints and results of a run.
 
     Raises:
         InputError: what the command that failed said.
     """
     if os.environ.get("MLPROBE_PREPARED"):
         return
-    for slug in selection.datasets:
+    for slug in run.datasets:
         made_by = load_data_card(slug).made_by
         if made_by:
             _run(made_by, slug)
-        if made_by or data or not manifest_folder(slug, selection.protocol).is_dir():
-            folder = ["--data", data] if data and not made_by else []
-            _run("mlprobe_utils.datasets.manifest", slug, "--protocol", selection.protocol, *folder)
-    for slug in selection.models if models else ():
-        card: ModelCard = load_model_card(slug)
+        folder = [] if made_by else ["--data", run.data]
+        _run("mlprobe_utils.datasets.manifest", slug, "--protocol", run.protocol, *folder)
+    for slug in run.models:
+        card = load_model_card(slug)
         if card.made_by:
             _run(card.made_by, slug)
-        options = ["--protocol", selection.protocol, "--split", selection.split]
-        _run("mlprobe_utils.pipeline", slug, "--datasets", *selection.datasets, *options)
+        options = ["--protocol", run.protocol, "--split", run.split]
+        _run("mlprobe_utils.pipeline", slug, "--datasets", *run.datasets, *options)
 
 
 def _run(module: str, *arguments: str) -> None:
     """Runs a command of the package; its progress goes to the terminal as it comes, not to the page."""
     command = [sys.executable, "-m", module, *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | STEP_ENVIRONMENT
     said = []
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
+from mlprobe_utils.rows import STAGES
 
 MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
 STATE = ["model", "dataset", "stage"]
@@ -37,6 +38,7 @@ def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "ac
     wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
     wide = wide[list(MODULES)].add_prefix("FHS_")
     final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
-    order = {"pretrained": 0, "finetuned": 1}
     table = wide.join(final).reset_index()
-    return table.sort_values(["dataset", "model", "stage"], key=lambda c: c.map(order) if c.name == "stage" else c)
+    return table.sort_values(
+        ["dataset", "model", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c
+    )

@@ -13,9 +13,6 @@ import pandas as pd
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_protocol
-from mlprobe_utils.errors import InputError
-
-STAGES = ("pretrained", "finetuned")
 
 
 @dataclass(frozen=True)
@@ -87,9 +84,6 @@ def _gather(selection: Selection, names: list[str], file: str) -> pd.DataFrame:
 
 def _made(selection: Selection, model: str, dataset: str, artefact: Path) -> Path:
     """The artefact's folder, if it is there and whole."""
-    if not (artefact / "made_from.json").is_file():
-        raise InputError(
-            f"{artefacts.relative(artefact)} is not there: make it with `python -m mlprobe_utils.pipeline {model} "
-            f"--datasets {dataset} --protocol {selection.protocol} --split {selection.split}`"
-        )
+    command = f"python -m mlprobe_utils.pipeline {model} --datasets {dataset} --protocol {selection.protocol}"
+    artefacts.read_made_from(artefact, f"{command} --split {selection.split}")
     return artefact

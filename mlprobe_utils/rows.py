@@ -12,8 +12,10 @@ import pandas as pd
 import pandera.pandas as pa
 
 from mlprobe_utils.artefacts import write_parquet
+from mlprobe_utils.datasets.image_set import SPLITS
 
 OPTION = "p_"
+STAGES = ("pretrained", "finetuned")
 _TEXT = {"required": True, "nullable": False}
 _MAYBE = {"required": True, "nullable": True}
 SCHEMA = pa.DataFrameSchema(
@@ -22,9 +24,9 @@ SCHEMA = pa.DataFrameSchema(
         "fault": pa.Column(str, **_MAYBE),
         "dataset": pa.Column(str, **_TEXT),
         "data_hash": pa.Column(str, pa.Check.str_length(64, 64), **_TEXT),
-        "split": pa.Column(str, pa.Check.isin(["paper", "clean"]), **_TEXT),
+        "split": pa.Column(str, pa.Check.isin(SPLITS), **_TEXT),
         "part": pa.Column(str, pa.Check.isin(["validation", "test"]), **_TEXT),
-        "stage": pa.Column(str, pa.Check.isin(["pretrained", "finetuned"]), **_TEXT),
+        "stage": pa.Column(str, pa.Check.isin(STAGES), **_TEXT),
         "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_TEXT),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
         "point": pa.Column(str, pa.Check.str_matches(r"^[VCL]\.\d{2}$"), **_MAYBE),

@@ -3,7 +3,7 @@
 import pandas as pd
 from IPython.display import HTML
 
-from mlprobe_utils.cards import load_protocol
+from mlprobe_utils.cards import Protocol, load_protocol
 from mlprobe_utils.metrics import METRICS
 
 MOST_TEXT = 80  # characters of an answer that a table shows
@@ -19,12 +19,12 @@ def show(table: pd.DataFrame, decimals: int = 1) -> HTML:
     return HTML(f'<div class="pst-scrollable-table-container">{body}</div>')
 
 
-def recipe(block, name: str) -> pd.DataFrame:
+def recipe(protocol: Protocol, block: str) -> pd.DataFrame:
     """A block of the protocol, one row a hyperparameter, beside the same block of the `paper` protocol."""
-    paper = getattr(load_protocol("paper"), name).model_dump()
+    paper = getattr(load_protocol("paper"), block).model_dump()
     rows = [
         {"hyperparameter": key.replace("_", " "), "this run": _plain(value), "paper protocol": _plain(paper[key])}
-        for key, value in block.model_dump().items()
+        for key, value in getattr(protocol, block).model_dump().items()
     ]
     return pd.DataFrame(rows)
 

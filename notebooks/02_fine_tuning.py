@@ -44,7 +44,7 @@ chapter.scope()
 # %%
 from mlprobe_utils.tables import recipe, show
 
-show(recipe(chapter.protocol.fine_tuning, "fine_tuning"))
+show(recipe(chapter.protocol, "fine_tuning"))
 
 # %% [markdown]
 # A value of this protocol that differs from the paper's is a concession to the size of the models or of the machine.

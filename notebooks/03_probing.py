@@ -45,7 +45,7 @@ chapter.scope()
 # %%
 from mlprobe_utils.tables import recipe, show
 
-show(recipe(chapter.protocol.probe, "probe"))
+show(recipe(chapter.protocol, "probe"))
 
 # %% [markdown]
 # Features are standardised on the training images first, so that a layer is not judged by its scale.

@@ -75,7 +75,7 @@ examples = {
 # %%
 from mlprobe_utils import charts, results
 from mlprobe_utils.metrics import output_scores, probe_scores
-from mlprobe_utils.profiles import health_by_run, profile
+from mlprobe_utils.profiles import MODULES, health_by_run, profile
 from mlprobe_utils.tables import show
 
 scores = probe_scores(
@@ -101,12 +101,7 @@ from mlprobe_utils.chapter import glue
 
 after = profiles[profiles["stage"] == "finetuned"]
 modules = after[["FHS_V", "FHS_C", "FHS_L"]].mean()
-glue(
-    "lowest_module",
-    {"FHS_V": "vision tower", "FHS_C": "connector", "FHS_L": "LLM"}[
-        modules.idxmin()
-    ],
-)
+glue("lowest_module", MODULES[modules.idxmin().removeprefix("FHS_")])
 glue("lowest_health", modules.min())
 glue("highest_health", modules.max())
 glue("final_mean", after["P_final"].mean())

@@ -3,8 +3,8 @@
 import pytest
 
 from mlprobe_utils import artefacts, prepare
+from mlprobe_utils.configuration import Run
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.results import Selection
 
 
 @pytest.fixture(autouse=True)
@@ -14,12 +14,12 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
 
 
-def selection(*datasets: str) -> Selection:
-    return Selection((), datasets, "miniature", "paper")
+def run(dataset: str, data: str = "") -> Run:
+    return Run((), (dataset,), "miniature", "paper", data)
 
 
 def test_a_phantom_is_drawn_and_its_manifest_made(tmp_path):
-    prepare.prepare(selection("busi-phantom"))
+    prepare.prepare(run("busi-phantom"))
     assert (tmp_path / "phantoms" / "busi-phantom" / "Dataset_BUSI_with_GT").is_dir()
     assert (tmp_path / "miniature" / "busi-phantom" / "data" / "manifest.parquet").is_file()
 
@@ -27,7 +27,7 @@ def test_a_phantom_is_drawn_and_its_manifest_made(tmp_path):
 def test_what_a_command_says_reaches_the_chapter(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError) as error:
-        prepare.prepare(selection("covid19-ct"), data=str(tmp_path / "nothing"))
+        prepare.prepare(run("covid19-ct", data=str(tmp_path / "nothing")))
     assert "Images-processed" in str(error.value)
     assert "data/README.md" in str(error.value)
     assert "mlprobe_utils.datasets.manifest covid19-ct" in str(error.value)
@@ -35,5 +35,5 @@ def test_what_a_command_says_reaches_the_chapter(tmp_path):
 
 def test_nothing_runs_where_make_book_has_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("MLPROBE_PREPARED", "1")
-    prepare.prepare(selection("busi-phantom"))
+    prepare.prepare(run("busi-phantom"))
     assert not (tmp_path / "phantoms").exists()

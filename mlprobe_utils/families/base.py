@@ -7,8 +7,6 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
-
 
 @dataclass(frozen=True)
 class ProbePoint:

@@ -15,13 +15,12 @@ from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import load
 from mlprobe_utils.miniatures.processor import make_processor, train_tokenizer
 from mlprobe_utils.miniatures.recipe import Architecture, Stage, recipe_of
-from mlprobe_utils.phantoms.captions import captioned_phantoms
+from mlprobe_utils.phantoms.captions import MODALITIES, captioned_phantoms
 from mlprobe_utils.phantoms.general import captioned_shapes
 from mlprobe_utils.progress import step
 from mlprobe_utils.training import Examples, TrainingSettings, train
 
 CAPTION_REQUEST = "<image> Describe the image."
-MODALITIES = ("ultrasound", "ct", "xray")
 MODULE_PATTERNS = {
     "vision tower": r"model\.visual\.(patch_embed|blocks)\.",
     "connector": r"model\.visual\.merger\.",
