@@ -57,7 +57,7 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     if it was made from the same things, and removed otherwise.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_folder(folder)
     if not is_current(partial, made_from):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -66,6 +66,11 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     yield partial
     atomic_write(partial / "provenance.json", json.dumps(provenance(start), indent=1))
     swap_in(partial, folder)
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where an artefact is filled before it takes its place."""
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def swap_in(new: Path, place: Path) -> None:

@@ -22,6 +22,7 @@ from mlprobe_utils.errors import InputError, unknown
 CARDS = Path(os.environ.get("MLPROBE_CARDS", ROOT / "data"))
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+MAIN_PROBE = "main"
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -138,7 +139,8 @@ class FineTuning(Part):
     warmup_ratio: Fraction
     max_gradient_norm: Annotated[float, Field(gt=0)]
     epochs: Count
-    batch_size: Count
+    batch_size: Count  # of all processes together
+    length_grouped: bool  # batches of images of about the same size
     runs: Count
     precision: Literal["float32", "bfloat16"]
     gradient_checkpointing: bool
@@ -149,6 +151,7 @@ class Answering(Part):
 
     max_new_tokens: Count
     batch_size: Count
+    shard_images: Count
 
 
 class Extraction(Part):
@@ -157,9 +160,10 @@ class Extraction(Part):
 
 
 class Probe(Part):
-    """The two-layer MLP probe (paper section 3.2)."""
+    """A probe and its training: the paper's two-layer MLP (section 3.2), or a linear one, without hidden layer."""
 
-    hidden: Count
+    kind: Literal["mlp", "linear"]
+    hidden: Count  # of the MLP, as its dropout
     dropout: Fraction
     learning_rate: Rate
     weight_decay: Annotated[float, Field(ge=0)]
@@ -184,7 +188,32 @@ class Protocol(Card):
     answering: Answering
     extraction: Extraction
     probe: Probe
+    probe_variants: dict[str, Probe] = {}  # name -> recipe shown beside it; in the file only what differs from `probe`
     health: Health
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_variants(cls, content):
+        probe, variants = content.get("probe"), content.get("probe_variants")
+        if not isinstance(probe, dict) or not isinstance(variants, dict):
+            return content
+        try:
+            Probe.model_validate(probe)
+        except ValidationError:  # is said of `probe` itself, once
+            return content | {"probe_variants": {}}
+        complete = {name: probe | own if isinstance(own, dict) else own for name, own in variants.items()}
+        return content | {"probe_variants": complete}
+
+    @model_validator(mode="after")
+    def _main_probe_is_no_variant(self):
+        if MAIN_PROBE in self.probe_variants:
+            raise ValueError(f"probe_variants: {MAIN_PROBE!r} is the name of `probe` itself, choose another")
+        return self
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """All probe recipes by name: the one of scores and diagnosis first, then those shown beside it."""
+        return {MAIN_PROBE: self.probe} | self.probe_variants
 
 
 _FOLDERS = {DataCard: "datasets", ModelCard: "models", Protocol: "protocols"}

@@ -4,80 +4,111 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Extraction
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel, to_device
-from mlprobe_utils.progress import Notes
+from mlprobe_utils.processes import processes
+from mlprobe_utils.shards import own_missing, remove_shards, shards_of
 
-FEATURES = "features.safetensors"
+FEATURES, POINTS = "features.safetensors", "points.parquet"
 
 
 @contextlib.contextmanager
 def capturing(loaded: LoadedModel, inputs: dict) -> Iterator[dict[str, torch.Tensor]]:
-    """While it lasts, a forward pass on `inputs` leaves `point/pooling` -> float32 [images, width] in the dictionary.
+    """While it lasts, one forward pass on `inputs` is captured: `point/pooling` -> float32 [images, width].
+
+    Within the pass the vectors stay where the model is, so that nothing waits for them; at the end of the block they
+    are in memory.
 
     Raises:
-        RuntimeError: at the end, if a probe point captured nothing, or a value that is not finite.
+        RuntimeError: an output without the shape that the inputs imply; at the end, a probe point that captured
+            nothing or more than once, or a value that is not finite.
     """
     captured: dict[str, torch.Tensor] = {}
-    points = loaded.family.probe_points()
+    points, poolers = loaded.family.probe_points(), loaded.family.poolers(inputs)
 
-    def hook_of(point: str):
+    def hook_of(point: str, pooling: str):
+        pool, key = poolers[f"{point[0]}/{pooling}"], f"{point}/{pooling}"
+
         def hook(module, arguments, output):
-            output = output[0] if isinstance(output, tuple) else output
-            for pooling, vectors in loaded.family.pool(point, output, inputs).items():
-                captured[f"{point}/{pooling}"] = vectors.cpu()
+            if key in captured:
+                raise RuntimeError(f"probe point {key} captured twice: its module was called again, or a second pass")
+            try:
+                captured[key] = pool(output[0] if isinstance(output, tuple) else output)
+            except RuntimeError as error:
+                raise RuntimeError(f"probe point {key}: {error}") from error
 
         return hook
 
-    handles = [point.module.register_forward_hook(hook_of(point.name)) for point in points]
+    wanted = [(point, pooling) for point in points for pooling in point.poolings]
+    handles = [point.module.register_forward_hook(hook_of(point.name, pooling)) for point, pooling in wanted]
     try:
         yield captured
     finally:
         for handle in handles:
             handle.remove()
-    for point in points:
-        for pooling in point.poolings:
-            key = f"{point.name}/{pooling}"
-            if key not in captured:
-                raise RuntimeError(f"probe point {key} captured nothing: its module was not called")
-            if not torch.isfinite(captured[key]).all():
-                raise RuntimeError(f"probe point {key} holds values that are not finite")
+    for point, pooling in wanted:
+        key = f"{point.name}/{pooling}"
+        if key not in captured:
+            raise RuntimeError(f"probe point {key} captured nothing: its module was not called")
+        captured[key] = captured[key].cpu()
+        if not torch.isfinite(captured[key]).all():
+            raise RuntimeError(f"probe point {key} holds values that are not finite")
 
 
 @torch.inference_mode()
 def extract(
     loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, positions: list[int], settings: Extraction, folder: Path
 ) -> None:
-    """Writes the pooled features of the images at `positions` to `folder/features.safetensors`.
+    """Writes the pooled features of the images at `positions` to `folder`, and which points they are of.
 
-    One tensor a point and pooling, float32 [images, width], rows in the order of `positions`. Works in shards of
-    `settings.shard_images`; shards that an interrupted run left in `folder` are kept.
+    `features.safetensors` has one tensor a point and pooling, float32 [images, width], rows in the order of
+    `positions`; `points.parquet` has the table of `describe_points`. Shards that an interrupted run left in `folder`
+    are kept.
     """
-    shards, notes = [], Notes()
-    for start in range(0, len(positions), settings.shard_images):
-        own = positions[start : start + settings.shard_images]
-        shard = folder / f"shard-{start:06d}-{len(own)}.safetensors"  # a shard of another size is not this one
-        shards.append(shard)
-        if shard.exists():
-            continue
-        batches = []
-        for first in range(0, len(own), settings.batch_size):
-            images = [image_set.pixels(i) for i in own[first : first + settings.batch_size]]
-            inputs = to_device(encoder.questions(images), loaded)
-            with capturing(loaded, inputs) as captured:
-                loaded.model(**inputs, logits_to_keep=1)
-            batches.append(dict(captured))
-            notes.note(start + first + len(images), len(positions), "features of image")
-        save_whole({key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}, shard)
-    parts = [load_file(shard) for shard in shards]
-    save_whole({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, folder / FEATURES)
-    for shard in folder.glob("shard-*"):
-        shard.unlink()
+    shards = shards_of(folder, positions, settings.shard_images, ".safetensors")
+    for path, batches in own_missing(shards, settings.batch_size, "features of image"):
+        parts = [features_of(loaded, encoder.questions([image_set.pixels(i) for i in batch])) for batch in batches]
+        save_whole({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, path)
+    processes().wait_for_everyone()
+    if processes().is_main_process:
+        parts = [load_features(shard.path) for shard in shards]
+        whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        save_whole(whole, folder / FEATURES)
+        write_parquet(describe_points(loaded, whole), folder / POINTS)
+        remove_shards(folder)
+
+
+@torch.inference_mode()
+def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The features of one batch, `point/pooling` -> float32 [images, width]; `questions` are the encoder's."""
+    inputs = to_device(questions, loaded)
+    with capturing(loaded, inputs) as captured:
+        loaded.model(**inputs, logits_to_keep=1, use_cache=False)
+    return captured
+
+
+def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """The loaded model's probe points in the order the data flows: point, path, module (class), width, poolings."""
+    paths = {module: path for path, module in loaded.model.named_modules()}
+    records = [
+        {
+            "point": point.name,
+            "path": paths[point.module],
+            "module": type(point.module).__name__,
+            "width": features[f"{point.name}/image_mean"].shape[1],
+            "poolings": ", ".join(point.poolings),
+        }
+        for point in loaded.family.probe_points()
+    ]
+    return pd.DataFrame(records)
 
 
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -87,8 +118,8 @@ def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
     temporary.replace(path)
 
 
-def load_features(folder: Path) -> dict[str, torch.Tensor]:
+def load_features(file: Path) -> dict[str, torch.Tensor]:
     """`point/pooling` -> float32 [images, width], points in the order the data flows."""
-    features = load_file(folder / FEATURES)
     flow = {"V": 0, "C": 1, "L": 2}
-    return {key: features[key] for key in sorted(features, key=lambda key: (flow[key[0]], key))}
+    with safe_open(file, "pt") as opened:
+        return {key: opened.get_tensor(key) for key in sorted(opened.keys(), key=lambda key: (flow[key[0]], key))}

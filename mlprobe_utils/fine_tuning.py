@@ -13,6 +13,7 @@ from mlprobe_utils.cards import FineTuning
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel
+from mlprobe_utils.processes import processes, sharded
 from mlprobe_utils.training import Examples, TrainingSettings, train
 
 
@@ -20,6 +21,8 @@ def fine_tune(
     loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, split: str, recipe: FineTuning, run: int, folder: Path
 ) -> None:
     """Trains an adapter on the split's train images and leaves it and its learning curve in `folder`.
+
+    Under FSDP the model is spread over the processes afterwards, and has to be loaded again for anything else.
 
     Args:
         run: the seed of LoRA's initialisation and of the order of the images.
@@ -40,19 +43,23 @@ def fine_tune(
     )
     checkpoints = folder / "checkpoints"
     try:
-        training, validation = (examples(image_set, split, part) for part in ("train", "validation"))
-        curve = train(adapted, encoder, training, validation, settings, checkpoints)
-        adapted.save_pretrained(folder)
-        write_parquet(curve, folder / "learning_curve.parquet")
+        training = examples(image_set, split, "train", recipe.length_grouped)
+        validation = examples(image_set, split, "validation")
+        curve, weights = train(adapted, encoder, training, validation, settings, checkpoints)
+        if processes().is_main_process:
+            adapted.save_pretrained(folder, state_dict=weights)
+            write_parquet(curve, folder / "learning_curve.parquet")
+            shutil.rmtree(checkpoints)
     finally:
-        adapted.unload()
-    shutil.rmtree(checkpoints)
+        if not sharded():
+            adapted.unload()
 
 
-def examples(image_set: ImageSet, split: str, part: str) -> Examples:
-    """The images of a part of a split with their answers."""
+def examples(image_set: ImageSet, split: str, part: str, length_grouped: bool = False) -> Examples:
+    """The images of a part of a split with their answers; grouped by length, images of similar size share a batch."""
     rows = image_set.part(split, part)
-    return Examples(image_set.pixels, list(rows.index), list(rows["option"]))
+    lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
+    return Examples(image_set.pixels, list(rows.index), list(rows["option"]), lengths)
 
 
 def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:

@@ -15,6 +15,7 @@ from mlprobe_utils.cards import ModelCard
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.families.base import Family
 from mlprobe_utils.families.registry import family_of
+from mlprobe_utils.processes import processes
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -82,7 +83,7 @@ def _commit_of(card: ModelCard, source: str) -> str:
 
 
 def load(card: ModelCard, precision: str = "float32") -> LoadedModel:
-    """Loads model and processor on the accelerator at hand (CPU where there is none).
+    """Loads model and processor on this process's accelerator (CPU where there is none).
 
     Raises:
         InputError: a source that cannot be read, weights that do not fit the class (the keys are listed), a class no
@@ -98,8 +99,7 @@ def load(card: ModelCard, precision: str = "float32") -> LoadedModel:
         raise InputError(
             f"model card '{card.slug}': family is {card.family!r}, but the class is {type(model).__name__}"
         )
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return LoadedModel(model.to(device).eval(), load_processor(card), family)
+    return LoadedModel(model.to(processes().device).eval(), load_processor(card), family)
 
 
 def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:

@@ -1,10 +1,12 @@
 """The heavy work for one model, on all its data sets, in one process: adapter, predictions, features, probes.
 
 Every step is an artefact that is skipped where it is current: a rerun redoes exactly what changed, and a killed run
-goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... --protocol P`.
+goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... --protocol P`, or the same behind
+`accelerate launch -m` in several processes on several devices.
 """
 
 import argparse
+import contextlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +20,13 @@ from mlprobe_utils.cards import ModelCard, Protocol, load_model_card, load_proto
 from mlprobe_utils.datasets.image_set import SPLITS, ImageSet, load_image_set
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import run_command
-from mlprobe_utils.extraction import extract, load_features
+from mlprobe_utils.extraction import FEATURES, extract, load_features
 from mlprobe_utils.fine_tuning import adapter, fine_tune
 from mlprobe_utils.loading import LoadedModel, identity_of, load, load_processor
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prediction import predict
 from mlprobe_utils.probes import fit_probes
+from mlprobe_utils.processes import processes, sharded, shared_artefact
 from mlprobe_utils.progress import step
 from mlprobe_utils.results import Selection, state_name
 from mlprobe_utils.rows import image_rows, write_rows
@@ -50,6 +53,10 @@ class Work:
     @cached_property
     def encoder(self) -> Encoder:
         return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order)
+
+    def forget(self) -> None:
+        """Lets go of the model, which training under FSDP has spread over the processes."""
+        self._models.clear()
 
     def runs(self) -> range:
         return range(self.protocol.fine_tuning.runs)
@@ -105,7 +112,7 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
         image_set = load_image_set(dataset, protocol_slug)
         work = Work(card, protocol, split, image_set, selection.folder(model, dataset), identity, models)
         for name, action in zip(STEPS, (make_adapters, make_predictions, make_features, make_probes), strict=True):
-            with step(model, dataset, name):
+            with step(model, dataset, name) if processes().is_main_process else contextlib.nullcontext():
                 action(work)
 
 
@@ -116,25 +123,29 @@ def make_adapters(work: Work) -> None:
         made_from = work.made_from("adapter", run, recipe=recipe.model_dump(), code=code)
         folder = work.adapter_folder(run)
         if not artefacts.is_current(folder, made_from):
-            with artefacts.artefact(folder, made_from) as temporary:
+            with shared_artefact(folder, made_from) as temporary:
                 fine_tune(work.loaded, work.encoder, work.image_set, work.split, recipe, run, temporary)
+            if sharded():
+                work.forget()
 
 
 def make_predictions(work: Work) -> None:
     settings = work.protocol.answering
     code = [artefacts.code_hash("mlprobe_utils.prediction"), artefacts.source_hash(Work, make_predictions)]
     for run in work.states():
-        made_from = work.made_from(
-            "predictions", run, work.adapter_folder(run), recipe=settings.model_dump(), code=code
-        )
+        recipe = {"max_new_tokens": settings.max_new_tokens}  # the sizes of batches and shards change no answer
+        made_from = work.made_from("predictions", run, work.adapter_folder(run), **recipe, code=code)
         folder = work.folder / state_name("predictions", run)
         if artefacts.is_current(folder, made_from):
             continue
         images = work.images("validation", "test")
-        with artefacts.artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
-            answers, probabilities = predict(work.loaded, work.encoder, work.image_set, list(images.index), settings)
-            rows = image_rows(images, work.image_set.card.options, probabilities, **work.constants(run))
-            write_rows(rows.assign(text=answers["text"], parsed=answers["parsed"]), temporary / "predictions.parquet")
+        positions = list(images.index)
+        with shared_artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
+            answers, chances = predict(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
+            if processes().is_main_process:
+                rows = image_rows(images, work.image_set.card.options, chances, **work.constants(run))
+                rows = rows.assign(text=answers["text"], parsed=answers["parsed"])
+                write_rows(rows, temporary / "predictions.parquet")
 
 
 def make_features(work: Work) -> None:
@@ -147,32 +158,37 @@ def make_features(work: Work) -> None:
         if artefacts.is_current(folder, made_from):
             continue
         positions = list(work.images("train", "validation", "test").index)
-        with artefacts.artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
+        with shared_artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
             extract(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
 
 
 def make_probes(work: Work) -> None:
-    settings = work.protocol.probe
-    features = {run: work.folder / state_name("features", run) for run in work.states()}
-    upstream = {str(run): artefacts.hash_of((f / "made_from.json").read_bytes()) for run, f in features.items()}
+    recipes = work.protocol.probes
+    folders = {run: work.folder / state_name("features", run) for run in work.states()}
+    upstream = {str(run): artefacts.hash_of((f / "made_from.json").read_bytes()) for run, f in folders.items()}
     code = [artefacts.code_hash("mlprobe_utils.probes"), artefacts.source_hash(Work, make_probes)]
-    made_from = work.made_from("probes", recipe=settings.model_dump(), features=upstream, code=code)
+    recipe = {name: probe.model_dump() for name, probe in recipes.items()}
+    made_from = work.made_from("probes", recipes=recipe, features=upstream, code=code)
     folder = work.folder / "probes"
-    if artefacts.is_current(folder, made_from):
+    if artefacts.is_current(folder, made_from) or not processes().is_main_process:
         return
     images, options = work.images("train", "validation", "test"), work.image_set.card.options
     labels = images["option"].map(options.index).to_numpy(copy=True)
     training = np.flatnonzero(images["part"] == "train")
     tested = np.flatnonzero(images["part"] != "train")
-    frames = []
+    features, seeds = {}, {}
     for state in work.states():
-        pooled = load_features(features[state])
+        pooled = load_features(folders[state] / FEATURES)
         for run in work.runs() if state is None else [state]:
-            fitted = fit_probes(pooled, labels, training, len(options), settings, seed=run)
-            for key, probabilities in fitted.items():
-                point, pooling = key.split("/")
-                constants = work.constants(state) | {"run": run, "point": point, "pooling": pooling}
-                frames.append(image_rows(images.iloc[tested], options, probabilities[tested], **constants))
+            for key, tensor in pooled.items():
+                features[state, run, key], seeds[state, run, key] = tensor, run
+    frames = []
+    for name, probe in recipes.items():
+        fitted = fit_probes(features, labels, training, len(options), probe, seeds)
+        for (state, run, key), probabilities in fitted.items():
+            point, pooling = key.split("/")
+            constants = work.constants(state) | {"run": run, "probe": name, "point": point, "pooling": pooling}
+            frames.append(image_rows(images.iloc[tested], options, probabilities[tested], **constants))
     with artefacts.artefact(folder, made_from) as temporary:
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
 

@@ -2,25 +2,31 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import softmax
 from transformers import GenerationConfig
 
 from mlprobe_utils.answers import parse_answer
+from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Answering
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder, append_answers
 from mlprobe_utils.loading import LoadedModel, to_device
-from mlprobe_utils.progress import Notes
+from mlprobe_utils.processes import processes
+from mlprobe_utils.shards import own_missing, remove_shards, shards_of
 
 
-@torch.inference_mode()
 def predict(
-    loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, positions: list[int], settings: Answering
+    loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, positions: list[int], settings: Answering, folder: Path
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Answers the data card's question about the images at `positions`.
+
+    Args:
+        folder: where shards are kept meanwhile; those that an interrupted run left there are not done again.
 
     Returns:
         A table with `text` (as generated, greedily) and `parsed` (option or None), one row an image; and the options'
@@ -28,20 +34,33 @@ def predict(
         normalised over the options.
     """
     options = image_set.card.options
-    texts, scores, notes = [], [], Notes()
-    for start in range(0, len(positions), settings.batch_size):
-        images = [image_set.pixels(i) for i in positions[start : start + settings.batch_size]]
-        inputs = encoder.questions(images)
-        with greedy(loaded, settings.max_new_tokens) as configuration:
-            generated = loaded.model.generate(**to_device(inputs, loaded), generation_config=configuration)
-        new = generated[:, inputs["input_ids"].shape[1] :]
-        texts += encoder.tokenizer.batch_decode(new, skip_special_tokens=True)
-        scores.append(np.stack([answer_log_probability(loaded, encoder, inputs, o) for o in options], axis=1))
-        notes.note(len(texts), len(positions), "answer")
-    log = np.concatenate(scores)
-    weights = np.exp(log - log.max(axis=1, keepdims=True))
-    answers = pd.DataFrame({"text": texts, "parsed": [parse_answer(text, options) for text in texts]})
-    return answers, weights / weights.sum(axis=1, keepdims=True)
+    shards = shards_of(folder, positions, settings.shard_images, ".parquet")
+    for path, batches in own_missing(shards, settings.batch_size, "answer"):
+        answered = [
+            answer(loaded, encoder, [image_set.pixels(i) for i in batch], options, settings.max_new_tokens)
+            for batch in batches
+        ]
+        write_parquet(pd.concat(answered), path)
+    processes().wait_for_everyone()
+    whole = pd.concat([pd.read_parquet(shard.path) for shard in shards], ignore_index=True)
+    processes().wait_for_everyone()
+    if processes().is_main_process:
+        remove_shards(folder)
+    answers = pd.DataFrame({"text": whole["text"], "parsed": [parse_answer(text, options) for text in whole["text"]]})
+    return answers, softmax(whole[options].to_numpy(), axis=1)
+
+
+@torch.inference_mode()
+def answer(
+    loaded: LoadedModel, encoder: Encoder, images: list[np.ndarray], options: list[str], max_new_tokens: int
+) -> pd.DataFrame:
+    """What the model writes about each image of one batch, `text`, and the log-probability of each option."""
+    inputs = encoder.questions(images)
+    with greedy(loaded, max_new_tokens) as configuration:
+        generated = loaded.model.generate(**to_device(inputs, loaded), generation_config=configuration)
+    new = generated[:, inputs["input_ids"].shape[1] :]
+    columns = {"text": encoder.tokenizer.batch_decode(new, skip_special_tokens=True)}
+    return pd.DataFrame(columns | {o: answer_log_probability(loaded, encoder, inputs, o) for o in options})
 
 
 @torch.inference_mode()

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.cards import load_protocol
+from mlprobe_utils.cards import MAIN_PROBE, load_protocol
+from mlprobe_utils.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,16 @@ def state_name(kind: str, run: int | None) -> str:
     return f"{kind}-pretrained" if run is None else f"{kind}-finetuned-{run}"
 
 
-def probe_rows(selection: Selection) -> pd.DataFrame:
-    """The probes' rows of all selected models and data sets. Raises InputError for one that was not run."""
-    return _gather(selection, ["probes"], "probes.parquet")
+def probe_rows(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
+    """The rows of one probe recipe of the protocol, of all selected models and data sets.
+
+    Raises:
+        InputError: the protocol has no such recipe, or a model and data set was not run.
+    """
+    if probe not in (recipes := load_protocol(selection.protocol).probes):
+        raise unknown("probe recipe", probe, recipes)
+    rows = _gather(selection, ["probes"], "probes.parquet")
+    return rows[rows["probe"] == probe].reset_index(drop=True)
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
@@ -66,6 +74,16 @@ def prompts(selection: Selection) -> pd.DataFrame:
         record = _made(selection, model, dataset, folder / state_name("features", None)) / "made_from.json"
         rows.append({"model": model, "dataset": dataset, "prompt": json.loads(record.read_text())["prompt"]})
     return pd.DataFrame(rows)
+
+
+def probe_points(selection: Selection, model: str) -> pd.DataFrame:
+    """A model's probe points in the order the data flows: point, path, module (class), width, poolings.
+
+    Raises InputError as the others do.
+    """
+    dataset = selection.datasets[0]  # the points are the model's, whatever it looks at
+    features = selection.folder(model, dataset) / state_name("features", None)
+    return pd.read_parquet(_made(selection, model, dataset, features) / "points.parquet")
 
 
 def _runs(selection: Selection) -> range:

@@ -1,8 +1,8 @@
 """The rows that everything after the features is computed from: one row an image and probe point (or final output).
 
-`model, fault, dataset, data_hash, split, part, stage, order, run, point, pooling, control, image, label, p_<option>…`;
-what does not apply is null. Rows of the final output have no point, and carry the generated `text` and the `parsed`
-option (null: unparsed).
+`model, fault, dataset, data_hash, split, part, stage, order, run, probe, point, pooling, control, image, label,
+p_<option>…`; what does not apply is null. `probe` names the recipe of the protocol. Rows of the final output have no
+point, and carry the generated `text` and the `parsed` option (null: unparsed).
 """
 
 from pathlib import Path
@@ -29,6 +29,7 @@ SCHEMA = pa.DataFrameSchema(
         "stage": pa.Column(str, pa.Check.isin(STAGES), **_TEXT),
         "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_TEXT),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
+        "probe": pa.Column(str, **_MAYBE),
         "point": pa.Column(str, pa.Check.str_matches(r"^[VCL]\.\d{2}$"), **_MAYBE),
         "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
         "control": pa.Column(str, **_MAYBE),
@@ -45,7 +46,7 @@ SCHEMA = pa.DataFrameSchema(
 
 def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:
     """Rows for `images` (columns image, option, part), with probabilities [images, options] and constant columns."""
-    nulls = dict.fromkeys(("fault", "run", "point", "pooling", "control"))
+    nulls = dict.fromkeys(("fault", "run", "probe", "point", "pooling", "control"))
     frame = pd.DataFrame({"image": images["image"].to_numpy(), "label": images["option"].to_numpy()})
     frame["part"] = images["part"].to_numpy()
     for column, value in (nulls | constants).items():

@@ -1,4 +1,7 @@
-"""One way to train a model on (image, answer) pairs: Trainer, loss on the answer's tokens, logits only there."""
+"""One way to train a model on (image, answer) pairs: Trainer, loss on the answer's tokens, logits only there.
+
+Runs in one process or in several that `accelerate launch` started (DDP, FSDP); the result is the recipe's either way.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -9,11 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.processes import allow_sharding_without_accelerator, processes, share_of
 from mlprobe_utils.progress import Notes
 
 
@@ -23,7 +28,7 @@ class TrainingSettings:
 
     learning_rate: float
     epochs: int
-    batch_size: int
+    batch_size: int  # of all processes together
     warmup_ratio: float
     weight_decay: float
     seed: int
@@ -33,16 +38,41 @@ class TrainingSettings:
 
 
 class Examples(torch.utils.data.Dataset):
-    """(image, answer) pairs; `image_at(i)` gives uint8 [height, width, 3] when it is needed, not before."""
+    """(image, answer) pairs; `image_at(i)` gives uint8 [height, width, 3] when it is needed, not before.
 
-    def __init__(self, image_at: Callable[[int], np.ndarray], positions: list[int], answers: list[str]):
+    `lengths`, in any unit: a batch holds examples of about the same length. None: all count as equal.
+    """
+
+    def __init__(
+        self,
+        image_at: Callable[[int], np.ndarray],
+        positions: list[int],
+        answers: list[str],
+        lengths: list[int] | None = None,
+    ):
         self.image_at, self.positions, self.answers = image_at, positions, answers
+        self.lengths = lengths or [1] * len(positions)
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, str]:
         return self.image_at(self.positions[i]), self.answers[i]
+
+
+class EpochSampler(LengthGroupedSampler):
+    """The order of an epoch's examples, a function of seed and epoch: the same in every process and after a kill.
+
+    A batch holds examples of about the same length; where all have the same, the order is plainly random.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
 
 
 class Progress(TrainerCallback):
@@ -52,17 +82,39 @@ class Progress(TrainerCallback):
         self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
+        if state.is_world_process_zero:
+            self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose loss is the mean over the answers' tokens: no logits are computed anywhere else."""
+    """Trainer whose loss is the mean over the answers' tokens: no logits are computed anywhere else.
+
+    The mean is that of the whole step, however many processes share it, and an evaluation's that of the whole set.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def create_accelerator_and_postprocess(self):
+        allow_sharding_without_accelerator()
+        super().create_accelerator_and_postprocess()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs.pop("labels")
-        outputs = model(**inputs, logits_to_keep=labels.shape[1] + 1)
-        loss = cross_entropy(outputs.logits[:, :-1].flatten(0, 1).float(), labels.flatten(), ignore_index=-100)
-        return (loss, outputs) if return_outputs else loss
+        losses, tokens = answer_losses(model, inputs)
+        # of the step's tokens each process has its own number: gradients are averaged over processes, not over tokens
+        mean_tokens = self.accelerator.reduce(tokens.sum().float(), reduction="mean")
+        loss = losses.sum() / mean_tokens
+        return (loss, {"losses": losses}) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Summed loss and number of tokens of each image: what is gathered has the sampler's padding dropped."""
+        with torch.no_grad():
+            losses, tokens = answer_losses(model, self._prepare_inputs(inputs))
+        return None, losses, tokens
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = train_dataset or self.train_dataset
+        batch_size = self.args.train_batch_size * self.args.world_size
+        return EpochSampler(batch_size, dataset.lengths, self.args.seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """A whole model is read as it was saved: Trainer looks for the model's own parameter names in the file.
@@ -76,6 +128,24 @@ class AnswerTrainer(Trainer):
         self.model.load_state_dict(saved.state_dict())
 
 
+def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of each image's answer, float32 [images] in nats, and its number of tokens, int [images].
+
+    Args:
+        inputs: from `Encoder.answered`; logits are computed at the answers' columns only.
+    """
+    inputs = dict(inputs)
+    labels = inputs.pop("labels")
+    logits = model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1].float()
+    losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    return losses.sum(dim=1), (labels != -100).sum(dim=1)
+
+
+def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
+    """Mean loss over the answers' tokens of a whole set, from `AnswerTrainer.prediction_step`."""
+    return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}
+
+
 def train(
     model: torch.nn.Module,
     encoder: Encoder,
@@ -83,17 +153,21 @@ def train(
     validation: Examples | None,
     settings: TrainingSettings,
     checkpoints: Path,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule, and resumes from `checkpoints` after a kill.
 
     Returns:
-        The learning curve, one row an epoch: epoch, training_loss, validation_loss (nan without validation images).
+        The learning curve, one row an epoch: epoch, training_loss, validation_loss (nats per answer token; nan without
+        validation images); and the model's weights, which FSDP has spread over the processes (whole in the main one).
+
+    Raises:
+        InputError: the processes cannot share the recipe's batch evenly.
     """
     set_seed(settings.seed)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size * 4,
+        per_device_train_batch_size=share_of(settings.batch_size),
+        per_device_eval_batch_size=share_of(settings.batch_size) * 4,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
@@ -109,7 +183,6 @@ def train(
         save_strategy="epoch",
         save_total_limit=1,
         eval_strategy="no" if validation is None else "epoch",
-        prediction_loss_only=True,
         logging_strategy="epoch",
         report_to=[],
         disable_tqdm=True,
@@ -124,19 +197,22 @@ def train(
         train_dataset=training,
         eval_dataset=validation,
         data_collator=lambda rows: encoder.answered([image for image, _ in rows], [answer for _, answer in rows]),
+        compute_metrics=mean_loss,
         callbacks=[Progress()],
     )
     trainer.pop_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
     model.eval()
-    return _learning_curve(trainer.state.log_history)
+    return _learning_curve(trainer.state.log_history), trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:
     """The last checkpoint that was written to its end; what a kill left half-written is removed."""
-    for folder in checkpoints.glob("checkpoint-*"):
-        if not (folder / "trainer_state.json").is_file():  # Trainer writes it last
-            shutil.rmtree(folder, ignore_errors=True)
+    if processes().is_main_process:
+        for folder in checkpoints.glob("checkpoint-*"):
+            if not (folder / "trainer_state.json").is_file():  # Trainer writes it last
+                shutil.rmtree(folder, ignore_errors=True)
+    processes().wait_for_everyone()
     return get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
 
 

@@ -109,6 +109,30 @@ def test_typo_in_a_key_names_the_key_and_the_near_one(tmp_path, kind, slug, wher
     assert message.count("unknown key") == 1
 
 
+def test_probe_variant_is_the_probe_but_for_the_fields_that_it_names(tmp_path):
+    content = content_of(Protocol, "paper")
+    content["probe_variants"] = {"linear": {"kind": "linear"}, "long": {"epochs": 99, "standardised": False}}
+    path = tmp_path / "mine.yml"
+    path.write_text(yaml.safe_dump(content))
+    protocol = parse_card(Protocol, path)
+    assert list(protocol.probes) == ["main", "linear", "long"]
+    assert protocol.probes["linear"] == protocol.probe.model_copy(update={"kind": "linear"})
+    assert protocol.probes["long"] == protocol.probe.model_copy(update={"epochs": 99, "standardised": False})
+
+
+@pytest.mark.parametrize(
+    ("variants", "mend"),
+    [
+        ({"linear": {"knid": "linear"}}, "unknown key 'probe_variants.linear.knid', did you mean 'kind'?"),
+        ({"linear": {"kind": "quadratic"}}, "probe_variants.linear.kind"),
+        ({"linear": 3}, "probe_variants.linear"),
+        ({"main": {}}, "'main' is the name of `probe` itself"),
+    ],
+)
+def test_probe_variant_that_is_wrong_is_named(tmp_path, variants, mend):
+    assert mend in refusal(tmp_path, Protocol, content_of(Protocol, "paper") | {"probe_variants": variants})
+
+
 def test_key_like_no_other_lists_the_known_ones(tmp_path):
     message = refusal(tmp_path, Protocol, content_of(Protocol, "paper") | {"zzz": 1})
     assert "unknown key 'zzz'; known: title, order, images" in message

@@ -1,20 +1,22 @@
 """Extraction: right features in the right rows, errors for what was not captured, resumption by shards."""
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from mlprobe_utils import extraction
 from mlprobe_utils.cards import Extraction
-from mlprobe_utils.extraction import FEATURES, capturing, extract, load_features
+from mlprobe_utils.extraction import FEATURES, POINTS, capturing, extract, load_features
 
+LEFT = sorted([FEATURES, POINTS])
 SETTINGS = Extraction(batch_size=2, shard_images=4)
 POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positions; the last shard is short
 
 
 def test_rows_follow_the_positions(tiny, encoder, image_set, tmp_path):
     extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    features = load_features(tmp_path)
+    features = load_features(tmp_path / FEATURES)
     assert list(features) == [
         *(f"{point}/image_mean" for point in ("V.00", "V.01", "V.02", "V.03", "C.00", "C.01")),
         *(f"L.{i:02d}/{pooling}" for i in range(3) for pooling in ("image_mean", "last_token")),
@@ -34,7 +36,7 @@ def test_rows_follow_the_positions(tiny, encoder, image_set, tmp_path):
 
 def test_only_the_features_are_left(tiny, encoder, image_set, tmp_path):
     extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [FEATURES]
+    assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
     assert not any(module._forward_hooks for module in tiny.model.modules())
 
 
@@ -45,7 +47,7 @@ def test_batches_and_shards_do_not_matter(tiny, encoder, image_set, tmp_path):
         folders[-1].mkdir()
         settings = Extraction(batch_size=batch_size, shard_images=shard_images)
         extract(tiny, encoder, image_set, POSITIONS, settings, folders[-1])
-    first, *others = map(load_features, folders)
+    first, *others = (load_features(folder / FEATURES) for folder in folders)
     for other in others:
         for key in first:
             torch.testing.assert_close(other[key], first[key], rtol=1e-3, atol=1e-4)
@@ -84,7 +86,7 @@ def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, 
         extract(tiny, encoder, image_set, POSITIONS, SETTINGS, broken)
     assert seen == POSITIONS[4:]  # the first shard was not computed again
     assert (broken / FEATURES).read_bytes() == (unbroken / FEATURES).read_bytes()
-    assert [path.name for path in broken.iterdir()] == [FEATURES]
+    assert sorted(path.name for path in broken.iterdir()) == LEFT
 
 
 def test_shards_of_another_size_are_not_mixed_in(tiny, encoder, image_set, tmp_path, monkeypatch):
@@ -94,9 +96,9 @@ def test_shards_of_another_size_are_not_mixed_in(tiny, encoder, image_set, tmp_p
         with pytest.raises(Killed):
             extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     extract(tiny, encoder, image_set, POSITIONS, Extraction(batch_size=2, shard_images=3), tmp_path)
-    features = load_features(tmp_path)
+    features = load_features(tmp_path / FEATURES)
     assert {len(tensor) for tensor in features.values()} == {len(POSITIONS)}
-    assert [path.name for path in tmp_path.iterdir()] == [FEATURES]
+    assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
 
 
 def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_set, tmp_path, monkeypatch):
@@ -113,7 +115,7 @@ def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_se
         with pytest.raises(Killed):
             extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    assert len(load_features(tmp_path)["V.00/image_mean"]) == len(POSITIONS)
+    assert len(load_features(tmp_path / FEATURES)["V.00/image_mean"]) == len(POSITIONS)
 
 
 def forward(tiny, encoder, image_set):
@@ -143,16 +145,38 @@ def test_point_of_the_wrong_shape_is_an_error_and_leaves_no_hook(tiny, encoder, 
     """A connector's layer taken for a vision block: a fourth of the tokens that the inputs imply."""
     blocks = lambda self: [self.model.model.visual.merger.mlp[0]]  # noqa: E731
     monkeypatch.setattr(type(tiny.family), "vision_blocks", blocks)
-    with pytest.raises(RuntimeError, match=r"V\.00: expected \[64, width\], got \[16, 128\]"):
+    with pytest.raises(RuntimeError, match=r"V\.00/image_mean: expected \[64, width\], got \[16, 128\]"):
         forward(tiny, encoder, image_set)
     assert not any(module._forward_hooks for module in tiny.model.modules())
 
 
 def test_rows_in_bfloat16_are_kept_in_float32(tiny, encoder, image_set, tmp_path):
     extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
-    exact = load_features(tmp_path)
+    exact = load_features(tmp_path / FEATURES)
     tiny.model.to(torch.bfloat16)
     extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
-    for key, tensor in load_features(tmp_path).items():
+    for key, tensor in load_features(tmp_path / FEATURES).items():
         assert tensor.dtype == torch.float32
         assert 0 < (tensor - exact[key]).norm() / exact[key].norm() < 0.1
+
+
+def test_points_are_described_as_they_are_in_the_model(tiny, encoder, image_set, tmp_path):
+    extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
+    points, features = pd.read_parquet(tmp_path / POINTS), load_features(tmp_path / FEATURES)
+    assert list(points["point"]) == [point.name for point in tiny.family.probe_points()]
+    for row, point in zip(points.itertuples(), tiny.family.probe_points(), strict=True):
+        assert tiny.model.get_submodule(row.path) is point.module
+        assert row.module == type(point.module).__name__
+        keys = [f"{row.point}/{pooling}" for pooling in row.poolings.split(", ")]
+        assert {features[key].shape[1] for key in keys} == {row.width}
+    assert sum(len(row.poolings.split(", ")) for row in points.itertuples()) == len(features)
+
+
+def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
+    """The first pass's vectors would be replaced in silence by those of other images."""
+    inputs = encoder.questions([image_set.pixels(0)])
+    with capturing(tiny, inputs):
+        tiny.model(**inputs)
+        with pytest.raises(RuntimeError, match=r"V\.00/image_mean captured twice"):
+            tiny.model(**inputs)
+    assert not any(module._forward_hooks for module in tiny.model.modules())

@@ -2,17 +2,23 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import get_peft_model
 from tiny_parts import ARCHITECTURE, RECIPE
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForImageTextToText
+from transformers.vision_utils import get_vision_window_index
 
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import capturing
-from mlprobe_utils.families.base import _pool_llm, _pool_packed
+from mlprobe_utils.families.pooling import find_text_tokens, last_states, packed_means, text_means
 from mlprobe_utils.families.registry import FAMILIES, family_of
 from mlprobe_utils.fine_tuning import lora_config
+from mlprobe_utils.loading import to_device
 
 IMAGES = [0, 1, 2, 3]  # four sizes, see tiny_parts
 
@@ -51,6 +57,35 @@ def test_batch_equals_each_image_alone(tiny, encoder, image_set, attention, side
     alone = [features_of(tiny, encoder.questions([image])) for image in images]
     reference = {key: torch.cat([features[key] for features in alone]) for key in alone[0]}
     assert largest_difference(features_of(tiny, batch), reference) < 1e-4
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.2), (torch.float16, 0.03)])
+def test_any_precision_gives_the_same_features_but_for_its_rounding(tiny, encoder, image_set, precision, tolerance):
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    reference = features_of(tiny, inputs)
+    tiny.model.to(precision)
+    features = features_of(tiny, to_device(inputs, tiny))
+    assert {tensor.dtype for tensor in features.values()} == {torch.float32}
+    assert 0 < largest_difference(features, reference) < tolerance
+
+
+def test_windows_permute_tokens_within_an_image_only(tiny, encoder, image_set):
+    """Blocks work on tokens sorted by window: a batch of images with several windows has each image's own means."""
+    images = [image_set.pixels(i) for i in (1, 3)]  # 96 and 160 px wide, windows of 64
+    inputs = encoder.questions(images)
+    visual = tiny.model.model.visual
+    order, _ = get_vision_window_index(inputs["image_grid_thw"], 2, 64, ARCHITECTURE.patch_size)
+    assert (order.diff() != 1).any()  # tokens do change their places
+    merged = (inputs["image_grid_thw"].prod(-1) // 4).tolist()
+    assert sorted(order[: merged[0]].tolist()) == list(range(merged[0]))
+    kept = {}
+    handle = visual.blocks[2].register_forward_hook(lambda module, arguments, output: kept.update(packed=output))
+    features = features_of(tiny, inputs)
+    handle.remove()
+    # back in the order of the image, then split: as if there were no windows
+    tokens = kept["packed"].view(len(order), 4, -1)[order.argsort()]
+    means = torch.stack([part.flatten(0, 1).mean(0) for part in tokens.split(merged)])
+    torch.testing.assert_close(features["V.02/image_mean"], means, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -163,47 +198,98 @@ def test_image_tokens_see_the_question_only_where_it_comes_first(tiny, image_set
         assert (seen[0][key] - seen[1][key]).abs().max() > 1e-3
 
 
+def text_tokens(mask, attention=None):
+    mask = torch.as_tensor(mask, dtype=torch.bool)
+    return find_text_tokens(mask, torch.ones_like(mask).long() if attention is None else torch.tensor(attention))
+
+
 def test_pooling_of_packed_tokens_by_hand():
     output = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]])
-    pooled = _pool_packed("V.00", output, torch.tensor([2, 1]))
-    assert pooled.tolist() == [[2.0, 1.0], [5.0, 5.0]]
+    assert packed_means(output, [2, 1]).tolist() == [[2.0, 1.0], [5.0, 5.0]]
+    assert packed_means(output[:2], [1, 1]).tolist() == [[1.0, 0.0], [3.0, 2.0]]
 
 
 def test_pooling_of_llm_states_by_hand():
     output = torch.arange(12.0).reshape(2, 3, 2)
-    mask = torch.tensor([[True, True, False], [False, True, False]])
-    attention = torch.tensor([[1, 1, 0], [0, 1, 1]])  # padded on the right, padded on the left
+    # padded on the right, padded on the left
+    tokens = text_tokens([[True, True, False], [False, True, False]], [[1, 1, 0], [0, 1, 1]])
     output[0, 2], output[1, 0] = torch.nan, torch.inf  # what stands at padding must not matter
-    pooled = _pool_llm("L.00", output, mask, attention)
-    assert pooled["image_mean"].tolist() == [[1.0, 2.0], [8.0, 9.0]]
-    assert pooled["last_token"].tolist() == [[2.0, 3.0], [10.0, 11.0]]
+    assert text_means(output, tokens).tolist() == [[1.0, 2.0], [8.0, 9.0]]
+    assert last_states(output, tokens).tolist() == [[2.0, 3.0], [10.0, 11.0]]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 9))
+def test_pooling_of_llm_states_equals_a_loop(seed, batch, tokens):
+    """Image tokens anywhere, in one range or several: text states between them do not count."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(batch, tokens, generator=generator) < 0.5
+    mask[:, seed % tokens] = True
+    output = torch.randn(batch, tokens, 3, generator=generator)
+    output[~mask] = torch.nan
+    expected = [[output[i, t] for t in range(tokens) if mask[i, t]] for i in range(batch)]
+    means = torch.stack([sum(states) / len(states) for states in expected])
+    torch.testing.assert_close(text_means(output, text_tokens(mask)), means)
 
 
 def test_pooling_is_done_in_float32():
     output = torch.full((4096, 1), 1.0, dtype=torch.bfloat16)  # bfloat16 counts to 256 only
     output[::2] = 3.0
-    assert _pool_packed("V.00", output, torch.tensor([4096])).item() == 2.0
-    mask = torch.ones(1, 4096, dtype=torch.bool)
-    assert _pool_llm("L.00", output[None], mask, mask.long())["image_mean"].item() == 2.0
+    for lengths in ([4096], [96, 4000]):
+        assert set(packed_means(output, lengths).flatten().tolist()) == {2.0}
+    tokens = text_tokens(torch.ones(1, 4096))
+    assert text_means(output[None], tokens).item() == 2.0
+    assert last_states(output[None], tokens).dtype == torch.float32
+
+
+class Allocations(TorchDispatchMode):
+    """Remembers the most elements that any operation wrote to memory of its own: views write nothing."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and not tensor._is_view():
+                own = {a.untyped_storage().data_ptr() for a in tree_leaves(arguments) if isinstance(a, torch.Tensor)}
+                if tensor.untyped_storage().data_ptr() not in own:
+                    self.most = max(self.most, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("lengths", [[50, 50], [40, 60]])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_pooling_takes_no_memory_for_the_tokens(lengths, precision):
+    """What a hook adds is a vector an image, whatever the number of tokens: no copy of the output, no mask of it."""
+    for times in (1, 50):
+        tokens = [times * n for n in lengths]
+        mask = torch.zeros(2, max(tokens) + 7)
+        for row, n in zip(mask, tokens, strict=True):
+            row[3 : 3 + n] = 1
+        packed, text = (torch.zeros(s, 8, dtype=precision) for s in (sum(tokens), mask.numel()))
+        places = text_tokens(mask)
+        with Allocations() as allocations:
+            packed_means(packed, tokens)
+            text_means(text.view(2, -1, 8), places)
+            last_states(text.view(2, -1, 8), places)
+        assert 0 < allocations.most <= 2 * 8
 
 
 @pytest.mark.parametrize("shape", [(5, 8), (7, 8), (1, 6, 8), (6,)])
 def test_packed_output_of_another_shape_is_an_error(shape):
-    with pytest.raises(RuntimeError, match=r"V\.01: expected \[6, width\], got"):
-        _pool_packed("V.01", torch.zeros(shape), torch.tensor([4, 2]))
+    with pytest.raises(RuntimeError, match=r"expected \[6, width\], got"):
+        packed_means(torch.zeros(shape), [4, 2])
 
 
+@pytest.mark.parametrize("pool", [text_means, last_states])
 @pytest.mark.parametrize("shape", [(1, 4, 8), (2, 5, 8), (8, 8)])
-def test_llm_output_of_another_shape_is_an_error(shape):
-    mask = torch.ones(2, 4, dtype=torch.bool)
-    with pytest.raises(RuntimeError, match=r"L\.01: expected \[2, 4, width\], got"):
-        _pool_llm("L.01", torch.zeros(shape), mask, mask.long())
+def test_llm_output_of_another_shape_is_an_error(shape, pool):
+    with pytest.raises(RuntimeError, match=r"expected \[2, 4, width\], got"):
+        pool(torch.zeros(shape), text_tokens(torch.ones(2, 4)))
 
 
 def test_prompt_without_image_tokens_is_an_error():
-    mask = torch.tensor([[True, False], [False, False]])
     with pytest.raises(RuntimeError, match="no image token"):
-        _pool_llm("L.00", torch.zeros(2, 2, 3), mask, torch.ones(2, 2))
+        text_tokens([[True, False], [False, False]])
 
 
 def test_unknown_class_lists_what_was_found_and_what_is_known():

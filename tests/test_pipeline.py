@@ -8,6 +8,7 @@ from tiny_parts import RECIPE, make_image_set
 from mlprobe_utils import pipeline, results
 from mlprobe_utils.cards import load_protocol
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.extraction import load_features
 from mlprobe_utils.probes import fit_probes
 from mlprobe_utils.results import Selection
@@ -106,15 +107,38 @@ def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
     settings = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
     probes = results.probe_rows(Selection(("tiny",), ("busi",), "miniature", "paper"))
     for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
-        features = load_features(folder / f"features-{state}")
+        features = load_features(folder / f"features-{state}" / FEATURE_FILE)
         assert {len(tensor) for tensor in features.values()} == {len(order)}
-        fitted = fit_probes(features, labels, np.arange(8), 3, settings, seed=number)
+        seeds = dict.fromkeys(features, number)
+        fitted = fit_probes(features, labels, np.arange(8), 3, settings, seeds)
         for key in ("V.03/image_mean", "L.02/last_token"):
             point, pooling = key.split("/")
             wanted = dict(stage=stage, run=number, point=point, pooling=pooling)
             rows = probes[np.logical_and.reduce([probes[c] == v for c, v in wanted.items()])].set_index("image")
             found = rows.loc[order["image"][8:], ["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
             np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
+
+
+def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
+    run()
+    one = Selection(("tiny",), ("busi",), "miniature", "paper")
+    keys = ["stage", "run", "point", "pooling", "image"]
+    recipes = load_protocol("miniature").probes
+    assert len(recipes) > 1
+    rows = {name: results.probe_rows(one, name) for name in recipes}
+    assert results.probe_rows(one).equals(rows["main"])
+    for name, own in rows.items():
+        assert set(own["probe"]) == {name}
+        assert own[keys].equals(rows["main"][keys])
+    assert not np.allclose(rows["raw"]["p_Normal"], rows["main"]["p_Normal"])
+    with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
+        results.probe_rows(one, "rwa")
+
+
+def test_points_are_those_of_the_model(run, tiny, outputs):
+    run()
+    points = results.probe_points(Selection(("tiny",), ("busi",), "miniature", "paper"), "tiny")
+    assert list(points["point"]) == [point.name for point in tiny.family.probe_points()]
 
 
 def test_results_that_are_not_there_say_how_to_make_them(outputs):

@@ -10,7 +10,7 @@ from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.prediction import answer_log_probability, predict
 
 POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
-SETTINGS = Answering(max_new_tokens=6, batch_size=4)
+SETTINGS = Answering(max_new_tokens=6, batch_size=4, shard_images=5)
 
 
 def alone(tiny, encoder, image_set, position) -> dict:
@@ -35,10 +35,10 @@ def longer(inputs, token) -> dict:
     return inputs | {key: torch.cat([inputs[key], torch.tensor([[value]])], dim=1) for key, value in more.items()}
 
 
-def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set):
+def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set, tmp_path):
     options = image_set.card.options
     assert len({len(encoder.answer_tokens([option])[0]) for option in options}) > 1  # answers of different lengths
-    _, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    _, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     for row, position in enumerate(POSITIONS):
         inputs = alone(tiny, encoder, image_set, position)
         logs = [
@@ -74,8 +74,8 @@ def step_by_step(tiny, encoder, inputs, steps) -> str:
     return encoder.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
-def test_generation_is_greedy(tiny, encoder, image_set):
-    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
+    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     expected = [
         step_by_step(tiny, encoder, alone(tiny, encoder, image_set, position), SETTINGS.max_new_tokens)
         for position in POSITIONS
@@ -85,31 +85,32 @@ def test_generation_is_greedy(tiny, encoder, image_set):
     assert list(answers["parsed"]) == [parse_answer(text, image_set.card.options) for text in expected]
 
 
-def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, image_set):
+def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, image_set, tmp_path):
     """Qwen2.5-VL ships a repetition penalty, and generate() fills in what a given configuration leaves open."""
-    plain, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    plain, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     shipped = tiny.model.generation_config
     shipped.repetition_penalty, shipped.no_repeat_ngram_size, shipped.min_new_tokens = 5.0, 1, 6
     shipped.do_sample, shipped.temperature, shipped.num_beams = True, 9.0, 3
     shipped.suppress_tokens = list(range(200))
-    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     assert list(answers["text"]) == list(plain["text"])
     assert tiny.model.generation_config.repetition_penalty == 5.0  # the model is left as it was
 
 
-def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set):
-    whole, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS)
+def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, tmp_path):
+    whole, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
     inputs = alone(tiny, encoder, image_set, 0)
     first = int(tiny.model(**inputs).logits[0, -1].argmax())
     tiny.model.generation_config.eos_token_id = [first, encoder.tokenizer.eos_token_id]
-    cut, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS)
+    cut, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
     assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
 
 
-def test_batch_size_does_not_matter(tiny, encoder, image_set):
-    answers, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS)
+def test_batch_size_does_not_matter(tiny, encoder, image_set, tmp_path):
+    answers, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     for batch_size in (1, 6):
-        again, same = predict(tiny, encoder, image_set, POSITIONS, Answering(max_new_tokens=6, batch_size=batch_size))
+        settings = SETTINGS.model_copy(update={"batch_size": batch_size})
+        again, same = predict(tiny, encoder, image_set, POSITIONS, settings, tmp_path)
         np.testing.assert_allclose(same, probabilities, rtol=1e-3)
         assert list(again["text"]) == list(answers["text"])
 
@@ -121,3 +122,29 @@ def test_one_read_of_a_question_is_the_template(tiny, image_set):
     for order, content in (("image_first", image + question), ("question_first", question + image)):
         prompt = Encoder(tiny.processor, image_set.card.template, order).prompt
         assert prompt == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
+    unbroken, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    seen, whole = [], type(image_set).pixels
+
+    def pixels(self, position):
+        if position == 5 and not seen.count(5):
+            seen.append(5)
+            raise Killed
+        seen.append(position)
+        return whole(self, position)
+
+    monkeypatch.setattr(type(image_set), "pixels", pixels)
+    with pytest.raises(Killed):
+        predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    seen.remove(4)
+    answers, again = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    assert seen == [0, 1, 2, 3, 5, 5]  # the first shard of five was not done again
+    assert answers.equals(unbroken)
+    np.testing.assert_array_equal(again, probabilities)
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Probes: the stack equals a plain loop over probes, finds what was planted, and measures information, not scale."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mlprobe_utils import probes
 from mlprobe_utils.cards import Probe, load_protocol
-from mlprobe_utils.probes import cosine, fit_probes, standardise
+from mlprobe_utils.probes import cosine, groups, standardise
 
 SETTINGS = Probe(
+    kind="mlp",
     hidden=16,
     dropout=0.1,
     learning_rate=0.01,
@@ -22,6 +25,7 @@ SETTINGS = Probe(
     batch_size=8,
     standardised=True,
 )
+LINEAR = SETTINGS.model_copy(update={"kind": "linear"})
 RAW = SETTINGS.model_copy(update={"standardised": False})
 TRAINING = np.arange(0, 61)  # the last batch of an epoch is short
 
@@ -39,6 +43,11 @@ def planted(widths: dict[str, int], informed: set[str], images: int = 100, class
     return features, labels
 
 
+def fit_probes(features, labels, training, classes, recipe, seed):
+    """All probes with one seed."""
+    return probes.fit_probes(features, labels, training, classes, recipe, dict.fromkeys(features, seed))
+
+
 def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Probe, seed: int) -> np.ndarray:
     """One probe, trained alone by torch's own layers, optimizer and schedule, with the seed's own draws."""
     if recipe.standardised:
@@ -46,8 +55,10 @@ def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Prob
         inputs = (inputs - known.mean(0)) / known.std(0, correction=0)
     generator = torch.Generator().manual_seed(seed)
     width = inputs.shape[1]
-    first, second = nn.Linear(width, recipe.hidden), nn.Linear(recipe.hidden, classes)
-    for layer, shape in ((first, (width, recipe.hidden)), (second, (recipe.hidden, classes))):
+    hidden = [recipe.hidden] if recipe.kind == "mlp" else []
+    shapes = list(itertools.pairwise([width, *hidden, classes]))
+    layers = [nn.Linear(*shape) for shape in shapes]
+    for layer, shape in zip(layers, shapes, strict=True):
         bound = 1 / math.sqrt(shape[0])  # what nn.Linear's own initialisation draws from
         with torch.no_grad():
             layer.weight.copy_(torch.empty(shape).uniform_(-bound, bound, generator=generator).T)
@@ -58,7 +69,7 @@ def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Prob
         def forward(self, hidden):
             return hidden * masks[-1] / (1 - recipe.dropout) if self.training else hidden
 
-    probe = nn.Sequential(first, nn.ReLU(), Dropout(), second)
+    probe = nn.Sequential(layers[0], nn.ReLU(), Dropout(), layers[1]) if hidden else layers[0]
     optimizer = torch.optim.AdamW(probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * math.ceil(len(training) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(steps, recipe.warmup_ratio))
@@ -66,7 +77,7 @@ def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Prob
     for _ in range(recipe.epochs):
         order = torch.tensor(training)[torch.randperm(len(training), generator=generator)]
         for batch in order.split(recipe.batch_size):
-            masks.append(torch.rand(len(batch), recipe.hidden, generator=generator) >= recipe.dropout)
+            masks.append(torch.rand(len(batch), sum(hidden), generator=generator) >= recipe.dropout)
             optimizer.zero_grad()
             nn.CrossEntropyLoss()(probe(inputs[batch]), target[batch]).backward()
             optimizer.step()
@@ -82,7 +93,7 @@ def test_reference_starts_where_torch_would():
         assert parameter.abs().max().item() == pytest.approx(1 / math.sqrt(50), rel=0.02)
 
 
-@pytest.mark.parametrize("recipe", [SETTINGS, RAW])
+@pytest.mark.parametrize("recipe", [SETTINGS, RAW, LINEAR])
 def test_stack_equals_one_probe_after_the_other(recipe):
     features, labels = planted({"a": 5, "b": 12, "c": 5, "d": 1, "e": 12}, {"a", "e"})
     fitted = fit_probes(features, labels, TRAINING, 3, recipe, seed=7)
@@ -91,6 +102,41 @@ def test_stack_equals_one_probe_after_the_other(recipe):
         expected = reference(tensor, labels, TRAINING, 3, recipe, seed=7)
         np.testing.assert_allclose(fitted[name], expected, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(fitted[name].sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("most_bytes", [1, 4 * 100 * 5 * 2, 2**30])
+def test_runs_of_one_stack_equal_each_alone_and_groups_change_nothing(monkeypatch, most_bytes):
+    """Runs share a tensor or have their own; a stack too large for memory is cut, not changed."""
+    monkeypatch.setattr(probes, "STACK_BYTES", most_bytes)
+    own, labels = planted({"V": 5, "L": 5, "W": 9}, {"V"})
+    features = {(name, run): tensor for run in (0, 1, 4) for name, tensor in own.items()}
+    seeds = {key: key[1] for key in features}
+    fitted = probes.fit_probes(features, labels, TRAINING, 3, SETTINGS, seeds)
+    assert list(fitted) == list(features)
+    for (name, run), found in fitted.items():
+        alone = fit_probes({name: own[name]}, labels, TRAINING, 3, SETTINGS, seed=run)[name]
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(fitted["V", 0], fitted["V", 4], rtol=1e-3)
+    grouped = groups(features)
+    assert sorted(key for keys in grouped for key in keys) == sorted(features)
+    sizes = [sum(4 * features[key].numel() for key in keys) for keys in grouped]
+    assert all(size <= most_bytes or len(keys) == 1 for size, keys in zip(sizes, grouped, strict=True))
+
+
+def test_linear_probe_reads_what_is_linear_and_nothing_else():
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 2, (400, 2))
+    inputs = corners * 2.0 - 1 + rng.normal(size=(400, 2)) * 0.1
+    features = {"a": torch.tensor(inputs, dtype=torch.float32)}
+    recipe = {"epochs": 40, "dropout": 0.0}
+    correct = {}
+    for task, labels in (("linear", corners[:, 0]), ("exclusive or", corners[:, 0] ^ corners[:, 1])):
+        for kind in ("linear", "mlp"):
+            own = SETTINGS.model_copy(update=recipe | {"kind": kind})
+            fitted = fit_probes(features, labels, np.arange(200), 2, own, seed=0)["a"]
+            correct[task, kind] = (fitted.argmax(1) == labels)[200:].mean()
+    assert correct["linear", "linear"] == correct["linear", "mlp"] == correct["exclusive or", "mlp"] == 1
+    assert correct["exclusive or", "linear"] < 0.8
 
 
 def test_signal_is_found_where_it_was_planted_and_nowhere_else():
@@ -182,7 +228,7 @@ def test_constant_features_are_no_information_and_no_nan(constant):
 def test_standardised_features_have_mean_zero_and_variance_one(images, width, mean, deviation, seed):
     stack = torch.randn(3, images + 4, width, generator=torch.Generator().manual_seed(seed)) * deviation + mean
     training = np.arange(images)
-    out = standardise(stack, training)[:, training]
+    out = standardise(stack, torch.as_tensor(training))[:, training]
     torch.testing.assert_close(out.mean(1), torch.zeros(3, width), atol=2e-2, rtol=0)
     torch.testing.assert_close(out.std(1, correction=0), torch.ones(3, width), atol=2e-2, rtol=0)
 

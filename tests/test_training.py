@@ -15,7 +15,7 @@ from mlprobe_utils import training
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.fine_tuning import adapter, examples, fine_tune, lora_config
 from mlprobe_utils.loading import load
-from mlprobe_utils.training import AnswerTrainer, Examples, TrainingSettings, train
+from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, answer_losses, train
 
 ADAPTER = "adapter_model.safetensors"
 IMAGES = [0, 1, 2, 3]
@@ -66,7 +66,8 @@ def test_answers_are_padded_apart_from_their_labels(encoder, images):
 def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, images):
     """What Trainer is given equals a loop over images and tokens: padding weighs nothing, nor do the prompts."""
     inputs = encoder.answered(images, ANSWERS)
-    loss = AnswerTrainer.compute_loss(None, tiny.model, inputs)
+    losses, tokens = answer_losses(tiny.model, inputs)
+    loss = losses.sum() / tokens.sum()
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in tiny.model.named_parameters()}
     tiny.model.zero_grad()
@@ -86,7 +87,7 @@ def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images
         training, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
     )
     epochs = 3
-    curve = train(
+    curve, _ = train(
         tiny.model,
         encoder,
         data,
@@ -121,11 +122,15 @@ def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images
 
 def test_curve_is_the_mean_over_batches_of_an_epoch(tiny, encoder, images, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        training, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
-    )
+
+    def means(*arguments):
+        losses, tokens = answer_losses(*arguments)
+        seen.append(losses.sum() / tokens.sum())
+        return losses, tokens
+
+    monkeypatch.setattr(training, "answer_losses", means)
     data = Examples(images.__getitem__, IMAGES, ANSWERS)
-    curve = train(tiny.model, encoder, data, None, settings_of(epochs=2, batch_size=2), tmp_path / "c")
+    curve, _ = train(tiny.model, encoder, data, None, settings_of(epochs=2, batch_size=2), tmp_path / "c")
     losses = [loss.item() for loss in seen]
     np.testing.assert_allclose(curve["training_loss"], [np.mean(losses[:2]), np.mean(losses[2:])], rtol=1e-5)
     assert curve["validation_loss"].isna().all()
@@ -133,9 +138,72 @@ def test_curve_is_the_mean_over_batches_of_an_epoch(tiny, encoder, images, tmp_p
 
 def test_model_learns_what_it_is_shown(tiny, encoder, images, tmp_path):
     data = Examples(images.__getitem__, IMAGES, ANSWERS)
-    curve = train(tiny.model, encoder, data, None, settings_of(epochs=30), tmp_path / "c")
+    curve, _ = train(tiny.model, encoder, data, None, settings_of(epochs=30), tmp_path / "c")
     assert curve["training_loss"].iloc[-1] < 0.1 * curve["training_loss"].iloc[0]
     assert not tiny.model.training
+
+
+def test_validation_loss_is_that_of_all_its_tokens(tiny, encoder, image_set, tmp_path):
+    """Batches of answers of unequal lengths: a mean over batches would weigh the last, short batch too much."""
+    answers = [*ANSWERS, "Malignant Malignant"]
+    data = Examples(image_set.pixels, list(range(5)), answers)
+    settings = settings_of(epochs=1, batch_size=1, learning_rate=1e-12)  # evaluated in batches of four
+    curve, _ = train(tiny.model, encoder, data, data, settings, tmp_path / "c")
+    expected = reference_loss(tiny.model, encoder, [image_set.pixels(i) for i in range(5)], answers)
+    assert curve["validation_loss"][0] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def epochs_of(lengths, batch_size=4, seed=0) -> list[list[int]]:
+    sampler = EpochSampler(batch_size, lengths, seed)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    return orders
+
+
+def test_every_epoch_has_an_order_of_its_own_that_seed_and_epoch_decide():
+    orders = epochs_of([1] * 40)
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert orders == epochs_of([1] * 40)
+    everything = [*orders, *epochs_of([1] * 40, seed=1)]
+    assert len({tuple(order) for order in everything}) == 6
+    assert any(order != sorted(order) for order in orders)
+
+
+def test_batches_hold_images_of_about_the_same_size():
+    lengths = [int(n) for n in np.random.default_rng(0).integers(1, 1000, 400)]
+    spread = {}
+    for kind, given in (("grouped", lengths), ("random", [1] * 400)):
+        order = epochs_of(given)[0]
+        batches = [[lengths[i] for i in order[k : k + 4]] for k in range(0, 400, 4)]
+        spread[kind] = np.mean([max(batch) - min(batch) for batch in batches])
+    assert spread["grouped"] < 0.15 * spread["random"]
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_grouping_by_length_is_the_recipes(tiny, encoder, image_set, tmp_path, monkeypatch, grouped):
+    seen = []
+
+    def sampler(batch_size, lengths, seed):
+        seen.append(lengths)
+        return EpochSampler(batch_size, lengths, seed)
+
+    monkeypatch.setattr(training, "EpochSampler", sampler)
+    tuned(tiny, image_set, tmp_path, length_grouped=grouped, epochs=1)
+    rows = image_set.part("paper", "train")
+    pixels = [image_set.pixels(i)[..., 0].size for i in rows.index]
+    assert len(set(pixels)) == 4
+    assert seen[0] == (pixels if grouped else [1] * len(rows))
+
+
+def test_bfloat16_model_learns(tiny, image_set, tmp_path):
+    """Adapters stay in float32 over a bfloat16 model: steps of this size would be rounded away."""
+    tiny.model.to(torch.bfloat16)
+    weights = tuned(tiny, image_set, tmp_path, precision="bfloat16", epochs=4)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    curve = pd.read_parquet(tmp_path / "learning_curve.parquet")
+    assert curve["training_loss"].iloc[-1] < curve["training_loss"].iloc[0]
 
 
 class Killed(BaseException):
@@ -162,7 +230,8 @@ def test_killed_training_ends_as_an_unbroken_one(tiny_card, encoder, images, tmp
         data = CountedExamples(images.__getitem__, IMAGES, ANSWERS)
         data.limit = limit
         validation = Examples(images.__getitem__, IMAGES, ANSWERS)
-        return train(model, encoder, data, validation, settings_of(batch_size=2, warmup_ratio=0.1), folder), model, data
+        settings = settings_of(batch_size=2, warmup_ratio=0.1)
+        return train(model, encoder, data, validation, settings, folder)[0], model, data
 
     curve, model, _ = run(tmp_path / "unbroken", -1)
     with pytest.raises(Killed):
@@ -180,7 +249,7 @@ def test_killed_training_ends_as_an_unbroken_one(tiny_card, encoder, images, tmp
 def test_half_written_checkpoint_is_passed_over(tiny_card, encoder, images, tmp_path):
     """A kill while a checkpoint is written leaves it without its last file; the one before it still stands."""
     data = Examples(images.__getitem__, IMAGES, ANSWERS)
-    unbroken = train(load(tiny_card).model, encoder, data, None, settings_of(), tmp_path / "unbroken")
+    unbroken, _ = train(load(tiny_card).model, encoder, data, None, settings_of(), tmp_path / "unbroken")
     counted = CountedExamples(images.__getitem__, IMAGES, ANSWERS)
     counted.limit = 9
     with pytest.raises(Killed):
@@ -188,7 +257,7 @@ def test_half_written_checkpoint_is_passed_over(tiny_card, encoder, images, tmp_
     torn = tmp_path / "broken" / "checkpoint-3"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
-    resumed = train(load(tiny_card).model, encoder, data, None, settings_of(), tmp_path / "broken")
+    resumed, _ = train(load(tiny_card).model, encoder, data, None, settings_of(), tmp_path / "broken")
     pd.testing.assert_frame_equal(resumed, unbroken)
 
 

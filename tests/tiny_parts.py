@@ -29,14 +29,17 @@ RECIPE = FineTuning(
     max_gradient_norm=1.0,
     epochs=2,
     batch_size=4,
+    length_grouped=False,
     runs=1,
     precision="float32",
     gradient_checkpointing=False,
 )
 
 
-def make_image_set(folder: Path, count: int = 12, dataset: str = "busi") -> ImageSet:
-    """An image set of noise in four sizes; the class sets the brightness, 8 images train, 2 validate, 2 test."""
+def make_image_set(
+    folder: Path, count: int = 12, dataset: str = "busi", validation: int = 2, test: int = 2
+) -> ImageSet:
+    """An image set of noise in four sizes; the class sets the brightness, the last images validate and test."""
     card = load_data_card(dataset)
     rng = np.random.default_rng(0)
     rows, offset = [], 0
@@ -46,7 +49,7 @@ def make_image_set(folder: Path, count: int = 12, dataset: str = "busi") -> Imag
             kind = i % len(card.classes)
             pixels = rng.integers(kind * 60, kind * 60 + 90, (height, width, 3), dtype=np.uint8)
             file.write(pixels.tobytes())
-            part = "train" if i < count - 4 else "validation" if i < count - 2 else "test"
+            part = "train" if i < count - test - validation else "validation" if i < count - test else "test"
             rows.append(
                 {
                     "image": f"image-{i:02d}.png",

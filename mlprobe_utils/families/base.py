@@ -1,11 +1,16 @@
 """What every family answers: where its probe points are, how tokens map to images, which token is last."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
+
+from mlprobe_utils.families.pooling import find_text_tokens, last_states, packed_means, text_means
+
+Pooler = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,40 +60,20 @@ class Family(ABC):
         groups = {"V": self.vision_blocks(), "C": self.connector_layers(), "L": self.decoder_layers()}
         return [ProbePoint(f"{m}.{i:02d}", layer) for m, layers in groups.items() for i, layer in enumerate(layers)]
 
-    def pool(self, point: str, output: torch.Tensor, inputs: dict) -> dict[str, torch.Tensor]:
-        """Reduces a probe point's output to one vector an image: pooling name -> float32 [images, width].
+    def poolers(self, inputs: dict) -> dict[str, Pooler]:
+        """How the points' outputs on one batch are reduced: `module/pooling` -> function of the output.
+
+        Every function takes [packed tokens, width] in vision tower and connector or [batch, tokens, width] in the LLM,
+        and gives float32 [images, width]. Where the tokens are is looked up here, once a batch.
 
         Args:
-            point: logical name of the probe point.
-            output: [packed tokens, width] in vision tower and connector, [batch, tokens, width] in the LLM.
             inputs: what the processor returned for the batch.
-
-        Raises:
-            RuntimeError: the output does not have the shape that the inputs imply.
         """
-        if point.startswith("L"):
-            return _pool_llm(point, output, self.image_mask(inputs), inputs["attention_mask"])
-        return {"image_mean": _pool_packed(point, output, self.image_lengths(inputs, point[0]))}
-
-
-def _pool_packed(point: str, output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    tokens = int(lengths.sum())
-    if output.ndim != 2 or output.shape[0] != tokens:
-        raise RuntimeError(f"{point}: expected [{tokens}, width], got {list(output.shape)}")
-    image = torch.repeat_interleave(torch.arange(len(lengths), device=output.device), lengths)
-    sums = torch.zeros(len(lengths), output.shape[1], device=output.device).index_add_(0, image, output.float())
-    return sums / lengths[:, None]
-
-
-def _pool_llm(point: str, output: torch.Tensor, mask: torch.Tensor, attention: torch.Tensor) -> dict[str, torch.Tensor]:
-    if output.ndim != 3 or output.shape[:2] != mask.shape:
-        raise RuntimeError(f"{point}: expected [{mask.shape[0]}, {mask.shape[1]}, width], got {list(output.shape)}")
-    if not mask.any(dim=1).all():
-        raise RuntimeError(f"{point}: a prompt of the batch holds no image token")
-    positions = torch.arange(mask.shape[1], device=output.device)
-    last = torch.where(attention.bool(), positions, -1).max(dim=1).values  # right for both paddings
-    images = output.float().masked_fill(~mask[..., None], 0)  # not a product: states at padding need not be finite
-    return {
-        "image_mean": images.sum(dim=1) / mask.sum(dim=1, keepdim=True),
-        "last_token": output[torch.arange(len(output), device=output.device), last].float(),
-    }
+        lengths = {module: self.image_lengths(inputs, module).tolist() for module in "VC"}
+        tokens = find_text_tokens(self.image_mask(inputs), inputs["attention_mask"])
+        return {
+            "V/image_mean": lambda output: packed_means(output, lengths["V"]),
+            "C/image_mean": lambda output: packed_means(output, lengths["C"]),
+            "L/image_mean": lambda output: text_means(output, tokens),
+            "L/last_token": lambda output: last_states(output, tokens),
+        }

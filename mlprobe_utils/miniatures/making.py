@@ -141,7 +141,7 @@ def run_stage(model, processor, stage: Stage, seed: int, checkpoints: Path) -> N
     images, captions = captioned_images(stage, seed)
     settings = TrainingSettings(stage.learning_rate, stage.epochs, stage.batch_size, WARMUP_RATIO, WEIGHT_DECAY, seed)
     examples = Examples(images.__getitem__, list(range(len(images))), captions)
-    curve = train(model, Encoder(processor, CAPTION_REQUEST), examples, None, settings, checkpoints)
+    curve, _ = train(model, Encoder(processor, CAPTION_REQUEST), examples, None, settings, checkpoints)
     curve.to_csv(checkpoints.parent.parent / f"learning_curve_{checkpoints.name}.csv", index=False)
 
 

@@ -1,0 +1,71 @@
+"""The pipeline of a tiny model as one of several processes: a script that test_processes starts by `accelerate launch`.
+
+`in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at its KILL_ATth image.
+"""
+
+import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from tiny_parts import RECIPE, make_image_set
+
+from mlprobe_utils import artefacts, pipeline
+from mlprobe_utils.cards import ModelCard, load_protocol
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.processes import processes
+from mlprobe_utils.training import AnswerTrainer
+
+PROTOCOL = load_protocol("miniature").model_copy(
+    update={"fine_tuning": RECIPE.model_copy(update={"epochs": 3, "length_grouped": True}), "probe_variants": {}}
+)
+
+
+def run(folder: Path, checkpoint: str) -> None:
+    """Eight images train (two batches of four), three validate and six are tested: no number that two divides."""
+    images = folder / f"images-{processes().process_index}"
+    images.mkdir(parents=True, exist_ok=True)
+    image_set = make_image_set(images, count=17, validation=3, test=6)
+    artefacts.OUTPUTS = folder / "outputs"
+    pipeline.load_model_card = lambda slug: ModelCard(slug="tiny", name="tiny", source=checkpoint)
+    pipeline.load_protocol = lambda slug: PROTOCOL
+    pipeline.load_image_set = lambda slug, protocol: image_set
+    pipeline.run_model("tiny", ["busi"], "miniature", "paper")
+
+
+def die_at(image: int) -> None:
+    """Lets the second process die when it reads its image number `image`, as if it were killed."""
+    whole, read = ImageSet.pixels, []
+
+    def pixels(self, position):
+        read.append(position)
+        if processes().process_index == 1 and len(read) == image:
+            os._exit(9)
+        return whole(self, position)
+
+    ImageSet.pixels = pixels
+
+
+def note_how_it_trains(folder: Path) -> None:
+    """Writes what the trained model's weights were: whole tensors, or shards of them."""
+    whole = AnswerTrainer.evaluate
+
+    def evaluate(self, *arguments, **named):
+        kinds = sorted({type(parameter.data).__name__ for parameter in self.model.parameters()})
+        seen = {"weights": kinds, "processes": processes().num_processes, "device": str(self.accelerator.device)}
+        artefacts.atomic_write(folder / f"training-{processes().process_index}.json", json.dumps(seen))
+        return whole(self, *arguments, **named)
+
+    AnswerTrainer.evaluate = evaluate
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    note_how_it_trains(place)
+    if len(sys.argv) > 3:
+        die_at(int(sys.argv[3]))
+    run(place, sys.argv[2])

@@ -1,0 +1,118 @@
+"""Several processes: what `accelerate launch` makes with two of them is what one process makes, image by image."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from mlprobe_utils import processes
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.extraction import FEATURES, load_features
+
+SCRIPT = Path(__file__).with_name("in_processes.py")
+FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+STATES = ("pretrained", "finetuned-0")
+
+
+def launched(folder: Path, checkpoint: Path, *options: str, processes: int = 2, kill_at: int | None = None):
+    """Runs the script in `processes` processes, started as a user starts them; returns what became of it."""
+    folder.mkdir(exist_ok=True)
+    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", str(processes)]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    script = [str(SCRIPT), str(folder), str(checkpoint), *([str(kill_at)] if kill_at else [])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    return subprocess.run([*launch, *options, *script], capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, tiny_folder):
+    folder = tmp_path_factory.mktemp("one")
+    done = launched(folder, tiny_folder, "--cpu", processes=1)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module", params=["DDP", "FSDP"])
+def two(request, tmp_path_factory, tiny_folder):
+    """Killed while it trains, and started again."""
+    folder = tmp_path_factory.mktemp("two")
+    options = FSDP if request.param == "FSDP" else ("--multi_gpu",)
+    killed = launched(
+        folder, tiny_folder, *options, kill_at=15
+    )  # in epoch 2: 4 images train, and the sampler fills an evaluation up to 8
+    assert killed.returncode != 0
+    assert list(results(folder).glob(".adapter-0.partial/checkpoints/checkpoint-*/trainer_state.json"))
+    assert not (results(folder) / "adapter-0").exists()
+    done = launched(folder, tiny_folder, *options)
+    assert done.returncode == 0, done.stderr
+    return request.param, folder
+
+
+def results(folder: Path) -> Path:
+    return folder / "outputs" / "miniature" / "busi" / "paper" / "tiny"
+
+
+def test_weights_are_whole_or_spread_as_asked_for(two):
+    kind, folder = two
+    for process in (0, 1):
+        seen = json.loads((folder / f"training-{process}.json").read_text())
+        assert seen["processes"] == 2
+        assert seen["weights"] == (["DTensor"] if kind == "FSDP" else ["Tensor"])
+
+
+def test_evaluation_and_training_equal_those_of_one_process(one, two):
+    """Three validation images on two processes: the sampler repeats one, which must not be counted twice."""
+    curves = [pd.read_parquet(results(f) / "adapter-0" / "learning_curve.parquet") for f in (one, two[1])]
+    assert curves[1]["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=2e-4)
+    weights, expected = (load_file(results(f) / "adapter-0" / "adapter_model.safetensors") for f in (two[1], one))
+    assert weights.keys() == expected.keys()
+    for key in weights:
+        assert weights[key].shape == expected[key].shape
+        np.testing.assert_allclose(weights[key], expected[key], atol=5e-3, err_msg=key)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_image_is_answered_once(one, two, state):
+    rows, expected = (
+        pd.read_parquet(results(f) / f"predictions-{state}" / "predictions.parquet") for f in (two[1], one)
+    )
+    assert len(rows) == rows["image"].nunique() == 9
+    assert list(rows["image"]) == list(expected["image"])
+    options = [column for column in rows if column.startswith("p_")]
+    np.testing.assert_allclose(rows[options], expected[options], atol=5e-3)
+    if state == "pretrained":
+        assert list(rows["text"]) == list(expected["text"])
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_features_are_those_of_one_process_in_the_same_rows(one, two, state):
+    features, expected = (load_features(results(f) / f"features-{state}" / FEATURES) for f in (two[1], one))
+    assert list(features) == list(expected)
+    for key, tensor in features.items():
+        assert len(tensor) == 17
+        tolerance = 1e-4 if state == "pretrained" else 0.05
+        difference = (tensor - expected[key]).abs().max() / expected[key].std()
+        assert difference < tolerance, key
+
+
+def test_nothing_of_the_way_is_left(one, two):
+    names = [sorted(str(p.relative_to(results(f))) for p in results(f).rglob("*")) for f in (one, two[1])]
+    assert names[0] == names[1]
+    assert not any("shard" in name or "partial" in name or "checkpoint" in name for name in names[0])
+
+
+def test_batch_that_cannot_be_shared_is_an_error(monkeypatch):
+    class Three:
+        num_processes = 3
+
+    monkeypatch.setattr(processes, "processes", Three)
+    assert processes.share_of(6) == 2
+    with pytest.raises(InputError, match=r"3 processes cannot share batches of 4 images .*fine_tuning\.batch_size"):
+        processes.share_of(4)
