@@ -1,0 +1,201 @@
+"""The benchmarks: their statistics on made-up timings, and each of them at a tiny size. Nothing here is timed."""
+
+import importlib.util
+import os
+
+import extraction
+import fine_tuning
+import numpy as np
+import paired
+import pandas as pd
+import pytest
+import torch
+from random_model import random_model
+from transformers import Trainer
+
+from mlprobe_utils.miniatures import making
+
+NNSIGHT = importlib.util.find_spec("nnsight") is not None
+
+
+@pytest.fixture(autouse=True)
+def no_children(monkeypatch):
+    """Memory measured in this process, and a tokenizer of few texts: children would take minutes to import torch."""
+    monkeypatch.setattr(making, "corpus", lambda: ["normal, benign or malignant?"] * 9)
+    for module in (extraction, fine_tuning):
+        monkeypatch.setattr(module, "in_child", lambda function, *arguments: function(*arguments))
+
+
+def rows_of(markdown: str) -> list[list[str]]:
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+# the statistics
+
+
+def test_the_ratio_is_the_median_of_the_paired_ratios_not_the_ratio_of_the_medians():
+    base = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
+    ours = base * np.array([1.5, 1.5, 1.5, 1.1, 1.1, 1.2, 1.2])
+    table = paired.compare(pd.DataFrame({"base": base, "ours": ours}), "base", {"base": 2**21, "ours": 2**20})
+    row = table.set_index("contestant").loc["ours"]
+    assert row["ratio"] == pytest.approx(1.2)
+    assert row["ratio"] != pytest.approx(np.median(ours) / np.median(base))
+    assert (row["low"], row["high"]) == (pytest.approx(1.1), pytest.approx(1.5))
+    assert (row["memory_mib"], row["memory_ratio"]) == (1, 0.5)
+
+
+@pytest.mark.parametrize("count", [6, 10, 31])
+def test_the_interval_covers_the_true_median_as_often_as_it_says(count):
+    random = np.random.default_rng(count)
+    # a ratio of two times with now and then a pause in either, as on a shared machine; its median is 1.3
+    noise = random.lognormal(0, 0.1, (2, 2000, count)) * np.where(random.random((2, 2000, count)) < 0.1, 8, 1)
+    intervals = np.array([paired.median_interval(values)[1:] for values in 1.3 * noise[0] / noise[1]])
+    covered = ((intervals[:, 0] <= 1.3) & (intervals[:, 1] >= 1.3)).mean()
+    assert covered > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 2000)
+    assert covered < 0.995  # an interval that is always right says nothing
+
+
+def test_five_repetitions_are_too_few_for_an_interval():
+    with pytest.raises(ValueError, match="at least 6"):
+        paired.median_interval(np.ones(5))
+    with pytest.raises(ValueError, match="at least 6"):
+        paired.enough_repetitions("5")
+
+
+def test_the_target_is_judged_by_the_interval():
+    assert paired.judge(1.01, 1.05, 1.05) == "met"
+    assert paired.judge(1.06, 1.10, 1.05).startswith("MISSED")
+    assert paired.judge(1.01, 1.06, 1.05).startswith("NOT DECIDED")
+
+
+def test_every_repetition_runs_all_in_a_new_order():
+    calls = []
+    contestants = {name: lambda name=name: calls.append(name) or float(len(calls)) for name in "abcd"}
+    seconds = paired.interleaved(contestants, 40)
+    rounds = [tuple(calls[i : i + 4]) for i in range(0, 160, 4)]
+    assert all(sorted(order) == list("abcd") for order in rounds)
+    assert {order[0] for order in rounds} == set("abcd")
+    assert len(set(rounds)) > 10
+    for i, order in enumerate(rounds):  # each time is in the column of the one who took it
+        assert [seconds.loc[i, name] for name in order] == [4 * i + k + 1 for k in range(4)]
+
+
+# memory
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the numbers are those of resident memory")
+def test_the_peak_is_what_was_in_use_at_a_time_since_its_start():
+    torch.ones(2**26)  # 256 MiB, gone again
+    before = paired.start_of_peak()
+    for _ in range(3):
+        torch.ones(2**24)  # 64 MiB at a time
+    assert 60 < (paired.peak() - before) / 2**20 < 80
+
+
+def test_a_child_is_another_process_and_hands_over_what_it_returns():
+    assert paired.in_child(os.getpid) != os.getpid()
+    assert paired.in_child(os.getenv, "MALLOC_MMAP_THRESHOLD_") == "65536"
+    assert os.getenv("MALLOC_MMAP_THRESHOLD_") is None
+
+
+# extraction
+
+
+def test_extraction_has_a_row_a_contestant_and_batch(capsys, tmp_path):
+    arguments = "--model tiny --batches 1 3 --repetitions 6 --threads 1 --csv"
+    extraction.main([*arguments.split(), f"{tmp_path}/table.csv"])
+    printed = capsys.readouterr().out
+    contestants = [name for name in extraction.CONTESTANTS if name != "nnsight" or NNSIGHT]
+    rows = rows_of(printed)
+    assert [row[:2] for row in rows] == [[batch, name] for batch in ("1", "3") for name in contestants]
+    vectors = {row[1]: int(row[2]) for row in rows}
+    assert vectors["mlprobe_utils"] == 4 + 2 + 2 * 3  # vision blocks, connector, LLM layers with two poolings
+    assert vectors["output_hidden_states"] == 2 * 2  # it has neither vision nor the last layer
+    assert vectors["bare forward"] == 0
+    assert printed.count("is the target") == 2
+    assert ("nnsight is not installed" in printed) != NNSIGHT
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert list(table["contestant"]) == contestants * 2
+    assert (table["seconds"] > 0).all()
+
+
+@pytest.mark.skipif(not NNSIGHT, reason='nnsight is the benchmark\'s own extra: pip install -e ".[benchmark]"')
+@torch.inference_mode()
+def test_nnsight_has_all_our_features_and_leaves_the_model_of_the_others_alone():
+    loaded = random_model("tiny", "float32")
+    inputs = extraction.encoded(loaded, "tiny", 3)
+    before = [set(vars(module)) for module in loaded.model.modules()]
+    features = extraction.traced(loaded, inputs)()
+    assert set(features) == set(extraction.ours(loaded, inputs)())
+    assert [set(vars(module)) for module in loaded.model.modules()] == before
+
+
+@pytest.mark.parametrize("harm", [lambda v: v * 1.001, lambda v: v * float("nan"), lambda v: v.roll(1, 0)])
+@torch.inference_mode()
+def test_contestants_that_disagree_are_not_timed(harm):
+    loaded = random_model("tiny", "float32")
+    inputs = extraction.encoded(loaded, "tiny", 3)
+    features = {"mlprobe_utils": extraction.ours(loaded, inputs)()}
+    features["other"] = dict(features["mlprobe_utils"])
+    extraction.agree(features)
+    features["other"]["V.02/image_mean"] = harm(features["other"]["V.02/image_mean"])
+    with pytest.raises(RuntimeError, match="other and mlprobe_utils differ"):
+        extraction.agree(features)
+
+
+def test_a_feature_that_we_have_not_is_an_error():
+    with pytest.raises(RuntimeError, match=r"V\.99"):
+        extraction.agree({"mlprobe_utils": {}, "other": {"V.99/image_mean": torch.ones(1, 1)}})
+
+
+# fine-tuning
+
+
+def test_fine_tuning_has_a_row_a_contestant_with_and_without_checkpointing(capsys, tmp_path):
+    arguments = "--model tiny --vocabulary 20000 --repetitions 6 --threads 1 --csv"
+    fine_tuning.main([*arguments.split(), f"{tmp_path}/table.csv"])
+    rows = rows_of(capsys.readouterr().out)
+    assert [row[:2] for row in rows] == [[k, name] for k in ("without", "with") for name in fine_tuning.CONTESTANTS]
+    table = pd.read_csv(tmp_path / "table.csv").set_index(["checkpointing", "contestant"])
+    assert (table["seconds"] > 0).all()
+    # 20,000 logits for more than a hundred columns of two rows are 20 MiB and more
+    for checkpointing in ("without", "with"):
+        plain, own = (table.loc[(checkpointing, name), "memory_mib"] for name in fine_tuning.CONTESTANTS)
+        assert own + 20 < plain
+
+
+class WrongScale(fine_tuning.AnswerTrainer):
+    """The right loss, with gradients twice as large."""
+
+    def training_step(self, *arguments, **named):
+        loss = super().training_step(*arguments, **named)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= 2
+        return loss
+
+
+class AllTokens(fine_tuning.AnswerTrainer):
+    """The sum instead of the mean."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **named):
+        count = (inputs["labels"] != -100).sum()
+        return super().compute_loss(model, inputs, return_outputs, **named) * count
+
+
+@pytest.mark.parametrize("wrong", [WrongScale, AllTokens])
+def test_trainers_that_disagree_are_not_timed(wrong, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "CONTESTANTS", {fine_tuning.BASE: Trainer, "AnswerTrainer": wrong})
+    monkeypatch.setattr(fine_tuning, "AnswerTrainer", wrong)
+    bench = fine_tuning.Bench("tiny", 400, "float32", 2)
+    with pytest.raises(RuntimeError, match="the trainers differ"):
+        bench.agree(checkpointing=False)
+
+
+def test_a_step_leaves_the_model_as_it_was():
+    bench = fine_tuning.Bench("tiny", 400, "float32", 2)
+    before = {name: value.clone() for name, value in bench.model.state_dict().items()}
+    bench.step("AnswerTrainer", checkpointing=True)
+    assert all(torch.equal(value, before[name]) for name, value in bench.model.state_dict().items())
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in bench.model.modules())
