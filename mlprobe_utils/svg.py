@@ -1,0 +1,81 @@
+"""Plain SVG for drawn schemes: every shape a string. Text and lines take the page's colour, which fits both themes."""
+
+import html
+from collections.abc import Sequence
+
+from IPython.display import HTML
+
+FONT = "sans-serif"
+Point = tuple[float, float]
+
+
+def figure(shapes: Sequence[str], width: float, height: float, title: str, description: str) -> HTML:
+    """The shapes as an inline figure that scales with the page; title and description for those who cannot see it."""
+    title, description = html.escape(title), html.escape(description)
+    picture = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" font-family="{FONT}" '
+        f'style="width:100%;max-width:1000px;height:auto"><title>{title}</title><desc>{description}</desc>'
+        f"{''.join(shapes)}</svg>"
+    )
+    return HTML(f'<figure class="chart">{picture}<figcaption>{title}</figcaption></figure>')
+
+
+def text(
+    x: float, y: float, words: str, size: float, anchor: str = "start", bold: bool = False, faint: bool = False
+) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    opacity = ' opacity="0.75"' if faint else ""
+    return (
+        f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" text-anchor="{anchor}" fill="currentColor"{weight}{opacity}>'
+        f"{html.escape(words)}</text>"
+    )
+
+
+def box(x: float, y: float, width: float, height: float, strong: bool = False) -> str:
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="4" fill="currentColor" '
+        f'fill-opacity="{0.12 if strong else 0.04}" stroke="currentColor" stroke-opacity="0.6"/>'
+    )
+
+
+def panel(x: float, y: float, width: float, height: float) -> str:
+    """The ground that a group of boxes stands on."""
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="8" fill="currentColor" '
+        f'fill-opacity="0.05"/>'
+    )
+
+
+def pill(x: float, y: float, width: float, height: float, words: str, colour: str) -> str:
+    """A word on a coloured ground."""
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{height / 2:g}" fill="{colour}"/>'
+        f'<text x="{x + width / 2:g}" y="{y + height / 2 + 4:g}" font-size="11" text-anchor="middle" fill="white">'
+        f"{html.escape(words)}</text>"
+    )
+
+
+def line(points: Sequence[Point], faint: bool = False) -> str:
+    corners = " ".join(f"{x:g},{y:g}" for x, y in points)
+    return f'<polyline points="{corners}" fill="none" stroke="currentColor" stroke-opacity="{0.2 if faint else 0.6}"/>'
+
+
+def arrow(points: Sequence[Point]) -> str:
+    """A line through the points that ends in a head pointing right."""
+    x, y = points[-1]
+    head = f'<path d="M{x:g},{y:g} l-6,-3.5 v7 z" fill="currentColor" fill-opacity="0.8"/>'
+    return line(points) + head
+
+
+def circle(x: float, y: float, radius: float, colour: str) -> str:
+    return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{colour}"/>'
+
+
+def diamond(x: float, y: float, radius: float, colour: str) -> str:
+    r = 1.2 * radius  # as large to the eye as the circle
+    return f'<path d="M{x:g},{y - r:g} l{r:g},{r:g} l{-r:g},{r:g} l{-r:g},{-r:g} z" fill="{colour}"/>'
+
+
+def titled(shape: str, words: str, kind: str) -> str:
+    """A shape of a kind with words that show under the pointer."""
+    return f'<g class="{kind}">{shape}<title>{html.escape(words)}</title></g>'

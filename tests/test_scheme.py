@@ -1,0 +1,173 @@
+"""The drawn pipeline: every probe point is on it, nothing lies on or outside of anything else, and the table's runs."""
+
+import re
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.scheme import COLUMNS, pipeline_scheme, scheme_table
+
+SIZES = {"miniature": (6, 2, 6), "deep": (32, 2, 64), "one connector layer": (27, 1, 34), "least": (1, 1, 1)}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def points_of(vision: int, connector: int, llm: int, widths: tuple[int, ...] = (1280, 5120, 3584)) -> pd.DataFrame:
+    """Probe points as Qwen2.5-VL has them; the connector's last layer is as wide as the LLM."""
+    rows = [(f"V.{i:02d}", f"model.visual.blocks.{i}", "Block", widths[0], "image_mean") for i in range(vision)]
+    for i in range(connector):
+        width = widths[2] if i == connector - 1 else widths[1]
+        rows.append((f"C.{i:02d}", f"model.visual.merger.mlp.{2 * i}", "Linear", width, "image_mean"))
+    both = "image_mean, last_token"
+    rows += [(f"L.{i:02d}", f"model.language_model.layers.{i}", "Decoder", widths[2], both) for i in range(llm)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def drawn(points: pd.DataFrame, name: str = "a model", **options) -> ElementTree.Element:
+    return ElementTree.fromstring(pipeline_scheme(points, name, **options).data).find(f"{SVG}svg")
+
+
+def texts(svg: ElementTree.Element) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Every text with the box (left, top, right, bottom) that it needs: 0.6 of the font's size a character."""
+    found = []
+    for text in svg.iter(f"{SVG}text"):
+        size, x, y = (float(text.get(key)) for key in ("font-size", "x", "y"))
+        width = 0.6 * size * len(text.text)
+        left = x - width / 2 if text.get("text-anchor") == "middle" else x
+        found.append((text.text, (left, y - 0.8 * size, left + width, y + 0.2 * size)))
+    return found
+
+
+def overlap(a, b) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+
+
+@sizes
+def test_one_labelled_box_a_point_and_one_marker_a_pooling(size):
+    points = points_of(*size)
+    svg = drawn(points)
+    labels = [words for words, _ in texts(svg) if re.fullmatch(r"[VCL]\.\d\d", words)]
+    assert labels == list(points["point"])
+    markers = [group.find(f"{SVG}title").text for group in svg.iter(f"{SVG}g") if group.get("class") == "probe"]
+    assert len(markers) == size[0] + size[1] + 2 * size[2]
+    for point, path, width in points[["point", "path", "width"]].itertuples(index=False):
+        of_point = [words for words in markers if words.startswith(f"{point}: ")]
+        assert len(of_point) == 1 + point.startswith("L")
+        assert all(f"{width} features of {path} " in words for words in of_point)
+
+
+@sizes
+def test_texts_lie_inside_and_not_on_each_other(size):
+    svg = drawn(points_of(*size), "a model")
+    _, _, width, height = map(float, svg.get("viewBox").split())
+    found = texts(svg)
+    for words, (left, top, right, bottom) in found:
+        assert left >= 0, words
+        assert top >= 0, words
+        assert right <= width, words
+        assert bottom <= height, words
+    for number, (words, place) in enumerate(found):
+        for other, other_place in found[number + 1 :]:
+            assert not overlap(place, other_place), f"{words} lies on {other}"
+
+
+@sizes
+def test_boxes_and_their_markers_do_not_touch(size):
+    svg = drawn(points_of(*size))
+    boxes = [
+        tuple(float(rect.get(key)) for key in ("x", "y", "width", "height"))
+        for rect in svg.iter(f"{SVG}rect")
+        if rect.get("rx") == "4"
+    ]
+    assert len(boxes) == sum(size) + 3  # image, question, answer
+    areas = [(x, y, x + width, y + height) for x, y, width, height in boxes]
+    dots = [(float(c.get("cx")), float(c.get("cy")), float(c.get("r"))) for c in svg.iter(f"{SVG}circle")]
+    areas += [(x - r, y - r, x + r, y + r) for x, y, r in dots]
+    for number, area in enumerate(areas):
+        assert not any(overlap(area, other) for other in areas[number + 1 :])
+
+
+def test_a_label_fits_its_box():
+    svg = drawn(points_of(32, 2, 64, widths=(1280, 27648, 18432)))
+    widths = [float(rect.get("width")) for rect in svg.iter(f"{SVG}rect") if rect.get("rx") == "4"]
+    inside = [place for words, place in texts(svg) if re.fullmatch(r"[VCL]\.\d\d|\d+", words)]
+    assert max(right - left for left, _, right, _ in inside) < min(widths)
+
+
+def test_width_is_written_where_it_changes():
+    written = [words for words, _ in texts(drawn(points_of(3, 2, 3))) if words.isdigit()]
+    assert written == ["1280", "5120", "3584", "3584"]  # V.00, C.00, C.01, and the LLM's first
+
+
+def test_what_judges_a_module_and_where_lora_is():
+    words = [words for words, _ in texts(drawn(points_of(6, 2, 6)))]
+    assert [w for w in words if w.startswith("judged")] == [
+        f"judged by {s}" for s in ("FHS_V", "FHS_C", "FHS_L", "P_final")
+    ]
+    assert words.count("LoRA") == 3 + 1  # and the legend's
+    assert [w for w, _ in texts(drawn(points_of(6, 2, 6), adapted="CL"))].count("LoRA") == 2 + 1
+    assert "LoRA" not in [w for w, _ in texts(drawn(points_of(6, 2, 6), adapted=""))]
+
+
+def test_description_says_what_is_drawn():
+    svg = drawn(points_of(6, 2, 6, (48, 192, 64)), "Tiny", adapted="L")
+    assert svg.find(f"{SVG}title").text == "Pipeline and probe points of Tiny"
+    words = svg.find(f"{SVG}desc").text
+    assert "vision tower of 6 blocks (V.00 to V.05, 48 features), probed on the mean of the image tokens" in words
+    assert "connector of 2 linear layers (C.00 to C.01, 192 then 64 features)" in words
+    assert "LLM of 6 decoder layers (L.00 to L.05, 64 features, with LoRA after fine-tuning)" in words
+    assert (
+        "connector of 1 linear layer (C.00, 64 features"
+        in drawn(points_of(1, 1, 1, (48, 9, 64))).find(f"{SVG}desc").text
+    )
+
+
+def test_names_are_escaped():
+    points = points_of(2, 1, 2)
+    points["module"] = 'A<b>&"'
+    name = '<script>alert("x")</script> & co'
+    page = pipeline_scheme(points, name).data
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert name in drawn(points, name).find(f"{SVG}title").text
+
+
+def test_table_collapses_runs():
+    table = scheme_table(points_of(6, 2, 6, (48, 192, 64)))
+    assert list(table["points"]) == ["V.00 - V.05", "C.00", "C.01", "L.00 - L.05"]
+    assert list(table["path"]) == [
+        "model.visual.blocks.{0..5}", "model.visual.merger.mlp.0", "model.visual.merger.mlp.2",
+        "model.language_model.layers.{0..5}",
+    ]  # fmt: skip
+    assert list(table["width"]) == [48, 192, 64, 64]
+    assert list(table["module"]) == ["Block", "Linear", "Linear", "Decoder"]
+    assert list(table["poolings"]) == ["image_mean"] * 3 + ["image_mean, last_token"]
+
+
+def test_table_keeps_apart_what_differs():
+    points = points_of(6, 2, 6, (48, 64, 64))
+    assert scheme_table(points)["path"][1] == "model.visual.merger.mlp.{0,2}"
+    points.loc[3, "module"] = "OtherBlock"
+    assert list(scheme_table(points)["points"])[:3] == ["V.00 - V.02", "V.03", "V.04 - V.05"]
+    points = points_of(2, 2, 2, (48, 64, 64))
+    points["path"] = ["a.x", "a.y", "up", "down", "llm.1.block", "llm.2.block"]
+    assert list(scheme_table(points)["path"]) == ["a.x", "a.y", "up", "down", "llm.{1,2}.block"]
+
+
+@pytest.mark.parametrize("function", [lambda points: pipeline_scheme(points, "m"), scheme_table])
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda p: p.drop(columns=["width", "path"]), "path, width"),
+        (lambda p: p[p["point"].str[0] != "C"], r"connector \(C\)"),
+        (lambda p: p.assign(point=p["point"].replace("V.00", "X.00")), r"X\.00"),
+        (lambda p: p.assign(poolings="image_mean, first_token"), "first_token"),
+    ],
+)
+def test_wrong_points_are_named(function, broken, message):
+    with pytest.raises(InputError, match=message):
+        function(broken(points_of(2, 2, 2)))
