@@ -1,8 +1,8 @@
 """Artefacts: folders that appear whole or not at all, and know what they were made from.
 
 An artefact is a folder with `made_from.json` (everything its content depends on: cards, data, seeds, code) beside its
-files, and `provenance.json` (when, how long, which versions and commit: recorded, never compared). A stage asks
-`is_current` before it works, so that a rerun redoes exactly what changed.
+files, and `provenance.json` (when, how long, how much memory, which versions and commit: recorded, never compared). A
+stage asks `is_current` before it works, so that a rerun redoes exactly what changed.
 """
 
 import ast
@@ -12,8 +12,10 @@ import hashlib
 import inspect
 import json
 import os
+import resource
 import shutil
 import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from mlprobe_utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
+READ: dict[Path, str] = {}  # the artefacts that this process has read, each with the command that makes it
 RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy", "pandas", "pillow")
 
 
@@ -91,7 +94,24 @@ def provenance(start: float) -> dict:
         "seconds": round(time.time() - start, 2),
         "commit": commit.stdout.strip() or "not a git checkout",
         "versions": {name: version(name) for name in RECORDED_PACKAGES},
+        **peak_memory(),
     }
+
+
+def peak_memory() -> dict:
+    """The most memory that this process has had so far, in MiB; and torch on its current accelerator, if there is one.
+
+    A process that makes several artefacts has one peak: a later artefact's is never below an earlier one's.
+    """
+    unit = 1 if sys.platform == "darwin" else 2**10  # getrusage counts bytes there, KiB on Linux
+    peak = {"peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)}
+    torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
+    if torch and torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
+        name_of = getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)
+        allocated = round(torch.accelerator.max_memory_allocated() / 2**20, 1)
+        peak |= {"accelerator": name_of(), "accelerator_peak_memory_mib": allocated}
+    return peak
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -100,7 +120,7 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_made_from(folder: Path, made_by: str) -> dict:
-    """What an artefact was made from.
+    """What an artefact was made from; it counts as read from now on.
 
     Raises:
         InputError: the artefact does not exist; `made_by` is the command that makes it.
@@ -108,6 +128,7 @@ def read_made_from(folder: Path, made_by: str) -> dict:
     record = folder / "made_from.json"
     if not record.is_file():
         raise InputError(f"{relative(folder)} is not there: make it with `{made_by}`")
+    READ[folder] = made_by
     return json.loads(record.read_text())
 
 

@@ -117,9 +117,9 @@ class ModelCard(Card):
 class Images(Part):
     """How an image becomes the working copy that models see."""
 
-    decode_limit: Count  # pixels; a larger image is refused before it is decoded
-    max_pixels: Count  # of the working copy; larger images are reduced with their aspect kept
-    square_side: Count | None = None  # squash to a square of this side instead (miniatures)
+    decode_limit: Count = Field(description="pixels; a larger image is refused before it is decoded")
+    max_pixels: Count = Field(description="of the working copy; larger images are reduced with their aspect kept")
+    square_side: Count | None = Field(None, description="squash to a square of this side instead (miniatures)")
 
 
 class Splits(Part):
@@ -130,51 +130,51 @@ class Splits(Part):
 class FineTuning(Part):
     """LoRA fine-tuning (paper section 3.2)."""
 
-    rank: Count
-    alpha: Count
-    dropout: Fraction
-    vision_tower: Literal["lora", "frozen"]
-    learning_rate: Rate
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_ratio: Fraction
-    max_gradient_norm: Annotated[float, Field(gt=0)]
-    epochs: Count
-    batch_size: Count  # of all processes together
-    length_grouped: bool  # batches of images of about the same size
-    runs: Count
-    precision: Literal["float32", "bfloat16"]
-    gradient_checkpointing: bool
+    rank: Count = Field(description="of the two matrices that are trained beside each weight: how far it can move")
+    alpha: Count = Field(description="the update is scaled by alpha / rank")
+    dropout: Fraction = Field(description="share of a layer's inputs that its adapter does not see in a step")
+    vision_tower: Literal["lora", "frozen"] = Field(description="adapted as the rest, or left as it was pretrained")
+    learning_rate: Rate = Field(description="of AdamW at its highest; too low and the answers are not learned")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(description="of AdamW, on the adapters' weights")
+    warmup_ratio: Fraction = Field(description="share of the steps in which the rate rises; it falls as a cosine then")
+    max_gradient_norm: Annotated[float, Field(gt=0)] = Field(description="longer gradients are cut to this length")
+    epochs: Count = Field(description="passes over the training images; the adapter of the last one is used")
+    batch_size: Count = Field(description="images a step, of all processes together")
+    length_grouped: bool = Field(description="batches of images of similar size, so that little is padded")
+    runs: Count = Field(description="adapters trained with nothing but another seed: what they differ by is chance")
+    precision: Literal["float32", "bfloat16"] = Field(description="of the model's weights in every stage")
+    gradient_checkpointing: bool = Field(description="saves memory by computing activations twice; changes no result")
 
 
 class Answering(Part):
     """Generation and scoring of the answer."""
 
-    max_new_tokens: Count
-    batch_size: Count
-    shard_images: Count
+    max_new_tokens: Count = Field(description="an answer is cut off here")
+    batch_size: Count = Field(description="images at a time; changes no result")
+    shard_images: Count = Field(description="images after which a result is kept, should the run be killed")
 
 
 class Extraction(Part):
-    batch_size: Count
-    shard_images: Count
+    batch_size: Count = Field(description="images at a time; changes no result")
+    shard_images: Count = Field(description="images after which features are kept, should the run be killed")
 
 
 class Probe(Part):
     """A probe and its training: the paper's two-layer MLP (section 3.2), or a linear one, without hidden layer."""
 
-    kind: Literal["mlp", "linear"]
-    hidden: Count  # of the MLP, as its dropout
-    dropout: Fraction
-    learning_rate: Rate
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_ratio: Fraction
-    epochs: Count
-    batch_size: Count
-    standardised: bool
+    kind: Literal["mlp", "linear"] = Field(description="two layers with ReLU between them, or one layer")
+    hidden: Count = Field(description="units between the two layers of an MLP")
+    dropout: Fraction = Field(description="share of the hidden units of an MLP that a step does not see")
+    learning_rate: Rate = Field(description="of AdamW at its highest")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(description="of AdamW")
+    warmup_ratio: Fraction = Field(description="share of the steps in which the rate rises; it falls as a cosine then")
+    epochs: Count = Field(description="passes over the training images; the probe of the last one is used")
+    batch_size: Count = Field(description="images a step")
+    standardised: bool = Field(description="each feature has mean 0 and variance 1 over the training images")
 
 
 class Health(Part):
-    penalty: Annotated[float, Field(gt=0)]  # lambda of equation 2
+    penalty: Annotated[float, Field(gt=0)] = Field(description="lambda of equation 2")
 
 
 class Protocol(Card):

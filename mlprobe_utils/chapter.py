@@ -1,17 +1,20 @@
-"""What every chapter starts with: its parameters checked, its results made or found, and what they are, in a box."""
+"""What every chapter starts and ends with: its parameters checked, its results made or found, and two boxes: what is
+real on the page, and how it was made."""
 
 import html
+import time
 from dataclasses import dataclass
 
 import pandas as pd
 from IPython.display import HTML
 from myst_nb import glue as myst_glue
 
-from mlprobe_utils import charts
+from mlprobe_utils import artefacts, charts
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
 from mlprobe_utils.parameters import check_parameters
 from mlprobe_utils.prepare import prepare
+from mlprobe_utils.provenance_box import provenance_box
 from mlprobe_utils.results import Selection
 from mlprobe_utils.scope import scope
 
@@ -24,6 +27,8 @@ class Chapter:
     protocol: Protocol
     models: dict[str, ModelCard]
     datasets: dict[str, DataCard]
+    parameters: dict  # all that the chapter declares, with the values that count
+    started: float  # seconds since the epoch
 
     @property
     def names(self) -> dict[str, str]:
@@ -47,6 +52,15 @@ class Chapter:
         words = f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split}."
         return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
 
+    def provenance(self, name: str) -> HTML:
+        """A folded box that says how the page `name` was made, from what, and how to make it again.
+
+        Raises:
+            InputError: no chapter of that name; an artefact behind the page is not there, or cannot be read.
+        """
+        sets = self.image_sets().values()
+        return HTML(provenance_box(name, self.parameters, self.protocol, self.models.values(), sets, self.started))
+
 
 def start(namespace: dict) -> Chapter:
     """Checks a chapter's parameters, makes what is missing, and turns the charts on.
@@ -57,14 +71,19 @@ def start(namespace: dict) -> Chapter:
     Raises:
         InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
     """
+    started = time.time()
+    artefacts.READ.clear()  # what the kernel read before belongs to another page
     run = check_parameters(namespace)
     prepare(run)
     charts.enable()
+    values = namespace | run.parameters()
     return Chapter(
         run,
         load_protocol(run.protocol),
         {slug: load_model_card(slug) for slug in run.models},
         {slug: load_data_card(slug) for slug in run.datasets},
+        {name: values[name] for name in namespace["__annotations__"]},
+        started,
     )
 
 

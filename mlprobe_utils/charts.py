@@ -65,33 +65,76 @@ def probe_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: dict[str, s
         metric: one of METRICS.
 
     Returns:
-        A grid of line charts: one row a model, one column a data set; lines are means over runs, dots single runs.
+        A grid of line charts: one row a model, one column a data set; lines are means over runs, dots single runs. A
+        final output far below all probes is written at the lower edge with its value, or it would flatten the curves.
 
     Raises:
         InputError: unknown metric.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
-    final = outputs.assign(point=FINAL)
-    curves = pd.concat([scores, final])[["model", "dataset", "stage", "run", "point", metric]]
+    keys = ["model", "dataset", "stage"]
+    final = outputs.groupby(keys, sort=False)[metric].mean().reset_index().assign(point=FINAL)
+    curves = pd.concat([scores, final])[[*keys, "run", "point", metric]]
     curves = curves.replace({"stage": STAGE_NAMES, "model": names, "dataset": names})
-    order = [*sorted(scores["point"].unique(), key=lambda p: ("VCL".index(p[0]), p)), FINAL]
+    floor = 10 * int((scores[metric].min() - 5) // 10)
     colour = alt.Color("stage:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())))
-    axis = alt.Axis(labelAngle=-90, labelOverlap=False)
-    x = alt.X("point:N", sort=order, title="probe point, in the order the data flows", axis=axis)
-    y = alt.Y(f"mean({metric}):Q", title=f"{METRIC_NAMES[metric]} (%)", scale=alt.Scale(zero=False))
+    x, place = _point_axis(scores, FINAL), alt.Scale(domainMin=floor)
+    y = alt.Y(f"mean({metric}):Q", title=f"{METRIC_NAMES[metric]} (%)", scale=place)
     base = alt.Chart(curves)
-    probes, output = alt.datum.point != FINAL, alt.datum.point == FINAL
-    detail = "module:N"
+    probes, output, low = alt.datum.point != FINAL, alt.datum.point == FINAL, alt.datum[metric] < floor
     lines = base.transform_filter(probes).transform_calculate(module="datum.point[0]")
+    finals = base.transform_filter(output)
+    edge = finals.transform_filter(low).transform_calculate(said=f"'▼ ' + format(datum.{metric}, '.0f')")
     layers = alt.layer(
-        lines.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, detail=detail),
+        lines.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, detail="module:N"),
         lines.mark_point(size=12, opacity=0.6, filled=True).encode(x=x, y=f"{metric}:Q", color=colour),
-        base.transform_filter(output).mark_point(shape="diamond", size=70, filled=True).encode(x=x, y=y, color=colour),
+        finals.transform_filter(~low).mark_point(shape="diamond", size=70, filled=True).encode(x=x, y=y, color=colour),
+        edge.mark_text(align="right", dx=6, dy=-7).encode(x=x, y=alt.datum(floor), text="said:N", color=colour),
     ).properties(width=190, height=150)
-    grid = layers.facet(row=alt.Row("model:N", title=None), column=alt.Column("dataset:N", title=None))
     title = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning"
-    return described(grid, title, _words(curves, metric, title))
+    return described(_grid(layers, names), title, _words(curves, metric, title))
+
+
+def recipe_curves(scores: dict[str, pd.DataFrame], names: dict[str, str], metric: str = "accuracy"):
+    """Image-token curves after fine-tuning, a line a probe recipe; one row a model, one column a data set.
+
+    Args:
+        scores: recipe -> from `metrics.probe_scores`.
+        names, metric: as in `probe_curves`.
+    """
+    curves = pd.concat([own.assign(recipe=name) for name, own in scores.items()])
+    curves = curves[(curves["pooling"] == "image_mean") & (curves["stage"] == "finetuned")]
+    curves = curves.replace({"model": names, "dataset": names})
+    lines = (
+        alt.Chart(curves)
+        .transform_calculate(module="datum.point[0]")
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=_point_axis(curves),
+            y=alt.Y(f"mean({metric}):Q", title=f"{METRIC_NAMES[metric]} (%)", scale=alt.Scale(zero=False)),
+            color=alt.Color("recipe:N", sort=list(scores), scale=alt.Scale(range=["#0072B2", "#D55E00", "#009E73"])),
+            detail="module:N",
+        )
+        .properties(width=190, height=120)
+    )
+    means = curves.groupby(["model", "dataset", "recipe"])[metric].mean()
+    words = "; ".join(f"{model}, {data}, {recipe}: {value:.1f}" for (model, data, recipe), value in means.items())
+    title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by probe recipe"
+    return described(_grid(lines, names), title, f"{title}, percent. Mean over points: {words}.")
+
+
+def _point_axis(scores: pd.DataFrame, *more: str) -> alt.X:
+    """Probe points in the order the data flows, and what comes after them."""
+    order = [*sorted(scores["point"].unique(), key=lambda point: ("VCL".index(point[0]), point)), *more]
+    axis = alt.Axis(labelAngle=-90, labelOverlap=False)
+    return alt.X("point:N", sort=order, title="probe point, in the order the data flows", axis=axis)
+
+
+def _grid(chart, names: dict[str, str]):
+    """One row a model, one column a data set, in the order of `names`."""
+    same = {"title": None, "sort": list(names.values())}
+    return chart.facet(row=alt.Row("model:N", **same), column=alt.Column("dataset:N", **same))
 
 
 def _words(curves: pd.DataFrame, metric: str, title: str) -> str:
@@ -121,12 +164,11 @@ def learning_curves(curves: pd.DataFrame, names: dict[str, str]):
             detail="run:N",
         )
         .properties(width=190, height=120)
-        .facet(row=alt.Row("model:N", title=None), column=alt.Column("dataset:N", title=None))
     )
     last = long[long["epoch"] == long["epoch"].max()].groupby(["model", "dataset", "images"])["loss"].mean()
     words = "; ".join(f"{model}, {data}, {images}: {loss:.3f}" for (model, data, images), loss in last.items())
     title = "Learning curves of the fine-tuning"
-    return described(chart, title, f"{title}. Loss after the last epoch: {words}.")
+    return described(_grid(chart, names), title, f"{title}. Loss after the last epoch: {words}.")
 
 
 def confusion(rows: pd.DataFrame, names: dict[str, str]):
@@ -140,11 +182,12 @@ def confusion(rows: pd.DataFrame, names: dict[str, str]):
     chart = (
         alt.layer(squares, base.mark_text(fontSize=13).encode(text="images:Q"))
         .properties(width=150, height=110)
-        .facet(column=alt.Column("model:N", title=None))
+        .facet(column=alt.Column("model:N", title=None, sort=list(names.values())))
     )
     cells = table[["model", "label", "answer", "images"]].itertuples(index=False)
     words = "; ".join(f"{model}: {truth} answered {answer}: {n}" for model, truth, answer, n in cells)
-    return described(chart, "Confusion matrix of the fine-tuned answers, test images summed over runs", words)
+    title = f"Answers to the test images of {names[rows['dataset'].iloc[0]]} after fine-tuning, summed over runs"
+    return described(chart, title, words)
 
 
 def health_profiles(profile: pd.DataFrame, names: dict[str, str]):
@@ -161,8 +204,7 @@ def health_profiles(profile: pd.DataFrame, names: dict[str, str]):
             color=alt.Color("stage:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))),
         )
         .properties(width=190, height=140)
-        .facet(row=alt.Row("model:N", title=None), column=alt.Column("dataset:N", title=None))
     )
     values = long.set_index(["model", "dataset", "stage", "score"])["value"]
     words = "; ".join(f"{m}, {d}, {s}, {n}: {value:.1f}" for (m, d, s, n), value in values.items())
-    return described(chart, "Four-score health profiles", words + ".")
+    return described(_grid(chart, names), "Four-score health profiles", words + ".")

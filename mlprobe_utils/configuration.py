@@ -1,8 +1,9 @@
 """What one `make book` runs over: checked before anything starts."""
 
+import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from mlprobe_utils.artefacts import ROOT
 from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, load_protocol, slugs
 from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import InputError, unknown
@@ -15,15 +16,16 @@ MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")  # the embedded def
 class Run(Selection):
     """What a book selects, and where its real images are."""
 
-    data: str  # a folder; empty where only phantoms are named
+    data: str  # a folder, absolute; empty where only phantoms are named
 
     def parameters(self) -> dict:
-        """The parameters that every chapter takes."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """The parameters that every chapter takes; the folder from the project's root, so that pages name no home."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
 
 
 def configure(models: list[str], datasets: list[str], protocol: str, split: str, data: str) -> Run:
-    """The run that was asked for; empty lists stand for the defaults.
+    """The run that was asked for; empty lists stand for the defaults, a relative folder starts at the project's root.
 
     Raises:
         InputError: an unknown slug, a card that is not valid, a folder that does not exist, real images without one.
@@ -31,15 +33,16 @@ def configure(models: list[str], datasets: list[str], protocol: str, split: str,
     load_protocol(protocol)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    if data and not Path(data).exists():
-        raise InputError(f"DATA: there is no {data}; give the folder that holds the images (see data/README.md)")
+    folder = (ROOT / data).resolve()  # a chapter's own directory is notebooks/, a step's is outputs/
+    if not folder.exists():
+        raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
     default = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
     run = Run(
         tuple(dict.fromkeys(models)) or MODELS,
         tuple(dict.fromkeys(datasets)) or tuple(default),
         protocol,
         split,
-        str(Path(data).resolve()) if data else "",
+        str(folder) if data else "",
     )
     for slug in run.models:
         load_model_card(slug)

@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="*", default=[], help="slugs of data cards")
     parser.add_argument("--protocol", default="miniature")
     parser.add_argument("--split", default="paper")
-    parser.add_argument("--data", default="", help="folder with the real images")
+    parser.add_argument("--data", default="", help="folder with the real images, from the project's root")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     arguments = parser.parse_args()
     run = configure(arguments.models, arguments.datasets, arguments.protocol, arguments.split, arguments.data)

@@ -7,11 +7,11 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc
 from mlprobe_utils.rows import OPTION, options_of
 
 METRICS = ("accuracy", "f1", "precision", "recall", "auc")
-KEYS = ["model", "dataset", "stage", "run", "pooling", "point"]
+KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: str = "test") -> pd.DataFrame:
-    """Metrics in percent of every probe: one row a model, data set, stage, run, pooling and point.
+    """Metrics in percent of every probe: one row a model, data set, stage, run, recipe, pooling and point.
 
     Args:
         rows: probe rows of any number of models and data sets.

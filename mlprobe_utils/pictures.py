@@ -5,10 +5,12 @@ import html
 import io
 
 import numpy as np
+import pandas as pd
 from IPython.display import HTML
 from PIL import Image
 
 from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.tables import MOST_TEXT
 
 
 def thumbnails(images: list[np.ndarray], captions: list[str], side: int = 128) -> HTML:
@@ -20,8 +22,9 @@ def thumbnails(images: list[np.ndarray], captions: list[str], side: int = 128) -
         source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
         text = html.escape(caption)
         figures.append(
-            f'<figure style="display:inline-block;margin:0 1em 1em 0"><img src="{source}" alt="{text}" height="{side}" '
-            f'style="image-rendering:pixelated"><figcaption>{text}</figcaption></figure>'
+            '<figure style="display:inline-block;width:12em;vertical-align:top;margin:0 1em 1em 0">'
+            f'<img src="{source}" alt="{text}" height="{side}" style="image-rendering:pixelated">'
+            f"<figcaption>{text}</figcaption></figure>"
         )
     return HTML("".join(figures))
 
@@ -33,4 +36,14 @@ def class_samples(image_set: ImageSet, split: str) -> HTML:
     for of_class in image_set.card.classes:
         images.append(image_set.pixels(rows.index[rows["label"] == of_class.name][0]))
         captions.append(f"{image_set.card.name}. Ground truth: {of_class.option}.")
+    return thumbnails(images, captions)
+
+
+def answered(image_set: ImageSet, rows: pd.DataFrame) -> HTML:
+    """Images with what a model wrote about each and the truth; `rows` are prediction rows of this image set."""
+    position = pd.Series(image_set.manifest.index, index=image_set.manifest["image"])
+    images = [image_set.pixels(position[image]) for image in rows["image"]]
+    written = rows["text"].str.strip().str.slice(0, MOST_TEXT)
+    name = image_set.card.name
+    captions = [f"{name}. “{text}” Truth: {label}." for text, label in zip(written, rows["label"], strict=True)]
     return thumbnails(images, captions)

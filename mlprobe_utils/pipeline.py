@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from mlprobe_utils import artefacts
+from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import ModelCard, Protocol, load_model_card, load_protocol
 from mlprobe_utils.datasets.image_set import SPLITS, ImageSet, load_image_set
 from mlprobe_utils.encoding import Encoder
@@ -23,6 +24,7 @@ from mlprobe_utils.errors import run_command
 from mlprobe_utils.extraction import FEATURES, extract, load_features
 from mlprobe_utils.fine_tuning import adapter, fine_tune
 from mlprobe_utils.loading import LoadedModel, identity_of, load, load_processor
+from mlprobe_utils.metrics import output_scores, probe_scores
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prediction import predict
 from mlprobe_utils.probes import fit_probes
@@ -111,7 +113,8 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
     for dataset in datasets:
         image_set = load_image_set(dataset, protocol_slug)
         work = Work(card, protocol, split, image_set, selection.folder(model, dataset), identity, models)
-        for name, action in zip(STEPS, (make_adapters, make_predictions, make_features, make_probes), strict=True):
+        actions = (make_adapters, make_predictions, make_features, make_probes, make_scores)
+        for name, action in zip(STEPS, actions, strict=True):
             with step(model, dataset, name) if processes().is_main_process else contextlib.nullcontext():
                 action(work)
 
@@ -163,6 +166,8 @@ def make_features(work: Work) -> None:
 
 
 def make_probes(work: Work) -> None:
+    if not processes().is_main_process:
+        return
     recipes = work.protocol.probes
     folders = {run: work.folder / state_name("features", run) for run in work.states()}
     upstream = {str(run): artefacts.hash_of((f / "made_from.json").read_bytes()) for run, f in folders.items()}
@@ -170,27 +175,45 @@ def make_probes(work: Work) -> None:
     recipe = {name: probe.model_dump() for name, probe in recipes.items()}
     made_from = work.made_from("probes", recipes=recipe, features=upstream, code=code)
     folder = work.folder / "probes"
-    if artefacts.is_current(folder, made_from) or not processes().is_main_process:
+    if artefacts.is_current(folder, made_from):
         return
     images, options = work.images("train", "validation", "test"), work.image_set.card.options
     labels = images["option"].map(options.index).to_numpy(copy=True)
     training = np.flatnonzero(images["part"] == "train")
     tested = np.flatnonzero(images["part"] != "train")
-    features, seeds = {}, {}
-    for state in work.states():
-        pooled = load_features(folders[state] / FEATURES)
-        for run in work.runs() if state is None else [state]:
-            for key, tensor in pooled.items():
-                features[state, run, key], seeds[state, run, key] = tensor, run
-    frames = []
-    for name, probe in recipes.items():
-        fitted = fit_probes(features, labels, training, len(options), probe, seeds)
-        for (state, run, key), probabilities in fitted.items():
-            point, pooling = key.split("/")
-            constants = work.constants(state) | {"run": run, "probe": name, "point": point, "pooling": pooling}
-            frames.append(image_rows(images.iloc[tested], options, probabilities[tested], **constants))
     with artefacts.artefact(folder, made_from) as temporary:
+        features, seeds = {}, {}
+        for state in work.states():
+            pooled = load_features(folders[state] / FEATURES)
+            for run in work.runs() if state is None else [state]:
+                for key, tensor in pooled.items():
+                    features[state, run, key], seeds[state, run, key] = tensor, run
+        frames = []
+        for name, probe in recipes.items():
+            fitted = fit_probes(features, labels, training, len(options), probe, seeds)
+            for (state, run, key), probabilities in fitted.items():
+                point, pooling = key.split("/")
+                constants = work.constants(state) | {"run": run, "probe": name, "point": point, "pooling": pooling}
+                frames.append(image_rows(images.iloc[tested], options, probabilities[tested], **constants))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
+
+
+def make_scores(work: Work) -> None:
+    if not processes().is_main_process:
+        return
+    positives = {work.image_set.card.slug: work.image_set.card.positive}
+    predicted = [work.folder / state_name("predictions", run) for run in work.states()]
+    upstream = [artefacts.hash_of((f / "made_from.json").read_bytes()) for f in (work.folder / "probes", *predicted)]
+    code = [artefacts.code_hash("mlprobe_utils.metrics"), artefacts.source_hash(Work, make_scores)]
+    made_from = work.made_from("scores", rows=upstream, positives=positives, code=code)
+    folder = work.folder / "scores"
+    if artefacts.is_current(folder, made_from):
+        return
+    with artefacts.artefact(folder, made_from) as temporary:
+        probed = pd.read_parquet(work.folder / "probes" / "probes.parquet")
+        write_parquet(probe_scores(probed, positives), temporary / "probe_scores.parquet")
+        answered = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in predicted], ignore_index=True)
+        write_parquet(output_scores(answered, positives), temporary / "output_scores.parquet")
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def answer_log_probability(loaded: LoadedModel, encoder: Encoder, questions: dic
     tokens = encoder.answer_tokens([answer]) * len(questions["input_ids"])
     inputs = to_device(append_answers(questions, tokens, encoder.tokenizer.pad_token_id), loaded)
     labels = inputs.pop("labels")
-    logits = loaded.model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1]
+    logits = loaded.model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1]
     log_probabilities = logits.float().log_softmax(dim=-1).gather(-1, labels[..., None])
     return log_probabilities.sum(dim=(1, 2)).double().cpu().numpy()
 

@@ -39,7 +39,7 @@ def fit_probes(
     Returns:
         key -> probabilities, float32 [images, classes], in the order of `features`.
     """
-    labels, training = torch.as_tensor(labels), torch.as_tensor(training)
+    labels, training = torch.tensor(labels), torch.tensor(training)
     probabilities = {}
     for keys in groups(features):
         stack = torch.stack([features[key].float() for key in keys])

@@ -2,14 +2,16 @@
 
 outputs/<protocol>/<data set>/data/                          manifest and working copies
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
-                                             /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
+                                             /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/, scores/
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from safetensors import safe_open
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
@@ -38,16 +40,33 @@ def state_name(kind: str, run: int | None) -> str:
     return f"{kind}-pretrained" if run is None else f"{kind}-finetuned-{run}"
 
 
+def upstream(artefact: Path, runs: range) -> list[Path]:
+    """The artefacts of the same model and data set that this one was made of, directly or not; itself first."""
+    states = (None, *runs)
+    made_of = {"scores": ["probes", *(state_name("predictions", run) for run in states)]}
+    made_of |= {"probes": [state_name("features", run) for run in states]}
+    made_of |= {state_name(kind, run): [f"adapter-{run}"] for kind in ("features", "predictions") for run in runs}
+    names = made_of.get(artefact.name, [])
+    return [artefact, *(further for name in names for further in upstream(artefact.with_name(name), runs))]
+
+
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
     """The rows of one probe recipe of the protocol, of all selected models and data sets.
 
     Raises:
         InputError: the protocol has no such recipe, or a model and data set was not run.
     """
-    if probe not in (recipes := load_protocol(selection.protocol).probes):
-        raise unknown("probe recipe", probe, recipes)
-    rows = _gather(selection, ["probes"], "probes.parquet")
-    return rows[rows["probe"] == probe].reset_index(drop=True)
+    return _of_recipe(selection, probe, "probes", "probes.parquet")
+
+
+def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
+    """`metrics.probe_scores` of one probe recipe on the test images. Raises InputError as `probe_rows` does."""
+    return _of_recipe(selection, probe, "scores", "probe_scores.parquet")
+
+
+def output_scores(selection: Selection) -> pd.DataFrame:
+    """`metrics.output_scores` on the test images. Raises InputError for a model and data set that was not run."""
+    return _gather(selection, ["scores"], "output_scores.parquet")
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
@@ -86,9 +105,38 @@ def probe_points(selection: Selection, model: str) -> pd.DataFrame:
     return pd.read_parquet(_made(selection, model, dataset, features) / "points.parquet")
 
 
+def adapted_layers(selection: Selection) -> pd.DataFrame:
+    """What LoRA reached: model, module (letter of its probe points), layers, parameters (trained).
+
+    Read off each model's first adapter: the others have the same shape. A layer that belongs to no probe point's module
+    has the module "elsewhere". Raises InputError as the others do.
+    """
+    records = []
+    for model in selection.models:
+        points = probe_points(selection, model)
+        folder = selection.folder(model, selection.datasets[0]) / "adapter-0"
+        adapter = _made(selection, model, selection.datasets[0], folder) / "adapter_model.safetensors"
+        with safe_open(adapter, "numpy") as opened:
+            sizes = {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
+        for name, size in sizes.items():
+            layer, _, matrix = name.partition(".lora_")
+            owner = points.loc[[f".{path}." in f"{layer}." for path in points["path"]], "point"]
+            module = owner.iloc[0][0] if len(owner) else "elsewhere"
+            records.append({"model": model, "module": module, "layers": matrix.startswith("A"), "parameters": size})
+    counted = pd.DataFrame(records).groupby(["model", "module"], sort=False).sum().reset_index()
+    return counted.sort_values("module", key=lambda letters: letters.map("VCL".find), kind="stable")
+
+
 def _runs(selection: Selection) -> range:
     """The runs of the protocol: what an earlier protocol left beside them is not read."""
     return range(load_protocol(selection.protocol).fine_tuning.runs)
+
+
+def _of_recipe(selection: Selection, probe: str, name: str, file: str) -> pd.DataFrame:
+    if probe not in (recipes := load_protocol(selection.protocol).probes):
+        raise unknown("probe recipe", probe, recipes)
+    rows = _gather(selection, [name], file)
+    return rows[rows["probe"] == probe].reset_index(drop=True)
 
 
 def _gather(selection: Selection, names: list[str], file: str) -> pd.DataFrame:

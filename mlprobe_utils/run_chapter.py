@@ -7,6 +7,8 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +63,7 @@ def run_chapter(name: str, parameters: dict, output: Path) -> None:
         raise
     finally:
         source.unlink()
-    hide_injected(executed)
+    make_publishable(executed)
     os.replace(executed, output)
 
 
@@ -76,13 +78,28 @@ def kernel_sockets() -> Iterator[Config]:
         yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/socket"})
 
 
-def hide_injected(path: Path) -> None:
-    """Tags the cell that papermill adds, so that a page shows the parameters once: with their values."""
+def make_publishable(path: Path) -> None:
+    """Tags the cell that papermill adds, so that a page shows the parameters once, and drops its note of where it ran.
+
+    The notebook is published beside the page: it names no folder outside of the project by where it lies on a disk.
+    """
     notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("papermill")
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("remove-cell")
     nbformat.write(notebook, path)
+
+
+def rerun_command(name: str, parameters: dict) -> str:
+    """The command, for a shell in the project's root, that executes a chapter into <name>.ipynb there.
+
+    It names this environment's Python from the root, or as `python` where the environment lies outside (conda).
+    """
+    python = Path(sys.executable)
+    python = str(python.relative_to(ROOT)) if python.is_relative_to(ROOT) else "python"
+    command = [python, "-m", "mlprobe_utils.run_chapter", name, f"{name}.ipynb"]
+    return shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
 
 
 def main() -> None:

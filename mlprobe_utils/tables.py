@@ -1,12 +1,18 @@
-"""Tables of the pages that are more than a group-by: recipes, frequent answers, module ends, all points."""
+"""Tables of the pages that are more than a group-by: recipes, answers, module ends, all points, score profiles."""
+
+import html
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from IPython.display import HTML
 
 from mlprobe_utils.cards import Protocol, load_protocol
+from mlprobe_utils.charts import STAGE_NAMES
+from mlprobe_utils.errors import unknown
 from mlprobe_utils.metrics import METRICS
 
 MOST_TEXT = 80  # characters of an answer that a table shows
+SCORES = ("FHS_V", "FHS_C", "FHS_L", "P_final")
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> HTML:
@@ -20,11 +26,16 @@ def show(table: pd.DataFrame, decimals: int = 1) -> HTML:
 
 
 def recipe(protocol: Protocol, block: str) -> pd.DataFrame:
-    """A block of the protocol, one row a hyperparameter, beside the same block of the `paper` protocol."""
-    paper = getattr(load_protocol("paper"), block).model_dump()
+    """A block of the protocol, one row a hyperparameter: its value, that of the `paper` protocol, and what it means."""
+    paper, own = getattr(load_protocol("paper"), block).model_dump(), getattr(protocol, block)
     rows = [
-        {"hyperparameter": key.replace("_", " "), "this run": _plain(value), "paper protocol": _plain(paper[key])}
-        for key, value in getattr(protocol, block).model_dump().items()
+        {
+            "hyperparameter": key.replace("_", " "),
+            "this run": _plain(value),
+            "paper protocol": _plain(paper[key]),
+            "meaning": type(own).model_fields[key].description,
+        }
+        for key, value in own.model_dump().items()
     ]
     return pd.DataFrame(rows)
 
@@ -44,6 +55,13 @@ def frequent_answers(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return top.drop(columns="answers")
 
 
+def unparsed_examples(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Prediction rows of `most` unparsed answers to test images of each data set, as different as there are."""
+    unparsed = rows[(rows["part"] == "test") & rows["parsed"].isna()]
+    first_of_a_text = unparsed.duplicated(["dataset", "text"])
+    return unparsed.loc[first_of_a_text.sort_values(kind="stable").index].groupby("dataset").head(most)
+
+
 def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A metric at the last point of each module and of the final output, mean over runs."""
     keys = ["dataset", "model", "stage"]
@@ -54,7 +72,99 @@ def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.
     return ends[["V end", "C end", "L end"]].join(final).reset_index()
 
 
+def recipe_differences(scores: dict[str, pd.DataFrame], metric: str) -> pd.DataFrame:
+    """What probe recipes give beyond the first one, on image-token curves after fine-tuning; one row a pair and recipe.
+
+    Args:
+        scores: recipe -> from `metrics.probe_scores`, the main one first.
+
+    Returns:
+        dataset, model, recipe, mean difference (over points), largest difference, at (which point); percentage points.
+    """
+    keys = ["dataset", "model", "point"]
+    means = {}
+    for name, own in scores.items():
+        of_images = own[(own["pooling"] == "image_mean") & (own["stage"] == "finetuned")]
+        means[name] = of_images.groupby(keys)[metric].mean()
+    main, *others = means
+    records = []
+    for name in others:
+        for (dataset, model), own in (means[name] - means[main]).groupby(keys[:2]):
+            at = own.abs().idxmax()
+            records.append((dataset, model, name, own.mean(), own[at], at[2]))
+    columns = ["dataset", "model", "recipe", "mean difference", "largest difference", "at"]
+    return pd.DataFrame(records, columns=columns)
+
+
 def all_points(scores: pd.DataFrame) -> pd.DataFrame:
     """All five metrics at every point, mean over runs."""
     keys = ["dataset", "model", "stage", "pooling", "point"]
     return scores.groupby(keys, as_index=False)[list(METRICS)].mean()
+
+
+def profile_table(profiles: pd.DataFrame, stage: str, names: Mapping[str, str]) -> HTML:
+    """Table 1 of the paper for one stage: a row a model, a column a data set, FHS_V → FHS_C → FHS_L → P_final.
+
+    Of each score the best in a data set is bold and the worst underlined, all that tie as printed; nothing is marked
+    where all are equal. With several models the last row is their average.
+
+    Args:
+        profiles: from `profiles.profile`, percent.
+        stage: one of STAGES.
+        names: slug -> name of models and data sets, in the order of rows and columns.
+
+    Raises:
+        InputError: unknown stage.
+    """
+    if stage not in STAGE_NAMES:
+        raise unknown("stage", stage, STAGE_NAMES)
+    of_stage = profiles[profiles["stage"] == stage]
+    models, datasets = (_in_order(of_stage[column].unique(), names) for column in ("model", "dataset"))
+    scores = of_stage.set_index(["dataset", "model"])[list(SCORES)]
+    printed = scores.round(2)
+    best, worst = printed.groupby("dataset").max(), printed.groupby("dataset").min()
+
+    def cell(dataset: str, model: str) -> str:
+        if (dataset, model) not in printed.index:
+            return ""
+        return _arrows(
+            _marked(value, best.at[dataset, score], worst.at[dataset, score])
+            for score, value in printed.loc[(dataset, model)].items()
+        )
+
+    rows = [[_named(model, names), *(cell(dataset, model) for dataset in datasets)] for model in models]
+    if len(models) > 1:
+        averages = scores.groupby("dataset").mean()
+        rows.append(["average", *(_arrows(f"{value:.2f}" for value in averages.loc[d]) for d in datasets)])
+    head = _row("th", ["model", *(_named(dataset, names) for dataset in datasets)])
+    marks = ". Best of a data set bold, worst underlined." if len(models) > 1 else "."
+    caption = f"{_arrows(SCORES)} (%), {STAGE_NAMES[stage]}{marks}"
+    body = "".join(_row("td", row) for row in rows)
+    return HTML(
+        '<figure><div class="pst-scrollable-table-container"><table class="table" style="white-space:nowrap">'
+        f"<thead>{head}</thead><tbody>{body}</tbody></table></div><figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _in_order(slugs: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    """Slugs as `names` orders them, those without a name last."""
+    order = list(names)
+    return sorted(slugs, key=lambda slug: order.index(slug) if slug in names else len(order))
+
+
+def _named(slug: str, names: Mapping[str, str]) -> str:
+    return html.escape(names.get(slug, slug))
+
+
+def _row(tag: str, cells: list[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
+
+
+def _arrows(values: Iterable[str]) -> str:
+    return " → ".join(values)
+
+
+def _marked(value: float, best: float, worst: float) -> str:
+    """A score as printed, bold or underlined; with one value all round neither."""
+    mark = None if best == worst else {best: "strong", worst: "u"}.get(value)
+    return f"<{mark}>{value:.2f}</{mark}>" if mark else f"{value:.2f}"

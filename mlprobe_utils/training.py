@@ -136,7 +136,9 @@ def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, t
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")
-    logits = model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1].float()
+    # a cache of keys and values would be built for nothing: the setting that Trainer makes does not reach the LLM
+    outputs = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False)
+    logits = outputs.logits[:, :-1].float()
     losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
     return losses.sum(dim=1), (labels != -100).sum(dim=1)
 
@@ -155,6 +157,9 @@ def train(
     checkpoints: Path,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule, and resumes from `checkpoints` after a kill.
+
+    Several processes share each batch. Where the images of an epoch do not fill its last batch, the sampler completes
+    that one with images of the epoch's beginning; one process takes it as it is.
 
     Returns:
         The learning curve, one row an epoch: epoch, training_loss, validation_loss (nats per answer token; nan without

@@ -160,3 +160,11 @@ glue("shortcut_majority", worst["majority class (%)"])
 # - Small test sets make single points meaningless: see [splits](#splits).
 # - Duplicates, conflicts and file formats are ways to score without looking: see
 #   [duplicates and leaks](#duplicates-and-leaks) and [the file format](#what-the-file-format-alone-scores).
+
+# %% [markdown]
+# ## How this page was made
+#
+# The box names everything that this page depends on, and holds the command that makes it again.
+
+# %% tags=["hide-input"]
+chapter.provenance("01_datasets")

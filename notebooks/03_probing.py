@@ -18,7 +18,7 @@
 #
 # **Question.** At which layer can the class of an image be read from a model's features, and where is it lost?
 #
-# *Prerequisites:* [chapter 2](02_fine_tuning). *Time:* 20 minutes to read; seconds to run once the features exist.
+# *Prerequisites:* [chapter 2](02_fine_tuning). *Time:* 30 minutes to read; seconds to run once the features exist.
 
 # %% tags=["parameters", "hide-input"]
 models: list[str] = []  # model cards; empty: the two miniatures
@@ -35,57 +35,124 @@ chapter = start(globals())
 chapter.scope()
 
 # %% [markdown]
-# ## How a probe reads a layer
+# ## The way of an image
 #
-# A probe ({cite:t}`alain-2016`) is a small classifier that sees one layer's features and nothing else. Ours are
-# two-layer MLPs, one for each probe point: the output of every vision block (`V`), of the connector's linear layers
-# (`C`) and of every decoder layer (`L`). The model itself stays frozen. A layer's features are averaged over the tokens
-# of the image; in the LLM the last token's state is a second reading.
+# The model as it was loaded, with the places where its features are read. This is figure 2 of {cite:t}`zhu-2026` for the
+# first model of this run: an image passes the vision tower, block by block, the connector, and the decoder layers of
+# the LLM; what it leaves at each of them is a *probe point*.
 
-# %%
-from mlprobe_utils.tables import recipe, show
+# %% tags=["hide-input"]
+from mlprobe_utils import results
+from mlprobe_utils.scheme import pipeline_scheme, scheme_table
 
-show(recipe(chapter.protocol, "probe"))
+first = chapter.selection.models[0]
+points = results.probe_points(chapter.selection, first)
+adapted = results.adapted_layers(chapter.selection)["module"].unique()
+pipeline_scheme(points, chapter.names[first], "".join(adapted))
 
-# %% [markdown]
-# Features are standardised on the training images first, so that a layer is not judged by its scale.
-#
-# ## The curves
-#
-# Every dot is one run, every line the mean of the runs; the diamond at the end is the accuracy of the generated answer.
-# This is figure 3 of {cite:t}`zhu-2026` for the models of this run.
+# %% tags=["hide-input"]
+from mlprobe_utils.tables import show
 
-# %%
-from mlprobe_utils import charts, results
-from mlprobe_utils.metrics import output_scores, probe_scores
-
-scores = probe_scores(
-    results.probe_rows(chapter.selection), chapter.positives
-)
-outputs = output_scores(
-    results.prediction_rows(chapter.selection), chapter.positives
-)
-image_mean = scores[scores["pooling"] == "image_mean"]
-charts.probe_curves(image_mean, outputs, chapter.names, metric)
+show(scheme_table(points))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import glue
 
-means = image_mean.groupby(["model", "dataset", "stage", "point"])[
-    metric
-].mean()
+glue("probe_points", len(points))
+glue("widths", ", ".join(map(str, points["width"].unique())))
+
+# %% [markdown]
+# {glue:text}`probe_points` points, and features of {glue:text}`widths` numbers an image: at each point the tokens of an
+# image are averaged inside the forward pass, so that one pass over the images serves all points. Text tokens never
+# enter the mean. In the LLM the state of the prompt's last token, from which the answer is generated, is a second
+# reading.
+#
+# ## How a probe reads a layer
+#
+# A probe ({cite:t}`alain-2016`) is a small classifier that sees one point's features and nothing else, while the model
+# stays frozen. All of them are trained with one recipe, on the images that the model was fine-tuned on.
+
+# %%
+from mlprobe_utils.tables import recipe
+
+show(recipe(chapter.protocol, "probe"))
+
+# %% [markdown]
+# What a probe finds is a lower bound of what a layer holds: another classifier could find more. And it is not what the
+# model uses: a class can be read from features that no later layer looks at.
+#
+# ## The curves
+#
+# Every dot is one run, every line the mean of the runs; the diamond at the end is the generated answer's, or its value
+# at the lower edge where it lies far below. This is figure 3 of {cite:t}`zhu-2026` for the models of this run.
+
+# %%
+from mlprobe_utils import charts
+
+scores = results.probe_scores(chapter.selection)
+outputs = results.output_scores(chapter.selection)
+image_mean = scores[scores["pooling"] == "image_mean"]
+charts.probe_curves(image_mean, outputs, chapter.names, metric)
+
+# %% tags=["hide-input"]
+curve = ["model", "dataset", "stage", "point"]
+means = image_mean.groupby(curve)[metric].mean()
 after = means.xs("finetuned", level="stage")
 best = after.idxmax()
 glue("best_point", best[2])
 glue("best_value", after.max())
 glue("best_where", f"{chapter.names[best[0]]} on {chapter.names[best[1]]}")
-glue("points", image_mean["point"].nunique())
 
 # %% [markdown]
-# Of the {glue:text}`points` points, the highest mean after fine-tuning is {glue:text}`best_value:.1f` % at
-# {glue:text}`best_point` ({glue:text}`best_where`). It is the highest of many noisy values and therefore flattering: no
-# choice is made with it.
+# The highest mean after fine-tuning is {glue:text}`best_value:.1f` % at {glue:text}`best_point`
+# ({glue:text}`best_where`). It is the highest of many noisy values and therefore flattering: no choice is made with it.
 #
+# ## Recurring patterns
+#
+# Section 4.1 of the paper describes how the curves of a module behave, again and again, without saying from which
+# change on a rise is one. Here every curve gets a pattern by a rule. A change counts if it exceeds the tolerance *t*:
+# two standard errors of the difference of two accuracies, at the curve's mean accuracy and the number of its test
+# images. Patterns are always read off accuracy.
+
+# %% tags=["hide-input"]
+from mlprobe_utils.patterns import counts, patterns, rules
+
+show(rules())
+
+# %% [markdown]
+# The last column says what the paper reports, in our words. Counted over all curves of this run, before and after
+# fine-tuning:
+
+# %%
+found = patterns(scores, outputs)
+counted = counts(found, chapter.names)
+show(counted)
+
+# %% tags=["hide-input"]
+glue("tolerance_low", found["tolerance"].min())
+glue("tolerance_high", found["tolerance"].max())
+glue("curves", len(found[found["module"] == "V"]))
+for module in ("V", "C", "L", "output"):
+    most = found.loc[found["module"] == module, "pattern"].value_counts()
+    glue(f"most_{module}", most.index[0])
+    glue(f"most_{module}_curves", int(most.iloc[0]))
+
+# %% [markdown]
+# Of {glue:text}`curves` curves, the vision tower's commonest pattern is *{glue:text}`most_V`*
+# ({glue:text}`most_V_curves`), the connector's *{glue:text}`most_C`* ({glue:text}`most_C_curves`), the LLM's
+# *{glue:text}`most_L`* ({glue:text}`most_L_curves`), and the final output is most often *{glue:text}`most_output`*
+# ({glue:text}`most_output_curves`), against the LLM's last layer. With {glue:text}`tolerance_low:.1f` to
+# {glue:text}`tolerance_high:.1f` points the tolerance is wide: on test sets of this size most of what an eye sees in a
+# curve is noise, and "unchanged" often means that a change could not be told. A final output that is lower before
+# fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
+# ([chapter 2](02_fine_tuning)). The pattern of each curve, with the changes that decided:
+
+# %% tags=["hide-input", "hide-output"]
+from mlprobe_utils.patterns import PARTS
+
+show(chapter.named(found.replace({"module": PARTS})))
+
+# %% [markdown]
 # ## Where each module ends
 #
 # The last point of each module, and the final output, mean over runs.
@@ -117,11 +184,8 @@ last_token = scores[scores["pooling"] == "last_token"]
 charts.probe_curves(last_token, outputs, chapter.names, metric)
 
 # %% tags=["hide-input"]
-of_llm = (
-    scores[scores["point"].str.startswith("L")]
-    .groupby(["stage", "pooling"])[metric]
-    .mean()
-)
+of_llm = scores[scores["point"].str.startswith("L")]
+of_llm = of_llm.groupby(["stage", "pooling"])[metric].mean()
 for stage in ("pretrained", "finetuned"):
     for pooling in ("image_mean", "last_token"):
         glue(f"{pooling}_{stage}", of_llm[stage, pooling])
@@ -131,6 +195,37 @@ for stage in ("pretrained", "finetuned"):
 # {glue:text}`image_mean_finetuned:.1f` % after; the last token gives {glue:text}`last_token_pretrained:.1f` % and
 # {glue:text}`last_token_finetuned:.1f` %. The first is what the LLM could use, the second what has reached the place
 # where it speaks.
+#
+# ## Information or scale
+#
+# The paper does not say that features are standardised before a probe sees them. Without it, a probe that is trained
+# with one learning rate for all layers also measures how large a layer's features are. The protocol's other recipes
+# beside the main one, image tokens, after fine-tuning:
+
+# %%
+recipes = chapter.protocol.probes
+beside = {
+    name: results.probe_scores(chapter.selection, name) for name in recipes
+}
+charts.recipe_curves(beside, chapter.names, metric)
+
+# %%
+from mlprobe_utils.tables import recipe_differences
+
+differences = recipe_differences(beside, metric)
+show(chapter.named(differences))
+
+# %% tags=["hide-input"]
+ordered = differences.sort_values("largest difference", key=abs)
+largest = ordered.tail(1).to_dict("list") if len(ordered) else {}
+glue("recipe", *largest.get("recipe", ["no other recipe"]))
+glue("recipe_largest", *largest.get("largest difference", [0.0]))
+glue("recipe_point", *largest.get("at", ["none"]))
+
+# %% [markdown]
+# A difference is the recipe's mean over runs minus the main recipe's. The largest is {glue:text}`recipe_largest:+.1f`
+# points (*{glue:text}`recipe`*, at {glue:text}`recipe_point`). The features are the same to the last bit, so that no
+# difference of raw and standardised features is one of information.
 #
 # ## All numbers
 
@@ -144,5 +239,16 @@ show(chapter.named(all_points(scores)))
 #
 # - A curve shows what a small classifier can read at a layer, not what the model uses: see
 #   [how a probe reads a layer](#how-a-probe-reads-a-layer).
+# - A pattern is only as good as the rule that names it, and most changes are within noise: see
+#   [recurring patterns](#recurring-patterns).
 # - The final output is not the last layer: see [where each module ends](#where-each-module-ends).
 # - Image tokens and last token answer different questions: see [the last token](#the-last-token).
+# - Without standardising, a probe measures scale as well: see [information or scale](#information-or-scale).
+
+# %% [markdown]
+# ## How this page was made
+#
+# The box names everything that this page depends on, and holds the command that makes it again.
+
+# %% tags=["hide-input"]
+chapter.provenance("03_probing")

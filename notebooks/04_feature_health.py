@@ -18,7 +18,7 @@
 #
 # **Question.** How well does each module keep and refine the class, in one number a module?
 #
-# *Prerequisites:* [chapter 3](03_probing). *Time:* 15 minutes to read; seconds to run once the probes exist.
+# *Prerequisites:* [chapter 3](03_probing). *Time:* 20 minutes to read; seconds to run once the probes exist.
 
 # %% tags=["parameters", "hide-input"]
 models: list[str] = []  # model cards; empty: the two miniatures
@@ -73,27 +73,27 @@ examples = {
 # From the curves of the image tokens' means, computed for each run and then averaged.
 
 # %%
-from mlprobe_utils import charts, results
-from mlprobe_utils.metrics import output_scores, probe_scores
+from mlprobe_utils import results
 from mlprobe_utils.profiles import MODULES, health_by_run, profile
-from mlprobe_utils.tables import show
+from mlprobe_utils.tables import profile_table, show
 
-scores = probe_scores(
-    results.probe_rows(chapter.selection), chapter.positives
-)
-outputs = output_scores(
-    results.prediction_rows(chapter.selection), chapter.positives
-)
+scores = results.probe_scores(chapter.selection)
+outputs = results.output_scores(chapter.selection)
 health = health_by_run(scores, penalty, metric)
 profiles = profile(health, outputs, metric)
-show(chapter.named(profiles), decimals=2)
+profile_table(profiles, "finetuned", chapter.names)
 
 # %% [markdown]
-# Each row reads as the information flows: vision tower, connector, LLM, and what the model finally says. This is the
-# form of the paper's table 1, with the stage before fine-tuning beside the one after: the paper does not say which of
-# the two it shows.
+# This is the form of the paper's table 1. Each cell reads as the information flows: vision tower, connector, LLM, and
+# what the model finally says. The paper does not say whether its scores were taken before or after fine-tuning; the
+# same table before it:
 
 # %%
+profile_table(profiles, "pretrained", chapter.names)
+
+# %%
+from mlprobe_utils import charts
+
 charts.health_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
@@ -105,11 +105,20 @@ glue("lowest_module", MODULES[modules.idxmin().removeprefix("FHS_")])
 glue("lowest_health", modules.min())
 glue("highest_health", modules.max())
 glue("final_mean", after["P_final"].mean())
+scored = profiles.set_index(["model", "dataset", "stage"]).drop(
+    columns="P_final"
+)
+change = scored.xs("finetuned", level=2) - scored.xs("pretrained", level=2)
+glue("fell", int((change < 0).sum().sum()))
+glue("scores", change.size)
+glue("above_hundred", int((scored > 100).sum().sum()))
 
 # %% [markdown]
 # After fine-tuning, the {glue:text}`lowest_module` has the lowest mean score of the three modules,
-# {glue:text}`lowest_health:.1f`, and the highest is {glue:text}`highest_health:.1f`; the final output's accuracy is
-# {glue:text}`final_mean:.1f` % on average.
+# {glue:text}`lowest_health:.1f`, and the highest is {glue:text}`highest_health:.1f`; the final output scores
+# {glue:text}`final_mean:.1f` % on average. Fine-tuning lowered {glue:text}`fell` of {glue:text}`scores` health scores.
+# {glue:text}`above_hundred` of all scores of both stages exceed 100: although it looks like a percentage, a health score
+# has no upper bound.
 #
 # ## What the scores are made of
 #
@@ -138,5 +147,15 @@ glue("run_spread_most", spread.max())
 #
 # ## Takeaways
 #
+# - Healthy is not the same as right: a module may score high and the answer be wrong, see
+#   [the scores of this run](#the-scores-of-this-run).
 # - The score mixes where a module ends, whether it rose and whether it jumped: see [three equations](#three-equations).
 # - It is as noisy as the curves it is made of: see [what the scores are made of](#what-the-scores-are-made-of).
+
+# %% [markdown]
+# ## How this page was made
+#
+# The box names everything that this page depends on, and holds the command that makes it again.
+
+# %% tags=["hide-input"]
+chapter.provenance("04_feature_health")

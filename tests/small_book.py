@@ -55,6 +55,11 @@ class SmallBook:
     def results(self) -> Path:
         return self.outputs / "miniature" / DATASET / "paper" / MODEL
 
+    @property
+    def environment(self) -> dict[str, str]:
+        places = {"MLPROBE_CARDS": self.cards, "MLPROBE_OUTPUTS": self.outputs, "MLPROBE_HTML": self.html}
+        return os.environ | {name: str(path) for name, path in places.items()}
+
     def change(self, kind: str, slug: str, pattern: str, replacement: str) -> None:
         """Edits a card; the pattern must be there."""
         path = self.cards / kind / f"{slug}.yml"
@@ -66,14 +71,9 @@ class SmallBook:
         """Starts the command that `make book` runs."""
         given = {"models": MODEL, "datasets": DATASET, "data": self.data if REAL_DATA else ""} | arguments
         options = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
-        environment = os.environ | {
-            "MLPROBE_CARDS": str(self.cards),
-            "MLPROBE_OUTPUTS": str(self.outputs),
-            "MLPROBE_HTML": str(self.html),
-        }
         return subprocess.Popen(
             [sys.executable, "-m", "mlprobe_utils.make_book", *options],
-            env=environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

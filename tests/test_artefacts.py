@@ -2,6 +2,9 @@
 
 import json
 import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,6 +17,7 @@ from mlprobe_utils.artefacts import (
     code_hash,
     hash_of,
     is_current,
+    peak_memory,
     read_made_from,
     swap_in,
     write_parquet,
@@ -48,8 +52,40 @@ def test_artefact_is_whole_and_current(made):
     assert is_current(made, OLD)
     assert not is_current(made, NEW)
     assert read_made_from(made, "make it") == OLD
-    assert set(json.loads((made / "provenance.json").read_text())) == {"made_at", "seconds", "commit", "versions"}
+    recorded = json.loads((made / "provenance.json").read_text())
+    assert {"made_at", "seconds", "commit", "versions", "peak_memory_mib"} <= set(recorded)
     assert [path.name for path in made.parent.iterdir()] == ["artefact"]
+
+
+@pytest.mark.parametrize(("platform", "mib"), [("linux", 3072.0), ("darwin", 3.0)])
+def test_peak_memory_is_in_mib_whatever_the_platform_counts_in(monkeypatch, platform, mib):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(artefacts.sys, "platform", platform)
+    monkeypatch.setattr(artefacts.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3 * 2**20))
+    assert peak_memory() == {"peak_memory_mib": mib}
+    assert "torch" not in sys.modules
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: the kernel's own count")
+def test_peak_memory_is_no_less_than_what_the_kernel_counts_now():
+    lines = [*Path("/proc/self/status").read_text().splitlines(), *Path("/proc/meminfo").read_text().splitlines()]
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
+    assert 0.9 * kib["VmHWM"] < peak_memory()["peak_memory_mib"] * 1024 < kib["MemTotal"]
+
+
+@pytest.mark.parametrize(("module", "name"), [({"get_device_name": lambda: "Big One"}, "Big One"), ({}, "mps")])
+def test_an_accelerator_is_recorded_if_torch_was_imported_and_has_one(monkeypatch, module, name):
+    accelerator = SimpleNamespace(
+        is_available=lambda: True,
+        current_accelerator=lambda: SimpleNamespace(type="mps"),
+        max_memory_allocated=lambda: 5 * 2**20,
+    )
+    torch = SimpleNamespace(accelerator=accelerator, get_device_module=lambda device: SimpleNamespace(**module))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    recorded = peak_memory()
+    assert (recorded["accelerator"], recorded["accelerator_peak_memory_mib"]) == (name, 5.0)
+    accelerator.is_available = lambda: False
+    assert set(peak_memory()) == {"peak_memory_mib"}
 
 
 def test_what_json_makes_of_it_is_compared(tmp_path):

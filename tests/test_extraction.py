@@ -1,13 +1,15 @@
 """Extraction: right features in the right rows, errors for what was not captured, resumption by shards."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from mlprobe_utils import extraction
-from mlprobe_utils.cards import Extraction
-from mlprobe_utils.extraction import FEATURES, POINTS, capturing, extract, load_features
+from mlprobe_utils.cards import Extraction, load_protocol
+from mlprobe_utils.extraction import FEATURES, POINTS, capturing, extract, features_of, load_features
+from mlprobe_utils.probes import fit_probes
 
 LEFT = sorted([FEATURES, POINTS])
 SETTINGS = Extraction(batch_size=2, shard_images=4)
@@ -180,3 +182,31 @@ def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
         with pytest.raises(RuntimeError, match=r"V\.00/image_mean captured twice"):
             tiny.model(**inputs)
     assert not any(module._forward_hooks for module in tiny.model.modules())
+
+
+def test_signal_planted_in_a_layer_is_found_there_and_not_before(tiny, encoder):
+    """Images of noise that say nothing of their labels; one decoder layer's output gets a direction for one class."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    features = []
+    for batch in np.split(np.arange(120), 12):
+        images = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in batch]
+        added = torch.tensor(labels[batch])[:, None, None] * direction
+
+        def plant(module, arguments, output, added=added):
+            return output + added.to(output.dtype)
+
+        layer = tiny.model.model.language_model.layers[1]
+        handle = layer.register_forward_hook(plant)  # before the probe's own hook, which sees what it returns
+        features.append(features_of(tiny, encoder.questions(images)))
+        handle.remove()
+    whole = {key: torch.cat([part[key] for part in features]) for key in features[0]}
+    recipe = load_protocol("miniature").probe.model_copy(update={"kind": "linear"})
+    fitted = fit_probes(whole, labels, np.arange(60), 2, recipe, dict.fromkeys(whole, 0))
+    for key, probabilities in fitted.items():
+        accuracy = (probabilities.argmax(1) == labels)[60:].mean()
+        if key.startswith(("L.01", "L.02")):
+            assert accuracy > 0.95, key
+        else:
+            assert abs(accuracy - 0.5) < 0.2, key  # 60 images: three standard deviations

@@ -150,14 +150,30 @@ def test_decoder_layers_agree_with_hidden_states(tiny, encoder, image_set):
 
 
 @pytest.mark.parametrize("key", ["mm_token_type_ids", "attention_mask"])
-def test_everything_the_processor_returns_is_needed(tiny, encoder, image_set, key):
-    """Leaving a key out changes features without an error: what the encoder feeds must hold it."""
+def test_what_the_model_itself_would_miss_in_silence(tiny, encoder, image_set, key):
+    """Without a key the model computes other features and says nothing: hooked by hand, past our own check."""
     inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
     whole = features_of(tiny, inputs)
-    crippled = {k: v for k, v in inputs.items() if k != key} | (
-        {"attention_mask": torch.ones_like(inputs["attention_mask"])} if key == "attention_mask" else {}
-    )
-    assert largest_difference(features_of(tiny, crippled), whole) > 1e-2
+    poolers, captured = tiny.family.poolers(inputs), {}
+    for point in tiny.family.probe_points():
+        hook = lambda module, arguments, output, name=point.name: captured.update({name: output})  # noqa: E731
+        point.module.register_forward_hook(hook)
+    with torch.no_grad():
+        tiny.model(**{name: value for name, value in inputs.items() if name != key})
+    crippled = {}
+    for feature in whole:
+        point, pooling = feature.split("/")
+        crippled[feature] = poolers[f"{point[0]}/{pooling}"](captured[point])
+    assert largest_difference(crippled, whole) > 1e-2
+
+
+def test_inputs_with_a_part_left_out_are_an_error(tiny, encoder, image_set):
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    assert set(inputs) == set(tiny.family.inputs)  # nothing that the processor returns is unknown to the family
+    for key in inputs:
+        crippled = {name: value for name, value in inputs.items() if name != key}
+        with pytest.raises(RuntimeError, match=f"^{key}: missing of what the processor returns"):
+            features_of(tiny, crippled)
 
 
 @pytest.mark.parametrize("vision_tower", ["lora", "frozen"])

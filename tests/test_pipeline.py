@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import pipeline, results
-from mlprobe_utils.cards import load_protocol
+from mlprobe_utils import metrics, pipeline, results
+from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.extraction import load_features
@@ -55,15 +56,15 @@ ADAPTERS = ("adapter-0", "adapter-1")
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, monkeypatch):
-    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "probes"])
+    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "probes", "scores"])
     assert run() == everything
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "load", lambda *_: pytest.fail("a current run loads no model"))
         assert run() == []
-        assert run(probe={"epochs": 3}) == ["probes"]
+        assert run(probe={"epochs": 3}) == ["probes", "scores"]
     kept = {"probe": {"epochs": 3}}
-    assert run(**kept, answering={"max_new_tokens": 3}) == sorted(PREDICTIONS)
-    kept |= {"answering": {"max_new_tokens": 3}}
+    assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "scores"])
+    kept |= {"answering": {"max_new_tokens": 3, "batch_size": 5, "shard_images": 3}}  # the sizes change no answer
     assert run(**kept, extraction={"batch_size": 3, "shard_images": 5}) == []  # changes nothing in the features
     assert run(**kept, fine_tuning={"weight_decay": 0.5}) == sorted(
         set(everything) - {"predictions-pretrained", "features-pretrained"}
@@ -131,8 +132,29 @@ def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
         assert set(own["probe"]) == {name}
         assert own[keys].equals(rows["main"][keys])
     assert not np.allclose(rows["raw"]["p_Normal"], rows["main"]["p_Normal"])
+    positives = {"busi": load_data_card("busi").positive}
+    for name, own in rows.items():
+        expected = metrics.probe_scores(own, positives)
+        pd.testing.assert_frame_equal(results.probe_scores(one, name), expected, check_like=True, check_dtype=False)
+    expected = metrics.output_scores(results.prediction_rows(one), positives)
+    found = results.output_scores(one)
+    pd.testing.assert_frame_equal(found.astype({"run": "Int64"}), expected.astype({"run": "Int64"}))
     with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
         results.probe_rows(one, "rwa")
+
+
+def test_layers_that_lora_reached_are_counted_by_module(run, tiny, outputs):
+    run()
+    counted = results.adapted_layers(Selection(("tiny",), ("busi",), "miniature", "paper")).set_index("module")
+    linear = {name: layer for name, layer in tiny.model.model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    places = {"V": "visual.blocks", "C": "visual.merger", "L": "language_model"}
+    assert set(counted.index) == set(places)
+    for module, place in places.items():
+        own = [layer for name, layer in linear.items() if name.startswith(place)]
+        assert counted.at[module, "layers"] == len(own) > 0
+        assert counted.at[module, "parameters"] == sum(
+            RECIPE.rank * (layer.in_features + layer.out_features) for layer in own
+        )
 
 
 def test_points_are_those_of_the_model(run, tiny, outputs):

@@ -52,6 +52,12 @@ def test_parameters_arrive_and_the_injected_cell_is_hidden(chapter):
     assert [path.name for path in output.parent.iterdir()] == [output.name]
 
 
+def test_the_notebook_does_not_say_where_on_a_disk_it_ran(chapter, tmp_path):
+    output = chapter("print(count)")
+    run_chapter.run_chapter("01_small", {}, output)
+    assert str(tmp_path) not in output.read_text()
+
+
 def test_no_tcp_port_is_used_so_that_chapters_may_start_together(chapter):
     output = chapter("from ipykernel.connect import get_connection_info\nprint(get_connection_info())")
     run_chapter.run_chapter("01_small", {}, output)

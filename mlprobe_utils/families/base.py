@@ -31,6 +31,7 @@ class Family(ABC):
 
     model_class: ClassVar[str]
     vision_tower_pattern: ClassVar[str]  # peft module names to exclude when the vision tower stays frozen
+    inputs: ClassVar[tuple[str, ...]]  # what the processor returns; without any of it features change in silence
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -67,8 +68,13 @@ class Family(ABC):
         and gives float32 [images, width]. Where the tokens are is looked up here, once a batch.
 
         Args:
-            inputs: what the processor returned for the batch.
+            inputs: what the processor returned for the batch, whole.
+
+        Raises:
+            RuntimeError: a part of it is missing; a prompt without an image token.
         """
+        if missing := [key for key in self.inputs if inputs.get(key) is None]:
+            raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
         lengths = {module: self.image_lengths(inputs, module).tolist() for module in "VC"}
         tokens = find_text_tokens(self.image_mask(inputs), inputs["attention_mask"])
         return {

@@ -11,6 +11,13 @@ from mlprobe_utils.families.base import Family
 class Qwen2_5_VL(Family):
     model_class: ClassVar[str] = "Qwen2_5_VLForConditionalGeneration"
     vision_tower_pattern: ClassVar[str] = r".*visual\.(patch_embed|blocks)\..*"
+    inputs: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "attention_mask",
+        "mm_token_type_ids",
+        "pixel_values",
+        "image_grid_thw",
+    )
 
     def vision_blocks(self) -> list[nn.Module]:
         return list(self.model.model.visual.blocks)

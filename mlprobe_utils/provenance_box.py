@@ -1,0 +1,154 @@
+"""The box at the end of a page: how it was made, from what, and the command that makes it again. Does not import torch.
+
+A page may be executed at another commit, and with other packages, than the artefacts that it shows were made: the box
+names both.
+"""
+
+import html
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.cards import ModelCard, Protocol
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.results import upstream
+from mlprobe_utils.run_chapter import chapters, rerun_command
+from mlprobe_utils.tables import show
+
+DIGITS = 12  # of a card's hash
+
+
+class Provenance(BaseModel):
+    """`provenance.json`, of an artefact or of this page. Memory is null where an earlier version made the artefact."""
+
+    made_at: str  # ISO 8601, UTC: the order of the texts is that of the times
+    seconds: float
+    commit: str
+    versions: dict[str, str]
+    peak_memory_mib: float | None = None
+    accelerator: str | None = None
+    accelerator_peak_memory_mib: float | None = None
+
+
+def provenance_box(
+    name: str,
+    parameters: dict,
+    protocol: Protocol,
+    models: Iterable[ModelCard],
+    image_sets: Iterable[ImageSet],
+    started: float,
+) -> str:
+    """The box of a page, as HTML that is folded until it is opened and needs no script.
+
+    Args:
+        name: the chapter's.
+        parameters: everything it was run with, by name.
+        protocol, models, image_sets: what the parameters name.
+        started: when its execution began, seconds since the epoch.
+
+    Raises:
+        InputError: no chapter of that name; an artefact behind the page is not there, or its provenance unreadable.
+    """
+    if name not in chapters():
+        raise unknown("chapter", name, chapters())
+    runs = range(protocol.fine_tuning.runs)
+    page = Provenance(**artefacts.provenance(started))
+    made = [(_kind(folder), read_provenance(folder, by)) for folder, by in behind(runs).items()]
+    execution = {
+        "executed at": page.made_at,
+        "duration (s)": page.seconds,
+        "peak memory of the kernel (MiB)": page.peak_memory_mib,
+        "commit": page.commit,
+        "seed of the split": protocol.splits.seed,
+        "seeds of the runs": ", ".join(map(str, runs)),
+    }
+    values = {key: json.dumps(value, ensure_ascii=False) for key, value in parameters.items()}
+    sections = {
+        "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
+        f"{html.escape(rerun_command(name, parameters))}</code></pre>",
+        "This execution": _table(_pairs(execution, "execution", "value")),
+        "Parameters": _table(_pairs(values, "parameter", "value")),
+        "Cards and data": _table(_cards(protocol, models, image_sets)),
+        "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
+        f"changes that were not committed.</p>{_table(_summary(made))}",
+        "Packages": _table(_versions(page, [provenance for _, provenance in made])),
+    }
+    body = "".join(f"<h3>{title}</h3>{content}" for title, content in sections.items())
+    return f'<details class="provenance"><summary>Provenance of this page</summary>{body}</details>'
+
+
+def behind(runs: range) -> dict[Path, str]:
+    """The artefacts that were read for this page, and those that they were made of; each with the command for it."""
+    return {folder: by for read, by in artefacts.READ.items() for folder in upstream(read, runs)}
+
+
+def read_provenance(folder: Path, made_by: str) -> Provenance:
+    """How an artefact was made; `made_by` is the command that makes it.
+
+    Raises:
+        InputError: it does not exist, or its `provenance.json` is not there or not readable.
+    """
+    artefacts.read_made_from(folder, made_by)
+    try:
+        return Provenance.model_validate_json((folder / "provenance.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        place = artefacts.relative(folder)
+        raise InputError(
+            f"{place}/provenance.json cannot be read: remove the folder {place} and make it again with `{made_by}`"
+        ) from error
+
+
+def _table(frame: pd.DataFrame) -> str:
+    return show(frame).data
+
+
+def _pairs(pairs: dict, *columns: str) -> pd.DataFrame:
+    return pd.DataFrame(pairs.items(), columns=columns)
+
+
+def _cards(protocol: Protocol, models: Iterable[ModelCard], image_sets: Iterable[ImageSet]) -> pd.DataFrame:
+    rows = [("protocol", protocol, protocol.title, ""), *(("model", card, card.name, "") for card in models)]
+    rows += [("data set", image_set.card, image_set.card.name, image_set.data_hash) for image_set in image_sets]
+    return pd.DataFrame(
+        [(kind, card.slug, name, card.content_hash[:DIGITS], data_hash) for kind, card, name, data_hash in rows],
+        columns=["kind", "slug", "name", "card", "data"],
+    )
+
+
+def _kind(folder: Path) -> str:
+    """What an artefact is, by the first word of its folder."""
+    return "manifest" if folder.name == "data" else folder.name.split("-")[0]
+
+
+def _summary(made: list[tuple[str, Provenance]]) -> pd.DataFrame:
+    """One row a kind of artefact, the first made first; a peak that was not recorded is left empty."""
+    frame = pd.DataFrame([{"artefact": kind} | provenance.model_dump() for kind, provenance in made])
+    peaks = ["peak_memory_mib", "accelerator_peak_memory_mib"]
+    frame[peaks] = frame[peaks].astype(float)
+    columns = {
+        "how many": ("seconds", "size"),
+        "first made": ("made_at", "min"),
+        "last made": ("made_at", "max"),
+        "seconds in total": ("seconds", "sum"),
+        "highest peak memory (MiB)": (peaks[0], "max"),
+        "commits": ("commit", _distinct),
+    }
+    if frame["accelerator"].notna().any():
+        columns |= {"accelerators": ("accelerator", _distinct), "highest peak on one (MiB)": (peaks[1], "max")}
+    return frame.groupby("artefact").agg(**columns).reset_index().sort_values("first made")
+
+
+def _versions(page: Provenance, made: list[Provenance]) -> pd.DataFrame:
+    of_artefacts = pd.DataFrame([provenance.versions for provenance in made]).reindex(columns=list(page.versions))
+    return pd.DataFrame(
+        {"package": page.versions.keys(), "this page": page.versions.values(), "artefacts": of_artefacts.agg(_distinct)}
+    )
+
+
+def _distinct(values: pd.Series) -> str:
+    return ", ".join(sorted(values.dropna().unique()))

@@ -1,0 +1,150 @@
+"""Tables of the pages: table 1's form and its marks, recipes and their differences, examples of answers."""
+
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from mlprobe_utils.cards import load_protocol
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.tables import SCORES, profile_table, recipe, recipe_differences, unparsed_examples
+
+ARROW = " → "
+
+
+def profiles_of(*rows: tuple) -> pd.DataFrame:
+    """Rows (model, dataset, stage, four scores)."""
+    records = [(*state, *scores) for *state, scores in rows]
+    return pd.DataFrame(records, columns=["model", "dataset", "stage", *SCORES])
+
+
+def cells(profiles: pd.DataFrame, stage: str = "finetuned", names: dict | None = None) -> list[list[str]]:
+    """Text of every cell row by row, marks as *bold* and _underlined_."""
+    table = ElementTree.fromstring(profile_table(profiles, stage, names or {}).data).find("div/table")
+    rows = []
+    for row in table.iter("tr"):
+        for mark, sign in (("strong", "*"), ("u", "_")):
+            for element in row.iter(mark):
+                element.text = f"{sign}{element.text}{sign}"
+        rows.append(["".join(cell.itertext()) for cell in row])
+    return rows
+
+
+TWO = profiles_of(
+    ("a", "busi", "finetuned", (97.691, 77.75, 83.33, 85.33)),
+    ("b", "busi", "finetuned", (91.42, 88.41, 81.21, 85.33)),
+    ("a", "busi", "pretrained", (1.0, 2.0, 3.0, 4.0)),
+    ("b", "busi", "pretrained", (2.0, 1.0, 3.0, 5.0)),
+    ("a", "covid19-ct", "finetuned", (50.0, 60.0, 70.0, 80.0)),
+    ("b", "covid19-ct", "finetuned", (60.0, 50.0, 80.0, 70.0)),
+)
+
+
+def test_best_and_worst_of_each_score_and_data_set():
+    head, *rows = cells(TWO, names={"busi": "BUSI", "a": "Model A"})
+    assert head == ["model", "BUSI", "covid19-ct"]
+    assert rows[0] == ["Model A", "*97.69* → _77.75_ → *83.33* → 85.33", "_50.00_ → *60.00* → _70.00_ → *80.00*"]
+    assert rows[1] == ["b", "_91.42_ → *88.41* → _81.21_ → 85.33", "*60.00* → _50.00_ → *80.00* → _70.00_"]
+    assert rows[2] == ["average", "94.56 → 83.08 → 82.27 → 85.33", "55.00 → 55.00 → 75.00 → 75.00"]
+
+
+def test_rows_and_columns_follow_the_names():
+    names = {"b": "B", "a": "A", "covid19-ct": "CT", "busi": "BUSI"}
+    table = cells(TWO, names=names)
+    assert table[0] == ["model", "CT", "BUSI"]
+    assert [row[0] for row in table[1:]] == ["B", "A", "average"]
+    assert table[1][1] == "*60.00* → _50.00_ → *80.00* → _70.00_"
+
+
+def test_stages_are_apart():
+    rows = cells(TWO, "pretrained")
+    assert rows[0] == ["model", "busi"]
+    assert rows[1] == ["a", "_1.00_ → *2.00* → 3.00 → _4.00_"]
+    caption = ElementTree.fromstring(profile_table(TWO, "pretrained", {}).data).find("figcaption")
+    assert caption.text.endswith("before fine-tuning. Best of a data set bold, worst underlined.")
+
+
+def test_all_ties_are_marked():
+    """Ties as printed: scores that differ beyond the second decimal are one."""
+    profiles = profiles_of(
+        ("a", "x", "finetuned", (80.001, 70.0, 50.0, 60.0)),
+        ("b", "x", "finetuned", (80.004, 60.0, 50.0, 60.0)),
+        ("c", "x", "finetuned", (70.0, 60.0, 50.0, 90.0)),
+    )
+    marked = [row[1].split(ARROW) for row in cells(profiles)[1:4]]
+    assert [row[0] for row in marked] == ["*80.00*", "*80.00*", "_70.00_"]
+    assert [row[1] for row in marked] == ["*70.00*", "_60.00_", "_60.00_"]
+    assert [row[2] for row in marked] == ["50.00"] * 3  # all equal: neither best nor worst
+    assert [row[3] for row in marked] == ["_60.00_", "_60.00_", "*90.00*"]
+
+
+def test_single_model_is_neither_best_nor_worst_nor_an_average():
+    assert cells(TWO[TWO["model"] == "a"])[1:] == [
+        ["a", "97.69 → 77.75 → 83.33 → 85.33", "50.00 → 60.00 → 70.00 → 80.00"]
+    ]
+    assert "bold" not in profile_table(TWO[TWO["model"] == "a"], "finetuned", {}).data
+
+
+def test_model_without_a_data_set_has_an_empty_cell():
+    rows = cells(TWO.drop(index=5))
+    assert rows[2] == ["b", "_91.42_ → *88.41* → _81.21_ → 85.33", ""]
+    assert rows[1][2] == "50.00 → 60.00 → 70.00 → 80.00"  # alone there
+
+
+def test_names_are_escaped_and_a_wide_table_scrolls():
+    page = profile_table(TWO, "finetuned", {"a": "<script>", "busi": "R&D"}).data
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "R&amp;D" in page
+    assert '<div class="pst-scrollable-table-container"><table' in page
+    assert "nowrap" in page
+
+
+def test_unknown_stage_is_an_error():
+    with pytest.raises(InputError, match="finetuned"):
+        profile_table(TWO, "fine-tuned", {})
+
+
+@pytest.mark.parametrize("block", ["fine_tuning", "probe", "answering", "extraction", "health"])
+def test_recipe_says_value_and_meaning_of_every_hyperparameter(block):
+    protocol = load_protocol("miniature")
+    shown = recipe(protocol, block)
+    values = getattr(protocol, block).model_dump()
+    assert list(shown["hyperparameter"]) == [key.replace("_", " ") for key in values]
+    assert shown["meaning"].str.len().gt(5).all()
+    for row, (key, value) in zip(shown.itertuples(), values.items(), strict=True):
+        said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+        assert row[2] == said
+        paper = getattr(getattr(load_protocol("paper"), block), key)
+        assert row[3] == ({True: "yes", False: "no"}[paper] if isinstance(paper, bool) else str(paper))
+
+
+def scores_of(values: dict[str, float], **constants) -> pd.DataFrame:
+    rows = [{"point": point, "accuracy": value, "run": run} for point, value in values.items() for run in (0, 1)]
+    defaults = {"model": "m", "dataset": "d", "stage": "finetuned", "pooling": "image_mean"}
+    return pd.DataFrame(rows).assign(**defaults | constants)
+
+
+def test_recipes_are_compared_point_by_point_with_the_first():
+    main = pd.concat([scores_of({"V.00": 60.0, "L.00": 80.0}), scores_of({"V.00": 0.0}, stage="pretrained")])
+    raw = pd.concat([scores_of({"V.00": 50.0, "L.00": 82.0}), scores_of({"L.00": 1.0}, pooling="last_token")])
+    (row,) = recipe_differences({"main": main, "raw": raw}, "accuracy").to_dict("records")
+    assert row == {
+        "dataset": "d",
+        "model": "m",
+        "recipe": "raw",
+        "mean difference": -4.0,
+        "largest difference": -10.0,
+        "at": "V.00",
+    }
+    assert recipe_differences({"main": main}, "accuracy").empty
+
+
+def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():
+    texts = ["a shape", "a shape", "a cat", "Yes", "a dog", "a bird"]
+    rows = pd.DataFrame({"text": texts, "dataset": "d", "part": "test", "image": list("abcdef")})
+    rows["parsed"] = rows["text"].where(rows["text"] == "Yes")
+    rows.loc[4, "part"] = "validation"
+    assert list(unparsed_examples(rows, 3)["image"]) == ["a", "c", "f"]
+    assert list(unparsed_examples(rows, 9)["image"]) == ["a", "c", "f", "b"]
+    assert unparsed_examples(rows[rows["text"] == "Yes"], 3).empty
