@@ -14,8 +14,10 @@ from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, l
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
 from mlprobe_utils.parameters import check_parameters
 from mlprobe_utils.prepare import prepare
+from mlprobe_utils.profiles import MODULES
 from mlprobe_utils.provenance_box import provenance_box
 from mlprobe_utils.results import Selection
+from mlprobe_utils.rows import STAGES
 from mlprobe_utils.scope import scope
 
 
@@ -44,7 +46,12 @@ class Chapter:
         return {slug: load_image_set(slug, self.protocol.slug) for slug in self.datasets}
 
     def named(self, table: pd.DataFrame) -> pd.DataFrame:
-        """A table for the page: models and data sets by name, stages in words."""
+        """A table for the page: models and data sets by name, stages in words, rows in the selection's order."""
+        order = {"dataset": [*self.datasets], "model": [*self.models], "stage": [*STAGES], "module": [*MODULES]}
+        keys = [column for column in order if column in table]
+        if keys:
+            places = {key: {value: place for place, value in enumerate(order[key])} for key in keys}
+            table = table.sort_values(keys, key=lambda column: column.map(places[column.name]), kind="stable")
         return table.replace({"model": self.names, "dataset": self.names, "stage": charts.STAGE_NAMES})
 
     def scope(self) -> HTML:

@@ -117,7 +117,8 @@ outputs = results.output_scores(chapter.selection)
 table = outputs.groupby(["dataset", "model", "stage"], as_index=False).mean()
 positive = table["dataset"].map(chapter.positives).fillna("macro")
 table.insert(3, "positive", positive)
-show(chapter.named(table.drop(columns="run")))
+table = table.drop(columns="run").astype({"images": int})
+show(chapter.named(table))
 
 # %% tags=["hide-input"]
 accuracy = outputs.groupby(["stage"])["accuracy"].mean()

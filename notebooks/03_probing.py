@@ -199,8 +199,9 @@ for stage in ("pretrained", "finetuned"):
 # ## Information or scale
 #
 # The paper does not say that features are standardised before a probe sees them. Without it, a probe that is trained
-# with one learning rate for all layers also measures how large a layer's features are. The protocol's other recipes
-# beside the main one, image tokens, after fine-tuning:
+# with one learning rate for all layers also measures how large a layer's features are. The protocol names further
+# recipes under `probe_variants` (raw features; `linear: {kind: linear}` there would add a linear probe). They beside
+# the main one, image tokens, after fine-tuning:
 
 # %%
 recipes = chapter.protocol.probes

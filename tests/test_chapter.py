@@ -1,0 +1,48 @@
+"""What chapters share: tables in the order and the words of the page."""
+
+import pandas as pd
+import pytest
+
+from mlprobe_utils.cards import load_data_card, load_model_card, load_protocol
+from mlprobe_utils.chapter import Chapter
+from mlprobe_utils.results import Selection
+
+MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")
+DATASETS = ("covid19-ct", "busi")
+
+
+@pytest.fixture
+def chapter() -> Chapter:
+    return Chapter(
+        Selection(MODELS, DATASETS, "miniature", "paper"),
+        load_protocol("miniature"),
+        {slug: load_model_card(slug) for slug in MODELS},
+        {slug: load_data_card(slug) for slug in DATASETS},
+        {},
+        0.0,
+    )
+
+
+def test_tables_follow_the_selection_and_speak_its_names(chapter):
+    rows = [
+        {"model": model, "dataset": dataset, "stage": stage, "module": module, "share": share}
+        for model in sorted(MODELS)
+        for dataset in sorted(DATASETS)
+        for stage in ("both", "finetuned", "pretrained")
+        for module in "CLV"
+        for share in (2, 1)
+    ]
+    named = chapter.named(pd.DataFrame(rows))
+    assert list(named["dataset"].unique()) == ["COVID19-CT", "BUSI"]
+    of_first = named[named["dataset"] == "COVID19-CT"]
+    assert list(of_first["model"].unique()) == ["miniature of Qwen2.5-VL-7B", "miniature of Lingshu-7B"]
+    of_model = of_first[of_first["model"] == "miniature of Lingshu-7B"]
+    assert list(of_model["stage"].unique()) == ["before fine-tuning", "after fine-tuning", "both"]
+    assert list(of_model["module"].head(6)) == ["V", "V", "C", "C", "L", "L"]
+    assert list(of_model["share"]) == [2, 1] * 9  # what nothing orders stays as it was
+    assert len(named) == len(rows)
+
+
+def test_table_of_anything_else_is_left_alone(chapter):
+    table = pd.DataFrame({"hyperparameter": ["b", "a"], "value": [1, 2]})
+    pd.testing.assert_frame_equal(chapter.named(table), table)
