@@ -229,6 +229,9 @@ glue("recipe_point", *largest.get("at", ["none"]))
 # difference of raw and standardised features is one of information.
 #
 # ## All numbers
+#
+# All five metrics at every point, mean over runs. F1, precision, recall and AUC are those of the positive option, or
+# macro averages where the data card names none.
 
 # %% tags=["hide-input", "hide-output"]
 from mlprobe_utils.tables import all_points
