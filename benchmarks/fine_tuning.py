@@ -28,7 +28,7 @@ from transformers.trainer_callback import PrinterCallback
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.fine_tuning import lora_config
-from mlprobe_utils.training import AnswerTrainer, Examples
+from mlprobe_utils.training import AnswerTrainer, Examples, TrainingSettings, training_arguments
 
 RECIPE = load_protocol("paper").fine_tuning
 BASE = "Trainer, all logits"
@@ -106,27 +106,19 @@ class Bench:
         return meter
 
     def arguments(self, folder: str, checkpointing: bool, clipped: bool) -> TrainingArguments:
-        """What `mlprobe_utils.training.train` sets, as far as a step depends on it."""
-        return TrainingArguments(
-            output_dir=folder,
-            per_device_train_batch_size=self.batch,
-            max_steps=1,
+        """Those of `mlprobe_utils.training.train`, for a single step."""
+        settings = TrainingSettings(
             learning_rate=RECIPE.learning_rate,
+            epochs=1,
+            batch_size=self.batch,
+            warmup_ratio=0.0,
             weight_decay=RECIPE.weight_decay,
-            max_grad_norm=RECIPE.max_gradient_norm if clipped else 0,  # clipping would hide a wrong scale
-            optim="adamw_torch",
-            bf16=self.precision == "bfloat16" and torch.accelerator.is_available(),
-            activation_checkpointing=checkpointing,
-            activation_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
-            save_strategy="no",
-            logging_steps=1,
-            report_to=[],
-            disable_tqdm=True,
-            log_level="error",
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.accelerator.is_available(),
-            use_cpu=not torch.accelerator.is_available(),
+            seed=0,
+            max_gradient_norm=RECIPE.max_gradient_norm if clipped else 0,  # clipping would hide a wrong scale
+            precision=self.precision,
+            gradient_checkpointing=checkpointing,
         )
+        return training_arguments(settings, Path(folder), max_steps=1, save_strategy="no", logging_steps=1)
 
     def agree(self, checkpointing: bool) -> str:
         """What was compared, in words.

@@ -169,36 +169,10 @@ def train(
         InputError: the processes cannot share the recipe's batch evenly.
     """
     set_seed(settings.seed)
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints),
-        per_device_train_batch_size=share_of(settings.batch_size),
-        per_device_eval_batch_size=share_of(settings.batch_size) * 4,
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_gradient_norm,
-        optim="adamw_torch",
-        bf16=settings.precision == "bfloat16" and torch.accelerator.is_available(),
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        save_strategy="epoch",
-        save_total_limit=1,
-        eval_strategy="no" if validation is None else "epoch",
-        logging_strategy="epoch",
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.accelerator.is_available(),
-        use_cpu=not torch.accelerator.is_available(),
-    )
+    evaluation = "no" if validation is None else "epoch"
     trainer = AnswerTrainer(
         model=model,
-        args=arguments,
+        args=training_arguments(settings, checkpoints, eval_strategy=evaluation),
         train_dataset=training,
         eval_dataset=validation,
         data_collator=lambda rows: encoder.answered([image for image, _ in rows], [answer for _, answer in rows]),
@@ -209,6 +183,46 @@ def train(
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
     model.eval()
     return _learning_curve(trainer.state.log_history), trainer.accelerator.get_state_dict(trainer.model_wrapped)
+
+
+def training_arguments(settings: TrainingSettings, folder: Path, **more) -> TrainingArguments:
+    """What Trainer is told: the settings, checkpoints and a line of the learning curve an epoch, nothing printed.
+
+    Args:
+        folder: of the checkpoints.
+        more: arguments of TrainingArguments that are added or replaced.
+
+    Raises:
+        InputError: the processes cannot share the recipe's batch evenly.
+    """
+    accelerated = torch.accelerator.is_available()
+    arguments = dict(
+        output_dir=str(folder),
+        per_device_train_batch_size=share_of(settings.batch_size),
+        per_device_eval_batch_size=share_of(settings.batch_size) * 4,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
+        optim="adamw_torch",
+        bf16=settings.precision == "bfloat16" and accelerated,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_strategy="epoch",
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        dataloader_pin_memory=accelerated,
+        use_cpu=not accelerated,
+    )
+    return TrainingArguments(**arguments | more)
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:
