@@ -144,7 +144,7 @@ from mlprobe_utils.tables import frequent_answers
 show(chapter.named(frequent_answers(rows, most=3)))
 
 # %% [markdown]
-# A parsed column that is empty marks text in which no single option was found. Three unparsed answers of each data set,
+# A parsed column that is empty marks text in which no single option was found. Up to three such answers of each data set,
 # with the images that they were given to:
 
 # %% tags=["hide-input"]
