@@ -78,6 +78,8 @@ class SmallBook:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # as from a terminal: what a shell starts in the background ignores Ctrl-C, and so would all below it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def make(self, **arguments) -> tuple[int, str]:
