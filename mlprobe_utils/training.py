@@ -3,8 +3,9 @@
 Runs in one process or in several that `accelerate launch` started (DDP, FSDP); the result is the recipe's either way.
 """
 
+import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,20 +57,31 @@ class Examples(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, str]:
-        return self.image_at(self.positions[i]), self.answers[i]
+    def __getitem__(self, i: int) -> tuple[np.ndarray, str | None]:
+        """Image and answer; ~i is example i without its answer: it completes a batch and teaches nothing."""
+        return (self.image_at(self.positions[i]), self.answers[i]) if i >= 0 else (self[~i][0], None)
 
 
 class EpochSampler(LengthGroupedSampler):
     """The order of an epoch's examples, a function of seed and epoch: the same in every process and after a kill.
 
-    A batch holds examples of about the same length; where all have the same, the order is plainly random.
+    A batch holds examples of about the same length; where all have the same, the order is plainly random. Where several
+    processes share a batch, the last one is completed by examples without answers (~i): whatever completes it
+    otherwise would teach more than the recipe says.
     """
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
         super().__init__(batch_size, lengths=lengths)
-        self.seed = seed
+        self.seed, self.missing = seed, -len(lengths) % batch_size if shared else 0
         self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return len(self.lengths) + self.missing
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(super().__iter__())
+        yield from order
+        yield from (~i for i in itertools.islice(itertools.cycle(order), self.missing))
 
     def set_epoch(self, epoch: int) -> None:
         self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
@@ -113,8 +125,8 @@ class AnswerTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = train_dataset or self.train_dataset
-        batch_size = self.args.train_batch_size * self.args.world_size
-        return EpochSampler(batch_size, dataset.lengths, self.args.seed)
+        processes = self.args.world_size
+        return EpochSampler(self.args.train_batch_size * processes, dataset.lengths, self.args.seed, processes > 1)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """A whole model is read as it was saved: Trainer looks for the model's own parameter names in the file.
@@ -143,6 +155,13 @@ def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, t
     return losses.sum(dim=1), (labels != -100).sum(dim=1)
 
 
+def encoded(encoder: Encoder, rows: list[tuple[np.ndarray, str | None]]) -> dict[str, torch.Tensor]:
+    """What the model reads of examples; one without answer has no label, so that it weighs nothing."""
+    inputs = encoder.answered([image for image, _ in rows], [answer or "" for _, answer in rows])
+    inputs["labels"][[answer is None for _, answer in rows]] = -100
+    return inputs
+
+
 def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
     """Mean loss over the answers' tokens of a whole set, from `AnswerTrainer.prediction_step`."""
     return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}
@@ -158,9 +177,6 @@ def train(
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule, and resumes from `checkpoints` after a kill.
 
-    Several processes share each batch. Where the images of an epoch do not fill its last batch, the sampler completes
-    that one with images of the epoch's beginning; one process takes it as it is.
-
     Returns:
         The learning curve, one row an epoch: epoch, training_loss, validation_loss (nats per answer token; nan without
         validation images); and the model's weights, which FSDP has spread over the processes (whole in the main one).
@@ -175,7 +191,7 @@ def train(
         args=training_arguments(settings, checkpoints, eval_strategy=evaluation),
         train_dataset=training,
         eval_dataset=validation,
-        data_collator=lambda rows: encoder.answered([image for image, _ in rows], [answer for _, answer in rows]),
+        data_collator=lambda rows: encoded(encoder, rows),
         compute_metrics=mean_loss,
         callbacks=[Progress()],
     )

@@ -15,7 +15,7 @@ from mlprobe_utils import training
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.fine_tuning import adapter, examples, fine_tune, lora_config
 from mlprobe_utils.loading import load
-from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, answer_losses, train
+from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, answer_losses, encoded, train
 
 ADAPTER = "adapter_model.safetensors"
 IMAGES = [0, 1, 2, 3]
@@ -171,6 +171,24 @@ def test_every_epoch_has_an_order_of_its_own_that_seed_and_epoch_decide():
     assert any(order != sorted(order) for order in orders)
 
 
+def test_last_batch_that_processes_share_is_completed_by_what_teaches_nothing(tiny, encoder, image_set):
+    for count in (1, 3, 9, 12):
+        order = list(EpochSampler(4, [1] * count, 0, shared=True))
+        assert len(EpochSampler(4, [1] * count, 0, shared=True)) == len(order) == -(-count // 4) * 4
+        assert order[:count] == list(EpochSampler(4, [1] * count, 0))
+        assert all(i < 0 for i in order[count:])
+        assert {~i for i in order[count:]} <= set(range(count))
+    data = Examples(image_set.pixels, [0, 1, 2], ["Benign", "Malignant", "Normal"])
+    losses, tokens = answer_losses(tiny.model, encoded(encoder, [data[i] for i in (0, 1, 2, ~1, ~0)]))
+    alone, counted = answer_losses(tiny.model, encoded(encoder, [data[i] for i in (0, 1, 2)]))
+    assert tokens.tolist() == [*counted.tolist(), 0, 0]
+    torch.testing.assert_close(losses, torch.cat([alone, torch.zeros(2)]), rtol=1e-4, atol=1e-5)
+    nothing, none = answer_losses(tiny.model, encoded(encoder, [data[~0]]))  # all that a process may get
+    nothing.sum().backward()
+    assert none.sum() == 0
+    assert all(parameter.grad.abs().max() == 0 for parameter in tiny.model.parameters())
+
+
 def test_batches_hold_images_of_about_the_same_size():
     lengths = [int(n) for n in np.random.default_rng(0).integers(1, 1000, 400)]
     spread = {}
@@ -185,9 +203,9 @@ def test_batches_hold_images_of_about_the_same_size():
 def test_grouping_by_length_is_the_recipes(tiny, encoder, image_set, tmp_path, monkeypatch, grouped):
     seen = []
 
-    def sampler(batch_size, lengths, seed):
+    def sampler(batch_size, lengths, seed, shared):
         seen.append(lengths)
-        return EpochSampler(batch_size, lengths, seed)
+        return EpochSampler(batch_size, lengths, seed, shared)
 
     monkeypatch.setattr(training, "EpochSampler", sampler)
     tuned(tiny, image_set, tmp_path, length_grouped=grouped, epochs=1)
