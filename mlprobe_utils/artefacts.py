@@ -52,6 +52,11 @@ def is_current(folder: Path, made_from: dict) -> bool:
     return record.is_file() and json.loads(record.read_text()) == json.loads(json.dumps(made_from))
 
 
+def record_hash(folder: Path) -> str:
+    """Hash of what an artefact was made from: for whatever is made from it in turn."""
+    return hash_of((folder / "made_from.json").read_bytes())
+
+
 @contextlib.contextmanager
 def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     """Yields a temporary folder to fill; on success it takes the place of `folder`, on an error `folder` is untouched.

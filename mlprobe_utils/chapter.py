@@ -4,6 +4,7 @@ real on the page, and how it was made."""
 import html
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 from IPython.display import HTML
@@ -42,6 +43,7 @@ class Chapter:
         """data set -> the option counted as positive."""
         return {slug: card.positive for slug, card in self.datasets.items()}
 
+    @cached_property
     def image_sets(self) -> dict[str, ImageSet]:
         return {slug: load_image_set(slug, self.protocol.slug) for slug in self.datasets}
 
@@ -65,7 +67,7 @@ class Chapter:
         Raises:
             InputError: no chapter of that name; an artefact behind the page is not there, or cannot be read.
         """
-        sets = self.image_sets().values()
+        sets = self.image_sets.values()
         return HTML(provenance_box(name, self.parameters, self.protocol, self.models.values(), sets, self.started))
 
 

@@ -8,6 +8,7 @@ import vl_convert
 
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.metrics import METRICS
+from mlprobe_utils.profiles import SCORES
 
 STAGE_NAMES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
 # Okabe and Ito's colours: told apart by colour-blind readers, on white and on black
@@ -192,14 +193,13 @@ def confusion(rows: pd.DataFrame, names: dict[str, str]):
 
 def health_profiles(profile: pd.DataFrame, names: dict[str, str]):
     """FHS_V -> FHS_C -> FHS_L -> P_final of every model, before and after; one row a model, one column a data set."""
-    scores = ["FHS_V", "FHS_C", "FHS_L", "P_final"]
-    long = profile.melt(["model", "dataset", "stage"], scores, var_name="score", value_name="value")
+    long = profile.melt(["model", "dataset", "stage"], list(SCORES), var_name="score", value_name="value")
     long = long.replace({"stage": STAGE_NAMES, "model": names, "dataset": names})
     chart = (
         alt.Chart(long)
         .mark_line(point=True)
         .encode(
-            x=alt.X("score:N", sort=scores, title=None, axis=alt.Axis(labelAngle=0)),
+            x=alt.X("score:N", sort=list(SCORES), title=None, axis=alt.Axis(labelAngle=0)),
             y=alt.Y("value:Q", title="score (%)", scale=alt.Scale(zero=False)),
             color=alt.Color("stage:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))),
         )

@@ -1,7 +1,8 @@
-"""From images and a question to what the model reads, and from answers to labels."""
+"""From images and a question to what the model reads, and from answers to labels and their losses."""
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 
 class Encoder:
@@ -57,3 +58,18 @@ def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str
             extra = grown.get(key, torch.zeros_like(labels))
             out[key] = torch.cat([value, extra.to(value.dtype)], dim=1)
     return out | {"labels": labels}
+
+
+def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of each image's answer, float32 [images] in nats, and its number of tokens, int [images].
+
+    Args:
+        inputs: from `Encoder.answered`; logits are computed at the answers' columns only.
+    """
+    inputs = dict(inputs)
+    labels = inputs.pop("labels")
+    # a cache of keys and values would be built for nothing: the setting that Trainer makes does not reach the LLM
+    outputs = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False)
+    logits = outputs.logits[:, :-1].float()
+    losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    return losses.sum(dim=1), (labels != -100).sum(dim=1)

@@ -64,9 +64,8 @@ def identity_of(card: ModelCard) -> str:
     source = source_of(card)
     if not os.path.isdir(source):
         return _commit_of(card, source)
-    record = Path(source) / "made_from.json"
-    if record.is_file():
-        return artefacts.hash_of(record.read_bytes())
+    if (Path(source) / "made_from.json").is_file():
+        return artefacts.record_hash(Path(source))
     files = sorted(path for path in Path(source).rglob("*") if path.is_file())
     return artefacts.hash_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
 

@@ -80,7 +80,7 @@ class Work:
             "data": self.image_set.data_hash,
             "split": self.split,
             "order": self.protocol.order,
-            "upstream": artefacts.hash_of((upstream / "made_from.json").read_bytes()) if upstream else None,
+            "upstream": artefacts.record_hash(upstream) if upstream else None,
             "recipe": recipe,
         }
 
@@ -170,7 +170,7 @@ def make_probes(work: Work) -> None:
         return
     recipes = work.protocol.probes
     folders = {run: work.folder / state_name("features", run) for run in work.states()}
-    upstream = {str(run): artefacts.hash_of((f / "made_from.json").read_bytes()) for run, f in folders.items()}
+    upstream = {str(run): artefacts.record_hash(f) for run, f in folders.items()}
     code = [artefacts.code_hash("mlprobe_utils.probes"), artefacts.source_hash(Work, make_probes)]
     recipe = {name: probe.model_dump() for name, probe in recipes.items()}
     made_from = work.made_from("probes", recipes=recipe, features=upstream, code=code)
@@ -203,7 +203,7 @@ def make_scores(work: Work) -> None:
         return
     positives = {work.image_set.card.slug: work.image_set.card.positive}
     predicted = [work.folder / state_name("predictions", run) for run in work.states()]
-    upstream = [artefacts.hash_of((f / "made_from.json").read_bytes()) for f in (work.folder / "probes", *predicted)]
+    upstream = [artefacts.record_hash(f) for f in (work.folder / "probes", *predicted)]
     code = [artefacts.code_hash("mlprobe_utils.metrics"), artefacts.source_hash(Work, make_scores)]
     made_from = work.made_from("scores", rows=upstream, positives=positives, code=code)
     folder = work.folder / "scores"

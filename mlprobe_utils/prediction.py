@@ -14,7 +14,7 @@ from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Answering
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder, append_answers
+from mlprobe_utils.encoding import Encoder, answer_losses, append_answers
 from mlprobe_utils.loading import LoadedModel, to_device
 from mlprobe_utils.processes import processes
 from mlprobe_utils.shards import own_missing, remove_shards, shards_of
@@ -68,10 +68,8 @@ def answer_log_probability(loaded: LoadedModel, encoder: Encoder, questions: dic
     """Summed log-probability of one answer's tokens and the end token, float64 [images]."""
     tokens = encoder.answer_tokens([answer]) * len(questions["input_ids"])
     inputs = to_device(append_answers(questions, tokens, encoder.tokenizer.pad_token_id), loaded)
-    labels = inputs.pop("labels")
-    logits = loaded.model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1]
-    log_probabilities = logits.float().log_softmax(dim=-1).gather(-1, labels[..., None])
-    return log_probabilities.sum(dim=(1, 2)).double().cpu().numpy()
+    losses, _ = answer_losses(loaded.model, inputs)
+    return -losses.double().cpu().numpy()
 
 
 @contextlib.contextmanager

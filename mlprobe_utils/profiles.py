@@ -7,6 +7,7 @@ from mlprobe_utils.rows import STAGES
 
 MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
 STATE = ["model", "dataset", "stage"]
+SCORES = ("FHS_V", "FHS_C", "FHS_L", "P_final")  # of a profile, as the information flows
 
 
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:

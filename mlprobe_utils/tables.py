@@ -10,9 +10,9 @@ from mlprobe_utils.cards import Protocol, load_protocol
 from mlprobe_utils.charts import STAGE_NAMES
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.metrics import METRICS
+from mlprobe_utils.profiles import SCORES
 
 MOST_TEXT = 80  # characters of an answer that a table shows
-SCORES = ("FHS_V", "FHS_C", "FHS_L", "P_final")
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> HTML:

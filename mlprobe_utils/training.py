@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Encoder, answer_losses
 from mlprobe_utils.processes import allow_sharding_without_accelerator, processes, share_of
 from mlprobe_utils.progress import Notes
 
@@ -138,21 +137,6 @@ class AnswerTrainer(Trainer):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
-
-
-def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of each image's answer, float32 [images] in nats, and its number of tokens, int [images].
-
-    Args:
-        inputs: from `Encoder.answered`; logits are computed at the answers' columns only.
-    """
-    inputs = dict(inputs)
-    labels = inputs.pop("labels")
-    # a cache of keys and values would be built for nothing: the setting that Trainer makes does not reach the LLM
-    outputs = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False)
-    logits = outputs.logits[:, :-1].float()
-    losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
-    return losses.sum(dim=1), (labels != -100).sum(dim=1)
 
 
 def encoded(encoder: Encoder, rows: list[tuple[np.ndarray, str | None]]) -> dict[str, torch.Tensor]:

@@ -43,7 +43,7 @@ chapter.scope()
 from IPython.display import display
 from mlprobe_utils.pictures import class_samples
 
-image_sets = chapter.image_sets()
+image_sets = chapter.image_sets
 for image_set in image_sets.values():
     display(class_samples(image_set, split))
 

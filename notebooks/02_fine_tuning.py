@@ -153,7 +153,7 @@ from mlprobe_utils.tables import unparsed_examples
 
 examples = unparsed_examples(rows, most=3)
 for dataset, of_dataset in examples.groupby("dataset"):
-    display(answered(chapter.image_sets()[dataset], of_dataset))
+    display(answered(chapter.image_sets[dataset], of_dataset))
 
 # %% tags=["hide-input"]
 told = rows[(rows["part"] == "test") & rows["parsed"].isna()]

@@ -7,7 +7,8 @@ import pytest
 
 from mlprobe_utils.cards import load_protocol
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.tables import SCORES, profile_table, recipe, recipe_differences, unparsed_examples
+from mlprobe_utils.profiles import SCORES
+from mlprobe_utils.tables import profile_table, recipe, recipe_differences, unparsed_examples
 
 ARROW = " → "
 

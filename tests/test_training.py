@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from tiny_parts import RECIPE
 from torch import nn
 
-from mlprobe_utils import training
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils import encoding, training
+from mlprobe_utils.encoding import Encoder, answer_losses
 from mlprobe_utils.fine_tuning import adapter, examples, fine_tune, lora_config
 from mlprobe_utils.loading import load
-from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, answer_losses, encoded, train
+from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, encoded, train
 
 ADAPTER = "adapter_model.safetensors"
 IMAGES = [0, 1, 2, 3]
@@ -84,7 +84,7 @@ def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images
     data = Examples(images.__getitem__, IMAGES, ANSWERS)
     seen = []
     monkeypatch.setattr(
-        training, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
+        encoding, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
     )
     epochs = 3
     curve, _ = train(

@@ -44,7 +44,7 @@ def make_miniature(slug: str) -> Path:
     base = make_miniature(card.base) if card.base else None
     made_from = {
         "recipe": recipe.model_dump(),
-        "base": artefacts.hash_of((base / "made_from.json").read_bytes()) if base else None,
+        "base": artefacts.record_hash(base) if base else None,
         "code": artefacts.code_hash(__name__),
         "torch": torch.__version__,
     }
