@@ -10,12 +10,12 @@ import pandas as pd
 from IPython.display import HTML
 from myst_nb import glue as myst_glue
 
-from mlprobe_utils import artefacts, charts
+from mlprobe_utils import artefacts, panels
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
 from mlprobe_utils.parameters import check_parameters
 from mlprobe_utils.prepare import prepare
-from mlprobe_utils.profiles import MODULES
+from mlprobe_utils.profiles import MODULES, STAGE_NAMES
 from mlprobe_utils.provenance_box import provenance_box
 from mlprobe_utils.results import Selection
 from mlprobe_utils.rows import STAGES
@@ -54,7 +54,7 @@ class Chapter:
         if keys:
             places = {key: {value: place for place, value in enumerate(order[key])} for key in keys}
             table = table.sort_values(keys, key=lambda column: column.map(places[column.name]), kind="stable")
-        return table.replace({"model": self.names, "dataset": self.names, "stage": charts.STAGE_NAMES})
+        return table.replace({"model": self.names, "dataset": self.names, "stage": STAGE_NAMES})
 
     def scope(self) -> HTML:
         """A box that says what is real on this page and what is not, and which protocol and split it follows."""
@@ -84,7 +84,7 @@ def start(namespace: dict) -> Chapter:
     artefacts.READ.clear()  # what the kernel read before belongs to another page
     run = check_parameters(namespace)
     prepare(run)
-    charts.enable()
+    panels.enable()
     values = namespace | run.parameters()
     return Chapter(
         run,

@@ -5,6 +5,7 @@ import pandas as pd
 from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
 from mlprobe_utils.rows import STAGES
 
+STAGE_NAMES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
 MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
 STATE = ["model", "dataset", "stage"]
 SCORES = ("FHS_V", "FHS_C", "FHS_L", "P_final")  # of a profile, as the information flows

@@ -8,20 +8,20 @@ import math
 import re
 
 import pandas as pd
-from IPython.display import HTML
 
 from mlprobe_utils import svg
-from mlprobe_utils.charts import COLOURS
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.figures import Figure
+from mlprobe_utils.panels import COLOURS
 from mlprobe_utils.profiles import MODULES
 
 COLUMNS = ("point", "path", "module", "width", "poolings")
 UNITS = {"V": ("block", "blocks"), "C": ("linear layer", "linear layers"), "L": ("decoder layer", "decoder layers")}
-POOLINGS = {  # what each marker reads; colours of Okabe and Ito that no chart uses for a stage
-    "image_mean": ("mean of the image tokens (comprehension)", svg.circle, "#009E73"),
-    "last_token": ("last token (utilization)", svg.diamond, "#CC79A7"),
+POOLINGS = {  # what each marker reads; colours that no chart uses for a stage
+    "image_mean": ("mean of the image tokens (comprehension)", svg.circle, COLOURS[2]),
+    "last_token": ("last token (utilization)", svg.diamond, COLOURS[3]),
 }
-LORA = COLOURS["after fine-tuning"]
+LORA = COLOURS[1]
 
 WIDTH, GUTTER, EDGE = 800, 176, 16  # of the drawing; left of the boxes, for what is said of a module; its right margin
 MOST_IN_ROW, WIDEST_CELL = 11, 104
@@ -31,7 +31,7 @@ SPACE, PADDING, TURN = 30, 14, 6  # between modules; inside a panel; how far rig
 Box = tuple[float, float, float]
 
 
-def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "VCL") -> HTML:
+def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "VCL") -> Figure:
     """The way from image and question to the answer: a box a layer, a marker a probe point and pooling.
 
     Args:
@@ -188,7 +188,7 @@ class _Drawing:
             x = middle + 18 * (number - (len(poolings) - 1) / 2)
             tip = f"{layer.point}: {what}, {layer.width} features of {layer.path} ({layer.module})"
             self.shapes.append(svg.line([(x, y), (x, y + 8)]))
-            self.shapes.append(svg.titled(marker(x, y + 13, 5, colour), tip, "probe"))
+            self.shapes.append(svg.told(marker(x, y + 13, 5, colour), tip, "probe"))
 
     def _notes(self, letter: str, count: int, adapted: bool, y: float) -> None:
         """What is said of a module, left of its boxes."""

@@ -3,21 +3,16 @@
 import html
 from collections.abc import Sequence
 
-from IPython.display import HTML
+from mlprobe_utils.figures import Figure, Panel
+from mlprobe_utils.figures import figure as figure_of
 
-FONT = "sans-serif"
 Point = tuple[float, float]
 
 
-def figure(shapes: Sequence[str], width: float, height: float, title: str, description: str) -> HTML:
-    """The shapes as an inline figure that scales with the page; title and description for those who cannot see it."""
-    title, description = html.escape(title), html.escape(description)
-    picture = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" font-family="{FONT}" '
-        f'style="width:100%;max-width:1000px;height:auto"><title>{title}</title><desc>{description}</desc>'
-        f"{''.join(shapes)}</svg>"
-    )
-    return HTML(f'<figure class="chart">{picture}<figcaption>{title}</figcaption></figure>')
+def figure(shapes: Sequence[str], width: float, height: float, title: str, description: str) -> Figure:
+    """The shapes as a figure that scales with the page; title and description for those who cannot see it."""
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}">{"".join(shapes)}</svg>'
+    return figure_of([Panel("", svg, description, wide=True)], title)
 
 
 def text(
@@ -50,7 +45,8 @@ def pill(x: float, y: float, width: float, height: float, words: str, colour: st
     """A word on a coloured ground."""
     return (
         f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{height / 2:g}" fill="{colour}"/>'
-        f'<text x="{x + width / 2:g}" y="{y + height / 2 + 4:g}" font-size="11" text-anchor="middle" fill="white">'
+        f'<text x="{x + width / 2:g}" y="{y + height / 2 + 4:g}" font-size="11" text-anchor="middle" '
+        f'fill="var(--pst-color-background, white)">'
         f"{html.escape(words)}</text>"
     )
 
@@ -76,6 +72,6 @@ def diamond(x: float, y: float, radius: float, colour: str) -> str:
     return f'<path d="M{x:g},{y - r:g} l{r:g},{r:g} l{-r:g},{r:g} l{-r:g},{-r:g} z" fill="{colour}"/>'
 
 
-def titled(shape: str, words: str, kind: str) -> str:
-    """A shape of a kind with words that show under the pointer."""
-    return f'<g class="{kind}">{shape}<title>{html.escape(words)}</title></g>'
+def told(shape: str, words: str, kind: str) -> str:
+    """A shape of a kind with words that show at the pointer."""
+    return f'<g class="{kind}" data-told="{html.escape(words)}">{shape}</g>'

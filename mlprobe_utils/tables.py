@@ -7,10 +7,10 @@ import pandas as pd
 from IPython.display import HTML
 
 from mlprobe_utils.cards import Protocol, load_protocol
-from mlprobe_utils.charts import STAGE_NAMES
 from mlprobe_utils.errors import unknown
+from mlprobe_utils.figures import download, scrolling_table
 from mlprobe_utils.metrics import METRICS
-from mlprobe_utils.profiles import SCORES
+from mlprobe_utils.profiles import SCORES, STAGE_NAMES
 
 MOST_TEXT = 80  # characters of an answer that a table shows
 
@@ -19,10 +19,12 @@ def show(table: pd.DataFrame, decimals: int = 1) -> HTML:
     """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so."""
     if table.empty:
         return HTML("<p><em>No rows.</em></p>")
-    body = table.to_html(
-        index=False, border=0, classes="table", justify="left", float_format=f"{{:.{decimals}f}}".format, na_rep=""
-    )
-    return HTML(f'<div class="pst-scrollable-table-container">{body}</div>')
+    return HTML(scrolling_table(table, decimals))
+
+
+def file(table: pd.DataFrame, title: str) -> HTML:
+    """A table that is too long for a page, as a CSV file to download."""
+    return HTML(f"<p>{download(table, title)}</p>")
 
 
 def recipe(protocol: Protocol, block: str) -> pd.DataFrame:

@@ -171,11 +171,7 @@ glue("unparsed_before", before)
 # ## Where the fine-tuned answers go wrong
 
 # %%
-for dataset in chapter.selection.datasets:
-    of_dataset = rows[rows["dataset"] == dataset]
-    chosen = of_dataset[of_dataset["stage"] == "finetuned"]
-    tested = chosen[chosen["part"] == "test"]
-    display(charts.confusion(tested, chapter.names))
+charts.confusion(rows[rows["stage"] == "finetuned"], chapter.names)
 
 # %% tags=["hide-input"]
 tested = rows[(rows["part"] == "test") & (rows["stage"] == "finetuned")]

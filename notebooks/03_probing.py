@@ -233,10 +233,10 @@ glue("recipe_point", *largest.get("at", ["none"]))
 # All five metrics at every point, mean over runs. F1, precision, recall and AUC are those of the positive option, or
 # macro averages where the data card names none.
 
-# %% tags=["hide-input", "hide-output"]
-from mlprobe_utils.tables import all_points
+# %% tags=["hide-input"]
+from mlprobe_utils.tables import all_points, file
 
-show(chapter.named(all_points(scores)))
+file(chapter.named(all_points(scores)), "All metrics at every probe point")
 
 # %% [markdown]
 # ## Takeaways

@@ -25,7 +25,8 @@ def points_of(vision: int, connector: int, llm: int, widths: tuple[int, ...] = (
 
 
 def drawn(points: pd.DataFrame, name: str = "a model", **options) -> ElementTree.Element:
-    return ElementTree.fromstring(pipeline_scheme(points, name, **options).data).find(f"{SVG}svg")
+    page = pipeline_scheme(points, name, **options).html
+    return ElementTree.fromstring(re.search(r"<svg.*</svg>", page)[0])
 
 
 def texts(svg: ElementTree.Element) -> list[tuple[str, tuple[float, float, float, float]]]:
@@ -52,7 +53,7 @@ def test_one_labelled_box_a_point_and_one_marker_a_pooling(size):
     svg = drawn(points)
     labels = [words for words, _ in texts(svg) if re.fullmatch(r"[VCL]\.\d\d", words)]
     assert labels == list(points["point"])
-    markers = [group.find(f"{SVG}title").text for group in svg.iter(f"{SVG}g") if group.get("class") == "probe"]
+    markers = [group.get("data-told") for group in svg.iter(f"{SVG}g") if group.get("class") == "probe"]
     assert len(markers) == size[0] + size[1] + 2 * size[2]
     for point, path, width in points[["point", "path", "width"]].itertuples(index=False):
         of_point = [words for words in markers if words.startswith(f"{point}: ")]
@@ -130,7 +131,7 @@ def test_names_are_escaped():
     points = points_of(2, 1, 2)
     points["module"] = 'A<b>&"'
     name = '<script>alert("x")</script> & co'
-    page = pipeline_scheme(points, name).data
+    page = pipeline_scheme(points, name).html
     assert "<script>" not in page
     assert "<b>" not in page
     assert name in drawn(points, name).find(f"{SVG}title").text

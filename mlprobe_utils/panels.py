@@ -1,0 +1,197 @@
+"""Panels of figures, drawn by Altair in one theme: lines over named stations, and squares of a confusion matrix.
+
+Colours are CSS variables of book/_static/book.css, so that a panel follows the book's switch between light and dark;
+the values behind the commas are for pages without that style sheet. Dashes say the same as colours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from mlprobe_utils.figures import BETWEEN, Key, Panel, figure
+from mlprobe_utils.inline_svg import description, inline
+
+COLOURS = tuple(
+    f"var(--chart-{number}, {light})"
+    for number, light in enumerate(("#b34700", "#0072b2", "#00704f", "#a3447b", "#595959", "#7a5c00"), 1)
+)
+SIZE = {"width": 240, "height": 190, "autosize": {"type": "fit", "contains": "padding"}}  # pixels; a page scales them
+MOST_LABELS = 20  # stations that can all be written under a panel
+MOST_LETTERS = 36  # beside each other under a panel
+_LINE = ["model", "series", "line"]  # what makes marks one line
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the lines of a figure show."""
+
+    meaning: str  # of the vertical axis
+    told: str = "{:.1f} %"  # a value in words
+    logarithmic: bool = False
+    whole: bool = (
+        False  # the axis goes from 0 to 100, else from a little below the probes: what is lower is at the edge
+    )
+
+
+def enable() -> None:
+    """Makes a chart that a reader draws with Altair come out in the book's form as well."""
+    alt.renderers.register("inline_svg", _render)
+    alt.renderers.enable("inline_svg")
+    alt.data_transformers.disable_max_rows()
+
+
+def _render(spec: dict, **_) -> dict:
+    words = spec.get("description", "a chart without a description")
+    title = spec.get("title", words)
+    title = title if isinstance(title, str) else " ".join(title["text"])
+    svg = _svg({key: value for key, value in spec.items() if key != "title"})
+    return figure([Panel("", svg, words)], title)._repr_mimebundle_()
+
+
+def _svg(spec: dict) -> str:
+    return inline(vl_convert.vegalite_to_svg(spec | {"config": _theme()}))
+
+
+def _theme() -> dict:
+    text = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"}
+    return {
+        "background": "transparent",
+        "view": {"stroke": None},
+        "axis": {**text, "domainColor": "gray", "tickColor": "gray", "gridColor": "gray", "gridOpacity": 0.25},
+        "axisX": {"labelFontSize": 10},
+        "axisY": {"tickCount": 5, "labelFontSize": 11, "ticks": False, "domain": False},
+        "header": text,
+        "legend": text,
+        "text": {"color": "currentColor"},
+        "line": {"strokeWidth": 2, "strokeCap": "round"},
+    }
+
+
+def stations(x: pd.Series, last: Sequence[str]) -> list[str]:
+    """Probe points in the order the data flows, other stations as they come, and `last` at the end."""
+    found = [station for station in x.unique() if station not in last]
+    points = sorted((s for s in found if _is_point(s)), key=lambda point: ("VCL".index(point[0]), point))
+    return [*points, *(s for s in found if not _is_point(s)), *(s for s in last if s in set(x))]
+
+
+def _is_point(station: str) -> bool:
+    return station[0] in "VCL" and station[1:2] == "." and station[2:].isdigit()
+
+
+def domain_of(long: pd.DataFrame, values: Values, answers: Sequence[str]) -> tuple[float, float]:
+    """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
+    low, high = float(long["value"].min()), float(long["value"].max())
+    if values.whole:
+        return 0.0, 100.0
+    if values.logarithmic:
+        return low, high
+    low = max(0.0, 10 * ((long.loc[~long["x"].isin(answers), "value"].min() - 5) // 10))
+    return low, max(high, low + 10)
+
+
+def line_panel(
+    own: pd.DataFrame,
+    order: Sequence[str],
+    keys: Sequence[Key],
+    values: Values,
+    domain: tuple[float, float],
+    answers: Sequence[str],
+) -> str:
+    """One panel as SVG: means over runs as strong lines, single runs as faint ones, answers as diamonds.
+
+    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves.
+
+    Args:
+        own: columns x (a station), value, series (the name that has a colour), model, and run.
+        order: the stations.
+        keys: name -> colour and dash.
+        values, domain: of the vertical axis.
+        answers: the stations that are no probe's.
+    """
+    runs, means = _marks(own, order, values, domain[0])
+    answer = means["x"].isin(answers)
+    lone = means.groupby(_LINE, sort=False)["x"].transform("size") == 1
+    place = _encodings(order, keys, values, domain)
+    dash = place.pop("strokeDash")
+    layers = []
+    if runs["run"].nunique() > 1:
+        faint = alt.Chart(runs[~runs["x"].isin(answers)]).mark_line(strokeWidth=0.8, opacity=0.5)
+        layers.append(faint.encode(**place, detail=["line:N", "model:N", "run:N"], description="silent:N"))
+    strong = alt.Chart(means[~lone]).mark_line()
+    layers.append(strong.encode(**place, strokeDash=dash, detail=["line:N", "model:N"], description="together:N"))
+    for shape, size, chosen in (("diamond", 60, answer), ("circle", 30, lone & ~answer)):
+        if chosen.any():
+            point = alt.Chart(means[chosen]).mark_point(shape=shape, size=size, filled=True, opacity=1)
+            layers.append(point.encode(**place, description="alone:N"))
+    low = means[means["value"] < domain[0]]
+    if len(low):
+        written = alt.Chart(low.assign(text="▼ " + low["value"].map("{:.0f}".format)))
+        layers.append(
+            written.mark_text(align="right", dx=-6, dy=-6).encode(**place, text="text:N", description="silent:N")
+        )
+    return _svg(alt.layer(*layers).properties(**SIZE).to_dict())
+
+
+def _marks(own: pd.DataFrame, order: Sequence[str], values: Values, floor: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Single runs, and their means in the stations' order, with where each is drawn and what it says of itself."""
+    own = own.assign(line=[x[0] if _is_point(x) else "" for x in own["x"]])  # a module's line ends with the module
+    means = own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index()
+    means = means.sort_values("x", key=lambda x: x.map(list(order).index), kind="stable")
+    for table in (own, means):
+        table["drawn"] = table["value"].clip(lower=floor)
+        table["silent"] = [description(pair) for pair in zip(table["model"], table["series"], strict=True)]
+    told = means["x"] + " " + means["value"].map(values.told.format)
+    means["alone"] = means["silent"] + told
+    together = told.groupby([means[column] for column in _LINE], sort=False).transform(BETWEEN.join)
+    means["together"] = means["silent"] + together
+    return own, means
+
+
+def _encodings(order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float]) -> dict:
+    labels = list(order if len(order) <= MOST_LABELS else [x for x in order if x.endswith("0") or not _is_point(x)])
+    axis = {"values": labels, "labelAngle": _angle(labels), "labelOverlap": True, "ticks": False, "labelPadding": 4}
+    coloured = [key for key in keys if key.colour]
+    names = [key.name for key in coloured]
+    dashes = [[4, 3] if key.dashed else [1, 0] for key in coloured]
+    kind = "log" if values.logarithmic else "linear"
+    return {
+        "x": alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis),
+        "y": alt.Y("drawn:Q", title=None).scale(domain=list(domain), type=kind, nice=not values.logarithmic),
+        "color": alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured]),
+        "strokeDash": alt.StrokeDash("series:N", legend=None).scale(domain=names, range=dashes),
+    }
+
+
+def _angle(labels: Sequence[str]) -> int:
+    """Labels lie flat where they fit, and stand where there are many."""
+    if len(labels) * max(map(len, labels)) < MOST_LETTERS:
+        return 0
+    return -25 if len(labels) < 8 else -90
+
+
+def line_words(own: pd.DataFrame) -> str:
+    """What a panel of lines shows, in words."""
+    parts = []
+    means = own.groupby(["model", "series", "x"], sort=False)["value"].mean()
+    for (model, series), values in means.groupby(level=[0, 1], sort=False):
+        values = values.droplevel([0, 1])
+        name = series if own["model"].nunique() == 1 else " ".join(dict.fromkeys([model, series]))
+        parts.append(f"{name} from {values.min():.3g} at {values.idxmin()} to {values.max():.3g} at {values.idxmax()}")
+    return "; ".join(parts)
+
+
+def square_panel(cells: pd.DataFrame) -> str:
+    """A confusion matrix as SVG; `cells` has truth, answer, images, share (of the truth) and model."""
+    told = [
+        description([c.model], f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.share:.0f} % of {c.truth}")
+        for c in cells.itertuples()
+    ]
+    order = list(dict.fromkeys(cells["answer"]))
+    x = alt.X("answer:N", sort=order, title=None).axis(labelAngle=-40)
+    base = alt.Chart(cells.assign(told=told)).encode(x=x, y=alt.Y("truth:N", title=None))
+    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.55]), legend=None)
+    squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
+    return _svg(alt.layer(squares, base.mark_text(fontSize=13).encode(text="images:Q")).properties(**SIZE).to_dict())

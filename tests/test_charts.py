@@ -1,0 +1,278 @@
+"""Charts: what is drawn is what was measured, every number is in the table, and the colours can be told apart."""
+
+import functools
+import io
+import itertools
+import re
+import xml.etree.ElementTree as ET
+from urllib.parse import unquote
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlprobe_utils import charts, panels
+from mlprobe_utils.artefacts import ROOT
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.figures import Figure
+from mlprobe_utils.inline_svg import description, inline
+from mlprobe_utils.metrics import METRICS
+from mlprobe_utils.profiles import SCORES
+
+POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
+NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
+    """Scores of every probe and final output: value = 50 + place of the point + 10 after fine-tuning + run."""
+    rows, outputs = [], []
+    for model, dataset, stage, run in itertools.product(models, datasets, ("pretrained", "finetuned"), range(runs)):
+        key = {"model": model, "dataset": dataset, "stage": stage, "run": run}
+        high = 10 * (stage == "finetuned") + run
+        for place, point in enumerate(POINTS):
+            rows.append(key | {"pooling": "image_mean", "point": point} | dict.fromkeys(METRICS, 50.0 + place + high))
+        outputs.append(key | dict.fromkeys(METRICS, answers if stage == "finetuned" else 0.0))
+    return pd.DataFrame(rows), pd.DataFrame(outputs)
+
+
+def drawings(figure: Figure) -> list[ET.Element]:
+    return [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", figure.html, re.DOTALL)]
+
+
+def marks(drawing: ET.Element) -> list[tuple[str, list[str], str]]:
+    """Names, told texts and path of every mark that tells something."""
+    found = [e for e in drawing.iter() if e.get("data-told")]
+    return [(e.get("data-series"), e.get("data-told").split("|"), e.get("d")) for e in found]
+
+
+def downloaded(figure: Figure) -> pd.DataFrame:
+    (link,) = re.findall(r'href="data:text/csv;charset=utf-8,([^"]*)"', figure.html)
+    return pd.read_csv(io.StringIO(unquote(link)))
+
+
+def test_curves_show_the_means_over_runs_at_every_point_and_the_answer():
+    figure = charts.probe_curves(*made(), NAMES)
+    told = marks(drawings(figure)[0])
+    after = [texts for names, texts, _ in told if names.endswith("after fine-tuning")]
+    means = {"V.00": 60.5, "V.01": 61.5, "C.00": 62.5, "L.00": 63.5, "L.01": 64.5, "answer": 70.0}
+    assert {text for texts in after for text in texts} == {f"{point} {mean} %" for point, mean in means.items()}
+    assert {names for names, _, _ in told} == {f"{NAMES['one']}|{s} fine-tuning" for s in ("before", "after")}
+
+
+def test_a_line_has_a_vertex_for_each_text_and_rises_with_its_values():
+    for drawing in drawings(charts.probe_curves(*made(), NAMES)):
+        lines = [mark for mark in marks(drawing) if len(mark[1]) > 1]
+        assert len(lines) == 4  # two modules with several points, before and after
+        for _, texts, path in lines:
+            numbers = [float(number) for number in re.findall(r"-?[\d.]+", path)]
+            heights = numbers[1::2]
+            assert len(heights) == len(texts)
+            assert heights == sorted(heights, reverse=True)  # SVG counts downwards
+
+
+def test_panels_are_models_by_data_sets_in_the_order_of_the_names():
+    figure = charts.probe_curves(*made(), NAMES)
+    titles = re.findall(r'chart-panel-title">(.*?)</p>', figure.html)
+    one = "Model &amp; &lt;One&gt;"
+    assert titles == [f"{one} · Set B", f"{one} · Set A", "Model Two · Set B", "Model Two · Set A"]
+    assert 'style="--columns:2"' in figure.html
+
+
+def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value():
+    drawing = drawings(charts.probe_curves(*made(), NAMES))[0]
+    assert "▼ 0" in [text.text for text in drawing.iter(f"{SVG}text")]
+    lowest = max(float(label.text) for label in drawing.iter(f"{SVG}text") if (label.text or "").isdigit())
+    assert lowest >= 70
+    none_low = drawings(charts.probe_curves(*made(answers=55.0), NAMES))[0]
+    assert ["answer 0.0 %"] in [texts for _, texts, _ in marks(none_low)]
+
+
+@pytest.mark.parametrize("name", ["probe", "metric", "recipe", "learning", "health", "journey", "confusion"])
+def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
+    figure = one_of_each()[name]
+    for drawing in drawings(figure):
+        assert drawing.find(f"{SVG}title").text
+        assert len(drawing.find(f"{SVG}desc").text) > 30
+        assert drawing.get("role") == "img"
+    numbers = downloaded(figure)
+    cells = len(numbers) * (1 if name == "confusion" else numbers.select_dtypes("number").shape[1])
+    told = sum(len(texts) for drawing in drawings(figure) for _, texts, _ in marks(drawing))
+    assert told >= cells > 0
+    assert figure._repr_mimebundle_()["text/plain"] == figure.description
+
+
+@functools.cache
+def one_of_each() -> dict[str, Figure]:
+    scores, outputs = made()
+    one = scores["model"] == "one", outputs["model"] == "one"
+    profile = scores[["model", "dataset", "stage"]].drop_duplicates().assign(**dict.fromkeys(SCORES, 60.0))
+    profile["P_final"] = 3.0
+    ends = profile[["model", "dataset", "stage"]].assign(**{f"{letter} end": 60.0 for letter in "VCL"})
+    losses = pd.DataFrame(
+        itertools.product(["one", "two"], ["a"], [0, 1], [1.0, 2.0]), columns=["model", "dataset", "run", "epoch"]
+    ).assign(training_loss=0.5, validation_loss=lambda table: table["epoch"])
+    answers = pd.DataFrame({"label": ["Yes", "Yes", "No"], "parsed": ["Yes", None, "Yes"], "part": "test"})
+    answers = answers.assign(model="one", dataset="a", stage="finetuned")
+    return {
+        "probe": charts.probe_curves(scores, outputs, NAMES),
+        "metric": charts.metric_curves(scores[one[0]], outputs[one[1]], NAMES),
+        "recipe": charts.recipe_curves({"main": scores, "raw": scores}, NAMES),
+        "learning": charts.learning_curves(losses, NAMES),
+        "health": charts.health_profiles(profile, NAMES),
+        "journey": charts.journey(ends.assign(**{"final output": 40.0}), NAMES),
+        "confusion": charts.confusion(answers, NAMES),
+    }
+
+
+def test_the_file_holds_the_means_unrounded():
+    scores, outputs = made(runs=3)
+    scores["accuracy"] += 1 / 3
+    numbers = downloaded(charts.probe_curves(scores, outputs, NAMES))
+    assert list(numbers) == ["model", "data set", "stage", *POINTS, "answer"]
+    assert len(numbers) == 8
+    of_one = numbers.query("model == 'Model Two' and `data set` == 'Set A' and stage == 'after fine-tuning'")
+    np.testing.assert_allclose(of_one[POINTS].to_numpy()[0], 61 + np.arange(5) + 1 / 3, rtol=1e-5)
+
+
+def test_metrics_of_one_model_are_rows():
+    scores, outputs = made(models=("one",))
+    scores["f1"] /= 2
+    numbers = downloaded(charts.metric_curves(scores, outputs, NAMES))
+    assert numbers["metric"].unique().tolist() == ["accuracy", "F1", "precision", "recall", "AUC"]
+    means = numbers.groupby("metric")[POINTS].mean().mean(axis=1)
+    assert means["F1"] == pytest.approx(means["accuracy"] / 2)
+
+
+def test_confusion_counts_unparsed_answers_and_empty_cells():
+    numbers = downloaded(one_of_each()["confusion"]).set_index(["truth", "answer"])["images"]
+    expected = {("No", "No"): 0, ("No", "Yes"): 1, ("No", "unparsed"): 0}
+    assert numbers.to_dict() == expected | {("Yes", "No"): 0, ("Yes", "Yes"): 1, ("Yes", "unparsed"): 1}
+
+
+def test_single_runs_are_drawn_only_where_there_are_several():
+    faint = {runs: charts.probe_curves(*made(runs=runs), NAMES).html.count('stroke-width="0.8"') for runs in (1, 2)}
+    assert faint[1] == 0
+    assert faint[2] > 0
+
+
+def test_a_missing_value_leaves_a_gap_and_no_false_text():
+    scores, outputs = made()
+    scores.loc[(scores["point"] == "L.00"), "auc"] = np.nan
+    told = [
+        text for d in drawings(charts.probe_curves(scores, outputs, NAMES, "auc")) for _, t, _ in marks(d) for text in t
+    ]
+    assert told
+    assert not [text for text in told if text.startswith("L.00") or "nan" in text]
+
+
+def test_keys_single_out_names_that_marks_carry():
+    for name, figure in one_of_each().items():
+        keys = set(re.findall(r'data-highlight="(.*?)"', figure.html))
+        known = {part for names in re.findall(r'data-series="(.*?)"', figure.html) for part in names.split("|")}
+        assert keys <= known, name
+    assert "data-highlight" in one_of_each()["health"].html
+    assert charts.probe_curves(*made(models=("one",)), NAMES).html.count("data-highlight") == 2  # the stages
+
+
+def test_many_points_are_not_all_labelled():
+    scores, outputs = made(models=("one",), datasets=("a",), runs=1)
+    points = [f"V.{i:02d}" for i in range(32)] + [f"L.{i:02d}" for i in range(64)]
+    many = pd.concat([scores[scores["point"] == "V.00"].assign(point=point) for point in points])
+    labels = [text.text for text in drawings(charts.probe_curves(many, outputs, NAMES))[0].iter(f"{SVG}text")]
+    assert "answer" in labels
+    assert 4 < len([label for label in labels if label and label[1:2] == "."]) < 20
+
+
+def test_an_unknown_metric_is_an_error():
+    with pytest.raises(InputError, match="accuracy"):
+        charts.probe_curves(*made(), NAMES, "accurracy")
+
+
+def test_a_readers_own_chart_comes_out_as_a_described_figure():
+    panels.enable()
+    own = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4]})).mark_line().encode(x="x", y="y")
+    with alt.renderers.enable("inline_svg"):
+        bundle = own.properties(title="Mine", description="a line that rises")._repr_mimebundle_()
+    html = bundle[0]["text/html"] if isinstance(bundle, tuple) else bundle["text/html"]
+    assert "<figcaption>Mine" in html
+    assert "<desc>a line that rises</desc>" in html
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.text("ab|‖<&\"'é%.0 ", min_size=1, max_size=8), min_size=2, max_size=4), st.integers(0, 99))
+def test_inline_keeps_everything_that_is_drawn_and_all_that_is_told(names, seed):
+    values = np.random.default_rng(seed).uniform(0, 100, 6)
+    table = pd.DataFrame({"x": list("abcdef"), "y": values, "told": description(names, "x 72.0 %|y 0.00 %")})
+    chart = alt.Chart(table).mark_bar().encode(x="x", y="y", description="told")
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    before, after = ET.fromstring(svg), ET.fromstring(inline(svg))
+    visible = [e for e in before.iter() if e.get("d") and e.get("class") not in ("background", "foreground")]
+    assert len([e for e in after.iter() if e.get("d")]) == len(visible) == 6
+    assert [t.text for t in after.iter(f"{SVG}text")] == [t.text for t in before.iter(f"{SVG}text")]
+    told = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
+    assert [text for _, text in told] == ["x 72.0 %|y 0.00 %"]
+    assert len(next(iter(told))[0].split("|")) == len(
+        set(name.translate({ord("|"): "¦", ord("‖"): "¦"}) for name in names)
+    )
+    assert len(inline(svg)) < len(svg)
+
+
+def palette(theme: str) -> list[np.ndarray]:
+    """The chart colours of a theme as RGB in 0..1, as book.css has them."""
+    css = (ROOT / "book" / "_static" / "book.css").read_text()
+    (block,) = re.findall(
+        r"html \{([^}]*--chart-1[^}]*)\}" if theme == "light" else r'"dark"\] \{([^}]*--chart-1[^}]*)\}', css
+    )
+    return [
+        np.array([int(c[i : i + 2], 16) for i in (0, 2, 4)]) / 255 for c in re.findall(r"--chart-\d: #(\w{6})", block)
+    ]
+
+
+def luminance(colour: np.ndarray) -> float:
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+GROUNDS = {"light": np.array([1.0, 1.0, 1.0]), "dark": np.array([0.07, 0.07, 0.07])}  # of pydata-sphinx-theme
+# Machado et al. 2009, severity 1, on linear RGB
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("theme", GROUNDS)
+def test_colours_contrast_with_the_page(theme):
+    assert len(palette(theme)) == len(panels.COLOURS)
+    for colour in palette(theme):
+        light, dark = sorted([luminance(colour), luminance(GROUNDS[theme])], reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_the_colours_without_a_style_sheet_are_those_of_the_light_theme():
+    css = (ROOT / "book" / "_static" / "book.css").read_text()
+    for number, colour in enumerate(panels.COLOURS, 1):
+        assert f"--chart-{number}: {colour.split()[1].rstrip(')')};" in css
+
+
+@pytest.mark.parametrize("theme", GROUNDS)
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_before_and_after_are_told_apart_by_everyone(theme, deficiency):
+    before, after = (lab(np.array(DEFICIENCIES[deficiency]), colour) for colour in palette(theme)[:2])
+    assert np.linalg.norm(before - after) > 20  # CIE 1976; 2.3 is just noticeable
+
+
+def lab(deficiency: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """CIELAB of a colour as it is seen."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(deficiency @ linear, 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ seen
+    x, y, z = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 1e-6))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
