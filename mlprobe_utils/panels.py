@@ -21,7 +21,7 @@ COLOURS = tuple(
 SIZE = {"width": 240, "height": 190, "autosize": {"type": "fit", "contains": "padding"}}  # pixels; a page scales them
 MOST_LABELS = 20  # stations that can all be written under a panel
 MOST_LETTERS = 36  # beside each other under a panel
-_LINE = ["model", "series", "line"]  # what makes marks one line
+_LINE = ["model", "series"]  # what makes marks one line
 
 
 @dataclass(frozen=True)
@@ -111,43 +111,48 @@ def line_panel(
         values, domain: of the vertical axis.
         answers: the stations that are no probe's.
     """
-    runs, means = _marks(own, order, values, domain[0])
-    answer = means["x"].isin(answers)
-    lone = means.groupby(_LINE, sort=False)["x"].transform("size") == 1
+    runs = _marks(own, [*_LINE, "run"], order, domain[0])
+    means = _marks(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
+    told = means["x"] + " " + means["value"].map(values.told.format)
+    together = told[means["value"].notna()].groupby([means[column] for column in _LINE]).transform(BETWEEN.join)
+    means["told"] = means["silent"] + together  # of a path Vega takes the first vertex's description
     place = _encodings(order, keys, values, domain)
     dash = place.pop("strokeDash")
-    layers = []
+    in_order = {"order": "place:Q"}
+    layers = [
+        alt.Chart(means)
+        .mark_line()
+        .encode(**place, **in_order, strokeDash=dash, detail="model:N", description="told:N")
+    ]
     if runs["run"].nunique() > 1:
         faint = alt.Chart(runs[~runs["x"].isin(answers)]).mark_line(strokeWidth=0.8, opacity=0.5)
-        layers.append(faint.encode(**place, detail=["line:N", "model:N", "run:N"], description="silent:N"))
-    strong = alt.Chart(means[~lone]).mark_line()
-    layers.append(strong.encode(**place, strokeDash=dash, detail=["line:N", "model:N"], description="together:N"))
-    for shape, size, chosen in (("diamond", 60, answer), ("circle", 30, lone & ~answer)):
+        layers.insert(0, faint.encode(**place, **in_order, detail=["model:N", "run:N"], description="silent:N"))
+    answer = means["x"].isin(answers) & means["value"].notna()
+    alone = means.groupby([*_LINE, "part"])["value"].transform("count").eq(1) & means["value"].notna() & ~answer
+    for shape, size, chosen in (("diamond", 60, answer), ("circle", 30, alone)):
         if chosen.any():
             point = alt.Chart(means[chosen]).mark_point(shape=shape, size=size, filled=True, opacity=1)
-            layers.append(point.encode(**place, description="alone:N"))
+            layers.append(point.encode(**place, description="silent:N"))
     low = means[means["value"] < domain[0]]
     if len(low):
         written = alt.Chart(low.assign(text="▼ " + low["value"].map("{:.0f}".format)))
-        layers.append(
-            written.mark_text(align="right", dx=-6, dy=-6).encode(**place, text="text:N", description="silent:N")
-        )
-    return _svg(alt.layer(*layers).properties(**SIZE).to_dict())
+        written = written.mark_text(align="right", dx=-6, dy=-6)
+        layers.append(written.encode(**place, text="text:N", description="silent:N"))
+    return _svg(alt.layer(*layers).properties(**SIZE).to_dict(validate=False))
 
 
-def _marks(own: pd.DataFrame, order: Sequence[str], values: Values, floor: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Single runs, and their means in the stations' order, with where each is drawn and what it says of itself."""
-    own = own.assign(line=[x[0] if _is_point(x) else "" for x in own["x"]])  # a module's line ends with the module
-    means = own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index()
-    means = means.sort_values("x", key=lambda x: x.map(list(order).index), kind="stable")
-    for table in (own, means):
-        table["drawn"] = table["value"].clip(lower=floor)
-        table["silent"] = [description(pair) for pair in zip(table["model"], table["series"], strict=True)]
-    told = means["x"] + " " + means["value"].map(values.told.format)
-    means["alone"] = means["silent"] + told
-    together = told.groupby([means[column] for column in _LINE], sort=False).transform(BETWEEN.join)
-    means["together"] = means["silent"] + together
-    return own, means
+def _marks(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
+    """Vertices of lines in the stations' order; a line is interrupted, by a row without value, where a module ends."""
+    table = table.assign(
+        place=table["x"].map({station: float(place) for place, station in enumerate(order)}),
+        part=[x[0] if _is_point(x) else "" for x in table["x"]],
+        drawn=table["value"].clip(lower=floor),
+        silent=[description(pair) for pair in zip(table["model"], table["series"], strict=True)],
+    ).sort_values([*line, "place"])
+    after = table.groupby(line)["part"].shift(-1)
+    ends = table[after.notna() & (after != table["part"])]
+    gaps = ends.assign(place=ends["place"] + 0.5, drawn=None, value=None)
+    return pd.concat([table, gaps.astype(table.dtypes)], ignore_index=True).sort_values([*line, "place"])
 
 
 def _encodings(order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float]) -> dict:
@@ -194,4 +199,8 @@ def square_panel(cells: pd.DataFrame) -> str:
     base = alt.Chart(cells.assign(told=told)).encode(x=x, y=alt.Y("truth:N", title=None))
     shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.55]), legend=None)
     squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
-    return _svg(alt.layer(squares, base.mark_text(fontSize=13).encode(text="images:Q")).properties(**SIZE).to_dict())
+    return _svg(
+        alt.layer(squares, base.mark_text(fontSize=13).encode(text="images:Q"))
+        .properties(**SIZE)
+        .to_dict(validate=False)
+    )

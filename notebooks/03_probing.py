@@ -83,8 +83,8 @@ show(recipe(chapter.protocol, "probe"))
 #
 # ## The curves
 #
-# Every dot is one run, every line the mean of the runs; the diamond at the end is the generated answer's, or its value
-# at the lower edge where it lies far below. This is figure 3 of {cite:t}`zhu-2026` for the models of this run.
+# A faint line is one run, a strong one the mean of the runs; the diamond at the end is the generated answer, at the
+# lower edge with its value where it lies far below. This is figure 3 of {cite:t}`zhu-2026` for the models of this run.
 
 # %%
 from mlprobe_utils import charts
