@@ -25,7 +25,7 @@ lab: notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 notebooks: .venv/installed
-	$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
+	$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 clean:
 	rm -rf outputs book/_build notebooks/*.ipynb .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The graph: image sets and checkpoints -> one process a model -> chapters -> pages.
+"""The graph: image sets and checkpoints -> one process a model -> pages of notebooks -> book.
 
 Outputs of the rules are stamps. The artefacts themselves are written whole or not at all by the commands, which skip
 what is current: so nothing that was made before is lost when a step fails, and a killed run goes on where it was.
@@ -6,10 +6,12 @@ Started by `make book`, which checks the configuration first.
 """
 
 import json
+import re
 import sys
 
-from mlprobe_utils import artefacts, pages, run_chapter
+from mlprobe_utils import artefacts, pages
 from mlprobe_utils.artefacts import code_files, imported_files
+from mlprobe_utils.book_pages import book_pages, script_of
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, card_path, load_data_card, load_model_card
 from mlprobe_utils.configuration import configure, miniatures
 from mlprobe_utils.datasets.file_tree import FileTree
@@ -17,15 +19,19 @@ from mlprobe_utils.datasets.file_tree import FileTree
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
-CHAPTERS = run_chapter.chapters()
+PAGES = {page.name: page for page in book_pages(RUN)}
 BOOK = [str(path) for path in pages.front_matter()]
 PYTHON = sys.executable
 
 
+def one_of(names):
+    return "|".join(map(re.escape, names))
+
+
 wildcard_constraints:
-    dataset="|".join(RUN.datasets),
-    model="|".join({*RUN.models, *miniatures(RUN.models)}),
-    chapter="|".join(CHAPTERS),
+    dataset=one_of(RUN.datasets),
+    model=one_of({*RUN.models, *miniatures(RUN.models)}),
+    page=one_of(PAGES),
 
 
 def code(module):
@@ -36,9 +42,16 @@ def stamp(kind, *names):
     return f"{STAMPS}/{'/'.join((kind, *names))}"
 
 
-def chapter_code(name):
-    own = imported_files(run_chapter.NOTEBOOKS / f"{name}.py")
-    return sorted({*code("mlprobe_utils.run_chapter"), *map(str, own)})
+def executed(name):
+    return stamp("chapters", f"{name}.done")  # the page `models` and the folder of models' pages are two
+
+
+def page_inputs(wildcards):
+    """A notebook, the code that it imports, and what it reads: results of its models, and files."""
+    page = PAGES[wildcards.page]
+    script = script_of(page.notebook)
+    results = [stamp("models", RUN.protocol, RUN.split, model) for model in page.models]
+    return [str(script), *results, *map(str, (*page.files, *imported_files(script)))]
 
 
 def data_of(wildcards):
@@ -60,7 +73,7 @@ def base_of_model(wildcards):
 
 rule pages:
     input:
-        [stamp("chapters", name) for name in CHAPTERS],
+        [executed(name) for name in PAGES],
         BOOK,
         code=code("mlprobe_utils.pages"),
     params:
@@ -71,18 +84,18 @@ rule pages:
         "{PYTHON} -m mlprobe_utils.pages {params.run:q} && touch {output}"
 
 
-rule chapter:
+rule page:
     input:
-        f"{artefacts.ROOT}/notebooks/{{chapter}}.py",
-        [stamp("models", RUN.protocol, RUN.split, model) for model in RUN.models],
-        code=lambda wildcards: chapter_code(wildcards.chapter),
+        page_inputs,
+        code=code("mlprobe_utils.run_chapter"),
     params:
-        run=json.dumps(RUN.parameters()),
+        notebook=lambda wildcards: PAGES[wildcards.page].notebook,
+        parameters=lambda wildcards: json.dumps(PAGES[wildcards.page].parameters),
     output:
-        stamp("chapters", "{chapter}"),
+        executed("{page}"),
     shell:
-        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.run_chapter {wildcards.chapter}"
-        " {artefacts.OUTPUTS}/chapters/{wildcards.chapter}.ipynb --parameters {params.run:q} && touch {output}"
+        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.run_chapter {params.notebook}"
+        " {artefacts.OUTPUTS}/chapters/{wildcards.page}.ipynb --parameters {params.parameters:q} && touch {output}"
 
 
 rule model:

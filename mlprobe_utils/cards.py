@@ -1,29 +1,28 @@
 """Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug.
 
-Nothing in code repeats a value that a card holds. A typo in a key, a wrong type or a value out of range is an error
-that names the file, the field and the mend.
+Nothing in code repeats a value that a card holds.
 """
 
-import difflib
 import functools
-import json
 import os
 import typing
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlprobe_utils.artefacts import ROOT, hash_of, relative
-from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.artefacts import ROOT, hash_of
+from mlprobe_utils.card_files import parse_card
+from mlprobe_utils.errors import unknown
 
 CARDS = Path(os.environ.get("MLPROBE_CARDS", ROOT / "data"))
+PUBLISHED = CARDS / "published"  # the paper's tables
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 MAIN_PROBE = "main"
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Words = Annotated[str, Field(min_length=1)]
 
 
 class Card(BaseModel):
@@ -98,16 +97,22 @@ class DataCard(Card):
 
 
 class ModelCard(Card):
-    """A model: where its weights are, and for a miniature what it is a miniature of and how it is made."""
+    """A model: where its weights are, what it is (paper, Table S1), and for a miniature how it is made."""
 
-    name: str
-    source: str  # hub id, or a folder (relative to the project's root)
-    family: str | None = None  # only needed to assert it: the model's class decides
-    revision: str | None = None
-    base: str | None = None  # slug of the general model that this one was adapted from
-    miniature_of: str | None = None
-    made_by: str | None = None
-    recipe: dict | None = None
+    name: str = Field(description="as pages call it")
+    source: str = Field(description="hub id, or a folder (relative to the project's root)")
+    revision: str | None = Field(None, description="of the hub's repository: branch, tag or commit")
+    family: str | None = Field(None, description="only needed to assert it: the model's class decides")
+    parameters: Count | None = Field(None, description="how many; counted where the weights lie in a folder")
+    base: str | None = Field(None, description="slug of the general model that this one was adapted from")
+    vision_tower: Words | None = Field(None, description="its kind; of a miniature the recipe says it")
+    connector: Words | None = Field(None, description="its kind; a miniature without one has its base's")
+    llm: Words | None = Field(None, description="the language model; of a miniature the recipe says it")
+    training_stages: list[Words] | None = Field(None, min_length=1, description="what was taught, in order")
+    licence: Words | None = Field(None, description="of the weights")
+    miniature_of: str | None = Field(None, description="hub id of the model that this one stands in for")
+    made_by: str | None = Field(None, description="module that makes a miniature")
+    recipe: dict | None = Field(None, description="what that module needs to know; validated there")
 
     @property
     def is_miniature(self) -> bool:
@@ -229,17 +234,6 @@ def card_path(card_class: type[Card], slug: str) -> Path:
     return CARDS / _FOLDERS[card_class] / f"{slug}.yml"
 
 
-class _OneKeyOnce(yaml.SafeLoader):
-    """A YAML loader that refuses a key given twice, of which YAML itself keeps the last in silence."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key '{key}' is given twice (line {node.start_mark.line + 1} and below)")
-        return super().construct_mapping(node, deep)
-
-
 @functools.cache
 def _load(card_class: type[Card], slug: str) -> Card:
     if slug not in slugs(card_class):  # a slug is a name, never a path
@@ -266,48 +260,3 @@ def load_model_card(slug: str) -> ModelCard:
 def load_protocol(slug: str) -> Protocol:
     """A protocol, by slug. Raises InputError as `load_data_card` does."""
     return typing.cast(Protocol, _load(Protocol, slug))
-
-
-def parse_card(card_class: type[Card], path: Path) -> Card:
-    """Reads and validates one card file.
-
-    Raises:
-        InputError: not YAML, an unknown or missing key, a wrong type, a value out of range.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnce)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{relative(path)} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{relative(path)} must hold keys and values, found {type(content).__name__}")
-    if "slug" in content:
-        raise InputError(f"{relative(path)}: remove the key 'slug', the file's name is the slug")
-    try:
-        # JSON, so that whole numbers serve where a fraction is asked but text never serves as a number
-        return card_class.model_validate_json(json.dumps({"slug": path.stem} | content, default=str))
-    except ValidationError as error:
-        problems = "; ".join(_problem(card_class, problem) for problem in error.errors())
-        raise InputError(f"{relative(path)}: {problems}") from error
-
-
-def _problem(card_class: type[Card], problem: dict) -> str:
-    """One validation problem in words: the field, what is wrong, the mend."""
-    *parents, key = problem["loc"] or ("",)
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        fields = _fields_at(card_class, parents)
-        near = difflib.get_close_matches(str(key), fields, n=1)
-        return f"unknown key '{place}'" + (f", did you mean '{near[0]}'?" if near else f"; known: {', '.join(fields)}")
-    if problem["type"] == "missing":
-        return f"the key '{place}' is missing: add it"
-    return f"{place + ': ' if place else ''}{problem['msg']} (found {problem['input']!r:.80})"
-
-
-def _fields_at(model: type[BaseModel], parents: list) -> list[str]:
-    for part in parents:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            for candidate in (annotation, *typing.get_args(annotation)):
-                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                    model = candidate
-    return [name for name in model.model_fields if name != "slug"]

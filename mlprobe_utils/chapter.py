@@ -1,7 +1,8 @@
-"""What every chapter starts and ends with: its parameters checked, its results made or found, and two boxes: what is
-real on the page, and how it was made."""
+"""What every page starts and ends with: its parameters checked, its results made or found, and boxes that say what is
+real on the page, what it was run with, and how it was made."""
 
 import html
+import json
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,15 @@ from myst_nb import glue as myst_glue
 from mlprobe_utils import artefacts, panels
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
-from mlprobe_utils.parameters import check_parameters
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.parameters import check_parameters, meanings
 from mlprobe_utils.prepare import prepare
 from mlprobe_utils.profiles import MODULES, STAGE_NAMES
 from mlprobe_utils.provenance_box import provenance_box
 from mlprobe_utils.results import Selection
 from mlprobe_utils.rows import STAGES
 from mlprobe_utils.scope import scope
+from mlprobe_utils.tables import show
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Chapter:
     models: dict[str, ModelCard]
     datasets: dict[str, DataCard]
     parameters: dict  # all that the chapter declares, with the values that count
+    meanings: dict[str, str]  # parameter -> what it means
     started: float  # seconds since the epoch
 
     @property
@@ -56,16 +60,31 @@ class Chapter:
             table = table.sort_values(keys, key=lambda column: column.map(places[column.name]), kind="stable")
         return table.replace({"model": self.names, "dataset": self.names, "stage": STAGE_NAMES})
 
-    def scope(self) -> HTML:
-        """A box that says what is real on this page and what is not, and which protocol and split it follows."""
+    @property
+    def model(self) -> ModelCard:
+        """The model of a page that is about one. Raises InputError where the parameters name several."""
+        if len(self.models) > 1:
+            raise InputError(f"parameter 'models': this page is about one model, give one (found {[*self.models]})")
+        return next(iter(self.models.values()))
+
+    def opening(self) -> HTML:
+        """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
         words = f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split}."
-        return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
+        rows = [
+            (name, json.dumps(value, ensure_ascii=False), self.meanings.get(name, ""))
+            for name, value in self.parameters.items()
+        ]
+        table = show(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
+        return HTML(
+            f'<aside class="admonition note"><p>{html.escape(words)}</p></aside><details class="parameters">'
+            f"<summary>Parameters of this page</summary>{table.data}</details>"
+        )
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again.
 
         Raises:
-            InputError: no chapter of that name; an artefact behind the page is not there, or cannot be read.
+            InputError: no notebook of that name; an artefact behind the page is not there, or cannot be read.
         """
         sets = self.image_sets.values()
         return HTML(provenance_box(name, self.parameters, self.protocol, self.models.values(), sets, self.started))
@@ -92,6 +111,7 @@ def start(namespace: dict) -> Chapter:
         {slug: load_model_card(slug) for slug in run.models},
         {slug: load_data_card(slug) for slug in run.datasets},
         {name: values[name] for name in namespace["__annotations__"]},
+        meanings(namespace.get("In", [])),
         started,
     )
 

@@ -175,7 +175,8 @@ def _lines(
             panels.append(Panel(name, svg, f"{name}: {line_words(own)}."))
     lines = list(dict.fromkeys([*filter(None, by), "model", keys[0].kind]))
     numbers = long.assign(**{keys[0].kind: long["series"]}).groupby([*lines, "x"], sort=False)["value"].mean()
-    numbers = numbers.unstack("x")[order].reset_index().rename(columns={"dataset": "data set"})
+    numbers = numbers.unstack("x")[order].rename_axis(columns=None)
+    numbers = numbers.reset_index().rename(columns={"dataset": "data set"})
     return figure(panels, title, _columns(long, *by), keys, (values.meaning, horizontal), numbers)
 
 

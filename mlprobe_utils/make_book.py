@@ -14,6 +14,7 @@ import time
 from filelock import FileLock, Timeout
 
 from mlprobe_utils import artefacts
+from mlprobe_utils.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.pages import HTML
@@ -25,7 +26,7 @@ def make_book(run: Run, jobs: int) -> None:
     """Brings the book up to date.
 
     Raises:
-        InputError: another run is at work in this checkout, or the graph cannot be planned.
+        InputError: another run is at work in this checkout, a model card is not valid, the graph cannot be planned.
         SystemExit: a step failed; its own message has been printed.
     """
     artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
@@ -39,6 +40,8 @@ def make_book(run: Run, jobs: int) -> None:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
         command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(jobs), "--nolock", "--rerun-incomplete"]
         command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
+        for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is told now, not after the work
+            load_model_card(slug)
         steps = planned_steps(command, run)
         if steps and (code := run_to_the_end([*command, "--quiet", "all"], environment(steps))):
             print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)

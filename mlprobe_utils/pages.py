@@ -1,4 +1,4 @@
-"""Assembles the executed chapters and the front matter, and builds the HTML book.
+"""Assembles the executed notebooks and the pages of text, and builds the HTML book.
 
 The page list depends on the run, so that the book's sources are put together in outputs/book; the finished book takes
 its place in book/_build/html only when the build had no error and no warning.
@@ -15,29 +15,21 @@ from pathlib import Path
 import yaml
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.cards import load_data_card, load_model_card
+from mlprobe_utils.book_pages import book_pages, chapters, model_page
+from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.progress import step
-from mlprobe_utils.run_chapter import chapters
-from mlprobe_utils.scope import scope
 
 FRONT = artefacts.ROOT / "book"
 HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
-SCOPE_MARK = "{{ scope }}"  # where the front page says what is real and what is not
 
 
-def assemble(run: dict) -> Path:
-    """Puts the book's sources together for a run (the chapters' parameters); returns their folder."""
+def assemble(run: Run) -> Path:
+    """Puts the sources of a run's book together; returns their folder. Raises InputError if a page was not executed."""
     sources = artefacts.OUTPUTS / "book"
     wanted = {path.relative_to(FRONT): path.read_bytes() for path in front_matter()}
-    wanted |= {Path(f"{name}.ipynb"): executed(name).read_bytes() for name in chapters()}
-    wanted[Path("_toc.yml")] = yaml.safe_dump(contents(), sort_keys=False).encode()
-    index = wanted[Path("index.md")].decode()
-    if SCOPE_MARK not in index:
-        raise InputError(f"book/index.md must hold {SCOPE_MARK}: there the book says what is real and what is not")
-    models = {slug: load_model_card(slug) for slug in run["models"]}
-    datasets = {slug: load_data_card(slug) for slug in run["datasets"]}
-    wanted[Path("index.md")] = index.replace(SCOPE_MARK, scope(models, datasets)).encode()
+    wanted |= {Path(f"{page.name}.ipynb"): executed(page.name).read_bytes() for page in book_pages(run)}
+    wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
     write_changed(sources, wanted)
     return sources
 
@@ -49,22 +41,25 @@ def front_matter() -> list[Path]:
 
 
 def executed(name: str) -> Path:
-    """A chapter as papermill left it. Raises InputError if it was not run."""
+    """A page's notebook as papermill left it. Raises InputError if it was not run."""
     path = artefacts.OUTPUTS / "chapters" / f"{name}.ipynb"
     if not path.is_file():
         raise InputError(f"{artefacts.relative(path)} is not there: run `make book`")
     return path
 
 
-def contents() -> dict:
-    """The table of contents."""
-    after = [{"file": "limits"}, {"file": "bibliography"}]
+def contents(run: Run) -> dict:
+    """The table of contents of a run's book."""
+    parts = {
+        "Chapters": chapters(),
+        "Models": ["models", *map(model_page, run.models)],
+        "About": ["rerun", "teach", "limits", "bibliography"],
+    }
     return {
         "format": "jb-book",
         "root": "index",
         "parts": [
-            {"caption": "Chapters", "chapters": [{"file": name} for name in chapters()]},
-            {"caption": "About", "chapters": after},
+            {"caption": caption, "chapters": [{"file": name} for name in names]} for caption, names in parts.items()
         ],
     }
 
@@ -104,10 +99,10 @@ def build(sources: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.pages", description=__doc__)
-    parser.add_argument("run", type=json.loads, help="the chapters' parameters, JSON")
+    parser.add_argument("run", type=json.loads, help="what the book runs over: a chapter's parameters, JSON")
     arguments = parser.parse_args()
     with step("pages"):
-        build(assemble(arguments.run))
+        build(assemble(configure(**arguments.run)))
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def square_panel(cells: pd.DataFrame) -> str:
     order = list(dict.fromkeys(cells["answer"]))
     x = alt.X("answer:N", sort=order, title=None).axis(labelAngle=-40)
     base = alt.Chart(cells.assign(told=told)).encode(x=x, y=alt.Y("truth:N", title=None))
-    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.55]), legend=None)
+    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.45]), legend=None)
     squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
     return _svg(
         alt.layer(squares, base.mark_text(fontSize=13).encode(text="images:Q"))

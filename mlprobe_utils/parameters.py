@@ -5,7 +5,9 @@ after the parameters calls `check_parameters(globals())`: declared are the annot
 any other name that has appeared in the notebook's namespace is an error.
 """
 
+import ast
 import types
+from collections.abc import Iterable
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -46,3 +48,22 @@ def _check_type(name: str, value, annotation) -> None:
         expected = annotation if "[" in str(annotation) else annotation.__name__
         problem = error.errors()[0]["msg"]
         raise InputError(f"parameter '{name}' must be {expected}: {problem} (found {value!r:.80})") from error
+
+
+def meanings(cells: Iterable[str]) -> dict[str, str]:
+    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last.
+
+    Args:
+        cells: sources of code cells in the order they ran (IPython's `In`).
+    """
+    found = {}
+    for source in cells:
+        try:
+            declarations = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+        except SyntaxError:  # a cell that failed, in an open notebook
+            continue
+        lines = source.encode().splitlines()  # ast counts bytes
+        for node in declarations:
+            behind = lines[node.end_lineno - 1][node.end_col_offset :].decode()
+            found[ast.unparse(node.target)] = behind.partition("#")[2].strip()
+    return found

@@ -174,6 +174,18 @@ def patterns(scores: pd.DataFrame, outputs: pd.DataFrame, errors: float = 2.0) -
     return pd.DataFrame(records)
 
 
+def by_curve(found: pd.DataFrame) -> pd.DataFrame:
+    """The patterns of a curve beside each other: model, dataset, stage, and a column a part of the model, by its name.
+
+    Args:
+        found: from `patterns`; what compares the stages is left out.
+    """
+    of_stages = found[found["stage"] != BOTH]
+    wide = of_stages.pivot(index=STATE, columns="module", values="pattern")
+    parts = {part: name for part, name in PARTS.items() if part in wide}
+    return wide[[*parts]].rename(columns=parts).rename_axis(columns=None).reset_index()
+
+
 def counts(found: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """How many curves have each pattern: module, pattern, before, after (curves), on (data sets with their curves).
 

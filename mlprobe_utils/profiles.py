@@ -8,7 +8,8 @@ from mlprobe_utils.rows import STAGES
 STAGE_NAMES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
 MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
 STATE = ["model", "dataset", "stage"]
-SCORES = ("FHS_V", "FHS_C", "FHS_L", "P_final")  # of a profile, as the information flows
+HEALTH = [f"FHS_{module}" for module in MODULES]
+SCORES = (*HEALTH, "P_final")  # of a profile, as the information flows
 
 
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
@@ -44,3 +45,14 @@ def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "ac
     return table.sort_values(
         ["dataset", "model", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c
     )
+
+
+def lowest_module(profiles: pd.DataFrame) -> str:
+    """The module, by its letter, with the lowest mean health score."""
+    return profiles[HEALTH].mean().idxmin().removeprefix("FHS_")
+
+
+def health_changes(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Health scores after fine-tuning less those before, in points; one row a model and data set."""
+    health = profiles.set_index(STATE)[HEALTH]
+    return health.xs("finetuned", level="stage") - health.xs("pretrained", level="stage")

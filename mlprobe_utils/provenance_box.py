@@ -6,6 +6,8 @@ names both.
 
 import html
 import json
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,11 +15,11 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from mlprobe_utils import artefacts
+from mlprobe_utils.book_pages import script_of
 from mlprobe_utils.cards import ModelCard, Protocol
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.errors import InputError
 from mlprobe_utils.results import upstream
-from mlprobe_utils.run_chapter import chapters, rerun_command
 from mlprobe_utils.tables import show
 
 DIGITS = 12  # of a card's hash
@@ -46,16 +48,14 @@ def provenance_box(
     """The box of a page, as HTML that is folded until it is opened and needs no script.
 
     Args:
-        name: the chapter's.
+        name: the notebook's.
         parameters: everything it was run with, by name.
         protocol, models, image_sets: what the parameters name.
         started: when its execution began, seconds since the epoch.
 
     Raises:
-        InputError: no chapter of that name; an artefact behind the page is not there, or its provenance unreadable.
+        InputError: no notebook of that name; an artefact behind the page is not there, or its provenance unreadable.
     """
-    if name not in chapters():
-        raise unknown("chapter", name, chapters())
     runs = range(protocol.fine_tuning.runs)
     page = Provenance(**artefacts.provenance(started))
     made = [(_kind(folder), read_provenance(folder, by)) for folder, by in behind(runs).items()]
@@ -67,12 +67,10 @@ def provenance_box(
         "seed of the split": protocol.splits.seed,
         "seeds of the runs": ", ".join(map(str, runs)),
     }
-    values = {key: json.dumps(value, ensure_ascii=False) for key, value in parameters.items()}
     sections = {
         "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
         f"{html.escape(rerun_command(name, parameters))}</code></pre>",
         "This execution": _table(_pairs(execution, "execution", "value")),
-        "Parameters": _table(_pairs(values, "parameter", "value")),
         "Cards and data": _table(_cards(protocol, models, image_sets)),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
         f"changes that were not committed.</p>{_table(_summary(made))}",
@@ -80,6 +78,20 @@ def provenance_box(
     }
     body = "".join(f"<h3>{title}</h3>{content}" for title, content in sections.items())
     return f'<details class="provenance"><summary>Provenance of this page</summary>{body}</details>'
+
+
+def rerun_command(name: str, parameters: dict) -> str:
+    """The command, for a shell in the project's root, that executes a notebook into <name>.ipynb there.
+
+    It names this environment's Python from the root, or as `python` where the environment lies outside (conda).
+
+    Raises:
+        InputError: no notebook of that name.
+    """
+    python = Path(sys.executable)
+    python = str(python.relative_to(artefacts.ROOT)) if python.is_relative_to(artefacts.ROOT) else "python"
+    command = [python, "-m", "mlprobe_utils.run_chapter", script_of(name).stem, f"{name}.ipynb"]
+    return shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
 
 
 def behind(runs: range) -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""Runs one chapter: percent script -> notebook -> papermill -> executed notebook, whole or not at all.
+"""Runs one notebook of the book: percent script -> notebook -> papermill -> executed notebook, whole or not at all.
 
 `python -m mlprobe_utils.run_chapter 03_probing out.ipynb --parameters '{"models": ["lingshu-7b-miniature"]}'`
 """
@@ -7,8 +7,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,30 +17,22 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from mlprobe_utils.artefacts import ROOT
-from mlprobe_utils.errors import InputError, run_command, unknown
+from mlprobe_utils.book_pages import script_of
+from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.progress import step
-
-NOTEBOOKS = ROOT / "notebooks"
-
-
-def chapters() -> list[str]:
-    """The chapters' names, in order."""
-    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.py"))
 
 
 def run_chapter(name: str, parameters: dict, output: Path) -> None:
-    """Executes a chapter with papermill and leaves the executed notebook at `output`.
+    """Executes a notebook with papermill and leaves it with its results at `output`.
 
     Raises:
-        InputError: no such chapter, or what the chapter itself found wrong with its input.
+        InputError: no such notebook, or what the notebook itself found wrong with its input.
         PapermillExecutionError: any other error in a cell.
     """
-    if name not in chapters():
-        raise unknown("chapter", name, chapters())
+    script = script_of(name)
     output.parent.mkdir(parents=True, exist_ok=True)
     source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
-    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
+    notebook = jupytext.read(script)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     nbformat.write(notebook, source)
@@ -52,14 +42,14 @@ def run_chapter(name: str, parameters: dict, output: Path) -> None:
                 str(source),
                 str(executed),
                 parameters,
-                cwd=str(NOTEBOOKS),
+                cwd=str(script.parent),
                 progress_bar=False,
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel
                 config=config,
             )
     except PapermillExecutionError as error:
         if error.ename == "InputError":
-            raise InputError(f"chapter {name}: {error.evalue}") from error
+            raise InputError(f"notebook {name}: {error.evalue}") from error
         raise
     finally:
         source.unlink()
@@ -91,25 +81,14 @@ def make_publishable(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
-def rerun_command(name: str, parameters: dict) -> str:
-    """The command, for a shell in the project's root, that executes a chapter into <name>.ipynb there.
-
-    It names this environment's Python from the root, or as `python` where the environment lies outside (conda).
-    """
-    python = Path(sys.executable)
-    python = str(python.relative_to(ROOT)) if python.is_relative_to(ROOT) else "python"
-    command = [python, "-m", "mlprobe_utils.run_chapter", name, f"{name}.ipynb"]
-    return shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.run_chapter", description=__doc__)
-    parser.add_argument("chapter")
+    parser.add_argument("notebook", help="its name in notebooks/, without suffix")
     parser.add_argument("output", type=Path)
     parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object")
     arguments = parser.parse_args()
-    with step(arguments.chapter, "chapter"):
-        run_chapter(arguments.chapter, arguments.parameters, arguments.output)
+    with step(arguments.output.stem, "page"):
+        run_chapter(arguments.notebook, arguments.parameters, arguments.output)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,14 @@ def file(table: pd.DataFrame, title: str) -> HTML:
     return HTML(f"<p>{download(table, title)}</p>")
 
 
+def captioned(head: list[str], rows: list[list[str]], caption: str, style: str = "") -> HTML:
+    """A table whose cells are HTML, with a caption; a wide one scrolls. `style` is the table's own, as CSS."""
+    body = "".join(_row("td", row) for row in rows)
+    table = f'<table class="table" style="{style}"><thead>{_row("th", head)}</thead><tbody>{body}</tbody></table>'
+    container = f'<div class="pst-scrollable-table-container" tabindex="0">{table}</div>'
+    return HTML(f"<figure>{container}<figcaption>{caption}</figcaption></figure>")
+
+
 def recipe(protocol: Protocol, block: str) -> pd.DataFrame:
     """A block of the protocol, one row a hyperparameter: its value, that of the `paper` protocol, and what it means."""
     paper, own = getattr(load_protocol("paper"), block).model_dump(), getattr(protocol, block)
@@ -138,14 +146,9 @@ def profile_table(profiles: pd.DataFrame, stage: str, names: Mapping[str, str]) 
     if len(models) > 1:
         averages = scores.groupby("dataset").mean()
         rows.append(["average", *(_arrows(f"{value:.2f}" for value in averages.loc[d]) for d in datasets)])
-    head = _row("th", ["model", *(_named(dataset, names) for dataset in datasets)])
+    head = ["model", *(_named(dataset, names) for dataset in datasets)]
     marks = ". Best of a data set bold, worst underlined." if len(models) > 1 else "."
-    caption = f"{_arrows(SCORES)} (%), {STAGE_NAMES[stage]}{marks}"
-    body = "".join(_row("td", row) for row in rows)
-    return HTML(
-        '<figure><div class="pst-scrollable-table-container"><table class="table" style="white-space:nowrap">'
-        f"<thead>{head}</thead><tbody>{body}</tbody></table></div><figcaption>{caption}</figcaption></figure>"
-    )
+    return captioned(head, rows, f"{_arrows(SCORES)} (%), {STAGE_NAMES[stage]}{marks}", "white-space:nowrap")
 
 
 def _in_order(slugs: Iterable[str], names: Mapping[str, str]) -> list[str]:

@@ -31,7 +31,7 @@ data: str = ""  # folder with real images: all real sets are the default then
 from mlprobe_utils.chapter import start
 
 chapter = start(globals())
-chapter.scope()
+chapter.opening()
 
 # %% [markdown]
 # ## The classes

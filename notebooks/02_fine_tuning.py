@@ -32,7 +32,7 @@ data: str = ""  # folder with real images: all real sets are the default then
 from mlprobe_utils.chapter import start
 
 chapter = start(globals())
-chapter.scope()
+chapter.opening()
 
 # %% [markdown]
 # ## The recipe, and why
@@ -70,7 +70,6 @@ show(chapter.named(adapted.replace({"module": MODULES})))
 from mlprobe_utils.chapter import glue
 
 reached = adapted["module"].unique()
-glue("adapted_parameters", int(adapted["parameters"].sum()))
 glue("adapted_modules", ", ".join(MODULES[module] for module in reached))
 glue(
     "adapted_most",
@@ -91,12 +90,14 @@ charts.learning_curves(curves, chapter.names)
 
 # %% tags=["hide-input"]
 last = curves[curves["epoch"] == curves["epoch"].max()]
+glue("epochs", int(last["epoch"].iloc[0]))
+glue("training_loss", last["training_loss"].mean())
+glue("validation_loss", last["validation_loss"].mean())
+
+# %% tags=["hide-input"]
 of_adapter = curves.groupby(["model", "dataset", "run"])
 best = of_adapter["validation_loss"].transform("min")[last.index]
 rises = last["validation_loss"] > 1.05 * best
-glue("training_loss", last["training_loss"].mean())
-glue("validation_loss", last["validation_loss"].mean())
-glue("epochs", int(curves["epoch"].max()))
 glue("rises", int(rises.sum()))
 glue("adapters", len(rises))
 

@@ -32,7 +32,7 @@ metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
 from mlprobe_utils.chapter import start
 
 chapter = start(globals())
-chapter.scope()
+chapter.opening()
 
 # %% [markdown]
 # ## The way of an image

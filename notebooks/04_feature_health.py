@@ -32,7 +32,7 @@ metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
 from mlprobe_utils.chapter import start
 
 chapter = start(globals())
-chapter.scope()
+chapter.opening()
 
 # %% [markdown]
 # ## Three equations
@@ -49,20 +49,19 @@ chapter.scope()
 # A module is healthy if it ends high, above where it began and above its worst point, without jumping about on the way.
 
 # %%
-import numpy as np
-from mlprobe_utils.health import health_score
-
-penalty = chapter.protocol.health.penalty
 examples = {
     "rises evenly": [70, 75, 80],
     "flat": [80, 80, 80],
     "jumps": [80, 60, 80],
     "one point": [80],
 }
-{
-    name: round(health_score(curve, penalty), 1)
-    for name, curve in examples.items()
-}
+
+# %%
+from mlprobe_utils.health import health_score
+
+penalty = chapter.protocol.health.penalty
+scored = {name: health_score(c, penalty) for name, c in examples.items()}
+{name: round(score, 1) for name, score in scored.items()}
 
 # %% [markdown]
 # All four curves end at the same performance. A rise is rewarded beyond it, so that the score has no upper bound; a dip
@@ -98,20 +97,21 @@ charts.health_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import glue
+from mlprobe_utils.profiles import HEALTH, lowest_module
 
 after = profiles[profiles["stage"] == "finetuned"]
-modules = after[["FHS_V", "FHS_C", "FHS_L"]].mean()
-glue("lowest_module", MODULES[modules.idxmin().removeprefix("FHS_")])
-glue("lowest_health", modules.min())
-glue("highest_health", modules.max())
+glue("lowest_module", MODULES[lowest_module(after)])
+glue("lowest_health", after[HEALTH].mean().min())
+glue("highest_health", after[HEALTH].mean().max())
 glue("final_mean", after["P_final"].mean())
-scored = profiles.set_index(["model", "dataset", "stage"]).drop(
-    columns="P_final"
-)
-change = scored.xs("finetuned", level=2) - scored.xs("pretrained", level=2)
-glue("fell", int((change < 0).sum().sum()))
-glue("scores", change.size)
-glue("above_hundred", int((scored > 100).sum().sum()))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.profiles import health_changes
+
+changes = health_changes(profiles)
+glue("fell", int((changes < 0).sum().sum()))
+glue("scores", changes.size)
+glue("above_hundred", int((profiles[HEALTH] > 100).sum().sum()))
 
 # %% [markdown]
 # After fine-tuning, the {glue:text}`lowest_module` has the lowest mean score of the three modules,
@@ -132,6 +132,8 @@ factors = parts[["end", "growth", "volatility", "health"]].mean()
 show(chapter.named(factors), decimals=3)
 
 # %% tags=["hide-input"]
+import numpy as np
+
 spread = (
     health[health["stage"] == "finetuned"]
     .groupby(["model", "dataset", "module"])["health"]

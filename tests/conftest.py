@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: an outputs folder, a random-weight model with its card, an image set."""
+"""Fixtures that several test files share: outputs, a random-weight model with its card, an image set, a book."""
 
 import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
+from small_book import MODEL, SECOND, SmallBook
 from tiny_parts import ARCHITECTURE, make_image_set
 
 from mlprobe_utils import artefacts
@@ -62,3 +64,46 @@ def image_set(tmp_path_factory) -> ImageSet:
 @pytest.fixture
 def encoder(tiny, image_set) -> Encoder:
     return Encoder(tiny.processor, image_set.card.template)
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory) -> SmallBook:
+    """The one build that serves all tests: two models, the second trained on from the first, and one data set.
+
+    A test may run it again, or damage what it puts back: it leaves a book that is whole and current.
+    """
+    small = SmallBook(tmp_path_factory.mktemp("book"), (MODEL, SECOND))
+    code, small.said = small.make()
+    assert code == 0, small.said
+    return small
+
+
+@pytest.fixture(scope="session")
+def site(book):
+    """The address of the built book."""
+    with serve(book.html) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")  # no longer: while it is open, no other test can start an event loop
+def browser():
+    if not CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
+    with chromium() as window:
+        yield window
+
+
+@pytest.fixture
+def visit(site, browser):
+    """Opens pages of the book by their names; nothing that a test does there may fail unseen or leave this host."""
+    tabs: list[Tab] = []
+
+    def open_page(page: str, **settings) -> Tab:
+        tabs.append(Tab(browser, f"{site}/{page}.html", **settings))
+        return tabs[-1]
+
+    yield open_page
+    complaints = {tab.url: [*tab.foreign(), *tab.errors(), *tab.complaints] for tab in tabs}
+    for tab in tabs:
+        tab.close()
+    assert not any(complaints.values()), complaints

@@ -1,4 +1,4 @@
-"""A whole run of `make book`, made small: one miniature, one data set, few epochs, in folders of its own."""
+"""A whole run of `make book`, made small: a miniature or two, one data set, few epochs, in folders of its own."""
 
 import os
 import re
@@ -14,6 +14,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "qwen2.5-vl-7b-miniature"
+SECOND = "lingshu-7b-miniature"  # trained on from the first
 REAL_DATA = os.environ.get("REAL_DATA", "")
 DATASET = "covid19-ct" if REAL_DATA else "covid19-ct-phantom"
 RELEASE = "COVID-CT"  # its folder in REAL_DATA
@@ -24,12 +25,15 @@ class SmallBook:
     """A place for a run: its cards, outputs and HTML apart from the checkout's own."""
 
     place: Path
+    models: tuple[str, ...] = (MODEL,)
+    said: str = ""  # what the first run printed
 
     def __post_init__(self):
         if not self.cards.exists():
             subprocess.run(["cp", "-r", str(ROOT / "data"), str(self.cards)], check=True)
-            self.change("models", MODEL, r"count: \d+", "count: 160")
-            self.change("models", MODEL, r"  epochs: \d+", "  epochs: 1")
+            for model in (MODEL, SECOND):
+                self.change("models", model, r"count: \d+", "count: 160")
+                self.change("models", model, r"  epochs: \d+", "  epochs: 1")
             self.change("protocols", "miniature", r"  epochs: 10", "  epochs: 2")
             if REAL_DATA:
                 shutil.copytree(Path(REAL_DATA) / RELEASE, self.data / RELEASE)
@@ -53,7 +57,10 @@ class SmallBook:
 
     @property
     def results(self) -> Path:
-        return self.outputs / "miniature" / DATASET / "paper" / MODEL
+        return self.results_of(MODEL)
+
+    def results_of(self, model: str) -> Path:
+        return self.outputs / "miniature" / DATASET / "paper" / model
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,10 +76,10 @@ class SmallBook:
 
     def start(self, **arguments) -> subprocess.Popen:
         """Starts the command that `make book` runs."""
-        given = {"models": MODEL, "datasets": DATASET, "data": self.data if REAL_DATA else ""} | arguments
+        given = {"datasets": DATASET, "data": self.data if REAL_DATA else ""} | arguments
         options = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
         return subprocess.Popen(
-            [sys.executable, "-m", "mlprobe_utils.make_book", *options],
+            [sys.executable, "-m", "mlprobe_utils.make_book", "--models", *self.models, *options],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -97,7 +104,7 @@ class SmallBook:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Every table of results."""
-        paths = sorted(self.results.rglob("*.parquet"))
-        return {str(path.relative_to(self.results)): pd.read_parquet(path) for path in paths}
+    def tables(self, model: str = MODEL) -> dict[str, pd.DataFrame]:
+        """Every table of a model's results."""
+        results = self.results_of(model)
+        return {str(path.relative_to(results)): pd.read_parquet(path) for path in sorted(results.rglob("*.parquet"))}

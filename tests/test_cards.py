@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mlprobe_utils import cards
+from mlprobe_utils.card_files import parse_card
 from mlprobe_utils.cards import (
     DataCard,
     ModelCard,
@@ -14,7 +15,6 @@ from mlprobe_utils.cards import (
     load_data_card,
     load_model_card,
     load_protocol,
-    parse_card,
     slugs,
 )
 from mlprobe_utils.errors import InputError
@@ -259,6 +259,36 @@ def test_slug_is_the_files_name_and_nothing_else(tmp_path):
     assert "slug" in message
     path = shutil.copy(cards.card_path(Protocol, "paper"), tmp_path / "mine.yml")
     assert parse_card(Protocol, path).slug == "mine"
+
+
+def test_file_whose_name_is_no_slug(tmp_path):
+    path = shutil.copy(cards.card_path(ModelCard, "lingshu-7b-miniature"), tmp_path / "my model#1.yml")
+    with pytest.raises(InputError, match=r"my model#1\.yml: rename it"):
+        parse_card(ModelCard, path)
+    path = shutil.copy(path, tmp_path / "My_model-2.5.yml")
+    assert parse_card(ModelCard, path).slug == "My_model-2.5"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("parameters", "8.29B"),
+        ("parameters", 0),
+        ("vision_tower", ""),
+        ("llm", 7),
+        ("training_stages", "aligned"),
+        ("training_stages", []),
+        ("licence", True),
+    ],
+)
+def test_what_a_model_is_is_checked(tmp_path, field, value):
+    content = {"name": "Mine", "source": "me/mine", field: value}
+    assert f"{field}: " in refusal(tmp_path, ModelCard, content)
+
+
+def test_every_field_of_a_model_card_says_what_it_is():
+    fields = {name: field.description for name, field in ModelCard.model_fields.items() if name != "slug"}
+    assert all(fields.values()), fields
 
 
 @pytest.mark.parametrize(

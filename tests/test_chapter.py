@@ -1,10 +1,14 @@
-"""What chapters share: tables in the order and the words of the page."""
+"""What pages share: tables in the order and the words of the page, and what a page opens with."""
+
+import dataclasses
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
 from mlprobe_utils.cards import load_data_card, load_model_card, load_protocol
 from mlprobe_utils.chapter import Chapter
+from mlprobe_utils.errors import InputError
 from mlprobe_utils.results import Selection
 
 MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")
@@ -18,7 +22,8 @@ def chapter() -> Chapter:
         load_protocol("miniature"),
         {slug: load_model_card(slug) for slug in MODELS},
         {slug: load_data_card(slug) for slug in DATASETS},
-        {},
+        {"models": [*MODELS], "metric": "<f1>"},
+        {"metric": "accuracy & others"},
         0.0,
     )
 
@@ -46,3 +51,23 @@ def test_tables_follow_the_selection_and_speak_its_names(chapter):
 def test_table_of_anything_else_is_left_alone(chapter):
     table = pd.DataFrame({"hyperparameter": ["b", "a"], "value": [1, 2]})
     pd.testing.assert_frame_equal(chapter.named(table), table)
+
+
+def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
+    box, table = chapter.opening().data.split('<details class="parameters">')
+    assert "The images of COVID19-CT and BUSI are real." in box
+    assert "miniatures (miniature of Qwen2.5-VL-7B and miniature of Lingshu-7B)" in box
+    assert f"Protocol: {chapter.protocol.title}. Split: paper." in box
+    rows = ElementTree.fromstring(f'<details class="parameters">{table}').iter("tr")
+    assert [[cell.text or "" for cell in row] for row in rows] == [
+        ["parameter", "value", "meaning"],
+        ["models", '["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"]', ""],
+        ["metric", '"<f1>"', "accuracy & others"],
+    ]
+
+
+def test_a_page_about_one_model_refuses_several(chapter):
+    with pytest.raises(InputError, match=r"'models': this page is about one model.*qwen2.5-vl-7b-miniature"):
+        chapter.model  # noqa: B018
+    one = dataclasses.replace(chapter, models={MODELS[1]: chapter.models[MODELS[1]]})
+    assert one.model.slug == MODELS[1]

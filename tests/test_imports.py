@@ -1,4 +1,4 @@
-"""What an import costs: chapters over all results never wait for torch; torchvision works beside a CPU torch."""
+"""What an import costs: pages never wait for torch; torchvision works beside a CPU torch."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mlprobe_utils.artefacts import imported_files
-from mlprobe_utils.run_chapter import NOTEBOOKS, chapters
+from mlprobe_utils.book_pages import NOTEBOOKS, notebooks
 
 
 def run(code: str) -> str:
@@ -15,8 +15,8 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_what_the_chapters_import_does_not_import_torch():
-    files = sorted({path for name in chapters() for path in imported_files(NOTEBOOKS / f"{name}.py")})
+def test_what_the_notebooks_import_does_not_import_torch():
+    files = sorted({path for name in notebooks() for path in imported_files(NOTEBOOKS / f"{name}.py")})
     names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
     assert "mlprobe_utils.charts" in names
     imports = "\n".join(f"import {name.removesuffix('.__init__')}" for name in names)
@@ -28,3 +28,9 @@ def test_what_the_chapters_import_does_not_import_torch():
 @pytest.mark.parametrize("first", ["torchvision", "peft", "transformers.models.qwen2_vl.image_processing_qwen2_vl"])
 def test_torchvision_imports_once_the_package_is(first):
     assert run(f"import mlprobe_utils, {first}, torchvision\nprint(torchvision.__version__.split('+')[0])") == "0.28.0"
+
+
+def test_the_list_of_pages_needs_neither_torch_nor_what_executes_and_builds_them():
+    code = "import sys, mlprobe_utils.book_pages\n"
+    code += "print([m for m in ('torch', 'papermill', 'jupytext', 'IPython', 'sphinx') if m in sys.modules])"
+    assert run(code) == "[]"

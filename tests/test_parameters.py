@@ -10,9 +10,9 @@ import papermill
 import pytest
 
 from mlprobe_utils import configuration
+from mlprobe_utils.book_pages import NOTEBOOKS, notebooks
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.parameters import check_parameters
-from mlprobe_utils.run_chapter import NOTEBOOKS, chapters
+from mlprobe_utils.parameters import check_parameters, meanings
 
 DECLARED = """
 models: list[str] = ["qwen2.5-vl-7b-miniature"]
@@ -62,8 +62,8 @@ def test_a_wrong_parameter_names_itself_and_the_mend(injected, words):
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("name", chapters())
-def test_chapters_declare_types_meanings_and_the_default_run(name, tmp_path):
+@pytest.mark.parametrize("name", notebooks())
+def test_notebooks_declare_types_meanings_and_a_run(name, tmp_path):
     """As `papermill --help-notebook` shows them: a type and a meaning each; defaults are those of `make book`."""
     notebook = tmp_path / f"{name}.ipynb"
     jupytext.write(jupytext.read(NOTEBOOKS / f"{name}.py"), notebook)
@@ -73,7 +73,31 @@ def test_chapters_declare_types_meanings_and_the_default_run(name, tmp_path):
         assert parameter["inferred_type_name"] in ("list[str]", "str")
         assert parameter["help"]
     values = {name: ast.literal_eval(parameter["default"]) for name, parameter in shown.items()}
-    assert check_parameters(namespace(**values)) == configuration.configure([], [], "miniature", "paper", "")
+    assert len(values["models"]) == (name == "model")  # the page of one model names one
+    assert check_parameters(namespace(**values)) == configuration.configure(
+        values["models"], [], "miniature", "paper", ""
+    )
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_meanings_are_those_that_papermill_shows(name, tmp_path):
+    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
+    jupytext.write(notebook, tmp_path / "notebook.ipynb")
+    shown = papermill.inspect_notebook(str(tmp_path / "notebook.ipynb"))
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert meanings(cells) == {name: parameter["help"] for name, parameter in shown.items()}
+
+
+def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
+    cells = [
+        'split: str = "paper # clean"  # größer: "ü" # und mehr\nmetric: str = "f1"',
+        'split = "clean"  # injected',
+        "this is (no Python",
+        "models: list[str] = [\n    'a',\n]  # several lines",
+        "models: list[str] = []  # edited",
+    ]
+    assert meanings(cells[:4])["models"] == "several lines"
+    assert meanings(cells) == {"split": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
 
 
 def test_papermill_itself_stops_at_an_unknown_parameter(tmp_path):

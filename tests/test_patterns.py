@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.patterns import BOTH, PARTS, PATTERNS, changes, counts, numbers, patterns, rules, tolerance
+from mlprobe_utils.patterns import BOTH, PARTS, PATTERNS, by_curve, changes, counts, numbers, patterns, rules, tolerance
 from mlprobe_utils.tables import show
 
 IMAGES = 150
@@ -170,6 +170,17 @@ def test_counts_list_every_pattern_and_add_up():
     page = show(table.reset_index()).data
     assert "<td>same shape</td>" in page
     assert not re.search("nan|NA|None|1[.]0", page)
+
+
+def test_patterns_of_a_curve_stand_beside_each_other():
+    scores, outputs = together(scores_of(FLAT), scores_of(FLAT | {"output": [60]}, stage="finetuned"))
+    shown = by_curve(patterns(scores, outputs))
+    assert list(shown) == ["model", "dataset", "stage", "vision tower", "connector", "LLM", "final output"]
+    assert shown.columns.name is None
+    assert shown.set_index("stage").loc["finetuned"].tolist() == [
+        "m", "busi", "unchanged", "preserved", "unchanged", "lower",
+    ]  # fmt: skip
+    assert set(shown["stage"]) == {"pretrained", "finetuned"}
 
 
 def test_rules_in_words_cover_every_pattern():

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from mlprobe_utils import run_chapter
+from mlprobe_utils import book_pages, run_chapter
 from mlprobe_utils.errors import InputError
 
 HEAD = """# ---
@@ -29,7 +29,7 @@ count: int = 1  # how many
 @pytest.fixture
 def chapter(tmp_path, monkeypatch):
     """Writes the code of the one chapter there is."""
-    monkeypatch.setattr(run_chapter, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(book_pages, "NOTEBOOKS", tmp_path)
 
     def write(code: str):
         (tmp_path / "01_small.py").write_text(HEAD + code)
@@ -69,7 +69,7 @@ def test_bad_input_is_one_message_and_keeps_the_earlier_run(chapter):
     run_chapter.run_chapter("01_small", {}, output)
     before = output.read_bytes()
     chapter("from mlprobe_utils.errors import InputError\nraise InputError('the folder x is missing')")
-    with pytest.raises(InputError, match=r"chapter 01_small: the folder x is missing"):
+    with pytest.raises(InputError, match=r"notebook 01_small: the folder x is missing"):
         run_chapter.run_chapter("01_small", {}, output)
     assert output.read_bytes() == before
 
@@ -81,9 +81,9 @@ def test_an_error_of_ours_is_shown_with_its_cell(chapter):
     assert not output.exists()
 
 
-def test_an_unknown_chapter_is_named(chapter, tmp_path):
+def test_an_unknown_notebook_is_named(chapter, tmp_path):
     chapter("pass")
-    with pytest.raises(InputError, match=r"unknown chapter '02_big'.*Known: 01_small"):
+    with pytest.raises(InputError, match=r"unknown notebook '02_big'.*Known: 01_small"):
         run_chapter.run_chapter("02_big", {}, tmp_path / "out.ipynb")
 
 
@@ -91,8 +91,8 @@ def test_chapters_that_start_together_do_not_meet(chapter, tmp_path):
     """Four at once, each in a process of its own as `make book` starts them; every one has its own kernel."""
     chapter("import os\nprint(count, os.getppid())")
     code = (
-        "import pathlib, sys; from mlprobe_utils import run_chapter; "
-        f"run_chapter.NOTEBOOKS = pathlib.Path({str(tmp_path)!r}); "
+        "import pathlib, sys; from mlprobe_utils import book_pages, run_chapter; "
+        f"book_pages.NOTEBOOKS = pathlib.Path({str(tmp_path)!r}); "
         "run_chapter.run_chapter('01_small', {'count': int(sys.argv[1])}, pathlib.Path(sys.argv[2]))"
     )
     outputs = [tmp_path / f"out{number}" / "01_small.ipynb" for number in range(4)]

@@ -7,7 +7,7 @@ import pytest
 
 from mlprobe_utils.cards import load_protocol
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.profiles import SCORES
+from mlprobe_utils.profiles import HEALTH, SCORES, health_changes, lowest_module
 from mlprobe_utils.tables import profile_table, recipe, recipe_differences, unparsed_examples
 
 ARROW = " → "
@@ -65,6 +65,15 @@ def test_stages_are_apart():
     assert caption.text.endswith("before fine-tuning. Best of a data set bold, worst underlined.")
 
 
+def test_health_of_two_stages_is_compared_where_both_are():
+    profiles = TWO[TWO["dataset"] == "busi"]
+    changes = health_changes(profiles)
+    assert list(changes) == HEALTH
+    assert changes.loc[("b", "busi")].tolist() == pytest.approx([89.42, 87.41, 78.21])
+    assert lowest_module(profiles[profiles["stage"] == "finetuned"]) == "L"
+    assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
+
+
 def test_all_ties_are_marked():
     """Ties as printed: scores that differ beyond the second decimal are one."""
     profiles = profiles_of(
@@ -97,7 +106,7 @@ def test_names_are_escaped_and_a_wide_table_scrolls():
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "R&amp;D" in page
-    assert '<div class="pst-scrollable-table-container"><table' in page
+    assert '<div class="pst-scrollable-table-container" tabindex="0"><table' in page
     assert "nowrap" in page
 
 

@@ -99,6 +99,13 @@
     point(svg, vertices[at.vertex]);
   }
 
+  /* A drawing that is read by keyboard keeps its tooltip while the page moves under it. */
+  function follow() {
+    const drawing = document.activeElement.matches("svg[tabindex]") && !tooltip.hidden;
+    if (drawing) step(document.activeElement, "");
+    else hush();
+  }
+
   function prepareDrawing(svg) {
     if (!svg.querySelector("[data-told]")) return;
     svg.setAttribute("tabindex", "0");
@@ -194,7 +201,7 @@
       ["pointerleave", "blur"].forEach((event) => term.addEventListener(event, hush));
     });
     document.addEventListener("keydown", (event) => event.key === "Escape" && hush());
-    document.addEventListener("scroll", hush, { passive: true });
+    document.addEventListener("scroll", follow, { passive: true });
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", prepare);

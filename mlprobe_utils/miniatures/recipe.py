@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mlprobe_utils.cards import ModelCard
+from mlprobe_utils.cards import ModelCard, load_model_card
 from mlprobe_utils.errors import InputError
 
 Count = Annotated[int, Field(ge=1)]
@@ -22,6 +22,11 @@ class Tower(_Strict):
     feed_forward: Count
     heads: Count
     key_value_heads: Count | None = None
+
+    @property
+    def words(self) -> str:
+        """For a table: number and unit stay on one line."""
+        return f"{self.depth}\N{NO-BREAK SPACE}blocks, width\N{NO-BREAK SPACE}{self.width}"
 
 
 class Architecture(_Strict):
@@ -68,3 +73,24 @@ def recipe_of(card: ModelCard) -> Recipe:
     if (recipe.architecture is None) == (card.base is None):
         raise InputError(f"data/models/{card.slug}.yml: give either a base or recipe.architecture")
     return recipe
+
+
+def described(card: ModelCard) -> ModelCard:
+    """The card with its vision tower, LLM and training stages as its recipe has them, connector and shape as its base.
+
+    A model that is not made here comes back as it is.
+
+    Raises:
+        InputError: as `recipe_of`; or the card says in words what its recipe or its base says already.
+    """
+    if card.recipe is None:
+        return card
+    recipe = recipe_of(card)
+    if recipe.architecture:
+        told = {"vision_tower": recipe.architecture.vision.words, "llm": recipe.architecture.llm.words}
+    else:
+        told = described(load_model_card(card.base)).model_dump(include={"vision_tower", "connector", "llm"})
+    told["training_stages"] = [stage.title for stage in recipe.stages]
+    if twice := [field for field in told if getattr(card, field) is not None]:
+        raise InputError(f"data/models/{card.slug}.yml: remove {', '.join(twice)}: the recipe or the base says it")
+    return card.model_copy(update=told)

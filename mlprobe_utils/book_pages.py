@@ -1,0 +1,70 @@
+"""The pages of a book that notebooks make: which notebook, run with what, on which models' results. Imports no torch.
+
+Numbered notebooks are the chapters; `index` is the front page and `models` the table of models (paper, Table S1). The
+notebook `model` is a template: run once for each model of the book (paper, figures S4 to S17).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlprobe_utils.artefacts import ROOT
+from mlprobe_utils.cards import PUBLISHED, ModelCard, card_path, slugs
+from mlprobe_utils.configuration import Run
+from mlprobe_utils.errors import unknown
+
+NOTEBOOKS = ROOT / "notebooks"
+_OF_MODELS = "models/"  # where the pages of single models lie in the book
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that a notebook makes."""
+
+    name: str  # where it lies in the book, without suffix: `03_probing`, `models/lingshu-7b-miniature`
+    notebook: str  # its source, as `script_of` takes it
+    parameters: dict  # what the notebook is executed with
+    files: tuple[Path, ...] = ()  # what it reads beside the results of its models
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models, by slug, whose results the page waits for."""
+        return tuple(self.parameters["models"])
+
+
+def book_pages(run: Run) -> list[Page]:
+    """Every page of a run's book that a notebook makes, in the order of the book."""
+    parameters = run.parameters()
+    cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))
+    return [
+        *(Page(name, name, parameters) for name in ("index", *chapters())),
+        Page("models", "models", parameters, (*cards, PUBLISHED / "table_s1.csv")),
+        *(Page(model_page(slug), "model", parameters | {"models": [slug]}) for slug in run.models),
+    ]
+
+
+def chapters() -> list[str]:
+    """The chapters' names, in order."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.py"))
+
+
+def notebooks() -> list[str]:
+    """The names of all notebooks."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
+
+
+def model_page(slug: str) -> str:
+    """The name of a model's page."""
+    return f"{_OF_MODELS}{slug}"
+
+
+def notebook_of(page: str) -> str | None:
+    """The notebook that makes a page, by the page's name; None for a page that is written as text."""
+    name = "model" if page.startswith(_OF_MODELS) else page
+    return name if name in notebooks() else None
+
+
+def script_of(notebook: str) -> Path:
+    """The percent script of a notebook. Raises InputError if there is none of that name."""
+    if notebook not in notebooks():
+        raise unknown("notebook", notebook, notebooks())
+    return NOTEBOOKS / f"{notebook}.py"

@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Lost in the hype, layer by layer
+#
+# Medical multimodal LLMs classify images worse than small networks that were built for nothing else. At which layer,
+# between the image and the answer, is the diagnosis lost?
+
+# %% tags=["parameters", "remove-input"]
+models: list[str] = []  # model cards; empty: the two miniatures
+datasets: list[str] = []  # data cards; empty: all phantoms
+protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
+split: str = "paper"  # or "clean": no duplicate or patient crosses it
+data: str = ""  # folder with real images: all real sets are the default then
+metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
+
+# %% tags=["remove-input"]
+from mlprobe_utils import charts, results
+from mlprobe_utils.chapter import glue, start
+from mlprobe_utils.tables import module_ends
+
+chapter = start(globals())
+scores = results.probe_scores(chapter.selection)
+outputs = results.output_scores(chapter.selection)
+
+# %% tags=["remove-input"]
+image_mean = scores[scores["pooling"] == "image_mean"]
+ends = module_ends(image_mean, outputs, metric)
+charts.journey(ends, chapter.names, metric)
+
+# %% tags=["remove-input"]
+stations = ["V end", "C end", "L end", "final output"]
+means = ends.groupby("stage")[stations].mean()
+unparsed = outputs.groupby("stage")["unparsed"].mean()
+for stage in ("pretrained", "finetuned"):
+    glue(f"probed_{stage}", means.at[stage, "L end"])
+    glue(f"answered_{stage}", means.at[stage, "final output"])
+    glue(f"unparsed_{stage}", unparsed[stage])
+
+# %% tags=["remove-input"]
+ways = {
+    "C end": "from the vision tower to the connector",
+    "L end": "from the connector to the LLM's last layer",
+    "final output": "from the LLM's last layer to the answer",
+}
+steps = means.loc["finetuned", stations].diff()[list(ways)]
+glue("step", ways[steps.idxmin()])
+glue("step_points", steps.min())
+
+# %% [markdown]
+# **What was found.** Before fine-tuning a probe at the LLM's last layer reads {glue:text}`probed_pretrained:.0f` % of
+# the classes right; the models' own answers are right in {glue:text}`answered_pretrained:.0f` %, and
+# {glue:text}`unparsed_pretrained:.0f` % of them name no option. After it, the probe reads
+# {glue:text}`probed_finetuned:.0f` % and the answers are right in {glue:text}`answered_finetuned:.0f` %; of the steps on
+# the way, the least favourable is the one {glue:text}`step` ({glue:text}`step_points:+.1f` points). These are means over
+# the models and data sets above.
+
+# %% tags=["remove-input"]
+chapter.opening()
+
+# %% [markdown]
+# ::::{grid} 1 1 3 3
+# :gutter: 2
+#
+# :::{grid-item-card} Read
+# :link: 01_datasets
+# :link-type: doc
+# Data, fine-tuning, probes, health scores: four chapters, about 90 minutes.
+# :::
+#
+# :::{grid-item-card} Rerun
+# :link: rerun
+# :link-type: doc
+# Every page, on your own model, your own images, your own machines.
+# :::
+#
+# :::{grid-item-card} Teach
+# :link: teach
+# :link-type: doc
+# What each chapter is good for in a course, and questions to ask.
+# :::
+# ::::
+#
+# The book reproduces and extends {cite:t}`zhu-2026`. Before you quote a number from it, read
+# [what it cannot tell you](limits).
+
+# %% [markdown]
+# ## How this page was made
+#
+# The box names everything that this page depends on, and holds the command that makes it again.
+
+# %% tags=["hide-input"]
+chapter.provenance("index")

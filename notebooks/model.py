@@ -1,0 +1,199 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # {glue:text}`model`
+#
+# **Question.** What does this one model show, in every metric and on every data set?
+#
+# *Prerequisites:* [chapter 3](../03_probing) and [chapter 4](../04_feature_health). *Time:* 5 minutes to read. All
+# models: [the table](../models).
+
+# %% tags=["parameters", "hide-input"]
+models: list[str] = ["lingshu-7b-miniature"]  # one model card
+datasets: list[str] = []  # data cards; empty: all phantoms
+protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
+split: str = "paper"  # or "clean": no duplicate or patient crosses it
+data: str = ""  # folder with real images: all real sets are the default then
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import start
+
+chapter = start(globals())
+chapter.opening()
+
+# %% [markdown]
+# ## The card
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import glue
+from mlprobe_utils.miniatures.recipe import described
+from mlprobe_utils.model_table import card_table
+
+card = described(chapter.model)
+glue("model", card.name)
+card_table(card)
+
+# %% [markdown]
+# ## What LoRA reaches
+#
+# Counted in the adapter's file: the layers that it changes in each module, and its parameters.
+
+# %% tags=["hide-input"]
+from mlprobe_utils import results
+from mlprobe_utils.profiles import MODULES
+from mlprobe_utils.tables import show
+
+adapted = results.adapted_layers(chapter.selection).drop(columns="model")
+adapted["module"] = adapted["module"].replace(MODULES)
+show(adapted)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.model_table import parameters_of
+
+trained, whole = adapted["parameters"].sum(), parameters_of(card)
+share = f"{100 * trained / whole:.1f} %" if whole else "an unknown share"
+glue("adapted_layers", int(adapted["layers"].sum()))
+glue("adapted_parameters", int(trained))
+glue("adapted_share", share)
+
+# %% [markdown]
+# The adapter changes {glue:text}`adapted_layers` layers with {glue:text}`adapted_parameters` parameters of its own,
+# {glue:text}`adapted_share` of the number that the model has.
+# [Chapter 2](../02_fine_tuning) says how it is trained.
+#
+# ## All metrics at every layer
+#
+# The probes on the mean of the image tokens and the final output, before and after fine-tuning: figures S4 to S17 of
+# {cite:t}`zhu-2026`, for this model. F1, precision and recall are those of the positive option, or means over all
+# options where the data card names none.
+
+# %%
+from mlprobe_utils import charts
+
+scores = results.probe_scores(chapter.selection)
+image_mean = scores[scores["pooling"] == "image_mean"]
+outputs = results.output_scores(chapter.selection)
+charts.metric_curves(image_mean, outputs, chapter.names)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.metrics import METRICS
+
+points = image_mean.groupby(["stage", "dataset", "point"])
+means = points[list(METRICS)].mean()
+change = means.xs("finetuned") - means.xs("pretrained")
+glue("points_up", 100 * (change["accuracy"] > 0).mean())
+glue("largest_change", change["accuracy"].abs().max())
+metric = change.abs().mean().idxmax()
+glue("most_changed", charts.METRIC_NAMES[metric])
+
+# %% [markdown]
+# Fine-tuning raised the probe's accuracy at {glue:text}`points_up:.0f` % of the points, and moved it by
+# {glue:text}`largest_change:.1f` points at the most. The metric that moved most on average is
+# {glue:text}`most_changed`. What of this is more than noise is asked next.
+#
+# ## Patterns of the curves
+#
+# Named by the rules of [chapter 3](../03_probing): a change counts only beyond the tolerance, in percentage points.
+
+# %% tags=["hide-input"]
+from mlprobe_utils.patterns import by_curve, patterns
+
+found = patterns(scores, outputs)
+show(chapter.named(by_curve(found)).drop(columns="model"))
+
+# %% tags=["hide-input"]
+pairs = found[found["module"] != "shape"].groupby(["dataset", "module"])
+named = pairs["pattern"].nunique()
+glue("tolerance_low", found["tolerance"].min())
+glue("tolerance_high", found["tolerance"].max())
+glue("differ", int((named > 1).sum()))
+glue("pairs", len(named))
+
+# %% [markdown]
+# With a tolerance of {glue:text}`tolerance_low:.1f` to {glue:text}`tolerance_high:.1f` points the pattern after
+# fine-tuning is another than before it in {glue:text}`differ` of {glue:text}`pairs` pairs of module and data set.
+#
+# ## Feature health
+#
+# The three health scores and the final output, after fine-tuning and before it, as in
+# [chapter 4](../04_feature_health).
+
+# %%
+from mlprobe_utils.profiles import health_by_run, profile
+from mlprobe_utils.tables import profile_table
+
+health = health_by_run(scores, chapter.protocol.health.penalty)
+profiles = profile(health, outputs)
+profile_table(profiles, "finetuned", chapter.names)
+
+# %%
+profile_table(profiles, "pretrained", chapter.names)
+
+# %%
+charts.health_profiles(profiles, chapter.names)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.profiles import health_changes, lowest_module
+
+after = profiles[profiles["stage"] == "finetuned"]
+glue("lowest_module", MODULES[lowest_module(after)])
+glue("final_mean", after["P_final"].mean())
+glue("fell", int((health_changes(profiles) < 0).sum().sum()))
+glue("scores", health_changes(profiles).size)
+
+# %% [markdown]
+# After fine-tuning the {glue:text}`lowest_module` has the lowest mean score of the three modules, and the final output
+# scores {glue:text}`final_mean:.1f` % on average. Fine-tuning lowered {glue:text}`fell` of {glue:text}`scores` health
+# scores.
+#
+# ## Answers, right and wrong
+#
+# Rows are true classes, columns are answers to the test images; before fine-tuning:
+
+# %%
+rows = results.prediction_rows(chapter.selection)
+tested = rows[rows["part"] == "test"]
+before = tested[tested["stage"] == "pretrained"]
+charts.confusion(before, chapter.names)
+
+# %% [markdown]
+# And after it:
+
+# %%
+after = tested[tested["stage"] == "finetuned"]
+charts.confusion(after, chapter.names)
+
+# %% tags=["hide-input"]
+right = after["parsed"] == after["label"]
+recall = right.groupby([after["dataset"], after["label"]]).mean() * 100
+dataset, option = recall.idxmin()
+glue("worst_class", f"{option} of {chapter.names[dataset]}")
+glue("worst_recall", recall.min())
+glue("unparsed_before", 100 * before["parsed"].isna().mean())
+glue("unparsed_after", 100 * after["parsed"].isna().mean())
+
+# %% [markdown]
+# {glue:text}`unparsed_before:.1f` % of the answers name no option, or several, before fine-tuning, and
+# {glue:text}`unparsed_after:.1f` % after it. The class that is missed most after it is {glue:text}`worst_class`,
+# recognised in {glue:text}`worst_recall:.1f` % of its images.
+
+# %% [markdown]
+# ## How this page was made
+#
+# The box names everything that this page depends on, and holds the command that makes it again.
+
+# %% tags=["hide-input"]
+chapter.provenance("model")

@@ -1,0 +1,99 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The models
+#
+# **Question.** What are the models made of, where do they come from, and what were they taught?
+#
+# *Prerequisites:* none. *Time:* 5 minutes to read; seconds to run.
+
+# %% tags=["parameters", "hide-input"]
+models: list[str] = []  # model cards; empty: the two miniatures
+datasets: list[str] = []  # data cards; empty: all phantoms
+protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
+split: str = "paper"  # or "clean": no duplicate or patient crosses it
+data: str = ""  # folder with real images: all real sets are the default then
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import start
+
+chapter = start(globals())
+chapter.opening()
+
+# %% [markdown]
+# ## Every model that has a card
+#
+# A card is a file in `data/models/`. What is empty is not said by the card; the shape and the training of a miniature
+# are read off its recipe, and its parameters are counted in its weights if these are made already.
+
+# %%
+from mlprobe_utils.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.miniatures.recipe import described
+from mlprobe_utils.model_table import model_table
+
+cards = [described(load_model_card(slug)) for slug in slugs(ModelCard)]
+model_table(cards, chapter.selection.models)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import glue
+
+glue("cards", len(cards))
+glue("of_run", len(chapter.models))
+glue("miniatures", sum(card.is_miniature for card in cards))
+
+# %% [markdown]
+# Of the {glue:text}`cards` models with a card, {glue:text}`miniatures` are miniatures; this run follows
+# {glue:text}`of_run`. The page of each shows its curves and scores, and chapters [2](02_fine_tuning),
+# [3](03_probing) and [4](04_feature_health) set them beside each other.
+#
+# ## The models of the paper
+#
+# Table S1 of {cite:t}`zhu-2026` as it is printed, without its columns of prose: the models that a miniature only has
+# the form of. B stands for billion.
+
+# %%
+from mlprobe_utils.model_table import published
+from mlprobe_utils.tables import show
+
+paper = published()
+show(paper)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.model_table import parameters_of, short
+
+billions = paper["parameters"].str.removesuffix("B").astype(float)
+counted = [parameters_of(card) for card in chapter.models.values()]
+known = [short(count) for count in sorted(filter(None, counted))]
+glue("paper_models", len(paper))
+glue("smallest", f"{billions.min():.2f}B")
+glue("largest", f"{billions.max():.2f}B")
+
+# %% tags=["hide-input"]
+sizes = " to ".join(dict.fromkeys([known[0], known[-1]])) if known else ""
+glue("sizes", sizes or "an unknown number of parameters")
+
+# %% [markdown]
+# The {glue:text}`paper_models` models of the paper have {glue:text}`smallest` to {glue:text}`largest` parameters; those
+# of this run have {glue:text}`sizes`. A miniature, counted in millions (M), has the layout of the large ones and
+# nothing of what they know.
+
+# %% [markdown]
+# ## How this page was made
+#
+# The box names everything that this page depends on, and holds the command that makes it again.
+
+# %% tags=["hide-input"]
+chapter.provenance("models")

@@ -1,0 +1,112 @@
+"""The browser tests' own measures find what they are for, on pages that are made wrong on purpose."""
+
+import pytest
+from browser import Tab, serve
+
+pytestmark = pytest.mark.browser
+CHART = (
+    '<figure class="chart"><svg role="img" viewBox="0 0 90 40" width="90" fill="none"><rect width="90" height="20" '
+    'fill="{ground}"/><text y="14" x="4" font-size="12" fill="{text}">text</text>'
+    '<path d="M4,30L80,30" data-told="a|b" stroke="{line}"/></svg></figure>'
+)
+
+
+@pytest.fixture
+def tab(browser, tmp_path):
+    """Opens a page with this body."""
+    tabs = []
+    with serve(tmp_path) as address:
+
+        def open_page(body: str) -> Tab:
+            page = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><body>{body}</body></html>'
+            (tmp_path / "page.html").write_text(page)
+            tabs.append(Tab(browser, f"{address}/page.html"))
+            return tabs[-1]
+
+        yield open_page
+        for one in tabs:
+            one.close()
+
+
+def test_a_sound_page_passes(tab):
+    sound = tab(
+        CHART.format(ground="#eee", text="#333", line="#0072b2")
+        + '<div style="overflow-x: auto"><p style="width: 3000px">scrolls inside</p></div>'
+        + '<details><summary>fold</summary><a href="#a">inside</a></details><a href="#b">b</a>'
+    )
+    assert sound.foreign() == sound.errors() == sound.complaints == []
+    assert sound.bytes() < 1000
+    assert sound.measure("overflowing()") == []
+    assert sound.measure("charts()") == {"found": [], "charts": 1, "texts": 1, "lines": 1}
+    assert walk(sound) == {"missed": [], "plain": [], "hidden": [], "reached": 3}  # the box that scrolls, too
+
+
+def test_a_foreign_request_is_seen(tab):
+    asking = tab('<script src="http://127.0.0.1:9/thebe.js"></script>')
+    assert asking.foreign() == ["http://127.0.0.1:9/thebe.js"]
+    assert any("thebe.js" in complaint for complaint in asking.complaints)
+
+
+def test_complaints_are_heard(tab):
+    scripts = [
+        "console.error('one')",
+        "console.warn('two')",
+        "throw new Error('three')",
+        "Promise.reject(Error('four'))",
+    ]
+    heard = tab("".join(f"<script>{script}</script>" for script in scripts)).complaints
+    for number in ("one", "two", "three", "four"):
+        assert any(number in complaint for complaint in heard), heard
+
+
+def test_what_is_missing_is_named(tab):
+    assert tab('<img src="no.png" alt="">').errors()[0].startswith("404")
+
+
+def test_the_size_counts_what_is_loaded(tab, tmp_path):
+    (tmp_path / "large.js").write_text(" " * 50_000)
+    assert 50_000 < tab('<script src="large.js"></script>').bytes() < 51_000
+
+
+def test_what_overflows_is_named(tab):
+    body = '<div id="wide" style="width: 1300px"><p id="short" style="width: 9px">text</p></div>'
+    assert tab(body).measure("overflowing()") == ["1308 px wide", "div#wide"]
+
+
+def test_low_contrast_in_a_chart_is_found(tab):
+    """Of text on the page, of text on a shape, of text that lets the page through, and of a line."""
+    good = {"ground": "none", "text": "black", "line": "black"}
+    wrong = [{"text": "#999"}, {"text": "#333", "ground": "#555"}, {"text": "rgb(0 0 0 / 38%)"}, {"line": "#e69f00"}]
+    found = tab("".join(CHART.format(**good | colours) for colours in wrong)).measure("charts()")["found"]
+    assert found == ["2.8:1 text", "1.7:1 text", "2.7:1 text", "2.3:1 figure.chart > svg > path"]
+
+
+def test_a_chart_without_a_size_is_found(tab):
+    (found,) = tab('<figure class="chart" style="display: none"><svg role="img"></svg></figure>').measure("charts()")[
+        "found"
+    ]
+    assert "not drawn" in found
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ('<a href="#" style="outline: none">a</a>', {"plain": ["body > a"]}),
+        ('<a href="#" id="gone" onfocus="this.style.opacity = 0">a</a>', {"hidden": ["a#gone"]}),
+        ('<button id="trap" onblur="setTimeout(() => this.focus())">b</button><a id="c" href="#">c</a>',
+         {"missed": ["a#c"]}),
+    ],
+)  # fmt: skip
+def test_what_the_keyboard_cannot_do_is_found(body, found, tab):
+    walked = walk(tab(body))
+    assert walked | found == walked
+
+
+def walk(tab) -> dict:
+    tab.measure("beginWalk()")
+    for _ in range(20):
+        tab.page.keyboard.press("Tab")
+        tab.page.wait_for_timeout(20)
+        if not tab.measure("step()"):
+            break
+    return tab.measure("endWalk()")

@@ -1,0 +1,113 @@
+"""What a reader does on the pages: asks for a term, searches, walks by keyboard, switches the theme, downloads."""
+
+import json
+import re
+
+import jupytext
+import nbformat
+import pytest
+from browser import pages, words
+
+pytestmark = pytest.mark.browser
+CURVES = "03_probing"
+
+
+def test_a_term_of_the_glossary_is_explained_where_it_stands(visit):
+    tab = visit(CURVES)
+    term = tab.page.locator("article a[data-told]").first
+    definition = words(term.get_attribute("data-told"))
+    assert len(definition) > 20
+    term.hover()
+    assert tab.tooltip() == definition
+    tab.page.keyboard.press("Escape")
+    tab.no_tooltip()
+    tab.page.mouse.move(1, 1)
+    term.focus()
+    assert tab.tooltip() == definition
+    term.blur()
+    tab.no_tooltip()
+
+
+def test_the_search_finds_the_one_page_that_holds_a_word(visit, book):
+    tab = visit("index")
+    word, page = rare_word(tab, book)
+    tab.page.locator("button.search-button__button").filter(visible=True).first.click()
+    tab.page.keyboard.type(word)
+    tab.page.keyboard.press("Enter")
+    results = tab.page.locator("#search-results ul.search li a")
+    results.first.wait_for()
+    tab.page.wait_for_load_state("networkidle")
+    assert results.count() == 1
+    results.first.click()
+    tab.page.wait_for_url(re.compile(rf"/{page}\.html"))
+    assert word in tab.page.locator("article").inner_text().lower()
+    # and nothing where there is nothing to find
+    tab.page.goto(tab.url.replace("index.html", f"search.html?q=zz{word[::-1]}"), wait_until="networkidle")
+    assert results.count() == 0
+
+
+def rare_word(tab, book) -> tuple[str, str]:
+    """A word of a page's prose whose beginning stands on no other page, and that page."""
+    names = [page for page in pages(book.html) if page not in ("search", "genindex")]
+    prose = tab.measure(f"prose({json.dumps(names)})")
+    for name in names:
+        others = " ".join(prose[other]["all"] for other in names if other != name)
+        for word in sorted(set(re.findall(r"\b[a-z]{9,}\b", prose[name]["paragraphs"]))):
+            if word[:6] not in others:
+                return word, name
+    raise AssertionError("no page has a word of its own")
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(visit, book):
+    models = [page for page in pages(book.html) if page.startswith("models/")]
+    for page in ["index", CURVES, *models[:1]]:
+        tab = visit(page)
+        due = tab.page.evaluate("inPage.beginWalk() || walk.due.length")
+        for _ in range(2 * due + 50):
+            tab.page.keyboard.press("Tab")
+            if not tab.measure("step()"):
+                break
+        walk = tab.measure("endWalk()")
+        assert walk["reached"] >= 10, page
+        wrong = {what: found for what, found in walk.items() if found and what != "reached"}
+        assert not wrong, f"{page}: {wrong}"
+
+
+def test_the_theme_is_switched_by_key_and_the_charts_follow(visit):
+    tab = visit(CURVES)
+    switch = tab.page.locator(".theme-switch-button").filter(visible=True).first
+    text = tab.page.locator("figure.chart svg[role=img] text").first
+    seen = {}
+    switch.focus()
+    for _ in range(4):
+        theme = tab.page.evaluate("document.documentElement.dataset.theme")
+        seen.setdefault(theme, set()).add(text.evaluate("text => getComputedStyle(text).fill"))
+        switch.press("Enter")
+    assert seen.keys() == {"light", "dark"}
+    assert all(len(fills) == 1 for fills in seen.values())
+    assert not seen["light"] & seen["dark"]
+
+
+def test_every_chapter_gives_its_notebook_and_its_script(visit, book):
+    """From the page's header: an executed notebook, and the same code as a script."""
+    notebooks = [page for page in pages(book.html) if '<div class="cell ' in (book.html / f"{page}.html").read_text()]
+    assert len(notebooks) >= 4
+    for page in notebooks:
+        tab = visit(page)
+        notebook = nbformat.reads(from_header(tab, ".ipynb"), as_version=4)
+        nbformat.validate(notebook)
+        assert any(cell.get("outputs") for cell in notebook.cells), page
+        script = jupytext.reads(from_header(tab, ".py"), fmt="py:percent")
+        own = [cell.source for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        assert [cell.source for cell in script.cells] == own, page
+
+
+def from_header(tab, ending: str) -> str:
+    """What a link in the header of the page leads to, its menu opened if it stands in one."""
+    link = tab.page.locator(f".bd-header-article a[href$='{ending}']").first
+    if not link.is_visible():
+        tab.page.locator(f".bd-header-article .dropdown:has(a[href$='{ending}']) > button").first.click()
+    assert link.is_visible()
+    answer = tab.context.request.get(link.evaluate("link => link.href"))
+    assert answer.ok, answer.url
+    return answer.text()
