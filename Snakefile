@@ -13,6 +13,7 @@ from mlprobe_utils import artefacts, pages
 from mlprobe_utils.artefacts import code_files, imported_files
 from mlprobe_utils.book_pages import book_pages, script_of
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, card_path, load_data_card, load_model_card
+from mlprobe_utils.citation import CITATION
 from mlprobe_utils.configuration import configure, miniatures
 from mlprobe_utils.datasets.file_tree import FileTree
 
@@ -20,7 +21,7 @@ RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 PAGES = {page.name: page for page in book_pages(RUN)}
-BOOK = [str(path) for path in pages.front_matter()]
+BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
 PYTHON = sys.executable
 
 
@@ -75,7 +76,7 @@ rule pages:
     input:
         [executed(name) for name in PAGES],
         BOOK,
-        code=code("mlprobe_utils.pages"),
+        code=sorted({*code("mlprobe_utils.pages"), *code("mlprobe_utils.sphinx_extension")}),
     params:
         run=json.dumps(RUN.parameters()),
     output:

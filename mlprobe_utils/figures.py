@@ -94,11 +94,11 @@ def download(table: pd.DataFrame, title: str) -> str:
 
 
 def scrolling_table(table: pd.DataFrame, decimals: int) -> str:
-    """A table as HTML, every text escaped, in a box of its own that scrolls if it is wide (and by keyboard)."""
+    """A table as HTML, every text escaped, in a box of its own that scrolls if it is wide."""
     body = table.to_html(
         index=False, border=0, classes="table", justify="left", float_format=f"{{:.{decimals}f}}".format, na_rep=""
     )
-    return f'<div class="pst-scrollable-table-container" tabindex="0">{body}</div>'
+    return f'<div class="pst-scrollable-table-container">{body}</div>'
 
 
 def _panel(panel: Panel, title: str) -> str:

@@ -17,6 +17,7 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
+from mlprobe_utils.launch import load_launch
 from mlprobe_utils.pages import HTML
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prepare import STEP_ENVIRONMENT
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     arguments = parser.parse_args()
     run = configure(arguments.models, arguments.datasets, arguments.protocol, arguments.split, arguments.data)
+    load_launch()  # a mistake in it is told now, not when the pages are due
     make_book(run, arguments.jobs)
     print(f"the book: {artefacts.relative(HTML / 'index.html')}")
 

@@ -16,12 +16,15 @@ import yaml
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.book_pages import book_pages, chapters, model_page
+from mlprobe_utils.citation import citations
 from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.progress import step
 
 FRONT = artefacts.ROOT / "book"
 HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
+CITATIONS_MARK = "{{ citations }}"  # where the page on citing holds what CITATION.cff says
+ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 
 
 def assemble(run: Run) -> Path:
@@ -30,6 +33,7 @@ def assemble(run: Run) -> Path:
     wanted = {path.relative_to(FRONT): path.read_bytes() for path in front_matter()}
     wanted |= {Path(f"{page.name}.ipynb"): executed(page.name).read_bytes() for page in book_pages(run)}
     wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
+    wanted[Path("cite.md")] = wanted[Path("cite.md")].replace(CITATIONS_MARK.encode(), citations().encode())
     write_changed(sources, wanted)
     return sources
 
@@ -53,7 +57,7 @@ def contents(run: Run) -> dict:
     parts = {
         "Chapters": chapters(),
         "Models": ["models", *map(model_page, run.models)],
-        "About": ["rerun", "teach", "limits", "bibliography"],
+        "About": ABOUT,
     }
     return {
         "format": "jb-book",
@@ -89,7 +93,9 @@ def build(sources: Path) -> None:
     log = artefacts.OUTPUTS / "logs" / "pages.log"
     artefacts.atomic_write(log, done.stdout + done.stderr)
     if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        lines = [
+            line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "error" in line.lower()
+        ]
         raise InputError("\n".join(["the book has warnings or errors:", *lines[:20], f"all of it: {log}"]))
     fresh = HTML.with_name(".html.partial")
     shutil.rmtree(fresh, ignore_errors=True)

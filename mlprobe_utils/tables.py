@@ -31,7 +31,7 @@ def captioned(head: list[str], rows: list[list[str]], caption: str, style: str =
     """A table whose cells are HTML, with a caption; a wide one scrolls. `style` is the table's own, as CSS."""
     body = "".join(_row("td", row) for row in rows)
     table = f'<table class="table" style="{style}"><thead>{_row("th", head)}</thead><tbody>{body}</tbody></table>'
-    container = f'<div class="pst-scrollable-table-container" tabindex="0">{table}</div>'
+    container = f'<div class="pst-scrollable-table-container">{table}</div>'
     return HTML(f"<figure>{container}<figcaption>{caption}</figcaption></figure>")
 
 

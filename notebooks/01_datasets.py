@@ -63,7 +63,8 @@ show(pd.DataFrame(instructions))
 
 # %% [markdown]
 # A model never reads that text alone: its own chat template wraps it, and its processor replaces the image placeholder
-# by one token for each patch that leaves the connector. This is the whole question as the first model reads it.
+# by one {term}`image token` for each patch that leaves the {term}`connector`. This is the whole question as the first
+# model reads it.
 
 # %%
 from mlprobe_utils import results
@@ -95,10 +96,10 @@ show(missing)
 #
 # ## Splits
 #
-# `paper` uses the official test sets; for BUSI, which has none, it draws the one composition that the paper's printed
-# figures allow. `clean` starts from it, drops images whose duplicates carry another label, and lets no duplicate group
-# and no patient cross from training to test. Validation comes out of the training images in both; a release's own
-# validation images are not used.
+# A {term}`split` says which images train, validate and test. `paper` uses the official test sets; for BUSI, which has
+# none, it draws the one composition that the paper's printed figures allow. `clean` starts from it, drops images whose
+# duplicates carry another label, and lets no {term}`duplicate group` and no patient cross from training to test.
+# Validation comes out of the training images in both; a release's own validation images are not used.
 
 # %%
 from mlprobe_utils.datasets.summary import split_sizes
@@ -116,8 +117,9 @@ glue("one_image", 100 / smallest)
 #
 # ## Duplicates and leaks
 #
-# Duplicates are found by their bytes and by a perceptual hash, confirmed on a small grey copy. A leak is a group, or a
-# patient, with images on both sides of a split; a label conflict is a picture that appears under two labels.
+# Duplicates are found by their bytes and by a perceptual hash, confirmed on a small grey copy. A {term}`leak` is a
+# group, or a patient, with images on both sides of a split; a label conflict is a picture that appears under two
+# labels.
 
 # %%
 from mlprobe_utils.datasets.summary import duplicate_counts, leak_counts

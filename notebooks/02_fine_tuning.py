@@ -38,8 +38,8 @@ chapter.opening()
 # ## The recipe, and why
 #
 # The model reads an image and a question and is taught to write one of the options. All its weights stay as they are;
-# beside every linear layer a pair of small matrices is trained ({cite:t}`hu-2021`), so that one adapter of a few
-# megabytes holds all that a data set has taught.
+# beside every linear layer a pair of small matrices is trained ({term}`LoRA`, {cite:t}`hu-2021`), so that one
+# {term}`adapter` of a few megabytes holds all that a data set has taught.
 
 # %%
 from mlprobe_utils.tables import recipe, show
@@ -48,7 +48,7 @@ show(recipe(chapter.protocol, "fine_tuning"))
 
 # %% [markdown]
 # Where the two columns differ, this run makes a concession to the size of its models or of the machine. What the paper
-# does not state is marked in the protocol's file. Two decisions stand in no table:
+# does not state is marked in the {term}`protocol`'s file. Two decisions stand in no table:
 #
 # - **The loss counts the answer's tokens only.** Question and image are given, not to be predicted, and a real model's
 #   vocabulary has some 150,000 words: logits at every image token would fill the memory for nothing.
@@ -108,9 +108,10 @@ glue("adapters", len(rises))
 #
 # ## The final output, before and after
 #
-# The answer is generated greedily and counts if it names exactly the right option. F1, precision and recall are those
-# of the positive option, or means over all options (macro) where the data card names none. AUC uses the probabilities
-# of the options, which exist whatever the model writes.
+# The answer, the {term}`final output`, is generated greedily and counts if it names exactly the right option. F1,
+# precision and recall are those of the positive option, or {term}`macro averages <macro average>` over all options
+# where the data {term}`card` names none. {term}`AUC` uses the probabilities of the options, which exist whatever the
+# model writes.
 
 # %%
 rows = results.prediction_rows(chapter.selection)
@@ -130,7 +131,7 @@ for stage in ("pretrained", "finetuned"):
 
 # %% [markdown]
 # Averaged over models and data sets, accuracy is {glue:text}`accuracy_pretrained:.1f` % before fine-tuning, with
-# {glue:text}`unparsed_pretrained:.1f` % of the answers naming no option or several, and
+# {glue:text}`unparsed_pretrained:.1f` % of the answers naming no option or several ({term}`unparsed`), and
 # {glue:text}`accuracy_finetuned:.1f` % after it, with {glue:text}`unparsed_finetuned:.1f` % unparsed. A model that was
 # never taught to answer scores nothing by this measure, whatever it knows: that is why the probes of
 # [chapter 3](03_probing) are needed.

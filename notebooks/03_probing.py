@@ -37,9 +37,9 @@ chapter.opening()
 # %% [markdown]
 # ## The way of an image
 #
-# The model as it was loaded, with the places where its features are read. This is figure 2 of {cite:t}`zhu-2026` for the
-# first model of this run: an image passes the vision tower, block by block, the connector, and the decoder layers of
-# the LLM; what it leaves at each of them is a *probe point*.
+# The model as it was loaded, with the places where its features are read. This is figure 2 of {cite:t}`zhu-2026` for
+# the first model of this run: an image passes the {term}`vision tower`, block by block, the {term}`connector`, and the
+# decoder layers of the {term}`LLM`; the place where it leaves each of them is a {term}`probe point`.
 
 # %% tags=["hide-input"]
 from mlprobe_utils import results
@@ -64,13 +64,13 @@ glue("widths", ", ".join(map(str, points["width"].unique())))
 # %% [markdown]
 # {glue:text}`probe_points` points, and features of {glue:text}`widths` numbers an image: at each point the tokens of an
 # image are averaged inside the forward pass, so that one pass over the images serves all points. Text tokens never
-# enter the mean. In the LLM the state of the prompt's last token, from which the answer is generated, is a second
-# reading.
+# enter the mean. In the LLM the state of the prompt's {term}`last token`, from which the answer is generated, is a
+# second reading.
 #
 # ## How a probe reads a layer
 #
-# A probe ({cite:t}`alain-2016`) is a small classifier that sees one point's features and nothing else, while the model
-# stays frozen. All of them are trained with one recipe, on the images that the model was fine-tuned on.
+# A {term}`probe` ({cite:t}`alain-2016`) is a small classifier that sees one point's features and nothing else, while
+# the model stays frozen. All of them are trained with one recipe, on the images that the model was fine-tuned on.
 
 # %%
 from mlprobe_utils.tables import recipe
@@ -110,9 +110,9 @@ glue("best_where", f"{chapter.names[best[0]]} on {chapter.names[best[1]]}")
 # ## Recurring patterns
 #
 # Section 4.1 of the paper describes how the curves of a module behave, again and again, without saying from which
-# change on a rise is one. Here every curve gets a pattern by a rule. A change counts if it exceeds the tolerance *t*:
-# two standard errors of the difference of two accuracies, at the curve's mean accuracy and the number of its test
-# images. Patterns are always read off accuracy.
+# change on a rise is one. Here every curve gets a pattern by a rule. A change counts if it exceeds the
+# {term}`tolerance` *t*: two standard errors of the difference of two accuracies, at the curve's mean accuracy and the
+# number of its test images. Patterns are always read off accuracy.
 
 # %% tags=["hide-input"]
 from mlprobe_utils.patterns import counts, patterns, rules
@@ -198,10 +198,10 @@ for stage in ("pretrained", "finetuned"):
 #
 # ## Information or scale
 #
-# The paper does not say that features are standardised before a probe sees them. Without it, a probe that is trained
-# with one learning rate for all layers also measures how large a layer's features are. The protocol names further
-# recipes under `probe_variants` (raw features; `linear: {kind: linear}` there would add a linear probe). They beside
-# the main one, image tokens, after fine-tuning:
+# The paper does not say that features are {term}`standardised` before a probe sees them. Without it, a probe that is
+# trained with one learning rate for all layers also measures how large a layer's features are. The protocol names
+# further recipes under `probe_variants` (raw features; `linear: {kind: linear}` there would add a linear probe). They
+# beside the main one, image tokens, after fine-tuning:
 
 # %%
 recipes = chapter.protocol.probes

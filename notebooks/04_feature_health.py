@@ -37,14 +37,14 @@ chapter.opening()
 # %% [markdown]
 # ## Three equations
 #
-# For a module $M$ with probing performance $P_1, \dots, P_n$ at its points, {cite:t}`zhu-2026` define a growth factor,
-# a volatility penalty and from both the feature health score:
+# For a module $M$ with probing performance $P_1, \dots, P_n$ at its points, {cite:t}`zhu-2026` define a
+# {term}`growth factor`, a {term}`volatility penalty` and from both the feature {term}`health score`:
 #
-# $$GF_M = \ln\frac{P_{\text{end}}}{\sqrt{P_{\text{start}}\,P_{\min}}}$$
+# $$\mathrm{GF}_M = \ln\frac{P_{\text{end}}}{\sqrt{P_{\text{start}}\,P_{\min}}}$$
 #
-# $$VP_M = \exp\Big(-\lambda \sum_{i=1}^{n-1} \frac{|P_{i+1} - P_i|}{P_{\text{end}}}\Big)$$
+# $$\mathrm{VP}_M = \exp\Big(-\lambda \sum_{i=1}^{n-1} \frac{|P_{i+1} - P_i|}{P_{\text{end}}}\Big)$$
 #
-# $$FHS_M = P_{\text{end}}\,(1 + GF_M)\,VP_M$$
+# $$\mathrm{FHS}_M = P_{\text{end}}\,(1 + \mathrm{GF}_M)\,\mathrm{VP}_M$$
 #
 # A module is healthy if it ends high, above where it began and above its worst point, without jumping about on the way.
 
@@ -83,9 +83,9 @@ profiles = profile(health, outputs, metric)
 profile_table(profiles, "finetuned", chapter.names)
 
 # %% [markdown]
-# This is the form of the paper's table 1. Each cell reads as the information flows: vision tower, connector, LLM, and
-# what the model finally says. The paper does not say whether its scores were taken before or after fine-tuning; the
-# same table before it:
+# This is the form of the paper's table 1. Each cell is a {term}`four-score profile` and reads as the information flows:
+# vision tower, connector, LLM, and what the model finally says. The paper does not say whether its scores were taken
+# before or after fine-tuning; the same table before it:
 
 # %%
 profile_table(profiles, "pretrained", chapter.names)
@@ -117,8 +117,8 @@ glue("above_hundred", int((profiles[HEALTH] > 100).sum().sum()))
 # After fine-tuning, the {glue:text}`lowest_module` has the lowest mean score of the three modules,
 # {glue:text}`lowest_health:.1f`, and the highest is {glue:text}`highest_health:.1f`; the final output scores
 # {glue:text}`final_mean:.1f` % on average. Fine-tuning lowered {glue:text}`fell` of {glue:text}`scores` health scores.
-# {glue:text}`above_hundred` of all scores of both stages exceed 100: although it looks like a percentage, a health score
-# has no upper bound.
+# {glue:text}`above_hundred` of all scores of both stages exceed 100: although it looks like a percentage, a health
+# score has no upper bound.
 #
 # ## What the scores are made of
 #

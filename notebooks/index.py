@@ -72,26 +72,10 @@ glue("step_points", steps.min())
 chapter.opening()
 
 # %% [markdown]
-# ::::{grid} 1 1 3 3
-# :gutter: 2
-#
-# :::{grid-item-card} Read
-# :link: 01_datasets
-# :link-type: doc
-# Data, fine-tuning, probes, health scores: four chapters, about 90 minutes.
-# :::
-#
-# :::{grid-item-card} Rerun
-# :link: rerun
-# :link-type: doc
-# Every page, on your own model, your own images, your own machines.
-# :::
-#
-# :::{grid-item-card} Teach
-# :link: teach
-# :link-type: doc
-# What each chapter is good for in a course, and questions to ask.
-# :::
+# ::::{container} doors
+# - [**Read**](01_datasets): data, fine-tuning, probes, health scores; four chapters, about 90 minutes.
+# - [**Rerun**](rerun): every page, on your own model, your own images, your own machines.
+# - [**Teach**](teach): what each chapter is good for in a course, and questions to ask.
 # ::::
 #
 # The book reproduces and extends {cite:t}`zhu-2026`. Before you quote a number from it, read

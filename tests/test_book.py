@@ -19,10 +19,11 @@ from small_book import DATASET, MODEL, REAL_DATA, RELEASE, ROOT, SECOND, SmallBo
 
 from mlprobe_utils.book_pages import chapters, model_page, notebook_of
 from mlprobe_utils.cards import load_model_card
+from mlprobe_utils.pages import ABOUT
 from mlprobe_utils.patterns import patterns
 
 EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND)]
-PAGES = [*EXECUTED, "limits", "bibliography"]
+PAGES = [*EXECUTED, *ABOUT]
 
 
 def test_every_step_is_told_and_counted_down(book):

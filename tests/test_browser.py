@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import THEMES, WIDTHS, Tab, pages
 
-from mlprobe_utils.run_chapter import chapters
+from mlprobe_utils.book_pages import chapters
 
 pytestmark = pytest.mark.browser
 MOST_BYTES = 2_000_000

@@ -106,7 +106,7 @@ def test_names_are_escaped_and_a_wide_table_scrolls():
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "R&amp;D" in page
-    assert '<div class="pst-scrollable-table-container" tabindex="0"><table' in page
+    assert '<div class="pst-scrollable-table-container"><table' in page
     assert "nowrap" in page
 
 
