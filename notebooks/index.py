@@ -61,23 +61,24 @@ glue("step", ways[steps.idxmin()])
 glue("step_points", steps.min())
 
 # %% [markdown]
-# **What was found.** Before fine-tuning a probe at the LLM's last layer reads {glue:text}`probed_pretrained:.0f` % of
-# the classes right; the models' own answers are right in {glue:text}`answered_pretrained:.0f` %, and
-# {glue:text}`unparsed_pretrained:.0f` % of them name no option. After it, the probe reads
-# {glue:text}`probed_finetuned:.0f` % and the answers are right in {glue:text}`answered_finetuned:.0f` %; of the steps on
-# the way, the least favourable is the one {glue:text}`step` ({glue:text}`step_points:+.1f` points). These are means over
-# the models and data sets above.
+# **What was found.** Before fine-tuning a probe at the LLM's last layer tells the class of
+# {glue:text}`probed_pretrained:.0f` % of the test images; the models' own answers are right for
+# {glue:text}`answered_pretrained:.0f` %, and {glue:text}`unparsed_pretrained:.0f` % of them name no option. After it,
+# the probe tells {glue:text}`probed_finetuned:.0f` %, and the answers are right for
+# {glue:text}`answered_finetuned:.0f` %. The least favourable step on the way is then the one {glue:text}`step`
+# ({glue:text}`step_points:+.1f` points). All are means over the models and data sets of the chart.
+
+# %% [markdown]
+# ::::{container} doors
+# - [**Read**](01_datasets) four chapters, about 90 minutes
+# - [**Rerun**](rerun) any page on your model and images
+# - [**Teach**](teach) with a plan and questions to ask
+# ::::
 
 # %% tags=["remove-input"]
 chapter.opening()
 
 # %% [markdown]
-# ::::{container} doors
-# - [**Read**](01_datasets): data, fine-tuning, probes, health scores; four chapters, about 90 minutes.
-# - [**Rerun**](rerun): every page, on your own model, your own images, your own machines.
-# - [**Teach**](teach): what each chapter is good for in a course, and questions to ask.
-# ::::
-#
 # The book reproduces and extends {cite:t}`zhu-2026`. Before you quote a number from it, read
 # [what it cannot tell you](limits).
 
@@ -86,5 +87,5 @@ chapter.opening()
 #
 # The box names everything that this page depends on, and holds the command that makes it again.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 chapter.provenance("index")
