@@ -84,7 +84,7 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     )
     long = _for_the_page(long, names).assign(x=long["epoch"].astype(int).astype(str))
     keys = [Key(name, "images", COLOURS[1 + n], dashed=n == 1) for n, name in enumerate(losses.values())]
-    values = Values("loss per answer token (nats), logarithmic", "{:.3f}", logarithmic=True)
+    values = Values("loss per answer token (nats), logarithmic", "", 3, logarithmic=True)
     title = "Learning curves of the fine-tuning"
     return _lines(long, ("model", "dataset"), [*keys, *_models(long)], values, title, "epoch")
 
@@ -177,7 +177,7 @@ def _lines(
     numbers = long.assign(**{keys[0].kind: long["series"]}).groupby([*lines, "x"], sort=False)["value"].mean()
     numbers = numbers.unstack("x")[order].rename_axis(columns=None)
     numbers = numbers.reset_index().rename(columns={"dataset": "data set"})
-    return figure(panels, title, _columns(long, *by), keys, (values.meaning, horizontal), numbers)
+    return figure(panels, title, _columns(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
 
 
 def _columns(table: pd.DataFrame, row: str | None, column: str) -> int:

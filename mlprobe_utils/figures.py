@@ -56,6 +56,7 @@ def figure(
     keys: Iterable[Key] = (),
     axes: tuple[str, str] = ("", ""),
     numbers: pd.DataFrame | None = None,
+    decimals: int = 1,
 ) -> Figure:
     """Panels beside each other, as many a row as fit and at most `columns`, with a caption.
 
@@ -65,6 +66,7 @@ def figure(
         keys: the legend.
         axes: what the vertical and the horizontal axis of all panels mean.
         numbers: everything that the panels draw, as a table in a fold and as CSV.
+        decimals: of the numbers in the table; the CSV has six digits.
     """
     vertical, horizontal = (html.escape(axis) for axis in axes)
     parts = [
@@ -74,7 +76,7 @@ def figure(
         f'<div class="chart-panels">{"".join(_panel(panel, title) for panel in panels)}</div>',
         f'<p class="chart-axis chart-axis-below">→ {horizontal}</p>' if horizontal else "",
         f"</div><figcaption>{html.escape(title)} {ENLARGE}</figcaption>",
-        _numbers(numbers, title) if numbers is not None else "",
+        _numbers(numbers, title, decimals) if numbers is not None else "",
         "</figure>",
     ]
     description = " ".join([f"{title}.", *(panel.description for panel in panels)])
@@ -131,8 +133,8 @@ def _key(key: Key) -> str:
     )
 
 
-def _numbers(numbers: pd.DataFrame, title: str) -> str:
+def _numbers(numbers: pd.DataFrame, title: str, decimals: int) -> str:
     return (
         '<details class="chart-data"><summary>The numbers of this chart</summary>'
-        f"<p>{download(numbers, title)}</p>{scrolling_table(numbers, 1)}</details>"
+        f"<p>{download(numbers, title)}</p>{scrolling_table(numbers, decimals)}</details>"
     )

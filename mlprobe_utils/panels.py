@@ -16,7 +16,7 @@ from mlprobe_utils.inline_svg import description, inline
 
 COLOURS = tuple(
     f"var(--chart-{number}, {light})"
-    for number, light in enumerate(("#b34700", "#0072b2", "#00704f", "#a3447b", "#595959", "#7a5c00"), 1)
+    for number, light in enumerate(("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000"), 1)
 )
 SIZE = {"width": 240, "height": 190, "autosize": {"type": "fit", "contains": "padding"}}  # pixels; a page scales them
 MOST_LABELS = 20  # stations that can all be written under a panel
@@ -29,10 +29,11 @@ class Values:
     """What the lines of a figure show."""
 
     meaning: str  # of the vertical axis
-    told: str = "{:.1f} %"  # a value in words
+    unit: str = " %"
+    decimals: int = 1
     logarithmic: bool = False
     whole: bool = (
-        False  # the axis goes from 0 to 100, else from a little below the probes: what is lower is at the edge
+        False  # from 0 to 100; else the axis begins a little below the probes, and what is lower is at its edge
     )
 
 
@@ -113,7 +114,7 @@ def line_panel(
     """
     runs = _marks(own, [*_LINE, "run"], order, domain[0])
     means = _marks(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
-    told = means["x"] + " " + means["value"].map(values.told.format)
+    told = means["x"] + " " + means["value"].map(f"{{:.{values.decimals}f}}{values.unit}".format)
     together = told[means["value"].notna()].groupby([means[column] for column in _LINE]).transform(BETWEEN.join)
     means["told"] = means["silent"] + together  # of a path Vega takes the first vertex's description
     place = _encodings(order, keys, values, domain)

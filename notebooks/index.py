@@ -87,5 +87,5 @@ chapter.opening()
 #
 # The box names everything that this page depends on, and holds the command that makes it again.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 chapter.provenance("index")

@@ -110,12 +110,14 @@
     if (!svg.querySelector("[data-told]")) return;
     svg.setAttribute("tabindex", "0");
     svg.setAttribute("aria-describedby", tooltip.id);
-    svg.addEventListener("pointermove", (event) => {
+    const look = (event) => {
       const vertex = nearest(svg, event);
       if (vertex) point(svg, vertex);
       else hush();
-    });
-    svg.addEventListener("pointerleave", hush);
+    };
+    svg.addEventListener("pointermove", look);
+    svg.addEventListener("click", look); // a finger does not hover, and what it told stays until the next touch
+    svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hush());
     svg.addEventListener("blur", hush);
     svg.addEventListener("focus", () => svg.matches(":focus-visible") && step(svg, ""));
     svg.addEventListener("keydown", (event) => {
@@ -201,6 +203,7 @@
       ["pointerleave", "blur"].forEach((event) => term.addEventListener(event, hush));
     });
     document.addEventListener("keydown", (event) => event.key === "Escape" && hush());
+    document.addEventListener("pointerdown", hush);
     document.addEventListener("scroll", follow, { passive: true });
   }
 
