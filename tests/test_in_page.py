@@ -78,7 +78,7 @@ def test_low_contrast_in_a_chart_is_found(tab):
     good = {"ground": "none", "text": "black", "line": "black"}
     wrong = [{"text": "#999"}, {"text": "#333", "ground": "#555"}, {"text": "rgb(0 0 0 / 38%)"}, {"line": "#e69f00"}]
     found = tab("".join(CHART.format(**good | colours) for colours in wrong)).measure("charts()")["found"]
-    assert found == ["2.8:1 text", "1.7:1 text", "2.7:1 text", "2.3:1 figure.chart > svg > path"]
+    assert found == ["2.8:1 text", "1.7:1 text", "2.7:1 text", "2.3:1 figure.chart.chart-panel > svg > path"]
 
 
 def test_a_chart_without_a_size_is_found(tab):
