@@ -14,6 +14,7 @@ from mlprobe_utils.profiles import MODULES, SCORES, STAGE_NAMES
 METRIC_NAMES = {"accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auc": "AUC"}
 ANSWER = "answer"  # the station after the last layer: what the model says
 ANSWERS = (ANSWER, "P_final")
+MAJORITY = "majority class"  # what is right without looking
 MOST_COLUMNS = 3
 STAGES = [Key(name, "stage", COLOURS[n], dashed=n == 0) for n, name in enumerate(STAGE_NAMES.values())]
 FLOW = "as the information flows"
@@ -106,20 +107,28 @@ def health_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     return _lines(long, ("stage", "dataset"), keys, Values("score (%)"), "Four-score health profiles", FLOW)
 
 
-def journey(ends: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy") -> Figure:
+def journey(
+    ends: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy", majority: Mapping[str, float] | None = None
+) -> Figure:
     """Where the class can be read on its way: at the end of each module, and in the answer; one panel a data set.
 
     Args:
         ends: from `tables.module_ends`.
         names, metric: as in `probe_curves`.
+        majority: name of a data set -> what naming its majority class scores, percent: a line that is no model's.
     """
     ways = {"V end": MODULES["V"], "C end": MODULES["C"], "L end": MODULES["L"], "final output": ANSWER}
     long = ends.rename(columns=ways).melt(["model", "dataset", "stage"], list(ways.values()), var_name="x")
     long = _for_the_page(long, names)
     long["series"] = long["stage"]
+    keys = [*STAGES, *_models(long)]
+    if majority is not None:
+        blind = long.drop_duplicates(["dataset", "x"]).assign(model=MAJORITY, series=MAJORITY)
+        long = pd.concat([long, blind.assign(value=blind["dataset"].map(majority))])
+        keys.append(Key(MAJORITY, "baseline", COLOURS[4], dashed=True))
     values = Values(f"{METRIC_NAMES[metric]} (%)", whole=True)
     title = f"What a probe reads where each module ends, and what the model answers: {METRIC_NAMES[metric]}"
-    return _lines(long, (None, "dataset"), [*STAGES, *_models(long)], values, title, FLOW)
+    return _lines(long, (None, "dataset"), keys, values, title, FLOW)
 
 
 def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:

@@ -30,6 +30,7 @@ metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
 # %% tags=["remove-input"]
 from mlprobe_utils import charts, results
 from mlprobe_utils.chapter import glue, start
+from mlprobe_utils.datasets.summary import format_shortcuts
 from mlprobe_utils.tables import module_ends
 
 chapter = start(globals())
@@ -39,7 +40,9 @@ outputs = results.output_scores(chapter.selection)
 # %% tags=["remove-input"]
 image_mean = scores[scores["pooling"] == "image_mean"]
 ends = module_ends(image_mean, outputs, metric)
-charts.journey(ends, chapter.names, metric)
+blind = format_shortcuts(chapter.image_sets, split).set_index("data set")
+majority = blind["majority class (%)"] if metric == "accuracy" else None
+charts.journey(ends, chapter.names, metric, majority)
 
 # %% tags=["remove-input"]
 stations = ["V end", "C end", "L end", "final output"]
@@ -61,12 +64,12 @@ glue("step", ways[steps.idxmin()])
 glue("step_points", steps.min())
 
 # %% [markdown]
-# **What was found.** Before fine-tuning a probe at the LLM's last layer tells the class of
+# **What was found, on average.** Before fine-tuning a probe at the LLM's last layer tells the class of
 # {glue:text}`probed_pretrained:.0f` % of the test images; the models' own answers are right for
 # {glue:text}`answered_pretrained:.0f` %, and {glue:text}`unparsed_pretrained:.0f` % of them name no option. After it,
 # the probe tells {glue:text}`probed_finetuned:.0f` %, and the answers are right for
 # {glue:text}`answered_finetuned:.0f` %. The least favourable step on the way is then the one {glue:text}`step`
-# ({glue:text}`step_points:+.1f` points). All are means over the models and data sets of the chart.
+# ({glue:text}`step_points:+.1f` points).
 
 # %% [markdown]
 # ::::{container} doors

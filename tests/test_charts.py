@@ -21,7 +21,7 @@ from mlprobe_utils.errors import InputError
 from mlprobe_utils.figures import Figure
 from mlprobe_utils.inline_svg import description, inline
 from mlprobe_utils.metrics import METRICS
-from mlprobe_utils.profiles import SCORES
+from mlprobe_utils.profiles import SCORES, STAGE_NAMES
 
 POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
@@ -148,6 +148,22 @@ def test_metrics_of_one_model_are_rows():
     assert numbers["metric"].unique().tolist() == ["accuracy", "F1", "precision", "recall", "AUC"]
     means = numbers.groupby("metric")[POINTS].mean().mean(axis=1)
     assert means["F1"] == pytest.approx(means["accuracy"] / 2)
+
+
+def test_the_majority_class_is_a_line_of_its_own_on_every_data_set():
+    ends = pd.DataFrame(
+        itertools.product(["one", "two"], ["a", "b"], STAGE_NAMES), columns=["model", "dataset", "stage"]
+    )
+    ends = ends.assign(**dict.fromkeys(["V end", "C end", "L end", "final output"], 80.0))
+    figure = charts.journey(ends, NAMES, majority={"Set A": 56.0, "Set B": 62.5})
+    for drawing, value in zip(drawings(figure), ("62.5", "56.0"), strict=True):
+        (texts,) = [texts for names, texts, _ in marks(drawing) if names == charts.MAJORITY]
+        assert {text.split()[-2] for text in texts} == {value}
+    numbers = downloaded(figure)
+    assert numbers.groupby("model")["answer"].mean().to_dict() == {
+        charts.MAJORITY: 59.25, NAMES["one"]: 80, NAMES["two"]: 80,
+    }  # fmt: skip
+    assert charts.MAJORITY not in charts.journey(ends, NAMES).html
 
 
 def test_confusion_counts_unparsed_answers_and_empty_cells():
