@@ -17,10 +17,9 @@ from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.parameters import check_parameters, meanings
 from mlprobe_utils.prepare import prepare
-from mlprobe_utils.profiles import MODULES, STAGE_NAMES
+from mlprobe_utils.profiles import in_words
 from mlprobe_utils.provenance_box import provenance_box
 from mlprobe_utils.results import Selection
-from mlprobe_utils.rows import STAGES
 from mlprobe_utils.scope import scope
 from mlprobe_utils.tables import show
 
@@ -53,12 +52,7 @@ class Chapter:
 
     def named(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table for the page: models and data sets by name, stages in words, rows in the selection's order."""
-        order = {"dataset": [*self.datasets], "model": [*self.models], "stage": [*STAGES], "module": [*MODULES]}
-        keys = [column for column in order if column in table]
-        if keys:
-            places = {key: {value: place for place, value in enumerate(order[key])} for key in keys}
-            table = table.sort_values(keys, key=lambda column: column.map(places[column.name]), kind="stable")
-        return table.replace({"model": self.names, "dataset": self.names, "stage": STAGE_NAMES})
+        return in_words(table, self.names, ("dataset", "model", "stage", "module"))
 
     @property
     def model(self) -> ModelCard:

@@ -9,13 +9,14 @@ from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
 from mlprobe_utils.metrics import METRICS
 from mlprobe_utils.panels import COLOURS, Values, domain_of, line_panel, line_words, square_panel, stations
-from mlprobe_utils.profiles import MODULES, SCORES, STAGE_NAMES
+from mlprobe_utils.profiles import MODULES, SCORES, STAGE_NAMES, in_words
 
 METRIC_NAMES = {"accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auc": "AUC"}
 ANSWER = "answer"  # the station after the last layer: what the model says
 ANSWERS = (ANSWER, "P_final")
 MAJORITY = "majority class"  # what is right without looking
 MOST_COLUMNS = 3
+ORDER = ("model", "dataset", "stage")  # of the rows that a chart draws
 STAGES = [Key(name, "stage", COLOURS[n], dashed=n == 0) for n, name in enumerate(STAGE_NAMES.values())]
 FLOW = "as the information flows"
 
@@ -66,7 +67,7 @@ def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], 
     """
     curves = pd.concat([own.assign(series=name) for name, own in scores.items()])
     curves = curves[(curves["pooling"] == "image_mean") & (curves["stage"] == "finetuned")]
-    long = _for_the_page(curves, names).rename(columns={"point": "x", metric: "value"})
+    long = in_words(curves, names, ORDER).rename(columns={"point": "x", metric: "value"})
     keys = [Key(name, "recipe", COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
     title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by probe recipe"
     return _lines(long, ("model", "dataset"), [*keys, *_models(long)], _percent(metric), title)
@@ -83,7 +84,7 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     long = curves.rename(columns=losses).melt(
         ["model", "dataset", "run", "epoch"], list(losses.values()), var_name="series"
     )
-    long = _for_the_page(long, names).assign(x=long["epoch"].astype(int).astype(str))
+    long = in_words(long, names, ORDER).assign(x=long["epoch"].astype(int).astype(str))
     keys = [Key(name, "images", COLOURS[1 + n], dashed=n == 1) for n, name in enumerate(losses.values())]
     values = Values("loss per answer token (nats), logarithmic", "", 3, logarithmic=True)
     title = "Learning curves of the fine-tuning"
@@ -98,7 +99,7 @@ def health_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         names: as in `probe_curves`.
     """
     long = profile.melt(["model", "dataset", "stage"], list(SCORES), var_name="x")
-    long = _for_the_page(long, names)
+    long = in_words(long, names, ORDER)
     long["series"] = long["model"]
     keys = [
         Key(name, "model", COLOURS[n % len(COLOURS)], dashed=n // len(COLOURS) % 2 == 1)
@@ -119,7 +120,7 @@ def journey(
     """
     ways = {"V end": MODULES["V"], "C end": MODULES["C"], "L end": MODULES["L"], "final output": ANSWER}
     long = ends.rename(columns=ways).melt(["model", "dataset", "stage"], list(ways.values()), var_name="x")
-    long = _for_the_page(long, names)
+    long = in_words(long, names, ORDER)
     long["series"] = long["stage"]
     keys = [*STAGES, *_models(long)]
     if majority is not None:
@@ -138,7 +139,7 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         rows: prediction rows of one stage; only those of test images count.
         names: as in `probe_curves`.
     """
-    tested = _for_the_page(rows[rows["part"] == "test"], names)
+    tested = in_words(rows[rows["part"] == "test"], names, ORDER)
     tested["answer"] = tested["parsed"].fillna("unparsed")
     tables, panels = [], []
     for (model, dataset), own in tested.groupby(["model", "dataset"], sort=False):
@@ -198,15 +199,7 @@ def _columns(table: pd.DataFrame, row: str | None, column: str) -> int:
 def _points_and_answer(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Probe scores and behind them the final output's; x is the probe point, or ANSWER."""
     long = pd.concat([scores.assign(x=scores["point"]), outputs.assign(x=ANSWER)])
-    return _for_the_page(long[["model", "dataset", "stage", "run", "x", *METRICS]], names)
-
-
-def _for_the_page(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Models, data sets and stages by name, in the order of `names` and of the stages."""
-    order = {"model": list(names), "dataset": list(names), "stage": list(STAGE_NAMES)}
-    keys = [column for column in order if column in table]
-    table = table.sort_values(keys, key=lambda column: column.map(order[column.name].index), kind="stable")
-    return table.replace({"model": names, "dataset": names, "stage": STAGE_NAMES})
+    return in_words(long[["model", "dataset", "stage", "run", "x", *METRICS]], names, ORDER)
 
 
 def _models(long: pd.DataFrame) -> list[Key]:

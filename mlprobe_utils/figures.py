@@ -100,7 +100,12 @@ def scrolling_table(table: pd.DataFrame, decimals: int) -> str:
     body = table.to_html(
         index=False, border=0, classes="table", justify="left", float_format=f"{{:.{decimals}f}}".format, na_rep=""
     )
-    return f'<div class="pst-scrollable-table-container">{body}</div>'
+    return scrolling(body)
+
+
+def scrolling(table: str) -> str:
+    """A table's HTML in a box of its own, which scrolls if the table is wide."""
+    return f'<div class="pst-scrollable-table-container">{table}</div>'
 
 
 def _panel(panel: Panel, title: str) -> str:

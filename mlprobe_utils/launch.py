@@ -7,7 +7,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from mlprobe_utils.artefacts import ROOT
-from mlprobe_utils.cards import Card, Part, parse_card
+from mlprobe_utils.card_files import parse_card
+from mlprobe_utils.cards import Card, Part
 
 LAUNCH = ROOT / "book" / "launch.yml"
 COLAB = "https://colab.research.google.com"

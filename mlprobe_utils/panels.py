@@ -32,9 +32,7 @@ class Values:
     unit: str = " %"
     decimals: int = 1
     logarithmic: bool = False
-    whole: bool = (
-        False  # from 0 to 100; else the axis begins a little below the probes, and what is lower is at its edge
-    )
+    whole: bool = False  # an axis from 0 to 100; else it begins a little below the probes
 
 
 def enable() -> None:

@@ -1,5 +1,7 @@
 """Four-score profiles FHS_V -> FHS_C -> FHS_L -> P_final (paper section 3.3, Table 1), from scores."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
 from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
@@ -10,6 +12,20 @@ MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
 STATE = ["model", "dataset", "stage"]
 HEALTH = [f"FHS_{module}" for module in MODULES]
 SCORES = (*HEALTH, "P_final")  # of a profile, as the information flows
+
+
+def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
+    """A table for the page: models and data sets by name, stages in words.
+
+    Args:
+        names: slug -> name of models and data sets, in the order of the page.
+        by: what rows are sorted by, as far as the table has it: of model, dataset, stage, module.
+    """
+    order = {"model": names, "dataset": names, "stage": STAGES, "module": MODULES}
+    places = {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}
+    if places:
+        table = table.sort_values([*places], key=lambda column: column.map(places[column.name]), kind="stable")
+    return table.replace({"model": names, "dataset": names, "stage": STAGE_NAMES})
 
 
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:

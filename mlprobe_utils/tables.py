@@ -8,7 +8,7 @@ from IPython.display import HTML
 
 from mlprobe_utils.cards import Protocol, load_protocol
 from mlprobe_utils.errors import unknown
-from mlprobe_utils.figures import download, scrolling_table
+from mlprobe_utils.figures import download, scrolling, scrolling_table
 from mlprobe_utils.metrics import METRICS
 from mlprobe_utils.profiles import SCORES, STAGE_NAMES
 
@@ -31,8 +31,7 @@ def captioned(head: list[str], rows: list[list[str]], caption: str, style: str =
     """A table whose cells are HTML, with a caption; a wide one scrolls. `style` is the table's own, as CSS."""
     body = "".join(_row("td", row) for row in rows)
     table = f'<table class="table" style="{style}"><thead>{_row("th", head)}</thead><tbody>{body}</tbody></table>'
-    container = f'<div class="pst-scrollable-table-container">{table}</div>'
-    return HTML(f"<figure>{container}<figcaption>{caption}</figcaption></figure>")
+    return HTML(f"<figure>{scrolling(table)}<figcaption>{caption}</figcaption></figure>")
 
 
 def recipe(protocol: Protocol, block: str) -> pd.DataFrame:
