@@ -23,6 +23,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 MAIN_PROBE = "main"
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Words = Annotated[str, Field(min_length=1)]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Card(BaseModel):
@@ -103,8 +104,19 @@ class ModelCard(Card):
     source: str = Field(description="hub id, or a folder (relative to the project's root)")
     revision: str | None = Field(None, description="of the hub's repository: branch, tag or commit")
     family: str | None = Field(None, description="only needed to assert it: the model's class decides")
+    gated: bool = Field(False, description="the hub asks everyone to accept its terms first")
+    precision: Precision | None = Field(None, description="of the weights; without it, the protocol's")
+    max_pixels: Count | None = Field(None, description="of an image as the model reads it; larger ones are reduced")
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
+        None, description="how attention is computed; without it, as transformers chooses"
+    )
+    device_map: Literal["auto", "balanced", "sequential"] | None = Field(
+        None, description="how the weights are spread over the machine's devices; without it, they lie on one"
+    )
+    chat_template: Words | None = Field(None, description="for a checkpoint that ships none (jinja)")
     parameters: Count | None = Field(None, description="how many; counted where the weights lie in a folder")
-    base: str | None = Field(None, description="slug of the general model that this one was adapted from")
+    architecture: Words | None = Field(None, description="file in data/architectures: its shape, without the weights")
+    base: str | None = Field(None, description="the general model it was adapted from: a card's slug, or a hub id")
     vision_tower: Words | None = Field(None, description="its kind; of a miniature the recipe says it")
     connector: Words | None = Field(None, description="its kind; a miniature without one has its base's")
     llm: Words | None = Field(None, description="the language model; of a miniature the recipe says it")
@@ -147,7 +159,7 @@ class FineTuning(Part):
     batch_size: Count = Field(description="images a step, of all processes together")
     length_grouped: bool = Field(description="batches of images of similar size, so that little is padded")
     runs: Count = Field(description="adapters trained with nothing but another seed: what they differ by is chance")
-    precision: Literal["float32", "bfloat16"] = Field(description="of the model's weights in every stage")
+    precision: Precision = Field(description="of the model's weights in every stage, unless its card says another")
     gradient_checkpointing: bool = Field(description="saves memory by computing activations twice; changes no result")
 
 
