@@ -9,6 +9,7 @@ from transformers import set_seed
 from mlprobe_utils.families.registry import family_of
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.miniatures import making
+from mlprobe_utils.miniatures.blueprints import INITIAL_DEVIATION
 from mlprobe_utils.miniatures.recipe import Architecture, Tower
 
 
@@ -54,7 +55,7 @@ def random_model(size: str, precision: str, vocabulary: int | None = None) -> Lo
         ValueError: the tokenizer has more tokens than `vocabulary`.
     """
     set_seed(0)
-    model, processor = making.from_scratch(SIZES[size].architecture)
+    model, processor = making.from_scratch("qwen2_5_vl", SIZES[size].architecture)
     if vocabulary is not None:
         if vocabulary < len(processor.tokenizer):
             raise ValueError(f"the tokenizer alone has {len(processor.tokenizer)} tokens, more than {vocabulary}")
@@ -62,7 +63,7 @@ def random_model(size: str, precision: str, vocabulary: int | None = None) -> Lo
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(0.02 / making.INITIAL_DEVIATION)  # a miniature's weights are wide, and this is none
+                parameter.mul_(0.02 / INITIAL_DEVIATION)  # a miniature's weights are wide, and this is none
     processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 512 * 512}
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     model = model.to(device, getattr(torch, precision)).eval()

@@ -130,6 +130,11 @@ class ModelCard(Card):
     def is_miniature(self) -> bool:
         return self.miniature_of is not None
 
+    @property
+    def is_untrained(self) -> bool:
+        """A miniature whose recipe names no training: its weights are random."""
+        return self.recipe is not None and not self.recipe.get("stages")
+
 
 class Images(Part):
     """How an image becomes the working copy that models see."""

@@ -1,8 +1,12 @@
 """From images and a question to what the model reads, and from answers to labels and their losses."""
 
+import itertools
+
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+
+from mlprobe_utils.errors import InputError
 
 
 class Encoder:
@@ -13,21 +17,33 @@ class Encoder:
     """
 
     def __init__(self, processor, template: str, order: str = "image_first"):
-        """`template` holds `<image>` once (data card); `order` is the protocol's."""
+        """`template` holds `<image>` once (data card); `order` is the protocol's.
+
+        Raises:
+            InputError: the model's chat template does not write the image's place, once.
+        """
         question = {"type": "text", "text": " ".join(template.replace("<image>", " ").split())}
         parts = [{"type": "image"}, question] if order == "image_first" else [question, {"type": "image"}]
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.prompt = processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+        self.prompt = self._conversation([parts], add_generation_prompt=True)
+        if (places := self.prompt.count(processor.image_token)) != 1:
+            raise InputError(
+                f"the chat template writes {processor.image_token!r} {places} times for one image: give the model's "
+                f"card a chat_template (jinja) that writes it where a part of the content has the type 'image'"
+            )
+        self.end = self._end_of_answer(parts)
 
     def questions(self, images: list[np.ndarray]) -> dict[str, torch.Tensor]:
         """Model inputs for uint8 images [height, width, 3] of any sizes, prompts padded on the left."""
+        bos = self.tokenizer.bos_token
         return dict(
             self.processor(
-                images=images,
+                images=[[image] for image in images],
                 text=[self.prompt] * len(images),
                 padding=True,
                 padding_side="left",
+                add_special_tokens=not (bos and self.prompt.startswith(bos)),  # a template may have written it already
                 return_tensors="pt",
             )
         )
@@ -40,9 +56,31 @@ class Encoder:
         return append_answers(self.questions(images), self.answer_tokens(answers), self.tokenizer.pad_token_id)
 
     def answer_tokens(self, answers: list[str]) -> list[list[int]]:
-        """Token ids of each answer, the end token included."""
-        ids = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        return [[*tokens, self.tokenizer.eos_token_id] for tokens in ids]
+        """Token ids of each answer as they follow the prompt, the end token included."""
+        prompt = self._ids(self.prompt)
+        whole = [self._ids(self.prompt + answer) for answer in answers]
+        # a tokenizer may put a space before a text that stands alone, or make one token of the place where both meet
+        ids = [
+            w[len(prompt) :] if w[: len(prompt)] == prompt else self._ids(a)
+            for w, a in zip(whole, answers, strict=True)
+        ]
+        return [[*tokens, self.end] for tokens in ids]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _conversation(self, contents: list[list[dict]], **options) -> str:
+        """Contents of turns by user and assistant, as the chat template writes them."""
+        roles = itertools.cycle(["user", "assistant"])
+        turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+        return self.processor.apply_chat_template(turns, **options)
+
+    def _end_of_answer(self, question: list[dict]) -> int:
+        """The token that the chat template ends an answer with, which need not be the tokenizer's (Gemma, Yi)."""
+        answer = {"type": "text", "text": "Answer"}
+        after = self._conversation([question, [answer]]).rpartition(answer["text"])[2]
+        first = self._ids(after.strip())[:1]
+        return first[0] if first and first[0] in self.tokenizer.added_tokens_decoder else self.tokenizer.eos_token_id
 
 
 def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str, torch.Tensor]:

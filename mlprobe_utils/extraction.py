@@ -97,11 +97,10 @@ def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict
 
 def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> pd.DataFrame:
     """The loaded model's probe points in the order the data flows: point, path, module (class), width, poolings."""
-    paths = {module: path for path, module in loaded.model.named_modules()}
     records = [
         {
             "point": point.name,
-            "path": paths[point.module],
+            "path": point.path,
             "module": type(point.module).__name__,
             "width": features[f"{point.name}/image_mean"].shape[1],
             "poolings": ", ".join(point.poolings),
@@ -120,6 +119,6 @@ def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def load_features(file: Path) -> dict[str, torch.Tensor]:
     """`point/pooling` -> float32 [images, width], points in the order the data flows."""
-    flow = {"V": 0, "C": 1, "L": 2}
+    flow = {"V": 0, "D": 1, "C": 2, "L": 3}
     with safe_open(file, "pt") as opened:
         return {key: opened.get_tensor(key) for key in sorted(opened.keys(), key=lambda key: (flow[key[0]], key))}

@@ -63,14 +63,13 @@ def examples(image_set: ImageSet, split: str, part: str, length_grouped: bool = 
 
 
 def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:
-    """LoRA on every linear layer, or on all but the vision tower's."""
-    frozen = recipe.vision_tower == "frozen"
+    """LoRA on every linear layer that the output depends on, or on all of these but the vision tower's."""
     return LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
         target_modules="all-linear",
-        exclude_modules=loaded.family.vision_tower_pattern if frozen else None,
+        exclude_modules=loaded.family.not_adapted(recipe.vision_tower == "frozen"),
     )
 
 

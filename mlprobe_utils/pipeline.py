@@ -23,7 +23,7 @@ from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.extraction import FEATURES, extract, load_features
 from mlprobe_utils.fine_tuning import adapter, fine_tune
-from mlprobe_utils.loading import LoadedModel, identity_of, load, load_processor
+from mlprobe_utils.loading import LoadedModel, identity_of, load, load_processor, reading_of
 from mlprobe_utils.metrics import output_scores, probe_scores
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prediction import predict
@@ -47,9 +47,14 @@ class Work:
     _models: dict[str, LoadedModel] = field(default_factory=dict)  # shared by the data sets of a process
 
     @property
+    def precision(self) -> str:
+        """Of the model's weights, in every stage."""
+        return self.card.precision or self.protocol.fine_tuning.precision
+
+    @property
     def loaded(self) -> LoadedModel:
         if self.card.slug not in self._models:
-            self._models[self.card.slug] = load(self.card, self.protocol.fine_tuning.precision)
+            self._models[self.card.slug] = load(self.card, self.precision)
         return self._models[self.card.slug]
 
     @cached_property
@@ -76,7 +81,7 @@ class Work:
             "stage": stage,
             "run": run,
             "model": self.identity,
-            "precision": self.protocol.fine_tuning.precision,  # the model is loaded in it for every stage
+            "reading": reading_of(self.card) | {"precision": self.precision},
             "data": self.image_set.data_hash,
             "split": self.split,
             "order": self.protocol.order,
@@ -120,7 +125,7 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
 
 
 def make_adapters(work: Work) -> None:
-    recipe = work.protocol.fine_tuning
+    recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision})
     code = [artefacts.code_hash("mlprobe_utils.fine_tuning"), artefacts.source_hash(Work, make_adapters)]
     for run in work.runs():
         made_from = work.made_from("adapter", run, recipe=recipe.model_dump(), code=code)

@@ -56,7 +56,7 @@ def answer(
 ) -> pd.DataFrame:
     """What the model writes about each image of one batch, `text`, and the log-probability of each option."""
     inputs = encoder.questions(images)
-    with greedy(loaded, max_new_tokens) as configuration:
+    with greedy(loaded, max_new_tokens, encoder.end) as configuration:
         generated = loaded.model.generate(**to_device(inputs, loaded), generation_config=configuration)
     new = generated[:, inputs["input_ids"].shape[1] :]
     columns = {"text": encoder.tokenizer.batch_decode(new, skip_special_tokens=True)}
@@ -73,16 +73,17 @@ def answer_log_probability(loaded: LoadedModel, encoder: Encoder, questions: dic
 
 
 @contextlib.contextmanager
-def greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[GenerationConfig]:
-    """Greedy generation, free of the penalties and temperatures that a checkpoint may ship.
+def greedy(loaded: LoadedModel, max_new_tokens: int, end: int) -> Iterator[GenerationConfig]:
+    """Greedy generation up to a token that ends an answer, free of what penalties and temperatures a checkpoint ships.
 
     While it lasts the model has no other configuration: `generate` fills in from there what a given one leaves open.
     """
     own = loaded.model.generation_config
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     plain = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=own.eos_token_id,
+        eos_token_id=sorted({end, *ends} - {None}),
         pad_token_id=own.pad_token_id if own.pad_token_id is not None else loaded.processor.tokenizer.pad_token_id,
     )
     loaded.model.generation_config = plain

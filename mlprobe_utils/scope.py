@@ -7,7 +7,8 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
     """One or two sentences: which images are real and which synthetic, which models are miniatures."""
     real = [card.name for card in datasets.values() if not card.synthetic]
     synthetic = [card.name for card in datasets.values() if card.synthetic]
-    small = [card.name for card in models.values() if card.is_miniature]
+    small = [card.name for card in models.values() if card.is_miniature and not card.is_untrained]
+    random = [card.name for card in models.values() if card.is_untrained]
     full = [card.name for card in models.values() if not card.is_miniature]
     sentences = []
     if real:
@@ -15,10 +16,11 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
     if synthetic:
         sentences.append(f"The images of {_listed(synthetic)} are synthetic phantoms, not of any patient.")
     if small:
-        sentences.append(
-            f"The models are miniatures ({_listed(small)}): trained from scratch here. "
-            "Their figures say nothing about the originals."
-        )
+        sentences.append(f"The models are miniatures ({_listed(small)}): trained from scratch here.")
+    if random:
+        sentences.append(f"Miniatures with random weights, which have learned nothing: {_listed(random)}.")
+    if small or random:
+        sentences.append("The figures of miniatures say nothing about the originals.")
     if full:
         sentences.append(f"{_listed(full)}: no miniature, weights as its card names them.")
     return " ".join(sentences)

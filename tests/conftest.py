@@ -2,20 +2,21 @@
 
 import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
 from small_book import MODEL, SECOND, SmallBook
-from tiny_parts import ARCHITECTURE, make_image_set
+from tiny_parts import make_image_set, make_tiny
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.cards import ModelCard, load_data_card
+from mlprobe_utils.cards import ModelCard
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel, load
-from mlprobe_utils.miniatures import making
 
 torch.set_num_threads(1)
 
@@ -29,20 +30,20 @@ def outputs(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory) -> Path:
-    """A saved checkpoint of Qwen2.5-VL's class: random weights, 4 vision blocks, 3 decoder layers, any image size."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        # "Benign" and "Yes" are one token each, "Malignant" is several
-        patch.setattr(making, "corpus", lambda: [load_data_card("chest-xray").template, "Benign Normal"] * 9)
-        model, processor = making.from_scratch(ARCHITECTURE)
-    for parameter in model.parameters():  # no bias is exactly zero and no norm exactly one, as after training
-        if parameter.ndim == 1:
-            torch.nn.init.normal_(parameter, parameter.mean().item(), 0.1)
-    processor.image_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 256 * 256}
-    making.save(model, processor, folder)
-    return folder
+def family(request) -> str:
+    """The family of the tiny model: Qwen2.5-VL, unless a test is marked `each_family`."""
+    return getattr(request, "param", "qwen2_5_vl")
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory) -> Callable[[str], Path]:
+    """A saved checkpoint of a family's class with random weights, made when it is first asked for."""
+    return functools.cache(lambda family: make_tiny(family, tmp_path_factory.mktemp(family)))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_folders, family) -> Path:
+    return tiny_folders(family)
 
 
 @pytest.fixture(scope="session")

@@ -329,7 +329,7 @@ def test_content_hash_is_of_every_value(tmp_path):
     [
         ({"recipe": None}, "is no miniature: its card has no recipe"),
         ({"base": None}, "give either a base or recipe.architecture"),
-        ({"recipe": {"seed": 1, "stages": []}}, "recipe.stages: "),
+        ({"recipe": {"seed": 1}}, "recipe.stages: "),
         ({"recipe": {"seed": 1, "stage": []}}, "recipe.stage: "),
     ],
 )
@@ -339,3 +339,9 @@ def test_recipe_of_a_miniature(changed, said):
         recipe_of(card)
     assert said in str(caught.value)
     assert "lingshu-7b-miniature" in str(caught.value)
+
+
+def test_architecture_of_a_miniature_is_of_a_family():
+    card = load_model_card("qwen2.5-vl-7b-miniature").model_copy(update={"family": None})
+    with pytest.raises(InputError, match="qwen2.5-vl-7b-miniature.yml: say of which family its class is"):
+        recipe_of(card)

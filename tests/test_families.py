@@ -1,11 +1,14 @@
 """What a family promises of its probe points, held against forward passes without hooks and without padding."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import get_peft_model
-from tiny_parts import ARCHITECTURE, RECIPE
+from slow_reference import slow_reference
+from tiny_parts import ARCHITECTURE, RECIPE, WIDTHS, each_family
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,11 +18,14 @@ from transformers.vision_utils import get_vision_window_index
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import capturing
+from mlprobe_utils.families.base import below
+from mlprobe_utils.families.packed import Packed
 from mlprobe_utils.families.pooling import find_text_tokens, last_states, packed_means, text_means
-from mlprobe_utils.families.registry import FAMILIES, family_of
+from mlprobe_utils.families.registry import FAMILIES, family_by_name, family_of, name_of
 from mlprobe_utils.fine_tuning import lora_config
 from mlprobe_utils.loading import to_device
 
+PACKED = [name_of(family) for family in FAMILIES if issubclass(family, Packed)]
 IMAGES = [0, 1, 2, 3]  # four sizes, see tiny_parts
 
 
@@ -30,8 +36,10 @@ def features_of(tiny, inputs) -> dict[str, torch.Tensor]:
 
 
 def right_padded(tiny, encoder, images) -> dict[str, torch.Tensor]:
-    prompts = [encoder.prompt] * len(images)
-    return dict(tiny.processor(images=images, text=prompts, padding=True, padding_side="right", return_tensors="pt"))
+    prompts, bos = [encoder.prompt] * len(images), tiny.processor.tokenizer.bos_token
+    options = {"add_special_tokens": not (bos and encoder.prompt.startswith(bos)), "return_tensors": "pt"}
+    nested = [[image] for image in images]
+    return dict(tiny.processor(images=nested, text=prompts, padding=True, padding_side="right", **options))
 
 
 def largest_difference(features: dict, reference: dict) -> float:
@@ -40,25 +48,34 @@ def largest_difference(features: dict, reference: dict) -> float:
     return max(float((features[k] - reference[k]).abs().max() / reference[k].std()) for k in reference)
 
 
-def test_points_are_counted_and_named_in_the_order_of_the_data(tiny):
-    points = [point.name for point in tiny.family.probe_points()]
-    assert points == ["V.00", "V.01", "V.02", "V.03", "C.00", "C.01", "L.00", "L.01", "L.02"]
+@each_family
+def test_points_are_counted_and_named_in_the_order_of_the_data(tiny, family):
+    assert [point.name for point in tiny.family.probe_points()] == list(WIDTHS[family])
 
 
+@each_family
+def test_parts_hold_every_parameter_once(tiny):
+    parts = {part: below(paths) for part, paths in tiny.family.parts().items()}
+    for name, _ in tiny.model.named_parameters(remove_duplicate=False):
+        assert sum(bool(re.fullmatch(pattern, name)) for pattern in parts.values()) == 1, name
+
+
+@each_family
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_batch_equals_each_image_alone(tiny, encoder, image_set, attention, side):
+def test_batch_equals_each_image_alone(tiny, encoder, image_set, family, attention, side):
     tiny.model.set_attn_implementation(attention)
     images = [image_set.pixels(i) for i in IMAGES]
     batch = encoder.questions(images) if side == "left" else right_padded(tiny, encoder, images)
     padded = batch["attention_mask"] == 0
-    assert padded.any()
-    assert padded[:, 0].any() == (side == "left")
+    assert padded.any() == issubclass(family_by_name(family), Packed)  # the others' images all have as many tokens
+    assert not padded.any() or padded[:, 0].any() == (side == "left")
     alone = [features_of(tiny, encoder.questions([image])) for image in images]
     reference = {key: torch.cat([features[key] for features in alone]) for key in alone[0]}
     assert largest_difference(features_of(tiny, batch), reference) < 1e-4
 
 
+@each_family
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.bfloat16, 0.2), (torch.float16, 0.03)])
 def test_any_precision_gives_the_same_features_but_for_its_rounding(tiny, encoder, image_set, precision, tolerance):
     inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
@@ -88,47 +105,7 @@ def test_windows_permute_tokens_within_an_image_only(tiny, encoder, image_set):
     torch.testing.assert_close(features["V.02/image_mean"], means, rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def slow_reference(tiny, inputs) -> dict[str, torch.Tensor]:
-    """One image's features without hooks: the modules called by hand, the means taken token by token."""
-    visual, llm = tiny.model.model.visual, tiny.model.model.language_model
-    out = {}
-    # the vision tower replaces its blocks' outputs at the block's own cut: a tower cut after block i ends on its output
-    for i in range(len(visual.blocks)):
-        whole, merger = visual.blocks, visual.merger
-        visual.blocks, visual.merger = whole[: i + 1], _Keep(merger)
-        visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
-        states = visual.merger.kept
-        visual.blocks, visual.merger = whole, merger
-        out[f"V.{i:02d}/image_mean"] = sum(states) / len(states)
-    merged = merger.ln_q(states).reshape(len(states) // 4, -1)
-    hidden = merged @ merger.mlp[0].weight.T + merger.mlp[0].bias
-    out["C.00/image_mean"] = sum(hidden) / len(hidden)
-    projected = nn.functional.gelu(hidden) @ merger.mlp[2].weight.T + merger.mlp[2].bias
-    out["C.01/image_mean"] = sum(projected) / len(projected)
-    image = [t for t, token in enumerate(inputs["input_ids"][0].tolist()) if token == tiny.model.config.image_token_id]
-    layers, norm = llm.layers, llm.norm
-    for i in range(len(layers)):
-        llm.layers, llm.norm = layers[: i + 1], nn.Identity()
-        states = tiny.model.model(**inputs).last_hidden_state[0]
-        llm.layers, llm.norm = layers, norm
-        out[f"L.{i:02d}/image_mean"] = sum(states[t] for t in image) / len(image)
-        out[f"L.{i:02d}/last_token"] = states[-1]
-    return out
-
-
-class _Keep(nn.Module):
-    """Stands before the merger and keeps what it is given."""
-
-    def __init__(self, merger):
-        super().__init__()
-        self.merger = merger
-
-    def forward(self, states):
-        self.kept = states
-        return self.merger(states)
-
-
+@each_family
 @pytest.mark.parametrize("position", IMAGES)
 def test_features_equal_a_slow_reference(tiny, encoder, image_set, position):
     inputs = encoder.questions([image_set.pixels(position)])
@@ -136,6 +113,7 @@ def test_features_equal_a_slow_reference(tiny, encoder, image_set, position):
     assert largest_difference(features_of(tiny, inputs), reference) < 1e-4
 
 
+@each_family
 def test_decoder_layers_agree_with_hidden_states(tiny, encoder, image_set):
     """transformers' own hidden states: all but the last layer's, which it returns after the norm."""
     inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
@@ -149,7 +127,13 @@ def test_decoder_layers_agree_with_hidden_states(tiny, encoder, image_set):
     torch.testing.assert_close(normed, states[3][:, -1])
 
 
-@pytest.mark.parametrize("key", ["mm_token_type_ids", "attention_mask"])
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [(family, "attention_mask") for family in PACKED]
+    # without it Qwen2-VL and Qwen3-VL raise an error of their own
+    + [("qwen2_5_vl", "mm_token_type_ids"), ("gemma3", "token_type_ids")],
+    indirect=["family"],
+)
 def test_what_the_model_itself_would_miss_in_silence(tiny, encoder, image_set, key):
     """Without a key the model computes other features and says nothing: hooked by hand, past our own check."""
     inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
@@ -167,6 +151,17 @@ def test_what_the_model_itself_would_miss_in_silence(tiny, encoder, image_set, k
     assert largest_difference(crippled, whole) > 1e-2
 
 
+@each_family
+@torch.no_grad()
+def test_logits_are_computed_where_they_are_asked_for_only(tiny, encoder, image_set):
+    """A class that passes over the request computes a vocabulary of numbers for every image token."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    whole, asked = tiny.model(**inputs).logits, tiny.model(**inputs, logits_to_keep=3).logits
+    assert asked.shape[1] == 3 < whole.shape[1]
+    torch.testing.assert_close(asked, whole[:, -3:])
+
+
+@each_family
 def test_inputs_with_a_part_left_out_are_an_error(tiny, encoder, image_set):
     inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
     assert set(inputs) == set(tiny.family.inputs)  # nothing that the processor returns is unknown to the family
@@ -176,26 +171,30 @@ def test_inputs_with_a_part_left_out_are_an_error(tiny, encoder, image_set):
             features_of(tiny, crippled)
 
 
+@each_family
 @pytest.mark.parametrize("vision_tower", ["lora", "frozen"])
-def test_points_survive_lora(tiny, encoder, image_set, vision_tower):
+def test_points_survive_lora(tiny, encoder, image_set, family, vision_tower):
     """peft puts other modules in place of the Linear ones; a fresh adapter changes nothing, a trained one is seen."""
     inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
     before = features_of(tiny, inputs)
     adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE.model_copy(update={"vision_tower": vision_tower})))
-    assert [p.name for p in tiny.family.probe_points()] == sorted(
-        {key[:4] for key in before}, key=lambda name: ("VCL".index(name[0]), name)
-    )
+    assert [point.name for point in tiny.family.probe_points()] == list(WIDTHS[family])
     assert largest_difference(features_of(tiny, inputs), before) < 1e-5
-    for name, parameter in adapted.named_parameters():
-        if "merger.mlp.0.lora_B" in name:
-            nn.init.constant_(parameter, 0.5)
+    first = tiny.family.decoder_layers if family == "gemma3" else tiny.family.connector_layers[0]
+    changed = [p for name, p in adapted.named_parameters() if f".{first}." in name and ".lora_B" in name]
+    assert changed
+    for parameter in changed:
+        nn.init.constant_(parameter, 0.5)
     after = features_of(tiny, inputs)
-    torch.testing.assert_close(after["V.03/image_mean"], before["V.03/image_mean"])
-    assert (after["C.00/image_mean"] - before["C.00/image_mean"]).abs().min() > 0  # the adapter's share is captured
+    last_block = [point for point in WIDTHS[family] if point[0] == "V"][-1]
+    torch.testing.assert_close(after[f"{last_block}/image_mean"], before[f"{last_block}/image_mean"])
+    reached = "L.00/image_mean" if family == "gemma3" else "C.00/image_mean"
+    assert (after[reached] - before[reached]).abs().min() > 0  # the adapter's share is captured
     adapted.unload()
     assert largest_difference(features_of(tiny, inputs), before) == 0
 
 
+@each_family
 @pytest.mark.parametrize("order", ["image_first", "question_first"])
 def test_image_tokens_see_the_question_only_where_it_comes_first(tiny, image_set, order):
     images = [image_set.pixels(i) for i in IMAGES]
@@ -209,7 +208,7 @@ def test_image_tokens_see_the_question_only_where_it_comes_first(tiny, image_set
         assert largest_difference(*means) < 1e-5
     else:
         assert all(largest_difference({k: llm[0][k]}, {k: llm[1][k]}) > 1e-3 for k in llm[0])
-        assert largest_difference(*[{k: v for k, v in f.items() if k[0] in "VC"} for f in means]) < 1e-5
+        assert largest_difference(*[{k: v for k, v in f.items() if k[0] in "VDC"} for f in means]) < 1e-5
     for key in ("L.01/last_token", "L.02/last_token"):
         assert (seen[0][key] - seen[1][key]).abs().max() > 1e-3
 
@@ -310,13 +309,11 @@ def test_prompt_without_image_tokens_is_an_error():
 
 def test_unknown_class_lists_what_was_found_and_what_is_known():
     class Strange(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.eye, self.brain = nn.Linear(1, 1), nn.Linear(1, 1)
+        pass
 
     with pytest.raises(InputError) as caught:
         family_of(Strange())
-    for word in ("Strange", "eye", "brain", "Qwen2_5_VLForConditionalGeneration", "mlprobe_utils/families"):
+    for word in ("Strange", "Qwen2_5_VLForConditionalGeneration", "HulumedQwen3ForCausalLM", "mlprobe_utils/families"):
         assert word in str(caught.value)
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tiny_parts import answer_ids, each_family
 
 from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.cards import Answering
 from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.errors import InputError
 from mlprobe_utils.prediction import answer_log_probability, predict
 
 POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
@@ -30,20 +32,21 @@ def reference_log_probability(tiny, inputs, tokens) -> float:
 
 def longer(inputs, token) -> dict:
     """Unpadded inputs of one image with one more text token."""
-    more = {"input_ids": token, "attention_mask": 1, "mm_token_type_ids": 0}
-    assert more.keys() == {key for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+    a_token = {key for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+    more = dict.fromkeys(a_token, 0) | {"input_ids": token, "attention_mask": 1}
+    assert more.keys() - {"mm_token_type_ids", "token_type_ids"} == {"input_ids", "attention_mask"}
     return inputs | {key: torch.cat([inputs[key], torch.tensor([[value]])], dim=1) for key, value in more.items()}
 
 
-def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set, tmp_path):
+@each_family
+def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set, family, tmp_path):
     options = image_set.card.options
     assert len({len(encoder.answer_tokens([option])[0]) for option in options}) > 1  # answers of different lengths
     _, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     for row, position in enumerate(POSITIONS):
         inputs = alone(tiny, encoder, image_set, position)
         logs = [
-            reference_log_probability(tiny, inputs, [*encoder.tokenizer.encode(o), encoder.tokenizer.eos_token_id])
-            for o in options
+            reference_log_probability(tiny, inputs, answer_ids(encoder.tokenizer, family, option)) for option in options
         ]
         expected = torch.tensor(logs, dtype=torch.float64).softmax(0).numpy()
         np.testing.assert_allclose(probabilities[row], expected, rtol=1e-3)
@@ -51,14 +54,14 @@ def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_s
     assert (probabilities.max(axis=0) / probabilities.min(axis=0))[[0, 2]].min() > 1.2  # they depends on the image
 
 
-def test_log_probability_counts_the_end_token(tiny, encoder, image_set):
+@each_family
+def test_log_probability_counts_the_end_token(tiny, encoder, image_set, family):
     """Over all continuations of an answer's tokens the probabilities sum to at most that of the tokens alone."""
     inputs = alone(tiny, encoder, image_set, 0)
-    tokens = encoder.tokenizer.encode("Yes")
-    without_end = reference_log_probability(tiny, inputs, tokens)
-    with_end = reference_log_probability(tiny, inputs, [*tokens, encoder.tokenizer.eos_token_id])
+    tokens = answer_ids(encoder.tokenizer, family, "Yes")
+    without_end = reference_log_probability(tiny, inputs, tokens[:-1])
+    with_end = reference_log_probability(tiny, inputs, tokens)
     scored = answer_log_probability(tiny, encoder, inputs, "Yes")[0]
-    assert encoder.tokenizer.eos_token_id == encoder.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert scored == pytest.approx(with_end, abs=1e-4)
     assert without_end - with_end > 1e-2
 
@@ -68,12 +71,13 @@ def step_by_step(tiny, encoder, inputs, steps) -> str:
     tokens = []
     for _ in range(steps):
         tokens.append(int(tiny.model(**inputs).logits[0, -1].argmax()))
-        if tokens[-1] == encoder.tokenizer.eos_token_id:
+        if tokens[-1] in (encoder.tokenizer.eos_token_id, encoder.end):
             break
         inputs = longer(inputs, tokens[-1])
     return encoder.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
+@each_family
 def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
     answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     expected = [
@@ -97,6 +101,7 @@ def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, i
     assert tiny.model.generation_config.repetition_penalty == 5.0  # the model is left as it was
 
 
+@each_family
 def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, tmp_path):
     whole, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
     inputs = alone(tiny, encoder, image_set, 0)
@@ -106,6 +111,7 @@ def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, 
     assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
 
 
+@each_family
 def test_batch_size_does_not_matter(tiny, encoder, image_set, tmp_path):
     answers, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     for batch_size in (1, 6):
@@ -115,13 +121,32 @@ def test_batch_size_does_not_matter(tiny, encoder, image_set, tmp_path):
         assert list(again["text"]) == list(answers["text"])
 
 
-def test_one_read_of_a_question_is_the_template(tiny, image_set):
+@each_family
+def test_one_read_of_a_question_is_the_template(tiny, image_set, family):
     """Word for word the template, image first or last as the order says, inside the model's own chat template."""
     question = image_set.card.template.replace("<image>", "").strip()
-    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    images = {"llava": "<image>\n", "hulu_med": "<image>\n", "gemma3": "<start_of_image>"}
+    image = images.get(family, "<|vision_start|><|image_pad|><|vision_end|>")
     for order, content in (("image_first", image + question), ("question_first", question + image)):
         prompt = Encoder(tiny.processor, image_set.card.template, order).prompt
-        assert prompt == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+        if family == "gemma3":
+            assert prompt == f"<bos><start_of_turn>user\n{content}<end_of_turn>\n<start_of_turn>model\n"
+        else:
+            assert prompt == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@each_family
+def test_a_prompt_begins_once(encoder, image_set):
+    """Gemma's template writes the token that begins a text, and so would its tokenizer."""
+    ids = encoder.questions([image_set.pixels(0)])["input_ids"][0].tolist()
+    bos = encoder.tokenizer.bos_token_id
+    assert ids.count(bos) == (1 if encoder.prompt.startswith("<bos>") else 0)
+
+
+def test_template_that_writes_no_image_is_an_error(tiny, image_set):
+    tiny.processor.chat_template = "{% for message in messages %}{{ message.role }}{% endfor %}"
+    with pytest.raises(InputError, match=r"writes '<\|image_pad\|>' 0 times for one image: give the model's card a"):
+        Encoder(tiny.processor, image_set.card.template)
 
 
 class Killed(BaseException):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file
-from tiny_parts import RECIPE
+from tiny_parts import RECIPE, answer_ids, each_family
 from torch import nn
 
 from mlprobe_utils import encoding, training
@@ -17,21 +17,25 @@ from mlprobe_utils.fine_tuning import adapter, examples, fine_tune, lora_config
 from mlprobe_utils.loading import load
 from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, encoded, train
 
+TOWERS = {"llava": "vision_tower.", "gemma3": "vision_tower.", "hulu_med": "vision_model."}
+CONNECTORS = {"llava": "multi_modal_projector.", "gemma3": "multi_modal_projector", "hulu_med": "projector."}
 ADAPTER = "adapter_model.safetensors"
 IMAGES = [0, 1, 2, 3]
 ANSWERS = ["Benign", "Malignant", "Yes", "Normal"]  # of one to several tokens
 
 
-def reference_loss(model, encoder, images, answers) -> torch.Tensor:
+def reference_loss(model, encoder, family, images, answers) -> torch.Tensor:
     """Mean cross-entropy of the answers' tokens and end tokens, each image alone, no padding, all logits computed."""
     losses = []
     for image, answer in zip(images, answers, strict=True):
         inputs = encoder.questions([image])
-        tokens = [*encoder.tokenizer.encode(answer), encoder.tokenizer.eos_token_id]
+        tokens = answer_ids(encoder.tokenizer, family, answer)
         width = inputs["input_ids"].shape[1]
-        for key, value in (("input_ids", tokens), ("attention_mask", [1] * len(tokens)), ("mm_token_type_ids", None)):
-            more = torch.tensor([value if value is not None else [0] * len(tokens)])
-            inputs[key] = torch.cat([inputs[key], more], dim=1)
+        types = {"gemma3": "token_type_ids", "llava": None, "hulu_med": None}.get(family, "mm_token_type_ids")
+        values = {"input_ids": tokens, "attention_mask": [1] * len(tokens), types: [0] * len(tokens)}
+        for key, value in values.items():
+            if key is not None:
+                inputs[key] = torch.cat([inputs[key], torch.tensor([value])], dim=1)
         logits = model(**inputs).logits[0].log_softmax(-1)
         losses += [-logits[width - 1 + i, token] for i, token in enumerate(tokens)]
     return torch.stack(losses).mean()
@@ -47,9 +51,10 @@ def images(image_set):
     return [image_set.pixels(i) for i in IMAGES]
 
 
-def test_answers_are_padded_apart_from_their_labels(encoder, images):
+@each_family
+def test_answers_are_padded_apart_from_their_labels(encoder, family, images):
     inputs = encoder.answered(images, ANSWERS)
-    tokens = [[*encoder.tokenizer.encode(answer), encoder.tokenizer.eos_token_id] for answer in ANSWERS]
+    tokens = [answer_ids(encoder.tokenizer, family, answer) for answer in ANSWERS]
     longest = max(map(len, tokens))
     assert len({len(t) for t in tokens}) > 1
     prompt = encoder.questions(images)
@@ -58,24 +63,27 @@ def test_answers_are_padded_apart_from_their_labels(encoder, images):
         assert inputs["labels"][row].tolist() == expected + [-100] * padding
         assert inputs["input_ids"][row, -longest:].tolist() == expected + [encoder.tokenizer.pad_token_id] * padding
         assert inputs["attention_mask"][row, -longest:].tolist() == [1] * len(expected) + [0] * padding
-        assert inputs["mm_token_type_ids"][row, -longest:].tolist() == [0] * longest
+        for types in {"mm_token_type_ids", "token_type_ids"} & set(inputs):
+            assert inputs[types][row, -longest:].tolist() == [0] * longest
     for key, value in prompt.items():
-        torch.testing.assert_close(inputs[key][:, : value.shape[1]], value)
+        torch.testing.assert_close(inputs[key][..., : value.shape[-1]], value)
 
 
-def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, images):
+@each_family
+def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, family, images):
     """What Trainer is given equals a loop over images and tokens: padding weighs nothing, nor do the prompts."""
     inputs = encoder.answered(images, ANSWERS)
     losses, tokens = answer_losses(tiny.model, inputs)
     loss = losses.sum() / tokens.sum()
     loss.backward()
-    gradients = {name: p.grad.clone() for name, p in tiny.model.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in tiny.model.named_parameters() if p.grad is not None}
     tiny.model.zero_grad()
-    expected = reference_loss(tiny.model, encoder, images, ANSWERS)
+    expected = reference_loss(tiny.model, encoder, family, images, ANSWERS)
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    for name, parameter in tiny.model.named_parameters():
-        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+    assert len(gradients) > 50
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, tiny.model.get_parameter(name).grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("warmup_ratio", [0.0, 0.34])
@@ -106,13 +114,13 @@ def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images
                 epoch / warmup if epoch < warmup else 0.5 * (1 + np.cos(np.pi * (epoch - warmup) / (epochs - warmup)))
             )
         optimizer.zero_grad()
-        loss = reference_loss(plain, encoder, images, ANSWERS)
+        loss = reference_loss(plain, encoder, "qwen2_5_vl", images, ANSWERS)
         loss.backward()
         nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
         with torch.no_grad():
-            validation.append(reference_loss(plain, encoder, images, ANSWERS).item())
+            validation.append(reference_loss(plain, encoder, "qwen2_5_vl", images, ANSWERS).item())
     assert curve["epoch"].tolist() == [1, 2, 3]
     np.testing.assert_allclose(curve["training_loss"], losses, rtol=1e-3)
     np.testing.assert_allclose(curve["validation_loss"], validation, rtol=1e-3)
@@ -136,6 +144,7 @@ def test_curve_is_the_mean_over_batches_of_an_epoch(tiny, encoder, images, tmp_p
     assert curve["validation_loss"].isna().all()
 
 
+@each_family
 def test_model_learns_what_it_is_shown(tiny, encoder, images, tmp_path):
     data = Examples(images.__getitem__, IMAGES, ANSWERS)
     curve, _ = train(tiny.model, encoder, data, None, settings_of(epochs=30), tmp_path / "c")
@@ -149,7 +158,7 @@ def test_validation_loss_is_that_of_all_its_tokens(tiny, encoder, image_set, tmp
     data = Examples(image_set.pixels, list(range(5)), answers)
     settings = settings_of(epochs=1, batch_size=1, learning_rate=1e-12)  # evaluated in batches of four
     curve, _ = train(tiny.model, encoder, data, data, settings, tmp_path / "c")
-    expected = reference_loss(tiny.model, encoder, [image_set.pixels(i) for i in range(5)], answers)
+    expected = reference_loss(tiny.model, encoder, "qwen2_5_vl", [image_set.pixels(i) for i in range(5)], answers)
     assert curve["validation_loss"][0] == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -318,14 +327,19 @@ def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_pa
     assert curves[0]["validation_loss"].notna().all()
 
 
+@each_family
 @pytest.mark.parametrize("vision_tower", ["lora", "frozen"])
-def test_lora_reaches_every_linear_layer_that_it_should(tiny, vision_tower):
+def test_lora_reaches_every_linear_layer_that_it_should(tiny, family, vision_tower):
     linear = {name for name, module in tiny.model.named_modules() if isinstance(module, nn.Linear)}
     assert "lm_head" in linear
+    tower, connector = (
+        parts.get(family, f"visual.{own}.") for parts, own in ((TOWERS, "blocks"), (CONNECTORS, "merger"))
+    )
     expected = linear - {"lm_head"}
+    if family == "llava":  # no later layer, and not the answer, depends on the last layer of CLIP
+        expected = {name for name in expected if "vision_tower.encoder.layers.3." not in name}
     if vision_tower == "frozen":
-        expected = {name for name in expected if "visual.blocks" not in name}
-        assert any("visual.merger" in name for name in expected)
+        expected = {name for name in expected if tower not in name}
     adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE.model_copy(update={"vision_tower": vision_tower})))
     reached = {
         name.removeprefix("base_model.model.").split(".lora_A")[0]
@@ -333,9 +347,23 @@ def test_lora_reaches_every_linear_layer_that_it_should(tiny, vision_tower):
         if "lora_A" in name
     }
     assert reached == expected
+    assert any(tower in name for name in reached) == (vision_tower == "lora")
+    assert any(connector in name for name in reached) == (family != "gemma3")  # whose matrix is no module
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert trained
     assert all(".lora_" in name for name in trained)
+
+
+@each_family
+def test_every_adapter_gets_a_gradient(tiny, encoder, images):
+    """DDP waits for a gradient of every parameter that is to be trained."""
+    adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE)).train()
+    inputs = encoder.answered(images[:2], ["Benign", "Malignant"])
+    answer_losses(adapted, inputs)[0].sum().backward()
+    idle = [
+        name for name, parameter in adapted.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
+    assert idle == []
 
 
 def test_lora_config_is_the_recipes(tiny):
@@ -355,6 +383,7 @@ def logits_of(loaded, encoder, image_set):
         return loaded.model(**encoder.questions([image_set.pixels(i) for i in IMAGES])).logits
 
 
+@each_family
 def test_base_model_is_as_it_was_after_fine_tuning_and_after_an_adapter(tiny, tiny_card, encoder, image_set, tmp_path):
     before = logits_of(tiny, encoder, image_set)
     weights = tuned(tiny, image_set, tmp_path)
@@ -400,12 +429,13 @@ def test_frozen_vision_tower_has_no_adapter(tiny, image_set, tmp_path):
     assert any("language_model" in key for key in weights)
 
 
-def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, image_set, tmp_path):
+@each_family
+def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, image_set, family, tmp_path):
     """With frozen inputs, the reentrant kind would train nothing and say nothing."""
     plain = tuned(tiny, image_set, tmp_path / "plain")
     saving = tuned(load(tiny_card), image_set, tmp_path / "saving", gradient_checkpointing=True)
     moved = [key for key in plain if "lora_B" in key and plain[key].abs().max() > 0]
-    assert any("visual.blocks" in key for key in moved)
+    assert any(TOWERS.get(family, "visual.blocks.") in key for key in moved)
     for key in plain:
         torch.testing.assert_close(saving[key], plain[key], rtol=1e-3, atol=1e-4, msg=key)
 

@@ -4,19 +4,40 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
+import torch
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import FineTuning, load_data_card
 from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.families.packed import Packed
+from mlprobe_utils.families.registry import FAMILIES, family_by_name, name_of
+from mlprobe_utils.miniatures import making
 from mlprobe_utils.miniatures.recipe import Architecture, Tower
 
 ARCHITECTURE = Architecture(
     vision=Tower(depth=4, width=32, feed_forward=64, heads=2),
     llm=Tower(depth=3, width=32, feed_forward=64, heads=4, key_value_heads=2),
+    llm_type="qwen3",  # of Hulu-Med
     patch_size=16,
     side=64,  # also the side of an attention window: larger images have several, and their tokens are permuted
     vocabulary=300,
 )
+FAMILY_NAMES = [name_of(family) for family in FAMILIES]
+each_family = pytest.mark.parametrize("family", FAMILY_NAMES, indirect=True)  # whatever of `tiny` a test uses
+_VISION = {f"V.{i:02d}": 32 for i in range(4)}
+_LLM = {f"L.{i:02d}": 32 for i in range(3)}
+_MERGER = {"C.00": 4 * 32, "C.01": 32}  # of 2 x 2 patches
+_PROJECTOR = {"C.00": 32, "C.01": 32}
+WIDTHS = {  # of each family's probe points, in the order the data flows
+    "qwen2_vl": _VISION | _MERGER | _LLM,
+    "qwen2_5_vl": _VISION | _MERGER | _LLM,
+    "llava": dict(list(_VISION.items())[:-1]) | _PROJECTOR | _LLM,  # nothing reads the last CLIP layer
+    "hulu_med": _VISION | _PROJECTOR | _LLM,
+    "gemma3": _VISION | {"C.00": 32} | _LLM,
+    "qwen3_vl": _VISION | {"D.00": 32} | _MERGER | _LLM,
+}
+TURN_END = {"gemma3": "<end_of_turn>"}  # what ends an answer; of the others it is ChatML's
 SIZES = ((64, 64), (128, 96), (32, 64), (96, 160))  # height, width; 4, 12, 2 and 15 image tokens
 RECIPE = FineTuning(
     rank=2,
@@ -34,6 +55,29 @@ RECIPE = FineTuning(
     precision="float32",
     gradient_checkpointing=False,
 )
+
+
+def make_tiny(family: str, folder: Path, architecture: Architecture = ARCHITECTURE) -> Path:
+    """Saves a checkpoint of a family's class with random weights to `folder`: any image size where the family can."""
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        # "Benign" and "Yes" are one token each, "Malignant" is several
+        patch.setattr(making, "corpus", lambda: [load_data_card("chest-xray").template, "Benign Normal"] * 9)
+        model, processor = making.from_scratch(family, architecture)
+    for parameter in model.parameters():  # no bias is exactly zero and no norm exactly one, as after training
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, parameter.mean().item(), 0.1)
+    if issubclass(family_by_name(family), Packed):
+        processor.image_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 256 * 256}
+    making.save(model, processor, folder)
+    return folder
+
+
+def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
+    """The tokens of an answer at the beginning of a line, and the one that ends it."""
+    line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
+    assert whole[: len(line)] == line
+    return [*whole[len(line) :], tokenizer.convert_tokens_to_ids(TURN_END.get(family, "<|im_end|>"))]
 
 
 def make_image_set(

@@ -1,23 +1,27 @@
-"""What every family answers: where its probe points are, how tokens map to images, which token is last."""
+"""What every family answers: where its probe points are, how tokens map to images, how its weights are read."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import transformers
 from torch import nn
+from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.families.pooling import find_text_tokens, last_states, packed_means, text_means
+from mlprobe_utils.families.pooling import find_text_tokens, last_states, text_means
 
 Pooler = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class ProbePoint:
-    """A place in the model whose output is probed: logical name (`V.07`, `C.01`, `L.12`) and the torch module."""
+    """A place in the model whose output is probed: logical name (`V.07`, `C.01`, `L.12`), path and torch module."""
 
     name: str
+    path: str
     module: nn.Module
 
     @property
@@ -27,59 +31,115 @@ class ProbePoint:
 
 
 class Family(ABC):
-    """One architecture. Subclasses hold everything that is specific to it."""
+    """One architecture. A subclass holds everything that is specific to it: mostly, where modules are."""
 
-    model_class: ClassVar[str]
-    vision_tower_pattern: ClassVar[str]  # peft module names to exclude when the vision tower stays frozen
+    model_class: ClassVar[str]  # of transformers
+    hosted: ClassVar[tuple[str, ...]] = ()  # the hub's own classes whose weights the model class takes
+    key_mapping: ClassVar[dict[str, str]] = {}  # names of hosted weights -> the model class's, regular expressions
     inputs: ClassVar[tuple[str, ...]]  # what the processor returns; without any of it features change in silence
+    vision_tower: ClassVar[tuple[str, ...]]  # paths of all that is neither connector nor LLM
+    vision_blocks: ClassVar[str]
+    connector: ClassVar[tuple[str, ...]]
+    connector_layers: ClassVar[tuple[str, ...]]  # its Linear layers (audit, point 3)
+    side_path: ClassVar[str | None] = None  # modules whose outputs go around the connector
+    llm: ClassVar[tuple[str, ...]] = ("model.language_model", "lm_head")
+    decoder_layers: ClassVar[str] = "model.language_model.layers"
 
     def __init__(self, model: nn.Module):
         self.model = model
 
     @abstractmethod
-    def vision_blocks(self) -> list[nn.Module]:
-        """Every vision block that the connector's input depends on, in the order of the data."""
+    def vision_pooler(self, inputs: dict) -> Pooler:
+        """Means of each image's tokens at a vision block: block's output -> float32 [images, width]."""
 
     @abstractmethod
-    def connector_layers(self) -> list[nn.Module]:
-        """The connector's Linear layers (audit, point 3)."""
+    def connector_pooler(self, inputs: dict) -> Pooler:
+        """Means of each image's tokens at a connector layer: layer's output -> float32 [images, width]."""
 
+    @classmethod
     @abstractmethod
-    def decoder_layers(self) -> list[nn.Module]:
-        """Every decoder layer of the LLM."""
+    def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
+        """Makes the processor reduce images of more pixels.
 
-    @abstractmethod
-    def image_lengths(self, inputs: dict, module: str) -> torch.Tensor:
-        """Number of tokens of each image, [images], at the output of the vision tower (`V`) or connector (`C`)."""
+        Raises:
+            InputError: the family reads all images at one size.
+        """
+
+    def blocks_read(self) -> int:
+        """How many vision blocks, from the first, the connector's input depends on: all, unless a family says less."""
+        return len(self.model.get_submodule(self.vision_blocks))
 
     def image_mask(self, inputs: dict) -> torch.Tensor:
         """Which LLM positions hold image tokens, bool [batch, tokens]."""
         return inputs["input_ids"] == self.model.config.image_token_id
 
     def probe_points(self) -> list[ProbePoint]:
-        """All probe points, in the order the data flows."""
-        groups = {"V": self.vision_blocks(), "C": self.connector_layers(), "L": self.decoder_layers()}
-        return [ProbePoint(f"{m}.{i:02d}", layer) for m, layers in groups.items() for i, layer in enumerate(layers)]
+        """All probe points, in the order the data flows; `D` are those of a side path."""
+        paths = {
+            "V": self._children(self.vision_blocks)[: self.blocks_read()],
+            "D": self._children(self.side_path) if self.side_path else [],
+            "C": self.connector_layers,
+            "L": self._children(self.decoder_layers),
+        }
+        named = [(f"{module}.{i:02d}", path) for module, all_of in paths.items() for i, path in enumerate(all_of)]
+        return [ProbePoint(name, path, self.model.get_submodule(path)) for name, path in named]
 
     def poolers(self, inputs: dict) -> dict[str, Pooler]:
         """How the points' outputs on one batch are reduced: `module/pooling` -> function of the output.
 
-        Every function takes [packed tokens, width] in vision tower and connector or [batch, tokens, width] in the LLM,
-        and gives float32 [images, width]. Where the tokens are is looked up here, once a batch.
+        Every function gives float32 [images, width]. Where the tokens are is looked up here, once a batch.
 
         Args:
-            inputs: what the processor returned for the batch, whole.
+            inputs: what the processor returned for the batch, whole; one image a row.
 
         Raises:
             RuntimeError: a part of it is missing; a prompt without an image token.
         """
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
             raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
-        lengths = {module: self.image_lengths(inputs, module).tolist() for module in "VC"}
         tokens = find_text_tokens(self.image_mask(inputs), inputs["attention_mask"])
+        connector = self.connector_pooler(inputs)
         return {
-            "V/image_mean": lambda output: packed_means(output, lengths["V"]),
-            "C/image_mean": lambda output: packed_means(output, lengths["C"]),
+            "V/image_mean": self.vision_pooler(inputs),
+            "D/image_mean": connector,
+            "C/image_mean": connector,
             "L/image_mean": lambda output: text_means(output, tokens),
             "L/last_token": lambda output: last_states(output, tokens),
         }
+
+    @classmethod
+    def parts(cls) -> dict[str, tuple[str, ...]]:
+        """The paths of vision tower, connector and LLM, which hold every parameter once."""
+        return {"vision tower": cls.vision_tower, "connector": cls.connector, "LLM": cls.llm}
+
+    def not_adapted(self, frozen_vision_tower: bool) -> str | None:
+        """Which modules LoRA leaves out, as peft's `exclude_modules`: what nothing reads, and a frozen vision tower."""
+        unread = self._children(self.vision_blocks)[self.blocks_read() :]
+        return below([*unread, *(self.vision_tower if frozen_vision_tower else ())])
+
+    @classmethod
+    def transformers_class(cls) -> type[transformers.PreTrainedModel]:
+        return getattr(transformers, cls.model_class)
+
+    @classmethod
+    def config_of(cls, published: dict) -> PreTrainedConfig:
+        """The model class's configuration from the content of a checkpoint's config.json."""
+        return cls.transformers_class().config_class.from_dict(published)
+
+    @classmethod
+    def key_mapping_of(cls, published: dict) -> dict[str, str] | None:
+        return cls.key_mapping if set(published["architectures"]) & set(cls.hosted) else None
+
+    @classmethod
+    def read_processor(cls, source: str, revision: str | None) -> ProcessorMixin:
+        """The checkpoint's own processor. Raises what transformers raises."""
+        return AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+
+    def _children(self, path: str) -> list[str]:
+        return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]
+
+
+def below(paths: Iterable[str]) -> str | None:
+    """A regular expression for the names of all modules below any of these paths; None if there are none."""
+    alternatives = "|".join(re.escape(path) for path in paths)
+    return rf"(.*\.)?({alternatives})(\..*)?" if alternatives else None

@@ -55,6 +55,20 @@ def packed_means(output: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     return torch.stack([tokens.mean(dim=0, dtype=torch.float32) for tokens in output.split(lengths)])
 
 
+def row_means(output: torch.Tensor, images: int, first: int = 0) -> torch.Tensor:
+    """Mean of each image's tokens from `first` on, float32 [images, width], of one image a row.
+
+    Args:
+        output: [images, tokens, width].
+
+    Raises:
+        RuntimeError: the output has another shape.
+    """
+    if output.ndim != 3 or output.shape[0] != images:
+        raise RuntimeError(f"expected [{images}, tokens, width], got {list(output.shape)}")
+    return output[:, first:].mean(dim=1, dtype=torch.float32)
+
+
 def text_means(output: torch.Tensor, tokens: TextTokens) -> torch.Tensor:
     """Mean of each row's image tokens, float32 [batch, width], of LLM states [batch, tokens, width].
 
@@ -68,13 +82,18 @@ def text_means(output: torch.Tensor, tokens: TextTokens) -> torch.Tensor:
     if isinstance(first, slice) and all(place == first for place in tokens.images):  # one kernel for all
         return output[:, first].mean(dim=1, dtype=torch.float32)
     rows = zip(output, tokens.images, strict=True)
-    return torch.stack([row[place].mean(dim=0, dtype=torch.float32) for row, place in rows])
+    return torch.stack([row[_on(row, place)].mean(dim=0, dtype=torch.float32) for row, place in rows])
 
 
 def last_states(output: torch.Tensor, tokens: TextTokens) -> torch.Tensor:
     """The last token's state of each row, float32 [batch, width]. Raises as `text_means`."""
     _check_text(output, tokens)
-    return output[torch.arange(len(output), device=output.device), tokens.last].float()
+    rows = torch.arange(len(output), device=output.device)
+    return output[rows, tokens.last.to(output.device)].float()  # a model may lie on several devices
+
+
+def _on(row: torch.Tensor, place: slice | torch.Tensor) -> slice | torch.Tensor:
+    return place if isinstance(place, slice) else place.to(row.device)
 
 
 def _check_text(output: torch.Tensor, tokens: TextTokens) -> None:

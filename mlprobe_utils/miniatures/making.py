@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, set_seed
+from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.families.base import below
+from mlprobe_utils.families.hulu_med import HuluMed
+from mlprobe_utils.families.registry import family_by_name, family_of
 from mlprobe_utils.loading import load
-from mlprobe_utils.miniatures.processor import make_processor, train_tokenizer
+from mlprobe_utils.miniatures.blueprints import INITIAL_DEVIATION, blueprint
+from mlprobe_utils.miniatures.hub_form import save_hulu_med
 from mlprobe_utils.miniatures.recipe import Architecture, Stage, recipe_of
 from mlprobe_utils.phantoms.captions import MODALITIES, captioned_phantoms
 from mlprobe_utils.phantoms.general import captioned_shapes
@@ -21,15 +25,7 @@ from mlprobe_utils.progress import step
 from mlprobe_utils.training import Examples, TrainingSettings, train
 
 CAPTION_REQUEST = "<image> Describe the image."
-MODULE_PATTERNS = {
-    "vision tower": r"model\.visual\.(patch_embed|blocks)\.",
-    "connector": r"model\.visual\.merger\.",
-    "LLM": r"(model\.language_model|lm_head)\.",
-}
 WARMUP_RATIO, WEIGHT_DECAY = 0.05, 0.01
-# The real models' 0.02 suits widths in the thousands: at width 64 tied embeddings of that size cannot carry a logit,
-# and an answer word that no caption held could never become likely
-INITIAL_DEVIATION = 0.1
 
 
 def make_miniature(slug: str) -> Path:
@@ -56,62 +52,28 @@ def make_miniature(slug: str) -> Path:
             loaded = load(load_model_card(card.base))
             model, processor = loaded.model, loaded.processor
         else:
-            model, processor = from_scratch(recipe.architecture)
+            model, processor = from_scratch(card.family, recipe.architecture)
         for number, stage in enumerate(recipe.stages):
             run_stage(model, processor, stage, recipe.seed + number, temporary / "checkpoints" / str(number))
-        shutil.rmtree(temporary / "checkpoints")
+        shutil.rmtree(temporary / "checkpoints", ignore_errors=True)  # random weights have none
         save(model, processor, temporary)
     return folder
 
 
-def from_scratch(architecture: Architecture) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
-    """A model of Qwen2.5-VL's class with random weights, and its processor."""
-    tokenizer = train_tokenizer(corpus(), architecture.vocabulary)
-    token = tokenizer.convert_tokens_to_ids
-    vision, llm = architecture.vision, architecture.llm
-    half_head = llm.width // llm.heads // 2
-    spatial = half_head * 3 // 8  # rotary channels for height and for width, in Qwen's proportion 16 : 24 : 24
-    config = Qwen2_5_VLConfig(
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=True,
-        text_config={
-            "initializer_range": INITIAL_DEVIATION,
-            "vocab_size": len(tokenizer),
-            "hidden_size": llm.width,
-            "intermediate_size": llm.feed_forward,
-            "num_hidden_layers": llm.depth,
-            "num_attention_heads": llm.heads,
-            "num_key_value_heads": llm.key_value_heads,
-            "max_position_embeddings": 512,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 10000.0,
-                "mrope_section": [half_head - 2 * spatial, spatial, spatial],
-            },
-            "tie_word_embeddings": True,
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
-        vision_config={
-            "initializer_range": INITIAL_DEVIATION,
-            "depth": vision.depth,
-            "hidden_size": vision.width,
-            "intermediate_size": vision.feed_forward,
-            "num_heads": vision.heads,
-            "patch_size": architecture.patch_size,
-            "window_size": architecture.side,
-            "fullatt_block_indexes": list(range(3, vision.depth, 4)),
-            "out_hidden_size": llm.width,
-        },
-    )
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model, make_processor(tokenizer, architecture.patch_size, architecture.side)
+def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A model of a family's class with random weights, and its processor.
+
+    Args:
+        family: name of a module of `mlprobe_utils.families`.
+    """
+    config, processor = blueprint(family, architecture, corpus())
+    model = family_by_name(family).transformers_class()(config)
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # Gemma 3's projection: nothing of the image would get through
+            torch.nn.init.normal_(parameter, std=INITIAL_DEVIATION)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return model, processor
 
 
 def corpus() -> list[str]:
@@ -135,9 +97,10 @@ def captioned_images(stage: Stage, seed: int) -> tuple[np.ndarray, list[str]]:
 
 def run_stage(model, processor, stage: Stage, seed: int, checkpoints: Path) -> None:
     """One training stage: the named modules learn to write the captions, the others stay as they are."""
-    pattern = re.compile("|".join(MODULE_PATTERNS[module] for module in stage.train))
+    parts = family_of(model).parts()
+    learning = below([path for module in stage.train for path in parts[module]])
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = bool(pattern.match(name))
+        parameter.requires_grad = bool(re.fullmatch(learning, name))
     images, captions = captioned_images(stage, seed)
     settings = TrainingSettings(stage.learning_rate, stage.epochs, stage.batch_size, WARMUP_RATIO, WEIGHT_DECAY, seed)
     examples = Examples(images.__getitem__, list(range(len(images))), captions)
@@ -145,9 +108,11 @@ def run_stage(model, processor, stage: Stage, seed: int, checkpoints: Path) -> N
     curve.to_csv(checkpoints.parent.parent / f"learning_curve_{checkpoints.name}.csv", index=False)
 
 
-def save(model, processor, folder: Path) -> None:
+def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Saves model and processor as the hub's are saved."""
     for parameter in model.parameters():
         parameter.requires_grad = True
+    if isinstance(family_of(model), HuluMed):
+        return save_hulu_med(model, processor, folder)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

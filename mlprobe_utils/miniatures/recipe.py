@@ -32,6 +32,7 @@ class Tower(_Strict):
 class Architecture(_Strict):
     vision: Tower
     llm: Tower
+    llm_type: Literal["qwen2", "qwen3"] | None = None  # of a family whose LLMs differ (Hulu-Med)
     patch_size: Count
     side: Count  # pixels
     vocabulary: Count
@@ -54,7 +55,7 @@ class Recipe(_Strict):
 
     seed: int
     architecture: Architecture | None = None
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage]  # none: random weights
 
 
 def recipe_of(card: ModelCard) -> Recipe:
@@ -70,6 +71,8 @@ def recipe_of(card: ModelCard) -> Recipe:
     except ValidationError as error:
         problems = "; ".join(f"recipe.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
         raise InputError(f"data/models/{card.slug}.yml: {problems}") from error
+    if recipe.architecture and card.family is None:
+        raise InputError(f"data/models/{card.slug}.yml: say of which family its class is (family)")
     if (recipe.architecture is None) == (card.base is None):
         raise InputError(f"data/models/{card.slug}.yml: give either a base or recipe.architecture")
     return recipe
@@ -90,7 +93,7 @@ def described(card: ModelCard) -> ModelCard:
         told = {"vision_tower": recipe.architecture.vision.words, "llm": recipe.architecture.llm.words}
     else:
         told = described(load_model_card(card.base)).model_dump(include={"vision_tower", "connector", "llm"})
-    told["training_stages"] = [stage.title for stage in recipe.stages]
+    told["training_stages"] = [stage.title for stage in recipe.stages] or ["none: random weights"]
     if twice := [field for field in told if getattr(card, field) is not None]:
         raise InputError(f"data/models/{card.slug}.yml: remove {', '.join(twice)}: the recipe or the base says it")
     return card.model_copy(update=told)

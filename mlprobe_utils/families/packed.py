@@ -1,0 +1,33 @@
+"""Families whose vision tower packs the tokens of all images, of whatever sizes, into one [tokens, width]."""
+
+from abc import abstractmethod
+
+import torch
+from transformers import ProcessorMixin
+
+from mlprobe_utils.families.base import Family, Pooler
+from mlprobe_utils.families.pooling import packed_means
+
+
+class Packed(Family):
+    """Images keep their sizes; `image_grid_thw` says how many patches of which image follow each other."""
+
+    @abstractmethod
+    def merged(self, inputs: dict) -> torch.Tensor | int:
+        """How many patches of an image become one token at the connector."""
+
+    def vision_pooler(self, inputs: dict) -> Pooler:
+        lengths = inputs["image_grid_thw"].prod(dim=-1).tolist()
+        return lambda output: packed_means(output, lengths)
+
+    def connector_pooler(self, inputs: dict) -> Pooler:
+        lengths = (inputs["image_grid_thw"].prod(dim=-1) // self.merged(inputs)).tolist()
+        return lambda output: packed_means(output, lengths)
+
+    @classmethod
+    def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
+        size = processor.image_processor.size
+        processor.image_processor.size = {
+            "shortest_edge": min(size["shortest_edge"], pixels),
+            "longest_edge": min(size["longest_edge"], pixels),
+        }
