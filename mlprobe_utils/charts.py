@@ -9,7 +9,8 @@ from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
 from mlprobe_utils.metrics import METRICS
 from mlprobe_utils.panels import COLOURS, Values, domain_of, line_panel, line_words, square_panel, stations
-from mlprobe_utils.profiles import MODULES, SCORES, STAGE_NAMES, in_words
+from mlprobe_utils.points import MODULES, on_side_path
+from mlprobe_utils.profiles import SCORES, STAGE_NAMES, in_words
 
 METRIC_NAMES = {"accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auc": "AUC"}
 ANSWER = "answer"  # the station after the last layer: what the model says
@@ -181,7 +182,8 @@ def _lines(
         own = long[(above == place[0]) & (beside == place[1])]
         if len(own):
             name = " · ".join(filter(None, place))
-            svg = line_panel(own, order, keys, values, domain, ANSWERS)
+            passed = [x for x in order if not on_side_path(x) or x in set(own["x"])]  # no gap where a model has none
+            svg = line_panel(own, passed, keys, values, domain, ANSWERS)
             panels.append(Panel(name, svg, f"{name}: {line_words(own)}."))
     lines = list(dict.fromkeys([*filter(None, by), "model", keys[0].kind]))
     numbers = long.assign(**{keys[0].kind: long["series"]}).groupby([*lines, "x"], sort=False)["value"].mean()

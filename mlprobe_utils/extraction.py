@@ -14,6 +14,7 @@ from mlprobe_utils.cards import Extraction
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel, to_device
+from mlprobe_utils.points import flow_order
 from mlprobe_utils.processes import processes
 from mlprobe_utils.shards import own_missing, remove_shards, shards_of
 
@@ -119,6 +120,6 @@ def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def load_features(file: Path) -> dict[str, torch.Tensor]:
     """`point/pooling` -> float32 [images, width], points in the order the data flows."""
-    flow = {"V": 0, "D": 1, "C": 2, "L": 3}
     with safe_open(file, "pt") as opened:
-        return {key: opened.get_tensor(key) for key in sorted(opened.keys(), key=lambda key: (flow[key[0]], key))}
+        keys = sorted(opened.keys(), key=lambda key: (flow_order(key.split("/")[0]), key))
+        return {key: opened.get_tensor(key) for key in keys}

@@ -13,6 +13,7 @@ import vl_convert
 
 from mlprobe_utils.figures import BETWEEN, Key, Panel, figure
 from mlprobe_utils.inline_svg import description, inline
+from mlprobe_utils.points import SIDE_PATHS, flow_order, is_point
 
 COLOURS = tuple(
     f"var(--chart-{number}, {light})"
@@ -72,12 +73,8 @@ def _theme() -> dict:
 def stations(x: pd.Series, last: Sequence[str]) -> list[str]:
     """Probe points in the order the data flows, other stations as they come, and `last` at the end."""
     found = [station for station in x.unique() if station not in last]
-    points = sorted((s for s in found if _is_point(s)), key=lambda point: ("VCL".index(point[0]), point))
-    return [*points, *(s for s in found if not _is_point(s)), *(s for s in last if s in set(x))]
-
-
-def _is_point(station: str) -> bool:
-    return station[0] in "VCL" and station[1:2] == "." and station[2:].isdigit()
+    points = sorted(filter(is_point, found), key=flow_order)
+    return [*points, *(s for s in found if not is_point(s)), *(s for s in last if s in set(x))]
 
 
 def domain_of(long: pd.DataFrame, values: Values, answers: Sequence[str]) -> tuple[float, float]:
@@ -132,6 +129,11 @@ def line_panel(
         if chosen.any():
             point = alt.Chart(means[chosen]).mark_point(shape=shape, size=size, filled=True, opacity=1)
             layers.append(point.encode(**place, description="silent:N"))
+    for letter, title in SIDE_PATHS.items():
+        if side := [station for station in order if is_point(station) and station[0] == letter]:
+            above = alt.Chart(pd.DataFrame({"x": [side[len(side) // 2]], "text": [title]}))
+            above = above.mark_text(dy=-7, fontSize=10)
+            layers.append(above.encode(x=place["x"], y=alt.value(0), text="text:N"))
     low = means[means["value"] < domain[0]]
     if len(low):
         written = alt.Chart(low.assign(text="▼ " + low["value"].map("{:.0f}".format)))
@@ -144,7 +146,7 @@ def _marks(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: fl
     """Vertices of lines in the stations' order; a line is interrupted, by a row without value, where a module ends."""
     table = table.assign(
         place=table["x"].map({station: float(place) for place, station in enumerate(order)}),
-        part=[x[0] if _is_point(x) else "" for x in table["x"]],
+        part=[x[0] if is_point(x) else "" for x in table["x"]],
         drawn=table["value"].clip(lower=floor),
         silent=[description(pair) for pair in zip(table["model"], table["series"], strict=True)],
     ).sort_values([*line, "place"])
@@ -155,7 +157,7 @@ def _marks(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: fl
 
 
 def _encodings(order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float]) -> dict:
-    labels = list(order if len(order) <= MOST_LABELS else [x for x in order if x.endswith("0") or not _is_point(x)])
+    labels = list(order if len(order) <= MOST_LABELS else [x for x in order if x.endswith("0") or not is_point(x)])
     axis = {"values": labels, "labelAngle": _angle(labels), "labelOverlap": True, "ticks": False, "labelPadding": 4}
     coloured = [key for key in keys if key.colour]
     names = [key.name for key in coloured]

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.profiles import MODULES, STATE
+from mlprobe_utils.points import MODULES
+from mlprobe_utils.profiles import STATE
 from mlprobe_utils.rows import STAGES
 
 Curve = Mapping[str, np.ndarray]  # part -> accuracies at its points in order, percent
@@ -121,7 +122,7 @@ def changes(scores: pd.DataFrame, outputs: pd.DataFrame, errors: float = 2.0) ->
     """The numbers that the rules decide by: a row a model, data set and stage, a column each of CHANGES and tolerance.
 
     Args:
-        scores: from `metrics.probe_scores`; other poolings than `image_mean` are left out.
+        scores: from `metrics.probe_scores`; side paths and other poolings than `image_mean` are left out.
         outputs: from `metrics.output_scores`.
         errors: see `tolerance`, which is taken at the mean accuracy of all points of the curve.
 
@@ -132,7 +133,7 @@ def changes(scores: pd.DataFrame, outputs: pd.DataFrame, errors: float = 2.0) ->
         InputError: a module, a point or a final output that is missing, named with its model, data set and stage;
             curves whose points were scored on different numbers of images.
     """
-    scores = scores[scores["pooling"] == "image_mean"]
+    scores = scores[(scores["pooling"] == "image_mean") & scores["point"].str[0].isin(MODULES)]
     _check(scores, outputs)
     finals = outputs.groupby(STATE)["accuracy"].mean()
     records = []

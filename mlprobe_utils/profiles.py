@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
+from mlprobe_utils.points import MODULES, PROBED
 from mlprobe_utils.rows import STAGES
 
 STAGE_NAMES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
-MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
 STATE = ["model", "dataset", "stage"]
 HEALTH = [f"FHS_{module}" for module in MODULES]
 SCORES = (*HEALTH, "P_final")  # of a profile, as the information flows
@@ -21,7 +21,7 @@ def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -
         names: slug -> name of models and data sets, in the order of the page.
         by: what rows are sorted by, as far as the table has it: of model, dataset, stage, module.
     """
-    order = {"model": names, "dataset": names, "stage": STAGES, "module": MODULES}
+    order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
     places = {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}
     if places:
         table = table.sort_values([*places], key=lambda column: column.map(places[column.name]), kind="stable")
@@ -31,11 +31,11 @@ def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
     """Health score and its factors of every module, one row a model, data set, stage, run and module.
 
-    Uses the `image_mean` curves. `growth` and `volatility` are GF and VP of equations 1 and 2; `health` is in the units
-    of the metric (percent).
+    Uses the `image_mean` curves; side paths have no score. `growth` and `volatility` are GF and VP of equations 1 and
+    2; `health` is in the units of the metric (percent).
     """
-    curves = probe_scores[probe_scores["pooling"] == "image_mean"].sort_values("point")
-    curves = curves.assign(module=curves["point"].str[0])
+    curves = probe_scores.assign(module=probe_scores["point"].str[0]).sort_values("point")
+    curves = curves[(curves["pooling"] == "image_mean") & curves["module"].isin(MODULES)]
     records = []
     for key, curve in curves.groupby([*STATE, "run", "module"]):
         values = curve[metric].to_numpy()

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
 from mlprobe_utils.errors import unknown
+from mlprobe_utils.points import PROBED
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def probe_points(selection: Selection, model: str) -> pd.DataFrame:
 def adapted_layers(selection: Selection) -> pd.DataFrame:
     """What LoRA reached: model, module (letter of its probe points), layers, parameters (trained).
 
-    Read off each model's first adapter: the others have the same shape. A layer that belongs to no probe point's module
-    has the module "elsewhere". Raises InputError as the others do.
+    Read off each model's first adapter: the others have the same shape. A side path counts as a module. A layer that
+    belongs to no probe point's module has the module "elsewhere". Raises InputError as the others do.
     """
     records = []
     for model in selection.models:
@@ -124,7 +125,7 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
             module = owner.iloc[0][0] if len(owner) else "elsewhere"
             records.append({"model": model, "module": module, "layers": matrix.startswith("A"), "parameters": size})
     counted = pd.DataFrame(records).groupby(["model", "module"], sort=False).sum().reset_index()
-    return counted.sort_values("module", key=lambda letters: letters.map("VCL".find), kind="stable")
+    return counted.sort_values("module", key=lambda letters: letters.map([*PROBED, "elsewhere"].index), kind="stable")
 
 
 def _runs(selection: Selection) -> range:

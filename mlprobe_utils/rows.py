@@ -13,6 +13,7 @@ import pandera.pandas as pa
 
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.datasets.image_set import SPLITS
+from mlprobe_utils.points import POINT
 
 OPTION = "p_"
 STAGES = ("pretrained", "finetuned")
@@ -30,7 +31,7 @@ SCHEMA = pa.DataFrameSchema(
         "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_TEXT),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
         "probe": pa.Column(str, **_MAYBE),
-        "point": pa.Column(str, pa.Check.str_matches(r"^[VCL]\.\d{2}$"), **_MAYBE),
+        "point": pa.Column(str, pa.Check.str_matches(f"^{POINT}$"), **_MAYBE),
         "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
         "control": pa.Column(str, **_MAYBE),
         "image": pa.Column(str, **_TEXT),

@@ -1,11 +1,10 @@
 """The pipeline of the loaded model drawn with its probe points (after figure 2 of the paper), and the same as a table.
 
 `points` has one row a probe point: point (`V.00`…), path (of the module in the model), module (class name), width
-(features) and poolings ("image_mean, last_token").
+(features) and poolings ("image_mean, last_token"). A side path stands beside the connector, which it goes past.
 """
 
 import math
-import re
 
 import pandas as pd
 
@@ -13,10 +12,15 @@ from mlprobe_utils import svg
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.figures import Figure
 from mlprobe_utils.panels import COLOURS
-from mlprobe_utils.profiles import MODULES
+from mlprobe_utils.points import MODULES, PROBED, is_point
 
 COLUMNS = ("point", "path", "module", "width", "poolings")
-UNITS = {"V": ("block", "blocks"), "C": ("linear layer", "linear layers"), "L": ("decoder layer", "decoder layers")}
+UNITS = {
+    "V": ("block", "blocks"),
+    "D": ("merger", "mergers"),
+    "C": ("linear layer", "linear layers"),
+    "L": ("decoder layer", "decoder layers"),
+}
 POOLINGS = {  # what each marker reads; colours that no chart uses for a stage
     "image_mean": ("mean of the image tokens (comprehension)", svg.circle, COLOURS[2]),
     "last_token": ("last token (utilization)", svg.diamond, COLOURS[3]),
@@ -31,13 +35,13 @@ SPACE, PADDING, TURN = 30, 14, 6  # between modules; inside a panel; how far rig
 Box = tuple[float, float, float]
 
 
-def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "VCL") -> Figure:
+def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROBED)) -> Figure:
     """The way from image and question to the answer: a box a layer, a marker a probe point and pooling.
 
     Args:
         points: as above, in the order the data flows; a width is written where it changes.
         name: of the model.
-        adapted: letters of the modules whose linear layers carry LoRA after fine-tuning.
+        adapted: letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
 
     Returns:
         A figure with inline SVG that scales with the page and describes itself in words.
@@ -46,15 +50,17 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "VCL") -> Fi
         InputError: a column or module that is missing, or a point or pooling that is none.
     """
     _check(points)
-    modules = {letter: points[points["point"].str[0] == letter] for letter in MODULES}
-    drawing = _Drawing(max(_columns(len(layers)) for layers in modules.values()))
+    parts = {letter: own for letter in PROBED if len(own := points[points["point"].str[0] == letter])}
+    drawing = _Drawing({letter: len(layers) for letter, layers in parts.items()})
     drawing.start("image")
-    for letter, layers in modules.items():
-        drawing.module(letter, layers, letter in adapted, asked=letter == "L")
+    for letter in MODULES:
+        drawing.module(letter, parts[letter], letter in adapted, asked=letter == "L")
+        if letter == "C" and "D" in parts:
+            drawing.side_path(parts["D"], "D" in adapted)
     drawing.answer("generated answer", "judged by P_final")
     drawing.legend(adapted=bool(adapted))
     title = f"Pipeline and probe points of {name}"
-    return svg.figure(drawing.shapes, WIDTH, drawing.y, title, _words(modules, name, adapted))
+    return svg.figure(drawing.shapes, WIDTH, drawing.y, title, _words(parts, name, adapted))
 
 
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -97,8 +103,8 @@ def _common_path(paths: list[str]) -> str:
 def _check(points: pd.DataFrame) -> None:
     if absent := [column for column in COLUMNS if column not in points.columns]:
         raise InputError(f"probe points lack the columns {', '.join(absent)}")
-    if odd := [point for point in points["point"] if not re.fullmatch(rf"[{''.join(MODULES)}]\.\d+", str(point))]:
-        raise InputError(f"no probe points of a module: {', '.join(map(str, odd))}")
+    if odd := [point for point in points["point"] if not is_point(str(point))]:
+        raise InputError(f"no names of probe points: {', '.join(map(str, odd))}")
     if absent := [f"{title} ({m})" for m, title in MODULES.items() if not points["point"].str.startswith(m).any()]:
         raise InputError(f"no probe points of the {' and the '.join(absent)}")
     if odd := sorted({p for poolings in points["poolings"] for p in _poolings(poolings) if p not in POOLINGS}):
@@ -117,12 +123,19 @@ def _columns(count: int) -> int:
 class _Drawing:
     """The scheme as it grows from top to bottom: `y` is where it ends so far, `place` the box that data comes from.
 
-    A box is known by (left end, right end, y of its middle).
+    `top` is where the last panel begins, `beside` where the connector's ends. A box is known by (left end,
+    right end, y of its middle).
     """
 
-    def __init__(self, columns: int):
+    def __init__(self, layers: dict[str, int]):
         self.shapes: list[str] = []
-        self.cell = min(WIDEST_CELL, (WIDTH - GUTTER - EDGE) / columns)
+        columns = {letter: _columns(count) for letter, count in layers.items()}
+        side, room = columns.get("D", 0), WIDTH - GUTTER - EDGE
+        cells = [WIDEST_CELL, *(room / columns[letter] for letter in MODULES)]
+        if side:  # has a gutter of its own, beside the connector
+            cells.append((room - GAP - GUTTER) / (columns["C"] + side))
+        self.cell = min(cells)
+        self.beside = WIDTH - EDGE - side * self.cell - GUTTER if side else WIDTH
         self.y = 14.0
 
     def start(self, words: str) -> None:
@@ -136,19 +149,19 @@ class _Drawing:
         if asked:
             _, right, middle = self._box(14, back - BOX / 2, END, "question", strong=True)
             self.shapes.append(svg.line([(right, middle), (GUTTER - GAP, middle)]))
-        columns = _columns(len(layers))
-        top = self.y + space
-        first = top + PADDING
-        self.y = first + (math.ceil(len(layers) / columns) - 1) * PITCH + BOX + 2 * PADDING
-        self.shapes.append(svg.panel(4, top, WIDTH - 8, self.y - top))
-        self._notes(letter, len(layers), adapted, first)
-        width = None
-        for number, layer in enumerate(layers.itertuples()):
-            x, y = GUTTER + number % columns * self.cell, first + number // columns * PITCH
-            told = layer.point if layer.width == width else f"{layer.point}\n{layer.width}"
-            self._flow_to(self._box(x, y, self.cell - GAP, told), y - GAP if number else back)
-            self._markers(x + (self.cell - GAP) / 2, y + BOX, layer)
-            width = layer.width
+        self.top = self.y + space
+        boxes = self._panel(letter, layers, adapted, 0, self.beside if letter == "C" else WIDTH)
+        for number, box in enumerate(boxes):
+            self._flow_to(box, box[2] - BOX / 2 - GAP if number else back)
+
+    def side_path(self, layers: pd.DataFrame, adapted: bool) -> None:
+        """Deepstack's panel beside the connector's, with the way from the vision tower and into the LLM."""
+        self._panel("D", layers, adapted, self.beside, WIDTH)
+        x, below = WIDTH - EDGE + 4, self.y + SPACE + BOX  # right of all places where the flow turns down
+        self.shapes.append(svg.arrow([(x, self.top - SPACE), (x, self.top)]))
+        self.shapes.append(svg.arrow([(x, self.y), (x, below)]))
+        words = "added to the image states after the first decoder layers"
+        self.shapes.append(svg.text(x - 10, below - 12, words, 12, "end", faint=True))
 
     def answer(self, words: str, judged: str) -> None:
         box = self._box(GUTTER, self.y + SPACE + PADDING, END, words, strong=True)
@@ -171,6 +184,22 @@ class _Drawing:
             self.shapes += [svg.pill(12, self.y - 2, 42, 17, "LoRA", LORA), svg.text(64, self.y + 11, words, 12)]
             self.y += 26
 
+    def _panel(self, letter: str, layers: pd.DataFrame, adapted: bool, left: float, right: float) -> list[Box]:
+        """The ground from `top` on, what is said of the layers, and a box each; `y` is then below all of it."""
+        columns = _columns(len(layers))
+        first = self.top + PADDING
+        self.y = max(self.y, first + (math.ceil(len(layers) / columns) - 1) * PITCH + BOX + 2 * PADDING)
+        self.shapes.append(svg.panel(left + 4, self.top, right - left - 8, self.y - self.top))
+        self._notes(letter, len(layers), adapted, left, first)
+        boxes, width = [], None
+        for number, layer in enumerate(layers.itertuples()):
+            x, y = left + GUTTER + number % columns * self.cell, first + number // columns * PITCH
+            told = layer.point if layer.width == width else f"{layer.point}\n{layer.width}"
+            boxes.append(self._box(x, y, self.cell - GAP, told))
+            self._markers(x + (self.cell - GAP) / 2, y + BOX, layer)
+            width = layer.width
+        return boxes
+
     def _box(self, x: float, y: float, width: float, words: str, strong: bool = False) -> Box:
         """A box with one line of words, or two, the second smaller."""
         first, *second = words.split("\n")
@@ -190,14 +219,14 @@ class _Drawing:
             self.shapes.append(svg.line([(x, y), (x, y + 8)]))
             self.shapes.append(svg.told(marker(x, y + 13, 5, colour), tip, "probe"))
 
-    def _notes(self, letter: str, count: int, adapted: bool, y: float) -> None:
-        """What is said of a module, left of its boxes."""
-        title = MODULES[letter]
-        self.shapes.append(svg.text(14, y + 9, title[0].upper() + title[1:], 14, bold=True))
-        self.shapes.append(svg.text(14, y + 26, _counted(letter, count), 12))
-        self.shapes.append(svg.text(14, y + 42, f"judged by FHS_{letter}", 12, faint=True))
+    def _notes(self, letter: str, count: int, adapted: bool, left: float, y: float) -> None:
+        """What is said of a module or side path, left of its boxes."""
+        title, x = PROBED[letter], left + 14
+        self.shapes.append(svg.text(x, y + 9, title[0].upper() + title[1:], 14, bold=True))
+        self.shapes.append(svg.text(x, y + 26, _counted(letter, count), 12))
+        self.shapes.append(svg.text(x, y + 42, _judged(letter), 12, faint=True))
         if adapted:
-            self.shapes.append(svg.pill(116, y - 4, 42, 17, "LoRA", LORA))
+            self.shapes.append(svg.pill(x + 102, y - 4, 42, 17, "LoRA", LORA))
 
     def _flow_to(self, target: Box, back: float) -> None:
         """Arrow to the next box: straight within a row, else down at the right and to the left again along `back`."""
@@ -208,20 +237,27 @@ class _Drawing:
         self.place = target
 
 
-def _words(modules: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
-    parts = []
-    for letter, layers in modules.items():
+def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
+    told = {}
+    for letter, layers in parts.items():
         names = " to ".join(dict.fromkeys([layers["point"].iloc[0], layers["point"].iloc[-1]]))
         widths = " then ".join(str(width) for width in dict.fromkeys(layers["width"]))
         found = {pooling for words in layers["poolings"] for pooling in _poolings(words)}
         read = " and the ".join(what for pooling, (what, _, _) in POOLINGS.items() if pooling in found)
         lora = ", with LoRA after fine-tuning" if letter in adapted else ""
-        parts.append(
-            f"the {MODULES[letter]} of {_counted(letter, len(layers))} ({names}, {widths} features{lora}), probed on "
-            f"the {read} and judged by FHS_{letter}"
+        told[letter] = (
+            f"{PROBED[letter]} of {_counted(letter, len(layers))} ({names}, {widths} features{lora}), probed on "
+            f"the {read} and {_judged(letter)}"
         )
-    flow = "; ".join(parts)
-    return f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
+    flow = "; ".join(f"the {told[letter]}" for letter in MODULES)
+    words = f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
+    if "D" in told:
+        words += f" A side path goes from the vision tower past the connector into the LLM: {told['D']}."
+    return words
+
+
+def _judged(letter: str) -> str:
+    return f"judged by FHS_{letter}" if letter in MODULES else "in no health score"
 
 
 def _counted(letter: str, count: int) -> str:

@@ -57,10 +57,10 @@ def line(points: Sequence[Point], faint: bool = False) -> str:
 
 
 def arrow(points: Sequence[Point]) -> str:
-    """A line through the points that ends in a head pointing right."""
-    x, y = points[-1]
-    head = f'<path d="M{x:g},{y:g} l-6,-3.5 v7 z" fill="currentColor" fill-opacity="0.8"/>'
-    return line(points) + head
+    """A line through the points that ends in a head pointing right, or down where the last of it is upright."""
+    (before, _), (x, y) = points[-2:]
+    head = "l-3.5,-6 h7 z" if before == x else "l-6,-3.5 v7 z"
+    return f'{line(points)}<path d="M{x:g},{y:g} {head}" fill="currentColor" fill-opacity="0.8"/>'
 
 
 def circle(x: float, y: float, radius: float, colour: str) -> str:

@@ -61,20 +61,18 @@ show(recipe(chapter.protocol, "fine_tuning"))
 
 # %%
 from mlprobe_utils import results
-from mlprobe_utils.profiles import MODULES
+from mlprobe_utils.points import PROBED
 
 adapted = results.adapted_layers(chapter.selection)
-show(chapter.named(adapted.replace({"module": MODULES})))
+adapted["module"] = adapted["module"].replace(PROBED)
+show(chapter.named(adapted))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import glue
 
-reached = adapted["module"].unique()
-glue("adapted_modules", ", ".join(MODULES[module] for module in reached))
-glue(
-    "adapted_most",
-    MODULES[adapted.groupby("module")["parameters"].sum().idxmax()],
-)
+glue("adapted_modules", ", ".join(adapted["module"].unique()))
+of_module = adapted.groupby("module")["parameters"].sum()
+glue("adapted_most", of_module.idxmax())
 
 # %% [markdown]
 # The adapters reach {glue:text}`adapted_modules`; most of their parameters stand in the {glue:text}`adapted_most`. A

@@ -73,7 +73,7 @@ scored = {name: health_score(c, penalty) for name, c in examples.items()}
 
 # %%
 from mlprobe_utils import results
-from mlprobe_utils.profiles import MODULES, health_by_run, profile
+from mlprobe_utils.profiles import health_by_run, profile
 from mlprobe_utils.tables import profile_table, show
 
 scores = results.probe_scores(chapter.selection)
@@ -97,6 +97,7 @@ charts.health_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import glue
+from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import HEALTH, lowest_module
 
 after = profiles[profiles["stage"] == "finetuned"]

@@ -53,11 +53,11 @@ card_table(card)
 
 # %% tags=["hide-input"]
 from mlprobe_utils import results
-from mlprobe_utils.profiles import MODULES
+from mlprobe_utils.points import PROBED
 from mlprobe_utils.tables import show
 
 adapted = results.adapted_layers(chapter.selection).drop(columns="model")
-adapted["module"] = adapted["module"].replace(MODULES)
+adapted["module"] = adapted["module"].replace(PROBED)
 show(adapted)
 
 # %% tags=["hide-input"]
@@ -146,6 +146,7 @@ profile_table(profiles, "pretrained", chapter.names)
 charts.health_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
+from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import health_changes, lowest_module
 
 after = profiles[profiles["stage"] == "finetuned"]

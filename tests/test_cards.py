@@ -55,7 +55,7 @@ def test_shipped_card_loads(kind, slug):
     assert card.slug == slug
     assert loader(slug) is card
     if kind is ModelCard and card.is_miniature:
-        assert recipe_of(card).stages
+        assert recipe_of(card).stages or card.is_untrained
         assert card.base is None or load_model_card(card.base).recipe["architecture"]
 
 
@@ -343,5 +343,5 @@ def test_recipe_of_a_miniature(changed, said):
 
 def test_architecture_of_a_miniature_is_of_a_family():
     card = load_model_card("qwen2.5-vl-7b-miniature").model_copy(update={"family": None})
-    with pytest.raises(InputError, match="qwen2.5-vl-7b-miniature.yml: say of which family its class is"):
+    with pytest.raises(InputError, match=r"qwen2\.5-vl-7b-miniature\.yml: say of which family its class is"):
         recipe_of(card)

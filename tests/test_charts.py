@@ -21,6 +21,7 @@ from mlprobe_utils.errors import InputError
 from mlprobe_utils.figures import Figure
 from mlprobe_utils.inline_svg import description, inline
 from mlprobe_utils.metrics import METRICS
+from mlprobe_utils.points import is_point
 from mlprobe_utils.profiles import SCORES, STAGE_NAMES
 
 POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
@@ -75,6 +76,25 @@ def test_a_line_has_a_vertex_for_each_text_and_rises_with_its_values():
             assert heights[:5] == sorted(heights[:5], reverse=True)  # SVG counts downwards
             assert numbers[0::2] == sorted(numbers[0::2])
             assert path.count("M") == 4  # vision tower, connector, LLM and answer are not joined
+
+
+def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_a_model_has_one():
+    scores, outputs = made()
+    side = scores[(scores["model"] == "one") & scores["point"].isin(["V.00", "V.01"])]
+    side = side.assign(point=side["point"].str.replace("V", "D"), **dict.fromkeys(METRICS, 55.0))
+    drawn = charts.probe_curves(pd.concat([scores, side]), outputs, NAMES)
+    assert list(downloaded(drawn)) == ["model", "data set", "stage", *POINTS[:2], "D.00", "D.01", *POINTS[2:], "answer"]
+    panels_of = {name: drawings(drawn)[place : place + 2] for name, place in (("one", 0), ("two", 2))}
+    for drawing in panels_of["one"]:
+        words = [text.text for text in drawing.iter(f"{SVG}text")]
+        assert words.count("deepstack") == 1
+        assert [word for word in words if is_point(word or "")] == [*POINTS[:2], "D.00", "D.01", *POINTS[2:]]
+        for _, texts, path in marks(drawing):
+            assert {"D.00 55.0 %", "D.01 55.0 %"} <= set(texts)
+            assert path.count("M") == 5  # its own curve, joined to neither neighbour
+    alone = drawings(charts.probe_curves(scores, outputs, NAMES))
+    for drawing, before in zip(panels_of["two"], alone[2:], strict=True):
+        assert ET.tostring(drawing) == ET.tostring(before)
 
 
 def test_panels_are_models_by_data_sets_in_the_order_of_the_names():

@@ -103,6 +103,11 @@ def test_wrong_rows_are_refused_and_not_written(tmp_path, column, value):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("point", ["V.00", "D.00", "C.01", "L.63"])
+def test_points_of_modules_and_side_paths_are_let_through(point):
+    assert list(SCHEMA.validate(rows(point=point))["point"]) == [point] * 2
+
+
 def test_missing_column_is_refused(tmp_path):
     with pytest.raises(pandera.errors.SchemaError, match="pooling"):
         write_rows(rows().drop(columns="pooling"), tmp_path / "rows.parquet")

@@ -7,15 +7,21 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.points import flow_order, is_point
 from mlprobe_utils.scheme import COLUMNS, pipeline_scheme, scheme_table
 
 SIZES = {"miniature": (6, 2, 6), "deep": (32, 2, 64), "one connector layer": (27, 1, 34), "least": (1, 1, 1)}
+SIZES |= {"side path": (27, 2, 36, 3), "miniature with a side path": (6, 2, 6, 3), "least side path": (1, 1, 1, 1)}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def points_of(vision: int, connector: int, llm: int, widths: tuple[int, ...] = (1280, 5120, 3584)) -> pd.DataFrame:
-    """Probe points as Qwen2.5-VL has them; the connector's last layer is as wide as the LLM."""
+def points_of(
+    vision: int, connector: int, llm: int, side: int = 0, widths: tuple[int, ...] = (1280, 5120, 3584)
+) -> pd.DataFrame:
+    """Probe points as Qwen2.5-VL has them, or Qwen3-VL with its side path; what enters the LLM is as wide as it."""
     rows = [(f"V.{i:02d}", f"model.visual.blocks.{i}", "Block", widths[0], "image_mean") for i in range(vision)]
+    for i in range(side):
+        rows.append((f"D.{i:02d}", f"model.visual.deepstack_merger_list.{i}", "Merger", widths[2], "image_mean"))
     for i in range(connector):
         width = widths[2] if i == connector - 1 else widths[1]
         rows.append((f"C.{i:02d}", f"model.visual.merger.mlp.{2 * i}", "Linear", width, "image_mean"))
@@ -35,7 +41,7 @@ def texts(svg: ElementTree.Element) -> list[tuple[str, tuple[float, float, float
     for text in svg.iter(f"{SVG}text"):
         size, x, y = (float(text.get(key)) for key in ("font-size", "x", "y"))
         width = 0.6 * size * len(text.text)
-        left = x - width / 2 if text.get("text-anchor") == "middle" else x
+        left = x - width * {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor")]
         found.append((text.text, (left, y - 0.8 * size, left + width, y + 0.2 * size)))
     return found
 
@@ -51,10 +57,10 @@ sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_one_labelled_box_a_point_and_one_marker_a_pooling(size):
     points = points_of(*size)
     svg = drawn(points)
-    labels = [words for words, _ in texts(svg) if re.fullmatch(r"[VCL]\.\d\d", words)]
-    assert labels == list(points["point"])
+    labels = [words for words, _ in texts(svg) if is_point(words)]
+    assert sorted(labels, key=flow_order) == list(points["point"])
     markers = [group.get("data-told") for group in svg.iter(f"{SVG}g") if group.get("class") == "probe"]
-    assert len(markers) == size[0] + size[1] + 2 * size[2]
+    assert len(markers) == sum(size) + size[2]
     for point, path, width in points[["point", "path", "width"]].itertuples(index=False):
         of_point = [words for words in markers if words.startswith(f"{point}: ")]
         assert len(of_point) == 1 + point.startswith("L")
@@ -95,7 +101,7 @@ def test_boxes_and_their_markers_do_not_touch(size):
 def test_a_label_fits_its_box():
     svg = drawn(points_of(32, 2, 64, widths=(1280, 27648, 18432)))
     widths = [float(rect.get("width")) for rect in svg.iter(f"{SVG}rect") if rect.get("rx") == "4"]
-    inside = [place for words, place in texts(svg) if re.fullmatch(r"[VCL]\.\d\d|\d+", words)]
+    inside = [place for words, place in texts(svg) if is_point(words) or words.isdigit()]
     assert max(right - left for left, _, right, _ in inside) < min(widths)
 
 
@@ -115,7 +121,7 @@ def test_what_judges_a_module_and_where_lora_is():
 
 
 def test_description_says_what_is_drawn():
-    svg = drawn(points_of(6, 2, 6, (48, 192, 64)), "Tiny", adapted="L")
+    svg = drawn(points_of(6, 2, 6, widths=(48, 192, 64)), "Tiny", adapted="L")
     assert svg.find(f"{SVG}title").text == "Pipeline and probe points of Tiny"
     words = svg.find(f"{SVG}desc").text
     assert "vision tower of 6 blocks (V.00 to V.05, 48 features), probed on the mean of the image tokens" in words
@@ -123,8 +129,24 @@ def test_description_says_what_is_drawn():
     assert "LLM of 6 decoder layers (L.00 to L.05, 64 features, with LoRA after fine-tuning)" in words
     assert (
         "connector of 1 linear layer (C.00, 64 features"
-        in drawn(points_of(1, 1, 1, (48, 9, 64))).find(f"{SVG}desc").text
+        in drawn(points_of(1, 1, 1, widths=(48, 9, 64))).find(f"{SVG}desc").text
     )
+
+
+def test_a_side_path_leaves_the_vision_tower_passes_the_connector_and_enters_the_llm():
+    svg = drawn(points_of(6, 2, 6, 3, (48, 192, 64)), "Tiny")
+    grounds = [rect for rect in svg.iter(f"{SVG}rect") if rect.get("rx") == "8"]
+    vision, connector, side, llm = ({k: float(rect.get(k)) for k in ("x", "y", "width", "height")} for rect in grounds)
+    assert side["y"] == connector["y"]
+    assert side["x"] > connector["x"] + connector["width"]
+    upright = [[float(n) for n in re.split("[ ,]", line.get("points"))] for line in svg.iter(f"{SVG}polyline")]
+    ways = [(y, until) for x, y, *_, until_x, until in upright if x == until_x > side["x"] and until - y > 10]
+    assert ways == [(vision["y"] + vision["height"], side["y"]), (side["y"] + side["height"], llm["y"])]
+    words = svg.find(f"{SVG}desc").text
+    assert "the vision tower of 6 blocks" in words
+    assert "past the connector into the LLM: deepstack of 3 mergers (D.00 to D.02, 64 features" in words
+    assert [w for w, _ in texts(svg)].count("in no health score") == words.count("in no health score") == 1
+    assert "side path" not in drawn(points_of(6, 2, 6)).find(f"{SVG}desc").text
 
 
 def test_names_are_escaped():
@@ -138,7 +160,7 @@ def test_names_are_escaped():
 
 
 def test_table_collapses_runs():
-    table = scheme_table(points_of(6, 2, 6, (48, 192, 64)))
+    table = scheme_table(points_of(6, 2, 6, widths=(48, 192, 64)))
     assert list(table["points"]) == ["V.00 - V.05", "C.00", "C.01", "L.00 - L.05"]
     assert list(table["path"]) == [
         "model.visual.blocks.{0..5}", "model.visual.merger.mlp.0", "model.visual.merger.mlp.2",
@@ -149,12 +171,18 @@ def test_table_collapses_runs():
     assert list(table["poolings"]) == ["image_mean"] * 3 + ["image_mean, last_token"]
 
 
+def test_table_holds_a_side_path():
+    table = scheme_table(points_of(6, 2, 6, 3)).set_index("points")
+    assert list(table.index) == ["V.00 - V.05", "D.00 - D.02", "C.00", "C.01", "L.00 - L.05"]
+    assert table.at["D.00 - D.02", "path"] == "model.visual.deepstack_merger_list.{0..2}"
+
+
 def test_table_keeps_apart_what_differs():
-    points = points_of(6, 2, 6, (48, 64, 64))
+    points = points_of(6, 2, 6, widths=(48, 64, 64))
     assert scheme_table(points)["path"][1] == "model.visual.merger.mlp.{0,2}"
     points.loc[3, "module"] = "OtherBlock"
     assert list(scheme_table(points)["points"])[:3] == ["V.00 - V.02", "V.03", "V.04 - V.05"]
-    points = points_of(2, 2, 2, (48, 64, 64))
+    points = points_of(2, 2, 2, widths=(48, 64, 64))
     points["path"] = ["a.x", "a.y", "up", "down", "llm.1.block", "llm.2.block"]
     assert list(scheme_table(points)["path"]) == ["a.x", "a.y", "up", "down", "llm.{1,2}.block"]
 
