@@ -17,11 +17,11 @@ class FixedSize(Family):
         return 0
 
     def vision_pooler(self, inputs: dict) -> Pooler:
-        images, first = len(inputs["pixel_values"]), self.tokens_left_out()
+        images, first = len(inputs["input_ids"]), self.tokens_left_out()
         return lambda output: row_means(output, images, first)
 
     def connector_pooler(self, inputs: dict) -> Pooler:
-        images = len(inputs["pixel_values"])
+        images = len(inputs["input_ids"])
         return lambda output: row_means(output, images)
 
     @classmethod
