@@ -126,6 +126,12 @@ class ModelCard(Card):
     made_by: str | None = Field(None, description="module that makes a miniature")
     recipe: dict | None = Field(None, description="what that module needs to know; validated there")
 
+    @model_validator(mode="after")
+    def _base_of_a_miniature_is_a_card(self):
+        if self.made_by and "/" in (self.base or ""):
+            raise ValueError(f"base is {self.base!r}, a hub id: a miniature is made from another, give its card's slug")
+        return self
+
     @property
     def is_miniature(self) -> bool:
         return self.miniature_of is not None

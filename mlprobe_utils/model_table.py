@@ -1,4 +1,4 @@
-"""What the models are: the paper's Table S1 from the model cards, one card as a table, and the paper's own table."""
+"""What the models are and what it takes to run them: Table S1 from the model cards, one card, the paper's own table."""
 
 import html
 import math
@@ -22,6 +22,7 @@ PAPER_COLUMNS = {
     "connector": "connector",
     "llm": "LLM",
 }
+BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
 
 
 def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> HTML:
@@ -32,7 +33,7 @@ def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> HTML:
         of_run: slugs, in the order of the run.
 
     Raises:
-        InputError: a card's `base` that is no card.
+        InputError: a card's `base` that is neither a card nor a hub id.
     """
     places = {slug: place for place, slug in enumerate(of_run)}
     ordered = sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name))
@@ -49,17 +50,21 @@ def card_table(card: ModelCard) -> HTML:
 
 
 def facts(card: ModelCard) -> dict[str, str]:
-    """The columns of Table S1, but for the name, and where the weights come from; HTML, empty where nothing is said."""
+    """The columns of Table S1 but for the name; before its last, what running takes and where the weights come from.
+
+    HTML, empty where nothing is said. Raises InputError as `model_table` does.
+    """
     count = parameters_of(card)
     return {
         "parameters": short(count) if count else "",
-        "base model": _text(load_model_card(card.base).name) if card.base else "",
+        "base model": _base(card),
         "vision tower": _text(card.vision_tower),
         "connector": _text(card.connector),
         "LLM": _text(card.llm),
-        "training stages": _listed(card.training_stages or []),
+        "to run it": _running(card, count),
         "licence": _text(card.licence),
         "source": _source(card),
+        "training stages": _listed(card.training_stages or []),
     }
 
 
@@ -89,6 +94,26 @@ def _folder(card: ModelCard) -> Path:
     return (artefacts.OUTPUTS if card.made_by else artefacts.ROOT) / Path(card.source).expanduser()
 
 
+def _base(card: ModelCard) -> str:
+    """The name of the base's card; a hub id as it is."""
+    if card.base is None or "/" in card.base:
+        return _text(card.base)
+    return _text(load_model_card(card.base).name)
+
+
+def _running(card: ModelCard, count: int | None) -> str:
+    """Precision and memory of the weights (nothing where the precision is the protocol's), cap on pixels, gating."""
+    said = []
+    if card.precision:
+        said += [card.precision]
+        said += [f"{count * BYTES[card.precision] / 2**30:.1f} GiB of weights"] if count else []
+    if card.max_pixels:
+        said += [f"at most {card.max_pixels:,} pixels"]
+    if card.gated:
+        said += ["gated"]
+    return ", ".join(words.replace(" ", "\N{NO-BREAK SPACE}") for words in said)  # breaks between, not within
+
+
 def _source(card: ModelCard) -> str:
     """Where the weights come from; a folder is not named, as it may lie in somebody's home."""
     if card.miniature_of:
@@ -102,7 +127,7 @@ def _linked(card: ModelCard) -> str:
 
 def _listed(texts: Sequence[str]) -> str:
     items = "".join(f"<li>{_text(text)}</li>" for text in texts)
-    return f'<ol style="min-width:16em;margin:0">{items}</ol>' if texts else ""
+    return f'<ol style="min-width:min(32em,50vw);margin:0">{items}</ol>' if texts else ""
 
 
 def _text(text: str | None) -> str:

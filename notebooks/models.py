@@ -36,8 +36,9 @@ chapter.opening()
 # %% [markdown]
 # ## Every model that has a card
 #
-# A card is a file in `data/models/`. What is empty is not said by the card; the shape and the training of a miniature
-# are read off its recipe, and its parameters are counted in its weights if these are made already.
+# A card is a file in `data/models/`. What is empty is not said by the card; the memory of the weights is their number
+# times the bytes of their precision. The shape and the training of a miniature are read off its recipe, and its
+# parameters are counted in its weights if these are made already.
 
 # %%
 from mlprobe_utils.cards import ModelCard, load_model_card, slugs
@@ -55,14 +56,16 @@ glue("of_run", len(chapter.models))
 glue("miniatures", sum(card.is_miniature for card in cards))
 
 # %% [markdown]
-# Of the {glue:text}`cards` models with a card, {glue:text}`miniatures` are miniatures; this run follows
-# {glue:text}`of_run`. The page of each shows its curves and scores, and chapters [2](02_fine_tuning),
-# [3](03_probing) and [4](04_feature_health) set them beside each other.
+# Of the {glue:text}`cards` models with a card, {glue:text}`miniatures` are miniatures, made here; the weights of all
+# others are where `source` says, and are read once a run names them. This run follows {glue:text}`of_run`: the page of
+# each shows its curves and scores, and chapters [2](02_fine_tuning), [3](03_probing) and [4](04_feature_health) set
+# them beside each other.
 #
-# ## The models of the paper
+# ## The paper's own table
 #
-# Table S1 of {cite:t}`zhu-2026` as it is printed, without its columns of prose: the models that a miniature only has
-# the form of. B stands for billion.
+# Table S1 of {cite:t}`zhu-2026` as it is printed, without its columns of prose. B stands for billion. The cards
+# above use its words, but name the very checkpoint as base model. Their parameters are counted from the architectures,
+# which `python -m mlprobe_utils.parameter_counts` does again, part by part.
 
 # %%
 from mlprobe_utils.model_table import published
@@ -84,11 +87,13 @@ glue("largest", f"{billions.max():.2f}B")
 # %% tags=["hide-input"]
 sizes = " to ".join(dict.fromkeys([known[0], known[-1]])) if known else ""
 glue("sizes", sizes or "an unknown number of parameters")
+with_card = paper["model"].isin([card.name for card in cards])
+glue("with_card", with_card.sum())
 
 # %% [markdown]
-# The {glue:text}`paper_models` models of the paper have {glue:text}`smallest` to {glue:text}`largest` parameters; those
-# of this run have {glue:text}`sizes`. A miniature, counted in millions (M), has the layout of the large ones and
-# nothing of what they know.
+# The {glue:text}`paper_models` models of the paper, {glue:text}`with_card` of them with a card, have
+# {glue:text}`smallest` to {glue:text}`largest` parameters; those of this run have {glue:text}`sizes`. A miniature,
+# counted in millions (M), has the layout of the large ones and nothing of what they know.
 
 # %% [markdown]
 # ## How this page was made

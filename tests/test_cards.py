@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import yaml
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from mlprobe_utils import cards
 from mlprobe_utils.card_files import parse_card
@@ -22,6 +23,7 @@ from mlprobe_utils.miniatures.recipe import recipe_of
 
 FOLDERS = {DataCard: "datasets", ModelCard: "models", Protocol: "protocols"}
 SHIPPED = [(kind, slug) for kind in FOLDERS for slug in slugs(kind)]
+PAPERS_MODELS = [slug for slug in slugs(ModelCard) if not load_model_card(slug).is_miniature]
 # word for word from appendix A of the paper (arXiv 2604.08333v1), its typographic apostrophes made plain
 TEMPLATES = {
     "busi": "<image> Carefully examine the image to determine the diagnostic result for breast cancer. "
@@ -63,6 +65,7 @@ def test_there_are_cards_of_every_kind():
     assert {"paper", "miniature"} <= set(slugs(Protocol))
     assert set(TEMPLATES) | {f"{slug}-phantom" for slug in TEMPLATES} <= set(slugs(DataCard))
     assert "lingshu-7b-miniature" in slugs(ModelCard)
+    assert len(PAPERS_MODELS) == 16
 
 
 @pytest.mark.parametrize("slug", TEMPLATES)
@@ -279,11 +282,48 @@ def test_file_whose_name_is_no_slug(tmp_path):
         ("training_stages", "aligned"),
         ("training_stages", []),
         ("licence", True),
+        ("gated", "yes"),
+        ("precision", "float16"),
+        ("max_pixels", 0),
+        ("attention", "flash"),
+        ("device_map", "cuda"),
+        ("chat_template", ""),
+        ("architecture", ""),
     ],
 )
 def test_what_a_model_is_is_checked(tmp_path, field, value):
     content = {"name": "Mine", "source": "me/mine", field: value}
     assert f"{field}: " in refusal(tmp_path, ModelCard, content)
+
+
+def test_a_miniature_is_made_from_another_card(tmp_path):
+    content = content_of(ModelCard, "lingshu-7b-miniature") | {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}
+    assert "base is 'Qwen/Qwen2.5-VL-7B-Instruct', a hub id" in refusal(tmp_path, ModelCard, content)
+
+
+@pytest.mark.parametrize("slug", PAPERS_MODELS)
+def test_the_papers_models_say_how_their_weights_are_read(slug):
+    card = load_model_card(slug)
+    assert card.precision == "bfloat16"
+    assert card.gated == card.source.startswith("google/")
+    # LLaVA and Gemma 3 read every image at one size
+    assert card.max_pixels == (512 * 512 if card.family in ("qwen2_vl", "qwen2_5_vl", "hulu_med") else None)
+    assert (card.device_map == "auto") == (card.parameters > 20e9)
+
+
+def test_a_chat_template_for_a_checkpoint_without_one_is_chatml():
+    """As Yi's chat models have it, with a line of its own for the image."""
+    content = [{"type": "image"}, {"type": "text", "text": "Which is it?"}]
+    asked = {"role": "user", "content": content}
+    answered = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
+    template = load_model_card("huatuogpt-vision-34b").chat_template
+    question = "<|im_start|>user\n<image>\nWhich is it?<|im_end|>\n"
+    for messages, prompt, text in (
+        ([asked], True, f"{question}<|im_start|>assistant\n"),
+        ([asked, answered], False, f"{question}<|im_start|>assistant\nYes<|im_end|>\n"),
+    ):
+        (rendered,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=prompt)
+        assert rendered == text
 
 
 def test_every_field_of_a_model_card_says_what_it_is():

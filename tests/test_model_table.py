@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mlprobe_utils.cards import ModelCard, load_model_card
+from mlprobe_utils.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.miniatures.recipe import described, recipe_of
 from mlprobe_utils.model_table import card_table, facts, model_table, parameters_of, published, short
@@ -47,6 +47,27 @@ def test_a_card_says_it_in_the_papers_columns():
 def test_a_card_of_two_lines_leaves_the_rest_empty():
     said = facts(ModelCard(slug="mine", name="Mine", source="me/mine"))
     assert {key for key, value in said.items() if value} == {"source"}
+
+
+def test_a_card_says_what_it_takes_to_run_it():
+    card = REAL.model_copy(update={"precision": "bfloat16", "max_pixels": 262144, "gated": True})
+    # 8.29e9 x 2 bytes / 2^30; a line breaks at commas only
+    words = "bfloat16, 15.4 GiB of weights, at most 262,144 pixels, gated"
+    assert facts(card)["to run it"].replace("\N{NO-BREAK SPACE}", " ") == words
+    assert facts(card)["to run it"].split(" ")[1].startswith("15.4\N{NO-BREAK SPACE}GiB")
+    whole = card.model_copy(update={"precision": "float32", "max_pixels": None, "gated": False})
+    assert facts(whole)["to run it"].replace("\N{NO-BREAK SPACE}", " ") == "float32, 30.9 GiB of weights"
+
+
+def test_memory_is_not_said_where_precision_or_parameters_are_not_known():
+    assert facts(REAL)["to run it"] == ""
+    assert facts(REAL.model_copy(update={"precision": "float32", "parameters": None}))["to run it"] == "float32"
+    assert facts(described(load_model_card(ADAPTED)))["to run it"] == ""
+
+
+def test_a_base_without_a_card_here_is_named_by_its_hub_id():
+    assert facts(REAL.model_copy(update={"base": "org/Base-7B"}))["base model"] == "org/Base-7B"
+    assert facts(REAL.model_copy(update={"base": None}))["base model"] == ""
 
 
 def test_a_miniature_is_described_by_its_recipe_and_its_base():
@@ -98,6 +119,14 @@ def test_models_of_the_run_come_first_and_lead_to_their_pages(outputs):
     alone = model_table(cards, [REAL.slug])
     assert rows_of(alone)[0][0] == "Model <7B>"
     assert '<a href="models/org.model-7b.html">Model &lt;7B&gt;</a>' in alone.data
+
+
+def test_every_shipped_card_has_a_row():
+    cards = [described(load_model_card(slug)) for slug in slugs(ModelCard)]
+    rows = rows_of(model_table(cards, [BASE]))
+    assert [row[0] for row in rows] == [load_model_card(BASE).name, *sorted(c.name for c in cards if c.slug != BASE)]
+    lingshu = next(row for row in rows if row[0] == "Lingshu-7B")
+    assert lingshu[1:3] == ["8.29B", "Qwen2.5-VL-7B"]
 
 
 def test_one_card_is_a_row_a_fact_without_empty_ones():
