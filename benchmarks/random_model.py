@@ -1,16 +1,17 @@
-"""A random-weight model of Qwen2.5-VL's real class in a size worth timing, and images of several sizes for it."""
+"""Random-weight models of the real classes in sizes worth timing, and images of several sizes for them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import Gemma3ImageProcessor, Gemma3Processor, PreTrainedConfig, ProcessorMixin, set_seed
 
-from mlprobe_utils.families.registry import family_of
+from mlprobe_utils.families.registry import family_named, family_of, name_of
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.miniatures import making
-from mlprobe_utils.miniatures.blueprints import INITIAL_DEVIATION
+from mlprobe_utils.miniatures.blueprints import INITIAL_DEVIATION, blueprint
 from mlprobe_utils.miniatures.recipe import Architecture, Tower
+from mlprobe_utils.parameter_counts import published_config
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ SIZES = {
 }
 
 
+SMALL_TOWERS = SIZES["tiny"].architecture  # only its patches of 14 pixels and its vocabulary count
+
+
 def random_model(size: str, precision: str, vocabulary: int | None = None) -> LoadedModel:
     """The model on the accelerator if there is one, ready to be probed or fine-tuned; the same weights every time.
 
@@ -68,6 +72,39 @@ def random_model(size: str, precision: str, vocabulary: int | None = None) -> Lo
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     model = model.to(device, getattr(torch, precision)).eval()
     return LoadedModel(model, processor, family_of(model))
+
+
+def full_size(architecture: str, precision: str) -> LoadedModel:
+    """A full-size model with random weights, made on the accelerator, with the small tokenizer of a miniature.
+
+    Args:
+        architecture: a file in data/architectures.
+    """
+    set_seed(0)
+    published = published_config(architecture)
+    family = family_named(published["architectures"])
+    config = family.config_of(published)
+    small, processor = blueprint(name_of(family), SMALL_TOWERS, making.corpus())
+    for name in ("image", "video", "vision_start", "vision_end", "boi", "eoi"):
+        if hasattr(config, f"{name}_token_id"):
+            setattr(config, f"{name}_token_id", getattr(small, f"{name}_token_id"))
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    with torch.device(device):
+        model = family.transformers_class()._from_config(config, dtype=getattr(torch, precision))
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # as in `making.from_scratch`
+            torch.nn.init.normal_(parameter, std=0.02)
+    return LoadedModel(model.eval(), fitted(processor, config), family(model))
+
+
+def fitted(processor: ProcessorMixin, config: PreTrainedConfig) -> ProcessorMixin:
+    """The processor with the full-size model's images: of one size, or of any up to 512 x 512 pixels."""
+    if isinstance(processor, Gemma3Processor):
+        side = config.vision_config.image_size
+        images = Gemma3ImageProcessor(size={"height": side, "width": side})
+        return Gemma3Processor(images, processor.tokenizer, processor.chat_template, config.mm_tokens_per_image)
+    processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 512 * 512}
+    return processor
 
 
 def random_images(size: str, count: int) -> list[np.ndarray]:

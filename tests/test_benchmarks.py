@@ -5,15 +5,17 @@ import os
 
 import extraction
 import fine_tuning
+import gpu
 import numpy as np
 import paired
 import pandas as pd
 import pytest
 import torch
-from random_model import random_model
+from random_model import full_size, random_model
 from transformers import Trainer
 
 from mlprobe_utils.miniatures import making
+from mlprobe_utils.parameter_counts import published_config
 
 NNSIGHT = importlib.util.find_spec("nnsight") is not None
 
@@ -199,3 +201,45 @@ def test_a_step_leaves_the_model_as_it_was():
     bench.step("AnswerTrainer", checkpointing=True)
     assert all(torch.equal(value, before[name]) for name, value in bench.model.state_dict().items())
     assert not any(getattr(module, "gradient_checkpointing", False) for module in bench.model.modules())
+
+
+# full-size models on an accelerator, made small
+
+
+def shrunk(architecture: str) -> dict:
+    """The shape in data/architectures with few and narrow layers."""
+    config = published_config(architecture)
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {"hidden_size": 32, "intermediate_size": 64}
+    if "depth" in config["vision_config"]:
+        vision |= {"depth": 2, "num_heads": 2, "out_hidden_size": 32}
+        rotary = config["text_config"]["rope_parameters"] | {"mrope_section": [2, 3, 3]}
+        text |= {"num_key_value_heads": 2, "vocab_size": 2000, "rope_parameters": rotary}
+    else:
+        vision |= {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 112}
+        text |= {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": 2000}
+        config["mm_tokens_per_image"] = 4
+    return config | {"text_config": config["text_config"] | text, "vision_config": config["vision_config"] | vision}
+
+
+@pytest.mark.parametrize("architecture", gpu.MODELS)
+def test_a_full_size_model_gets_a_row_for_each_batch_and_one_for_its_training(architecture, monkeypatch):
+    monkeypatch.setattr("random_model.published_config", shrunk)
+    loaded = full_size(architecture, "bfloat16")
+    table = gpu.measure(loaded, 56, [1, 2], steps=2, repetitions=6, rate=gpu.matrix_rate(64, repetitions=3))
+    assert list(table["what"]) == ["extraction", "extraction", "fine-tuning, 2 steps"]
+    assert list(table["batch"]) == [1, 2, gpu.RECIPE.batch_size]
+    assert (table[["tokens", "images/s", "share of the chip's rate"]] > 0).all(axis=None)
+    assert rows_of(gpu.as_markdown(table))[0][0] == "extraction"
+
+
+def test_operations_are_those_of_the_matrix_products():
+    one, other = torch.ones(3, 5), torch.ones(5, 7)
+    assert gpu.operations(lambda: one @ other @ torch.ones(7, 2)) == 2 * (3 * 5 * 7 + 3 * 7 * 2)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is one")
+def test_full_size_models_are_not_tried_without_an_accelerator(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main([])
+    assert "no accelerator" in capsys.readouterr().err
