@@ -15,12 +15,12 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
         sentences.append(f"The images of {_listed(real)} are real.")
     if synthetic:
         sentences.append(f"The images of {_listed(synthetic)} are synthetic phantoms, not of any patient.")
-    if small:
-        sentences.append(f"The models are miniatures ({_listed(small)}): trained from scratch here.")
-    if random:
-        sentences.append(f"Miniatures with random weights, which have learned nothing: {_listed(random)}.")
-    if small or random:
-        sentences.append("The figures of miniatures say nothing about the originals.")
+    kinds = [f"trained from scratch here ({_listed(small)})"] if small else []
+    kinds += [f"with random weights, which have learned nothing ({_listed(random)})"] if random else []
+    if kinds:
+        sentences.append(
+            f"The models are miniatures: {', or '.join(kinds)}. Their figures say nothing about the originals."
+        )
     if full:
         sentences.append(f"{_listed(full)}: no miniature, weights as its card names them.")
     return " ".join(sentences)

@@ -38,8 +38,9 @@ chapter.opening()
 # ## The way of an image
 #
 # The model as it was loaded, with the places where its features are read. This is figure 2 of {cite:t}`zhu-2026` for
-# the first model of this run: an image passes the {term}`vision tower`, block by block, the {term}`connector`, and the
-# decoder layers of the {term}`LLM`; the place where it leaves each of them is a {term}`probe point`.
+# the first model of this run; the others' are on their own pages. An image passes the {term}`vision tower`, block by
+# block, the {term}`connector`, and the decoder layers of the {term}`LLM`; the place where it leaves each of them is a
+# {term}`probe point`.
 
 # %% tags=["hide-input"]
 from mlprobe_utils import results
@@ -47,8 +48,9 @@ from mlprobe_utils.scheme import pipeline_scheme, scheme_table
 
 first = chapter.selection.models[0]
 points = results.probe_points(chapter.selection, first)
-adapted = results.adapted_layers(chapter.selection)["module"].unique()
-pipeline_scheme(points, chapter.names[first], "".join(adapted))
+reached = results.adapted_layers(chapter.selection).set_index("model")
+adapted = "".join(reached.loc[[first], "module"])
+pipeline_scheme(points, chapter.names[first], adapted)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.tables import show

@@ -47,16 +47,22 @@ glue("model", card.name)
 card_table(card)
 
 # %% [markdown]
-# ## What LoRA reaches
+# ## The way of an image
 #
-# Counted in the adapter's file: the layers that it changes in each module, and its parameters.
+# Where its features are read, and which modules the adapter changes.
 
 # %% tags=["hide-input"]
 from mlprobe_utils import results
+from mlprobe_utils.scheme import pipeline_scheme
+
+points = results.probe_points(chapter.selection, card.slug)
+adapted = results.adapted_layers(chapter.selection).drop(columns="model")
+pipeline_scheme(points, card.name, "".join(adapted["module"]))
+
+# %% tags=["hide-input"]
 from mlprobe_utils.points import PROBED
 from mlprobe_utils.tables import show
 
-adapted = results.adapted_layers(chapter.selection).drop(columns="model")
 adapted["module"] = adapted["module"].replace(PROBED)
 show(adapted)
 
@@ -70,8 +76,8 @@ glue("adapted_parameters", int(trained))
 glue("adapted_share", share)
 
 # %% [markdown]
-# The adapter changes {glue:text}`adapted_layers` layers with {glue:text}`adapted_parameters` parameters of its own,
-# {glue:text}`adapted_share` of the number that the model has.
+# Counted in the adapter's file: it changes {glue:text}`adapted_layers` layers with {glue:text}`adapted_parameters`
+# parameters of its own, {glue:text}`adapted_share` of the number that the model has.
 # [Chapter 2](../02_fine_tuning) says how it is trained.
 #
 # ## All metrics at every layer
