@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import get_peft_model
 from slow_reference import slow_reference
-from tiny_parts import ARCHITECTURE, RECIPE, WIDTHS, each_family
+from tiny_parts import ARCHITECTURE, RECIPE, SIZES, WIDTHS, each_family
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -103,6 +103,32 @@ def test_windows_permute_tokens_within_an_image_only(tiny, encoder, image_set):
     tokens = kept["packed"].view(len(order), 4, -1)[order.argsort()]
     means = torch.stack([part.flatten(0, 1).mean(0) for part in tokens.split(merged)])
     torch.testing.assert_close(features["V.02/image_mean"], means, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", PACKED, indirect=True)
+def test_an_image_keeps_its_proportions(tiny, encoder, image_set):
+    """Height before width: Hulu-Med's own code resizes what is no square to the proportions the other way round."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    assert inputs["image_grid_thw"].tolist() == [[1, height // 16, width // 16] for height, width in SIZES]
+
+
+@pytest.mark.parametrize("family", ["llava"], indirect=True)
+def test_what_nothing_reads_is_no_probe_point(tiny, encoder, image_set):
+    """The last CLIP layer, and of the others the CLS token's output."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    before, answer = features_of(tiny, inputs), tiny.model(**inputs).logits
+    *_, read, last = tiny.model.model.vision_tower.encoder.layers
+    nn.init.normal_(last.mlp.fc2.weight)
+
+    def of_cls(module, arguments, output):
+        return torch.cat([output[:, :1] + 100, output[:, 1:]], dim=1)
+
+    handle = read.register_forward_hook(of_cls)
+    assert largest_difference(features_of(tiny, inputs), before) == 0
+    assert torch.equal(tiny.model(**inputs).logits, answer)
+    handle.remove()
+    nn.init.normal_(read.mlp.fc2.weight)
+    assert largest_difference(features_of(tiny, inputs), before) > 1e-2
 
 
 @each_family
