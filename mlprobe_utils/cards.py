@@ -113,7 +113,7 @@ class ModelCard(Card):
     device_map: Literal["auto", "balanced", "sequential"] | None = Field(
         None, description="how the weights are spread over the machine's devices; without it, they lie on one"
     )
-    chat_template: Words | None = Field(None, description="for a checkpoint that ships none (jinja)")
+    chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
     parameters: Count | None = Field(None, description="how many; counted where the weights lie in a folder")
     architecture: Words | None = Field(None, description="file in data/architectures: its shape, without the weights")
     base: str | None = Field(None, description="the general model it was adapted from: a card's slug, or a hub id")

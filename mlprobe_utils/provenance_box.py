@@ -58,7 +58,8 @@ def provenance_box(
     """
     runs = range(protocol.fine_tuning.runs)
     page = Provenance(**artefacts.provenance(started))
-    made = [(_kind(folder), read_provenance(folder, by)) for folder, by in behind(runs).items()]
+    artefacts_behind = behind(runs)
+    made = [(_kind(folder), read_provenance(folder, by)) for folder, by in artefacts_behind.items()]
     execution = {
         "executed at": page.made_at,
         "duration (s)": page.seconds,
@@ -71,7 +72,7 @@ def provenance_box(
         "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
         f"{html.escape(rerun_command(name, parameters))}</code></pre>",
         "This execution": _table(_pairs(execution, "execution", "value")),
-        "Cards and data": _table(_cards(protocol, models, image_sets)),
+        "Cards and data": _table(_cards(protocol, models, image_sets, artefacts_behind)),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
         f"changes that were not committed.</p>{_table(_summary(made))}",
         "Packages": _table(_versions(page, [provenance for _, provenance in made])),
@@ -123,13 +124,31 @@ def _pairs(pairs: dict, *columns: str) -> pd.DataFrame:
     return pd.DataFrame(pairs.items(), columns=columns)
 
 
-def _cards(protocol: Protocol, models: Iterable[ModelCard], image_sets: Iterable[ImageSet]) -> pd.DataFrame:
-    rows = [("protocol", protocol, protocol.title, ""), *(("model", card, card.name, "") for card in models)]
-    rows += [("data set", image_set.card, image_set.card.name, image_set.data_hash) for image_set in image_sets]
+def _cards(
+    protocol: Protocol, models: Iterable[ModelCard], image_sets: Iterable[ImageSet], folders: Iterable[Path]
+) -> pd.DataFrame:
+    """One row a card; `content` is what the images, or the weights as they were read, are known by."""
+    rows = [("protocol", protocol, protocol.title, "", "")]
+    rows += [("model", card, card.name, *_weights(card, folders)) for card in models]
+    rows += [("data set", image_set.card, image_set.card.name, image_set.data_hash, "") for image_set in image_sets]
     return pd.DataFrame(
-        [(kind, card.slug, name, card.content_hash[:DIGITS], data_hash) for kind, card, name, data_hash in rows],
-        columns=["kind", "slug", "name", "card", "data"],
+        [(kind, card.slug, name, card.content_hash[:DIGITS], *more) for kind, card, name, *more in rows],
+        columns=["kind", "slug", "name", "card", "content", "read as"],
     )
+
+
+def _weights(card: ModelCard, folders: Iterable[Path]) -> tuple[str, str]:
+    """The hub's commit, or a fingerprint of the folder, that artefacts of a model were made from; how it was read."""
+    records = [json.loads((f / "made_from.json").read_text()) for f in folders if f.parent.name == card.slug]
+    readings = [_words(record["reading"]) for record in records if "reading" in record]
+    return _distinct(pd.Series([record.get("model") for record in records])), _distinct(pd.Series(readings))
+
+
+def _words(reading: dict) -> str:
+    """What decided how a model was read; a chat template is long, and stands in its card."""
+    short = {key.replace("_", " "): value for key, value in reading.items() if key != "chat_template"}
+    said = [f"{key} {value}" for key, value in short.items()]
+    return ", ".join([*said, *(["its card's chat template"] if "chat_template" in reading else [])])
 
 
 def _kind(folder: Path) -> str:

@@ -26,6 +26,7 @@ MODEL, DATASET, DATA_HASH = "lingshu-7b-miniature", "busi-phantom", "0123456789a
 MODEL_CARD, DATA_CARD, PROTOCOL = load_model_card(MODEL), load_data_card(DATASET), load_protocol("miniature")
 PARAMETERS = {"models": [MODEL], "datasets": [DATASET], "split": "clean", "data": "", "metric": "recall"}
 RESULTS = {"adapter": 2, "predictions": 3, "features": 3, "probes": 1}
+WEIGHTS = "c0ffee" * 6  # the hub's commit
 MADE_BY = "python -m maker"
 
 
@@ -81,8 +82,9 @@ def made(outputs, monkeypatch):
     states = ("pretrained", "finetuned-0", "finetuned-1")
     names = ["adapter-0", "adapter-1", *(f"{kind}-{state}" for kind in ("predictions", "features") for state in states)]
     folders = {name: folder / name for name in [*names, "probes"]} | {"data": manifest_folder(DATASET, "miniature")}
+    reading = {"model": WEIGHTS, "reading": {"precision": "bfloat16", "max_pixels": 4096, "chat_template": "{{ 1 }}"}}
     for place in folders.values():
-        with artefacts.artefact(place, {}):
+        with artefacts.artefact(place, reading if place.parent == folder else {}):
             pass
     return folders
 
@@ -117,8 +119,9 @@ def test_the_box_names_what_the_page_depends_on(made, read):
     assert text.startswith("<details")
     assert "<script" not in text
     assert row(text, "protocol")[:4] == ["protocol", "miniature", PROTOCOL.title, PROTOCOL.content_hash[:12]]
-    assert row(text, "model")[:4] == ["model", MODEL, MODEL_CARD.name, MODEL_CARD.content_hash[:12]]
-    assert row(text, "data set") == ["data set", DATASET, DATA_CARD.name, DATA_CARD.content_hash[:12], DATA_HASH]
+    how = "precision bfloat16, max pixels 4096, its card's chat template"
+    assert row(text, "model") == ["model", MODEL, MODEL_CARD.name, MODEL_CARD.content_hash[:12], WEIGHTS, how]
+    assert row(text, "data set") == ["data set", DATASET, DATA_CARD.name, DATA_CARD.content_hash[:12], DATA_HASH, ""]
     assert row(text, "seed of the split")[1] == str(PROTOCOL.splits.seed)
     assert row(text, "seeds of the runs")[1] == "0, 1"
     now = artefacts.provenance(time.time())
@@ -251,7 +254,7 @@ def test_a_chapter_knows_its_parameters_and_what_it_read(outputs, monkeypatch, t
     text = page.provenance("01_datasets").data
     run = configure(*given.values())
     assert json.loads(shlex.split(command(text))[-1]) == run.parameters() | {"metric": "f1"}
-    assert row(text, "data set")[-1] == load_image_set(DATASET, "miniature").data_hash
+    assert row(text, "data set")[-2] == load_image_set(DATASET, "miniature").data_hash
     assert counted(text) == {"manifest": 1}
     with pytest.raises(InputError, match="did you mean '01_datasets'"):
         page.provenance("01_dataset")

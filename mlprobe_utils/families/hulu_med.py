@@ -27,6 +27,7 @@ from mlprobe_utils.errors import InputError
 from mlprobe_utils.families.packed import Packed
 
 IMAGE_TOKEN = "<image>"
+NAMING_IT = f"{{%- set image_token = '{IMAGE_TOKEN}' -%}}"  # the hub's template leaves that to the hub's processor
 CONNECTOR = "mlp2x_gelu"
 OF_THE_WHOLE = ("architectures", "auto_map", "model_type", "image_token_index", "vision_encoder_config")
 
@@ -104,9 +105,10 @@ class HuluMed(Packed):
             source, revision=revision, trust_remote_code=False, extra_special_tokens={"image_token": IMAGE_TOKEN}
         )
         around, _ = VideoLlama3Processor.get_processor_dict(source, revision=revision)
+        template = around.get("chat_template") or tokenizer.chat_template
         return VideoLlama3Processor(
             image_processor=VideoLlama3ImageProcessor(**ours),  # it merges no patches of an image, nor does the hub's
             tokenizer=tokenizer,
             video_processor=VideoLlama3VideoProcessor(**ours),
-            chat_template=around.get("chat_template") or tokenizer.chat_template,
+            chat_template=template and NAMING_IT + template,
         )

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, ProcessorMixin
 
+from mlprobe_utils.families.hulu_med import IMAGE_TOKEN, NAMING_IT
+
 NAMES = {
     r"^model\.vision_model\.": "model.vision_encoder.",
     r"^model\.projector\.": "model.mm_projector.",
@@ -36,7 +38,8 @@ def save_hulu_med(model: PreTrainedModel, processor: ProcessorMixin, folder: Pat
             "max_tokens": images.size["longest_edge"] // pixels,
         },
     )
-    _write(folder / "chat_template.json", {"chat_template": processor.chat_template})
+    template = processor.chat_template.removeprefix(NAMING_IT).replace(IMAGE_TOKEN, "{{ image_token }}")
+    _write(folder / "chat_template.json", {"chat_template": template})
 
 
 def hub_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
