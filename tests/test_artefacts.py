@@ -275,7 +275,7 @@ def test_every_stage_of_the_pipeline_knows_the_modules_that_it_runs():
         "mlprobe_utils.prediction": {"answers", "encoding", "loading"},
         "mlprobe_utils.extraction": {"encoding", "loading", "base", "qwen2_5_vl"},
         "mlprobe_utils.probes": {"cards"},
-        "mlprobe_utils.miniatures.making": {"training", "processor", "recipe", "captions", "general"},
+        "mlprobe_utils.miniatures.making": {"training", "blueprints", "tokenizers", "recipe", "captions", "general"},
     }
     for module, names in needed.items():
         assert names <= {path.stem for path in code_files(module)}, module

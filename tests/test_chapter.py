@@ -10,6 +10,7 @@ from mlprobe_utils.cards import load_data_card, load_model_card, load_protocol
 from mlprobe_utils.chapter import Chapter
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.results import Selection
+from mlprobe_utils.scope import scope
 
 MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")
 DATASETS = ("covid19-ct", "busi")
@@ -56,7 +57,10 @@ def test_table_of_anything_else_is_left_alone(chapter):
 def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
     box, table = chapter.opening().data.split('<details class="parameters">')
     assert "The images of COVID19-CT and BUSI are real." in box
-    assert "miniatures (miniature of Qwen2.5-VL-7B and miniature of Lingshu-7B)" in box
+    assert (
+        "The models are miniatures: trained from scratch here (miniature of Qwen2.5-VL-7B and miniature of Lingshu-7B). "
+        "Their figures say nothing about the originals." in box
+    )
     assert f"Protocol: {chapter.protocol.title}. Split: paper." in box
     rows = ElementTree.fromstring(f'<details class="parameters">{table}').iter("tr")
     assert [[cell.text or "" for cell in row] for row in rows] == [
@@ -64,6 +68,17 @@ def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
         ["models", '["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"]', ""],
         ["metric", '"<f1>"', "accuracy & others"],
     ]
+
+
+def test_what_is_real_tells_random_weights_from_trained_ones(chapter):
+    random = load_model_card("gemma-3-4b-miniature")
+    assert scope({"a": random}, chapter.datasets).endswith(
+        "The models are miniatures: with random weights, which have learned nothing (miniature of Gemma-3-4B). "
+        "Their figures say nothing about the originals."
+    )
+    both = scope(chapter.models | {"a": random}, chapter.datasets)
+    assert "Lingshu-7B), or with random weights, which have learned nothing (miniature of Gemma-3-4B)." in both
+    assert "miniatures" not in scope({"a": load_model_card("gemma-3-4b")}, chapter.datasets)
 
 
 def test_a_page_about_one_model_refuses_several(chapter):

@@ -1,0 +1,49 @@
+"""A miniature of each of the six families through all chapters: COVID19-CT, real images where REAL_DATA names them."""
+
+import pandas as pd
+import pytest
+from small_book import DATASET, MODEL, SmallBook
+
+from mlprobe_utils.book_pages import chapters, model_page
+from mlprobe_utils.cards import load_model_card
+
+MODELS = (
+    "medvlm-r1-miniature",
+    MODEL,
+    "huatuogpt-vision-34b-miniature",
+    "hulu-med-4b-miniature",
+    "gemma-3-4b-miniature",
+    "qwen3-vl-4b-miniature",
+)
+POINTS = {  # vision tower, side path, connector, LLM
+    "qwen2_vl": (6, 0, 2, 6),
+    "qwen2_5_vl": (6, 0, 2, 6),
+    "llava": (5, 0, 2, 6),
+    "hulu_med": (6, 0, 2, 6),
+    "gemma3": (6, 0, 1, 6),
+    "qwen3_vl": (6, 2, 2, 6),
+}
+
+
+@pytest.mark.slow
+def test_a_miniature_of_every_family_goes_through_all_chapters(tmp_path):
+    book = SmallBook(tmp_path, MODELS)
+    code, said = book.make()
+    assert code == 0, said
+    families = {model: load_model_card(model).family for model in MODELS}
+    assert set(families.values()) == POINTS.keys()
+    for model, family in families.items():
+        tables = book.tables(model)
+        probes, answers = tables["probes/probes.parquet"], tables["predictions-finetuned-0/predictions.parquet"]
+        counted = probes.drop_duplicates("point")["point"].str[0].value_counts()
+        assert tuple(counted.get(module, 0) for module in "VDCL") == POINTS[family]
+        assert len(answers[answers["part"] == "test"]) == 203
+        assert pd.read_parquet(book.results_of(model) / "scores" / "probe_scores.parquet")["accuracy"].notna().all()
+        page = (book.html / f"{model_page(model)}.html").read_text()
+        assert load_model_card(model).name in page
+        assert ("with random weights, which have learned nothing" in page) == (model != MODEL)
+    for page in ("index", *chapters(), "models"):
+        text = (book.html / f"{page}.html").read_text()
+        assert "Traceback" not in text
+        assert "with random weights, which have learned nothing" in text
+    assert DATASET in said
