@@ -58,7 +58,7 @@ def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
     box, table = chapter.opening().data.split('<details class="parameters">')
     assert "The images of COVID19-CT and BUSI are real." in box
     assert (
-        "The models are miniatures: trained from scratch here (miniature of Qwen2.5-VL-7B and miniature of Lingshu-7B). "
+        "miniatures: trained from scratch here (miniature of Qwen2.5-VL-7B and miniature of Lingshu-7B). "
         "Their figures say nothing about the originals." in box
     )
     assert f"Protocol: {chapter.protocol.title}. Split: paper." in box
