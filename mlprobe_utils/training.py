@@ -222,7 +222,10 @@ def training_arguments(settings: TrainingSettings, folder: Path, **more) -> Trai
         dataloader_pin_memory=accelerated,
         use_cpu=not accelerated,
     )
-    return TrainingArguments(**arguments | more)
+    settled = TrainingArguments(**arguments | more)
+    # of several devices one process takes its own: Trainer would spread its batch over all and train on another recipe
+    settled._n_gpu = min(1, settled.n_gpu)
+    return settled
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:

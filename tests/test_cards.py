@@ -311,19 +311,20 @@ def test_the_papers_models_say_how_their_weights_are_read(slug):
     assert (card.device_map == "auto") == (card.parameters > 20e9)
 
 
-def test_a_chat_template_for_a_checkpoint_without_one_is_chatml():
-    """As Yi's chat models have it, with a line of its own for the image."""
-    content = [{"type": "image"}, {"type": "text", "text": "Which is it?"}]
-    asked = {"role": "user", "content": content}
-    answered = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
+def test_a_chat_template_for_a_checkpoint_without_one_is_the_authors():
+    """HuatuoGPT-Vision-34B ships none; its authors' code writes turns as plain text."""
+    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which is it?"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
     template = load_model_card("huatuogpt-vision-34b").chat_template
-    question = "<|im_start|>user\n<image>\nWhich is it?<|im_end|>\n"
-    for messages, prompt, text in (
-        ([asked], True, f"{question}<|im_start|>assistant\n"),
-        ([asked, answered], False, f"{question}<|im_start|>assistant\nYes<|im_end|>\n"),
-    ):
-        (rendered,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=prompt)
-        assert rendered == text
+    asked = "<|user|>\n<image>\nWhich is it?\n"
+    for messages, prompt, expected in [
+        ([question], True, f"{asked}<|assistant|>\n"),
+        ([question, answer], False, f"{asked}<|assistant|>\nYes</s>"),
+    ]:
+        (rendered,), _ = render_jinja_template(
+            [messages], chat_template=template, add_generation_prompt=prompt, eos_token="</s>"
+        )
+        assert rendered == expected
 
 
 def test_every_field_of_a_model_card_says_what_it_is():

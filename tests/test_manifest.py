@@ -57,11 +57,11 @@ def test_built_and_read_back(tmp_path, covid, outputs):
 
 def test_unsquared_working_copies(tmp_path, monkeypatch):
     make_busi(tmp_path / "raw", BUSI_COUNTS)
-    write(tmp_path / "raw/Dataset_BUSI_with_GT/normal/normal (1).png", image_bytes(9, size=(700, 500)))
+    write(tmp_path / "raw/Dataset_BUSI_with_GT/normal/normal (1).png", image_bytes(9, size=(1400, 1000)))
     build_manifest("busi", "paper", tmp_path / "raw")
     images = load_image_set("busi", "paper")
     big = images.manifest.index[images.manifest["image"] == "normal/normal (1).png"][0]
-    assert images.pixels(big).shape == (432, 605, 3)
+    assert images.pixels(big).shape == (757, 1060, 3)
     assert images.pixels(0).shape == (40, 48, 3)
     assert np.array_equal(images.pixels(0), np.asarray(picture(0)))
     assert images.report["ignored"]["masks"] == 96 + 54 + 36 + 3

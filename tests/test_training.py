@@ -10,6 +10,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from tiny_parts import RECIPE, answer_ids, each_family
 from torch import nn
+from transformers import TrainingArguments
 
 from mlprobe_utils import encoding, training
 from mlprobe_utils.encoding import Encoder, answer_losses
@@ -142,6 +143,18 @@ def test_curve_is_the_mean_over_batches_of_an_epoch(tiny, encoder, images, tmp_p
     losses = [loss.item() for loss in seen]
     np.testing.assert_allclose(curve["training_loss"], [np.mean(losses[:2]), np.mean(losses[2:])], rtol=1e-5)
     assert curve["validation_loss"].isna().all()
+
+
+def test_one_process_takes_one_of_several_devices(tmp_path, monkeypatch):
+    """Trainer would spread its batch over all of them: twice as many images a step on two devices, half the steps."""
+    settle = TrainingArguments.__post_init__
+
+    def on_two_devices(self):
+        settle(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", on_two_devices)
+    assert training.training_arguments(settings_of(), tmp_path).train_batch_size == settings_of().batch_size
 
 
 @each_family

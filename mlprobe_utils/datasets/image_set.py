@@ -111,6 +111,6 @@ def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
     if any(made_from[key] != value for key, value in manifest_choices(card, protocol).items()):
         raise InputError(f"{artefacts.relative(folder)} was made from another card or protocol: run `{command}`")
     manifest = MANIFEST.validate(pd.read_parquet(folder / "manifest.parquet"))
-    identity = manifest[["image", "sha256", "label", "split_paper", "split_clean"]].to_dict("list")
+    identity = manifest[["image", "sha256", "label", "option", "split_paper", "split_clean"]].to_dict("list")
     data_hash = hash_of([identity, made_from["images"], card.template])
     return ImageSet(card, manifest, data_hash, json.loads((folder / "report.json").read_text()), folder)
