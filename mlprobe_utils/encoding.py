@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.errors import InputError
@@ -20,19 +21,25 @@ class Encoder:
         """`template` holds `<image>` once (data card); `order` is the protocol's.
 
         Raises:
-            InputError: the model's chat template does not write the image's place, once.
+            InputError: the model's chat template fails, or does not write the image's place and the question, once and
+                in this order.
         """
         question = {"type": "text", "text": " ".join(template.replace("<image>", " ").split())}
         parts = [{"type": "image"}, question] if order == "image_first" else [question, {"type": "image"}]
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.prompt = self._conversation([parts], add_generation_prompt=True)
-        if (places := self.prompt.count(processor.image_token)) != 1:
-            raise InputError(
-                f"the chat template writes {processor.image_token!r} {places} times for one image: give the model's "
-                f"card a chat_template (jinja) that writes it where a part of the content has the type 'image'"
-            )
-        self.end = self._end_of_answer(parts)
+        self._check(question["text"], order)
+        self.lead, self.end = self._around_an_answer(parts)
+
+    def _check(self, question: str, order: str) -> None:
+        image, mend = self.processor.image_token, "give the model's card another chat_template (jinja)"
+        if (places := self.prompt.count(image)) != 1:
+            raise InputError(f"the chat template writes {image!r} {places} times for one image: {mend}")
+        if question not in self.prompt:
+            raise InputError(f"the chat template does not write the question as it is: {mend}")
+        if (self.prompt.index(image) < self.prompt.index(question)) != (order == "image_first"):
+            raise InputError(f"the chat template puts image and question in an order of its own, not {order}: {mend}")
 
     def questions(self, images: list[np.ndarray]) -> dict[str, torch.Tensor]:
         """Model inputs for uint8 images [height, width, 3] of any sizes, prompts padded on the left."""
@@ -58,13 +65,13 @@ class Encoder:
     def answer_tokens(self, answers: list[str]) -> list[list[int]]:
         """Token ids of each answer as they follow the prompt, the end token included."""
         prompt = self._ids(self.prompt)
-        whole = [self._ids(self.prompt + answer) for answer in answers]
-        # a tokenizer may put a space before a text that stands alone, or make one token of the place where both meet
-        ids = [
-            w[len(prompt) :] if w[: len(prompt)] == prompt else self._ids(a)
-            for w, a in zip(whole, answers, strict=True)
-        ]
-        return [[*tokens, self.end] for tokens in ids]
+        return [[*self._following(prompt, self.lead + answer), self.end] for answer in answers]
+
+    def _following(self, prompt: list[int], text: str) -> list[int]:
+        """A text's tokens behind the prompt: alone, a tokenizer may put a space before it."""
+        whole = self._ids(self.prompt + text)
+        # where it makes one token of the place where both meet, the text has to stand alone
+        return whole[len(prompt) :] if whole[: len(prompt)] == prompt else self._ids(text)
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -73,14 +80,22 @@ class Encoder:
         """Contents of turns by user and assistant, as the chat template writes them."""
         roles = itertools.cycle(["user", "assistant"])
         turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
-        return self.processor.apply_chat_template(turns, **options)
+        try:
+            return self.processor.apply_chat_template(turns, **options)
+        except TemplateError as error:
+            raise InputError(f"the chat template fails ({error}): give the model's card another (jinja)") from error
 
-    def _end_of_answer(self, question: list[dict]) -> int:
-        """The token that the chat template ends an answer with, which need not be the tokenizer's (Gemma, Yi)."""
+    def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
+        """The white space that the chat template puts before an answer, and the token that it ends one with.
+
+        The latter need not be the tokenizer's end token (Gemma).
+        """
         answer = {"type": "text", "text": "Answer"}
-        after = self._conversation([question, [answer]]).rpartition(answer["text"])[2]
+        before, _, after = self._conversation([question, [answer]]).rpartition(answer["text"])
+        lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
         first = self._ids(after.strip())[:1]
-        return first[0] if first and first[0] in self.tokenizer.added_tokens_decoder else self.tokenizer.eos_token_id
+        is_end = first and first[0] in self.tokenizer.added_tokens_decoder
+        return "" if lead.strip() else lead, first[0] if is_end else self.tokenizer.eos_token_id
 
 
 def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str, torch.Tensor]:

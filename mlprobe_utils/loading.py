@@ -1,14 +1,22 @@
 """Loading a model by its card: the same code for the hub's models, a user's folder and the miniatures."""
 
+import contextlib
+import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError
-from safetensors import SafetensorError
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    RevisionResolutionError,
+)
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
@@ -17,10 +25,23 @@ from mlprobe_utils.cards import ModelCard
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.families.base import Family
 from mlprobe_utils.families.registry import family_named, name_of
+from mlprobe_utils.memory import check_memory
 from mlprobe_utils.processes import processes
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
+SAFE = "weights are read from safetensors only, never from a pickle (pytorch_model.bin): save them as model.safetensors"
+NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of its code, nothing
+UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offline, give a folder as source"
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What a card's model is, and the folder that its configuration, processor and tokenizer are in."""
+
+    folder: Path
+    family: type[Family]
+    config: PreTrainedConfig
 
 
 @dataclass
@@ -72,19 +93,15 @@ def identity_of(card: ModelCard) -> str:
     return artefacts.hash_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
 
 
-@cache
 def _commit_of(card: ModelCard, source: str) -> str:
-    """The commit that a hub id stands for; without a connection that of the cached copy, which would be loaded.
+    """The commit that a hub id stands for; without a connection the one that it stood for when last there was one."""
+    with _reading(card):
+        return _resolved(source, card.revision)
 
-    Looked up once a process, so that all its files are of one commit.
-    """
-    try:
-        return HfApi().model_info(source, revision=card.revision).sha
-    except Exception as error:  # the hub's client has no common class for all that a connection can do
-        cached = try_to_load_from_cache(source, "config.json", revision=card.revision)
-        if isinstance(cached, str):
-            return Path(cached).parent.name  # .../snapshots/<commit>/config.json
-        raise _unreadable(card, source, error) from error
+
+@cache  # once a process, so that all files of a model are of one commit
+def _resolved(source: str, revision: str | None) -> str:
+    return HfApi().resolve_revision(source, revision=revision).resolved
 
 
 def reading_of(card: ModelCard) -> dict:
@@ -99,21 +116,44 @@ def load(card: ModelCard, precision: str = "float32") -> LoadedModel:
         precision: of the weights, where the card says none.
 
     Raises:
-        InputError: a source that cannot be read, a class no family knows, a family other than the card asserts, weights
-            that do not fit the class (the keys are listed), an image token that the model has no embedding for.
+        InputError: a source that cannot be read, a class no family knows, a family other than the card asserts, an
+            image token that the model has no embedding for, more weights than there is memory, weights that do not
+            fit the class (the keys are listed).
     """
-    source, revision = _place(card)
-    published = _published(card, source, revision)
-    family = _family(card, published)
-    model, report = _weights(card, family, published, precision)
+    found, processor = _checkpoint(card), load_processor(card)
+    # each of several processes has a device of its own, and FSDP spreads what is too large for one
+    device_map = card.device_map if processes().num_processes == 1 else None
+    model_class, precision = found.family.transformers_class(), card.precision or precision
+    with _reading(card), torch.device("meta"):
+        empty = model_class._from_config(found.config, attn_implementation=card.attention)
+    _check_image_token(card, empty, processor)
+    check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
+    with _reading(card):
+        files = _weight_files(found.folder)
+    folder = _fetched(card, files)
+    with _reading(card):
+        model, report = model_class.from_pretrained(
+            folder,
+            config=found.config,
+            key_mapping=found.family.key_mapping_of(found.config),
+            dtype=getattr(torch, precision),
+            device_map=device_map,
+            attn_implementation=card.attention,  # None: not what config.json may say, but as transformers chooses
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are listed with the others
+        )
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := {kind: sorted(report[kind]) for kind in kinds if report[kind]}:
         raise InputError(f"the checkpoint of '{card.slug}' does not fit {type(model).__name__}: {wrong}")
-    processor = load_processor(card)
-    _check_image_token(card, model, processor)
-    if card.device_map is None:
+    if device_map is None:
         model = model.to(processes().device)
-    return LoadedModel(model.eval(), processor, family(model))
+    if found.family.key_mapping_of(found.config):
+        model._weight_conversions = []  # saved under the hub's names again, the weights would be read as neither
+    # some classes name layers that they do not hold, which FSDP would look for
+    model._no_split_modules &= {type(module).__name__ for module in model.modules()}
+    return LoadedModel(model.eval(), processor, found.family(model))
 
 
 def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
@@ -130,67 +170,55 @@ def load_processor(card: ModelCard) -> ProcessorMixin:
     Raises:
         InputError: it cannot be read, there is no chat template, or a pixel cap that the family has no use for.
     """
-    source, revision = _place(card)
-    family = _family(card, _published(card, source, revision))
-    try:
-        processor = family.read_processor(source, revision)
-    except (OSError, ValueError) as error:
-        raise _unreadable(card, source, error) from error
+    found = _checkpoint(card)
+    with _reading(card):
+        processor = found.family.read_processor(found.folder, found.config)
+        if not isinstance(processor, ProcessorMixin):
+            raise InputError(f"{card.source!r} says nothing of images: it has no preprocessor_config.json")
+        if card.max_pixels is not None:
+            found.family.cap_pixels(processor, card.max_pixels)
     template = card.chat_template or processor.chat_template or processor.tokenizer.chat_template
     if template is None:
         raise InputError(f"'{card.slug}' ships no chat template: give its card one as chat_template (jinja)")
     processor.chat_template = template
-    if card.max_pixels is not None:
-        family.cap_pixels(processor, card.max_pixels)
     return processor
 
 
-def _place(card: ModelCard) -> tuple[str, str | None]:
-    """Folder and None, or hub id and commit."""
-    source = source_of(card)
-    return source, None if os.path.isdir(source) else _commit_of(card, source)
-
-
-def _published(card: ModelCard, source: str, revision: str | None) -> dict:
-    """The content of the checkpoint's config.json."""
-    try:
-        published, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise _unreadable(card, source, error) from error
-    return published
-
-
-def _family(card: ModelCard, published: dict) -> type[Family]:
-    try:
+def _checkpoint(card: ModelCard) -> _Checkpoint:
+    folder = _fetched(card, NOT_WEIGHTS)
+    with _reading(card):
+        if (folder / "adapter_config.json").is_file():  # transformers would get its base from another repository
+            raise InputError(
+                f"{card.source!r} has an adapter (adapter_config.json): merge it into the model and save that"
+            )
+        published, _ = PreTrainedConfig.get_config_dict(folder)
+        if not published:
+            raise InputError(f"{card.source!r} has no config.json")
+        if "safetensors" not in published.get("transformers_weights", "safetensors"):
+            raise InputError(f"config.json of {card.source!r} names a pickle as transformers_weights: {SAFE}")
         family = family_named(published.get("architectures") or [])
-    except InputError as error:
-        raise InputError(f"model card '{card.slug}': {error}") from error
-    if card.family is not None and card.family != name_of(family):
-        raise InputError(
-            f"model card '{card.slug}': family is {card.family!r}, but the class is {published['architectures'][0]}, "
-            f"of the family {name_of(family)!r}"
-        )
-    return family
+        if card.family is not None and card.family != name_of(family):
+            raise InputError(
+                f"family is {card.family!r}, but the class is {published['architectures'][0]}, of the family "
+                f"{name_of(family)!r}"
+            )
+    with _reading(card, "config.json"):
+        return _Checkpoint(folder, family, family.config_of(published))
 
 
-def _weights(card: ModelCard, family: type[Family], published: dict, precision: str) -> tuple[PreTrainedModel, dict]:
-    source, revision = _place(card)
-    try:
-        return family.transformers_class().from_pretrained(
-            source,
-            config=family.config_of(published),
-            revision=revision,
-            key_mapping=family.key_mapping_of(published),
-            dtype=getattr(torch, card.precision or precision),
-            device_map=card.device_map,
-            attn_implementation=card.attention,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are listed with the others, see load()
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise _unreadable(card, source, error) from error
+def _fetched(card: ModelCard, files: Sequence[str]) -> Path:
+    """The folder that some files of a model are in: of a hub id, its commit's in the cache, all from one commit."""
+    source = source_of(card)
+    if os.path.isdir(source):
+        return Path(source)
+    commit = _commit_of(card, source)
+    with _reading(card):
+        return Path(snapshot_download(source, revision=commit, allow_patterns=list(files), ignore_patterns="*/*"))
+
+
+def _weight_files(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    return sorted({*json.loads(index.read_text())["weight_map"].values()}) if index.is_file() else ["model.safetensors"]
 
 
 def _check_image_token(card: ModelCard, model: PreTrainedModel, processor: ProcessorMixin) -> None:
@@ -208,14 +236,32 @@ def _check_image_token(card: ModelCard, model: PreTrainedModel, processor: Proce
         )
 
 
-def _unreadable(card: ModelCard, source: str, error: Exception) -> InputError:
-    local = os.path.isdir(source)
-    if not local and (card.gated or _of_kind(error, GatedRepoError)):
-        mend = f"It is gated: accept its terms at https://huggingface.co/{source}, then `hf auth login`."
-    else:
-        mend = "" if local else "Offline, give a folder as source; a private repository needs `hf auth login`."
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"model card '{card.slug}': cannot read {source!r} ({reason}). {mend}".rstrip())
+@contextlib.contextmanager
+def _reading(card: ModelCard, file: str = "") -> Iterator[None]:
+    """Puts whatever goes wrong in reading a card's source, or a file of it, in words under the card's name."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"model card '{card.slug}': {error}") from error
+    except Exception as error:  # what transformers and the hub's client raise at a wrong file has no common class
+        place = f"{file} of {card.source!r}" if file else repr(card.source)
+        raise InputError(f"model card '{card.slug}': cannot read {place}: {_in_words(card, error)}") from error
+
+
+def _in_words(card: ModelCard, error: Exception) -> str:
+    page = f"https://huggingface.co/{card.source}"
+    gate = RepositoryNotFoundError if card.gated else GatedRepoError  # to some the hub denies that it has a model
+    for kind, words in (
+        (RevisionNotFoundError, f"it has no revision {card.revision!r}: give a branch, tag or commit that {page} has"),
+        (gate, f"it is gated: accept its terms at {page}, then `hf auth login`"),
+        (RepositoryNotFoundError, f"there is no {page}: correct the source, or `hf auth login` if it is private"),
+        (RevisionResolutionError, UNREACHABLE),
+        (LocalEntryNotFoundError, UNREACHABLE),
+    ):
+        if _of_kind(error, kind):
+            return words
+    said = " ".join(str(error).split())
+    return SAFE if "file named model.safetensors" in said else f"{type(error).__name__}: {said}"
 
 
 def _of_kind(error: BaseException | None, kind: type) -> bool:

@@ -3,6 +3,7 @@
 import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
 
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def tiny_folders(tmp_path_factory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def tiny_folder(tiny_folders, family) -> Path:
     return tiny_folders(family)
+
+
+@pytest.fixture
+def copied(tiny_folder, tmp_path) -> Path:
+    """A copy of the tiny checkpoint that a test may spoil."""
+    return shutil.copytree(tiny_folder, tmp_path / "checkpoint")
 
 
 @pytest.fixture(scope="session")

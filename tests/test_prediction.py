@@ -143,6 +143,35 @@ def test_a_prompt_begins_once(encoder, image_set):
     assert ids.count(bos) == (1 if encoder.prompt.startswith("<bos>") else 0)
 
 
+FIRST = "{% for part in message.content if part.type == 'image' %}<|image_pad|>{% endfor %}"
+TEXTS = "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
+TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEXTS + " {% endfor %}"
+VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
+
+
+def test_template_with_an_order_of_its_own_is_an_error(tiny, image_set):
+    """The control with the question first would be the same prompt again."""
+    tiny.processor.chat_template = VICUNA
+    assert Encoder(tiny.processor, image_set.card.template).prompt.startswith("USER: <|image_pad|>")
+    with pytest.raises(InputError, match="an order of its own, not question_first"):
+        Encoder(tiny.processor, image_set.card.template, "question_first")
+
+
+def test_template_that_changes_the_question_is_an_error(tiny, image_set):
+    tiny.processor.chat_template = VICUNA.replace("part.text }}", "part.text | upper }}")
+    with pytest.raises(InputError, match="does not write the question as it is"):
+        Encoder(tiny.processor, image_set.card.template)
+
+
+def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
+    """With the space before it, and the tokenizer's end token where the template writes none."""
+    tiny.processor.chat_template = VICUNA
+    encoder = Encoder(tiny.processor, image_set.card.template)
+    (tokens,) = encoder.answer_tokens(["Benign"])
+    assert encoder.tokenizer.decode(tokens[:-1]) == " Benign"
+    assert tokens[-1] == encoder.tokenizer.eos_token_id
+
+
 def test_template_that_writes_no_image_is_an_error(tiny, image_set):
     tiny.processor.chat_template = "{% for message in messages %}{{ message.role }}{% endfor %}"
     with pytest.raises(InputError, match=r"writes '<\|image_pad\|>' 0 times for one image: give the model's card a"):

@@ -1,18 +1,24 @@
 """A tiny architecture, recipe and image set, for the tests of everything that needs a model."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import PreTrainedConfig
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.cards import FineTuning, load_data_card
+from mlprobe_utils.cards import FineTuning, ModelCard, load_data_card
 from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.errors import InputError
 from mlprobe_utils.families.packed import Packed
 from mlprobe_utils.families.registry import FAMILIES, family_by_name, name_of
-from mlprobe_utils.miniatures import making
+from mlprobe_utils.loading import LoadedModel, load
+from mlprobe_utils.miniatures import blueprints, making
 from mlprobe_utils.miniatures.recipe import Architecture, Tower
 
 ARCHITECTURE = Architecture(
@@ -57,12 +63,27 @@ RECIPE = FineTuning(
 )
 
 
-def make_tiny(family: str, folder: Path, architecture: Architecture = ARCHITECTURE) -> Path:
-    """Saves a checkpoint of a family's class with random weights to `folder`: any image size where the family can."""
+def make_tiny(
+    family: str,
+    folder: Path,
+    architecture: Architecture = ARCHITECTURE,
+    change: Callable[[PreTrainedConfig], None] = lambda config: None,
+) -> Path:
+    """Saves a checkpoint of a family's class with random weights to `folder`: any image size where the family can.
+
+    `change` edits its configuration.
+    """
     torch.manual_seed(0)
+
+    def blueprint(*wanted):
+        config, processor = blueprints.blueprint(*wanted)
+        change(config)
+        return config, processor
+
     with pytest.MonkeyPatch.context() as patch:
         # "Benign" and "Yes" are one token each, "Malignant" is several
         patch.setattr(making, "corpus", lambda: [load_data_card("chest-xray").template, "Benign Normal"] * 9)
+        patch.setattr(making, "blueprint", blueprint)
         model, processor = making.from_scratch(family, architecture)
     for parameter in model.parameters():  # no bias is exactly zero and no norm exactly one, as after training
         if parameter.ndim == 1:
@@ -71,6 +92,30 @@ def make_tiny(family: str, folder: Path, architecture: Architecture = ARCHITECTU
         processor.image_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 256 * 256}
     making.save(model, processor, folder)
     return folder
+
+
+def card_of(source, **fields) -> ModelCard:
+    return ModelCard(slug="mine", name="mine", source=str(source), **fields)
+
+
+def refusal(card: ModelCard, function: Callable = load) -> str:
+    """What the error says with which a model is refused."""
+    with pytest.raises(InputError) as caught:
+        function(card)
+    return str(caught.value)
+
+
+def edit(file: Path, **changes) -> None:
+    """Sets fields of a JSON file; None removes one."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+@torch.no_grad()
+def logits_of(loaded: LoadedModel, image_set: ImageSet) -> torch.Tensor:
+    """Of images of all four sizes."""
+    questions = Encoder(loaded.processor, image_set.card.template).questions([image_set.pixels(i) for i in range(4)])
+    return loaded.model(**questions).logits
 
 
 def answer_ids(tokenizer, family: str, answer: str) -> list[int]:

@@ -2,8 +2,9 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -127,13 +128,18 @@ class Family(ABC):
         return cls.transformers_class().config_class.from_dict(published)
 
     @classmethod
-    def key_mapping_of(cls, published: dict) -> dict[str, str] | None:
-        return cls.key_mapping if set(published["architectures"]) & set(cls.hosted) else None
+    def is_hosted(cls, architectures: Sequence[str]) -> bool:
+        """Whether a checkpoint is of one of the hub's own classes; `architectures` as its config.json names them."""
+        return bool(set(architectures) & set(cls.hosted))
 
     @classmethod
-    def read_processor(cls, source: str, revision: str | None) -> ProcessorMixin:
-        """The checkpoint's own processor. Raises what transformers raises."""
-        return AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
+    def key_mapping_of(cls, config: PreTrainedConfig) -> dict[str, str] | None:
+        return cls.key_mapping if cls.is_hosted(config.architectures) else None
+
+    @classmethod
+    def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
+        """The checkpoint's own processor; `config` is from `config_of`. Raises what transformers raises."""
+        return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
 
     def _children(self, path: str) -> list[str]:
         return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]

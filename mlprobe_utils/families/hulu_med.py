@@ -6,9 +6,11 @@ attend to each other, both unlike in the hub's code.
 """
 
 import inspect
+from pathlib import Path
 from typing import ClassVar
 
 import torch
+import transformers
 from transformers import (
     AutoTokenizer,
     BaseImageProcessor,
@@ -16,7 +18,6 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
     VideoLlama3Config,
-    VideoLlama3ForConditionalGeneration,
     VideoLlama3ImageProcessor,
     VideoLlama3Processor,
     VideoLlama3VideoProcessor,
@@ -32,8 +33,11 @@ CONNECTOR = "mlp2x_gelu"
 OF_THE_WHOLE = ("architectures", "auto_map", "model_type", "image_token_index", "vision_encoder_config")
 
 
-class HuluMedForConditionalGeneration(VideoLlama3ForConditionalGeneration):
-    """VideoLlama3's class, which would pass over `logits_to_keep` and compute the logits of every image token."""
+class VideoLlama3ForConditionalGeneration(transformers.VideoLlama3ForConditionalGeneration):
+    """transformers' class, which would pass over `logits_to_keep` and compute the logits of every image token.
+
+    Of the same name, which a checkpoint saved from it has in its config.json.
+    """
 
     def forward(self, *inputs, logits_to_keep: int | torch.Tensor = 0, **named):
         wanted = self.lm_head.register_forward_pre_hook(
@@ -45,7 +49,7 @@ class HuluMedForConditionalGeneration(VideoLlama3ForConditionalGeneration):
             wanted.remove()
 
     # `generate` reads off the names here what it may hand over
-    *_names, _rest = inspect.signature(VideoLlama3ForConditionalGeneration.forward).parameters.values()
+    *_names, _rest = inspect.signature(transformers.VideoLlama3ForConditionalGeneration.forward).parameters.values()
     _wanted = inspect.Parameter("logits_to_keep", inspect.Parameter.KEYWORD_ONLY, default=0)
     forward.__signature__ = inspect.Signature([*_names, _wanted, _rest])
 
@@ -75,36 +79,45 @@ class HuluMed(Packed):
 
     @classmethod
     def transformers_class(cls) -> type[PreTrainedModel]:
-        return HuluMedForConditionalGeneration
+        return VideoLlama3ForConditionalGeneration
 
     @classmethod
     def config_of(cls, published: dict) -> PreTrainedConfig:
-        """Raises InputError: a connector other than that of VideoLlama3."""
-        if not set(published["architectures"]) & set(cls.hosted):
+        """Raises InputError: a connector other than that of VideoLlama3, a field that is missing."""
+        if not cls.is_hosted(published["architectures"]):
             return super().config_of(published)
         if (connector := published.get("mm_projector_type", CONNECTOR)) != CONNECTOR:
-            raise InputError(f"mm_projector_type is {connector!r} in config.json: only {CONNECTOR!r} is known")
+            raise InputError(f"config.json: mm_projector_type is {connector!r}, only {CONNECTOR!r} is known")
+        kind, tower, token = _fields(
+            "config.json", published, "model_type", "vision_encoder_config", "image_token_index"
+        )
         text = {key: value for key, value in published.items() if key not in OF_THE_WHOLE}
-        vision = {k: v for k, v in published["vision_encoder_config"].items() if k not in OF_THE_WHOLE}
         return VideoLlama3Config(
-            text_config=text | {"model_type": published["model_type"].removeprefix("hulumed_")},
-            vision_config=vision,
-            image_token_id=published["image_token_index"],
+            architectures=published["architectures"],
+            text_config=text | {"model_type": kind.removeprefix("hulumed_")},
+            vision_config={key: value for key, value in tower.items() if key not in OF_THE_WHOLE},
+            image_token_id=token,
             tie_word_embeddings=published.get("tie_word_embeddings", False),
         )
 
     @classmethod
-    def read_processor(cls, source: str, revision: str | None) -> ProcessorMixin:
-        images, _ = BaseImageProcessor.get_image_processor_dict(source, revision=revision)
-        if "max_tokens" not in images:
-            return super().read_processor(source, revision)
-        pixels = images["patch_size"] ** 2
-        ours = {key: images[key] for key in ("image_mean", "image_std", "patch_size") if key in images}
-        ours["size"] = {"shortest_edge": images["min_tokens"] * pixels, "longest_edge": images["max_tokens"] * pixels}
+    def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
+        """Raises InputError: a field that is missing; else what transformers raises."""
+        if not cls.is_hosted(config.architectures):
+            return super().read_processor(folder, config)
+        images, _ = BaseImageProcessor.get_image_processor_dict(folder)
+        names = ("image_mean", "image_std", "patch_size", "min_tokens", "max_tokens")
+        mean, deviation, patch, fewest, most = _fields("preprocessor_config.json", images, *names)
+        ours = {
+            "image_mean": mean,
+            "image_std": deviation,
+            "patch_size": patch,
+            "size": {"shortest_edge": fewest * patch**2, "longest_edge": most * patch**2},
+        }
         tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False, extra_special_tokens={"image_token": IMAGE_TOKEN}
+            folder, trust_remote_code=False, extra_special_tokens={"image_token": IMAGE_TOKEN}
         )
-        around, _ = VideoLlama3Processor.get_processor_dict(source, revision=revision)
+        around, _ = VideoLlama3Processor.get_processor_dict(folder)
         template = around.get("chat_template") or tokenizer.chat_template
         return VideoLlama3Processor(
             image_processor=VideoLlama3ImageProcessor(**ours),  # it merges no patches of an image, nor does the hub's
@@ -112,3 +125,16 @@ class HuluMed(Packed):
             video_processor=VideoLlama3VideoProcessor(**ours),
             chat_template=template and NAMING_IT + template,
         )
+
+
+def _fields(file: str, content: dict, *names: str) -> list:
+    """The values of fields; without them the hub's own classes take other defaults than transformers' do.
+
+    Raises:
+        InputError: one is missing.
+    """
+    if missing := [name for name in names if content.get(name) is None]:
+        raise InputError(
+            f"{file}: {', '.join(missing)} is missing: take the file anew from where the checkpoint is from"
+        )
+    return [content[name] for name in names]

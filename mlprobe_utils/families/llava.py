@@ -1,6 +1,9 @@
 """LLaVA: a CLIP vision tower of which the connector reads an inner layer, without the CLS token."""
 
+from pathlib import Path
 from typing import ClassVar
+
+from transformers import PreTrainedConfig, ProcessorMixin
 
 from mlprobe_utils.families.fixed_size import FixedSize
 
@@ -23,3 +26,12 @@ class Llava(FixedSize):
 
     def tokens_left_out(self) -> int:
         return 1 if self.model.config.vision_feature_select_strategy == "default" else 0
+
+    @classmethod
+    def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
+        """Before transformers 4.46, nothing but the model's configuration said how many tokens an image takes."""
+        processor = super().read_processor(folder, config)
+        processor.patch_size = config.vision_config.patch_size
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        processor.num_additional_image_tokens = 1 if config.vision_config.model_type == "clip_vision_model" else 0
+        return processor

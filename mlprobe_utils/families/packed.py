@@ -8,6 +8,8 @@ from transformers import ProcessorMixin
 from mlprobe_utils.families.base import Family, Pooler
 from mlprobe_utils.families.pooling import packed_means
 
+EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}  # pixels of an image, by their earlier names
+
 
 class Packed(Family):
     """Images keep their sizes; `image_grid_thw` says how many patches of which image follow each other."""
@@ -26,8 +28,6 @@ class Packed(Family):
 
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
-        size = processor.image_processor.size
-        processor.image_processor.size = {
-            "shortest_edge": min(size["shortest_edge"], pixels),
-            "longest_edge": min(size["longest_edge"], pixels),
-        }
+        size = dict(processor.image_processor.size)
+        fewest, most = (size.get(edge) or size[old] for edge, old in EDGES.items())
+        processor.image_processor.size = {"shortest_edge": min(fewest, pixels), "longest_edge": min(most, pixels)}

@@ -32,7 +32,7 @@ def family_named(architectures: Sequence[str]) -> type[Family]:
 
 def family_of(model) -> Family:
     """The family of a model. Raises InputError as `family_named` does."""
-    return family_named([kind.__name__ for kind in type(model).__mro__])(model)
+    return family_named([type(model).__name__])(model)
 
 
 def family_by_name(name: str) -> type[Family]:
