@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
+from tiny_parts import FAMILY_NAMES
 
 from mlprobe_utils import processes
 from mlprobe_utils.errors import InputError
@@ -105,6 +106,24 @@ def test_nothing_of_the_way_is_left(one, two):
     names = [sorted(str(p.relative_to(results(f))) for p in results(f).rglob("*")) for f in (one, two[1])]
     assert names[0] == names[1]
     assert not any("shard" in name or "partial" in name or "checkpoint" in name for name in names[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*((family, "FSDP") for family in FAMILY_NAMES if family != "qwen2_5_vl"), ("llava", "DDP"), ("gemma3", "DDP")],
+)
+def test_every_family_trains_in_two_processes(tiny_folders, tmp_path, family, kind):
+    """FSDP has to find the layers to spread; DDP waits for a gradient of all that is trained, and LLaVA reads no
+    last CLIP layer."""
+    done = launched(tmp_path, tiny_folders(family), *(FSDP if kind == "FSDP" else ("--multi_gpu",)))
+    assert done.returncode == 0, done.stderr
+    seen = json.loads((tmp_path / "training-1.json").read_text())
+    assert seen["weights"] == (["DTensor"] if kind == "FSDP" else ["Tensor"])
+    curve = pd.read_parquet(results(tmp_path) / "adapter-0" / "learning_curve.parquet")
+    assert curve["epoch"].tolist() == [1, 2, 3]
+    assert curve["training_loss"].iloc[-1] < curve["training_loss"].iloc[0]
+    assert load_features(results(tmp_path) / "features-finetuned-0" / FEATURES)
 
 
 def test_batch_that_cannot_be_shared_is_an_error(monkeypatch):
