@@ -181,6 +181,8 @@ def load_processor(card: ModelCard) -> ProcessorMixin:
     if template is None:
         raise InputError(f"'{card.slug}' ships no chat template: give its card one as chat_template (jinja)")
     processor.chat_template = template
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # nothing attends to it
     return processor
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from mlprobe_utils import loading
 from mlprobe_utils.cards import load_protocol
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Encoder, answer_losses
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
 from mlprobe_utils.families.hulu_med import NAMING_IT
@@ -209,6 +209,20 @@ def test_a_device_map_is_of_a_single_process(tiny_folder, monkeypatch, count, ex
     monkeypatch.setattr(loading, "processes", lambda: SimpleNamespace(num_processes=count, device=torch.device("cpu")))
     load(card_of(tiny_folder, device_map="auto"))
     assert asked == [expected]
+
+
+@pytest.mark.parametrize("family", ["llava"], indirect=True)
+def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
+    edit(copied / "tokenizer_config.json", pad_token=None)
+    loaded = load(card_of(copied))
+    assert loaded.processor.tokenizer.pad_token == loaded.processor.tokenizer.eos_token
+    answers = ["Benign", "Malignant"]
+    inputs, known = (
+        Encoder(m.processor, "<image> Which?").answered([image_set.pixels(i) for i in (0, 1)], answers)
+        for m in (loaded, tiny)
+    )
+    for given, expected in zip(answer_losses(loaded.model, inputs), answer_losses(tiny.model, known), strict=True):
+        assert torch.equal(given, expected)
 
 
 @pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('only text') }}"])
