@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file
-from tiny_parts import RECIPE, answer_ids, each_family
+from tiny_parts import RECIPE, answer_ids, each_family, each_family_in_time
 from torch import nn
 from transformers import TrainingArguments
 
@@ -157,7 +157,7 @@ def test_one_process_takes_one_of_several_devices(tmp_path, monkeypatch):
     assert training.training_arguments(settings_of(), tmp_path).train_batch_size == settings_of().batch_size
 
 
-@each_family
+@each_family_in_time
 def test_model_learns_what_it_is_shown(tiny, encoder, images, tmp_path):
     data = Examples(images.__getitem__, IMAGES, ANSWERS)
     curve, _ = train(tiny.model, encoder, data, None, settings_of(epochs=30), tmp_path / "c")
@@ -396,7 +396,7 @@ def logits_of(loaded, encoder, image_set):
         return loaded.model(**encoder.questions([image_set.pixels(i) for i in IMAGES])).logits
 
 
-@each_family
+@each_family_in_time
 def test_base_model_is_as_it_was_after_fine_tuning_and_after_an_adapter(tiny, tiny_card, encoder, image_set, tmp_path):
     before = logits_of(tiny, encoder, image_set)
     weights = tuned(tiny, image_set, tmp_path)
@@ -442,7 +442,7 @@ def test_frozen_vision_tower_has_no_adapter(tiny, image_set, tmp_path):
     assert any("language_model" in key for key in weights)
 
 
-@each_family
+@each_family_in_time
 def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, image_set, family, tmp_path):
     """With frozen inputs, the reentrant kind would train nothing and say nothing."""
     plain = tuned(tiny, image_set, tmp_path / "plain")

@@ -31,6 +31,11 @@ ARCHITECTURE = Architecture(
 )
 FAMILY_NAMES = [name_of(family) for family in FAMILIES]
 each_family = pytest.mark.parametrize("family", FAMILY_NAMES, indirect=True)  # whatever of `tiny` a test uses
+each_family_in_time = pytest.mark.parametrize(  # where a test takes seconds: the others with the slow ones
+    "family",
+    [pytest.param(name, marks=() if name == "qwen2_5_vl" else pytest.mark.slow) for name in FAMILY_NAMES],
+    indirect=True,
+)
 _VISION = {f"V.{i:02d}": 32 for i in range(4)}
 _LLM = {f"L.{i:02d}": 32 for i in range(3)}
 _MERGER = {"C.00": 4 * 32, "C.01": 32}  # of 2 x 2 patches
