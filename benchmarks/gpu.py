@@ -25,9 +25,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from mlprobe_utils.cards import FineTuning, load_data_card, load_protocol
 from mlprobe_utils.encoding import Encoder
-from mlprobe_utils.fine_tuning import lora_config
+from mlprobe_utils.fine_tuning import lora_config, settings_of
 from mlprobe_utils.loading import LoadedModel, to_device
-from mlprobe_utils.training import AnswerTrainer, Examples, TrainingSettings, training_arguments
+from mlprobe_utils.training import AnswerTrainer, Examples, encoded, training_arguments
 
 MODELS = ("qwen2.5-vl-7b", "gemma-3-4b")
 RECIPE = load_protocol("paper").fine_tuning
@@ -95,24 +95,13 @@ def train_steps(model, loaded: LoadedModel, encoder: Encoder, side: int, steps: 
     pictures, clock = images_of(side, recipe.batch_size), Clock()
     options = load_data_card("busi").options
     answers = [options[i % len(options)] for i in range(recipe.batch_size)]
-    settings = TrainingSettings(
-        learning_rate=recipe.learning_rate,
-        epochs=1,
-        batch_size=recipe.batch_size,
-        warmup_ratio=recipe.warmup_ratio,
-        weight_decay=recipe.weight_decay,
-        seed=0,
-        max_gradient_norm=recipe.max_gradient_norm,
-        precision=recipe.precision,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-    )
     with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(settings, Path(folder), max_steps=steps, save_strategy="no")
+        arguments = training_arguments(settings_of(recipe, 0), Path(folder), max_steps=steps, save_strategy="no")
         trainer = AnswerTrainer(
             model=model,
             args=arguments,
             train_dataset=Examples(pictures.__getitem__, list(range(recipe.batch_size)) * steps, answers * steps),
-            data_collator=lambda rows: encoder.answered([image for image, _ in rows], [answer for _, answer in rows]),
+            data_collator=lambda rows: encoded(encoder, rows),
             callbacks=[clock],
         )
         trainer.pop_callback(PrinterCallback)

@@ -30,6 +30,7 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         self.prompt = self._conversation([parts], add_generation_prompt=True)
         self._check(question["text"], order)
+        self.prompt_ids = self._ids(self.prompt)
         self.lead, self.end = self._around_an_answer(parts)
 
     def _check(self, question: str, order: str) -> None:
@@ -64,16 +65,19 @@ class Encoder:
 
     def answer_tokens(self, answers: list[str]) -> list[list[int]]:
         """Token ids of each answer as they follow the prompt, the end token included."""
-        prompt = self._ids(self.prompt)
-        return [[*self._following(prompt, self.lead + answer), self.end] for answer in answers]
+        texts = [self.lead + answer for answer in answers]
+        whole = self._ids([self.prompt + text for text in texts])
+        pairs = zip(texts, whole, strict=True)
+        return [[*self._following(text, ids), self.end] for text, ids in pairs]
 
-    def _following(self, prompt: list[int], text: str) -> list[int]:
-        """A text's tokens behind the prompt: alone, a tokenizer may put a space before it."""
-        whole = self._ids(self.prompt + text)
+    def _following(self, text: str, whole: list[int]) -> list[int]:
+        """A text's tokens of those of prompt and text: alone, a tokenizer may put a space before it."""
+        length = len(self.prompt_ids)
         # where it makes one token of the place where both meet, the text has to stand alone
-        return whole[len(prompt) :] if whole[: len(prompt)] == prompt else self._ids(text)
+        return whole[length:] if whole[:length] == self.prompt_ids else self._ids(text)
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str | list[str]) -> list:
+        """Token ids of a text, or of each of several."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _conversation(self, contents: list[list[dict]], **options) -> str:

@@ -30,17 +30,7 @@ def fine_tune(
     """
     set_seed(run)
     adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
-    settings = TrainingSettings(
-        learning_rate=recipe.learning_rate,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        warmup_ratio=recipe.warmup_ratio,
-        weight_decay=recipe.weight_decay,
-        seed=run,
-        max_gradient_norm=recipe.max_gradient_norm,
-        precision=recipe.precision,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-    )
+    settings = settings_of(recipe, run)
     checkpoints = folder / "checkpoints"
     try:
         training = examples(image_set, split, "train", recipe.length_grouped)
@@ -53,6 +43,21 @@ def fine_tune(
     finally:
         if not sharded():
             adapted.unload()
+
+
+def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
+    """What a training run is told of the recipe; `run` is its seed."""
+    return TrainingSettings(
+        learning_rate=recipe.learning_rate,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        warmup_ratio=recipe.warmup_ratio,
+        weight_decay=recipe.weight_decay,
+        seed=run,
+        max_gradient_norm=recipe.max_gradient_norm,
+        precision=recipe.precision,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+    )
 
 
 def examples(image_set: ImageSet, split: str, part: str, length_grouped: bool = False) -> Examples:

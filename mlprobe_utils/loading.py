@@ -120,7 +120,8 @@ def load(card: ModelCard, precision: str = "float32") -> LoadedModel:
             image token that the model has no embedding for, more weights than there is memory, weights that do not
             fit the class (the keys are listed).
     """
-    found, processor = _checkpoint(card), load_processor(card)
+    found = _checkpoint(card)
+    processor = _processor(card, found)
     # each of several processes has a device of its own, and FSDP spreads what is too large for one
     device_map = card.device_map if processes().num_processes == 1 else None
     model_class, precision = found.family.transformers_class(), card.precision or precision
@@ -170,7 +171,10 @@ def load_processor(card: ModelCard) -> ProcessorMixin:
     Raises:
         InputError: it cannot be read, there is no chat template, or a pixel cap that the family has no use for.
     """
-    found = _checkpoint(card)
+    return _processor(card, _checkpoint(card))
+
+
+def _processor(card: ModelCard, found: _Checkpoint) -> ProcessorMixin:
     with _reading(card):
         processor = found.family.read_processor(found.folder, found.config)
         if not isinstance(processor, ProcessorMixin):

@@ -125,7 +125,7 @@ def _pairs(pairs: dict, *columns: str) -> pd.DataFrame:
 
 
 def _cards(
-    protocol: Protocol, models: Iterable[ModelCard], image_sets: Iterable[ImageSet], folders: Iterable[Path]
+    protocol: Protocol, models: Iterable[ModelCard], image_sets: Iterable[ImageSet], folders: dict[Path, str]
 ) -> pd.DataFrame:
     """One row a card; `content` is what the images, or the weights as they were read, are known by."""
     rows = [("protocol", protocol, protocol.title, "", "")]
@@ -137,9 +137,9 @@ def _cards(
     )
 
 
-def _weights(card: ModelCard, folders: Iterable[Path]) -> tuple[str, str]:
+def _weights(card: ModelCard, folders: dict[Path, str]) -> tuple[str, str]:
     """The hub's commit, or a fingerprint of the folder, that artefacts of a model were made from; how it was read."""
-    records = [json.loads((f / "made_from.json").read_text()) for f in folders if f.parent.name == card.slug]
+    records = [artefacts.read_made_from(f, by) for f, by in folders.items() if f.parent.name == card.slug]
     readings = [_words(record["reading"]) for record in records if "reading" in record]
     return _distinct(pd.Series([record.get("model") for record in records])), _distinct(pd.Series(readings))
 

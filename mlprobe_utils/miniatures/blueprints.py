@@ -46,6 +46,7 @@ from mlprobe_utils.miniatures.tokenizers import (
 # and an answer word that no caption held could never become likely
 INITIAL_DEVIATION = 0.1
 QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+IMAGE_LINE = f"{IMAGE_TOKEN}\n"
 HULU_TOKENS = ("<|im_start|>", "<|im_end|>", "<|video_pad|>")
 
 
@@ -233,14 +234,16 @@ def _size(architecture: Architecture) -> dict:
     return {"shortest_edge": architecture.side**2, "longest_edge": architecture.side**2}
 
 
-def _qwen_processor(processor: type[ProcessorMixin], video: type) -> Callable:
+def _packed_processor(processor: type[ProcessorMixin], images: type, videos: type, image: str) -> Callable:
+    """Of a family whose images keep their sizes; `image` is what the chat template writes for one."""
+
     def make(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
         shape = {"patch_size": architecture.patch_size, "size": _size(architecture)}
         return processor(
-            image_processor=Qwen2VLImageProcessor(**shape),
+            image_processor=images(**shape),
             tokenizer=tokenizer,
-            video_processor=video(**shape),
-            chat_template=CHATML.replace("IMAGE", QWEN_IMAGE),
+            video_processor=videos(**shape),
+            chat_template=CHATML.replace("IMAGE", image),
         )
 
     return make
@@ -254,17 +257,7 @@ def _llava_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerB
         patch_size=architecture.patch_size,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHATML.replace("IMAGE", "<image>\n"),
-    )
-
-
-def _hulu_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
-    shape = {"patch_size": architecture.patch_size, "size": _size(architecture)}
-    return VideoLlama3Processor(
-        image_processor=VideoLlama3ImageProcessor(**shape),
-        tokenizer=tokenizer,
-        video_processor=VideoLlama3VideoProcessor(**shape),
-        chat_template=CHATML.replace("IMAGE", "<image>\n"),
+        chat_template=CHATML.replace("IMAGE", IMAGE_LINE),
     )
 
 
@@ -278,11 +271,14 @@ def _gemma_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerB
     )
 
 
+_QWEN2_MEDIA = (Qwen2VLImageProcessor, Qwen2VLVideoProcessor, QWEN_IMAGE)
+_QWEN3_MEDIA = (Qwen2VLImageProcessor, Qwen3VLVideoProcessor, QWEN_IMAGE)
+_HULU_MEDIA = (VideoLlama3ImageProcessor, VideoLlama3VideoProcessor, IMAGE_LINE)
 _FAMILIES: dict[str, tuple[Callable, Callable, Callable]] = {
-    "qwen2_vl": (_qwen_tokenizer, _qwen2_vl, _qwen_processor(Qwen2VLProcessor, Qwen2VLVideoProcessor)),
-    "qwen2_5_vl": (_qwen_tokenizer, _qwen2_5_vl, _qwen_processor(Qwen2_5_VLProcessor, Qwen2VLVideoProcessor)),
-    "qwen3_vl": (_qwen_tokenizer, _qwen3_vl, _qwen_processor(Qwen3VLProcessor, Qwen3VLVideoProcessor)),
+    "qwen2_vl": (_qwen_tokenizer, _qwen2_vl, _packed_processor(Qwen2VLProcessor, *_QWEN2_MEDIA)),
+    "qwen2_5_vl": (_qwen_tokenizer, _qwen2_5_vl, _packed_processor(Qwen2_5_VLProcessor, *_QWEN2_MEDIA)),
+    "qwen3_vl": (_qwen_tokenizer, _qwen3_vl, _packed_processor(Qwen3VLProcessor, *_QWEN3_MEDIA)),
     "llava": (llama_tokenizer, _llava, _llava_processor),
-    "hulu_med": (_hulu_tokenizer, _hulu_med, _hulu_processor),
+    "hulu_med": (_hulu_tokenizer, _hulu_med, _packed_processor(VideoLlama3Processor, *_HULU_MEDIA)),
     "gemma3": (gemma_tokenizer, _gemma3, _gemma_processor),
 }
