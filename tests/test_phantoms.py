@@ -1,4 +1,4 @@
-"""Phantoms: deterministic, in the public layouts, with a planted signal and nothing else that tells the class."""
+"""Phantom sets: deterministic, in the public layouts, made from a card's recipe."""
 
 import csv
 import itertools
@@ -9,24 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.ensemble import ExtraTreesClassifier
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.phantoms import __main__ as command
-from mlprobe_utils.phantoms import captions, ct, general, ultrasound, xray
+from mlprobe_utils.phantoms import captions, ct, ultrasound, xray
 from mlprobe_utils.phantoms.captions import captioned_phantoms
 from mlprobe_utils.phantoms.general import captioned_shapes
-from mlprobe_utils.phantoms.seeds import generator
+from mlprobe_utils.phantoms.seeds import STREAMS, generator
 
 SLUGS = ("busi-phantom", "covid19-ct-phantom", "chest-xray-phantom")
-ANSWERS = {"normal", "benign", "malignant", "yes", "no", "covid", "noncovid", "pneumonia"}
-NUISANCE = {
-    "busi-phantom": ["gain", "contrast", "attenuation", "speckle", "tilt", "fat_depth", "muscle_depth"],
-    "covid19-ct-phantom": ["gain", "contrast", "noise", "shift_x", "shift_y", "rotation", "scale", "heart"],
-    "chest-xray-phantom": ["gain", "contrast", "noise", "shift_x", "shift_y", "rotation", "scale", "heart"],
-}
+GOOD = {"seed": 1, "side": 64, "difficulty": 0.5}  # a recipe
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +75,7 @@ def test_an_image_does_not_depend_on_the_counts(sets, tmp_path):
     card = load_data_card("covid19-ct-phantom")
     fewer = card.model_copy(update={"release_counts": {"val": {"COVID": 1, "NonCOVID": 2}, "test": {"NonCOVID": 3}}})
     recipe = command.read_recipe(card)
-    small = command.writing.write(fewer, recipe.seed, recipe.side, tmp_path)
+    small = command.writing.write(fewer, recipe.seed, recipe.side, recipe.difficulty, recipe.shortcut, tmp_path)
     whole = read_table(sets["covid19-ct-phantom"])
     for split, label in (("val", "NonCOVID"), ("test", "NonCOVID")):
         few, all_ = (t[(t["split"] == split) & (t["label"] == label)]["path"] for t in (small, whole))
@@ -148,92 +142,8 @@ def test_file_format_does_not_give_the_class_away(slug, sets):
     assert len(forms) == 1
 
 
-@pytest.mark.parametrize("slug", SLUGS)
-def test_planted_signal_is_there_and_not_trivial(slug, sets):
-    table = read_table(sets[slug]).sample(frac=1, random_state=0)
-    pixels = (
-        read_images(sets[slug], table["path"]).reshape(len(table), 16, 4, 16, 4).mean((2, 4)).reshape(len(table), -1)
-    )
-    pixels = (pixels - pixels.mean(1, keepdims=True)) / pixels.std(1, keepdims=True)
-    labels = table["label"].to_numpy()
-    train = np.arange(len(table)) < 300 if slug == "busi-phantom" else (table["split"] == "train").to_numpy()
-    test = ~train if slug == "busi-phantom" else (table["split"] == "test").to_numpy()
-    forest = ExtraTreesClassifier(200, random_state=0, n_jobs=1).fit(pixels[train], labels[train])
-    majority = pd.Series(labels[test]).value_counts(normalize=True).max()
-    assert majority + 0.12 < forest.score(pixels[test], labels[test]) < 0.97
-
-
-@pytest.mark.parametrize("slug", SLUGS)
-def test_nuisance_is_independent_of_the_class(slug, sets):
-    table = read_table(sets[slug])
-    for name in NUISANCE[slug]:
-        groups = [part.to_numpy() for _, part in table.groupby("label")[name]]
-        for group in groups[1:]:
-            error = np.hypot(*(g.std() / np.sqrt(len(g)) for g in (groups[0], group)))
-            assert abs(groups[0].mean() - group.mean()) < 4 * error, name
-
-
-@pytest.mark.parametrize("module", [ultrasound, ct, xray])
-def test_nuisance_is_drawn_before_the_class_counts(module):
-    drawn = [module.draw(label, generator("dataset", 0, 7), 32)[1] for label in module.LABELS]
-    names = module._nuisance(generator("dataset", 0, 7))
-    assert all({name: d[name] for name in names} == names for d in drawn)
-
-
-@pytest.mark.parametrize("modality", captions.MODALITIES)
-def test_captioned_phantoms(modality):
-    images, texts, labels = captioned_phantoms(modality, 60, seed=3, side=32)
-    assert images.shape == (60, 32, 32, 3)
-    assert images.dtype == np.uint8
-    known = captions.MODALITIES[modality].LABELS
-    assert {labels.count(label) for label in known} == {60 // len(known)}
-    for text in texts:
-        assert text == text.lower()
-        assert not set(re.findall(r"[a-z]+", text)) & ANSWERS
-    fewer, fewer_texts, _ = captioned_phantoms(modality, 10, seed=3, side=32)
-    np.testing.assert_array_equal(fewer, images[:10])
-    assert fewer_texts == texts[:10]
-
-
-def test_captions_agree_with_the_parameters():
-    for i in range(200):
-        for modality, module in captions.MODALITIES.items():
-            label = module.LABELS[i % len(module.LABELS)]
-            _, made = module.draw(label, generator("captions", 9, i), 32)
-            text = captions.caption(modality, made)
-            if modality == "ultrasound":
-                assert ("lesion" in text) == (label != "normal")
-                if label != "normal":
-                    assert ("taller" in text) == (made["log_aspect"] > 0)
-                    assert ("shadow" in text) == (made["posterior"] < -captions.POSTERIOR)
-                    assert ("enhancement" in text) == (made["posterior"] > captions.POSTERIOR)
-                    assert ("irregular" in text) == (made["irregularity"] > captions.IRREGULAR)
-                continue
-            assert ("clear" in text) == (not made["opacities"] and made.get("pattern") != "diffuse")
-            lungs = {opacity["lung"] for opacity in made["opacities"]}
-            if modality == "ct":
-                assert ("hazy patches" in text) == (label == "COVID")
-                assert ("both" in text) == (len(lungs) == 2)
-            else:
-                assert ("clear" in text) == (label == "NORMAL")
-                assert all(f"{o['lung']} {o['zone']} lung" in text for o in made["opacities"])
-
-
-def test_an_opacity_is_on_the_side_that_its_caption_says():
-    _, clear = xray.draw("NORMAL", generator("dataset", 1, 4), 64)
-    base = clear | {"noise": 0.0, "shift_x": 0.0, "shift_y": 0.0, "rotation": 0.0, "scale": 1.0}
-    place = {"x": 0.42, "y": 0.0, "width": 0.25, "height": 0.25, "strength": 0.4}
-    spot = [{"lung": "left", "zone": "middle", **place}]
-    with_, without = (
-        xray._render({**base, "opacities": o}, np.random.default_rng(0), 64).astype(float) for o in (spot, [])
-    )
-    rise = np.abs(with_ - without) * (np.abs(with_ - without) > 0.1)
-    column = (rise.sum(0) * np.arange(64)).sum() / rise.sum()
-    assert 40 < column < 50  # the patient's left is on the right of the image
-
-
 def test_streams_of_captions_and_data_sets_never_meet(sets):
-    places = itertools.product(("dataset", "captions", "shapes"), range(4), range(50))
+    places = itertools.product(STREAMS, range(4), range(50))
     drawn = {place: generator(*place[:2], 0, place[2]).random() for place in places}
     assert len(set(drawn.values())) == len(drawn)
     for slug, modality in zip(SLUGS, captions.MODALITIES, strict=True):
@@ -246,55 +156,37 @@ def test_streams_of_captions_and_data_sets_never_meet(sets):
             assert round(made["gain"], 12) not in gain
 
 
-def test_shapes_and_their_captions():
-    images, texts = captioned_shapes(300, seed=1)
-    assert images.shape == (300, 64, 64, 3)
-    pattern = (
-        rf"(a|two) ({'|'.join(general.SIZES)}) ({'|'.join(general.BRIGHTNESSES)}) ({'|'.join(general.SHAPES)})s?"
-        rf" on a ({'|'.join(general.BACKGROUNDS)}) background"
-    )
-    assert all(re.fullmatch(pattern, text) for text in texts)
-    assert not {word for text in texts for word in text.split()} & ANSWERS
-    bright = np.array(["bright" in text for text in texts])
-    filled = (images[..., 0] > 0.8 * 255).mean((1, 2)), (images[..., 0] < 0.2 * 255).mean((1, 2))
-    assert np.array_equal(filled[0] > filled[1], bright)
-    area = np.maximum(*filled)
-    large = np.array(["large" in text for text in texts])
-    for shape in general.SHAPES:
-        these = np.array([shape in text for text in texts])
-        assert area[these & large].min() > area[these & ~large & np.array([t.startswith("a ") for t in texts])].max()
-    np.testing.assert_array_equal(captioned_shapes(20, seed=1)[0], images[:20])
-    assert not np.array_equal(captioned_shapes(20, seed=2)[0], images[:20])
-
-
-@pytest.mark.parametrize("side", [32, 200])
-@pytest.mark.parametrize("module", [ultrasound, ct, xray])
-def test_other_sides_show_the_same_picture(module, side):
-    for label in module.LABELS:
-        small, made = module.draw(label, generator("dataset", 5, 1), 64)
-        other, again = module.draw(label, generator("dataset", 5, 1), side)
-        assert other.shape == (side, side)
-        assert made == again
-        coarse = [np.asarray(Image.fromarray(a).resize((8, 8), Image.Resampling.BOX)).ravel() for a in (small, other)]
-        assert np.corrcoef(*coarse)[0, 1] > 0.9
-
-
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [
-        ({"seed": 1}, "recipe.side"),
-        ({"seed": 1, "side": 16}, "recipe.side"),
-        ({"seed": 1, "side": 1024}, "recipe.side"),
-        ({"seed": "1", "side": 64}, "recipe.seed"),
-        ({"seed": -1, "side": 64}, "recipe.seed"),
-        ({"seed": 1, "side": 64, "sides": 2}, "recipe.sides"),
+        ({"difficulty": 0.5, "seed": 1}, "recipe.side"),
+        ({"side": 64, "seed": 1}, "recipe.difficulty"),
+        ({**GOOD, "side": 16}, "recipe.side"),
+        ({**GOOD, "side": 1024}, "recipe.side"),
+        ({**GOOD, "seed": "1"}, "recipe.seed"),
+        ({**GOOD, "seed": -1}, "recipe.seed"),
+        ({**GOOD, "difficulty": 1.1}, "recipe.difficulty"),
+        ({**GOOD, "sides": 2}, "recipe.sides"),
+        ({**GOOD, "shortcut": {"label": "malignant"}}, "recipe.shortcut.agreement"),
+        ({**GOOD, "shortcut": {"label": "malignant", "agreement": 0.3}}, "recipe.shortcut.agreement"),
+        ({**GOOD, "shortcut": {"label": "COVID", "agreement": 0.9}}, "recipe.shortcut.label"),
         (None, "recipe.seed"),
     ],
 )
 def test_bad_recipes(recipe, says):
     card = load_data_card("busi-phantom").model_copy(update={"recipe": recipe})
-    with pytest.raises(InputError, match=re.escape(says)):
+    with pytest.raises(InputError, match=re.escape(says)) as error:
         command.read_recipe(card)
+    assert "data/datasets/busi-phantom.yml" in str(error.value)
+
+
+def test_a_shortcut_of_a_recipe_is_planted(tmp_path):
+    planted = GOOD | {"shortcut": {"label": "malignant", "agreement": 1.0}}
+    counts = {"all": {"normal": 3, "malignant": 3}}
+    card = load_data_card("busi-phantom").model_copy(update={"recipe": planted, "release_counts": counts})
+    recipe = command.read_recipe(card)
+    table = command.writing.write(card, recipe.seed, recipe.side, recipe.difficulty, recipe.shortcut, tmp_path)
+    assert (table["shortcut"] == (table["label"] == "malignant")).all()
 
 
 def test_bad_names():

@@ -10,6 +10,7 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.errors import InputError, run_command, unknown
 from mlprobe_utils.phantoms import writing
+from mlprobe_utils.phantoms.marks import Shortcut
 from mlprobe_utils.progress import step
 
 MADE_BY = "mlprobe_utils.phantoms"
@@ -21,23 +22,35 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     seed: Annotated[int, Field(ge=0)]
     side: Annotated[int, Field(ge=32, le=512)]  # pixels
+    difficulty: Annotated[float, Field(ge=0, le=1)]
+    shortcut: Shortcut | None = None
 
 
 def read_recipe(card: DataCard) -> Recipe:
     """The validated recipe of a phantom's card.
 
     Raises:
-        InputError: a key missing, unknown, of a wrong type or out of range.
+        InputError: a key missing, unknown, of a wrong type or out of range; a shortcut in a class that the card has
+            not.
     """
     try:
-        return Recipe.model_validate(card.recipe or {})
+        recipe = Recipe.model_validate(card.recipe or {})
     except ValidationError as error:
         problems = "; ".join(
             f"recipe.{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
         raise InputError(
-            f"data/datasets/{card.slug}.yml: {problems}. A recipe holds seed (0 or more) and side (32 to 512 pixels)."
+            f"data/datasets/{card.slug}.yml: {problems}. A recipe holds seed (0 or more), side (32 to 512 pixels), "
+            "difficulty (0, easy, to 1, hard) and, if one is to be planted, shortcut: its label and its agreement "
+            "(0.5 to 1)."
         ) from error
+    labels = [known.name for known in card.classes]
+    if recipe.shortcut and recipe.shortcut.label not in labels:
+        raise InputError(
+            f"data/datasets/{card.slug}.yml: recipe.shortcut.label: '{recipe.shortcut.label}' is not a class of the "
+            f"card. Classes: {', '.join(labels)}."
+        )
+    return recipe
 
 
 def make(slug: str) -> Path:
@@ -64,7 +77,7 @@ def make(slug: str) -> Path:
     made_from = {"card": card.content_hash, "code": artefacts.code_hash("mlprobe_utils.phantoms.writing")}
     if not artefacts.is_current(folder, made_from):
         with artefacts.artefact(folder, made_from) as partial:
-            writing.write(card, recipe.seed, recipe.side, partial)
+            writing.write(card, recipe.seed, recipe.side, recipe.difficulty, recipe.shortcut, partial)
     return folder
 
 

@@ -7,10 +7,15 @@ from PIL import Image, ImageDraw
 
 
 @functools.cache
-def grid(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """x (to the right) and y (downwards) of the pixel centres, each float32 [side, side] in (-1, 1); read-only."""
-    line = ((np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1).astype(np.float32)
-    x, y = np.meshgrid(line, line)
+def grid(columns: int, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """x (to the right) and y (downwards) of the cell centres, each float32 [rows, columns] in (-1, 1); read-only.
+
+    Args:
+        columns: cells across the image.
+        rows: cells down it; as many as `columns` if not given.
+    """
+    across, down = (((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1) for n in (columns, rows or columns))
+    x, y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
     x.flags.writeable = y.flags.writeable = False
     return x, y
 
@@ -47,15 +52,20 @@ def random_pose(rng: np.random.Generator, shift: float, rotation: float, scale: 
     }
 
 
-def smooth_noise(rng: np.random.Generator, rows: int, columns: int, side: int) -> np.ndarray:
-    """Normal noise on rows x columns cells, interpolated to float32 [side, side]: the grain keeps its size in the image
-    whatever the side."""
-    return enlarge(rng.standard_normal((rows, columns)), side)
+def smooth_noise(
+    rng: np.random.Generator, rows: int, columns: int, width: int, height: int | None = None
+) -> np.ndarray:
+    """Normal noise on rows x columns cells, interpolated to float32 [height, width]: the grain keeps its size in the
+    image whatever the side."""
+    return enlarge(rng.standard_normal((rows, columns), dtype=np.float32), width, height)
 
 
-def enlarge(cells: np.ndarray, side: int) -> np.ndarray:
-    """Interpolates an array to float32 [side, side]."""
-    return np.asarray(Image.fromarray(cells.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC))
+def enlarge(cells: np.ndarray, width: int, height: int | None = None) -> np.ndarray:
+    """Interpolates an array to float32 [height, width]; square if no height is given."""
+    size = (width, height or width)
+    if cells.shape == size[::-1]:
+        return cells.astype(np.float32)
+    return np.asarray(Image.fromarray(cells.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
 
 
 def inside(distance: np.ndarray, softness: float) -> np.ndarray:
@@ -78,8 +88,7 @@ def strokes(lines: list[tuple[np.ndarray, float]], side: int) -> np.ndarray:
     image = Image.new("L", (fine, fine))
     pen = ImageDraw.Draw(image)
     for points, width in lines:
-        pixels = [tuple(point) for point in ((points + 1) / 2 * fine).tolist()]
-        pen.line(pixels, fill=255, width=max(1, round(width / 2 * fine)))
+        pen.line(((points + 1) / 2 * fine).ravel().tolist(), fill=255, width=max(1, round(width / 2 * fine)))
     return np.asarray(image.reduce(3), dtype=np.float32) / 255
 
 

@@ -1,9 +1,11 @@
-"""Captioned shapes on textured backgrounds: the everyday images of a general model, as against the medical phantoms."""
+"""Captioned and questioned shapes on textured backgrounds: the everyday images
+of a general model, as against the medical phantoms."""
 
 import numpy as np
 
 from mlprobe_utils.phantoms import canvas
 from mlprobe_utils.phantoms.captions import check_numbers
+from mlprobe_utils.phantoms.questions import YES_OR_NO
 from mlprobe_utils.phantoms.seeds import generator
 
 SHAPES = ("circle", "square", "triangle", "ring", "oval", "star")
@@ -30,16 +32,74 @@ def captioned_shapes(n: int, seed: int, side: int = 64) -> tuple[np.ndarray, lis
     images, captions = np.empty((n, side, side, 3), np.uint8), []
     for i in range(n):
         rng = generator("shapes", seed, i)
-        scene = {
-            "count": int(rng.integers(1, 3)),
-            "size": str(rng.choice(SIZES)),
-            "brightness": str(rng.choice(BRIGHTNESSES)),
-            "shape": str(rng.choice(SHAPES)),
-            "background": str(rng.choice(BACKGROUNDS)),
-        }
+        scene = random_scene(rng)
         images[i] = draw(scene, rng, side)[..., None]
         captions.append(caption(scene))
     return images, captions
+
+
+def questioned_shapes(n: int, seed: int, side: int = 64) -> tuple[np.ndarray, list[str], list[str]]:
+    """Images of shapes, a question about each that offers its options, and the answer: they teach how to answer.
+
+    Args:
+        n: images; image i is the same whatever `n`.
+        seed: not negative.
+        side: pixels.
+
+    Returns:
+        Images uint8 [n, side, side, 3] (grey), questions, answers. The kinds of question take turns; yes and no are
+        equally likely, and so are the places of the right option among three.
+
+    Raises:
+        InputError: n, seed or side too small.
+    """
+    check_numbers(n, seed, side)
+    images, questions, answers = np.empty((n, side, side, 3), np.uint8), [], []
+    for i in range(n):
+        rng = generator("shape questions", seed, i)
+        scene = random_scene(rng)
+        images[i] = draw(scene, rng, side)[..., None]
+        question, answer = _question(scene, i, rng)
+        questions.append(question)
+        answers.append(answer)
+    return images, questions, answers
+
+
+def random_scene(rng: np.random.Generator) -> dict:
+    """What an image shows: `count`, `size`, `brightness`, `shape`, `background`."""
+    return {
+        "count": int(rng.integers(1, 3)),
+        "size": str(rng.choice(SIZES)),
+        "brightness": str(rng.choice(BRIGHTNESSES)),
+        "shape": str(rng.choice(SHAPES)),
+        "background": str(rng.choice(BACKGROUNDS)),
+    }
+
+
+def _question(scene: dict, turn: int, rng: np.random.Generator) -> tuple[str, str]:
+    """A question about a scene, of the kind whose turn it is, and its answer."""
+    kind = ("there", "brightness", "which shape", "two", "size", "which background")[turn % 6]
+    if kind == "there":
+        asked = scene["shape"] if rng.random() < 0.5 else _others(SHAPES, scene["shape"], 1, rng)[0]
+        article = "an" if asked[0] in "aeiou" else "a"
+        return f"Is there {article} {asked}?" + YES_OR_NO, "Yes" if asked == scene["shape"] else "No"
+    if kind == "two":
+        return "Are there two shapes?" + YES_OR_NO, "Yes" if scene["count"] == 2 else "No"
+    if kind in ("brightness", "size"):
+        first, second = BRIGHTNESSES if kind == "brightness" else SIZES
+        options = f"Please answer '{first.capitalize()}' or '{second.capitalize()}'."
+        return f"Is the shape {first} or {second}? {options}", scene[kind].capitalize()
+    name, values = ("shape", SHAPES) if kind == "which shape" else ("background", BACKGROUNDS)
+    offered = [scene[name], *_others(values, scene[name], 2, rng)]
+    first, second, third = (offered[i].capitalize() for i in rng.permutation(3))
+    options = f"Please answer '{first}', '{second}', or '{third}'."
+    return f"What is the {name}? {options}", scene[name].capitalize()
+
+
+def _others(values: tuple, value: str, n: int, rng: np.random.Generator) -> list[str]:
+    """`n` different values other than `value`."""
+    rest = [other for other in values if other != value]
+    return [rest[i] for i in rng.choice(len(rest), n, replace=False)]
 
 
 def caption(scene: dict) -> str:

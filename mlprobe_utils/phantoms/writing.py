@@ -13,6 +13,7 @@ from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import DataCard
 from mlprobe_utils.phantoms import ct, ultrasound, xray
 from mlprobe_utils.phantoms.layouts import Place, image_path, mask_path, places, text_files
+from mlprobe_utils.phantoms.marks import Shortcut
 from mlprobe_utils.phantoms.seeds import generator
 
 MODALITY_OF = {"busi": ultrasound, "covid-ct": ct, "chest-xray": xray}
@@ -20,7 +21,9 @@ SPLITS = ("all", "train", "val", "test")  # their order is part of an image's se
 JPEG_QUALITY = 92
 
 
-def write(card: DataCard, seed: int, side: int, folder: Path) -> pd.DataFrame:
+def write(
+    card: DataCard, seed: int, side: int, difficulty: float, shortcut: Shortcut | None, folder: Path
+) -> pd.DataFrame:
     """Draws and writes all images that `card.release_counts` asks for.
 
     All images of a set are grey (mode L) and of one format: nothing but the picture tells the class.
@@ -29,6 +32,8 @@ def write(card: DataCard, seed: int, side: int, folder: Path) -> pd.DataFrame:
         card: of a phantom; its layout chooses the modality.
         seed: an image depends on it, its class, its split and its running number there, not on any count.
         side: pixels.
+        difficulty: 0 (easy) to 1 (hard).
+        shortcut: planted, if given.
         folder: exists; filled.
 
     Returns:
@@ -39,7 +44,7 @@ def write(card: DataCard, seed: int, side: int, folder: Path) -> pd.DataFrame:
         InputError: a class that the modality does not know.
     """
     every = list(places(card.release_counts))
-    table = pd.DataFrame([_write_image(card.layout, place, seed, side, folder) for place in every])
+    table = pd.DataFrame([_write_image(card.layout, p, seed, side, difficulty, shortcut, folder) for p in every])
     for path, content in text_files(card.layout, every).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content, encoding="utf-8")
@@ -47,14 +52,16 @@ def write(card: DataCard, seed: int, side: int, folder: Path) -> pd.DataFrame:
     return table
 
 
-def _write_image(layout: str, place: Place, seed: int, side: int, folder: Path) -> dict:
+def _write_image(
+    layout: str, place: Place, seed: int, side: int, difficulty: float, shortcut: Shortcut | None, folder: Path
+) -> dict:
     """Writes one image, and its mask where the release has masks; returns its row of the table."""
     module = MODALITY_OF[layout]
     # the class's place in the module, not in the card, so that reordering a card redraws nothing;
     # a class that is unknown there gets the error from `draw`
     index = module.LABELS.index(place.label) if place.label in module.LABELS else len(module.LABELS)
     rng = generator("dataset", seed, index, SPLITS.index(place.split), place.number)
-    pixels, parameters = module.draw(place.label, rng, side)
+    pixels, parameters = module.draw(place.label, rng, side, difficulty, shortcut)
     path = image_path(layout, place, parameters)
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     if path.endswith(".jpeg"):
