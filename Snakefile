@@ -14,11 +14,12 @@ from mlprobe_utils.artefacts import code_files, imported_files
 from mlprobe_utils.book_pages import book_pages, script_of
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, card_path, load_data_card, load_model_card
 from mlprobe_utils.citation import CITATION
-from mlprobe_utils.configuration import configure, miniatures
+from mlprobe_utils.configuration import configure, lineages
 from mlprobe_utils.datasets.file_tree import FileTree
 
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
+LINEAGES = lineages(RUN.models)
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 PAGES = {page.name: page for page in book_pages(RUN)}
 BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
@@ -31,7 +32,8 @@ def one_of(names):
 
 wildcard_constraints:
     dataset=one_of(RUN.datasets),
-    model=one_of({*RUN.models, *miniatures(RUN.models)}),
+    model=one_of(RUN.models),
+    lineage=one_of(LINEAGES),
     page=one_of(PAGES),
 
 
@@ -64,12 +66,7 @@ def source_of_images(wildcards):
 
 
 def source_of_model(wildcards):
-    return stamp("miniatures", wildcards.model) if load_model_card(wildcards.model).made_by else []
-
-
-def base_of_model(wildcards):
-    base = load_model_card(wildcards.model).base
-    return stamp("miniatures", base) if base else []
+    return [stamp("miniatures", root) for root, members in LINEAGES.items() if wildcards.model in members]
 
 
 rule pages:
@@ -115,15 +112,16 @@ rule model:
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 
-rule miniature:
+rule miniatures:
     input:
-        base_of_model,
-        card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
+        cards=lambda wildcards: [str(card_path(ModelCard, slug)) for slug in LINEAGES[wildcards.lineage]],
         code=code("mlprobe_utils.miniatures.making"),
+    params:
+        slugs=lambda wildcards: " ".join(LINEAGES[wildcards.lineage]),
     output:
-        stamp("miniatures", "{model}"),
+        stamp("miniatures", "{lineage}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.miniatures {wildcards.model} && touch {output}"
+        "{PYTHON} -m mlprobe_utils.miniatures {params.slugs} && touch {output}"
 
 
 rule manifest:

@@ -84,7 +84,7 @@ def full_size(architecture: str, precision: str) -> LoadedModel:
     published = published_config(architecture)
     family = family_named(published["architectures"])
     config = family.config_of(published)
-    small, processor = blueprint(name_of(family), SMALL_TOWERS, making.corpus())
+    small, processor = blueprint(name_of(family), SMALL_TOWERS, making.corpus(SMALL_TOWERS.side))
     for name in ("image", "video", "vision_start", "vision_end", "boi", "eoi"):
         if hasattr(config, f"{name}_token_id"):
             setattr(config, f"{name}_token_id", getattr(small, f"{name}_token_id"))

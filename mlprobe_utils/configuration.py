@@ -1,6 +1,7 @@
 """What one `make book` runs over: checked before anything starts."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from mlprobe_utils.artefacts import ROOT
@@ -9,7 +10,25 @@ from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import InputError, unknown
 from mlprobe_utils.results import Selection
 
-MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")  # the embedded default
+# The embedded default: a miniature of each of the paper's fourteen, in the order of its Table 1, and of its two bases
+MODELS = (
+    "medvlm-r1-miniature",
+    "huatuogpt-vision-7b-miniature",
+    "huatuogpt-vision-34b-miniature",
+    "lingshu-7b-miniature",
+    "lingshu-32b-miniature",
+    "shizhengpt-7b-vl-miniature",
+    "shizhengpt-32b-vl-miniature",
+    "hulu-med-4b-miniature",
+    "hulu-med-7b-miniature",
+    "hulu-med-14b-miniature",
+    "hulu-med-32b-miniature",
+    "medgemma-4b-miniature",
+    "medgemma-27b-miniature",
+    "medgemma-1.5-4b-miniature",
+    "qwen2.5-vl-7b-miniature",
+    "gemma-3-4b-miniature",
+)
 
 
 @dataclass(frozen=True)
@@ -55,11 +74,13 @@ def configure(models: list[str], datasets: list[str], protocol: str, split: str,
     return run
 
 
-def miniatures(models: tuple[str, ...]) -> list[str]:
-    """The models among these, and their bases, that are made here; bases first."""
-    found: list[str] = []
+def lineages(models: Iterable[str]) -> dict[str, list[str]]:
+    """What has to be made for these models: the miniature that others descend from -> it and those, bases first."""
+    made: dict[str, list[str]] = {}
     for slug in models:
-        card = load_model_card(slug)
-        if card.made_by:
-            found += [*(miniatures((card.base,)) if card.base else []), slug]
-    return list(dict.fromkeys(found))
+        if load_model_card(slug).made_by:
+            ancestry = [slug]
+            while base := load_model_card(ancestry[0]).base:
+                ancestry.insert(0, base)
+            made[ancestry[0]] = list(dict.fromkeys([*made.get(ancestry[0], []), *ancestry]))
+    return made

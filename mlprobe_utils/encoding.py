@@ -18,37 +18,44 @@ class Encoder:
     """
 
     def __init__(self, processor, template: str, order: str = "image_first"):
-        """`template` holds `<image>` once (data card); `order` is the protocol's.
+        """`template` holds `<image>` once (data card), or not at all for text alone; `order` is the protocol's.
 
         Raises:
             InputError: the model's chat template fails, or does not write the image's place and the question, once and
                 in this order.
         """
         question = {"type": "text", "text": " ".join(template.replace("<image>", " ").split())}
-        parts = [{"type": "image"}, question] if order == "image_first" else [question, {"type": "image"}]
+        image = [{"type": "image"}] * template.count("<image>")
+        parts = [*image, question] if order == "image_first" else [question, *image]
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.prompt = self._conversation([parts], add_generation_prompt=True)
-        self._check(question["text"], order)
+        self._check(question["text"], order, len(image))
         self.prompt_ids = self._ids(self.prompt)
         self.lead, self.end = self._around_an_answer(parts)
 
-    def _check(self, question: str, order: str) -> None:
+    def _check(self, question: str, order: str, images: int) -> None:
         image, mend = self.processor.image_token, "give the model's card another chat_template (jinja)"
-        if (places := self.prompt.count(image)) != 1:
-            raise InputError(f"the chat template writes {image!r} {places} times for one image: {mend}")
+        if (places := self.prompt.count(image)) != images:
+            raise InputError(f"the chat template writes {image!r} {places} times for {images} image: {mend}")
         if question not in self.prompt:
             raise InputError(f"the chat template does not write the question as it is: {mend}")
-        if (self.prompt.index(image) < self.prompt.index(question)) != (order == "image_first"):
+        if images and (self.prompt.index(image) < self.prompt.index(question)) != (order == "image_first"):
             raise InputError(f"the chat template puts image and question in an order of its own, not {order}: {mend}")
 
-    def questions(self, images: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Model inputs for uint8 images [height, width, 3] of any sizes, prompts padded on the left."""
+    def questions(self, images: list[np.ndarray | None], prompts: list[str] | None = None) -> dict[str, torch.Tensor]:
+        """Model inputs for uint8 images [height, width, 3] of any sizes, prompts padded on the left.
+
+        Args:
+            images: all None where the template is text alone.
+            prompts: of each image its own; without them, this encoder's for all.
+        """
         bos = self.tokenizer.bos_token
+        pictures = None if images[0] is None else [[image] for image in images]
         return dict(
             self.processor(
-                images=[[image] for image in images],
-                text=[self.prompt] * len(images),
+                images=pictures,
+                text=prompts or [self.prompt] * len(images),
                 padding=True,
                 padding_side="left",
                 add_special_tokens=not (bos and self.prompt.startswith(bos)),  # a template may have written it already

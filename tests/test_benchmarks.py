@@ -23,7 +23,7 @@ NNSIGHT = importlib.util.find_spec("nnsight") is not None
 @pytest.fixture(autouse=True)
 def no_children(monkeypatch):
     """Memory measured in this process, and a tokenizer of few texts: children would take minutes to import torch."""
-    monkeypatch.setattr(making, "corpus", lambda: ["normal, benign or malignant?"] * 9)
+    monkeypatch.setattr(making, "corpus", lambda side: ["normal, benign or malignant?"] * 9)
     for module in (extraction, fine_tuning):
         monkeypatch.setattr(module, "in_child", lambda function, *arguments: function(*arguments))
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from filelock import FileLock
 
-from mlprobe_utils.configuration import configure, miniatures
+from mlprobe_utils.configuration import configure, lineages
 from mlprobe_utils.errors import InputError
 
 
@@ -19,7 +19,11 @@ def test_defaults_follow_the_data(tmp_path):
 
 
 def test_a_base_is_made_before_what_is_adapted_from_it():
-    assert miniatures(("lingshu-7b-miniature",)) == ["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"]
+    asked = ("lingshu-7b-miniature", "medvlm-r1-miniature", "shizhengpt-7b-vl-miniature", "lingshu-7b")
+    assert lineages(asked) == {
+        "qwen2.5-vl-7b-miniature": ["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature", "shizhengpt-7b-vl-miniature"],
+        "qwen2-vl-2b-miniature": ["qwen2-vl-2b-miniature", "medvlm-r1-miniature"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def make_tiny(
 
     with pytest.MonkeyPatch.context() as patch:
         # "Benign" and "Yes" are one token each, "Malignant" is several
-        patch.setattr(making, "corpus", lambda: [load_data_card("chest-xray").template, "Benign Normal"] * 9)
+        patch.setattr(making, "corpus", lambda side: [load_data_card("chest-xray").template, "Benign Normal"] * 9)
         patch.setattr(making, "blueprint", blueprint)
         model, processor = making.from_scratch(family, architecture)
     for parameter in model.parameters():  # no bias is exactly zero and no norm exactly one, as after training

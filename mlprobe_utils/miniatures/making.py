@@ -1,30 +1,28 @@
 """Makes a miniature: its own architecture or its base's weights, then the recipe's stages, then `save_pretrained`."""
 
-import math
+import functools
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, slugs
-from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.families.base import below
 from mlprobe_utils.families.hulu_med import HuluMed
 from mlprobe_utils.families.registry import family_by_name, family_of
 from mlprobe_utils.loading import load
 from mlprobe_utils.miniatures.blueprints import INITIAL_DEVIATION, blueprint
+from mlprobe_utils.miniatures.conversations import ConversationEncoder, conversations, drawn_of
 from mlprobe_utils.miniatures.hub_form import save_hulu_med
-from mlprobe_utils.miniatures.recipe import Architecture, Stage, recipe_of
-from mlprobe_utils.phantoms.captions import MODALITIES, captioned_phantoms
-from mlprobe_utils.phantoms.general import captioned_shapes
-from mlprobe_utils.progress import step
+from mlprobe_utils.miniatures.recipe import Architecture, Stage, Text, architecture_of, recipe_of
+from mlprobe_utils.miniatures.rejection_sampling import right_answers
+from mlprobe_utils.phantoms.captions import MODALITIES
 from mlprobe_utils.training import Examples, TrainingSettings, train
 
-CAPTION_REQUEST = "<image> Describe the image."
 WARMUP_RATIO, WEIGHT_DECAY = 0.05, 0.01
 
 
@@ -46,15 +44,17 @@ def make_miniature(slug: str) -> Path:
     }
     if artefacts.is_current(folder, made_from):
         return folder
-    with artefacts.artefact(folder, made_from) as temporary, step(card.slug, "made as a miniature"):
+    with artefacts.artefact(folder, made_from) as temporary:
         set_seed(recipe.seed)
         if base:
             loaded = load(load_model_card(card.base))
             model, processor = loaded.model, loaded.processor
         else:
             model, processor = from_scratch(card.family, recipe.architecture)
+        side = architecture_of(card).side
         for number, stage in enumerate(recipe.stages):
-            run_stage(model, processor, stage, recipe.seed + number, temporary / "checkpoints" / str(number))
+            checkpoints = temporary / "checkpoints" / str(number)
+            run_stage(model, processor, stage, recipe.seed + number, side, checkpoints)
         shutil.rmtree(temporary / "checkpoints", ignore_errors=True)  # random weights have none
         save(model, processor, temporary)
     return folder
@@ -66,7 +66,7 @@ def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedMod
     Args:
         family: name of a module of `mlprobe_utils.families`.
     """
-    config, processor = blueprint(family, architecture, corpus())
+    config, processor = blueprint(family, architecture, corpus(architecture.side))
     model = family_by_name(family).transformers_class()(config)
     for parameter in model.parameters():
         if parameter.ndim > 1 and not parameter.any():  # Gemma 3's projection: nothing of the image would get through
@@ -76,35 +76,29 @@ def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedMod
     return model, processor
 
 
-def corpus() -> list[str]:
-    """What the tokenizer should know in few tokens: the data cards' templates and answers, and the captions."""
+@functools.cache
+def corpus(side: int) -> list[str]:
+    """What the tokenizer should know in few tokens: the data cards' questions and answers, and all that is taught."""
     cards: list[DataCard] = [load_data_card(slug) for slug in slugs(DataCard)]
-    templates = [card.template for card in cards] * 20
-    answers = [option for card in cards for option in card.options] * 20
-    captions = captioned_shapes(300, seed=0)[1]
-    for modality in MODALITIES:
-        captions += captioned_phantoms(modality, 100, seed=0)[1]
-    return [*templates, *answers, *captions, *["user", "assistant", CAPTION_REQUEST] * 20]
+    asked = [text for card in cards for text in (card.template, *card.options)]
+    drawn = [part for text in get_args(Text) for part in drawn_of(text, MODALITIES, 200, seed=0, side=side)]
+    taught = [text for part in drawn for turn in part.turns() for text in turn]
+    return [*(asked * 20), *(["user", "assistant"] * 20), *taught]
 
 
-def captioned_images(stage: Stage, seed: int) -> tuple[np.ndarray, list[str]]:
-    """The images, uint8 [count, side, side, 3], and captions of a training stage."""
-    if stage.images == "general":
-        return captioned_shapes(stage.count, seed=seed)
-    parts = [captioned_phantoms(m, math.ceil(stage.count / len(MODALITIES)), seed=seed) for m in MODALITIES]
-    return np.concatenate([images for images, *_ in parts]), [c for _, captions, *_ in parts for c in captions]
-
-
-def run_stage(model, processor, stage: Stage, seed: int, checkpoints: Path) -> None:
-    """One training stage: the named modules learn to write the captions, the others stay as they are."""
+def run_stage(model, processor, stage: Stage, seed: int, side: int, checkpoints: Path) -> None:
+    """One training stage: the named modules learn to write the answers, the others stay as they are."""
     parts = family_of(model).parts()
     learning = below([path for module in stage.train for path in parts[module]])
     for name, parameter in model.named_parameters():
         parameter.requires_grad = bool(re.fullmatch(learning, name))
-    images, captions = captioned_images(stage, seed)
+    encoder, taught = ConversationEncoder(processor), conversations(stage, seed, side)
+    if stage.samples:
+        taught = right_answers(model, encoder, taught, stage.samples, seed)
     settings = TrainingSettings(stage.learning_rate, stage.epochs, stage.batch_size, WARMUP_RATIO, WEIGHT_DECAY, seed)
-    examples = Examples(images.__getitem__, list(range(len(images))), captions)
-    curve, _ = train(model, Encoder(processor, CAPTION_REQUEST), examples, None, settings, checkpoints)
+    examples = Examples(taught.image, list(range(len(taught))), taught.turns())
+    curve, _ = train(model, encoder, examples, None, settings, checkpoints)
+    curve = curve.assign(conversations=len(taught))
     curve.to_csv(checkpoints.parent.parent / f"learning_curve_{checkpoints.name}.csv", index=False)
 
 

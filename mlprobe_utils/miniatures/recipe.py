@@ -2,12 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlprobe_utils.cards import ModelCard, load_model_card
 from mlprobe_utils.errors import InputError
 
 Count = Annotated[int, Field(ge=1)]
+TEXT_ALONE = "medical sentences"
+Text = Literal["general captions", "general questions", "medical captions", "medical questions", "medical sentences"]
 
 
 class _Strict(BaseModel):
@@ -39,15 +41,25 @@ class Architecture(_Strict):
 
 
 class Stage(_Strict):
-    """One training stage: which captioned images, which modules learn, how."""
+    """One training stage: which texts about which images, which modules learn, how."""
 
     title: str
-    images: Literal["general", "medical"]
-    count: Count
+    texts: list[Text] = Field(min_length=1)
+    modalities: list[Literal["ultrasound", "ct", "xray"]] = Field(["ultrasound", "ct", "xray"], min_length=1)
+    count: Count  # questions, of all texts and modalities together
+    samples: Count | None = None  # answers drawn a question, of which the right ones are learned; none: all are taught
     train: list[Literal["vision tower", "connector", "LLM"]] = Field(min_length=1)
     epochs: Count
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _text_alone_is_alone(self):
+        if TEXT_ALONE in self.texts and (self.texts != [TEXT_ALONE] or self.train != ["LLM"]):
+            raise ValueError(f"{TEXT_ALONE!r} have no images: give them a stage of their own, with train: [LLM]")
+        if self.samples and any(not text.endswith("questions") for text in self.texts):
+            raise ValueError("samples need answers that are right or wrong: texts has to name questions only")
+        return self
 
 
 class Recipe(_Strict):
@@ -76,6 +88,11 @@ def recipe_of(card: ModelCard) -> Recipe:
     if (recipe.architecture is None) == (card.base is None):
         raise InputError(f"data/models/{card.slug}.yml: give either a base or recipe.architecture")
     return recipe
+
+
+def architecture_of(card: ModelCard) -> Architecture:
+    """The shape of a miniature: its own, or the one of the base that it was adapted from. Raises as `recipe_of`."""
+    return recipe_of(card).architecture or architecture_of(load_model_card(card.base))
 
 
 def described(card: ModelCard) -> ModelCard:

@@ -1,0 +1,108 @@
+"""What miniatures are trained on: images with questions and answers, or text alone, and how a model reads them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import ProcessorMixin
+
+from mlprobe_utils.encoding import Encoder, append_answers
+from mlprobe_utils.miniatures.recipe import TEXT_ALONE, Stage, Text
+from mlprobe_utils.phantoms.captions import captioned_phantoms
+from mlprobe_utils.phantoms.general import captioned_shapes, questioned_shapes
+from mlprobe_utils.phantoms.questions import questioned_phantoms
+from mlprobe_utils.phantoms.sentences import medical_sentences
+
+CAPTION_REQUEST = "Describe the image."
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Questions and answers, each about one image, uint8 [n, side, side, 3]; None: text alone."""
+
+    images: np.ndarray | None
+    questions: list[str]
+    answers: list[str]
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def image(self, position: int) -> np.ndarray | None:
+        return None if self.images is None else self.images[position]
+
+    def turns(self) -> list[tuple[str, str]]:
+        """(question, answer) of each."""
+        return list(zip(self.questions, self.answers, strict=True))
+
+    def chosen(self, positions: list[int]) -> "Conversations":
+        """Those at some positions, which may repeat."""
+        images = None if self.images is None else self.images[positions]
+        return Conversations(images, [self.questions[i] for i in positions], [self.answers[i] for i in positions])
+
+
+def conversations(stage: Stage, seed: int, side: int) -> Conversations:
+    """What a training stage teaches: equally many of each of its texts, and within the medical ones of each modality.
+
+    Args:
+        seed: not negative; no image of a phantom set is ever among these, whatever the seeds.
+        side: pixels.
+    """
+    count = math.ceil(stage.count / len(stage.texts))
+    drawn = [part for text in stage.texts for part in drawn_of(text, stage.modalities, count, seed, side)]
+    images = None if stage.texts == [TEXT_ALONE] else np.concatenate([part.images for part in drawn])
+    questions = [question for part in drawn for question in part.questions]
+    return Conversations(images, questions, [answer for part in drawn for answer in part.answers])
+
+
+def drawn_of(text: Text, modalities: Sequence[str], count: int, seed: int, side: int) -> list[Conversations]:
+    """At least `count` conversations of one kind of text; of a medical one about images a part for each modality."""
+    if text == TEXT_ALONE:
+        return [Conversations(None, *medical_sentences(count, seed))]
+    if text in _GENERAL:
+        return [_GENERAL[text](count, seed, side)]
+    return [_MEDICAL[text](modality, math.ceil(count / len(modalities)), seed, side) for modality in modalities]
+
+
+def _captioned(images: np.ndarray, captions: list[str], *_) -> Conversations:
+    return Conversations(images, [CAPTION_REQUEST] * len(captions), captions)
+
+
+_GENERAL: dict[str, Callable[..., Conversations]] = {
+    "general captions": lambda *drawn: _captioned(*captioned_shapes(*drawn)),
+    "general questions": lambda *drawn: Conversations(*questioned_shapes(*drawn)),
+}
+_MEDICAL: dict[str, Callable[..., Conversations]] = {
+    "medical captions": lambda *drawn: _captioned(*captioned_phantoms(*drawn)),
+    "medical questions": lambda *drawn: Conversations(*questioned_phantoms(*drawn)),
+}
+
+
+@dataclass
+class ConversationEncoder:
+    """Encodes images each with a question of its own, as `Encoder` does many images with one question."""
+
+    processor: ProcessorMixin
+    _encoders: dict[tuple[str, bool], Encoder] = field(default_factory=dict)
+    _tokens: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+    def questions(self, images: list[np.ndarray | None], questions: list[str]) -> dict[str, torch.Tensor]:
+        """Model inputs, prompts padded on the left; either all have an image or none."""
+        encoders = [self._encoder(question, image) for question, image in zip(questions, images, strict=True)]
+        return encoders[0].questions(images, [encoder.prompt for encoder in encoders])
+
+    def answered(self, images: list[np.ndarray | None], turns: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+        """Model inputs with each answer and the end token appended, and `labels`, as `Encoder.answered`."""
+        inputs = self.questions(images, [question for question, _ in turns])
+        for (question, answer), image in zip(turns, images, strict=True):
+            if (question, answer) not in self._tokens:
+                self._tokens[question, answer] = self._encoder(question, image).answer_tokens([answer])[0]
+        return append_answers(inputs, [self._tokens[turn] for turn in turns], self.processor.tokenizer.pad_token_id)
+
+    def _encoder(self, question: str, image: np.ndarray | None) -> Encoder:
+        """Of one question; kept, as the same questions come again and again."""
+        key = (question, image is not None)
+        if key not in self._encoders:
+            self._encoders[key] = Encoder(self.processor, f"<image> {question}" if key[1] else question)
+        return self._encoders[key]
