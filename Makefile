@@ -10,7 +10,7 @@ DATA ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= -m "not slow"
 
-.PHONY: book test lab notebooks clean
+.PHONY: book test lab notebooks laboratory clean
 
 book: .venv/installed
 	@$(BIN)/python -m mlprobe_utils.make_book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
@@ -26,6 +26,10 @@ lab: notebooks
 
 notebooks: .venv/installed
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
+
+laboratory: .venv/installed
+	$(BIN)/python -m mlprobe_utils.run_chapter 06_planted_faults outputs/laboratory.ipynb --parameters \
+		'{"models": ["$(or $(MODELS),lingshu-7b-miniature)"], "datasets": ["$(or $(DATASETS),busi-phantom)"]}'
 
 clean:
 	rm -rf outputs book/_build notebooks/*.ipynb .pytest_cache .ruff_cache .hypothesis

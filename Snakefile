@@ -1,4 +1,4 @@
-"""The graph: image sets and checkpoints -> one process a model -> pages of notebooks -> book.
+"""The graph: image sets and checkpoints -> one process a model -> faults planted in one -> pages of notebooks -> book.
 
 Outputs of the rules are stamps. The artefacts themselves are written whole or not at all by the commands, which skip
 what is current: so nothing that was made before is lost when a step fails, and a killed run goes on where it was.
@@ -16,6 +16,8 @@ from mlprobe_utils.cards import DataCard, ModelCard, Protocol, card_path, load_d
 from mlprobe_utils.citation import CITATION
 from mlprobe_utils.configuration import configure, lineages
 from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.faults.card import Fault, all_faults
+from mlprobe_utils.faults.laboratory import laboratory
 
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
@@ -23,6 +25,8 @@ LINEAGES = lineages(RUN.models)
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 PAGES = {page.name: page for page in book_pages(RUN)}
 BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
+LABORATORY = laboratory(RUN)
+FAULTS = [str(card_path(Fault, fault.slug)) for fault in all_faults()]
 PYTHON = sys.executable
 
 
@@ -31,7 +35,7 @@ def one_of(names):
 
 
 wildcard_constraints:
-    dataset=one_of(RUN.datasets),
+    dataset=one_of({*RUN.datasets, *LABORATORY.datasets}),
     model=one_of(RUN.models),
     lineage=one_of(LINEAGES),
     page=one_of(PAGES),
@@ -54,6 +58,7 @@ def page_inputs(wildcards):
     page = PAGES[wildcards.page]
     script = script_of(page.notebook)
     results = [stamp("models", RUN.protocol, RUN.split, model) for model in page.models]
+    results += [stamp("faults", RUN.protocol, RUN.split)] if page.faults else []
     return [str(script), *results, *map(str, (*page.files, *imported_files(script)))]
 
 
@@ -109,6 +114,22 @@ rule model:
         stamp("models", RUN.protocol, RUN.split, "{model}"),
     shell:
         "{PYTHON} -m mlprobe_utils.pipeline {wildcards.model} --datasets {params.datasets}"
+        " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
+
+
+rule faults:
+    input:
+        stamp("models", RUN.protocol, RUN.split, LABORATORY.models[0]),
+        stamp("manifests", RUN.protocol, LABORATORY.datasets[0]),
+        FAULTS,
+        code=code("mlprobe_utils.faults.__main__"),
+    params:
+        model=LABORATORY.models[0],
+        dataset=LABORATORY.datasets[0],
+    output:
+        stamp("faults", RUN.protocol, RUN.split),
+    shell:
+        "{PYTHON} -m mlprobe_utils.faults {params.model} --datasets {params.dataset}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 

@@ -13,6 +13,8 @@ from mlprobe_utils.configuration import Run
 from mlprobe_utils.errors import unknown
 
 NOTEBOOKS = ROOT / "notebooks"
+PAPER_TABLE = ("04_feature_health", "05_comparisons")  # chapters that print the paper's own Table 1
+FAULTS = "06_planted_faults"
 _OF_MODELS = "models/"  # where the pages of single models lie in the book
 
 
@@ -24,6 +26,7 @@ class Page:
     notebook: str  # its source, as `script_of` takes it
     parameters: dict  # what the notebook is executed with
     files: tuple[Path, ...] = ()  # what it reads beside the results of its models
+    faults: bool = False  # whether it reads those of the laboratory's damaged models
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -35,8 +38,13 @@ def book_pages(run: Run) -> list[Page]:
     """Every page of a run's book that a notebook makes, in the order of the book."""
     parameters = run.parameters()
     cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))
+    table1 = (*cards, PUBLISHED / "table1.csv")
+
+    def chapter(name: str) -> Page:
+        return Page(name, name, parameters, table1 if name in PAPER_TABLE else (), faults=name == FAULTS)
+
     return [
-        *(Page(name, name, parameters) for name in ("index", *chapters())),
+        *map(chapter, ("index", *chapters())),
         Page("models", "models", parameters, (*cards, PUBLISHED / "table_s1.csv")),
         *(Page(model_page(slug), "model", parameters | {"models": [slug]}) for slug in run.models),
     ]

@@ -5,10 +5,9 @@ Nothing in code repeats a value that a card holds.
 
 import functools
 import os
-import typing
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,6 +29,8 @@ class Card(BaseModel):
     """What all cards share: unknown keys refused, types exact, immutable, hashable by content."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    folder: ClassVar[str]  # of data/, where cards of this kind are
+    kind: ClassVar[str]  # in words
     slug: str
 
     @property
@@ -53,6 +54,7 @@ class ClassOfImages(Part):
 class DataCard(Card):
     """A data set: where it comes from, what it should hold, how the model is asked about it."""
 
+    folder, kind = "datasets", "data set"
     name: str
     modality: str
     layout: Literal["busi", "covid-ct", "chest-xray"]
@@ -100,6 +102,7 @@ class DataCard(Card):
 class ModelCard(Card):
     """A model: where its weights are, what it is (paper, Table S1), and for a miniature how it is made."""
 
+    folder, kind = "models", "model"
     name: str = Field(description="as pages call it")
     source: str = Field(description="hub id, or a folder (relative to the project's root)")
     revision: str | None = Field(None, description="of the hub's repository: branch, tag or commit")
@@ -116,6 +119,10 @@ class ModelCard(Card):
     chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
     parameters: Count | None = Field(None, description="how many; counted where the weights lie in a folder")
     architecture: Words | None = Field(None, description="file in data/architectures: its shape, without the weights")
+    series: Words | None = Field(
+        None, description="models of one name that differ in size; of a miniature its original's"
+    )
+    table1: Words | None = Field(None, description="how the paper's Table 1 spells it, if it stands there")
     base: str | None = Field(None, description="the general model it was adapted from: a card's slug, or a hub id")
     vision_tower: Words | None = Field(None, description="its kind; of a miniature the recipe says it")
     connector: Words | None = Field(None, description="its kind; a miniature without one has its base's")
@@ -208,6 +215,7 @@ class Health(Part):
 class Protocol(Card):
     """All hyperparameters of a run."""
 
+    folder, kind = "protocols", "protocol"
     title: str
     order: Literal["image_first", "question_first"]
     images: Images
@@ -244,42 +252,41 @@ class Protocol(Card):
         return {MAIN_PROBE: self.probe} | self.probe_variants
 
 
-_FOLDERS = {DataCard: "datasets", ModelCard: "models", Protocol: "protocols"}
-_KINDS = {DataCard: "data set", ModelCard: "model", Protocol: "protocol"}
+OfKind = TypeVar("OfKind", bound=Card)
 
 
 def slugs(card_class: type[Card]) -> list[str]:
     """The slugs of all cards of a kind, sorted."""
-    return sorted(path.stem for path in (CARDS / _FOLDERS[card_class]).glob("*.yml"))
+    return sorted(path.stem for path in (CARDS / card_class.folder).glob("*.yml"))
 
 
 def card_path(card_class: type[Card], slug: str) -> Path:
-    return CARDS / _FOLDERS[card_class] / f"{slug}.yml"
+    return CARDS / card_class.folder / f"{slug}.yml"
 
 
 @functools.cache
-def _load(card_class: type[Card], slug: str) -> Card:
-    if slug not in slugs(card_class):  # a slug is a name, never a path
-        raise unknown(
-            _KINDS[card_class], slug, slugs(card_class), f"A card of your own goes to data/{_FOLDERS[card_class]}/."
-        )
-    return parse_card(card_class, card_path(card_class, slug))
-
-
-def load_data_card(slug: str) -> DataCard:
-    """The card of a data set, by slug.
+def load_card(card_class: type[OfKind], slug: str) -> OfKind:
+    """A card of any kind, by slug.
 
     Raises:
         InputError: no such card, or the card is not valid; the message says which field and how to mend it.
     """
-    return typing.cast(DataCard, _load(DataCard, slug))
+    known = slugs(card_class)
+    if slug not in known:  # a slug is a name, never a path
+        raise unknown(card_class.kind, slug, known, f"A card of your own goes to data/{card_class.folder}/.")
+    return parse_card(card_class, card_path(card_class, slug))
+
+
+def load_data_card(slug: str) -> DataCard:
+    """The card of a data set, by slug. Raises InputError as `load_card` does."""
+    return load_card(DataCard, slug)
 
 
 def load_model_card(slug: str) -> ModelCard:
-    """The card of a model, by slug. Raises InputError as `load_data_card` does."""
-    return typing.cast(ModelCard, _load(ModelCard, slug))
+    """The card of a model, by slug. Raises InputError as `load_card` does."""
+    return load_card(ModelCard, slug)
 
 
 def load_protocol(slug: str) -> Protocol:
-    """A protocol, by slug. Raises InputError as `load_data_card` does."""
-    return typing.cast(Protocol, _load(Protocol, slug))
+    """A protocol, by slug. Raises InputError as `load_card` does."""
+    return load_card(Protocol, slug)

@@ -4,7 +4,7 @@ real on the page, what it was run with, and how it was made."""
 import html
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -15,8 +15,10 @@ from mlprobe_utils import artefacts, panels
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.faults.card import Fault, all_faults
+from mlprobe_utils.faults.laboratory import laboratory
 from mlprobe_utils.parameters import check_parameters, meanings
-from mlprobe_utils.prepare import prepare
+from mlprobe_utils.prepare import prepare, prepare_faults
 from mlprobe_utils.profiles import in_words
 from mlprobe_utils.provenance_box import provenance_box
 from mlprobe_utils.results import Selection
@@ -35,6 +37,7 @@ class Chapter:
     parameters: dict  # all that the chapter declares, with the values that count
     meanings: dict[str, str]  # parameter -> what it means
     started: float  # seconds since the epoch
+    faults: tuple[Fault, ...] = ()  # planted in its model
 
     @property
     def names(self) -> dict[str, str]:
@@ -74,14 +77,26 @@ class Chapter:
             f"<summary>Parameters of this page</summary>{table.data}</details>"
         )
 
+    def laboratory(self) -> "Chapter":
+        """The chapter narrowed to the one model and phantom set in which faults are planted; makes what is missing.
+
+        Raises:
+            InputError: no phantom set can stand in for the real ones; or what could not be made, with the mend.
+        """
+        place = laboratory(self.selection)
+        prepare_faults(place)
+        models = {slug: self.models[slug] for slug in place.models}
+        datasets = {slug: load_data_card(slug) for slug in place.datasets}
+        return replace(self, selection=place, models=models, datasets=datasets, faults=tuple(all_faults()))
+
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again.
 
         Raises:
             InputError: no notebook of that name; an artefact behind the page is not there, or cannot be read.
         """
-        sets = self.image_sets.values()
-        return HTML(provenance_box(name, self.parameters, self.protocol, self.models.values(), sets, self.started))
+        sets, models = self.image_sets.values(), self.models.values()
+        return HTML(provenance_box(name, self.parameters, self.protocol, models, sets, self.started, self.faults))
 
 
 def start(namespace: dict) -> Chapter:

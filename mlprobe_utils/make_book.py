@@ -1,4 +1,4 @@
-"""`make book`: checks what was asked for, then lets Snakemake run what is not current, and says how it goes.
+"""`make book`: checks what was asked for, then lets Snakemake run what is not current, and says how it goes and went.
 
 `python -m mlprobe_utils.make_book [--models M ...] [--datasets D ...] [--protocol P] [--data FOLDER] [--jobs N]`
 """
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -17,10 +18,12 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
+from mlprobe_utils.faults.card import all_faults
 from mlprobe_utils.launch import load_launch
 from mlprobe_utils.pages import HTML
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prepare import STEP_ENVIRONMENT
+from mlprobe_utils.time_spent import account
 
 
 def make_book(run: Run, jobs: int) -> None:
@@ -43,10 +46,13 @@ def make_book(run: Run, jobs: int) -> None:
         command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
         for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is told now, not after the work
             load_model_card(slug)
-        steps = planned_steps(command, run)
-        if steps and (code := run_to_the_end([*command, "--quiet", "all"], environment(steps))):
+        steps, start = planned_steps(command, run), time.time()
+        if not steps:
+            return
+        if code := run_to_the_end([*command, "--quiet", "all"], environment(steps)):
             print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
             sys.exit(code)
+        print(account(progress_file(), time.time() - start))
 
 
 def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
@@ -66,22 +72,27 @@ def planned_steps(command: list[str], run: Run) -> int:
         raise InputError(f"the graph cannot be planned:\n{plan.stderr.strip()}")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout + plan.stderr, re.MULTILINE))
     jobs.pop("total", None)
-    return sum(int(n) * (len(run.datasets) * len(STEPS) if rule == "model" else 1) for rule, n in jobs.items())
+    lines = {"model": len(run.datasets) * len(STEPS), "faults": len(STEPS) + 1 + len(all_faults())}
+    return sum(int(n) * lines.get(rule, 1) for rule, n in jobs.items())
 
 
 def environment(steps: int) -> dict[str, str]:
     """The environment of the steps: one thread each, quiet, counted together."""
-    progress = artefacts.OUTPUTS / ".progress"
-    artefacts.atomic_write(progress, "")
+    artefacts.atomic_write(progress_file(), "")
     return (
         os.environ
         | STEP_ENVIRONMENT
         | {
-            "MLPROBE_PROGRESS": str(progress),
+            "MLPROBE_PROGRESS": str(progress_file()),
             "MLPROBE_STEPS": str(steps),
             "MLPROBE_START": str(time.time()),
         }
     )
+
+
+def progress_file() -> Path:
+    """Where the steps of a run are counted."""
+    return artefacts.OUTPUTS / ".progress"
 
 
 def main() -> None:

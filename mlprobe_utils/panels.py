@@ -4,6 +4,7 @@ Colours are CSS variables of book/_static/book.css, so that a panel follows the 
 the values behind the commas are for pages without that style sheet. Dashes say the same as colours.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ COLOURS = tuple(
     f"var(--chart-{number}, {light})"
     for number, light in enumerate(("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000"), 1)
 )
-SIZE = {"width": 240, "height": 190, "autosize": {"type": "fit", "contains": "padding"}}  # pixels; a page scales them
+HEIGHT, COMPACT_HEIGHT = 190, 120  # pixels; a page scales them
 MOST_LABELS = 20  # stations that can all be written under a panel
 MOST_LETTERS = 36  # beside each other under a panel
 _LINE = ["model", "series"]  # what makes marks one line
@@ -62,7 +63,7 @@ def _theme() -> dict:
         "view": {"stroke": None},
         "axis": {**text, "domainColor": "gray", "tickColor": "gray", "gridColor": "gray", "gridOpacity": 0.25},
         "axisX": {"labelFontSize": 10},
-        "axisY": {"tickCount": 5, "labelFontSize": 11, "ticks": False, "domain": False},
+        "axisY": {"labelFontSize": 11, "ticks": False, "domain": False},
         "header": text,
         "legend": text,
         "text": {"color": "currentColor"},
@@ -95,6 +96,8 @@ def line_panel(
     values: Values,
     domain: tuple[float, float],
     answers: Sequence[str],
+    compact: bool = False,
+    marked: str | None = None,
 ) -> str:
     """One panel as SVG: means over runs as strong lines, single runs as faint ones, answers as diamonds.
 
@@ -106,13 +109,15 @@ def line_panel(
         keys: name -> colour and dash.
         values, domain: of the vertical axis.
         answers: the stations that are no probe's.
+        compact: one of many: lower, and of a module's points only its letter is written.
+        marked: a station at which a vertical line stands.
     """
     runs = _marks(own, [*_LINE, "run"], order, domain[0])
     means = _marks(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
     told = means["x"] + " " + means["value"].map(f"{{:.{values.decimals}f}}{values.unit}".format)
     together = told[means["value"].notna()].groupby([means[column] for column in _LINE]).transform(BETWEEN.join)
     means["told"] = means["silent"] + together  # of a path Vega takes the first vertex's description
-    place = _encodings(order, keys, values, domain)
+    place = _encodings(order, keys, values, domain, compact)
     dash = place.pop("strokeDash")
     in_order = {"order": "place:Q"}
     layers = [
@@ -121,8 +126,12 @@ def line_panel(
         .encode(**place, **in_order, strokeDash=dash, detail="model:N", description="told:N")
     ]
     if runs["run"].nunique() > 1:
-        faint = alt.Chart(runs[~runs["x"].isin(answers)]).mark_line(strokeWidth=0.8, opacity=0.5)
+        apart = runs["x"].isin(answers) & any(map(is_point, order))  # no line leads from a probe to an answer
+        faint = alt.Chart(runs[~apart]).mark_line(strokeWidth=0.8, opacity=0.5)
         layers.insert(0, faint.encode(**place, **in_order, detail=["model:N", "run:N"], description="silent:N"))
+    if marked is not None:
+        rule = alt.Chart(pd.DataFrame({"x": [marked]})).mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5)
+        layers.insert(0, rule.encode(x=place["x"]))
     answer = means["x"].isin(answers) & means["value"].notna()
     alone = means.groupby([*_LINE, "part"])["value"].transform("count").eq(1) & means["value"].notna() & ~answer
     for shape, size, chosen in (("diamond", 60, answer), ("circle", 30, alone)):
@@ -139,7 +148,13 @@ def line_panel(
         written = alt.Chart(low.assign(text="▼ " + low["value"].map("{:.0f}".format)))
         written = written.mark_text(align="right", dx=-6, dy=-6)
         layers.append(written.encode(**place, text="text:N", description="silent:N"))
-    return _svg(alt.layer(*layers).properties(**SIZE).to_dict(validate=False))
+    return _drawn(layers, compact)
+
+
+def _drawn(layers: Sequence[alt.Chart], compact: bool) -> str:
+    size = {"width": 240, "height": COMPACT_HEIGHT if compact else HEIGHT}
+    whole = alt.layer(*layers).properties(**size, autosize={"type": "fit", "contains": "padding"})
+    return _svg(whole.to_dict(validate=False))
 
 
 def _marks(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
@@ -156,19 +171,33 @@ def _marks(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: fl
     return pd.concat([table, gaps.astype(table.dtypes)], ignore_index=True).sort_values([*line, "place"])
 
 
-def _encodings(order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float]) -> dict:
-    labels = list(order if len(order) <= MOST_LABELS else [x for x in order if x.endswith("0") or not is_point(x)])
+def _encodings(
+    order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float], compact: bool
+) -> dict:
+    labels = _labels(order, compact)
     axis = {"values": labels, "labelAngle": _angle(labels), "labelOverlap": True, "ticks": False, "labelPadding": 4}
+    if compact:
+        axis["labelExpr"] = "test(/^[A-Z][.]\\d\\d$/, datum.value) ? slice(datum.value, 0, 1) : datum.value"
     coloured = [key for key in keys if key.colour]
     names = [key.name for key in coloured]
     dashes = [[4, 3] if key.dashed else [1, 0] for key in coloured]
     kind = "log" if values.logarithmic else "linear"
     return {
         "x": alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis),
-        "y": alt.Y("drawn:Q", title=None).scale(domain=list(domain), type=kind, nice=not values.logarithmic),
+        "y": alt.Y("drawn:Q", title=None)
+        .scale(domain=list(domain), type=kind, nice=not values.logarithmic)
+        .axis(tickCount=3 if compact else 5),
         "color": alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured]),
         "strokeDash": alt.StrokeDash("series:N", legend=None).scale(domain=names, range=dashes),
     }
+
+
+def _labels(order: Sequence[str], compact: bool) -> list[str]:
+    """The stations that are written: all that fit, or of a compact panel's points the middle one of each module."""
+    if compact:
+        modules = [[*own] for _, own in itertools.groupby(order, lambda x: x[0] if is_point(x) else x)]
+        return [own[len(own) // 2] for own in modules]
+    return list(order if len(order) <= MOST_LABELS else [x for x in order if x.endswith("0") or not is_point(x)])
 
 
 def _angle(labels: Sequence[str]) -> int:
@@ -189,7 +218,7 @@ def line_words(own: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def square_panel(cells: pd.DataFrame) -> str:
+def square_panel(cells: pd.DataFrame, compact: bool = False) -> str:
     """A confusion matrix as SVG; `cells` has truth, answer, images, share (of the truth) and model."""
     told = [
         description([c.model], f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.share:.0f} % of {c.truth}")
@@ -200,8 +229,4 @@ def square_panel(cells: pd.DataFrame) -> str:
     base = alt.Chart(cells.assign(told=told)).encode(x=x, y=alt.Y("truth:N", title=None))
     shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.45]), legend=None)
     squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
-    return _svg(
-        alt.layer(squares, base.mark_text(fontSize=13).encode(text="images:Q"))
-        .properties(**SIZE)
-        .to_dict(validate=False)
-    )
+    return _drawn([squares, base.mark_text(fontSize=11 if compact else 13).encode(text="images:Q")], compact)

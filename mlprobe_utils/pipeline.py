@@ -6,7 +6,8 @@ goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... -
 """
 
 import argparse
-import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,10 @@ class Work:
     def adapter_folder(self, run: int | None) -> Path | None:
         return None if run is None else self.folder / f"adapter-{run}"
 
+    def state(self, run: int | None) -> AbstractContextManager[None]:
+        """While it lasts, the model is in this state."""
+        return adapter(self.loaded, self.adapter_folder(run))
+
     def made_from(self, stage: str, run: int | None = None, upstream: Path | None = None, **recipe) -> dict:
         """Everything an artefact depends on; `upstream` is an artefact that it reads."""
         return {
@@ -112,16 +117,21 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
     Raises:
         InputError: an unknown slug, a data set whose manifest or a model whose weights are not there.
     """
+    actions = (make_adapters, make_predictions, make_features, make_probes, make_scores)
+    for work in works(model, datasets, protocol_slug, split):
+        for name, action in zip(STEPS, actions, strict=True):
+            with step(model, work.image_set.card.slug, name) if processes().is_main_process else nullcontext():
+                action(work)
+
+
+def works(model: str, datasets: list[str], protocol_slug: str, split: str) -> Iterator[Work]:
+    """A model on each of some data sets; it is loaded once. Raises InputError as `run_model`."""
     card, protocol = load_model_card(model), load_protocol(protocol_slug)
     selection = Selection((model,), tuple(datasets), protocol_slug, split)
     identity, models = identity_of(card), {}
     for dataset in datasets:
         image_set = load_image_set(dataset, protocol_slug)
-        work = Work(card, protocol, split, image_set, selection.folder(model, dataset), identity, models)
-        actions = (make_adapters, make_predictions, make_features, make_probes, make_scores)
-        for name, action in zip(STEPS, actions, strict=True):
-            with step(model, dataset, name) if processes().is_main_process else contextlib.nullcontext():
-                action(work)
+        yield Work(card, protocol, split, image_set, selection.folder(model, dataset), identity, models)
 
 
 def make_adapters(work: Work) -> None:
@@ -148,7 +158,7 @@ def make_predictions(work: Work) -> None:
             continue
         images = work.images("validation", "test")
         positions = list(images.index)
-        with shared_artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
+        with shared_artefact(folder, made_from) as temporary, work.state(run):
             answers, chances = predict(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
             if processes().is_main_process:
                 rows = image_rows(images, work.image_set.card.options, chances, **work.constants(run))
@@ -166,7 +176,7 @@ def make_features(work: Work) -> None:
         if artefacts.is_current(folder, made_from):
             continue
         positions = list(work.images("train", "validation", "test").index)
-        with shared_artefact(folder, made_from) as temporary, adapter(work.loaded, work.adapter_folder(run)):
+        with shared_artefact(folder, made_from) as temporary, work.state(run):
             extract(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
 
 

@@ -11,6 +11,7 @@ import sys
 from mlprobe_utils.cards import load_data_card, load_model_card
 from mlprobe_utils.configuration import Run
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.results import Selection
 
 # of every step: one torch thread each, and no library's warnings between the lines of progress
 STEP_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -36,6 +37,21 @@ def prepare(run: Run) -> None:
             _run(card.made_by, slug)
         options = ["--protocol", run.protocol, "--split", run.split]
         _run("mlprobe_utils.pipeline", slug, "--datasets", *run.datasets, *options)
+
+
+def prepare_faults(place: Selection) -> None:
+    """Makes what the faults planted in one model on one phantom set leave behind, and the images for it.
+
+    Raises:
+        InputError: what the command that failed said.
+    """
+    if os.environ.get("MLPROBE_PREPARED"):
+        return
+    (model,), (dataset,) = place.models, place.datasets
+    _run(load_data_card(dataset).made_by, dataset)
+    _run("mlprobe_utils.datasets.manifest", dataset, "--protocol", place.protocol)
+    options = ["--datasets", dataset, "--protocol", place.protocol, "--split", place.split]
+    _run("mlprobe_utils.faults", model, *options)
 
 
 def _run(module: str, *arguments: str) -> None:

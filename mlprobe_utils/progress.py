@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+BETWEEN = " · "  # the words of a step
+
 
 @contextlib.contextmanager
 def step(*what: str) -> Iterator[None]:
     """Announces the end of a step, e.g. `step("lingshu-7b", "busi", "probing")`, with its time in seconds."""
     start = time.time()
     yield
-    finished(" · ".join(what), time.time() - start)
+    finished(BETWEEN.join(what), time.time() - start)
 
 
 def finished(what: str, seconds: float) -> None:

@@ -19,6 +19,7 @@ from mlprobe_utils.book_pages import script_of
 from mlprobe_utils.cards import ModelCard, Protocol
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.faults.card import Fault
 from mlprobe_utils.results import upstream
 from mlprobe_utils.tables import show
 
@@ -44,6 +45,7 @@ def provenance_box(
     models: Iterable[ModelCard],
     image_sets: Iterable[ImageSet],
     started: float,
+    faults: Iterable[Fault] = (),
 ) -> str:
     """The box of a page, as HTML that is folded until it is opened and needs no script.
 
@@ -52,6 +54,7 @@ def provenance_box(
         parameters: everything it was run with, by name.
         protocol, models, image_sets: what the parameters name.
         started: when its execution began, seconds since the epoch.
+        faults: that were planted for it.
 
     Raises:
         InputError: no notebook of that name; an artefact behind the page is not there, or its provenance unreadable.
@@ -72,7 +75,7 @@ def provenance_box(
         "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
         f"{html.escape(rerun_command(name, parameters))}</code></pre>",
         "This execution": _table(_pairs(execution, "execution", "value")),
-        "Cards and data": _table(_cards(protocol, models, image_sets, artefacts_behind)),
+        "Cards and data": _table(_cards(protocol, models, image_sets, faults, artefacts_behind)),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
         f"changes that were not committed.</p>{_table(_summary(made))}",
         "Packages": _table(_versions(page, [provenance for _, provenance in made])),
@@ -125,12 +128,17 @@ def _pairs(pairs: dict, *columns: str) -> pd.DataFrame:
 
 
 def _cards(
-    protocol: Protocol, models: Iterable[ModelCard], image_sets: Iterable[ImageSet], folders: dict[Path, str]
+    protocol: Protocol,
+    models: Iterable[ModelCard],
+    image_sets: Iterable[ImageSet],
+    faults: Iterable[Fault],
+    folders: dict[Path, str],
 ) -> pd.DataFrame:
     """One row a card; `content` is what the images, or the weights as they were read, are known by."""
     rows = [("protocol", protocol, protocol.title, "", "")]
     rows += [("model", card, card.name, *_weights(card, folders)) for card in models]
     rows += [("data set", image_set.card, image_set.card.name, image_set.data_hash, "") for image_set in image_sets]
+    rows += [("fault", card, card.name, "", "") for card in faults]
     return pd.DataFrame(
         [(kind, card.slug, name, card.content_hash[:DIGITS], *more) for kind, card, name, *more in rows],
         columns=["kind", "slug", "name", "card", "content", "read as"],

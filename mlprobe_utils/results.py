@@ -3,10 +3,12 @@
 outputs/<protocol>/<data set>/data/                          manifest and working copies
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/, scores/
+                                             /faults/<fault>/calibration/, and the same of the damaged model, run 0
 """
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,10 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.points import PROBED
+
+FAULTS = "faults"  # the folder of damaged models beside the intact one's results
+CALIBRATION, STRENGTHS = "calibration.json", "strengths.parquet"  # of a fault
+DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,17 @@ def state_name(kind: str, run: int | None) -> str:
 
 def upstream(artefact: Path, runs: range) -> list[Path]:
     """The artefacts of the same model and data set that this one was made of, directly or not; itself first."""
-    states = (None, *runs)
+    damaged = artefact.parent.parent.name == FAULTS
+    states = (DAMAGED_RUN,) if damaged else (None, *runs)
+    adapters = artefact.parents[2] if damaged else artefact.parent
     made_of = {"scores": ["probes", *(state_name("predictions", run) for run in states)]}
     made_of |= {"probes": [state_name("features", run) for run in states]}
-    made_of |= {state_name(kind, run): [f"adapter-{run}"] for kind in ("features", "predictions") for run in runs}
-    names = made_of.get(artefact.name, [])
-    return [artefact, *(further for name in names for further in upstream(artefact.with_name(name), runs))]
+    for kind in ("features", "predictions"):
+        for run in runs:
+            made_of[state_name(kind, run)] = ["calibration"] if damaged else [adapters / f"adapter-{run}"]
+    made_of["calibration"] = [adapters / f"adapter-{DAMAGED_RUN}"]
+    further = [artefact.parent / name for name in made_of.get(artefact.name, [])]
+    return [artefact, *(path for own in further for path in upstream(own, runs))]
 
 
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
@@ -57,12 +68,12 @@ def probe_rows(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
     Raises:
         InputError: the protocol has no such recipe, or a model and data set was not run.
     """
-    return _of_recipe(selection, probe, "probes", "probes.parquet")
+    return _of_recipe(selection, probe, ["probes"], "probes.parquet")
 
 
 def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
     """`metrics.probe_scores` of one probe recipe on the test images. Raises InputError as `probe_rows` does."""
-    return _of_recipe(selection, probe, "scores", "probe_scores.parquet")
+    return _of_recipe(selection, probe, ["scores"], "probe_scores.parquet")
 
 
 def output_scores(selection: Selection) -> pd.DataFrame:
@@ -128,29 +139,59 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
     return counted.sort_values("module", key=lambda letters: letters.map([*PROBED, "elsewhere"].index), kind="stable")
 
 
+def fault_strengths(selection: Selection, faults: Iterable[str]) -> pd.DataFrame:
+    """What the oracle loses to each fault (slugs): model, dataset, and the columns of `calibration.strengths`.
+
+    Also what was wanted: severity, wanted, most (points that severity 1 loses), reached. Raises InputError as the
+    others do.
+    """
+    frames = []
+    for model, dataset, folder in selection.folders():
+        for fault in faults:
+            calibration = _made(selection, model, dataset, folder / FAULTS / fault / "calibration", FAULTS)
+            said = json.loads((calibration / CALIBRATION).read_text())
+            del said["point"]
+            frames.append(pd.read_parquet(calibration / STRENGTHS).assign(model=model, dataset=dataset, **said))
+    return pd.concat(frames, ignore_index=True)
+
+
+def fault_probe_rows(selection: Selection, faults: Iterable[str], probe: str = MAIN_PROBE) -> pd.DataFrame:
+    """The probe rows of damaged models, as `probe_rows` of intact ones. Raises InputError as that does."""
+    names = [f"{FAULTS}/{fault}/probes" for fault in faults]
+    return _of_recipe(selection, probe, names, "probes.parquet", FAULTS)
+
+
+def fault_prediction_rows(selection: Selection, faults: Iterable[str]) -> pd.DataFrame:
+    """The final outputs' rows of damaged models. Raises InputError for one that was not run."""
+    names = [f"{FAULTS}/{fault}/{state_name('predictions', DAMAGED_RUN)}" for fault in faults]
+    return _gather(selection, names, "predictions.parquet", FAULTS)
+
+
 def _runs(selection: Selection) -> range:
     """The runs of the protocol: what an earlier protocol left beside them is not read."""
     return range(load_protocol(selection.protocol).fine_tuning.runs)
 
 
-def _of_recipe(selection: Selection, probe: str, name: str, file: str) -> pd.DataFrame:
+def _of_recipe(
+    selection: Selection, probe: str, names: list[str], file: str, command: str = "pipeline"
+) -> pd.DataFrame:
     if probe not in (recipes := load_protocol(selection.protocol).probes):
         raise unknown("probe recipe", probe, recipes)
-    rows = _gather(selection, [name], file)
+    rows = _gather(selection, names, file, command)
     return rows[rows["probe"] == probe].reset_index(drop=True)
 
 
-def _gather(selection: Selection, names: list[str], file: str) -> pd.DataFrame:
+def _gather(selection: Selection, names: list[str], file: str, command: str = "pipeline") -> pd.DataFrame:
     frames = [
-        pd.read_parquet(_made(selection, model, dataset, folder / name) / file)
+        pd.read_parquet(_made(selection, model, dataset, folder / name, command) / file)
         for model, dataset, folder in selection.folders()
         for name in names
     ]
     return pd.concat(frames, ignore_index=True)
 
 
-def _made(selection: Selection, model: str, dataset: str, artefact: Path) -> Path:
+def _made(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "pipeline") -> Path:
     """The artefact's folder, if it is there and whole."""
-    command = f"python -m mlprobe_utils.pipeline {model} --datasets {dataset} --protocol {selection.protocol}"
+    command = f"python -m mlprobe_utils.{command} {model} --datasets {dataset} --protocol {selection.protocol}"
     artefacts.read_made_from(artefact, f"{command} --split {selection.split}")
     return artefact

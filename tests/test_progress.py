@@ -3,6 +3,7 @@
 import pytest
 
 from mlprobe_utils import progress
+from mlprobe_utils.time_spent import account, spent
 
 
 @pytest.fixture
@@ -40,3 +41,20 @@ def test_a_long_step_says_how_far_it_is_once_in_a_while(monkeypatch, capsys):
         "    training step 30 of 300, about 14 min left",
         "    training step 50 of 300, about 13 min left",
     ]
+
+
+def test_the_account_sums_the_seconds_of_each_stage(tmp_path):
+    lines = ["2.5\ta · busi · probes", "9.0\tpages", "1.0\t03_probing · notebook", "7.5\tb · busi · probes"]
+    (tmp_path / "progress").write_text("\n".join(lines) + "\n")
+    assert [*spent(tmp_path / "progress").itertuples(index=False, name=None)] == [
+        ("probes", 2, 10.0),
+        ("pages", 1, 9.0),
+        ("notebook", 1, 1.0),
+    ]
+    head, *rows = [line.split() for line in account(tmp_path / "progress", wall=12.4).splitlines()]
+    assert head[-2:] == ["steps", "seconds"]
+    assert rows[0] == ["probes", "2", "10"]
+    assert rows[3][-2:] == ["4", "20"]
+    assert rows[4][-1] == "12"
+    assert rows[5][:3] == ["largest", "process", "(MiB)"]
+    assert int(rows[5][-1]) >= 0

@@ -12,7 +12,7 @@ import transformers
 from torch import nn
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.families.pooling import find_text_tokens, last_states, text_means
+from mlprobe_utils.families.pooling import find_text_tokens, image_positions, last_states, text_means
 
 Pooler = Callable[[torch.Tensor], torch.Tensor]
 
@@ -57,6 +57,13 @@ class Family(ABC):
     def connector_pooler(self, inputs: dict) -> Pooler:
         """Means of each image's tokens at a connector layer: layer's output -> float32 [images, width]."""
 
+    @abstractmethod
+    def vision_places(self, inputs: dict) -> list[slice | int]:
+        """Where each image is, as an index into `pixel_values` and into the output of every vision block.
+
+        Needs nothing of the text. `output[index]` is [tokens, width] and can be assigned to, here and in the LLM.
+        """
+
     @classmethod
     @abstractmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
@@ -73,6 +80,14 @@ class Family(ABC):
     def image_mask(self, inputs: dict) -> torch.Tensor:
         """Which LLM positions hold image tokens, bool [batch, tokens]."""
         return inputs["input_ids"] == self.model.config.image_token_id
+
+    def text_places(self, inputs: dict) -> list[tuple]:
+        """Where each image's tokens are in the LLM, as an index into the output of every decoder layer.
+
+        Raises:
+            RuntimeError: a prompt without an image token.
+        """
+        return list(enumerate(image_positions(self.image_mask(inputs))))
 
     def probe_points(self) -> list[ProbePoint]:
         """All probe points, in the order the data flows; `D` are those of a side path."""

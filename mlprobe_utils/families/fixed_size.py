@@ -24,6 +24,9 @@ class FixedSize(Family):
         images = len(inputs["input_ids"])
         return lambda output: row_means(output, images)
 
+    def vision_places(self, inputs: dict) -> list[slice | int]:
+        return list(range(len(inputs["pixel_values"])))
+
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
         raise InputError(f"models of class {cls.model_class} read every image at one size: remove max_pixels")

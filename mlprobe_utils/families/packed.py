@@ -1,5 +1,6 @@
 """Families whose vision tower packs the tokens of all images, of whatever sizes, into one [tokens, width]."""
 
+import itertools
 from abc import abstractmethod
 
 import torch
@@ -25,6 +26,10 @@ class Packed(Family):
     def connector_pooler(self, inputs: dict) -> Pooler:
         lengths = (inputs["image_grid_thw"].prod(dim=-1) // self.merged(inputs)).tolist()
         return lambda output: packed_means(output, lengths)
+
+    def vision_places(self, inputs: dict) -> list[slice | int]:
+        lengths = inputs["image_grid_thw"].prod(dim=-1).tolist()
+        return [slice(end - length, end) for end, length in zip(itertools.accumulate(lengths), lengths, strict=True)]
 
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:

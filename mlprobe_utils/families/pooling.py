@@ -29,6 +29,21 @@ def find_text_tokens(mask: torch.Tensor, attention: torch.Tensor) -> TextTokens:
     Raises:
         RuntimeError: a prompt without an image token.
     """
+    images = image_positions(mask)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(attention.bool(), places, -1).max(dim=1).values
+    return TextTokens(tuple(mask.shape), images, last)
+
+
+def image_positions(mask: torch.Tensor) -> list[slice | torch.Tensor]:
+    """Where each row's image tokens are: a range of positions, or the positions themselves where they are no range.
+
+    Args:
+        mask: of image tokens, bool [batch, tokens].
+
+    Raises:
+        RuntimeError: a prompt without an image token.
+    """
     mask, device = mask.cpu(), mask.device
     if not mask.any(dim=1).all():
         raise RuntimeError("a prompt of the batch holds no image token")
@@ -37,9 +52,7 @@ def find_text_tokens(mask: torch.Tensor, attention: torch.Tensor) -> TextTokens:
         positions = row.nonzero().flatten()
         first, end = int(positions[0]), int(positions[-1]) + 1
         images.append(slice(first, end) if end - first == len(positions) else positions.to(device))
-    places = torch.arange(mask.shape[1], device=device)
-    last = torch.where(attention.bool(), places, -1).max(dim=1).values
-    return TextTokens(tuple(mask.shape), images, last)
+    return images
 
 
 def packed_means(output: torch.Tensor, lengths: list[int]) -> torch.Tensor:

@@ -1,0 +1,142 @@
+"""The oracle: how much accuracy a damage costs, on fresh phantoms and by means that no probe and no score shares.
+
+What states hold is read by a linear discriminant of scikit-learn with a covariance shrunk after Ledoit and Wolf (2004),
+fitted on other fresh phantoms that passed through the same damage. What the model says is the option that it begins to
+write if it may write nothing else, whatever our reading of generated texts makes of it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlprobe_utils.encoding import Encoder, append_answers
+from mlprobe_utils.extraction import capturing
+from mlprobe_utils.faults.card import ANSWER
+from mlprobe_utils.faults.damage import Damage, damaged, numbers_of
+from mlprobe_utils.faults.mapping import Branches, branches, chosen
+from mlprobe_utils.loading import LoadedModel, to_device
+
+STEPS = 12  # of the bisection: severity to 1 / 4096
+INTACT = ""  # the name of the model as it is, among the damages
+Batches = Iterator[list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of some images: pooled states, `point/pooling` -> float32 [images, width], and answers, int."""
+
+    states: dict[str, np.ndarray]
+    answers: np.ndarray
+
+
+@torch.inference_mode()
+def read(
+    loaded: LoadedModel, encoder: Encoder, options: list[str], batches: Batches, damages: Mapping[str, Damage]
+) -> dict[str, Reading]:
+    """Reads images once intact and once under each damage, name -> reading; that of the intact model is INTACT.
+
+    Of the intact model the states are read that any damage changes, of a damaged one those at its place and at the
+    last layer. A damage of the semantic mapping changes no state, so that its answers come from the intact pass.
+    """
+    parting = branches(encoder.answer_tokens(options))
+    wanted = {name: _keys(loaded, damage) for name, damage in damages.items()}
+    wanted |= {INTACT: list(dict.fromkeys(key for keys in wanted.values() for key in keys))}
+    found: dict[str, tuple[list, list]] = {name: ([], []) for name in wanted}
+    of_states = {name: damage for name, damage in damages.items() if damage.module != ANSWER}
+    of_answers = {name: damage for name, damage in damages.items() if damage.module == ANSWER}
+    for images in batches:
+        inputs = to_device(encoder.questions(images), loaded)
+        for name, damage in ({INTACT: None} | of_states).items():
+            with damaged(loaded, damage):
+                states, next_logits = _pass(loaded, inputs, encoder.tokenizer.pad_token_id)
+                found[name][0].append({key: states[key].numpy() for key in wanted[name]})
+                found[name][1].append(chosen(next_logits, parting, len(options)).cpu().numpy())
+            if name == INTACT:
+                for other, damage in of_answers.items():
+                    swapped = _swapped(loaded, inputs, damage, parting, next_logits)
+                    found[other][1].append(chosen(swapped, parting, len(options)).cpu().numpy())
+    return {name: Reading(_joined(states), np.concatenate(answers)) for name, (states, answers) in found.items()}
+
+
+def _keys(loaded: LoadedModel, damage: Damage) -> list[str]:
+    if damage.module == ANSWER:
+        return []
+    last = loaded.family.probe_points()[-1]
+    return list(dict.fromkeys([f"{damage.point}/image_mean", *(f"{last.name}/{pooling}" for pooling in last.poolings)]))
+
+
+def _pass(loaded: LoadedModel, inputs: dict, pad: int) -> tuple[dict[str, torch.Tensor], Callable]:
+    """Pooled states of a batch, and what the model would write after the beginning of an answer."""
+    with capturing(loaded, inputs) as states:
+        first = loaded.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
+
+    def next_logits(prefix: tuple[int, ...]) -> torch.Tensor:
+        if not prefix:
+            return first
+        longer = append_answers(inputs, [list(prefix)] * len(first), pad)
+        longer.pop("labels")
+        return loaded.model(**to_device(longer, loaded), logits_to_keep=1, use_cache=False).logits[:, -1]
+
+    return states, next_logits
+
+
+def _swapped(
+    loaded: LoadedModel, inputs: dict, damage: Damage, parting: Branches, next_logits: Callable
+) -> Callable[[tuple[int, ...]], torch.Tensor]:
+    numbers = numbers_of(damage, loaded.family, inputs)
+
+    def swapped(prefix: tuple[int, ...]) -> torch.Tensor:
+        written = inputs["input_ids"]
+        written = torch.cat([written, written.new_tensor([prefix] * len(written)).view(len(written), -1)], dim=1)
+        return damage.of_logits(next_logits(prefix)[:, None], written, numbers, parting)[:, 0]
+
+    return swapped
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in (parts[0] if parts else ())}
+
+
+def right(fitted: np.ndarray, fitted_labels: np.ndarray, judged: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether a classifier fitted on states [images, width] with their labels is right about others, bool [images]."""
+    discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    classifier = make_pipeline(StandardScaler(), discriminant)
+    return classifier.fit(fitted, fitted_labels).predict(judged) == labels
+
+
+def pooled_at(damage: Damage, intact: np.ndarray, full: np.ndarray) -> np.ndarray:
+    """Means of image tokens at the damaged place under a damage, float32 [images, width], without another pass.
+
+    A damage is affine in a state, and its noise the same at every severity: the mean over tokens follows exactly.
+
+    Args:
+        intact: the means without damage.
+        full: the means at severity 1.
+    """
+    mean = damage.statistics["mean"].numpy()
+    if damage.module == "C":
+        return damage.of_states(torch.from_numpy(intact)).numpy()
+    kept, noise = (1 - damage.severity) ** 0.5, damage.severity**0.5
+    return mean + kept * (intact - mean) + noise * (full - mean)
+
+
+def severity_for(lost: Callable[[float], float], wanted: float) -> tuple[float, float]:
+    """The severity, 0 to 1, that loses `wanted` percentage points; and what severity 1 loses.
+
+    By bisection, so that `lost` should rise with the severity; of the severities tried the one that comes nearest.
+    Where severity 1 loses less than is wanted, it is 1.
+    """
+    tried = {1.0: lost(1.0)}
+    if tried[1.0] <= wanted:
+        return 1.0, tried[1.0]
+    low, high = 0.0, 1.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        tried[middle] = lost(middle)
+        low, high = (middle, high) if tried[middle] < wanted else (low, middle)
+    return min(tried, key=lambda severity: (abs(tried[severity] - wanted), severity)), tried[1.0]
