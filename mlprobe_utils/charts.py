@@ -1,4 +1,4 @@
-"""The charts of the book: what is drawn against what. Small multiples, with every number in a table beneath."""
+"""The charts of the book: what is drawn against what. Small multiples, with their numbers beneath."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
 from mlprobe_utils.metrics import METRICS
 from mlprobe_utils.panels import COLOURS, Values, domain_of, line_panel, line_words, square_panel, stations
-from mlprobe_utils.points import MODULES, on_side_path
+from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import SCORES, STAGE_NAMES, in_words
 
 METRIC_NAMES = {"accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auc": "AUC"}
@@ -17,9 +17,13 @@ ANSWER = "answer"  # the station after the last layer: what the model says
 ANSWERS = (ANSWER, "P_final")
 MAJORITY = "majority class"  # what is right without looking
 MOST_COLUMNS = 3
+MANY = 15  # panels; more are drawn compact
+FEW = 6  # models that lines in one panel can tell apart
+MEAN = "mean over models"
 ORDER = ("model", "dataset", "stage")  # of the rows that a chart draws
 STAGES = [Key(name, "stage", COLOURS[n], dashed=n == 0) for n, name in enumerate(STAGE_NAMES.values())]
 FLOW = "as the information flows"
+POINTS = "probe point, in the order the data flows"
 
 
 def probe_curves(
@@ -92,27 +96,40 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     return _lines(long, ("model", "dataset"), [*keys, *_models(long)], values, title, "epoch")
 
 
-def health_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model; one row a stage, one column a data set.
+def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
+    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model; one row a series of models, one column a data set.
 
     Args:
-        profile: from `profiles.profile`.
-        names: as in `probe_curves`.
+        profile: from `profiles.profile`, of one stage.
+        names: as in `probe_curves`; the models of a series in the order of their size.
+        series: from `lineage.series`.
     """
-    long = profile.melt(["model", "dataset", "stage"], list(SCORES), var_name="x")
+    long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
+    long["group"] = long["model"].map(series)
     long = in_words(long, names, ORDER)
     long["series"] = long["model"]
-    keys = [
-        Key(name, "model", COLOURS[n % len(COLOURS)], dashed=n // len(COLOURS) % 2 == 1)
-        for n, name in enumerate(long["model"].unique())
-    ]
-    return _lines(long, ("stage", "dataset"), keys, Values("score (%)"), "Four-score health profiles", FLOW)
+    of_group = long.drop_duplicates("model").groupby("group").cumcount()
+    places = dict(zip(long.drop_duplicates("model")["model"], of_group, strict=True))
+    keys = [Key(name, "model", COLOURS[place % len(COLOURS)], dashed=place % 2 == 1) for name, place in places.items()]
+    return _lines(long, ("group", "dataset"), keys, Values("score (%)"), "Four-score health profiles by series", FLOW)
+
+
+def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """The profiles of one model, a line a stage; one column a data set.
+
+    Args: `profile` from `profiles.profile`; `names` as in `probe_curves`.
+    """
+    long = in_words(profile.melt(["model", "dataset", "stage"], list(SCORES), var_name="x"), names, ORDER)
+    long["series"] = long["stage"]
+    return _lines(long, (None, "dataset"), STAGES, Values("score (%)"), "Four-score health profiles", FLOW)
 
 
 def journey(
     ends: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy", majority: Mapping[str, float] | None = None
 ) -> Figure:
     """Where the class can be read on its way: at the end of each module, and in the answer; one panel a data set.
+
+    Of more than FEW models each is a faint line, and their mean a strong one.
 
     Args:
         ends: from `tables.module_ends`.
@@ -123,13 +140,16 @@ def journey(
     long = ends.rename(columns=ways).melt(["model", "dataset", "stage"], list(ways.values()), var_name="x")
     long = in_words(long, names, ORDER)
     long["series"] = long["stage"]
+    title = f"What a probe reads where each module ends, and what the model answers: {METRIC_NAMES[metric]}"
+    if (models := long["model"].nunique()) > FEW:
+        long = long.assign(run=long["model"], model=MEAN)
+        title += f", mean over {models} models (faint: each)"
     keys = [*STAGES, *_models(long)]
     if majority is not None:
         blind = long.drop_duplicates(["dataset", "x"]).assign(model=MAJORITY, series=MAJORITY)
         long = pd.concat([long, blind.assign(value=blind["dataset"].map(majority))])
         keys.append(Key(MAJORITY, "baseline", COLOURS[4], dashed=True))
     values = Values(f"{METRIC_NAMES[metric]} (%)", whole=True)
-    title = f"What a probe reads where each module ends, and what the model answers: {METRIC_NAMES[metric]}"
     return _lines(long, (None, "dataset"), keys, values, title, FLOW)
 
 
@@ -143,14 +163,16 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     tested = in_words(rows[rows["part"] == "test"], names, ORDER)
     tested["answer"] = tested["parsed"].fillna("unparsed")
     tables, panels = [], []
-    for (model, dataset), own in tested.groupby(["model", "dataset"], sort=False):
+    pairs = tested.groupby(["model", "dataset"], sort=False)
+    for (model, dataset), own in pairs:
         counts = pd.crosstab(own["label"], own["answer"])
         counts = counts.reindex(columns=[*counts.index, "unparsed"], fill_value=0)
         cells = counts.rename_axis("truth").stack().rename("images").reset_index().assign(model=model, dataset=dataset)
         cells["share"] = cells["images"] / cells.groupby("truth")["images"].transform("sum")
         tables.append(cells)
         words = "; ".join(f"{c.truth} answered {c.answer} {c.images} times" for c in cells.itertuples())
-        panels.append(Panel(f"{model} · {dataset}", square_panel(cells), f"{model}, {dataset}: {words}."))
+        svg = square_panel(cells, pairs.ngroups > MANY)
+        panels.append(Panel(f"{model} · {dataset}", svg, f"{model}, {dataset}: {words}."))
     title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     numbers = pd.concat(tables)[["model", "dataset", "truth", "answer", "images"]]
     numbers = numbers.rename(columns={"dataset": "data set"})
@@ -163,7 +185,7 @@ def _lines(
     keys: Sequence[Key],
     values: Values,
     title: str,
-    horizontal: str = "probe point, in the order the data flows",
+    horizontal: str = POINTS,
 ) -> Figure:
     """Small multiples of lines.
 
@@ -177,14 +199,22 @@ def _lines(
     above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
     order = stations(long["x"], ANSWERS)
     domain = domain_of(long, values, ANSWERS)
+    there = [
+        place
+        for place in itertools.product(above.unique(), beside.unique())
+        if ((above == place[0]) & (beside == place[1])).any()
+    ]
+    compact = len(there) > MANY
     panels = []
-    for place in itertools.product(above.unique(), beside.unique()):
+    for place in there:
+        of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
         own = long[(above == place[0]) & (beside == place[1])]
-        if len(own):
-            name = " · ".join(filter(None, place))
-            passed = [x for x in order if not on_side_path(x) or x in set(own["x"])]  # no gap where a model has none
-            svg = line_panel(own, passed, keys, values, domain, ANSWERS)
-            panels.append(Panel(name, svg, f"{name}: {line_words(own)}."))
+        name = " · ".join(filter(None, place))
+        svg = line_panel(own, [x for x in order if x in of_row], keys, values, domain, ANSWERS, compact)
+        panels.append(Panel(name, svg, f"{name}: {line_words(own)}."))
+    if compact:  # every panel names its model
+        keys = [key for key in keys if key.colour]
+        horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""
     lines = list(dict.fromkeys([*filter(None, by), "model", keys[0].kind]))
     numbers = long.assign(**{keys[0].kind: long["series"]}).groupby([*lines, "x"], sort=False)["value"].mean()
     numbers = numbers.unstack("x")[order].rename_axis(columns=None)

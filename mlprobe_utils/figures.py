@@ -15,6 +15,7 @@ import pandas as pd
 
 BETWEEN = "|"
 SERIES_END = "‖"  # in a mark's description for Altair: names that it belongs to, then what a tooltip says of it
+MOST_ROWS = 40  # of numbers that a page shows; more are only in the file
 ENLARGE = '<button type="button" class="chart-zoom" hidden>Enlarge</button>'
 
 
@@ -65,7 +66,7 @@ def figure(
         title: the caption.
         keys: the legend.
         axes: what the vertical and the horizontal axis of all panels mean.
-        numbers: everything that the panels draw, as a table in a fold and as CSV.
+        numbers: everything that the panels draw, as CSV and, up to MOST_ROWS rows, as a table, in a fold.
         decimals: of the numbers in the table; the CSV has six digits.
     """
     vertical, horizontal = (html.escape(axis) for axis in axes)
@@ -139,7 +140,8 @@ def _key(key: Key) -> str:
 
 
 def _numbers(numbers: pd.DataFrame, title: str, decimals: int) -> str:
+    table = scrolling_table(numbers, decimals) if len(numbers) <= MOST_ROWS else ""
     return (
         '<details class="chart-data"><summary>The numbers of this chart</summary>'
-        f"<p>{download(numbers, title)}</p>{scrolling_table(numbers, decimals)}</details>"
+        f"<p>{download(numbers, title)}</p>{table}</details>"
     )

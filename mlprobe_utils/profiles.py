@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from mlprobe_utils.cards import PUBLISHED
+from mlprobe_utils.errors import unknown
 from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
 from mlprobe_utils.points import MODULES, PROBED
 from mlprobe_utils.rows import STAGES
@@ -61,6 +63,23 @@ def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "ac
     return table.sort_values(
         ["dataset", "model", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c
     )
+
+
+def paper_profiles() -> pd.DataFrame:
+    """Table 1 as the paper prints it: model and dataset (both by their printed names) and the four scores, percent.
+
+    Its rows of averages are left out, and it has no stage: the paper does not say in which the scores were taken.
+    """
+    columns = {score.lower(): score for score in SCORES}
+    printed = pd.read_csv(PUBLISHED / "table1.csv").rename(columns=columns)
+    return printed[printed["model"] != "Average"].reset_index(drop=True)
+
+
+def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
+    """The profiles of one stage, from `profile`. Raises InputError for a stage that is none of STAGES."""
+    if stage not in STAGES:
+        raise unknown("stage", stage, STAGES)
+    return profiles[profiles["stage"] == stage]
 
 
 def lowest_module(profiles: pd.DataFrame) -> str:

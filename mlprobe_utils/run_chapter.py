@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object")
     arguments = parser.parse_args()
-    with step(arguments.output.stem, "page"):
+    with step(arguments.output.stem, "notebook"):
         run_chapter(arguments.notebook, arguments.parameters, arguments.output)
 
 

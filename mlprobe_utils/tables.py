@@ -7,19 +7,28 @@ import pandas as pd
 from IPython.display import HTML
 
 from mlprobe_utils.cards import Protocol, load_protocol
-from mlprobe_utils.errors import unknown
+from mlprobe_utils.errors import InputError
 from mlprobe_utils.figures import download, scrolling, scrolling_table
 from mlprobe_utils.metrics import METRICS
-from mlprobe_utils.profiles import SCORES, STAGE_NAMES
+from mlprobe_utils.profiles import SCORES
 
 MOST_TEXT = 80  # characters of an answer that a table shows
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> HTML:
-    """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so."""
+    """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so.
+
+    Columns `p` and `p (…)` hold p values and have three decimals.
+    """
     if table.empty:
         return HTML("<p><em>No rows.</em></p>")
+    of_p = [column for column in table if str(column).split(" (")[0] == "p"]
+    table = table.assign(**{column: table[column].map(_p_value, na_action="ignore") for column in of_p})
     return HTML(scrolling_table(table, decimals))
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "<\N{NO-BREAK SPACE}0.001"
 
 
 def file(table: pd.DataFrame, title: str) -> HTML:
@@ -111,43 +120,50 @@ def all_points(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.groupby(keys, as_index=False)[list(METRICS)].mean()
 
 
-def profile_table(profiles: pd.DataFrame, stage: str, names: Mapping[str, str]) -> HTML:
-    """Table 1 of the paper for one stage: a row a model, a column a data set, FHS_V → FHS_C → FHS_L → P_final.
+def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> HTML:
+    """Table 1 of the paper: a row a model, a column a data set, FHS_V → FHS_C → FHS_L → P_final.
 
     Of each score the best in a data set is bold and the worst underlined, all that tie as printed; nothing is marked
-    where all are equal. With several models the last row is their average.
+    where all are equal. With several models a row of their averages follows.
 
     Args:
-        profiles: from `profiles.profile`, percent.
-        stage: one of STAGES.
+        profiles: model, dataset and the four scores (percent), from `profiles.profile` for one stage, or the paper's.
         names: slug -> name of models and data sets, in the order of rows and columns.
+        what: which scores these are, for the caption.
+        apart: models that stand beneath the averages and count neither in them nor for best and worst, such as
+            the general models that the others were adapted from.
 
     Raises:
-        InputError: unknown stage.
+        InputError: several rows of one model and data set, as of two stages.
     """
-    if stage not in STAGE_NAMES:
-        raise unknown("stage", stage, STAGE_NAMES)
-    of_stage = profiles[profiles["stage"] == stage]
-    models, datasets = (_in_order(of_stage[column].unique(), names) for column in ("model", "dataset"))
-    scores = of_stage.set_index(["dataset", "model"])[list(SCORES)]
+    models, datasets = (_in_order(profiles[column].unique(), names) for column in ("model", "dataset"))
+    scores = profiles.set_index(["dataset", "model"])[list(SCORES)]
+    if twice := [*scores.index[scores.index.duplicated()]]:
+        raise InputError(f"several profiles of {twice[0][1]} on {twice[0][0]}: choose one stage")
     printed = scores.round(2)
-    best, worst = printed.groupby("dataset").max(), printed.groupby("dataset").min()
+    compared = scores[~scores.index.isin(list(apart), level="model")]
+    best, worst = (getattr(compared.round(2).groupby("dataset"), end)() for end in ("max", "min"))
 
-    def cell(dataset: str, model: str) -> str:
-        if (dataset, model) not in printed.index:
-            return ""
-        return _arrows(
-            _marked(value, best.at[dataset, score], worst.at[dataset, score])
-            for score, value in printed.loc[(dataset, model)].items()
-        )
+    def row(model: str, *, marked: bool) -> list[str]:
+        cells = [_named(model, names)]
+        for dataset in datasets:
+            values = printed.loc[(dataset, model)].items() if (dataset, model) in printed.index else ()
+            limits = (best, worst) if marked else ()
+            cells.append(
+                _arrows(_marked(value, *(limit.at[dataset, score] for limit in limits)) for score, value in values)
+            )
+        return cells
 
-    rows = [[_named(model, names), *(cell(dataset, model) for dataset in datasets)] for model in models]
-    if len(models) > 1:
-        averages = scores.groupby("dataset").mean()
+    rows = [row(model, marked=True) for model in models if model not in apart]
+    if several := len(rows) > 1:
+        averages = compared.groupby("dataset").mean()
         rows.append(["average", *(_arrows(f"{value:.2f}" for value in averages.loc[d]) for d in datasets)])
+    rows += [row(model, marked=False) for model in models if model in apart]
+    caption = [f"{_arrows(SCORES)} (%), {html.escape(what)}."]
+    caption += ["Best of a data set bold, worst underlined."] if several else []
+    caption += [f"Beneath {'the average' if several else 'it'}: what others were adapted from."] if apart else []
     head = ["model", *(_named(dataset, names) for dataset in datasets)]
-    marks = ". Best of a data set bold, worst underlined." if len(models) > 1 else "."
-    return captioned(head, rows, f"{_arrows(SCORES)} (%), {STAGE_NAMES[stage]}{marks}", "white-space:nowrap")
+    return captioned(head, rows, " ".join(caption), "white-space:nowrap;font-size:0.72em")
 
 
 def _in_order(slugs: Iterable[str], names: Mapping[str, str]) -> list[str]:
@@ -168,7 +184,7 @@ def _arrows(values: Iterable[str]) -> str:
     return " → ".join(values)
 
 
-def _marked(value: float, best: float, worst: float) -> str:
+def _marked(value: float, best: float | None = None, worst: float | None = None) -> str:
     """A score as printed, bold or underlined; with one value all round neither."""
     mark = None if best == worst else {best: "strong", worst: "u"}.get(value)
     return f"<{mark}>{value:.2f}</{mark}>" if mark else f"{value:.2f}"

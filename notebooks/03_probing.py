@@ -21,7 +21,7 @@
 # *Prerequisites:* [chapter 2](02_fine_tuning). *Time:* 30 minutes to read; seconds to run once the features exist.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: the two miniatures
+models: list[str] = []  # model cards; empty: all 16 miniatures
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -149,10 +149,12 @@ for module in ("V", "C", "L", "output"):
 # fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
 # ([chapter 2](02_fine_tuning)). The pattern of each curve, with the changes that decided:
 
-# %% tags=["hide-input", "hide-output"]
+# %% tags=["hide-input"]
 from mlprobe_utils.patterns import PARTS
+from mlprobe_utils.tables import file
 
-show(chapter.named(found.replace({"module": PARTS})))
+each = chapter.named(found.replace({"module": PARTS}))
+file(each, "Patterns of all curves")
 
 # %% [markdown]
 # ## Where each module ends
@@ -202,24 +204,32 @@ for stage in ("pretrained", "finetuned"):
 #
 # The paper does not say that features are {term}`standardised` before a probe sees them. Without it, a probe that is
 # trained with one learning rate for all layers also measures how large a layer's features are. The protocol names
-# further recipes under `probe_variants` (raw features; `linear: {kind: linear}` there would add a linear probe). They
-# beside the main one, image tokens, after fine-tuning:
-
-# %%
-recipes = chapter.protocol.probes
-beside = {
-    name: results.probe_scores(chapter.selection, name) for name in recipes
-}
-charts.recipe_curves(beside, chapter.names, metric)
+# further recipes under `probe_variants` (raw features; `linear: {kind: linear}` there would add a linear probe). What
+# they give beyond the main one, image tokens, after fine-tuning:
 
 # %%
 from mlprobe_utils.tables import recipe_differences
 
+recipes = chapter.protocol.probes
+beside = {
+    name: results.probe_scores(chapter.selection, name) for name in recipes
+}
 differences = recipe_differences(beside, metric)
 show(chapter.named(differences))
 
-# %% tags=["hide-input"]
+# %% [markdown]
+# The curves of the model whose recipes differ most at a point:
+
+# %%
 ordered = differences.sort_values("largest difference", key=abs)
+most = [first, *ordered["model"]][-1]
+charts.recipe_curves(
+    {name: own[own["model"] == most] for name, own in beside.items()},
+    chapter.names,
+    metric,
+)
+
+# %% tags=["hide-input"]
 largest = ordered.tail(1).to_dict("list") if len(ordered) else {}
 glue("recipe", *largest.get("recipe", ["no other recipe"]))
 glue("recipe_largest", *largest.get("largest difference", [0.0]))
@@ -236,7 +246,7 @@ glue("recipe_point", *largest.get("at", ["none"]))
 # macro averages where the data card names none.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.tables import all_points, file
+from mlprobe_utils.tables import all_points
 
 file(chapter.named(all_points(scores)), "All metrics at every probe point")
 

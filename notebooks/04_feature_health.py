@@ -21,7 +21,7 @@
 # *Prerequisites:* [chapter 3](03_probing). *Time:* 20 minutes to read; seconds to run once the probes exist.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: the two miniatures
+models: list[str] = []  # model cards; empty: all 16 miniatures
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -67,40 +67,60 @@ scored = {name: health_score(c, penalty) for name, c in examples.items()}
 # All four curves end at the same performance. A rise is rewarded beyond it, so that the score has no upper bound; a dip
 # is punished although nothing is lost at the end; and a module with a single point scores its plain performance.
 #
-# ## The scores of this run
+# ## The scores of this run, and the paper's
 #
 # From the curves of the image tokens' means, computed for each run and then averaged.
 
 # %%
 from mlprobe_utils import results
-from mlprobe_utils.profiles import health_by_run, profile
-from mlprobe_utils.tables import profile_table, show
+from mlprobe_utils.profiles import health_by_run, of_stage, profile
 
 scores = results.probe_scores(chapter.selection)
 outputs = results.output_scores(chapter.selection)
 health = health_by_run(scores, penalty, metric)
 profiles = profile(health, outputs, metric)
-profile_table(profiles, "finetuned", chapter.names)
+
+# %%
+from mlprobe_utils.lineage import bases
+from mlprobe_utils.tables import profile_table, show
+
+after, apart = of_stage(profiles, "finetuned"), bases(chapter.models)
+profile_table(after, chapter.names, "this run, after fine-tuning", apart)
 
 # %% [markdown]
 # This is the form of the paper's table 1. Each cell is a {term}`four-score profile` and reads as the information flows:
-# vision tower, connector, LLM, and what the model finally says. The paper does not say whether its scores were taken
-# before or after fine-tuning; the same table before it:
+# vision tower, connector, LLM, and what the model finally says.
+
+# %% tags=["hide-input"]
+from mlprobe_utils.profiles import paper_profiles
+
+origin = "the paper's own: full-size models, real images"
+profile_table(paper_profiles(), {}, origin)
+
+# %% [markdown]
+# The same table as {cite:t}`zhu-2026` print it, from `data/published/table1.csv`, through the same code. **The figures of
+# the two tables cannot be compared**: other models, other images, another scale of everything. What can be compared is
+# how each table behaves within itself, which is what [chapter 5](05_comparisons) does. The paper does not say whether its
+# scores were taken before or after fine-tuning; the table of this run before it:
 
 # %%
-profile_table(profiles, "pretrained", chapter.names)
+before = of_stage(profiles, "pretrained")
+profile_table(before, chapter.names, "this run, before fine-tuning", apart)
+
+# %% [markdown]
+# The profiles after fine-tuning as lines; models of one {term}`series` stand in one row.
 
 # %%
 from mlprobe_utils import charts
+from mlprobe_utils.lineage import series
 
-charts.health_profiles(profiles, chapter.names)
+charts.health_profiles(after, chapter.names, series(chapter.models))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import glue
 from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import HEALTH, lowest_module
 
-after = profiles[profiles["stage"] == "finetuned"]
 glue("lowest_module", MODULES[lowest_module(after)])
 glue("lowest_health", after[HEALTH].mean().min())
 glue("highest_health", after[HEALTH].mean().max())
@@ -151,7 +171,7 @@ glue("run_spread_most", spread.max())
 # ## Takeaways
 #
 # - Healthy is not the same as right: a module may score high and the answer be wrong, see
-#   [the scores of this run](#the-scores-of-this-run).
+#   [the scores of this run](#the-scores-of-this-run-and-the-papers).
 # - The score mixes where a module ends, whether it rose and whether it jumped: see [three equations](#three-equations).
 # - It is as noisy as the curves it is made of: see [what the scores are made of](#what-the-scores-are-made-of).
 

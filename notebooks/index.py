@@ -20,7 +20,7 @@
 # between the image and the answer, is the diagnosis lost?
 
 # %% tags=["parameters", "remove-input"]
-models: list[str] = []  # model cards; empty: the two miniatures
+models: list[str] = []  # model cards; empty: all 16 miniatures
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -73,7 +73,7 @@ glue("step_points", steps.min())
 
 # %% [markdown]
 # ::::{container} doors
-# - [**Read**](01_datasets) four chapters, about 90 minutes
+# - [**Read**](01_datasets) six chapters, about two and a half hours
 # - [**Rerun**](rerun) any page on your model and images
 # - [**Teach**](teach) with a plan and questions to ask
 # ::::

@@ -138,24 +138,25 @@ glue("pairs", len(named))
 # [chapter 4](../04_feature_health).
 
 # %%
-from mlprobe_utils.profiles import health_by_run, profile
+from mlprobe_utils.profiles import health_by_run, of_stage, profile
 from mlprobe_utils.tables import profile_table
 
 health = health_by_run(scores, chapter.protocol.health.penalty)
 profiles = profile(health, outputs)
-profile_table(profiles, "finetuned", chapter.names)
+after = of_stage(profiles, "finetuned")
+profile_table(after, chapter.names, "after fine-tuning")
 
 # %%
-profile_table(profiles, "pretrained", chapter.names)
+before = of_stage(profiles, "pretrained")
+profile_table(before, chapter.names, "before fine-tuning")
 
 # %%
-charts.health_profiles(profiles, chapter.names)
+charts.stage_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import health_changes, lowest_module
 
-after = profiles[profiles["stage"] == "finetuned"]
 glue("lowest_module", MODULES[lowest_module(after)])
 glue("final_mean", after["P_final"].mean())
 glue("fell", int((health_changes(profiles) < 0).sum().sum()))

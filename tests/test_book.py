@@ -29,6 +29,7 @@ PAGES = [*EXECUTED, *ABOUT]
 def test_every_step_is_told_and_counted_down(book):
     lines = [line for line in book.said.splitlines() if "left]" in line]
     assert "0 left" in lines[-1]
+    assert "where the time went" in book.said
     assert "pages" in lines[-1]
     for model, step in itertools.product(book.models, ("fine-tuning", "answers", "features", "probes", "scores")):
         assert any(model in line and DATASET in line and step in line for line in lines)

@@ -114,7 +114,7 @@ def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value():
     assert "answer 0.0 %" in [texts[-1] for _, texts, _ in marks(none_low)]
 
 
-@pytest.mark.parametrize("name", ["probe", "metric", "recipe", "learning", "health", "journey", "confusion"])
+@pytest.mark.parametrize("name", ["probe", "metric", "recipe", "learning", "health", "stages", "journey", "confusion"])
 def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
     figure = one_of_each()[name]
     for drawing in drawings(figure):
@@ -145,7 +145,10 @@ def one_of_each() -> dict[str, Figure]:
         "metric": charts.metric_curves(scores[one[0]], outputs[one[1]], NAMES),
         "recipe": charts.recipe_curves({"main": scores, "raw": scores}, NAMES),
         "learning": charts.learning_curves(losses, NAMES),
-        "health": charts.health_profiles(profile, NAMES),
+        "health": charts.health_profiles(
+            profile[profile["stage"] == "finetuned"], NAMES, {"one": "Large", "two": "Large"}
+        ),
+        "stages": charts.stage_profiles(profile[profile["model"] == "one"], NAMES),
         "journey": charts.journey(ends.assign(**{"final output": 40.0}), NAMES),
         "confusion": charts.confusion(answers, NAMES),
     }
@@ -224,6 +227,45 @@ def test_many_points_are_not_all_labelled():
     labels = [text.text for text in drawings(charts.probe_curves(many, outputs, NAMES))[0].iter(f"{SVG}text")]
     assert "answer" in labels
     assert 4 < len([label for label in labels if label and label[1:2] == "."]) < 20
+
+
+def test_many_panels_are_compact_and_still_say_whose_they_are():
+    names = {f"m{n}": f"miniature of Model {n}" for n in range(16)} | {"a": "Set A", "b": "Set B", "c": "Set C"}
+    scores, outputs = made(models=[f"m{n}" for n in range(16)], datasets=("a", "b", "c"))
+    deeper = scores[(scores["model"] == "m1") & (scores["point"] == "L.01")]
+    figure = charts.probe_curves(pd.concat([scores, deeper.assign(point="L.02")]), outputs, names)
+    drawn = drawings(figure)
+    assert len(drawn) == 48
+    assert len(set(re.findall(r'chart-panel-title">(.*?)</p>', figure.html))) == 48
+    few = drawings(charts.probe_curves(*made(), NAMES))
+    assert int(drawn[0].get("height")) < int(few[0].get("height"))
+    for drawing in drawn:
+        words = [text.text for text in drawing.iter(f"{SVG}text") if not text.text.isdigit()]
+        assert words[:4] == ["V", "C", "L", "answer"]
+    ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
+    assert ends[0] != ends[3]  # a deeper model's row has more stations, and only that row
+    assert ends[0] == ends[6]
+    assert "vision tower" in figure.html
+    assert "<table" not in figure.html
+    assert len(downloaded(figure)) == 96
+    assert len(figure.html) < 300_000
+    assert {key for key in re.findall(r'data-highlight="(.*?)"', figure.html)} == set(STAGE_NAMES.values())
+
+
+def test_of_many_models_the_journey_shows_the_mean_and_each_as_a_faint_line():
+    models = [f"m{n}" for n in range(16)]
+    ends = pd.DataFrame(itertools.product(models, ["a"], STAGE_NAMES), columns=["model", "dataset", "stage"])
+    values = 50.0 + ends["model"].str[1:].astype(int)
+    ends = ends.assign(**dict.fromkeys(["V end", "C end", "L end", "final output"], values))
+    (drawing,) = drawings(charts.journey(ends, {}, majority={"a": 40.0}))
+    told = {names: texts for names, texts, _ in marks(drawing)}
+    assert told[f"{charts.MEAN}|after fine-tuning"] == [
+        f"{x} 57.5 %" for x in ("vision tower", "connector", "LLM", "answer")
+    ]
+    thin = [path for path in drawing.iter(f"{SVG}path") if path.get("opacity") == "0.5"]
+    faint = [path for path in thin if path.get("data-series").startswith(charts.MEAN)]
+    assert len(faint) == 32
+    assert all(path.get("d").count("L") == 3 for path in faint)
 
 
 def test_an_unknown_metric_is_an_error():

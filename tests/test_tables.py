@@ -7,8 +7,8 @@ import pytest
 
 from mlprobe_utils.cards import load_protocol
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.profiles import HEALTH, SCORES, health_changes, lowest_module
-from mlprobe_utils.tables import profile_table, recipe, recipe_differences, unparsed_examples
+from mlprobe_utils.profiles import HEALTH, SCORES, health_changes, lowest_module, of_stage, paper_profiles
+from mlprobe_utils.tables import profile_table, recipe, recipe_differences, show, unparsed_examples
 
 ARROW = " → "
 
@@ -19,9 +19,12 @@ def profiles_of(*rows: tuple) -> pd.DataFrame:
     return pd.DataFrame(records, columns=["model", "dataset", "stage", *SCORES])
 
 
-def cells(profiles: pd.DataFrame, stage: str = "finetuned", names: dict | None = None) -> list[list[str]]:
+def cells(
+    profiles: pd.DataFrame, stage: str = "finetuned", names: dict | None = None, apart: tuple = ()
+) -> list[list[str]]:
     """Text of every cell row by row, marks as *bold* and _underlined_."""
-    table = ElementTree.fromstring(profile_table(profiles, stage, names or {}).data).find("div/table")
+    page = profile_table(of_stage(profiles, stage), names or {}, stage, apart).data
+    table = ElementTree.fromstring(page).find("div/table")
     rows = []
     for row in table.iter("tr"):
         for mark, sign in (("strong", "*"), ("u", "_")):
@@ -61,8 +64,9 @@ def test_stages_are_apart():
     rows = cells(TWO, "pretrained")
     assert rows[0] == ["model", "busi"]
     assert rows[1] == ["a", "_1.00_ → *2.00* → 3.00 → _4.00_"]
-    caption = ElementTree.fromstring(profile_table(TWO, "pretrained", {}).data).find("figcaption")
-    assert caption.text.endswith("before fine-tuning. Best of a data set bold, worst underlined.")
+    page = profile_table(of_stage(TWO, "pretrained"), {}, "before & after").data
+    caption = ElementTree.fromstring(page).find("figcaption")
+    assert caption.text.endswith("(%), before & after. Best of a data set bold, worst underlined.")
 
 
 def test_health_of_two_stages_is_compared_where_both_are():
@@ -92,7 +96,17 @@ def test_single_model_is_neither_best_nor_worst_nor_an_average():
     assert cells(TWO[TWO["model"] == "a"])[1:] == [
         ["a", "97.69 → 77.75 → 83.33 → 85.33", "50.00 → 60.00 → 70.00 → 80.00"]
     ]
-    assert "bold" not in profile_table(TWO[TWO["model"] == "a"], "finetuned", {}).data
+    assert "bold" not in profile_table(TWO[(TWO["model"] == "a") & (TWO["stage"] == "finetuned")], {}, "x").data
+
+
+def test_what_others_were_adapted_from_stands_beneath_and_counts_for_nothing():
+    third = profiles_of(("base", "busi", "finetuned", (99.0, 10.0, 99.0, 10.0)))
+    _, *rows = cells(pd.concat([third, TWO]), apart=("base",))
+    assert [row[0] for row in rows] == ["a", "b", "average", "base"]
+    assert rows[:3] == cells(TWO)[1:]
+    assert rows[3] == ["base", "99.00 → 10.00 → 99.00 → 10.00", ""]
+    alone = cells(pd.concat([third, TWO[TWO["model"] == "a"]]), apart=("base",))
+    assert [row[0] for row in alone[1:]] == ["a", "base"]
 
 
 def test_model_without_a_data_set_has_an_empty_cell():
@@ -102,7 +116,7 @@ def test_model_without_a_data_set_has_an_empty_cell():
 
 
 def test_names_are_escaped_and_a_wide_table_scrolls():
-    page = profile_table(TWO, "finetuned", {"a": "<script>", "busi": "R&D"}).data
+    page = profile_table(of_stage(TWO, "finetuned"), {"a": "<script>", "busi": "R&D"}, "x").data
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "R&amp;D" in page
@@ -110,9 +124,28 @@ def test_names_are_escaped_and_a_wide_table_scrolls():
     assert "nowrap" in page
 
 
-def test_unknown_stage_is_an_error():
+def test_the_papers_table_passes_through_the_same_code():
+    page = profile_table(paper_profiles(), {}, "the paper's own").data
+    rows = [["".join(cell.itertext()) for cell in row] for row in ElementTree.fromstring(page).iter("tr")]
+    assert rows[0] == ["model", "BUSI", "COVID19-CT", "Chest-Xray"]
+    assert rows[1][:2] == ["MedVLM-R1-2B", "91.42 → 88.41 → 81.21 → 81.33"]
+    assert rows[-1] == [
+        "average", "104.78 → 84.99 → 86.17 → 86.19", "90.83 → 82.02 → 77.61 → 81.42", "72.30 → 75.05 → 74.91 → 75.78",
+    ]  # fmt: skip
+
+
+def test_unknown_stage_and_several_stages_are_errors():
     with pytest.raises(InputError, match="finetuned"):
-        profile_table(TWO, "fine-tuned", {})
+        of_stage(TWO, "fine-tuned")
+    with pytest.raises(InputError, match="several profiles of a on busi: choose one stage"):
+        profile_table(TWO, {}, "x")
+
+
+def test_p_values_are_not_rounded_to_zero():
+    page = show(pd.DataFrame({"p": [0.00001, 0.0314, None], "p (Holm)": 0.5, "parts": 2.0})).data
+    assert [cell.text for cell in ElementTree.fromstring(page).iter("td")] == [
+        "<\N{NO-BREAK SPACE}0.001", "0.500", "2.0", "0.031", "0.500", "2.0", None, "0.500", "2.0",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("block", ["fine_tuning", "probe", "answering", "extraction", "health"])
