@@ -22,7 +22,9 @@
 # fine-tuned.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; the one with most training stages is damaged
+models: list[
+    str
+] = []  # model cards; the one with most training stages is damaged
 datasets: list[str] = []  # data cards; the first phantom serves
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it

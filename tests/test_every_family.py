@@ -14,12 +14,13 @@ MODELS = (
     "gemma-3-4b-miniature",
     "qwen3-vl-4b-miniature",
 )
+RANDOM = "qwen3-vl-4b-miniature"
 POINTS = {  # vision tower, side path, connector, LLM
-    "qwen2_vl": (6, 0, 2, 6),
-    "qwen2_5_vl": (6, 0, 2, 6),
-    "llava": (5, 0, 2, 6),
-    "hulu_med": (6, 0, 2, 6),
-    "gemma3": (6, 0, 1, 6),
+    "qwen2_vl": (6, 0, 2, 4),
+    "qwen2_5_vl": (6, 0, 2, 4),
+    "llava": (3, 0, 2, 5),  # the last of its four blocks is not read
+    "hulu_med": (5, 0, 2, 4),
+    "gemma3": (5, 0, 1, 4),
     "qwen3_vl": (6, 2, 2, 6),
 }
 
@@ -40,7 +41,7 @@ def test_a_miniature_of_every_family_goes_through_all_chapters(tmp_path):
         assert tables["scores/probe_scores.parquet"]["accuracy"].notna().all()
         page = (book.html / f"{model_page(model)}.html").read_text()
         assert load_model_card(model).name in page
-        assert ("with random weights, which have learned nothing" in page) == (model != MODEL)
+        assert ("with random weights, which have learned nothing" in page) == (model == RANDOM)
     for page in ("index", *chapters(), "models"):
         text = (book.html / f"{page}.html").read_text()
         assert "Traceback" not in text

@@ -38,7 +38,7 @@ each_module = pytest.mark.parametrize("module", MODULES)
 
 def fault_in(module: str, **fields) -> Fault:
     named = {"slug": module, "name": module, "module": module, "points_lost": 20}
-    return Fault(**named | {"depth": STAGED.get(module), "seed": 1} | fields)
+    return Fault(**named | {"depth": STAGED.get(module), "images": 50, "seed": 1} | fields)
 
 
 @pytest.fixture
@@ -274,13 +274,13 @@ def test_cards_of_all_four_kinds_are_there():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("module: V\npoints_lost: 20\nseed: 1", "depth of a fault in module 'V': give the depth"),
-        ("module: C\ndepth: 0.5\npoints_lost: 20\nseed: 1", "depth of a fault in module 'C': remove it"),
-        ("module: V\ndepth: 1.5\npoints_lost: 20\nseed: 1", "depth: Input should be less than or equal to 1"),
-        ("module: W\npoints_lost: 20\nseed: 1", "module: Input should be 'V', 'C', 'L' or 'output'"),
-        ("module: C\npoint_lost: 20\nseed: 1", "unknown key 'point_lost', did you mean 'points_lost'"),
-        ("module: C\npoints_lost: 0\nseed: 1", "points_lost: Input should be greater than 0"),
-        ("module: C\npoints_lost: 20", "the key 'seed' is missing: add it"),
+        ("module: V\npoints_lost: 20\nimages: 50\nseed: 1", "depth of a fault in module 'V': give the depth"),
+        ("module: C\ndepth: 0.5\npoints_lost: 20\nimages: 50\nseed: 1", "depth of a fault in module 'C': remove it"),
+        ("module: V\ndepth: 1.5\npoints_lost: 20\nimages: 50\nseed: 1", "depth: Input should be less than or equal to"),
+        ("module: W\npoints_lost: 20\nimages: 50\nseed: 1", "module: Input should be 'V', 'C', 'L' or 'output'"),
+        ("module: C\npoint_lost: 20\nimages: 50\nseed: 1", "unknown key 'point_lost', did you mean 'points_lost'"),
+        ("module: C\npoints_lost: 0\nimages: 50\nseed: 1", "points_lost: Input should be greater than 0"),
+        ("module: C\npoints_lost: 20\nimages: 50", "the key 'seed' is missing: add it"),
     ],
 )
 def test_a_bad_card_is_refused_by_file_field_and_mend(tmp_path, monkeypatch, content, said):
@@ -299,7 +299,10 @@ def test_a_bad_card_is_refused_by_file_field_and_mend(tmp_path, monkeypatch, con
 
 def test_a_depth_becomes_a_point_of_every_model():
     points = ["V.00", "V.01", "V.02", "D.00", "C.00", "C.01", "L.00", "L.01"]
-    places = [Fault(slug="f", name="f", module="V", depth=d, points_lost=1, seed=0).place(points) for d in (0, 0.5, 1)]
+    places = [
+        Fault(slug="f", name="f", module="V", depth=d, points_lost=1, images=50, seed=0).place(points)
+        for d in (0, 0.5, 1)
+    ]
     assert places == ["V.00", "V.01", "V.02"]
     assert [fault_in(module).place(points) for module in ("C", "L", ANSWER)] == ["C.01", "L.01", None]
 
@@ -331,8 +334,9 @@ def planted_in_tiny(outputs, tiny_card, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "load_image_set", lambda slug, protocol: own)
     monkeypatch.setattr(pipeline, "load_protocol", lambda slug: small)
     monkeypatch.setattr(results, "load_protocol", lambda slug: small)
-    monkeypatch.setattr(calibration, "COUNTS", {"fitting": 30, "choosing": 20, "measuring": 40})
-    monkeypatch.setattr(planting, "COUNTS", calibration.COUNTS)
+    few = [fault.model_copy(update={"images": 50}) for fault in all_faults()]
+    monkeypatch.setattr(planting, "all_faults", lambda: few)
+    monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
 
     def times() -> dict:
         return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
@@ -351,7 +355,7 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monk
     own = ["calibration", "features-finetuned-0", "predictions-finetuned-0", "probes", "scores"]
     assert {name for name in made if name.startswith("faults/")} == {f"faults/{s}/{n}" for s in SLUGS for n in own}
     folder = SELECTION.folder("tiny", "busi-phantom")
-    for fault in all_faults():
+    for fault in planting.all_faults():
         place = folder / "faults" / fault.slug
         for name in own[1:]:
             record = json.loads((place / name / "made_from.json").read_text())

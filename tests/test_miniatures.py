@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from tiny_parts import card_of, each_family
 
+from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import ROOT
 from mlprobe_utils.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.configuration import MODELS, lineages
@@ -21,6 +22,14 @@ from mlprobe_utils.miniatures.conversations import ConversationEncoder, Conversa
 from mlprobe_utils.miniatures.recipe import Stage, architecture_of, recipe_of
 from mlprobe_utils.miniatures.rejection_sampling import right_answers
 from mlprobe_utils.phantoms.sentences import medical_sentences
+
+
+@pytest.fixture(scope="module", autouse=True)
+def outputs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
+        yield
+
 
 STAGE = {
     "title": "a stage",
@@ -101,6 +110,21 @@ def test_a_stage_teaches_equally_many_of_each_text_and_modality():
     assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
     one = conversations(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
     assert all("ct" in caption for caption in one.answers)
+
+
+def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
+    twice = stage(texts=["medical questions", "medical questions", "general captions"], modalities=["ct"])
+    taught = conversations(twice, seed=3, side=32)
+    assert sum(question == "Describe the image." for question in taught.questions) == 4
+    assert len({image.tobytes() for image in taught.images}) == len(taught) == 12
+
+
+def test_what_was_drawn_is_read_again(monkeypatch):
+    first = conversations(stage(), seed=3, side=32)
+    monkeypatch.setattr(artefacts, "artefact", lambda *_: pytest.fail("drawn again"))
+    again = conversations(stage(), seed=3, side=32)
+    assert again.turns() == first.turns()
+    np.testing.assert_array_equal(again.images, first.images)
 
 
 def test_text_alone_has_no_image():
@@ -195,7 +219,8 @@ def test_a_stage_changes_the_named_module_and_nothing_else(tiny_folder, tmp_path
     before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
     checkpoints = tmp_path / "checkpoints" / "0"
     checkpoints.mkdir(parents=True)
-    making.run_stage(loaded.model, loaded.processor, stage(train=[module]), 0, 64, checkpoints)
+    taught = conversations(stage(), seed=0, side=64)
+    making.run_stage(loaded.model, loaded.processor, stage(train=[module]), taught, 0, checkpoints)
     changed = {name for name, weight in loaded.model.state_dict().items() if not torch.equal(weight, before[name])}
     paths = family_of(loaded.model).parts()[module]
     assert changed

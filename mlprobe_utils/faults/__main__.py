@@ -17,7 +17,7 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
 from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import run_command
-from mlprobe_utils.faults.calibration import COUNTS, Drawn, calibrate, load_damage, save
+from mlprobe_utils.faults.calibration import Drawn, calibrate, counts_of, load_damage, save
 from mlprobe_utils.faults.card import Fault, all_faults
 from mlprobe_utils.faults.damage import damaged
 from mlprobe_utils.faults.laboratory import check_drawable
@@ -97,7 +97,8 @@ def make_calibrations(work: Work, faults: list[Fault]) -> None:
     """The calibrations that are not current, all at once: the intact model reads each fresh phantom once."""
     code = [artefacts.code_hash("mlprobe_utils.faults.calibration"), artefacts.source_hash(make_calibrations)]
     adapter = work.adapter_folder(DAMAGED_RUN)
-    recipe = {"counts": COUNTS, "phantom": work.image_set.card.recipe, "code": code}
+    counts = counts_of(faults)
+    recipe = {"counts": counts, "phantom": work.image_set.card.recipe, "code": code}
     stale = {}
     for fault in faults:
         made_from = work.made_from("calibration", DAMAGED_RUN, adapter, fault=fault.model_dump(), **recipe)
@@ -106,7 +107,8 @@ def make_calibrations(work: Work, faults: list[Fault]) -> None:
             stale[folder] = fault, made_from
     if stale and processes().is_main_process:
         batch_size = work.protocol.extraction.batch_size
-        drawn = {p: Drawn(work.image_set, work.split, work.protocol.images, p, batch_size) for p in COUNTS}
+        image_set, settings = work.image_set, work.protocol.images
+        drawn = {p: Drawn(image_set, work.split, settings, p, count, batch_size) for p, count in counts.items()}
         with work.state(DAMAGED_RUN):
             found = calibrate(work.loaded, work.encoder, [fault for fault, _ in stale.values()], drawn)
         for folder, (fault, made_from) in stale.items():

@@ -1,7 +1,7 @@
 """From the accuracy that a fault is to cost to a severity in one model, and from there to its measured strength.
 
 All on fresh phantoms of the test set's classes: on some the statistics of intact states are taken and classifiers are
-fitted, on others the severity is chosen, on 5,000 more the strength is measured.
+fitted, on others the severity is chosen, on as many more as the faults' cards say the strength is measured.
 """
 
 import json
@@ -28,7 +28,8 @@ from mlprobe_utils.faults.reference import statistics_of
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.results import CALIBRATION, STRENGTHS
 
-COUNTS = {"fitting": 600, "choosing": 600, "measuring": 5000}  # images of each part; fresh, none in two parts
+PARTS = ("fitting", "choosing", "measuring")  # no image is in two of them
+MOST_CHOOSING = 600  # images to fit and to choose on: more change the severity by less than the measured interval
 STATISTICS = "statistics.safetensors"
 
 
@@ -40,13 +41,14 @@ class Drawn:
     split: str
     settings: Images
     part: str
+    count: int
     batch_size: int
 
     @property
     def classes(self) -> np.ndarray:
         """Class names as the test set has them in proportion."""
         test = self.image_set.part(self.split, "test")["label"].to_numpy()
-        return np.random.default_rng(self._number).choice(test, COUNTS[self.part])
+        return np.random.default_rng(self._number).choice(test, self.count)
 
     @property
     def labels(self) -> np.ndarray:
@@ -65,7 +67,13 @@ class Drawn:
 
     @property
     def _number(self) -> int:
-        return [*COUNTS].index(self.part)
+        return PARTS.index(self.part)
+
+
+def counts_of(faults: Iterable[Fault]) -> dict[str, int]:
+    """Part -> images, for faults that are calibrated together."""
+    measured = max(fault.images for fault in faults)
+    return {part: measured if part == "measuring" else min(MOST_CHOOSING, measured) for part in PARTS}
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def calibrate(
     """Calibrates several faults at once, so that the intact model reads each image once: slug -> calibration.
 
     Args:
-        drawn: part -> its phantoms, the parts of COUNTS.
+        drawn: part -> its phantoms, all of PARTS.
 
     Raises:
         InputError: a fault that has no place in the model.

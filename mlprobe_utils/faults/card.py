@@ -23,6 +23,7 @@ class Fault(Card):
     points_lost: Annotated[float, Field(gt=0, le=100)] = Field(
         description="percentage points of accuracy that the oracle is to lose at the damaged place"
     )
+    images: Annotated[int, Field(ge=50)] = Field(description="fresh phantoms that the strength is measured on")
     seed: Annotated[int, Field(ge=0)] = Field(description="of the noise, of the directions kept, of the images hit")
 
     @model_validator(mode="after")

@@ -1,13 +1,16 @@
 """What miniatures are trained on: images with questions and answers, or text alone, and how a model reads them."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from filelock import FileLock
 from transformers import ProcessorMixin
 
+from mlprobe_utils import artefacts
 from mlprobe_utils.encoding import Encoder, append_answers
 from mlprobe_utils.miniatures.recipe import TEXT_ALONE, Stage, Text
 from mlprobe_utils.phantoms.captions import captioned_phantoms
@@ -43,14 +46,16 @@ class Conversations:
 
 
 def conversations(stage: Stage, seed: int, side: int) -> Conversations:
-    """What a training stage teaches: equally many of each of its texts, and within the medical ones of each modality.
+    """What a training stage teaches: of each text its share, and within the medical ones equally many of each modality.
 
     Args:
         seed: not negative; no image of a phantom set is ever among these, whatever the seeds.
         side: pixels.
     """
-    count = math.ceil(stage.count / len(stage.texts))
-    drawn = [part for text in stage.texts for part in drawn_of(text, stage.modalities, count, seed, side)]
+    drawn = []
+    for text in dict.fromkeys(stage.texts):  # one that is named twice has twice the share
+        count = math.ceil(stage.count * stage.texts.count(text) / len(stage.texts))
+        drawn += drawn_of(text, stage.modalities, count, seed, side)
     images = None if stage.texts == [TEXT_ALONE] else np.concatenate([part.images for part in drawn])
     questions = [question for part in drawn for question in part.questions]
     return Conversations(images, questions, [answer for part in drawn for answer in part.answers])
@@ -61,8 +66,26 @@ def drawn_of(text: Text, modalities: Sequence[str], count: int, seed: int, side:
     if text == TEXT_ALONE:
         return [Conversations(None, *medical_sentences(count, seed))]
     if text in _GENERAL:
-        return [_GENERAL[text](count, seed, side)]
-    return [_MEDICAL[text](modality, math.ceil(count / len(modalities)), seed, side) for modality in modalities]
+        return [_kept(text, "", count, seed, side)]
+    return [_kept(text, modality, math.ceil(count / len(modalities)), seed, side) for modality in modalities]
+
+
+def _kept(text: Text, modality: str, count: int, seed: int, side: int) -> Conversations:
+    """Drawn once for all miniatures, and read from then on."""
+    drawn_with = {"text": text, "modality": modality, "count": count, "seed": seed, "side": side}
+    made_from = drawn_with | {"code": artefacts.code_hash(__name__)}
+    folder = artefacts.OUTPUTS / "conversations" / "-".join(str(part).replace(" ", "-") for part in drawn_with.values())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not artefacts.is_current(folder, made_from):
+            arguments = (modality, count, seed, side) if modality else (count, seed, side)
+            drawn = (_MEDICAL if modality else _GENERAL)[text](*arguments)
+            with artefacts.artefact(folder, made_from) as temporary:
+                np.save(temporary / "images.npy", drawn.images[..., 0])  # all are grey
+                artefacts.atomic_write(temporary / "turns.json", json.dumps(drawn.turns()))
+    grey = np.load(folder / "images.npy")
+    questions, answers = zip(*json.loads((folder / "turns.json").read_text()), strict=True)
+    return Conversations(np.repeat(grey[..., None], 3, axis=-1), list(questions), list(answers))
 
 
 def _captioned(images: np.ndarray, captions: list[str], *_) -> Conversations:

@@ -16,7 +16,7 @@ from mlprobe_utils.families.hulu_med import HuluMed
 from mlprobe_utils.families.registry import family_by_name, family_of
 from mlprobe_utils.loading import load
 from mlprobe_utils.miniatures.blueprints import INITIAL_DEVIATION, blueprint
-from mlprobe_utils.miniatures.conversations import ConversationEncoder, conversations, drawn_of
+from mlprobe_utils.miniatures.conversations import ConversationEncoder, Conversations, conversations, drawn_of
 from mlprobe_utils.miniatures.hub_form import save_hulu_med
 from mlprobe_utils.miniatures.recipe import Architecture, Stage, Text, architecture_of, recipe_of
 from mlprobe_utils.miniatures.rejection_sampling import right_answers
@@ -54,7 +54,8 @@ def make_miniature(slug: str) -> Path:
         side = architecture_of(card).side
         for number, stage in enumerate(recipe.stages):
             checkpoints = temporary / "checkpoints" / str(number)
-            run_stage(model, processor, stage, recipe.seed + number, side, checkpoints)
+            taught = conversations(stage, number, side)  # the same for all miniatures, so that it is drawn once
+            run_stage(model, processor, stage, taught, recipe.seed + number, checkpoints)
         shutil.rmtree(temporary / "checkpoints", ignore_errors=True)  # random weights have none
         save(model, processor, temporary)
     return folder
@@ -86,13 +87,13 @@ def corpus(side: int) -> list[str]:
     return [*(asked * 20), *(["user", "assistant"] * 20), *taught]
 
 
-def run_stage(model, processor, stage: Stage, seed: int, side: int, checkpoints: Path) -> None:
+def run_stage(model, processor, stage: Stage, taught: Conversations, seed: int, checkpoints: Path) -> None:
     """One training stage: the named modules learn to write the answers, the others stay as they are."""
     parts = family_of(model).parts()
     learning = below([path for module in stage.train for path in parts[module]])
     for name, parameter in model.named_parameters():
         parameter.requires_grad = bool(re.fullmatch(learning, name))
-    encoder, taught = ConversationEncoder(processor), conversations(stage, seed, side)
+    encoder = ConversationEncoder(processor)
     if stage.samples:
         taught = right_answers(model, encoder, taught, stage.samples, seed)
     settings = TrainingSettings(stage.learning_rate, stage.epochs, stage.batch_size, WARMUP_RATIO, WEIGHT_DECAY, seed)

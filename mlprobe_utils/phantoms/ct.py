@@ -84,11 +84,11 @@ def _nuisance(rng: np.random.Generator) -> dict:
         **pose,
         "pointer_x": float(rng.choice([-1, 1]) * rng.uniform(0.2, 0.7)),
         "pointer_y": float(rng.uniform(-0.4, 0.5)),
-        "gain": float(rng.normal(0, 60)),  # Hounsfield units that the window is shifted by
+        "gain": float(rng.normal(0, 40)),  # Hounsfield units that the window is shifted by
         "window": float(rng.uniform(1300, 1700)),  # Hounsfield units, width
-        "noise": float(rng.uniform(25, 70)),  # Hounsfield units, standard deviation
-        "lung_density": float(rng.uniform(-890, -800)),  # depends on how deeply the patient breathes
-        "dependent_density": float(rng.uniform(0, 160)),  # Hounsfield units more where blood pools, at the back
+        "noise": float(rng.uniform(20, 55)),  # Hounsfield units, standard deviation
+        "lung_density": float(rng.uniform(-890, -825)),  # depends on how deeply the patient breathes
+        "dependent_density": float(rng.uniform(0, 110)),  # Hounsfield units more where blood pools, at the back
         "vessels": int(rng.integers(5, 9)),
         "heart": float(rng.uniform(0.75, 1.25)),
         "lung_size": float(rng.uniform(0.88, 1.06)),
