@@ -22,10 +22,8 @@
 # fine-tuned.
 
 # %% tags=["parameters", "hide-input"]
-models: list[
-    str
-] = []  # model cards; the one with most training stages is damaged
-datasets: list[str] = []  # data cards; the first phantom serves
+models: list[str] = []  # model cards; empty: all 16 miniatures
+datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then

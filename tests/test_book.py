@@ -38,7 +38,7 @@ def test_every_step_is_told_and_counted_down(book):
 def test_rows_follow_the_schema_and_cover_every_point(book):
     tables = book.tables()
     probes = tables["probes/probes.parquet"]
-    points = {f"{module}.{i:02d}" for module, n in (("V", 6), ("C", 2), ("L", 6)) for i in range(n)}
+    points = {f"{module}.{i:02d}" for module, n in (("V", 6), ("C", 2), ("L", 4)) for i in range(n)}
     assert set(probes["point"]) == points
     assert set(probes["stage"]) == {"pretrained", "finetuned"}
     assert set(probes["run"]) == {0, 1}
@@ -138,7 +138,7 @@ def test_chapter_3_draws_the_loaded_model_with_its_points(book):
     page = (book.html / "03_probing.html").read_text()
     (scheme,) = [figure for figure in re.findall(r"<figure.*?</figure>", page, re.DOTALL) if "Pipeline and" in figure]
     points = book.tables()["features-pretrained/points.parquet"]
-    assert len(points) == 14
+    assert len(points) == 12
     for point in points.itertuples():
         assert f">{point.point}<" in scheme
         assert point.path in scheme

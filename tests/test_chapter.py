@@ -71,13 +71,13 @@ def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
 
 
 def test_what_is_real_tells_random_weights_from_trained_ones(chapter):
-    random = load_model_card("gemma-3-4b-miniature")
+    random = load_model_card("qwen3-vl-4b-miniature")
     assert scope({"a": random}, chapter.datasets).endswith(
-        "The models are miniatures: with random weights, which have learned nothing (miniature of Gemma-3-4B). "
+        "The models are miniatures: with random weights, which have learned nothing (miniature of Qwen3-VL-4B). "
         "Their figures say nothing about the originals."
     )
     both = scope(chapter.models | {"a": random}, chapter.datasets)
-    assert "Lingshu-7B), or with random weights, which have learned nothing (miniature of Gemma-3-4B)." in both
+    assert "Lingshu-7B), or with random weights, which have learned nothing (miniature of Qwen3-VL-4B)." in both
     assert "miniatures" not in scope({"a": load_model_card("gemma-3-4b")}, chapter.datasets)
 
 

@@ -8,6 +8,7 @@ import pytest
 from browser import HEIGHT, TOOLTIP, WIDTHS, pages, words
 
 from mlprobe_utils.cards import load_model_card
+from mlprobe_utils.figures import MOST_ROWS
 
 pytestmark = pytest.mark.browser
 CURVES = "03_probing"
@@ -146,6 +147,9 @@ def test_a_download_holds_the_numbers_of_the_table_above_it(visit, book):
             rows = chart.locator("details.chart-data table tr").evaluate_all(
                 "rows => rows.map(row => [...row.cells].map(cell => cell.textContent.trim()))"
             )
+            if not rows:
+                assert len(given) > MOST_ROWS
+                continue
             assert rows[0] == list(given.columns), page
             assert len(rows) - 1 == len(given), page
             for row, values in zip(rows[1:], given.itertuples(index=False), strict=True):

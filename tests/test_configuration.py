@@ -50,7 +50,7 @@ def test_the_command_ends_in_one_message_and_leaves_what_was_there(tmp_path):
     cards = tmp_path / "cards"
     subprocess.run(["cp", "-r", "data", str(cards)], check=True)
     card = cards / "protocols" / "miniature.yml"
-    card.write_text(card.read_text().replace("epochs: 10", "epoch: 10"))
+    card.write_text(card.read_text().replace("  epochs: ", "  epoch: ", 1))
     earlier = tmp_path / "outputs" / "miniature" / "kept.txt"
     earlier.parent.mkdir(parents=True)
     earlier.write_text("kept")

@@ -370,7 +370,7 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monk
     assert results.probe_rows(SELECTION)["fault"].isna().all()
     strengths = results.fault_strengths(SELECTION, SLUGS)
     assert strengths[strengths["decides"]]["fault"].tolist() == SLUGS
-    assert set(strengths["images"]) == {40}
+    assert set(strengths["images"]) == {50}
     table = effects(SELECTION, all_faults())
     assert set(table["images"]) == {6}
     assert (table[table["fault"] == SLUGS[3]].query("point != 'output'")["change"] == 0).all()

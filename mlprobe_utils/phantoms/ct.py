@@ -99,7 +99,7 @@ def _nuisance(rng: np.random.Generator) -> dict:
 def _findings(label: str, difficulty: float, rng: np.random.Generator) -> dict:
     shown = looks_like(label, "NonCOVID" if label == "COVID" else "COVID", rng)
     if shown == "NonCOVID" and rng.random() < CLEAR:
-        return {"density": None, "softness": None, "opacities": []}
+        return {"looks_like": shown, "density": None, "softness": None, "opacities": []}
     drawn = {}
     for name, (covid, other, spread) in SIGNS.items():
         means = (covid, other) if shown == "COVID" else (other, covid)
@@ -118,7 +118,8 @@ def _findings(label: str, difficulty: float, rng: np.random.Generator) -> dict:
         for i in range(number)
     ]
     density = float(np.clip(drawn["density"], FAINTEST, tomography.SOFT_TISSUE))
-    return {"density": density, "softness": float(np.clip(drawn["softness"], 0.15, 1)), "opacities": opacities}
+    softness = float(np.clip(drawn["softness"], 0.15, 1))
+    return {"looks_like": shown, "density": density, "softness": softness, "opacities": opacities}
 
 
 def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:

@@ -98,7 +98,7 @@ def _nuisance(rng: np.random.Generator) -> dict:
 def _lesion(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
     """The signs of the lesion; `posterior` is the gain in dB behind its middle that follows from its attenuation."""
     if label == "normal":
-        return dict.fromkeys(["darkness", *SIGNS, "posterior", "phases"])
+        return {"looks_like": label} | dict.fromkeys(["darkness", *SIGNS, "posterior", "phases"])
     drawn, shown = {}, looks_like(label, "malignant" if label == "benign" else "benign", rng)
     for name, (benign, malignant, spread) in SIGNS.items():
         means = (benign, malignant) if shown == "benign" else (malignant, benign)
@@ -106,6 +106,7 @@ def _lesion(label: str, parameters: dict, difficulty: float, rng: np.random.Gene
         drawn[name] = sign(rng, *means, spread, difficulty, floor)
     height = parameters["size"] * np.exp(drawn["log_aspect"] / 2) * CENTIMETRES
     return drawn | {
+        "looks_like": shown,
         "darkness": float(max(rng.normal(20 * gap(difficulty), 4.0), 4.0)),  # dB below the tissue around
         "posterior": float(2 * acoustics.FREQUENCY * (TISSUE - drawn["attenuation"]) * 2 * height),
         "phases": [float(phase) for phase in rng.uniform(0, 2 * np.pi, len(HARMONICS))],

@@ -101,7 +101,7 @@ def _findings(label: str, difficulty: float, rng: np.random.Generator) -> dict:
     chosen = rng.choice(len(places), size=1 + int(rng.random() < 0.5), replace=False)
     pattern = "clear" if label == "NORMAL" else "diffuse" if diffuse else "focal"
     opacities = [_opacity(*places[i], drawn["consolidation"], rng) for i in chosen]
-    return {"pattern": pattern, "haze": drawn["haze"], "opacities": opacities}
+    return {"looks_like": shown, "pattern": pattern, "haze": drawn["haze"], "opacities": opacities}
 
 
 def _opacity(lung: str, zone: str, strength: float, rng: np.random.Generator) -> dict:
