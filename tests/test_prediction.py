@@ -174,7 +174,7 @@ def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
 
 def test_template_that_writes_no_image_is_an_error(tiny, image_set):
     tiny.processor.chat_template = "{% for message in messages %}{{ message.role }}{% endfor %}"
-    with pytest.raises(InputError, match=r"writes '<\|image_pad\|>' 0 times for one image: give the model's card a"):
+    with pytest.raises(InputError, match=r"writes '<\|image_pad\|>' 0 times for 1 image: give the model's card a"):
         Encoder(tiny.processor, image_set.card.template)
 
 
