@@ -227,8 +227,10 @@ def test_a_kill_in_the_middle_ends_with_the_same_tables(book, tmp_path):
     assert code == 0, said
     assert (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns == first
     expected = book.tables()
-    assert broken.tables().keys() == expected.keys()
-    for name, table in broken.tables().items():
+    # alone, this model is the laboratory's too; of two it is the other one
+    found = {name: table for name, table in broken.tables().items() if not name.startswith("faults/")}
+    assert found.keys() == expected.keys()
+    for name, table in found.items():
         pd.testing.assert_frame_equal(table, expected[name])
 
 
