@@ -7,7 +7,7 @@ goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... -
 
 import argparse
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,6 +77,11 @@ class Work:
     def adapter_folder(self, run: int | None) -> Path | None:
         return None if run is None else self.folder / f"adapter-{run}"
 
+    def step(self, what: str) -> AbstractContextManager[None]:
+        """Announces the end of a step, once however many processes share it."""
+        own = (self.card.slug, self.image_set.card.slug, what)
+        return step(*own) if processes().is_main_process else nullcontext()
+
     def state(self, run: int | None) -> AbstractContextManager[None]:
         """While it lasts, the model is in this state."""
         return adapter(self.loaded, self.adapter_folder(run))
@@ -121,7 +126,7 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
     actions = (make_adapters, make_predictions, make_features, make_probes, make_scores)
     for work in works(model, datasets, protocol_slug, split):
         for name, action in zip(STEPS, actions, strict=True):
-            with step(model, work.image_set.card.slug, name) if processes().is_main_process else nullcontext():
+            with work.step(name):
                 action(work)
 
 
@@ -232,8 +237,9 @@ def make_scores(work: Work) -> None:
         write_parquet(output_scores(answered, positives), temporary / "output_scores.parquet")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.pipeline", description=__doc__)
+def command(module: str, description: str, run: Callable[[str, list[str], str, str], None]) -> None:
+    """The command of a module that works on one model and some data sets: arguments as of `run_model`."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("model", help="slug of a model card in data/models")
     parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
     parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
@@ -242,8 +248,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     gc.freeze()  # what is imported stays: every training would look through it for garbage, a fifth of a second each
-    run_model(arguments.model, arguments.datasets, arguments.protocol, arguments.split)
+    run(arguments.model, arguments.datasets, arguments.protocol, arguments.split)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: command("mlprobe_utils.pipeline", __doc__, run_model))

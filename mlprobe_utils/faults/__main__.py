@@ -4,18 +4,14 @@
 too, which is made first where it is not there.
 """
 
-import argparse
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
-from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.faults.calibration import Drawn, calibrate, counts_of, load_damage, save
 from mlprobe_utils.faults.card import Fault, all_faults
@@ -24,6 +20,7 @@ from mlprobe_utils.faults.laboratory import check_drawable
 from mlprobe_utils.faults.mapping import branches
 from mlprobe_utils.pipeline import (
     Work,
+    command,
     make_features,
     make_predictions,
     make_probes,
@@ -32,7 +29,6 @@ from mlprobe_utils.pipeline import (
     works,
 )
 from mlprobe_utils.processes import processes
-from mlprobe_utils.progress import step
 from mlprobe_utils.results import DAMAGED_RUN, FAULTS
 
 
@@ -85,12 +81,13 @@ def run_faults(model: str, datasets: list[str], protocol: str, split: str) -> No
     faults = all_faults()
     run_model(model, datasets, protocol, split)
     for work in works(model, datasets, protocol, split):
-        with _step(work, "faults calibrated"):
+        with work.step("faults calibrated"):
             make_calibrations(work, faults)
         for fault in faults:
-            with _step(work, fault.slug):
+            with work.step(fault.slug):
+                own = _damaged_work(work, fault)
                 for action in (make_predictions, make_features, make_probes, make_scores):
-                    action(_damaged_work(work, fault))
+                    action(own)
 
 
 def make_calibrations(work: Work, faults: list[Fault]) -> None:
@@ -124,22 +121,5 @@ def _damaged_work(work: Work, fault: Fault) -> DamagedWork:
     )
 
 
-def _step(work: Work, what: str) -> AbstractContextManager[None]:
-    own = (work.card.slug, work.image_set.card.slug, what)
-    return step(*own) if processes().is_main_process else nullcontext()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.faults", description=__doc__)
-    parser.add_argument("model", help="slug of a model card in data/models")
-    parser.add_argument("--datasets", nargs="+", required=True, help="slugs of phantoms' data cards in data/datasets")
-    parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
-    parser.add_argument("--split", default="paper", choices=SPLITS)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    run_faults(arguments.model, arguments.datasets, arguments.protocol, arguments.split)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: command("mlprobe_utils.faults", __doc__, run_faults))

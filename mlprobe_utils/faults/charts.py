@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from mlprobe_utils.charts import ANSWER as ANSWERED
-from mlprobe_utils.charts import ANSWERS
+from mlprobe_utils.charts import ANSWERS, POINTS
 from mlprobe_utils.faults.card import ANSWER
 from mlprobe_utils.faults.effects import main_path
 from mlprobe_utils.figures import Figure, Key, Panel, figure
@@ -36,6 +36,6 @@ def fault_curves(table: pd.DataFrame, names: Mapping[str, str], model: str, pool
         panels.append(Panel(names[fault], svg, f"{names[fault]}, damaged at {place}: {line_words(own)}."))
     numbers = path.assign(fault=path["fault"].map(names))[["fault", "place", "x", "intact", "damaged"]]
     title = f"Probing accuracy of {model}, intact and damaged; the vertical line is the damaged place"
-    axes = (values.meaning, "probe point, in the order the data flows")
+    axes = (values.meaning, POINTS)
     numbers = numbers.rename(columns={"place": "damaged at", "x": "point"})
     return figure(panels, title, COLUMNS, [*SERIES.values()], axes, numbers)

@@ -6,8 +6,9 @@ import pandas as pd
 
 from mlprobe_utils.faults.card import ANSWER, Fault
 from mlprobe_utils.faults.intervals import paired_interval
+from mlprobe_utils.faults.tables import PLACES
 from mlprobe_utils.metrics import predicted_option
-from mlprobe_utils.points import MODULES, flow_order, on_side_path
+from mlprobe_utils.points import flow_order, on_side_path
 from mlprobe_utils.results import (
     DAMAGED_RUN,
     Selection,
@@ -113,6 +114,6 @@ def first_drop(table: pd.DataFrame, pooling: str = "image_mean") -> pd.DataFrame
         path = main_path(own, pooling)
         fallen = path[path["high"] < 0]
         point = fallen["point"].iloc[0] if len(fallen) else ""
-        module = (MODULES | {ANSWER: "semantic mapping"}).get(point if point == ANSWER else point[:1], "none")
+        module = PLACES.get(point if point == ANSWER else point[:1], "none")
         records.append((fault, path["place"].iloc[0], point or "nowhere", module))
     return pd.DataFrame(records, columns=["fault", "damaged at", "first drop", "module"])
