@@ -49,7 +49,9 @@ def make_book(run: Run, jobs: int) -> None:
         steps, start = planned_steps(command, run), time.time()
         if not steps:
             return
-        if code := run_to_the_end([*command, "--quiet", "all"], environment(steps)):
+        # what waits for one model alone is begun first: begun last, its many steps in a row would keep one core only
+        command += ["--quiet", "all", "--prioritize", "faults"]
+        if code := run_to_the_end(command, environment(steps)):
             print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
             sys.exit(code)
         print(account(progress_file(), time.time() - start))
