@@ -42,6 +42,8 @@ class Encoder:
             raise InputError(f"the chat template does not write the question as it is: {mend}")
         if images and (self.prompt.index(image) < self.prompt.index(question)) != (order == "image_first"):
             raise InputError(f"the chat template puts image and question in an order of its own, not {order}: {mend}")
+        if self.prompt.endswith(image):  # options are read from the last token on, without the images
+            raise InputError(f"the chat template writes nothing after the image, where the answer begins: {mend}")
 
     def questions(self, images: list[np.ndarray | None], prompts: list[str] | None = None) -> dict[str, torch.Tensor]:
         """Model inputs for uint8 images [height, width, 3] of any sizes, prompts padded on the left.

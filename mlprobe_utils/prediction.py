@@ -2,19 +2,21 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.special import softmax
-from transformers import GenerationConfig
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache, GenerationConfig
 
 from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Answering
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder, answer_losses, append_answers
+from mlprobe_utils.encoding import Encoder, append_answers
 from mlprobe_utils.loading import LoadedModel, to_device
 from mlprobe_utils.processes import processes
 from mlprobe_utils.shards import own_missing, remove_shards, shards_of
@@ -54,22 +56,48 @@ def predict(
 def answer(
     loaded: LoadedModel, encoder: Encoder, images: list[np.ndarray], options: list[str], max_new_tokens: int
 ) -> pd.DataFrame:
-    """What the model writes about each image of one batch, `text`, and the log-probability of each option."""
-    inputs = encoder.questions(images)
+    """What the model writes about each image of one batch, `text`, and the log-probability of each option.
+
+    Images and question are read once, for the text: the options go on from the keys and values that it leaves.
+    """
+    prompts = encoder.questions(images)
+    cache = DynamicCache(config=loaded.model.config)
+    cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts
     with greedy(loaded, max_new_tokens, encoder.end) as configuration:
-        generated = loaded.model.generate(**to_device(inputs, loaded), generation_config=configuration)
-    new = generated[:, inputs["input_ids"].shape[1] :]
-    columns = {"text": encoder.tokenizer.batch_decode(new, skip_special_tokens=True)}
-    return pd.DataFrame(columns | {o: answer_log_probability(loaded, encoder, inputs, o) for o in options})
+        generate = partial(loaded.model.generate, past_key_values=cache, generation_config=configuration)
+        new = generate(**to_device(prompts, loaded))[:, prompts["input_ids"].shape[1] :]
+        columns = {"text": encoder.tokenizer.batch_decode(new, skip_special_tokens=True)}
+        for option, tokens in zip(options, encoder.answer_tokens(options), strict=True):
+            inputs = to_device(_go_back(cache, prompts, tokens), loaded)
+            columns[option] = _log_probability(tokens, generate(**inputs, custom_generate=_logits_of_unread))
+    return pd.DataFrame(columns)
 
 
-@torch.inference_mode()
-def answer_log_probability(loaded: LoadedModel, encoder: Encoder, questions: dict, answer: str) -> np.ndarray:
-    """Summed log-probability of one answer's tokens and the end token, float64 [images]."""
-    tokens = encoder.answer_tokens([answer]) * len(questions["input_ids"])
-    inputs = to_device(append_answers(questions, tokens, encoder.tokenizer.pad_token_id), loaded)
-    losses, _ = answer_losses(loaded.model, inputs)
-    return -losses.double().cpu().numpy()
+def _go_back(cache: DynamicCache, prompts: dict[str, torch.Tensor], tokens: list[int]) -> dict[str, torch.Tensor]:
+    """Makes the cache forget all from the prompts' last token on; gives inputs with all but the last of `tokens` added.
+
+    The prompts' last token, which is text, is read again: its logits are those of the first of `tokens`.
+    """
+    rows, length = prompts["input_ids"].shape
+    cache.crop(length - 1 - cache.get_seq_length())
+    longer = append_answers(prompts, [tokens[:-1]] * rows, pad=0)  # which pads nothing: the rows are equally long
+    return {key: value for key, value in longer.items() if value.shape == longer["input_ids"].shape}
+
+
+def _logits_of_unread(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
+    """Logits [images, tokens, vocabulary] of the tokens that the cache has not read, in one pass.
+
+    Stands in for the loop of `generate`, with its arguments: positions and masks are as generation has them.
+    """
+    unread = input_ids.shape[1] - inputs["past_key_values"].get_seq_length()
+    inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=unread, **inputs)
+    return model(**inputs | {"logits_to_keep": unread}).logits
+
+
+def _log_probability(tokens: list[int], logits: torch.Tensor) -> np.ndarray:
+    """Summed log-probability of tokens, the same for all images, float64 [images]; logits [images, tokens, all]."""
+    labels = torch.tensor([tokens] * len(logits), device=logits.device)
+    return -cross_entropy(logits.float().mT, labels, reduction="none").sum(dim=1).double().cpu().numpy()
 
 
 @contextlib.contextmanager

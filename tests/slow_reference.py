@@ -1,8 +1,14 @@
-"""One image's features of every family without hooks: modules called by hand, means taken token by token."""
+"""What the package computes fast, done slowly.
+
+One image's features of every family without hooks: modules called by hand, means taken token by token. Options'
+log-probabilities without a cache.
+"""
 
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
+
+from mlprobe_utils.encoding import answer_losses, append_answers
 
 
 class Keep(nn.Module):
@@ -126,3 +132,11 @@ def decoder_states(model, inputs) -> list[torch.Tensor]:
         after.append(model.model(**inputs).last_hidden_state[0])
     llm.layers, llm.norm = layers, norm
     return after
+
+
+@torch.inference_mode()
+def option_log_probabilities(loaded, encoder, images, options) -> torch.Tensor:
+    """float64 [images, options]: images and question are read anew before every option."""
+    prompts, tokens, pad = encoder.questions(images), encoder.answer_tokens(options), encoder.tokenizer.pad_token_id
+    inputs = [append_answers(prompts, [of_option] * len(images), pad) for of_option in tokens]
+    return -torch.stack([answer_losses(loaded.model, given)[0] for given in inputs], dim=1).double()

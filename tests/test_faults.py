@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from slow_reference import option_log_probabilities
 from tiny_parts import RECIPE, each_family, make_image_set
 
 from mlprobe_utils import artefacts, cards, pipeline, results
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.configuration import Run
+from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
 from mlprobe_utils.faults import __main__ as planting
@@ -152,6 +154,34 @@ def test_generation_reads_the_damaged_prompt_and_goes_on(tiny, encoder, image_se
         length = inputs["input_ids"].shape[1]
         assert torch.equal(written[:, length], first.argmax(dim=-1))
         assert written.shape[1] == length + 4
+
+
+@each_family
+def test_options_read_the_damaged_prompt(tiny, image_set, damage_in, pixels):
+    """From the cache, which the generated text has left, as in whole passes."""
+    encoder = Encoder(tiny.processor, image_set.card.template, "question_first")  # the image within a window's reach
+    options = ["Benign", "Malignant", "Malignant tumour", "Malignant tissue"]
+    parting = branches(encoder.answer_tokens(options))
+    assert any(parting)  # somewhere after the first token, where the mapping depends on what was read
+    images, intact = pixels[:4], None
+    for damage in (None, *(damage_in(module, severity=0.9) for module in MODULES)):
+        with damaged(tiny, damage, parting):
+            found = answer(tiny, encoder, images, options, 5)[options].to_numpy()
+            expected = option_log_probabilities(tiny, encoder, images, options).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert damage is None or np.abs(found - intact).max() > 1e-2
+        intact = found if damage is None else intact
+
+
+def test_an_option_is_read_after_the_prompt_and_not_after_the_text(tiny, encoder, damage_in, pixels, monkeypatch):
+    read = []
+    monkeypatch.setattr(Damage, "of_logits", lambda self, logits, written, *_: (logits, read.append(written))[0])
+    with damaged(tiny, damage_in(ANSWER), {}):
+        answer(tiny, encoder, pixels[:3], ["Malignant", "Benign"], 4)
+    prompts, options = encoder.questions(pixels[:3])["input_ids"], encoder.answer_tokens(["Malignant", "Benign"])
+    assert read[-3].shape[1] == prompts.shape[1] + 3  # the text
+    for written, tokens in zip(read[-2:], options, strict=True):
+        assert torch.equal(written, torch.cat([prompts, prompts.new_tensor([tokens[:-1]] * 3)], dim=1))
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl"], indirect=True)

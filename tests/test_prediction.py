@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from tiny_parts import answer_ids, each_family
+from slow_reference import option_log_probabilities
+from tiny_parts import answer_ids, card_of, each_family, make_tiny
 
 from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.cards import Answering
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.prediction import answer_log_probability, predict
+from mlprobe_utils.loading import load
+from mlprobe_utils.prediction import answer, predict
 
 POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
 SETTINGS = Answering(max_new_tokens=6, batch_size=4, shard_images=5)
@@ -61,9 +63,49 @@ def test_log_probability_counts_the_end_token(tiny, encoder, image_set, family):
     tokens = answer_ids(encoder.tokenizer, family, "Yes")
     without_end = reference_log_probability(tiny, inputs, tokens[:-1])
     with_end = reference_log_probability(tiny, inputs, tokens)
-    scored = answer_log_probability(tiny, encoder, inputs, "Yes")[0]
+    scored = answer(tiny, encoder, [image_set.pixels(0)], ["Yes"], 1)["Yes"][0]
     assert scored == pytest.approx(with_end, abs=1e-4)
     assert without_end - with_end > 1e-2
+
+
+OPTIONS = ["Benign", "Yes", "Malignant", "Malignant tumour"]  # of one token and of several; one begins another
+
+
+@each_family
+@pytest.mark.parametrize("order", ["image_first", "question_first"])
+def test_log_probabilities_are_those_of_whole_passes(tiny, image_set, order):
+    encoder = Encoder(tiny.processor, image_set.card.template, order)
+    for positions in ([0, 1, 2, 3], [3, 2], [1], [0, 4]):  # the model holds nothing of the batch before
+        images = [image_set.pixels(i) for i in positions]
+        found = answer(tiny, encoder, images, OPTIONS, 7)[OPTIONS].to_numpy()
+        expected = option_log_probabilities(tiny, encoder, images, OPTIONS)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [4, 90])  # full within the prompts of 80 tokens; full after 10 written ones
+def test_a_sliding_window_goes_back_to_the_prompt(image_set, tmp_path, window):
+    def slide(config):
+        config.text_config.sliding_window = window
+        config.text_config.layer_types = ["sliding_attention", "full_attention", "sliding_attention"]
+
+    loaded = load(card_of(make_tiny("gemma3", tmp_path, change=slide)))
+    encoder, images = Encoder(loaded.processor, image_set.card.template), [image_set.pixels(i) for i in range(4)]
+    found = answer(loaded, encoder, images, OPTIONS, 20)
+    expected = option_log_probabilities(loaded, encoder, images, OPTIONS)
+    np.testing.assert_allclose(found[OPTIONS].to_numpy(), expected, rtol=1e-5)
+
+
+@each_family
+def test_images_and_question_are_read_once(tiny, encoder, image_set):
+    vision, words = [], []
+    vision_block = tiny.model.get_submodule(tiny.family.vision_blocks)[0]
+    decoder_layer = tiny.model.get_submodule(tiny.family.decoder_layers)[0]
+    vision_block.register_forward_hook(lambda module, arguments, output: vision.append(module))
+    decoder_layer.register_forward_hook(lambda module, arguments, output: words.append(output.shape[1]))
+    answer(tiny, encoder, [image_set.pixels(i) for i in range(4)], OPTIONS, 1)
+    prompt = encoder.questions([image_set.pixels(3)])["input_ids"].shape[1]
+    assert len(vision) == 1
+    assert words == [prompt, *(len(tokens) for tokens in encoder.answer_tokens(OPTIONS))]
 
 
 @torch.no_grad()
@@ -91,13 +133,14 @@ def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
 
 def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, image_set, tmp_path):
     """Qwen2.5-VL ships a repetition penalty, and generate() fills in what a given configuration leaves open."""
-    plain, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    plain, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     shipped = tiny.model.generation_config
     shipped.repetition_penalty, shipped.no_repeat_ngram_size, shipped.min_new_tokens = 5.0, 1, 6
     shipped.do_sample, shipped.temperature, shipped.num_beams = True, 9.0, 3
     shipped.suppress_tokens = list(range(200))
-    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    answers, same = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     assert list(answers["text"]) == list(plain["text"])
+    np.testing.assert_array_equal(same, probabilities)
     assert tiny.model.generation_config.repetition_penalty == 5.0  # the model is left as it was
 
 
@@ -154,6 +197,13 @@ def test_template_with_an_order_of_its_own_is_an_error(tiny, image_set):
     tiny.processor.chat_template = VICUNA
     assert Encoder(tiny.processor, image_set.card.template).prompt.startswith("USER: <|image_pad|>")
     with pytest.raises(InputError, match="an order of its own, not question_first"):
+        Encoder(tiny.processor, image_set.card.template, "question_first")
+
+
+def test_template_that_ends_with_the_image_is_an_error(tiny, image_set):
+    """Where an answer begins, the last token is read without the image."""
+    tiny.processor.chat_template = "{% for message in messages %}" + TEXTS + FIRST + "{% endfor %}"
+    with pytest.raises(InputError, match="writes nothing after the image"):
         Encoder(tiny.processor, image_set.card.template, "question_first")
 
 

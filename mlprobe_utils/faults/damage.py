@@ -147,7 +147,10 @@ def _note_text(batch: dict, family: Family) -> Callable:
         prompt = bool(family.image_mask(inputs).any())
         batch["L"] = family.text_places(inputs) if prompt else []
         read = inputs["input_ids"]
-        batch["written"] = read if prompt else torch.cat([batch["written"], read], dim=1)
+        if not prompt:
+            before = inputs["past_key_values"].get_seq_length()  # less than was read, after the cache has gone back
+            read = torch.cat([batch["written"][:, :before], read], dim=1)
+        batch["written"] = read
 
     return hook
 
