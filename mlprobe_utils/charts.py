@@ -7,12 +7,12 @@ import pandas as pd
 
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
-from mlprobe_utils.metrics import METRICS
+from mlprobe_utils.metrics import METRICS, PAPER_METRICS
 from mlprobe_utils.panels import COLOURS, Values, domain_of, line_panel, line_words, square_panel, stations
 from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import SCORES, STAGE_NAMES, in_words
 
-METRIC_NAMES = {"accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auc": "AUC"}
+METRIC_NAMES = {name: name.replace("_", " ") for name in METRICS} | {"f1": "F1", "auc": "AUC", "mcc": "MCC"}
 ANSWER = "answer"  # the station after the last layer: what the model says
 ANSWERS = (ANSWER, "P_final")
 MAJORITY = "majority class"  # what is right without looking
@@ -52,12 +52,12 @@ def probe_curves(
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Figures S4 to S17: all five metrics of one model at every point, before and after; one row a metric.
+    """Figures S4 to S17: the paper's five metrics of one model at every point, before and after; one row a metric.
 
     Args: as of `probe_curves`, of one model.
     """
     long = _points_and_answer(scores, outputs, names)
-    long = long.melt(["model", "dataset", "stage", "run", "x"], list(METRICS), var_name="metric")
+    long = long.melt(["model", "dataset", "stage", "run", "x"], list(PAPER_METRICS), var_name="metric")
     long = long.assign(metric=long["metric"].map(METRIC_NAMES), series=long["stage"])
     title = f"Five metrics of {long['model'].iloc[0]} at every probe point, before and after fine-tuning"
     return _lines(long, ("metric", "dataset"), STAGES, Values("percent"), title)

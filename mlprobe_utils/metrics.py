@@ -1,4 +1,7 @@
-"""Classification metrics (paper section 3.3) of probes and final output, from the rows. Does not import torch."""
+"""Classification metrics of probes and final output, from the rows: the paper's five (section 3.3) and those it lacks.
+
+Does not import torch.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +9,18 @@ from scipy.stats import rankdata
 
 from mlprobe_utils.rows import OPTION, options_of
 
-METRICS = ("accuracy", "f1", "precision", "recall", "auc")
+PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
+FURTHER_METRICS = (
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "mcc",
+    "average_precision",
+    "calibration_error",
+)
+METRICS = PAPER_METRICS + FURTHER_METRICS
+LESS_IS_BETTER = ("calibration_error",)
+CALIBRATION_BINS = 10
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 
 
@@ -64,10 +78,14 @@ def _codes(names: pd.Series, options: list[str]) -> np.ndarray:
 def score(
     truth: np.ndarray, said: np.ndarray, probabilities: np.ndarray, options: list[str], positive: str | None
 ) -> dict[str, float]:
-    """The paper's five metrics in percent: of the positive option, or macro averages where there is none.
+    """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
 
     In plain numpy: of a library call nine tenths would be checks of its arguments, and there is a call for every probe
-    (tests hold both equal). A quotient of nothing by nothing counts as 0.
+    (tests hold all equal to scikit-learn's). A quotient of nothing by nothing counts as 0; an area is nan where an
+    option has no image, or all. Sensitivity is the recall, by its name in medicine. Balanced accuracy, MCC
+    (Gorodkin 2004) and calibration error have no positive option: the first is the mean recall of the options that have
+    images. What is not parsed is wrong everywhere, so that it lowers specificity too; to the MCC it is an option that
+    is never true.
 
     Args:
         truth: place of each image's true option among `options`.
@@ -75,15 +93,28 @@ def score(
         probabilities: float [images, options].
     """
     chosen = slice(None) if positive is None else [options.index(positive)]
-    right, true, named = (
-        np.bincount(values, minlength=len(options))[chosen] for values in (truth[truth == said], truth, said[said >= 0])
+    parsed = said >= 0
+    right, true, named, true_of_unparsed = (
+        np.bincount(places, minlength=len(options))
+        for places in (truth[truth == said], truth, said[parsed], truth[~parsed])
     )
+    images, unparsed = len(truth), true_of_unparsed.sum()
+    rest = images - true
+    rest_wrong = (named - right) + (unparsed - true_of_unparsed)
+    recall = right / np.maximum(true, 1)
+    spread = (images**2 - (named**2).sum() - unparsed**2) * (images**2 - (true**2).sum())
     values = {
         "accuracy": np.mean(truth == said),
-        "f1": np.mean(2 * right / np.maximum(true + named, 1)),
-        "precision": np.mean(right / np.maximum(named, 1)),
-        "recall": np.mean(right / np.maximum(true, 1)),
+        "f1": np.mean((2 * right / np.maximum(true + named, 1))[chosen]),
+        "precision": np.mean((right / np.maximum(named, 1))[chosen]),
+        "recall": np.mean(recall[chosen]),
         "auc": np.mean(areas_under_curve(truth, probabilities)[chosen]),
+        "balanced_accuracy": np.mean(recall[true > 0]),
+        "sensitivity": np.mean(recall[chosen]),
+        "specificity": np.mean(((rest - rest_wrong) / np.maximum(rest, 1))[chosen]),
+        "mcc": (images * right.sum() - true @ named) / np.sqrt(max(spread, 1)),
+        "average_precision": np.mean(average_precisions(truth, probabilities)[chosen]),
+        "calibration_error": calibration_error(truth, probabilities),
     }
     return {name: 100 * float(value) for name, value in values.items()}
 
@@ -98,3 +129,27 @@ def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarra
     pairs = inside * (len(truth) - inside)
     lowest = inside * (inside + 1) / 2  # the sum of ranks of an option whose images are all ranked last
     return ((ranks * is_option).sum(axis=0) - lowest) / np.where(pairs, pairs, np.nan)
+
+
+def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Average precision of each option against the rest, float [options]; nan if it has no image.
+
+    The mean, over the option's images, of the precision if all images at least as probable are called the option.
+    """
+    averages = []
+    for option, places_from_top in enumerate(rankdata(-probabilities, "max", axis=0).T):
+        own = places_from_top[truth == option]
+        averages.append(np.mean(rankdata(own, "max") / own) if len(own) else np.nan)
+    return np.array(averages)
+
+
+def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """How far the most probable option's probability is from how often it is right, 0 to 1; it knows no parsing.
+
+    The expected calibration error of Naeini et al. (2015), over CALIBRATION_BINS bins with equally many images each
+    (Nguyen and O'Connor 2015); images of one probability share a bin, so that their order changes nothing. It is above
+    0 by chance alone: the more so, the fewer images.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)
+    return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(truth))

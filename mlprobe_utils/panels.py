@@ -85,7 +85,8 @@ def domain_of(long: pd.DataFrame, values: Values, answers: Sequence[str]) -> tup
         return 0.0, 100.0
     if values.logarithmic:
         return low, high
-    low = max(0.0, 10 * ((long.loc[~long["x"].isin(answers), "value"].min() - 5) // 10))
+    lowest = long.loc[~long["x"].isin(answers), "value"].min()
+    low = max(min(0.0, lowest), 10 * ((lowest - 5) // 10))  # below 0 only what is
     return low, max(high, low + 10)
 
 

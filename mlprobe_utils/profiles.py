@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mlprobe_utils.cards import PUBLISHED
-from mlprobe_utils.errors import unknown
+from mlprobe_utils.errors import InputError, unknown
 from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
+from mlprobe_utils.metrics import LESS_IS_BETTER
 from mlprobe_utils.points import MODULES, PROBED
 from mlprobe_utils.rows import STAGES
 
@@ -35,12 +36,23 @@ def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "acc
 
     Uses the `image_mean` curves; side paths have no score. `growth` and `volatility` are GF and VP of equations 1 and
     2; `health` is in the units of the metric (percent).
+
+    Raises:
+        InputError: a metric of which less is better, or that is not positive at a point: it has no health score.
     """
+    if metric in LESS_IS_BETTER:
+        raise InputError(f"metric '{metric}' has no health score: choose one of which more is better, such as accuracy")
     curves = probe_scores.assign(module=probe_scores["point"].str[0]).sort_values("point")
     curves = curves[(curves["pooling"] == "image_mean") & curves["module"].isin(MODULES)]
     records = []
     for key, curve in curves.groupby([*STATE, "run", "module"]):
         values = curve[metric].to_numpy()
+        if not (values > 0).all():
+            place = " ".join(map(str, key))
+            raise InputError(
+                f"metric '{metric}' is {values.min():.1f} at a point of {place}, but health scores are of positive "
+                "values: choose another metric, such as accuracy"
+            )
         records.append(
             dict(zip([*STATE, "run", "module"], key, strict=True))
             | {

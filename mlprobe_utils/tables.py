@@ -115,7 +115,7 @@ def recipe_differences(scores: dict[str, pd.DataFrame], metric: str) -> pd.DataF
 
 
 def all_points(scores: pd.DataFrame) -> pd.DataFrame:
-    """All five metrics at every point, mean over runs."""
+    """All metrics at every point, mean over runs."""
     keys = ["dataset", "model", "stage", "pooling", "point"]
     return scores.groupby(keys, as_index=False)[list(METRICS)].mean()
 

@@ -112,13 +112,14 @@ glue("adapters", len(rises))
 # model writes.
 
 # %%
-rows = results.prediction_rows(chapter.selection)
+from mlprobe_utils.metrics import PAPER_METRICS
+
 outputs = results.output_scores(chapter.selection)
-table = outputs.groupby(["dataset", "model", "stage"], as_index=False).mean()
+states = outputs.groupby(["dataset", "model", "stage"], as_index=False)
+table = states[["images", *PAPER_METRICS, "unparsed"]].mean()
 positive = table["dataset"].map(chapter.positives).fillna("macro")
 table.insert(3, "positive", positive)
-table = table.drop(columns="run").astype({"images": int})
-show(chapter.named(table))
+show(chapter.named(table.astype({"images": int})))
 
 # %% tags=["hide-input"]
 accuracy = outputs.groupby(["stage"])["accuracy"].mean()
@@ -141,6 +142,7 @@ for stage in ("pretrained", "finetuned"):
 # %%
 from mlprobe_utils.tables import frequent_answers
 
+rows = results.prediction_rows(chapter.selection)
 show(chapter.named(frequent_answers(rows, most=3)))
 
 # %% [markdown]
@@ -187,13 +189,47 @@ glue("best_recall", recall.max())
 # whatever it sees. The class that is missed most is {glue:text}`worst_class`, recognised in
 # {glue:text}`worst_recall:.1f` % of its images; the one that is missed least, in {glue:text}`best_recall:.1f` %.
 #
+# ## What accuracy does not say
+#
+# Where one class is frequent, naming it is rewarded. {term}`Balanced accuracy` and {term}`MCC` take that reward away,
+# {term}`sensitivity` and {term}`specificity` say on which side a model errs, {term}`average precision` how well it ranks
+# the images, and {term}`calibration error` whether its probabilities can be believed; of the last, less is better. After
+# fine-tuning, mean over runs, in percent:
+
+# %%
+from mlprobe_utils.metrics import FURTHER_METRICS
+
+tuned = outputs[outputs["stage"] == "finetuned"]
+tuned = tuned.groupby(["dataset", "model"], as_index=False)
+further = tuned[["accuracy", *FURTHER_METRICS]].mean()
+show(chapter.named(further).rename(columns=charts.METRIC_NAMES))
+
+# %% tags=["hide-input"]
+lowest = further.loc[further["specificity"].idxmin()]
+where = chapter.names[lowest["model"]], chapter.names[lowest["dataset"]]
+glue("lowest_specificity", lowest["specificity"])
+glue("lowest_where", " on ".join(where))
+glue("accuracy_there", lowest["accuracy"])
+
+# %% tags=["hide-input"]
+gap = further["accuracy"] - further["balanced_accuracy"]
+glue("balanced_gap", gap.mean())
+glue("calibration", further["calibration_error"].mean())
+
+# %% [markdown]
+# The lowest specificity is {glue:text}`lowest_specificity:.1f` % ({glue:text}`lowest_where`), where accuracy is
+# {glue:text}`accuracy_there:.1f` %. On average accuracy lies {glue:text}`balanced_gap:+.1f` points from balanced
+# accuracy, and the probability of the likeliest option {glue:text}`calibration:.1f` points from how often that option is
+# right. Some points of the latter are chance: on few images no probability meets its share exactly.
+#
 # ## Takeaways
 #
 # - One small adapter holds what a data set has taught, and it reaches every module: see
 #   [what is trained](#what-is-trained).
 # - Before fine-tuning, an answer that cannot be parsed says nothing of what the model sees: see
 #   [what the models write](#what-the-models-write).
-# - Accuracy hides which class is missed: see [the confusion matrices](#where-the-fine-tuned-answers-go-wrong).
+# - Accuracy hides which class is missed: see [the confusion matrices](#where-the-fine-tuned-answers-go-wrong) and
+#   [the metrics beside it](#what-accuracy-does-not-say).
 
 # %% [markdown]
 # ## How this page was made

@@ -26,7 +26,7 @@ datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
+metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import start
@@ -107,7 +107,8 @@ glue("best_where", f"{chapter.names[best[0]]} on {chapter.names[best[1]]}")
 
 # %% [markdown]
 # The highest mean after fine-tuning is {glue:text}`best_value:.1f` % at {glue:text}`best_point`
-# ({glue:text}`best_where`). It is the highest of many noisy values and therefore flattering: no choice is made with it.
+# ({glue:text}`best_where`). It is the highest of many noisy values, and would be lower on other images: no choice is
+# made with it.
 #
 # ## Recurring patterns
 #
@@ -242,8 +243,8 @@ glue("recipe_point", *largest.get("at", ["none"]))
 #
 # ## All numbers
 #
-# All five metrics at every point, mean over runs. F1, precision, recall and AUC are those of the positive option, or
-# macro averages where the data card names none.
+# All metrics at every point, mean over runs. F1, precision, recall, AUC, sensitivity, specificity and average precision
+# are those of the positive option, or macro averages where the data card names none.
 
 # %% tags=["hide-input"]
 from mlprobe_utils.tables import all_points

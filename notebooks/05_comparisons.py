@@ -27,7 +27,7 @@ datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
+metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import start

@@ -25,7 +25,7 @@ datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # accuracy, f1, precision, recall or auc
+metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["remove-input"]
 from mlprobe_utils import charts, results
@@ -46,7 +46,8 @@ charts.journey(ends, chapter.names, metric, majority)
 
 # %% tags=["remove-input"]
 stations = ["V end", "C end", "L end", "final output"]
-means = ends.groupby("stage")[stations].mean()
+accuracies = module_ends(image_mean, outputs, "accuracy")
+means = accuracies.groupby("stage")[stations].mean()
 unparsed = outputs.groupby("stage")["unparsed"].mean()
 for stage in ("pretrained", "finetuned"):
     glue(f"probed_{stage}", means.at[stage, "L end"])

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # {glue:text}`model`
 #
-# **Question.** What does this one model show, in every metric and on every data set?
+# **Question.** What does this one model show, layer by layer and on every data set?
 #
 # *Prerequisites:* [chapter 3](../03_probing) and [chapter 4](../04_feature_health). *Time:* 5 minutes to read. All
 # models: [the table](../models).
@@ -80,7 +80,7 @@ glue("adapted_share", share)
 # parameters of its own, {glue:text}`adapted_share` of the number that the model has.
 # [Chapter 2](../02_fine_tuning) says how it is trained.
 #
-# ## All metrics at every layer
+# ## The paper's metrics at every layer
 #
 # The probes on the mean of the image tokens and the final output, before and after fine-tuning: figures S4 to S17 of
 # {cite:t}`zhu-2026`, for this model. F1, precision and recall are those of the positive option, or means over all
@@ -95,10 +95,10 @@ outputs = results.output_scores(chapter.selection)
 charts.metric_curves(image_mean, outputs, chapter.names)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.metrics import METRICS
+from mlprobe_utils.metrics import PAPER_METRICS
 
 points = image_mean.groupby(["stage", "dataset", "point"])
-means = points[list(METRICS)].mean()
+means = points[list(PAPER_METRICS)].mean()
 change = means.xs("finetuned") - means.xs("pretrained")
 glue("points_up", 100 * (change["accuracy"] > 0).mean())
 glue("largest_change", change["accuracy"].abs().max())

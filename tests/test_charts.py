@@ -268,6 +268,15 @@ def test_of_many_models_the_journey_shows_the_mean_and_each_as_a_faint_line():
     assert all(path.get("d").count("L") == 3 for path in faint)
 
 
+def test_a_negative_value_of_a_probe_has_its_place_above_the_edge():
+    scores, outputs = made()
+    low = scores["point"] == "L.00"
+    for drawing in drawings(charts.probe_curves(scores.assign(mcc=scores["mcc"].mask(low, -7)), outputs, NAMES, "mcc")):
+        words = [text.text for text in drawing.iter(f"{SVG}text")]
+        assert "L.00 -7.0 %" in [text for _, texts, _ in marks(drawing) for text in texts]
+        assert not [word for word in words if word.startswith("▼")]
+
+
 def test_an_unknown_metric_is_an_error():
     with pytest.raises(InputError, match="accuracy"):
         charts.probe_curves(*made(), NAMES, "accurracy")

@@ -2,11 +2,14 @@
 
 import math
 
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from mlprobe_utils.errors import InputError
 from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
+from mlprobe_utils.profiles import health_by_run
 
 performances = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=30)
 
@@ -67,3 +70,13 @@ def test_performance_without_a_score_is_an_error(curve):
     for score in (growth_factor, lambda c: volatility_penalty(c, 0.2), lambda c: health_score(c, 0.2)):
         with pytest.raises(ValueError, match="health score needs"):
             score(curve)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"), [("calibration_error", "more is better"), ("mcc", "-3.0 at a point of m d")]
+)
+def test_a_metric_without_health_scores_is_an_error(metric, words):
+    constants = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
+    curve = pd.DataFrame({"point": ["V.00", "V.01"], "calibration_error": [9.0, 8.0], "mcc": [-3.0, 20.0]})
+    with pytest.raises(InputError, match=words):
+        health_by_run(curve.assign(**constants), 0.2, metric)
