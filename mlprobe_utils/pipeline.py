@@ -209,9 +209,10 @@ def make_probes(work: Work) -> None:
             for run in work.runs() if state is None else [state]:
                 for key, tensor in pooled.items():
                     features[state, run, key], seeds[state, run, key] = tensor, run
-        frames = []
+        frames, targets = [], dict.fromkeys(features, labels)
+        device = processes().device if processes().device.type == "cuda" else "cpu"
         for name, probe in recipes.items():
-            fitted = fit_probes(features, labels, training, len(options), probe, seeds)
+            fitted = fit_probes(features, targets, training, len(options), probe, seeds, device)
             for (state, run, key), probabilities in fitted.items():
                 point, pooling = key.split("/")
                 constants = work.constants(state) | {"run": run, "probe": name, "point": point, "pooling": pooling}

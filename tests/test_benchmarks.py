@@ -9,6 +9,7 @@ import gpu
 import numpy as np
 import paired
 import pandas as pd
+import probes
 import pytest
 import torch
 from random_model import full_size, random_model
@@ -201,6 +202,68 @@ def test_a_step_leaves_the_model_as_it_was():
     bench.step("AnswerTrainer", checkpointing=True)
     assert all(torch.equal(value, before[name]) for name, value in bench.model.state_dict().items())
     assert not any(getattr(module, "gradient_checkpointing", False) for module in bench.model.modules())
+
+
+# probes
+
+
+def test_probes_have_a_row_a_contestant_and_cell(capsys, tmp_path):
+    arguments = "--widths 8 --points 2 3 --samples 24 --steps 12 --repetitions 6 --threads 1 --whole 8 2 24 --csv"
+    probes.main([*arguments.split(), f"{tmp_path}/table.csv"])
+    printed = capsys.readouterr().out
+    assert [[row[1], row[3]] for row in rows_of(printed)] == [[n, name] for n in "23" for name in probes.CONTESTANTS]
+    assert printed.count("The whole recipe") == 1
+    table = pd.read_csv(tmp_path / "table.csv")
+    np.testing.assert_allclose(table["microseconds"], 1e6 * table["seconds"] / table["points"] / (20 * 6))
+
+
+@pytest.mark.parametrize(("target", "verdict"), [(1.9, "met"), (2.1, "MISSED")])
+def test_probes_are_judged_by_how_much_faster_than_the_loop_they_are(target, verdict, monkeypatch, capsys):
+    seconds = {probes.LOOP: 8.0, probes.OURS: 4.0, "scikit-learn": 16.0, "floor": 2.0}
+    monkeypatch.setattr(probes, "TARGETS", {8: target})
+    monkeypatch.setattr(probes, "seconds_of_recipe", lambda name, *_: seconds[name])
+    probes.main(["--widths", "8", "--points", "2", "--samples", "24", "--threads", "1"])
+    printed = capsys.readouterr().out
+    rows = {row[3]: row[4:] for row in rows_of(printed)}
+    assert rows[probes.OURS] == ["4.0", "16,666.7", "2.00 (2.00 to 2.00)", "2.00"]
+    assert rows["scikit-learn"] == ["16.0", "66,666.7", "0.50 (0.50 to 0.50)", "8.00"]
+    assert f"2.00 times as fast as the loop; {target} is the target: {verdict}" in printed
+
+
+@pytest.mark.parametrize(("samples", "epochs", "images"), [(624, 2, 600), (5216, 1, 1200)])
+def test_a_shortened_cell_takes_the_steps_that_were_asked_for(samples, epochs, images):
+    cell = probes.Cell(4, 3, samples)
+    assert (cell.recipe, len(cell.training), cell.steps) == (probes.RECIPE, samples, 20 * samples // 4)
+    short = cell.shortened(300)
+    assert (short.recipe.epochs, len(short.training), short.steps) == (epochs, images, 300)
+    assert cell.shortened(1).steps == 1
+    assert cell.steps == 20 * samples // 4
+
+
+def test_all_points_and_steps_are_extrapolated_from_some(monkeypatch):
+    """With contestants that take 5 s for each point and 2 s for each step of it."""
+    clock = []
+    monkeypatch.setattr(probes, "seconds_of", lambda work: clock.clear() or work() or sum(clock))
+    takes = lambda cell, points: clock.extend([5 + 2 * cell.steps] * len(points))  # noqa: E731
+    monkeypatch.setattr(probes, "CONTESTANTS", dict.fromkeys(probes.CONTESTANTS, takes))
+    cell = probes.Cell(4, 3, 24)
+    for name in probes.CONTESTANTS:
+        assert probes.seconds_of_recipe(name, cell, 12, alone=2) == pytest.approx(3 * (5 + 2 * 120))
+
+
+@pytest.mark.parametrize("harm", [lambda p: p + 0.01, lambda p: p * float("nan"), lambda p: p[::-1]])
+def test_probes_that_disagree_are_not_timed(harm, monkeypatch):
+    probes.agree(8, 24)
+    fitted = probes.ours
+    monkeypatch.setattr(probes, "ours", lambda *a: {point: harm(own) for point, own in fitted(*a).items()})
+    with pytest.raises(RuntimeError, match="width 8: the probabilities differ"):
+        probes.agree(8, 24)
+
+
+def test_scikit_learns_probe_is_of_the_recipes_size():
+    fitted = probes.scikit_learn(probes.Cell(8, 2, 24).shortened(12), [1])
+    assert list(fitted) == [1]
+    assert fitted[1].shape == (24, probes.CLASSES)
 
 
 # full-size models on an accelerator, made small

@@ -110,8 +110,8 @@ def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
     for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
         features = load_features(folder / f"features-{state}" / FEATURE_FILE)
         assert {len(tensor) for tensor in features.values()} == {len(order)}
-        seeds = dict.fromkeys(features, number)
-        fitted = fit_probes(features, labels, np.arange(8), 3, settings, seeds)
+        all_labels, seeds = dict.fromkeys(features, labels), dict.fromkeys(features, number)
+        fitted = fit_probes(features, all_labels, np.arange(8), 3, settings, seeds)
         for key in ("V.03/image_mean", "L.02/last_token"):
             point, pooling = key.split("/")
             wanted = dict(stage=stage, run=number, point=point, pooling=pooling)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mlprobe_utils import probes
+from mlprobe_utils import probe_training, probes
 from mlprobe_utils.cards import Probe, load_protocol
-from mlprobe_utils.probes import cosine, groups, standardise
+from mlprobe_utils.probe_training import cosine, with_ones
+from mlprobe_utils.probes import blocks, standardise
 
 SETTINGS = Probe(
     kind="mlp",
@@ -27,6 +28,8 @@ SETTINGS = Probe(
 )
 LINEAR = SETTINGS.model_copy(update={"kind": "linear"})
 RAW = SETTINGS.model_copy(update={"standardised": False})
+SMALL_BATCHES = SETTINGS.model_copy(update={"batch_size": 4, "dropout": 0.5})
+ONE_BATCH = SETTINGS.model_copy(update={"batch_size": 200, "dropout": 0.0})
 TRAINING = np.arange(0, 61)  # the last batch of an epoch is short
 
 
@@ -44,8 +47,9 @@ def planted(widths: dict[str, int], informed: set[str], images: int = 100, class
 
 
 def fit_probes(features, labels, training, classes, recipe, seed):
-    """All probes with one seed."""
-    return probes.fit_probes(features, labels, training, classes, recipe, dict.fromkeys(features, seed))
+    """All probes with the same labels and one seed."""
+    same = dict.fromkeys(features, labels), dict.fromkeys(features, seed)
+    return probes.fit_probes(features, same[0], training, classes, recipe, same[1])
 
 
 def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Probe, seed: int) -> np.ndarray:
@@ -93,8 +97,10 @@ def test_reference_starts_where_torch_would():
         assert parameter.abs().max().item() == pytest.approx(1 / math.sqrt(50), rel=0.02)
 
 
-@pytest.mark.parametrize("recipe", [SETTINGS, RAW, LINEAR])
-def test_stack_equals_one_probe_after_the_other(recipe):
+@pytest.mark.parametrize("steps", [3, 32])
+@pytest.mark.parametrize("recipe", [SETTINGS, RAW, LINEAR, SMALL_BATCHES, ONE_BATCH])
+def test_stack_equals_one_probe_after_the_other(recipe, steps, monkeypatch):
+    monkeypatch.setattr(probe_training, "STEPS", steps)
     features, labels = planted({"a": 5, "b": 12, "c": 5, "d": 1, "e": 12}, {"a", "e"})
     fitted = fit_probes(features, labels, TRAINING, 3, recipe, seed=7)
     assert list(fitted) == list(features)
@@ -104,23 +110,65 @@ def test_stack_equals_one_probe_after_the_other(recipe):
         np.testing.assert_allclose(fitted[name].sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("most_bytes", [1, 4 * 100 * 5 * 2, 2**30])
-def test_runs_of_one_stack_equal_each_alone_and_groups_change_nothing(monkeypatch, most_bytes):
-    """Runs share a tensor or have their own; a stack too large for memory is cut, not changed."""
-    monkeypatch.setattr(probes, "STACK_BYTES", most_bytes)
+@pytest.mark.parametrize("stack_bytes", [1, 4 * 100 * 5 * 2, 2**30])
+@pytest.mark.parametrize("cache_bytes", [1, 16 * (6 * 16 + 17 * 3) * 2, 2**30])
+@pytest.mark.parametrize("recipe", [SETTINGS, LINEAR])
+def test_probes_of_one_block_equal_each_alone_and_blocks_change_nothing(monkeypatch, stack_bytes, cache_bytes, recipe):
+    """Runs and control tasks share a tensor or have their own; what is too large for a block is cut, not changed."""
+    monkeypatch.setattr(probes, "STACK_BYTES", stack_bytes)
+    monkeypatch.setattr(probes, "cache_bytes", lambda: cache_bytes)
     own, labels = planted({"V": 5, "L": 5, "W": 9}, {"V"})
-    features = {(name, run): tensor for run in (0, 1, 4) for name, tensor in own.items()}
+    tasks = {"main": labels, "control": np.random.default_rng(1).permutation(labels)}
+    features = {(name, run, task): own[name] for run in (0, 1, 4) for task in tasks for name in own}
     seeds = {key: key[1] for key in features}
-    fitted = probes.fit_probes(features, labels, TRAINING, 3, SETTINGS, seeds)
+    fitted = probes.fit_probes(features, {key: tasks[key[2]] for key in features}, TRAINING, 3, recipe, seeds)
     assert list(fitted) == list(features)
-    for (name, run), found in fitted.items():
-        alone = fit_probes({name: own[name]}, labels, TRAINING, 3, SETTINGS, seed=run)[name]
+    for (name, run, task), found in fitted.items():
+        alone = fit_probes({name: own[name]}, tasks[task], TRAINING, 3, recipe, seed=run)[name]
         np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-6)
-    assert not np.allclose(fitted["V", 0], fitted["V", 4], rtol=1e-3)
-    grouped = groups(features)
-    assert sorted(key for keys in grouped for key in keys) == sorted(features)
-    sizes = [sum(4 * features[key].numel() for key in keys) for keys in grouped]
-    assert all(size <= most_bytes or len(keys) == 1 for size, keys in zip(sizes, grouped, strict=True))
+    assert not np.allclose(fitted["V", 0, "main"], fitted["V", 4, "main"], rtol=1e-3)
+    assert not np.allclose(fitted["V", 0, "main"], fitted["V", 0, "control"], rtol=1e-3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 1)), min_size=1, max_size=30),
+    st.integers(1, 2**14),
+    st.integers(1, 2**14),
+)
+def test_blocks_have_one_width_and_fit(points, stack_bytes, cache_bytes):
+    features = {i: torch.zeros(20, width) for i, (width, _) in enumerate(points)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probes, "STACK_BYTES", stack_bytes)
+        patch.setattr(probes, "cache_bytes", lambda: cache_bytes)
+        found = blocks(features, 3, SETTINGS)
+    assert sorted(key for keys in found for key in keys) == list(features)
+    for keys in found:
+        (width,) = {features[key].shape[1] for key in keys}
+        state = 4 * 4 * len(keys) * ((width + 1) * SETTINGS.hidden + (SETTINGS.hidden + 1) * 3)
+        assert len(keys) == 1 or (4 * 20 * width * len(keys) <= stack_bytes and state <= cache_bytes)
+
+
+def test_units_that_no_image_reaches_leave_no_slow_numbers():
+    """Their moments fade; a CPU computes many times more slowly with what lies between zero and 1e-38."""
+    inputs = with_ones(torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0)) + 9)
+    targets = torch.eye(2)[torch.arange(50) % 2][None]
+    recipe = RAW.model_copy(update={"epochs": 160, "learning_rate": 0.03})
+    block = probe_training.train(inputs, targets, torch.arange(50), recipe, [0])
+    faded = (block.mean == 0) & (block.square > 0)  # it was reached once
+    assert faded.any()
+    assert not ((block.mean != 0) & (block.mean.abs() < torch.finfo().tiny)).any()
+    assert torch.tensor([1e-38]).mul(0.1).item() > 0  # only while it trains
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("recipe", [SETTINGS, LINEAR, SMALL_BATCHES])
+def test_cuda_and_cpu_agree(recipe, monkeypatch):
+    monkeypatch.setattr(probe_training, "STEPS", 2)  # so that most steps are replayed
+    features, labels = planted({"a": 5, "b": 12, "c": 5}, {"a"})
+    arguments = dict.fromkeys(features, labels), TRAINING, 3, recipe, {"a": 0, "b": 1, "c": 1}
+    there, here = (probes.fit_probes(features, *arguments, device) for device in ("cuda", "cpu"))
+    for name in features:
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-3, atol=1e-5)
 
 
 def test_linear_probe_reads_what_is_linear_and_nothing_else():
