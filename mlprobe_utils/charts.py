@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from mlprobe_utils.claims import CONTROL_TASK, RANDOM_WEIGHTS, best_without_model
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
 from mlprobe_utils.metrics import METRICS, PAPER_METRICS
@@ -22,12 +23,22 @@ FEW = 6  # models that lines in one panel can tell apart
 MEAN = "mean over models"
 ORDER = ("model", "dataset", "stage")  # of the rows that a chart draws
 STAGES = [Key(name, "stage", COLOURS[n], dashed=n == 0) for n, name in enumerate(STAGE_NAMES.values())]
+BLIND = "best without a model"
+CONTROLS = [
+    Key(CONTROL_TASK, "control", COLOURS[2], thin=True),
+    Key(RANDOM_WEIGHTS, "control", COLOURS[4], dashed=True, thin=True),
+    Key(BLIND, "control", COLOURS[3], thin=True),
+]
 FLOW = "as the information flows"
 POINTS = "probe point, in the order the data flows"
 
 
 def probe_curves(
-    scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy"
+    scores: pd.DataFrame,
+    outputs: pd.DataFrame,
+    names: Mapping[str, str],
+    metric: str = "accuracy",
+    controls: pd.DataFrame | None = None,
 ) -> Figure:
     """Figure 3: a probe metric at every point, before and after, and the final output's as a diamond at the end.
 
@@ -36,6 +47,8 @@ def probe_curves(
         outputs: from `metrics.output_scores`.
         names: slug -> name of models and data sets, in the order of rows and columns.
         metric: one of METRICS.
+        controls: from `results.control_scores`; drawn are the control task after fine-tuning, random weights, and the
+            best that needs no model.
 
     Returns:
         One row a model, one column a data set.
@@ -48,7 +61,12 @@ def probe_curves(
     long = _points_and_answer(scores, outputs, names)
     long["value"], long["series"] = long[metric], long["stage"]
     title = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning"
-    return _lines(long, ("model", "dataset"), [*STAGES, *_models(long)], _percent(metric), title)
+    keys = [*STAGES, *_models(long)]
+    if controls is not None:
+        long = pd.concat([long, _controls(scores, controls, names, metric)], ignore_index=True)
+        keys += CONTROLS
+        title += ", and what they have to beat"
+    return _lines(long, ("model", "dataset"), keys, _percent(metric), title)
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -232,6 +250,16 @@ def _points_and_answer(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mappi
     """Probe scores and behind them the final output's; x is the probe point, or ANSWER."""
     long = pd.concat([scores.assign(x=scores["point"]), outputs.assign(x=ANSWER)])
     return in_words(long[["model", "dataset", "stage", "run", "x", *METRICS]], names, ORDER)
+
+
+def _controls(scores: pd.DataFrame, controls: pd.DataFrame, names: Mapping[str, str], metric: str) -> pd.DataFrame:
+    """Lines of controls, of the models and data sets that `scores` has: model, dataset, x, series, value, run."""
+    places = scores[["model", "dataset", "point"]].drop_duplicates()
+    blind = places.assign(series=BLIND, value=places["dataset"].map(best_without_model(controls, metric)))
+    probed = controls[controls["control"].isin([CONTROL_TASK, RANDOM_WEIGHTS]) & (controls["stage"] != "pretrained")]
+    probed = probed.merge(places).assign(series=lambda own: own["control"], value=lambda own: own[metric])
+    long = pd.concat([probed, blind])[["model", "dataset", "point", "series", "value"]]
+    return in_words(long.rename(columns={"point": "x"}).assign(run=0), names, ORDER)
 
 
 def _models(long: pd.DataFrame) -> list[Key]:

@@ -37,6 +37,7 @@ class Key:
     kind: str  # names of a kind exclude each other: "model", "stage"
     colour: str = ""  # CSS; empty: the name has no colour of its own
     dashed: bool = False
+    thin: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _legend(keys: Iterable[Key]) -> str:
 
 
 def _key(key: Key) -> str:
-    line = f"2px {'dashed' if key.dashed else 'solid'} {key.colour}"
+    line = f"{1 if key.thin else 2}px {'dashed' if key.dashed else 'solid'} {key.colour}"
     swatch = f'<span class="chart-swatch" style="border-top:{html.escape(line)}"></span>' if key.colour else ""
     name = html.escape(single(key.name))
     return (

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from accelerate import dispatch_model, infer_auto_device_map
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -32,6 +33,7 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 SAFE = "weights are read from safetensors only, never from a pickle (pytorch_model.bin): save them as model.safetensors"
 NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of its code, nothing
+RANDOM_SEED = 1729  # of random weights; a miniature that begins with its own seed is then another model
 UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offline, give a folder as source"
 
 
@@ -121,14 +123,8 @@ def load(card: ModelCard, precision: str = "float32") -> LoadedModel:
             fit the class (the keys are listed).
     """
     found = _checkpoint(card)
-    processor = _processor(card, found)
-    # each of several processes has a device of its own, and FSDP spreads what is too large for one
-    device_map = card.device_map if processes().num_processes == 1 else None
-    model_class, precision = found.family.transformers_class(), card.precision or precision
-    with _reading(card), torch.device("meta"):
-        empty = model_class._from_config(found.config, attn_implementation=card.attention)
-    _check_image_token(card, empty, processor)
-    check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
+    processor, precision, device_map = _checked(card, found, precision)
+    model_class = found.family.transformers_class()
     with _reading(card):
         files = _weight_files(found.folder)
     folder = _fetched(card, files)
@@ -148,10 +144,52 @@ def load(card: ModelCard, precision: str = "float32") -> LoadedModel:
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := {kind: sorted(report[kind]) for kind in kinds if report[kind]}:
         raise InputError(f"the checkpoint of '{card.slug}' does not fit {type(model).__name__}: {wrong}")
-    if device_map is None:
-        model = model.to(processes().device)
     if found.family.key_mapping_of(found.config):
         model._weight_conversions = []  # saved under the hub's names again, the weights would be read as neither
+    return _ready(model if device_map else model.to(processes().device), processor, found)
+
+
+def load_random(card: ModelCard, precision: str = "float32") -> LoadedModel:
+    """A model of the same shape with random weights, as its class begins with them; every time the same.
+
+    A matrix that its class leaves at zero (Gemma 3's projection) is drawn too: nothing of the image would get through.
+
+    Args: as of `load`.
+
+    Raises:
+        InputError: as `load`, but for what it says of the weights.
+    """
+    found = _checkpoint(card)
+    processor, precision, device_map = _checked(card, found, precision)
+    with _reading(card), torch.random.fork_rng():
+        torch.manual_seed(RANDOM_SEED)
+        model = found.family.transformers_class()._from_config(
+            found.config, dtype=getattr(torch, precision), attn_implementation=card.attention
+        )
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                torch.nn.init.normal_(parameter, std=found.config.get_text_config().initializer_range)
+    if device_map:
+        model = dispatch_model(model, infer_auto_device_map(model, no_split_module_classes=model._no_split_modules))
+    else:
+        model = model.to(processes().device)
+    return _ready(model, processor, found)
+
+
+def _checked(card: ModelCard, found: _Checkpoint, precision: str) -> tuple[ProcessorMixin, str, str | None]:
+    """Processor, precision and device map of a model that is about to be made; it has a place and embeds images."""
+    processor = _processor(card, found)
+    # each of several processes has a device of its own, and FSDP spreads what is too large for one
+    device_map = card.device_map if processes().num_processes == 1 else None
+    precision = card.precision or precision
+    with _reading(card), torch.device("meta"):
+        empty = found.family.transformers_class()._from_config(found.config, attn_implementation=card.attention)
+    _check_image_token(card, empty, processor)
+    check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
+    return processor, precision, device_map
+
+
+def _ready(model: PreTrainedModel, processor: ProcessorMixin, found: _Checkpoint) -> LoadedModel:
     # some classes name layers that they do not hold, which FSDP would look for
     model._no_split_modules &= {type(module).__name__ for module in model.modules()}
     return LoadedModel(model.eval(), processor, found.family(model))

@@ -3,6 +3,8 @@
 Does not import torch.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
@@ -33,7 +35,7 @@ def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: str
         part: `test` or `validation`.
     """
     rows = rows[rows["part"] == part]
-    return _scored(rows, positives, KEYS, predicted_option)
+    return scores_by(rows, positives, KEYS, predicted_option)
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: str = "test") -> pd.DataFrame:
@@ -44,7 +46,7 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: st
     """
     rows = rows[rows["part"] == part]
     keys = ["model", "dataset", "stage", "run"]
-    scores = _scored(rows, positives, keys, lambda group: group["parsed"].fillna(""))
+    scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
     unparsed = rows.groupby(keys, dropna=False)["parsed"].agg(lambda parsed: 100 * parsed.isna().mean())
     return scores.merge(unparsed.rename("unparsed").reset_index(), on=keys)
 
@@ -56,7 +58,18 @@ def predicted_option(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(np.array(options)[probabilities.argmax(axis=1)], index=rows.index)
 
 
-def _scored(rows, positives, keys, predict) -> pd.DataFrame:
+def scores_by(
+    rows: pd.DataFrame,
+    positives: dict[str, str | None],
+    keys: list[str],
+    predict: Callable[[pd.DataFrame], pd.Series],
+) -> pd.DataFrame:
+    """Metrics in percent, one row a combination of `keys`, nulls too.
+
+    Args:
+        rows, positives: as of `probe_scores`.
+        predict: the option that each row of one data set names; what is none is a wrong answer.
+    """
     records = []
     for dataset, of_dataset in rows.groupby("dataset", sort=False):
         options = options_of(of_dataset)

@@ -67,7 +67,7 @@ def _theme() -> dict:
         "header": text,
         "legend": text,
         "text": {"color": "currentColor"},
-        "line": {"strokeWidth": 2, "strokeCap": "round"},
+        "line": {"strokeCap": "round"},
     }
 
 
@@ -119,16 +119,13 @@ def line_panel(
     together = told[means["value"].notna()].groupby([means[column] for column in _LINE]).transform(BETWEEN.join)
     means["told"] = means["silent"] + together  # of a path Vega takes the first vertex's description
     place = _encodings(order, keys, values, domain, compact)
-    dash = place.pop("strokeDash")
+    style = {name: place.pop(name) for name in ("strokeDash", "strokeWidth")}
     in_order = {"order": "place:Q"}
-    layers = [
-        alt.Chart(means)
-        .mark_line()
-        .encode(**place, **in_order, strokeDash=dash, detail="model:N", description="told:N")
-    ]
-    if runs["run"].nunique() > 1:
+    layers = [alt.Chart(means).mark_line().encode(**place, **in_order, **style, detail="model:N", description="told:N")]
+    several = runs.groupby(_LINE)["run"].transform("nunique") > 1
+    if several.any():
         apart = runs["x"].isin(answers) & any(map(is_point, order))  # no line leads from a probe to an answer
-        faint = alt.Chart(runs[~apart]).mark_line(strokeWidth=0.8, opacity=0.5)
+        faint = alt.Chart(runs[several & ~apart]).mark_line(strokeWidth=0.8, opacity=0.5)
         layers.insert(0, faint.encode(**place, **in_order, detail=["model:N", "run:N"], description="silent:N"))
     if marked is not None:
         rule = alt.Chart(pd.DataFrame({"x": [marked]})).mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5)
@@ -182,6 +179,7 @@ def _encodings(
     coloured = [key for key in keys if key.colour]
     names = [key.name for key in coloured]
     dashes = [[4, 3] if key.dashed else [1, 0] for key in coloured]
+    widths = [1 if key.thin else 2 for key in coloured]
     kind = "log" if values.logarithmic else "linear"
     return {
         "x": alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis),
@@ -189,6 +187,7 @@ def _encodings(
         .scale(domain=list(domain), type=kind, nice=not values.logarithmic)
         .axis(tickCount=3 if compact else 5),
         "color": alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured]),
+        "strokeWidth": alt.StrokeWidth("series:N", legend=None).scale(type="ordinal", domain=names, range=widths),
         "strokeDash": alt.StrokeDash("series:N", legend=None).scale(domain=names, range=dashes),
     }
 

@@ -16,23 +16,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import ModelCard, Protocol, load_model_card, load_protocol
+from mlprobe_utils.claims import CONTROL_RUN
+from mlprobe_utils.controls import ROWS, SCORES, TASK, control_scores, write_image_controls
 from mlprobe_utils.datasets.image_set import SPLITS, ImageSet, load_image_set
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.extraction import FEATURES, extract, load_features
 from mlprobe_utils.fine_tuning import adapter, fine_tune
-from mlprobe_utils.loading import LoadedModel, identity_of, load, load_processor, reading_of
+from mlprobe_utils.loading import RANDOM_SEED, LoadedModel, identity_of, load, load_processor, load_random, reading_of
 from mlprobe_utils.metrics import output_scores, probe_scores
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prediction import predict
+from mlprobe_utils.probe_controls import probed_rows, text_only_rows
 from mlprobe_utils.probes import fit_probes
 from mlprobe_utils.processes import processes, sharded, shared_artefact
 from mlprobe_utils.progress import step
-from mlprobe_utils.results import Selection, state_name
+from mlprobe_utils.results import CONTROLS, RANDOM_FEATURES, Selection, image_controls, state_name
 from mlprobe_utils.rows import image_rows, write_rows
 
 
@@ -46,7 +50,7 @@ class Work:
     image_set: ImageSet
     folder: Path
     identity: str
-    _models: dict[str, LoadedModel] = field(default_factory=dict)  # shared by the data sets of a process
+    _models: dict[Callable, LoadedModel] = field(default_factory=dict)  # by what loads; shared by a process's data sets
 
     @property
     def precision(self) -> str:
@@ -55,16 +59,24 @@ class Work:
 
     @property
     def loaded(self) -> LoadedModel:
-        if self.card.slug not in self._models:
-            self._models[self.card.slug] = load(self.card, self.precision)
-        return self._models[self.card.slug]
+        return self._model(load)
+
+    @property
+    def random(self) -> LoadedModel:
+        """The same model with random weights."""
+        return self._model(load_random)
+
+    def _model(self, loader: Callable[[ModelCard, str], LoadedModel]) -> LoadedModel:
+        if loader not in self._models:
+            self._models[loader] = loader(self.card, self.precision)
+        return self._models[loader]
 
     @cached_property
     def encoder(self) -> Encoder:
         return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order)
 
     def forget(self) -> None:
-        """Lets go of the model, which training under FSDP has spread over the processes."""
+        """Lets go of the model: training under FSDP has spread it over the processes, or another needs its place."""
         self._models.clear()
 
     def runs(self) -> range:
@@ -123,9 +135,15 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
     Raises:
         InputError: an unknown slug, a data set whose manifest or a model whose weights are not there.
     """
-    actions = (make_adapters, make_predictions, make_features, make_probes, make_scores)
-    for work in works(model, datasets, protocol_slug, split):
-        for name, action in zip(STEPS, actions, strict=True):
+    everything = list(works(model, datasets, protocol_slug, split))
+    first, *steps = STEPS
+    for work in everything:
+        with work.step(first):
+            make_random_features(work)
+    everything[0].forget()
+    actions = (make_adapters, make_predictions, make_features, make_probes, make_scores, make_controls)
+    for work in everything:
+        for name, action in zip(steps, actions, strict=True):
             with work.step(name):
                 action(work)
 
@@ -138,6 +156,17 @@ def works(model: str, datasets: list[str], protocol_slug: str, split: str) -> It
     for dataset in datasets:
         image_set = load_image_set(dataset, protocol_slug)
         yield Work(card, protocol, split, image_set, selection.folder(model, dataset), identity, models)
+
+
+def make_random_features(work: Work) -> None:
+    code = [artefacts.code_hash("mlprobe_utils.extraction"), artefacts.source_hash(Work, make_random_features)]
+    made_from = work.made_from("random features", seed=RANDOM_SEED, code=code) | {"prompt": work.encoder.prompt}
+    folder = work.folder / RANDOM_FEATURES
+    if artefacts.is_current(folder, made_from):
+        return
+    positions = list(work.images("train", "validation", "test").index)
+    with shared_artefact(folder, made_from) as temporary:
+        extract(work.random, work.encoder, work.image_set, positions, work.protocol.extraction, temporary)
 
 
 def make_adapters(work: Work) -> None:
@@ -236,6 +265,45 @@ def make_scores(work: Work) -> None:
         write_parquet(probe_scores(probed, positives), temporary / "probe_scores.parquet")
         answered = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in predicted], ignore_index=True)
         write_parquet(output_scores(answered, positives), temporary / "output_scores.parquet")
+
+
+def make_controls(work: Work) -> None:
+    if not processes().is_main_process:
+        return
+    card, protocol = work.image_set.card, work.protocol
+    tuned, random = work.folder / state_name("features", CONTROL_RUN), work.folder / RANDOM_FEATURES
+    task = make_image_controls(work)
+    upstream = [artefacts.record_hash(made) for made in (tuned, random, task)]
+    code = [artefacts.code_hash("mlprobe_utils.probe_controls"), artefacts.source_hash(Work, make_controls)]
+    recipe = {"probe": protocol.probe.model_dump(), "max_new_tokens": protocol.answering.max_new_tokens}
+    made_from = work.made_from("controls", made_of=upstream, positive=card.positive, code=code, **recipe)
+    folder = work.folder / CONTROLS
+    if artefacts.is_current(folder, made_from):
+        return
+    images = work.images("train", "validation", "test")
+    images["control"] = pd.read_parquet(task / TASK).set_index("image").loc[images["image"], "control"].to_numpy()
+    with artefacts.artefact(folder, made_from) as temporary:
+        pooled = [load_features(folder / FEATURES) for folder in (tuned, random)]
+        constants, tested = work.constants(CONTROL_RUN), images[images["part"] == "test"]
+        probed = probed_rows(*pooled, images, card.options, protocol.probe, constants)
+        with work.state(CONTROL_RUN):
+            told = text_only_rows(work.loaded, card, protocol, tested, constants)
+        rows = pd.concat([probed, told], ignore_index=True)
+        write_rows(rows, temporary / ROWS)
+        write_parquet(control_scores(rows, {card.slug: card.positive}), temporary / SCORES)
+
+
+def make_image_controls(work: Work) -> Path:
+    """The folder of the image set's own controls; of several processes, each with a model, the first makes them."""
+    folder = image_controls(work.folder.parents[1], work.split)
+    made_from = {"data": work.image_set.data_hash, "split": work.split}
+    made_from["code"] = artefacts.code_hash("mlprobe_utils.controls")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not artefacts.is_current(folder, made_from):
+            with artefacts.artefact(folder, made_from) as temporary:
+                write_image_controls(work.image_set, work.split, temporary)
+    return folder
 
 
 def command(module: str, description: str, run: Callable[[str, list[str], str, str], None]) -> None:

@@ -1,8 +1,10 @@
 """Where the results of a run lie, and reading them back. Does not import torch.
 
 outputs/<protocol>/<data set>/data/                          manifest and working copies
+outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/, scores/
+                                             /features-random/, controls/
                                              /faults/<fault>/calibration/, and the same of the damaged model, run 0
 """
 
@@ -17,12 +19,15 @@ from safetensors import safe_open
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
+from mlprobe_utils.claims import CONTROL_RUN
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.points import PROBED
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 CALIBRATION, STRENGTHS = "calibration.json", "strengths.parquet"  # of a fault
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
+RANDOM_FEATURES = "features-random"
+CONTROLS = "controls"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Selection:
     def folder(self, model: str, dataset: str) -> Path:
         return artefacts.OUTPUTS / self.protocol / dataset / self.split / model
 
+    def controls(self, dataset: str) -> Path:
+        """Where the controls are that need no model."""
+        return image_controls(artefacts.OUTPUTS / self.protocol / dataset, self.split)
+
     def folders(self) -> list[tuple[str, str, Path]]:
         """(model, data set, folder) of every pair."""
         return [(m, d, self.folder(m, d)) for d in self.datasets for m in self.models]
@@ -45,6 +54,11 @@ class Selection:
 def state_name(kind: str, run: int | None) -> str:
     """The folder of features or predictions: of the pretrained model (run None) or of a fine-tuned one."""
     return f"{kind}-pretrained" if run is None else f"{kind}-finetuned-{run}"
+
+
+def image_controls(folder: Path, split: str) -> Path:
+    """The folder of the controls that need no model, from the data set's folder."""
+    return folder / f"{CONTROLS}-{split}"
 
 
 def upstream(artefact: Path, runs: range) -> list[Path]:
@@ -58,7 +72,10 @@ def upstream(artefact: Path, runs: range) -> list[Path]:
         for run in runs:
             made_of[state_name(kind, run)] = ["calibration"] if damaged else [adapters / f"adapter-{run}"]
     made_of["calibration"] = [adapters / f"adapter-{DAMAGED_RUN}"]
+    made_of[CONTROLS] = [RANDOM_FEATURES, state_name("features", CONTROL_RUN)]
     further = [artefact.parent / name for name in made_of.get(artefact.name, [])]
+    if artefact.name == CONTROLS:
+        further.append(image_controls(artefact.parents[2], artefact.parents[1].name))
     return [artefact, *(path for own in further for path in upstream(own, runs))]
 
 
@@ -79,6 +96,14 @@ def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
 def output_scores(selection: Selection) -> pd.DataFrame:
     """`metrics.output_scores` on the test images. Raises InputError for a model and data set that was not run."""
     return _gather(selection, ["scores"], "output_scores.parquet")
+
+
+def control_scores(selection: Selection) -> pd.DataFrame:
+    """`controls.control_scores` of all selected data sets and models. Raises InputError as the others do."""
+    places = [(model, dataset, folder / CONTROLS) for model, dataset, folder in selection.folders()]
+    places += [(selection.models[0], dataset, selection.controls(dataset)) for dataset in selection.datasets]
+    frames = [pd.read_parquet(_made(selection, *place) / "control_scores.parquet") for place in places]
+    return pd.concat(frames, ignore_index=True)
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:

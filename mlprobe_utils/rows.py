@@ -3,6 +3,10 @@
 `model, fault, dataset, data_hash, split, part, stage, order, run, probe, point, pooling, control, image, label,
 p_<option>…`; what does not apply is null. `probe` names the recipe of the protocol. Rows of the final output have no
 point, and carry the generated `text` and the `parsed` option (null: unparsed).
+
+Rows of a control name it. One that needs no model has none, nor a stage and an order; a model with random weights has
+no stage. Their `label` is what was to be told: of the control task and of memorisation no truth, and of the latter
+alone there are rows of train images.
 """
 
 from pathlib import Path
@@ -21,14 +25,14 @@ _TEXT = {"required": True, "nullable": False}
 _MAYBE = {"required": True, "nullable": True}
 SCHEMA = pa.DataFrameSchema(
     {
-        "model": pa.Column(str, **_TEXT),
+        "model": pa.Column(str, **_MAYBE),
         "fault": pa.Column(str, **_MAYBE),
         "dataset": pa.Column(str, **_TEXT),
         "data_hash": pa.Column(str, pa.Check.str_length(64, 64), **_TEXT),
         "split": pa.Column(str, pa.Check.isin(SPLITS), **_TEXT),
-        "part": pa.Column(str, pa.Check.isin(["validation", "test"]), **_TEXT),
-        "stage": pa.Column(str, pa.Check.isin(STAGES), **_TEXT),
-        "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_TEXT),
+        "part": pa.Column(str, pa.Check.isin(["train", "validation", "test"]), **_TEXT),
+        "stage": pa.Column(str, pa.Check.isin(STAGES), **_MAYBE),
+        "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_MAYBE),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
         "probe": pa.Column(str, **_MAYBE),
         "point": pa.Column(str, pa.Check.str_matches(f"^{POINT}$"), **_MAYBE),
@@ -40,6 +44,16 @@ SCHEMA = pa.DataFrameSchema(
         "parsed": pa.Column(str, required=False, nullable=True),
         r"^p_.+": pa.Column(float, pa.Check.in_range(0, 1), regex=True, nullable=True),
     },
+    checks=[
+        pa.Check(
+            lambda rows: rows["control"].notna() | rows[["model", "stage", "order"]].notna().all(axis=1),
+            error="model, stage or order is null in a row of no control",
+        ),
+        pa.Check(
+            lambda rows: rows["control"].notna() | (rows["part"] != "train"),
+            error="part is 'train' in a row of no control",
+        ),
+    ],
     strict=True,
     coerce=True,
 )

@@ -87,6 +87,7 @@ show(recipe(chapter.protocol, "probe"))
 #
 # A faint line is one run, a strong one the mean of the runs; the diamond at the end is the generated answer, at the
 # lower edge with its value where it lies far below. This is figure 3 of {cite:t}`zhu-2026` for the models of this run.
+# The thin lines are controls, which [a section below](#what-a-claim-must-beat) explains.
 
 # %%
 from mlprobe_utils import charts
@@ -94,7 +95,8 @@ from mlprobe_utils import charts
 scores = results.probe_scores(chapter.selection)
 outputs = results.output_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
-charts.probe_curves(image_mean, outputs, chapter.names, metric)
+controls = results.control_scores(chapter.selection)
+charts.probe_curves(image_mean, outputs, chapter.names, metric, controls)
 
 # %% tags=["hide-input"]
 curve = ["model", "dataset", "stage", "point"]
@@ -179,6 +181,49 @@ glue("pairs", len(ends))
 # After fine-tuning, the final output and the probe at the LLM's last layer differ by {glue:text}`output_gap:.1f` points
 # on average; the output is the lower of the two in {glue:text}`output_below` of {glue:text}`pairs` pairs of model and
 # data set. What a layer holds and what the model says are two things.
+#
+# ## What a claim must beat
+#
+# That a class can be read at a layer is no merit of the model if it can be read without it. These are the figures after
+# fine-tuning beside their controls, one run, mean over models:
+#
+# - **{term}`control task`** ({cite:t}`hewitt-2019`): labels without meaning, dealt out to clusters of images with alike
+#   pixel statistics, so that test images have them too. What the probe scores above it is its {term}`selectivity`.
+# - **{term}`random weights`**: the same model before anyone trained it, read in the same way.
+# - **text only**: what the model answers to the question without an image; its knowledge of what is frequent.
+# - **pixel statistics**, **file format** (with and without size) and **majority class**: no model at all.
+# - **{term}`memorisation`**: train images with shuffled labels, and how many of *them* the probe gets right.
+
+# %%
+from mlprobe_utils.claims import to_beat
+
+beaten = to_beat(scores, outputs, controls, metric)
+show(chapter.named(beaten))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.claims import selectivity
+
+selected = selectivity(scores, controls, metric)
+file(chapter.named(selected), "Selectivity at every probe point")
+
+# %% tags=["hide-input"]
+glue("selectivity", selected["selectivity"].mean())
+glue("not_selective", int((selected["selectivity"] <= 0).sum()))
+glue("selectivities", len(selected))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.claims import no_better
+
+worse = no_better(outputs, controls, metric)
+glue("answers_not_better", int(worse.sum()))
+glue("answers", len(worse))
+
+# %% [markdown]
+# After fine-tuning, selectivity is {glue:text}`selectivity:+.1f` points on average; at {glue:text}`not_selective` of
+# {glue:text}`selectivities` points the probe does no better on the real labels than on the meaningless ones. The final
+# output of {glue:text}`answers_not_better` of {glue:text}`answers` pairs of model and data set is no better than the best
+# rule that needs no model. Selectivity can be low for two reasons: the layer says little of the class, or much of the
+# pixels. And one draw of labels may by chance go with the classes.
 #
 # ## The last token
 #

@@ -21,6 +21,7 @@ from mlprobe_utils.book_pages import chapters, model_page, notebook_of
 from mlprobe_utils.cards import load_model_card
 from mlprobe_utils.pages import ABOUT
 from mlprobe_utils.patterns import patterns
+from mlprobe_utils.pipeline_steps import STEPS
 
 EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND)]
 PAGES = [*EXECUTED, *ABOUT]
@@ -31,7 +32,7 @@ def test_every_step_is_told_and_counted_down(book):
     assert "0 left" in lines[-1]
     assert "where the time went" in book.said
     assert "pages" in lines[-1]
-    for model, step in itertools.product(book.models, ("fine-tuning", "answers", "features", "probes", "scores")):
+    for model, step in itertools.product(book.models, STEPS):
         assert any(model in line and DATASET in line and step in line for line in lines)
 
 

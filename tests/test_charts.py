@@ -173,6 +173,31 @@ def test_metrics_of_one_model_are_rows():
     assert means["F1"] == pytest.approx(means["accuracy"] / 2)
 
 
+def test_controls_are_thin_lines_and_a_rule_of_their_own():
+    scores, outputs = made()
+    of_model = scores[["model", "dataset", "point"]].drop_duplicates().assign(run=0, pooling="image_mean")
+    controls = pd.concat(
+        [
+            of_model.assign(control="control task", stage="finetuned", accuracy=51.0),
+            of_model.assign(control="control task", stage="pretrained", accuracy=9.0),
+            of_model.assign(control="random weights", accuracy=52.0),
+            pd.DataFrame({"dataset": ["a", "b"], "control": "majority class", "accuracy": [50.0, 40.0]}),
+            pd.DataFrame({"dataset": ["a", "b"], "control": "file format", "accuracy": [45.0, 53.0]}),
+        ]
+    )
+    figure = charts.probe_curves(scores, outputs, NAMES, controls=controls)
+    for drawing, best in zip(drawings(figure), (53, 50) * 2, strict=True):
+        told = {names.split("|")[1]: texts for names, texts, _ in marks(drawing) if "fine-tuning" not in names}
+        values = {"control task": 51, "random weights": 52, charts.BLIND: best}
+        assert told == {name: [f"{point} {value:.1f} %" for point in POINTS] for name, value in values.items()}
+        widths = {path.get("data-series").split("|")[1]: path.get("stroke-width") for path in drawing.iter(f"{SVG}path")
+                  if path.get("data-told") and "L" in path.get("d")}  # fmt: skip
+        assert {widths[name] for name in values} == {"1"}
+        assert {width for name, width in widths.items() if name not in values} == {"2"}
+    assert len(downloaded(figure)) == 4 * (2 + 3)
+    assert "control task" not in charts.probe_curves(scores, outputs, NAMES).html
+
+
 def test_the_majority_class_is_a_line_of_its_own_on_every_data_set():
     ends = pd.DataFrame(
         itertools.product(["one", "two"], ["a", "b"], STAGE_NAMES), columns=["model", "dataset", "stage"]

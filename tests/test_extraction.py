@@ -216,7 +216,7 @@ def test_signal_planted_in_a_layer_is_found_there_and_not_before(tiny, encoder):
         handle.remove()
     whole = {key: torch.cat([part[key] for part in features]) for key in features[0]}
     recipe = load_protocol("miniature").probe.model_copy(update={"kind": "linear"})
-    fitted = fit_probes(whole, labels, np.arange(60), 2, recipe, dict.fromkeys(whole, 0))
+    fitted = fit_probes(whole, dict.fromkeys(whole, labels), np.arange(60), 2, recipe, dict.fromkeys(whole, 0))
     for key, probabilities in fitted.items():
         accuracy = (probabilities.argmax(1) == labels)[60:].mean()
         if key.startswith(("L.01", "L.02")):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import metrics, pipeline, results
+from mlprobe_utils import claims, metrics, pipeline, results
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
@@ -56,20 +56,22 @@ ADAPTERS = ("adapter-0", "adapter-1")
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, monkeypatch):
-    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "probes", "scores"])
-    assert run() == everything
+    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "probes", "scores", "controls"])
+    once = ["controls-paper", "features-random"]
+    assert run() == sorted([*everything, *once])
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "load", lambda *_: pytest.fail("a current run loads no model"))
+        for loader in ("load", "load_random"):
+            patch.setattr(pipeline, loader, lambda *_: pytest.fail("a current run loads no model"))
         assert run() == []
-        assert run(probe={"epochs": 3}) == ["probes", "scores"]
+    assert run(probe={"epochs": 3}) == ["controls", "probes", "scores"]
     kept = {"probe": {"epochs": 3}}
-    assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "scores"])
+    assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "controls", "scores"])
     kept |= {"answering": {"max_new_tokens": 3, "batch_size": 5, "shard_images": 3}}  # the sizes change no answer
     assert run(**kept, extraction={"batch_size": 3, "shard_images": 5}) == []  # changes nothing in the features
     assert run(**kept, fine_tuning={"weight_decay": 0.5}) == sorted(
         set(everything) - {"predictions-pretrained", "features-pretrained"}
     )
-    assert run(**kept, fine_tuning={"weight_decay": 0.5, "precision": "bfloat16"}) == everything
+    assert run(**kept, fine_tuning={"weight_decay": 0.5, "precision": "bfloat16"}) == sorted([*everything, once[1]])
 
 
 def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets):
@@ -95,8 +97,35 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets
     assert predictions[predictions["stage"] == "pretrained"]["run"].isna().all()
     curves = results.learning_curves(SELECTION)
     assert curves.groupby(["dataset", "run"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
+    controls_are_complete(image_sets)
     prompts = results.prompts(SELECTION)
     assert ["Normal" in prompt for prompt in prompts["prompt"]] == [True, False]
+
+
+def controls_are_complete(image_sets) -> None:
+    """Of every model and data set its own, of every data set those that need no model."""
+    scores = results.control_scores(SELECTION)
+    probed = {claims.CONTROL_TASK: 9, claims.MEMORISATION: 3, claims.RANDOM_WEIGHTS: 9, claims.TEXT_ONLY: 1}
+    for dataset, image_set in image_sets.items():
+        own = scores[scores["dataset"] == dataset]
+        assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(claims.WITHOUT_MODEL, 1)
+        assert own["model"].isna().sum() == len(claims.WITHOUT_MODEL)
+        folder = SELECTION.folder("tiny", dataset)
+        rows = SCHEMA.validate(pd.read_parquet(folder / "controls" / "controls.parquet"))
+        parts = rows.groupby("control")["part"].unique().map(list).to_dict()
+        assert parts == {control: ["test"] for control in probed} | {claims.MEMORISATION: ["train"]}
+        task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
+        true = image_set.manifest.set_index("image")["option"]
+        for control, labels in ((claims.CONTROL_TASK, task), (claims.RANDOM_WEIGHTS, true), (claims.TEXT_ONLY, true)):
+            told = rows[rows["control"] == control]
+            assert (told["label"].to_numpy() == labels[told["image"]].to_numpy()).all()
+        random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
+        assert random.keys() == pretrained.keys()
+        assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
+        made_of = results.upstream(folder / "controls", range(2))
+        names = ["controls", "features-random", "features-finetuned-0", "adapter-0"]
+        assert set(made_of) == {*(folder / name for name in names), SELECTION.controls(dataset)}
+        assert all(path.is_dir() for path in made_of)
 
 
 def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
@@ -164,7 +193,13 @@ def test_points_are_those_of_the_model(run, tiny, outputs):
 
 
 def test_results_that_are_not_there_say_how_to_make_them(outputs):
-    for reader in (results.probe_rows, results.prediction_rows, results.learning_curves, results.prompts):
+    for reader in (
+        results.probe_rows,
+        results.prediction_rows,
+        results.learning_curves,
+        results.prompts,
+        results.control_scores,
+    ):
         with pytest.raises(
             InputError, match=r"python -m mlprobe_utils\.pipeline tiny --datasets busi --protocol miniature"
         ):

@@ -8,6 +8,8 @@ import pytest
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
+from mlprobe_utils.claims import FILE_FORMAT, MAJORITY
+from mlprobe_utils.controls import control_scores, pixel_statistics, rows_without_model
 from mlprobe_utils.datasets.format_shortcut import format_shortcut
 from mlprobe_utils.datasets.image_set import load_image_set
 from mlprobe_utils.datasets.manifest import build_manifest
@@ -100,6 +102,14 @@ def test_the_format_shortcut_of_covid_ct(image_sets):
     assert set(table.loc[table["mode"] == "RGBA", "label"]) == {"COVID"}
     assert set(table.loc[table["extension"] == ".jpg", "label"]) == {"NonCOVID"}
     assert ((table["format"] == "JPEG") & (table["extension"] == ".png")).sum() == 34
+
+
+def test_the_format_control_of_covid_ct_is_the_format_rule(image_sets):
+    image_set = image_sets["covid19-ct"]
+    rows = rows_without_model(image_set, "paper", pixel_statistics(image_set))
+    scores = control_scores(rows, {"covid19-ct": image_set.card.positive}).set_index("control")
+    right = (scores["accuracy"] * scores["images"] / 100).round(6)
+    assert (right[FILE_FORMAT], right[MAJORITY]) == (163, 105)
 
 
 def test_the_cross_label_leak_of_covid_ct(image_sets):

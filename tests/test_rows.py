@@ -88,6 +88,8 @@ def test_rows_of_all_kinds_and_data_sets_stand_together(tmp_path):
         ("run", -1),
         ("data_hash", "abc"),
         ("model", None),
+        ("stage", None),
+        ("order", None),
         ("image", None),
         ("label", None),
         ("p_Benign", 1.01),
@@ -101,6 +103,13 @@ def test_wrong_rows_are_refused_and_not_written(tmp_path, column, value):
         write_rows(rows().assign(**{column: value}), tmp_path / "rows.parquet")
     assert column in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_control_there_may_be_no_model_and_rows_of_train_images():
+    alone = {"model": None, "stage": None, "order": None, "control": "majority class"}
+    assert SCHEMA.validate(rows(**alone))[["model", "stage", "order"]].isna().all(axis=None)
+    learned = rows(control="memorisation").assign(part="train")
+    assert list(SCHEMA.validate(learned)["part"]) == ["train", "train"]
 
 
 @pytest.mark.parametrize("point", ["V.00", "D.00", "C.01", "L.63"])

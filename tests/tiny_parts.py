@@ -154,6 +154,12 @@ def make_image_set(
                     "offset": offset,
                     "stored_height": height,
                     "stored_width": width,
+                    "width": width,
+                    "height": height,
+                    "bytes": pixels.size,
+                    "mode": "RGB",
+                    "format": "PNG",
+                    "extension": ".png",
                 }
             )
             offset += pixels.size

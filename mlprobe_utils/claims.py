@@ -1,0 +1,83 @@
+"""What a claim about a layer has to beat: the controls' names, and their scores beside the probes'.
+
+Does not import torch. `controls` and `probe_controls` make what is read here.
+"""
+
+import pandas as pd
+
+from mlprobe_utils.metrics import LESS_IS_BETTER
+from mlprobe_utils.points import MODULES
+
+MAJORITY, FILE_FORMAT, FILE, PIXELS = "majority class", "file format", "file format and size", "pixel statistics"
+WITHOUT_MODEL = (MAJORITY, FILE_FORMAT, FILE, PIXELS)
+CONTROL_TASK, RANDOM_WEIGHTS, TEXT_ONLY = "control task", "random weights", "text only"
+MEMORISATION = "memorisation"  # of train images, where the others are scored on test images
+TASK, SELECTIVITY = "task", "selectivity"
+STATIONS = (*(f"{module} end" for module in MODULES), "final output")
+CONTROL_RUN = 0  # the seed of the controls' probes, and the fine-tuned state that they are of
+_KEYS = ["model", "dataset", "stage", "point"]
+
+
+def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Score on the task less that on the control task, of the same run, at every point of the image tokens' curves.
+
+    After fine-tuning: before it, no control task is probed.
+
+    Args:
+        scores: from `metrics.probe_scores`.
+        controls: from `results.control_scores`.
+        metric: one of METRICS.
+
+    Returns:
+        model, dataset, stage, point, task, control task and selectivity; in percent, and percentage points.
+    """
+    own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == CONTROL_RUN)]
+    control = controls[controls["control"] == CONTROL_TASK]
+    both = {TASK: own.set_index(_KEYS)[metric], CONTROL_TASK: control.set_index(_KEYS)[metric]}
+    table = pd.concat(both, axis=1, join="inner")
+    return table.assign(**{SELECTIVITY: table[TASK] - table[CONTROL_TASK]}).reset_index()
+
+
+def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
+    """The best score that needs no model, percent; by data set. Arguments as of `selectivity`."""
+    values = controls[controls["control"].isin(WITHOUT_MODEL)].groupby("dataset")[metric]
+    return values.min() if metric in LESS_IS_BETTER else values.max()
+
+
+def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
+    """Whether the final output after fine-tuning, mean over runs, is no better than the best that needs no model.
+
+    Arguments as of `to_beat`. Returns bool, by dataset and model.
+    """
+    answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
+    ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
+    return (ahead >= 0) if metric in LESS_IS_BETTER else (ahead <= 0)
+
+
+def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Probes and answers after fine-tuning beside their controls, of one run, mean over models.
+
+    Args:
+        scores, controls, metric: as of `selectivity`.
+        outputs: from `metrics.output_scores`.
+
+    Returns:
+        dataset, what (the task, a control, or selectivity) and STATIONS: the last point of each module and the final
+        output, percent. What needs no model has one value for all; what does not apply is nan.
+    """
+    probed = scores[scores["pooling"] == "image_mean"]
+    own = pd.concat([probed, outputs])
+    own = own[own["run"] == CONTROL_RUN].assign(control=TASK)
+    rows = pd.concat([own, controls], ignore_index=True)
+    rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
+    of_image_set = rows["control"].isin(WITHOUT_MODEL)
+    ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
+    answers = rows[rows["point"].isna() & ~of_image_set]
+    found = [ends.assign(station=ends["module"]), answers.assign(station=STATIONS[-1])]
+    found += [rows[of_image_set].assign(station=station) for station in STATIONS]
+    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "station")[[*STATIONS]]
+    lines = {name: table.loc[name] for name in table.index.unique("control")}
+    lines[SELECTIVITY] = lines[TASK] - lines[CONTROL_TASK]
+    order = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, *reversed(WITHOUT_MODEL), MEMORISATION)
+    whole = pd.concat({name: lines[name] for name in order}, names=["what"]).reset_index().rename_axis(columns=None)
+    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *STATIONS]].reset_index(drop=True)
