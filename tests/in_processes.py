@@ -1,6 +1,7 @@
 """The pipeline of a tiny model as one of several processes: a script that test_processes starts by `accelerate launch`.
 
-`in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at its KILL_ATth image.
+`in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at the KILL_ATth image
+that it reads while it trains.
 """
 
 import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
@@ -37,8 +38,8 @@ def run(folder: Path, checkpoint: str) -> None:
 
 
 def die_at(image: int) -> None:
-    """Lets the second process die when it reads its image number `image`, as if it were killed."""
-    whole, read = ImageSet.pixels, []
+    """Lets the second process die when it reads image number `image` of its training, as if it were killed."""
+    train, whole, read = pipeline.fine_tune, ImageSet.pixels, []
 
     def pixels(self, position):
         read.append(position)
@@ -46,7 +47,11 @@ def die_at(image: int) -> None:
             os._exit(9)
         return whole(self, position)
 
-    ImageSet.pixels = pixels
+    def fine_tune(*arguments) -> None:
+        ImageSet.pixels = pixels
+        train(*arguments)
+
+    pipeline.fine_tune = fine_tune
 
 
 def note_how_it_trains(folder: Path) -> None:
