@@ -22,7 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 
 from mlprobe_utils.cards import Probe, load_protocol
-from mlprobe_utils.probe_training import cosine, initial, layer_sizes
+from mlprobe_utils.probe_training import cosine, initial, layer_sizes, parameter_count
 from mlprobe_utils.probes import blocks, fit_probes, standardise
 
 RECIPE = load_protocol("paper").probe
@@ -124,7 +124,7 @@ def floor(cell: Cell, points: list[int]) -> None:
     Measured as a multiplication in place of as many numbers as a block of ours has, so in the cache or memory where
     they are. Gradients, products and the optimizer's arithmetic are free.
     """
-    parameters = sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(cell.width, CLASSES, cell.recipe))
+    parameters = parameter_count(cell.width, CLASSES, cell.recipe)
     for block in blocks({point: cell.features[point] for point in points}, CLASSES, cell.recipe, device()):
         state = torch.zeros(len(block) * 3 * parameters, device=device())
         for _ in range(cell.steps):

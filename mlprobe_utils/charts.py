@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from mlprobe_utils.claims import CONTROL_TASK, RANDOM_WEIGHTS, best_without_model
+from mlprobe_utils.claims import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS, best_without_model
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
 from mlprobe_utils.metrics import METRICS, PAPER_METRICS
@@ -16,7 +16,6 @@ from mlprobe_utils.profiles import SCORES, STAGE_NAMES, in_words
 METRIC_NAMES = {name: name.replace("_", " ") for name in METRICS} | {"f1": "F1", "auc": "AUC", "mcc": "MCC"}
 ANSWER = "answer"  # the station after the last layer: what the model says
 ANSWERS = (ANSWER, "P_final")
-MAJORITY = "majority class"  # what is right without looking
 MOST_COLUMNS = 3
 MANY = 15  # panels; more are drawn compact
 FEW = 6  # models that lines in one panel can tell apart

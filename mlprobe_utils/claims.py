@@ -8,7 +8,8 @@ import pandas as pd
 from mlprobe_utils.metrics import LESS_IS_BETTER
 from mlprobe_utils.points import MODULES
 
-MAJORITY, FILE_FORMAT, FILE, PIXELS = "majority class", "file format", "file format and size", "pixel statistics"
+MAJORITY = "majority class"  # what is right without looking
+FILE_FORMAT, FILE, PIXELS = "file format", "file format and size", "pixel statistics"
 WITHOUT_MODEL = (MAJORITY, FILE_FORMAT, FILE, PIXELS)
 CONTROL_TASK, RANDOM_WEIGHTS, TEXT_ONLY = "control task", "random weights", "text only"
 MEMORISATION = "memorisation"  # of train images, where the others are scored on test images

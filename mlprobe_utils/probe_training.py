@@ -77,6 +77,11 @@ def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, in
     return list(itertools.pairwise([width, *hidden, classes]))
 
 
+def parameter_count(width: int, classes: int, settings: Probe) -> int:
+    """Weights and biases of one probe."""
+    return sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
+
+
 def initial(inputs: int, outputs: int, generator: torch.Generator) -> torch.Tensor:
     """A layer as torch's Linear draws it, [inputs + 1, outputs]: the weights, then the biases in the last row."""
     bound = 1 / math.sqrt(inputs)

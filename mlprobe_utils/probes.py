@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mlprobe_utils.cards import Probe
-from mlprobe_utils.probe_training import layer_sizes, train, with_ones
+from mlprobe_utils.probe_training import parameter_count, train, with_ones
 
 STACK_BYTES = 2**30  # features that are in memory at a time; how probes are grouped changes no result
 Key = TypeVar("Key", bound=Hashable)
@@ -64,8 +64,7 @@ def blocks(
         keys = [key for key, tensor in features.items() if tensor.shape[1] == width]
         most = STACK_BYTES // (4 * features[keys[0]].numel())
         if torch.device(device).type == "cpu":
-            parameters = sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
-            most = min(most, cache_bytes() // (4 * 4 * parameters))
+            most = min(most, cache_bytes() // (4 * 4 * parameter_count(width, classes, settings)))
         grouped += [keys[i : i + max(most, 1)] for i in range(0, len(keys), max(most, 1))]
     return grouped
 
