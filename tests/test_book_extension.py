@@ -26,6 +26,7 @@ $$\frac{a}{\text{end}}$$ (law)
 | 1 | 2 |
 """
 TEXTS = ["glossary", "limits", "cite", "bibliography"]
+LINKED = "03_probing"  # the texts link to it
 
 
 class Book:
@@ -36,7 +37,8 @@ class Book:
         shutil.copytree(ROOT / "book", self.sources, ignore=shutil.ignore_patterns("_build", "index.*", "__pycache__"))
         cite = self.sources / "cite.md"
         cite.write_text(cite.read_text().replace(pages.CITATIONS_MARK, citations()))
-        files = [{"file": name} for name in TEXTS]
+        self.page(LINKED, "# Another chapter\n")
+        files = [{"file": name} for name in [LINKED, *TEXTS]]
         contents = {"format": "jb-book", "root": "01_datasets", "chapters": files}
         (self.sources / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False))
 
