@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mlprobe_utils.paired_tests import holm
 from mlprobe_utils.profiles import HEALTH, SCORES
 
 LEAST = 4  # models; of three any order is one of six
@@ -184,13 +185,6 @@ def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
     words["a larger model of a series improves every health score"] = f"{signs['up']:.0f} of {signs['steps']:.0f} steps"
     words["data sets have one order by every score"] = f"{common} by {(orders == common).sum()} of {len(orders)} scores"
     return words
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """p values adjusted for their number by Holm's method; nan is no comparison."""
-    known = p.dropna().sort_values()
-    adjusted = (known * np.arange(len(known), 0, -1)).cummax().clip(upper=1)
-    return adjusted.reindex(p.index)
 
 
 def _p(test: Callable, *samples: pd.Series) -> float:

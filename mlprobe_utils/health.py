@@ -26,8 +26,15 @@ def health_score(performance: Sequence[float], penalty: float) -> float:
 
     A module with one point has GF 0 and VP 1: its score is the plain performance (audit, point 3).
     """
-    end = float(_checked(performance)[-1])
-    return end * (1 + growth_factor(performance)) * volatility_penalty(performance, penalty)
+    return float(health_scores(_checked(performance), penalty))
+
+
+def health_scores(performances: np.ndarray, penalty: float) -> np.ndarray:
+    """As `health_score`, of many curves at once and without its checks: float [..., points], all > 0, to [...]."""
+    start, end = performances[..., 0], performances[..., -1]
+    growth = np.log(end / np.sqrt(start * performances.min(axis=-1)))
+    variation = np.abs(np.diff(performances)).sum(axis=-1)
+    return end * (1 + growth) * np.exp(-penalty * variation / end)
 
 
 def _checked(performance: Sequence[float]) -> np.ndarray:

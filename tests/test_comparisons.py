@@ -5,8 +5,6 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from mlprobe_utils import comparisons
@@ -145,16 +143,6 @@ def test_models_without_a_value_or_a_size_take_no_part():
         {"series": "S", "from": "s", "to": "l", "dataset": "a", **dict.fromkeys(SCORES, 1)}
     ]
     assert comparisons.dataset_order(table)["models"].eq(1).all()
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
-def test_holm_is_a_cautious_monotone_adjustment(values):
-    p = pd.Series(values)
-    adjusted = comparisons.holm(p)
-    assert (adjusted >= p).all()
-    assert (adjusted <= np.minimum(1, p * len(p)) + 1e-12).all()
-    assert adjusted[p.sort_values().index].is_monotonic_increasing
-    assert adjusted.min() == pytest.approx(min(1, p.min() * len(p)))
 
 
 def test_tables_stand_beneath_each_other_by_name():

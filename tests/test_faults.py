@@ -22,7 +22,6 @@ from mlprobe_utils.faults.card import ANSWER, Fault, all_faults, load_fault
 from mlprobe_utils.faults.damage import Damage, damaged, planted
 from mlprobe_utils.faults.effects import WHERE, around, effects, first_drop
 from mlprobe_utils.faults.fresh import fresh_images
-from mlprobe_utils.faults.intervals import paired_interval
 from mlprobe_utils.faults.laboratory import check_drawable, laboratory
 from mlprobe_utils.faults.mapping import branches, chosen, swapped
 from mlprobe_utils.faults.oracle import INTACT, pooled_at, read, severity_for
@@ -263,17 +262,6 @@ def test_the_severity_is_found_or_the_most_is_said():
     assert severity == pytest.approx(0.5**0.5, abs=1e-3)
     assert most == 40
     assert severity_for(lambda s: 10 * s, 20) == (1.0, 10)
-
-
-def test_the_interval_is_that_of_the_bootstrap_in_pairs():
-    rng = np.random.default_rng(0)
-    before, after = rng.random(400) < 0.8, rng.random(400) < 0.7
-    change, low, high = paired_interval(before, after)
-    difference = after.astype(float) - before
-    drawn = 100 * rng.choice(difference, (4000, 400)).mean(axis=1)
-    assert change == pytest.approx(100 * difference.mean())
-    assert [low, high] == pytest.approx(list(np.quantile(drawn, [0.025, 0.975])), abs=0.6)
-    assert paired_interval(before, before) == (0, 0, 0)
 
 
 def test_fresh_phantoms_are_new_and_always_the_same():

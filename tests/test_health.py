@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.health import growth_factor, health_score, volatility_penalty
+from mlprobe_utils.health import growth_factor, health_score, health_scores, volatility_penalty
 from mlprobe_utils.profiles import health_by_run
 
 performances = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=30)
@@ -25,6 +26,13 @@ def test_equations_by_hand():
 def test_falling_curve_by_hand():
     assert growth_factor([0.8, 0.4]) == pytest.approx(math.log(0.4 / math.sqrt(0.32)))
     assert health_score([0.8, 0.4], 0.2) == pytest.approx(0.4 * (1 - 0.3465736) * math.exp(-0.2))
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.lists(st.lists(st.floats(0.05, 1), min_size=n, max_size=n), min_size=1)))
+def test_scores_of_many_curves_are_those_of_each(curves):
+    product = [c[-1] * (1 + growth_factor(c)) * volatility_penalty(c, 0.2) for c in curves]
+    assert health_scores(np.array(curves), 0.2) == pytest.approx(product)
+    assert [health_score(c, 0.2) for c in curves] == pytest.approx(product)
 
 
 @given(st.floats(0.05, 100), st.floats(0.01, 2))

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlprobe_utils.cards import DataCard, Splits, load_data_card
+from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.format_shortcut import format_shortcut
-from mlprobe_utils.datasets.splits import add_splits, components, leaks
+from mlprobe_utils.datasets.splits import add_splits, leaks
 from mlprobe_utils.errors import InputError
 
 SETTINGS = Splits(seed=0, validation_fraction=0.15)

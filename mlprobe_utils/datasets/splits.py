@@ -7,11 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
 from mlprobe_utils.cards import DataCard, Splits
+from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.image_set import PARTS
 from mlprobe_utils.errors import InputError, unknown
 
@@ -52,19 +51,6 @@ def add_splits(table: pd.DataFrame, card: DataCard, settings: Splits) -> pd.Data
         _check_parts(name, split, label, card)
         columns[name] = pd.Series(split, index=ordered.index)
     return table.assign(**columns)
-
-
-def components(table: pd.DataFrame) -> np.ndarray:
-    """The component of every image, numbered by row: images linked by a duplicate group or a patient share one."""
-    rows = np.arange(len(table))
-    links = []
-    for column in ("duplicate_group", "patient"):
-        first_row = pd.Series(rows, index=table.index).groupby(table[column], dropna=True).transform("min")
-        linked = first_row.notna().to_numpy()
-        links.append(np.stack([rows[linked], first_row[linked].to_numpy(dtype=int)]))
-    start, end = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(len(table), len(table)))
-    return connected_components(graph, directed=False)[1]
 
 
 def _with_two_labels(component: np.ndarray, label: np.ndarray) -> np.ndarray:

@@ -22,10 +22,11 @@ from mlprobe_utils.extraction import save_whole
 from mlprobe_utils.faults.card import ANSWER, Fault
 from mlprobe_utils.faults.damage import Damage, planted
 from mlprobe_utils.faults.fresh import fresh_images
-from mlprobe_utils.faults.intervals import LEVEL, paired_interval
 from mlprobe_utils.faults.oracle import INTACT, Reading, pooled_at, read, right, severity_for
 from mlprobe_utils.faults.reference import statistics_of
+from mlprobe_utils.intervals import LEVEL, intervals
 from mlprobe_utils.loading import LoadedModel
+from mlprobe_utils.resampling import accuracy, resample
 from mlprobe_utils.results import CALIBRATION, STRENGTHS
 
 PARTS = ("fitting", "choosing", "measuring")  # no image is in two of them
@@ -163,13 +164,16 @@ def strengths(slug: str, damage: Damage, readings: dict[str, dict[str, Reading]]
         records.append((point, pooling, (point, pooling) == (damage.point, "image_mean"), *hits))
     answers = [measuring[n].answers == labels["measuring"] for n in (INTACT, slug)]
     records.append((ANSWER, None, damage.module == ANSWER, *answers))
+    before, after = (np.stack(hits) for hits in list(zip(*records, strict=True))[3:])
+    drawn = resample(np.arange(before.shape[1]))
+    changes = intervals(accuracy(after, drawn) - accuracy(before, drawn))[["value", "low", "high"]]
     rows = []
-    for point, pooling, decides, before, after in records:
-        row = {"fault": slug, "point": point, "pooling": pooling, "decides": decides, "images": len(before)}
-        for name, hits in (("intact", before), ("damaged", after)):
+    for (point, pooling, decides, *both), change in zip(records, changes.to_numpy(), strict=True):
+        row = {"fault": slug, "point": point, "pooling": pooling, "decides": decides, "images": before.shape[1]}
+        for name, hits in zip(("intact", "damaged"), both, strict=True):
             bounds = binomtest(int(hits.sum()), len(hits)).proportion_ci(LEVEL, method="exact")
             row |= {name: 100 * hits.mean(), f"{name}_low": 100 * bounds.low, f"{name}_high": 100 * bounds.high}
-        rows.append(row | dict(zip(("change", "low", "high"), paired_interval(before, after), strict=True)))
+        rows.append(row | dict(zip(("change", "low", "high"), change, strict=True)))
     return pd.DataFrame(rows)
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from mlprobe_utils.faults.card import ANSWER, Fault
-from mlprobe_utils.faults.intervals import paired_interval
 from mlprobe_utils.faults.tables import PLACES
+from mlprobe_utils.intervals import intervals
 from mlprobe_utils.metrics import predicted_option
 from mlprobe_utils.points import flow_order, on_side_path
+from mlprobe_utils.resampling import accuracy, resample
 from mlprobe_utils.results import (
     DAMAGED_RUN,
     Selection,
@@ -27,7 +29,8 @@ def effects(selection: Selection, faults: Sequence[Fault], part: str = "test") -
 
     Columns: fault (slug), place (the damaged point, or `output`), point, pooling, images, where (before, at or after
     the place), intact and damaged (accuracy, percent), change (points) with the ends `low` and `high` of its 95 %
-    interval, a paired bootstrap over images. The intact curve is that of the same run. In the order the data flows.
+    interval (`intervals`, of these probes on new images: in a phantom set every image is a patient of its own). The
+    intact curve is that of the same run. In the order the data flows.
 
     Args:
         selection: one model and one data set.
@@ -39,20 +42,24 @@ def effects(selection: Selection, faults: Sequence[Fault], part: str = "test") -
     slugs = [fault.slug for fault in faults]
     intact = _right(probe_rows(selection), prediction_rows(selection), part)
     damaged = _right(fault_probe_rows(selection, slugs), fault_prediction_rows(selection, slugs), part)
-    records = []
+    records, before, after = [], [], []
     for fault in faults:
         own = damaged[damaged["fault"] == fault.slug]
         points = sorted({point for point in own["point"] if point != ANSWER}, key=flow_order)
         place = fault.place(points) or ANSWER
         pairs = intact.merge(own, on=[*KEYS, "image"], suffixes=("_intact", "_damaged"))
+        pairs = pairs.sort_values("image", kind="stable")
         for (point, pooling), pair in pairs.groupby(KEYS, dropna=False, sort=False):
-            before, after = pair["right_intact"].to_numpy(), pair["right_damaged"].to_numpy()
-            change, low, high = paired_interval(before, after)
+            before.append(pair["right_intact"].to_numpy(bool))
+            after.append(pair["right_damaged"].to_numpy(bool))
             record = {"fault": fault.slug, "place": place, "point": point, "pooling": pooling, "images": len(pair)}
             record["where"] = WHERE[1 + (_flow(point) > _flow(place)) - (_flow(point) < _flow(place))]
-            record |= {"intact": 100 * before.mean(), "damaged": 100 * after.mean()}
-            records.append(record | {"change": change, "low": low, "high": high})
-    table = pd.DataFrame(records)
+            records.append(record)
+    drawn = resample(np.arange(len(before[0])))
+    intact_accuracy, damaged_accuracy = (accuracy(np.stack(right), drawn) for right in (before, after))
+    ends = intervals(damaged_accuracy - intact_accuracy)
+    table = pd.DataFrame(records).assign(intact=intact_accuracy.values, damaged=damaged_accuracy.values)
+    table = table.assign(change=ends["value"], low=ends["low"], high=ends["high"])
     order = {slug: number for number, slug in enumerate(slugs)}
     return table.sort_values(
         ["fault", "point"], key=lambda c: c.map(order) if c.name == "fault" else c.map(_flow), kind="stable"

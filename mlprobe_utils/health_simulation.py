@@ -1,0 +1,150 @@
+"""What noise does to health scores, shown on curves whose truth is known (audit, point 12), and what correcting gives.
+
+Simulated are the answers to single images, so that a score is computed from them exactly as from a run's.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mlprobe_utils.corrected_health import corrected_health
+from mlprobe_utils.errors import unknown
+from mlprobe_utils.health import health_score, health_scores
+
+RESAMPLES = 200  # of the images, for the percentile interval
+RAW_TIMES = 10  # so many test sets more of which only the raw score is computed, which is cheap
+
+# Accuracy at place t of a module, from 0 at its first point to 1 at its last; i counts points back from the last.
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "flat": lambda t, i: 0.85 + 0 * t,
+    "rising": lambda t, i: 0.70 + 0.15 * t,
+    "falling": lambda t, i: 0.85 - 0.15 * t,
+    "volatile": lambda t, i: 0.80 + 0.05 * (-1.0) ** i,  # by 10 points at every step
+    "jagged": lambda t, i: 0.80 + 0.07 * np.sin(i**2 + 1),  # by 5 points around its mean, without a rule to the eye
+    "saturating": lambda t, i: 0.85 - 0.25 * np.exp(-6 * t),
+    "one dip": lambda t, i: np.where(i == math.ceil(i.max() / 2), 0.65, 0.85),
+    "restless": lambda t, i: 0.835 + 0.015 * (-1.0) ** i,  # by 3 points at every step: less than noise on 150 images
+}
+DEPENDENCES = ("neighbouring", "shared")
+
+
+def true_curve(shape: str, points: int) -> np.ndarray:
+    """True accuracy at each of `points` points, in shares: a formula of SHAPES. Raises InputError for another shape."""
+    if shape not in SHAPES:
+        raise unknown("shape", shape, SHAPES)
+    return SHAPES[shape](np.linspace(0, 1, points), np.arange(points)[::-1])
+
+
+def simulate_correct(
+    curve: np.ndarray,
+    images: int,
+    correlation: float,
+    generator: np.random.Generator,
+    dependence: str = "neighbouring",
+) -> np.ndarray:
+    """Which images each point gets right, bool [points, images], through a Gaussian copula (Emrich and Piedmonte 1991).
+
+    An image is right at a point where a standard normal variable lies below the quantile of the point's accuracy.
+
+    Args:
+        curve: true accuracy, float [points].
+        images: how many, independent of each other.
+        correlation: of the normal variables, from 0 on and below 1.
+        generator: of random numbers.
+        dependence: "neighbouring": `correlation` between neighbours, falling geometrically with the distance of points;
+            "shared": between any two points, as all of them find the same images difficult.
+
+    Raises:
+        InputError: another dependence.
+        ValueError: another correlation.
+    """
+    if dependence not in DEPENDENCES:
+        raise unknown("dependence", dependence, DEPENDENCES)
+    _check_correlation(correlation)
+    normal = generator.standard_normal((len(curve), images))
+    rest = math.sqrt(1 - correlation**2)
+    if dependence == "shared":
+        own = math.sqrt(1 - correlation) * normal
+        normal = own + math.sqrt(correlation) * generator.standard_normal(images)
+    else:
+        for before, after in itertools.pairwise(range(len(curve))):
+            normal[after] = correlation * normal[before] + rest * normal[after]
+    return normal < stats.norm.ppf(curve)[:, None]
+
+
+def bias_and_coverage(
+    shapes: Iterable[str],
+    points: Iterable[int],
+    images: Iterable[int],
+    correlations: Iterable[float],
+    repeats: int,
+    penalty: float,
+    dependence: str = "neighbouring",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Simulates test sets and sets the raw and the corrected score of each beside that of the true curve.
+
+    The raw score's interval is the usual one, from the 2.5th to the 97.5th percentile over resampled images. The bias
+    of the corrected score is that of the raw one, known better by more test sets, and the mean difference of the two.
+
+    Args:
+        shapes: names of SHAPES.
+        points: depths of a module.
+        images: sizes of a test set.
+        correlations: of `simulate_correct`.
+        repeats: test sets simulated of each combination, and RAW_TIMES as many for the raw score.
+        penalty: lambda.
+        dependence: of `simulate_correct`.
+        seed: of all random numbers; a combination has its own, whichever others are simulated.
+
+    Returns:
+        A row a combination, points in percent: shape, points, images, correlation, true score, raw bias, raw coverage
+        (percent of intervals that hold the true score), bias, error (its standard error, as the repeats are few),
+        spread (standard deviation of the corrected score), coverage, width (of its interval, mean).
+    """
+    records = []
+    for shape, depth, size, correlation in itertools.product(shapes, points, images, correlations):
+        curve = true_curve(shape, depth)
+        truth = 100 * health_score(curve, penalty)
+        generator = np.random.default_rng([seed, [*SHAPES].index(shape), depth, size, round(100 * correlation)])
+        found, raw_ends = [], []
+        for _ in range(repeats):
+            correct = simulate_correct(curve, size, correlation, generator, dependence)
+            found.append(corrected_health(correct, penalty))
+            raw_ends.append(_percentile_interval(correct, penalty, generator))
+        raw, score, low, high = np.array(found).T
+        raw_low, raw_high = np.array(raw_ends).T
+        further = [
+            100 * health_score(simulate_correct(curve, size, correlation, generator, dependence).mean(axis=1), penalty)
+            for _ in range(RAW_TIMES * repeats)
+        ]
+        raw_bias = np.mean(further) - truth
+        error = math.hypot(stats.sem(score - raw), stats.sem(further))
+        records.append(
+            {"shape": shape, "points": depth, "images": size, "correlation": correlation, "true score": truth}
+            | {"raw bias": raw_bias, "raw coverage": _covered(raw_low, raw_high, truth)}
+            | {"bias": raw_bias + (score - raw).mean(), "error": error, "spread": score.std(ddof=1)}
+            | {"coverage": _covered(low, high, truth), "width": (high - low).mean()}
+        )
+    return pd.DataFrame(records)
+
+
+def _percentile_interval(correct: np.ndarray, penalty: float, generator: np.random.Generator) -> np.ndarray:
+    """Low and high end, percent, of the raw score over resampled images."""
+    images = correct.shape[1]
+    counts = generator.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    scores = health_scores(counts @ correct.T.astype(float) / images, penalty)
+    return 100 * np.quantile(scores, [0.025, 0.975])
+
+
+def _covered(low: np.ndarray, high: np.ndarray, truth: float) -> float:
+    return 100 * float(np.mean((low <= truth) & (truth <= high)))
+
+
+def _check_correlation(correlation: float) -> None:
+    if not 0 <= correlation < 1:
+        raise ValueError(f"correlation is {correlation}: it needs to be from 0 on and below 1")

@@ -1,0 +1,146 @@
+"""Resamples and the statistics in them: equal to drawing clusters one by one, and to metrics of the images drawn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlprobe_utils.datasets.components import components
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.metrics import score
+from mlprobe_utils.resampling import RESAMPLED, accuracy, metric, resample
+
+OPTIONS = ["a", "b", "c"]
+
+
+def answers(images: int, seed: int = 0, points: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """truth [images], said [points, images] and probabilities [points, images, options] of some answers."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.integers(0, 6, (points, images, len(OPTIONS))) / 5  # few values: many ties
+    return rng.integers(0, len(OPTIONS), images), rng.integers(-1, len(OPTIONS), (points, images)), probabilities
+
+
+def test_equal_to_drawing_clusters_one_by_one():
+    rng = np.random.default_rng(0)
+    clusters, right = rng.integers(0, 12, 40), rng.random((3, 40)) < 0.7
+    found = accuracy(right, resample(clusters, resamples=50, seed=1))
+    drawing, names = np.random.default_rng(1), np.unique(clusters)
+    for row in found.resampled:
+        drawn = drawing.choice(names, len(names))
+        images = np.concatenate([np.flatnonzero(clusters == cluster) for cluster in drawn])
+        assert row == pytest.approx(100 * right[:, images].mean(axis=1))
+    assert found.values == pytest.approx(100 * right.mean(axis=1))
+
+
+@pytest.mark.parametrize("name", RESAMPLED)
+@pytest.mark.parametrize("positive", [None, "b"])
+def test_metrics_equal_those_of_the_images_drawn(name, positive):
+    truth, said, probabilities = answers(60)
+    drawn = resample(np.arange(60) // 2, resamples=30)
+    found = metric(name, truth, said, probabilities, OPTIONS, positive, drawn)
+    for counts, row in zip([np.ones(60, dtype=int), *drawn.counts], [found.values, *found.resampled], strict=True):
+        images = np.repeat(np.arange(60), counts)
+        for point in range(2):
+            scores = score(truth[images], said[point, images], probabilities[point, images], OPTIONS, positive)
+            assert row[point] == pytest.approx(scores[name])
+
+
+def test_seeds_are_kept_apart():
+    right = np.random.default_rng(0).random((5, 3, 20)) < 0.6
+    drawn = resample(np.arange(20), resamples=10)
+    stacked = accuracy(right, drawn)
+    for seed in range(5):
+        alone = accuracy(right[seed], drawn)
+        assert (stacked.values[seed] == alone.values).all()
+        assert (stacked.resampled[:, seed] == alone.resampled).all()
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=30).filter(lambda ids: len(set(ids)) > 1))
+def test_clusters_are_drawn_whole_and_as_many_as_there_are(ids):
+    clusters = np.array(ids)
+    drawn = resample(clusters, resamples=20)
+    first = {cluster: ids.index(cluster) for cluster in ids}
+    assert (drawn.counts == drawn.counts[:, [first[cluster] for cluster in ids]]).all()
+    assert (drawn.counts[:, [*first.values()]].sum(axis=1) == len(first)).all()
+    assert (resample(clusters + 7, resamples=20).counts == drawn.counts).all()  # names do not matter
+
+
+@given(st.integers(0, 10**6), st.integers(2, 25))
+def test_components_are_what_is_linked_through_patients_or_copies(seed, images):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {"patient": rng.integers(0, images, images), "duplicate_group": rng.integers(0, images, images)}
+    )
+    table = table.astype(object).mask(rng.random(table.shape) < 0.5)
+    found = components(table)
+    for image in range(images):
+        reached, before = {image}, set()
+        while reached != before:
+            before = set(reached)
+            for column in table:
+                reached |= set(np.flatnonzero(table[column].isin(table[column].iloc[[*before]].dropna())))
+        assert set(np.flatnonzero(found == found[image])) == reached
+
+
+def test_unequal_clusters_count_for_less():
+    right = np.ones((1, 12), dtype=bool)
+    assert accuracy(right, resample(np.arange(12))).clusters == 12
+    assert accuracy(right, resample(np.arange(12) // 3)).clusters == pytest.approx(4)
+    assert accuracy(right, resample(np.array([0] * 10 + [1, 2]))).clusters == pytest.approx(144 / 102)
+
+
+def test_a_mean_over_classes_rests_on_the_small_ones():
+    truth = np.repeat([0, 1, 2], [24, 84, 42])
+    probabilities = np.zeros((1, 150, 3))
+    found = metric("recall", truth, truth[None], probabilities, OPTIONS, None, resample(np.arange(150)))
+    assert found.clusters == pytest.approx(9 / (1 / 24 + 1 / 84 + 1 / 42))
+    assert metric("recall", truth, truth[None], probabilities, OPTIONS, "a", resample(np.arange(150))).clusters == 24
+
+
+def test_a_class_that_few_resamples_lack_is_left_out_of_those():
+    truth, said, probabilities = answers(60)
+    truth[:] = 0
+    truth[:4] = 1
+    found = metric("recall", truth, said, probabilities, OPTIONS, "b", resample(np.arange(60)))
+    missing = np.isnan(found.resampled).any(axis=1)
+    assert 0 < missing.mean() < 0.05
+    assert not np.isnan(found.values).any()
+
+
+@pytest.mark.parametrize(
+    ("having", "clusters", "said"),
+    [
+        (0, np.arange(60), "class 'b' is missing from 100% of the resamples, as only 0 patients"),
+        (20, np.where(np.arange(60) < 20, 0, np.arange(60)), "class 'b' is missing from 3.% .* as only 1 patients"),
+        (2, np.arange(60), "recall: class 'b' is missing from 1.% .* as only 2 patients"),
+    ],
+)
+def test_a_class_that_hangs_on_few_patients_is_named(having, clusters, said):
+    truth, given_answers, probabilities = answers(60)
+    truth[:] = 0
+    truth[:having] = 1
+    with pytest.raises(InputError, match=said):
+        metric("recall", truth, given_answers, probabilities, OPTIONS, "b", resample(clusters))
+    assert accuracy(given_answers == truth, resample(clusters)).resampled.shape == (2000, 2)  # needs no class
+
+
+def test_bad_input_is_refused():
+    truth, said, probabilities = answers(60)
+    drawn = resample(np.arange(60), resamples=10)
+    for one in ([7], [7] * 9):
+        with pytest.raises(InputError, match="two independent ones are the least"):
+            resample(np.array(one))
+    with pytest.raises(ValueError, match="cluster of every image must be known"):
+        resample(np.array([0, 1, np.nan]))
+    with pytest.raises(ValueError, match="right must be of bool, found float64"):
+        accuracy(np.where(np.eye(60), np.nan, 1.0), drawn)
+    for shape in ((2, 59), (60,), (0, 60), (1, 2, 2, 60)):
+        with pytest.raises(ValueError, match=r"right must be \[points, 60 images\]"):
+            accuracy(np.ones(shape, dtype=bool), drawn)
+    with pytest.raises(InputError, match="unknown metric 'recal': did you mean 'recall'"):
+        metric("recal", truth, said, probabilities, OPTIONS, None, drawn)
+    with pytest.raises(ValueError, match="no pairs: take both statistics from the same resamples"):
+        accuracy(said == truth, drawn) - accuracy(said == truth, resample(np.arange(60), resamples=10, seed=1))
+    with pytest.raises(ValueError, match=r"no pairs: values are \(2,\) and \(1,\)"):
+        accuracy(said == truth, drawn) - accuracy((said == truth)[:1], drawn)
