@@ -224,6 +224,9 @@ class Protocol(Card):
     answering: Answering
     extraction: Extraction
     probe: Probe
+    probe_seeds: Annotated[int, Field(ge=5)] = Field(
+        description="of the main recipe, at every point of the states whose recipe is asked for: fewer tell no spread"
+    )
     probe_variants: dict[str, Probe] = {}  # name -> recipe shown beside it; in the file only what differs from `probe`
     health: Health
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import artefacts, pipeline
+from mlprobe_utils import artefacts, pipeline, work
 from mlprobe_utils.cards import ModelCard, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.processes import processes
@@ -31,9 +31,9 @@ def run(folder: Path, checkpoint: str) -> None:
     images.mkdir(parents=True, exist_ok=True)
     image_set = make_image_set(images, count=18, validation=3, test=6)
     artefacts.OUTPUTS = folder / "outputs"
-    pipeline.load_model_card = lambda slug: ModelCard(slug="tiny", name="tiny", source=checkpoint)
-    pipeline.load_protocol = lambda slug: PROTOCOL
-    pipeline.load_image_set = lambda slug, protocol: image_set
+    work.load_model_card = lambda slug: ModelCard(slug="tiny", name="tiny", source=checkpoint)
+    work.load_protocol = lambda slug: PROTOCOL
+    work.load_image_set = lambda slug, protocol: image_set
     pipeline.run_model("tiny", ["busi"], "miniature", "paper")
 
 

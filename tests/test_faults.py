@@ -10,7 +10,7 @@ import torch
 from slow_reference import option_log_probabilities
 from tiny_parts import RECIPE, each_family, make_image_set
 
-from mlprobe_utils import artefacts, cards, pipeline, results
+from mlprobe_utils import artefacts, cards, results, work
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.configuration import Run
 from mlprobe_utils.encoding import Encoder
@@ -349,9 +349,9 @@ def planted_in_tiny(outputs, tiny_card, tmp_path, monkeypatch):
     probe = small.probe.model_copy(update={"epochs": 2})
     answering = small.answering.model_copy(update={"max_new_tokens": 2})
     small = small.model_copy(update={"fine_tuning": RECIPE, "probe": probe, "answering": answering})
-    monkeypatch.setattr(pipeline, "load_model_card", lambda slug: tiny_card)
-    monkeypatch.setattr(pipeline, "load_image_set", lambda slug, protocol: own)
-    monkeypatch.setattr(pipeline, "load_protocol", lambda slug: small)
+    monkeypatch.setattr(work, "load_model_card", lambda slug: tiny_card)
+    monkeypatch.setattr(work, "load_image_set", lambda slug, protocol: own)
+    monkeypatch.setattr(work, "load_protocol", lambda slug: small)
     monkeypatch.setattr(results, "load_protocol", lambda slug: small)
     few = [fault.model_copy(update={"images": 50}) for fault in all_faults()]
     monkeypatch.setattr(planting, "all_faults", lambda: few)
@@ -395,7 +395,7 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monk
     assert (table[table["fault"] == SLUGS[3]].query("point != 'output'")["change"] == 0).all()
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
-            patch.setattr(pipeline, loader, lambda *_: pytest.fail("a current run loads no model"))
+            patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
         assert planted_in_tiny() == []
 
 

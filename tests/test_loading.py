@@ -21,7 +21,7 @@ from mlprobe_utils.families.qwen2_5_vl import Qwen2_5_VL
 from mlprobe_utils.families.registry import family_by_name
 from mlprobe_utils.loading import identity_of, load, load_processor, source_of
 from mlprobe_utils.miniatures import making
-from mlprobe_utils.pipeline import Work
+from mlprobe_utils.work import Work
 
 PACKED = [name for name in FAMILY_NAMES if issubclass(family_by_name(name), Packed)]
 FIXED_SIZE = [name for name in FAMILY_NAMES if name not in PACKED]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import claims, metrics, pipeline, results
+from mlprobe_utils import claims, metrics, pipeline, results, work
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
@@ -38,11 +38,11 @@ def run(outputs, tiny_card, image_sets, monkeypatch):
 
     small = load_protocol("miniature").model_copy(update={"fine_tuning": RECIPE.model_copy(update={"runs": 2})})
     small = changed(small, probe={"epochs": 2}, answering={"max_new_tokens": 2})
-    monkeypatch.setattr(pipeline, "load_model_card", lambda slug: tiny_card)
-    monkeypatch.setattr(pipeline, "load_image_set", lambda slug, protocol: image_sets[slug])
+    monkeypatch.setattr(work, "load_model_card", lambda slug: tiny_card)
+    monkeypatch.setattr(work, "load_image_set", lambda slug, protocol: image_sets[slug])
 
     def go(datasets=("busi",), **blocks) -> list[str]:
-        monkeypatch.setattr(pipeline, "load_protocol", lambda slug: changed(small, **blocks))
+        monkeypatch.setattr(work, "load_protocol", lambda slug: changed(small, **blocks))
         before = made()
         pipeline.run_model("tiny", list(datasets), "miniature", "paper")
         return sorted(path.parent.name for path, time in made().items() if time != before.get(path))
@@ -61,7 +61,7 @@ def test_everything_is_made_once_and_redone_where_something_changed(run, monkeyp
     assert run() == sorted([*everything, *once])
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
-            patch.setattr(pipeline, loader, lambda *_: pytest.fail("a current run loads no model"))
+            patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
         assert run() == []
     assert run(probe={"epochs": 3}) == ["controls", "probes", "scores"]
     kept = {"probe": {"epochs": 3}}

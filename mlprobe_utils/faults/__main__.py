@@ -18,18 +18,11 @@ from mlprobe_utils.faults.card import Fault, all_faults
 from mlprobe_utils.faults.damage import damaged
 from mlprobe_utils.faults.laboratory import check_drawable
 from mlprobe_utils.faults.mapping import branches
-from mlprobe_utils.pipeline import (
-    Work,
-    command,
-    make_features,
-    make_predictions,
-    make_probes,
-    make_scores,
-    run_model,
-    works,
-)
+from mlprobe_utils.pipeline import command, make_features, make_predictions, run_model
+from mlprobe_utils.probe_steps import make_probes, make_scores
 from mlprobe_utils.processes import processes
 from mlprobe_utils.results import DAMAGED_RUN, FAULTS
+from mlprobe_utils.work import Work, works
 
 
 @dataclass

@@ -1,0 +1,111 @@
+"""The steps after the features: probes, scores, controls. What is current is skipped."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.artefacts import write_parquet
+from mlprobe_utils.claims import CONTROL_RUN
+from mlprobe_utils.controls import ROWS, SCORES, TASK, control_scores, write_image_controls
+from mlprobe_utils.extraction import FEATURES, load_features
+from mlprobe_utils.metrics import output_scores, probe_scores
+from mlprobe_utils.probe_controls import probed_rows, text_only_rows
+from mlprobe_utils.probes import fit_probes
+from mlprobe_utils.processes import processes
+from mlprobe_utils.results import CONTROLS, RANDOM_FEATURES, image_controls, state_name
+from mlprobe_utils.rows import image_rows, write_rows
+from mlprobe_utils.work import Work
+
+
+def make_probes(work: Work) -> None:
+    if not processes().is_main_process:
+        return
+    recipes = work.protocol.probes
+    folders = {run: work.folder / state_name("features", run) for run in work.states()}
+    upstream = {str(run): artefacts.record_hash(f) for run, f in folders.items()}
+    code = [artefacts.code_hash("mlprobe_utils.probes"), artefacts.source_hash(Work, make_probes)]
+    recipe = {name: probe.model_dump() for name, probe in recipes.items()}
+    made_from = work.made_from("probes", recipes=recipe, features=upstream, code=code)
+    folder = work.folder / "probes"
+    if artefacts.is_current(folder, made_from):
+        return
+    images, options = work.images("train", "validation", "test"), work.image_set.card.options
+    labels = images["option"].map(options.index).to_numpy(copy=True)
+    training = np.flatnonzero(images["part"] == "train")
+    tested = np.flatnonzero(images["part"] != "train")
+    with artefacts.artefact(folder, made_from) as temporary:
+        features, seeds = {}, {}
+        for state in work.states():
+            pooled = load_features(folders[state] / FEATURES)
+            for run in work.runs() if state is None else [state]:
+                for key, tensor in pooled.items():
+                    features[state, run, key], seeds[state, run, key] = tensor, run
+        frames, targets = [], dict.fromkeys(features, labels)
+        device = processes().device if processes().device.type == "cuda" else "cpu"
+        for name, probe in recipes.items():
+            fitted = fit_probes(features, targets, training, len(options), probe, seeds, device)
+            for (state, run, key), probabilities in fitted.items():
+                point, pooling = key.split("/")
+                constants = work.constants(state) | {"run": run, "probe": name, "point": point, "pooling": pooling}
+                frames.append(image_rows(images.iloc[tested], options, probabilities[tested], **constants))
+        write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
+
+
+def make_scores(work: Work) -> None:
+    if not processes().is_main_process:
+        return
+    positives = {work.image_set.card.slug: work.image_set.card.positive}
+    predicted = [work.folder / state_name("predictions", run) for run in work.states()]
+    upstream = [artefacts.record_hash(f) for f in (work.folder / "probes", *predicted)]
+    code = [artefacts.code_hash("mlprobe_utils.metrics"), artefacts.source_hash(Work, make_scores)]
+    made_from = work.made_from("scores", rows=upstream, positives=positives, code=code)
+    folder = work.folder / "scores"
+    if artefacts.is_current(folder, made_from):
+        return
+    with artefacts.artefact(folder, made_from) as temporary:
+        probed = pd.read_parquet(work.folder / "probes" / "probes.parquet")
+        write_parquet(probe_scores(probed, positives), temporary / "probe_scores.parquet")
+        answered = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in predicted], ignore_index=True)
+        write_parquet(output_scores(answered, positives), temporary / "output_scores.parquet")
+
+
+def make_controls(work: Work) -> None:
+    if not processes().is_main_process:
+        return
+    card, protocol = work.image_set.card, work.protocol
+    tuned, random = work.folder / state_name("features", CONTROL_RUN), work.folder / RANDOM_FEATURES
+    task = make_image_controls(work)
+    upstream = [artefacts.record_hash(made) for made in (tuned, random, task)]
+    code = [artefacts.code_hash("mlprobe_utils.probe_controls"), artefacts.source_hash(Work, make_controls)]
+    recipe = {"probe": protocol.probe.model_dump(), "max_new_tokens": protocol.answering.max_new_tokens}
+    made_from = work.made_from("controls", made_of=upstream, positive=card.positive, code=code, **recipe)
+    folder = work.folder / CONTROLS
+    if artefacts.is_current(folder, made_from):
+        return
+    images = work.images("train", "validation", "test")
+    images["control"] = pd.read_parquet(task / TASK).set_index("image").loc[images["image"], "control"].to_numpy()
+    with artefacts.artefact(folder, made_from) as temporary:
+        pooled = [load_features(folder / FEATURES) for folder in (tuned, random)]
+        constants, tested = work.constants(CONTROL_RUN), images[images["part"] == "test"]
+        probed = probed_rows(*pooled, images, card.options, protocol.probe, constants)
+        with work.state(CONTROL_RUN):
+            told = text_only_rows(work.loaded, card, protocol, tested, constants)
+        rows = pd.concat([probed, told], ignore_index=True)
+        write_rows(rows, temporary / ROWS)
+        write_parquet(control_scores(rows, {card.slug: card.positive}), temporary / SCORES)
+
+
+def make_image_controls(work: Work) -> Path:
+    """The folder of the image set's own controls; of several processes, each with a model, the first makes them."""
+    folder = image_controls(work.folder.parents[1], work.split)
+    made_from = {"data": work.image_set.data_hash, "split": work.split}
+    made_from["code"] = artefacts.code_hash("mlprobe_utils.controls")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not artefacts.is_current(folder, made_from):
+            with artefacts.artefact(folder, made_from) as temporary:
+                write_image_controls(work.image_set, work.split, temporary)
+    return folder
