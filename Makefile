@@ -28,7 +28,7 @@ notebooks: .venv/installed
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 laboratory: .venv/installed
-	$(BIN)/python -m mlprobe_utils.run_chapter 06_planted_faults outputs/laboratory.ipynb --parameters \
+	$(BIN)/python -m mlprobe_utils.run_chapter 07_planted_faults outputs/laboratory.ipynb --parameters \
 		'{"models": ["$(or $(MODELS),lingshu-7b-miniature)"], "datasets": ["$(or $(DATASETS),busi-phantom)"]}'
 
 clean:

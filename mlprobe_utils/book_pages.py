@@ -13,8 +13,8 @@ from mlprobe_utils.configuration import Run
 from mlprobe_utils.errors import unknown
 
 NOTEBOOKS = ROOT / "notebooks"
-PAPER_TABLE = ("04_feature_health", "05_comparisons")  # chapters that print the paper's own Table 1
-FAULTS = "06_planted_faults"
+PAPER_TABLE = ("04_feature_health", "06_comparisons")  # chapters that print the paper's own Table 1
+FAULTS = "07_planted_faults"
 _OF_MODELS = "models/"  # where the pages of single models lie in the book
 
 

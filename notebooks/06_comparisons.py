@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown]
-# # 5. Comparing modules, models and data sets
+# # 6. Comparing modules, models and data sets
 #
 # **Question.** What do the scores of many models, side by side, say of modules, of model size and of data sets, and how
 # much of it is more than chance?
@@ -213,4 +213,4 @@ show(held)
 # The box names everything that this page depends on, and holds the command that makes it again.
 
 # %% tags=["hide-input"]
-chapter.provenance("05_comparisons")
+chapter.provenance("06_comparisons")
