@@ -6,11 +6,14 @@ notebook `model` is a template: run once for each model of the book (paper, figu
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlprobe_utils.artefacts import ROOT
 from mlprobe_utils.cards import PUBLISHED, ModelCard, card_path, slugs
-from mlprobe_utils.configuration import Run
 from mlprobe_utils.errors import unknown
+
+if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of what a run's configuration imports
+    from mlprobe_utils.configuration import Run
 
 NOTEBOOKS = ROOT / "notebooks"
 PAPER_TABLE = ("04_feature_health", "06_comparisons")  # chapters that print the paper's own Table 1
@@ -34,7 +37,7 @@ class Page:
         return tuple(self.parameters["models"])
 
 
-def book_pages(run: Run) -> list[Page]:
+def book_pages(run: "Run") -> list[Page]:
     """Every page of a run's book that a notebook makes, in the order of the book."""
     parameters = run.parameters()
     cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))

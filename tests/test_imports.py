@@ -32,5 +32,15 @@ def test_torchvision_imports_once_the_package_is(first):
 
 def test_the_list_of_pages_needs_neither_torch_nor_what_executes_and_builds_them():
     code = "import sys, mlprobe_utils.book_pages\n"
-    code += "print([m for m in ('torch', 'papermill', 'jupytext', 'IPython', 'sphinx') if m in sys.modules])"
+    code += "print([m for m in ('torch', 'papermill', 'jupytext', 'IPython', 'sphinx', 'scipy') if m in sys.modules])"
     assert run(code) == "[]"
+
+
+@pytest.mark.parametrize("module", ["charts", "run_chapter"])
+def test_no_process_makes_a_grammar_for_json_schemas(module):
+    """jsonschema, which both import, reads rfc3987_syntax where it is installed, and that makes one with lark."""
+    modules = "('jsonschema', 'lark')"
+    assert (
+        run(f"import mlprobe_utils.{module}, sys\nprint([m for m in {modules} if m in sys.modules])")
+        == "['jsonschema']"
+    )
