@@ -11,6 +11,7 @@ from mlprobe_utils.points import MODULES
 MAJORITY = "majority class"  # what is right without looking
 FILE_FORMAT, FILE, PIXELS = "file format", "file format and size", "pixel statistics"
 WITHOUT_MODEL = (MAJORITY, FILE_FORMAT, FILE, PIXELS)
+REFERENCE = "classical classifier"  # trained on the same images alone: what the images tell without a pretrained model
 CONTROL_TASK, RANDOM_WEIGHTS, TEXT_ONLY = "control task", "random weights", "text only"
 MEMORISATION = "memorisation"  # of train images, where the others are scored on test images
 TASK, SELECTIVITY = "task", "selectivity"
@@ -71,7 +72,7 @@ def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame,
     own = own[own["run"] == CONTROL_RUN].assign(control=TASK)
     rows = pd.concat([own, controls], ignore_index=True)
     rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
-    of_image_set = rows["control"].isin(WITHOUT_MODEL)
+    of_image_set = rows["control"].isin((*WITHOUT_MODEL, REFERENCE))
     ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
     answers = rows[rows["point"].isna() & ~of_image_set]
     found = [ends.assign(station=ends["module"]), answers.assign(station=STATIONS[-1])]
@@ -79,6 +80,7 @@ def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame,
     table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "station")[[*STATIONS]]
     lines = {name: table.loc[name] for name in table.index.unique("control")}
     lines[SELECTIVITY] = lines[TASK] - lines[CONTROL_TASK]
-    order = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, *reversed(WITHOUT_MODEL), MEMORISATION)
+    order = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, REFERENCE)
+    order += (*reversed(WITHOUT_MODEL), MEMORISATION)
     whole = pd.concat({name: lines[name] for name in order}, names=["what"]).reset_index().rename_axis(columns=None)
     return whole.sort_values("dataset", kind="stable")[["dataset", "what", *STATIONS]].reset_index(drop=True)

@@ -21,6 +21,7 @@ from mlprobe_utils.datasets.format_shortcut import COLUMNS as FORMAT
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.metrics import KEYS, predicted_option, scores_by
+from mlprobe_utils.reference_classifier import reference_rows
 from mlprobe_utils.rows import image_rows, write_rows
 
 ROWS, SCORES, TASK = "controls.parquet", "control_scores.parquet", "control_task.parquet"
@@ -31,16 +32,17 @@ STATISTICS = ("mean", "deviation", *(f"percentile {p}" for p in PERCENTILES), "v
 
 
 def write_image_controls(image_set: ImageSet, split: str, folder: Path) -> None:
-    """Writes the controls that need no model to `folder`.
+    """Writes the controls that need no model, and the reference, to `folder`.
 
     `controls.parquet` has rows of the test images (schema `rows.SCHEMA`), `control_scores.parquet` their scores, and
     `control_task.parquet` image, part, cluster and control (an option) of the train, validation and test images.
 
     Raises:
-        InputError: the images to fit on are not of several classes, or there are no train or no test images.
+        InputError: the images to fit on are not of several classes, or there are no train or no test images; as
+            `reference_rows`.
     """
     statistics = pixel_statistics(image_set)
-    rows = rows_without_model(image_set, split, statistics)
+    rows = pd.concat([rows_without_model(image_set, split, statistics), reference_rows(image_set, split)])
     write_rows(rows, folder / ROWS)
     write_parquet(control_scores(rows, {image_set.card.slug: image_set.card.positive}), folder / SCORES)
     write_parquet(control_task(image_set, split, statistics), folder / TASK)

@@ -1,4 +1,4 @@
-"""The heavy work for one model, on all its data sets, in one process: adapter, predictions, features, probes.
+"""The heavy work for one model, on all its data sets, in one process: adapter, predictions, features, lens, probes.
 
 Every step is an artefact that is skipped where it is current: a rerun redoes exactly what changed, and a killed run
 goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... --protocol P`, or the same behind
@@ -9,19 +9,21 @@ import argparse
 import gc
 from collections.abc import Callable
 
+import pandas as pd
 import torch
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import run_command
-from mlprobe_utils.extraction import extract
+from mlprobe_utils.extraction import FEATURES, extract, load_features
 from mlprobe_utils.fine_tuning import fine_tune
 from mlprobe_utils.loading import RANDOM_SEED
+from mlprobe_utils.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prediction import predict
 from mlprobe_utils.probe_steps import make_controls, make_probes, make_scores
 from mlprobe_utils.processes import processes, sharded, shared_artefact
-from mlprobe_utils.results import RANDOM_FEATURES, state_name
+from mlprobe_utils.results import LENS, RANDOM_FEATURES, state_name
 from mlprobe_utils.rows import image_rows, write_rows
 from mlprobe_utils.work import Work, works
 
@@ -38,7 +40,7 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
         with work.step(first):
             make_random_features(work)
     everything[0].forget()
-    actions = (make_adapters, make_predictions, make_features, make_probes, make_scores, make_controls)
+    actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_scores, make_controls)
     for work in everything:
         for name, action in zip(steps, actions, strict=True):
             with work.step(name):
@@ -100,6 +102,31 @@ def make_features(work: Work) -> None:
         positions = list(work.images("train", "validation", "test").index)
         with shared_artefact(folder, made_from) as temporary, work.state(run):
             extract(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
+
+
+def make_lens(work: Work) -> None:
+    if not processes().is_main_process:
+        return
+    options = work.image_set.card.options
+    tokens = first_tokens(work.encoder, options)
+    folders = {run: work.folder / state_name("features", run) for run in work.states()}
+    upstream = [artefacts.record_hash(features) for features in folders.values()]
+    code = [artefacts.code_hash("mlprobe_utils.logit_lens"), artefacts.source_hash(Work, make_lens)]
+    # the tokens that options begin with: those that share one look the same through the lens
+    recipe = {"first_tokens": dict(zip(options, tokens, strict=True))}
+    made_from = work.made_from("logit lens", features=upstream, code=code, **recipe)
+    folder = work.folder / LENS
+    if artefacts.is_current(folder, made_from):
+        return
+    images, batch_size = work.images("train", "validation", "test"), work.protocol.extraction.batch_size
+    with artefacts.artefact(folder, made_from) as temporary:
+        frames = []
+        for run in work.states():
+            features = load_features(folders[run] / FEATURES)
+            with work.state(run):
+                of_state = lens_rows(work.loaded, features, images, options, tokens, batch_size, work.constants(run))
+            frames.append(of_state)
+        write_rows(pd.concat(frames, ignore_index=True), temporary / "lens.parquet")
 
 
 def command(module: str, description: str, run: Callable[[str, list[str], str, str], None]) -> None:

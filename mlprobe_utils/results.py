@@ -4,7 +4,7 @@ outputs/<protocol>/<data set>/data/                          manifest and workin
 outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/, scores/
-                                             /features-random/, controls/
+                                             /features-random/, controls/, lens/
                                              /faults/<fault>/calibration/, and the same of the damaged model, run 0
 """
 
@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
-from mlprobe_utils.claims import CONTROL_RUN
+from mlprobe_utils.claims import CONTROL_RUN, REFERENCE
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.points import PROBED
 
@@ -28,6 +28,7 @@ CALIBRATION, STRENGTHS = "calibration.json", "strengths.parquet"  # of a fault
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"
 CONTROLS = "controls"
+LENS = "lens"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def upstream(artefact: Path, runs: range) -> list[Path]:
     states = (DAMAGED_RUN,) if damaged else (None, *runs)
     adapters = artefact.parents[2] if damaged else artefact.parent
     made_of = {"scores": ["probes", *(state_name("predictions", run) for run in states)]}
-    made_of |= {"probes": [state_name("features", run) for run in states]}
+    made_of |= {name: [state_name("features", run) for run in states] for name in ("probes", LENS)}
     for kind in ("features", "predictions"):
         for run in runs:
             made_of[state_name(kind, run)] = ["calibration"] if damaged else [adapters / f"adapter-{run}"]
@@ -110,6 +111,25 @@ def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs. Raises InputError for one that was not run."""
     names = [state_name("predictions", run) for run in (None, *_runs(selection))]
     return _gather(selection, names, "predictions.parquet")
+
+
+def lens_rows(selection: Selection) -> pd.DataFrame:
+    """The rows of the logit lens at every LLM point, test images, of both stages and all runs.
+
+    Raises InputError for a model and data set that was not run.
+    """
+    return _gather(selection, [LENS], "lens.parquet")
+
+
+def reference_rows(selection: Selection) -> pd.DataFrame:
+    """The rows of the reference on the test images of all selected data sets, which no model has a part in.
+
+    Raises InputError as the others do.
+    """
+    model = selection.models[0]
+    places = [_made(selection, model, dataset, selection.controls(dataset)) for dataset in selection.datasets]
+    rows = pd.concat([pd.read_parquet(place / "controls.parquet") for place in places], ignore_index=True)
+    return rows[rows["control"] == REFERENCE].reset_index(drop=True)
 
 
 def learning_curves(selection: Selection) -> pd.DataFrame:

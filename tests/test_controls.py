@@ -15,6 +15,7 @@ from mlprobe_utils.claims import (
     MEMORISATION,
     PIXELS,
     RANDOM_WEIGHTS,
+    REFERENCE,
     STATIONS,
     TEXT_ONLY,
     WITHOUT_MODEL,
@@ -345,6 +346,7 @@ def tables():
     controls += [read({"V.01": 99.0, "C.00": 98.0, "L.00": 97.0}, control=MEMORISATION)]
     alone = dict(model=None, stage=None, run=None)
     controls += [read({None: 50.0 + n}, **alone, control=name) for n, name in enumerate(WITHOUT_MODEL)]
+    controls += [read({None: 88.0}, **alone, control=REFERENCE)]
     return scores, outputs, pd.concat(controls)
 
 
@@ -356,6 +358,7 @@ def test_what_a_claim_has_to_beat_by_hand(tables):
         "selectivity": [15, 15, 15, np.nan],
         RANDOM_WEIGHTS: [40, 40, 40, np.nan],
         TEXT_ONLY: [np.nan, np.nan, np.nan, 30],
+        REFERENCE: [88] * 4,
         PIXELS: [53] * 4,
         FILE: [52] * 4,
         FILE_FORMAT: [51] * 4,

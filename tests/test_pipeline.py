@@ -11,6 +11,7 @@ from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.extraction import load_features
+from mlprobe_utils.logit_lens import first_tokens, through_the_lens
 from mlprobe_utils.probes import fit_probes
 from mlprobe_utils.results import Selection
 from mlprobe_utils.rows import SCHEMA
@@ -56,7 +57,7 @@ ADAPTERS = ("adapter-0", "adapter-1")
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, monkeypatch):
-    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "probes", "scores", "controls"])
+    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "scores", "controls"])
     once = ["controls-paper", "features-random"]
     assert run() == sorted([*everything, *once])
     with monkeypatch.context() as patch:
@@ -98,6 +99,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets
     curves = results.learning_curves(SELECTION)
     assert curves.groupby(["dataset", "run"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
     controls_are_complete(image_sets)
+    lens_and_reference_are_complete(image_sets)
     prompts = results.prompts(SELECTION)
     assert ["Normal" in prompt for prompt in prompts["prompt"]] == [True, False]
 
@@ -105,11 +107,12 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets
 def controls_are_complete(image_sets) -> None:
     """Of every model and data set its own, of every data set those that need no model."""
     scores = results.control_scores(SELECTION)
+    alone = (*claims.WITHOUT_MODEL, claims.REFERENCE)
     probed = {claims.CONTROL_TASK: 9, claims.MEMORISATION: 3, claims.RANDOM_WEIGHTS: 9, claims.TEXT_ONLY: 1}
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
-        assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(claims.WITHOUT_MODEL, 1)
-        assert own["model"].isna().sum() == len(claims.WITHOUT_MODEL)
+        assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(alone, 1)
+        assert own["model"].isna().sum() == len(alone)
         folder = SELECTION.folder("tiny", dataset)
         rows = SCHEMA.validate(pd.read_parquet(folder / "controls" / "controls.parquet"))
         parts = rows.groupby("control")["part"].unique().map(list).to_dict()
@@ -126,6 +129,40 @@ def controls_are_complete(image_sets) -> None:
         names = ["controls", "features-random", "features-finetuned-0", "adapter-0"]
         assert set(made_of) == {*(folder / name for name in names), SELECTION.controls(dataset)}
         assert all(path.is_dir() for path in made_of)
+
+
+def lens_and_reference_are_complete(image_sets) -> None:
+    """Of the test images; of every state and LLM point the lens, of every data set the reference."""
+    lens, reference = results.lens_rows(SELECTION), results.reference_rows(SELECTION)
+    assert len(lens) == 2 * 2 * 3 * 3  # data sets, test images, states, points
+    assert len(reference) == 2 * 2
+    assert set(reference["control"]) == {claims.REFERENCE}
+    for rows in (lens, reference):
+        SCHEMA.validate(rows)
+        assert set(rows["part"]) == {"test"}
+    for dataset, image_set in image_sets.items():
+        tested = image_set.part("paper", "test").set_index("image")["option"]
+        for rows in (lens, reference):
+            own = rows[rows["dataset"] == dataset]
+            assert set(own["image"]) == set(tested.index)
+            assert (own["label"].to_numpy() == tested[own["image"]].to_numpy()).all()
+        states = [results.state_name("features", run) for run in (None, 0, 1)]
+        folder = SELECTION.folder("tiny", dataset)
+        made_of = results.upstream(folder / "lens", range(2))
+        assert set(made_of) == {folder / name for name in ("lens", *states, "adapter-0", "adapter-1")}
+
+
+def test_the_lens_of_a_state_is_that_of_its_own_features(run, outputs, tiny, encoder, image_sets):
+    run()
+    folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
+    tokens = first_tokens(encoder, image_set.card.options)
+    rows = results.lens_rows(Selection(("tiny",), ("busi",), "miniature", "paper"))
+    for state, stage in (("pretrained", "pretrained"), ("finetuned-1", "finetuned")):
+        features = load_features(folder / f"features-{state}" / FEATURE_FILE)
+        expected = through_the_lens(tiny, features["L.01/last_token"][-2:], tokens, 8)  # LoRA leaves norm and head
+        own = rows[(rows["stage"] == stage) & (rows["point"] == "L.01") & (rows["run"] != 0).fillna(True)]
+        found = own[["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
@@ -199,6 +236,8 @@ def test_results_that_are_not_there_say_how_to_make_them(outputs):
         results.learning_curves,
         results.prompts,
         results.control_scores,
+        results.lens_rows,
+        results.reference_rows,
     ):
         with pytest.raises(
             InputError, match=r"python -m mlprobe_utils\.pipeline tiny --datasets busi --protocol miniature"
