@@ -51,7 +51,9 @@ def flat_covariance(level: float, points: int, images: int, correlation: float) 
     return covariance[np.abs(np.subtract.outer(distance, distance))]
 
 
-def flat_scores(level: float, covariance: np.ndarray, penalty: float, repeats: int = 2000, seed: int = 0) -> np.ndarray:
+def flat_scores(
+    level: float, covariance: np.ndarray, penalty: float, repeats: int = 2000, seed: int = 0, least: float = 0.0
+) -> np.ndarray:
     """Raw scores of noisy flat curves in percent, float [repeats].
 
     Args:
@@ -61,13 +63,14 @@ def flat_scores(level: float, covariance: np.ndarray, penalty: float, repeats: i
         penalty: lambda.
         repeats: how many.
         seed: of the noise.
+        least: what noise lowers a point to at most, in shares.
 
     Raises:
-        ValueError: so low a level that noise takes curves to 0, where no score has a value.
+        ValueError: at `least` 0, so low a level that noise takes curves to 0, where no score has a value.
     """
     values, vectors = np.linalg.eigh(covariance)
     normal = np.random.default_rng(seed).standard_normal((repeats, len(covariance)))
-    curves = level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T
+    curves = np.maximum(level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T, least)
     if curves.min() <= 0:
         raise ValueError(f"level is {level}: noise takes curves down to 0, where no score has a value")
     return 100 * health_scores(np.minimum(curves, 1), penalty)
@@ -141,12 +144,12 @@ def beside_flat(
         score (raw, percent), 2.5 %, 50 %, 97.5 %, position and outside.
 
     Raises:
-        ValueError: as `corrected_health.corrected_health` and `flat_scores`.
+        ValueError: as `corrected_health.corrected_health`.
     """
     covariance = noise_covariance(correct, counts)
-    curve = correct.mean(axis=1)
+    curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
     score = 100 * health_score(curve, penalty)
-    return {"score": score} | _place(score, flat_scores(curve[-1], covariance, penalty, repeats))
+    return {"score": score} | _place(score, flat_scores(curve[-1], covariance, penalty, repeats, least=least))
 
 
 def paper_llms() -> pd.DataFrame:

@@ -3,9 +3,11 @@
 Simulated are the answers to single images, so that a score is computed from them exactly as from a run's.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -76,6 +78,56 @@ def simulate_correct(
     return normal < stats.norm.ppf(curve)[:, None]
 
 
+class Setting(NamedTuple):
+    """A combination to simulate test sets of."""
+
+    place: dict[str, str | int | float]  # shape, points, images, correlation, true score (percent)
+    draw: Callable[[], np.ndarray]  # a test set, as of `simulate_correct`
+    generator: np.random.Generator
+
+
+def noise_bias(
+    shapes: Iterable[str],
+    points: Iterable[int],
+    images: Iterable[int],
+    correlations: Iterable[float],
+    repeats: int,
+    penalty: float,
+    dependence: str = "neighbouring",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Simulates test sets and sets the raw score of each beside that of the true curve.
+
+    Its interval is the usual one, from the 2.5th to the 97.5th percentile over resampled images.
+
+    Args:
+        shapes: names of SHAPES.
+        points: depths of a module.
+        images: sizes of a test set.
+        correlations: of `simulate_correct`.
+        repeats: test sets simulated of each combination.
+        penalty: lambda.
+        dependence: of `simulate_correct`.
+        seed: of all random numbers; a combination has its own, whichever others are simulated.
+
+    Returns:
+        A row a combination, points in percent: shape, points, images, correlation, true score, raw bias, error (its
+        standard error), raw coverage (percent of intervals that hold the true score).
+    """
+    records = []
+    for setting in _settings(shapes, points, images, correlations, penalty, dependence, seed):
+        truth, size = setting.place["true score"], setting.place["images"]
+        counts = setting.generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
+        scores, ends = [], []
+        for _ in range(repeats):
+            right = setting.draw().T.astype(float)
+            scores.append(100 * health_scores(right.mean(axis=0), penalty))
+            ends.append(100 * np.quantile(health_scores(counts @ right / size, penalty), [0.025, 0.975]))
+        found = {"raw bias": np.mean(scores) - truth, "error": stats.sem(scores)}
+        records.append(setting.place | found | {"raw coverage": _covered(*np.transpose(ends), truth)})
+    return pd.DataFrame(records)
+
+
 def bias_and_coverage(
     shapes: Iterable[str],
     points: Iterable[int],
@@ -86,59 +138,51 @@ def bias_and_coverage(
     dependence: str = "neighbouring",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Simulates test sets and sets the raw and the corrected score of each beside that of the true curve.
+    """Simulates test sets and sets the corrected score of each beside that of the true curve.
 
-    The raw score's interval is the usual one, from the 2.5th to the 97.5th percentile over resampled images. The bias
-    of the corrected score is that of the raw one, known better by more test sets, and the mean difference of the two.
+    Its bias is that of the raw one, known better by more test sets, and the mean difference of the two.
 
     Args:
-        shapes: names of SHAPES.
-        points: depths of a module.
-        images: sizes of a test set.
-        correlations: of `simulate_correct`.
+        shapes, points, images, correlations, penalty, dependence, seed: as of `noise_bias`.
         repeats: test sets simulated of each combination, and RAW_TIMES as many for the raw score.
-        penalty: lambda.
-        dependence: of `simulate_correct`.
-        seed: of all random numbers; a combination has its own, whichever others are simulated.
 
     Returns:
-        A row a combination, points in percent: shape, points, images, correlation, true score, raw bias, raw coverage
-        (percent of intervals that hold the true score), bias, error (its standard error, as the repeats are few),
-        spread (standard deviation of the corrected score), coverage, width (of its interval, mean).
+        A row a combination, points in percent: shape, points, images, correlation, true score, raw bias, bias, error
+        (its standard error, as the repeats are few), spread (standard deviation of the corrected score), coverage
+        (percent of intervals that hold the true score), width (of its interval, mean).
     """
     records = []
-    for shape, depth, size, correlation in itertools.product(shapes, points, images, correlations):
-        curve = true_curve(shape, depth)
-        truth = 100 * health_score(curve, penalty)
-        generator = np.random.default_rng([seed, [*SHAPES].index(shape), depth, size, round(100 * correlation)])
-        found, raw_ends = [], []
-        for _ in range(repeats):
-            correct = simulate_correct(curve, size, correlation, generator, dependence)
-            found.append(corrected_health(correct, penalty))
-            raw_ends.append(_percentile_interval(correct, penalty, generator))
-        raw, score, low, high = np.array(found).T
-        raw_low, raw_high = np.array(raw_ends).T
-        further = [
-            100 * health_score(simulate_correct(curve, size, correlation, generator, dependence).mean(axis=1), penalty)
-            for _ in range(RAW_TIMES * repeats)
-        ]
+    for setting in _settings(shapes, points, images, correlations, penalty, dependence, seed):
+        truth = setting.place["true score"]
+        raw, score, low, high = np.array([corrected_health(setting.draw(), penalty) for _ in range(repeats)]).T
+        further = [100 * health_score(setting.draw().mean(axis=1), penalty) for _ in range(RAW_TIMES * repeats)]
         raw_bias = np.mean(further) - truth
-        error = math.hypot(stats.sem(score - raw), stats.sem(further))
         records.append(
-            {"shape": shape, "points": depth, "images": size, "correlation": correlation, "true score": truth}
-            | {"raw bias": raw_bias, "raw coverage": _covered(raw_low, raw_high, truth)}
-            | {"bias": raw_bias + (score - raw).mean(), "error": error, "spread": score.std(ddof=1)}
+            setting.place
+            | {"raw bias": raw_bias, "bias": raw_bias + (score - raw).mean()}
+            | {"error": math.hypot(stats.sem(score - raw), stats.sem(further)), "spread": score.std(ddof=1)}
             | {"coverage": _covered(low, high, truth), "width": (high - low).mean()}
         )
     return pd.DataFrame(records)
 
 
-def _percentile_interval(correct: np.ndarray, penalty: float, generator: np.random.Generator) -> np.ndarray:
-    """Low and high end, percent, of the raw score over resampled images."""
-    images = correct.shape[1]
-    counts = generator.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-    scores = health_scores(counts @ correct.T.astype(float) / images, penalty)
-    return 100 * np.quantile(scores, [0.025, 0.975])
+def _settings(
+    shapes: Iterable[str],
+    points: Iterable[int],
+    images: Iterable[int],
+    correlations: Iterable[float],
+    penalty: float,
+    dependence: str,
+    seed: int,
+) -> Iterator[Setting]:
+    """Every combination, with random numbers of its own."""
+    for shape, depth, size, correlation in itertools.product(shapes, points, images, correlations):
+        curve = true_curve(shape, depth)
+        generator = np.random.default_rng([seed, [*SHAPES].index(shape), depth, size, round(100 * correlation)])
+        place = {"shape": shape, "points": depth, "images": size, "correlation": correlation}
+        place["true score"] = 100 * health_score(curve, penalty)
+        draw = functools.partial(simulate_correct, curve, size, correlation, generator, dependence)
+        yield Setting(place, draw, generator)
 
 
 def _covered(low: np.ndarray, high: np.ndarray, truth: float) -> float:

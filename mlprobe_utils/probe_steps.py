@@ -10,6 +10,7 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.claims import CONTROL_RUN
 from mlprobe_utils.controls import ROWS, SCORES, TASK, control_scores, write_image_controls
+from mlprobe_utils.corrected_scores import corrected_scores
 from mlprobe_utils.extraction import FEATURES, load_features
 from mlprobe_utils.metrics import output_scores, probe_scores
 from mlprobe_utils.probe_controls import probed_rows, text_only_rows
@@ -60,8 +61,10 @@ def make_scores(work: Work) -> None:
     positives = {work.image_set.card.slug: work.image_set.card.positive}
     predicted = [work.folder / state_name("predictions", run) for run in work.states()]
     upstream = [artefacts.record_hash(f) for f in (work.folder / "probes", *predicted)]
-    code = [artefacts.code_hash("mlprobe_utils.metrics"), artefacts.source_hash(Work, make_scores)]
-    made_from = work.made_from("scores", rows=upstream, positives=positives, code=code)
+    code = [artefacts.code_hash(f"mlprobe_utils.{module}") for module in ("metrics", "corrected_scores")]
+    code.append(artefacts.source_hash(Work, make_scores))
+    penalty = work.protocol.health.penalty
+    made_from = work.made_from("scores", rows=upstream, positives=positives, penalty=penalty, code=code)
     folder = work.folder / "scores"
     if artefacts.is_current(folder, made_from):
         return
@@ -70,6 +73,8 @@ def make_scores(work: Work) -> None:
         write_parquet(probe_scores(probed, positives), temporary / "probe_scores.parquet")
         answered = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in predicted], ignore_index=True)
         write_parquet(output_scores(answered, positives), temporary / "output_scores.parquet")
+        corrected = corrected_scores(probed, work.image_set, work.split, penalty)
+        write_parquet(corrected, temporary / "corrected_health.parquet")
 
 
 def make_controls(work: Work) -> None:

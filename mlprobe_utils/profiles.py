@@ -47,22 +47,17 @@ def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "acc
     records = []
     for key, curve in curves.groupby([*STATE, "run", "module"]):
         values = curve[metric].to_numpy()
-        if not (values > 0).all():
-            place = " ".join(map(str, key))
-            raise InputError(
-                f"metric '{metric}' is {values.min():.1f} at a point of {place}, but health scores are of positive "
-                "values: choose another metric, such as accuracy"
-            )
-        records.append(
-            dict(zip([*STATE, "run", "module"], key, strict=True))
-            | {
-                "points": len(values),
-                "end": values[-1],
+        try:
+            scores = {
                 "growth": growth_factor(values),
                 "volatility": volatility_penalty(values, penalty),
                 "health": health_score(values, penalty),
             }
-        )
+        except ValueError as error:
+            place = " ".join(map(str, key))
+            raise InputError(f"metric '{metric}' of {place}: {error}; choose another, such as accuracy") from error
+        place = dict(zip([*STATE, "run", "module"], key, strict=True))
+        records.append(place | {"points": len(values), "end": values[-1]} | scores)
     return pd.DataFrame(records)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mlprobe_utils.health import health_scores
 
@@ -89,9 +88,9 @@ def rank_stability(
     records = []
     for changed, to, metric, value, choose in changes:
         other = _scores(curves[metric], value, choose)
-        taus = np.array([_tau(*pair) for pair in zip(reference, other, strict=True)])
+        taus = _taus(reference, other)
         records.append((changed, to, taus[0], *np.quantile(taus[1:], [tail, 1 - tail])))
-    redrawn = np.array([_tau(reference[0], scores) for scores in reference[1:]])
+    redrawn = _taus(reference[:1], reference[1:])
     records.append(("images", "redrawn", *np.quantile(redrawn, [0.5, tail, 1 - tail])))
     table = pd.DataFrame(records, columns=["changed", "to", "tau", "low", "high"])
     table.insert(2, "models", reference.shape[1])
@@ -104,8 +103,13 @@ def _scores(curves: Mapping[str, np.ndarray], penalty: float, choose: Callable |
     return np.stack([health_scores(own, penalty) for own in chosen], axis=1)
 
 
-def _tau(one: np.ndarray, other: np.ndarray) -> float:
-    return float(stats.kendalltau(one, other).statistic)
+def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of scores [..., models], row by row: scipy's, which takes one pair of rows at a time."""
+    first, second = np.triu_indices(one.shape[-1], 1)
+    signs = [np.sign(scores[..., first] - scores[..., second]) for scores in (one, other)]
+    concordant = (signs[0] * signs[1]).sum(axis=-1)
+    ranked = np.sqrt(np.prod([np.abs(own).sum(axis=-1) * np.ones(len(other)) for own in signs], axis=0))
+    return np.divide(concordant, ranked, out=np.full(len(other), np.nan), where=ranked > 0)
 
 
 def _check(curves: Curves) -> None:

@@ -20,8 +20,8 @@ from safetensors import safe_open
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
 from mlprobe_utils.claims import CONTROL_RUN, REFERENCE
-from mlprobe_utils.errors import unknown
-from mlprobe_utils.points import PROBED
+from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.points import MODULES, PROBED
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 CALIBRATION, STRENGTHS = "calibration.json", "strengths.parquet"  # of a fault
@@ -80,13 +80,16 @@ def upstream(artefact: Path, runs: range) -> list[Path]:
     return [artefact, *(path for own in further for path in upstream(own, runs))]
 
 
-def probe_rows(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
+def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
     """The rows of one probe recipe of the protocol, of all selected models and data sets.
+
+    Args:
+        chosen: what further columns are to hold, such as stage="finetuned"; other rows are not read, which is faster.
 
     Raises:
         InputError: the protocol has no such recipe, or a model and data set was not run.
     """
-    return _of_recipe(selection, probe, ["probes"], "probes.parquet")
+    return _of_recipe(selection, probe, ["probes"], "probes.parquet", **chosen)
 
 
 def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
@@ -97,6 +100,23 @@ def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
 def output_scores(selection: Selection) -> pd.DataFrame:
     """`metrics.output_scores` on the test images. Raises InputError for a model and data set that was not run."""
     return _gather(selection, ["scores"], "output_scores.parquet")
+
+
+def corrected_health(selection: Selection) -> pd.DataFrame:
+    """`corrected_scores.corrected_scores` of all selected models and data sets.
+
+    Raises:
+        InputError: a model and data set that was not run, or a module whose health score has no value.
+    """
+    scores = _gather(selection, ["scores"], "corrected_health.parquet")
+    if (missing := scores["raw"].isna()).any():
+        row = scores[missing].iloc[0]
+        raise InputError(
+            f"{row['model']} on {row['dataset']}, {MODULES[row['module']]} ({row['stage']}, run {row['run']}): at a "
+            f"point, none of {row['images']} test images is right, and a health score has no value there: add test "
+            "images, or train the probes longer"
+        )
+    return scores
 
 
 def control_scores(selection: Selection) -> pd.DataFrame:
@@ -218,17 +238,19 @@ def _runs(selection: Selection) -> range:
 
 
 def _of_recipe(
-    selection: Selection, probe: str, names: list[str], file: str, command: str = "pipeline"
+    selection: Selection, probe: str, names: list[str], file: str, command: str = "pipeline", **chosen: str | int
 ) -> pd.DataFrame:
     if probe not in (recipes := load_protocol(selection.protocol).probes):
         raise unknown("probe recipe", probe, recipes)
-    rows = _gather(selection, names, file, command)
-    return rows[rows["probe"] == probe].reset_index(drop=True)
+    filters = [(column, "==", value) for column, value in ({"probe": probe} | chosen).items()]
+    return _gather(selection, names, file, command, filters)
 
 
-def _gather(selection: Selection, names: list[str], file: str, command: str = "pipeline") -> pd.DataFrame:
+def _gather(
+    selection: Selection, names: list[str], file: str, command: str = "pipeline", filters: list | None = None
+) -> pd.DataFrame:
     frames = [
-        pd.read_parquet(_made(selection, model, dataset, folder / name, command) / file)
+        pd.read_parquet(_made(selection, model, dataset, folder / name, command) / file, filters=filters)
         for model, dataset, folder in selection.folders()
         for name in names
     ]

@@ -167,6 +167,31 @@ glue("scores", health_changes(profiles).size)
 # scores {glue:text}`final_mean:.1f` % on average. Fine-tuning lowered {glue:text}`fell` of {glue:text}`scores` health
 # scores.
 #
+# After fine-tuning again: the raw score beside the {term}`corrected <corrected health score>` one, the ends of its
+# interval, and where a {term}`flat curve` would score by noise alone. Means over runs.
+
+# %%
+corrected = results.corrected_health(chapter.selection)
+tuned = corrected[corrected["stage"] == "finetuned"]
+numbers = ["raw", "score", "low", "high", "flat_low", "flat_high"]
+tuned = tuned.groupby(["dataset", "module"], as_index=False)
+noiseless = chapter.named(tuned[numbers].mean())
+show(noiseless)
+
+# %% tags=["hide-input"]
+inside = noiseless["raw"].between(
+    noiseless["flat_low"], noiseless["flat_high"]
+)
+glue("like_flat", int(inside.sum()))
+glue("scored", len(inside))
+width = noiseless["high"] - noiseless["low"]
+glue("narrowest", width.min())
+glue("widest", width.max())
+
+# %% [markdown]
+# The intervals are {glue:text}`narrowest:.1f` to {glue:text}`widest:.1f` points wide, and {glue:text}`like_flat` of
+# {glue:text}`scored` modules score as one could that changes nothing.
+#
 # ## Answers, right and wrong
 #
 # Rows are true classes, columns are answers to the test images; before fine-tuning:

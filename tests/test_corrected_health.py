@@ -125,6 +125,31 @@ def test_a_module_of_one_point_scores_its_accuracy():
     assert [found.low, found.high] == pytest.approx([100 * rate - half, 100 * rate + half], abs=1)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 9), st.integers(2, 60), st.integers(0, 999))
+def test_whatever_is_answered_the_score_lies_in_its_interval_and_all_is_finite(points, images, seed):
+    correct = np.random.default_rng(seed).random((points, images)) < 0.7
+    correct[:, 0] = True  # some image is right at every point
+    found = corrected_health(correct, 0.2)
+    assert np.isfinite(found).all()
+    assert found.low <= found.high
+    assert found.raw == pytest.approx(100 * health_score(correct.mean(axis=1), 0.2))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 9), st.integers(2, 60))
+def test_a_curve_without_noise_has_an_interval_without_width(points, images):
+    """Every image is answered alike at each point: nothing depends on which images are drawn."""
+    assert [*corrected_health(np.ones((points, images), dtype=bool), 0.5)] == pytest.approx([100.0] * 4)
+
+
+def test_nothing_right_at_the_last_point_is_an_error():
+    correct = answers(points=5)
+    correct[-1] = False
+    with pytest.raises(ValueError, match=r"needs positive performances, found 0\.0"):
+        corrected_health(correct, 0.2)
+
+
 def test_two_images_are_enough_for_an_interval_though_a_wide_one():
     found = corrected_health(np.array([[True, True], [True, False], [False, True]]), 0.2)
     assert np.isfinite(found).all()

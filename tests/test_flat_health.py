@@ -62,6 +62,14 @@ def test_a_flat_module_is_rarely_found_beside_its_flat_curve_and_a_volatile_one_
     assert outside("volatile") > 0.9
 
 
+def test_few_images_have_a_flat_curve_too():
+    """Noise does not take a run's flat curve below half an image."""
+    found = beside_flat(np.array([[True, True, False], [True, False, False]]), 0.2)
+    assert 0 < found["2.5 %"] <= found["50 %"] <= found["97.5 %"]
+    one_point = beside_flat(np.array([[True, True, False]]), 0.2)
+    assert one_point["score"] == pytest.approx(200 / 3)
+
+
 def test_the_papers_llms_are_placed():
     llms = paper_llms()
     assert len(llms) == 42

@@ -64,6 +64,7 @@ def test_everything_is_made_once_and_redone_where_something_changed(run, monkeyp
         for loader in ("load", "load_random"):
             patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
         assert run() == []
+    assert run(health={"penalty": 0.3}) == ["scores"]
     assert run(probe={"epochs": 3}) == ["controls", "probes", "scores"]
     kept = {"probe": {"epochs": 3}}
     assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "controls", "scores"])
@@ -194,6 +195,10 @@ def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
     assert len(recipes) > 1
     rows = {name: results.probe_rows(one, name) for name in recipes}
     assert results.probe_rows(one).equals(rows["main"])
+    last = results.probe_rows(one, stage="finetuned", run=1, pooling="last_token")
+    expected = rows["main"].query("stage == 'finetuned' and run == 1 and pooling == 'last_token'")
+    assert len(last) > 0
+    assert last.equals(expected.reset_index(drop=True))
     for name, own in rows.items():
         assert set(own["probe"]) == {name}
         assert own[keys].equals(rows["main"][keys])
@@ -232,6 +237,7 @@ def test_points_are_those_of_the_model(run, tiny, outputs):
 def test_results_that_are_not_there_say_how_to_make_them(outputs):
     for reader in (
         results.probe_rows,
+        results.corrected_health,
         results.prediction_rows,
         results.learning_curves,
         results.prompts,

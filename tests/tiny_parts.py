@@ -149,6 +149,8 @@ def make_image_set(
                     "image": f"image-{i:02d}.png",
                     "label": card.classes[kind].name,
                     "option": card.classes[kind].option,
+                    "patient": None,
+                    "duplicate_group": None,
                     "split_paper": part,
                     "split_clean": part,
                     "offset": offset,

@@ -1,0 +1,148 @@
+"""Corrected scores from rows: the module's own answers in the order of the flow, whole patients, and what has none."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_parts import make_image_set
+
+from mlprobe_utils import results
+from mlprobe_utils.artefacts import atomic_write, write_parquet
+from mlprobe_utils.corrected_health import corrected_health
+from mlprobe_utils.corrected_scores import SCORES, corrected_scores
+from mlprobe_utils.datasets.components import components
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.flat_health import beside_flat
+from mlprobe_utils.rank_table import by_choice, in_short, rank_table
+from mlprobe_utils.resampling import resample
+from mlprobe_utils.results import Selection
+from mlprobe_utils.rows import image_rows
+
+POINTS = ["V.00", "V.01", "V.02", "D.00", "C.00", "L.00", "L.01"]
+IMAGES = 40
+
+
+@pytest.fixture
+def image_set(tmp_path) -> ImageSet:
+    return make_image_set(tmp_path, count=IMAGES + 6, dataset="covid19-ct", validation=2, test=IMAGES)
+
+
+def rows_of(
+    image_set: ImageSet, share=0.8, wrong_at: str = "", points=POINTS, model="m", seed=0, **columns
+) -> pd.DataFrame:
+    """Probe rows of two runs, right in a share of the images and never at one point; decoys of all other kinds."""
+    generator, frames = np.random.default_rng(seed), []
+    images, options = image_set.part("paper", "test").assign(part="test"), image_set.card.options
+    truth = images["option"].map(options.index).to_numpy()
+    decoys = [{"part": "validation"}, {"probe": "raw"}, {"pooling": "last_token"}]
+    for stage in ("pretrained", "finetuned"):
+        for run in (0, 1):
+            for point in points:
+                constants = {"model": model, "dataset": image_set.card.slug, "stage": stage, "run": run}
+                constants |= {"data_hash": image_set.data_hash, "split": "paper", "order": "image_first"}
+                constants |= {"probe": "main", "pooling": "image_mean", "point": point} | columns
+                right = generator.random(len(images)) < (0 if point == wrong_at else share)
+                probabilities = np.eye(2)[np.where(right, truth, 1 - truth)]
+                frames.append(image_rows(images, options, probabilities, **constants))
+                frames += [image_rows(images, options, 1 - probabilities, **constants | one) for one in decoys]
+    return pd.concat(frames, ignore_index=True)
+
+
+def answers(rows: pd.DataFrame, stage: str, run: int, module: str) -> np.ndarray:
+    """[points, images], by plain loops."""
+    own = rows[(rows["part"] == "test") & (rows["probe"] == "main") & (rows["pooling"] == "image_mean")]
+    own = own[(own["stage"] == stage) & (own["run"] == run)]
+    points = [point for point in POINTS if point[0] == module]
+    names = sorted(own["image"].unique())
+    found = own.set_index(["point", "image"])
+    return np.array([[found.loc[(p, i), f"p_{found.loc[(p, i), 'label']}"] > 0.5 for i in names] for p in points])
+
+
+def test_scores_are_those_of_each_modules_own_answers(image_set):
+    rows = rows_of(image_set)
+    found = corrected_scores(rows.sample(frac=1, random_state=0), image_set, "paper", 0.2)
+    assert found["module"].value_counts().to_dict() == {"V": 4, "C": 4, "L": 4}
+    found = found.set_index(["stage", "run", "module"])
+    for place, points in ((("finetuned", 1, "V"), 3), (("pretrained", 0, "C"), 1), (("finetuned", 0, "L"), 2)):
+        correct = answers(rows, *place)
+        row = found.loc[place]
+        assert (row["points"], row["images"]) == (points, IMAGES)
+        assert tuple(row[["raw", "score", "low", "high"]]) == pytest.approx(corrected_health(correct, 0.2))
+        flat = beside_flat(correct, 0.2)
+        assert list(row[["flat_low", "flat_middle", "flat_high"]]) == [flat[q] for q in ("2.5 %", "50 %", "97.5 %")]
+
+
+def test_images_of_a_patient_are_drawn_together(image_set):
+    rows = rows_of(image_set)
+    alone = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
+    patients = [f"patient {place // 2}" for place in range(len(image_set.manifest))]
+    image_set.manifest["patient"] = patients
+    together = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
+    tested = image_set.part("paper", "test").sort_values("image")
+    counts = resample(components(tested)).counts
+    place = ("finetuned", 0, "V")
+    expected = corrected_health(answers(rows, *place), 0.2, counts)
+    assert tuple(together.loc[place, ["raw", "score", "low", "high"]]) == pytest.approx(expected)
+    assert together.loc[place, "raw"] == alone.loc[place, "raw"]
+    assert not together["high"].equals(alone["high"])
+
+
+def test_a_module_of_one_point_scores_its_accuracy(image_set):
+    found = corrected_scores(rows_of(image_set, points=["V.00", "C.00", "L.00"]), image_set, "paper", 0.2)
+    assert (found["points"] == 1).all()
+    assert found["score"].to_numpy() == pytest.approx(found["raw"].to_numpy(), abs=0.1)  # no curve rises above 100 %
+    assert (found["flat_low"] < found["flat_high"]).all()
+
+
+@pytest.mark.parametrize("point", ["V.00", "V.02"])
+def test_a_module_with_no_right_answer_at_a_point_has_no_score_and_the_others_have(image_set, point):
+    found = corrected_scores(rows_of(image_set, wrong_at=point), image_set, "paper", 0.2).set_index("module")
+    assert found.loc["V", SCORES].isna().all(axis=None)
+    assert found.loc[["C", "L"], SCORES].notna().all(axis=None)
+
+
+def test_all_images_right_leave_nothing_to_correct(image_set):
+    found = corrected_scores(rows_of(image_set, share=1), image_set, "paper", 0.2)
+    assert found[SCORES].to_numpy() == pytest.approx(np.full((12, len(SCORES)), 100.0))
+
+
+def test_one_test_image_is_an_error_that_names_the_place(tmp_path):
+    lonely = make_image_set(tmp_path, dataset="covid19-ct", test=1)
+    with pytest.raises(InputError, match=r"health scores of m on covid19-ct, all modules: 1 images .* add images"):
+        corrected_scores(rows_of(lonely), lonely, "paper", 0.2)
+
+
+def test_rows_of_other_images_are_an_error(image_set):
+    rows = rows_of(image_set)
+    with pytest.raises(ValueError, match="not of the test images of split 'paper'"):
+        corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], image_set, "paper", 0.2)
+
+
+def test_reading_a_module_without_a_score_says_where_and_what_to_do(image_set, outputs):
+    one = Selection(("m",), ("covid19-ct",), "miniature", "paper")
+    folder = one.folder("m", "covid19-ct") / "scores"
+    atomic_write(folder / "made_from.json", "{}")
+    for wrong_at in ("", "L.01"):
+        found = corrected_scores(rows_of(image_set, wrong_at=wrong_at), image_set, "paper", 0.2)
+        write_parquet(found, folder / "corrected_health.parquet")
+        if not wrong_at:
+            assert results.corrected_health(one)["score"].notna().all()
+    with pytest.raises(InputError, match=r"m on covid19-ct, LLM \(pretrained, run 0\).*add test images"):
+        results.corrected_health(one)
+
+
+def test_ranks_of_a_run_and_of_a_single_model(image_set):
+    shares = {"a": 0.6, "b": 0.75, "c": 0.9}
+    rows = pd.concat(rows_of(image_set, share, model=model, seed=1) for model, share in shares.items())
+    sets = {"covid19-ct": image_set}
+    found = rank_table(rows, sets, "paper", 0.2)
+    assert set(found["module"]) == {"V", "C", "L"}
+    assert (found["models"] == 3).all()
+    same = found[(found["changed"] == "lambda") & (found["module"] == "C")]  # one point: lambda has no say
+    assert (same["tau"] == 1).all()
+    assert by_choice(found)["lowest tau"].min() == found["tau"].min()
+    assert in_short(found)["choice"].startswith(f"tau {found[found['changed'] != 'images']['tau'].min():.2f} (")
+    alone = rank_table(rows[rows["model"] == "a"], sets, "paper", 0.2)
+    assert alone.empty
+    assert by_choice(alone).empty
+    assert set(in_short(alone).values()) == {"there are too few models for an order"}
