@@ -1,32 +1,27 @@
-"""The four failure modes (paper, section 4.2) as measurable statements: what is lost between two fixed stations.
+"""The four failure modes (paper, section 4.2) as measurable statements: what is lost between fixed stations.
 
-A station is the end of a module, as a probe reads it, the final output, or a reference that has seen the same images.
-Stations are fixed before anything is seen: the best of many points, picked on the test images, would find losses where
-there are none. A mode is named where the whole simultaneous interval of its loss lies beyond a threshold, ruled out
-where the whole of it lies short of it, and cannot be told otherwise. No torch.
+Stations (`stations`) are fixed before anything is seen: the best of many points, picked on the test images, would find
+losses where there are none.
+
+What a module has truly lost, nothing behind it can have (the data processing inequality: Cover and Thomas 2006, section
+2.8). A probe may read a place badly that later places show to be rich. So quality limitation and fidelity loss are
+claimed only where every later station, too, tells less than what lies before: their loss is the least of these.
+
+A mode is named where the whole simultaneous interval of its loss lies beyond a threshold, ruled out where the whole of
+it lies short of it, and cannot be told otherwise. No torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.intervals import RECIPE
-from mlprobe_utils.paired_tests import paired_tests
-from mlprobe_utils.resampling import Resamples
+from mlprobe_utils.intervals import RECIPE, intervals
+from mlprobe_utils.resampling import Resamples, accuracy
+from mlprobe_utils.stations import CONNECTOR, IMAGE_TOKENS, LAST_TOKEN, OUTPUT, REFERENCE, VISION_TOWER
 
-REFERENCE, OUTPUT = "reference", "final output"
-VISION_TOWER, CONNECTOR = "vision tower's end", "connector's end"
-IMAGE_TOKENS, LAST_TOKEN = "LLM's end, image tokens", "LLM's end, last token"
-PROBED = {  # station -> module and pooling of the probe, at the module's last point
-    VISION_TOWER: ("V", "image_mean"),
-    CONNECTOR: ("C", "image_mean"),
-    IMAGE_TOKENS: ("L", "image_mean"),
-    LAST_TOKEN: ("L", "last_token"),
-}
-STATIONS = (REFERENCE, *PROBED, OUTPUT)
 QUALITY, FIDELITY = "quality limitation", "fidelity loss"
 COMPREHENSION, MISALIGNMENT = "comprehension deficit", "misalignment"
 MODES = (QUALITY, FIDELITY, COMPREHENSION, MISALIGNMENT)  # as the information flows
@@ -35,50 +30,65 @@ NAMED, RULED_OUT, UNTOLD = "named", "ruled out", "not distinguishable on this ma
 
 @dataclass(frozen=True)
 class Statement:
-    """Something is lost between two stations: what can be told `after` is less than what could be told `before`."""
+    """Something is lost: at none of the stations `after` can be told what can be told at the one `before`."""
 
     name: str
     mode: str
     before: str
-    after: str
+    after: tuple[str, ...]
 
 
 STATEMENTS = (
-    Statement(QUALITY, QUALITY, REFERENCE, VISION_TOWER),
-    Statement(FIDELITY, FIDELITY, VISION_TOWER, CONNECTOR),
-    Statement(f"{COMPREHENSION}, image tokens", COMPREHENSION, CONNECTOR, IMAGE_TOKENS),
-    Statement(f"{COMPREHENSION}, last token", COMPREHENSION, CONNECTOR, LAST_TOKEN),
-    Statement(MISALIGNMENT, MISALIGNMENT, LAST_TOKEN, OUTPUT),
+    Statement(QUALITY, QUALITY, REFERENCE, (VISION_TOWER, CONNECTOR, IMAGE_TOKENS, LAST_TOKEN, OUTPUT)),
+    Statement(FIDELITY, FIDELITY, VISION_TOWER, (CONNECTOR,)),
+    Statement(f"{COMPREHENSION}, image tokens", COMPREHENSION, CONNECTOR, (IMAGE_TOKENS,)),
+    Statement(f"{COMPREHENSION}, last token", COMPREHENSION, CONNECTOR, (LAST_TOKEN,)),
+    Statement(MISALIGNMENT, MISALIGNMENT, LAST_TOKEN, (OUTPUT,)),
 )
 
 
-def losses(right: Mapping[str, np.ndarray], resamples: Resamples, question: str = RECIPE) -> pd.DataFrame:
+def losses(
+    right: Mapping[str, np.ndarray],
+    resamples: Resamples,
+    question: str = RECIPE,
+    statements: Sequence[Statement] = STATEMENTS,
+) -> pd.DataFrame:
     """What is lost between the stations of each statement, with simultaneous intervals.
 
     Args:
-        right: station -> whether each image is right, bool [seeds, images], or [images] of what has no seeds; every one
-            of STATIONS, the images in the order of `resamples`.
+        right: station -> whether each image is right, bool [seeds, images], or [images] of what has no seeds; every
+            station of the statements, the images in the order of `resamples`.
         question: of `intervals.QUESTIONS`.
+        statements: what is asked together.
 
     Returns:
-        One row a statement: statement, mode, before, after (stations), and the columns of `paired_tests`: value is the
-        change in points, a loss negative; band_low and band_high hold for all five at once.
+        One row a statement: statement, mode, before, after (of the stations behind it the one where least is lost),
+        value (the change up to there in points, a loss negative), band_low and band_high, which hold for all of them at
+        once, and of several stations for the least of their losses.
 
     Raises:
-        InputError: a station is missing, or stations have different numbers of seeds or images; as `paired_tests`.
+        InputError: a station is missing, or stations have different numbers of seeds or images; as `intervals`.
     """
-    if missing := [station for station in STATIONS if station not in right]:
-        raise InputError(f"a diagnosis needs every station, found no {missing[0]}: {', '.join(STATIONS)}")
-    seeds = max(1, *(len(own) for own in right.values() if own.ndim == 2))
+    pairs = [(statement, after) for statement in statements for after in statement.after]
+    needed = dict.fromkeys(station for statement, after in pairs for station in (statement.before, after))
+    if missing := [station for station in needed if station not in right]:
+        raise InputError(f"a diagnosis needs every station, found no {missing[0]}: {', '.join(needed)}")
+    seeds = max([1, *(len(own) for own in right.values() if own.ndim == 2)])
     images = resamples.counts.shape[1]
     for station, own in right.items():
         if own.shape not in ((images,), (seeds, images)):
             raise InputError(f"station '{station}' has outcomes {own.shape}, expected ({seeds} seeds, {images} images)")
     wide = {station: np.broadcast_to(own, (seeds, images)) for station, own in right.items()}
-    before, after = (np.stack([wide[getattr(s, side)] for s in STATEMENTS], axis=1) for side in ("before", "after"))
-    told = pd.DataFrame([(s.name, s.mode, s.before, s.after) for s in STATEMENTS])
-    told.columns = ["statement", "mode", "before", "after"]
-    return pd.concat([told, paired_tests(before, after, resamples, question)], axis=1)
+    before = accuracy(np.stack([wide[statement.before] for statement, _ in pairs], axis=1), resamples)
+    after = accuracy(np.stack([wide[station] for _, station in pairs], axis=1), resamples)
+    changes = intervals(after - before, question)
+    changes = changes.assign(statement=[s.name for s, _ in pairs], mode=[s.mode for s, _ in pairs])
+    changes = changes.assign(before=[s.before for s, _ in pairs], after=[station for _, station in pairs])
+    by_statement = changes.groupby("statement", sort=False)
+    least = changes.loc[by_statement["value"].idxmax(), ["statement", "mode", "before", "after", "value"]]
+    # of several changes the largest lies between the largest of the lower and the largest of the upper ends
+    ends = by_statement[["band_low", "band_high"]].max()
+    return least.join(ends, on="statement").reset_index(drop=True)
 
 
 def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
@@ -102,6 +112,12 @@ def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFram
 
 
 def main_mode(told: pd.DataFrame) -> str | None:
-    """The mode named most clearly, of one model on one data set (from `verdicts`); None where none is named."""
-    named = told[told["verdict"] == NAMED]
-    return None if named.empty else str(named.loc[named["beyond"].idxmax(), "mode"])
+    """The first mode named, as the information flows, of one model on one data set; None where none is named.
+
+    A loss has consequences behind it, never before it: what comes after the first one may be its doing.
+
+    Args:
+        told: from `verdicts`.
+    """
+    named = told.loc[told["verdict"] == NAMED, "mode"]
+    return next((mode for mode in MODES if mode in named.to_numpy()), None)

@@ -14,7 +14,6 @@ from mlprobe_utils.diagnosis import (
     QUALITY,
     RULED_OUT,
     STATEMENTS,
-    STATIONS,
     UNTOLD,
     losses,
     main_mode,
@@ -23,6 +22,7 @@ from mlprobe_utils.diagnosis import (
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.intervals import PROBE, RECIPE
 from mlprobe_utils.resampling import resample
+from mlprobe_utils.stations import STATIONS
 
 THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
 
@@ -50,6 +50,19 @@ def test_a_planted_loss_is_named_and_no_other(mode, question):
     assert main_mode(told) == mode
     assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode}
     assert (told.loc[told["mode"] != mode, "verdict"] == RULED_OUT).all()
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
+def test_what_a_later_station_has_was_not_lost_before(shares):
+    told = verdicts(losses(stations(shares), resample(np.arange(400))), THRESHOLDS).set_index("statement")
+    assert told.at[QUALITY, "verdict"] == RULED_OUT
+    assert told.at[QUALITY, "after"] == STATIONS[shares.index(0.9, 1)]
+
+
+def test_of_several_modes_the_first_on_the_way_is_the_main_one():
+    told = verdicts(losses(stations((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
+    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
+    assert main_mode(told) == QUALITY
 
 
 def test_nothing_is_named_where_nothing_is_lost():
