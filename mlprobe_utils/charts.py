@@ -9,7 +9,7 @@ from mlprobe_utils.claims import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS, best_wi
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
 from mlprobe_utils.metrics import METRICS, PAPER_METRICS
-from mlprobe_utils.panels import COLOURS, Values, domain_of, line_panel, line_words, square_panel, stations
+from mlprobe_utils.panels import BAND, COLOURS, Values, domain_of, line_panel, line_words, square_panel, stations
 from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import SCORES, STAGE_NAMES, in_words
 
@@ -38,6 +38,7 @@ def probe_curves(
     names: Mapping[str, str],
     metric: str = "accuracy",
     controls: pd.DataFrame | None = None,
+    bands: pd.DataFrame | None = None,
 ) -> Figure:
     """Figure 3: a probe metric at every point, before and after, and the final output's as a diamond at the end.
 
@@ -48,6 +49,7 @@ def probe_curves(
         metric: one of METRICS.
         controls: from `results.control_scores`; drawn are the control task after fine-tuning, random weights, and the
             best that needs no model.
+        bands: from `certainty.bands`, drawn as areas; none where it is empty.
 
     Returns:
         One row a model, one column a data set.
@@ -57,6 +59,9 @@ def probe_curves(
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
+    banded = bands is not None and len(bands) > 0
+    if banded:
+        scores = scores.merge(bands, "left", ["model", "dataset", "stage", "point"])
     long = _points_and_answer(scores, outputs, names)
     long["value"], long["series"] = long[metric], long["stage"]
     title = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning"
@@ -65,6 +70,8 @@ def probe_curves(
         long = pd.concat([long, _controls(scores, controls, names, metric)], ignore_index=True)
         keys += CONTROLS
         title += ", and what they have to beat"
+    if banded:
+        title += " (areas: 95 % bands, of new seeds and images)"
     return _lines(long, ("model", "dataset"), keys, _percent(metric), title)
 
 
@@ -233,9 +240,12 @@ def _lines(
         keys = [key for key in keys if key.colour]
         horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""
     lines = list(dict.fromkeys([*filter(None, by), "model", keys[0].kind]))
-    numbers = long.assign(**{keys[0].kind: long["series"]}).groupby([*lines, "x"], sort=False)["value"].mean()
-    numbers = numbers.unstack("x")[order].rename_axis(columns=None)
-    numbers = numbers.reset_index().rename(columns={"dataset": "data set"})
+    drawn = long.assign(**{keys[0].kind: long["series"]}).groupby([*lines, "x"], sort=False)
+    numbers = drawn["value"].mean().unstack("x")[order]
+    if BAND[0] in long:
+        ends = {end.replace("_", ", "): drawn[end].mean().unstack("x")[order].dropna(how="all") for end in BAND}
+        numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*lines, "number"])
+    numbers = numbers.rename_axis(columns=None).reset_index().rename(columns={"dataset": "data set"})
     return figure(panels, title, _columns(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
 
 
@@ -248,7 +258,8 @@ def _columns(table: pd.DataFrame, row: str | None, column: str) -> int:
 def _points_and_answer(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Probe scores and behind them the final output's; x is the probe point, or ANSWER."""
     long = pd.concat([scores.assign(x=scores["point"]), outputs.assign(x=ANSWER)])
-    return in_words(long[["model", "dataset", "stage", "run", "x", *METRICS]], names, ORDER)
+    bands = [end for end in BAND if end in long]
+    return in_words(long[["model", "dataset", "stage", "run", "x", *METRICS, *bands]], names, ORDER)
 
 
 def _controls(scores: pd.DataFrame, controls: pd.DataFrame, names: Mapping[str, str], metric: str) -> pd.DataFrame:

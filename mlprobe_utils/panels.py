@@ -20,9 +20,11 @@ COLOURS = tuple(
     f"var(--chart-{number}, {light})"
     for number, light in enumerate(("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000"), 1)
 )
+BAND_OPACITY = 0.2
 HEIGHT, COMPACT_HEIGHT = 190, 120  # pixels; a page scales them
 MOST_LABELS = 20  # stations that can all be written under a panel
 MOST_LETTERS = 36  # beside each other under a panel
+BAND = ("band_low", "band_high")
 _LINE = ["model", "series"]  # what makes marks one line
 
 
@@ -80,7 +82,7 @@ def stations(x: pd.Series, last: Sequence[str]) -> list[str]:
 
 def domain_of(long: pd.DataFrame, values: Values, answers: Sequence[str]) -> tuple[float, float]:
     """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
-    low, high = float(long["value"].min()), float(long["value"].max())
+    low, high = float(long["value"].min()), float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
     if values.whole:
         return 0.0, 100.0
     if values.logarithmic:
@@ -105,7 +107,8 @@ def line_panel(
     A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves.
 
     Args:
-        own: columns x (a station), value, series (the name that has a colour), model, and run.
+        own: columns x (a station), value, series (the name that has a colour), model, and run; those of BAND where
+            an area is to stand behind a line, nan where it is not.
         order: the stations.
         keys: name -> colour and dash.
         values, domain: of the vertical axis.
@@ -127,6 +130,8 @@ def line_panel(
         apart = runs["x"].isin(answers) & any(map(is_point, order))  # no line leads from a probe to an answer
         faint = alt.Chart(runs[several & ~apart]).mark_line(strokeWidth=0.8, opacity=0.5)
         layers.insert(0, faint.encode(**place, **in_order, detail=["model:N", "run:N"], description="silent:N"))
+    if BAND[0] in own:
+        layers[:0] = _areas(own, order, place, domain)
     if marked is not None:
         rule = alt.Chart(pd.DataFrame({"x": [marked]})).mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5)
         layers.insert(0, rule.encode(x=place["x"]))
@@ -147,6 +152,20 @@ def line_panel(
         written = written.mark_text(align="right", dx=-6, dy=-6)
         layers.append(written.encode(**place, text="text:N", description="silent:N"))
     return _drawn(layers, compact)
+
+
+def _areas(own: pd.DataFrame, order: Sequence[str], place: dict, domain: tuple[float, float]) -> list[alt.Chart]:
+    """Bands as light areas, one a module, and as a light bar where a module has one point; cut at the axis."""
+    ends = own.dropna(subset=[*BAND]).drop_duplicates([*_LINE, "x"]).assign(value=0.0)
+    ends = _marks(ends, _LINE, order, domain[0]).dropna(subset="value")
+    ends[[*BAND]] = ends[[*BAND]].clip(*domain)
+    alone = ends.groupby([*_LINE, "part"])["x"].transform("count") == 1
+    low, high = place["y"].copy(), alt.Y2(f"{BAND[1]}:Q")
+    low.shorthand = f"{BAND[0]}:Q"
+    where = {"x": place["x"], "y": low, "y2": high, "color": place["color"], "description": "silent:N"}
+    area = alt.Chart(ends[~alone]).mark_area(opacity=BAND_OPACITY).encode(**where, detail=["model:N", "part:N"])
+    bar = alt.Chart(ends[alone]).mark_rule(opacity=BAND_OPACITY, strokeWidth=6).encode(**where)
+    return [chart for chart, there in ((area, ~alone), (bar, alone)) if there.any()]
 
 
 def _drawn(layers: Sequence[alt.Chart], compact: bool) -> str:

@@ -53,8 +53,8 @@ def probed_rows(
     for (control, key), probabilities in fitted.items():
         shown = training if control == MEMORISATION else tested
         own = images.assign(option=told[control]).iloc[shown]
-        place = {"run": CONTROL_RUN, "probe": MAIN_PROBE, "point": key.split("/")[0], "pooling": POOLING}
-        place |= {"stage": None} if control == RANDOM_WEIGHTS else {}
+        place = {"run": CONTROL_RUN, "seed": CONTROL_RUN, "probe": MAIN_PROBE, "pooling": POOLING}
+        place |= {"point": key.split("/")[0]} | ({"stage": None} if control == RANDOM_WEIGHTS else {})
         frames.append(image_rows(own, options, probabilities[shown], **constants | place, control=control))
     return pd.concat(frames, ignore_index=True)
 

@@ -1,5 +1,6 @@
 """The steps after the features: probes, scores, controls. What is current is skipped."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from filelock import FileLock
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import write_parquet
+from mlprobe_utils.cards import MAIN_PROBE
 from mlprobe_utils.claims import CONTROL_RUN
 from mlprobe_utils.controls import ROWS, SCORES, TASK, control_scores, write_image_controls
 from mlprobe_utils.corrected_scores import corrected_scores
@@ -20,39 +22,63 @@ from mlprobe_utils.results import CONTROLS, RANDOM_FEATURES, image_controls, sta
 from mlprobe_utils.rows import image_rows, write_rows
 from mlprobe_utils.work import Work
 
+SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds
+
 
 def make_probes(work: Work) -> None:
+    """`probes.parquet`: every recipe, one seed a run. `seeds.parquet`: the main one, test images, all `probe_seeds`."""
     if not processes().is_main_process:
         return
-    recipes = work.protocol.probes
+    recipes, seeds = work.protocol.probes, _seeds(work)
     folders = {run: work.folder / state_name("features", run) for run in work.states()}
     upstream = {str(run): artefacts.record_hash(f) for run, f in folders.items()}
-    code = [artefacts.code_hash("mlprobe_utils.probes"), artefacts.source_hash(Work, make_probes)]
+    code = [artefacts.code_hash("mlprobe_utils.probes"), artefacts.source_hash(Work, make_probes, _seeds, _probe_rows)]
     recipe = {name: probe.model_dump() for name, probe in recipes.items()}
-    made_from = work.made_from("probes", recipes=recipe, features=upstream, code=code)
+    made_from = work.made_from("probes", recipes=recipe, seeds=len(seeds), features=upstream, code=code)
     folder = work.folder / "probes"
     if artefacts.is_current(folder, made_from):
         return
     images, options = work.images("train", "validation", "test"), work.image_set.card.options
     labels = images["option"].map(options.index).to_numpy(copy=True)
-    training = np.flatnonzero(images["part"] == "train")
-    tested = np.flatnonzero(images["part"] != "train")
+    training, tested = np.flatnonzero(images["part"] == "train"), images["part"] == "test"
     with artefacts.artefact(folder, made_from) as temporary:
-        features, seeds = {}, {}
-        for state in work.states():
-            pooled = load_features(folders[state] / FEATURES)
-            for run in work.runs() if state is None else [state]:
-                for key, tensor in pooled.items():
-                    features[state, run, key], seeds[state, run, key] = tensor, run
-        frames, targets = [], dict.fromkeys(features, labels)
-        device = processes().device if processes().device.type == "cuda" else "cpu"
+        pooled = {state: load_features(folders[state] / FEATURES) for state in work.states()}
+        runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
+        again = [(state, seed) for state in SEEDED for seed in seeds]
+        frames, of_seeds = [], []
         for name, probe in recipes.items():
-            fitted = fit_probes(features, targets, training, len(options), probe, seeds, device)
-            for (state, run, key), probabilities in fitted.items():
-                point, pooling = key.split("/")
-                constants = work.constants(state) | {"run": run, "probe": name, "point": point, "pooling": pooling}
-                frames.append(image_rows(images.iloc[tested], options, probabilities[tested], **constants))
+            chosen = dict.fromkeys([*runs, *again] if name == MAIN_PROBE else runs)  # one that is both is fitted once
+            features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
+            keys = dict.fromkeys(features, labels), {key: key[1] for key in features}
+            fitted = fit_probes(features, keys[0], training, len(options), probe, keys[1])
+            for (state, seed, key), probabilities in fitted.items():
+                row = partial(_probe_rows, work, images, probabilities, state, seed=seed, probe=name, key=key)
+                if (state, seed) in runs:
+                    frames.append(row(images["part"] != "train", run=seed))
+                if name == MAIN_PROBE and (state, seed) in again:
+                    of_seeds.append(row(tested))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
+        if of_seeds:
+            write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
+
+
+def _seeds(work: Work) -> range:
+    """What the recipe is judged by; none where a state is not there that it is judged in, as of a damaged model."""
+    return range(work.protocol.probe_seeds if set(SEEDED) <= set(work.states()) else 0)
+
+
+def _probe_rows(
+    work: Work,
+    images: pd.DataFrame,
+    probabilities: np.ndarray,
+    state: int | None,
+    chosen: pd.Series,
+    key: str,
+    **constants,
+) -> pd.DataFrame:
+    point, pooling = key.split("/")
+    constants = work.constants(state) | {"point": point, "pooling": pooling} | constants
+    return image_rows(images[chosen], work.image_set.card.options, probabilities[chosen.to_numpy()], **constants)
 
 
 def make_scores(work: Work) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from mlprobe_utils.cards import Probe
 from mlprobe_utils.probe_training import parameter_count, train, with_ones
+from mlprobe_utils.processes import processes
 
 STACK_BYTES = 2**30  # features that are in memory at a time; how probes are grouped changes no result
 Key = TypeVar("Key", bound=Hashable)
@@ -24,7 +25,7 @@ def fit_probes(
     classes: int,
     settings: Probe,
     seeds: Mapping[Key, int],
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> dict[Key, np.ndarray]:
     """Fits one probe for each entry of `features` and applies it to all images.
 
@@ -33,12 +34,14 @@ def fit_probes(
         labels: key of a probe -> class index of each image, int [images]; a control task has labels of its own.
         training: positions of the images to fit on; statistics for standardisation come from them alone.
         classes: number of classes.
-        seeds: key of a probe -> seed of its initial weights, batches and dropout (its run).
-        device: where the probes are trained, a CPU or CUDA.
+        seeds: key of a probe -> seed of its initial weights, batches and dropout.
+        device: where the probes are trained, a CPU or CUDA; None: this process's CUDA device where there is one.
 
     Returns:
         key -> probabilities, float32 [images, classes], in the order of `features`.
     """
+    own = processes().device
+    device = device or (own if own.type == "cuda" else "cpu")
     training = torch.tensor(training)
     probabilities = {}
     for keys in blocks(features, classes, settings, device):

@@ -92,6 +92,14 @@ def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | in
     return _of_recipe(selection, probe, ["probes"], "probes.parquet", **chosen)
 
 
+def seed_rows(selection: Selection) -> pd.DataFrame:
+    """The rows of the main recipe's probes, test images, with every seed, before fine-tuning and after CONTROL_RUN.
+
+    Raises InputError as `probe_rows` does.
+    """
+    return _gather(selection, ["probes"], "seeds.parquet")
+
+
 def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
     """`metrics.probe_scores` of one probe recipe on the test images. Raises InputError as `probe_rows` does."""
     return _of_recipe(selection, probe, ["scores"], "probe_scores.parquet")

@@ -1,8 +1,10 @@
 """The rows that everything after the features is computed from: one row an image and probe point (or final output).
 
-`model, fault, dataset, data_hash, split, part, stage, order, run, probe, point, pooling, control, image, label,
-p_<option>…`; what does not apply is null. `probe` names the recipe of the protocol. Rows of the final output have no
-point, and carry the generated `text` and the `parsed` option (null: unparsed).
+`model, fault, dataset, data_hash, split, part, stage, order, run, probe, seed, point, pooling, control, image, label,
+p_<option>…`; what does not apply is null. `run` is the fine-tuning that the features are of, or of the pretrained
+model the seed once more (null where many seeds probe one state); `probe` names the recipe of the protocol, `seed` is
+the probe's own. Rows of the final output have neither of these and no point, and carry the generated `text` and the
+`parsed` option (null: unparsed).
 
 Rows of a control name it. One that needs no model has none, nor a stage and an order; a model with random weights has
 no stage. Their `label` is what was to be told: of the control task and of memorisation no truth, and of the latter
@@ -35,6 +37,7 @@ SCHEMA = pa.DataFrameSchema(
         "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_MAYBE),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
         "probe": pa.Column(str, **_MAYBE),
+        "seed": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
         "point": pa.Column(str, pa.Check.str_matches(f"^{POINT}$"), **_MAYBE),
         "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
         "control": pa.Column(str, **_MAYBE),
@@ -61,7 +64,7 @@ SCHEMA = pa.DataFrameSchema(
 
 def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:
     """Rows for `images` (columns image, option, part), with probabilities [images, options] and constant columns."""
-    nulls = dict.fromkeys(("fault", "run", "probe", "point", "pooling", "control"))
+    nulls = dict.fromkeys(("fault", "run", "probe", "seed", "point", "pooling", "control"))
     frame = pd.DataFrame({"image": images["image"].to_numpy(), "label": images["option"].to_numpy()})
     frame["part"] = images["part"].to_numpy()
     for column, value in (nulls | constants).items():

@@ -87,7 +87,14 @@ show(recipe(chapter.protocol, "probe"))
 #
 # A faint line is one run, a strong one the mean of the runs; the diamond at the end is the generated answer, at the
 # lower edge with its value where it lies far below. This is figure 3 of {cite:t}`zhu-2026` for the models of this run.
-# The thin lines are controls, which [a section below](#what-a-claim-must-beat) explains.
+# The thin lines are controls, which [a section below](#what-a-claim-must-beat) explains. The areas say how sure the
+# curves are: other probes, of {glue:text}`probe_seeds` seeds, are fitted before fine-tuning and after its first run.
+
+# %%
+from mlprobe_utils import certainty
+
+readings = certainty.read(chapter.selection, chapter.image_sets)
+bands = certainty.bands(readings, metric)
 
 # %%
 from mlprobe_utils import charts
@@ -96,7 +103,9 @@ scores = results.probe_scores(chapter.selection)
 outputs = results.output_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
 controls = results.control_scores(chapter.selection)
-charts.probe_curves(image_mean, outputs, chapter.names, metric, controls)
+charts.probe_curves(
+    image_mean, outputs, chapter.names, metric, controls, bands
+)
 
 # %% tags=["hide-input"]
 curve = ["model", "dataset", "stage", "point"]
@@ -107,10 +116,18 @@ glue("best_point", best[2])
 glue("best_value", after.max())
 glue("best_where", f"{chapter.names[best[0]]} on {chapter.names[best[1]]}")
 
+# %% tags=["hide-input"]
+outside = certainty.outside(bands, means)
+glue("probe_seeds", chapter.protocol.probe_seeds)
+glue("band_words", certainty.band_words(metric))
+glue("band_points", len(outside))
+glue("band_outside", int(outside.sum()))
+
 # %% [markdown]
 # The highest mean after fine-tuning is {glue:text}`best_value:.1f` % at {glue:text}`best_point`
 # ({glue:text}`best_where`). It is the highest of many noisy values, and would be lower on other images: no choice is
-# made with it.
+# made with it. {glue:text}`band_words` A line is the mean of all runs and the area that of the first one, so that the
+# line can leave it: it does so at {glue:text}`band_outside` of {glue:text}`band_points` points.
 #
 # ## Recurring patterns
 #
@@ -142,13 +159,24 @@ for module in ("V", "C", "L", "output"):
     glue(f"most_{module}", most.index[0])
     glue(f"most_{module}_curves", int(most.iloc[0]))
 
+# %% tags=["hide-input"]
+from mlprobe_utils.patterns import changes
+
+tested = certainty.tested_changes(readings)
+called = certainty.survivors(tested, changes(scores, outputs))
+glue("called", len(called))
+glue("called_survive", int(called["survives"].sum()))
+glue("called_of", len(tested))
+
 # %% [markdown]
 # Of {glue:text}`curves` curves, the vision tower's commonest pattern is *{glue:text}`most_V`*
 # ({glue:text}`most_V_curves`), the connector's *{glue:text}`most_C`* ({glue:text}`most_C_curves`), the LLM's
 # *{glue:text}`most_L`* ({glue:text}`most_L_curves`), and the final output is most often *{glue:text}`most_output`*
 # ({glue:text}`most_output_curves`), against the LLM's last layer. With {glue:text}`tolerance_low:.1f` to
 # {glue:text}`tolerance_high:.1f` points the tolerance is wide: on test sets of this size most of what an eye sees in a
-# curve is noise, and "unchanged" often means that a change could not be told. A final output that is lower before
+# curve is noise, and "unchanged" often means that a change could not be told. Of the {glue:text}`called` changes between
+# two fixed points that exceed it, {glue:text}`called_survive` survive a {term}`paired test` of {term}`this recipe`,
+# corrected for all {glue:text}`called_of` such changes. A final output that is lower before
 # fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
 # ([chapter 2](02_fine_tuning)). The pattern of each curve, with the changes that decided:
 
@@ -181,6 +209,117 @@ glue("pairs", len(ends))
 # After fine-tuning, the final output and the probe at the LLM's last layer differ by {glue:text}`output_gap:.1f` points
 # on average; the output is the lower of the two in {glue:text}`output_below` of {glue:text}`pairs` pairs of model and
 # data set. What a layer holds and what the model says are two things.
+#
+# ## How sure a curve is
+#
+# Other images would have given other curves, and so would other seeds of the probes. So a curve can be asked two
+# questions, and has an interval for each:
+
+# %%
+show(certainty.questions())
+
+# %% [markdown]
+# Chance is simulated by drawing the test images again, whole patients and {term}`duplicate groups <duplicate group>` at
+# a time, and the seeds with them. These are the 95 % {term}`confidence intervals <confidence interval>` at the end of
+# each module and of the final output, after fine-tuning. Probes are those of {glue:text}`probe_seeds` seeds and the first
+# run; the final output is the mean of all runs, which are too few to ask what other runs would give.
+
+# %%
+ends = certainty.end_intervals(readings, metric)
+tuned = ends[ends["stage"] == "finetuned"]
+beside = certainty.side_by_side(tuned)
+show(chapter.named(beside.drop(columns="stage")))
+
+# %% tags=["hide-input"]
+file(chapter.named(ends), "Intervals where each module ends")
+
+# %% tags=["hide-input"]
+glue("width_words", certainty.width_words(ends))
+
+# %% [markdown]
+# {glue:text}`width_words` The {term}`recipe's <this recipe>` intervals allow for seeds as well as images, those of
+# {term}`this probe` for images alone. The intervals of two models or stages may
+# overlap although the two differ: they were asked about the same images, and what is hard for one is often hard for the
+# other. A {term}`paired test` makes use of that. A band, the area in the chart, holds a whole curve at once
+# ({term}`simultaneous band`), and is wider than the interval of one point.
+#
+# ### Before and after
+#
+# Accuracy after fine-tuning less that before, at the end of each module and of the final output. The last columns count
+# the differences that a paired test tells from zero, at 5 % after {term}`Holm's correction <Holm correction>` for their
+# number over the whole table. (Tests are of accuracy, whatever the page's metric.)
+
+# %%
+tests = certainty.before_and_after(readings)
+show(chapter.named(certainty.counted(tests)))
+
+# %% tags=["hide-input"]
+file(chapter.named(tests), "Paired tests of after less before")
+
+# %% tags=["hide-input"]
+for name in ("probe", "recipe"):
+    p = tests[f"p (Holm, this {name})"]
+    glue(f"tests_{name}", int(p.notna().sum()))
+    glue(f"tests_{name}_told", int((p < certainty.ALPHA).sum()))
+told = tests[tests["p (Holm, this probe)"] < certainty.ALPHA]
+glue("tests_higher", int((told["change"] > 0).sum()))
+
+# %% [markdown]
+# Asked of these probes and answers, {glue:text}`tests_probe_told` of {glue:text}`tests_probe` differences are told from
+# zero, {glue:text}`tests_higher` of them as a rise; asked of the recipe, {glue:text}`tests_recipe_told` of
+# {glue:text}`tests_recipe`. What is not told from zero is not shown to be zero: the file has its interval.
+#
+# ### Between models
+#
+# The final output after fine-tuning of each model less that of the general one that it was adapted from, where both are
+# in this run, on the same images and averaged over runs. What other runs of the fine-tuning would give is not asked.
+
+# %%
+pairs = [
+    (slug, card.base)
+    for slug, card in chapter.models.items()
+    if card.base in chapter.models
+]
+against = certainty.between_models(readings, pairs)
+show(chapter.named(against).replace({"base": chapter.names}))
+
+# %% tags=["hide-input"]
+p = against["p (Holm, this probe)"]
+told = against.loc[p < certainty.ALPHA, "change"]
+glue("pairs_compared", len(against))
+glue("pairs_told", len(told))
+glue("pairs_higher", int((told > 0).sum()))
+
+# %% [markdown]
+# Of {glue:text}`pairs_compared` such comparisons, {glue:text}`pairs_told` are told from zero after correction;
+# {glue:text}`pairs_higher` of these are in favour of the adapted model.
+#
+# ### Do the intervals hold?
+#
+# An interval is only worth its 95 % if it holds the truth that often. This is a simulation, run with this page: test
+# sets of BUSI's size, accuracies near the ceiling, where intervals are hardest, and a truth that is known.
+
+# %%
+from mlprobe_utils.coverage import TEST_SETS, coverage
+
+small = {"busi": TEST_SETS["busi"]}
+times = {"repetitions": 100, "resamples": 500}
+held = coverage(small, ["near the ceiling"], points=12, **times)
+show(held.drop(columns=["dataset", "images", "curve"]))
+
+# %% tags=["hide-input"]
+own = held[held["interval"] != "percentile"]["covered"]
+plain = held[held["interval"] == "percentile"]["covered"]
+glue("covered_low", own.min())
+glue("covered_high", own.max())
+glue("covered_plain", plain.min())
+glue("covered_error", held["error"].max())
+
+# %% [markdown]
+# *covered* is how often in 100 the truth was held, *error* its standard error. The page's intervals and bands hold it
+# {glue:text}`covered_low:.0f` to {glue:text}`covered_high:.0f` times in 100, plain percentiles of the bootstrap only
+# {glue:text}`covered_plain:.0f` times at the least; with errors of up to {glue:text}`covered_error:.1f` a value two of
+# them from 95 is as good as 95.
 #
 # ## What a claim must beat
 #
@@ -304,6 +443,7 @@ file(chapter.named(all_points(scores)), "All metrics at every probe point")
 # - A pattern is only as good as the rule that names it, and most changes are within noise: see
 #   [recurring patterns](#recurring-patterns).
 # - The final output is not the last layer: see [where each module ends](#where-each-module-ends).
+# - A difference counts if a paired test tells it from zero: see [how sure a curve is](#how-sure-a-curve-is).
 # - Image tokens and last token answer different questions: see [the last token](#the-last-token).
 # - Without standardising, a probe measures scale as well: see [information or scale](#information-or-scale).
 

@@ -198,6 +198,58 @@ def test_controls_are_thin_lines_and_a_rule_of_their_own():
     assert "control task" not in charts.probe_curves(scores, outputs, NAMES).html
 
 
+def banded(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Bands from 3 below to 4 above the values of the first run."""
+    places = chosen.loc[chosen["run"] == 0, ["model", "dataset", "stage", "point", "accuracy"]]
+    ends = {"band_low": places["accuracy"] - 3, "band_high": places["accuracy"] + 4}
+    return places.drop(columns="accuracy").assign(**ends)
+
+
+def areas(drawing: ET.Element) -> list[ET.Element]:
+    return [e for e in drawing.iter() if "0.2" in (e.get("opacity"), e.get("fill-opacity"), e.get("stroke-opacity"))]
+
+
+def test_bands_are_light_areas_of_each_module_and_their_ends_are_in_the_file():
+    scores, outputs = made()
+    bands = banded(scores)
+    figure = charts.probe_curves(scores, outputs, NAMES, bands=bands)
+    for drawing in drawings(figure):
+        drawn = areas(drawing)
+        assert len(drawn) == 2 * 3  # stages, modules
+        names = {name for mark in drawn for name in mark.get("data-series").split("|")}
+        assert {"before fine-tuning", "after fine-tuning"} < names
+        assert sum(mark.tag == f"{SVG}line" for mark in drawn) == 2  # of the connector's one point
+        lines = marks(drawing)
+        assert len(lines) == 2  # an area tells nothing that its line does not
+    numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"])
+    place = "Model Two", "Set A", "after fine-tuning"
+    first = 60.0 + np.arange(5)
+    np.testing.assert_allclose(numbers.loc[(*place, "mean"), POINTS].astype(float), first + 0.5)
+    np.testing.assert_allclose(numbers.loc[(*place, "band, low"), POINTS].astype(float), first - 3)
+    np.testing.assert_allclose(numbers.loc[(*place, "band, high"), POINTS].astype(float), first + 4)
+    assert "95 % bands" in figure.html
+
+
+def test_without_bands_there_is_no_area_and_no_word_of_them():
+    scores, outputs = made()
+    for bands in (None, banded(scores).iloc[:0]):
+        figure = charts.probe_curves(scores, outputs, NAMES, bands=bands)
+        assert not any(map(areas, drawings(figure)))
+        assert "band" not in figure.html
+
+
+def test_a_band_that_leaves_the_axis_is_cut_there():
+    scores, outputs = made()
+    wide = banded(scores).assign(band_low=0.0, band_high=100.0)
+    for drawing in drawings(charts.probe_curves(scores, outputs, NAMES, bands=wide)):
+        height = float(drawing.get("viewBox").split()[3])
+        paths = [mark.get("d") for mark in areas(drawing) if mark.get("d")]
+        heights = [float(y) for path in paths for y in re.findall(r"[\d.-]+,([\d.-]+)", path)]
+        assert heights
+        assert min(heights) >= 0
+        assert max(heights) <= height
+
+
 def test_the_majority_class_is_a_line_of_its_own_on_every_data_set():
     ends = pd.DataFrame(
         itertools.product(["one", "two"], ["a", "b"], STAGE_NAMES), columns=["model", "dataset", "stage"]

@@ -38,7 +38,7 @@ def rows_of(
     for stage in ("pretrained", "finetuned"):
         for run in (0, 1):
             for point in points:
-                constants = {"model": model, "dataset": image_set.card.slug, "stage": stage, "run": run}
+                constants = {"model": model, "dataset": image_set.card.slug, "stage": stage, "run": run, "seed": run}
                 constants |= {"data_hash": image_set.data_hash, "split": "paper", "order": "image_first"}
                 constants |= {"probe": "main", "pooling": "image_mean", "point": point} | columns
                 right = generator.random(len(images)) < (0 if point == wrong_at else share)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import claims, metrics, pipeline, results, work
+from mlprobe_utils import claims, metrics, pipeline, probe_steps, results, work
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
@@ -14,7 +14,7 @@ from mlprobe_utils.extraction import load_features
 from mlprobe_utils.logit_lens import first_tokens, through_the_lens
 from mlprobe_utils.probes import fit_probes
 from mlprobe_utils.results import Selection
-from mlprobe_utils.rows import SCHEMA
+from mlprobe_utils.rows import SCHEMA, STAGES
 
 SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
 
@@ -187,6 +187,49 @@ def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
             np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
 
 
+def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(run, outputs, monkeypatch):
+    fitted = []
+
+    def count(features, *others):
+        fitted.append(len(features))
+        return fit_probes(features, *others)
+
+    monkeypatch.setattr(probe_steps, "fit_probes", count)
+    run()
+    one, seeds = Selection(("tiny",), ("busi",), "miniature", "paper"), load_protocol("miniature").probe_seeds
+    rows, curves = results.seed_rows(one), results.probe_rows(one)
+    SCHEMA.validate(rows)
+    assert set(rows["part"]) == {"test"}
+    assert set(rows["probe"]) == {"main"}
+    states = rows[["stage", "run", "seed"]].drop_duplicates()
+    assert states["run"].isna().tolist() == (states["stage"] == "pretrained").tolist()
+    assert set(states["run"].dropna()) == {claims.CONTROL_RUN}
+    assert states.groupby("stage")["seed"].apply(list).to_dict() == {stage: [*range(seeds)] for stage in STAGES}
+    keys = ["stage", "seed", "point", "pooling", "image"]
+    assert not rows.duplicated(keys).any()
+    assert curves["seed"].equals(curves["run"])
+    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == claims.CONTROL_RUN)].merge(rows, on=keys)
+    per_state = len(rows) // (2 * seeds)
+    assert len(shared) == 3 * per_state  # of two runs before fine-tuning, and of the first after it
+    assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
+    assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
+    points = len(rows[["point", "pooling"]].drop_duplicates())
+    recipes = len(load_protocol("miniature").probes)
+    assert fitted == [points * (2 * seeds + 1), *[points * 4] * (recipes - 1)]
+
+
+def test_a_damaged_model_has_no_seeds(run, outputs, monkeypatch):
+    """Nor has any work without both stages."""
+    assert run()
+    folder = SELECTION.folder("tiny", "busi") / "probes"
+    assert (folder / "seeds.parquet").is_file()
+    (own,) = work.works("tiny", ["busi"], "miniature", "paper")
+    monkeypatch.setattr(work.Work, "states", lambda self: [0])
+    probe_steps.make_probes(own)
+    assert not (folder / "seeds.parquet").exists()
+    assert set(pd.read_parquet(folder / "probes.parquet")["run"]) == {0}
+
+
 def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
     run()
     one = Selection(("tiny",), ("busi",), "miniature", "paper")
@@ -238,6 +281,7 @@ def test_results_that_are_not_there_say_how_to_make_them(outputs):
     for reader in (
         results.probe_rows,
         results.corrected_health,
+        results.seed_rows,
         results.prediction_rows,
         results.learning_curves,
         results.prompts,

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +159,16 @@ def test_units_that_no_image_reaches_leave_no_slow_numbers():
     assert faded.any()
     assert not ((block.mean != 0) & (block.mean.abs() < torch.finfo().tiny)).any()
     assert torch.tensor([1e-38]).mul(0.1).item() > 0  # only while it trains
+
+
+@pytest.mark.parametrize(("own", "expected"), [("cuda:1", "cuda:1"), ("mps", "cpu"), ("cpu", "cpu")])
+def test_probes_are_trained_on_cuda_where_there_is_one(monkeypatch, own, expected):
+    seen = []
+    monkeypatch.setattr(probes, "processes", lambda: SimpleNamespace(device=torch.device(own)))
+    monkeypatch.setattr(probes, "blocks", lambda *arguments: seen.append(torch.device(arguments[-1])) or [])
+    probes.fit_probes({}, {}, TRAINING, 3, SETTINGS, {})
+    probes.fit_probes({}, {}, TRAINING, 3, SETTINGS, {}, "cpu")
+    assert seen == [torch.device(expected), torch.device("cpu")]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

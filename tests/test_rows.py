@@ -16,10 +16,11 @@ CONSTANTS = {
     "stage": "finetuned",
     "order": "image_first",
     "run": 1,
+    "seed": 3,
     "point": "V.07",
     "pooling": "image_mean",
 }
-FINAL = CONSTANTS | {"stage": "pretrained", "run": None, "point": None, "pooling": None}
+FINAL = CONSTANTS | {"stage": "pretrained", "run": None, "seed": None, "point": None, "pooling": None}
 
 
 def images() -> pd.DataFrame:
@@ -40,6 +41,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert list(back["part"]) == ["validation", "test"]
     assert list(back["p_Malignant"]) == [0.3, 1.0]
     assert list(back["run"]) == [1, 1]
+    assert list(back["seed"]) == [3, 3]
     assert {column: back[column][0] for column in CONSTANTS} == CONSTANTS
     assert back[["fault", "control"]].isna().all(axis=None)
     pd.testing.assert_frame_equal(SCHEMA.validate(back), SCHEMA.validate(rows()))
@@ -50,7 +52,7 @@ def test_nulls_of_the_final_output_stay_null(tmp_path):
     frame = rows(**FINAL).assign(text=["benign!", ""], parsed=["Benign", None])
     write_rows(frame, tmp_path / "rows.parquet")
     back = pd.read_parquet(tmp_path / "rows.parquet")
-    for column in ("fault", "run", "point", "pooling", "control"):
+    for column in ("fault", "run", "seed", "point", "pooling", "control"):
         assert back[column].isna().all(), column
     assert back["text"].tolist() == ["benign!", ""]
     assert back["parsed"][0] == "Benign"
@@ -86,6 +88,7 @@ def test_rows_of_all_kinds_and_data_sets_stand_together(tmp_path):
         ("point", "V.7"),
         ("pooling", "mean"),
         ("run", -1),
+        ("seed", -1),
         ("data_hash", "abc"),
         ("model", None),
         ("stage", None),
