@@ -39,6 +39,7 @@ def probe_curves(
     metric: str = "accuracy",
     controls: pd.DataFrame | None = None,
     bands: pd.DataFrame | None = None,
+    what: str = "Layer-wise probing",
 ) -> Figure:
     """Figure 3: a probe metric at every point, before and after, and the final output's as a diamond at the end.
 
@@ -50,6 +51,7 @@ def probe_curves(
         controls: from `results.control_scores`; drawn are the control task after fine-tuning, random weights, and the
             best that needs no model.
         bands: from `certainty.bands`, drawn as areas; none where it is empty.
+        what: reads the points, for the caption.
 
     Returns:
         One row a model, one column a data set.
@@ -64,7 +66,7 @@ def probe_curves(
         scores = scores.merge(bands, "left", ["model", "dataset", "stage", "point"])
     long = _points_and_answer(scores, outputs, names)
     long["value"], long["series"] = long[metric], long["stage"]
-    title = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning"
+    title = f"{what} {METRIC_NAMES[metric]} before and after fine-tuning"
     keys = [*STAGES, *_models(long)]
     if controls is not None:
         long = pd.concat([long, _controls(scores, controls, names, metric)], ignore_index=True)

@@ -50,11 +50,12 @@ def _render(spec: dict, **_) -> dict:
     words = spec.get("description", "a chart without a description")
     title = spec.get("title", words)
     title = title if isinstance(title, str) else " ".join(title["text"])
-    svg = _svg({key: value for key, value in spec.items() if key != "title"})
+    svg = drawing({key: value for key, value in spec.items() if key != "title"})
     return figure([Panel("", svg, words)], title)._repr_mimebundle_()
 
 
-def _svg(spec: dict) -> str:
+def drawing(spec: dict) -> str:
+    """A Vega-Lite specification as inline SVG, in the theme of the book."""
     return inline(vl_convert.vegalite_to_svg(spec | {"config": _theme()}))
 
 
@@ -171,7 +172,7 @@ def _areas(own: pd.DataFrame, order: Sequence[str], place: dict, domain: tuple[f
 def _drawn(layers: Sequence[alt.Chart], compact: bool) -> str:
     size = {"width": 240, "height": COMPACT_HEIGHT if compact else HEIGHT}
     whole = alt.layer(*layers).properties(**size, autosize={"type": "fit", "contains": "padding"})
-    return _svg(whole.to_dict(validate=False))
+    return drawing(whole.to_dict(validate=False))
 
 
 def _marks(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:

@@ -64,6 +64,25 @@ steps = means.loc["finetuned", stations].diff()[list(ways)]
 glue("step", ways[steps.idxmin()])
 glue("step_points", steps.min())
 
+# %% tags=["remove-input"]
+from mlprobe_utils.diagnosis_card import load_diagnosis_card
+from mlprobe_utils.diagnosis_tables import diagnoses, in_short
+from mlprobe_utils.intervals import RECIPE
+
+probed = results.seed_rows(chapter.selection).query("stage == 'finetuned'")
+reference = results.reference_rows(chapter.selection)
+rows = probed, results.prediction_rows(chapter.selection), reference
+
+# %% tags=["remove-input"]
+thresholds = load_diagnosis_card().thresholds
+given = chapter.image_sets, split, thresholds, [RECIPE]
+short = in_short(diagnoses(*rows, *given))
+modes = short["main"].value_counts()
+listed = ", ".join(f"{mode} {count}" for mode, count in modes.items())
+glue("diagnosed", int(short["main"].notna().sum()))
+glue("pairs", len(short))
+glue("modes", listed or "none")
+
 # %% [markdown]
 # **What was found, on average.** Before fine-tuning a probe at the LLM's last layer tells the class of
 # {glue:text}`probed_pretrained:.0f` % of the test images; the models' own answers are right for
@@ -71,10 +90,14 @@ glue("step_points", steps.min())
 # the probe tells {glue:text}`probed_finetuned:.0f` %, and the answers are right for
 # {glue:text}`answered_finetuned:.0f` %. The least favourable step on the way is then the one {glue:text}`step`
 # ({glue:text}`step_points:+.1f` points).
+#
+# **What can be told of single models.** Asked what is lost [between fixed stations](05_diagnosis) after fine-tuning, the
+# test images answer for {glue:text}`diagnosed` of {glue:text}`pairs` pairs of model and data set
+# ({glue:text}`modes`). For the others nothing is named: there is nothing, or there are too few images to tell.
 
 # %% [markdown]
 # ::::{container} doors
-# - [**Read**](01_datasets) six chapters, about two and a half hours
+# - [**Read**](01_datasets) seven chapters, about three hours
 # - [**Rerun**](rerun) any page on your model and images
 # - [**Teach**](teach) with a plan and questions to ask
 # ::::

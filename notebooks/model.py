@@ -224,6 +224,45 @@ glue("unparsed_after", 100 * after["parsed"].isna().mean())
 # recognised in {glue:text}`worst_recall:.1f` % of its images.
 
 # %% [markdown]
+# ## Diagnosis
+#
+# What is lost between fixed stations, and whether there are enough images to tell, as in
+# [chapter 5](../05_diagnosis): points of accuracy with their simultaneous interval, the clearest first.
+
+# %%
+from mlprobe_utils.diagnosis_card import load_diagnosis_card
+from mlprobe_utils.diagnosis_tables import diagnoses, in_short
+from mlprobe_utils.intervals import RECIPE
+
+stations = results.seed_rows(chapter.selection)
+reference = results.reference_rows(chapter.selection)
+given = chapter.image_sets, split, load_diagnosis_card().thresholds
+told = diagnoses(stations, rows, reference, *given, questions=[RECIPE])
+
+# %%
+columns = ["dataset", "stage", "diagnosis", "ruled out", "left open"]
+short = in_short(told)
+show(chapter.named(short)[columns])
+
+# %%
+from mlprobe_utils.diagnosis_charts import loss_chart
+
+tuned = told[told["stage"] == "finetuned"]
+title = "What is lost between stations after fine-tuning"
+loss_chart(tuned, chapter.names, title)
+
+# %% tags=["hide-input"]
+main = short[short["stage"] == "finetuned"].dropna(subset="main")
+found = main["main"] + " on " + main["dataset"].map(chapter.names)
+glue("modes_found", "; ".join(found) or "none")
+glue("ruled_out", int((tuned["verdict"] == "ruled out").sum()))
+glue("statements", len(tuned))
+
+# %% [markdown]
+# Main modes after fine-tuning: {glue:text}`modes_found`. Of {glue:text}`statements` statements {glue:text}`ruled_out` are
+# ruled out. What is left open, these images cannot tell.
+
+# %% [markdown]
 # ## How this page was made
 #
 # The box names everything that this page depends on, and holds the command that makes it again.

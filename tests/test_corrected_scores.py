@@ -108,7 +108,7 @@ def test_all_images_right_leave_nothing_to_correct(image_set):
 
 def test_one_test_image_is_an_error_that_names_the_place(tmp_path):
     lonely = make_image_set(tmp_path, dataset="covid19-ct", test=1)
-    with pytest.raises(InputError, match=r"health scores of m on covid19-ct, all modules: 1 images .* add images"):
+    with pytest.raises(InputError, match=r"health scores of m on covid19-ct, all modules: .* add test images"):
         corrected_scores(rows_of(lonely), lonely, "paper", 0.2)
 
 

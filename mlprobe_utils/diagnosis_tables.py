@@ -1,0 +1,160 @@
+"""The diagnoses of a run: verdicts on every model, data set and stage, and what they say in words. No torch."""
+
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from mlprobe_utils.claims import CONTROL_RUN
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.diagnosis import MISALIGNMENT, NAMED, RULED_OUT, STATEMENTS, UNTOLD, losses, main_mode, verdicts
+from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE
+from mlprobe_utils.profiles import STATE
+from mlprobe_utils.resampling import Resamples
+from mlprobe_utils.station_outcomes import station_outcomes
+from mlprobe_utils.tested import resamples_of_tested
+
+NOTHING = "nothing is lost beyond the thresholds"
+DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
+
+
+def statement_table(thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """The statements as rows for a page: mode, what is lost between which stations, threshold in points."""
+    columns = ["mode", "more can be told at", "than at", "threshold (points)"]
+    rows = [(s.mode, s.before, _nor(s.after), thresholds[s.name]) for s in STATEMENTS]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _nor(stations: Sequence[str]) -> str:
+    """Stations in words; of several, where none of them is enough, the first and what comes after it."""
+    return stations[0] if len(stations) == 1 else f"{stations[0]}, and than at every station after it"
+
+
+def diagnoses(
+    probed: pd.DataFrame,
+    predicted: pd.DataFrame,
+    reference: pd.DataFrame,
+    image_sets: Mapping[str, ImageSet],
+    split: str,
+    thresholds: Mapping[str, float],
+    questions: Sequence[str] = tuple(QUESTIONS),
+) -> pd.DataFrame:
+    """The verdicts on every state that has probes of several seeds.
+
+    Args:
+        probed: from `results.seed_rows`.
+        predicted: from `results.prediction_rows`.
+        reference: from `results.reference_rows`.
+        image_sets: data set -> its images.
+        split: of the images.
+        thresholds: statement -> points.
+        questions: of `intervals.QUESTIONS`.
+
+    Returns:
+        Five rows a model, data set, stage and question: these and the columns of `diagnosis.verdicts`.
+
+    Raises:
+        InputError: as `station_outcomes` and `diagnosis.losses`.
+    """
+    frames, answers = [], by_state(predicted)
+    for state, rows, drawn, images in states(probed, image_sets, split):
+        of_set = reference[reference["dataset"] == state["dataset"]]
+        right = station_outcomes(rows, answers[(*state.values(),)], of_set, images)
+        for question in questions:
+            told = verdicts(losses(right, drawn, question), thresholds)
+            frames.append(told.assign(**state, question=question))
+    return pd.concat(frames, ignore_index=True)
+
+
+def states(
+    rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: str
+) -> Iterator[tuple[dict[str, str], pd.DataFrame, Resamples, list[str]]]:
+    """Every model, data set and stage of `rows`: which it is, its rows, the data set's resamples and test images."""
+    for dataset, image_set in image_sets.items():
+        drawn, images = resamples_of_tested(image_set, split)
+        for key, own in rows[rows["dataset"] == dataset].groupby(STATE, sort=False):
+            yield dict(zip(STATE, key, strict=True)), own, drawn, images
+
+
+def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
+    """The rows of test images of each STATE; after fine-tuning those of the run that is diagnosed.
+
+    A state without rows has an empty table.
+    """
+    diagnosed = rows[(rows["part"] == "test") & (rows["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN)]
+    return collections.defaultdict(lambda: diagnosed.iloc[:0], iter(diagnosed.groupby(STATE, sort=False)))
+
+
+def in_short(told: pd.DataFrame) -> pd.DataFrame:
+    """What was diagnosed, in words.
+
+    Args:
+        told: from `diagnoses`.
+
+    Returns:
+        A row a model, data set, stage and question: these, main (the main mode, null where none is named), diagnosis
+        (the statements named, in their order, with their loss in points and its simultaneous interval; or why there is
+        none), ruled out and left open (statements, counted).
+    """
+    records = []
+    for key, own in told.groupby([*STATE, "question"], sort=False):
+        named = own[own["verdict"] == NAMED]
+        words = [f"{s.statement}: {-s.value:.1f} ({-s.band_high:.1f} to {-s.band_low:.1f})" for s in named.itertuples()]
+        counts = own["verdict"].value_counts()
+        otherwise = UNTOLD if UNTOLD in counts else NOTHING
+        record = dict(zip([*STATE, "question"], key, strict=True)) | {"main": main_mode(own)}
+        record |= {"diagnosis": "; ".join(words) or otherwise}
+        records.append(record | {"ruled out": counts.get(RULED_OUT, 0), "left open": counts.get(UNTOLD, 0)})
+    return pd.DataFrame(records)
+
+
+def disagreements(told: pd.DataFrame) -> pd.DataFrame:
+    """The statements on which the two questions give different verdicts: STATE, statement, a column a question."""
+    wide = told.pivot_table("verdict", [*STATE, "statement"], "question", aggfunc="first", sort=False)
+    return wide[wide[PROBE] != wide[RECIPE]][[*QUESTIONS]].rename_axis(columns=None).reset_index()
+
+
+def misalignment_and_unparsed(told: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
+    """The loss from the last token to the answer beside the share of answers that name no option, or several.
+
+    Args:
+        told: from `diagnoses`, of one question.
+        outputs: from `results.output_scores`.
+
+    Returns:
+        model, dataset, stage, lost, low, high (points; simultaneous with the other statements), verdict, unparsed (%).
+    """
+    own = told[told["statement"] == MISALIGNMENT]
+    lost = own[STATE].assign(lost=-own["value"], low=-own["band_high"], high=-own["band_low"], verdict=own["verdict"])
+    diagnosed = outputs[outputs["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN]
+    unparsed = diagnosed[[*STATE, "unparsed"]].rename(columns={"unparsed": "unparsed (%)"})
+    return lost.merge(unparsed, on=STATE, validate="one_to_one")
+
+
+def laboratory_words(cases: pd.DataFrame | None) -> str:
+    """Which laboratory run a page shows, or how to make one.
+
+    Args:
+        cases: from `laboratory_results.read`: one row a case, with model, mode (null: undamaged) and date (ISO).
+    """
+    if cases is None:
+        return "There is no laboratory run to show yet."
+    damaged, models = int(cases["mode"].notna().sum()), cases["model"].nunique()
+    undamaged = len(cases) - damaged
+    date = cases["date"].max()
+    return f"From the laboratory run of {date}: {damaged} damaged and {undamaged} undamaged cases of {models} models."
+
+
+def rate_words(rates: pd.DataFrame) -> str:
+    """The rates over all cases in a sentence's words.
+
+    Args:
+        rates: from `laboratory_results.rates`: what, of, cases, right, share, low and high (percent); may be empty.
+    """
+    if rates.empty:
+        return "nothing to read yet"
+    whole = rates[rates["of"] == "all"]
+    words = [
+        f"{r.what} {r.right} of {r.cases} ({r.share:.0f} %, {r.low:.0f} to {r.high:.0f})" for r in whole.itertuples()
+    ]
+    return "; ".join(words)

@@ -1,0 +1,355 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Diagnosis
+#
+# **Question.** Between which two places on the way from image to answer is the class lost, and are there enough images
+# to tell?
+#
+# *Prerequisites:* [chapter 3](03_probing). *Time:* 25 minutes to read; half a minute to run once the probes exist.
+
+# %% tags=["parameters", "hide-input"]
+models: list[str] = []  # model cards; empty: all 16 miniatures
+datasets: list[str] = []  # data cards; empty: all phantoms
+protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
+split: str = "paper"  # or "clean": no duplicate or patient crosses it
+data: str = ""  # folder with real images: all real sets are the default then
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import start
+
+chapter = start(globals())
+chapter.opening()
+
+# %% [markdown]
+# ## Four modes, five statements
+#
+# Section 4.2 of {cite:t}`zhu-2026` describes four {term}`failure modes <failure mode>`: a vision tower that does not
+# encode what tells the classes apart, a connector that lets go of it, an LLM that does not understand what reaches it,
+# and an answer that does not follow from what the LLM holds. In words, each fits almost any curve. Here each is a
+# statement that can be false: **what could be told before one {term}`station` cannot be told after the next.**
+
+# %%
+from mlprobe_utils.diagnosis_card import load_diagnosis_card
+from mlprobe_utils.diagnosis_tables import statement_table
+from mlprobe_utils.tables import show
+
+card = load_diagnosis_card()
+show(statement_table(card.thresholds))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.chapter import glue
+
+glue("thresholds_from", card.source)
+
+# %% [markdown]
+# A station is the end of a module, as a probe reads it; or the answer; or the {term}`reference`: a classifier that saw
+# the same training images and nothing else, without which nobody could say that a vision tower reads *too little*.
+# The LLM has two ends: the image tokens it leaves behind, and the last token, from which it answers.
+#
+# All stations are asked about the same test images. The loss between two of them gets an interval that holds for all
+# five statements at once, drawn over whole patients and duplicate groups. Then a statement is
+#
+# - **named** if the whole interval lies beyond the threshold,
+# - **ruled out** if the whole interval lies short of it,
+# - and otherwise **not distinguishable** on this many images: neither a finding nor an all-clear.
+#
+# Of several that are named, the first on the way is the main mode: a loss has consequences behind it, never before it.
+# The thresholds come from `data/diagnosis/laboratory.yml`: {glue:text}`thresholds_from`.
+#
+# One statement asks more than the others. What a vision tower has lost, nothing behind it can have; but a probe that
+# reads the mean of its tokens may miss what their places say, and the reference sees places. So a quality limitation is
+# claimed only where *every* station of the model lies below the reference, and its loss is the smallest of these.
+#
+# ## Why the stations are fixed
+#
+# It is tempting to look for the highest point of a curve and to call everything after it lost. Simulated: flat curves of
+# 28 points and an end, all right for 85 % of the images, so that nothing is lost anywhere. How often does a 95 % interval
+# say that something is?
+
+# %%
+from mlprobe_utils.diagnosis_simulation import BEST, FIXED, false_alarms
+
+alarms = false_alarms(points=28, images=(150, 203, 624), repeats=400)
+show(alarms)
+
+# %% tags=["hide-input"]
+found = alarms.set_index("from")["false alarms (%)"]
+for name, way in (("fixed", FIXED), ("best", BEST)):
+    glue(f"{name}_low", found[way].min())
+    glue(f"{name}_high", found[way].max())
+
+# %% [markdown]
+# Between two points that were fixed beforehand a loss is found in {glue:text}`fixed_low:.1f` to
+# {glue:text}`fixed_high:.1f` % of the curves, about the 2.5 % that such an interval allows itself on either side. From the
+# best of 28, picked on the test images themselves, it is {glue:text}`best_low:.0f` to {glue:text}`best_high:.0f` %. More
+# test images do not help. So the stations above were chosen by where modules end, before any result was seen.
+#
+# ## After fine-tuning
+#
+# One line a model, one block a statement. Fine-tuned states are those of the first run, with probes of five seeds; the
+# question is *this recipe*: probes fitted anew, on new images.
+
+# %%
+from mlprobe_utils import results
+from mlprobe_utils.diagnosis_tables import diagnoses
+
+probed = results.seed_rows(chapter.selection)
+predicted = results.prediction_rows(chapter.selection)
+reference = results.reference_rows(chapter.selection)
+given = chapter.image_sets, split, card.thresholds
+told = diagnoses(probed, predicted, reference, *given)
+
+# %%
+from mlprobe_utils.diagnosis_charts import loss_chart
+from mlprobe_utils.intervals import RECIPE
+
+of_recipe = told[told["question"] == RECIPE]
+after = of_recipe[of_recipe["stage"] == "finetuned"]
+title = "What is lost between stations after fine-tuning"
+loss_chart(after, chapter.names, title)
+
+# %%
+from mlprobe_utils.diagnosis_tables import in_short
+
+short = in_short(after)
+cells = chapter.named(short).pivot_table(
+    "diagnosis", "model", "dataset", aggfunc="first", sort=False
+)
+show(cells.rename_axis(columns=None).reset_index())
+
+# %% tags=["hide-input"]
+from mlprobe_utils.diagnosis import NAMED, RULED_OUT, UNTOLD
+
+counts = after["verdict"].value_counts()
+for name, verdict in (("named", NAMED), ("out", RULED_OUT), ("open", UNTOLD)):
+    glue(f"verdicts_{name}", int(counts.get(verdict, 0)))
+glue("statements", len(after))
+
+# %% tags=["hide-input"]
+modes = short["main"].value_counts()
+listed = ", ".join(f"{mode} {count}" for mode, count in modes.items())
+glue("diagnosed", int(short["main"].notna().sum()))
+glue("pairs", len(short))
+glue("modes", listed or "none")
+
+# %% [markdown]
+# Losses are in points of accuracy, with their simultaneous intervals, the main mode first. A mode is named for {glue:text}`diagnosed` of
+# {glue:text}`pairs` pairs of model and data set ({glue:text}`modes`). Of {glue:text}`statements` statements
+# {glue:text}`verdicts_named` are named, {glue:text}`verdicts_out` ruled out, and {glue:text}`verdicts_open` left open.
+#
+# ## This probe, this recipe
+#
+# The intervals above allow for probes that would be fitted anew. Those of *this probe* take the fitted ones as they are
+# and allow for new images only. Statements on which the two differ, of both stages:
+
+# %%
+from mlprobe_utils.diagnosis_tables import disagreements
+
+differ = disagreements(told)
+show(chapter.named(differ))
+
+# %% tags=["hide-input"]
+glue("differ", len(differ))
+glue("asked", len(of_recipe))
+
+# %% [markdown]
+# {glue:text}`differ` of {glue:text}`asked`. Where they differ, the verdict hangs on the seeds of these few probes: it may
+# be true of them, and not of the next ones.
+#
+# ## Before fine-tuning
+#
+# The same five statements on the models as they were loaded.
+
+# %%
+before = of_recipe[of_recipe["stage"] == "pretrained"]
+title = "What is lost between stations before fine-tuning"
+loss_chart(before, chapter.names, title)
+
+# %% [markdown]
+# A model that was never told how to answer this question can hold the class and say something else. Misalignment, and
+# how many answers name no option or several; means over models, of each model in the file:
+
+# %%
+from mlprobe_utils.diagnosis_tables import misalignment_and_unparsed
+
+outputs = results.output_scores(chapter.selection)
+said = misalignment_and_unparsed(of_recipe, outputs)
+by_set = said.groupby(["dataset", "stage"])[["lost", "unparsed (%)"]]
+show(chapter.named(by_set.mean().reset_index()))
+
+# %%
+from mlprobe_utils.tables import file
+
+file(chapter.named(said), "Misalignment and unparsed answers")
+
+# %% tags=["hide-input"]
+for stage, own in said.groupby("stage"):
+    glue(f"misaligned_{stage}", int((own["verdict"] == NAMED).sum()))
+    glue(f"lost_{stage}", own["lost"].mean())
+    glue(f"unparsed_{stage}", own["unparsed (%)"].mean())
+
+# %% [markdown]
+# Before fine-tuning, misalignment is named for {glue:text}`misaligned_pretrained` of {glue:text}`pairs` pairs: on average
+# {glue:text}`lost_pretrained:.1f` points lie between the last token and the answer, and
+# {glue:text}`unparsed_pretrained:.1f` % of the answers cannot be parsed. After it, for
+# {glue:text}`misaligned_finetuned`, with {glue:text}`lost_finetuned:.1f` points and
+# {glue:text}`unparsed_finetuned:.1f` %. An unparsed answer counts as wrong, so that part of the loss is one of form.
+#
+# ## Misalignment, taken apart
+#
+# From the last token's state to the answer the model has a mapping of its own: its output layer ranks the options, and
+# decoding turns the ranking into words. The {term}`logit lens` at the last layer shows the ranking. A *readout*, fitted
+# on the options' probabilities of the validation images, shows what another mapping could make of them.
+
+# %%
+from mlprobe_utils.misalignment import mapping_losses
+from mlprobe_utils.readout import readout_rows
+
+lens = results.lens_rows(chapter.selection)
+readout = readout_rows(predicted)
+rows = probed, lens, predicted, readout
+mapped = mapping_losses(*rows, chapter.image_sets, split)
+
+# %%
+from mlprobe_utils.misalignment import GAINED, LOST, NEITHER
+
+of_stage = mapped[mapped["stage"] == "pretrained"]
+title = "From the last token to the answer, before fine-tuning"
+loss_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
+
+# %%
+of_stage = mapped[mapped["stage"] == "finetuned"]
+title = "From the last token to the answer, after fine-tuning"
+loss_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.misalignment import STEPS
+
+steps = dict(zip(("ranked", "said", "readout"), STEPS, strict=True))
+for name, step in steps.items():
+    own = mapped[mapped["statement"] == step.name]
+    lost = own[own["verdict"] == LOST].groupby("stage").size()
+    for stage in ("pretrained", "finetuned"):
+        glue(f"{name}_{stage}", int(lost.get(stage, 0)))
+
+# %% [markdown]
+# Of {glue:text}`pairs` pairs, before and after fine-tuning: the output layer ranks worse than the probe reads in
+# {glue:text}`ranked_pretrained` and {glue:text}`ranked_finetuned`; what is said is worse than the ranking in
+# {glue:text}`said_pretrained` and {glue:text}`said_finetuned`; and a fitted readout of the options' probabilities would be
+# right more often than the answer in {glue:text}`readout_pretrained` and {glue:text}`readout_finetuned`. The first is a
+# mapping that does not look where the class is, the second is decoding and form, and the third can be mended without
+# touching the model.
+#
+# ## Where the options are ranked rightly
+#
+# The logit lens at every layer of the LLM, and the answer.
+
+# %%
+from mlprobe_utils import charts
+from mlprobe_utils.metrics import probe_scores
+
+lens_scores = probe_scores(lens, chapter.positives)
+what = "Logit lens of the options:"
+charts.probe_curves(lens_scores, outputs, chapter.names, what=what)
+
+# %%
+from mlprobe_utils.misalignment import lens_peaks
+
+tuned = lens_scores[lens_scores["stage"] == "finetuned"]
+peaks = lens_peaks(tuned)
+file(chapter.named(peaks), "Logit lens, highest and last layer")
+
+# %% tags=["hide-input"]
+fallen = peaks["highest"] - peaks["last"]
+glue("earlier", int((fallen > 0).sum()))
+glue("fallen", fallen.mean())
+glue("fallen_most", fallen.max())
+
+# %% [markdown]
+# After fine-tuning an earlier layer ranks the options rightly more often than the last one in {glue:text}`earlier` of
+# {glue:text}`pairs` pairs, by {glue:text}`fallen:.1f` points on average over all and {glue:text}`fallen_most:.1f` at the
+# most. This is an illustration and no finding: it is the best of many points, picked on the test images, which
+# [finds losses where there are none](#why-the-stations-are-fixed). The lens reads early layers with a head that was
+# trained for the last one; what it does not see there may still be there.
+#
+# ## How far the diagnosis can be trusted
+#
+# In the laboratory, models are damaged at a known place and by a known amount ([chapter 7](07_planted_faults)), and
+# the diagnosis is asked. `make laboratory` runs it on every model of the book and keeps all cases.
+
+# %% tags=["hide-input"]
+from mlprobe_utils import laboratory_results
+from mlprobe_utils.diagnosis_tables import laboratory_words
+
+cases = laboratory_results.read()
+glue("laboratory", laboratory_words(cases))
+
+# %% [markdown]
+# {glue:text}`laboratory` Rows: what was planted; columns: the main mode that was told.
+
+# %%
+import pandas as pd
+
+ran, none = cases is not None, pd.DataFrame()
+confusion = laboratory_results.confusion(cases) if ran else none
+show(confusion.rename_axis(columns=None).reset_index())
+
+# %% [markdown]
+# How often it is right, and how often it raises an alarm where nothing was planted, with exact 95 % intervals
+# (Clopper-Pearson); the thresholds of each case were set on models of other families:
+
+# %%
+rates = laboratory_results.rates(cases) if ran else none
+show(rates)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.diagnosis_tables import rate_words
+
+glue("rates", rate_words(rates))
+
+# %% [markdown]
+# All cases together: {glue:text}`rates`. The cases of one model are not independent of each other, so that over models
+# the intervals would be wider.
+#
+# ## What it cannot tell
+#
+# - **Why.** A loss between two stations says where the class is harder to read, not what went wrong there.
+# - **What a larger probe would find.** A loss is one *to this probe*: information may be there in another form, or lie
+#   in single image tokens, of which only the mean is read.
+# - **What the reference cannot see.** A quality limitation is measured against one simple classifier. A better one would
+#   show more of it; that none is named does not make a vision tower good.
+# - **Losses smaller than the images can show.** On 150 images an interval of a difference easily spans 15 points. Left
+#   open is the honest answer then, and the remedy is more test images.
+# - **Faults of other kinds.** The laboratory plants four. That they are told apart says little of a fifth.
+# - **A loss that is made up for later.** Image tokens may lose what the last token has read before: therefore two
+#   statements on the LLM, of which neither alone is a deficit of the answer.
+#
+# ## Takeaways
+#
+# - A failure mode is a claim about two places, and has to be able to fail: see
+#   [four modes, five statements](#four-modes-five-statements).
+# - Places that are picked after looking find losses everywhere: see [why the stations are fixed](#why-the-stations-are-fixed).
+# - "Not distinguishable" is a result: see [after fine-tuning](#after-fine-tuning).
+# - A wrong answer may be one of form: see [misalignment, taken apart](#misalignment-taken-apart).
+
+# %% [markdown]
+# ## How this page was made
+#
+# The box names everything that this page depends on, and holds the command that makes it again.
+
+# %% tags=["hide-input"]
+chapter.provenance("05_diagnosis")
