@@ -28,8 +28,8 @@ notebooks: .venv/installed
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 laboratory: .venv/installed
-	$(BIN)/python -m mlprobe_utils.run_chapter 07_planted_faults outputs/laboratory.ipynb --parameters \
-		'{"models": ["$(or $(MODELS),lingshu-7b-miniature)"], "datasets": ["$(or $(DATASETS),busi-phantom)"]}'
+	@$(BIN)/python -m mlprobe_utils.make_book --laboratory --models $(MODELS) --datasets $(DATASETS) \
+		--protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs $(JOBS)
 
 clean:
 	rm -rf outputs book/_build notebooks/*.ipynb .pytest_cache .ruff_cache .hypothesis

@@ -17,7 +17,8 @@ from mlprobe_utils.citation import CITATION
 from mlprobe_utils.configuration import configure, lineages
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.faults.card import Fault, all_faults
-from mlprobe_utils.faults.laboratory import laboratory
+from mlprobe_utils.faults.laboratory import laboratory, phantom_twin
+from mlprobe_utils.faults.trial_card import TRIAL, Trial
 
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
@@ -26,6 +27,8 @@ STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 PAGES = {page.name: page for page in book_pages(RUN)}
 BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
 LABORATORY = laboratory(RUN)
+TRIAL_DATASETS = list(dict.fromkeys(phantom_twin(load_data_card(slug)).slug for slug in RUN.datasets))
+TRIAL_MODELS = list(dict.fromkeys([*RUN.models, *(slug for own in LINEAGES.values() for slug in own)]))  # and bases
 FAULTS = [str(card_path(Fault, fault.slug)) for fault in all_faults()]
 PYTHON = sys.executable
 
@@ -35,8 +38,8 @@ def one_of(names):
 
 
 wildcard_constraints:
-    dataset=one_of({*RUN.datasets, *LABORATORY.datasets}),
-    model=one_of(RUN.models),
+    dataset=one_of({*RUN.datasets, *LABORATORY.datasets, *TRIAL_DATASETS}),
+    model=one_of(TRIAL_MODELS),
     lineage=one_of(LINEAGES),
     page=one_of(PAGES),
 
@@ -130,6 +133,39 @@ rule faults:
         stamp("faults", RUN.protocol, RUN.split),
     shell:
         "{PYTHON} -m mlprobe_utils.faults {params.model} --datasets {params.dataset}"
+        " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
+
+
+rule trial:
+    input:
+        source_of_model,
+        [stamp("manifests", RUN.protocol, dataset) for dataset in TRIAL_DATASETS],
+        FAULTS,
+        trial=str(card_path(Trial, TRIAL)),
+        card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
+        protocol=str(card_path(Protocol, RUN.protocol)),
+        code=code("mlprobe_utils.faults.trial"),
+    params:
+        datasets=" ".join(TRIAL_DATASETS),
+        undamaged=lambda wildcards: "" if wildcards.model in RUN.models else "--undamaged",
+    output:
+        stamp("trials", RUN.protocol, RUN.split, "{model}"),
+    shell:
+        "{PYTHON} -m mlprobe_utils.faults.trial {wildcards.model} --datasets {params.datasets}"
+        " --protocol {RUN.protocol} --split {RUN.split} {params.undamaged} && touch {output}"
+
+
+rule laboratory:
+    input:
+        [stamp("trials", RUN.protocol, RUN.split, model) for model in TRIAL_MODELS],
+        code=code("mlprobe_utils.faults.confusion"),
+    params:
+        models=" ".join(TRIAL_MODELS),
+        datasets=" ".join(TRIAL_DATASETS),
+    output:
+        stamp("laboratory", RUN.protocol, RUN.split),
+    shell:
+        "{PYTHON} -m mlprobe_utils.faults.confusion {params.models} --datasets {params.datasets}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 

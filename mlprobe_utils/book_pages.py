@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import ROOT
-from mlprobe_utils.cards import PUBLISHED, ModelCard, card_path, slugs
+from mlprobe_utils.cards import CARDS, PUBLISHED, ModelCard, card_path, slugs
 from mlprobe_utils.errors import unknown
+from mlprobe_utils.faults.trial_card import CONFUSION
 
 if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of what a run's configuration imports
     from mlprobe_utils.configuration import Run
@@ -18,6 +20,8 @@ if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of wh
 NOTEBOOKS = ROOT / "notebooks"
 PAPER_TABLE = ("04_feature_health", "06_comparisons")  # chapters that print the paper's own Table 1
 FAULTS = "07_planted_faults"
+DIAGNOSIS = "05_diagnosis"  # shows what the last laboratory found, where there was one
+THRESHOLDS = CARDS / "diagnosis" / "laboratory.yml"  # of every page that diagnoses
 _OF_MODELS = "models/"  # where the pages of single models lie in the book
 
 
@@ -43,13 +47,16 @@ def book_pages(run: "Run") -> list[Page]:
     cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))
     table1 = (*cards, PUBLISHED / "table1.csv")
 
+    laboratory = [file for file in [artefacts.OUTPUTS / CONFUSION] if file.is_file()]
+    files = dict.fromkeys(PAPER_TABLE, table1) | {"index": (THRESHOLDS,), DIAGNOSIS: (THRESHOLDS, *laboratory)}
+
     def chapter(name: str) -> Page:
-        return Page(name, name, parameters, table1 if name in PAPER_TABLE else (), faults=name == FAULTS)
+        return Page(name, name, parameters, files.get(name, ()), faults=name == FAULTS)
 
     return [
         *map(chapter, ("index", *chapters())),
         Page("models", "models", parameters, (*cards, PUBLISHED / "table_s1.csv")),
-        *(Page(model_page(slug), "model", parameters | {"models": [slug]}) for slug in run.models),
+        *(Page(model_page(slug), "model", parameters | {"models": [slug]}, (THRESHOLDS,)) for slug in run.models),
     ]
 
 

@@ -1,6 +1,7 @@
-"""`make book`: checks what was asked for, then lets Snakemake run what is not current, and says how it goes and went.
+"""`make book` and `make laboratory`: check what was asked for, let Snakemake run what is not current, say how it goes.
 
-`python -m mlprobe_utils.make_book [--models M ...] [--datasets D ...] [--protocol P] [--data FOLDER] [--jobs N]`
+`python -m mlprobe_utils.make_book [--models M ...] [--datasets D ...] [--protocol P] [--data FOLDER] [--jobs N]
+[--laboratory]`
 """
 
 import argparse
@@ -19,15 +20,19 @@ from mlprobe_utils.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.configuration import Run, configure
 from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.faults.card import all_faults
+from mlprobe_utils.faults.trial_card import CONFUSION
+from mlprobe_utils.faults.trial_card import STEPS as TRIAL_STEPS
 from mlprobe_utils.launch import load_launch
 from mlprobe_utils.pages import HTML
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prepare import STEP_ENVIRONMENT
 from mlprobe_utils.time_spent import account
 
+BOOK, LABORATORY = "pages", "laboratory"  # rules of the Snakefile
 
-def make_book(run: Run, jobs: int) -> None:
-    """Brings the book up to date.
+
+def make_book(run: Run, jobs: int, target: str = BOOK) -> None:
+    """Brings the book up to date, or with LABORATORY as the target what tells how far its diagnosis can be trusted.
 
     Raises:
         InputError: another run is at work in this checkout, a model card is not valid, the graph cannot be planned.
@@ -41,7 +46,7 @@ def make_book(run: Run, jobs: int) -> None:
         raise InputError("another `make book` is at work in this checkout: wait for it, or stop it") from None
     with lock:
         artefacts.atomic_write(artefacts.OUTPUTS / "run.json", json.dumps(run.parameters(), indent=1))
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
+        command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(artefacts.ROOT / "Snakefile")]
         command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(jobs), "--nolock", "--rerun-incomplete"]
         command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
         for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is told now, not after the work
@@ -50,7 +55,7 @@ def make_book(run: Run, jobs: int) -> None:
         if not steps:
             return
         # what waits for one model alone is begun first: begun last, its many steps in a row would keep one core only
-        command += ["--quiet", "all", "--prioritize", "faults"]
+        command += ["--quiet", "all", *(["--prioritize", "faults"] if target == BOOK else [])]
         if code := run_to_the_end(command, environment(steps)):
             print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
             sys.exit(code)
@@ -75,6 +80,7 @@ def planned_steps(command: list[str], run: Run) -> int:
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout + plan.stderr, re.MULTILINE))
     jobs.pop("total", None)
     lines = {"model": len(run.datasets) * len(STEPS), "faults": len(STEPS) + 1 + len(all_faults())}
+    lines["trial"] = len(run.datasets) * len(TRIAL_STEPS)
     return sum(int(n) * lines.get(rule, 1) for rule, n in jobs.items())
 
 
@@ -104,12 +110,14 @@ def main() -> None:
     parser.add_argument("--protocol", default="miniature")
     parser.add_argument("--split", default="paper")
     parser.add_argument("--data", default="", help="folder with the real images, from the project's root")
+    parser.add_argument("--laboratory", action="store_true", help="plant faults instead, to judge the diagnosis by")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     arguments = parser.parse_args()
     run = configure(arguments.models, arguments.datasets, arguments.protocol, arguments.split, arguments.data)
     load_launch()  # a mistake in it is told now, not when the pages are due
-    make_book(run, arguments.jobs)
-    print(f"the book: {artefacts.relative(HTML / 'index.html')}")
+    make_book(run, arguments.jobs, LABORATORY if arguments.laboratory else BOOK)
+    made = artefacts.OUTPUTS / CONFUSION if arguments.laboratory else HTML / "index.html"
+    print(f"the {'laboratory' if arguments.laboratory else 'book'}: {artefacts.relative(made)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ A side path (deepstack) that leaves the vision tower before the damaged place, o
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -93,6 +93,34 @@ def planted(fault: Fault, family: Family) -> Damage:
 def numbers_of(damage: Damage, family: Family, inputs: dict) -> list[int]:
     """What stands for each image of a batch in the random numbers of a damage."""
     return [digest(inputs["pixel_values"][place], damage.seed, damage.point) for place in family.vision_places(inputs)]
+
+
+@contextlib.contextmanager
+def damage_noted(loaded: LoadedModel, damages: Mapping[str, Damage], inputs: dict) -> Iterator[dict[str, torch.Tensor]]:
+    """While it lasts, one forward pass on `inputs` notes what each damage would leave at its place, and goes on.
+
+    Yields name -> means of each image's tokens there, float32 [images, width], filled by the pass.
+    """
+    noted: dict[str, torch.Tensor] = {}
+    poolers = loaded.family.poolers(inputs)
+    places = {"V": loaded.family.vision_places(inputs), "L": loaded.family.text_places(inputs)}
+    points = {point.name: point.module for point in loaded.family.probe_points()}
+
+    def hook_of(name: str, damage: Damage) -> Callable:
+        change = _on_states(places | {"numbers": numbers_of(damage, loaded.family, inputs)}, damage)
+        pool = poolers[f"{damage.module}/image_mean"]
+
+        def hook(module, arguments, output):
+            left = change(module, arguments, output)
+            noted[name] = pool(left[0] if isinstance(left, tuple) else left).cpu()
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for name, damage in damages.items():
+            handle = points[damage.point].register_forward_hook(hook_of(name, damage))
+            stack.callback(handle.remove)
+        yield noted
 
 
 @contextlib.contextmanager

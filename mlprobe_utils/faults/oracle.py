@@ -53,12 +53,12 @@ def read(
         inputs = to_device(encoder.questions(images), loaded)
         for name, damage in ({INTACT: None} | of_states).items():
             with damaged(loaded, damage):
-                states, next_logits = _pass(loaded, inputs, encoder.tokenizer.pad_token_id)
+                states, next_logits = one_pass(loaded, inputs, encoder.tokenizer.pad_token_id)
                 found[name][0].append({key: states[key].numpy() for key in wanted[name]})
                 found[name][1].append(chosen(next_logits, parting, len(options)).cpu().numpy())
             if name == INTACT:
                 for other, damage in of_answers.items():
-                    swapped = _swapped(loaded, inputs, damage, parting, next_logits)
+                    swapped = swapped_logits(loaded, inputs, damage, parting, next_logits)
                     found[other][1].append(chosen(swapped, parting, len(options)).cpu().numpy())
     return {name: Reading(_joined(states), np.concatenate(answers)) for name, (states, answers) in found.items()}
 
@@ -70,7 +70,7 @@ def _keys(loaded: LoadedModel, damage: Damage) -> list[str]:
     return list(dict.fromkeys([f"{damage.point}/image_mean", *(f"{last.name}/{pooling}" for pooling in last.poolings)]))
 
 
-def _pass(loaded: LoadedModel, inputs: dict, pad: int) -> tuple[dict[str, torch.Tensor], Callable]:
+def one_pass(loaded: LoadedModel, inputs: dict, pad: int) -> tuple[dict[str, torch.Tensor], Callable]:
     """Pooled states of a batch, and what the model would write after the beginning of an answer."""
     with capturing(loaded, inputs) as states:
         first = loaded.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
@@ -85,9 +85,10 @@ def _pass(loaded: LoadedModel, inputs: dict, pad: int) -> tuple[dict[str, torch.
     return states, next_logits
 
 
-def _swapped(
+def swapped_logits(
     loaded: LoadedModel, inputs: dict, damage: Damage, parting: Branches, next_logits: Callable
 ) -> Callable[[tuple[int, ...]], torch.Tensor]:
+    """As `next_logits` of `one_pass`, of a model whose semantic mapping is damaged."""
     numbers = numbers_of(damage, loaded.family, inputs)
 
     def swapped(prefix: tuple[int, ...]) -> torch.Tensor:
