@@ -9,6 +9,7 @@ SPLIT ?= paper
 DATA ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= -m "not slow"
+WORKERS ?= 2
 
 .PHONY: book test lab notebooks laboratory clean
 
@@ -19,7 +20,7 @@ book: .venv/installed
 test: .venv/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
 
 lab: notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -6,6 +6,7 @@ import os
 import extraction
 import fine_tuning
 import gpu
+import known_truth
 import numpy as np
 import paired
 import pandas as pd
@@ -15,6 +16,7 @@ import torch
 from random_model import full_size, random_model
 from transformers import Trainer
 
+from mlprobe_utils.intervals import RECIPE
 from mlprobe_utils.miniatures import making
 from mlprobe_utils.parameter_counts import published_config
 
@@ -306,3 +308,17 @@ def test_full_size_models_are_not_tried_without_an_accelerator(capsys):
     with pytest.raises(SystemExit):
         gpu.main([])
     assert "no accelerator" in capsys.readouterr().err
+
+
+# known truth
+
+
+def test_tables_of_known_truth_have_a_row_for_each_case(monkeypatch):
+    monkeypatch.setattr(known_truth, "DEPTHS", (2, 4))
+    monkeypatch.setattr(known_truth, "IMAGES", (150,))
+    monkeypatch.setattr(known_truth, "SHAPES", ("flat", "rising"))
+    covered, bias = known_truth.coverage_table(2), known_truth.bias_table(3, 0.2)
+    assert len(covered) == 3 * 2 * 2 * 2  # test sets, curves, questions, accuracy and change
+    assert covered.loc[covered["question"] == RECIPE, "percentile"].isna().all()
+    assert len(rows_of(known_truth.markdown(bias, 2))) == 2 * 2 * 2  # shapes, depths, correlations
+    assert bias.loc[bias["shape"] == "flat", "true score"].tolist() == pytest.approx([85] * 4)
