@@ -289,7 +289,7 @@ glue("fallen_most", fallen.max())
 # ## How far the diagnosis can be trusted
 #
 # In the laboratory, models are damaged at a known place and by a known amount ([chapter 7](07_planted_faults)), and
-# the diagnosis is asked. `make laboratory` runs it on every model of the book and keeps all cases.
+# the diagnosis is asked. `make laboratory` runs it on every model of the book, keeps all cases, and says which thresholds follow from them.
 
 # %% tags=["hide-input"]
 from mlprobe_utils import laboratory_results

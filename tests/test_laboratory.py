@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from scipy.stats import beta
 from tiny_parts import RECIPE, make_image_set
 
@@ -18,7 +19,7 @@ from mlprobe_utils.extraction import features_of
 from mlprobe_utils.faults import calibration, trial
 from mlprobe_utils.faults.card import ANSWER, all_faults
 from mlprobe_utils.faults.cases import changed_by, module_ends
-from mlprobe_utils.faults.confusion import write_confusion
+from mlprobe_utils.faults.confusion import summary, write_confusion
 from mlprobe_utils.faults.damage import Damage, damage_noted, damaged, planted
 from mlprobe_utils.faults.judging import NAMES, PLANTED, judged, thresholds
 from mlprobe_utils.faults.reference import statistics_of
@@ -79,6 +80,14 @@ def test_planted_cases_give_the_confusion_that_was_planted():
     assert rates.loc[(laboratory_results.WEAK, "all"), "share"] == 0
     assert rates.loc[(laboratory_results.FALSE_ALARMS, "all"), "right"] == 0
     assert rates.loc[(laboratory_results.STRONG, FIDELITY), "cases"] == 3
+
+
+def test_a_laboratory_says_what_belongs_into_the_card():
+    table = judged(pd.DataFrame([case(family, noise=8.53) for family in "ab" for _ in range(3)]), 2.0)
+    said = summary(table.assign(strong=False))
+    card = yaml.safe_load(said[said.index("thresholds:") :])
+    assert card["thresholds"] == dict.fromkeys(NAMES, 3.6)
+    assert "false alarms" in said
 
 
 def test_intervals_of_rates_are_exact():

@@ -5,12 +5,14 @@
 
 import argparse
 import datetime
+import math
 
 import pandas as pd
 
-from mlprobe_utils import artefacts
+from mlprobe_utils import artefacts, laboratory_results
 from mlprobe_utils.datasets.image_set import SPLITS, load_image_set
 from mlprobe_utils.diagnosis import losses
+from mlprobe_utils.diagnosis_card import LABORATORY, DiagnosisCard
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.faults.judging import PLANTED, flat, judged
 from mlprobe_utils.faults.trial_card import CASES, CONFUSION, FOLDER, ROWS, load_trial
@@ -34,6 +36,17 @@ def write_confusion(selection: Selection) -> None:
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     table = table.assign(strong=strong.astype(bool), date=date)
     artefacts.write_parquet(table, artefacts.OUTPUTS / CONFUSION)
+    print(summary(table))
+
+
+def summary(table: pd.DataFrame) -> str:
+    """What a laboratory found, as text: confusion, rates over all cases, and the thresholds for the diagnosis' card."""
+    rates = laboratory_results.rates(table)
+    counted = laboratory_results.thresholds(table)
+    thresholds = "\n".join(f"  {name}: {math.ceil(10 * value) / 10:g}" for name, value in counted.items())
+    parts = [laboratory_results.confusion(table), rates[rates["of"] == "all"].drop(columns="of").round(1)]
+    card = f"for data/{DiagnosisCard.folder}/{LABORATORY}.yml, rounded up:\nthresholds:\n{thresholds}"
+    return "\n\n".join([*(part.to_string() for part in parts), card])
 
 
 def all_cases(selection: Selection) -> pd.DataFrame:
