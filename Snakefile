@@ -104,7 +104,9 @@ rule page:
         " {artefacts.OUTPUTS}/chapters/{wildcards.page}.ipynb --parameters {params.parameters:q} && touch {output}"
 
 
+# Models before pages: a page is short, and fills the cores that the last models leave idle.
 rule model:
+    priority: 1
     input:
         source_of_model,
         [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
@@ -170,6 +172,7 @@ rule laboratory:
 
 
 rule miniatures:
+    priority: 1
     input:
         cards=lambda wildcards: [str(card_path(ModelCard, slug)) for slug in LINEAGES[wildcards.lineage]],
         code=code("mlprobe_utils.miniatures.making"),

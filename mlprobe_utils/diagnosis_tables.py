@@ -42,7 +42,7 @@ def diagnoses(
     """The verdicts on every state that has probes of several seeds.
 
     Args:
-        probed: from `results.seed_rows`.
+        probed: from `results.end_rows`.
         predicted: from `results.prediction_rows`.
         reference: from `results.reference_rows`.
         image_sets: data set -> its images.

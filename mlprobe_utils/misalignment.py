@@ -40,7 +40,7 @@ def mapping_losses(
     """What is lost in each step from the last token's state to the answer, and beside a fitted readout.
 
     Args:
-        probed: from `results.seed_rows`.
+        probed: from `results.end_rows`.
         lens: from `results.lens_rows`.
         predicted: from `results.prediction_rows`.
         readout: from `readout.readout_rows`.

@@ -26,7 +26,11 @@ SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many see
 
 
 def make_probes(work: Work) -> None:
-    """`probes.parquet`: every recipe, one seed a run. `seeds.parquet`: the main one, test images, all `probe_seeds`."""
+    """`probes.parquet`: every recipe, one seed a run. `seeds.parquet`: the main one, all `probe_seeds`, test images.
+
+    Of many seeds are the curves of image tokens, and the last token where the LLM ends: what has bands, and what the
+    diagnosis reads.
+    """
     if not processes().is_main_process:
         return
     recipes, seeds = work.protocol.probes, _seeds(work)
@@ -45,17 +49,24 @@ def make_probes(work: Work) -> None:
         pooled = {state: load_features(folders[state] / FEATURES) for state in work.states()}
         runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
         again = [(state, seed) for state in SEEDED for seed in seeds]
+        read = [*pooled[work.states()[0]]]  # in the order the data flows
+        seeded = {*(key for key in read if key.endswith("/image_mean")), read[-1]}
         frames, of_seeds = [], []
         for name, probe in recipes.items():
             chosen = dict.fromkeys([*runs, *again] if name == MAIN_PROBE else runs)  # one that is both is fitted once
-            features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
+            features = {
+                (*place, key): tensor
+                for place in chosen
+                for key, tensor in pooled[place[0]].items()
+                if place in runs or key in seeded
+            }
             keys = dict.fromkeys(features, labels), {key: key[1] for key in features}
             fitted = fit_probes(features, keys[0], training, len(options), probe, keys[1])
             for (state, seed, key), probabilities in fitted.items():
                 row = partial(_probe_rows, work, images, probabilities, state, seed=seed, probe=name, key=key)
                 if (state, seed) in runs:
                     frames.append(row(images["part"] != "train", run=seed))
-                if name == MAIN_PROBE and (state, seed) in again:
+                if name == MAIN_PROBE and (state, seed) in again and key in seeded:
                     of_seeds.append(row(tested))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
         if of_seeds:

@@ -21,7 +21,7 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
 from mlprobe_utils.claims import CONTROL_RUN, REFERENCE
 from mlprobe_utils.errors import InputError, unknown
-from mlprobe_utils.points import MODULES, PROBED
+from mlprobe_utils.points import MODULES, PROBED, flow_order
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 CALIBRATION, STRENGTHS = "calibration.json", "strengths.parquet"  # of a fault
@@ -98,6 +98,17 @@ def seed_rows(selection: Selection) -> pd.DataFrame:
     Raises InputError as `probe_rows` does.
     """
     return _gather(selection, ["probes"], "seeds.parquet")
+
+
+def end_rows(selection: Selection) -> pd.DataFrame:
+    """Of `seed_rows` those of the last point of each module, and no others are read: the diagnosis needs no more."""
+    frames = []
+    for model, dataset, folder in selection.folders():
+        file = _made(selection, model, dataset, folder / "probes") / "seeds.parquet"
+        points = pd.read_parquet(file, columns=["point"])["point"].unique()
+        ends = [max((p for p in points if p[0] == module), key=flow_order, default="") for module in MODULES]
+        frames.append(pd.read_parquet(file, filters=[("point", "in", ends)]))
+    return pd.concat(frames, ignore_index=True)
 
 
 def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:

@@ -104,10 +104,25 @@ class AnswerTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = True
+    trains = False  # whether every module has been set to training since the beginning, or the last evaluation
 
     def create_accelerator_and_postprocess(self):
         allow_sharding_without_accelerator()
         super().create_accelerator_and_postprocess()
+
+    def evaluate(self, *arguments, **named):
+        self.trains = False
+        return super().evaluate(*arguments, **named)
+
+    def training_step(self, model, *arguments, **named):
+        """Trainer's own sets every module to training, at every step; here, where an evaluation may have undone it."""
+        if self.trains:
+            model.train = lambda mode=True: model
+        try:
+            return super().training_step(model, *arguments, **named)
+        finally:
+            vars(model).pop("train", None)
+            self.trains = True
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, tokens = answer_losses(model, inputs)

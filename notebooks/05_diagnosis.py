@@ -107,7 +107,7 @@ for name, way in (("fixed", FIXED), ("best", BEST)):
 from mlprobe_utils import results
 from mlprobe_utils.diagnosis_tables import diagnoses
 
-probed = results.seed_rows(chapter.selection)
+probed = results.end_rows(chapter.selection)
 predicted = results.prediction_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
 given = chapter.image_sets, split, card.thresholds
@@ -256,15 +256,18 @@ for name, step in steps.items():
 #
 # ## Where the options are ranked rightly
 #
-# The logit lens at every layer of the LLM, and the answer.
+# The logit lens at every layer of the LLM, and the answer, of the first model of this run; highest and last layer of all
+# models are in the file.
 
 # %%
 from mlprobe_utils import charts
 from mlprobe_utils.metrics import probe_scores
 
 lens_scores = probe_scores(lens, chapter.positives)
+first = chapter.selection.models[0]
+of_first = [own[own["model"] == first] for own in (lens_scores, outputs)]
 what = "Logit lens of the options:"
-charts.probe_curves(lens_scores, outputs, chapter.names, what=what)
+charts.probe_curves(*of_first, chapter.names, what=what)
 
 # %%
 from mlprobe_utils.misalignment import lens_peaks

@@ -69,7 +69,7 @@ from mlprobe_utils.diagnosis_card import load_diagnosis_card
 from mlprobe_utils.diagnosis_tables import diagnoses, in_short
 from mlprobe_utils.intervals import RECIPE
 
-probed = results.seed_rows(chapter.selection).query("stage == 'finetuned'")
+probed = results.end_rows(chapter.selection).query("stage == 'finetuned'")
 reference = results.reference_rows(chapter.selection)
 rows = probed, results.prediction_rows(chapter.selection), reference
 

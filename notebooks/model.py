@@ -234,7 +234,7 @@ from mlprobe_utils.diagnosis_card import load_diagnosis_card
 from mlprobe_utils.diagnosis_tables import diagnoses, in_short
 from mlprobe_utils.intervals import RECIPE
 
-stations = results.seed_rows(chapter.selection)
+stations = results.end_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
 given = chapter.image_sets, split, load_diagnosis_card().thresholds
 told = diagnoses(stations, rows, reference, *given, questions=[RECIPE])

@@ -200,6 +200,8 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(run, outputs,
     rows, curves = results.seed_rows(one), results.probe_rows(one)
     SCHEMA.validate(rows)
     assert set(rows["part"]) == {"test"}
+    ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
+    pd.testing.assert_frame_equal(results.end_rows(one), ends.reset_index(drop=True))
     assert set(rows["probe"]) == {"main"}
     states = rows[["stage", "run", "seed"]].drop_duplicates()
     assert states["run"].isna().tolist() == (states["stage"] == "pretrained").tolist()
@@ -213,9 +215,13 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(run, outputs,
     assert len(shared) == 3 * per_state  # of two runs before fine-tuning, and of the first after it
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
     assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
-    points = len(rows[["point", "pooling"]].drop_duplicates())
+    read, seeded = (own[["point", "pooling"]].drop_duplicates() for own in (curves, rows))
+    assert set(seeded.loc[seeded["pooling"] == "last_token", "point"]) == {
+        read.loc[read["pooling"] == "last_token", "point"].max()
+    }
+    assert len(seeded) == (read["pooling"] == "image_mean").sum() + 1
     recipes = len(load_protocol("miniature").probes)
-    assert fitted == [points * (2 * seeds + 1), *[points * 4] * (recipes - 1)]
+    assert fitted == [4 * len(read) + (2 * seeds - 3) * len(seeded), *[4 * len(read)] * (recipes - 1)]
 
 
 def test_a_damaged_model_has_no_seeds(run, outputs, monkeypatch):
@@ -282,6 +288,7 @@ def test_results_that_are_not_there_say_how_to_make_them(outputs):
         results.probe_rows,
         results.corrected_health,
         results.seed_rows,
+        results.end_rows,
         results.prediction_rows,
         results.learning_curves,
         results.prompts,

@@ -165,6 +165,17 @@ def test_model_learns_what_it_is_shown(tiny, encoder, images, tmp_path):
     assert not tiny.model.training
 
 
+def test_every_module_trains_in_every_step_and_none_while_it_is_evaluated(tiny, encoder, images, tmp_path):
+    model = get_peft_model(tiny.model, lora_config(tiny, RECIPE))
+    next(model.modules()).train(False)  # what is loaded is not training, and its root need not say so
+    modes = []
+    tiny.model.register_forward_pre_hook(lambda *_: modes.append({module.training for module in model.modules()}))
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    train(model, encoder, data, data, settings_of(epochs=3, batch_size=2), tmp_path / "c")
+    assert modes == [{True}, {True}, {False}] * 3
+    assert "train" not in vars(model)
+
+
 def test_validation_loss_is_that_of_all_its_tokens(tiny, encoder, image_set, tmp_path):
     """Batches of answers of unequal lengths: a mean over batches would weigh the last, short batch too much."""
     answers = [*ANSWERS, "Malignant Malignant"]
