@@ -194,7 +194,7 @@ def counted(tests: pd.DataFrame) -> pd.DataFrame:
         adjusted = ways[_holm(question)]
         told = (adjusted < ALPHA).astype("Int64").mask(adjusted.isna())
         told = told.groupby([ways["dataset"], ways["station"]]).sum(min_count=1)
-        table[f"told apart: {question}"] = told.astype(object).where(told.notna(), None)  # whole numbers stay whole
+        table[f"told apart: {question}"] = told.astype(object).where(told.notna(), np.nan)  # whole numbers stay whole
     return table.reset_index()
 
 

@@ -330,6 +330,8 @@ glue("covered_error", held["error"].max())
 #   pixel statistics, so that test images have them too. What the probe scores above it is its {term}`selectivity`.
 # - **{term}`random weights`**: the same model before anyone trained it, read in the same way.
 # - **text only**: what the model answers to the question without an image; its knowledge of what is frequent.
+# - **classical classifier**: a support vector machine on grey levels, edges and textures, trained on the same images
+#   alone, the {term}`reference` of [chapter 5](05_diagnosis).
 # - **pixel statistics**, **file format** (with and without size) and **majority class**: no model at all.
 # - **{term}`memorisation`**: train images with shuffled labels, and how many of *them* the probe gets right.
 

@@ -22,6 +22,7 @@ from mlprobe_utils.loading import LoadedModel, load
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items) -> None:
     """Where tests run in several processes: a file's in one of them, and all that need the one built book together."""
     for item in items:
