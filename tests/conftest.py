@@ -22,14 +22,6 @@ from mlprobe_utils.loading import LoadedModel, load
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items) -> None:
-    """Where tests run in several processes: a file's in one of them, and all that need the one built book together."""
-    for item in items:
-        group = "book" if {"book", "site"} & {*item.fixturenames} else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture
 def outputs(tmp_path, monkeypatch) -> Path:
     """An empty outputs folder of the test's own."""
