@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mlprobe_utils.coverage import coverage
-from mlprobe_utils.health_simulation import bias_and_coverage
+from mlprobe_utils.health_simulation import bias_and_coverage, noise_bias
 
 SHAPES = ("flat", "rising", "falling", "volatile", "restless")
 DEPTHS, IMAGES, CORRELATIONS = (2, 4, 8, 16, 28, 48, 64), (150, 203, 624), (0.0, 0.9)
@@ -27,8 +27,11 @@ def coverage_table(repetitions: int) -> pd.DataFrame:
 
 def bias_table(repetitions: int, penalty: float) -> pd.DataFrame:
     """`bias_and_coverage` over all depths, test sizes and shapes: bias and coverage, raw and corrected."""
-    found = bias_and_coverage(SHAPES, DEPTHS, IMAGES, CORRELATIONS, repeats=repetitions, penalty=penalty)
-    return found[[*EACH, "true score", "raw bias", "raw coverage", "bias", "error", "coverage"]]
+    known = SHAPES, DEPTHS, IMAGES, CORRELATIONS
+    found = bias_and_coverage(*known, repeats=repetitions, penalty=penalty)
+    raw = noise_bias(*known, repeats=repetitions, penalty=penalty)
+    columns = [*EACH, "true score", "raw bias", "raw coverage", "bias", "error", "coverage"]
+    return found.merge(raw[[*EACH, "raw coverage"]], on=EACH)[columns]
 
 
 def markdown(table: pd.DataFrame, decimals: int) -> str:

@@ -26,7 +26,6 @@ $$\frac{a}{\text{end}}$$ (law)
 | 1 | 2 |
 """
 TEXTS = ["glossary", "limits", "cite", "bibliography"]
-LINKED = "03_probing"  # the texts link to it
 
 
 class Book:
@@ -37,8 +36,13 @@ class Book:
         shutil.copytree(ROOT / "book", self.sources, ignore=shutil.ignore_patterns("_build", "index.*", "__pycache__"))
         cite = self.sources / "cite.md"
         cite.write_text(cite.read_text().replace(pages.CITATIONS_MARK, citations()))
-        self.page(LINKED, "# Another chapter\n")
-        files = [{"file": name} for name in [LINKED, *TEXTS]]
+        linked = {
+            name for text in TEXTS for name in re.findall(r"\]\((\d\d_\w+)", (ROOT / "book" / f"{text}.md").read_text())
+        }
+        linked -= {"01_datasets"}
+        for name in linked:
+            self.page(name, "# Another chapter\n")
+        files = [{"file": name} for name in [*sorted(linked), *TEXTS]]
         contents = {"format": "jb-book", "root": "01_datasets", "chapters": files}
         (self.sources / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False))
 
