@@ -6,6 +6,7 @@
 import argparse
 import datetime
 import math
+from dataclasses import replace
 
 import pandas as pd
 
@@ -54,7 +55,7 @@ def all_cases(selection: Selection) -> pd.DataFrame:
     cases = []
     for dataset in selection.datasets:
         drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split)
-        reference = reference_rows(Selection((), (dataset,), selection.protocol, selection.split))
+        reference = reference_rows(replace(selection, datasets=(dataset,)))
         for model in selection.models:
             folder = selection.folder(model, dataset) / FOLDER
             command = f"python -m mlprobe_utils.faults.trial {model} --datasets {dataset}"
