@@ -52,7 +52,7 @@ class Reading:
     @property
     def ends(self) -> list[str]:
         """The last probe point of each module."""
-        return [_of_module(self.probes, module)[-1] for module in MODULES]
+        return [self.probes.of_module(module)[-1] for module in MODULES]
 
 
 def read(selection: Selection, image_sets: Mapping[str, ImageSet]) -> list[Reading]:
@@ -236,7 +236,7 @@ def tested_changes(readings: Iterable[Reading]) -> pd.DataFrame:
         sides = {end: [] for end in ("after", "before")}
         for name in BETWEEN_POINTS:
             for place, own in zip(BETWEEN_POINTS[name], sides.values(), strict=True):
-                point = place and _of_module(reading.probes, place[0])[place[1]]
+                point = place and reading.probes.of_module(place[0])[place[1]]
                 own.append(reading.probes.at(point).right if point else answer)
         after, before = (np.concatenate(own, axis=1) for own in sides.values())
         found = _tests(before, after, reading.resamples, [RECIPE])
@@ -258,10 +258,6 @@ def survivors(tests: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
     called = called[called["called"].abs() > called["tolerance"]].merge(tests, on=[*keys, "name"])
     same_way = np.sign(called["called"]) == np.sign(called["change"])
     return called.assign(survives=same_way & (called[_holm(RECIPE)] < ALPHA))
-
-
-def _of_module(probes: Outcomes, module: str) -> list[str]:
-    return sorted(point for point in probes.points if point[0] == module)
 
 
 def _paired(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

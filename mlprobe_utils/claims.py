@@ -7,6 +7,7 @@ import pandas as pd
 
 from mlprobe_utils.metrics import LESS_IS_BETTER
 from mlprobe_utils.points import MODULES
+from mlprobe_utils.stations import OUTPUT
 
 MAJORITY = "majority class"  # what is right without looking
 FILE_FORMAT, FILE, PIXELS = "file format", "file format and size", "pixel statistics"
@@ -15,7 +16,7 @@ REFERENCE = "classical classifier"  # trained on the same images alone: what the
 CONTROL_TASK, RANDOM_WEIGHTS, TEXT_ONLY = "control task", "random weights", "text only"
 MEMORISATION = "memorisation"  # of train images, where the others are scored on test images
 TASK, SELECTIVITY = "task", "selectivity"
-STATIONS = (*(f"{module} end" for module in MODULES), "final output")
+STATIONS = (*(f"{module} end" for module in MODULES), OUTPUT)
 CONTROL_RUN = 0  # the seed of the controls' probes, and the fine-tuned state that they are of
 _KEYS = ["model", "dataset", "stage", "point"]
 

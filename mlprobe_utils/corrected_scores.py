@@ -3,13 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.cards import MAIN_PROBE
 from mlprobe_utils.corrected_health import CorrectedHealth, corrected_health
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.flat_health import beside_flat
-from mlprobe_utils.outcomes import outcomes
-from mlprobe_utils.points import MODULES, flow_order
+from mlprobe_utils.outcomes import of_modules, outcomes
+from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import STATE
 from mlprobe_utils.tested import resamples_of_tested
 
@@ -38,8 +37,7 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split: str, penalt
         InputError: fewer than two independent test images; rows that are not whole.
         ValueError: test images of another image set or split.
     """
-    chosen = (rows["part"] == "test") & (rows["probe"] == MAIN_PROBE) & (rows["pooling"] == "image_mean")
-    rows = rows[chosen & rows["point"].str[0].isin(MODULES)]
+    rows = of_modules(rows)
     try:
         resamples, images = resamples_of_tested(image_set, split)
     except InputError as error:
@@ -54,7 +52,7 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split: str, penalt
             raise ValueError(f"{' '.join(state)}: the rows are not of the test images of split '{split}'")
         for run, right in zip(own["run"].unique(), found.right, strict=True):
             for module in MODULES:
-                points = sorted((point for point in found.points if point[0] == module), key=flow_order)
+                points = found.of_module(module)
                 correct = right[[found.points.index(point) for point in points]]
                 place = dict(zip([*STATE, "run", "module"], [*state, run, module], strict=True))
                 sizes = {"points": len(points), "images": len(images)}

@@ -78,9 +78,10 @@ def losses(
     for station, own in right.items():
         if own.shape not in ((images,), (seeds, images)):
             raise InputError(f"station '{station}' has outcomes {own.shape}, expected ({seeds} seeds, {images} images)")
-    wide = {station: np.broadcast_to(own, (seeds, images)) for station, own in right.items()}
-    before = accuracy(np.stack([wide[statement.before] for statement, _ in pairs], axis=1), resamples)
-    after = accuracy(np.stack([wide[station] for _, station in pairs], axis=1), resamples)
+    stations = [*needed]
+    known = accuracy(np.stack([np.broadcast_to(right[s], (seeds, images)) for s in stations], axis=1), resamples)
+    before = known.at([stations.index(statement.before) for statement, _ in pairs])
+    after = known.at([stations.index(station) for _, station in pairs])
     changes = intervals(after - before, question)
     changes = changes.assign(statement=[s.name for s, _ in pairs], mode=[s.mode for s, _ in pairs])
     changes = changes.assign(before=[s.before for s, _ in pairs], after=[station for _, station in pairs])

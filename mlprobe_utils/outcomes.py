@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mlprobe_utils.cards import MAIN_PROBE
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.points import MODULES, flow_order
 from mlprobe_utils.resampling import Resamples, Statistic, metric
 from mlprobe_utils.rows import OPTION, options_of
+from mlprobe_utils.stations import OUTPUT
 
 CURVE = ["model", "fault", "dataset", "data_hash", "split", "part", "stage", "order", "probe", "pooling", "control"]
-FINAL_OUTPUT = "final output"  # the point of what the model itself answers
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,19 @@ class Outcomes:
         axes = [self.seeds, [*points], self.images, self.options]
         return Outcomes(self.said[:, places], self.truth, self.probabilities[:, places], *axes)
 
+    def of_module(self, module: str) -> list[str]:
+        """The points of a module, by its letter, in the order the data flows."""
+        return sorted((point for point in self.points if point[0] == module), key=flow_order)
+
     def score(self, name: str, positive: str | None, resamples: Resamples) -> Statistic:
         """`resampling.metric` of them; arguments and errors as there."""
         return metric(name, self.truth, self.said, self.probabilities, self.options, positive, resamples)
+
+
+def of_modules(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that curves of modules are read off: the main recipe's, of test images, on the mean of image tokens."""
+    chosen = (rows["part"] == "test") & (rows["probe"] == MAIN_PROBE) & (rows["pooling"] == "image_mean")
+    return rows[chosen & rows["point"].str[0].isin(MODULES)]
 
 
 def outcomes(rows: pd.DataFrame) -> Outcomes:
@@ -65,10 +77,10 @@ def outcomes(rows: pd.DataFrame) -> Outcomes:
 def output_outcomes(rows: pd.DataFrame) -> Outcomes:
     """The outcomes of final outputs: the prediction rows of one model, data set, stage and part, all its runs.
 
-    The one point is FINAL_OUTPUT; an unparsed answer is none of the options. Raises InputError as `outcomes`.
+    The one point is OUTPUT; an unparsed answer is none of the options. Raises InputError as `outcomes`.
     """
     _check(rows)
-    return _arranged(rows, rows["parsed"], "run", pd.Series(FINAL_OUTPUT, rows.index))
+    return _arranged(rows, rows["parsed"], "run", pd.Series(OUTPUT, rows.index))
 
 
 def _check(rows: pd.DataFrame) -> None:

@@ -60,8 +60,8 @@ def make_probes(work: Work) -> None:
                 for key, tensor in pooled[place[0]].items()
                 if place in runs or key in seeded
             }
-            keys = dict.fromkeys(features, labels), {key: key[1] for key in features}
-            fitted = fit_probes(features, keys[0], training, len(options), probe, keys[1])
+            targets, numbers = dict.fromkeys(features, labels), {key: key[1] for key in features}
+            fitted = fit_probes(features, targets, training, len(options), probe, numbers)
             for (state, seed, key), probabilities in fitted.items():
                 row = partial(_probe_rows, work, images, probabilities, state, seed=seed, probe=name, key=key)
                 if (state, seed) in runs:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from mlprobe_utils.cards import MAIN_PROBE
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.outcomes import outcomes
-from mlprobe_utils.points import MODULES, flow_order
+from mlprobe_utils.outcomes import of_modules, outcomes
+from mlprobe_utils.points import MODULES
 from mlprobe_utils.rank_stability import rank_stability, resampled_curves
 from mlprobe_utils.tested import resamples_of_tested
 
@@ -34,8 +33,8 @@ def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: st
         InputError: rows that are not whole.
         ValueError: a curve without a health score, in a resample too.
     """
-    chosen = (rows["part"] == "test") & (rows["probe"] == MAIN_PROBE) & (rows["pooling"] == "image_mean")
-    rows = rows[chosen & (rows["stage"] == "finetuned") & (rows["run"] == RUN) & rows["point"].str[0].isin(MODULES)]
+    rows = of_modules(rows)
+    rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
     tables = []
     for dataset, of_dataset in rows.groupby("dataset", sort=False) if rows["model"].nunique() > 1 else ():
         drawn, images = resamples_of_tested(image_sets[dataset], split)
@@ -46,8 +45,7 @@ def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: st
         for module in MODULES:
             curves = {"accuracy": {}, "balanced accuracy": {}}
             for model, own in found.items():
-                points = sorted((point for point in own.points if point[0] == module), key=flow_order)
-                correct = own.right[0, [own.points.index(point) for point in points]]
+                correct = own.at(*own.of_module(module)).right[0]
                 curves["accuracy"][model] = resampled_curves(correct, counts)
                 curves["balanced accuracy"][model] = resampled_curves(correct, counts, labels)
             tables.append(rank_stability(curves, penalty).assign(dataset=dataset, module=module))

@@ -6,7 +6,7 @@ picture, are no independent evidence (Davison and Hinkley 1997, section 3.8; Fie
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,11 @@ class Resamples:
     def weights(self) -> np.ndarray:
         """The counts for products of matrices: float32, in which whole numbers up to 2^24 are exact."""
         return self.counts.astype(np.float32)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """How many images are drawn, float [resamples]."""
+        return self.counts.sum(axis=1, dtype=float)
 
 
 def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
@@ -80,6 +85,10 @@ class Statistic:
     clusters: float
     drawn: Resamples
 
+    def at(self, places: Sequence[int]) -> "Statistic":
+        """That of some points, by their places; one may be there several times."""
+        return replace(self, values=self.values[..., places], resampled=self.resampled[..., places])
+
     def __sub__(self, before: "Statistic") -> "Difference":
         """Raises ValueError for other resamples, or another number of seeds or points."""
         if self.drawn is not before.drawn:
@@ -120,7 +129,7 @@ def accuracy(right: np.ndarray, resamples: Resamples) -> Statistic:
     """
     right = _checked("right", right, resamples, bool)
     flat = right.reshape(-1, right.shape[-1]).astype(np.float32).T
-    drawn = (resamples.weights @ flat) / resamples.counts.sum(axis=1, dtype=float)[:, None]
+    drawn = (resamples.weights @ flat) / resamples.sizes[:, None]
     drawn = drawn.reshape(-1, *right.shape[:-1])
     return Statistic(100 * right.mean(axis=-1), 100 * drawn, _equal_clusters(resamples.clusters), resamples)
 

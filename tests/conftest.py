@@ -11,12 +11,13 @@ import pytest
 import torch
 from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
 from small_book import MODEL, SECOND, SmallBook
-from tiny_parts import make_image_set, make_tiny
+from tiny_parts import RECIPE, make_image_set, make_tiny
 
-from mlprobe_utils import artefacts
-from mlprobe_utils.cards import ModelCard
+from mlprobe_utils import artefacts, results, work
+from mlprobe_utils.cards import ModelCard, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.faults import calibration
 from mlprobe_utils.loading import LoadedModel, load
 
 torch.set_num_threads(1)
@@ -67,6 +68,20 @@ def tiny(tiny_card) -> LoadedModel:
 @pytest.fixture(scope="session")
 def image_set(tmp_path_factory) -> ImageSet:
     return make_image_set(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def tiny_on_phantoms(tiny_card, tmp_path, monkeypatch) -> None:
+    """Whatever model, phantom set and protocol is asked for: the tiny model, few images, and little training."""
+    own, small = make_image_set(tmp_path, 24, "busi-phantom", 3, 6), load_protocol("miniature")
+    probe = small.probe.model_copy(update={"epochs": 2})
+    answering = small.answering.model_copy(update={"max_new_tokens": 2})
+    small = small.model_copy(update={"fine_tuning": RECIPE, "probe": probe, "answering": answering})
+    monkeypatch.setattr(work, "load_model_card", lambda slug: tiny_card)
+    monkeypatch.setattr(work, "load_image_set", lambda slug, protocol: own)
+    monkeypatch.setattr(work, "load_protocol", lambda slug: small)
+    monkeypatch.setattr(results, "load_protocol", lambda slug: small)
+    monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
 
 
 @pytest.fixture

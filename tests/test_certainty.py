@@ -9,11 +9,12 @@ from mlprobe_utils.certainty import Reading
 from mlprobe_utils.claims import STATIONS
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE, intervals
-from mlprobe_utils.outcomes import FINAL_OUTPUT, Outcomes
+from mlprobe_utils.outcomes import Outcomes
 from mlprobe_utils.paired_tests import holm, paired_tests
 from mlprobe_utils.resampling import accuracy, resample
 from mlprobe_utils.results import Selection
 from mlprobe_utils.rows import image_rows
+from mlprobe_utils.stations import OUTPUT
 
 IMAGES, SEEDS = 200, 5
 POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
@@ -40,7 +41,7 @@ def reading(model: str, stage: str, shares: list[float], answer: float, seed: in
         return HARD + noise < np.array(of)[:, None]
 
     probes = answered(right(SEEDS, shares), list(range(SEEDS)), POINTS)
-    answers = answered(right(len(runs), [answer]), runs, [FINAL_OUTPUT])
+    answers = answered(right(len(runs), [answer]), runs, [OUTPUT])
     return Reading(model, "d", stage, probes, answers, DRAWN, None)
 
 

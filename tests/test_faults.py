@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from slow_reference import option_log_probabilities
-from tiny_parts import RECIPE, each_family, make_image_set
+from tiny_parts import each_family
 
 from mlprobe_utils import artefacts, cards, results, work
 from mlprobe_utils.cards import load_data_card, load_protocol
@@ -17,7 +17,6 @@ from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
 from mlprobe_utils.faults import __main__ as planting
-from mlprobe_utils.faults import calibration
 from mlprobe_utils.faults.card import ANSWER, Fault, all_faults, load_fault
 from mlprobe_utils.faults.damage import Damage, damaged, planted
 from mlprobe_utils.faults.effects import WHERE, around, effects, first_drop
@@ -342,20 +341,10 @@ SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 
 @pytest.fixture
-def planted_in_tiny(outputs, tiny_card, tmp_path, monkeypatch):
+def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
     """Plants all faults in the tiny model; returns the names of the artefacts that this made."""
-    own = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
-    small = load_protocol("miniature")
-    probe = small.probe.model_copy(update={"epochs": 2})
-    answering = small.answering.model_copy(update={"max_new_tokens": 2})
-    small = small.model_copy(update={"fine_tuning": RECIPE, "probe": probe, "answering": answering})
-    monkeypatch.setattr(work, "load_model_card", lambda slug: tiny_card)
-    monkeypatch.setattr(work, "load_image_set", lambda slug, protocol: own)
-    monkeypatch.setattr(work, "load_protocol", lambda slug: small)
-    monkeypatch.setattr(results, "load_protocol", lambda slug: small)
     few = [fault.model_copy(update={"images": 50}) for fault in all_faults()]
     monkeypatch.setattr(planting, "all_faults", lambda: few)
-    monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
 
     def times() -> dict:
         return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}

@@ -8,15 +8,14 @@ import pytest
 import torch
 import yaml
 from scipy.stats import beta
-from tiny_parts import RECIPE, make_image_set
+from tiny_parts import RECIPE
 
-from mlprobe_utils import artefacts, laboratory_results, results, work
-from mlprobe_utils.cards import load_protocol
+from mlprobe_utils import artefacts, laboratory_results
 from mlprobe_utils.configuration import Run
 from mlprobe_utils.diagnosis import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, QUALITY
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
-from mlprobe_utils.faults import calibration, trial
+from mlprobe_utils.faults import trial
 from mlprobe_utils.faults.card import ANSWER, all_faults
 from mlprobe_utils.faults.cases import changed_by, module_ends
 from mlprobe_utils.faults.confusion import summary, write_confusion
@@ -104,20 +103,10 @@ def test_no_laboratory_no_table(outputs):
 
 
 @pytest.fixture
-def make_tiny_cases(outputs, tiny_card, tmp_path, monkeypatch):
+def make_tiny_cases(outputs, tiny_on_phantoms, monkeypatch):
     """Makes all cases of the tiny model; returns the names of the artefacts that this made."""
-    own = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
-    small = load_protocol("miniature")
-    probe = small.probe.model_copy(update={"epochs": 2})
-    answering = small.answering.model_copy(update={"max_new_tokens": 2})
-    small = small.model_copy(update={"fine_tuning": RECIPE, "probe": probe, "answering": answering})
-    monkeypatch.setattr(work, "load_model_card", lambda slug: tiny_card)
-    monkeypatch.setattr(work, "load_image_set", lambda slug, protocol: own)
-    monkeypatch.setattr(work, "load_protocol", lambda slug: small)
-    monkeypatch.setattr(results, "load_protocol", lambda slug: small)
     few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
     monkeypatch.setattr(trial, "load_trial", lambda: few)
-    monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
 
     def make() -> list[str]:
         before = {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}

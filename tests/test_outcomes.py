@@ -6,9 +6,10 @@ import pytest
 
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.metrics import score
-from mlprobe_utils.outcomes import FINAL_OUTPUT, outcomes, output_outcomes
+from mlprobe_utils.outcomes import outcomes, output_outcomes
 from mlprobe_utils.resampling import resample
 from mlprobe_utils.rows import image_rows
+from mlprobe_utils.stations import OUTPUT
 
 IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "part": "test"})
 CONSTANT = {"model": "m", "dataset": "d", "data_hash": "0" * 64, "split": "paper", "stage": "pretrained"}
@@ -84,7 +85,7 @@ def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
     told = rows().query("point == 'V.00'").drop(columns="seed").assign(point=None, probe=None, pooling=None)
     told = told.assign(seed=None, run=[0] * 3 + [1] * 3, parsed=["Yes", "No", None, "No", "No", "Yes"])
     found = output_outcomes(told)
-    assert found.points == [FINAL_OUTPUT]
+    assert found.points == [OUTPUT]
     assert found.seeds == [0, 1]
     assert found.said[:, 0].tolist() == [[1, -1, 0], [1, 0, 1]]  # images a, b, c
     assert found.right[:, 0].tolist() == [[True, False, True], [True, True, False]]
