@@ -12,7 +12,15 @@ import sys
 from mlprobe_utils import artefacts, pages
 from mlprobe_utils.artefacts import code_files, imported_files
 from mlprobe_utils.book_pages import book_pages, script_of
-from mlprobe_utils.cards import DataCard, ModelCard, Protocol, card_path, load_data_card, load_model_card
+from mlprobe_utils.cards import (
+    DataCard,
+    ModelCard,
+    Protocol,
+    card_path,
+    load_data_card,
+    load_model_card,
+    load_protocol,
+)
 from mlprobe_utils.citation import CITATION
 from mlprobe_utils.configuration import configure, lineages
 from mlprobe_utils.datasets.file_tree import FileTree
@@ -23,6 +31,8 @@ from mlprobe_utils.faults.trial_card import TRIAL, Trial
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
 LINEAGES = lineages(RUN.models)
+# what models and image sets depend on: scores are made of their rows, where pages read them
+MEASURED = load_protocol(RUN.protocol).model_dump_json(exclude={"title", "health"})
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 PAGES = {page.name: page for page in book_pages(RUN)}
 BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
@@ -57,12 +67,13 @@ def executed(name):
 
 
 def page_inputs(wildcards):
-    """A notebook, the code that it imports, and what it reads: results of its models, and files."""
+    """A notebook, the code that it imports, and what it reads: results of its models, the protocol, and files."""
     page = PAGES[wildcards.page]
     script = script_of(page.notebook)
     results = [stamp("models", RUN.protocol, RUN.split, model) for model in page.models]
     results += [stamp("faults", RUN.protocol, RUN.split)] if page.faults else []
-    return [str(script), *results, *map(str, (*page.files, *imported_files(script)))]
+    files = (card_path(Protocol, RUN.protocol), *page.files, *imported_files(script))
+    return [str(script), *results, *map(str, files)]
 
 
 def data_of(wildcards):
@@ -111,9 +122,9 @@ rule model:
         source_of_model,
         [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
         card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
-        protocol=str(card_path(Protocol, RUN.protocol)),
         code=code("mlprobe_utils.pipeline"),
     params:
+        protocol=MEASURED,
         datasets=" ".join(RUN.datasets),
     output:
         stamp("models", RUN.protocol, RUN.split, "{model}"),
@@ -145,9 +156,9 @@ rule trial:
         FAULTS,
         trial=str(card_path(Trial, TRIAL)),
         card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
-        protocol=str(card_path(Protocol, RUN.protocol)),
         code=code("mlprobe_utils.faults.trial"),
     params:
+        protocol=MEASURED,
         datasets=" ".join(TRIAL_DATASETS),
         undamaged=lambda wildcards: "" if wildcards.model in RUN.models else "--undamaged",
     output:
@@ -188,9 +199,9 @@ rule manifest:
     input:
         source_of_images,
         card=lambda wildcards: str(card_path(DataCard, wildcards.dataset)),
-        protocol=str(card_path(Protocol, RUN.protocol)),
         code=code("mlprobe_utils.datasets.manifest"),
     params:
+        protocol=MEASURED,
         data=data_of,
         fingerprint=lambda wildcards: FINGERPRINT if data_of(wildcards) else "",
     output:

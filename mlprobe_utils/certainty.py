@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils import results
-from mlprobe_utils.claims import CONTROL_RUN, STATIONS
+from mlprobe_utils.claims import ENDS
+from mlprobe_utils.control_names import CONTROL_RUN
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.intervals import LEVEL, PROBE, QUESTIONS, RECIPE, intervals
@@ -112,7 +113,7 @@ def outside(bands: pd.DataFrame, means: pd.Series) -> pd.Series:
 
 def mean_width(ends: pd.DataFrame, question: str) -> float:
     """The mean width of the intervals where modules end (points); the final output's are left out."""
-    probed = ends[ends["station"] != STATIONS[-1]]
+    probed = ends[ends["station"] != ENDS[-1]]
     return float((probed[f"{question}, high"] - probed[f"{question}, low"]).mean())
 
 
@@ -120,7 +121,7 @@ def end_intervals(readings: Iterable[Reading], metric: str) -> pd.DataFrame:
     """The intervals at the end of each module and of the final output, for both questions.
 
     Returns:
-        dataset, model, stage, station (of STATIONS), value and, of each question, its interval's low and high; percent.
+        dataset, model, stage, station (of ENDS), value and, of each question, its interval's low and high; percent.
         Empty for a metric that is none of RESAMPLED.
     """
     columns = ["dataset", "model", "stage", "station", "value"]
@@ -132,7 +133,7 @@ def end_intervals(readings: Iterable[Reading], metric: str) -> pd.DataFrame:
             parts = [reading.probes.at(*reading.ends), *([reading.answers] if question == PROBE else [])]
             scored = [part.score(metric, reading.positive, reading.resamples) for part in parts]
             both[question] = pd.concat([intervals(of, question) for of in scored], ignore_index=True)
-        table = pd.DataFrame(reading.place | {"station": STATIONS, "value": both[PROBE]["value"]})
+        table = pd.DataFrame(reading.place | {"station": ENDS, "value": both[PROBE]["value"]})
         for question, found in both.items():
             table[[f"{question}, {end}" for end in ("low", "high")]] = found[["low", "high"]].reindex(table.index)
         frames.append(table)
@@ -155,9 +156,9 @@ def questions() -> pd.DataFrame:
 def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
     """`end_intervals` for the page: a row a model, data set and stage; each interval a text."""
     texts = {}
-    for station in STATIONS:
+    for station in ENDS:
         own = ends[ends["station"] == station].set_index(["dataset", "model", "stage"])
-        for question in QUESTIONS if station != STATIONS[-1] else [PROBE]:
+        for question in QUESTIONS if station != ENDS[-1] else [PROBE]:
             low, high = (own[f"{question}, {end}"].map("{:.1f}".format) for end in ("low", "high"))
             texts[f"{station}: {question}"] = low + "–" + high
     return pd.DataFrame(texts).rename_axis(["dataset", "model", "stage"]).reset_index()
@@ -178,7 +179,7 @@ def before_and_after(readings: Iterable[Reading]) -> pd.DataFrame:
         answered = _paired(before.answers.right, after.answers.right)
         found = [_tests(*probed, after.resamples), _tests(*answered, after.resamples, [PROBE])]
         frames.append(pd.concat(found, ignore_index=True).assign(model=after.model, dataset=after.dataset))
-    table = pd.concat(frames, ignore_index=True).assign(station=[*STATIONS] * len(frames))
+    table = pd.concat(frames, ignore_index=True).assign(station=[*ENDS] * len(frames))
     return _corrected(table, ["dataset", "model", "station"])
 
 

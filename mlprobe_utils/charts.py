@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from mlprobe_utils.claims import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS, best_without_model
+from mlprobe_utils.claims import best_without_model
+from mlprobe_utils.control_names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.figures import Figure, Key, Panel, figure
+from mlprobe_utils.line_panels import BAND, Values, domain_of, line_panel, line_words, stations
 from mlprobe_utils.metrics import METRICS, PAPER_METRICS
-from mlprobe_utils.panels import BAND, COLOURS, Values, domain_of, line_panel, line_words, square_panel, stations
+from mlprobe_utils.panels import COLOURS, square_panel
 from mlprobe_utils.points import MODULES
 from mlprobe_utils.profiles import SCORES, STAGE_NAMES, in_words
 
@@ -48,7 +50,7 @@ def probe_curves(
         outputs: from `metrics.output_scores`.
         names: slug -> name of models and data sets, in the order of rows and columns.
         metric: one of METRICS.
-        controls: from `results.control_scores`; drawn are the control task after fine-tuning, random weights, and the
+        controls: from `scoring.control_scores`; drawn are the control task after fine-tuning, random weights, and the
             best that needs no model.
         bands: from `certainty.bands`, drawn as areas; none where it is empty.
         what: reads the points, for the caption.

@@ -1,24 +1,42 @@
-"""What a claim about a layer has to beat: the controls' names, and their scores beside the probes'.
+"""What a claim about a layer has to beat: the controls' scores beside the probes'. Does not import torch.
 
-Does not import torch. `controls` and `probe_controls` make what is read here.
+`controls` and `probe_controls` make the rows that are scored here.
 """
 
 import pandas as pd
 
-from mlprobe_utils.metrics import LESS_IS_BETTER
+from mlprobe_utils.control_names import (
+    CONTROL_RUN,
+    CONTROL_TASK,
+    MEMORISATION,
+    RANDOM_WEIGHTS,
+    REFERENCE,
+    TEXT_ONLY,
+    WITHOUT_MODEL,
+)
+from mlprobe_utils.metrics import KEYS, LESS_IS_BETTER, scores_by
 from mlprobe_utils.points import MODULES
+from mlprobe_utils.rows import predicted_option
 from mlprobe_utils.stations import OUTPUT
 
-MAJORITY = "majority class"  # what is right without looking
-FILE_FORMAT, FILE, PIXELS = "file format", "file format and size", "pixel statistics"
-WITHOUT_MODEL = (MAJORITY, FILE_FORMAT, FILE, PIXELS)
-REFERENCE = "classical classifier"  # trained on the same images alone: what the images tell without a pretrained model
-CONTROL_TASK, RANDOM_WEIGHTS, TEXT_ONLY = "control task", "random weights", "text only"
-MEMORISATION = "memorisation"  # of train images, where the others are scored on test images
 TASK, SELECTIVITY = "task", "selectivity"
-STATIONS = (*(f"{module} end" for module in MODULES), OUTPUT)
-CONTROL_RUN = 0  # the seed of the controls' probes, and the fine-tuned state that they are of
+ENDS = (*(f"{module} end" for module in MODULES), OUTPUT)
 _KEYS = ["model", "dataset", "stage", "point"]
+
+
+def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
+    """Metrics in percent of every control: one row a model, data set, stage, run, point and control.
+
+    Of memorisation they are those of the train images. Of text alone the answer counts, as of the final output.
+
+    Args: as of `metrics.probe_scores`.
+    """
+
+    def said(own: pd.DataFrame) -> pd.Series:
+        likeliest = predicted_option(own)
+        return own["parsed"].fillna("").where(own["control"] == TEXT_ONLY, likeliest) if "parsed" in own else likeliest
+
+    return scores_by(rows, positives, [*KEYS, "control"], said)
 
 
 def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -28,7 +46,7 @@ def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd
 
     Args:
         scores: from `metrics.probe_scores`.
-        controls: from `results.control_scores`.
+        controls: from `scoring.control_scores`.
         metric: one of METRICS.
 
     Returns:
@@ -65,7 +83,7 @@ def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame,
         outputs: from `metrics.output_scores`.
 
     Returns:
-        dataset, what (the task, a control, or selectivity) and STATIONS: the last point of each module and the final
+        dataset, what (the task, a control, or selectivity) and ENDS: the last point of each module and the final
         output, percent. What needs no model has one value for all; what does not apply is nan.
     """
     probed = scores[scores["pooling"] == "image_mean"]
@@ -76,12 +94,12 @@ def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame,
     of_image_set = rows["control"].isin((*WITHOUT_MODEL, REFERENCE))
     ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
     answers = rows[rows["point"].isna() & ~of_image_set]
-    found = [ends.assign(station=ends["module"]), answers.assign(station=STATIONS[-1])]
-    found += [rows[of_image_set].assign(station=station) for station in STATIONS]
-    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "station")[[*STATIONS]]
+    found = [ends.assign(station=ends["module"]), answers.assign(station=ENDS[-1])]
+    found += [rows[of_image_set].assign(station=station) for station in ENDS]
+    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "station")[[*ENDS]]
     lines = {name: table.loc[name] for name in table.index.unique("control")}
     lines[SELECTIVITY] = lines[TASK] - lines[CONTROL_TASK]
     order = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, REFERENCE)
     order += (*reversed(WITHOUT_MODEL), MEMORISATION)
     whole = pd.concat({name: lines[name] for name in order}, names=["what"]).reset_index().rename_axis(columns=None)
-    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *STATIONS]].reset_index(drop=True)
+    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *ENDS]].reset_index(drop=True)

@@ -16,15 +16,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlprobe_utils.artefacts import write_parquet
-from mlprobe_utils.claims import FILE, FILE_FORMAT, MAJORITY, PIXELS, TEXT_ONLY, WITHOUT_MODEL
+from mlprobe_utils.control_names import FILE, FILE_FORMAT, MAJORITY, PIXELS, WITHOUT_MODEL
 from mlprobe_utils.datasets.format_shortcut import COLUMNS as FORMAT
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.metrics import KEYS, predicted_option, scores_by
 from mlprobe_utils.reference_classifier import reference_rows
 from mlprobe_utils.rows import image_rows, write_rows
 
-ROWS, SCORES, TASK = "controls.parquet", "control_scores.parquet", "control_task.parquet"
+ROWS, TASK = "controls.parquet", "control_task.parquet"
 SEED = 0
 CLUSTERS = 16
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -34,8 +33,8 @@ STATISTICS = ("mean", "deviation", *(f"percentile {p}" for p in PERCENTILES), "v
 def write_image_controls(image_set: ImageSet, split: str, folder: Path) -> None:
     """Writes the controls that need no model, and the reference, to `folder`.
 
-    `controls.parquet` has rows of the test images (schema `rows.SCHEMA`), `control_scores.parquet` their scores, and
-    `control_task.parquet` image, part, cluster and control (an option) of the train, validation and test images.
+    `controls.parquet` has rows of the test images (schema `rows.SCHEMA`), `control_task.parquet` image, part, cluster
+    and control (an option) of the train, validation and test images.
 
     Raises:
         InputError: the images to fit on are not of several classes, or there are no train or no test images; as
@@ -44,7 +43,6 @@ def write_image_controls(image_set: ImageSet, split: str, folder: Path) -> None:
     statistics = pixel_statistics(image_set)
     rows = pd.concat([rows_without_model(image_set, split, statistics), reference_rows(image_set, split)])
     write_rows(rows, folder / ROWS)
-    write_parquet(control_scores(rows, {image_set.card.slug: image_set.card.positive}), folder / SCORES)
     write_parquet(control_task(image_set, split, statistics), folder / TASK)
 
 
@@ -128,18 +126,3 @@ def rows_without_model(image_set: ImageSet, split: str, statistics: np.ndarray) 
         probabilities[:, model.classes_] = model.predict_proba(features[control][test.index])
         frames.append(image_rows(test, options, probabilities, **constants, control=control))
     return pd.concat(frames, ignore_index=True)
-
-
-def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
-    """Metrics in percent of every control: one row a model, data set, stage, run, point and control.
-
-    Of memorisation they are those of the train images. Of text alone the answer counts, as of the final output.
-
-    Args: as of `metrics.probe_scores`.
-    """
-
-    def said(own: pd.DataFrame) -> pd.Series:
-        likeliest = predicted_option(own)
-        return own["parsed"].fillna("").where(own["control"] == TEXT_ONLY, likeliest) if "parsed" in own else likeliest
-
-    return scores_by(rows, positives, [*KEYS, "control"], said)

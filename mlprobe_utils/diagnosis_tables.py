@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from mlprobe_utils.claims import CONTROL_RUN
+from mlprobe_utils.control_names import CONTROL_RUN
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.diagnosis import MISALIGNMENT, NAMED, RULED_OUT, STATEMENTS, UNTOLD, losses, main_mode, verdicts
 from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE
@@ -119,7 +119,7 @@ def misalignment_and_unparsed(told: pd.DataFrame, outputs: pd.DataFrame) -> pd.D
 
     Args:
         told: from `diagnoses`, of one question.
-        outputs: from `results.output_scores`.
+        outputs: from `scoring.output_scores`.
 
     Returns:
         model, dataset, stage, lost, low, high (points; simultaneous with the other statements), verdict, unparsed (%).

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from mlprobe_utils.rows import OPTION, options_of
+from mlprobe_utils.rows import OPTION, options_of, predicted_option
 
 PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
 FURTHER_METRICS = (
@@ -49,13 +49,6 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: st
     scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
     unparsed = rows.groupby(keys, dropna=False)["parsed"].agg(lambda parsed: 100 * parsed.isna().mean())
     return scores.merge(unparsed.rename("unparsed").reset_index(), on=keys)
-
-
-def predicted_option(rows: pd.DataFrame) -> pd.Series:
-    """The most probable option of each row of one data set."""
-    options = options_of(rows)
-    probabilities = rows[[OPTION + option for option in options]].to_numpy()
-    return pd.Series(np.array(options)[probabilities.argmax(axis=1)], index=rows.index)
 
 
 def scores_by(

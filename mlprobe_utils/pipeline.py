@@ -21,7 +21,7 @@ from mlprobe_utils.loading import RANDOM_SEED
 from mlprobe_utils.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prediction import predict
-from mlprobe_utils.probe_steps import make_controls, make_probes, make_scores
+from mlprobe_utils.probe_steps import make_controls, make_probes
 from mlprobe_utils.processes import processes, sharded, shared_artefact
 from mlprobe_utils.results import LENS, RANDOM_FEATURES, state_name
 from mlprobe_utils.rows import image_rows, write_rows
@@ -40,7 +40,7 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
         with work.step(first):
             make_random_features(work)
     everything[0].forget()
-    actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_scores, make_controls)
+    actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_controls)
     for work in everything:
         for name, action in zip(steps, actions, strict=True):
             with work.step(name):

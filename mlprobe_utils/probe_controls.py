@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.cards import MAIN_PROBE, DataCard, Probe, Protocol
-from mlprobe_utils.claims import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
+from mlprobe_utils.control_names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.controls import shuffled
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.loading import LoadedModel

@@ -1,4 +1,4 @@
-"""The steps after the features: probes, scores, controls. What is current is skipped."""
+"""The steps after the features: probes and controls. What is current is skipped."""
 
 from functools import partial
 from pathlib import Path
@@ -8,13 +8,10 @@ import pandas as pd
 from filelock import FileLock
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import MAIN_PROBE
-from mlprobe_utils.claims import CONTROL_RUN
-from mlprobe_utils.controls import ROWS, SCORES, TASK, control_scores, write_image_controls
-from mlprobe_utils.corrected_scores import corrected_scores
+from mlprobe_utils.control_names import CONTROL_RUN
+from mlprobe_utils.controls import ROWS, TASK, write_image_controls
 from mlprobe_utils.extraction import FEATURES, load_features
-from mlprobe_utils.metrics import output_scores, probe_scores
 from mlprobe_utils.probe_controls import probed_rows, text_only_rows
 from mlprobe_utils.probes import fit_probes
 from mlprobe_utils.processes import processes
@@ -92,28 +89,6 @@ def _probe_rows(
     return image_rows(images[chosen], work.image_set.card.options, probabilities[chosen.to_numpy()], **constants)
 
 
-def make_scores(work: Work) -> None:
-    if not processes().is_main_process:
-        return
-    positives = {work.image_set.card.slug: work.image_set.card.positive}
-    predicted = [work.folder / state_name("predictions", run) for run in work.states()]
-    upstream = [artefacts.record_hash(f) for f in (work.folder / "probes", *predicted)]
-    code = [artefacts.code_hash(f"mlprobe_utils.{module}") for module in ("metrics", "corrected_scores")]
-    code.append(artefacts.source_hash(Work, make_scores))
-    penalty = work.protocol.health.penalty
-    made_from = work.made_from("scores", rows=upstream, positives=positives, penalty=penalty, code=code)
-    folder = work.folder / "scores"
-    if artefacts.is_current(folder, made_from):
-        return
-    with artefacts.artefact(folder, made_from) as temporary:
-        probed = pd.read_parquet(work.folder / "probes" / "probes.parquet")
-        write_parquet(probe_scores(probed, positives), temporary / "probe_scores.parquet")
-        answered = pd.concat([pd.read_parquet(f / "predictions.parquet") for f in predicted], ignore_index=True)
-        write_parquet(output_scores(answered, positives), temporary / "output_scores.parquet")
-        corrected = corrected_scores(probed, work.image_set, work.split, penalty)
-        write_parquet(corrected, temporary / "corrected_health.parquet")
-
-
 def make_controls(work: Work) -> None:
     if not processes().is_main_process:
         return
@@ -123,7 +98,7 @@ def make_controls(work: Work) -> None:
     upstream = [artefacts.record_hash(made) for made in (tuned, random, task)]
     code = [artefacts.code_hash("mlprobe_utils.probe_controls"), artefacts.source_hash(Work, make_controls)]
     recipe = {"probe": protocol.probe.model_dump(), "max_new_tokens": protocol.answering.max_new_tokens}
-    made_from = work.made_from("controls", made_of=upstream, positive=card.positive, code=code, **recipe)
+    made_from = work.made_from("controls", made_of=upstream, code=code, **recipe)
     folder = work.folder / CONTROLS
     if artefacts.is_current(folder, made_from):
         return
@@ -137,7 +112,6 @@ def make_controls(work: Work) -> None:
             told = text_only_rows(work.loaded, card, protocol, tested, constants)
         rows = pd.concat([probed, told], ignore_index=True)
         write_rows(rows, temporary / ROWS)
-        write_parquet(control_scores(rows, {card.slug: card.positive}), temporary / SCORES)
 
 
 def make_image_controls(work: Work) -> Path:

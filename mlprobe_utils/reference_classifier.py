@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from mlprobe_utils.claims import REFERENCE
+from mlprobe_utils.control_names import REFERENCE
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.rows import image_rows

@@ -12,11 +12,14 @@ from functools import cached_property
 import numpy as np
 
 from mlprobe_utils.errors import InputError, unknown
-from mlprobe_utils.metrics import PAPER_METRICS
 
 RESAMPLES = 2000
 RESAMPLED = (
-    *PAPER_METRICS,
+    "accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "auc",
     "balanced_accuracy",
     "sensitivity",
     "specificity",

@@ -3,8 +3,8 @@
 outputs/<protocol>/<data set>/data/                          manifest and working copies
 outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
-                                             /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/, scores/
-                                             /features-random/, controls/, lens/
+                                             /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
+                                             /features-random/, controls/, lens/, and what `derived` makes of the rows
                                              /faults/<fault>/calibration/, and the same of the damaged model, run 0
 """
 
@@ -19,16 +19,18 @@ from safetensors import safe_open
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import MAIN_PROBE, load_protocol
-from mlprobe_utils.claims import CONTROL_RUN, REFERENCE
-from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.control_names import CONTROL_RUN, REFERENCE
+from mlprobe_utils.errors import unknown
 from mlprobe_utils.points import MODULES, PROBED, flow_order
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
-CALIBRATION, STRENGTHS = "calibration.json", "strengths.parquet"  # of a fault
+CALIBRATION, HITS = "calibration.json", "hits.parquet"  # of a fault
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"
 CONTROLS = "controls"
 LENS = "lens"
+PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = "scores-probes", "scores-outputs", "scores-controls"
+CORRECTED_HEALTH = "scores-corrected-health"
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,25 @@ def image_controls(folder: Path, split: str) -> Path:
 
 def upstream(artefact: Path, runs: range) -> list[Path]:
     """The artefacts of the same model and data set that this one was made of, directly or not; itself first."""
+    return [artefact, *(path for own in made_of(artefact, runs) for path in upstream(own, runs))]
+
+
+def made_of(artefact: Path, runs: range) -> list[Path]:
+    """The artefacts of the same model and data set that this one was made of, directly."""
     damaged = artefact.parent.parent.name == FAULTS
     states = (DAMAGED_RUN,) if damaged else (None, *runs)
     adapters = artefact.parents[2] if damaged else artefact.parent
-    made_of = {"scores": ["probes", *(state_name("predictions", run) for run in states)]}
-    made_of |= {name: [state_name("features", run) for run in states] for name in ("probes", LENS)}
+    sources = {PROBE_SCORES: ["probes"], CORRECTED_HEALTH: ["probes"], CONTROL_SCORES: [CONTROLS]}
+    sources[OUTPUT_SCORES] = [state_name("predictions", run) for run in states]
+    sources |= {name: [state_name("features", run) for run in states] for name in ("probes", LENS)}
     for kind in ("features", "predictions"):
         for run in runs:
-            made_of[state_name(kind, run)] = ["calibration"] if damaged else [adapters / f"adapter-{run}"]
-    made_of["calibration"] = [adapters / f"adapter-{DAMAGED_RUN}"]
-    made_of[CONTROLS] = [RANDOM_FEATURES, state_name("features", CONTROL_RUN)]
-    further = [artefact.parent / name for name in made_of.get(artefact.name, [])]
-    if artefact.name == CONTROLS:
-        further.append(image_controls(artefact.parents[2], artefact.parents[1].name))
-    return [artefact, *(path for own in further for path in upstream(own, runs))]
+            sources[state_name(kind, run)] = ["calibration"] if damaged else [adapters / f"adapter-{run}"]
+    sources["calibration"] = [adapters / f"adapter-{DAMAGED_RUN}"]
+    sources[CONTROLS] = [RANDOM_FEATURES, state_name("features", CONTROL_RUN)]
+    found = [artefact.parent / name for name in sources.get(artefact.name, [])]
+    of_images = [image_controls(artefact.parents[2], artefact.parents[1].name)]
+    return found + (of_images if artefact.name == CONTROLS else [])
 
 
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
@@ -104,51 +111,31 @@ def end_rows(selection: Selection) -> pd.DataFrame:
     """Of `seed_rows` those of the last point of each module, and no others are read: the diagnosis needs no more."""
     frames = []
     for model, dataset, folder in selection.folders():
-        file = _made(selection, model, dataset, folder / "probes") / "seeds.parquet"
+        file = made(selection, model, dataset, folder / "probes") / "seeds.parquet"
         points = pd.read_parquet(file, columns=["point"])["point"].unique()
         ends = [max((p for p in points if p[0] == module), key=flow_order, default="") for module in MODULES]
         frames.append(pd.read_parquet(file, filters=[("point", "in", ends)]))
     return pd.concat(frames, ignore_index=True)
 
 
-def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
-    """`metrics.probe_scores` of one probe recipe on the test images. Raises InputError as `probe_rows` does."""
-    return _of_recipe(selection, probe, ["scores"], "probe_scores.parquet")
+def control_rows(selection: Selection) -> pd.DataFrame:
+    """The rows of the controls that need a model. Raises InputError for a model and data set that was not run."""
+    return _gather(selection, [CONTROLS], "controls.parquet")
 
 
-def output_scores(selection: Selection) -> pd.DataFrame:
-    """`metrics.output_scores` on the test images. Raises InputError for a model and data set that was not run."""
-    return _gather(selection, ["scores"], "output_scores.parquet")
+def image_control_rows(selection: Selection) -> pd.DataFrame:
+    """The rows of the controls that need no model, and of the reference, of every data set; test images.
 
-
-def corrected_health(selection: Selection) -> pd.DataFrame:
-    """`corrected_scores.corrected_scores` of all selected models and data sets.
-
-    Raises:
-        InputError: a model and data set that was not run, or a module whose health score has no value.
+    Raises InputError as the others do.
     """
-    scores = _gather(selection, ["scores"], "corrected_health.parquet")
-    if (missing := scores["raw"].isna()).any():
-        row = scores[missing].iloc[0]
-        raise InputError(
-            f"{row['model']} on {row['dataset']}, {MODULES[row['module']]} ({row['stage']}, run {row['run']}): at a "
-            f"point, none of {row['images']} test images is right, and a health score has no value there: add test "
-            "images, or train the probes longer"
-        )
-    return scores
-
-
-def control_scores(selection: Selection) -> pd.DataFrame:
-    """`controls.control_scores` of all selected data sets and models. Raises InputError as the others do."""
-    places = [(model, dataset, folder / CONTROLS) for model, dataset, folder in selection.folders()]
-    places += [(selection.models[0], dataset, selection.controls(dataset)) for dataset in selection.datasets]
-    frames = [pd.read_parquet(_made(selection, *place) / "control_scores.parquet") for place in places]
-    return pd.concat(frames, ignore_index=True)
+    model = selection.models[0]
+    places = [made(selection, model, dataset, selection.controls(dataset)) for dataset in selection.datasets]
+    return pd.concat([pd.read_parquet(place / "controls.parquet") for place in places], ignore_index=True)
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs. Raises InputError for one that was not run."""
-    names = [state_name("predictions", run) for run in (None, *_runs(selection))]
+    names = [state_name("predictions", run) for run in (None, *runs_of(selection))]
     return _gather(selection, names, "predictions.parquet")
 
 
@@ -165,9 +152,7 @@ def reference_rows(selection: Selection) -> pd.DataFrame:
 
     Raises InputError as the others do.
     """
-    model = selection.models[0]
-    places = [_made(selection, model, dataset, selection.controls(dataset)) for dataset in selection.datasets]
-    rows = pd.concat([pd.read_parquet(place / "controls.parquet") for place in places], ignore_index=True)
+    rows = image_control_rows(selection)
     return rows[rows["control"] == REFERENCE].reset_index(drop=True)
 
 
@@ -175,8 +160,8 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
     """model, dataset, run, epoch, training_loss, validation_loss. Raises InputError for one that was not run."""
     frames = []
     for model, dataset, folder in selection.folders():
-        for run in _runs(selection):
-            adapter = _made(selection, model, dataset, folder / f"adapter-{run}")
+        for run in runs_of(selection):
+            adapter = made(selection, model, dataset, folder / f"adapter-{run}")
             curve = pd.read_parquet(adapter / "learning_curve.parquet")
             frames.append(curve.assign(model=model, dataset=dataset, run=run))
     return pd.concat(frames, ignore_index=True)
@@ -186,7 +171,7 @@ def prompts(selection: Selection) -> pd.DataFrame:
     """model, dataset, prompt: the question exactly as each model read it. Raises InputError as the others do."""
     rows = []
     for model, dataset, folder in selection.folders():
-        record = _made(selection, model, dataset, folder / state_name("features", None)) / "made_from.json"
+        record = made(selection, model, dataset, folder / state_name("features", None)) / "made_from.json"
         rows.append({"model": model, "dataset": dataset, "prompt": json.loads(record.read_text())["prompt"]})
     return pd.DataFrame(rows)
 
@@ -198,7 +183,7 @@ def probe_points(selection: Selection, model: str) -> pd.DataFrame:
     """
     dataset = selection.datasets[0]  # the points are the model's, whatever it looks at
     features = selection.folder(model, dataset) / state_name("features", None)
-    return pd.read_parquet(_made(selection, model, dataset, features) / "points.parquet")
+    return pd.read_parquet(made(selection, model, dataset, features) / "points.parquet")
 
 
 def adapted_layers(selection: Selection) -> pd.DataFrame:
@@ -211,7 +196,7 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
     for model in selection.models:
         points = probe_points(selection, model)
         folder = selection.folder(model, selection.datasets[0]) / "adapter-0"
-        adapter = _made(selection, model, selection.datasets[0], folder) / "adapter_model.safetensors"
+        adapter = made(selection, model, selection.datasets[0], folder) / "adapter_model.safetensors"
         with safe_open(adapter, "numpy") as opened:
             sizes = {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
         for name, size in sizes.items():
@@ -223,8 +208,8 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
     return counted.sort_values("module", key=lambda letters: letters.map([*PROBED, "elsewhere"].index), kind="stable")
 
 
-def fault_strengths(selection: Selection, faults: Iterable[str]) -> pd.DataFrame:
-    """What the oracle loses to each fault (slugs): model, dataset, and the columns of `calibration.strengths`.
+def fault_hits(selection: Selection, faults: Iterable[str]) -> pd.DataFrame:
+    """What the oracle is right on under each fault (slugs): model, dataset, and the columns of `calibration.hits_of`.
 
     Also what was wanted: severity, wanted, most (points that severity 1 loses), reached. Raises InputError as the
     others do.
@@ -232,10 +217,10 @@ def fault_strengths(selection: Selection, faults: Iterable[str]) -> pd.DataFrame
     frames = []
     for model, dataset, folder in selection.folders():
         for fault in faults:
-            calibration = _made(selection, model, dataset, folder / FAULTS / fault / "calibration", FAULTS)
+            calibration = made(selection, model, dataset, folder / FAULTS / fault / "calibration", FAULTS)
             said = json.loads((calibration / CALIBRATION).read_text())
             del said["point"]
-            frames.append(pd.read_parquet(calibration / STRENGTHS).assign(model=model, dataset=dataset, **said))
+            frames.append(pd.read_parquet(calibration / HITS).assign(model=model, dataset=dataset, **said))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -251,7 +236,7 @@ def fault_prediction_rows(selection: Selection, faults: Iterable[str]) -> pd.Dat
     return _gather(selection, names, "predictions.parquet", FAULTS)
 
 
-def _runs(selection: Selection) -> range:
+def runs_of(selection: Selection) -> range:
     """The runs of the protocol: what an earlier protocol left beside them is not read."""
     return range(load_protocol(selection.protocol).fine_tuning.runs)
 
@@ -269,14 +254,14 @@ def _gather(
     selection: Selection, names: list[str], file: str, command: str = "pipeline", filters: list | None = None
 ) -> pd.DataFrame:
     frames = [
-        pd.read_parquet(_made(selection, model, dataset, folder / name, command) / file, filters=filters)
+        pd.read_parquet(made(selection, model, dataset, folder / name, command) / file, filters=filters)
         for model, dataset, folder in selection.folders()
         for name in names
     ]
     return pd.concat(frames, ignore_index=True)
 
 
-def _made(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "pipeline") -> Path:
+def made(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "pipeline") -> Path:
     """The artefact's folder, if it is there and whole."""
     command = f"python -m mlprobe_utils.{command} {model} --datasets {dataset} --protocol {selection.protocol}"
     artefacts.read_made_from(artefact, f"{command} --split {selection.split}")

@@ -82,3 +82,10 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
 def options_of(rows: pd.DataFrame) -> list[str]:
     """The options that rows of one data set hold probabilities for."""
     return [c.removeprefix(OPTION) for c in rows.columns if c.startswith(OPTION) and rows[c].notna().any()]
+
+
+def predicted_option(rows: pd.DataFrame) -> pd.Series:
+    """The most probable option of each row of one data set."""
+    options = options_of(rows)
+    probabilities = rows[[OPTION + option for option in options]].to_numpy()
+    return pd.Series(np.array(options)[probabilities.argmax(axis=1)], index=rows.index)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.metrics import predicted_option
 from mlprobe_utils.outcomes import outcomes
 from mlprobe_utils.points import flow_order
+from mlprobe_utils.rows import predicted_option
 from mlprobe_utils.stations import OUTPUT, PROBED, REFERENCE
 
 

@@ -112,9 +112,10 @@ glue("adapters", len(rises))
 # model writes.
 
 # %%
+from mlprobe_utils import scoring
 from mlprobe_utils.metrics import PAPER_METRICS
 
-outputs = results.output_scores(chapter.selection)
+outputs = scoring.output_scores(chapter.selection)
 states = outputs.groupby(["dataset", "model", "stage"], as_index=False)
 table = states[["images", *PAPER_METRICS, "unparsed"]].mean()
 positive = table["dataset"].map(chapter.positives).fillna("macro")

@@ -97,12 +97,12 @@ readings = certainty.read(chapter.selection, chapter.image_sets)
 bands = certainty.bands(readings, metric)
 
 # %%
-from mlprobe_utils import charts
+from mlprobe_utils import charts, scoring
 
-scores = results.probe_scores(chapter.selection)
-outputs = results.output_scores(chapter.selection)
+scores = scoring.probe_scores(chapter.selection)
+outputs = scoring.output_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
-controls = results.control_scores(chapter.selection)
+controls = scoring.control_scores(chapter.selection)
 charts.probe_curves(
     image_mean, outputs, chapter.names, metric, controls, bands
 )
@@ -399,7 +399,7 @@ from mlprobe_utils.tables import recipe_differences
 
 recipes = chapter.protocol.probes
 beside = {
-    name: results.probe_scores(chapter.selection, name) for name in recipes
+    name: scoring.probe_scores(chapter.selection, name) for name in recipes
 }
 differences = recipe_differences(beside, metric)
 show(chapter.named(differences))

@@ -72,11 +72,11 @@ scored = {name: health_score(c, penalty) for name, c in examples.items()}
 # From the curves of the image tokens' means, computed for each run and then averaged.
 
 # %%
-from mlprobe_utils import results
+from mlprobe_utils import scoring
 from mlprobe_utils.profiles import health_by_run, of_stage, profile
 
-scores = results.probe_scores(chapter.selection)
-outputs = results.output_scores(chapter.selection)
+scores = scoring.probe_scores(chapter.selection)
+outputs = scoring.output_scores(chapter.selection)
 health = health_by_run(scores, penalty, metric)
 profiles = profile(health, outputs, metric)
 
@@ -263,7 +263,9 @@ glue("beside_apart", trend["Spearman beside flat"].max())
 # (*flat_low*) to the 97.5th (*flat_high*).
 
 # %%
-corrected = results.corrected_health(chapter.selection)
+from mlprobe_utils.health_scoring import corrected_health
+
+corrected = corrected_health(chapter.selection)
 tuned = corrected[corrected["stage"] == "finetuned"]
 numbers = ["raw", "score", "low", "high", "flat_low", "flat_high"]
 
@@ -344,6 +346,7 @@ glue("trust_restless", trust.loc[restless, "bias"].max())
 # data sets, then all of them with their intervals.
 
 # %%
+from mlprobe_utils import results
 from mlprobe_utils.rank_table import by_choice, rank_table
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}

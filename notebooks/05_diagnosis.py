@@ -184,9 +184,10 @@ loss_chart(before, chapter.names, title)
 # how many answers name no option or several; means over models, of each model in the file:
 
 # %%
+from mlprobe_utils import scoring
 from mlprobe_utils.diagnosis_tables import misalignment_and_unparsed
 
-outputs = results.output_scores(chapter.selection)
+outputs = scoring.output_scores(chapter.selection)
 said = misalignment_and_unparsed(of_recipe, outputs)
 by_set = said.groupby(["dataset", "stage"])[["lost", "unparsed (%)"]]
 show(chapter.named(by_set.mean().reset_index()))

@@ -44,11 +44,11 @@ chapter.opening()
 # fine-tuning, and the paper's own.
 
 # %%
-from mlprobe_utils import results
+from mlprobe_utils import scoring
 from mlprobe_utils.profiles import health_by_run, of_stage, profile
 
-scores = results.probe_scores(chapter.selection)
-outputs = results.output_scores(chapter.selection)
+scores = scoring.probe_scores(chapter.selection)
+outputs = scoring.output_scores(chapter.selection)
 penalty = chapter.protocol.health.penalty
 health = health_by_run(scores, penalty, metric)
 after = of_stage(profile(health, outputs, metric), "finetuned")
@@ -193,7 +193,9 @@ for name in tables:
 # ([chapter 4](04_feature_health); of accuracy, whichever metric this page shows).
 
 # %%
-corrected = results.corrected_health(chapter.selection)
+from mlprobe_utils.health_scoring import corrected_health
+
+corrected = corrected_health(chapter.selection)
 corrected = corrected.rename(columns={"score": "health"})
 calm = of_stage(profile(corrected, outputs), "finetuned")
 calm = chapter.named(calm[calm["model"].isin(adapted["model"])])

@@ -67,11 +67,11 @@ show(fault_table(faults))
 # on others. For the semantic mapping, it is the option that the model prefers.
 
 # %%
-from mlprobe_utils import results
+from mlprobe_utils.faults.strengths import fault_strengths
 from mlprobe_utils.faults.tables import strength_table
 
 slugs = [fault.slug for fault in faults]
-strengths = results.fault_strengths(chapter.selection, slugs)
+strengths = fault_strengths(chapter.selection, slugs)
 names = {fault.slug: fault.name for fault in faults}
 show(strength_table(strengths, names))
 

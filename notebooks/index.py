@@ -28,14 +28,14 @@ data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["remove-input"]
-from mlprobe_utils import charts, results
+from mlprobe_utils import charts, results, scoring
 from mlprobe_utils.chapter import glue, start
 from mlprobe_utils.datasets.summary import format_shortcuts
 from mlprobe_utils.tables import module_ends
 
 chapter = start(globals())
-scores = results.probe_scores(chapter.selection)
-outputs = results.output_scores(chapter.selection)
+scores = scoring.probe_scores(chapter.selection)
+outputs = scoring.output_scores(chapter.selection)
 
 # %% tags=["remove-input"]
 image_mean = scores[scores["pooling"] == "image_mean"]

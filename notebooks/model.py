@@ -87,11 +87,11 @@ glue("adapted_share", share)
 # options where the data card names none.
 
 # %%
-from mlprobe_utils import charts
+from mlprobe_utils import charts, scoring
 
-scores = results.probe_scores(chapter.selection)
+scores = scoring.probe_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
-outputs = results.output_scores(chapter.selection)
+outputs = scoring.output_scores(chapter.selection)
 charts.metric_curves(image_mean, outputs, chapter.names)
 
 # %% tags=["hide-input"]
@@ -171,7 +171,9 @@ glue("scores", health_changes(profiles).size)
 # interval, and where a {term}`flat curve` would score by noise alone. Means over runs.
 
 # %%
-corrected = results.corrected_health(chapter.selection)
+from mlprobe_utils.health_scoring import corrected_health
+
+corrected = corrected_health(chapter.selection)
 tuned = corrected[corrected["stage"] == "finetuned"]
 numbers = ["raw", "score", "low", "high", "flat_low", "flat_high"]
 tuned = tuned.groupby(["dataset", "module"], as_index=False)

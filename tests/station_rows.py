@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.claims import REFERENCE as CONTROL
+from mlprobe_utils.control_names import REFERENCE as CONTROL
 from mlprobe_utils.stations import OUTPUT, PROBED, REFERENCE
 
 SEEDS = 5

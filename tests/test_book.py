@@ -122,9 +122,7 @@ def glued(book, chapter) -> dict[str, str]:
 
 def test_patterns_on_the_page_are_those_of_the_scores(book):
     tables = [book.tables(model) for model in book.models]
-    scores, outputs = (
-        pd.concat(t[f"scores/{name}.parquet"] for t in tables) for name in ("probe_scores", "output_scores")
-    )
+    scores, outputs = (pd.concat(t[f"scores-{name}/table.parquet"] for t in tables) for name in ("probes", "outputs"))
     found = patterns(scores[scores["probe"] == "main"], outputs)
     quoted = glued(book, "03_probing")
     assert quoted["curves"] == "4"  # two models on one data set, before and after
@@ -165,6 +163,26 @@ def test_nothing_runs_again_when_nothing_changed(book):
     assert code == 0
     assert "left]" not in said
     assert {path: path.stat().st_mtime_ns for path in book.outputs.rglob("*.parquet")} == before
+
+
+def test_a_changed_score_makes_pages_anew_and_no_model(book):
+    """As Snakemake plans it when the protocol's lambda is another; the code of scores is no model's either."""
+    options = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(book.outputs), "--nolock", "--cores", "1"]
+    options += ["--configfile", str(book.outputs / "run.json"), "--dry-run"]
+
+    def planned() -> set[str]:
+        command = [sys.executable, "-m", "snakemake", "pages", *options]
+        done = subprocess.run(command, env=book.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return set(re.findall(r"^rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
+
+    assert planned() == set()
+    book.change("protocols", "miniature", r"penalty: 0\.2", "penalty: 0.3")
+    try:
+        assert planned() == {"page", "pages"}
+    finally:
+        book.change("protocols", "miniature", r"penalty: 0\.3", "penalty: 0.2")
+    assert planned() == set()
 
 
 @pytest.mark.skipif(not REAL_DATA, reason="needs REAL_DATA: the folder of real images")

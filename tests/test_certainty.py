@@ -6,7 +6,7 @@ import pytest
 
 from mlprobe_utils import certainty, results
 from mlprobe_utils.certainty import Reading
-from mlprobe_utils.claims import STATIONS
+from mlprobe_utils.claims import ENDS
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE, intervals
 from mlprobe_utils.outcomes import Outcomes
@@ -63,7 +63,7 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         assert found["point"].tolist() == POINTS
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
         table = ends.query(place).set_index("station")
-        assert table.index.tolist() == [*STATIONS]
+        assert table.index.tolist() == [*ENDS]
         for question in QUESTIONS:
             expected = intervals(accuracy(own.probes.right[:, [1, 2, 4]], DRAWN), question)
             columns = [f"{question}, low", f"{question}, high"]
@@ -79,7 +79,7 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
 def test_the_page_shows_a_row_a_state_and_an_interval_a_question():
     shown = certainty.side_by_side(certainty.end_intervals(READINGS, "accuracy"))
     assert len(shown) == len(READINGS)
-    assert list(shown)[3:] == [f"{s}: {q}" for s in STATIONS[:3] for q in QUESTIONS] + [f"final output: {PROBE}"]
+    assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS[:3] for q in QUESTIONS] + [f"final output: {PROBE}"]
     assert shown.iloc[:, 3:].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
 
 
@@ -108,7 +108,7 @@ def test_a_metric_without_resamples_has_no_bands_and_the_page_says_so():
 
 def test_after_less_before_is_told_where_it_was_planted_and_corrected_for_the_whole_table():
     tests = certainty.before_and_after(READINGS)
-    assert tests["station"].tolist() == [*STATIONS] * 2
+    assert tests["station"].tolist() == [*ENDS] * 2
     by_place = tests.set_index(["model", "station"])
     told = by_place[f"p (Holm, {PROBE})"] < certainty.ALPHA
     assert told[told].index.tolist() == [("m", "C end"), ("m", "final output")]

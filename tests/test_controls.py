@@ -7,7 +7,8 @@ import torch
 from tiny_parts import card_of, each_family, each_family_in_time
 
 from mlprobe_utils.cards import load_data_card, load_protocol
-from mlprobe_utils.claims import (
+from mlprobe_utils.claims import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
+from mlprobe_utils.control_names import (
     CONTROL_TASK,
     FILE,
     FILE_FORMAT,
@@ -16,18 +17,12 @@ from mlprobe_utils.claims import (
     PIXELS,
     RANDOM_WEIGHTS,
     REFERENCE,
-    STATIONS,
     TEXT_ONLY,
     WITHOUT_MODEL,
-    best_without_model,
-    no_better,
-    selectivity,
-    to_beat,
 )
 from mlprobe_utils.controls import (
     CLUSTERS,
     STATISTICS,
-    control_scores,
     control_task,
     pixel_statistics,
     rows_without_model,
@@ -351,7 +346,7 @@ def tables():
 
 
 def test_what_a_claim_has_to_beat_by_hand(tables):
-    found = to_beat(*tables, "accuracy").set_index("what")[[*STATIONS]]
+    found = to_beat(*tables, "accuracy").set_index("what")[[*ENDS]]
     expected = {
         "task": [65, 75, 85, 65],
         CONTROL_TASK: [50, 60, 70, np.nan],
@@ -366,7 +361,7 @@ def test_what_a_claim_has_to_beat_by_hand(tables):
         MEMORISATION: [99, 98, 97, np.nan],
     }
     pd.testing.assert_frame_equal(
-        found, pd.DataFrame(expected, index=STATIONS, dtype=float).T, check_names=False, check_like=False
+        found, pd.DataFrame(expected, index=ENDS, dtype=float).T, check_names=False, check_like=False
     )
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from tiny_parts import make_image_set
 
-from mlprobe_utils import results
+from mlprobe_utils import health_scoring
 from mlprobe_utils.artefacts import atomic_write, write_parquet
 from mlprobe_utils.corrected_health import corrected_health
 from mlprobe_utils.corrected_scores import SCORES, corrected_scores
@@ -118,17 +118,17 @@ def test_rows_of_other_images_are_an_error(image_set):
         corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], image_set, "paper", 0.2)
 
 
-def test_reading_a_module_without_a_score_says_where_and_what_to_do(image_set, outputs):
+def test_reading_a_module_without_a_score_says_where_and_what_to_do(image_set, outputs, monkeypatch):
+    monkeypatch.setattr(health_scoring, "load_image_set", lambda slug, protocol: image_set)
     one = Selection(("m",), ("covid19-ct",), "miniature", "paper")
-    folder = one.folder("m", "covid19-ct") / "scores"
-    atomic_write(folder / "made_from.json", "{}")
-    for wrong_at in ("", "L.01"):
-        found = corrected_scores(rows_of(image_set, wrong_at=wrong_at), image_set, "paper", 0.2)
-        write_parquet(found, folder / "corrected_health.parquet")
+    folder = one.folder("m", "covid19-ct") / "probes"
+    for number, wrong_at in enumerate(("", "L.01")):
+        atomic_write(folder / "made_from.json", str(number))
+        write_parquet(rows_of(image_set, wrong_at=wrong_at), folder / "probes.parquet")
         if not wrong_at:
-            assert results.corrected_health(one)["score"].notna().all()
+            assert health_scoring.corrected_health(one)["score"].notna().all()
     with pytest.raises(InputError, match=r"m on covid19-ct, LLM \(pretrained, run 0\).*add test images"):
-        results.corrected_health(one)
+        health_scoring.corrected_health(one)
 
 
 def test_ranks_of_a_run_and_of_a_single_model(image_set):

@@ -43,7 +43,7 @@ def test_a_miniature_of_every_family_goes_through_all_chapters(tmp_path):
         counted = probes.drop_duplicates("point")["point"].str[0].value_counts()
         assert tuple(counted.get(module, 0) for module in "VDCL") == POINTS[family]
         assert len(answers[answers["part"] == "test"]) == 203
-        assert tables["scores/probe_scores.parquet"]["accuracy"].notna().all()
+        assert tables["scores-probes/table.parquet"]["accuracy"].notna().all()
         page = (book.html / f"{model_page(model)}.html").read_text()
         assert load_model_card(model).name in page
         assert ("with random weights, which have learned nothing" in page) == (model == RANDOM)

@@ -26,6 +26,7 @@ from mlprobe_utils.faults.mapping import branches, chosen, swapped
 from mlprobe_utils.faults.oracle import INTACT, pooled_at, read, severity_for
 from mlprobe_utils.faults.randomness import digest, uniform
 from mlprobe_utils.faults.reference import statistics_of
+from mlprobe_utils.faults.strengths import fault_strengths
 from mlprobe_utils.points import flow_order, on_side_path
 from mlprobe_utils.prediction import answer
 from mlprobe_utils.prepare import prepare, prepare_faults
@@ -360,7 +361,7 @@ def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
 
 def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monkeypatch):
     made = planted_in_tiny()
-    own = ["calibration", "features-finetuned-0", "predictions-finetuned-0", "probes", "scores"]
+    own = ["calibration", "features-finetuned-0", "predictions-finetuned-0", "probes"]
     assert {name for name in made if name.startswith("faults/")} == {f"faults/{s}/{n}" for s in SLUGS for n in own}
     folder = SELECTION.folder("tiny", "busi-phantom")
     for fault in planting.all_faults():
@@ -371,12 +372,12 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monk
             assert 0 < record["fault"]["severity"] <= 1
         record = json.loads((place / "calibration" / "made_from.json").read_text())
         assert record["upstream"] == artefacts.record_hash(folder / "adapter-0")
-        assert folder / "adapter-0" in results.upstream(place / "scores", range(1))
-        assert place / "calibration" in results.upstream(place / "scores", range(1))
+        assert folder / "adapter-0" in results.upstream(place / "probes", range(1))
+        assert place / "calibration" in results.upstream(place / "probes", range(1))
     rows, answers = results.fault_probe_rows(SELECTION, SLUGS), results.fault_prediction_rows(SELECTION, SLUGS)
     assert list(rows["fault"].unique()) == list(answers["fault"].unique()) == SLUGS
     assert results.probe_rows(SELECTION)["fault"].isna().all()
-    strengths = results.fault_strengths(SELECTION, SLUGS)
+    strengths = fault_strengths(SELECTION, SLUGS)
     assert strengths[strengths["decides"]]["fault"].tolist() == SLUGS
     assert set(strengths["images"]) == {50}
     table = effects(SELECTION, all_faults())
@@ -389,7 +390,7 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monk
 
 
 def test_what_was_not_planted_says_how(outputs):
-    for reader in (results.fault_strengths, results.fault_probe_rows, results.fault_prediction_rows):
+    for reader in (fault_strengths, results.fault_probe_rows, results.fault_prediction_rows):
         with pytest.raises(
             InputError, match=r"make it with `python -m mlprobe_utils\.faults tiny --datasets busi-phantom"
         ):
@@ -435,7 +436,7 @@ def test_a_damaged_models_curve_drops_at_the_damaged_place_and_not_before_it(tmp
 
 
 def drops_where_it_is_damaged(place: Selection) -> None:
-    table, strengths = effects(place, all_faults()), results.fault_strengths(place, SLUGS)
+    table, strengths = effects(place, all_faults()), fault_strengths(place, SLUGS)
     for fault in all_faults():
         own = table[table["fault"] == fault.slug].reset_index(drop=True)
         strength = strengths[(strengths["fault"] == fault.slug) & strengths["decides"]].iloc[0]

@@ -185,5 +185,5 @@ def test_a_card_of_three_lines_through_the_commands_of_make_book(tmp_path, monke
     monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
     prepare.prepare(Run(("mine",), ("covid19-ct-phantom",), "miniature", "paper", ""))
     made = tmp_path / "outputs" / "miniature" / "covid19-ct-phantom" / "paper" / "mine"
-    scores = pd.read_parquet(made / "scores" / "probe_scores.parquet")
-    assert set(scores["point"]) == set(odd.points)
+    probed = pd.read_parquet(made / "probes" / "probes.parquet")
+    assert set(probed["point"]) == set(odd.points)

@@ -6,8 +6,17 @@ import pytest
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import claims, metrics, pipeline, probe_steps, results, work
+from mlprobe_utils import health_scoring, metrics, pipeline, probe_steps, results, scoring, work
 from mlprobe_utils.cards import load_data_card, load_protocol
+from mlprobe_utils.control_names import (
+    CONTROL_RUN,
+    CONTROL_TASK,
+    MEMORISATION,
+    RANDOM_WEIGHTS,
+    REFERENCE,
+    TEXT_ONLY,
+    WITHOUT_MODEL,
+)
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.extraction import load_features
@@ -57,17 +66,17 @@ ADAPTERS = ("adapter-0", "adapter-1")
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, monkeypatch):
-    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "scores", "controls"])
+    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "controls"])
     once = ["controls-paper", "features-random"]
     assert run() == sorted([*everything, *once])
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
             patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
         assert run() == []
-    assert run(health={"penalty": 0.3}) == ["scores"]
-    assert run(probe={"epochs": 3}) == ["controls", "probes", "scores"]
+    assert run(health={"penalty": 0.3}) == []
+    assert run(probe={"epochs": 3}) == ["controls", "probes"]
     kept = {"probe": {"epochs": 3}}
-    assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "controls", "scores"])
+    assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "controls"])
     kept |= {"answering": {"max_new_tokens": 3, "batch_size": 5, "shard_images": 3}}  # the sizes change no answer
     assert run(**kept, extraction={"batch_size": 3, "shard_images": 5}) == []  # changes nothing in the features
     assert run(**kept, fine_tuning={"weight_decay": 0.5}) == sorted(
@@ -107,9 +116,14 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets
 
 def controls_are_complete(image_sets) -> None:
     """Of every model and data set its own, of every data set those that need no model."""
-    scores = results.control_scores(SELECTION)
-    alone = (*claims.WITHOUT_MODEL, claims.REFERENCE)
-    probed = {claims.CONTROL_TASK: 9, claims.MEMORISATION: 3, claims.RANDOM_WEIGHTS: 9, claims.TEXT_ONLY: 1}
+    scores = scoring.control_scores(SELECTION)
+    alone = (*WITHOUT_MODEL, REFERENCE)
+    probed = {
+        CONTROL_TASK: 9,
+        MEMORISATION: 3,
+        RANDOM_WEIGHTS: 9,
+        TEXT_ONLY: 1,
+    }
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
         assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(alone, 1)
@@ -117,10 +131,14 @@ def controls_are_complete(image_sets) -> None:
         folder = SELECTION.folder("tiny", dataset)
         rows = SCHEMA.validate(pd.read_parquet(folder / "controls" / "controls.parquet"))
         parts = rows.groupby("control")["part"].unique().map(list).to_dict()
-        assert parts == {control: ["test"] for control in probed} | {claims.MEMORISATION: ["train"]}
+        assert parts == {control: ["test"] for control in probed} | {MEMORISATION: ["train"]}
         task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
         true = image_set.manifest.set_index("image")["option"]
-        for control, labels in ((claims.CONTROL_TASK, task), (claims.RANDOM_WEIGHTS, true), (claims.TEXT_ONLY, true)):
+        for control, labels in (
+            (CONTROL_TASK, task),
+            (RANDOM_WEIGHTS, true),
+            (TEXT_ONLY, true),
+        ):
             told = rows[rows["control"] == control]
             assert (told["label"].to_numpy() == labels[told["image"]].to_numpy()).all()
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
@@ -137,7 +155,7 @@ def lens_and_reference_are_complete(image_sets) -> None:
     lens, reference = results.lens_rows(SELECTION), results.reference_rows(SELECTION)
     assert len(lens) == 2 * 2 * 3 * 3  # data sets, test images, states, points
     assert len(reference) == 2 * 2
-    assert set(reference["control"]) == {claims.REFERENCE}
+    assert set(reference["control"]) == {REFERENCE}
     for rows in (lens, reference):
         SCHEMA.validate(rows)
         assert set(rows["part"]) == {"test"}
@@ -205,12 +223,12 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(run, outputs,
     assert set(rows["probe"]) == {"main"}
     states = rows[["stage", "run", "seed"]].drop_duplicates()
     assert states["run"].isna().tolist() == (states["stage"] == "pretrained").tolist()
-    assert set(states["run"].dropna()) == {claims.CONTROL_RUN}
+    assert set(states["run"].dropna()) == {CONTROL_RUN}
     assert states.groupby("stage")["seed"].apply(list).to_dict() == {stage: [*range(seeds)] for stage in STAGES}
     keys = ["stage", "seed", "point", "pooling", "image"]
     assert not rows.duplicated(keys).any()
     assert curves["seed"].equals(curves["run"])
-    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == claims.CONTROL_RUN)].merge(rows, on=keys)
+    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == CONTROL_RUN)].merge(rows, on=keys)
     per_state = len(rows) // (2 * seeds)
     assert len(shared) == 3 * per_state  # of two runs before fine-tuning, and of the first after it
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
@@ -255,9 +273,9 @@ def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
     positives = {"busi": load_data_card("busi").positive}
     for name, own in rows.items():
         expected = metrics.probe_scores(own, positives)
-        pd.testing.assert_frame_equal(results.probe_scores(one, name), expected, check_like=True, check_dtype=False)
+        pd.testing.assert_frame_equal(scoring.probe_scores(one, name), expected, check_like=True, check_dtype=False)
     expected = metrics.output_scores(results.prediction_rows(one), positives)
-    found = results.output_scores(one)
+    found = scoring.output_scores(one)
     pd.testing.assert_frame_equal(found.astype({"run": "Int64"}), expected.astype({"run": "Int64"}))
     with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
         results.probe_rows(one, "rwa")
@@ -286,13 +304,13 @@ def test_points_are_those_of_the_model(run, tiny, outputs):
 def test_results_that_are_not_there_say_how_to_make_them(outputs):
     for reader in (
         results.probe_rows,
-        results.corrected_health,
+        health_scoring.corrected_health,
         results.seed_rows,
         results.end_rows,
         results.prediction_rows,
         results.learning_curves,
         results.prompts,
-        results.control_scores,
+        scoring.control_scores,
         results.lens_rows,
         results.reference_rows,
     ):

@@ -6,9 +6,8 @@ import pytest
 from scipy.special import softmax
 
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.metrics import predicted_option
 from mlprobe_utils.readout import readout_rows
-from mlprobe_utils.rows import SCHEMA, image_rows
+from mlprobe_utils.rows import SCHEMA, image_rows, predicted_option
 
 OPTIONS = ["Normal", "Benign", "Malignant"]
 VALIDATION, TEST = 60, 300

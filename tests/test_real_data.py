@@ -8,8 +8,9 @@ import pytest
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
-from mlprobe_utils.claims import FILE_FORMAT, MAJORITY
-from mlprobe_utils.controls import control_scores, pixel_statistics, rows_without_model
+from mlprobe_utils.claims import control_scores
+from mlprobe_utils.control_names import FILE_FORMAT, MAJORITY
+from mlprobe_utils.controls import pixel_statistics, rows_without_model
 from mlprobe_utils.datasets.format_shortcut import format_shortcut
 from mlprobe_utils.datasets.image_set import load_image_set
 from mlprobe_utils.datasets.manifest import build_manifest

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.cards import load_data_card
-from mlprobe_utils.claims import PIXELS, REFERENCE
-from mlprobe_utils.controls import control_scores, pixel_statistics, rows_without_model
+from mlprobe_utils.claims import control_scores
+from mlprobe_utils.control_names import PIXELS, REFERENCE
+from mlprobe_utils.controls import pixel_statistics, rows_without_model
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.reference_classifier import CELLS, DIRECTIONS, SIDE, edges, image_features, reference_rows, texture

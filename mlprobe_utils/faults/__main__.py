@@ -19,7 +19,7 @@ from mlprobe_utils.faults.damage import damaged
 from mlprobe_utils.faults.laboratory import check_drawable
 from mlprobe_utils.faults.mapping import branches
 from mlprobe_utils.pipeline import command, make_features, make_predictions, run_model
-from mlprobe_utils.probe_steps import make_probes, make_scores
+from mlprobe_utils.probe_steps import make_probes
 from mlprobe_utils.processes import processes
 from mlprobe_utils.results import DAMAGED_RUN, FAULTS
 from mlprobe_utils.work import Work, works
@@ -79,7 +79,7 @@ def run_faults(model: str, datasets: list[str], protocol: str, split: str) -> No
         for fault in faults:
             with work.step(fault.slug):
                 own = _damaged_work(work, fault)
-                for action in (make_predictions, make_features, make_probes, make_scores):
+                for action in (make_predictions, make_features, make_probes):
                     action(own)
 
 

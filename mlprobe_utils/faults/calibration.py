@@ -1,4 +1,4 @@
-"""From the accuracy that a fault is to cost to a severity in one model, and from there to its measured strength.
+"""From the accuracy that a fault is to cost to a severity in one model, and what it then costs, image by image.
 
 All on fresh phantoms of the test set's classes: on some the statistics of intact states are taken and classifiers are
 fitted, on others the severity is chosen, on as many more as the faults' cards say the strength is measured.
@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
-from scipy.stats import binomtest
 
 from mlprobe_utils.artefacts import atomic_write, write_parquet
 from mlprobe_utils.cards import Images
@@ -24,10 +23,8 @@ from mlprobe_utils.faults.damage import Damage, planted
 from mlprobe_utils.faults.fresh import fresh_images
 from mlprobe_utils.faults.oracle import INTACT, Reading, pooled_at, read, right, severity_for
 from mlprobe_utils.faults.reference import statistics_of
-from mlprobe_utils.intervals import LEVEL, intervals
 from mlprobe_utils.loading import LoadedModel
-from mlprobe_utils.resampling import accuracy, resample
-from mlprobe_utils.results import CALIBRATION, STRENGTHS
+from mlprobe_utils.results import CALIBRATION, HITS
 
 PARTS = ("fitting", "choosing", "measuring")  # no image is in two of them
 MOST_CHOOSING = 600  # images to fit and to choose on: more change the severity by less than the measured interval
@@ -79,11 +76,11 @@ def counts_of(faults: Iterable[Fault]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fault in one model: the damage, what severity 1 would lose (percentage points), and the measured strengths."""
+    """A fault in one model: the damage, what severity 1 would lose (percentage points), and the measuring images."""
 
     damage: Damage
     most: float
-    strengths: pd.DataFrame
+    hits: pd.DataFrame
 
 
 def calibrate(
@@ -115,8 +112,7 @@ def calibrate(
         damages[slug] = damages[slug].at(severity)
     readings = {p: read(loaded, encoder, options, drawn[p].batches(), damages) for p in ("fitting", "measuring")}
     return {
-        slug: Calibration(damages[slug], most[slug], strengths(slug, damages[slug], readings, labels))
-        for slug in faults
+        slug: Calibration(damages[slug], most[slug], hits_of(slug, damages[slug], readings, labels)) for slug in faults
     }
 
 
@@ -146,45 +142,39 @@ def _answers_lost(damage: Damage, slug: str, full: dict[str, dict[str, Reading]]
     return lambda severity: 100 * severity * (before - after)
 
 
-def strengths(slug: str, damage: Damage, readings: dict[str, dict[str, Reading]], labels: dict) -> pd.DataFrame:
-    """What the oracle loses on the measuring images: one row a reading, accuracies and changes in percent and points.
+def hits_of(slug: str, damage: Damage, readings: dict[str, dict[str, Reading]], labels: dict) -> pd.DataFrame:
+    """Whether the oracle is right on each measuring image, of the intact and of the damaged model.
 
-    Columns: fault, point (`output`: the model's own answer), pooling, decides (whether the strength is this row's),
-    images, intact and damaged with the ends of their exact intervals (Clopper and Pearson 1934), change with the ends
-    of its paired one.
+    Columns: fault, point (`output`: the model's own answer), pooling, decides (whether the strength is read here),
+    phantom (its number), intact and damaged (bool).
     """
     fitting, measuring = readings["fitting"], readings["measuring"]
-    records = []
+    frames = []
     for key in measuring[slug].states:
         hits = [
             right(fitting[n].states[key], labels["fitting"], measuring[n].states[key], labels["measuring"])
             for n in (INTACT, slug)
         ]
         point, pooling = key.split("/")
-        records.append((point, pooling, (point, pooling) == (damage.point, "image_mean"), *hits))
+        frames.append(_hits(point, pooling, (point, pooling) == (damage.point, "image_mean"), *hits))
     answers = [measuring[n].answers == labels["measuring"] for n in (INTACT, slug)]
-    records.append((ANSWER, None, damage.module == ANSWER, *answers))
-    before, after = (np.stack(hits) for hits in list(zip(*records, strict=True))[3:])
-    drawn = resample(np.arange(before.shape[1]))
-    changes = intervals(accuracy(after, drawn) - accuracy(before, drawn))[["value", "low", "high"]]
-    rows = []
-    for (point, pooling, decides, *both), change in zip(records, changes.to_numpy(), strict=True):
-        row = {"fault": slug, "point": point, "pooling": pooling, "decides": decides, "images": before.shape[1]}
-        for name, hits in zip(("intact", "damaged"), both, strict=True):
-            bounds = binomtest(int(hits.sum()), len(hits)).proportion_ci(LEVEL, method="exact")
-            row |= {name: 100 * hits.mean(), f"{name}_low": 100 * bounds.low, f"{name}_high": 100 * bounds.high}
-        rows.append(row | dict(zip(("change", "low", "high"), change, strict=True)))
-    return pd.DataFrame(rows)
+    frames.append(_hits(ANSWER, None, damage.module == ANSWER, *answers))
+    return pd.concat(frames, ignore_index=True).assign(fault=slug)
+
+
+def _hits(point: str, pooling: str | None, decides: bool, intact: np.ndarray, damaged: np.ndarray) -> pd.DataFrame:
+    told = pd.DataFrame({"phantom": range(len(intact)), "intact": intact, "damaged": damaged})
+    return told.assign(point=point, pooling=pd.Series(pooling, told.index, dtype=object), decides=decides)
 
 
 def save(calibration: Calibration, fault: Fault, folder: Path) -> None:
-    """Leaves a calibration in `folder`: what was wanted and found, statistics of the states, measured strengths."""
+    """Leaves a calibration in `folder`: what was wanted and found, statistics of the states, the measuring images."""
     damage = calibration.damage
     reached = calibration.most >= fault.points_lost
     said = {"point": damage.point or ANSWER, "severity": damage.severity, "wanted": fault.points_lost}
     said |= {"most": calibration.most, "reached": bool(reached)}
     save_whole(damage.statistics, folder / STATISTICS)
-    write_parquet(calibration.strengths, folder / STRENGTHS)
+    write_parquet(calibration.hits, folder / HITS)
     atomic_write(folder / CALIBRATION, json.dumps(said, indent=1))
 
 

@@ -9,7 +9,8 @@ from mlprobe_utils.charts import ANSWERS, POINTS
 from mlprobe_utils.faults.card import ANSWER
 from mlprobe_utils.faults.effects import main_path
 from mlprobe_utils.figures import Figure, Key, Panel, figure
-from mlprobe_utils.panels import COLOURS, Values, domain_of, line_panel, line_words, stations
+from mlprobe_utils.line_panels import Values, domain_of, line_panel, line_words, stations
+from mlprobe_utils.panels import COLOURS
 
 COLUMNS = 2
 SERIES = {"intact": Key("intact", "model", COLOURS[1], dashed=True), "damaged": Key("damaged", "model", COLOURS[0])}

@@ -8,7 +8,6 @@ import pandas as pd
 from mlprobe_utils.faults.card import ANSWER, Fault
 from mlprobe_utils.faults.tables import PLACES
 from mlprobe_utils.intervals import intervals
-from mlprobe_utils.metrics import predicted_option
 from mlprobe_utils.points import flow_order, on_side_path
 from mlprobe_utils.resampling import accuracy, resample
 from mlprobe_utils.results import (
@@ -19,6 +18,7 @@ from mlprobe_utils.results import (
     prediction_rows,
     probe_rows,
 )
+from mlprobe_utils.rows import predicted_option
 
 KEYS = ["point", "pooling"]
 WHERE = ("before", "at", "after")

@@ -25,7 +25,7 @@ def strength_table(strengths: pd.DataFrame, names: Mapping[str, str]) -> pd.Data
     """What the oracle loses at each damaged place: one row a fault.
 
     Args:
-        strengths: from `results.fault_strengths`.
+        strengths: from `strengths.fault_strengths`.
         names: fault -> name.
     """
     deciding = strengths[strengths["decides"]]
