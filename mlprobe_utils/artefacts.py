@@ -93,14 +93,20 @@ def swap_in(new: Path, place: Path) -> None:
 
 def provenance(start: float) -> dict:
     """When and with what something was made; `start` in seconds since the epoch."""
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return {
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.time() - start, 2),
-        "commit": commit.stdout.strip() or "not a git checkout",
+        "commit": _commit(),
         "versions": {name: version(name) for name in RECORDED_PACKAGES},
         **peak_memory(),
     }
+
+
+@functools.cache
+def _commit() -> str:
+    """Of the checkout, when the process first asks: what it runs was read before."""
+    described = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return described.stdout.strip() or "not a git checkout"
 
 
 def peak_memory() -> dict:
