@@ -43,6 +43,11 @@ FAULTS = [str(card_path(Fault, fault.slug)) for fault in all_faults()]
 PYTHON = sys.executable
 
 
+onstart:
+    # to keep a limit of jobs a second, Snakemake looks around every second, and once more often with every job it ends
+    workflow.scheduler.job_rate_limiter = None
+
+
 def one_of(names):
     return "|".join(map(re.escape, names))
 
