@@ -116,7 +116,7 @@ rule page:
     output:
         executed("{page}"),
     shell:
-        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.run_chapter {params.notebook}"
+        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.warm mlprobe_utils.run_chapter {params.notebook}"
         " {artefacts.OUTPUTS}/chapters/{wildcards.page}.ipynb --parameters {params.parameters:q} && touch {output}"
 
 
@@ -134,7 +134,7 @@ rule model:
     output:
         stamp("models", RUN.protocol, RUN.split, "{model}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.pipeline {wildcards.model} --datasets {params.datasets}"
+        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.pipeline {wildcards.model} --datasets {params.datasets}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 
@@ -150,7 +150,7 @@ rule faults:
     output:
         stamp("faults", RUN.protocol, RUN.split),
     shell:
-        "{PYTHON} -m mlprobe_utils.faults {params.model} --datasets {params.dataset}"
+        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.faults {params.model} --datasets {params.dataset}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 
@@ -197,7 +197,7 @@ rule miniatures:
     output:
         stamp("miniatures", "{lineage}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.miniatures {params.slugs} && touch {output}"
+        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.miniatures {params.slugs} && touch {output}"
 
 
 rule manifest:

@@ -27,6 +27,7 @@ from mlprobe_utils.pages import HTML
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prepare import STEP_ENVIRONMENT
 from mlprobe_utils.time_spent import account
+from mlprobe_utils.warm import warm
 
 BOOK, LABORATORY = "pages", "laboratory"  # rules of the Snakefile
 
@@ -56,7 +57,9 @@ def make_book(run: Run, jobs: int, target: str = BOOK) -> None:
             return
         # what waits for one model alone is begun first: begun last, its many steps in a row would keep one core only
         command += ["--quiet", "all", *(["--prioritize", "faults"] if target == BOOK else [])]
-        if code := run_to_the_end(command, environment(steps)):
+        with warm(environment(steps)) as surroundings:
+            code = run_to_the_end(command, surroundings)
+        if code:
             print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
             sys.exit(code)
         print(account(progress_file(), time.time() - start))
