@@ -10,6 +10,8 @@ DATA ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= -m "not slow"
 WORKERS ?= 2
+# pip leaves bytecode to the first import: where it may not be written, every process would compile torch anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: book test lab notebooks laboratory clean
 

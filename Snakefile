@@ -5,6 +5,7 @@ what is current: so nothing that was made before is lost when a step fails, and 
 Started by `make book`, which checks the configuration first.
 """
 
+import functools
 import json
 import re
 import sys
@@ -71,14 +72,19 @@ def executed(name):
     return stamp("chapters", f"{name}.done")  # the page `models` and the folder of models' pages are two
 
 
+@functools.cache
+def source_of_page(notebook):
+    """Its script and the code that this imports: the same of all models' pages."""
+    script = script_of(notebook)
+    return [str(path) for path in (script, *imported_files(script))]
+
+
 def page_inputs(wildcards):
     """A notebook, the code that it imports, and what it reads: results of its models, the protocol, and files."""
     page = PAGES[wildcards.page]
-    script = script_of(page.notebook)
     results = [stamp("models", RUN.protocol, RUN.split, model) for model in page.models]
     results += [stamp("faults", RUN.protocol, RUN.split)] if page.faults else []
-    files = (card_path(Protocol, RUN.protocol), *page.files, *imported_files(script))
-    return [str(script), *results, *map(str, files)]
+    return [*source_of_page(page.notebook), *results, *map(str, (card_path(Protocol, RUN.protocol), *page.files))]
 
 
 def data_of(wildcards):

@@ -129,9 +129,9 @@ def fork_that_holds(connection: Path) -> int:
 
 
 def test_no_process_is_left_behind(tmp_path):
-    before = servers()
+    before = children(os.getpid())
     with warm(dict(os.environ)) as environment:
-        own = [server for server in servers() if server not in before]
+        own = [child for child in children(os.getpid()) if child not in before]
         assert len(own) == 2
         assert run(environment, "mlprobe_utils.run_chapter", "nonesuch", "out.ipynb").returncode == 2
         folder = environment[FOLDER]
