@@ -14,6 +14,7 @@ from mlprobe_utils import warm as module
 from mlprobe_utils.warm import FOLDER, SERVED, warm
 
 KERNEL = "ipykernel_launcher"
+SPEC = ("name: python3", "display_name: Python 3", "language: python")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere commands run by themselves")
 
 
@@ -68,11 +69,15 @@ def test_a_served_command_and_one_by_itself_say_the_same(surroundings, tmp_path)
 def test_a_page_is_made_in_its_folder_with_its_parameters_in_a_kernel_of_its_own(surroundings, tmp_path):
     """The kernel is warm too, and knows no torch; where the command was given is where its file lands."""
     script = tmp_path / "page.py"
-    script.write_text(
-        "# ---\n# jupyter:\n#   kernelspec:\n#     name: python3\n#     display_name: Python 3\n#     language: python\n# ---\n"
-        '# %% tags=["parameters"]\nnumber: int = 1\n# %%\nimport os, sys\n'
-        'print(sorted({"pandas", "altair", "torch"} & {*sys.modules}), number, os.environ["MARK"], os.getppid())\n'
-    )
+    head = ["# ---", "# jupyter:", "#   kernelspec:", *(f"#     {line}" for line in SPEC), "# ---"]
+    cells = [
+        '# %% tags=["parameters"]',
+        "number: int = 1",
+        "# %%",
+        "import os, sys",
+        'print(sorted({"pandas", "altair", "torch"} & {*sys.modules}), number, os.environ["MARK"], os.getppid())',
+    ]
+    script.write_text("\n".join([*head, *cells]))
     call = f"""
 import sys
 from pathlib import Path
