@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
+from hypothesis import settings
 from small_book import MODEL, SECOND, SmallBook
 from tiny_parts import RECIPE, make_image_set, make_tiny
 
@@ -21,6 +22,8 @@ from mlprobe_utils.faults import calibration
 from mlprobe_utils.loading import LoadedModel, load
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # no test fails for the time it takes
+settings.load_profile("untimed")
 
 
 @pytest.fixture

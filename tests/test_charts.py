@@ -369,7 +369,7 @@ def test_a_readers_own_chart_comes_out_as_a_described_figure():
     assert "<desc>a line that rises</desc>" in html
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.text("ab|‖<&\"'é%.0 ", min_size=1, max_size=8), min_size=2, max_size=4), st.integers(0, 99))
 def test_inline_keeps_everything_that_is_drawn_and_all_that_is_told(names, seed):
     values = np.random.default_rng(seed).uniform(0, 100, 6)

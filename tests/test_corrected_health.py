@@ -16,7 +16,7 @@ def answers(shape="rising", points=12, images=150, correlation=0.9, seed=0) -> n
     return simulate_correct(true_curve(shape, points), images, correlation, np.random.default_rng(seed))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0.05, 1), min_size=1, max_size=12))
 def test_without_noise_the_posterior_is_the_curve(curve):
     drawn, _ = curve_posterior(np.array(curve), np.zeros((len(curve), len(curve))), 10, np.random.default_rng(0))
@@ -125,7 +125,7 @@ def test_a_module_of_one_point_scores_its_accuracy():
     assert [found.low, found.high] == pytest.approx([100 * rate - half, 100 * rate + half], abs=1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(2, 60), st.integers(0, 999))
 def test_whatever_is_answered_the_score_lies_in_its_interval_and_all_is_finite(points, images, seed):
     correct = np.random.default_rng(seed).random((points, images)) < 0.7
@@ -136,7 +136,7 @@ def test_whatever_is_answered_the_score_lies_in_its_interval_and_all_is_finite(p
     assert found.raw == pytest.approx(100 * health_score(correct.mean(axis=1), 0.2))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(2, 9), st.integers(2, 60))
 def test_a_curve_without_noise_has_an_interval_without_width(points, images):
     """Every image is answered alike at each point: nothing depends on which images are drawn."""

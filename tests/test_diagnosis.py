@@ -76,7 +76,7 @@ def test_a_handful_of_images_tells_nothing():
     assert (told["verdict"] == UNTOLD).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.floats(0, 30), st.integers(4, 60))
 def test_a_higher_threshold_names_no_more_and_rules_out_no_less(seed, threshold, images):
     lost = losses(stations([0.9, 0.7, 0.8, 0.5, 0.6, 0.3], images, seed=seed), resample(np.arange(images), 200))

@@ -25,7 +25,7 @@ def outcomes(shape: tuple, share: float = 0.8, seed: int = 0) -> np.ndarray:
     size=st.integers(1, 5),
     question=st.sampled_from([*QUESTIONS]),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_what_holds_of_every_interval(seed, images, points, share, size, question):
     """Whatever the outcomes: also where nothing varies, of one point, of two clusters."""
     clusters = np.arange(images) // size

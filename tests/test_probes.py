@@ -282,7 +282,7 @@ def test_constant_features_are_no_information_and_no_nan(constant):
     assert (fitted["a"].argmax(1) == labels)[61:].mean() > 0.7
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 30), st.integers(1, 6), st.floats(-50, 50), st.floats(0.01, 100), st.integers(0, 2**31))
 def test_standardised_features_have_mean_zero_and_variance_one(images, width, mean, deviation, seed):
     stack = torch.randn(3, images + 4, width, generator=torch.Generator().manual_seed(seed)) * deviation + mean

@@ -70,7 +70,7 @@ def assert_sound(table: pd.DataFrame, split: pd.DataFrame) -> None:
     assert split["image"].equals(table["image"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(0, 5))
 def test_a_drawn_test_set_is_exact_and_clean(data_seed, split_seed):
     table = drawn_table(data_seed)
@@ -81,7 +81,7 @@ def test_a_drawn_test_set_is_exact_and_clean(data_seed, split_seed):
     assert_sound(table, split)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000))
 def test_an_official_test_set_is_kept(data_seed):
     table = official_table(data_seed)
@@ -99,7 +99,7 @@ def test_an_official_test_set_is_kept(data_seed):
     assert_sound(table, split)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_order_of_files_does_not_matter(data_seed, random):
     for table, card in ((drawn_table(data_seed), SMALL), (official_table(data_seed), COVID)):

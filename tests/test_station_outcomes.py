@@ -33,7 +33,7 @@ def test_every_station_is_what_a_slow_reading_of_the_rows_says():
         assert right[REFERENCE][number] == ((p_yes > 0.5) == (label == "Yes"))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(0, 2**31))
 def test_the_order_of_rows_is_nothing(seed):
     tables, names = made(SHARES, 20), names_of(20)
