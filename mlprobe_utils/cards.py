@@ -181,6 +181,17 @@ class FineTuning(Part):
     gradient_checkpointing: bool = Field(description="saves memory by computing activations twice; changes no result")
 
 
+class VisionTraining(Part):
+    """The vision tower frozen, or trained alone with a linear layer and cross-entropy (paper, Tables 2 and 3).
+
+    Images, epochs, batch and schedule are those of `fine_tuning`, so that all have one budget.
+    """
+
+    runs: Count = Field(description="of a fine-tuning with the tower frozen, and of a tower alone: the first seeds")
+    learning_rate_all: Rate = Field(description="of AdamW at its highest, where all weights of the tower are trained")
+    learning_rate_lora: Rate = Field(description="the same where LoRA is trained beside the tower's linear layers")
+
+
 class Answering(Part):
     """Generation and scoring of the answer."""
 
@@ -206,6 +217,37 @@ class Probe(Part):
     epochs: Count = Field(description="passes over the training images; the probe of the last one is used")
     batch_size: Count = Field(description="images a step")
     standardised: bool = Field(description="each feature has mean 0 and variance 1 over the training images")
+    training_fraction: Rate = Field(
+        description="share of the training images, of each class; what a smaller share draws, a larger one has too"
+    )
+
+
+class Baselines(Part):
+    """Training of the traditional classifiers (paper section 3.2, which follows Ren et al. 2025)."""
+
+    variant: Literal["small", "full"] = Field(description="of each baseline's card; who has none is left out")
+    left_out: list[str] = Field(description="baselines, by slug, that are not trained although they have the variant")
+    pretrained: bool = Field(description="begins with weights from the hub instead of random ones (timm's models only)")
+    side: Count = Field(description="pixels of the square that networks read")
+    crop_from: Rate = Field(description="a training image is a piece of at least this share of its area; 1: all of it")
+    flip: Annotated[float, Field(ge=0, le=1)] = Field(description="how often a training image is mirrored")
+    shorter_side: Count | None = Field(
+        description="pixels that other images are reduced to before their middle is cut out; null: all of it is read"
+    )
+    learning_rate: Rate = Field(description="of AdamW at its highest")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(description="of AdamW, which without any is Adam")
+    warmup_ratio: Fraction = Field(description="share of the steps in which the rate rises; it falls as a cosine then")
+    max_gradient_norm: Annotated[float, Field(ge=0)] = Field(description="longer gradients are cut to it; 0: none is")
+    epochs: Count = Field(description="passes over the training images")
+    batch_size: Count = Field(description="images a step; what is left over at the end of an epoch waits for the next")
+    chosen: Literal["last", "validation"] = Field(description="the epoch shown: the last, or the best on validation")
+    runs: Count = Field(description="trainings with nothing but another seed")
+
+    @model_validator(mode="after")
+    def _middle_lies_inside(self):
+        if self.shorter_side is not None and self.shorter_side < self.side:
+            raise ValueError(f"shorter_side {self.shorter_side} is less than the side cut out of it, {self.side}")
+        return self
 
 
 class Health(Part):
@@ -221,6 +263,7 @@ class Protocol(Card):
     images: Images
     splits: Splits
     fine_tuning: FineTuning
+    vision_training: VisionTraining
     answering: Answering
     extraction: Extraction
     probe: Probe
@@ -228,6 +271,7 @@ class Protocol(Card):
         description="of the main recipe, at every point of the states whose recipe is asked for: fewer tell no spread"
     )
     probe_variants: dict[str, Probe] = {}  # name -> recipe shown beside it; in the file only what differs from `probe`
+    baselines: Baselines
     health: Health
 
     @model_validator(mode="before")
@@ -242,6 +286,15 @@ class Protocol(Card):
             return content | {"probe_variants": {}}
         complete = {name: probe | own if isinstance(own, dict) else own for name, own in variants.items()}
         return content | {"probe_variants": complete}
+
+    @model_validator(mode="after")
+    def _what_is_frozen_has_its_like(self):
+        if self.vision_training.runs > self.fine_tuning.runs:
+            raise ValueError(
+                f"vision_training.runs {self.vision_training.runs} is more than fine_tuning.runs "
+                f"{self.fine_tuning.runs}: a run is compared with the fine-tuning of its seed"
+            )
+        return self
 
     @model_validator(mode="after")
     def _main_probe_is_no_variant(self):

@@ -199,27 +199,6 @@ def counted(tests: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def between_models(readings: Iterable[Reading], pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Accuracy of the final output after fine-tuning, of one model less another's, with paired tests.
-
-    Args:
-        pairs: model and what it is compared with, slugs.
-
-    Returns:
-        dataset, model, base, change (points), and of PROBE low, high, p and p (Holm), which allows for the number of
-        all rows.
-    """
-    tuned = {(r.model, r.dataset): r for r in readings if r.stage == "finetuned"}
-    columns = ["dataset", "model", "base", "change", *(f"{name} ({PROBE})" for name in ("low", "high", "p"))]
-    frames = [pd.DataFrame(columns=columns)]
-    for (model, dataset), reading in tuned.items():
-        for base in (base for own, base in pairs if own == model):
-            answered = _paired(tuned[base, dataset].answers.right, reading.answers.right)
-            found = _tests(*answered, reading.resamples, [PROBE])
-            frames.append(found.assign(dataset=dataset, model=model, base=base))
-    return _corrected(pd.concat(frames[1:] or frames, ignore_index=True), ["dataset", "model", "base"], [PROBE])
-
-
 def tested_changes(readings: Iterable[Reading]) -> pd.DataFrame:
     """The changes between two fixed points that patterns are read off, with paired tests of RECIPE.
 

@@ -69,14 +69,14 @@ def probe_curves(
     long = _points_and_answer(scores, outputs, names)
     long["value"], long["series"] = long[metric], long["stage"]
     title = f"{what} {METRIC_NAMES[metric]} before and after fine-tuning"
-    keys = [*STAGES, *_models(long)]
+    keys = [*STAGES, *model_keys(long)]
     if controls is not None:
         long = pd.concat([long, _controls(scores, controls, names, metric)], ignore_index=True)
         keys += CONTROLS
         title += ", and what they have to beat"
     if banded:
         title += " (areas: 95 % bands, of new seeds and images)"
-    return _lines(long, ("model", "dataset"), keys, _percent(metric), title)
+    return lines(long, ("model", "dataset"), keys, _percent(metric), title)
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -88,14 +88,14 @@ def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[st
     long = long.melt(["model", "dataset", "stage", "run", "x"], list(PAPER_METRICS), var_name="metric")
     long = long.assign(metric=long["metric"].map(METRIC_NAMES), series=long["stage"])
     title = f"Five metrics of {long['model'].iloc[0]} at every probe point, before and after fine-tuning"
-    return _lines(long, ("metric", "dataset"), STAGES, Values("percent"), title)
+    return lines(long, ("metric", "dataset"), STAGES, Values("percent"), title)
 
 
 def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], metric: str = "accuracy") -> Figure:
     """Image-token curves after fine-tuning, a line a probe recipe; one row a model, one column a data set.
 
     Args:
-        scores: recipe -> from `metrics.probe_scores`.
+        scores: recipe -> from `metrics.probe_scores`, of one run.
         names, metric: as in `probe_curves`.
     """
     curves = pd.concat([own.assign(series=name) for name, own in scores.items()])
@@ -103,7 +103,7 @@ def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], 
     long = in_words(curves, names, ORDER).rename(columns={"point": "x", metric: "value"})
     keys = [Key(name, "recipe", COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
     title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by probe recipe"
-    return _lines(long, ("model", "dataset"), [*keys, *_models(long)], _percent(metric), title)
+    return lines(long, ("model", "dataset"), [*keys, *model_keys(long)], _percent(metric), title)
 
 
 def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -121,7 +121,7 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     keys = [Key(name, "images", COLOURS[1 + n], dashed=n == 1) for n, name in enumerate(losses.values())]
     values = Values("loss per answer token (nats), logarithmic", "", 3, logarithmic=True)
     title = "Learning curves of the fine-tuning"
-    return _lines(long, ("model", "dataset"), [*keys, *_models(long)], values, title, "epoch")
+    return lines(long, ("model", "dataset"), [*keys, *model_keys(long)], values, title, "epoch")
 
 
 def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
@@ -139,7 +139,7 @@ def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Map
     of_group = long.drop_duplicates("model").groupby("group").cumcount()
     places = dict(zip(long.drop_duplicates("model")["model"], of_group, strict=True))
     keys = [Key(name, "model", COLOURS[place % len(COLOURS)], dashed=place % 2 == 1) for name, place in places.items()]
-    return _lines(long, ("group", "dataset"), keys, Values("score (%)"), "Four-score health profiles by series", FLOW)
+    return lines(long, ("group", "dataset"), keys, Values("score (%)"), "Four-score health profiles by series", FLOW)
 
 
 def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -149,7 +149,7 @@ def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """
     long = in_words(profile.melt(["model", "dataset", "stage"], list(SCORES), var_name="x"), names, ORDER)
     long["series"] = long["stage"]
-    return _lines(long, (None, "dataset"), STAGES, Values("score (%)"), "Four-score health profiles", FLOW)
+    return lines(long, (None, "dataset"), STAGES, Values("score (%)"), "Four-score health profiles", FLOW)
 
 
 def journey(
@@ -172,13 +172,13 @@ def journey(
     if (models := long["model"].nunique()) > FEW:
         long = long.assign(run=long["model"], model=MEAN)
         title += f", mean over {models} models (faint: each)"
-    keys = [*STAGES, *_models(long)]
+    keys = [*STAGES, *model_keys(long)]
     if majority is not None:
         blind = long.drop_duplicates(["dataset", "x"]).assign(model=MAJORITY, series=MAJORITY)
         long = pd.concat([long, blind.assign(value=blind["dataset"].map(majority))])
         keys.append(Key(MAJORITY, "baseline", COLOURS[4], dashed=True))
     values = Values(f"{METRIC_NAMES[metric]} (%)", whole=True)
-    return _lines(long, (None, "dataset"), keys, values, title, FLOW)
+    return lines(long, (None, "dataset"), keys, values, title, FLOW)
 
 
 def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -207,7 +207,7 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     return figure(panels, title, _columns(tested, "model", "dataset"), (), ("truth", "answer"), numbers)
 
 
-def _lines(
+def lines(
     long: pd.DataFrame,
     by: tuple[str | None, str],
     keys: Sequence[Key],
@@ -276,7 +276,7 @@ def _controls(scores: pd.DataFrame, controls: pd.DataFrame, names: Mapping[str, 
     return in_words(long.rename(columns={"point": "x"}).assign(run=0), names, ORDER)
 
 
-def _models(long: pd.DataFrame) -> list[Key]:
+def model_keys(long: pd.DataFrame) -> list[Key]:
     """Keys of the models, where there are several to single one out of."""
     models = long["model"].unique()
     return [Key(model, "model") for model in models] if len(models) > 1 else []

@@ -12,7 +12,7 @@ from filelock import FileLock
 from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import load_data_card
-from mlprobe_utils.results import Selection, made, made_of, runs_of
+from mlprobe_utils.results import Selection, made, made_of
 
 TABLE = "table.parquet"
 
@@ -32,7 +32,7 @@ def derived(
     Raises:
         InputError: what the table is made of is not there, with the command that makes it; and what `make` raises.
     """
-    runs, code, frames = runs_of(selection), artefacts.code_hash(module), []
+    runs, code, frames = selection.runs, artefacts.code_hash(module), []
     for model, dataset, folder in selection.folders():
         own = folder / name
         sources = [made(selection, model, dataset, source) for source in made_of(own, runs)]

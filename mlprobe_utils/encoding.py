@@ -8,6 +8,7 @@ from jinja2 import TemplateError
 from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.orders import IMAGE, IRRELEVANT, ORDERS, QUESTION, irrelevant_text, tokens_of
 
 
 class Encoder:
@@ -18,29 +19,36 @@ class Encoder:
     """
 
     def __init__(self, processor, template: str, order: str = "image_first"):
-        """`template` holds `<image>` once (data card), or not at all for text alone; `order` is the protocol's.
+        """`template` holds `<image>` once (data card), or not at all for text alone; `order` is one of ORDERS.
+
+        Irrelevant text is as long as the question, in tokens of the model's own tokenizer.
 
         Raises:
-            InputError: the model's chat template fails, or does not write the image's place and the question, once and
-                in this order.
+            InputError: the model's chat template fails, or does not write the image's place and the texts, once and
+                in this order; the question is longer than the irrelevant passage.
         """
-        question = {"type": "text", "text": " ".join(template.replace("<image>", " ").split())}
-        image = [{"type": "image"}] * template.count("<image>")
-        parts = [*image, question] if order == "image_first" else [question, *image]
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        question, images = " ".join(template.replace("<image>", " ").split()), template.count("<image>")
+        texts = {QUESTION: question}
+        if IRRELEVANT in ORDERS[order]:
+            texts[IRRELEVANT] = irrelevant_text(self.tokenizer, len(tokens_of(self.tokenizer, question)))
+        pieces = [piece for piece in ORDERS[order] if piece != IMAGE or images]
+        parts = [{"type": "image"} if piece == IMAGE else {"type": "text", "text": texts[piece]} for piece in pieces]
         self.prompt = self._conversation([parts], add_generation_prompt=True)
-        self._check(question["text"], order, len(image))
+        self._check(pieces, texts, order)
         self.prompt_ids = self._ids(self.prompt)
         self.lead, self.end = self._around_an_answer(parts)
 
-    def _check(self, question: str, order: str, images: int) -> None:
+    def _check(self, pieces: list[str], texts: dict[str, str], order: str) -> None:
         image, mend = self.processor.image_token, "give the model's card another chat_template (jinja)"
-        if (places := self.prompt.count(image)) != images:
+        if (places := self.prompt.count(image)) != (images := pieces.count(IMAGE)):
             raise InputError(f"the chat template writes {image!r} {places} times for {images} image: {mend}")
-        if question not in self.prompt:
-            raise InputError(f"the chat template does not write the question as it is: {mend}")
-        if images and (self.prompt.index(image) < self.prompt.index(question)) != (order == "image_first"):
+        for piece, text in texts.items():
+            if text not in self.prompt:
+                raise InputError(f"the chat template does not write the {piece} as it is: {mend}")
+        places = [self.prompt.index(texts.get(piece, image)) for piece in pieces]
+        if places != sorted(places):
             raise InputError(f"the chat template puts image and question in an order of its own, not {order}: {mend}")
         if self.prompt.endswith(image):  # options are read from the last token on, without the images
             raise InputError(f"the chat template writes nothing after the image, where the answer begins: {mend}")

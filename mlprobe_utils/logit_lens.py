@@ -50,7 +50,7 @@ def lens_rows(
     batch_size: int,
     constants: dict,
 ) -> pd.DataFrame:
-    """Rows of the test images at every LLM point, in the order the data flows.
+    """Rows of the validation and test images at every LLM point, in the order the data flows.
 
     Args:
         features: `point/pooling` -> float32 [images, width], of the state that the model is in.
@@ -59,11 +59,11 @@ def lens_rows(
         tokens, batch_size: as of `through_the_lens`.
         constants: the columns that the rows share.
     """
-    tested = np.flatnonzero(images["part"] == "test")
+    looked_at = np.flatnonzero(images["part"] != "train")
     points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]
     frames = []
     for point in sorted(points, key=flow_order):
-        chances = through_the_lens(loaded, features[f"{point}/{POOLING}"][tested], tokens, batch_size)
+        chances = through_the_lens(loaded, features[f"{point}/{POOLING}"][looked_at], tokens, batch_size)
         place = {"probe": LENS, "point": point, "pooling": POOLING}
-        frames.append(image_rows(images.iloc[tested], options, chances, **constants | place))
+        frames.append(image_rows(images.iloc[looked_at], options, chances, **constants | place))
     return pd.concat(frames, ignore_index=True)

@@ -70,22 +70,3 @@ def mapping_losses(
     found = pd.concat(frames, ignore_index=True)
     verdict = np.select([found["band_high"] < 0, found["band_low"] > 0], [LOST, GAINED], NEITHER)
     return found.assign(verdict=verdict)
-
-
-def lens_peaks(scores: pd.DataFrame) -> pd.DataFrame:
-    """Where the options are ranked rightly most often, and how often at the last layer.
-
-    The highest of many layers, picked on the test images, lies too high: an illustration, no statement.
-
-    Args:
-        scores: from `metrics.probe_scores` of `results.lens_rows`, one stage.
-
-    Returns:
-        dataset, model, at (the layer with the highest accuracy), highest, last (percent, means over runs).
-    """
-    means = scores.groupby(["dataset", "model", "point"], sort=False)["accuracy"].mean().reset_index()
-    records = []
-    for (dataset, model), own in means.groupby(["dataset", "model"], sort=False):
-        curve = own.set_index("point")["accuracy"]
-        records.append((dataset, model, curve.idxmax(), curve.max(), curve[last_point(own)]))
-    return pd.DataFrame(records, columns=["dataset", "model", "at", "highest", "last"])

@@ -2,21 +2,17 @@
 
 Every step is an artefact that is skipped where it is current: a rerun redoes exactly what changed, and a killed run
 goes on where it was. `python -m mlprobe_utils.pipeline MODEL --datasets D ... --protocol P`, or the same behind
-`accelerate launch -m` in several processes on several devices.
+`accelerate-launch -m` in several processes on several devices.
 """
 
-import argparse
-import gc
-from collections.abc import Callable
-
 import pandas as pd
-import torch
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.datasets.image_set import SPLITS
+from mlprobe_utils.command import command
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.extraction import FEATURES, extract, load_features
 from mlprobe_utils.fine_tuning import fine_tune
+from mlprobe_utils.layer_transfer import make_transfer
 from mlprobe_utils.loading import RANDOM_SEED
 from mlprobe_utils.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.pipeline_steps import STEPS
@@ -40,7 +36,7 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
         with work.step(first):
             make_random_features(work)
     everything[0].forget()
-    actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_controls)
+    actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_transfer, make_controls)
     for work in everything:
         for name, action in zip(steps, actions, strict=True):
             with work.step(name):
@@ -127,20 +123,6 @@ def make_lens(work: Work) -> None:
                 of_state = lens_rows(work.loaded, features, images, options, tokens, batch_size, work.constants(run))
             frames.append(of_state)
         write_rows(pd.concat(frames, ignore_index=True), temporary / "lens.parquet")
-
-
-def command(module: str, description: str, run: Callable[[str, list[str], str, str], None]) -> None:
-    """The command of a module that works on one model and some data sets: arguments as of `run_model`."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("model", help="slug of a model card in data/models")
-    parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
-    parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
-    parser.add_argument("--split", default="paper", choices=SPLITS)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    gc.freeze()  # what is imported stays: every training would look through it for garbage, a fifth of a second each
-    run(arguments.model, arguments.datasets, arguments.protocol, arguments.split)
 
 
 if __name__ == "__main__":

@@ -8,32 +8,32 @@ import pandas as pd
 from filelock import FileLock
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.cards import MAIN_PROBE
+from mlprobe_utils.cards import MAIN_PROBE, Probe
 from mlprobe_utils.control_names import CONTROL_RUN
 from mlprobe_utils.controls import ROWS, TASK, write_image_controls
 from mlprobe_utils.extraction import FEATURES, load_features
 from mlprobe_utils.probe_controls import probed_rows, text_only_rows
-from mlprobe_utils.probes import fit_probes
+from mlprobe_utils.probes import fit_probes, share_of_each_class
 from mlprobe_utils.processes import processes
 from mlprobe_utils.results import CONTROLS, RANDOM_FEATURES, image_controls, state_name
 from mlprobe_utils.rows import image_rows, write_rows
 from mlprobe_utils.work import Work
 
-SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds
+SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds, and with every recipe
 
 
 def make_probes(work: Work) -> None:
-    """`probes.parquet`: every recipe, one seed a run. `seeds.parquet`: the main one, all `probe_seeds`, test images.
+    """`probes.parquet`: the main recipe, one seed a run, and its variants of the first run, as far as it is SEEDED.
 
-    Of many seeds are the curves of image tokens, and the last token where the LLM ends: what has bands, and what the
-    diagnosis reads.
+    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images.
     """
     if not processes().is_main_process:
         return
-    recipes, seeds = work.protocol.probes, _seeds(work)
+    recipes, seeds = _recipes(work)
     folders = {run: work.folder / state_name("features", run) for run in work.states()}
     upstream = {str(run): artefacts.record_hash(f) for run, f in folders.items()}
-    code = [artefacts.code_hash("mlprobe_utils.probes"), artefacts.source_hash(Work, make_probes, _seeds, _probe_rows)]
+    own_code = artefacts.source_hash(Work, make_probes, _recipes, _probe_rows)
+    code = [artefacts.code_hash("mlprobe_utils.probes"), own_code]
     recipe = {name: probe.model_dump() for name, probe in recipes.items()}
     made_from = work.made_from("probes", recipes=recipe, seeds=len(seeds), features=upstream, code=code)
     folder = work.folder / "probes"
@@ -46,33 +46,34 @@ def make_probes(work: Work) -> None:
         pooled = {state: load_features(folders[state] / FEATURES) for state in work.states()}
         runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
         again = [(state, seed) for state in SEEDED for seed in seeds]
-        read = [*pooled[work.states()[0]]]  # in the order the data flows
-        seeded = {*(key for key in read if key.endswith("/image_mean")), read[-1]}
         frames, of_seeds = [], []
         for name, probe in recipes.items():
-            chosen = dict.fromkeys([*runs, *again] if name == MAIN_PROBE else runs)  # one that is both is fitted once
-            features = {
-                (*place, key): tensor
-                for place in chosen
-                for key, tensor in pooled[place[0]].items()
-                if place in runs or key in seeded
-            }
+            main = name == MAIN_PROBE
+            told = runs if main else [(state, CONTROL_RUN) for state in SEEDED]
+            chosen = dict.fromkeys([*told, *(again if main else [])])  # one that is both is fitted once
+            features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
             targets, numbers = dict.fromkeys(features, labels), {key: key[1] for key in features}
-            fitted = fit_probes(features, targets, training, len(options), probe, numbers)
+            drawn = training[share_of_each_class(labels[training], probe.training_fraction)]
+            fitted = fit_probes(features, targets, drawn, len(options), probe, numbers)
             for (state, seed, key), probabilities in fitted.items():
                 row = partial(_probe_rows, work, images, probabilities, state, seed=seed, probe=name, key=key)
-                if (state, seed) in runs:
+                if (state, seed) in told:
                     frames.append(row(images["part"] != "train", run=seed))
-                if name == MAIN_PROBE and (state, seed) in again and key in seeded:
+                if main and (state, seed) in again:
                     of_seeds.append(row(tested))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
         if of_seeds:
             write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
 
 
-def _seeds(work: Work) -> range:
-    """What the recipe is judged by; none where a state is not there that it is judged in, as of a damaged model."""
-    return range(work.protocol.probe_seeds if set(SEEDED) <= set(work.states()) else 0)
+def _recipes(work: Work) -> tuple[dict[str, Probe], range]:
+    """The recipes that probes are fitted with, and the seeds that the main one is judged by.
+
+    The main one alone, and no seeds, where a state of SEEDED is not there, as of a damaged model.
+    """
+    whole = set(SEEDED) <= set(work.states())
+    recipes = work.protocol.probes if whole else {MAIN_PROBE: work.protocol.probe}
+    return recipes, range(work.protocol.probe_seeds if whole else 0)
 
 
 def _probe_rows(

@@ -41,9 +41,7 @@ def fit_probes(
     Returns:
         key -> probabilities, float32 [images, classes], in the order of `features`.
     """
-    own = processes().device
-    device = device or (own if own.type == "cuda" else "cpu")
-    training = torch.tensor(training)
+    device, training = device or own_device(), torch.tensor(training)
     probabilities = {}
     for keys in blocks(features, classes, settings, device):
         stack = torch.stack([features[key].float() for key in keys]).to(device)
@@ -53,6 +51,75 @@ def fit_probes(
         block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
         probabilities |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
     return {key: probabilities[key] for key in features}
+
+
+def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Places of a share of the images of each class, in their order; a smaller share is part of every larger one.
+
+    Args:
+        labels: class of each image, int [images].
+        share: above 0, at most 1; of every class one image at least is drawn.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
+    return np.sort(np.concatenate(drawn))
+
+
+def read_elsewhere(
+    features: Mapping[Key, torch.Tensor],
+    labels: np.ndarray,
+    training: np.ndarray,
+    classes: int,
+    settings: Probe,
+    seed: int,
+    device: torch.device | str | None = None,
+) -> dict[tuple[Key, Key], np.ndarray]:
+    """Probes that are fitted at one point and read the features of another: of all pairs, and each its own.
+
+    Each point's features are standardised by its own statistics, so that what carries over is the direction in which
+    the classes lie, whatever the features' size.
+
+    Args:
+        features: point -> float32 [images, width], all of one width.
+        labels, training, classes, settings, device: as of `fit_probes`.
+        seed: of every probe.
+
+    Returns:
+        (fitted at, read at) -> probabilities, float32 [images, classes].
+
+    Raises:
+        ValueError: widths differ.
+    """
+    if len(widths := {tensor.shape[1] for tensor in features.values()}) > 1:
+        raise ValueError(f"a probe reads features of one width, found {sorted(widths)}: take points of one module")
+    device, places = device or own_device(), torch.tensor(training)
+    targets = torch.nn.functional.one_hot(torch.tensor(labels, device=device), classes).float()
+    found = {}
+    for keys in blocks(features, classes, settings, device):
+        block = train(
+            torch.stack([_inputs(features[key], places, settings, device) for key in keys]),
+            targets.expand(len(keys), -1, -1),
+            places,
+            settings,
+            [seed] * len(keys),
+        )
+        for key, tensor in features.items():
+            inputs = _inputs(tensor, places, settings, device).expand(len(keys), -1, -1)
+            said = block.probabilities(inputs).cpu().numpy()
+            found |= {(fitted_at, key): own for fitted_at, own in zip(keys, said, strict=True)}
+    return found
+
+
+def _inputs(tensor: torch.Tensor, training: torch.Tensor, settings: Probe, device: torch.device | str) -> torch.Tensor:
+    """A point's features as a probe reads them, [images, width + 1]."""
+    stack = tensor.float()[None].to(device)
+    return with_ones(standardise(stack, training) if settings.standardised else stack)[0]
+
+
+def own_device() -> torch.device | str:
+    """This process's CUDA device where there is one, else the CPU."""
+    own = processes().device
+    return own if own.type == "cuda" else "cpu"
 
 
 def blocks(

@@ -4,8 +4,10 @@ outputs/<protocol>/<data set>/data/                          manifest and workin
 outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /features-random/, controls/, lens/, and what `derived` makes of the rows
+                                             /features-random/, controls/, lens/, transfer/, and tables of `derived`
                                              /faults/<fault>/calibration/, and the same of the damaged model, run 0
+                                             /vision_tower/<frozen>/, order/<order>/: the same of an arm (`arms`)
+                                             /classifier-<way>-<run>/: the vision tower trained alone
 """
 
 import json
@@ -24,11 +26,14 @@ from mlprobe_utils.errors import unknown
 from mlprobe_utils.points import MODULES, PROBED, flow_order
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
+ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of arms, which are settings of the protocol
+ARM_RUNS = range(CONTROL_RUN + 1)  # of the arms of ORDER: the run whose probes are fitted with many seeds
+CLASSIFIER = "classifier"
 CALIBRATION, HITS = "calibration.json", "hits.parquet"  # of a fault
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"
 CONTROLS = "controls"
-LENS = "lens"
+LENS, TRANSFER = "lens", "transfer"
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = "scores-probes", "scores-outputs", "scores-controls"
 CORRECTED_HEALTH = "scores-corrected-health"
 
@@ -41,6 +46,21 @@ class Selection:
     datasets: tuple[str, ...]
     protocol: str
     split: str
+
+    @property
+    def made_by(self) -> str:
+        """The module whose command makes these results."""
+        return "pipeline"
+
+    @property
+    def runs(self) -> range:
+        """The runs of the fine-tuning: what an earlier protocol left beside them is not read."""
+        return range(load_protocol(self.protocol).fine_tuning.runs)
+
+    @property
+    def states(self) -> list[int | None]:
+        """None for the pretrained model, then the runs."""
+        return [None, *self.runs]
 
     def folder(self, model: str, dataset: str) -> Path:
         return artefacts.OUTPUTS / self.protocol / dataset / self.split / model
@@ -71,12 +91,14 @@ def upstream(artefact: Path, runs: range) -> list[Path]:
 
 def made_of(artefact: Path, runs: range) -> list[Path]:
     """The artefacts of the same model and data set that this one was made of, directly."""
-    damaged = artefact.parent.parent.name == FAULTS
+    damaged, reordered = (artefact.parent.parent.name == kind for kind in (FAULTS, ORDER))
+    runs = ARM_RUNS if reordered else runs
     states = (DAMAGED_RUN,) if damaged else (None, *runs)
     adapters = artefact.parents[2] if damaged else artefact.parent
     sources = {PROBE_SCORES: ["probes"], CORRECTED_HEALTH: ["probes"], CONTROL_SCORES: [CONTROLS]}
     sources[OUTPUT_SCORES] = [state_name("predictions", run) for run in states]
     sources |= {name: [state_name("features", run) for run in states] for name in ("probes", LENS)}
+    sources[TRANSFER] = [state_name("features", run) for run in (None, CONTROL_RUN)]
     for kind in ("features", "predictions"):
         for run in runs:
             sources[state_name(kind, run)] = ["calibration"] if damaged else [adapters / f"adapter-{run}"]
@@ -135,16 +157,27 @@ def image_control_rows(selection: Selection) -> pd.DataFrame:
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs. Raises InputError for one that was not run."""
-    names = [state_name("predictions", run) for run in (None, *runs_of(selection))]
+    names = [state_name("predictions", state) for state in selection.states]
     return _gather(selection, names, "predictions.parquet")
 
 
 def lens_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the logit lens at every LLM point, test images, of both stages and all runs.
+    """The rows of the logit lens at every LLM point, validation and test images, of both stages and all runs.
 
     Raises InputError for a model and data set that was not run.
     """
     return _gather(selection, [LENS], "lens.parquet")
+
+
+def transfer_rows(selection: Selection, **chosen: str | int) -> pd.DataFrame:
+    """The rows of probes fitted at one LLM point and read at another, test images: `probe` is where it was fitted.
+
+    Args:
+        chosen: as of `probe_rows`.
+
+    Raises InputError for a model and data set that was not run.
+    """
+    return _gather(selection, [TRANSFER], "transfer.parquet", filters=_equal(chosen))
 
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
@@ -160,7 +193,7 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
     """model, dataset, run, epoch, training_loss, validation_loss. Raises InputError for one that was not run."""
     frames = []
     for model, dataset, folder in selection.folders():
-        for run in runs_of(selection):
+        for run in selection.runs:
             adapter = made(selection, model, dataset, folder / f"adapter-{run}")
             curve = pd.read_parquet(adapter / "learning_curve.parquet")
             frames.append(curve.assign(model=model, dataset=dataset, run=run))
@@ -236,22 +269,21 @@ def fault_prediction_rows(selection: Selection, faults: Iterable[str]) -> pd.Dat
     return _gather(selection, names, "predictions.parquet", FAULTS)
 
 
-def runs_of(selection: Selection) -> range:
-    """The runs of the protocol: what an earlier protocol left beside them is not read."""
-    return range(load_protocol(selection.protocol).fine_tuning.runs)
-
-
 def _of_recipe(
-    selection: Selection, probe: str, names: list[str], file: str, command: str = "pipeline", **chosen: str | int
+    selection: Selection, probe: str, names: list[str], file: str, command: str = "", **chosen: str | int
 ) -> pd.DataFrame:
     if probe not in (recipes := load_protocol(selection.protocol).probes):
         raise unknown("probe recipe", probe, recipes)
-    filters = [(column, "==", value) for column, value in ({"probe": probe} | chosen).items()]
-    return _gather(selection, names, file, command, filters)
+    return _gather(selection, names, file, command, _equal({"probe": probe} | chosen))
+
+
+def _equal(chosen: dict[str, str | int]) -> list[tuple[str, str, str | int]] | None:
+    """Filters for what columns are to hold; None for all rows."""
+    return [(column, "==", value) for column, value in chosen.items()] or None
 
 
 def _gather(
-    selection: Selection, names: list[str], file: str, command: str = "pipeline", filters: list | None = None
+    selection: Selection, names: list[str], file: str, command: str = "", filters: list | None = None
 ) -> pd.DataFrame:
     frames = [
         pd.read_parquet(made(selection, model, dataset, folder / name, command) / file, filters=filters)
@@ -261,8 +293,8 @@ def _gather(
     return pd.concat(frames, ignore_index=True)
 
 
-def made(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "pipeline") -> Path:
-    """The artefact's folder, if it is there and whole."""
-    command = f"python -m mlprobe_utils.{command} {model} --datasets {dataset} --protocol {selection.protocol}"
-    artefacts.read_made_from(artefact, f"{command} --split {selection.split}")
+def made(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "") -> Path:
+    """The artefact's folder, if it is there and whole; `command` is the module that makes it, or the selection's."""
+    command = f"python -m mlprobe_utils.{command or selection.made_by} {model} --datasets {dataset}"
+    artefacts.read_made_from(artefact, f"{command} --protocol {selection.protocol} --split {selection.split}")
     return artefact

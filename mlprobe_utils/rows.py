@@ -4,11 +4,15 @@
 p_<option>…`; what does not apply is null. `run` is the fine-tuning that the features are of, or of the pretrained
 model the seed once more (null where many seeds probe one state); `probe` names the recipe of the protocol, `seed` is
 the probe's own. Rows of the final output have neither of these and no point, and carry the generated `text` and the
-`parsed` option (null: unparsed).
+`parsed` option (null: unparsed). Rows of layer transfer have in `probe` the point at which it was fitted, those of a
+vision tower that was trained alone what was trained of it.
 
 Rows of a control name it. One that needs no model has none, nor a stage and an order; a model with random weights has
 no stage. Their `label` is what was to be told: of the control task and of memorisation no truth, and of the latter
 alone there are rows of train images.
+
+Rows of a baseline, a traditional classifier, are known by their `epoch`: after how many of its training it was asked.
+Its slug stands in `model`; it has no stage, order, probe, seed, point or pooling, and `run` is the training's seed.
 """
 
 from pathlib import Path
@@ -19,10 +23,13 @@ import pandera.pandas as pa
 
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.datasets.image_set import SPLITS
+from mlprobe_utils.orders import ORDERS
 from mlprobe_utils.points import POINT
 
 OPTION = "p_"
 STAGES = ("pretrained", "finetuned")
+STATE = ["model", "stage", "order"]
+NOT_OF_BASELINES = ["fault", "stage", "order", "probe", "seed", "point", "pooling", "control"]
 _TEXT = {"required": True, "nullable": False}
 _MAYBE = {"required": True, "nullable": True}
 SCHEMA = pa.DataFrameSchema(
@@ -34,7 +41,7 @@ SCHEMA = pa.DataFrameSchema(
         "split": pa.Column(str, pa.Check.isin(SPLITS), **_TEXT),
         "part": pa.Column(str, pa.Check.isin(["train", "validation", "test"]), **_TEXT),
         "stage": pa.Column(str, pa.Check.isin(STAGES), **_MAYBE),
-        "order": pa.Column(str, pa.Check.isin(["image_first", "question_first"]), **_MAYBE),
+        "order": pa.Column(str, pa.Check.isin([*ORDERS]), **_MAYBE),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
         "probe": pa.Column(str, **_MAYBE),
         "seed": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
@@ -43,14 +50,19 @@ SCHEMA = pa.DataFrameSchema(
         "control": pa.Column(str, **_MAYBE),
         "image": pa.Column(str, **_TEXT),
         "label": pa.Column(str, **_TEXT),
+        "epoch": pa.Column("Int64", pa.Check.ge(1), required=False, nullable=True),
         "text": pa.Column(str, required=False, nullable=True),
         "parsed": pa.Column(str, required=False, nullable=True),
         r"^p_.+": pa.Column(float, pa.Check.in_range(0, 1), regex=True, nullable=True),
     },
     checks=[
         pa.Check(
-            lambda rows: rows["control"].notna() | rows[["model", "stage", "order"]].notna().all(axis=1),
-            error="model, stage or order is null in a row of no control",
+            lambda rows: rows["control"].notna() | of_baselines(rows) | rows[STATE].notna().all(axis=1),
+            error="model, stage or order is null in a row of no control and no baseline",
+        ),
+        pa.Check(
+            lambda rows: ~of_baselines(rows) | (rows["model"].notna() & rows[NOT_OF_BASELINES].isna().all(axis=1)),
+            error=f"model is null in a row of a baseline, or not null is one of {', '.join(NOT_OF_BASELINES)}",
         ),
         pa.Check(
             lambda rows: rows["control"].notna() | (rows["part"] != "train"),
@@ -60,6 +72,11 @@ SCHEMA = pa.DataFrameSchema(
     strict=True,
     coerce=True,
 )
+
+
+def of_baselines(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a baseline."""
+    return rows["epoch"].notna() if "epoch" in rows else pd.Series(False, rows.index)
 
 
 def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:

@@ -90,30 +90,6 @@ def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.
     return ends[["V end", "C end", "L end"]].join(final).reset_index()
 
 
-def recipe_differences(scores: dict[str, pd.DataFrame], metric: str) -> pd.DataFrame:
-    """What probe recipes give beyond the first one, on image-token curves after fine-tuning; one row a pair and recipe.
-
-    Args:
-        scores: recipe -> from `metrics.probe_scores`, the main one first.
-
-    Returns:
-        dataset, model, recipe, mean difference (over points), largest difference, at (which point); percentage points.
-    """
-    keys = ["dataset", "model", "point"]
-    means = {}
-    for name, own in scores.items():
-        of_images = own[(own["pooling"] == "image_mean") & (own["stage"] == "finetuned")]
-        means[name] = of_images.groupby(keys)[metric].mean()
-    main, *others = means
-    records = []
-    for name in others:
-        for (dataset, model), own in (means[name] - means[main]).groupby(keys[:2]):
-            at = own.abs().idxmax()
-            records.append((dataset, model, name, own.mean(), own[at], at[2]))
-    columns = ["dataset", "model", "recipe", "mean difference", "largest difference", "at"]
-    return pd.DataFrame(records, columns=columns)
-
-
 def all_points(scores: pd.DataFrame) -> pd.DataFrame:
     """All metrics at every point, mean over runs."""
     keys = ["dataset", "model", "stage", "pooling", "point"]

@@ -3,6 +3,7 @@
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.outcomes import Outcomes
 from mlprobe_utils.resampling import Resamples, resample
 
 
@@ -23,3 +24,18 @@ def resamples_of_tested(image_set: ImageSet, split: str) -> tuple[Resamples, lis
             "add test images of others"
         )
     return resample(own), list(tested["image"])
+
+
+def of_tested(found: Outcomes, images: list[str], whose: str) -> Outcomes:
+    """The outcomes, if they are of exactly the test images.
+
+    Args:
+        images: from `resamples_of_tested`.
+        whose: the outcomes are, for the error.
+
+    Raises:
+        InputError: they are of others.
+    """
+    if found.images != images:
+        raise InputError(f"{whose}: its rows are not of the test images, make them anew")
+    return found

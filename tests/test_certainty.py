@@ -131,17 +131,6 @@ def test_after_less_before_is_told_where_it_was_planted_and_corrected_for_the_wh
     assert (counted["higher"] + counted["lower"] <= 2).all()
 
 
-def test_models_are_compared_in_the_pairs_that_are_given():
-    found = certainty.between_models(READINGS, [("m", "base")])
-    assert found[["dataset", "model", "base"]].to_numpy().tolist() == [["d", "m", "base"]]
-    own, other = READINGS[1].answers.right, READINGS[3].answers.right
-    assert found.at[0, "change"] == pytest.approx(100 * (own.mean() - other.mean()))
-    assert found.at[0, f"p (Holm, {PROBE})"] == paired_tests(other, own, DRAWN)["p"][0] < 0.01
-    none = certainty.between_models(READINGS, [])
-    assert none.empty
-    assert list(none) == list(found)
-
-
 def test_changes_between_points_survive_if_they_are_told_with_their_sign():
     tests = certainty.tested_changes(READINGS)
     assert len(tests) == len(READINGS) * len(certainty.BETWEEN_POINTS)

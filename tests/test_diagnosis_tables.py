@@ -25,7 +25,7 @@ from mlprobe_utils.diagnosis_tables import (
 )
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE
-from mlprobe_utils.misalignment import LOST, NEITHER, RANKED, READ_OUT, STEPS, lens_peaks, mapping_losses
+from mlprobe_utils.misalignment import LOST, NEITHER, RANKED, READ_OUT, STEPS, mapping_losses
 from mlprobe_utils.stations import LAST_TOKEN, OUTPUT, STATIONS
 
 THRESHOLDS = dict.fromkeys([s.name for s in STATEMENTS], 5.0)
@@ -125,15 +125,6 @@ def test_a_station_that_the_mapping_lacks_is_named():
     lens = tables["probed"].iloc[:0]
     with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{RANKED}'"):
         mapping_losses(tables["probed"], lens, tables["predicted"], lens, {"d": image_set(400)}, "paper")
-
-
-def test_the_lens_is_told_at_its_highest_and_at_its_last_layer():
-    curve = {"L.09": 60.0, "L.10": 80.0, "L.11": 70.0}
-    scores = pd.DataFrame(
-        [("m", "d", p, a) for p, a in curve.items()], columns=["model", "dataset", "point", "accuracy"]
-    )
-    (row,) = lens_peaks(scores).itertuples(index=False)
-    assert tuple(row) == ("d", "m", "L.10", 80.0, 70.0)
 
 
 def test_a_picked_point_finds_losses_that_a_fixed_one_does_not():

@@ -83,7 +83,7 @@ def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encod
     assert list(rows["point"].unique()) == ["L.00", "L.01", "L.02"]
     assert set(rows["probe"]) == {LENS}
     assert set(rows["pooling"]) == {"last_token"}
-    assert set(rows["part"]) == {"test"}
+    assert set(rows["part"]) == {"validation", "test"}
     np.testing.assert_allclose(rows[[f"p_{option}" for option in options]].sum(axis=1), 1)
     assert accuracy(rows[rows["point"] == "L.01"], options) == 1
     assert accuracy(rows[rows["point"] == "L.00"], options) < 0.6

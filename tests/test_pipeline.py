@@ -21,7 +21,7 @@ from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.extraction import load_features
 from mlprobe_utils.logit_lens import first_tokens, through_the_lens
-from mlprobe_utils.probes import fit_probes
+from mlprobe_utils.probes import fit_probes, read_elsewhere
 from mlprobe_utils.results import Selection
 from mlprobe_utils.rows import SCHEMA, STAGES
 
@@ -66,7 +66,7 @@ ADAPTERS = ("adapter-0", "adapter-1")
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, monkeypatch):
-    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "controls"])
+    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "transfer", "controls"])
     once = ["controls-paper", "features-random"]
     assert run() == sorted([*everything, *once])
     with monkeypatch.context() as patch:
@@ -74,7 +74,7 @@ def test_everything_is_made_once_and_redone_where_something_changed(run, monkeyp
             patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
         assert run() == []
     assert run(health={"penalty": 0.3}) == []
-    assert run(probe={"epochs": 3}) == ["controls", "probes"]
+    assert run(probe={"epochs": 3}) == ["controls", "probes", "transfer"]
     kept = {"probe": {"epochs": 3}}
     assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "controls"])
     kept |= {"answering": {"max_new_tokens": 3, "batch_size": 5, "shard_images": 3}}  # the sizes change no answer
@@ -151,18 +151,18 @@ def controls_are_complete(image_sets) -> None:
 
 
 def lens_and_reference_are_complete(image_sets) -> None:
-    """Of the test images; of every state and LLM point the lens, of every data set the reference."""
+    """Of every state and LLM point the lens, of every data set the reference; of that the test images alone."""
     lens, reference = results.lens_rows(SELECTION), results.reference_rows(SELECTION)
-    assert len(lens) == 2 * 2 * 3 * 3  # data sets, test images, states, points
+    assert len(lens) == 2 * 4 * 3 * 3  # data sets, validation and test images, states, points
     assert len(reference) == 2 * 2
     assert set(reference["control"]) == {REFERENCE}
-    for rows in (lens, reference):
+    for rows, parts in ((lens, {"validation", "test"}), (reference, {"test"})):
         SCHEMA.validate(rows)
-        assert set(rows["part"]) == {"test"}
+        assert set(rows["part"]) == parts
     for dataset, image_set in image_sets.items():
         tested = image_set.part("paper", "test").set_index("image")["option"]
         for rows in (lens, reference):
-            own = rows[rows["dataset"] == dataset]
+            own = rows[(rows["dataset"] == dataset) & (rows["part"] == "test")]
             assert set(own["image"]) == set(tested.index)
             assert (own["label"].to_numpy() == tested[own["image"]].to_numpy()).all()
         states = [results.state_name("features", run) for run in (None, 0, 1)]
@@ -180,6 +180,7 @@ def test_the_lens_of_a_state_is_that_of_its_own_features(run, outputs, tiny, enc
         features = load_features(folder / f"features-{state}" / FEATURE_FILE)
         expected = through_the_lens(tiny, features["L.01/last_token"][-2:], tokens, 8)  # LoRA leaves norm and head
         own = rows[(rows["stage"] == stage) & (rows["point"] == "L.01") & (rows["run"] != 0).fillna(True)]
+        own = own[own["part"] == "test"]
         found = own[["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -234,15 +235,32 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(run, outputs,
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
     assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
     read, seeded = (own[["point", "pooling"]].drop_duplicates() for own in (curves, rows))
-    assert set(seeded.loc[seeded["pooling"] == "last_token", "point"]) == {
-        read.loc[read["pooling"] == "last_token", "point"].max()
-    }
-    assert len(seeded) == (read["pooling"] == "image_mean").sum() + 1
+    assert seeded.to_numpy().tolist() == read.to_numpy().tolist()
     recipes = len(load_protocol("miniature").probes)
-    assert fitted == [4 * len(read) + (2 * seeds - 3) * len(seeded), *[4 * len(read)] * (recipes - 1)]
+    assert fitted == [(2 * seeds + 1) * len(read), *[2 * len(read)] * (recipes - 1)]  # the second run after fine-tuning
 
 
-def test_a_damaged_model_has_no_seeds(run, outputs, monkeypatch):
+def test_probes_are_read_at_every_llm_layer_of_both_stages(run, outputs, image_sets):
+    """Fitted again by hand from the features on disk."""
+    run()
+    folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
+    rows = results.transfer_rows(Selection(("tiny",), ("busi",), "miniature", "paper"))
+    SCHEMA.validate(rows)
+    assert set(rows["part"]) == {"test"}
+    assert len(rows) == 2 * 2 * 3 * 3 * 2  # stages, poolings, pairs of points, images
+    order = pd.concat([image_set.part("paper", part) for part in ("train", "validation", "test")])
+    labels = order["option"].map(image_set.card.options.index).to_numpy()
+    recipe = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
+    features = load_features(folder / "features-finetuned-0" / FEATURE_FILE)
+    own = {point: features[f"{point}/last_token"] for point in ("L.00", "L.01", "L.02")}
+    expected = read_elsewhere(own, labels, np.arange(8), 3, recipe, seed=0)
+    chosen = {"stage": "finetuned", "pooling": "last_token", "probe": "L.02", "point": "L.00"}
+    found = results.transfer_rows(Selection(("tiny",), ("busi",), "miniature", "paper"), **chosen)
+    found = found.set_index("image").loc[order["image"][-2:], ["p_Normal", "p_Benign", "p_Malignant"]]
+    np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
+
+
+def test_a_damaged_model_has_no_seeds_and_no_variants(run, outputs, monkeypatch):
     """Nor has any work without both stages."""
     assert run()
     folder = SELECTION.folder("tiny", "busi") / "probes"
@@ -251,7 +269,9 @@ def test_a_damaged_model_has_no_seeds(run, outputs, monkeypatch):
     monkeypatch.setattr(work.Work, "states", lambda self: [0])
     probe_steps.make_probes(own)
     assert not (folder / "seeds.parquet").exists()
-    assert set(pd.read_parquet(folder / "probes.parquet")["run"]) == {0}
+    rows = pd.read_parquet(folder / "probes.parquet")
+    assert set(rows["run"]) == {0}
+    assert set(rows["probe"]) == {"main"}
 
 
 def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
@@ -268,8 +288,9 @@ def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
     assert last.equals(expected.reset_index(drop=True))
     for name, own in rows.items():
         assert set(own["probe"]) == {name}
-        assert own[keys].equals(rows["main"][keys])
-    assert not np.allclose(rows["raw"]["p_Normal"], rows["main"]["p_Normal"])
+        of_run = rows["main"] if name == "main" else rows["main"].query("run == 0").reset_index(drop=True)
+        assert own[keys].equals(of_run[keys])
+        assert name == "main" or not np.allclose(own["p_Normal"], of_run["p_Normal"])
     positives = {"busi": load_data_card("busi").positive}
     for name, own in rows.items():
         expected = metrics.probe_scores(own, positives)
@@ -312,6 +333,7 @@ def test_results_that_are_not_there_say_how_to_make_them(outputs):
         results.prompts,
         scoring.control_scores,
         results.lens_rows,
+        results.transfer_rows,
         results.reference_rows,
     ):
         with pytest.raises(

@@ -11,6 +11,7 @@ from mlprobe_utils.cards import Answering
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.loading import load
+from mlprobe_utils.orders import ORDERS, PASSAGE, irrelevant_text, tokens_of
 from mlprobe_utils.prediction import answer, predict
 
 POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
@@ -72,7 +73,7 @@ OPTIONS = ["Benign", "Yes", "Malignant", "Malignant tumour"]  # of one token and
 
 
 @each_family
-@pytest.mark.parametrize("order", ["image_first", "question_first"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_log_probabilities_are_those_of_whole_passes(tiny, image_set, order):
     encoder = Encoder(tiny.processor, image_set.card.template, order)
     for positions in ([0, 1, 2, 3], [3, 2], [1], [0, 4]):  # the model holds nothing of the batch before
@@ -170,12 +171,43 @@ def test_one_read_of_a_question_is_the_template(tiny, image_set, family):
     question = image_set.card.template.replace("<image>", "").strip()
     images = {"llava": "<image>\n", "hulu_med": "<image>\n", "gemma3": "<start_of_image>"}
     image = images.get(family, "<|vision_start|><|image_pad|><|vision_end|>")
-    for order, content in (("image_first", image + question), ("question_first", question + image)):
+    tokenizer = tiny.processor.tokenizer
+    irrelevant = irrelevant_text(tokenizer, len(tokens_of(tokenizer, question)))
+    orders = {"image_first": image + question, "question_first": question + image}
+    orders["irrelevant_first"] = irrelevant + image + question
+    assert orders.keys() == ORDERS.keys()
+    for order, content in orders.items():
         prompt = Encoder(tiny.processor, image_set.card.template, order).prompt
         if family == "gemma3":
             assert prompt == f"<bos><start_of_turn>user\n{content}<end_of_turn>\n<start_of_turn>model\n"
         else:
             assert prompt == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@each_family
+@pytest.mark.parametrize("tokens", [1, 2, 7, 40, 90])
+def test_irrelevant_text_has_exactly_as_many_tokens(tiny, tokens):
+    tokenizer = tiny.processor.tokenizer
+    text = irrelevant_text(tokenizer, tokens)
+    assert len(tokens_of(tokenizer, text)) == tokens
+    assert text in PASSAGE
+    assert text == text.strip()
+    assert text == irrelevant_text(tokenizer, tokens)
+
+
+@each_family
+def test_the_order_with_irrelevant_text_moves_the_image_as_far_as_the_question_does(tiny, image_set):
+    """By tokens: the image begins at the same place as with the question first."""
+    begins = []
+    for order in ("question_first", "irrelevant_first"):
+        inputs = Encoder(tiny.processor, image_set.card.template, order).questions([image_set.pixels(0)])
+        begins.append(int(tiny.family.image_mask(inputs)[0].int().argmax()))
+    assert begins[0] == begins[1] > 10
+
+
+def test_a_question_longer_than_the_irrelevant_passage_is_an_error(tiny):
+    with pytest.raises(InputError, match=r"has \d+ tokens, and the irrelevant passage .* shorten the question"):
+        Encoder(tiny.processor, "<image> " + PASSAGE * 2, "irrelevant_first")
 
 
 @each_family
@@ -198,6 +230,8 @@ def test_template_with_an_order_of_its_own_is_an_error(tiny, image_set):
     assert Encoder(tiny.processor, image_set.card.template).prompt.startswith("USER: <|image_pad|>")
     with pytest.raises(InputError, match="an order of its own, not question_first"):
         Encoder(tiny.processor, image_set.card.template, "question_first")
+    with pytest.raises(InputError, match="an order of its own, not irrelevant_first"):
+        Encoder(tiny.processor, image_set.card.template, "irrelevant_first")
 
 
 def test_template_that_ends_with_the_image_is_an_error(tiny, image_set):

@@ -14,7 +14,7 @@ from torch import nn
 from mlprobe_utils import probe_training, probes
 from mlprobe_utils.cards import Probe, load_protocol
 from mlprobe_utils.probe_training import cosine, with_ones
-from mlprobe_utils.probes import blocks, standardise
+from mlprobe_utils.probes import blocks, read_elsewhere, share_of_each_class, standardise
 
 SETTINGS = Probe(
     kind="mlp",
@@ -26,6 +26,7 @@ SETTINGS = Probe(
     epochs=5,
     batch_size=8,
     standardised=True,
+    training_fraction=1.0,
 )
 LINEAR = SETTINGS.model_copy(update={"kind": "linear"})
 RAW = SETTINGS.model_copy(update={"standardised": False})
@@ -309,3 +310,61 @@ def test_every_protocols_probe_learns_what_is_easy():
     for slug in ("paper", "miniature"):
         fitted = fit_probes(features, labels, np.arange(200), 2, load_protocol(slug).probe, seed=0)["a"]
         assert (fitted.argmax(1) == labels)[200:].mean() > 0.9, slug
+
+
+@pytest.mark.parametrize("recipe", [SETTINGS, LINEAR, RAW])
+def test_a_probe_reads_its_own_point_as_it_does_when_it_is_fitted_there_alone(recipe):
+    features, labels = planted({"a": 6, "b": 6, "c": 6}, {"a", "b"})
+    read = read_elsewhere(features, labels, TRAINING, 3, recipe, seed=2)
+    assert set(read) == set(itertools.product("abc", "abc"))
+    alone = fit_probes(features, labels, TRAINING, 3, recipe, seed=2)
+    for point in "abc":
+        np.testing.assert_allclose(read[point, point], alone[point], atol=1e-6)
+
+
+def test_a_probe_carries_over_to_a_point_with_the_same_code_and_to_no_other():
+    features, labels = planted({"here": 6}, {"here"}, images=300)
+    features["larger"] = 100 * features["here"] + 7  # the same code, in another scale
+    features["turned"] = features["here"].roll(1, dims=1)  # the class lies in another direction
+    recipe = SETTINGS.model_copy(update={"epochs": 20})
+    read = read_elsewhere(features, labels, np.arange(200), 3, recipe, seed=0)
+    tested = np.arange(200, 300)
+
+    def right(fitted_at: str, read_at: str) -> float:
+        return (read[fitted_at, read_at].argmax(axis=1) == labels)[tested].mean()
+
+    assert all(right(point, point) > 0.95 for point in features)
+    assert right("here", "larger") > 0.95
+    assert right("here", "turned") < 0.55
+    assert right("turned", "here") < 0.55
+
+
+def test_blocks_of_any_size_read_the_same(monkeypatch):
+    features, labels = planted({"a": 6, "b": 6, "c": 6}, {"a"})
+    whole = read_elsewhere(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    monkeypatch.setattr(probes, "cache_bytes", lambda: 1)
+    single = read_elsewhere(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    for pair, said in whole.items():
+        np.testing.assert_allclose(single[pair], said, atol=1e-6)
+
+
+def test_points_of_several_widths_are_refused():
+    features, labels = planted({"a": 6, "b": 7}, {"a"})
+    with pytest.raises(ValueError, match="one width"):
+        read_elsewhere(features, labels, TRAINING, 3, SETTINGS, seed=0)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array),
+    st.floats(0.001, 1),
+    st.floats(0.001, 1),
+    st.integers(0, 3),
+)
+def test_shares_are_nested_and_of_every_class(labels, one, other, seed):
+    small, large = (share_of_each_class(labels, share, seed) for share in sorted((one, other)))
+    assert set(small) <= set(large)
+    assert (np.diff(small) > 0).all()
+    for share, drawn in ((min(one, other), small), (max(one, other), large)):
+        for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+            assert (labels[drawn] == label).sum() == max(1, round(share * count))
+    assert share_of_each_class(labels, 1.0).tolist() == list(range(len(labels)))

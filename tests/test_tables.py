@@ -1,5 +1,6 @@
-"""Tables of the pages: table 1's form and its marks, recipes and their differences, examples of answers."""
+"""Tables of the pages: table 1's form and its marks, recipes, examples of answers."""
 
+import re
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from mlprobe_utils.cards import load_protocol
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.profiles import HEALTH, SCORES, health_changes, lowest_module, of_stage, paper_profiles
-from mlprobe_utils.tables import profile_table, recipe, recipe_differences, show, unparsed_examples
+from mlprobe_utils.tables import profile_table, recipe, show, unparsed_examples
 
 ARROW = " → "
 
@@ -141,6 +142,12 @@ def test_unknown_stage_and_several_stages_are_errors():
         profile_table(TWO, {}, "x")
 
 
+def test_what_is_missing_is_an_empty_cell_whatever_the_column_holds():
+    table = pd.DataFrame({"count": pd.array([1200, None], "Int64"), "share": [0.5, None], "name": ["a", None]})
+    shown = show(table).data
+    assert re.findall(r"<td>(.*?)</td>", shown) == ["1200", "0.5", "a", "", "", ""]
+
+
 def test_p_values_are_not_rounded_to_zero():
     page = show(pd.DataFrame({"p": [0.00001, 0.0314, None], "p (Holm)": 0.5, "parts": 2.0})).data
     assert [cell.text for cell in ElementTree.fromstring(page).iter("td")] == [
@@ -166,21 +173,6 @@ def scores_of(values: dict[str, float], **constants) -> pd.DataFrame:
     rows = [{"point": point, "accuracy": value, "run": run} for point, value in values.items() for run in (0, 1)]
     defaults = {"model": "m", "dataset": "d", "stage": "finetuned", "pooling": "image_mean"}
     return pd.DataFrame(rows).assign(**defaults | constants)
-
-
-def test_recipes_are_compared_point_by_point_with_the_first():
-    main = pd.concat([scores_of({"V.00": 60.0, "L.00": 80.0}), scores_of({"V.00": 0.0}, stage="pretrained")])
-    raw = pd.concat([scores_of({"V.00": 50.0, "L.00": 82.0}), scores_of({"L.00": 1.0}, pooling="last_token")])
-    (row,) = recipe_differences({"main": main, "raw": raw}, "accuracy").to_dict("records")
-    assert row == {
-        "dataset": "d",
-        "model": "m",
-        "recipe": "raw",
-        "mean difference": -4.0,
-        "largest difference": -10.0,
-        "at": "V.00",
-    }
-    assert recipe_differences({"main": main}, "accuracy").empty
 
 
 def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():

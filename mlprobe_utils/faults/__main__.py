@@ -12,13 +12,14 @@ from pathlib import Path
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
+from mlprobe_utils.command import command
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.faults.calibration import Drawn, calibrate, counts_of, load_damage, save
 from mlprobe_utils.faults.card import Fault, all_faults
 from mlprobe_utils.faults.damage import damaged
 from mlprobe_utils.faults.laboratory import check_drawable
 from mlprobe_utils.faults.mapping import branches
-from mlprobe_utils.pipeline import command, make_features, make_predictions, run_model
+from mlprobe_utils.pipeline import make_features, make_predictions, run_model
 from mlprobe_utils.probe_steps import make_probes
 from mlprobe_utils.processes import processes
 from mlprobe_utils.results import DAMAGED_RUN, FAULTS

@@ -1,0 +1,98 @@
+"""Charts of what happens along the LLM: comprehension and utilization, the logit lens, probes read at other layers."""
+
+import functools
+from collections.abc import Mapping
+
+import altair as alt
+import pandas as pd
+
+from mlprobe_utils.charts import STAGES, lines, model_keys
+from mlprobe_utils.comprehension import POOLINGS
+from mlprobe_utils.figures import Figure, Key, Panel, figure
+from mlprobe_utils.inline_svg import description
+from mlprobe_utils.line_panels import Values
+from mlprobe_utils.panels import COLOURS, drawing, layered
+from mlprobe_utils.profiles import STAGE_NAMES, in_words
+
+LAYERS = "LLM layer"
+DIFFERENCE = "utilization less comprehension"
+ORDER = ("model", "dataset", "stage")
+POOLING_NAMES = {"image_mean": "image tokens", "last_token": "last token"}
+
+
+def both_curves(told: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Figure 5: comprehension and utilization at every LLM layer, before and after; one row a model.
+
+    Args:
+        told: from `comprehension.differences`.
+        names: slug -> name of models and data sets, in the order of rows and columns.
+    """
+    long = told.drop(columns="value").melt([*ORDER, "point"], [*POOLINGS], var_name="reading")
+    long = in_words(long, names, ORDER).rename(columns={"point": "x"})
+    long["series"] = long["reading"] + ", " + long["stage"]
+    keys = [
+        Key(f"{reading}, {stage}", "reading", COLOURS[colour], dashed=early)
+        for colour, reading in enumerate(POOLINGS)
+        for stage, early in zip(STAGE_NAMES.values(), (True, False), strict=True)
+    ]
+    title = "Comprehension (image tokens) and utilization (last token) along the LLM"
+    return lines(long, ("model", "dataset"), [*keys, *model_keys(long)], Values("accuracy (%)"), title, LAYERS)
+
+
+def difference_curves(told: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Utilization less comprehension at every LLM layer, in points, with simultaneous bands; before and after.
+
+    Args: as of `both_curves`.
+    """
+    long = in_words(told, names, ORDER).rename(columns={"point": "x"})
+    long["series"] = long["stage"]
+    values = Values(f"{DIFFERENCE} (points)", " points")
+    title = f"{DIFFERENCE.capitalize()}, with 95 % bands of new seeds and images"
+    return lines(long, ("model", "dataset"), [*STAGES, *model_keys(long)], values, title, LAYERS)
+
+
+def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, title: str) -> Figure:
+    """A quantity of the logit lens at every LLM layer, before and after; one row a model, one column a data set.
+
+    Args:
+        table: model, dataset, stage, run, point, value (percent), from `lens_paths`.
+        names: as in `both_curves`.
+        meaning: of the value.
+        title: the caption.
+    """
+    long = in_words(table, names, ORDER).rename(columns={"point": "x"})
+    long["series"], long["run"] = long["stage"], long["run"].astype("Int64").fillna(0)
+    return lines(long, ("model", "dataset"), [*STAGES, *model_keys(long)], Values(f"{meaning} (%)"), title, LAYERS)
+
+
+def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Accuracy of probes fitted at one LLM layer (row) and read at another (column); one panel a pooling and data set.
+
+    Args:
+        scores: from `layer_tables.transfer_scores`, of one model and stage.
+        names: as in `both_curves`.
+    """
+    long = in_words(scores, names, ORDER).replace({"pooling": POOLING_NAMES})
+    ends = float(long["accuracy"].min()), float(long["accuracy"].max())
+    panels = []
+    for (pooling, dataset), own in long.groupby(["pooling", "dataset"], sort=False):
+        own = own.rename(columns={"fitted at": "fitted", "read at": "read"})
+        cells = [f"fitted at {c.fitted}, read at {c.read}: {c.accuracy:.1f} %" for c in own.itertuples()]
+        told = [description([c.model], words) for c, words in zip(own.itertuples(), cells, strict=True)]
+        svg = drawing(_squares(tuple(own["read"].unique()), ends), {"cells": own.assign(told=told)})
+        panels.append(Panel(f"{pooling} · {dataset}", svg, f"{pooling}, {dataset}: {'; '.join(cells)}."))
+    model, stage = long["model"].iloc[0], long["stage"].iloc[0]
+    title = f"Probes read at other layers than their own: {model}, {stage} (accuracy, %; the darker, the higher)"
+    numbers = long.drop(columns=["stage"]).rename(columns={"dataset": "data set"})
+    return figure(panels, title, long["dataset"].nunique(), (), ("fitted at", "read at"), numbers)
+
+
+@functools.lru_cache(maxsize=16)
+def _squares(order: tuple[str, ...], ends: tuple[float, float]) -> dict:
+    x = alt.X("read:N", sort=list(order), title=None).axis(labelAngle=-40)
+    base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=alt.Y("fitted:N", sort=list(order), title=None))
+    scale = alt.Scale(domain=[ends[0], max(ends[1], ends[0] + 1)], range=[0.03, 0.6])
+    shade = alt.Opacity("accuracy:Q", scale=scale, legend=None)
+    squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
+    text = base.mark_text(fontSize=10).encode(text=alt.Text("accuracy:Q", format=".0f"))
+    return layered([squares, text], False)
