@@ -29,7 +29,7 @@ from mlprobe_utils.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
 READ: dict[Path, str] = {}  # the artefacts that this process has read, each with the command that makes it
-RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy", "pandas", "pillow")
+RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "scikit-learn", "numpy", "pandas", "pillow")
 
 
 def hash_of(value) -> str:

@@ -1,6 +1,6 @@
 """One way to train a model on (image, answer) pairs: Trainer, loss on the answer's tokens, logits only there.
 
-Runs in one process or in several that `accelerate launch` started (DDP, FSDP); the result is the recipe's either way.
+Runs in one process or in several that `accelerate-launch` started (DDP, FSDP); the result is the recipe's either way.
 """
 
 import itertools
@@ -124,8 +124,12 @@ class AnswerTrainer(Trainer):
             vars(model).pop("train", None)
             self.trains = True
 
+    def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each image's summed loss, and what it is summed over: a trainer of another task has its own."""
+        return answer_losses(model, inputs)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        losses, tokens = answer_losses(model, inputs)
+        losses, tokens = self.losses_of(model, inputs)
         # of the step's tokens each process has its own number: gradients are averaged over processes, not over tokens
         mean_tokens = self.accelerator.reduce(tokens.sum().float(), reduction="mean")
         loss = losses.sum() / mean_tokens
@@ -134,7 +138,7 @@ class AnswerTrainer(Trainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Summed loss and number of tokens of each image: what is gathered has the sampler's padding dropped."""
         with torch.no_grad():
-            losses, tokens = answer_losses(model, self._prepare_inputs(inputs))
+            losses, tokens = self.losses_of(model, self._prepare_inputs(inputs))
         return None, losses, tokens
 
     def _get_train_sampler(self, train_dataset=None):
@@ -177,8 +181,14 @@ def train(
     validation: Examples | None,
     settings: TrainingSettings,
     checkpoints: Path,
+    encode: Callable[[Encoder, list], dict[str, torch.Tensor]] = encoded,
+    trainer_class: type[AnswerTrainer] = AnswerTrainer,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule, and resumes from `checkpoints` after a kill.
+
+    Args:
+        encode: what the model reads of examples, with their labels; -100 is none.
+        trainer_class: says what the loss is.
 
     Returns:
         The learning curve, one row an epoch: epoch, training_loss, validation_loss (nats per answer token; nan without
@@ -189,12 +199,12 @@ def train(
     """
     set_seed(settings.seed)
     evaluation = "no" if validation is None else "epoch"
-    trainer = AnswerTrainer(
+    trainer = trainer_class(
         model=model,
         args=training_arguments(settings, checkpoints, eval_strategy=evaluation),
         train_dataset=training,
         eval_dataset=validation,
-        data_collator=lambda rows: encoded(encoder, rows),
+        data_collator=lambda rows: encode(encoder, rows),
         compute_metrics=mean_loss,
         callbacks=[Progress()],
     )

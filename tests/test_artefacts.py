@@ -284,5 +284,5 @@ def test_every_stage_of_the_pipeline_knows_the_modules_that_it_runs():
 def test_the_pipeline_knows_no_score():
     """Scores are made of its rows by the pages: a changed one would otherwise start every model anew."""
     scores = {"metrics", "claims", "health", "corrected_health", "corrected_scores", "resampling", "intervals"}
-    for module in ("pipeline", "faults.__main__", "datasets.manifest", "miniatures.making"):
+    for module in ("pipeline", "baselines.__main__", "faults.__main__", "datasets.manifest", "miniatures.making"):
         assert not scores & {path.stem for path in code_files(f"mlprobe_utils.{module}")}, module

@@ -1,0 +1,75 @@
+"""Trains one traditional classifier on some data sets and keeps what it says of every image after every epoch.
+
+`python -m mlprobe_utils.baselines BASELINE --datasets D ... --protocol P`; what is current is skipped.
+"""
+
+import json
+import shutil
+
+import pandas as pd
+from transformers import set_seed
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.baselines.building import build, parameters_in
+from mlprobe_utils.baselines.card import BaselineCard, load_baseline
+from mlprobe_utils.baselines.files import EPOCHS, NETWORK, baseline_folder
+from mlprobe_utils.baselines.training import train
+from mlprobe_utils.cards import Protocol, load_protocol
+from mlprobe_utils.command import command
+from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
+from mlprobe_utils.errors import run_command
+from mlprobe_utils.processes import processes, shared_artefact
+from mlprobe_utils.progress import step
+from mlprobe_utils.rows import image_rows, write_rows
+
+STEP = "baselines"
+
+
+def run_baseline(baseline: str, datasets: list[str], protocol_slug: str, split: str) -> None:
+    """Makes a baseline's artefact on each data set where it is not there and current.
+
+    Raises:
+        InputError: an unknown slug, a data set whose manifest is not there; as `building.build` and `training.train`.
+    """
+    card, protocol = load_baseline(baseline), load_protocol(protocol_slug)
+    for dataset in datasets:
+        with step(baseline, dataset, STEP):
+            make_epochs(card, protocol, load_image_set(dataset, protocol_slug), split)
+
+
+def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> None:
+    """The rows of all runs, after every epoch, in `epochs.parquet`; how large the network is in `network.json`."""
+    recipe = protocol.baselines
+    code = [artefacts.code_hash(f"mlprobe_utils.baselines.{name}") for name in ("building", "training")]
+    made_from = {
+        "stage": "baseline",
+        "network": card.variant(recipe.variant).model_dump(),
+        "data": image_set.data_hash,
+        "split": split,
+        "recipe": recipe.model_dump(exclude={"variant", "left_out", "chosen"}),  # what decides who is trained or shown
+        "code": [*code, artefacts.source_hash(make_epochs)],
+    }
+    folder = baseline_folder(protocol.slug, image_set.card.slug, split, card.slug)
+    if artefacts.is_current(folder, made_from):
+        return
+    images = pd.concat([image_set.part(split, part).assign(part=part) for part in ("validation", "test")])
+    options = image_set.card.options
+    with shared_artefact(folder, made_from) as temporary:
+        frames, trainings = [], temporary / "trainings"
+        for run in range(recipe.runs):
+            set_seed(run)
+            model = build(card, recipe.variant, len(options), recipe.side, recipe.pretrained)
+            found = train(model, image_set, split, recipe, run, trainings / str(run))
+            constants = {"model": card.slug, "dataset": image_set.card.slug, "split": split, "run": run}
+            constants |= {"data_hash": image_set.data_hash, "stage": None, "order": None}
+            frames += [image_rows(images, options, own, **constants, epoch=n) for n, own in enumerate(found, 1)]
+        if processes().is_main_process:
+            shutil.rmtree(trainings)
+            write_rows(pd.concat(frames, ignore_index=True), temporary / EPOCHS)
+            size = {"parameters": parameters_in(model), "side": recipe.side}
+            artefacts.atomic_write(temporary / NETWORK, json.dumps(size))
+
+
+if __name__ == "__main__":
+    positional = ("baseline", "slug of a card in data/baselines")
+    run_command(lambda: command("mlprobe_utils.baselines", __doc__, run_baseline, positional))
