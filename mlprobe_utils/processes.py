@@ -1,4 +1,4 @@
-"""The processes of one run: a single one, or several that `accelerate launch` started (DDP or FSDP, on any device).
+"""The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
 
 Every process runs the same commands. They share the images of a training step, take turns at the shards of a pass, and
 meet at the end of every artefact; only the main one moves an artefact to its place.

@@ -15,6 +15,9 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from mlprobe_utils import artefacts
+from mlprobe_utils.arms import SETTINGS
+from mlprobe_utils.baselines.card import BaselineCard
+from mlprobe_utils.baselines.files import FOLDER as BASELINES
 from mlprobe_utils.book_pages import script_of
 from mlprobe_utils.cards import ModelCard, Protocol
 from mlprobe_utils.datasets.image_set import ImageSet
@@ -46,6 +49,7 @@ def provenance_box(
     image_sets: Iterable[ImageSet],
     started: float,
     faults: Iterable[Fault] = (),
+    baselines: Iterable[BaselineCard] = (),
 ) -> str:
     """The box of a page, as HTML that is folded until it is opened and needs no script.
 
@@ -55,6 +59,7 @@ def provenance_box(
         protocol, models, image_sets: what the parameters name.
         started: when its execution began, seconds since the epoch.
         faults: that were planted for it.
+        baselines: that were trained for it.
 
     Raises:
         InputError: no notebook of that name; an artefact behind the page is not there, or its provenance unreadable.
@@ -75,7 +80,7 @@ def provenance_box(
         "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
         f"{html.escape(rerun_command(name, parameters))}</code></pre>",
         "This execution": _table(_pairs(execution, "execution", "value")),
-        "Cards and data": _table(_cards(protocol, models, image_sets, faults, artefacts_behind)),
+        "Cards and data": _table(_cards(protocol, models, image_sets, [*faults, *baselines], artefacts_behind)),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
         f"changes that were not committed.</p>{_table(_summary(made))}",
         "Packages": _table(_versions(page, [provenance for _, provenance in made])),
@@ -131,14 +136,14 @@ def _cards(
     protocol: Protocol,
     models: Iterable[ModelCard],
     image_sets: Iterable[ImageSet],
-    faults: Iterable[Fault],
+    others: Iterable[Fault | BaselineCard],
     folders: dict[Path, str],
 ) -> pd.DataFrame:
     """One row a card; `content` is what the images, or the weights as they were read, are known by."""
     rows = [("protocol", protocol, protocol.title, "", "")]
     rows += [("model", card, card.name, *_weights(card, folders)) for card in models]
     rows += [("data set", image_set.card, image_set.card.name, image_set.data_hash, "") for image_set in image_sets]
-    rows += [("fault", card, card.name, "", "") for card in faults]
+    rows += [(card.kind, card, card.name, "", "") for card in others]
     return pd.DataFrame(
         [(kind, card.slug, name, card.content_hash[:DIGITS], *more) for kind, card, name, *more in rows],
         columns=["kind", "slug", "name", "card", "content", "read as"],
@@ -160,8 +165,12 @@ def _words(reading: dict) -> str:
 
 
 def _kind(folder: Path) -> str:
-    """What an artefact is, by the first word of its folder."""
-    return "manifest" if folder.name == "data" else folder.name.split("-")[0]
+    """What an artefact is, by the first word of its folder; of an arm also what differs in it."""
+    if folder.parent.name.startswith(BASELINES):
+        return "baseline"
+    kind = "manifest" if folder.name == "data" else folder.name.split("-")[0]
+    setting, value = folder.parent.parent.name, folder.parent.name
+    return f"{kind}, {setting} {value}".replace("_", " ") if setting in SETTINGS else kind
 
 
 def _summary(made: list[tuple[str, Provenance]]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The pipeline of a tiny model as one of several processes: a script that test_processes starts by `accelerate launch`.
+"""The pipeline of a tiny model as one of several processes: a script that test_processes starts by `accelerate-launch`.
 
 `in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at the KILL_ATth image
 that it reads while it trains.
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import artefacts, pipeline, work
+from mlprobe_utils import artefacts, discussions, pipeline, work
 from mlprobe_utils.cards import ModelCard, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.processes import processes
+from mlprobe_utils.processes import processes, sharded
 from mlprobe_utils.training import AnswerTrainer
 
 PROTOCOL = load_protocol("miniature").model_copy(
@@ -35,6 +35,8 @@ def run(folder: Path, checkpoint: str) -> None:
     work.load_protocol = lambda slug: PROTOCOL
     work.load_image_set = lambda slug, protocol: image_set
     pipeline.run_model("tiny", ["busi"], "miniature", "paper")
+    if not sharded():
+        discussions.run_discussions("tiny", ["training-paradigms"], ["busi"], "miniature", "paper")
 
 
 def die_at(image: int) -> None:

@@ -1,5 +1,6 @@
 """What a family promises of its probe points, held against forward passes without hooks and without padding."""
 
+import itertools
 import re
 
 import pytest
@@ -237,6 +238,22 @@ def test_image_tokens_see_the_question_only_where_it_comes_first(tiny, image_set
         assert largest_difference(*[{k: v for k, v in f.items() if k[0] in "VDC"} for f in means]) < 1e-5
     for key in ("L.01/last_token", "L.02/last_token"):
         assert (seen[0][key] - seen[1][key]).abs().max() > 1e-3
+
+
+@each_family
+def test_image_tokens_see_irrelevant_text_before_them_and_no_question_behind(tiny, image_set):
+    """Two questions of as many tokens, so that the text before the image is the same."""
+    images = [image_set.pixels(i) for i in IMAGES]
+    seen = {
+        (order, question): features_of(tiny, Encoder(tiny.processor, f"<image> {question}", order).questions(images))
+        for order, question in itertools.product(("image_first", "irrelevant_first"), ("is it 1", "is it 2"))
+    }
+    means = {place: {k: v for k, v in f.items() if k.endswith("image_mean")} for place, f in seen.items()}
+    asked = [means["irrelevant_first", question] for question in ("is it 1", "is it 2")]
+    assert largest_difference(*asked) < 1e-5
+    plain = means["image_first", "is it 1"]
+    assert all(largest_difference({k: plain[k]}, {k: asked[0][k]}) > 1e-3 for k in plain if k.startswith("L"))
+    assert largest_difference(*[{k: v for k, v in f.items() if k[0] in "VDC"} for f in (plain, asked[0])]) < 1e-5
 
 
 def text_tokens(mask, attention=None):

@@ -1,4 +1,4 @@
-"""Several processes: what `accelerate launch` makes with two of them is what one process makes, image by image."""
+"""Several processes: what `accelerate-launch` makes with two of them is what one process makes, image by image."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tiny_parts import FAMILY_NAMES
 
 from mlprobe_utils import processes
+from mlprobe_utils.arms import WAYS, classifier_name
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES, load_features
 
@@ -24,7 +25,7 @@ STATES = ("pretrained", "finetuned-0")
 def launched(folder: Path, checkpoint: Path, *options: str, processes: int = 2, kill_at: int | None = None):
     """Runs the script in `processes` processes, started as a user starts them; returns what became of it."""
     folder.mkdir(exist_ok=True)
-    launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", str(processes)]
+    launch = [str(Path(sys.executable).with_name("accelerate-launch")), "--num_processes", str(processes)]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     script = [str(SCRIPT), str(folder), str(checkpoint), *([str(kill_at)] if kill_at else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
@@ -105,7 +106,9 @@ def test_features_are_those_of_one_process_in_the_same_rows(one, two, state):
 
 def test_nothing_of_the_way_is_left(one, two):
     names = [sorted(str(p.relative_to(results(f))) for p in results(f).rglob("*")) for f in (one, two[1])]
-    assert names[0] == names[1]
+    alone = [name for name in names[0] if name.startswith("classifier-")]  # which FSDP does not train
+    assert alone
+    assert names[1] == [name for name in names[0] if two[0] != "FSDP" or name not in alone]
     assert not any("shard" in name or "partial" in name or "checkpoint" in name for name in names[0])
 
 
@@ -135,3 +138,16 @@ def test_batch_that_cannot_be_shared_is_an_error(monkeypatch):
     assert processes.share_of(6) == 2
     with pytest.raises(InputError, match=r"3 processes cannot share batches of 4 images .*fine_tuning\.batch_size"):
         processes.share_of(4)
+
+
+def test_a_tower_alone_equals_that_of_one_process(one, two):
+    """Three validation images and nine to train with, which two processes share no more evenly than answers."""
+    kind, folder = two
+    for name in (classifier_name(way, 0) for way in WAYS) if kind == "DDP" else ():
+        found, expected = (pd.read_parquet(results(f) / name / "predictions.parquet") for f in (folder, one))
+        chances = [column for column in expected if column.startswith("p_")]
+        pd.testing.assert_frame_equal(found.drop(columns=chances), expected.drop(columns=chances))
+        np.testing.assert_allclose(found[chances], expected[chances], atol=5e-3)
+        curves = [pd.read_parquet(results(f) / name / "learning_curve.parquet") for f in (folder, one)]
+        np.testing.assert_allclose(*curves, rtol=2e-3)
+    assert (kind == "DDP") == bool(list(results(folder).glob("classifier-*")))

@@ -13,6 +13,8 @@ import jupytext
 import pytest
 
 from mlprobe_utils import artefacts, chapter
+from mlprobe_utils.baselines.card import load_baseline
+from mlprobe_utils.baselines.files import baseline_folder
 from mlprobe_utils.book_pages import NOTEBOOKS, notebooks
 from mlprobe_utils.cards import load_data_card, load_model_card, load_protocol
 from mlprobe_utils.configuration import Run, configure
@@ -129,6 +131,18 @@ def test_the_box_names_what_the_page_depends_on(made, read):
     for package, version in now["versions"].items():
         assert row(text, package) == [package, version, version]
     assert float(row(text, "peak memory of the kernel (MiB)")[1]) == pytest.approx(now["peak_memory_mib"], rel=0.5)
+
+
+def test_a_baseline_of_the_page_is_named_and_its_artefact_counted(made, read):
+    card = load_baseline("resnet")
+    folder = baseline_folder("miniature", DATASET, "clean", card.slug)
+    with artefacts.artefact(folder, {}):
+        pass
+    read("data")
+    artefacts.read_made_from(folder, MADE_BY)
+    text = provenance_box("06_baselines", PARAMETERS, PROTOCOL, [], [], time.time(), baselines=[card])
+    assert counted(text) == {"manifest": 1, "baseline": 1}
+    assert [cells for cells in Rows(text).rows if cells[:4] == ["baseline", "resnet", "ResNet", card.content_hash[:12]]]
 
 
 def test_the_duration_counts_from_the_start_of_the_page(read):

@@ -1,0 +1,108 @@
+"""What the paper's discussions need beyond the pipeline: arms of a model, and its vision tower trained alone.
+
+`python -m mlprobe_utils.discussions MODEL --datasets D ... --protocol P [--discussions C ...]`, after the pipeline of
+that model; the same behind `accelerate-launch -m`, with DDP. What is current is skipped.
+"""
+
+import argparse
+import gc
+from dataclasses import dataclass, field, fields
+
+import torch
+
+from mlprobe_utils import artefacts
+from mlprobe_utils.arms import WAYS, Arm, arms, classifier_name
+from mlprobe_utils.cards import slugs
+from mlprobe_utils.datasets.image_set import SPLITS
+from mlprobe_utils.discussion_card import Discussion, load_discussion
+from mlprobe_utils.errors import run_command
+from mlprobe_utils.pipeline import make_adapters, make_features, make_predictions
+from mlprobe_utils.probe_steps import make_probes
+from mlprobe_utils.processes import processes, shared_artefact
+from mlprobe_utils.results import ORDER, VISION_TOWER
+from mlprobe_utils.rows import image_rows, write_rows
+from mlprobe_utils.vision_classifier import classify, tower_end
+from mlprobe_utils.work import Work, works
+
+STEPS = {  # of an arm, by its setting
+    VISION_TOWER: (make_adapters, make_predictions),
+    ORDER: (make_adapters, make_predictions, make_features, make_probes),
+}
+
+
+@dataclass
+class ArmWork(Work):
+    """The same model on the same data set, with one setting of its protocol changed."""
+
+    arm: Arm = field(kw_only=True)
+
+    def states(self) -> list[int | None]:
+        return self.arm.states(self.protocol)
+
+
+def run_discussions(model: str, names: list[str], datasets: list[str], protocol: str, split: str) -> None:
+    """Makes every artefact of some discussions, of a model on some data sets, that is not there and current.
+
+    Raises:
+        InputError: an unknown discussion; a chat template that cannot put the question first; as `pipeline.run_model`.
+    """
+    cards = [load_discussion(name) for name in names]
+    everything = list(works(model, datasets, protocol, split))
+    for card in cards:
+        for work in everything:
+            with work.step(card.slug):
+                make_classifiers(work) if card.varies == "training" else make_arms(work, card.varies)
+
+
+def make_arms(work: Work, setting: str) -> None:
+    """Every arm of a setting."""
+    for arm in arms(setting, work.protocol):
+        own = arm_work(work, arm)
+        for make in STEPS[setting]:
+            make(own)
+
+
+def arm_work(work: Work, arm: Arm) -> ArmWork:
+    """The work of one arm, with the model that is loaded already."""
+    same = {own.name: getattr(work, own.name) for own in fields(Work)}
+    changed = {"protocol": arm.changed(work.protocol), "folder": arm.folder(work.folder)}
+    return ArmWork(**same | changed, arm=arm)
+
+
+def make_classifiers(work: Work) -> None:
+    """The vision tower trained alone, every way and run: `predictions.parquet`, and the learning curve."""
+    code = [artefacts.code_hash("mlprobe_utils.vision_classifier"), artefacts.source_hash(Work, make_classifiers)]
+    rates, images = work.protocol.vision_training, work.images("validation", "test")
+    for way in WAYS:
+        rate = getattr(rates, f"learning_rate_{way}")
+        recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision, "learning_rate": rate})
+        for run in range(rates.runs):
+            made_from = work.made_from("vision tower alone", run, way=way, recipe=recipe.model_dump(), code=code)
+            folder = work.folder / classifier_name(way, run)
+            if artefacts.is_current(folder, made_from):
+                continue
+            given = work.loaded, work.encoder, work.image_set, work.split, list(images.index), way, recipe, run
+            with shared_artefact(folder, made_from) as temporary:
+                chances = classify(*given, work.protocol.extraction.batch_size, temporary)
+                if processes().is_main_process:
+                    place = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": way, "seed": run}
+                    rows = image_rows(images, work.image_set.card.options, chances, **work.constants(run) | place)
+                    write_rows(rows, temporary / "predictions.parquet")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.discussions", description=__doc__)
+    parser.add_argument("model", help="slug of a model card in data/models")
+    parser.add_argument("--discussions", nargs="+", help="slugs of cards in data/discussions; without it, all")
+    parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
+    parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
+    parser.add_argument("--split", default="paper", choices=SPLITS)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    gc.freeze()  # as in the pipeline
+    run_discussions(given.model, given.discussions or slugs(Discussion), given.datasets, given.protocol, given.split)
+
+
+if __name__ == "__main__":
+    run_command(main)
