@@ -1,4 +1,5 @@
-"""The graph: image sets and checkpoints -> one process a model -> faults planted in one -> pages of notebooks -> book.
+"""The graph: image sets and checkpoints -> one process a model or baseline -> discussions of some models, faults planted in
+one -> pages of notebooks -> book.
 
 Outputs of the rules are stamps. The artefacts themselves are written whole or not at all by the commands, which skip
 what is current: so nothing that was made before is lost when a step fails, and a killed run goes on where it was.
@@ -12,6 +13,7 @@ import sys
 
 from mlprobe_utils import artefacts, pages
 from mlprobe_utils.artefacts import code_files, imported_files
+from mlprobe_utils.baselines.card import BaselineCard, baselines_of
 from mlprobe_utils.book_pages import book_pages, script_of
 from mlprobe_utils.cards import (
     DataCard,
@@ -25,6 +27,7 @@ from mlprobe_utils.cards import (
 from mlprobe_utils.citation import CITATION
 from mlprobe_utils.configuration import configure, lineages
 from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.discussion_card import Discussion, discussions, taking_part
 from mlprobe_utils.faults.card import Fault, all_faults
 from mlprobe_utils.faults.laboratory import laboratory, phantom_twin
 from mlprobe_utils.faults.trial_card import TRIAL, Trial
@@ -33,7 +36,13 @@ RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
 LINEAGES = lineages(RUN.models)
 # what models and image sets depend on: scores are made of their rows, where pages read them
-MEASURED = load_protocol(RUN.protocol).model_dump_json(exclude={"title", "health"})
+PROTOCOL = load_protocol(RUN.protocol)
+MEASURED = PROTOCOL.model_dump_json(exclude={"title", "baselines", "health", "vision_training"})
+TRAINED = PROTOCOL.model_dump_json(include={"images", "splits", "baselines"})
+BASELINES = [card.slug for card in baselines_of(PROTOCOL)]
+DISCUSSED = {  # discussion -> the models that take part
+    card.slug: [*taking_part(card, {slug: load_model_card(slug) for slug in RUN.models})] for card in discussions()
+}
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 PAGES = {page.name: page for page in book_pages(RUN)}
 BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
@@ -56,8 +65,10 @@ def one_of(names):
 wildcard_constraints:
     dataset=one_of({*RUN.datasets, *LABORATORY.datasets, *TRIAL_DATASETS}),
     model=one_of(TRIAL_MODELS),
+    baseline=one_of(BASELINES),
     lineage=one_of(LINEAGES),
     page=one_of(PAGES),
+    discussion=one_of(DISCUSSED),
 
 
 def code(module):
@@ -84,6 +95,12 @@ def page_inputs(wildcards):
     page = PAGES[wildcards.page]
     results = [stamp("models", RUN.protocol, RUN.split, model) for model in page.models]
     results += [stamp("faults", RUN.protocol, RUN.split)] if page.faults else []
+    results += [stamp("baselines", RUN.protocol, RUN.split, slug) for slug in BASELINES] if page.baselines else []
+    results += [
+        stamp("discussions", RUN.protocol, RUN.split, discussion, model)
+        for discussion in page.discussions
+        for model in DISCUSSED[discussion]
+    ]
     return [*source_of_page(page.notebook), *results, *map(str, (card_path(Protocol, RUN.protocol), *page.files))]
 
 
@@ -142,6 +159,38 @@ rule model:
     shell:
         "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.pipeline {wildcards.model} --datasets {params.datasets}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
+
+
+rule baseline:
+    priority: 1
+    input:
+        [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
+        card=lambda wildcards: str(card_path(BaselineCard, wildcards.baseline)),
+        code=code("mlprobe_utils.baselines.__main__"),
+    params:
+        protocol=TRAINED,
+        datasets=" ".join(RUN.datasets),
+    output:
+        stamp("baselines", RUN.protocol, RUN.split, "{baseline}"),
+    shell:
+        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.baselines {wildcards.baseline} --datasets {params.datasets}"
+        " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
+
+
+rule discussion:
+    priority: 1
+    input:
+        stamp("models", RUN.protocol, RUN.split, "{model}"),
+        card=lambda wildcards: str(card_path(Discussion, wildcards.discussion)),
+        code=code("mlprobe_utils.discussions"),
+    params:
+        protocol=MEASURED + PROTOCOL.vision_training.model_dump_json(),
+        datasets=" ".join(RUN.datasets),
+    output:
+        stamp("discussions", RUN.protocol, RUN.split, "{discussion}", "{model}"),
+    shell:
+        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.discussions {wildcards.model} --discussions {wildcards.discussion}"
+        " --datasets {params.datasets} --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 
 rule faults:

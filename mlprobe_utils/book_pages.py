@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import ROOT
+from mlprobe_utils.baselines.card import BaselineCard
 from mlprobe_utils.cards import CARDS, PUBLISHED, ModelCard, card_path, slugs
 from mlprobe_utils.errors import unknown
 from mlprobe_utils.faults.trial_card import CONFUSION
@@ -18,8 +19,14 @@ if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of wh
     from mlprobe_utils.configuration import Run
 
 NOTEBOOKS = ROOT / "notebooks"
-PAPER_TABLE = ("04_feature_health", "06_comparisons")  # chapters that print the paper's own Table 1
-FAULTS = "07_planted_faults"
+PAPER_TABLE = ("04_feature_health", "10_comparisons")  # chapters that print the paper's own Table 1
+BASELINES = "06_baselines"
+FAULTS = "11_planted_faults"
+TOWERS = "08_vision_tower"
+DISCUSSIONS = {  # chapters that show what `discussions` makes
+    TOWERS: ("frozen-vision-tower", "training-paradigms"),
+    "09_comprehension_utilization": ("question-first",),
+}
 DIAGNOSIS = "05_diagnosis"  # shows what the last laboratory found, where there was one
 THRESHOLDS = CARDS / "diagnosis" / "laboratory.yml"  # of every page that diagnoses
 _OF_MODELS = "models/"  # where the pages of single models lie in the book
@@ -34,6 +41,8 @@ class Page:
     parameters: dict  # what the notebook is executed with
     files: tuple[Path, ...] = ()  # what it reads beside the results of its models
     faults: bool = False  # whether it reads those of the laboratory's damaged models
+    baselines: bool = False  # whether it reads those of the traditional classifiers
+    discussions: tuple[str, ...] = ()  # cards of the discussions that it shows
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -49,9 +58,13 @@ def book_pages(run: "Run") -> list[Page]:
 
     laboratory = [file for file in [artefacts.OUTPUTS / CONFUSION] if file.is_file()]
     files = dict.fromkeys(PAPER_TABLE, table1) | {"index": (THRESHOLDS,), DIAGNOSIS: (THRESHOLDS, *laboratory)}
+    files[BASELINES] = tuple(card_path(BaselineCard, slug) for slug in slugs(BaselineCard))
+    files[TOWERS] = (*table1, *(PUBLISHED / name for name in ("table2.csv", "table3.csv")))
 
     def chapter(name: str) -> Page:
-        return Page(name, name, parameters, files.get(name, ()), faults=name == FAULTS)
+        shown = DISCUSSIONS.get(name, ())
+        cards = tuple(CARDS / "discussions" / f"{slug}.yml" for slug in shown)
+        return Page(name, name, parameters, (*files.get(name, ()), *cards), name == FAULTS, name == BASELINES, shown)
 
     return [
         *map(chapter, ("index", *chapters())),

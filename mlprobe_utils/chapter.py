@@ -12,13 +12,15 @@ from IPython.display import HTML
 from myst_nb import glue as myst_glue
 
 from mlprobe_utils import artefacts, panels
+from mlprobe_utils.baselines.card import BaselineCard, baselines_of
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
+from mlprobe_utils.discussion_card import load_discussion, taking_part
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.faults.card import Fault, all_faults
 from mlprobe_utils.faults.laboratory import laboratory
 from mlprobe_utils.parameters import check_parameters, meanings
-from mlprobe_utils.prepare import prepare, prepare_faults
+from mlprobe_utils.prepare import prepare, prepare_baselines, prepare_discussion, prepare_faults
 from mlprobe_utils.profiles import in_words
 from mlprobe_utils.provenance_box import provenance_box
 from mlprobe_utils.results import Selection
@@ -38,11 +40,13 @@ class Chapter:
     meanings: dict[str, str]  # parameter -> what it means
     started: float  # seconds since the epoch
     faults: tuple[Fault, ...] = ()  # planted in its model
+    baselines: tuple[BaselineCard, ...] = ()  # trained beside its models
 
     @property
     def names(self) -> dict[str, str]:
-        """slug -> name, of models and data sets."""
-        return {slug: card.name for slug, card in (self.models | self.datasets).items()}
+        """slug -> name, of models, baselines and data sets."""
+        baselines = {card.slug: card for card in self.baselines}
+        return {slug: card.name for slug, card in (self.models | baselines | self.datasets).items()}
 
     @property
     def positives(self) -> dict[str, str | None]:
@@ -89,6 +93,27 @@ class Chapter:
         datasets = {slug: load_data_card(slug) for slug in place.datasets}
         return replace(self, selection=place, models=models, datasets=datasets, faults=tuple(all_faults()))
 
+    def with_baselines(self) -> "Chapter":
+        """The chapter with the traditional classifiers that its protocol names; trains those that are missing.
+
+        Raises:
+            InputError: as `baselines_of`; or what could not be trained, with the mend.
+        """
+        cards = tuple(baselines_of(self.protocol))
+        prepare_baselines(self.selection, [card.slug for card in cards])
+        return replace(self, baselines=cards)
+
+    def discussion(self, slug: str) -> "Chapter":
+        """The chapter narrowed to the models that take part in a discussion; makes what is missing.
+
+        Raises:
+            InputError: an unknown discussion; or what could not be made, with the mend.
+        """
+        models = taking_part(load_discussion(slug), self.models)
+        place = replace(self.selection, models=tuple(models))
+        prepare_discussion(slug, place)
+        return replace(self, selection=place, models=models)
+
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again.
 
@@ -96,7 +121,8 @@ class Chapter:
             InputError: no notebook of that name; an artefact behind the page is not there, or cannot be read.
         """
         sets, models = self.image_sets.values(), self.models.values()
-        return HTML(provenance_box(name, self.parameters, self.protocol, models, sets, self.started, self.faults))
+        others = self.faults, self.baselines
+        return HTML(provenance_box(name, self.parameters, self.protocol, models, sets, self.started, *others))
 
 
 def start(namespace: dict) -> Chapter:

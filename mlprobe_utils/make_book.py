@@ -16,8 +16,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mlprobe_utils import artefacts
-from mlprobe_utils.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.baselines.card import baselines_of
+from mlprobe_utils.cards import ModelCard, load_model_card, load_protocol, slugs
 from mlprobe_utils.configuration import Run, configure
+from mlprobe_utils.discussion_card import discussions
 from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.faults.card import all_faults
 from mlprobe_utils.faults.trial_card import CONFUSION
@@ -36,7 +38,8 @@ def make_book(run: Run, jobs: int, target: str = BOOK) -> None:
     """Brings the book up to date, or with LABORATORY as the target what tells how far its diagnosis can be trusted.
 
     Raises:
-        InputError: another run is at work in this checkout, a model card is not valid, the graph cannot be planned.
+        InputError: another run is at work in this checkout, a card of a model or baseline is not valid, a package that
+            a baseline needs is not installed, the graph cannot be planned.
         SystemExit: a step failed; its own message has been printed.
     """
     artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
@@ -52,6 +55,8 @@ def make_book(run: Run, jobs: int, target: str = BOOK) -> None:
         command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
         for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is told now, not after the work
             load_model_card(slug)
+        baselines_of(load_protocol(run.protocol))  # of these a package may be missing, too
+        discussions()
         steps, start = planned_steps(command, run), time.time()
         if not steps:
             return
@@ -83,6 +88,7 @@ def planned_steps(command: list[str], run: Run) -> int:
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout + plan.stderr, re.MULTILINE))
     jobs.pop("total", None)
     lines = {"model": len(run.datasets) * len(STEPS), "faults": len(STEPS) + 1 + len(all_faults())}
+    lines |= dict.fromkeys(("baseline", "discussion"), len(run.datasets))
     lines["trial"] = len(run.datasets) * len(TRIAL_STEPS)
     return sum(int(n) * lines.get(rule, 1) for rule, n in jobs.items())
 

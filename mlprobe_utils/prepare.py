@@ -7,6 +7,7 @@ says so in MLPROBE_PREPARED.
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 
 from mlprobe_utils.cards import load_data_card, load_model_card
 from mlprobe_utils.configuration import Run
@@ -39,6 +40,19 @@ def prepare(run: Run) -> None:
         _run("mlprobe_utils.pipeline", slug, "--datasets", *run.datasets, *options)
 
 
+def prepare_baselines(place: Selection, baselines: Iterable[str]) -> None:
+    """Trains the baselines of these slugs on the data sets of a run whose image sets are made.
+
+    Raises:
+        InputError: what the command that failed said.
+    """
+    if os.environ.get("MLPROBE_PREPARED"):
+        return
+    options = ["--datasets", *place.datasets, "--protocol", place.protocol, "--split", place.split]
+    for slug in baselines:
+        _run("mlprobe_utils.baselines", slug, *options)
+
+
 def prepare_faults(place: Selection) -> None:
     """Makes what the faults planted in one model on one phantom set leave behind, and the images for it.
 
@@ -52,6 +66,22 @@ def prepare_faults(place: Selection) -> None:
     _run("mlprobe_utils.datasets.manifest", dataset, "--protocol", place.protocol)
     options = ["--datasets", dataset, "--protocol", place.protocol, "--split", place.split]
     _run("mlprobe_utils.faults", model, *options)
+
+
+def prepare_discussion(discussion: str, place: Selection) -> None:
+    """Makes what a discussion needs of the models that take part, which have gone through the pipeline.
+
+    Args:
+        discussion: slug of its card.
+
+    Raises:
+        InputError: what the command that failed said.
+    """
+    if os.environ.get("MLPROBE_PREPARED"):
+        return
+    options = ["--datasets", *place.datasets, "--protocol", place.protocol, "--split", place.split]
+    for slug in place.models:
+        _run("mlprobe_utils.discussions", slug, "--discussions", discussion, *options)
 
 
 def _run(module: str, *arguments: str) -> None:

@@ -25,14 +25,15 @@ FOLDER = "MLPROBE_WARM"  # the environment's variable for where the sockets are
 STARTED = b"!"
 _KERNEL, _PAGE = "ipykernel_launcher", "mlprobe_utils.run_chapter"
 _PAGES = ("chapter", "charts", "scoring", "certainty", "diagnosis_tables", "health_scoring", "rank_table")
-_MODELS = ("pipeline", "miniatures.making")
+_MODELS = ("pipeline", "miniatures.making", "vision_classifier", "baselines.training", "baselines.building")
 # what is imported before forking, of modules that run; a page is to know nothing of torch
 IMPORTED = {
     "pages": ("ipykernel.kernelapp", "IPython", _PAGE, *(f"mlprobe_utils.{name}" for name in _PAGES)),
     "models": tuple(f"mlprobe_utils.{name}" for name in _MODELS),
 }
 SERVED = {_KERNEL: "pages", _PAGE: "pages"}
-SERVED |= dict.fromkeys(("mlprobe_utils.pipeline", "mlprobe_utils.miniatures", "mlprobe_utils.faults"), "models")
+_COMMANDS = ("pipeline", "miniatures", "faults", "discussions", "baselines")
+SERVED |= dict.fromkeys((f"mlprobe_utils.{name}" for name in _COMMANDS), "models")
 
 
 @contextlib.contextmanager

@@ -80,8 +80,9 @@ from mlprobe_utils.tables import recipe
 show(recipe(chapter.protocol, "probe"))
 
 # %% [markdown]
-# What a probe finds is a lower bound of what a layer holds: another classifier could find more. And it is not what the
-# model uses: a class can be read from features that no later layer looks at.
+# What a probe finds is a lower bound of what a layer holds: another classifier could find more
+# ([chapter 12](12_probe_recipes)). And it is not what the model uses: a class can be read from features that no later layer
+# looks at.
 #
 # ## The curves
 #
@@ -269,31 +270,6 @@ glue("tests_higher", int((told["change"] > 0).sum()))
 # zero, {glue:text}`tests_higher` of them as a rise; asked of the recipe, {glue:text}`tests_recipe_told` of
 # {glue:text}`tests_recipe`. What is not told from zero is not shown to be zero: the file has its interval.
 #
-# ### Between models
-#
-# The final output after fine-tuning of each model less that of the general one that it was adapted from, where both are
-# in this run, on the same images and averaged over runs. What other runs of the fine-tuning would give is not asked.
-
-# %%
-pairs = [
-    (slug, card.base)
-    for slug, card in chapter.models.items()
-    if card.base in chapter.models
-]
-against = certainty.between_models(readings, pairs)
-show(chapter.named(against).replace({"base": chapter.names}))
-
-# %% tags=["hide-input"]
-p = against["p (Holm, this probe)"]
-told = against.loc[p < certainty.ALPHA, "change"]
-glue("pairs_compared", len(against))
-glue("pairs_told", len(told))
-glue("pairs_higher", int((told > 0).sum()))
-
-# %% [markdown]
-# Of {glue:text}`pairs_compared` such comparisons, {glue:text}`pairs_told` are told from zero after correction;
-# {glue:text}`pairs_higher` of these are in favour of the adapted model.
-#
 # ### Do the intervals hold?
 #
 # An interval is only worth its 95 % if it holds the truth that often. This is a simulation, run with this page: test
@@ -387,45 +363,7 @@ for stage in ("pretrained", "finetuned"):
 # {glue:text}`last_token_finetuned:.1f` %. The first is what the LLM could use, the second what has reached the place
 # where it speaks.
 #
-# ## Information or scale
-#
-# The paper does not say that features are {term}`standardised` before a probe sees them. Without it, a probe that is
-# trained with one learning rate for all layers also measures how large a layer's features are. The protocol names
-# further recipes under `probe_variants` (raw features; `linear: {kind: linear}` there would add a linear probe). What
-# they give beyond the main one, image tokens, after fine-tuning:
-
-# %%
-from mlprobe_utils.tables import recipe_differences
-
-recipes = chapter.protocol.probes
-beside = {
-    name: scoring.probe_scores(chapter.selection, name) for name in recipes
-}
-differences = recipe_differences(beside, metric)
-show(chapter.named(differences))
-
-# %% [markdown]
-# The curves of the model whose recipes differ most at a point:
-
-# %%
-ordered = differences.sort_values("largest difference", key=abs)
-most = [first, *ordered["model"]][-1]
-charts.recipe_curves(
-    {name: own[own["model"] == most] for name, own in beside.items()},
-    chapter.names,
-    metric,
-)
-
-# %% tags=["hide-input"]
-largest = ordered.tail(1).to_dict("list") if len(ordered) else {}
-glue("recipe", *largest.get("recipe", ["no other recipe"]))
-glue("recipe_largest", *largest.get("largest difference", [0.0]))
-glue("recipe_point", *largest.get("at", ["none"]))
-
-# %% [markdown]
-# A difference is the recipe's mean over runs minus the main recipe's. The largest is {glue:text}`recipe_largest:+.1f`
-# points (*{glue:text}`recipe`*, at {glue:text}`recipe_point`). The features are the same to the last bit, so that no
-# difference of raw and standardised features is one of information.
+# Whether the second ever exceeds the first is the subject of [chapter 9](09_comprehension_utilization).
 #
 # ## All numbers
 #
@@ -447,7 +385,6 @@ file(chapter.named(all_points(scores)), "All metrics at every probe point")
 # - The final output is not the last layer: see [where each module ends](#where-each-module-ends).
 # - A difference counts if a paired test tells it from zero: see [how sure a curve is](#how-sure-a-curve-is).
 # - Image tokens and last token answer different questions: see [the last token](#the-last-token).
-# - Without standardising, a probe measures scale as well: see [information or scale](#information-or-scale).
 
 # %% [markdown]
 # ## How this page was made

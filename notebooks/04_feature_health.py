@@ -100,7 +100,7 @@ profile_table(paper_profiles(), {}, origin)
 # %% [markdown]
 # The same table as {cite:t}`zhu-2026` print it, from `data/published/table1.csv`, through the same code. **The figures of
 # the two tables cannot be compared**: other models, other images, another scale of everything. What can be compared is
-# how each table behaves within itself, which is what [chapter 6](06_comparisons) does. The paper does not say whether its
+# how each table behaves within itself, which is what [chapter 10](10_comparisons) does. The paper does not say whether its
 # scores were taken before or after fine-tuning; the table of this run before it:
 
 # %%

@@ -255,44 +255,11 @@ for name, step in steps.items():
 # mapping that does not look where the class is, the second is decoding and form, and the third can be mended without
 # touching the model.
 #
-# ## Where the options are ranked rightly
-#
-# The logit lens at every layer of the LLM, and the answer, of the first model of this run; highest and last layer of all
-# models are in the file.
-
-# %%
-from mlprobe_utils import charts
-from mlprobe_utils.metrics import probe_scores
-
-lens_scores = probe_scores(lens, chapter.positives)
-first = chapter.selection.models[0]
-of_first = [own[own["model"] == first] for own in (lens_scores, outputs)]
-what = "Logit lens of the options:"
-charts.probe_curves(*of_first, chapter.names, what=what)
-
-# %%
-from mlprobe_utils.misalignment import lens_peaks
-
-tuned = lens_scores[lens_scores["stage"] == "finetuned"]
-peaks = lens_peaks(tuned)
-file(chapter.named(peaks), "Logit lens, highest and last layer")
-
-# %% tags=["hide-input"]
-fallen = peaks["highest"] - peaks["last"]
-glue("earlier", int((fallen > 0).sum()))
-glue("fallen", fallen.mean())
-glue("fallen_most", fallen.max())
-
-# %% [markdown]
-# After fine-tuning an earlier layer ranks the options rightly more often than the last one in {glue:text}`earlier` of
-# {glue:text}`pairs` pairs, by {glue:text}`fallen:.1f` points on average over all and {glue:text}`fallen_most:.1f` at the
-# most. This is an illustration and no finding: it is the best of many points, picked on the test images, which
-# [finds losses where there are none](#why-the-stations-are-fixed). The lens reads early layers with a head that was
-# trained for the last one; what it does not see there may still be there.
+# Whether an earlier layer ranked them better is asked in [chapter 9](09_comprehension_utilization).
 #
 # ## How far the diagnosis can be trusted
 #
-# In the laboratory, models are damaged at a known place and by a known amount ([chapter 7](07_planted_faults)), and
+# In the laboratory, models are damaged at a known place and by a known amount ([chapter 11](11_planted_faults)), and
 # the diagnosis is asked. `make laboratory` runs it on every model of the book, keeps all cases, and says which thresholds follow from them.
 
 # %% tags=["hide-input"]

@@ -37,6 +37,8 @@ class SmallBook:
                 path.write_text(re.sub(r"count: \d+", "count: 160", short))
             for path in self.cards.glob("faults/*.yml"):
                 self.change("faults", path.stem, r"images: \d+", "images: 100")
+            for path in self.cards.glob("discussions/*.yml"):  # one model is enough, in a book of one and of two
+                self.change("discussions", path.stem, r"models: \[.*\]", "models: [qwen2.5-vl-7b]")
             self.change("protocols", "miniature", r"  epochs: 4\n", "  epochs: 2\n")
             if REAL_DATA:
                 shutil.copytree(Path(REAL_DATA) / RELEASE, self.data / RELEASE)

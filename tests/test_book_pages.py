@@ -10,7 +10,16 @@ import pytest
 import yaml
 
 from mlprobe_utils import artefacts, pages
-from mlprobe_utils.book_pages import book_pages, chapters, model_page, notebook_of, notebooks, script_of
+from mlprobe_utils.book_pages import (
+    BASELINES,
+    DISCUSSIONS,
+    book_pages,
+    chapters,
+    model_page,
+    notebook_of,
+    notebooks,
+    script_of,
+)
 from mlprobe_utils.configuration import Run
 from mlprobe_utils.errors import InputError
 
@@ -81,25 +90,49 @@ def test_sources_hold_every_page_and_a_missing_one_is_named(outputs):
         pages.assemble(run)
 
 
+def planned(folder, run: dict, **places: str) -> dict[str, set[str]]:
+    """Page -> the stamps that it waits for, from the folder of stamps on, as Snakemake plans it."""
+    options = ["--configfile", str(folder / "run.yml"), "--cores", "1", "--dry-run"]
+    (folder / "run.yml").write_text(yaml.safe_dump(run))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
+    command += ["--directory", str(folder / "outputs"), "--nolock", *options]
+    environment = os.environ | {"MLPROBE_OUTPUTS": str(folder / "outputs")} | places
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^rule page:\n +input: (.*)\n +output: (.*)$", done.stdout + done.stderr, re.MULTILINE)
+    return {
+        output.partition("/chapters/")[2].removesuffix(".done"): {
+            name.partition("/.stamps/")[2] for name in inputs.split(", ") if "/.stamps/" in name
+        }
+        for inputs, output in found
+    }
+
+
+def test_a_chapter_waits_for_its_discussions_of_the_models_that_take_part(tmp_path):
+    models = ("huatuogpt-vision-7b-miniature", "lingshu-7b-miniature", "qwen2.5-vl-7b-miniature")
+    waits = planned(tmp_path, run_of(*models).parameters())
+    kind = "discussions/miniature/clean"
+    of_paradigms = {f"{kind}/training-paradigms/{model}" for model in models}  # none of the table's: all
+    expected = {f"{kind}/frozen-vision-tower/{models[0]}", *of_paradigms}
+    assert {name for name in waits["08_vision_tower"] if name.startswith("discussions/")} == expected
+    others = {page for page, own in waits.items() if any(name.startswith("discussions/") for name in own)}
+    assert others <= set(DISCUSSIONS)
+
+
 def test_in_the_graph_a_models_page_waits_for_its_model_alone(tmp_path):
     """As Snakemake plans it, for a card of the user's whose name holds dots and dashes."""
     cards = shutil.copytree(artefacts.ROOT / "data", tmp_path / "cards")
     mine = "my_model-2.5.vl"
     shutil.copy(cards / "models" / "lingshu-7b-miniature.yml", cards / "models" / f"{mine}.yml")
-    places = {"MLPROBE_CARDS": str(cards), "MLPROBE_OUTPUTS": str(tmp_path / "outputs")}
-    options = ["--configfile", str(tmp_path / "run.yml"), "--cores", "1", "--dry-run"]
     run = run_of(mine, "lingshu-7b-miniature").parameters()
-    (tmp_path / "run.yml").write_text(yaml.safe_dump(run))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
-    command += ["--directory", str(tmp_path / "outputs"), "--nolock", *options]
-    done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    planned = re.findall(r"^rule page:\n +input: (.*)\n +output: (.*)$", done.stdout + done.stderr, re.MULTILINE)
+    stamps = planned(tmp_path, run, MLPROBE_CARDS=str(cards))
+    trained = {page for page, names in stamps.items() if any(name.startswith("baselines/") for name in names)}
+    assert trained == {BASELINES}
     waits = {
-        output.partition("/chapters/")[2]: {i.rpartition("/")[2] for i in inputs.split(", ") if "/.stamps/models/" in i}
-        for inputs, output in planned
+        page: {name.rpartition("/")[2] for name in names if name.startswith("models/")}
+        for page, names in stamps.items()
     }
-    assert waits.pop(f"models/{mine}.done") == {mine}
-    assert waits.pop("models/lingshu-7b-miniature.done") == {"lingshu-7b-miniature"}
-    assert set(waits) == {f"{name}.done" for name in ("index", "models", *chapters())}
+    assert waits.pop(f"models/{mine}") == {mine}
+    assert waits.pop("models/lingshu-7b-miniature") == {"lingshu-7b-miniature"}
+    assert set(waits) == {"index", "models", *chapters()}
     assert all(models == {mine, "lingshu-7b-miniature"} for models in waits.values())

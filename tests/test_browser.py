@@ -14,7 +14,18 @@ MOST_BYTES = 2_000_000
 ALIKE = {"exclude": [["tbody tr:nth-child(n + 9)"]]}  # rows look like those above them, and there are hundreds
 OPTIONS = {"resultTypes": ["violations"]}
 COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}  # what a second theme can change
-DRAWINGS = {"index": 1, "02_fine_tuning": 4, "03_probing": 6, "04_feature_health": 2, model_page(MODEL): 9}  # at least
+DRAWINGS = {  # at least
+    "index": 1,
+    "02_fine_tuning": 4,
+    "03_probing": 5,
+    "04_feature_health": 2,
+    "06_baselines": 1,
+    "07_medical_adaptation": 1,
+    "08_vision_tower": 2,
+    "09_comprehension_utilization": 7,
+    "12_probe_recipes": 2,
+    model_page(MODEL): 9,
+}
 
 
 @pytest.fixture(scope="module")

@@ -136,6 +136,12 @@ def test_probe_variant_that_is_wrong_is_named(tmp_path, variants, mend):
     assert mend in refusal(tmp_path, Protocol, content_of(Protocol, "paper") | {"probe_variants": variants})
 
 
+def test_a_tower_is_not_trained_with_more_seeds_than_the_model_that_it_is_compared_with(tmp_path):
+    content = content_of(Protocol, "paper")
+    content["fine_tuning"]["runs"] = 1
+    assert "vision_training.runs 2 is more than fine_tuning.runs 1" in refusal(tmp_path, Protocol, content)
+
+
 def test_key_like_no_other_lists_the_known_ones(tmp_path):
     message = refusal(tmp_path, Protocol, content_of(Protocol, "paper") | {"zzz": 1})
     assert "unknown key 'zzz'; known: title, order, images" in message

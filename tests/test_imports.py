@@ -36,6 +36,11 @@ def test_the_list_of_pages_needs_neither_torch_nor_what_executes_and_builds_them
     assert run(code) == "[]"
 
 
+@pytest.mark.parametrize("module", ["pipeline", "miniatures.making", "baselines.card", "baseline_results"])
+def test_no_process_imports_timm_that_builds_no_baseline(module):
+    assert run(f"import mlprobe_utils.{module}, sys\nprint('timm' in sys.modules)") == "False"
+
+
 @pytest.mark.parametrize("module", ["charts", "run_chapter"])
 def test_no_process_makes_a_grammar_for_json_schemas(module):
     """jsonschema, which both import, reads rfc3987_syntax where it is installed, and that makes one with lark."""

@@ -37,3 +37,23 @@ def test_nothing_runs_where_make_book_has_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("MLPROBE_PREPARED", "1")
     prepare.prepare(run("busi-phantom"))
     assert not (tmp_path / "phantoms").exists()
+
+
+def test_a_discussion_is_made_for_the_models_that_take_part(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(prepare, "_run", lambda *arguments: asked.append(arguments))
+    place = Run(("a", "b"), ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")
+    prepare.prepare_discussion("question-first", place)
+    options = ("--datasets", *place.datasets, "--protocol", "miniature", "--split", "clean")
+    of = ("--discussions", "question-first", *options)
+    assert asked == [("mlprobe_utils.discussions", model, *of) for model in place.models]
+    monkeypatch.setenv("MLPROBE_PREPARED", "1")
+    prepare.prepare_discussion("question-first", place)
+    assert len(asked) == 2
+
+
+def test_a_discussion_of_a_model_that_is_not_there_says_what_is_missing(tmp_path):
+    place = Run(("lingshu-7b-miniature",), ("busi-phantom",), "miniature", "paper", "")
+    command = r"mlprobe_utils\.discussions lingshu-7b-miniature --discussions question-first"
+    with pytest.raises(InputError, match=command):
+        prepare.prepare_discussion("question-first", place)

@@ -63,7 +63,8 @@ def test_a_served_command_and_one_by_itself_say_the_same(surroundings, tmp_path)
         assert done.stdout == ""
         assert done.stderr == results[0].stderr
     assert "unknown notebook 'nonesuch'" in results[0].stderr
-    assert run(surroundings, "mlprobe_utils.pipeline").returncode == 2  # argparse
+    for name in ("pipeline", "baselines"):
+        assert run(surroundings, f"mlprobe_utils.{name}").returncode == 2  # argparse
 
 
 def test_a_page_is_made_in_its_folder_with_its_parameters_in_a_kernel_of_its_own(surroundings, tmp_path):

@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown]
-# # 6. Comparing modules, models and data sets
+# # 10. Comparing modules, models and data sets
 #
 # **Question.** What do the scores of many models, side by side, say of modules, of model size and of data sets, and how
 # much of it is more than chance?
@@ -235,4 +235,4 @@ glue("claims", len(same))
 # The box names everything that this page depends on, and holds the command that makes it again.
 
 # %% tags=["hide-input"]
-chapter.provenance("06_comparisons")
+chapter.provenance("10_comparisons")

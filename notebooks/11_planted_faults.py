@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown]
-# # 7. Planted faults
+# # 11. Planted faults
 #
 # **Question.** If a model is damaged at a place that we know, does its curve fall there, and not before?
 #
@@ -188,4 +188,4 @@ glue("found", int((first["damaged at"] == first["first drop"]).sum()))
 # The box names everything that this page depends on, and holds the command that makes it again.
 
 # %% tags=["hide-input"]
-chapter.provenance("07_planted_faults")
+chapter.provenance("11_planted_faults")
