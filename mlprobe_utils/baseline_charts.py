@@ -89,7 +89,7 @@ def _panel(own: pd.DataFrame, means: pd.DataFrame, across: pd.DataFrame, keys: l
     ]
     heads = alt.Chart(titles).mark_text(align="left", fontSize=11)
     layers.append(heads.encode(x=alt.value(0), y=alt.Y("title:Q", axis=None), text="group:N"))
-    ticks = alt.Chart(titles).mark_rule(strokeWidth=2.5, opacity=0.5)
+    ticks = alt.Chart(titles).mark_rule(strokeWidth=2.5, opacity=0.8)
     layers.append(ticks.encode(x=x, y=alt.Y("first:Q", axis=None), y2="last:Q", color=colour, description="told:N"))
     spans = alt.Chart(drawn.assign(value=drawn["low"])).mark_rule(strokeWidth=1.5)
     layers.append(spans.encode(x=x, x2="high:Q", y=y, color=colour, description="told:N"))

@@ -105,7 +105,8 @@ window.inPage = {
       return elements.length;
     };
     const seen = measure("text", "fill", 4.5);
-    const lines = measure("path[data-told]", "stroke", 3, (path) => getComputedStyle(path).fill === "none");
+    const lines = measure("path[data-told], line[data-told]", "stroke", 3, (mark) =>
+      mark.localName === "line" || getComputedStyle(mark).fill === "none");
     sheet.remove();
     const texts = document.querySelectorAll(".chart-panel:not(.chart-panel-wide) text").length; // a wide one scrolls
     return { found: [...new Set(found)], drawings: charts.length, seen, texts, lines };

@@ -19,6 +19,7 @@ POINTS = ("V.00", "V.01", "C.00", "L.00", "L.01")
 STATES = [("pretrained", None), ("finetuned", 0), ("finetuned", 1)]
 SELECTION = Selection(("m", "n"), DATASETS, "miniature", "paper")
 POSITIVES = {dataset: load_data_card(dataset).positive for dataset in DATASETS}
+PROBES = load_protocol("miniature").probes
 READERS = (
     scoring.probe_scores,
     scoring.output_scores,
@@ -48,7 +49,7 @@ def write(outputs, tmp_path, monkeypatch):
 
         folder, name, tables = SELECTION.folder(model, dataset) / kind, kind, {}
         if kind == "probes":
-            places = [(s, p, point) for s in ("pretrained", "finetuned") for p in ("main", "raw") for point in POINTS]
+            places = [(s, p, point) for s in ("pretrained", "finetuned") for p in PROBES for point in POINTS]
             tables = [some(**curve, stage=stage, probe=probe, point=point) for stage, probe, point in places]
         elif kind == "controls":
             tables = [some(**curve, stage="finetuned", point="L.01", probe="main", control=CONTROL_TASK)]
@@ -93,7 +94,7 @@ ALL = {results.PROBE_SCORES, results.OUTPUT_SCORES, results.CONTROL_SCORES, resu
 
 
 def test_tables_are_those_of_their_rows(write):
-    for probe in load_protocol("miniature").probes:
+    for probe in PROBES:
         expected = metrics.probe_scores(results.probe_rows(SELECTION, probe), POSITIVES)
         found = scoring.probe_scores(SELECTION, probe)
         keys = ["model", "dataset", "stage", "point"]

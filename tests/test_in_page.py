@@ -7,7 +7,8 @@ pytestmark = pytest.mark.browser
 CHART = (
     '<figure class="chart chart-panel"><svg role="img" viewBox="0 0 90 40" width="90" fill="none">'
     '<rect width="90" height="20" fill="{ground}"/><text y="14" x="4" font-size="12" fill="{text}">text</text>'
-    '<path d="M4,30L80,30" data-told="a|b" stroke="{line}"/></svg></figure>'
+    '<path d="M4,30L80,30" data-told="a|b" stroke="{line}"/>'
+    '<line x1="4" x2="80" y1="35" y2="35" data-told="a|b" stroke="{span}"/></svg></figure>'
 )
 
 
@@ -30,14 +31,14 @@ def tab(browser, tmp_path):
 
 def test_a_sound_page_passes(tab):
     sound = tab(
-        CHART.format(ground="#eee", text="#333", line="#0072b2")
+        CHART.format(ground="#eee", text="#333", line="#0072b2", span="#0072b2")
         + '<div style="overflow-x: auto"><p style="width: 3000px">scrolls inside</p></div>'
         + '<details><summary>fold</summary><a href="#a">inside</a></details><a href="#b">b</a>'
     )
     assert sound.foreign() == sound.errors() == sound.complaints == []
     assert sound.bytes() < 1000
     assert sound.measure("overflowing()") == []
-    assert sound.measure("charts()") == {"found": [], "drawings": 1, "seen": 1, "texts": 1, "lines": 1}
+    assert sound.measure("charts()") == {"found": [], "drawings": 1, "seen": 1, "texts": 1, "lines": 2}
     assert walk(sound) == {"missed": [], "plain": [], "hidden": [], "reached": 3}  # the box that scrolls, too
 
 
@@ -74,11 +75,13 @@ def test_what_overflows_is_named(tab):
 
 
 def test_low_contrast_in_a_chart_is_found(tab):
-    """Of text on the page, of text on a shape, of text that lets the page through, and of a line."""
-    good = {"ground": "none", "text": "black", "line": "black"}
+    """Of text on the page, of text on a shape, of text that lets the page through, of a line and of an interval."""
+    good = {"ground": "none", "text": "black", "line": "black", "span": "black"}
     wrong = [{"text": "#999"}, {"text": "#333", "ground": "#555"}, {"text": "rgb(0 0 0 / 38%)"}, {"line": "#e69f00"}]
+    wrong.append({"span": "#e69f00"})
     found = tab("".join(CHART.format(**good | colours) for colours in wrong)).measure("charts()")["found"]
-    assert found == ["2.8:1 text", "1.7:1 text", "2.7:1 text", "2.3:1 figure.chart.chart-panel > svg > path"]
+    marks = [f"2.3:1 figure.chart.chart-panel > svg > {mark}" for mark in ("path", "line")]
+    assert found == ["2.8:1 text", "1.7:1 text", "2.7:1 text", *marks]
 
 
 def test_a_chart_without_a_size_is_found(tab):
