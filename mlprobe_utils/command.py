@@ -2,7 +2,7 @@
 
 import argparse
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -14,17 +14,22 @@ MODEL = ("model", "slug of a model card in data/models")
 def command(
     module: str,
     description: str,
-    run: Callable[[str, list[str], str, str], None],
+    run: Callable[..., None],
     positional: tuple[str, str] = MODEL,
+    lists: Mapping[str, str] | None = None,
 ) -> None:
     """Reads the command line and runs it.
 
     Args:
-        run: takes what `positional` names, data sets, protocol and split.
+        run: takes what `positional` names, data sets, protocol and split, and by name what `lists` names.
         positional: name and meaning of the command's one positional argument.
+        lists: names of options that take several values each, and their meanings; None where they are not given.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("of", metavar=positional[0], help=positional[1])
+    lists = lists or {}
+    for name, meaning in lists.items():
+        parser.add_argument(f"--{name}", nargs="+", help=meaning)
     parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
     parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
     parser.add_argument("--split", default="paper", choices=SPLITS)
@@ -32,4 +37,5 @@ def command(
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     gc.freeze()  # what is imported stays: every training would look through it for garbage, a fifth of a second each
-    run(arguments.of, arguments.datasets, arguments.protocol, arguments.split)
+    given = {name: getattr(arguments, name) for name in lists}
+    run(arguments.of, arguments.datasets, arguments.protocol, arguments.split, **given)

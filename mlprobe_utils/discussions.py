@@ -4,16 +4,12 @@
 that model; the same behind `accelerate-launch -m`, with DDP. What is current is skipped.
 """
 
-import argparse
-import gc
 from dataclasses import dataclass, field, fields
-
-import torch
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.arms import WAYS, Arm, arms, classifier_name
 from mlprobe_utils.cards import slugs
-from mlprobe_utils.datasets.image_set import SPLITS
+from mlprobe_utils.command import command
 from mlprobe_utils.discussion_card import Discussion, load_discussion
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.pipeline import make_adapters, make_features, make_predictions
@@ -40,13 +36,18 @@ class ArmWork(Work):
         return self.arm.states(self.protocol)
 
 
-def run_discussions(model: str, names: list[str], datasets: list[str], protocol: str, split: str) -> None:
+def run_discussions(
+    model: str, datasets: list[str], protocol: str, split: str, discussions: list[str] | None = None
+) -> None:
     """Makes every artefact of some discussions, of a model on some data sets, that is not there and current.
+
+    Args:
+        discussions: their slugs; None: all.
 
     Raises:
         InputError: an unknown discussion; a chat template that cannot put the question first; as `pipeline.run_model`.
     """
-    cards = [load_discussion(name) for name in names]
+    cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
     everything = list(works(model, datasets, protocol, split))
     for card in cards:
         for work in everything:
@@ -90,19 +91,6 @@ def make_classifiers(work: Work) -> None:
                     write_rows(rows, temporary / "predictions.parquet")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.discussions", description=__doc__)
-    parser.add_argument("model", help="slug of a model card in data/models")
-    parser.add_argument("--discussions", nargs="+", help="slugs of cards in data/discussions; without it, all")
-    parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
-    parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
-    parser.add_argument("--split", default="paper", choices=SPLITS)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    gc.freeze()  # as in the pipeline
-    run_discussions(given.model, given.discussions or slugs(Discussion), given.datasets, given.protocol, given.split)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    lists = {"discussions": "slugs of cards in data/discussions; without it, all"}
+    run_command(lambda: command("mlprobe_utils.discussions", __doc__, run_discussions, lists=lists))

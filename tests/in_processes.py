@@ -36,7 +36,7 @@ def run(folder: Path, checkpoint: str) -> None:
     work.load_image_set = lambda slug, protocol: image_set
     pipeline.run_model("tiny", ["busi"], "miniature", "paper")
     if not sharded():
-        discussions.run_discussions("tiny", ["training-paradigms"], ["busi"], "miniature", "paper")
+        discussions.run_discussions("tiny", ["busi"], "miniature", "paper", ["training-paradigms"])
 
 
 def die_at(image: int) -> None:

@@ -78,7 +78,7 @@ def made() -> dict[str, int]:
 def run(names=NAMES) -> list[str]:
     """Runs discussions; returns the artefacts that it made."""
     before = made()
-    discussions.run_discussions("tiny", list(names), ["busi-phantom"], "miniature", "paper")
+    discussions.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", list(names))
     return sorted(place for place, time in made().items() if time != before.get(place))
 
 
