@@ -5,11 +5,13 @@ import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision im
 import functools
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
+from filelock import FileLock
 from hypothesis import settings
 from small_book import MODEL, SECOND, SmallBook
 from tiny_parts import RECIPE, make_image_set, make_tiny
@@ -93,15 +95,34 @@ def encoder(tiny, image_set) -> Encoder:
 
 
 @pytest.fixture(scope="session")
-def book(tmp_path_factory) -> SmallBook:
+def shared(tmp_path_factory, worker_id) -> Path:
+    """A folder that all processes of a test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder if worker_id == "master" else folder.parent
+
+
+@pytest.fixture(scope="session")
+def first_book(shared) -> SmallBook:
     """The one build that serves all tests: two models, the second trained on from the first, and one data set.
 
-    A test may run it again, or damage what it puts back: it leaves a book that is whole and current.
+    Whoever asks for it first builds it, for all processes. For the tests of one file, which run it again and damage
+    what they put back; beside it lies a copy for all others.
     """
-    small = SmallBook(tmp_path_factory.mktemp("book"), (MODEL, SECOND))
-    code, small.said = small.make()
-    assert code == 0, small.said
-    return small
+    place, said = shared / "first_book", shared / "first_book.txt"
+    with FileLock(shared / "first_book.lock"):
+        if not said.exists():
+            code, words = SmallBook(place, (MODEL, SECOND)).make()
+            shutil.copytree(place, shared / "book", symlinks=True)
+            said.write_text(f"{code}\n{words}")
+    code, _, words = said.read_text().partition("\n")
+    assert code == "0", words
+    return SmallBook(place, (MODEL, SECOND), words)
+
+
+@pytest.fixture(scope="session")
+def book(first_book, shared) -> SmallBook:
+    """A book to read, which no test changes."""
+    return replace(first_book, place=shared / "book")
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,12 @@ EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND
 PAGES = [*EXECUTED, *ABOUT]
 
 
+@pytest.fixture(scope="module")
+def book(first_book) -> SmallBook:
+    """The one that may be run again, or damaged by a test that puts back what it damaged."""
+    return first_book
+
+
 def test_every_step_is_told_and_counted_down(book):
     lines = [line for line in book.said.splitlines() if "left]" in line]
     assert "0 left" in lines[-1]
@@ -189,6 +195,7 @@ def test_a_changed_score_makes_pages_anew_and_no_model(book):
     assert planned() == set()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA, reason="needs REAL_DATA: the folder of real images")
 def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(book):
     page, tables = (book.html / "03_probing.html").read_bytes(), book.tables()

@@ -107,6 +107,7 @@ def test_charts_say_what_they_show(tabs):
             assert len(drawing.locator("> desc").text_content()) > 40, page
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_serious(tabs):
     """Folds are open, so that code and tables inside of them are checked too."""
     problems, axe = [], Axe()
