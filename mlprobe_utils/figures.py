@@ -98,11 +98,11 @@ def download(table: pd.DataFrame, title: str) -> str:
 
 
 def scrolling_table(table: pd.DataFrame, decimals: int) -> str:
-    """A table as HTML, every text escaped, in a box of its own that scrolls if it is wide."""
+    """A table as HTML, every text escaped and no zero negative, in a box of its own that scrolls if it is wide."""
     whole = [column for column in table if isinstance(table[column].dtype, pd.Int64Dtype)]  # na_rep passes these over
     table = table.assign(**{column: table[column].astype(object).where(table[column].notna(), "") for column in whole})
     body = table.to_html(
-        index=False, border=0, classes="table", justify="left", float_format=f"{{:.{decimals}f}}".format, na_rep=""
+        index=False, border=0, classes="table", justify="left", float_format=f"{{:z.{decimals}f}}".format, na_rep=""
     )
     return scrolling(body)
 

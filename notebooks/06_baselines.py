@@ -92,8 +92,8 @@ glue("left_out", left_out)
 # %% [markdown]
 # These are {glue:text}`trained` of the {glue:text}`listed`; named by the protocol as left out: {glue:text}`left_out`.
 # Their first weights are {glue:text}`start_of`. Whether those of {cite:t}`ren-2025` were pretrained is not said
-# there, and it matters much on a few hundred images. **Networks that are trained from scratch on phantoms say nothing
-# about their originals.**
+# there, and it matters much on a few hundred images. **Small networks, trained from scratch, say nothing about their
+# originals.**
 #
 # The recipe, with that of the `paper` protocol:
 
@@ -282,7 +282,7 @@ glue("chance_most", chance["added"].max())
 # - **What other trainings would give.** A network was trained with few seeds and one recipe for all, tuned for none.
 # - **Who would win on equal terms.** An MLLM brings what it was pretrained on, a miniature too; a network of random first
 #   weights has seen nothing but the training images.
-# - **Anything of the originals**, where the page is of small variants on phantoms, or of the MLLMs that miniatures
+# - **Anything of the originals**, where the page is of small variants or of phantoms, or of the MLLMs that miniatures
 #   stand for.
 #
 # ## Takeaways

@@ -40,7 +40,7 @@ chapter.opening()
 # A medical model is seldom trained from nothing: most are general models that went on learning from medical images and
 # texts. Section 5 of {cite:t}`zhu-2026` fine-tunes five of them and the two general models that they come from on the
 # same data, and finds hardly a difference (its figure 4). Here every model whose card names a {term}`base` that is in
-# this run is compared with it.
+# this run is compared with it. Left out, with the reason, are:
 
 # %%
 from mlprobe_utils.adaptation import left_out, pairs
@@ -56,7 +56,7 @@ glue("pairs", len(compared))
 glue("bases", len({base for _, base in compared}))
 
 # %% [markdown]
-# The table lists who is left out, and why. {glue:text}`pairs` pairs remain, with {glue:text}`bases` general models.
+# Pairs that remain: {glue:text}`pairs`; general models in them: {glue:text}`bases`.
 #
 # ## The gains
 #
@@ -204,8 +204,8 @@ for base, own in fitting.groupby("base"):
 #   base has least to catch up; reports, questions and rare findings are others.
 # - **What another fine-tuning would give.** Runs differ by chance too, and there are few of them.
 # - **Why.** Adapted models differ from their bases in data, stages and sometimes in what was frozen, all at once.
-# - **Anything of the original models**, where the page is of miniatures: these were adapted on phantoms, whose test
-#   images are drawn from the same physics.
+# - **Anything of the original models**, where the page is of miniatures: these were adapted on phantoms, and where the
+#   test images are phantoms too, they are drawn from the same physics.
 #
 # ## Takeaways
 #

@@ -148,6 +148,11 @@ def test_what_is_missing_is_an_empty_cell_whatever_the_column_holds():
     assert re.findall(r"<td>(.*?)</td>", shown) == ["1200", "0.5", "a", "", "", ""]
 
 
+def test_no_zero_is_negative():
+    shown = show(pd.DataFrame({"difference": [-0.04, 0.0, -0.06]})).data
+    assert re.findall(r"<td>(.*?)</td>", shown) == ["0.0", "0.0", "-0.1"]
+
+
 def test_p_values_are_not_rounded_to_zero():
     page = show(pd.DataFrame({"p": [0.00001, 0.0314, None], "p (Holm)": 0.5, "parts": 2.0})).data
     assert [cell.text for cell in ElementTree.fromstring(page).iter("td")] == [
