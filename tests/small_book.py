@@ -30,6 +30,7 @@ class SmallBook:
 
     def __post_init__(self):
         if not self.cards.exists():
+            self.place.mkdir(parents=True, exist_ok=True)
             subprocess.run(["cp", "-r", str(ROOT / "data"), str(self.cards)], check=True)
             for path in self.cards.glob("models/*-miniature.yml"):
                 short = re.sub(r"epochs: \d+", "epochs: 1", path.read_text())
