@@ -11,7 +11,7 @@ from mlprobe_utils.comprehension import POOLINGS
 from mlprobe_utils.figures import Figure, Key, Panel, figure
 from mlprobe_utils.inline_svg import description
 from mlprobe_utils.line_panels import Values
-from mlprobe_utils.panels import COLOURS, drawing, layered
+from mlprobe_utils.panels import COLOURS, SHADES, drawing, layered
 from mlprobe_utils.profiles import STAGE_NAMES, in_words
 
 LAYERS = "LLM layer"
@@ -91,7 +91,7 @@ def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def _squares(order: tuple[str, ...], ends: tuple[float, float]) -> dict:
     x = alt.X("read:N", sort=list(order), title=None).axis(labelAngle=-40)
     base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=alt.Y("fitted:N", sort=list(order), title=None))
-    scale = alt.Scale(domain=[ends[0], max(ends[1], ends[0] + 1)], range=[0.03, 0.6])
+    scale = alt.Scale(domain=[ends[0], max(ends[1], ends[0] + 1)], range=list(SHADES))
     shade = alt.Opacity("accuracy:Q", scale=scale, legend=None)
     squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
     text = base.mark_text(fontSize=10).encode(text=alt.Text("accuracy:Q", format=".0f"))

@@ -19,6 +19,7 @@ COLOURS = tuple(
     f"var(--chart-{number}, {light})"
     for number, light in enumerate(("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000"), 1)
 )
+SHADES = (0.03, 0.45)  # of a square: text on the darkest is legible in both themes
 HEIGHT, COMPACT_HEIGHT = 190, 120  # pixels; a page scales them
 
 
@@ -80,6 +81,6 @@ def _squares(order: tuple[str, ...], compact: bool) -> dict:
     """The specification of a confusion matrix without its data; `order` of its columns."""
     x = alt.X("answer:N", sort=list(order), title=None).axis(labelAngle=-40)
     base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=alt.Y("truth:N", title=None))
-    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.03, 0.45]), legend=None)
+    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=list(SHADES)), legend=None)
     squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
     return layered([squares, base.mark_text(fontSize=11 if compact else 13).encode(text="images:Q")], compact)
