@@ -89,13 +89,18 @@ def test_every_repetition_runs_all_in_a_new_order():
 # memory
 
 
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="the numbers are those of resident memory")
-def test_the_peak_is_what_was_in_use_at_a_time_since_its_start():
+def growth_to_the_peak() -> int:
     torch.ones(2**26)  # 256 MiB, gone again
     before = paired.start_of_peak()
     for _ in range(3):
         torch.ones(2**24)  # 64 MiB at a time
-    assert 60 < (paired.peak() - before) / 2**20 < 80
+    return paired.peak() - before
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="the numbers are those of resident memory")
+def test_the_peak_is_what_was_in_use_at_a_time_since_its_start():
+    """Where benchmarks measure it: resident memory of this process is also that of whatever other tests have left."""
+    assert 60 < paired.in_child(growth_to_the_peak) / 2**20 < 80
 
 
 def test_a_child_is_another_process_and_hands_over_what_it_returns():
