@@ -82,7 +82,7 @@ def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         svg = drawing(_squares(tuple(own["read"].unique()), ends), {"cells": own.assign(told=told)})
         panels.append(Panel(f"{pooling} · {dataset}", svg, f"{pooling}, {dataset}: {'; '.join(cells)}."))
     model, stage = long["model"].iloc[0], long["stage"].iloc[0]
-    title = f"Probes read at other layers than their own: {model}, {stage} (accuracy, %; the darker, the higher)"
+    title = f"Probes read at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
     numbers = long.drop(columns=["stage"]).rename(columns={"dataset": "data set"})
     return figure(panels, title, long["dataset"].nunique(), (), ("fitted at", "read at"), numbers)
 

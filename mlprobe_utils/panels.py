@@ -19,7 +19,7 @@ COLOURS = tuple(
     f"var(--chart-{number}, {light})"
     for number, light in enumerate(("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000"), 1)
 )
-SHADES = (0.03, 0.45)  # of a square: text on the darkest is legible in both themes
+SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
 HEIGHT, COMPACT_HEIGHT = 190, 120  # pixels; a page scales them
 
 
