@@ -199,7 +199,13 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         cells["share"] = cells["images"] / cells.groupby("truth")["images"].transform("sum")
         tables.append(cells)
         words = "; ".join(f"{c.truth} answered {c.answer} {c.images} times" for c in cells.itertuples())
-        svg = square_panel(cells, pairs.ngroups > MANY)
+        squares = cells.rename(columns={"truth": "row", "answer": "column", "images": "number", "share": "shade"})
+        squares["words"] = [
+            f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.share:.0f} % of {c.truth}"
+            for c in cells.itertuples()
+        ]
+        compact = pairs.ngroups > MANY
+        svg = square_panel(squares, 11 if compact else 13, compact)
         panels.append(Panel(f"{model} · {dataset}", svg, f"{model}, {dataset}: {words}."))
     title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     numbers = pd.concat(tables)[["model", "dataset", "truth", "answer", "images"]]

@@ -1,17 +1,14 @@
 """Charts of what happens along the LLM: comprehension and utilization, the logit lens, probes read at other layers."""
 
-import functools
 from collections.abc import Mapping
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.charts import STAGES, lines, model_keys
 from mlprobe_utils.comprehension import POOLINGS
 from mlprobe_utils.figures import Figure, Key, Panel, figure
-from mlprobe_utils.inline_svg import description
 from mlprobe_utils.line_panels import Values
-from mlprobe_utils.panels import COLOURS, SHADES, drawing, layered
+from mlprobe_utils.panels import COLOURS, square_panel
 from mlprobe_utils.profiles import STAGE_NAMES, in_words
 
 LAYERS = "LLM layer"
@@ -73,26 +70,15 @@ def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         names: as in `both_curves`.
     """
     long = in_words(scores, names, ORDER).replace({"pooling": POOLING_NAMES})
-    ends = float(long["accuracy"].min()), float(long["accuracy"].max())
+    cells = long.rename(columns={"fitted at": "row", "read at": "column", "accuracy": "number"})
+    cells["words"] = [f"fitted at {c.row}, read at {c.column}: {c.number:.1f} %" for c in cells.itertuples()]
+    low, high = cells["number"].min(), cells["number"].max()
+    cells["shade"] = (cells["number"] - low) / max(high - low, 1)
     panels = []
-    for (pooling, dataset), own in long.groupby(["pooling", "dataset"], sort=False):
-        own = own.rename(columns={"fitted at": "fitted", "read at": "read"})
-        cells = [f"fitted at {c.fitted}, read at {c.read}: {c.accuracy:.1f} %" for c in own.itertuples()]
-        told = [description([c.model], words) for c, words in zip(own.itertuples(), cells, strict=True)]
-        svg = drawing(_squares(tuple(own["read"].unique()), ends), {"cells": own.assign(told=told)})
-        panels.append(Panel(f"{pooling} · {dataset}", svg, f"{pooling}, {dataset}: {'; '.join(cells)}."))
+    for (pooling, dataset), own in cells.groupby(["pooling", "dataset"], sort=False):
+        text = f"{pooling}, {dataset}: {'; '.join(own['words'])}."
+        panels.append(Panel(f"{pooling} · {dataset}", square_panel(own, 10), text))
     model, stage = long["model"].iloc[0], long["stage"].iloc[0]
     title = f"Probes read at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
     numbers = long.drop(columns=["stage"]).rename(columns={"dataset": "data set"})
     return figure(panels, title, long["dataset"].nunique(), (), ("fitted at", "read at"), numbers)
-
-
-@functools.lru_cache(maxsize=16)
-def _squares(order: tuple[str, ...], ends: tuple[float, float]) -> dict:
-    x = alt.X("read:N", sort=list(order), title=None).axis(labelAngle=-40)
-    base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=alt.Y("fitted:N", sort=list(order), title=None))
-    scale = alt.Scale(domain=[ends[0], max(ends[1], ends[0] + 1)], range=list(SHADES))
-    shade = alt.Opacity("accuracy:Q", scale=scale, legend=None)
-    squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
-    text = base.mark_text(fontSize=10).encode(text=alt.Text("accuracy:Q", format=".0f"))
-    return layered([squares, text], False)

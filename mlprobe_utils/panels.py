@@ -1,4 +1,4 @@
-"""How panels of figures are drawn: by Altair, in one theme; and the squares of a confusion matrix.
+"""How panels of figures are drawn: by Altair, in one theme; and matrices of shaded squares.
 
 Colours are CSS variables of book/_static/book.css, so that a panel follows the book's switch between light and dark;
 the values behind the commas are for pages without that style sheet. Dashes say the same as colours.
@@ -67,20 +67,25 @@ def _theme() -> dict:
     }
 
 
-def square_panel(cells: pd.DataFrame, compact: bool = False) -> str:
-    """A confusion matrix as SVG; `cells` has truth, answer, images, share (of the truth) and model."""
-    told = [
-        description([c.model], f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.share:.0f} % of {c.truth}")
-        for c in cells.itertuples()
-    ]
-    return drawing(_squares(tuple(cells["answer"].unique()), compact), {"cells": cells.assign(told=told)})
+def square_panel(cells: pd.DataFrame, text_size: int, compact: bool = False) -> str:
+    """A matrix of shaded squares, each with its number, as SVG.
+
+    Args:
+        cells: row and column (texts, in the order of their first cells), number (shown without decimals), shade (0 to
+            1), words (what a square says) and model.
+        text_size: of the numbers, pixels.
+    """
+    rows, columns = tuple(cells["row"].unique()), tuple(cells["column"].unique())
+    told = [description([c.model], c.words) for c in cells.itertuples()]
+    return drawing(_squares(rows, columns, text_size, compact), {"cells": cells.assign(told=told)})
 
 
 @functools.lru_cache(maxsize=64)
-def _squares(order: tuple[str, ...], compact: bool) -> dict:
-    """The specification of a confusion matrix without its data; `order` of its columns."""
-    x = alt.X("answer:N", sort=list(order), title=None).axis(labelAngle=-40)
-    base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=alt.Y("truth:N", title=None))
-    shade = alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=list(SHADES)), legend=None)
+def _squares(rows: tuple[str, ...], columns: tuple[str, ...], text_size: int, compact: bool) -> dict:
+    """The specification of such a matrix without its data."""
+    x = alt.X("column:N", sort=list(columns), title=None).axis(labelAngle=-40)
+    base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=alt.Y("row:N", sort=list(rows), title=None))
+    shade = alt.Opacity("shade:Q", scale=alt.Scale(domain=[0, 1], range=list(SHADES)), legend=None)
     squares = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="told:N")
-    return layered([squares, base.mark_text(fontSize=11 if compact else 13).encode(text="images:Q")], compact)
+    text = base.mark_text(fontSize=text_size).encode(text=alt.Text("number:Q", format=".0f"))
+    return layered([squares, text], compact)
