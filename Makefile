@@ -8,21 +8,25 @@ PROTOCOL ?= miniature
 SPLIT ?= paper
 DATA ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-TESTS ?= -m "not slow"
+TESTS ?= -m "not slow and not nightly"
 WORKERS ?= 2
 # pip leaves bytecode to the first import: where it may not be written, every process would compile torch anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: book test lab notebooks laboratory clean
+.PHONY: book test nightly lab notebooks laboratory clean
 
 book: .venv/installed
 	@$(BIN)/python -m mlprobe_utils.make_book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
 		--split "$(SPLIT)" --data "$(DATA)" --jobs $(JOBS)
 
+# file by file in the order of the alphabet: by the number of tests, the book and its few long ones would be the last
 test: .venv/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+nightly: .venv/installed-tests
+	@$(MAKE) test TESTS="-m nightly"
 
 lab: notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks
@@ -33,6 +37,11 @@ notebooks: .venv/installed
 laboratory: .venv/installed
 	@$(BIN)/python -m mlprobe_utils.make_book --laboratory --models $(MODELS) --datasets $(DATASETS) \
 		--protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs $(JOBS)
+
+.PHONY: mutants
+# which test notices which of the faults in tests/mutants.yml: hours
+mutants: .venv/installed-tests
+	$(BIN)/python tests/mutation.py --slow --jobs $(WORKERS)
 
 clean:
 	rm -rf outputs book/_build notebooks/*.ipynb .pytest_cache .ruff_cache .hypothesis

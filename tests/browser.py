@@ -75,8 +75,16 @@ class Tab:
         self.page.on("response", lambda response: self.responses.append(response))
         self.page.on("console", self._listen)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        self.page.goto(url, wait_until="networkidle")
-        self.page.evaluate(MEASURES)
+        self.page.goto(url, wait_until="commit")  # so that several load at a time
+        self.ready = False
+
+    def wait(self) -> "Tab":
+        """Once nothing is loaded any more."""
+        if not self.ready:
+            self.page.wait_for_load_state("networkidle")
+            self.page.evaluate(MEASURES)
+            self.ready = True
+        return self
 
     def _listen(self, message) -> None:
         if message.type in ("error", "warning"):

@@ -116,7 +116,7 @@ def first_book(shared) -> SmallBook:
             said.write_text(f"{code}\n{words}")
     code, _, words = said.read_text().partition("\n")
     assert code == "0", words
-    return SmallBook(place, (MODEL, SECOND), words)
+    return SmallBook(place, (MODEL, SECOND), said=words)
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +147,7 @@ def visit(site, browser):
 
     def open_page(page: str, **settings) -> Tab:
         tabs.append(Tab(browser, f"{site}/{page}.html", **settings))
-        return tabs[-1]
+        return tabs[-1].wait()
 
     yield open_page
     complaints = {tab.url: [*tab.foreign(), *tab.errors(), *tab.complaints] for tab in tabs}

@@ -1,4 +1,4 @@
-"""The pipeline of a tiny model as one of several processes: a script that test_processes starts by `accelerate-launch`.
+"""The pipeline of a tiny model as one of several processes, which test_processes forks or `accelerate-launch` starts.
 
 `in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at the KILL_ATth image
 that it reads while it trains.
@@ -69,10 +69,13 @@ def note_how_it_trains(folder: Path) -> None:
     AnswerTrainer.evaluate = evaluate
 
 
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
+def main(folder: Path, checkpoint: str, kill_at: int = 0) -> None:
     torch.set_num_threads(1)
-    note_how_it_trains(place)
-    if len(sys.argv) > 3:
-        die_at(int(sys.argv[3]))
-    run(place, sys.argv[2])
+    note_how_it_trains(folder)
+    if kill_at:
+        die_at(kill_at)
+    run(folder, checkpoint)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

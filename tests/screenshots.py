@@ -21,7 +21,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with serve(arguments.html) as address, chromium() as browser:
         for page in pages(arguments.html):
-            tab = Tab(browser, f"{address}/{page}.html")
+            tab = Tab(browser, f"{address}/{page}.html").wait()
             for width in WIDTHS:
                 tab.resize(width)
                 for theme in THEMES:

@@ -1,9 +1,11 @@
-"""What adaptation gained: a planted gain is told, none is not, and absolute and relative gains are what they say."""
+"""What adaptation gained: a planted gain is significant, chance is not, and absolute and relative gains are right."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from station_rows import image_set, rows_of
+from made_rows import answers_of, no_fewer, right_of
+from scipy.stats import norm
+from station_rows import image_set
 
 from mlprobe_utils.adaptation import GAINED, LOST, MEAN, NEITHER, base_in, gains, left_out, pairs, verdicts
 from mlprobe_utils.cards import load_model_card
@@ -12,14 +14,13 @@ from mlprobe_utils.paired_tests import paired_tests
 from mlprobe_utils.tested import resamples_of_tested
 
 IMAGES = 400
+SHARES = {"own": 0.8, "base": 0.7}
 SETS = {"d": image_set(IMAGES), "e": image_set(IMAGES)}
 HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES  # the same images are hard for all
 
 
-def answers(share: float, noise: int, model: str, dataset: str = "d", run: int = 0) -> pd.DataFrame:
-    right = HARD + 0.05 * np.random.default_rng(noise).standard_normal(IMAGES) < share
-    rows = rows_of(right, model=model, dataset=dataset, run=run)
-    return rows.assign(parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No"))
+def answers(share: float, seed: int, model: str, dataset: str = "d", run: int = 0) -> pd.DataFrame:
+    return answers_of(right_of(HARD, share, seed), model=model, dataset=dataset, run=run)
 
 
 def of_two_models(own: float, base: float) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def of_two_models(own: float, base: float) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(("own", "expected"), [(0.85, GAINED), (0.7, NEITHER), (0.55, LOST)])
-def test_a_gain_is_told_if_it_was_planted(own, expected):
+def test_a_gain_is_significant_if_it_was_planted(own, expected):
     table = gains(of_two_models(own, 0.7), [("own", "base")], SETS, "paper")
     assert table["dataset"].tolist() == ["d", "e", MEAN]
     assert (verdicts(table) == expected).all()
@@ -61,33 +62,27 @@ def test_gains_are_of_pairs_of_images_and_means_over_runs():
     assert row["relative gain (%)"] == pytest.approx(100 * (right("own").mean() / right("base").mean() - 1))
 
 
-def test_the_relative_gain_holds_its_truth_about_as_often_as_it_says():
-    rng, held = np.random.default_rng(1), 0
-    small = {"d": image_set(150)}
-    for _ in range(60):
-        shared = rng.random(150)
-        frames = []
-        for model, share in (("own", 0.8), ("base", 0.7)):
-            rows = rows_of((shared + rng.normal(0, 0.2, 150)) < share, model=model)
-            frames.append(rows.assign(parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No")))
-        # the truth of what was drawn: the shares of a large sample
-        row = gains(pd.concat(frames), [("own", "base")], small, "paper").iloc[0]
-        held += row["relative low"] <= 100 * (TRUE_SHARES[0] / TRUE_SHARES[1] - 1) <= row["relative high"]
-    assert 53 <= held <= 60
+def test_the_relative_gain_holds_its_truth_about_as_often_as_it_should():
+    def share_right(share: float) -> float:
+        """The probability that a uniform variable and 0.2 times a normal one lie below `share` together."""
+        ends = np.array([share, share - 1]) / 0.2
+        return 0.2 * np.subtract(*(ends * norm.cdf(ends) + norm.pdf(ends)))
+
+    held, truth = 0, 100 * (share_right(0.8) / share_right(0.7) - 1)
+    for seed in range(30):
+        hard = np.random.default_rng(seed).random(150)
+        rights = {model: right_of(hard, share, [seed, len(model)], noise=0.2) for model, share in SHARES.items()}
+        rows = pd.concat([answers_of(right, model=model) for model, right in rights.items()])
+        row = gains(rows, [("own", "base")], {"d": image_set(150)}, "paper").iloc[0]
+        held += row["relative low"] <= truth <= row["relative high"]
+    assert no_fewer(held, 30, 0.95)
 
 
-_LARGE = np.random.default_rng(2).random(10**6) + np.random.default_rng(3).normal(0, 0.2, 10**6)
-TRUE_SHARES = (_LARGE < 0.8).mean(), (_LARGE < 0.7).mean()
-
-
-def test_a_base_that_is_never_right_has_no_relative_gain():
+def test_gains_at_the_edges():
+    """A base that is never right has no relative gain; two that answer alike have a gain of 0 and an interval."""
     row = gains(of_two_models(0.7, -1), [("own", "base")], SETS, "paper").iloc[0]
     assert row["gain"] == pytest.approx(70, abs=3)
-    assert np.isnan(row["relative gain (%)"])
-    assert np.isnan(row["relative low"])
-
-
-def test_two_models_that_answer_alike_have_a_gain_of_zero_and_an_interval():
+    assert row[["relative gain (%)", "relative low"]].isna().all()
     same = answers(0.7, 0, "own")
     rows = pd.concat([same, same.assign(model="base")])
     (row,) = gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
@@ -95,12 +90,9 @@ def test_two_models_that_answer_alike_have_a_gain_of_zero_and_an_interval():
     assert row["low"] < 0 < row["high"]
     assert row["relative low"] < 0 < row["relative high"]
     assert row["p"] == 1
-
-
-def test_without_pairs_there_is_an_empty_table_with_all_columns():
-    table = gains(of_two_models(0.8, 0.7), [], SETS, "paper")
-    assert table.empty
-    assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*table}
+    without = gains(rows, [], SETS, "paper")
+    assert without.empty
+    assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*without}
 
 
 def test_answers_to_other_images_are_refused():
@@ -119,10 +111,7 @@ def test_models_are_paired_with_their_bases_and_the_others_listed_with_a_reason(
     assert table[models["medvlm-r1-miniature"].name] == f"its base, {base.name}, is not in this run"
     assert table[models["gemma-3-4b"].name] == "its card names no base"
     assert len(table) == 2
-
-
-def test_a_base_is_found_by_its_hub_id_too():
-    base = load_model_card("qwen2.5-vl-7b")
-    own = load_model_card("lingshu-7b").model_copy(update={"base": base.source})
-    assert base_in(own, {"qwen2.5-vl-7b": base}) == "qwen2.5-vl-7b"
+    qwen = load_model_card("qwen2.5-vl-7b")
+    own = load_model_card("lingshu-7b").model_copy(update={"base": qwen.source})  # by its hub id
+    assert base_in(own, {"qwen2.5-vl-7b": qwen}) == "qwen2.5-vl-7b"
     assert base_in(own, {}) is None

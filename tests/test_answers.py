@@ -8,79 +8,44 @@ from mlprobe_utils.answers import parse_answer
 
 BUSI = ["Normal", "Benign", "Malignant"]
 YES_NO = ["Yes", "No"]
+SEVERAL_WORDS = ["COVID-19", "Finding", "No finding"]
+
+
+NAMED = {
+    "Normal": "Normal",
+    "benign.": "Benign",
+    "The lesion is **malignant**!": "Malignant",
+    "'Benign'": "Benign",
+    "Answer:\n\nBenign\n": "Benign",
+    "benign, clearly benign": "Benign",
+    "<think>Normal? No, the margin is malignant.</think>Benign": "Benign",
+    "<THINK>\nmalignant\n</THINK>\nBenign": "Benign",
+    "<think>normal</think><think>malignant</think> benign": "Benign",
+    "malignant at first sight</think>Benign": "Benign",  # the chat template itself opened the thought
+}
+UNPARSED = """<think>it is benign|Abnormal|subnormal tissue|normality|Normal or benign|not malignant
+It is NOT malignant.|non-malignant|not a malignant lesion|It isn't malignant.|It isn’t malignant.
+no malignant findings||   |...|良性|Bösartig|I cannot tell.""".replace("\n", "|").split("|")
+YES = ["Yes", "Yes, there is COVID present."]
+NO = ["no", "No, there is no pneumonia."]
+NEITHER = ["Yes and no", "Yes. No.", "not yes", "None", "know nothing", "yesterday", "是"]
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("Normal", "Normal"),
-        ("benign.", "Benign"),
-        ("MALIGNANT", "Malignant"),
-        ("The lesion is **malignant**!", "Malignant"),
-        ("'Benign'", "Benign"),
-        ("Answer:\n\nBenign\n", "Benign"),
-        ("benign, clearly benign", "Benign"),
-        ("<think>Normal? No, the margin is malignant.</think>Benign", "Benign"),
-        ("<THINK>\nmalignant\n</THINK>\nBenign", "Benign"),
-        ("<think>normal</think><think>malignant</think> benign", "Benign"),
-        ("malignant at first sight</think>Benign", "Benign"),  # the chat template itself opened the thought
-        ("<think>it is benign", None),  # cut off before an answer
-        ("Abnormal", None),
-        ("subnormal tissue", None),
-        ("normality", None),
-        ("Normal or benign", None),
-        ("not malignant", None),
-        ("It is NOT malignant.", None),
-        ("non-malignant", None),
-        ("not a malignant lesion", None),
-        ("It isn't malignant.", None),
-        ("It isn’t malignant.", None),
-        ("no malignant findings", None),
-        ("", None),
-        ("   \n", None),
-        ("...", None),
-        ("良性", None),
-        ("Bösartig", None),
-        ("I cannot tell.", None),
+    ("options", "text", "answer"),
+    [(BUSI, text, answer) for text, answer in (NAMED | dict.fromkeys(UNPARSED)).items()]
+    + [(YES_NO, text, answer) for answer, own in (("Yes", YES), ("No", NO), (None, NEITHER)) for text in own]
+    + [
+        (SEVERAL_WORDS, "It is COVID-19.", "COVID-19"),
+        (SEVERAL_WORDS, "no finding", "No finding"),
+        (SEVERAL_WORDS, "COVID 20", None),
+        (SEVERAL_WORDS, "no finding, or covid-19", None),
+        (SEVERAL_WORDS, "Finding: finding", "Finding"),
+        (SEVERAL_WORDS, "not a finding", None),
     ],
 )
-def test_three_classes(text, answer):
-    assert parse_answer(text, BUSI) == answer
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("Yes", "Yes"),
-        ("no", "No"),
-        ("No, there is no pneumonia.", "No"),
-        ("Yes, there is COVID present.", "Yes"),
-        ("Yes and no", None),
-        ("Yes. No.", None),
-        ("not yes", None),
-        ("None", None),
-        ("know nothing", None),
-        ("yesterday", None),
-        ("是", None),
-    ],
-)
-def test_yes_or_no(text, answer):
-    assert parse_answer(text, YES_NO) == answer
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("It is COVID-19.", "COVID-19"),
-        ("no finding", "No finding"),
-        ("COVID 20", None),
-        ("no finding, or covid-19", None),
-        ("Finding: finding", "Finding"),
-        ("not a finding", None),
-    ],
-)
-def test_option_of_several_words(text, answer):
-    assert parse_answer(text, ["COVID-19", "Finding", "No finding"]) == answer
+def test_an_answer_is_the_one_option_that_it_names(options, text, answer):
+    assert parse_answer(text, options) == answer
 
 
 @given(

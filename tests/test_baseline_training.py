@@ -116,18 +116,22 @@ def test_a_run_that_is_stopped_keeps_what_was_done(run, monkeypatch):
     assert [len(own) for own in trained(SELECTION, ["mine"]).values()] == [1, 1]
 
 
-@pytest.mark.parametrize("step", [3, 7, 14])  # of 5 an epoch: in the first, in the second, at the end of the last
-def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch, step):
-    image_set = make_image_set(tmp_path, 36, "busi", 6, 9)
-    recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
-    steps = []
+@pytest.fixture
+def probabilities(tmp_path):
+    """Trains by hand on an image set in a folder of its own."""
 
-    def probabilities(name: str) -> np.ndarray:
+    def trained_by_hand(image_set, name: str) -> np.ndarray:
+        recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
         set_seed(0)
         model = build(CARD, "small", 3, recipe.side)
         return training.train(model, image_set, "paper", recipe, 0, tmp_path / name)
 
-    real = training.ClassificationTrainer.training_step
+    return trained_by_hand
+
+
+@pytest.mark.parametrize("step", [3, 14])  # of 5 an epoch: in the first, at the end of the last
+def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(probabilities, image_sets, monkeypatch, step):
+    steps, real = [], training.ClassificationTrainer.training_step
 
     def killed(self, *given, **named):
         steps.append(self.state.global_step)
@@ -135,11 +139,11 @@ def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_pa
             raise KeyboardInterrupt
         return real(self, *given, **named)
 
-    whole = probabilities("whole")
+    whole = probabilities(image_sets["busi"], "whole")
     monkeypatch.setattr(training.ClassificationTrainer, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        probabilities("killed")
-    np.testing.assert_array_equal(probabilities("killed"), whole)
+        probabilities(image_sets["busi"], "killed")
+    np.testing.assert_array_equal(probabilities(image_sets["busi"], "killed"), whole)
     assert steps[step + 1] == step // 5 * 5  # what was done was not done again
 
 
@@ -156,22 +160,15 @@ def test_the_classes_are_learned_and_a_seed_tells_all(run):
     assert (folder / EPOCHS).read_bytes() == first
 
 
-def test_test_and_validation_images_teach_nothing(tmp_path):
+def test_test_and_validation_images_teach_nothing(probabilities, tmp_path):
     """Whatever their labels are, the network is the same after every epoch."""
     image_set = make_image_set(tmp_path, 36, "busi", 6, 9)
-    recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
-
-    def probabilities(name: str) -> np.ndarray:
-        set_seed(0)
-        model = build(CARD, "small", 3, recipe.side)
-        return training.train(model, image_set, "paper", recipe, 0, tmp_path / name)
-
-    before = probabilities("as it is")
-    asked = image_set.manifest["split_paper"] != "train"
-    image_set.manifest.loc[asked, "option"] = "Benign"
-    np.testing.assert_array_equal(before, probabilities("other test labels"))
-    image_set.manifest.loc[~asked, "option"] = "Benign"
-    assert not np.allclose(before, probabilities("other train labels"))
+    before = probabilities(image_set, "as it is")
+    other = image_set.manifest["split_paper"] != "train"
+    image_set.manifest.loc[other, "option"] = "Benign"
+    np.testing.assert_array_equal(before, probabilities(image_set, "other test labels"))
+    image_set.manifest.loc[~other, "option"] = "Benign"
+    assert not np.allclose(before, probabilities(image_set, "other train labels"))
 
 
 def test_images_are_cut_and_mirrored_in_training_only(tmp_path):

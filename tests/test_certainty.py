@@ -1,8 +1,12 @@
-"""How sure results are: what was planted is told, what was not is not, and p values allow for the whole table."""
+"""How sure results are: planted changes are significant, chance is not, and p values allow for the whole table."""
+
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_rows import right_of, scored_set
+from station_rows import rows_of
 
 from mlprobe_utils import certainty, results
 from mlprobe_utils.certainty import Reading
@@ -13,7 +17,6 @@ from mlprobe_utils.outcomes import Outcomes
 from mlprobe_utils.paired_tests import holm, paired_tests
 from mlprobe_utils.resampling import accuracy, resample
 from mlprobe_utils.results import Selection
-from mlprobe_utils.rows import image_rows
 from mlprobe_utils.stations import OUTPUT
 
 IMAGES, SEEDS = 200, 5
@@ -33,16 +36,10 @@ def answered(right: np.ndarray, seeds: list, points: list[str]) -> Outcomes:
 
 def reading(model: str, stage: str, shares: list[float], answer: float, seed: int = 0) -> Reading:
     """Accuracies of the five points, and of the final output; two runs after fine-tuning."""
-    rng = np.random.default_rng([seed, len(stage)])
-    runs = [None] if stage == "pretrained" else [0, 1]
-
-    def right(seeds: int, of: list[float]) -> np.ndarray:
-        noise = 0.05 * rng.standard_normal((seeds, len(of), IMAGES))
-        return HARD + noise < np.array(of)[:, None]
-
-    probes = answered(right(SEEDS, shares), list(range(SEEDS)), POINTS)
-    answers = answered(right(len(runs), [answer]), runs, [OUTPUT])
-    return Reading(model, "d", stage, probes, answers, DRAWN, None)
+    runs, luck = [None] if stage == "pretrained" else [0, 1], [seed, len(stage)]
+    probed = np.stack([right_of(HARD, share, [*luck, n], (SEEDS,)) for n, share in enumerate(shares)], axis=1)
+    answers = answered(right_of(HARD, answer, luck, (len(runs), 1)), runs, [OUTPUT])
+    return Reading(model, "d", stage, answered(probed, list(range(SEEDS)), POINTS), answers, DRAWN, None)
 
 
 READINGS = [
@@ -72,15 +69,12 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         found = table.loc["final output", ["value", f"{PROBE}, low", f"{PROBE}, high"]].astype(float)
         np.testing.assert_allclose(found, expected[["value", "low", "high"]])
         assert np.isnan(table.at["final output", f"{RECIPE}, low"])
-    for question in QUESTIONS:
-        assert f"{certainty.mean_width(ends, question):.1f} for {question}" in certainty.width_words(ends)
-
-
-def test_the_page_shows_a_row_a_state_and_an_interval_a_question():
-    shown = certainty.side_by_side(certainty.end_intervals(READINGS, "accuracy"))
+    shown = certainty.side_by_side(ends)
     assert len(shown) == len(READINGS)
     assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS[:3] for q in QUESTIONS] + [f"final output: {PROBE}"]
     assert shown.iloc[:, 3:].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
+    for question in QUESTIONS:
+        assert f"{certainty.mean_width(ends, question):.1f} for {question}" in certainty.width_words(ends)
 
 
 def test_a_value_outside_of_its_band_is_counted():
@@ -93,7 +87,7 @@ def test_a_value_outside_of_its_band_is_counted():
     assert certainty.outside(bands, off).sum() == 2
 
 
-def test_a_metric_without_resamples_has_no_bands_and_the_page_says_so():
+def test_a_metric_without_resamples_has_no_bands_and_a_sentence_instead():
     assert "mcc" in certainty.band_words("mcc")
     assert "accuracy" in certainty.band_words("mcc")
     assert "this recipe" in certainty.band_words("f1")
@@ -106,7 +100,7 @@ def test_a_metric_without_resamples_has_no_bands_and_the_page_says_so():
         [[]] * 4, names=["model", "dataset", "stage", "point"]))).sum() == 0  # fmt: skip
 
 
-def test_after_less_before_is_told_where_it_was_planted_and_corrected_for_the_whole_table():
+def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():
     tests = certainty.before_and_after(READINGS)
     assert tests["station"].tolist() == [*ENDS] * 2
     by_place = tests.set_index(["model", "station"])
@@ -131,7 +125,7 @@ def test_after_less_before_is_told_where_it_was_planted_and_corrected_for_the_wh
     assert (counted["higher"] + counted["lower"] <= 2).all()
 
 
-def test_changes_between_points_survive_if_they_are_told_with_their_sign():
+def test_changes_between_points_survive_if_they_are_significant_with_their_sign():
     tests = certainty.tested_changes(READINGS)
     assert len(tests) == len(READINGS) * len(certainty.BETWEEN_POINTS)
     told = tests[tests[f"p (Holm, {RECIPE})"] < certainty.ALPHA].set_index(["model", "stage", "name"])["change"]
@@ -147,40 +141,24 @@ def test_changes_between_points_survive_if_they_are_told_with_their_sign():
     ]
 
 
-class FewImages:
-    """An image set of which only what `read` asks for is there."""
-
-    def __init__(self, images: list[str]):
-        self.manifest = pd.DataFrame({"image": images, "option": ["Yes", "No"] * (len(images) // 2)})
-        self.manifest = self.manifest.assign(patient=None, duplicate_group=None)
-        self.card = type("Card", (), {"slug": "d", "positive": "Yes"})
-
-    def part(self, split: str, part: str) -> pd.DataFrame:
-        return self.manifest
-
-
-def test_readings_are_of_the_test_images_and_of_the_means_of_image_tokens(monkeypatch):
-    images = pd.DataFrame({"image": list("dcba"), "option": ["Yes", "No"] * 2, "part": "test"})
-    same = {"model": "m", "dataset": "d", "data_hash": "0" * 64, "split": "paper", "order": "image_first"}
-    options, chances = ["Yes", "No"], np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
-    probed, answers = [], []
-    for stage in ("pretrained", "finetuned"):
-        for seed in range(SEEDS):
-            for point, pooling in [*((p, "image_mean") for p in POINTS), ("L.00", "last_token")]:
-                place = {"stage": stage, "probe": "main", "seed": seed, "point": point, "pooling": pooling}
-                probed.append(image_rows(images, options, chances, **same | place))
-        for part in ("validation", "test"):
-            told = image_rows(images.assign(part=part), options, chances, **same, stage=stage)
-            answers.append(told.assign(parsed="Yes"))
+def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkeypatch):
+    right, places = np.array([False, True, True, True]), [*((p, "image_mean") for p in POINTS), ("L.00", "last_token")]
+    stages = ("pretrained", "finetuned")
+    probed = [
+        rows_of(right, seed, stage=stage, probe="main", seed=seed, point=point, pooling=pooling)
+        for stage, seed, (point, pooling) in itertools.product(stages, range(SEEDS), places)
+    ]
+    both = itertools.product(stages, ("validation", "test"))
+    answers = [rows_of(right, stage=stage, part=part, run=None).assign(parsed="Yes") for stage, part in both]
     monkeypatch.setattr(results, "seed_rows", lambda selection: pd.concat(probed, ignore_index=True))
     monkeypatch.setattr(results, "prediction_rows", lambda selection: pd.concat(answers, ignore_index=True))
     selection = Selection(("m",), ("d",), "miniature", "paper")
-    found = certainty.read(selection, {"d": FewImages(list("abcd"))})
+    found = certainty.read(selection, {"d": scored_set(4)})
     assert [own.stage for own in found] == ["pretrained", "finetuned"]
     for own in found:
         assert own.probes.said.shape == (SEEDS, len(POINTS), 4)
         assert own.answers.right[0, 0].tolist() == [False, True, False, True]
-        assert own.probes.right[0, 0].tolist() == [False, True, True, True]
+        assert own.probes.right[0, 0].tolist() == right.tolist()
         assert own.ends == ["V.01", "C.00", "L.01"]
     with pytest.raises(InputError, match="m on d, pretrained: its rows are not of the test images"):
-        certainty.read(selection, {"d": FewImages(list("abce"))})
+        certainty.read(selection, {"d": scored_set(6)})

@@ -1,14 +1,18 @@
-"""Comprehension and utilization: what was planted between the two curves is told, and nothing where nothing was."""
+"""Comprehension and utilization, and probes read at other layers: what was planted is significant, and nothing else."""
+
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_rows import right_of
 from station_rows import image_set, rows_of
 
 from mlprobe_utils import comprehension, results
 from mlprobe_utils.comprehension import ABOVE, BELOW, NEITHER, NEVER, best_on_validation
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.intervals import RECIPE, intervals
+from mlprobe_utils.layer_tables import BEFORE, FIRST, LAST, read_at, transfer_losses, transfer_scores
 from mlprobe_utils.resampling import accuracy
 from mlprobe_utils.results import Selection
 from mlprobe_utils.rows import STAGES
@@ -16,20 +20,19 @@ from mlprobe_utils.rows import STAGES
 IMAGES, SEEDS = 300, 5
 SETS = {"d": image_set(IMAGES)}
 SELECTION = Selection(("m",), ("d",), "miniature", "paper")
-HARD = np.random.default_rng(0).random(IMAGES)
+HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
 POINTS = ["L.08", "L.09", "L.10"]  # by number, not by name
 
 
 def probed(image_tokens: list[float], last_token: list[float], seeds: int, part: str = "test") -> pd.DataFrame:
     """Rows of both curves in both stages, with these shares right."""
-    rng, frames = np.random.default_rng(len(part)), []
-    for stage in STAGES:
-        for pooling, shares in (("image_mean", image_tokens), ("last_token", last_token)):
-            for point, share in zip(POINTS, shares, strict=True):
-                for seed in range(seeds):
-                    right = HARD + rng.normal(0, 0.05, IMAGES) < share
-                    place = {"stage": stage, "pooling": pooling, "point": point, "seed": seed, "probe": "main"}
-                    frames.append(rows_of(right, seed, part=part, model="m", **place))
+    curves = zip(("image_mean", "last_token"), (image_tokens, last_token), strict=True)
+    places = [(pooling, *place) for pooling, shares in curves for place in zip(POINTS, shares, strict=True)]
+    frames = []
+    for stage, (pooling, point, share), seed in itertools.product(STAGES, places, range(seeds)):
+        right = right_of(HARD, share, [len(part), len(frames)])
+        place = {"stage": stage, "pooling": pooling, "point": point, "seed": seed, "probe": "main"}
+        frames.append(rows_of(right, seed, part=part, model="m", **place))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -46,7 +49,7 @@ def readings(monkeypatch):
     return of
 
 
-def test_differences_are_those_of_pairs_of_probes_and_told_where_they_were_planted(readings):
+def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_were_planted(readings):
     found = readings([0.8, 0.8, 0.8], [0.6, 0.8, 0.95])
     told = comprehension.differences(found)
     assert len(told) == len(STAGES) * len(POINTS)
@@ -67,7 +70,7 @@ def test_differences_are_those_of_pairs_of_probes_and_told_where_they_were_plant
         assert counts.loc[(stage, "any layer"), [BELOW, ABOVE, NEITHER]].tolist() == [1, 1, 0]
 
 
-def test_curves_that_are_alike_are_told_apart_nowhere(readings):
+def test_curves_that_are_alike_differ_nowhere(readings):
     found = readings([0.8, 0.8, 0.8], [0.8, 0.8, 0.8])
     assert set(comprehension.differences(found)["verdict"]) == {NEITHER}
     assert set(comprehension.ceilings(found)["verdict"]) == {NEITHER}
@@ -107,3 +110,42 @@ def test_rows_of_other_images_are_refused(readings, monkeypatch):
     readings([0.8, 0.8, 0.8], [0.8, 0.8, 0.8])
     with pytest.raises(InputError, match="m on d, pretrained: its rows are not of the test images"):
         comprehension.read(SELECTION, {"d": image_set(IMAGES - 2)})
+
+
+def transferred(shares: np.ndarray, points: list[str] = POINTS) -> pd.DataFrame:
+    """Rows of every pair with these shares right, [fitted at, read at]."""
+    rng, frames = np.random.default_rng(1), []
+    for i, fitted_at in enumerate(points):
+        for j, point in enumerate(points):
+            right = HARD + rng.normal(0, 0.05, IMAGES) < shares[i][j]
+            frames.append(rows_of(right, pooling="image_mean", probe=fitted_at, point=point, seed=0))
+    return pd.concat(frames, ignore_index=True).sample(frac=1, random_state=0)
+
+
+def test_pairs_are_in_their_places():
+    shares = np.array([[0.5, 0.6, 0.7], [0.55, 0.9, 0.65], [0.75, 0.8, 0.85]])
+    right, points, images = read_at(transferred(shares))
+    assert points == POINTS
+    assert right.shape == (3, 3, IMAGES)
+    assert images == sorted(images)
+    np.testing.assert_allclose(right.mean(axis=2), shares, atol=0.05)
+    scores = transfer_scores(transferred(shares)).set_index(["fitted at", "read at"])["accuracy"]
+    assert scores["L.10", "L.08"] == pytest.approx(75, abs=5)
+
+
+def test_a_code_that_changes_at_one_layer_is_found_and_a_shared_one_is_not():
+    changed = np.full((3, 3), 0.9)
+    changed[:2, 2], changed[2, :2] = 0.5, 0.7  # the last layer writes the class in a code of its own
+    losses = transfer_losses(transferred(changed), SETS, "paper").set_index("probe of")
+    assert (losses["p (Holm)"] < 0.05).all()
+    np.testing.assert_allclose(losses["change"][[FIRST, LAST, BEFORE]], [-40, -20, -20], atol=4)
+    assert (losses["high"] < 0).all()
+    shared = transfer_losses(transferred(np.full((3, 3), 0.9)), SETS, "paper")
+    assert (shared["p (Holm)"] > 0.05).all()
+    assert ((shared["low"] <= 0) & (shared["high"] >= 0)).all()
+
+
+def test_one_layer_has_nowhere_to_carry_over_to():
+    rows = transferred(np.array([[0.9]]), POINTS[:1])
+    assert transfer_losses(rows, SETS, "paper").empty
+    assert len(transfer_scores(rows)) == 1

@@ -73,52 +73,51 @@ def test_scores_are_those_of_each_modules_own_answers(image_set):
 
 
 def test_images_of_a_patient_are_drawn_together(image_set):
+    place, columns = ("finetuned", 0, "V"), ["raw", "score", "low", "high", "flat_low", "flat_middle", "flat_high"]
     rows = rows_of(image_set)
+    correct = answers(rows, *place)
+    rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == 0)]
     alone = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
-    patients = [f"patient {place // 2}" for place in range(len(image_set.manifest))]
-    image_set.manifest["patient"] = patients
+    image_set.manifest["patient"] = [f"patient {place // 2}" for place in range(len(image_set.manifest))]
     together = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
     tested = image_set.part("paper", "test").sort_values("image")
     counts = resample(components(tested)).counts
-    place = ("finetuned", 0, "V")
-    expected = corrected_health(answers(rows, *place), 0.2, counts)
-    assert tuple(together.loc[place, ["raw", "score", "low", "high"]]) == pytest.approx(expected)
+    flat = beside_flat(correct, 0.2, counts)
+    expected = (*corrected_health(correct, 0.2, counts), *(flat[q] for q in ("2.5 %", "50 %", "97.5 %")))
+    assert tuple(together.loc[place, columns]) == pytest.approx(expected)
     assert together.loc[place, "raw"] == alone.loc[place, "raw"]
-    assert not together["high"].equals(alone["high"])
+    for column in ("high", "flat_high"):
+        assert not together[column].equals(alone[column])
 
 
-def test_a_module_of_one_point_scores_its_accuracy(image_set):
-    found = corrected_scores(rows_of(image_set, points=["V.00", "C.00", "L.00"]), image_set, "paper", 0.2)
+def test_scores_at_the_edges(image_set):
+    """Of a module of one point; of one with a point that is never right, beside others; of one that is always right."""
+
+    def of_one_run(**how) -> pd.DataFrame:
+        rows = rows_of(image_set, **how)
+        return corrected_scores(rows[(rows["stage"] == "finetuned") & (rows["run"] == 0)], image_set, "paper", 0.2)
+
+    found = of_one_run(points=["V.00", "C.00", "L.00"])
     assert (found["points"] == 1).all()
-    assert found["score"].to_numpy() == pytest.approx(found["raw"].to_numpy(), abs=0.1)  # no curve rises above 100 %
+    assert found["score"].to_numpy() == pytest.approx(found["raw"].to_numpy(), abs=0.1)  # none rises above 100 %
     assert (found["flat_low"] < found["flat_high"]).all()
+    for point in ("V.00", "V.02"):
+        found = of_one_run(wrong_at=point).set_index("module")
+        assert found.loc["V", SCORES].isna().all(axis=None)
+        assert found.loc[["C", "L"], SCORES].notna().all(axis=None)
+    assert of_one_run(share=1)[SCORES].to_numpy() == pytest.approx(np.full((3, len(SCORES)), 100.0))
 
 
-@pytest.mark.parametrize("point", ["V.00", "V.02"])
-def test_a_module_with_no_right_answer_at_a_point_has_no_score_and_the_others_have(image_set, point):
-    found = corrected_scores(rows_of(image_set, wrong_at=point), image_set, "paper", 0.2).set_index("module")
-    assert found.loc["V", SCORES].isna().all(axis=None)
-    assert found.loc[["C", "L"], SCORES].notna().all(axis=None)
-
-
-def test_all_images_right_leave_nothing_to_correct(image_set):
-    found = corrected_scores(rows_of(image_set, share=1), image_set, "paper", 0.2)
-    assert found[SCORES].to_numpy() == pytest.approx(np.full((12, len(SCORES)), 100.0))
-
-
-def test_one_test_image_is_an_error_that_names_the_place(tmp_path):
+def test_one_test_image_or_other_images_are_an_error(tmp_path, image_set):
+    rows = rows_of(image_set)
+    with pytest.raises(ValueError, match="not of the test images of split 'paper'"):
+        corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], image_set, "paper", 0.2)
     lonely = make_image_set(tmp_path, dataset="covid19-ct", test=1)
     with pytest.raises(InputError, match=r"health scores of m on covid19-ct, all modules: .* add test images"):
         corrected_scores(rows_of(lonely), lonely, "paper", 0.2)
 
 
-def test_rows_of_other_images_are_an_error(image_set):
-    rows = rows_of(image_set)
-    with pytest.raises(ValueError, match="not of the test images of split 'paper'"):
-        corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], image_set, "paper", 0.2)
-
-
-def test_reading_a_module_without_a_score_says_where_and_what_to_do(image_set, outputs, monkeypatch):
+def test_a_module_without_a_score_is_an_error_with_place_and_remedy(image_set, outputs, monkeypatch):
     monkeypatch.setattr(health_scoring, "load_image_set", lambda slug, protocol: image_set)
     one = Selection(("m",), ("covid19-ct",), "miniature", "paper")
     folder = one.folder("m", "covid19-ct") / "probes"

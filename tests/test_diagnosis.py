@@ -1,15 +1,19 @@
-"""The diagnosis: losses planted between two stations are found there, and nowhere else."""
+"""The diagnosis: planted losses are found where they are, from outcomes and from rows, in words, charts and cards."""
+
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from station_rows import image_set, made
 
+from mlprobe_utils.card_files import parse_card
+from mlprobe_utils.cards import slugs
 from mlprobe_utils.diagnosis import (
     COMPREHENSION,
     FIDELITY,
     MISALIGNMENT,
+    MODES,
     NAMED,
     QUALITY,
     RULED_OUT,
@@ -19,10 +23,25 @@ from mlprobe_utils.diagnosis import (
     main_mode,
     verdicts,
 )
+from mlprobe_utils.diagnosis_card import DiagnosisCard, load_diagnosis_card
+from mlprobe_utils.diagnosis_charts import loss_chart
+from mlprobe_utils.diagnosis_simulation import BEST, FIXED, false_alarms
+from mlprobe_utils.diagnosis_tables import (
+    NOTHING,
+    by_state,
+    diagnoses,
+    disagreements,
+    in_short,
+    laboratory_words,
+    misalignment_and_unparsed,
+    rate_words,
+    statement_table,
+)
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.intervals import PROBE, RECIPE
+from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE
+from mlprobe_utils.misalignment import LOST, NEITHER, RANKED, READ_OUT, STEPS, mapping_losses
 from mlprobe_utils.resampling import resample
-from mlprobe_utils.stations import STATIONS
+from mlprobe_utils.stations import LAST_TOKEN, OUTPUT, STATIONS
 
 THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
 
@@ -44,12 +63,15 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("question", [PROBE, RECIPE])
-@pytest.mark.parametrize("mode", PLANTED)
+@pytest.mark.parametrize("mode", [*PLANTED, None])
 def test_a_planted_loss_is_named_and_no_other(mode, question):
-    told = verdicts(losses(stations(PLANTED[mode]), resample(np.arange(400)), question), THRESHOLDS)
+    right = stations(PLANTED.get(mode, [0.8] * 6))
+    told = verdicts(losses(right, resample(np.arange(400)), question), THRESHOLDS)
     assert main_mode(told) == mode
-    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode}
+    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode} - {None}
     assert (told.loc[told["mode"] != mode, "verdict"] == RULED_OUT).all()
+    few = verdicts(losses(stations([0.8] * 6, images=12), resample(np.arange(12)), question), THRESHOLDS)
+    assert (few["verdict"] == UNTOLD).all()
 
 
 @pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
@@ -59,30 +81,21 @@ def test_what_a_later_station_has_was_not_lost_before(shares):
     assert told.at[QUALITY, "after"] == STATIONS[shares.index(0.9, 1)]
 
 
+@pytest.mark.parametrize(("threshold", "verdict"), [(5, NAMED), (25, UNTOLD), (45, RULED_OUT)])
+def test_the_threshold_decides_what_a_loss_of_25_points_is_called(threshold, verdict):
+    told = verdicts(losses(stations(PLANTED[QUALITY]), resample(np.arange(400))), dict.fromkeys(THRESHOLDS, threshold))
+    assert set(told.loc[told["mode"] == QUALITY, "verdict"]) == {verdict}
+
+
 def test_of_several_modes_the_first_on_the_way_is_the_main_one():
     told = verdicts(losses(stations((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
     assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
     assert main_mode(told) == QUALITY
 
 
-def test_nothing_is_named_where_nothing_is_lost():
-    told = verdicts(losses(stations([0.8] * 6), resample(np.arange(400))), THRESHOLDS)
-    assert main_mode(told) is None
-    assert (told["verdict"] == RULED_OUT).all()
-
-
-def test_a_handful_of_images_tells_nothing():
-    told = verdicts(losses(stations([0.8] * 6, images=12), resample(np.arange(12))), THRESHOLDS)
-    assert (told["verdict"] == UNTOLD).all()
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 2**31), st.floats(0, 30), st.integers(4, 60))
-def test_a_higher_threshold_names_no_more_and_rules_out_no_less(seed, threshold, images):
-    lost = losses(stations([0.9, 0.7, 0.8, 0.5, 0.6, 0.3], images, seed=seed), resample(np.arange(images), 200))
-    low, high = (verdicts(lost, dict.fromkeys(THRESHOLDS, t)) for t in (threshold, threshold + 5))
-    assert not ((high["verdict"] == NAMED) & (low["verdict"] != NAMED)).any()
-    assert not ((low["verdict"] == RULED_OUT) & (high["verdict"] != RULED_OUT)).any()
+def test_a_mode_is_named_by_its_interval_and_not_by_its_estimate():
+    lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
+    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNTOLD]
 
 
 def test_what_has_no_seeds_counts_for_all_of_them():
@@ -101,3 +114,157 @@ def test_what_is_missing_is_named():
         losses(right | {"reference": np.ones(7, bool)}, drawn)
     with pytest.raises(InputError, match="no threshold for 'misalignment'"):
         verdicts(losses(right, drawn), {k: v for k, v in THRESHOLDS.items() if k != MISALIGNMENT})
+
+
+FALLS = {QUALITY: 1, FIDELITY: 2, COMPREHENSION: 3, MISALIGNMENT: 5}  # the station from which on 25 points are lost
+
+
+def planted(mode: str | None, images: int = 400, **state) -> dict[str, pd.DataFrame]:
+    low = FALLS.get(mode, len(STATIONS))
+    return made({s: 0.9 if n < low else 0.65 for n, s in enumerate(STATIONS)}, images, **state)
+
+
+def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFrame:
+    return diagnoses(**tables, image_sets={"d": image_set(images)}, split="paper", thresholds=THRESHOLDS)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
+    told = diagnosed(planted(mode))
+    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode}
+    short = in_short(told)
+    assert list(short["question"]) == list(QUESTIONS)
+    assert set(short["main"]) == {mode}
+    for words in short["diagnosis"]:
+        found = re.fullmatch(rf"({mode}\S*.*): (\S+) \((\S+) to (\S+)\)", words.split("; ")[0])
+        low, high = float(found[3]), float(found[4])
+        assert 5 < low < float(found[2]) < high
+
+
+@pytest.mark.parametrize(("images", "words"), [(400, NOTHING), (12, UNTOLD)])
+def test_no_loss_and_too_few_images_are_two_answers(images, words):
+    assert set(in_short(diagnosed(planted(None, images), images))["diagnosis"]) == {words}
+
+
+def test_stages_and_models_are_apart():
+    one, other = planted(FIDELITY), planted(MISALIGNMENT, stage="pretrained", run=None)
+    both = {name: pd.concat([one[name], other[name]]) for name in ("probed", "predicted")}
+    short = in_short(diagnosed(both | {"reference": one["reference"]}))
+    assert dict(zip(short["stage"], short["main"], strict=True)) == {"finetuned": FIDELITY, "pretrained": MISALIGNMENT}
+
+
+def test_other_runs_are_not_diagnosed():
+    tables = planted(FIDELITY)
+    again = pd.concat([tables["predicted"], tables["predicted"].assign(run=1, parsed=None)])
+    pd.testing.assert_frame_equal(diagnosed(tables), diagnosed(tables | {"predicted": again}))
+    assert len(by_state(again)["m", "d", "finetuned"]) == 400
+    assert by_state(again)["m", "d", "pretrained"].empty
+
+
+def test_the_questions_disagree_where_seeds_do():
+    """A loss of 11 points whose seeds scatter: named of these probes, not of the recipe."""
+    tables = planted(None)
+    probed = tables["probed"]
+    last = probed["pooling"] == "last_token"
+    wrong = {0: 0, 1: 0, 2: 0, 3: 90, 4: 130}  # images more that a seed gets wrong
+    for seed, count in wrong.items():
+        own = probed.index[last & (probed["seed"] == seed) & (probed["point"] == "L.11")]
+        right = own[(probed.loc[own, "p_Yes"] > 0.5) == (probed.loc[own, "label"] == "Yes")][:count]
+        probed.loc[right, ["p_Yes", "p_No"]] = probed.loc[right, ["p_No", "p_Yes"]].to_numpy()
+    found = disagreements(diagnosed(tables)).set_index("statement")
+    assert found.loc[f"{COMPREHENSION}, last token", PROBE] == NAMED
+    assert found.loc[f"{COMPREHENSION}, last token", RECIPE] == UNTOLD
+
+
+def test_misalignment_stands_beside_what_could_not_be_parsed():
+    told = diagnosed(planted(MISALIGNMENT))
+    outputs = pd.DataFrame([{"model": "m", "dataset": "d", "stage": "finetuned", "run": run} for run in (0, 1)])
+    outputs["unparsed"] = [35.0, 90.0]
+    (row,) = misalignment_and_unparsed(told[told["question"] == RECIPE], outputs).itertuples(index=False)
+    assert row.low < row.lost < row.high
+    assert (row.verdict, row[-1]) == (NAMED, 35.0)
+
+
+def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
+    """statement -> verdict, of a last token that is right for 90 %."""
+    tables = made(dict.fromkeys(STATIONS, 0.9) | {OUTPUT: said})
+    rest = {name: made(dict.fromkeys(STATIONS, share)) for name, share in ((RANKED, ranked), (READ_OUT, readout))}
+    lens = rest[RANKED]["probed"]
+    lens = lens[(lens["pooling"] == "last_token") & (lens["seed"] == 0)].assign(probe="logit lens", seed=None)
+    read = rest[READ_OUT]["reference"].assign(control=None, model="m", stage="finetuned", order="image_first", run=0)
+    rows = tables["probed"], lens, tables["predicted"], read
+    found = mapping_losses(*rows, {"d": image_set(400)}, "paper")
+    return dict(zip(found["statement"], found["verdict"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdicts"),
+    [((0.6, 0.6, 0.6), (LOST, NEITHER, NEITHER)), ((0.9, 0.6, 0.6), (NEITHER, LOST, NEITHER)),
+     ((0.9, 0.6, 0.9), (NEITHER, LOST, LOST))],
+)  # fmt: skip
+def test_a_loss_within_the_mapping_is_found_in_its_step(shares, verdicts):
+    assert mapping(*shares) == dict(zip([step.name for step in STEPS], verdicts, strict=True))
+
+
+def test_a_station_that_the_mapping_lacks_is_named():
+    tables = planted(None)
+    lens = tables["probed"].iloc[:0]
+    with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{RANKED}'"):
+        mapping_losses(tables["probed"], lens, tables["predicted"], lens, {"d": image_set(400)}, "paper")
+
+
+def test_a_picked_point_finds_losses_that_a_fixed_one_does_not():
+    rates = false_alarms(28, (150,), 200).set_index("from")["false alarms (%)"]
+    assert rates[FIXED] < 6
+    assert rates[BEST] > 12
+    alone = false_alarms(1, (150,), 200)["false alarms (%)"]
+    assert alone.nunique() == 1  # the best of one is the one
+
+
+def test_the_chart_shows_every_interval_and_describes_it():
+    told = diagnosed(planted(FIDELITY))
+    told = told[told["question"] == RECIPE]
+    several = pd.concat([told.assign(model=f"model {n}") for n in range(8)])
+    chart = loss_chart(several, {"d": "Set <D>"}, "Losses")
+    assert chart.html.count("<svg") == 1
+    assert "Set &lt;D&gt;" in chart.html
+    assert "dashed: the threshold" in chart.html
+    for statement in STATEMENTS:
+        own = told[told["statement"] == statement.name].iloc[0]
+        words = f"{own['value']:+.1f} ({own['band_low']:+.1f} to {own['band_high']:+.1f}) points, {own['verdict']}"
+        for model in several["model"].unique():
+            assert chart.html.count(f'data-told="{model}, {statement.name}: {words}"') == 2  # interval and point
+            assert f"{model}, {statement.name}: {words}" in chart.description
+    assert "dashed" not in loss_chart(told.drop(columns="threshold"), {}, "Losses").html
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("", "no threshold for 'misalignment'"),
+        ("  misalignment: 5\n  mischief: 5\n", "'mischief' is no statement"),
+        ("  misalignment: -1\n", "misalignment.*greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_card_is_refused_and_shipped_ones_load(tmp_path, last, said):
+    rest = "".join(f"  {name}: 5\n" for name in THRESHOLDS if name != MISALIGNMENT)
+    (tmp_path / "mine.yml").write_text(f"source: here\nthresholds:\n{rest}{last}")
+    with pytest.raises(InputError, match=said):
+        parse_card(DiagnosisCard, tmp_path / "mine.yml")
+    for slug in slugs(DiagnosisCard):
+        assert set(load_diagnosis_card(slug).thresholds) == set(THRESHOLDS)
+
+
+def test_words_of_the_laboratory_and_of_statements():
+    assert "no laboratory run" in laboratory_words(None)
+    cases = pd.DataFrame({"model": ["a", "a", "b"], "mode": [None, FIDELITY, QUALITY], "date": "2026-01-02"})
+    assert laboratory_words(cases) == (
+        "From the laboratory run of 2026-01-02: 2 damaged and 1 undamaged cases of 2 models."
+    )
+    rates = pd.DataFrame([("strong", "all", 10, 9, 90.0, 55.5, 99.7), ("strong", "llava", 2, 1, 50.0, 1.3, 98.7)])
+    rates.columns = ["what", "of", "cases", "right", "share", "low", "high"]
+    assert rate_words(rates) == "strong 9 of 10 (90 %, 56 to 100)"
+    assert "nothing" in rate_words(pd.DataFrame())
+    table = statement_table(THRESHOLDS)
+    assert list(table["mode"]) == [s.mode for s in STATEMENTS]
+    assert LAST_TOKEN in set(table["more can be told at"])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_parts import WIDTHS, each_family
+from tiny_parts import WIDTHS, each_family, each_family_with
 from torch import nn
 
 from mlprobe_utils import extraction
@@ -25,8 +25,12 @@ POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positi
 
 
 @each_family
-def test_rows_follow_the_positions(tiny, encoder, image_set, family, tmp_path):
+def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_model(
+    tiny, encoder, image_set, family, tmp_path
+):
     extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
+    assert not own_hooks(tiny.model)
     features = load_features(tmp_path / FEATURES)
     assert list(features) == [
         f"{point}/{pooling}"
@@ -34,6 +38,13 @@ def test_rows_follow_the_positions(tiny, encoder, image_set, family, tmp_path):
         for pooling in (("image_mean", "last_token") if point[0] == "L" else ("image_mean",))
     ]
     assert {key.split("/")[0]: value.shape[1] for key, value in features.items()} == WIDTHS[family]
+    points = pd.read_parquet(tmp_path / POINTS)
+    for row, point in zip(points.itertuples(), tiny.family.probe_points(), strict=True):
+        assert row.point == point.name
+        assert tiny.model.get_submodule(row.path) is point.module
+        assert row.module == type(point.module).__name__
+        assert {features[f"{row.point}/{pooling}"].shape[1] for pooling in row.poolings.split(", ")} == {row.width}
+    assert sum(len(row.poolings.split(", ")) for row in points.itertuples()) == len(features)
     for row, position in enumerate(POSITIONS):
         inputs = encoder.questions([image_set.pixels(position)])
         with torch.no_grad(), capturing(tiny, inputs) as alone:
@@ -43,14 +54,6 @@ def test_rows_follow_the_positions(tiny, encoder, image_set, family, tmp_path):
             torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)
 
 
-@each_family
-def test_only_the_features_are_left(tiny, encoder, image_set, tmp_path):
-    extract(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
-    assert not own_hooks(tiny.model)
-
-
-@each_family
 def test_batches_and_shards_do_not_matter(tiny, encoder, image_set, tmp_path):
     folders = []
     for batch_size, shard_images in ((2, 4), (5, 10), (1, 3)):
@@ -83,7 +86,6 @@ def killed_after(count: int, monkeypatch) -> list:
     return seen
 
 
-@each_family
 def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
@@ -136,7 +138,6 @@ def forward(tiny, encoder, image_set):
         tiny.model(**inputs)
 
 
-@each_family
 def test_point_that_captures_nothing_is_an_error(tiny, encoder, image_set, monkeypatch):
     tiny.model.idle = nn.Linear(4, 4)
     monkeypatch.setattr(type(tiny.family), "connector_layers", (tiny.family.connector_layers[0], "idle"))
@@ -144,8 +145,7 @@ def test_point_that_captures_nothing_is_an_error(tiny, encoder, image_set, monke
         forward(tiny, encoder, image_set)
 
 
-@each_family
-@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@each_family_with("poison", float("nan"), float("inf"))
 def test_feature_that_is_not_finite_is_an_error(tiny, encoder, image_set, poison):
     with torch.no_grad():
         tiny.model.model.language_model.layers[1].mlp.down_proj.weight[3, 3] = poison
@@ -161,31 +161,6 @@ def test_point_of_the_wrong_shape_is_an_error_and_leaves_no_hook(tiny, encoder, 
     assert not own_hooks(tiny.model)
 
 
-@each_family
-def test_rows_in_bfloat16_are_kept_in_float32(tiny, encoder, image_set, tmp_path):
-    extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
-    exact = load_features(tmp_path / FEATURES)
-    tiny.model.to(torch.bfloat16)
-    extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
-    for key, tensor in load_features(tmp_path / FEATURES).items():
-        assert tensor.dtype == torch.float32
-        assert 0 < (tensor - exact[key]).norm() / exact[key].norm() < 0.1
-
-
-@each_family
-def test_points_are_described_as_they_are_in_the_model(tiny, encoder, image_set, tmp_path):
-    extract(tiny, encoder, image_set, POSITIONS[:2], SETTINGS, tmp_path)
-    points, features = pd.read_parquet(tmp_path / POINTS), load_features(tmp_path / FEATURES)
-    assert list(points["point"]) == [point.name for point in tiny.family.probe_points()]
-    for row, point in zip(points.itertuples(), tiny.family.probe_points(), strict=True):
-        assert tiny.model.get_submodule(row.path) is point.module
-        assert row.module == type(point.module).__name__
-        keys = [f"{row.point}/{pooling}" for pooling in row.poolings.split(", ")]
-        assert {features[key].shape[1] for key in keys} == {row.width}
-    assert sum(len(row.poolings.split(", ")) for row in points.itertuples()) == len(features)
-
-
-@each_family
 def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
     """The first pass's vectors would be replaced in silence by those of other images."""
     inputs = encoder.questions([image_set.pixels(0)])

@@ -23,7 +23,7 @@ from mlprobe_utils.faults.effects import WHERE, around, effects, first_drop
 from mlprobe_utils.faults.fresh import fresh_images
 from mlprobe_utils.faults.laboratory import check_drawable, laboratory
 from mlprobe_utils.faults.mapping import branches, chosen, swapped
-from mlprobe_utils.faults.oracle import INTACT, pooled_at, read, severity_for
+from mlprobe_utils.faults.oracle import INTACT, pooled_at, read, right, severity_for
 from mlprobe_utils.faults.randomness import digest, uniform
 from mlprobe_utils.faults.reference import statistics_of
 from mlprobe_utils.faults.strengths import fault_strengths
@@ -255,6 +255,13 @@ def test_means_at_any_severity_follow_from_two_passes(observed, damage_in, pixel
     for severity in (0.25, 0.8):
         found = observed(pixels, damage.at(severity))[key].numpy()
         np.testing.assert_allclose(pooled_at(damage.at(severity), intact, full), found, rtol=1e-3, atol=1e-4)
+
+
+def test_the_oracle_is_fitted_on_other_images_than_it_judges():
+    states = np.random.default_rng(0).standard_normal((2, 200, 4))
+    labels = states[..., 0] > 0
+    assert right(states[0], labels[0], states[1], labels[1]).mean() > 0.9
+    assert right(states[0], labels[0], states[1], ~labels[1]).mean() < 0.1
 
 
 def test_the_severity_is_found_or_the_most_is_said():

@@ -1,9 +1,9 @@
-"""Frozen against adapted: a planted change is told, chance is not, and an average gap has two sizes."""
+"""Frozen against adapted: a planted change is significant, chance is not, and an average gap has two sizes."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from station_rows import image_set, rows_of
+from made_rows import answers_of, right_of, scored_set
 
 from mlprobe_utils import frozen_tower
 from mlprobe_utils.errors import InputError
@@ -18,28 +18,22 @@ def answers(share: float, seed: int, dataset: str = "d", unparsed: int = 0, imag
     """Prediction rows of two runs; of the wrong answers, so many are none of the options."""
     frames = []
     for run in range(RUNS):
-        noise = np.random.default_rng([seed, run]).normal(0, 0.05, images)
-        rows = rows_of(HARD[:images] + noise < share, run, run=run, dataset=dataset)
-        rows["parsed"] = np.where(rows["p_Yes"] > 0.5, "Yes", "No")
-        wrong = rows.index[rows["parsed"] != rows["label"]][:unparsed]
-        rows.loc[wrong, "parsed"] = None
+        rows = answers_of(right_of(HARD[:images], share, [seed, run]), run, run=run, dataset=dataset)
+        rows.loc[rows.index[rows["parsed"] != rows["label"]][:unparsed], "parsed"] = None
         frames.append(rows)
     return pd.concat(frames, ignore_index=True)
 
 
-def with_positive(images: int = IMAGES, positive: str | None = "Yes"):
-    own = image_set(images)
-    own.card.positive = positive
-    return own
+def paired(*sides: pd.DataFrame):
+    return frozen_tower.compared(*sides, scored_set(IMAGES), "paper")
 
 
-def compared(frozen: float, adapted: float, dataset: str = "d", **how):
-    sides = answers(frozen, 1, dataset, **how), answers(adapted, 2, dataset)
-    return frozen_tower.compared(*sides, with_positive(), "paper")
+def compared(frozen: float, adapted: float, dataset: str = "d"):
+    return paired(answers(frozen, 1, dataset), answers(adapted, 2, dataset))
 
 
 @pytest.mark.parametrize(("frozen", "verdict"), [(0.6, LOWERED), (0.9, RAISED)])
-def test_a_planted_change_is_told_with_its_sign(frozen, verdict):
+def test_a_planted_change_is_significant_with_its_sign(frozen, verdict):
     table = frozen_tower.changes([compared(frozen, 0.75)]).set_index("metric")
     assert table.index.tolist() == ["accuracy", "f1"]
     assert (table["verdict"] == verdict).all()
@@ -50,15 +44,10 @@ def test_a_planted_change_is_told_with_its_sign(frozen, verdict):
     assert (table["p"] <= table["p (Holm)"]).all()
 
 
-def test_no_change_is_not_told_however_many_are_tried():
-    readings = [compared(0.75, 0.75, f"d{n}") for n in range(6)]
-    assert (frozen_tower.changes(readings)["verdict"] == NEITHER).all()
-
-
 def test_scores_are_those_of_the_answers_that_were_given():
     """Unparsed answers are wrong, and runs are averaged."""
     sides = answers(0.7, 1, unparsed=20), answers(0.8, 2)
-    table = frozen_tower.changes([frozen_tower.compared(*sides, with_positive(), "paper")]).set_index("metric")
+    table = frozen_tower.changes([paired(*sides)]).set_index("metric")
     for name, rows in zip(("frozen", "adapted"), sides, strict=True):
         scores = output_scores(rows, {"d": "Yes"})
         for metric in ("accuracy", "f1"):
@@ -74,27 +63,29 @@ def test_both_gaps_are_the_means_of_the_changes():
     assert gaps["numbers"].tolist() == [4, 4]
     assert abs(gaps.at[RELATIVE, "value"]) > abs(gaps.at[POINTS, "value"])
     assert (gaps["high"] < 0).all()
-    none = frozen_tower.gaps([compared(0.75, 0.75), compared(0.75, 0.75, "e")])
-    assert (none["low"] < 0).all()
-    assert (none["high"] > 0).all()
-
-
-def test_the_interval_of_a_gap_is_that_of_one_answer_seen_twice():
-    """Accuracy and F1 of one data set are of the same answers: their mean is hardly surer than either."""
-    reading = compared(0.7, 0.75)
-    changes, gap = frozen_tower.changes([reading]), frozen_tower.gaps([reading]).set_index("gap").loc[POINTS]
+    of_each = [frozen_tower.gaps([own]).set_index("gap").loc[POINTS] for own in readings]  # data sets are independent
+    widths = [own["high"] - own["low"] for own in of_each]
+    assert gaps.at[POINTS, "high"] - gaps.at[POINTS, "low"] == pytest.approx(np.hypot(*widths) / 2)
+    # accuracy and F1 of one data set are of the same answers: their mean is hardly surer than either
+    changes, gap = (made(readings[1:]) for made in (frozen_tower.changes, frozen_tower.gaps))
+    gap = gap.set_index("gap").loc[POINTS]
     assert gap["high"] - gap["low"] > 0.9 * (changes["high"] - changes["low"]).min()
+    never = frozen_tower.gaps([compared(0.5, -1.0)]).set_index("gap")  # never right: F1 of nothing
+    assert np.isnan(never.loc[RELATIVE, ["value", "low", "high"]].astype(float)).all()
+    assert never.at[POINTS, "low"] > 0
 
 
-def test_a_relative_change_of_nothing_is_unknown_and_points_are_not():
-    table = frozen_tower.gaps([compared(0.5, -1.0)]).set_index("gap")  # never right: F1 of nothing
-    assert np.isnan(table.loc[RELATIVE, ["value", "low", "high"]].astype(float)).all()
-    assert table.at[POINTS, "low"] > 0
+def test_where_nothing_differs_nothing_is_significant_however_many_are_compared():
+    alike = [compared(0.75, 0.75, f"d{n}") for n in range(6)]
+    assert (frozen_tower.changes(alike)["verdict"] == NEITHER).all()
+    gaps = frozen_tower.gaps(alike)
+    assert (gaps["low"] < 0).all()
+    assert (gaps["high"] > 0).all()
 
 
-def test_nothing_that_changes_has_an_interval_of_some_width():
+def test_identical_answers_have_an_interval_of_some_width():
     rows = answers(0.75, 1)
-    same = frozen_tower.compared(rows, rows.copy(), with_positive(), "paper")
+    same = paired(rows, rows.copy())
     table, gaps = frozen_tower.changes([same]), frozen_tower.gaps([same])
     for found, value in ((table, table["change"]), (gaps, gaps["value"])):
         assert (found["low"] < 0).all()
@@ -105,4 +96,4 @@ def test_nothing_that_changes_has_an_interval_of_some_width():
 
 def test_rows_of_other_images_are_refused():
     with pytest.raises(InputError, match="m on d, vision tower adapted: its rows are not of the test images"):
-        frozen_tower.compared(answers(0.7, 1), answers(0.7, 2, images=390), with_positive(), "paper")
+        paired(answers(0.7, 1), answers(0.7, 2, images=390))

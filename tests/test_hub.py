@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_hub import small_hub
-from tiny_parts import card_of, each_family, edit, logits_of, refusal
+from tiny_parts import card_of, edit, logits_of, refusal
 
 from mlprobe_utils import loading
 from mlprobe_utils.cards import ModelCard, load_model_card, slugs
@@ -65,7 +65,6 @@ def next_commit(repository, copied):
     return folder
 
 
-@each_family
 def test_a_hub_id_is_all_that_a_card_needs(hub, tiny_folder, tiny, image_set):
     hub.repository(NAME, tiny_folder)
     loaded = load(card_of(NAME))
@@ -102,7 +101,9 @@ def test_a_process_stays_on_the_commit_that_it_began_with(hub, repository, copie
     assert torch.equal(logits_of(pinned, image_set), expected)
 
 
-@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("disconnect", "named"), [("refused", False), ("HF_HUB_OFFLINE", True)], indirect=["disconnect"]
+)
 def test_a_loaded_model_needs_no_connection_afterwards(repository, disconnect, tiny, image_set, named):
     card = card_of(NAME, revision=repository.names["main"][:10] if named else None)
     load(card)
@@ -137,22 +138,18 @@ def test_a_gated_model_says_what_to_do(repository, status):
         assert f"accept its terms at https://huggingface.co/{NAME}, then `hf auth login`" in message
 
 
-def test_a_gated_model_that_the_hub_denies_to_have(hub):
-    assert "accept its terms" in refusal(card_of(NAME, gated=True))
-
-
 def test_a_model_that_does_not_exist(hub):
     for function in (identity_of, load):
         message = refusal(card_of(NAME), function)
         assert f"'mine': cannot read '{NAME}': there is no https://huggingface.co/{NAME}" in message
         assert "correct the source" in message
         assert "gated" not in message
+    assert "accept its terms" in refusal(card_of(NAME, gated=True))  # the hub denies to have it
 
 
 @pytest.mark.parametrize("revision", ["v2", "0" * 40])
 def test_a_revision_that_does_not_exist(repository, revision):
-    message = refusal(card_of(NAME, revision=revision))
-    assert f"cannot read '{NAME}': it has no revision '{revision}'" in message
+    assert f"cannot read '{NAME}': it has no revision '{revision}'" in refusal(card_of(NAME, revision=revision))
 
 
 def test_pickled_weights_are_not_fetched(hub, repository, copied):

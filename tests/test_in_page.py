@@ -22,7 +22,7 @@ def tab(browser, tmp_path):
             page = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><body>{body}</body></html>'
             (tmp_path / "page.html").write_text(page)
             tabs.append(Tab(browser, f"{address}/page.html"))
-            return tabs[-1]
+            return tabs[-1].wait()
 
         yield open_page
         for one in tabs:
@@ -42,31 +42,18 @@ def test_a_sound_page_passes(tab):
     assert walk(sound) == {"missed": [], "plain": [], "hidden": [], "reached": 3}  # the box that scrolls, too
 
 
-def test_a_foreign_request_is_seen(tab):
-    asking = tab('<script src="http://127.0.0.1:9/thebe.js"></script>')
-    assert asking.foreign() == ["http://127.0.0.1:9/thebe.js"]
-    assert any("thebe.js" in complaint for complaint in asking.complaints)
-
-
-def test_complaints_are_heard(tab):
-    scripts = [
-        "console.error('one')",
-        "console.warn('two')",
-        "throw new Error('three')",
-        "Promise.reject(Error('four'))",
-    ]
-    heard = tab("".join(f"<script>{script}</script>" for script in scripts)).complaints
-    for number in ("one", "two", "three", "four"):
-        assert any(number in complaint for complaint in heard), heard
-
-
-def test_what_is_missing_is_named(tab):
-    assert tab('<img src="no.png" alt="">').errors()[0].startswith("404")
-
-
-def test_the_size_counts_what_is_loaded(tab, tmp_path):
+def test_what_a_page_asks_for_and_complains_of_is_heard(tab, tmp_path):
+    scripts = ["console.error('one')", "console.warn('two')", "throw Error('three')", "Promise.reject(Error('four'))"]
+    body = (
+        '<script src="http://127.0.0.1:9/thebe.js"></script><img src="no.png" alt=""><script src="large.js"></script>'
+    )
     (tmp_path / "large.js").write_text(" " * 50_000)
-    assert 50_000 < tab('<script src="large.js"></script>').bytes() < 51_000
+    wrong = tab(body + "".join(f"<script>{script}</script>" for script in scripts))
+    assert wrong.foreign() == ["http://127.0.0.1:9/thebe.js"]
+    assert wrong.errors()[0].startswith("404")
+    for heard in ("thebe.js", "one", "two", "three", "four"):
+        assert any(heard in complaint for complaint in wrong.complaints), heard
+    assert 50_000 < wrong.bytes() < 52_000
 
 
 def test_what_overflows_is_named(tab):

@@ -95,6 +95,7 @@ def test_binder_gets_the_projects_own_pins_and_python():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].startswith(f">={python},")
 
 
+@pytest.mark.slow
 def test_binder_turns_every_script_into_a_notebook(tmp_path):
     scripts = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))

@@ -1,19 +1,11 @@
-"""The options through the logit lens: where they settle, and whether a planted loss on the way is told."""
+"""The options through the logit lens: where they settle, and whether a planted loss on the way is found."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from station_rows import image_set, rows_of
 
-from mlprobe_utils.lens_paths import (
-    GAINED,
-    LOST,
-    NEITHER,
-    lost_on_the_way,
-    settled,
-    settling_layers,
-    true_option,
-)
+from mlprobe_utils.lens_paths import GAINED, LOST, NEITHER, lost_on_the_way, settled, settling_layers, true_option
 
 IMAGES = 300
 SETS = {"d": image_set(IMAGES)}
@@ -35,7 +27,7 @@ def lens(shares: list[float], runs: int = 2) -> pd.DataFrame:
     ("shares", "at", "verdict"),
     [([0.5, 0.9, 0.6], "L.09", LOST), ([0.5, 0.6, 0.9], "L.10", NEITHER), ([0.7, 0.7, 0.7], None, NEITHER)],
 )
-def test_a_loss_on_the_way_is_told_if_it_was_planted(shares, at, verdict):
+def test_a_loss_on_the_way_is_found_if_it_was_planted(shares, at, verdict):
     (row,) = lost_on_the_way(lens(shares), SETS, "paper").to_dict("records")
     assert row["verdict"] == verdict
     assert at is None or row["at"] == at
@@ -44,7 +36,7 @@ def test_a_loss_on_the_way_is_told_if_it_was_planted(shares, at, verdict):
     assert row["low"] <= row["change"] <= row["high"]
 
 
-def test_what_validation_images_choose_wrongly_can_be_told_as_a_gain():
+def test_what_validation_images_choose_wrongly_can_look_like_a_gain():
     rows = lens([0.5, 0.6, 0.9])
     wrong = (rows["part"] == "validation") & (rows["point"] == "L.10")
     rows.loc[wrong, ["p_Yes", "p_No"]] = rows.loc[wrong, ["p_No", "p_Yes"]].to_numpy()

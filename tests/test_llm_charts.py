@@ -1,4 +1,4 @@
-"""Charts of the LLM: every number is drawn and said, with the band where there is one."""
+"""Charts of the LLM: every number is drawn and described, with the band where there is one."""
 
 import itertools
 
@@ -14,16 +14,15 @@ POINTS = ["L.00", "L.01", "L.02"]
 
 
 def told() -> pd.DataFrame:
-    rows = []
-    for model, stage in itertools.product(("one", "two"), ("pretrained", "finetuned")):
-        for place, (point, verdict) in enumerate(zip(POINTS, (BELOW, NEITHER, ABOVE), strict=True)):
-            values = {"comprehension": 80.0, "utilization": 70.0 + 10 * place, "value": -10.0 + 10 * place}
-            ends = {"band_low": values["value"] - 4, "band_high": values["value"] + 4, "verdict": verdict}
-            rows.append({"model": model, "dataset": "a", "stage": stage, "point": point} | values | ends)
-    return pd.DataFrame(rows)
+    rows = pd.DataFrame(itertools.product(("one", "two"), ("pretrained", "finetuned"), POINTS))
+    rows.columns = ["model", "stage", "point"]
+    value = -10.0 + 10 * rows["point"].map(POINTS.index)
+    verdicts = rows["point"].map(dict(zip(POINTS, (BELOW, NEITHER, ABOVE), strict=True)))
+    rows = rows.assign(dataset="a", comprehension=80.0, utilization=80 + value, value=value, verdict=verdicts)
+    return rows.assign(band_low=value - 4, band_high=value + 4)
 
 
-def test_both_readings_are_lines_of_their_own_in_both_stages():
+def test_both_curves_are_lines_of_their_own_in_both_stages():
     figure = llm_charts.both_curves(told(), NAMES)
     assert len(drawings(figure)) == 2
     lines = {names.split("|")[1]: texts for names, texts, _ in marks(drawings(figure)[0])}
@@ -52,7 +51,7 @@ def test_the_lens_is_drawn_for_the_pretrained_model_too_which_has_no_run():
     assert "probability (%)" in figure.html
 
 
-def test_every_pair_of_layers_is_a_square_that_says_its_accuracy():
+def test_every_pair_of_layers_is_a_square_with_its_accuracy():
     pairs = pd.DataFrame(itertools.product(POINTS, POINTS), columns=["fitted at", "read at"])
     scores = pairs.assign(model="one", dataset="a", stage="finetuned", pooling="last_token", accuracy=np.arange(9.0))
     figure = llm_charts.transfer_squares(scores, NAMES)

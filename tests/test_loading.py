@@ -1,14 +1,16 @@
 """Loading: checkpoints come back as they were saved, and a wrong one says what is wrong with it."""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_parts import FAMILY_NAMES, card_of, each_family, edit, logits_of, refusal
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from tiny_parts import FAMILY_NAMES, card_of, each_family, each_family_with, edit, logits_of, refusal
+from transformers import PreTrainedModel
 
 from mlprobe_utils import loading
 from mlprobe_utils.cards import load_protocol
@@ -39,22 +41,18 @@ def test_saved_checkpoint_comes_back(tiny, image_set, tmp_path):
     assert torch.equal(logits_of(tiny, image_set), logits_of(again, image_set))
 
 
-@pytest.mark.parametrize(
-    ("said", "protocols", "expected"),
-    [
-        (None, "bfloat16", torch.bfloat16),
-        ("bfloat16", "float32", torch.bfloat16),
-        ("float32", "bfloat16", torch.float32),
-    ],
+@each_family_with(
+    "said, protocols, expected",
+    (None, "bfloat16", torch.bfloat16),
+    ("bfloat16", "float32", torch.bfloat16),
+    ("float32", "bfloat16", torch.float32),
 )
-@each_family
 def test_precision_is_the_cards_before_the_protocols(tiny_folder, said, protocols, expected):
     model = load(card_of(tiny_folder, precision=said), protocols).model
     assert {parameter.dtype for parameter in model.parameters()} == {expected}
 
 
-@pytest.mark.parametrize(("said", "expected"), [("eager", "eager"), ("sdpa", "sdpa"), (None, "sdpa")])
-@each_family
+@each_family_with("said, expected", ("eager", "eager"), ("sdpa", "sdpa"), (None, "sdpa"))
 def test_attention_is_the_cards_in_all_parts(copied, said, expected):
     published = json.loads((copied / "config.json").read_text())
     parts = {
@@ -111,26 +109,6 @@ def test_results_are_made_from_what_the_card_says_of_reading(image_set, tmp_path
     assert made_from(device_map="auto", licence="another") == plain
 
 
-def test_torn_weights_are_an_error(copied):
-    with open(copied / "model.safetensors", "r+b") as file:
-        file.truncate(1000)
-    assert "'mine'" in refusal(card_of(copied))
-
-
-def test_pickled_weights_are_not_read(copied):
-    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
-    (copied / "model.safetensors").unlink()
-    message = refusal(card_of(copied))
-    assert "'mine'" in message
-    assert "weights are read from safetensors only, never from a pickle" in message
-
-
-def test_pickled_weights_that_the_configuration_names(copied):
-    torch.save(load_file(copied / "model.safetensors"), copied / "adapter_model.bin")
-    edit(copied / "config.json", transformers_weights="adapter_model.bin")
-    assert "names a pickle as transformers_weights" in refusal(card_of(copied))
-
-
 @pytest.fixture
 def without_template(copied):
     """A checkpoint that ships no chat template."""
@@ -139,7 +117,6 @@ def without_template(copied):
     return copied
 
 
-@each_family
 def test_missing_chat_template(without_template):
     for function in (load_processor, load):
         message = refusal(card_of(without_template), function)
@@ -156,8 +133,7 @@ def test_the_cards_chat_template_wins(tiny, tiny_folder, without_template, image
         assert prompt == f"SO: {tiny.processor.image_token}Which?"
 
 
-@pytest.mark.parametrize("place", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
-@each_family
+@each_family_with("place", "chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 def test_chat_templates_are_found_wherever_they_lie(tiny, without_template, place):
     template = tiny.processor.chat_template.removeprefix(NAMING_IT)
     if place.endswith("jinja"):
@@ -273,39 +249,40 @@ def test_missing_processor(copied):
     assert "'mine'" in refusal(card_of(copied), load_processor)
 
 
-def test_missing_configuration(copied):
-    (copied / "config.json").unlink()
-    assert "has no config.json" in refusal(card_of(copied))
+def pickled(folder: Path, name: str) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / name)
+    (folder / "model.safetensors").unlink()
+    edit(folder / "config.json", transformers_weights=None if name.startswith("pytorch") else name)
 
 
-def test_class_that_no_family_knows(copied):
-    config = json.loads((copied / "config.json").read_text())
-    (copied / "config.json").write_text(json.dumps(config | {"architectures": ["StrangeForConditionalGeneration"]}))
-    for function in (load, load_processor):
-        message = refusal(card_of(copied), function)
-        assert "'mine': no family for models of class StrangeForConditionalGeneration" in message
-        assert "Known classes: Qwen2VLForConditionalGeneration" in message
+HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
 
 
-def test_model_without_a_vision_tower(tmp_path):
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    Qwen2ForCausalLM(Qwen2Config(vocab_size=40, num_key_value_heads=1, **small)).save_pretrained(tmp_path)
-    message = refusal(card_of(tmp_path))
-    assert "'mine'" in message
-    assert "qwen2" in message.lower()
-
-
-def test_model_that_needs_code_of_its_own(copied):
-    config = json.loads((copied / "config.json").read_text())
-    del config["architectures"]
-    config |= {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
-    (copied / "config.json").write_text(json.dumps(config))
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: os.truncate(folder / "model.safetensors", 1000), ""),
+        (lambda folder: pickled(folder, "pytorch_model.bin"), "read from safetensors only, never from a pickle"),
+        (lambda folder: pickled(folder, "adapter_model.bin"), "names a pickle as transformers_weights"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (
+            lambda folder: edit(folder / "config.json", architectures=["StrangeForConditionalGeneration"]),
+            "no family for models of class StrangeForConditionalGeneration. Known classes: Qwen2VLForConditional",
+        ),
+        (lambda folder: edit(folder / "config.json", architectures=None, **HOMEMADE), ""),
+        (lambda folder: edit(folder / "config.json", architectures=["Qwen2ForCausalLM"], model_type="qwen2"), "Qwen2"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named_with_its_card(copied, spoil, said):
     (copied / "modeling_homemade.py").write_text("raise SystemExit('remote code was run')")
-    assert "'mine'" in refusal(card_of(copied))
+    spoil(copied)
+    message = refusal(card_of(copied))
+    assert "'mine'" in message
+    assert said in message
 
 
-def test_family_that_the_class_denies(copied):
-    message = refusal(card_of(copied, family="llava"))
+def test_family_that_the_class_denies(tiny_folder):
+    message = refusal(card_of(tiny_folder, family="llava"))
     assert "'mine': family is 'llava', but the class is Qwen2_5_VLForConditionalGeneration" in message
 
 
@@ -322,14 +299,11 @@ def test_miniature_that_was_not_made(outputs):
         assert "python -m mlprobe_utils.miniatures mine" in message
 
 
-def test_identity_is_the_content_of_the_folder(tiny_card, copied):
+def test_identity_is_the_content_of_the_folder_or_what_it_was_made_from(copied):
     identity = identity_of(card_of(copied))
     assert identity == identity_of(card_of(copied))
     (copied / "chat_template.jinja").write_text("{{ messages }}")
     assert identity_of(card_of(copied)) != identity
-
-
-def test_identity_of_a_made_model_is_what_it_was_made_from(copied, tmp_path):
     (copied / "made_from.json").write_text('{"seed": 1}')
     identity = identity_of(card_of(copied))
     (copied / "model.safetensors").touch()  # made again from the same

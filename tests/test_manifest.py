@@ -2,28 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 from made_releases import image_bytes, make_busi, make_chest_xray, make_covid_ct, picture, write
 
-from mlprobe_utils import artefacts
 from mlprobe_utils.cards import load_data_card
 from mlprobe_utils.datasets import image_set, manifest
 from mlprobe_utils.datasets.image_set import MANIFEST, load_image_set
 from mlprobe_utils.datasets.manifest import build_manifest
 from mlprobe_utils.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("outputs")
 BUSI_COUNTS = {"benign": 96, "malignant": 54, "normal": 36}
-
-
-@pytest.fixture(autouse=True)
-def outputs(tmp_path, monkeypatch):
-    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path / "outputs")
-    return tmp_path / "outputs"
 
 
 @pytest.fixture
@@ -51,11 +42,12 @@ def test_built_and_read_back(tmp_path, covid, outputs):
     expected = picture(30_002).resize((64, 64), 3)
     assert np.array_equal(images.pixels(row.name), np.asarray(expected))
     assert (row["stored_height"], row["stored_width"], row["extension"]) == (64, 64, ".png")
+    assert set(json.loads((folder / "made_from.json").read_text())) == {"card", "images", "splits", "source", "code"}
     images.pixels(0)[:] = 0  # a copy: what a caller does to it reaches nobody else
     assert images.pixels(0).any()
 
 
-def test_unsquared_working_copies(tmp_path, monkeypatch):
+def test_unsquared_working_copies(tmp_path):
     make_busi(tmp_path / "raw", BUSI_COUNTS)
     write(tmp_path / "raw/Dataset_BUSI_with_GT/normal/normal (1).png", image_bytes(9, size=(1400, 1000)))
     build_manifest("busi", "paper", tmp_path / "raw")
@@ -131,22 +123,3 @@ def test_errors_of_use(tmp_path, covid):
         images.part("papr", "test")
     with pytest.raises(InputError, match="unknown part of a split 'val'"):
         images.part("paper", "val")
-
-
-def test_the_command(tmp_path):
-    command = [sys.executable, "-m", "mlprobe_utils.datasets.manifest", "busi", "--protocol", "miniature"]
-    result = subprocess.run([*command, "--data", tmp_path / "no"], capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: the data folder")
-    assert "Traceback" not in result.stderr
-
-
-def test_torch_is_not_imported():
-    code = "import sys, mlprobe_utils.datasets.manifest; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_artefact_says_what_it_was_made_from(covid):
-    folder = build_manifest("covid19-ct", "miniature", covid)
-    assert set(json.loads((folder / "made_from.json").read_text())) == {"card", "images", "splits", "source", "code"}
-    assert len(pd.read_parquet(folder / "manifest.parquet")) == 52

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
@@ -17,25 +17,22 @@ from sklearn.metrics import (
 )
 
 from mlprobe_utils.artefacts import ROOT
-from mlprobe_utils.metrics import (
-    CALIBRATION_BINS,
-    METRICS,
-    areas_under_curve,
-    average_precisions,
-    calibration_error,
-    score,
-)
+from mlprobe_utils.metrics import CALIBRATION_BINS, METRICS, calibration_error, score
 
 
+@settings(max_examples=25)
 @given(
-    seed=st.integers(0, 10**6), images=st.integers(2, 40), classes=st.integers(2, 4), steps=st.sampled_from([3, 1000])
+    seed=st.integers(0, 10**6),
+    images=st.integers(2, 40),
+    classes=st.integers(2, 4),
+    steps=st.sampled_from([1, 3, 1000]),
 )
 @pytest.mark.parametrize("averaged", [True, False])
 def test_equal_to_the_library(seed, images, classes, steps, averaged):
     rng = np.random.default_rng(seed)
     options = list("ABCD"[:classes])
     truth, said = rng.integers(0, classes, images), rng.integers(-1, classes, images)
-    probabilities = rng.integers(0, steps, (images, classes)) / steps  # few steps: many ties
+    probabilities = rng.integers(0, steps, (images, classes)) / steps  # few steps: many ties; one: nothing else
     positive = None if averaged else options[-1]
     found = score(truth, said, probabilities, options, positive)
     chosen = list(range(classes)) if averaged else [classes - 1]
@@ -61,10 +58,6 @@ def test_equal_to_the_library(seed, images, classes, steps, averaged):
     assert found == pytest.approx({name: 100 * value for name, value in known.items()}, nan_ok=True)
 
 
-def test_area_is_half_where_all_are_tied():
-    assert areas_under_curve(np.array([0, 1, 1]), np.full((3, 2), 0.5)).tolist() == [0.5, 0.5]
-
-
 def slow_calibration_error(truth, probabilities) -> float:
     """Bin by bin: an image's bin is what share of all images is less confident than it, in tenths."""
     images = [(max(row), float(np.argmax(row) == true)) for row, true in zip(probabilities, truth, strict=True)]
@@ -76,52 +69,12 @@ def slow_calibration_error(truth, probabilities) -> float:
     return sum(errors) / len(images)
 
 
-@given(seed=st.integers(0, 10**6), steps=st.sampled_from([3, 1000]))
-def test_no_metric_depends_on_the_order_of_the_images(seed, steps):
-    rng = np.random.default_rng(seed)
-    truth, said = rng.integers(0, 3, 30), rng.integers(-1, 3, 30)
-    probabilities, order = rng.integers(0, steps, (30, 3)) / steps, rng.permutation(30)
-    options = list("ABC")
-    found = score(truth[order], said[order], probabilities[order], options, "C")
-    assert found == pytest.approx(score(truth, said, probabilities, options, "C"), nan_ok=True)
-
-
-def test_calibration_error_of_planted_probabilities():
-    """Right as often as said: chance alone is left. Said too high by 20 points: 20 points, and no metric else moves."""
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.5, 0.8, 100_000)
-    truth = (rng.uniform(size=100_000) > confidence).astype(int)  # option 0 is named, and right with that probability
-    honest, boastful = (np.stack([c, 1 - c], axis=1) for c in (confidence, confidence + 0.2))
-    assert calibration_error(truth, honest) < 0.01
-    assert calibration_error(truth, boastful) == pytest.approx(0.2, abs=0.01)
-
-
 def test_bins_hold_equally_many_images():
     """Wrong on the least confident tenth alone, and as confident there as anywhere: a tenth of the error."""
     confidence = np.linspace(0.9, 0.9001, 100)
     truth = np.where(np.arange(100) < 10, 1, 0)
     error = calibration_error(truth, np.stack([confidence, 1 - confidence], axis=1))
     assert error == pytest.approx(0.1 * 0.9 + 0.9 * 0.1, abs=1e-3)
-
-
-def test_always_naming_the_frequent_class_earns_accuracy_and_nothing_else():
-    truth, said = np.array([0] * 8 + [1] * 2), np.zeros(10, int)
-    found = score(truth, said, np.full((10, 2), 0.5), ["No", "Yes"], "Yes")
-    wanted = {"accuracy": 80, "balanced_accuracy": 50, "sensitivity": 0, "specificity": 100, "mcc": 0}
-    assert {name: found[name] for name in wanted} == wanted
-    assert found["average_precision"] == pytest.approx(20)
-
-
-def test_an_unparsed_answer_lowers_sensitivity_and_specificity_alike():
-    truth, said = np.array([0, 0, 1, 1]), np.array([0, -1, 1, -1])
-    found = score(truth, said, np.full((4, 2), 0.5), ["No", "Yes"], "Yes")
-    assert (found["sensitivity"], found["specificity"], found["balanced_accuracy"]) == (50, 50, 50)
-
-
-def test_an_option_without_images_has_no_area():
-    truth, probabilities = np.array([0, 1, 1]), np.full((3, 3), 1 / 3)
-    assert np.isnan(average_precisions(truth, probabilities)).tolist() == [False, False, True]
-    assert np.isnan(areas_under_curve(truth, probabilities)).tolist() == [False, False, True]
 
 
 def test_the_glossary_names_every_metric():

@@ -100,7 +100,7 @@ def test_size_and_tokens_of_an_image(root):
     assert int(family_of(model).image_mask(inputs).sum()) in (4, 16)
 
 
-def test_a_stage_teaches_equally_many_of_each_text_and_modality():
+def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_reads_again_what_was_drawn(monkeypatch):
     texts = ["medical captions", "general questions", "medical questions"]
     taught = conversations(stage(texts=texts, count=36), seed=3, side=32)
     assert len(taught) == 36
@@ -110,6 +110,10 @@ def test_a_stage_teaches_equally_many_of_each_text_and_modality():
     assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
     one = conversations(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
     assert all("ct" in caption for caption in one.answers)
+    monkeypatch.setattr(artefacts, "artefact", lambda *_: pytest.fail("drawn again"))
+    again = conversations(stage(texts=texts, count=36), seed=3, side=32)
+    assert again.turns() == taught.turns()
+    np.testing.assert_array_equal(again.images, taught.images)
 
 
 def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
@@ -117,21 +121,6 @@ def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
     taught = conversations(twice, seed=3, side=32)
     assert sum(question == "Describe the image." for question in taught.questions) == 4
     assert len({image.tobytes() for image in taught.images}) == len(taught) == 12
-
-
-def test_what_was_drawn_is_read_again(monkeypatch):
-    first = conversations(stage(), seed=3, side=32)
-    monkeypatch.setattr(artefacts, "artefact", lambda *_: pytest.fail("drawn again"))
-    again = conversations(stage(), seed=3, side=32)
-    assert again.turns() == first.turns()
-    np.testing.assert_array_equal(again.images, first.images)
-
-
-def test_text_alone_has_no_image():
-    taught = conversations(stage(texts=["medical sentences"]), seed=3, side=32)
-    assert taught.images is None
-    assert taught.image(0) is None
-    assert taught.turns() == list(zip(*medical_sentences(12, 3), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +153,9 @@ def test_questions_of_their_own_read_as_one_question_each(tiny):
 
 @each_family
 def test_text_alone_can_be_learned(tiny):
+    taught = conversations(stage(texts=["medical sentences"]), seed=3, side=32)
+    assert taught.images is taught.image(0) is None
+    assert taught.turns() == list(zip(*medical_sentences(12, 3), strict=True))
     encoder = ConversationEncoder(tiny.processor)
     batch = encoder.answered([None, None], [("Which?", "Benign"), ("What does it look like?", "Benign")])
     labels = batch.pop("labels")
@@ -192,22 +184,16 @@ def test_only_right_answers_are_learned(tiny_folder, asked, monkeypatch):
     assert [int(image[0, 0, 0]) for image in kept.images] == [int(asked.images[i][0, 0, 0]) for i in (0, 1, 2, 2, 3, 5)]
 
 
-def test_nothing_right_is_an_error_that_names_the_mend(tiny_folder, asked):
-    loaded = load(card_of(tiny_folder))
-    none = Conversations(asked.images, asked.questions, ["such a text is never drawn"] * 6)
-    with pytest.raises(InputError, match="none of 12 sampled answers is right: give the recipe a stage with questions"):
-        right_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=2, seed=0)
-
-
-def test_samples_are_a_function_of_the_seed(tiny_folder, asked, monkeypatch):
+def test_samples_are_a_function_of_the_seed_and_none_that_is_right_is_an_error(tiny_folder, asked, monkeypatch):
     loaded, drawn = load(card_of(tiny_folder)), []
     decode = loaded.processor.tokenizer.batch_decode
     monkeypatch.setattr(
         type(loaded.processor.tokenizer), "batch_decode", lambda _, ids, **k: drawn.append(ids.tolist()) or decode(ids)
     )
+    none = Conversations(asked.images, asked.questions, ["such a text is never drawn"] * 6)
     for seed in (1, 1, 2):
-        with pytest.raises(InputError):
-            right_answers(loaded.model, ConversationEncoder(loaded.processor), asked, samples=3, seed=seed)
+        with pytest.raises(InputError, match="none of 18 sampled answers is right: give the recipe a stage with quest"):
+            right_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == 18
     assert len(drawn[0][0]) <= rejection_sampling.MAX_NEW_TOKENS

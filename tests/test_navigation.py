@@ -89,25 +89,23 @@ def test_the_theme_is_switched_by_key_and_the_charts_follow(visit):
 
 
 def test_every_chapter_gives_its_notebook_and_its_script(visit, book):
-    """From the page's header: an executed notebook, and the same code as a script."""
-    notebooks = [page for page in pages(book.html) if '<div class="cell ' in (book.html / f"{page}.html").read_text()]
+    """From the page's header: an executed notebook, and the same code as a script; on one page they are seen."""
+    texts = {page: (book.html / f"{page}.html").read_text() for page in pages(book.html)}
+    notebooks = {page: text for page, text in texts.items() if '<div class="cell ' in text}
     assert len(notebooks) >= 4
-    for page in notebooks:
-        tab = visit(page)
-        notebook = nbformat.reads(from_header(tab, ".ipynb"), as_version=4)
+    for page, text in notebooks.items():
+        links = [re.search(rf'href="([^"]*_sources/[^"]+\.{ending})"', text)[1] for ending in ("ipynb", "py")]
+        given, code = ((book.html / page).parent.joinpath(link).read_text() for link in links)
+        notebook = nbformat.reads(given, as_version=4)
         nbformat.validate(notebook)
         assert any(cell.get("outputs") for cell in notebook.cells), page
-        script = jupytext.reads(from_header(tab, ".py"), fmt="py:percent")
+        script = jupytext.reads(code, fmt="py:percent")
         own = [cell.source for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         assert [cell.source for cell in script.cells] == own, page
-
-
-def from_header(tab, ending: str) -> str:
-    """What a link in the header of the page leads to, its menu opened if it stands in one."""
-    link = tab.page.locator(f".bd-header-article a[href$='{ending}']").first
-    if not link.is_visible():
-        tab.page.locator(f".bd-header-article .dropdown:has(a[href$='{ending}']) > button").first.click()
-    assert link.is_visible()
-    answer = tab.context.request.get(link.evaluate("link => link.href"))
-    assert answer.ok, answer.url
-    return answer.text()
+    tab = visit(CURVES)
+    for ending in (".ipynb", ".py"):
+        link = tab.page.locator(f".bd-header-article a[href$='{ending}']").first
+        if not link.is_visible():  # its menu is closed
+            tab.page.locator(f".bd-header-article .dropdown:has(a[href$='{ending}']) > button").first.click()
+        assert link.is_visible()
+        assert tab.context.request.get(link.evaluate("link => link.href")).ok

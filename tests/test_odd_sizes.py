@@ -129,6 +129,8 @@ def test_a_model_of_odd_sizes(odd, image_set, tmp_path):
     blocks = found.model.get_submodule(found.family.vision_blocks)
     read = [reaches_the_connector(found, block, encoder.questions(images[:1])) for block in blocks]
     assert read == [f"V.{number:02d}" in odd.points for number in range(len(blocks))]
+    if odd.family == "llava":
+        means_are_of_the_tokens_that_the_connector_reads(found, encoder.questions(images[1:2]))
 
 
 def reaches_the_connector(loaded, module, questions, tokens=slice(None)) -> bool:
@@ -146,12 +148,8 @@ def reaches_the_connector(loaded, module, questions, tokens=slice(None)) -> bool
     return not torch.equal(before, after)
 
 
-@pytest.mark.parametrize("odd", [odd for odd in ODD.values() if odd.family == "llava"], ids=lambda odd: odd.points[-1])
-def test_llava_means_are_of_the_tokens_that_the_connector_reads(odd, image_set, tmp_path):
-    loaded = load(card(odd.make(tmp_path / "model"), "name: mine", f"source: {tmp_path / 'model'}"))
-    questions = Encoder(loaded.processor, image_set.card.template).questions([image_set.pixels(1)])
-    last = [point for point in loaded.family.probe_points() if point.name[0] == "V"][-1]
-    kept = []
+def means_are_of_the_tokens_that_the_connector_reads(loaded, questions) -> None:
+    last, kept = [point for point in loaded.family.probe_points() if point.name[0] == "V"][-1], []
     handle = last.module.register_forward_hook(lambda module, arguments, output: kept.append(output))
     mean = features_of(loaded, questions)[f"{last.name}/image_mean"]
     handle.remove()
@@ -160,6 +158,7 @@ def test_llava_means_are_of_the_tokens_that_the_connector_reads(odd, image_set, 
     torch.testing.assert_close(mean, kept[0][:, first:].mean(dim=1))
 
 
+@pytest.mark.slow
 def test_a_card_of_three_lines_through_the_commands_of_make_book(tmp_path, monkeypatch):
     """Images drawn, adapter, answers, features, probes and scores: all of it small, each in a process of its own."""
     shutil.copytree(cards.CARDS, place := tmp_path / "cards")

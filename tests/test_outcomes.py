@@ -59,26 +59,21 @@ def many() -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def test_many_rows_lie_where_a_loop_over_them_puts_them():
+def test_many_rows_lie_where_a_loop_over_them_puts_them_and_scores_are_those_of_the_metric():
     told, options = many(), OPTIONS
     found = outcomes(told.sample(frac=1, random_state=0))
     assert set(found.points) == {"V.00", "L.00", "C.00"}
     for row in told.to_dict("records"):
-        seed, point, image = found.seeds.index(row["seed"]), found.points.index(row["point"]), row["image"]
-        chances = found.probabilities[seed, point, found.images.index(image)]
-        assert chances.tolist() == [row[f"p_{option}"] for option in options]
-        said = options[found.said[seed, point, found.images.index(image)]]
-        assert said == options[int(np.argmax(chances))]
-        assert found.right[seed, point, found.images.index(image)] == (said == row["label"])
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "f1", "auc", "specificity"])
-def test_scores_are_those_of_the_metric(metric):
-    found = outcomes(many())
-    scored = found.score(metric, "Yes", resample(np.arange(30), 50))
-    for seed, point in np.ndindex(4, 3):
-        arrays = found.truth, found.said[seed, point], found.probabilities[seed, point]
-        assert scored.values[seed, point] == pytest.approx(score(*arrays, OPTIONS, "Yes")[metric])
+        place = found.seeds.index(row["seed"]), found.points.index(row["point"]), found.images.index(row["image"])
+        assert found.probabilities[place].tolist() == [row[f"p_{option}"] for option in options]
+        said = options[found.said[place]]
+        assert said == options[int(np.argmax(found.probabilities[place]))]
+        assert found.right[place] == (said == row["label"])
+    for metric in ("accuracy", "f1", "auc", "specificity"):
+        scored = found.score(metric, "Yes", resample(np.arange(30), 50))
+        for seed, point in np.ndindex(4, 3):
+            arrays = found.truth, found.said[seed, point], found.probabilities[seed, point]
+            assert scored.values[seed, point] == pytest.approx(score(*arrays, OPTIONS, "Yes")[metric])
 
 
 def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():

@@ -50,7 +50,7 @@ def test_a_weak_classifier_finds_something_but_not_much(slug):
     assert 0.56 <= model.score(flat[1], truth) <= 0.84
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("slug", MODULES)
 def test_a_good_classifier_finds_nearly_all(slug):
     """A small convolutional network that has seen 6000 images, about 95 % of 2000 others (95 % interval +-1); the bound

@@ -1,12 +1,15 @@
 """The pipeline of one model: every artefact made once, redone exactly where something changed, rows in their places."""
 
+import shutil
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils import health_scoring, metrics, pipeline, probe_steps, results, scoring, work
+from mlprobe_utils import artefacts, health_scoring, metrics, pipeline, probe_steps, results, scoring, work
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.control_names import (
     CONTROL_RUN,
@@ -26,6 +29,8 @@ from mlprobe_utils.results import Selection
 from mlprobe_utils.rows import SCHEMA, STAGES
 
 SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
+ONE = Selection(("tiny",), ("busi",), "miniature", "paper")
+OPTIONS = ["p_Normal", "p_Benign", "p_Malignant"]
 
 
 def changed(protocol, **blocks):
@@ -39,25 +44,44 @@ def image_sets(tmp_path_factory):
     return {d: make_image_set(tmp_path_factory.mktemp(d), dataset=d) for d in SELECTION.datasets}
 
 
-@pytest.fixture
-def run(outputs, tiny_card, image_sets, monkeypatch):
+@pytest.fixture(scope="module")
+def run(tiny_card, image_sets):
     """Runs the pipeline with the protocol's blocks changed; returns the names of the artefacts that it made."""
 
     def made() -> dict:
-        return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
+        return {path: path.stat().st_mtime_ns for path in artefacts.OUTPUTS.rglob("made_from.json")}
 
     small = load_protocol("miniature").model_copy(update={"fine_tuning": RECIPE.model_copy(update={"runs": 2})})
     small = changed(small, probe={"epochs": 2}, answering={"max_new_tokens": 2})
-    monkeypatch.setattr(work, "load_model_card", lambda slug: tiny_card)
-    monkeypatch.setattr(work, "load_image_set", lambda slug, protocol: image_sets[slug])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "load_model_card", lambda slug: tiny_card)
+        patch.setattr(work, "load_image_set", lambda slug, protocol: image_sets[slug])
+        patch.setattr(work, "load_protocol", lambda slug: small)
 
-    def go(datasets=("busi",), **blocks) -> list[str]:
-        monkeypatch.setattr(work, "load_protocol", lambda slug: changed(small, **blocks))
-        before = made()
-        pipeline.run_model("tiny", list(datasets), "miniature", "paper")
-        return sorted(path.parent.name for path, time in made().items() if time != before.get(path))
+        def go(datasets=("busi",), **blocks) -> list[str]:
+            before = made()
+            with pytest.MonkeyPatch.context() as another:
+                another.setattr(work, "load_protocol", lambda slug: changed(small, **blocks))
+                pipeline.run_model("tiny", list(datasets), "miniature", "paper")
+            return sorted(path.parent.name for path, time in made().items() if time != before.get(path))
 
-    return go
+        yield go
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory) -> Iterator[list[int]]:
+    """Everything there is to read, of both data sets; how many probes were fitted in each call."""
+    counted = []
+
+    def count(features, *others):
+        counted.append(len(features))
+        return fit_probes(features, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
+        patch.setattr(probe_steps, "fit_probes", count)
+        run(SELECTION.datasets)
+        yield counted
 
 
 FEATURES = ("features-pretrained", "features-finetuned-0", "features-finetuned-1")
@@ -65,7 +89,7 @@ PREDICTIONS = ("predictions-pretrained", "predictions-finetuned-0", "predictions
 ADAPTERS = ("adapter-0", "adapter-1")
 
 
-def test_everything_is_made_once_and_redone_where_something_changed(run, monkeypatch):
+def test_everything_is_made_once_and_redone_where_something_changed(run, outputs, monkeypatch):
     everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "transfer", "controls"])
     once = ["controls-paper", "features-random"]
     assert run() == sorted([*everything, *once])
@@ -82,11 +106,9 @@ def test_everything_is_made_once_and_redone_where_something_changed(run, monkeyp
     assert run(**kept, fine_tuning={"weight_decay": 0.5}) == sorted(
         set(everything) - {"predictions-pretrained", "features-pretrained"}
     )
-    assert run(**kept, fine_tuning={"weight_decay": 0.5, "precision": "bfloat16"}) == sorted([*everything, once[1]])
 
 
-def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets):
-    run(SELECTION.datasets)
+def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_sets):
     predictions, probes = results.prediction_rows(SELECTION), results.probe_rows(SELECTION)
     states = [("pretrained", None), ("finetuned", 0), ("finetuned", 1)]
     for rows in (predictions, probes):
@@ -108,22 +130,15 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(run, image_sets
     assert predictions[predictions["stage"] == "pretrained"]["run"].isna().all()
     curves = results.learning_curves(SELECTION)
     assert curves.groupby(["dataset", "run"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
-    controls_are_complete(image_sets)
-    lens_and_reference_are_complete(image_sets)
     prompts = results.prompts(SELECTION)
     assert ["Normal" in prompt for prompt in prompts["prompt"]] == [True, False]
 
 
-def controls_are_complete(image_sets) -> None:
+def test_controls_are_complete(whole, image_sets):
     """Of every model and data set its own, of every data set those that need no model."""
     scores = scoring.control_scores(SELECTION)
     alone = (*WITHOUT_MODEL, REFERENCE)
-    probed = {
-        CONTROL_TASK: 9,
-        MEMORISATION: 3,
-        RANDOM_WEIGHTS: 9,
-        TEXT_ONLY: 1,
-    }
+    probed = {CONTROL_TASK: 9, MEMORISATION: 3, RANDOM_WEIGHTS: 9, TEXT_ONLY: 1}
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
         assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(alone, 1)
@@ -134,11 +149,7 @@ def controls_are_complete(image_sets) -> None:
         assert parts == {control: ["test"] for control in probed} | {MEMORISATION: ["train"]}
         task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
         true = image_set.manifest.set_index("image")["option"]
-        for control, labels in (
-            (CONTROL_TASK, task),
-            (RANDOM_WEIGHTS, true),
-            (TEXT_ONLY, true),
-        ):
+        for control, labels in ((CONTROL_TASK, task), (RANDOM_WEIGHTS, true), (TEXT_ONLY, true)):
             told = rows[rows["control"] == control]
             assert (told["label"].to_numpy() == labels[told["image"]].to_numpy()).all()
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
@@ -150,7 +161,7 @@ def controls_are_complete(image_sets) -> None:
         assert all(path.is_dir() for path in made_of)
 
 
-def lens_and_reference_are_complete(image_sets) -> None:
+def test_lens_and_reference_are_complete(whole, image_sets):
     """Of every state and LLM point the lens, of every data set the reference; of that the test images alone."""
     lens, reference = results.lens_rows(SELECTION), results.reference_rows(SELECTION)
     assert len(lens) == 2 * 4 * 3 * 3  # data sets, validation and test images, states, points
@@ -171,28 +182,26 @@ def lens_and_reference_are_complete(image_sets) -> None:
         assert set(made_of) == {folder / name for name in ("lens", *states, "adapter-0", "adapter-1")}
 
 
-def test_the_lens_of_a_state_is_that_of_its_own_features(run, outputs, tiny, encoder, image_sets):
-    run()
+def test_the_lens_of_a_state_is_that_of_its_own_features(whole, tiny, encoder, image_sets):
     folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
     tokens = first_tokens(encoder, image_set.card.options)
-    rows = results.lens_rows(Selection(("tiny",), ("busi",), "miniature", "paper"))
+    rows = results.lens_rows(ONE)
     for state, stage in (("pretrained", "pretrained"), ("finetuned-1", "finetuned")):
         features = load_features(folder / f"features-{state}" / FEATURE_FILE)
         expected = through_the_lens(tiny, features["L.01/last_token"][-2:], tokens, 8)  # LoRA leaves norm and head
         own = rows[(rows["stage"] == stage) & (rows["point"] == "L.01") & (rows["run"] != 0).fillna(True)]
         own = own[own["part"] == "test"]
-        found = own[["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
+        found = own[OPTIONS].to_numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
+def test_probe_rows_are_those_of_the_features(whole, image_sets):
     """Fitted again by hand from the features on disk: rows, labels and parts are not shuffled on the way."""
-    run()
     folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
     order = pd.concat([image_set.part("paper", part) for part in ("train", "validation", "test")])
     labels = order["option"].map(image_set.card.options.index).to_numpy()
     settings = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
-    probes = results.probe_rows(Selection(("tiny",), ("busi",), "miniature", "paper"))
+    probes = results.probe_rows(ONE)
     for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
         features = load_features(folder / f"features-{state}" / FEATURE_FILE)
         assert {len(tensor) for tensor in features.values()} == {len(order)}
@@ -202,25 +211,17 @@ def test_probe_rows_are_those_of_the_features(run, outputs, image_sets):
             point, pooling = key.split("/")
             wanted = dict(stage=stage, run=number, point=point, pooling=pooling)
             rows = probes[np.logical_and.reduce([probes[c] == v for c, v in wanted.items()])].set_index("image")
-            found = rows.loc[order["image"][8:], ["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
+            found = rows.loc[order["image"][8:], OPTIONS].to_numpy()
             np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
 
 
-def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(run, outputs, monkeypatch):
-    fitted = []
-
-    def count(features, *others):
-        fitted.append(len(features))
-        return fit_probes(features, *others)
-
-    monkeypatch.setattr(probe_steps, "fit_probes", count)
-    run()
-    one, seeds = Selection(("tiny",), ("busi",), "miniature", "paper"), load_protocol("miniature").probe_seeds
-    rows, curves = results.seed_rows(one), results.probe_rows(one)
+def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
+    seeds = load_protocol("miniature").probe_seeds
+    rows, curves = results.seed_rows(ONE), results.probe_rows(ONE)
     SCHEMA.validate(rows)
     assert set(rows["part"]) == {"test"}
     ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
-    pd.testing.assert_frame_equal(results.end_rows(one), ends.reset_index(drop=True))
+    pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
     assert set(rows["probe"]) == {"main"}
     states = rows[["stage", "run", "seed"]].drop_duplicates()
     assert states["run"].isna().tolist() == (states["stage"] == "pretrained").tolist()
@@ -237,14 +238,14 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(run, outputs,
     read, seeded = (own[["point", "pooling"]].drop_duplicates() for own in (curves, rows))
     assert seeded.to_numpy().tolist() == read.to_numpy().tolist()
     recipes = len(load_protocol("miniature").probes)
-    assert fitted == [(2 * seeds + 1) * len(read), *[2 * len(read)] * (recipes - 1)]  # the second run after fine-tuning
+    of_one = [(2 * seeds + 1) * len(read), *[2 * len(read)] * (recipes - 1)]  # the second run after fine-tuning
+    assert whole == of_one * len(SELECTION.datasets)
 
 
-def test_probes_are_read_at_every_llm_layer_of_both_stages(run, outputs, image_sets):
+def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, image_sets):
     """Fitted again by hand from the features on disk."""
-    run()
     folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
-    rows = results.transfer_rows(Selection(("tiny",), ("busi",), "miniature", "paper"))
+    rows = results.transfer_rows(ONE)
     SCHEMA.validate(rows)
     assert set(rows["part"]) == {"test"}
     assert len(rows) == 2 * 2 * 3 * 3 * 2  # stages, poolings, pairs of points, images
@@ -255,14 +256,14 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(run, outputs, image_s
     own = {point: features[f"{point}/last_token"] for point in ("L.00", "L.01", "L.02")}
     expected = read_elsewhere(own, labels, np.arange(8), 3, recipe, seed=0)
     chosen = {"stage": "finetuned", "pooling": "last_token", "probe": "L.02", "point": "L.00"}
-    found = results.transfer_rows(Selection(("tiny",), ("busi",), "miniature", "paper"), **chosen)
-    found = found.set_index("image").loc[order["image"][-2:], ["p_Normal", "p_Benign", "p_Malignant"]]
+    found = results.transfer_rows(ONE, **chosen)
+    found = found.set_index("image").loc[order["image"][-2:], OPTIONS]
     np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
 
 
-def test_a_damaged_model_has_no_seeds_and_no_variants(run, outputs, monkeypatch):
+def test_a_damaged_model_has_no_seeds_and_no_variants(whole, tmp_path, monkeypatch):
     """Nor has any work without both stages."""
-    assert run()
+    monkeypatch.setattr(artefacts, "OUTPUTS", shutil.copytree(artefacts.OUTPUTS, tmp_path / "outputs"))
     folder = SELECTION.folder("tiny", "busi") / "probes"
     assert (folder / "seeds.parquet").is_file()
     (own,) = work.works("tiny", ["busi"], "miniature", "paper")
@@ -274,15 +275,13 @@ def test_a_damaged_model_has_no_seeds_and_no_variants(run, outputs, monkeypatch)
     assert set(rows["probe"]) == {"main"}
 
 
-def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
-    run()
-    one = Selection(("tiny",), ("busi",), "miniature", "paper")
+def test_probe_recipes_of_the_protocol_are_told_apart(whole):
     keys = ["stage", "run", "point", "pooling", "image"]
     recipes = load_protocol("miniature").probes
     assert len(recipes) > 1
-    rows = {name: results.probe_rows(one, name) for name in recipes}
-    assert results.probe_rows(one).equals(rows["main"])
-    last = results.probe_rows(one, stage="finetuned", run=1, pooling="last_token")
+    rows = {name: results.probe_rows(ONE, name) for name in recipes}
+    assert results.probe_rows(ONE).equals(rows["main"])
+    last = results.probe_rows(ONE, stage="finetuned", run=1, pooling="last_token")
     expected = rows["main"].query("stage == 'finetuned' and run == 1 and pooling == 'last_token'")
     assert len(last) > 0
     assert last.equals(expected.reset_index(drop=True))
@@ -294,17 +293,16 @@ def test_probe_recipes_of_the_protocol_are_told_apart(run, outputs):
     positives = {"busi": load_data_card("busi").positive}
     for name, own in rows.items():
         expected = metrics.probe_scores(own, positives)
-        pd.testing.assert_frame_equal(scoring.probe_scores(one, name), expected, check_like=True, check_dtype=False)
-    expected = metrics.output_scores(results.prediction_rows(one), positives)
-    found = scoring.output_scores(one)
+        pd.testing.assert_frame_equal(scoring.probe_scores(ONE, name), expected, check_like=True, check_dtype=False)
+    expected = metrics.output_scores(results.prediction_rows(ONE), positives)
+    found = scoring.output_scores(ONE)
     pd.testing.assert_frame_equal(found.astype({"run": "Int64"}), expected.astype({"run": "Int64"}))
     with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
-        results.probe_rows(one, "rwa")
+        results.probe_rows(ONE, "rwa")
 
 
-def test_layers_that_lora_reached_are_counted_by_module(run, tiny, outputs):
-    run()
-    counted = results.adapted_layers(Selection(("tiny",), ("busi",), "miniature", "paper")).set_index("module")
+def test_layers_that_lora_reached_are_counted_by_module(whole, tiny):
+    counted = results.adapted_layers(ONE).set_index("module")
     linear = {name: layer for name, layer in tiny.model.model.named_modules() if isinstance(layer, torch.nn.Linear)}
     places = {"V": "visual.blocks", "C": "visual.merger", "L": "language_model"}
     assert set(counted.index) == set(places)
@@ -314,12 +312,6 @@ def test_layers_that_lora_reached_are_counted_by_module(run, tiny, outputs):
         assert counted.at[module, "parameters"] == sum(
             RECIPE.rank * (layer.in_features + layer.out_features) for layer in own
         )
-
-
-def test_points_are_those_of_the_model(run, tiny, outputs):
-    run()
-    points = results.probe_points(Selection(("tiny",), ("busi",), "miniature", "paper"), "tiny")
-    assert list(points["point"]) == [point.name for point in tiny.family.probe_points()]
 
 
 def test_results_that_are_not_there_say_how_to_make_them(outputs):

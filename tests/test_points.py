@@ -1,4 +1,4 @@
-"""Points of a side path are carried everywhere, and change nothing of what is said of the modules."""
+"""Points of a side path are carried everywhere, and change no result of the modules."""
 
 import itertools
 import json
@@ -20,24 +20,18 @@ FLOW = ["V.02", "V.10", "D.00", "D.01", "C.00", "L.00", "L.11"]
 SELECTION = Selection(("tiny",), ("busi",), "miniature", "paper")
 
 
-def test_points_stand_in_the_order_the_data_flows():
+def test_points_stand_in_the_order_the_data_flows(tmp_path):
     assert sorted(sorted(FLOW), key=flow_order) == FLOW
     assert list(PROBED) == ["V", "D", "C", "L"]
     assert PROBED == MODULES | SIDE_PATHS
     shuffled = pd.DataFrame({"module": list("LDCV")})
     assert list(in_words(shuffled, {}, ("module",))["module"]) == ["V", "D", "C", "L"]
-
-
-@pytest.mark.parametrize("name", ["X.01", "V.7", "V.007", "answer", "vision tower", "1", ""])
-def test_what_is_no_name_of_a_point(name):
-    assert not is_point(name)
-    assert not on_side_path(name)
-
-
-def test_features_are_read_in_the_order_the_data_flows(tmp_path):
     keys = [f"{point}/{pooling}" for point in FLOW for pooling in ("image_mean", "last_token")]
     save_whole({key: torch.zeros(2, 3) for key in sorted(keys)}, tmp_path / "features.safetensors")
     assert list(load_features(tmp_path / "features.safetensors")) == keys
+    for name in ("X.01", "V.7", "V.007", "answer", "vision tower", "1", ""):
+        assert not is_point(name), name
+        assert not on_side_path(name), name
 
 
 @pytest.fixture
@@ -66,9 +60,6 @@ def test_a_side_path_changes_no_health_score_no_pattern_and_no_end(scores):
         lambda own: module_ends(own, outputs, "accuracy"),
     ):
         pd.testing.assert_frame_equal(read(scores), read(modules))
-
-
-def test_a_side_path_is_in_the_table_of_all_points(scores):
     assert set(all_points(scores)["point"]) == set(scores["point"])
 
 

@@ -1,14 +1,18 @@
-"""Several processes: what `accelerate-launch` makes with two of them is what one process makes, image by image."""
+"""Several processes: what two of them make together is what one process makes, image by image."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import in_processes
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tiny_parts import FAMILY_NAMES
 
@@ -17,43 +21,69 @@ from mlprobe_utils.arms import WAYS, classifier_name
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import FEATURES, load_features
 
-SCRIPT = Path(__file__).with_name("in_processes.py")
+SCRIPT = Path(in_processes.__file__)
 FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
 STATES = ("pretrained", "finetuned-0")
 
 
-def launched(folder: Path, checkpoint: Path, *options: str, processes: int = 2, kill_at: int | None = None):
-    """Runs the script in `processes` processes, started as a user starts them; returns what became of it."""
+def launched(folder: Path, checkpoint: Path, *options: str, kill_at: int | None = None):
+    """Runs the script in two processes, started as a user starts them; returns what became of it."""
     folder.mkdir(exist_ok=True)
-    launch = [str(Path(sys.executable).with_name("accelerate-launch")), "--num_processes", str(processes)]
+    launch = [str(Path(sys.executable).with_name("accelerate-launch")), "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     script = [str(SCRIPT), str(folder), str(checkpoint), *([str(kill_at)] if kill_at else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
     return subprocess.run([*launch, *options, *script], capture_output=True, text=True, env=environment)
 
 
+def forked(folder: Path, checkpoint: Path, count: int) -> None:
+    """Runs it in forks of this process, which have everything imported."""
+    folder.mkdir(exist_ok=True)
+
+    def run(rank: int) -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        if count > 1:
+            store = torch.distributed.FileStore(str(folder / "store"), count)
+            torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
+            os.environ |= {name: str(value) for name, value in place.items()}
+        in_processes.main(folder, str(checkpoint))
+
+    started = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(count)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * count
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, tiny_folder):
-    folder = tmp_path_factory.mktemp("one")
-    done = launched(folder, tiny_folder, "--cpu", processes=1)
-    assert done.returncode == 0, done.stderr
+    forked(folder := tmp_path_factory.mktemp("one"), tiny_folder, 1)
     return folder
 
 
-@pytest.fixture(scope="module", params=["DDP", "FSDP"])
+@pytest.fixture(
+    scope="module",
+    params=["DDP", *(pytest.param(f"{kind}, killed", marks=pytest.mark.slow) for kind in ("DDP", "FSDP"))],
+)
 def two(request, tmp_path_factory, tiny_folder):
-    """Killed while it trains, and started again."""
+    """Two processes; started as a user starts them where they are killed while they train, and started again."""
+    kind, _, killed = request.param.partition(", ")
     folder = tmp_path_factory.mktemp("two")
-    options = FSDP if request.param == "FSDP" else ("--multi_gpu",)
+    if not killed:
+        forked(folder, tiny_folder, 2)
+        return kind, folder
+    options = FSDP if kind == "FSDP" else ("--multi_gpu",)
     # in epoch 2: of each epoch it reads 6 images to train, and 8 that accelerate fills an evaluation up to; not before
     # the last batch, of which it reads as soon as both have taken a step: the other has written epoch 1 by then
-    killed = launched(folder, tiny_folder, *options, kill_at=19)
-    assert killed.returncode != 0
+    done = launched(folder, tiny_folder, *options, kill_at=19)
+    assert done.returncode != 0
     assert list(results(folder).glob(".adapter-0.partial/checkpoints/checkpoint-*/trainer_state.json"))
     assert not (results(folder) / "adapter-0").exists()
     done = launched(folder, tiny_folder, *options)
     assert done.returncode == 0, done.stderr
-    return request.param, folder
+    return kind, folder
 
 
 def results(folder: Path) -> Path:
@@ -112,7 +142,7 @@ def test_nothing_of_the_way_is_left(one, two):
     assert not any("shard" in name or "partial" in name or "checkpoint" in name for name in names[0])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("family", "kind"),
     [*((family, "FSDP") for family in FAMILY_NAMES if family != "qwen2_5_vl"), ("llava", "DDP"), ("gemma3", "DDP")],

@@ -1,8 +1,9 @@
-"""Orders compared: a planted effect of what comes first is told at its station, and nothing where there is none."""
+"""Orders compared: a planted effect of what comes first is found where it is, and nothing where there is none."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_rows import answers_of, right_of
 from station_rows import SEEDS, image_set, rows_of
 
 from mlprobe_utils import question_order
@@ -32,18 +33,15 @@ def rows_in(order: str, shares: dict[str, float]) -> tuple[pd.DataFrame, pd.Data
         for seed in range(SEEDS):
             for place, (point, pooling) in enumerate(POINTS):
                 # what is before the LLM is the same in every order
-                noise = np.random.default_rng([seed, place, number if point[0] == "L" else 0, len(stage)])
-                right = HARD + noise.normal(0, 0.05, IMAGES) < own.get(WHERE.get((point, pooling)), 0.7)
+                luck = [seed, place, number if point[0] == "L" else 0, len(stage)]
+                right = right_of(HARD, own.get(WHERE.get((point, pooling)), 0.7), luck)
                 place_of = {"point": point, "pooling": pooling, "probe": "main", "seed": seed}
                 run = None if stage == "pretrained" else 0
                 seeds.append(rows_of(right, seed, stage=stage, order=order, run=run, **place_of))
         for run in (0, 1) if stage == "finetuned" else (None,):  # a second run, which has no probes with many seeds
-            noise = np.random.default_rng([99, number, len(stage), run or 0]).normal(0, 0.05, IMAGES)
-            right = HARD + noise < (own[OUTPUT] if run != 1 else 0.1)
-            answers.append(rows_of(right, 0, stage=stage, order=order, run=run))
-    told = pd.concat(answers, ignore_index=True)
-    told["parsed"] = np.where(told["p_Yes"] > 0.5, "Yes", "No")
-    return pd.concat(seeds, ignore_index=True), told
+            right = right_of(HARD, own[OUTPUT] if run != 1 else 0.1, [99, number, len(stage), run or 0])
+            answers.append(answers_of(right, stage=stage, order=order, run=run))
+    return pd.concat(seeds, ignore_index=True), pd.concat(answers, ignore_index=True)
 
 
 def readings(**shares: dict[str, float]) -> list[Reading]:
@@ -59,7 +57,7 @@ def planted() -> list[Reading]:
     return readings(question_first={IMAGE_TOKENS: 0.9}, irrelevant_first={OUTPUT: 0.4})
 
 
-def test_a_planted_effect_is_told_at_its_station_with_its_sign(planted):
+def test_a_planted_effect_is_significant_where_it_is_with_its_sign(planted):
     table = question_order.differences(planted)
     assert len(table) == 2 * len(COMPARED) * 3
     told = table[table["verdict"] != NEITHER].set_index(["stage", "station", "order", "less"])
@@ -75,7 +73,7 @@ def test_a_planted_effect_is_told_at_its_station_with_its_sign(planted):
     assert set(table.loc[table["station"] != OUTPUT, "question"]) == {RECIPE}
 
 
-def test_nothing_is_told_where_orders_do_not_differ():
+def test_nothing_is_significant_where_orders_do_not_differ():
     table = question_order.differences(readings())
     assert (table["verdict"] == NEITHER).all()
     assert (table["low"] < table["high"]).all()
@@ -117,11 +115,6 @@ def test_rows_of_other_images_are_refused():
         readings_of(seeds, answers[answers["image"] != NAMES[0]], "image_first", DRAWN, NAMES)
 
 
-def test_tables_have_orders_in_words(planted):
-    shown = question_order.in_words(question_order.differences(planted))
-    assert set(shown["less"]) == {"image first", "irrelevant first"}
-
-
 def test_charts_tell_every_order_and_every_difference_with_its_interval(planted):
     names = {"m": "Model", "d": "Data"}
     curves = question_order.curves(planted)
@@ -130,6 +123,7 @@ def test_charts_tell_every_order_and_every_difference_with_its_interval(planted)
         assert f'data-highlight="{order}"' in drawn.html
     assert "after fine-tuning" in drawn.html
     told = question_order.differences(planted)
+    assert set(question_order.in_words(told)["less"]) == {"image first", "irrelevant first"}
     told = told[(told["stage"] == "finetuned") & (told["order"] == "question_first") & (told["less"] == "image_first")]
     verdicts = LOWER, HIGHER, NEITHER
     drawn = difference_chart(told, told["station"], names, "Question first less image first", verdicts)

@@ -48,16 +48,14 @@ def test_swapped_options_are_recovered(planted):
     np.testing.assert_allclose(read[[f"p_{option}" for option in OPTIONS]].sum(axis=1), 1)
 
 
-def test_an_option_preferred_whatever_is_seen_is_recovered(planted):
-    """As an answer that is always Benign, whose scores hold the class all the same."""
+def test_what_the_scores_hold_is_found_and_nothing_in_random_ones(planted):
     scores, truth = planted
-    rows = answered(scores + np.array([0, 30, 0]), truth)
-    assert accuracy(rows) == pytest.approx((truth[VALIDATION:] == 1).mean())
-    assert accuracy(readout_rows(rows)) > 0.9
-
-
-def test_right_answers_stay_right_and_random_scores_tell_nothing(planted):
-    scores, truth = planted
+    always_benign = answered(scores + np.array([0, 30, 0]), truth)
+    assert accuracy(always_benign) == pytest.approx((truth[VALIDATION:] == 1).mean())
+    assert accuracy(readout_rows(always_benign)) > 0.9
+    certain = answered(400 * scores, truth)  # a probability of nothing has a finite score
+    assert (certain[[f"p_{option}" for option in OPTIONS]] == 0).any(axis=None)
+    assert accuracy(readout_rows(certain)) > 0.9
     assert accuracy(readout_rows(answered(scores, truth))) > accuracy(answered(scores, truth)) - 0.03
     nothing = np.random.default_rng(1).normal(size=scores.shape)
     assert accuracy(readout_rows(answered(nothing, truth))) < 0.45
@@ -94,22 +92,16 @@ def test_every_state_is_read_by_itself(planted):
     assert read.loc[read["dataset"] == "busi", ["p_Yes", "p_No"]].isna().all(axis=None)
 
 
-def test_a_probability_of_nothing_has_a_finite_score(planted):
-    scores, truth = planted
-    rows = answered(400 * scores, truth)
-    assert (rows[[f"p_{option}" for option in OPTIONS]] == 0).any(axis=None)
-    assert accuracy(readout_rows(rows)) > 0.9
-
-
-def test_validation_images_of_one_class_or_no_test_images_are_errors(planted):
-    scores, truth = planted
-    rows = answered(scores, truth)
-    one = rows[(rows["part"] == "test") | (rows["label"] == "Benign")]
-    with pytest.raises(InputError, match=r"m on busi: .* several classes, found 1: raise validation_fraction"):
-        readout_rows(one)
-    with pytest.raises(InputError, match="found 0"):
-        readout_rows(rows[rows["part"] == "test"])
-    with pytest.raises(InputError, match="m on busi: an option without a probability"):
-        readout_rows(rows.assign(p_Benign=rows["p_Benign"].where(rows.index != 3)))
-    with pytest.raises(InputError, match="m on busi: no test images"):
-        readout_rows(rows[rows["part"] == "validation"])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda rows: rows[(rows["part"] == "test") | (rows["label"] == "Benign")],
+         r"m on busi: .* several classes, found 1: raise validation_fraction"),
+        (lambda rows: rows[rows["part"] == "test"], "found 0"),
+        (lambda rows: rows.assign(p_Benign=rows["p_Benign"].where(rows.index != 3)), "m on busi: an option without a"),
+        (lambda rows: rows[rows["part"] == "validation"], "m on busi: no test images"),
+    ],
+)  # fmt: skip
+def test_validation_images_of_one_class_or_no_test_images_are_errors(planted, wrong, words):
+    with pytest.raises(InputError, match=words):
+        readout_rows(wrong(answered(*planted)))

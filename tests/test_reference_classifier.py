@@ -50,21 +50,16 @@ def accuracies(rows: pd.DataFrame) -> pd.Series:
     return control_scores(rows, {CARD.slug: CARD.positive}).set_index("control")["accuracy"]
 
 
-def test_what_only_the_place_tells_is_found_and_of_nothing_nothing(make):
+def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(make):
     image_set = make(*drawn())
     rows = SCHEMA.validate(reference_rows(image_set, "paper"))
     assert accuracies(rows)[REFERENCE] > 95
-    assert accuracies(rows_without_model(image_set, "paper", pixel_statistics(image_set)))[PIXELS] < 70
-    assert accuracies(reference_rows(make(*drawn(told=False)), "paper"))[REFERENCE] < 65
-
-
-def test_rows_are_of_the_test_images_and_of_no_model(make):
-    image_set = make(*drawn())
-    rows = reference_rows(image_set, "paper")
     assert list(rows["image"]) == list(image_set.part("paper", "test")["image"])
     assert set(rows["part"]) == {"test"}
     assert rows[["model", "stage", "order", "run", "probe", "point"]].isna().all(axis=None)
     np.testing.assert_allclose(rows[[f"p_{YES}", f"p_{NO}"]].sum(axis=1), 1)
+    assert accuracies(rows_without_model(image_set, "paper", pixel_statistics(image_set)))[PIXELS] < 70
+    assert accuracies(reference_rows(make(*drawn(told=False)), "paper"))[REFERENCE] < 65
 
 
 def test_it_is_fitted_on_train_images_alone_and_the_same_every_time(make):
@@ -104,7 +99,4 @@ def test_edges_are_counted_in_their_direction():
 def test_a_texture_is_largest_at_its_own_scale():
     energies = [[texture(stripes(period, True), deviation)[0, 0] for deviation in (1, 2, 4)] for period in (6, 12, 30)]
     assert [int(np.argmax(own)) for own in energies] == [0, 1, 2]
-
-
-def test_an_image_of_one_grey_level_has_finite_features():
-    assert np.isfinite(image_features(np.zeros((2, SIDE, SIDE), np.float32))).all()
+    assert np.isfinite(image_features(np.zeros((2, SIDE, SIDE), np.float32))).all()  # of one grey level

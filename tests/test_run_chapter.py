@@ -87,6 +87,7 @@ def test_an_unknown_notebook_is_named(chapter, tmp_path):
         run_chapter.run_chapter("02_big", {}, tmp_path / "out.ipynb")
 
 
+@pytest.mark.slow
 def test_chapters_that_start_together_do_not_meet(chapter, tmp_path):
     """Four at once, each in a process of its own as `make book` starts them; every one has its own kernel."""
     chapter("import os\nprint(count, os.getppid())")

@@ -1,5 +1,6 @@
 """The drawn pipeline: every probe point is on it, nothing lies on or outside of anything else, and the table's runs."""
 
+import itertools
 import re
 from xml.etree import ElementTree
 
@@ -68,34 +69,22 @@ def test_one_labelled_box_a_point_and_one_marker_a_pooling(size):
 
 
 @sizes
-def test_texts_lie_inside_and_not_on_each_other(size):
-    svg = drawn(points_of(*size), "a model")
+def test_nothing_lies_outside_or_on_anything_else(size):
+    """Neither texts on each other nor boxes and markers."""
+    svg = drawn(points_of(*size))
     _, _, width, height = map(float, svg.get("viewBox").split())
     found = texts(svg)
     for words, (left, top, right, bottom) in found:
-        assert left >= 0, words
-        assert top >= 0, words
-        assert right <= width, words
-        assert bottom <= height, words
-    for number, (words, place) in enumerate(found):
-        for other, other_place in found[number + 1 :]:
-            assert not overlap(place, other_place), f"{words} lies on {other}"
-
-
-@sizes
-def test_boxes_and_their_markers_do_not_touch(size):
-    svg = drawn(points_of(*size))
-    boxes = [
-        tuple(float(rect.get(key)) for key in ("x", "y", "width", "height"))
-        for rect in svg.iter(f"{SVG}rect")
-        if rect.get("rx") == "4"
-    ]
+        assert 0 <= left <= right <= width, words
+        assert 0 <= top <= bottom <= height, words
+    boxes = [rect for rect in svg.iter(f"{SVG}rect") if rect.get("rx") == "4"]
     assert len(boxes) == sum(size) + 3  # image, question, answer
-    areas = [(x, y, x + width, y + height) for x, y, width, height in boxes]
-    dots = [(float(c.get("cx")), float(c.get("cy")), float(c.get("r"))) for c in svg.iter(f"{SVG}circle")]
+    places = [[float(rect.get(key)) for key in ("x", "y", "width", "height")] for rect in boxes]
+    areas = [(x, y, x + width, y + height) for x, y, width, height in places]
+    dots = [[float(dot.get(key)) for key in ("cx", "cy", "r")] for dot in svg.iter(f"{SVG}circle")]
     areas += [(x - r, y - r, x + r, y + r) for x, y, r in dots]
-    for number, area in enumerate(areas):
-        assert not any(overlap(area, other) for other in areas[number + 1 :])
+    for these in ([place for _, place in found], areas):
+        assert not [pair for pair in itertools.combinations(these, 2) if overlap(*pair)]
 
 
 def test_a_label_fits_its_box():
@@ -169,12 +158,8 @@ def test_table_collapses_runs():
     assert list(table["width"]) == [48, 192, 64, 64]
     assert list(table["module"]) == ["Block", "Linear", "Linear", "Decoder"]
     assert list(table["poolings"]) == ["image_mean"] * 3 + ["image_mean, last_token"]
-
-
-def test_table_holds_a_side_path():
-    table = scheme_table(points_of(6, 2, 6, 3)).set_index("points")
-    assert list(table.index) == ["V.00 - V.05", "D.00 - D.02", "C.00", "C.01", "L.00 - L.05"]
-    assert table.at["D.00 - D.02", "path"] == "model.visual.deepstack_merger_list.{0..2}"
+    aside = scheme_table(points_of(6, 2, 6, 3)).set_index("points")["path"]
+    assert aside["D.00 - D.02"] == "model.visual.deepstack_merger_list.{0..2}"
 
 
 def test_table_keeps_apart_what_differs():

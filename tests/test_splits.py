@@ -42,20 +42,14 @@ def drawn_table(seed: int, per_class: int = 60, linked: float = 0.4, across: int
 
 def official_table(seed: int, per_part: int = 40) -> pd.DataFrame:
     """A set with official splits, patients, and duplicates that cross everything."""
-    rng = np.random.default_rng(seed)
     rows = [
-        {
-            "image": f"{split}/{label}/{i}.png",
-            "label": label,
-            "official_split": split,
-            "patient": f"{split} {label} {i // 3}",
-        }
+        (f"{split}/{label}/{i}.png", label, split, f"{split} {label} {i // 3}")
         for split, count in (("train", 2 * per_part), ("val", per_part // 4), ("test", per_part))
         for label in ("COVID", "NonCOVID")
         for i in range(count)
     ]
-    table = pd.DataFrame(rows).assign(duplicate_group=None)
-    chosen = rng.permutation(len(table))[:16]
+    table = pd.DataFrame(rows, columns=["image", "label", "official_split", "patient"]).assign(duplicate_group=None)
+    chosen = np.random.default_rng(seed).permutation(len(table))[:16]
     table.loc[chosen, "duplicate_group"] = [f"d{i // 2}" for i in range(16)]
     return table.assign(sha256=table["image"])
 
@@ -70,7 +64,7 @@ def assert_sound(table: pd.DataFrame, split: pd.DataFrame) -> None:
     assert split["image"].equals(table["image"])
 
 
-@settings(max_examples=25)
+@settings(max_examples=6)
 @given(st.integers(0, 10_000), st.integers(0, 5))
 def test_a_drawn_test_set_is_exact_and_clean(data_seed, split_seed):
     table = drawn_table(data_seed)
@@ -81,7 +75,7 @@ def test_a_drawn_test_set_is_exact_and_clean(data_seed, split_seed):
     assert_sound(table, split)
 
 
-@settings(max_examples=25)
+@settings(max_examples=6)
 @given(st.integers(0, 10_000))
 def test_an_official_test_set_is_kept(data_seed):
     table = official_table(data_seed)
@@ -99,9 +93,9 @@ def test_an_official_test_set_is_kept(data_seed):
     assert_sound(table, split)
 
 
-@settings(max_examples=10)
+@settings(max_examples=3)
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
-def test_the_order_of_files_does_not_matter(data_seed, random):
+def test_the_order_of_files_does_not_matter_and_the_seed_does(data_seed, random):
     for table, card in ((drawn_table(data_seed), SMALL), (official_table(data_seed), COVID)):
         split = add_splits(table, card, SETTINGS)
         order = list(table.index)
@@ -109,18 +103,13 @@ def test_the_order_of_files_does_not_matter(data_seed, random):
         pd.testing.assert_frame_equal(add_splits(table.loc[order], card, SETTINGS).sort_index(), split)
         shuffled = add_splits(table.loc[order].reset_index(drop=True), card, SETTINGS)
         assert shuffled.set_index("image")["split_clean"].to_dict() == split.set_index("image")["split_clean"].to_dict()
+        other = add_splits(table, card, Splits(seed=1, validation_fraction=0.15))
+        assert not split["split_paper"].equals(other["split_paper"])
 
 
-def test_the_seed_decides():
-    table = drawn_table(0)
-    first, again, other = (add_splits(table, SMALL, Splits(seed=s, validation_fraction=0.15)) for s in (0, 0, 1))
-    assert first.equals(again)
-    assert not first["split_paper"].equals(other["split_paper"])
-
-
-@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.15, 0.25, 0.4, 0.9])
+@pytest.mark.parametrize("fraction", [0.02, 0.15, 0.9])
 def test_validation_has_about_its_fraction_of_every_class(fraction):
-    table = drawn_table(0, per_class=400, linked=0.1)
+    table = drawn_table(0, per_class=200, linked=0.1)
     split = add_splits(table, SMALL, Splits(seed=0, validation_fraction=fraction))
     for column in ("split_paper", "split_clean"):
         rest = split[split[column].isin(["train", "validation"])]
@@ -172,32 +161,12 @@ def test_leaks_names_every_kind():
         ("i", "y", "p", "d3", "6", "unused"),
     ]
     found = leaks(pd.DataFrame(rows, columns=columns), "paper")
-    assert found.to_dict("records") == [
-        {
-            "kind": "byte-identical",
-            "key": "1",
-            "parts": "test + train",
-            "labels": "x",
-            "count": 2,
-            "images": ["a", "b"],
-        },
-        {
-            "kind": "near-duplicate",
-            "key": "d2",
-            "parts": "train + validation",
-            "labels": "x + y",
-            "count": 2,
-            "images": ["c", "d"],
-        },
-        {"kind": "patient", "key": "p", "parts": "test + train", "labels": "y", "count": 2, "images": ["e", "f"]},
-        {
-            "kind": "label conflict",
-            "key": "d2",
-            "parts": "train + validation",
-            "labels": "x + y",
-            "count": 2,
-            "images": ["c", "d"],
-        },
+    assert found.columns.tolist() == ["kind", "key", "parts", "labels", "count", "images"]
+    assert found.to_numpy().tolist() == [
+        ["byte-identical", "1", "test + train", "x", 2, ["a", "b"]],
+        ["near-duplicate", "d2", "train + validation", "x + y", 2, ["c", "d"]],
+        ["patient", "p", "test + train", "y", 2, ["e", "f"]],
+        ["label conflict", "d2", "train + validation", "x + y", 2, ["c", "d"]],
     ]
     with pytest.raises(InputError, match="unknown split 'papr'"):
         leaks(pd.DataFrame(rows, columns=columns), "papr")

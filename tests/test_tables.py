@@ -8,8 +8,8 @@ import pytest
 
 from mlprobe_utils.cards import load_protocol
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.profiles import HEALTH, SCORES, health_changes, lowest_module, of_stage, paper_profiles
-from mlprobe_utils.tables import profile_table, recipe, show, unparsed_examples
+from mlprobe_utils.profiles import HEALTH, SCORES, health_changes, lowest_module, of_stage
+from mlprobe_utils.tables import module_ends, profile_table, recipe, show, unparsed_examples
 
 ARROW = " → "
 
@@ -51,14 +51,15 @@ def test_best_and_worst_of_each_score_and_data_set():
     assert rows[0] == ["Model A", "*97.69* → _77.75_ → *83.33* → 85.33", "_50.00_ → *60.00* → _70.00_ → *80.00*"]
     assert rows[1] == ["b", "_91.42_ → *88.41* → _81.21_ → 85.33", "*60.00* → _50.00_ → *80.00* → _70.00_"]
     assert rows[2] == ["average", "94.56 → 83.08 → 82.27 → 85.33", "55.00 → 55.00 → 75.00 → 75.00"]
-
-
-def test_rows_and_columns_follow_the_names():
-    names = {"b": "B", "a": "A", "covid19-ct": "CT", "busi": "BUSI"}
-    table = cells(TWO, names=names)
-    assert table[0] == ["model", "CT", "BUSI"]
-    assert [row[0] for row in table[1:]] == ["B", "A", "average"]
-    assert table[1][1] == "*60.00* → _50.00_ → *80.00* → _70.00_"
+    renamed = cells(TWO, names={"b": "B", "a": "A", "covid19-ct": "CT", "busi": "BUSI"})  # in the order of the names
+    assert renamed[0] == ["model", "CT", "BUSI"]
+    assert renamed[1:] == [["B", *rows[1][:0:-1]], ["A", *rows[0][:0:-1]], ["average", *rows[2][:0:-1]]]
+    lacking = cells(TWO.drop(index=5))[1:]
+    assert lacking[1] == ["b", rows[1][1], ""]
+    assert lacking[0][2] == "50.00 → 60.00 → 70.00 → 80.00"  # alone there: neither best nor worst
+    alone = TWO[TWO["model"] == "a"]
+    assert cells(alone)[1:] == [["a", "97.69 → 77.75 → 83.33 → 85.33", lacking[0][2]]]  # and no average
+    assert "bold" not in profile_table(of_stage(alone, "finetuned"), {}, "x").data
 
 
 def test_stages_are_apart():
@@ -68,6 +69,10 @@ def test_stages_are_apart():
     page = profile_table(of_stage(TWO, "pretrained"), {}, "before & after").data
     caption = ElementTree.fromstring(page).find("figcaption")
     assert caption.text.endswith("(%), before & after. Best of a data set bold, worst underlined.")
+    with pytest.raises(InputError, match="finetuned"):
+        of_stage(TWO, "fine-tuned")
+    with pytest.raises(InputError, match="several profiles of a on busi: choose one stage"):
+        profile_table(TWO, {}, "x")
 
 
 def test_health_of_two_stages_is_compared_where_both_are():
@@ -93,13 +98,6 @@ def test_all_ties_are_marked():
     assert [row[3] for row in marked] == ["_60.00_", "_60.00_", "*90.00*"]
 
 
-def test_single_model_is_neither_best_nor_worst_nor_an_average():
-    assert cells(TWO[TWO["model"] == "a"])[1:] == [
-        ["a", "97.69 → 77.75 → 83.33 → 85.33", "50.00 → 60.00 → 70.00 → 80.00"]
-    ]
-    assert "bold" not in profile_table(TWO[(TWO["model"] == "a") & (TWO["stage"] == "finetuned")], {}, "x").data
-
-
 def test_what_others_were_adapted_from_stands_beneath_and_counts_for_nothing():
     third = profiles_of(("base", "busi", "finetuned", (99.0, 10.0, 99.0, 10.0)))
     _, *rows = cells(pd.concat([third, TWO]), apart=("base",))
@@ -110,10 +108,12 @@ def test_what_others_were_adapted_from_stands_beneath_and_counts_for_nothing():
     assert [row[0] for row in alone[1:]] == ["a", "base"]
 
 
-def test_model_without_a_data_set_has_an_empty_cell():
-    rows = cells(TWO.drop(index=5))
-    assert rows[2] == ["b", "_91.42_ → *88.41* → _81.21_ → 85.33", ""]
-    assert rows[1][2] == "50.00 → 60.00 → 70.00 → 80.00"  # alone there
+def test_the_end_of_a_module_is_its_last_point_and_not_its_best():
+    state = {"dataset": "busi", "model": "a", "stage": "finetuned"}
+    curve = {"L.10": 40.0, "V.00": 90.0, "V.01": 70.0, "C.00": 80.0, "L.09": 60.0}
+    scores = pd.DataFrame([state | {"point": point, "accuracy": value} for point, value in curve.items()])
+    ends = module_ends(scores, pd.DataFrame([state | {"accuracy": 50.0}]), "accuracy")
+    assert ends.iloc[0][["V end", "C end", "L end", "final output"]].tolist() == [70, 80, 40, 50]
 
 
 def test_names_are_escaped_and_a_wide_table_scrolls():
@@ -125,59 +125,29 @@ def test_names_are_escaped_and_a_wide_table_scrolls():
     assert "nowrap" in page
 
 
-def test_the_papers_table_passes_through_the_same_code():
-    page = profile_table(paper_profiles(), {}, "the paper's own").data
-    rows = [["".join(cell.itertext()) for cell in row] for row in ElementTree.fromstring(page).iter("tr")]
-    assert rows[0] == ["model", "BUSI", "COVID19-CT", "Chest-Xray"]
-    assert rows[1][:2] == ["MedVLM-R1-2B", "91.42 → 88.41 → 81.21 → 81.33"]
-    assert rows[-1] == [
-        "average", "104.78 → 84.99 → 86.17 → 86.19", "90.83 → 82.02 → 77.61 → 81.42", "72.30 → 75.05 → 74.91 → 75.78",
-    ]  # fmt: skip
-
-
-def test_unknown_stage_and_several_stages_are_errors():
-    with pytest.raises(InputError, match="finetuned"):
-        of_stage(TWO, "fine-tuned")
-    with pytest.raises(InputError, match="several profiles of a on busi: choose one stage"):
-        profile_table(TWO, {}, "x")
-
-
-def test_what_is_missing_is_an_empty_cell_whatever_the_column_holds():
-    table = pd.DataFrame({"count": pd.array([1200, None], "Int64"), "share": [0.5, None], "name": ["a", None]})
-    shown = show(table).data
-    assert re.findall(r"<td>(.*?)</td>", shown) == ["1200", "0.5", "a", "", "", ""]
-
-
-def test_no_zero_is_negative():
-    shown = show(pd.DataFrame({"difference": [-0.04, 0.0, -0.06]})).data
-    assert re.findall(r"<td>(.*?)</td>", shown) == ["0.0", "0.0", "-0.1"]
-
-
-def test_p_values_are_not_rounded_to_zero():
-    page = show(pd.DataFrame({"p": [0.00001, 0.0314, None], "p (Holm)": 0.5, "parts": 2.0})).data
-    assert [cell.text for cell in ElementTree.fromstring(page).iter("td")] == [
-        "<\N{NO-BREAK SPACE}0.001", "0.500", "2.0", "0.031", "0.500", "2.0", None, "0.500", "2.0",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        ({"count": pd.array([1200, None], "Int64"), "share": [0.5, None], "name": ["a", None]},
+         ["1200", "0.5", "a", "", "", ""]),
+        ({"difference": [-0.04, 0.0, -0.06]}, ["0.0", "0.0", "-0.1"]),  # no zero is negative
+        ({"p": [0.00001, 0.0314], "p (Holm)": 0.5, "parts": 2.0},  # no p is rounded to zero
+         ["&lt;\N{NO-BREAK SPACE}0.001", "0.500", "2.0", "0.031", "0.500", "2.0"]),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_table(columns, shown):
+    assert re.findall(r"<td>(.*?)</td>", show(pd.DataFrame(columns)).data) == shown
 
 
 @pytest.mark.parametrize("block", ["fine_tuning", "probe", "answering", "extraction", "health"])
-def test_recipe_says_value_and_meaning_of_every_hyperparameter(block):
-    protocol = load_protocol("miniature")
-    shown = recipe(protocol, block)
-    values = getattr(protocol, block).model_dump()
-    assert list(shown["hyperparameter"]) == [key.replace("_", " ") for key in values]
+def test_recipe_shows_value_and_meaning_of_every_hyperparameter(block):
+    own, paper = (getattr(load_protocol(slug), block).model_dump() for slug in ("miniature", "paper"))
+    shown = recipe(load_protocol("miniature"), block)
+    assert list(shown["hyperparameter"]) == [key.replace("_", " ") for key in own]
     assert shown["meaning"].str.len().gt(5).all()
-    for row, (key, value) in zip(shown.itertuples(), values.items(), strict=True):
-        said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-        assert row[2] == said
-        paper = getattr(getattr(load_protocol("paper"), block), key)
-        assert row[3] == ({True: "yes", False: "no"}[paper] if isinstance(paper, bool) else str(paper))
-
-
-def scores_of(values: dict[str, float], **constants) -> pd.DataFrame:
-    rows = [{"point": point, "accuracy": value, "run": run} for point, value in values.items() for run in (0, 1)]
-    defaults = {"model": "m", "dataset": "d", "stage": "finetuned", "pooling": "image_mean"}
-    return pd.DataFrame(rows).assign(**defaults | constants)
+    words = {"True": "yes", "False": "no"}
+    for row, key in zip(shown.itertuples(), own, strict=True):
+        assert [row[2], row[3]] == [words.get(str(values[key]), str(values[key])) for values in (own, paper)]
 
 
 def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():

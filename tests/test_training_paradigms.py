@@ -1,8 +1,9 @@
-"""Ways to train a vision tower: a planted advantage is told, chance is not, and runs and seeds are all paired."""
+"""Ways to train a vision tower: a planted advantage is significant, chance is not; all runs and seeds are paired."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_rows import answers_of, right_of
 from station_rows import SEEDS, image_set, rows_of
 from tiny_parts import RECIPE
 
@@ -36,29 +37,23 @@ def reading(shares: dict[str, float], dataset: str = "d") -> Reading:
     right = {}
     for number, (paradigm, share) in enumerate(shares.items()):
         seeds = SEEDS if paradigm in PROBES.values() else 2
-        noise = np.random.default_rng([number, len(dataset), ord(dataset[-1])]).normal(0, 0.05, (seeds, 1, IMAGES))
-        right[paradigm] = HARD + noise < share
+        right[paradigm] = right_of(HARD, share, [number, len(dataset), ord(dataset[-1])], (seeds, 1))
     return Reading("m", dataset, right, DRAWN)
 
 
-def test_a_tower_that_is_better_alone_is_told_and_others_are_not():
-    table = differences([reading(EQUAL | {ALONE["all"]: 0.95})])
-    assert list(zip(table["paradigm"], table["less"], strict=True)) == COMPARED
-    better = table["paradigm"] == ALONE["all"]
-    assert (table.loc[better, "verdict"] == HIGHER).all()
-    assert (table.loc[better, "low"] > 0).all()
-    assert table.loc[better, "difference"].to_numpy() == pytest.approx(20, abs=4)
-    assert (table.loc[~better, "verdict"] == NEITHER).all()
-
-
-def test_a_tower_that_is_worse_alone_is_told_too():
-    table = differences([reading(EQUAL | {ALONE["lora"]: 0.5})])
-    assert (table["verdict"] == LOWER).tolist() == (table["paradigm"] == ALONE["lora"]).tolist()
-
-
-def test_nothing_is_told_where_nothing_differs():
-    table = differences([reading(EQUAL, f"d{n}") for n in range(5)])
-    assert (table["verdict"] == NEITHER).all()
+@pytest.mark.parametrize(
+    ("changed", "share", "verdict"), [("all", 0.95, HIGHER), ("lora", 0.5, LOWER), ("all", 0.75, NEITHER)]
+)
+def test_a_planted_difference_is_significant_and_no_other_is(changed, share, verdict):
+    readings = [reading(EQUAL | {ALONE[changed]: share}, f"d{n}") for n in range(5 if verdict == NEITHER else 1)]
+    table = differences(readings)
+    pairs = list(zip(table["paradigm"], table["less"], strict=True))
+    assert pairs == COMPARED * len(readings)
+    planted = table["paradigm"] == ALONE[changed]
+    assert planted.any()
+    assert (table.loc[planted, "verdict"] == verdict).all()
+    assert table.loc[planted, "difference"].to_numpy() == pytest.approx(100 * (share - 0.75), abs=5)
+    assert (table.loc[~planted, "verdict"] == NEITHER).all()
     assert (table["low"] < table["difference"]).all()
     assert (table["difference"] < table["high"]).all()
 
@@ -86,15 +81,14 @@ def test_levels_are_means_over_what_was_trained():
     assert (table["accuracy"] < table["high"]).all()
 
 
-def rows(shuffled: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
+def rows() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict]:
     """Rows of every paradigm in which each has images of its own right, and which those are."""
     generator = np.random.default_rng(7)
     right = {paradigm: generator.random(IMAGES) < 0.7 for paradigm in PARADIGMS}
     answers = pd.concat(
-        [rows_of(right[FINE_TUNED] if stage == "finetuned" else ~right[FINE_TUNED], shuffled, stage=stage, run=run)
+        [answers_of(right[FINE_TUNED] ^ (stage == "pretrained"), stage=stage, run=run)
          for stage, run in (("pretrained", None), ("finetuned", 0), ("finetuned", 1))]
     )  # fmt: skip
-    answers["parsed"] = np.where(answers["p_Yes"] > 0.5, "Yes", "No")
     place = {"pooling": "image_mean", "point": "V.05", "probe": "main"}
     probed = [
         rows_of(right[name] ^ (point != "V.05"), seed, stage=stage, seed=seed, **place | {"point": point})

@@ -36,6 +36,15 @@ each_family_in_time = pytest.mark.parametrize(  # where a test takes seconds: th
     [pytest.param(name, marks=() if name == "qwen2_5_vl" else pytest.mark.slow) for name in FAMILY_NAMES],
     indirect=True,
 )
+
+
+def each_family_with(names: str, *values):
+    """Every family once, with one of the values in turn: what a value does, it does with each of them."""
+    given = [value if isinstance(value, tuple) else (value,) for value in values]
+    pairs = [(family, *given[i % len(given)]) for i, family in enumerate(FAMILY_NAMES)]
+    return pytest.mark.parametrize(f"family, {names}", pairs, indirect=["family"])
+
+
 _VISION = {f"V.{i:02d}": 32 for i in range(4)}
 _LLM = {f"L.{i:02d}": 32 for i in range(3)}
 _MERGER = {"C.00": 4 * 32, "C.01": 32}  # of 2 x 2 patches

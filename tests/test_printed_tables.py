@@ -1,26 +1,22 @@
-"""The arithmetic of the paper's Tables 2 and 3: what its gap is a gap of, and cells that stand in the wrong place."""
+"""The paper's printed numbers: what its gains and gaps are of, and cells that stand in the wrong place."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from mlprobe_utils import printed_towers
 from mlprobe_utils.cards import PUBLISHED
-from mlprobe_utils.printed_gains import IMAGES
+from mlprobe_utils.printed_gains import IMAGES, MEANINGS, bases_that_fit, printed_answers, printed_gains, search
 from mlprobe_utils.printed_towers import fits
+from mlprobe_utils.profiles import paper_profiles
 
 
 def test_the_average_gap_is_the_mean_relative_change_over_all_six_numbers():
     table = printed_towers.printed_gaps().set_index("model")
     assert table["printed"].to_dict() == {"HuatuoGPT-Vision-7B": -0.38, "MedGemma-4B": 0.27}
     assert (table["reading"] == "mean relative change").all()
-    relative, points = table["mean relative change"], table["mean difference"]
-    assert relative.tolist() == pytest.approx([-0.378, 0.265], abs=0.001)
-    assert points.tolist() == pytest.approx([-0.32, 0.10], abs=0.005)
-    printed = pd.read_csv(PUBLISHED / "table2.csv")
-    for model, own in printed.groupby("model"):
-        frozen, lora = (own[own["vision_tower"] == tower][["acc", "f1"]].to_numpy() for tower in ("frozen", "lora"))
-        assert frozen.size == 6
-        assert points[model] == pytest.approx(sum((frozen - lora).ravel()) / 6)
+    assert table["mean relative change"].tolist() == pytest.approx([-0.378, 0.265], abs=0.001)
+    assert table["mean difference"].tolist() == pytest.approx([-0.32, 0.10], abs=0.005)
 
 
 def test_differences_of_table_2_are_whole_numbers_of_images():
@@ -36,33 +32,28 @@ def test_differences_of_table_2_are_whole_numbers_of_images():
     assert table.loc[("MedGemma-4B", "Chest-Xray"), "p (least)"] < 1e-6
 
 
-def test_the_two_exchanged_cells_are_found_and_no_others():
-    table = printed_towers.printed_paradigms()
-    assert len(table) == 18
-    odd = table[table["right"].isna()].set_index("dataset")
+def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
+    found = printed_towers.printed_paradigms()
+    assert len(found) == 18
+    odd = found[found["right"].isna()].set_index("dataset")
     assert set(odd["model"]) == {"MedGemma-1.5-4B"}
     assert set(odd["paradigm"]) == {"Vision Tower SFT"}
     assert odd["printed"].to_dict() == {"COVID19-CT": 89.10, "Chest-Xray": 85.22}
     assert odd["swapped with"].to_dict() == {"COVID19-CT": "Chest-Xray", "Chest-Xray": "COVID19-CT"}
     assert odd["corrected"].to_dict() == {"COVID19-CT": 85.22, "Chest-Xray": 89.10}
-    assert round(89.10 / 100 * 624) == 556
-    assert round(85.22 / 100 * 203) == 173
-    even = table[table["right"].notna()]
+    even = found[found["right"].notna()]
     assert (even["corrected"] == even["printed"]).all()
     assert (even["swapped with"] == "").all()
     for row in even.itertuples():
         assert round(100 * row.right / IMAGES[row.dataset], 2) == pytest.approx(row.printed, abs=0.011)
-
-
-def test_a_table_with_every_cell_in_its_place_has_nothing_to_exchange(tmp_path, monkeypatch):
-    table = pd.read_csv(PUBLISHED / "table3.csv")
-    mended = printed_towers.printed_paradigms()
-    table["acc"] = mended["corrected"]
+    table = pd.read_csv(PUBLISHED / "table3.csv").assign(acc=found["corrected"])  # every cell in its place
     table.to_csv(tmp_path / "table3.csv", index=False)
     monkeypatch.setattr(printed_towers, "PUBLISHED", tmp_path)
     again = printed_towers.printed_paradigms()
     assert again["right"].notna().all()
     assert (again["swapped with"] == "").all()
+    assert [fits(accuracy, 150) for accuracy in (66.67, 66.66)] == [True, False]
+    assert [fits(89.10, images) for images in (203, 624)] == [False, True]
 
 
 def test_differences_of_table_3_before_and_after_putting_cells_back():
@@ -84,7 +75,27 @@ def test_the_one_disagreement_with_table_1_is_found():
     assert row == {"model": "ShizhenGPT-7B-VL", "dataset": "COVID19-CT", "Table 3": 78.82, "Table 1": 81.28}
 
 
-@pytest.mark.parametrize(("accuracy", "images", "whole"), [(66.67, 150, True), (66.66, 150, False), (100.0, 203, True),
-                                                           (89.10, 203, False), (89.10, 624, True)])  # fmt: skip
-def test_whole_numbers_of_images_are_told_from_others(accuracy, images, whole):
-    assert fits(accuracy, images) is whole
+def test_every_printed_answer_is_a_whole_number_of_images():
+    answers, printed = printed_answers(), paper_profiles().set_index(["model", "dataset"])["P_final"]
+    rounded = (100 * answers).round(2).stack()
+    np.testing.assert_allclose(rounded, printed.loc[rounded.index])  # audit, point 1
+    assert answers.at["MedGemma-4B", "BUSI"] == 126 / 150
+    assert printed_gains()["model"].isin(answers.index).all()
+
+
+@pytest.mark.parametrize("meaning", MEANINGS)
+def test_a_planted_base_is_found_and_no_base_for_gains_that_none_has(meaning):
+    base = np.array([120, 160, 470])
+    answers = np.array([[126, 170, 450], [118, 165, 500], [130, 150, 460]]) / list(IMAGES.values())
+    gains = np.round(100 * np.array([MEANINGS[meaning](own, base / list(IMAGES.values())) for own in answers]), 2)
+    found = bases_that_fit(answers, gains, meaning)
+    assert base.tolist() in found.tolist()
+    assert len(bases_that_fit(answers, gains + np.array([0, 0, 3]), meaning)) == 0
+
+
+def test_the_search_leaves_what_the_audit_found():
+    found = search().set_index(["base", "a gain is the"])["bases that fit"]
+    qwen, gemma = found["Qwen2.5-VL-7B"], found["Gemma-3-4B"]
+    assert (qwen == 0).all()
+    assert gemma["mean of relative changes"] == 3  # audit, point 8, has 4: one more where Table 1 is taken as rounded
+    assert (gemma.drop("mean of relative changes") == 0).all()

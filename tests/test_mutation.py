@@ -1,0 +1,50 @@
+"""The faults of mutants.yml can be planted: each is in one place of the package, and leaves a module that parses."""
+
+import ast
+
+import pytest
+import yaml
+from mutation import MUTANTS, PACKAGE, first_failure, importing_and_others, mutants, planted
+
+EVERY = mutants()
+
+
+def test_there_are_sixty_of_different_ids_and_reasons():
+    entries = yaml.safe_load(MUTANTS.read_text(encoding="utf-8"))
+    assert len(entries) == len(EVERY) == len({entry["reason"] for entry in entries}) == 60
+    assert all(set(entry) == {"id", "function", "old", "new", "reason"} for entry in entries)
+
+
+@pytest.mark.parametrize("own", EVERY)
+def test_a_mutant_changes_one_place_of_the_package(own):
+    path, source = planted(EVERY[own])
+    assert source != path.read_text(encoding="utf-8")
+    assert len(ast.parse(source).body) == len(ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+@pytest.mark.parametrize("change", [{"function": "nowhere"}, {"old": "no such code"}, {"old": "a"}])
+def test_a_mutant_that_is_not_in_one_place_is_an_error_that_names_it(change):
+    with pytest.raises(ValueError, match="holm-not-monotone"):
+        planted(EVERY["holm-not-monotone"] | change)
+
+
+def test_the_tests_that_import_a_module_come_first():
+    own, others = importing_and_others(PACKAGE / "paired_tests.py")
+    assert own[0] == "tests/test_paired_tests.py"
+    assert "tests/test_citation.py" in others
+    assert not set(own) & set(others)
+
+
+@pytest.mark.parametrize(("assertion", "noticed"), [("True", None), ("False", "test_it.py::test_it")])
+def test_the_first_failure_is_of_the_copy(tmp_path, assertion, noticed):
+    copy = tmp_path / "checkout"
+    (copy / "mlprobe_utils").mkdir(parents=True)
+    (copy / "mlprobe_utils" / "__init__.py").write_text("")
+    (copy / "test_it.py").write_text(f"def test_it():\n    assert {assertion}\n")
+    assert first_failure(copy, ["test_it.py"], "fast") == noticed
+
+
+def test_a_package_from_elsewhere_is_not_tested(tmp_path):
+    (tmp_path / "checkout").mkdir()
+    with pytest.raises(AssertionError, match="not the copy"):
+        first_failure(tmp_path / "checkout", [], "fast")

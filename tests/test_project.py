@@ -1,0 +1,134 @@
+"""The project: exact pins in two lists that agree, what an import costs, how to cite, and what is cited."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+
+import pytest
+import yaml
+from pybtex.database import parse_file, parse_string
+
+from mlprobe_utils.artefacts import ROOT, imported_files
+from mlprobe_utils.book_pages import NOTEBOOKS, notebooks
+from mlprobe_utils.citation import Author, Work, bibtex, citations, load_citation, plain
+from mlprobe_utils.errors import InputError
+
+ODD = Work.model_validate(
+    {
+        "title": "100 % of R&D_costs {in $} #1: 2^n ~ C:\\x",
+        "authors": [
+            {"family-names": "Żołek", "given-names": "Norbert"},
+            {"family-names": "van der Berg", "given-names": "Äda"},
+            {"name": "Smith & Sons and Company"},
+        ],
+        "year": 2020,
+    }
+)
+
+
+def test_the_paper_is_cited_with_all_that_the_file_holds():
+    (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    work = load_citation().references[0]
+    (entry,) = parse_string(bibtex(work), "bibtex").entries.values()
+    authors = [(" ".join(p.first_names), " ".join(p.last_names)) for p in entry.persons["author"]]
+    assert authors == [(a["given-names"], a["family-names"]) for a in paper["authors"]]
+    assert entry.fields["title"] == f"{{{paper['title']}}}"
+    fields = {name: entry.fields[name] for name in ("eprint", "year", "url")}
+    assert fields == {"eprint": "2604.08333", "year": str(paper["year"]), "url": paper["url"]}
+    assert all(" ".join(author) in plain(work) for author in authors)
+    assert "arXiv:2604.08333" in plain(work)
+
+
+def test_names_and_special_characters_survive():
+    (entry,) = parse_string(bibtex(ODD), "bibtex").entries.values()
+    first, second, group = entry.persons["author"]
+    assert (first.first_names, first.last_names) == (["Norbert"], ["Żołek"])
+    assert (second.prelast_names, second.last_names, second.first_names) == (["van", "der"], ["Berg"], ["Äda"])
+    assert group.last_names == [r"{Smith \& Sons and Company}"]
+    title = entry.fields["title"]
+    assert r"100 \% of R\&D\_costs \{in \$\} \#1: 2\textasciicircum{}n \textasciitilde{} C:\textbackslash{}x" in title
+    assert not re.search(r"(?<!\\)[&%$#_]", title)
+    assert plain(ODD).startswith("Norbert Żołek, Äda van der Berg and Smith & Sons and Company (2020). 100 % of R&D")
+    assert plain(Work(title="T", authors=[Author(name="A")])) == "A. T."
+
+
+def test_the_page_holds_both_forms_of_every_work():
+    page = citations()
+    citation = load_citation()
+    assert citation.references
+    for work in (citation, *citation.references):
+        assert f"```text\n{plain(work)}\n```" in page
+        assert f"```bibtex\n{bibtex(work)}\n```" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("title: T\nauthors: []", "authors"), ("authors: [{name: A}]", "title"), ("a: [", "cannot be read"), ("x", "")],
+)
+def test_an_error_names_the_file(text, words, tmp_path):
+    path = tmp_path / "CITATION.cff"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"CITATION\.cff.*{words}"):
+        load_citation(path)
+
+
+def test_the_bibliography_holds_what_is_cited_and_nothing_else():
+    texts = [path.read_text() for place in ("notebooks/*.py", "book/*.md") for path in ROOT.glob(place)]
+    cited = {
+        key.strip() for text in texts for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text) for key in keys.split(",")
+    }
+    assert cited == set(parse_file(ROOT / "book" / "references.bib").entries)
+
+
+PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+]*")
+
+
+def test_the_pins_are_the_same_and_exact():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    python, pip, section = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert (python, pip, project["requires-python"]) == ("python=3.11", "pip", ">=3.11,<3.12")
+    assert list(section) == ["pip"]
+    *conda, own = section["pip"]
+    assert own == "-e ."
+    pins = project["dependencies"] + project["optional-dependencies"]["test"]
+    assert sorted(conda) == sorted(pins)
+    extra = project["optional-dependencies"]["benchmark"]  # for pip only: nothing but a benchmark needs it
+    assert not [pin for pin in pins + extra if not PIN.fullmatch(pin)]
+    names = [re.sub("[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins]
+    assert len(names) == len(set(names))
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def imported(modules: Iterable[str], watched: tuple[str, ...]) -> list[str]:
+    """Which of the watched modules a process has that imports these."""
+    imports = "\n".join(f"import {name}" for name in modules)
+    return run(f"{imports}\nimport sys\nprint(*[name for name in {watched} if name in sys.modules])").split()
+
+
+def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar():
+    """jsonschema reads rfc3987_syntax where it is installed, and that makes a grammar with lark."""
+    files = sorted({path for name in notebooks() for path in imported_files(NOTEBOOKS / f"{name}.py")})
+    names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
+    names = [name.removesuffix(".__init__") for name in names]
+    assert "mlprobe_utils.charts" in names
+    names += ["mlprobe_utils.run_chapter", "mlprobe_utils.datasets.manifest"]
+    assert imported(names, ("torch", "transformers", "peft", "lark", "jsonschema")) == ["jsonschema"]
+    heavy = ("torch", "papermill", "jupytext", "IPython", "sphinx", "scipy")
+    assert imported(["mlprobe_utils.book_pages"], heavy) == []
+
+
+def test_torchvision_imports_once_the_package_is():
+    code = "import mlprobe_utils, peft, transformers.models.qwen2_vl.image_processing_qwen2_vl, torchvision"
+    assert run(f"{code}\nprint(torchvision.__version__.split('+')[0])") == "0.28.0"
+
+
+def test_no_process_imports_timm_that_builds_no_baseline():
+    modules = ("pipeline", "miniatures.making", "baselines.card", "baseline_results")
+    assert imported([f"mlprobe_utils.{module}" for module in modules], ("timm",)) == []
