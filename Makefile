@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 book: .venv/installed
 	@$(BIN)/python -m mlprobe_utils.make_book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
-		--split "$(SPLIT)" --data "$(DATA)" --jobs $(JOBS)
+		--split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
 
 # file by file in the order of the alphabet: by the number of tests, the book and its few long ones would be the last
 test: .venv/installed-tests
@@ -36,7 +36,7 @@ notebooks: .venv/installed
 
 laboratory: .venv/installed
 	@$(BIN)/python -m mlprobe_utils.make_book --laboratory --models $(MODELS) --datasets $(DATASETS) \
-		--protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs $(JOBS)
+		--protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
 
 .PHONY: mutants
 # which test notices which of the faults in tests/mutants.yml: hours

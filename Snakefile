@@ -1,5 +1,4 @@
-"""The graph: image sets and checkpoints -> one process a model or baseline -> discussions of some models, faults planted in
-one -> pages of notebooks -> book.
+"""The graph: image sets and checkpoints -> one process a model, one for all baselines -> pages of notebooks -> book.
 
 Outputs of the rules are stamps. The artefacts themselves are written whole or not at all by the commands, which skip
 what is current: so nothing that was made before is lost when a step fails, and a killed run goes on where it was.
@@ -11,25 +10,26 @@ import json
 import re
 import sys
 
-from mlprobe_utils import artefacts, pages
+from mlprobe_utils import artefacts, laboratory_results, pages
 from mlprobe_utils.artefacts import code_files, imported_files
 from mlprobe_utils.baselines.card import BaselineCard, baselines_of
-from mlprobe_utils.book_pages import book_pages, script_of
+from mlprobe_utils.book_card import BOOK as BOOK_CARD
+from mlprobe_utils.book_card import Book
+from mlprobe_utils.book_pages import OF_A_MODEL, book_pages, script_of
 from mlprobe_utils.cards import (
     DataCard,
     ModelCard,
     Protocol,
     card_path,
     load_data_card,
-    load_model_card,
     load_protocol,
 )
 from mlprobe_utils.citation import CITATION
 from mlprobe_utils.configuration import configure, lineages
+from mlprobe_utils.damaged_models import damaged_models, damaged_selection, phantom_twin
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.discussion_card import Discussion, discussions, taking_part
 from mlprobe_utils.faults.card import Fault, all_faults
-from mlprobe_utils.faults.laboratory import laboratory, phantom_twin
 from mlprobe_utils.faults.trial_card import TRIAL, Trial
 
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
@@ -40,22 +40,17 @@ PROTOCOL = load_protocol(RUN.protocol)
 MEASURED = PROTOCOL.model_dump_json(exclude={"title", "baselines", "health", "vision_training"})
 TRAINED = PROTOCOL.model_dump_json(include={"images", "splits", "baselines"})
 BASELINES = [card.slug for card in baselines_of(PROTOCOL)]
-DISCUSSED = {  # discussion -> the models that take part
-    card.slug: [*taking_part(card, {slug: load_model_card(slug) for slug in RUN.models})] for card in discussions()
-}
+DISCUSSED = {model: [card.slug for card in discussions() if taking_part(card, [model])] for model in RUN.models}
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
 PAGES = {page.name: page for page in book_pages(RUN)}
+PAGES_OF_MODELS = [name for name, page in PAGES.items() if page.notebook == OF_A_MODEL]
 BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
-LABORATORY = laboratory(RUN)
+PLANTED = {one.model: damaged_selection(RUN).datasets for one in damaged_models(RUN.models)}  # at most one model: its data sets
 TRIAL_DATASETS = list(dict.fromkeys(phantom_twin(load_data_card(slug)).slug for slug in RUN.datasets))
 TRIAL_MODELS = list(dict.fromkeys([*RUN.models, *(slug for own in LINEAGES.values() for slug in own)]))  # and bases
 FAULTS = [str(card_path(Fault, fault.slug)) for fault in all_faults()]
+FAULTS += [str(card_path(Trial, TRIAL)), str(card_path(Book, BOOK_CARD))]
 PYTHON = sys.executable
-
-
-onstart:
-    # to keep a limit of jobs a second, Snakemake looks around every second, and once more often with every job it ends
-    workflow.scheduler.job_rate_limiter = None
 
 
 def one_of(names):
@@ -63,12 +58,10 @@ def one_of(names):
 
 
 wildcard_constraints:
-    dataset=one_of({*RUN.datasets, *LABORATORY.datasets, *TRIAL_DATASETS}),
+    dataset=one_of({*RUN.datasets, *TRIAL_DATASETS}),
     model=one_of(TRIAL_MODELS),
-    baseline=one_of(BASELINES),
     lineage=one_of(LINEAGES),
-    page=one_of(PAGES),
-    discussion=one_of(DISCUSSED),
+    page=one_of({*PAGES} - {*PAGES_OF_MODELS}),
 
 
 def code(module):
@@ -90,17 +83,10 @@ def source_of_page(notebook):
     return [str(path) for path in (script, *imported_files(script))]
 
 
-def page_inputs(wildcards):
+def page_inputs(page):
     """A notebook, the code that it imports, and what it reads: results of its models, the protocol, and files."""
-    page = PAGES[wildcards.page]
     results = [stamp("models", RUN.protocol, RUN.split, model) for model in page.models]
-    results += [stamp("faults", RUN.protocol, RUN.split)] if page.faults else []
-    results += [stamp("baselines", RUN.protocol, RUN.split, slug) for slug in BASELINES] if page.baselines else []
-    results += [
-        stamp("discussions", RUN.protocol, RUN.split, discussion, model)
-        for discussion in page.discussions
-        for model in DISCUSSED[discussion]
-    ]
+    results += [stamp("baselines", RUN.protocol, RUN.split)] if page.baselines else []
     return [*source_of_page(page.notebook), *results, *map(str, (card_path(Protocol, RUN.protocol), *page.files))]
 
 
@@ -120,6 +106,7 @@ rule pages:
     input:
         [executed(name) for name in PAGES],
         BOOK,
+        [str(path) for path in laboratory_results.files()],
         code=sorted({*code("mlprobe_utils.pages"), *code("mlprobe_utils.sphinx_extension")}),
     params:
         run=json.dumps(RUN.parameters()),
@@ -131,7 +118,7 @@ rule pages:
 
 rule page:
     input:
-        page_inputs,
+        lambda wildcards: page_inputs(PAGES[wildcards.page]),
         code=code("mlprobe_utils.run_chapter"),
     params:
         notebook=lambda wildcards: PAGES[wildcards.page].notebook,
@@ -139,8 +126,23 @@ rule page:
     output:
         executed("{page}"),
     shell:
-        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.warm mlprobe_utils.run_chapter {params.notebook}"
+        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.run_chapter {params.notebook}"
         " {artefacts.OUTPUTS}/chapters/{wildcards.page}.ipynb --parameters {params.parameters:q} && touch {output}"
+
+
+rule pages_of_models:
+    input:
+        [path for name in PAGES_OF_MODELS for path in page_inputs(PAGES[name])],
+        code=code("mlprobe_utils.run_chapter"),
+    params:
+        notebook=OF_A_MODEL,
+        notebooks=[f"{artefacts.OUTPUTS}/chapters/{name}.ipynb" for name in PAGES_OF_MODELS],
+        parameters=[json.dumps(PAGES[name].parameters) for name in PAGES_OF_MODELS],
+    output:
+        [executed(name) for name in PAGES_OF_MODELS],
+    shell:
+        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.run_chapter {params.notebook} {params.notebooks:q}"
+        " --parameters {params.parameters:q} && touch {output:q}"
 
 
 # Models before pages: a page is short, and fills the cores that the last models leave idle.
@@ -149,63 +151,37 @@ rule model:
     input:
         source_of_model,
         [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
+        lambda wildcards: [stamp("manifests", RUN.protocol, slug) for slug in PLANTED.get(wildcards.model, [])],
+        lambda wildcards: [str(card_path(Discussion, slug)) for slug in DISCUSSED[wildcards.model]],
+        lambda wildcards: FAULTS if wildcards.model in PLANTED else [],
         card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
-        code=code("mlprobe_utils.pipeline"),
+        code=code("mlprobe_utils.whole_model"),
     params:
-        protocol=MEASURED,
+        protocol=MEASURED + PROTOCOL.vision_training.model_dump_json(),
         datasets=" ".join(RUN.datasets),
+        discussions=lambda wildcards: " ".join(["--discussions", *own] if (own := DISCUSSED[wildcards.model]) else []),
+        planted=lambda wildcards: " ".join(["--planted", *PLANTED[wildcards.model]] if wildcards.model in PLANTED else []),
     output:
         stamp("models", RUN.protocol, RUN.split, "{model}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.pipeline {wildcards.model} --datasets {params.datasets}"
-        " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
+        "{PYTHON} -m mlprobe_utils.whole_model {wildcards.model} --datasets {params.datasets} --protocol {RUN.protocol}"
+        " --split {RUN.split} {params.discussions} {params.planted} && touch {output}"
 
 
-rule baseline:
+rule baselines:
     priority: 1
     input:
         [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
-        card=lambda wildcards: str(card_path(BaselineCard, wildcards.baseline)),
+        [str(card_path(BaselineCard, slug)) for slug in BASELINES],
         code=code("mlprobe_utils.baselines.__main__"),
     params:
         protocol=TRAINED,
         datasets=" ".join(RUN.datasets),
+        baselines=" ".join(BASELINES),
     output:
-        stamp("baselines", RUN.protocol, RUN.split, "{baseline}"),
+        stamp("baselines", RUN.protocol, RUN.split),
     shell:
-        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.baselines {wildcards.baseline} --datasets {params.datasets}"
-        " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
-
-
-rule discussion:
-    priority: 1
-    input:
-        stamp("models", RUN.protocol, RUN.split, "{model}"),
-        card=lambda wildcards: str(card_path(Discussion, wildcards.discussion)),
-        code=code("mlprobe_utils.discussions"),
-    params:
-        protocol=MEASURED + PROTOCOL.vision_training.model_dump_json(),
-        datasets=" ".join(RUN.datasets),
-    output:
-        stamp("discussions", RUN.protocol, RUN.split, "{discussion}", "{model}"),
-    shell:
-        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.discussions {wildcards.model} --discussions {wildcards.discussion}"
-        " --datasets {params.datasets} --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
-
-
-rule faults:
-    input:
-        stamp("models", RUN.protocol, RUN.split, LABORATORY.models[0]),
-        stamp("manifests", RUN.protocol, LABORATORY.datasets[0]),
-        FAULTS,
-        code=code("mlprobe_utils.faults.__main__"),
-    params:
-        model=LABORATORY.models[0],
-        dataset=LABORATORY.datasets[0],
-    output:
-        stamp("faults", RUN.protocol, RUN.split),
-    shell:
-        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.faults {params.model} --datasets {params.dataset}"
+        "{PYTHON} -m mlprobe_utils.baselines {params.baselines} --datasets {params.datasets}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 
@@ -214,7 +190,6 @@ rule trial:
         source_of_model,
         [stamp("manifests", RUN.protocol, dataset) for dataset in TRIAL_DATASETS],
         FAULTS,
-        trial=str(card_path(Trial, TRIAL)),
         card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
         code=code("mlprobe_utils.faults.trial"),
     params:
@@ -252,7 +227,7 @@ rule miniatures:
     output:
         stamp("miniatures", "{lineage}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.warm mlprobe_utils.miniatures {params.slugs} && touch {output}"
+        "{PYTHON} -m mlprobe_utils.miniatures {params.slugs} && touch {output}"
 
 
 rule manifest:

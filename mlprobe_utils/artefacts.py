@@ -76,6 +76,15 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     swap_in(partial, folder)
 
 
+def link(source: Path, folder: Path, made_from: dict) -> None:
+    """Makes an artefact of the very files of another one, which take no further room."""
+    with artefact(folder, made_from) as temporary:
+        for path in source.iterdir():
+            if path.name not in ("made_from.json", "provenance.json"):
+                (temporary / path.name).unlink(missing_ok=True)
+                os.link(path, temporary / path.name)
+
+
 def partial_folder(folder: Path) -> Path:
     """Where an artefact is filled before it takes its place."""
     return folder.with_name(f".{folder.name}.partial")
@@ -96,14 +105,14 @@ def provenance(start: float) -> dict:
     return {
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.time() - start, 2),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {name: version(name) for name in RECORDED_PACKAGES},
         **peak_memory(),
     }
 
 
 @functools.cache
-def _commit() -> str:
+def commit() -> str:
     """Of the checkout, when the process first asks: what it runs was read before."""
     described = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return described.stdout.strip() or "not a git checkout"
@@ -170,9 +179,16 @@ def _closure(modules: list[str]) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
+    """A source file, parsed once a process: many hashes go over the same files."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def _imports(path: Path) -> list[str]:
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mlprobe_utils"):
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
@@ -191,7 +207,12 @@ def _source_file(module: str) -> Path | None:
 @functools.cache
 def code_hash(module: str) -> str:
     """Hash of what `module` and all it imports from this package do: comments and docstrings do not count."""
-    return hash_of([_without_docstrings(path.read_text()) for path in code_files(module)])
+    return hash_of([_of_file(path) for path in code_files(module)])
+
+
+@functools.cache
+def _of_file(path: Path) -> str:
+    return _without_docstrings(path.read_text())
 
 
 def source_hash(*objects) -> str:

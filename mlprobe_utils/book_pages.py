@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlprobe_utils import artefacts
+from mlprobe_utils import laboratory_results
 from mlprobe_utils.artefacts import ROOT
 from mlprobe_utils.baselines.card import BaselineCard
 from mlprobe_utils.cards import CARDS, PUBLISHED, ModelCard, card_path, slugs
 from mlprobe_utils.errors import unknown
-from mlprobe_utils.faults.trial_card import CONFUSION
 
 if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of what a run's configuration imports
     from mlprobe_utils.configuration import Run
@@ -21,15 +20,10 @@ if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of wh
 NOTEBOOKS = ROOT / "notebooks"
 PAPER_TABLE = ("04_feature_health", "10_comparisons")  # chapters that print the paper's own Table 1
 BASELINES = "06_baselines"
-FAULTS = "11_planted_faults"
 TOWERS = "08_vision_tower"
-DISCUSSIONS = {  # chapters that show what `discussions` makes
-    TOWERS: ("frozen-vision-tower", "training-paradigms"),
-    "09_comprehension_utilization": ("question-first",),
-}
-DIAGNOSIS = "05_diagnosis"  # shows what the last laboratory found, where there was one
-THRESHOLDS = CARDS / "diagnosis" / "laboratory.yml"  # of every page that diagnoses
-_OF_MODELS = "models/"  # where the pages of single models lie in the book
+DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults")  # and faults, and models
+OF_A_MODEL = "model"  # the notebook of models' pages
+_OF_MODELS = "models/"  # where they lie in the book
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,7 @@ class Page:
     notebook: str  # its source, as `script_of` takes it
     parameters: dict  # what the notebook is executed with
     files: tuple[Path, ...] = ()  # what it reads beside the results of its models
-    faults: bool = False  # whether it reads those of the laboratory's damaged models
     baselines: bool = False  # whether it reads those of the traditional classifiers
-    discussions: tuple[str, ...] = ()  # cards of the discussions that it shows
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -55,21 +47,22 @@ def book_pages(run: "Run") -> list[Page]:
     parameters = run.parameters()
     cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))
     table1 = (*cards, PUBLISHED / "table1.csv")
-
-    laboratory = [file for file in [artefacts.OUTPUTS / CONFUSION] if file.is_file()]
-    files = dict.fromkeys(PAPER_TABLE, table1) | {"index": (THRESHOLDS,), DIAGNOSIS: (THRESHOLDS, *laboratory)}
+    laboratory = (*laboratory_results.files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml")))
+    discussions = tuple(sorted((CARDS / "discussions").glob("*.yml")))
+    files = dict.fromkeys(PAPER_TABLE, table1)
+    for name in DIAGNOSED:
+        files[name] = (*files.get(name, ()), *laboratory)
     files[BASELINES] = tuple(card_path(BaselineCard, slug) for slug in slugs(BaselineCard))
-    files[TOWERS] = (*table1, *(PUBLISHED / name for name in ("table2.csv", "table3.csv")))
+    files[TOWERS] = (*table1, *(PUBLISHED / name for name in ("table2.csv", "table3.csv")), *discussions)
+    files["09_comprehension_utilization"] = discussions
 
     def chapter(name: str) -> Page:
-        shown = DISCUSSIONS.get(name, ())
-        cards = tuple(CARDS / "discussions" / f"{slug}.yml" for slug in shown)
-        return Page(name, name, parameters, (*files.get(name, ()), *cards), name == FAULTS, name == BASELINES, shown)
+        return Page(name, name, parameters, files.get(name, ()), name == BASELINES)
 
     return [
         *map(chapter, ("index", *chapters())),
         Page("models", "models", parameters, (*cards, PUBLISHED / "table_s1.csv")),
-        *(Page(model_page(slug), "model", parameters | {"models": [slug]}, (THRESHOLDS,)) for slug in run.models),
+        *(Page(model_page(slug), OF_A_MODEL, parameters | {"models": [slug]}, laboratory) for slug in run.models),
     ]
 
 
@@ -90,7 +83,7 @@ def model_page(slug: str) -> str:
 
 def notebook_of(page: str) -> str | None:
     """The notebook that makes a page, by the page's name; None for a page that is written as text."""
-    name = "model" if page.startswith(_OF_MODELS) else page
+    name = OF_A_MODEL if page.startswith(_OF_MODELS) else page
     return name if name in notebooks() else None
 
 

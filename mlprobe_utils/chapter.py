@@ -1,7 +1,6 @@
 """What every page starts and ends with: its parameters checked, its results made or found, and boxes that say what is
 real on the page, what it was run with, and how it was made."""
 
-import html
 import json
 import time
 from dataclasses import dataclass, replace
@@ -14,18 +13,19 @@ from myst_nb import glue as myst_glue
 from mlprobe_utils import artefacts, panels
 from mlprobe_utils.baselines.card import BaselineCard, baselines_of
 from mlprobe_utils.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
+from mlprobe_utils.damaged_models import DamagedModel, damaged_models, damaged_selection
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
-from mlprobe_utils.discussion_card import load_discussion, taking_part
+from mlprobe_utils.discussion_card import discussed_on, load_discussion, taking_part
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.faults.card import Fault, all_faults
-from mlprobe_utils.faults.laboratory import laboratory
+from mlprobe_utils.faults.card import all_faults
+from mlprobe_utils.left_out import without_faults, without_models
 from mlprobe_utils.parameters import check_parameters, meanings
 from mlprobe_utils.prepare import prepare, prepare_baselines, prepare_discussion, prepare_faults
 from mlprobe_utils.profiles import in_words
 from mlprobe_utils.provenance_box import provenance_box
-from mlprobe_utils.results import Selection
+from mlprobe_utils.results import FAULTS, Selection
 from mlprobe_utils.scope import scope
-from mlprobe_utils.tables import show
+from mlprobe_utils.tables import note, show
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,15 @@ class Chapter:
     parameters: dict  # all that the chapter declares, with the values that count
     meanings: dict[str, str]  # parameter -> what it means
     started: float  # seconds since the epoch
-    faults: tuple[Fault, ...] = ()  # planted in its model
+    planted: tuple[DamagedModel, ...] = ()  # the damaged models of its selection
     baselines: tuple[BaselineCard, ...] = ()  # trained beside its models
 
     @property
     def names(self) -> dict[str, str]:
-        """slug -> name, of models, baselines and data sets."""
+        """slug -> name, of models (healthy, then damaged), baselines and data sets."""
         baselines = {card.slug: card for card in self.baselines}
-        return {slug: card.name for slug, card in (self.models | baselines | self.datasets).items()}
+        named = self.models | {one.slug: one for one in self.planted} | baselines | self.datasets
+        return {slug: one.name for slug, one in named.items()}
 
     @property
     def positives(self) -> dict[str, str | None]:
@@ -77,21 +78,30 @@ class Chapter:
         ]
         table = show(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
         return HTML(
-            f'<aside class="admonition note"><p>{html.escape(words)}</p></aside><details class="parameters">'
+            f'{note(words).data}<details class="parameters">'
             f"<summary>Parameters of this page</summary>{table.data}</details>"
         )
 
-    def laboratory(self) -> "Chapter":
-        """The chapter narrowed to the one model and phantom set in which faults are planted; makes what is missing.
+    def damaged(self) -> "Chapter":
+        """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing.
 
         Raises:
-            InputError: no phantom set can stand in for the real ones; or what could not be made, with the mend.
+            InputError: the run lacks the model in which faults are planted; or what could not be made, with the mend.
         """
-        place = laboratory(self.selection)
-        prepare_faults(place)
-        models = {slug: self.models[slug] for slug in place.models}
+        planted = damaged_models(self.models)
+        if not planted:
+            raise InputError(without_faults())
+        place = damaged_selection(self.selection)
+        prepare_faults(planted[0].model, place)
         datasets = {slug: load_data_card(slug) for slug in place.datasets}
-        return replace(self, selection=place, models=models, datasets=datasets, faults=tuple(all_faults()))
+        models = {planted[0].model: self.models[planted[0].model]}
+        return replace(self, selection=place, models=models, datasets=datasets, planted=tuple(planted))
+
+    @property
+    def healthy(self) -> Selection:
+        """The results of the model in which this chapter's faults are planted."""
+        own = self.selection
+        return Selection(tuple(self.models), own.datasets, own.protocol, own.split)
 
     def with_baselines(self) -> "Chapter":
         """The chapter with the traditional classifiers that its protocol names; trains those that are missing.
@@ -107,12 +117,16 @@ class Chapter:
         """The chapter narrowed to the models that take part in a discussion; makes what is missing.
 
         Raises:
-            InputError: an unknown discussion; or what could not be made, with the mend.
+            InputError: an unknown discussion, or one without any of its models in this run; or what could not be made,
+                with the mend.
         """
-        models = taking_part(load_discussion(slug), self.models)
-        place = replace(self.selection, models=tuple(models))
+        card = load_discussion(slug)
+        if not (models := taking_part(card, self.models)):
+            raise InputError(without_models(card))
+        place = replace(self.selection, models=tuple(models), datasets=tuple(discussed_on(card, self.datasets)))
         prepare_discussion(slug, place)
-        return replace(self, selection=place, models=models)
+        datasets = {slug: self.datasets[slug] for slug in place.datasets}
+        return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again.
@@ -121,7 +135,8 @@ class Chapter:
             InputError: no notebook of that name; an artefact behind the page is not there, or cannot be read.
         """
         sets, models = self.image_sets.values(), self.models.values()
-        others = self.faults, self.baselines
+        planted = any(FAULTS in folder.parts for folder in artefacts.READ)
+        others = all_faults() if planted else (), self.baselines
         return HTML(provenance_box(name, self.parameters, self.protocol, models, sets, self.started, *others))
 
 

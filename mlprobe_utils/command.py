@@ -17,16 +17,18 @@ def command(
     run: Callable[..., None],
     positional: tuple[str, str] = MODEL,
     lists: Mapping[str, str] | None = None,
+    several: bool = False,
 ) -> None:
     """Reads the command line and runs it.
 
     Args:
         run: takes what `positional` names, data sets, protocol and split, and by name what `lists` names.
         positional: name and meaning of the command's one positional argument.
+        several: whether that argument takes several values, of which `run` gets the list.
         lists: names of options that take several values each, and their meanings; None where they are not given.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("of", metavar=positional[0], help=positional[1])
+    parser.add_argument("of", metavar=positional[0], help=positional[1], **{"nargs": "+"} if several else {})
     lists = lists or {}
     for name, meaning in lists.items():
         parser.add_argument(f"--{name}", nargs="+", help=meaning)

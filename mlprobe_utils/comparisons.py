@@ -20,6 +20,17 @@ LEVEL = 0.05  # of significance, after Holm
 ALL_HEALTH = "all three health scores"  # a row of `size_signs`
 
 
+def models_compared(profiles: pd.DataFrame) -> str:
+    """How many models there are to compare, how many it takes, and how to have more, for the page."""
+    found = profiles["model"].nunique()
+    if found >= LEAST:
+        return f"This run compares {found} models."
+    return (
+        f"This run has {found} model{'s' if found > 1 else ''} to compare, too few for a p value, which takes {LEAST} "
+        "at least: `make book MODELS=all` runs a miniature of each of the paper's fourteen."
+    )
+
+
 def beside(tables: Mapping[str, pd.DataFrame], reading: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
     """One reading of several tables of profiles, beneath each other; the first column, results, names the table."""
     return pd.concat({name: reading(table) for name, table in tables.items()}, names=["results", None]).reset_index(

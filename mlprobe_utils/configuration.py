@@ -5,30 +5,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from mlprobe_utils.artefacts import ROOT
-from mlprobe_utils.cards import DataCard, load_data_card, load_model_card, load_protocol, slugs
+from mlprobe_utils.book_card import ALL, load_book
+from mlprobe_utils.cards import DataCard, ModelCard, load_data_card, load_model_card, load_protocol, slugs
 from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import InputError, unknown
 from mlprobe_utils.results import Selection
-
-# The embedded default: a miniature of each of the paper's fourteen, in the order of its Table 1, and of its two bases
-MODELS = (
-    "medvlm-r1-miniature",
-    "huatuogpt-vision-7b-miniature",
-    "huatuogpt-vision-34b-miniature",
-    "lingshu-7b-miniature",
-    "lingshu-32b-miniature",
-    "shizhengpt-7b-vl-miniature",
-    "shizhengpt-32b-vl-miniature",
-    "hulu-med-4b-miniature",
-    "hulu-med-7b-miniature",
-    "hulu-med-14b-miniature",
-    "hulu-med-32b-miniature",
-    "medgemma-4b-miniature",
-    "medgemma-27b-miniature",
-    "medgemma-1.5-4b-miniature",
-    "qwen2.5-vl-7b-miniature",
-    "gemma-3-4b-miniature",
-)
 
 
 @dataclass(frozen=True)
@@ -44,11 +25,28 @@ class Run(Selection):
 
 
 def configure(models: list[str], datasets: list[str], protocol: str, split: str, data: str) -> Run:
-    """The run that was asked for; empty lists stand for the defaults, a relative folder starts at the project's root.
+    """The run of these models and data sets.
+
+    Args:
+        models: slugs; empty: the default of data/book.yml, `["all"]`: its list `all`.
+        datasets: slugs; empty: all phantoms, or all real sets where `data` is given.
+        data: folder of the real images; a relative one starts at the project's root.
 
     Raises:
-        InputError: an unknown slug, a card that is not valid, a folder that does not exist, real images without one.
+        InputError: an unknown slug, one given twice, a card that is not valid, a folder that does not exist, real
+            images without one.
     """
+    book = load_book()
+    models = {(): book.models, (ALL,): book.all}.get(tuple(models), models)
+    for variable, slugs_given in (("MODELS", models), ("DATASETS", datasets)):
+        if twice := [slug for slug in slugs_given if slugs_given.count(slug) > 1]:
+            raise InputError(f"{variable} names '{twice[0]}' twice: remove one")
+    known = slugs(ModelCard)
+    for slug in models:
+        if slug == ALL:
+            raise InputError(f"MODELS: '{ALL}' stands for a whole list: give it alone, or name models")
+        if slug not in known:
+            raise unknown("model", slug, [ALL, *known], "A card of your own goes to data/models/.")
     load_protocol(protocol)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -57,8 +55,8 @@ def configure(models: list[str], datasets: list[str], protocol: str, split: str,
         raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
     default = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
     run = Run(
-        tuple(dict.fromkeys(models)) or MODELS,
-        tuple(dict.fromkeys(datasets)) or tuple(default),
+        tuple(models),
+        tuple(datasets) or tuple(default),
         protocol,
         split,
         str(folder) if data else "",

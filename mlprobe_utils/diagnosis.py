@@ -20,11 +20,20 @@ import pandas as pd
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.intervals import RECIPE, intervals
 from mlprobe_utils.resampling import Resamples, accuracy
-from mlprobe_utils.stations import CONNECTOR, IMAGE_TOKENS, LAST_TOKEN, OUTPUT, REFERENCE, VISION_TOWER
+from mlprobe_utils.stations import (
+    COMPREHENSION,
+    CONNECTOR,
+    FIDELITY,
+    IMAGE_TOKENS,
+    LAST_TOKEN,
+    MISALIGNMENT,
+    MODES,
+    OUTPUT,
+    QUALITY,
+    REFERENCE,
+    VISION_TOWER,
+)
 
-QUALITY, FIDELITY = "quality limitation", "fidelity loss"
-COMPREHENSION, MISALIGNMENT = "comprehension deficit", "misalignment"
-MODES = (QUALITY, FIDELITY, COMPREHENSION, MISALIGNMENT)  # as the information flows
 NAMED, RULED_OUT, UNTOLD = "named", "ruled out", "not distinguishable on this many images"
 
 

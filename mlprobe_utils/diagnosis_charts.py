@@ -23,13 +23,13 @@ TITLE_LINES = 3  # of a block, for what it is called; with the gap above it
 
 
 def loss_chart(told: pd.DataFrame, names: Mapping[str, str], title: str, verdicts: Sequence[str] = VERDICTS) -> Figure:
-    """What is lost between stations, with simultaneous intervals; dashed where there is a threshold.
+    """What is lost between stations, with simultaneous intervals, and a tick at the threshold where there is one.
 
     Args:
         told: from `diagnosis_tables.diagnoses` or `misalignment.mapping_losses`, of one stage and question: model,
             dataset, statement, value, band_low, band_high (points), verdict, and threshold where there is one.
         names: slug -> name of models and data sets, in the order of the page.
-        title: the caption; what is dashed is added.
+        title: the caption; what a tick is, is added.
         verdicts: the three there can be: a loss, none, and what cannot be told.
 
     Returns:
@@ -48,7 +48,7 @@ def loss_chart(told: pd.DataFrame, names: Mapping[str, str], title: str, verdict
     columns += ["threshold"] if "threshold" in long else []
     numbers = long[columns].rename(columns={"dataset": "data set", "value": "change", "band_low": "low"})
     numbers = numbers.rename(columns={"band_high": "high"})
-    title += "; dashed: the threshold" if "threshold" in long else ""
+    title += "; upright ticks: thresholds" if "threshold" in long else ""
     axes = ("a block a statement, a line a model", "change in accuracy (points); a loss lies to the left of 0")
     return figure(panels, title, min(COLUMNS, len(panels)), keys, axes, numbers)
 
@@ -76,14 +76,11 @@ def _panel(own: pd.DataFrame, verdicts: Sequence[Key], ends: tuple[int, int]) ->
     colour = alt.Color("verdict:N", legend=None).scale(domain=words, range=[key.colour for key in verdicts])
     shape = alt.Shape("verdict:N", legend=None).scale(domain=words, range=list(SHAPES))
     blocks = pd.DataFrame({"statement": statements, "top": tops.to_numpy()})
-    blocks = blocks.assign(
-        title=blocks["top"] + 0.45 * TITLE_LINES, first=blocks["top"] + TITLE_LINES - 1, last=blocks["top"] + block
-    )
+    blocks = blocks.assign(title=blocks["top"] + 0.45 * TITLE_LINES)
     layers = [alt.Chart(pd.DataFrame({"value": [0]})).mark_rule(color="gray").encode(x=x)]
     if "threshold" in own:
-        limits = own.groupby("statement")["threshold"].first()
-        limits = blocks.assign(value=-blocks["statement"].map(limits))
-        dashed = alt.Chart(limits).mark_rule(color="gray", strokeDash=[3, 2], strokeWidth=1.5)
+        limits = marks.assign(value=-marks["threshold"], first=marks["place"] - 0.5, last=marks["place"] + 0.5)
+        dashed = alt.Chart(limits).mark_rule(color="gray", strokeWidth=1.5)
         layers.append(dashed.encode(x=x, y=alt.Y("first:Q", axis=None), y2="last:Q"))
     titles = alt.Chart(blocks).mark_text(align="left", fontSize=11)
     layers.append(titles.encode(x=alt.value(0), y=alt.Y("title:Q", axis=None), text="statement:N"))

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from mlprobe_utils import laboratory_results, results
 from mlprobe_utils.control_names import CONTROL_RUN
+from mlprobe_utils.damaged_models import DamagedModel
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.diagnosis import MISALIGNMENT, NAMED, RULED_OUT, STATEMENTS, UNTOLD, losses, main_mode, verdicts
 from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE
 from mlprobe_utils.profiles import STATE
 from mlprobe_utils.resampling import Resamples
+from mlprobe_utils.results import Selection
 from mlprobe_utils.station_outcomes import station_outcomes
 from mlprobe_utils.tested import resamples_of_tested
 
@@ -18,10 +21,14 @@ NOTHING = "nothing is lost beyond the thresholds"
 DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
 
 
-def statement_table(thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """The statements as rows for a page: mode, what is lost between which stations, threshold in points."""
-    columns = ["mode", "more can be told at", "than at", "threshold (points)"]
-    rows = [(s.mode, s.before, _nor(s.after), thresholds[s.name]) for s in STATEMENTS]
+def statement_table(thresholds: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """The statements as rows for a page: mode, what is lost between which stations, and thresholds in points.
+
+    Args:
+        thresholds: family -> statement -> points; a column each.
+    """
+    columns = ["mode", "more can be told at", "than at", *(f"threshold for {family}" for family in thresholds)]
+    rows = [(s.mode, s.before, _nor(s.after), *(own[s.name] for own in thresholds.values())) for s in STATEMENTS]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -36,7 +43,7 @@ def diagnoses(
     reference: pd.DataFrame,
     image_sets: Mapping[str, ImageSet],
     split: str,
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, Mapping[str, float]],
     questions: Sequence[str] = tuple(QUESTIONS),
 ) -> pd.DataFrame:
     """The verdicts on every state that has probes of several seeds.
@@ -47,7 +54,7 @@ def diagnoses(
         reference: from `results.reference_rows`.
         image_sets: data set -> its images.
         split: of the images.
-        thresholds: statement -> points.
+        thresholds: model -> statement -> points, set on models of other families than its own.
         questions: of `intervals.QUESTIONS`.
 
     Returns:
@@ -61,7 +68,7 @@ def diagnoses(
         of_set = reference[reference["dataset"] == state["dataset"]]
         right = station_outcomes(rows, answers[(*state.values(),)], of_set, images)
         for question in questions:
-            told = verdicts(losses(right, drawn, question), thresholds)
+            told = verdicts(losses(right, drawn, question), thresholds[state["model"]])
             frames.append(told.assign(**state, question=question))
     return pd.concat(frames, ignore_index=True)
 
@@ -131,30 +138,43 @@ def misalignment_and_unparsed(told: pd.DataFrame, outputs: pd.DataFrame) -> pd.D
     return lost.merge(unparsed, on=STATE, validate="one_to_one")
 
 
-def laboratory_words(cases: pd.DataFrame | None) -> str:
-    """Which laboratory run a page shows, or how to make one.
+def thresholds_of(*selections: Selection) -> dict[str, dict[str, float]]:
+    """Model -> statement -> the least loss that counts, from the laboratory's undamaged cases of other families.
+
+    Raises:
+        InputError: a model that was not run; as `laboratory_results.read` and `Laboratory.thresholds`.
+    """
+    families = {model: family for own in selections for model, family in results.families(own).items()}
+    by_family = laboratory_results.read().thresholds(set(families.values()))
+    return {model: by_family[family] for model, family in families.items()}
+
+
+def detection(judged: pd.DataFrame) -> pd.DataFrame:
+    """How often the planted mode is found: planted, strength, cases, detected, another mode, none.
 
     Args:
-        cases: from `laboratory_results.read`: one row a case, with model, mode (null: undamaged) and date (ISO).
+        judged: from `against_planted`.
     """
-    if cases is None:
-        return "There is no laboratory run to show yet."
-    damaged, models = int(cases["mode"].notna().sum()), cases["model"].nunique()
-    undamaged = len(cases) - damaged
-    date = cases["date"].max()
-    return f"From the laboratory run of {date}: {damaged} damaged and {undamaged} undamaged cases of {models} models."
+    counts = judged.groupby(["planted", "strength"], sort=False)["detected"].value_counts().unstack(fill_value=0)
+    counts = counts.reindex(columns=["yes", "another mode", "no"], fill_value=0)
+    counts = counts.set_axis(["detected", "another mode", "none"], axis=1).rename_axis(columns=None)
+    return counts.assign(cases=counts.sum(axis=1))[["cases", *counts.columns]].reset_index()
 
 
-def rate_words(rates: pd.DataFrame) -> str:
-    """The rates over all cases in a sentence's words.
+def against_planted(told: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
+    """What was diagnosed in damaged models beside what was planted.
 
     Args:
-        rates: from `laboratory_results.rates`: what, of, cases, right, share, low and high (percent); may be empty.
+        told: from `diagnoses`, of one question, of damaged models.
+
+    Returns:
+        A row a damaged model and data set: model, dataset, strength, planted (the mode), diagnosis (as of `in_short`),
+        detected (yes: the planted mode is the main one; `another mode`; no).
     """
-    if rates.empty:
-        return "nothing to read yet"
-    whole = rates[rates["of"] == "all"]
-    words = [
-        f"{r.what} {r.right} of {r.cases} ({r.share:.0f} %, {r.low:.0f} to {r.high:.0f})" for r in whole.itertuples()
-    ]
-    return "; ".join(words)
+    planted = {one.slug: one for one in damaged}
+    short = in_short(told)
+    own = short["model"].map(planted)
+    mode = own.map(lambda one: one.mode)
+    detected = (short["main"] == mode).map({True: "yes", False: "another mode"}).where(short["main"].notna(), "no")
+    columns = {"planted": mode, "strength": own.map(lambda one: one.strength), "diagnosis": short["diagnosis"]}
+    return short[["dataset", "model"]].assign(**columns, detected=detected)

@@ -10,7 +10,7 @@ from mlprobe_utils import artefacts
 from mlprobe_utils.arms import WAYS, Arm, arms, classifier_name
 from mlprobe_utils.cards import slugs
 from mlprobe_utils.command import command
-from mlprobe_utils.discussion_card import Discussion, load_discussion
+from mlprobe_utils.discussion_card import Discussion, discussed_on, load_discussion
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.pipeline import make_adapters, make_features, make_predictions
 from mlprobe_utils.probe_steps import make_probes
@@ -39,7 +39,7 @@ class ArmWork(Work):
 def run_discussions(
     model: str, datasets: list[str], protocol: str, split: str, discussions: list[str] | None = None
 ) -> None:
-    """Makes every artefact of some discussions, of a model on some data sets, that is not there and current.
+    """Makes every artefact of some discussions, of a model on those data sets that they are about, that is not current.
 
     Args:
         discussions: their slugs; None: all.
@@ -50,7 +50,10 @@ def run_discussions(
     cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
     everything = list(works(model, datasets, protocol, split))
     for card in cards:
+        about = discussed_on(card, datasets)
         for work in everything:
+            if work.image_set.card.slug not in about:
+                continue
             with work.step(card.slug):
                 make_classifiers(work) if card.varies == "training" else make_arms(work, card.varies)
 

@@ -1,6 +1,7 @@
 """From images and a question to what the model reads, and from answers to labels and their losses."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.orders import IMAGE, IRRELEVANT, ORDERS, QUESTION, irrelevant_text, tokens_of
+
+MOST_KEPT = 2**28  # bytes of encoded images
 
 
 class Encoder:
@@ -117,6 +120,45 @@ class Encoder:
         first = self._ids(after.strip())[:1]
         is_end = first and first[0] in self.tokenizer.added_tokens_decoder
         return "" if lead.strip() else lead, first[0] if is_end else self.tokenizer.eos_token_id
+
+
+class Questions:
+    """Each image's question as an encoder encodes it, by the image's position: the first time it is needed.
+
+    It is kept as long as all that are kept fit into memory, so that epochs after the first one encode nothing.
+    """
+
+    def __init__(self, encoder: Encoder, image_at: Callable[[int], np.ndarray], most: int = MOST_KEPT):
+        """`image_at(position)` gives uint8 [height, width, 3]; `most` bytes are kept."""
+        self.encoder, self.image_at, self.room = encoder, image_at, most
+        self.kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def __call__(self, position: int) -> dict[str, torch.Tensor]:
+        if position in self.kept:
+            return self.kept[position]
+        question = self.encoder.questions([self.image_at(position)])
+        size = sum(tensor.nbytes for tensor in question.values())
+        if size <= self.room:
+            self.room -= size
+            self.kept[position] = question
+        return question
+
+
+def joined(questions: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
+    """Questions that were encoded one by one as `Encoder.questions` encodes them together.
+
+    Args:
+        pad: the token that shorter prompts are padded with, on the left.
+    """
+    longest = max(question["input_ids"].shape[1] for question in questions)
+
+    def padded(question: dict[str, torch.Tensor], key: str) -> torch.Tensor:
+        value, width = question[key], question["input_ids"].shape[1]
+        if value.shape != (1, width):  # not one value a token
+            return value
+        return torch.nn.functional.pad(value, (longest - width, 0), value=pad if key == "input_ids" else 0)
+
+    return {key: torch.cat([padded(question, key) for question in questions]) for key in questions[0]}
 
 
 def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str, torch.Tensor]:

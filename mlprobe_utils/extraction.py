@@ -13,6 +13,7 @@ from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Extraction
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.families.registry import name_of
 from mlprobe_utils.loading import LoadedModel, to_device
 from mlprobe_utils.points import flow_order
 from mlprobe_utils.processes import processes
@@ -97,7 +98,8 @@ def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict
 
 
 def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> pd.DataFrame:
-    """The loaded model's probe points in the order the data flows: point, path, module (class), width, poolings."""
+    """The loaded model's probe points in the order the data flows: point, path, module (class), width, poolings,
+    family (of the model)."""
     records = [
         {
             "point": point.name,
@@ -105,6 +107,7 @@ def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> p
             "module": type(point.module).__name__,
             "width": features[f"{point.name}/image_mean"].shape[1],
             "poolings": ", ".join(point.poolings),
+            "family": name_of(type(loaded.family)),
         }
         for point in loaded.family.probe_points()
     ]

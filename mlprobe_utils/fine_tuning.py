@@ -11,10 +11,10 @@ from transformers import set_seed
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import FineTuning
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Encoder, Questions
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.processes import processes, sharded
-from mlprobe_utils.training import Examples, TrainingSettings, train
+from mlprobe_utils.training import Examples, TrainingSettings, answered, train
 
 
 def fine_tune(
@@ -33,9 +33,9 @@ def fine_tune(
     settings = settings_of(recipe, run)
     checkpoints = folder / "checkpoints"
     try:
-        training = examples(image_set, split, "train", recipe.length_grouped)
-        validation = examples(image_set, split, "validation")
-        curve, weights = train(adapted, encoder, training, validation, settings, checkpoints)
+        training = examples(encoder, image_set, split, "train", recipe.length_grouped)
+        validation = examples(encoder, image_set, split, "validation")
+        curve, weights = train(adapted, encoder, training, validation, settings, checkpoints, answered)
         if processes().is_main_process:
             adapted.save_pretrained(folder, state_dict=weights)
             write_parquet(curve, folder / "learning_curve.parquet")
@@ -60,11 +60,14 @@ def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
     )
 
 
-def examples(image_set: ImageSet, split: str, part: str, length_grouped: bool = False) -> Examples:
-    """The images of a part of a split with their answers; grouped by length, images of similar size share a batch."""
+def examples(encoder: Encoder, image_set: ImageSet, split: str, part: str, length_grouped: bool = False) -> Examples:
+    """The questions about a part of a split, encoded once, with their answers.
+
+    Grouped by length, images of similar size share a batch.
+    """
     rows = image_set.part(split, part)
     lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
-    return Examples(image_set.pixels, list(rows.index), list(rows["option"]), lengths)
+    return Examples(Questions(encoder, image_set.pixels), list(rows.index), list(rows["option"]), lengths)
 
 
 def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:

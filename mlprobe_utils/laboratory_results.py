@@ -1,26 +1,124 @@
-"""What the last `make laboratory` found: how often the diagnosis was right about planted faults. No torch."""
+"""What the last `make laboratory` found: how often the diagnosis is right about planted faults. No torch.
+
+The table of its cases and what it was run with are part of the project, in data/diagnosis/; a checkout's own run lies
+in outputs/diagnosis/ and is shown instead. The thresholds of every diagnosis come from its undamaged cases.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
+from pydantic import Field
 from scipy.stats import binomtest
 
 from mlprobe_utils import artefacts
+from mlprobe_utils.artefacts import atomic_write, hash_of
+from mlprobe_utils.card_files import parse_card
+from mlprobe_utils.cards import CARDS, Card, Words
 from mlprobe_utils.diagnosis import MODES
-from mlprobe_utils.faults import judging
-from mlprobe_utils.faults.trial_card import CONFUSION, load_trial
+from mlprobe_utils.errors import InputError
+from mlprobe_utils.faults.card import all_faults
+from mlprobe_utils.faults.judging import LOSS, NAMES, judged, thresholds
+from mlprobe_utils.faults.trial_card import load_trial
 from mlprobe_utils.intervals import LEVEL
 
-NOTHING = "nothing"  # planted, or told
+NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
+CASES, RUN = "laboratory.csv", "laboratory.yml"
+PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
+LOST = ["lost", "lost_low", "lost_high", *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
+CHANGED = (
+    "The cards of faults or trial have changed since: what follows is of the earlier ones, and `make laboratory` makes "
+    "it anew."
+)
 
 
-def read() -> pd.DataFrame | None:
-    """The table of cases, judged (`judging.judged`), with strong and date; None where no laboratory was run."""
-    file = artefacts.OUTPUTS / CONFUSION
-    return pd.read_parquet(file) if file.is_file() else None
+class LaboratoryRun(Card):
+    """With what a laboratory was run."""
+
+    folder, kind = "diagnosis", "laboratory run"
+    date: Words = Field(description="ISO 8601")
+    commit: Words
+    command: Words
+    cards: Words = Field(description="hash of the cards of faults and trial")
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """A laboratory run and the table of its cases, judged by thresholds that have not seen a case's family."""
+
+    run: LaboratoryRun
+    cases: pd.DataFrame
+
+    @property
+    def changed(self) -> bool:
+        """Whether the cards of faults or trial are others now."""
+        return self.run.cards != cards_hash()
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """`rates` of the cases."""
+        return rates(self.cases)
+
+    def thresholds(self, families: Iterable[str]) -> dict[str, dict[str, float]]:
+        """Family -> statement -> the least loss that counts, in points, set on undamaged cases of other families.
+
+        Raises:
+            InputError: all undamaged cases are of this family.
+        """
+        undamaged, least = self.cases[self.cases["mode"].isna()], load_trial().least_loss
+        return {family: thresholds(undamaged[undamaged["family"] != family], least) for family in families}
+
+    def words(self) -> str:
+        """How often the diagnosis is right, in sentences: date and commit, cases, rates, and whether cards changed."""
+        cases, damaged = self.cases, int(self.cases["mode"].notna().sum())
+        said = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
+        said += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
+        said += f"{rate_words(self.rates)}."
+        return f"{said} {CHANGED}" if self.changed else said
+
+
+def files() -> list[Path]:
+    """The two files that are read: those of outputs/ where a laboratory was run there, else the project's own."""
+    own = artefacts.OUTPUTS / LaboratoryRun.folder
+    folder = own if (own / RUN).is_file() else CARDS / LaboratoryRun.folder
+    return [folder / CASES, folder / RUN]
+
+
+def read() -> Laboratory:
+    """The last laboratory run. Raises InputError where a file is missing or not valid."""
+    cases, run = files()
+    for path in (cases, run):
+        if not path.is_file():
+            raise InputError(f"{artefacts.relative(path)} is not there: restore it, or run `make laboratory`")
+    table, trial = pd.read_csv(cases), load_trial()
+    if missing := [column for column in (*PLACED, *LOST) if column not in table]:
+        raise InputError(
+            f"{artefacts.relative(cases)} lacks the column '{missing[0]}': restore it, or run `make laboratory`"
+        )
+    table = judged(table, trial.least_loss)
+    strong = table["mode"].notna() & (table["lost"] >= trial.strong)
+    return Laboratory(parse_card(LaboratoryRun, run), table.assign(strong=strong))
+
+
+def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
+    """Leaves a table of cases (`judging`) and what it was run with in outputs/diagnosis/; losses to 0.01 points."""
+    folder = artefacts.OUTPUTS / LaboratoryRun.folder
+    table = cases[[*PLACED, *LOST]].round(dict.fromkeys(LOST, 2) | {"severity": 6})
+    atomic_write(folder / CASES, table.to_csv(index=False))
+    told = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
+    atomic_write(folder / RUN, "".join(f"{key}: '{value}'\n" for key, value in told.items()))
+
+
+def cards_hash() -> str:
+    """Of the cards of faults and trial."""
+    return hash_of([card.model_dump(mode="json") for card in (*all_faults(), load_trial())])[:16]
 
 
 def confusion(table: pd.DataFrame) -> pd.DataFrame:
-    """How many cases of each planted mode (rows) were told as which (columns); NOTHING where none was."""
+    """How many cases of each planted mode (rows) were diagnosed as which (columns); NOTHING where none was."""
     order = [*MODES, NOTHING]
     counts = pd.crosstab(table["mode"].fillna(NOTHING).rename("planted"), table["told"].fillna(NOTHING))
     return counts.reindex(index=order, columns=order, fill_value=0)
@@ -58,6 +156,12 @@ def _rate(what: str, of: object, cases: pd.DataFrame) -> dict:
     return {"what": what, "of": of} | counts | {name: 100 * share for name, share in shares.items()}
 
 
-def thresholds(table: pd.DataFrame) -> dict[str, float]:
-    """The least losses that count, set on the undamaged cases of all families: statement -> points."""
-    return judging.thresholds(table[table["mode"].isna()], load_trial().least_loss)
+def rate_words(rates: pd.DataFrame) -> str:
+    """The rates over all cases in a sentence's words, from `rates`."""
+    whole = rates[rates["of"] == "all"].set_index("what")
+    words = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
+    said = [(words[what], whole.loc[what]) for what in words if what in whole.index]
+    return "; ".join(
+        f"{name} {r.right} of {r.cases} ({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f})"
+        for name, r in said
+    )

@@ -33,6 +33,7 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 SAFE = "weights are read from safetensors only, never from a pickle (pytorch_model.bin): save them as model.safetensors"
 NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of its code, nothing
+NOT_OF_THE_SHAPE = ("_name_or_path", "dtype", "transformers_version")  # what saving a model anew may change
 RANDOM_SEED = 1729  # of random weights; a miniature that begins with its own seed is then another model
 UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offline, give a folder as source"
 
@@ -93,6 +94,21 @@ def identity_of(card: ModelCard) -> str:
         return artefacts.record_hash(Path(source))
     files = sorted(path for path in Path(source).rglob("*") if path.is_file())
     return artefacts.hash_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+
+
+def shape_of(card: ModelCard) -> str:
+    """What a model is but for its weights: a hash of its configuration and of how it reads images.
+
+    Raises InputError as `load_processor`.
+    """
+
+    def described(block):
+        if not isinstance(block, dict):
+            return block
+        return {key: described(value) for key, value in block.items() if key not in NOT_OF_THE_SHAPE}
+
+    config, processor = _checkpoint(card).config, load_processor(card).image_processor
+    return artefacts.hash_of(described({"config": config.to_dict(), "images": processor.to_dict()}))
 
 
 def _commit_of(card: ModelCard, source: str) -> str:

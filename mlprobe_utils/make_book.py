@@ -5,6 +5,7 @@
 """
 
 import argparse
+import collections
 import json
 import os
 import re
@@ -15,26 +16,25 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mlprobe_utils import artefacts
+from mlprobe_utils import artefacts, laboratory_results
+from mlprobe_utils.baselines.card import STEP as BASELINES
 from mlprobe_utils.baselines.card import baselines_of
 from mlprobe_utils.cards import ModelCard, load_model_card, load_protocol, slugs
 from mlprobe_utils.configuration import Run, configure
-from mlprobe_utils.discussion_card import discussions
+from mlprobe_utils.damaged_models import damaged_models, damaged_selection
+from mlprobe_utils.discussion_card import discussed_on, discussions, taking_part
 from mlprobe_utils.errors import InputError, run_command
-from mlprobe_utils.faults.card import all_faults
-from mlprobe_utils.faults.trial_card import CONFUSION
 from mlprobe_utils.faults.trial_card import STEPS as TRIAL_STEPS
 from mlprobe_utils.launch import load_launch
 from mlprobe_utils.pages import HTML
-from mlprobe_utils.pipeline_steps import STEPS
+from mlprobe_utils.pipeline_steps import CALIBRATED, NOTEBOOK, PLANTED, STEPS
 from mlprobe_utils.prepare import STEP_ENVIRONMENT
-from mlprobe_utils.time_spent import account
-from mlprobe_utils.warm import warm
+from mlprobe_utils.time_spent import account, expected, remember
 
 BOOK, LABORATORY = "pages", "laboratory"  # rules of the Snakefile
 
 
-def make_book(run: Run, jobs: int, target: str = BOOK) -> None:
+def make_book(run: Run, processes: int, target: str = BOOK) -> None:
     """Brings the book up to date, or with LABORATORY as the target what tells how far its diagnosis can be trusted.
 
     Raises:
@@ -51,23 +51,27 @@ def make_book(run: Run, jobs: int, target: str = BOOK) -> None:
     with lock:
         artefacts.atomic_write(artefacts.OUTPUTS / "run.json", json.dumps(run.parameters(), indent=1))
         command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(artefacts.ROOT / "Snakefile")]
-        command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(jobs), "--nolock", "--rerun-incomplete"]
+        command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(processes), "--nolock", "--rerun-incomplete"]
         command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
         for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is told now, not after the work
             load_model_card(slug)
         baselines_of(load_protocol(run.protocol))  # of these a package may be missing, too
         discussions()
-        steps, start = planned_steps(command, run), time.time()
-        if not steps:
+        jobs = planned_jobs(command)
+        if not jobs:
             return
-        # what waits for one model alone is begun first: begun last, its many steps in a row would keep one core only
-        command += ["--quiet", "all", *(["--prioritize", "faults"] if target == BOOK else [])]
-        with warm(environment(steps)) as surroundings:
-            code = run_to_the_end(command, surroundings)
+        steps = collections.Counter(step for job in jobs for step in steps_of(*job, run))
+        print(expected(steps, len(jobs), processes, run.protocol), file=sys.stderr, flush=True)
+        start = time.time()
+        command += ["--quiet", "all"]
+        if target == BOOK and (longest := longest_models(run)):  # begun last, one would keep one core only
+            command += ["--prioritize", *longest]
+        code = run_to_the_end(command, environment(steps.total()))
         if code:
             print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
             sys.exit(code)
         print(account(progress_file(), time.time() - start))
+        remember(progress_file(), time.time() - start, len(jobs), processes, run.protocol)
 
 
 def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
@@ -80,17 +84,46 @@ def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
         return 130
 
 
-def planned_steps(command: list[str], run: Run) -> int:
-    """How many lines of progress the run will print: what Snakemake plans, 0 if everything is current."""
+def longest_models(run: Run) -> list[str]:
+    """The stamps of the models whose process does more than the pipeline: planted faults first, then discussions."""
+    planted = [one.model for one in damaged_models(run.models)]
+    discussed = [model for card in discussions() for model in taking_part(card, run.models)]
+    stamps = artefacts.OUTPUTS / ".stamps" / "models" / run.protocol / run.split
+    return [str(stamps / model) for model in dict.fromkeys([*planted, *discussed])]
+
+
+def planned_jobs(command: list[str]) -> list[tuple[str, str]]:
+    """What Snakemake plans, none if everything is current: rule, and the value of its wildcard (a model, a page).
+
+    Raises:
+        InputError: the graph cannot be planned.
+    """
     plan = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
     if plan.returncode:
         raise InputError(f"the graph cannot be planned:\n{plan.stderr.strip()}")
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout + plan.stderr, re.MULTILINE))
-    jobs.pop("total", None)
-    lines = {"model": len(run.datasets) * len(STEPS), "faults": len(STEPS) + 1 + len(all_faults())}
-    lines |= dict.fromkeys(("baseline", "discussion"), len(run.datasets))
-    lines["trial"] = len(run.datasets) * len(TRIAL_STEPS)
-    return sum(int(n) * lines.get(rule, 1) for rule, n in jobs.items())
+    jobs = re.split(r"^(?:local)?rule (\w+):$", plan.stdout + plan.stderr, flags=re.MULTILINE)[1:]
+    wildcards = [re.search(r"^ +wildcards: \w+=(\S+)$", block, re.MULTILINE) for block in jobs[1::2]]
+    return [(rule, found[1] if found else "") for rule, found in zip(jobs[::2], wildcards, strict=True)]
+
+
+def steps_of(rule: str, wildcard: str, run: Run) -> list[str]:
+    """The stages of the lines of progress that a job prints."""
+    if rule == "model":
+        planted = (
+            damaged_selection(run).datasets if wildcard in {one.model for one in damaged_models(run.models)} else ()
+        )
+        steps = [step for step in STEPS for _ in {*run.datasets, *planted}]
+        steps += [step for step in (CALIBRATED, PLANTED) for _ in planted]
+        for card in discussions():
+            about = discussed_on(card, run.datasets) if taking_part(card, [wildcard]) else []
+            steps += [card.slug] * len(about)
+        return steps
+    if rule == "baselines":
+        return [BASELINES] * len(run.datasets) * len(baselines_of(load_protocol(run.protocol)))
+    if rule == "trial":
+        return [*TRIAL_STEPS] * len(run.datasets)
+    known = {"images": "images drawn", "miniatures": "made as miniatures", "page": NOTEBOOK}
+    return [NOTEBOOK] * len(run.models) if rule == "pages_of_models" else [known.get(rule, rule)]
 
 
 def environment(steps: int) -> dict[str, str]:
@@ -120,12 +153,14 @@ def main() -> None:
     parser.add_argument("--split", default="paper")
     parser.add_argument("--data", default="", help="folder with the real images, from the project's root")
     parser.add_argument("--laboratory", action="store_true", help="plant faults instead, to judge the diagnosis by")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
+    parser.add_argument("--jobs", default=str(os.cpu_count()), help="processes at a time")
     arguments = parser.parse_args()
+    if not re.fullmatch(r"[1-9][0-9]*", arguments.jobs):
+        raise InputError(f"JOBS={arguments.jobs}: give the number of processes at a time, 1 or more")
     run = configure(arguments.models, arguments.datasets, arguments.protocol, arguments.split, arguments.data)
     load_launch()  # a mistake in it is told now, not when the pages are due
-    make_book(run, arguments.jobs, LABORATORY if arguments.laboratory else BOOK)
-    made = artefacts.OUTPUTS / CONFUSION if arguments.laboratory else HTML / "index.html"
+    make_book(run, int(arguments.jobs), LABORATORY if arguments.laboratory else BOOK)
+    made = laboratory_results.files()[0] if arguments.laboratory else HTML / "index.html"
     print(f"the {'laboratory' if arguments.laboratory else 'book'}: {artefacts.relative(made)}")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from mlprobe_utils import artefacts
+from mlprobe_utils import artefacts, laboratory_results
 from mlprobe_utils.book_pages import book_pages, chapters, model_page
 from mlprobe_utils.citation import citations
 from mlprobe_utils.configuration import Run, configure
@@ -24,6 +24,7 @@ from mlprobe_utils.progress import step
 FRONT = artefacts.ROOT / "book"
 HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
 CITATIONS_MARK = "{{ citations }}"  # where the page on citing holds what CITATION.cff says
+LABORATORY_MARK = "{{ laboratory }}"  # where the page on limits says how often a diagnosis is right
 ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 
 
@@ -34,6 +35,8 @@ def assemble(run: Run) -> Path:
     wanted |= {Path(f"{page.name}.ipynb"): executed(page.name).read_bytes() for page in book_pages(run)}
     wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
     wanted[Path("cite.md")] = wanted[Path("cite.md")].replace(CITATIONS_MARK.encode(), citations().encode())
+    rates = laboratory_results.read().words().encode()
+    wanted[Path("limits.md")] = wanted[Path("limits.md")].replace(LABORATORY_MARK.encode(), rates)
     write_changed(sources, wanted)
     return sources
 

@@ -13,7 +13,7 @@ from mlprobe_utils.errors import run_command
 from mlprobe_utils.extraction import FEATURES, extract, load_features
 from mlprobe_utils.fine_tuning import fine_tune
 from mlprobe_utils.layer_transfer import make_transfer
-from mlprobe_utils.loading import RANDOM_SEED
+from mlprobe_utils.loading import RANDOM_SEED, shape_of
 from mlprobe_utils.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.pipeline_steps import STEPS
 from mlprobe_utils.prediction import predict
@@ -44,11 +44,18 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
 
 
 def make_random_features(work: Work) -> None:
+    """Features of the model with random weights: those of another model, where one of the same shape has them."""
     code = [artefacts.code_hash("mlprobe_utils.extraction"), artefacts.source_hash(Work, make_random_features)]
-    made_from = work.made_from("random features", seed=RANDOM_SEED, code=code) | {"prompt": work.encoder.prompt}
+    read = {"model": shape_of(work.card), "prompt": work.encoder.prompt, "prompt_ids": work.encoder.prompt_ids}
+    made_from = work.made_from("random features", seed=RANDOM_SEED, code=code) | read
     folder = work.folder / RANDOM_FEATURES
     if artefacts.is_current(folder, made_from):
         return
+    for other in work.folder.parent.glob(f"*/{RANDOM_FEATURES}"):
+        if artefacts.is_current(other, made_from):
+            if processes().is_main_process:
+                artefacts.link(other, folder, made_from)
+            return
     positions = list(work.images("train", "validation", "test").index)
     with shared_artefact(folder, made_from) as temporary:
         extract(work.random, work.encoder, work.image_set, positions, work.protocol.extraction, temporary)

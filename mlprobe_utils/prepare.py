@@ -49,22 +49,21 @@ def prepare_baselines(place: Selection, baselines: Iterable[str]) -> None:
     if os.environ.get("MLPROBE_PREPARED"):
         return
     options = ["--datasets", *place.datasets, "--protocol", place.protocol, "--split", place.split]
-    for slug in baselines:
-        _run("mlprobe_utils.baselines", slug, *options)
+    _run("mlprobe_utils.baselines", *baselines, *options)
 
 
-def prepare_faults(place: Selection) -> None:
-    """Makes what the faults planted in one model on one phantom set leave behind, and the images for it.
+def prepare_faults(model: str, place: Selection) -> None:
+    """Makes what the faults planted in a model leave behind, on the phantom sets of a selection, and the images for it.
 
     Raises:
         InputError: what the command that failed said.
     """
     if os.environ.get("MLPROBE_PREPARED"):
         return
-    (model,), (dataset,) = place.models, place.datasets
-    _run(load_data_card(dataset).made_by, dataset)
-    _run("mlprobe_utils.datasets.manifest", dataset, "--protocol", place.protocol)
-    options = ["--datasets", dataset, "--protocol", place.protocol, "--split", place.split]
+    for dataset in place.datasets:
+        _run(load_data_card(dataset).made_by, dataset)
+        _run("mlprobe_utils.datasets.manifest", dataset, "--protocol", place.protocol)
+    options = ["--datasets", *place.datasets, "--protocol", place.protocol, "--split", place.split]
     _run("mlprobe_utils.faults", model, *options)
 
 

@@ -29,7 +29,7 @@ def make_probes(work: Work) -> None:
     """
     if not processes().is_main_process:
         return
-    recipes, seeds = _recipes(work)
+    recipes, seeds = _recipes(work), range(work.protocol.probe_seeds)
     folders = {run: work.folder / state_name("features", run) for run in work.states()}
     upstream = {str(run): artefacts.record_hash(f) for run, f in folders.items()}
     own_code = artefacts.source_hash(Work, make_probes, _recipes, _probe_rows)
@@ -45,7 +45,7 @@ def make_probes(work: Work) -> None:
     with artefacts.artefact(folder, made_from) as temporary:
         pooled = {state: load_features(folders[state] / FEATURES) for state in work.states()}
         runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
-        again = [(state, seed) for state in SEEDED for seed in seeds]
+        again = [(state, seed) for state in SEEDED if state in folders for seed in seeds]
         frames, of_seeds = [], []
         for name, probe in recipes.items():
             main = name == MAIN_PROBE
@@ -62,18 +62,12 @@ def make_probes(work: Work) -> None:
                 if main and (state, seed) in again:
                     of_seeds.append(row(tested))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
-        if of_seeds:
-            write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
+        write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
 
 
-def _recipes(work: Work) -> tuple[dict[str, Probe], range]:
-    """The recipes that probes are fitted with, and the seeds that the main one is judged by.
-
-    The main one alone, and no seeds, where a state of SEEDED is not there, as of a damaged model.
-    """
-    whole = set(SEEDED) <= set(work.states())
-    recipes = work.protocol.probes if whole else {MAIN_PROBE: work.protocol.probe}
-    return recipes, range(work.protocol.probe_seeds if whole else 0)
+def _recipes(work: Work) -> dict[str, Probe]:
+    """The recipes that probes are fitted with: the main one alone of a damaged model, which has no pretrained state."""
+    return work.protocol.probes if set(SEEDED) <= set(work.states()) else {MAIN_PROBE: work.protocol.probe}
 
 
 def _probe_rows(

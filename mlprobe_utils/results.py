@@ -5,14 +5,14 @@ outputs/<protocol>/<data set>/controls-<split>/              what needs no model
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
                                              /features-random/, controls/, lens/, transfer/, and tables of `derived`
-                                             /faults/<fault>/calibration/, and the same of the damaged model, run 0
+                                             /calibration/  how severe each fault has to be
+                                             /faults/<fault>-<strength>/: the same of the damaged model, run 0
                                              /vision_tower/<frozen>/, order/<order>/: the same of an arm (`arms`)
                                              /classifier-<way>-<run>/: the vision tower trained alone
 """
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,8 @@ FAULTS = "faults"  # the folder of damaged models beside the intact one's result
 ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of arms, which are settings of the protocol
 ARM_RUNS = range(CONTROL_RUN + 1)  # of the arms of ORDER: the run whose probes are fitted with many seeds
 CLASSIFIER = "classifier"
-CALIBRATION, HITS = "calibration.json", "hits.parquet"  # of a fault
+CALIBRATION = "calibration"  # of the faults planted in a model
+STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"
 CONTROLS = "controls"
@@ -51,6 +52,11 @@ class Selection:
     def made_by(self) -> str:
         """The module whose command makes these results."""
         return "pipeline"
+
+    def command(self, model: str, dataset: str, module: str = "") -> str:
+        """The command that makes the results of a model on a data set; `module`: of another one than `made_by`."""
+        command = f"python -m mlprobe_utils.{module or self.made_by} {model} --datasets {dataset}"
+        return f"{command} --protocol {self.protocol} --split {self.split}"
 
     @property
     def runs(self) -> range:
@@ -101,8 +107,8 @@ def made_of(artefact: Path, runs: range) -> list[Path]:
     sources[TRANSFER] = [state_name("features", run) for run in (None, CONTROL_RUN)]
     for kind in ("features", "predictions"):
         for run in runs:
-            sources[state_name(kind, run)] = ["calibration"] if damaged else [adapters / f"adapter-{run}"]
-    sources["calibration"] = [adapters / f"adapter-{DAMAGED_RUN}"]
+            sources[state_name(kind, run)] = [adapters / (CALIBRATION if damaged else f"adapter-{run}")]
+    sources[CALIBRATION] = [adapters / f"adapter-{DAMAGED_RUN}"]
     sources[CONTROLS] = [RANDOM_FEATURES, state_name("features", CONTROL_RUN)]
     found = [artefact.parent / name for name in sources.get(artefact.name, [])]
     of_images = [image_controls(artefact.parents[2], artefact.parents[1].name)]
@@ -118,7 +124,9 @@ def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | in
     Raises:
         InputError: the protocol has no such recipe, or a model and data set was not run.
     """
-    return _of_recipe(selection, probe, ["probes"], "probes.parquet", **chosen)
+    if probe not in (recipes := load_protocol(selection.protocol).probes):
+        raise unknown("probe recipe", probe, recipes)
+    return _gather(selection, ["probes"], "probes.parquet", _equal({"probe": probe} | chosen))
 
 
 def seed_rows(selection: Selection) -> pd.DataFrame:
@@ -210,13 +218,18 @@ def prompts(selection: Selection) -> pd.DataFrame:
 
 
 def probe_points(selection: Selection, model: str) -> pd.DataFrame:
-    """A model's probe points in the order the data flows: point, path, module (class), width, poolings.
+    """A model's probe points in the order the data flows: point, path, module (class), width, poolings, family.
 
     Raises InputError as the others do.
     """
     dataset = selection.datasets[0]  # the points are the model's, whatever it looks at
-    features = selection.folder(model, dataset) / state_name("features", None)
+    features = selection.folder(model, dataset) / state_name("features", selection.states[0])
     return pd.read_parquet(made(selection, model, dataset, features) / "points.parquet")
+
+
+def families(selection: Selection) -> dict[str, str]:
+    """Model -> its family. Raises InputError as the others do."""
+    return {model: probe_points(selection, model)["family"].iloc[0] for model in selection.models}
 
 
 def adapted_layers(selection: Selection) -> pd.DataFrame:
@@ -241,40 +254,22 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
     return counted.sort_values("module", key=lambda letters: letters.map([*PROBED, "elsewhere"].index), kind="stable")
 
 
-def fault_hits(selection: Selection, faults: Iterable[str]) -> pd.DataFrame:
-    """What the oracle is right on under each fault (slugs): model, dataset, and the columns of `calibration.hits_of`.
+def fault_strengths(selection: Selection) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How severe every fault has to be in the selected models, and whether the oracle is right on the measuring images.
 
-    Also what was wanted: severity, wanted, most (points that severity 1 loses), reached. Raises InputError as the
-    others do.
+    Returns:
+        A row a model, data set, fault and wanted (points): these, point, severity, reached; and of each a row a
+        measuring image: intact and damaged (bool).
+
+    Raises:
+        InputError: as the others do.
     """
-    frames = []
-    for model, dataset, folder in selection.folders():
-        for fault in faults:
-            calibration = made(selection, model, dataset, folder / FAULTS / fault / "calibration", FAULTS)
-            said = json.loads((calibration / CALIBRATION).read_text())
-            del said["point"]
-            frames.append(pd.read_parquet(calibration / HITS).assign(model=model, dataset=dataset, **said))
-    return pd.concat(frames, ignore_index=True)
-
-
-def fault_probe_rows(selection: Selection, faults: Iterable[str], probe: str = MAIN_PROBE) -> pd.DataFrame:
-    """The probe rows of damaged models, as `probe_rows` of intact ones. Raises InputError as that does."""
-    names = [f"{FAULTS}/{fault}/probes" for fault in faults]
-    return _of_recipe(selection, probe, names, "probes.parquet", FAULTS)
-
-
-def fault_prediction_rows(selection: Selection, faults: Iterable[str]) -> pd.DataFrame:
-    """The final outputs' rows of damaged models. Raises InputError for one that was not run."""
-    names = [f"{FAULTS}/{fault}/{state_name('predictions', DAMAGED_RUN)}" for fault in faults]
-    return _gather(selection, names, "predictions.parquet", FAULTS)
-
-
-def _of_recipe(
-    selection: Selection, probe: str, names: list[str], file: str, command: str = "", **chosen: str | int
-) -> pd.DataFrame:
-    if probe not in (recipes := load_protocol(selection.protocol).probes):
-        raise unknown("probe recipe", probe, recipes)
-    return _gather(selection, names, file, command, _equal({"probe": probe} | chosen))
+    places = [
+        (made(selection, model, dataset, folder / CALIBRATION, FAULTS), {"model": model, "dataset": dataset})
+        for model, dataset, folder in selection.folders()
+    ]
+    tables = [[pd.read_parquet(place / file).assign(**of) for place, of in places] for file in (STRENGTHS, HITS)]
+    return tuple(pd.concat(own, ignore_index=True) for own in tables)
 
 
 def _equal(chosen: dict[str, str | int]) -> list[tuple[str, str, str | int]] | None:
@@ -282,11 +277,9 @@ def _equal(chosen: dict[str, str | int]) -> list[tuple[str, str, str | int]] | N
     return [(column, "==", value) for column, value in chosen.items()] or None
 
 
-def _gather(
-    selection: Selection, names: list[str], file: str, command: str = "", filters: list | None = None
-) -> pd.DataFrame:
+def _gather(selection: Selection, names: list[str], file: str, filters: list | None = None) -> pd.DataFrame:
     frames = [
-        pd.read_parquet(made(selection, model, dataset, folder / name, command) / file, filters=filters)
+        pd.read_parquet(made(selection, model, dataset, folder / name) / file, filters=filters)
         for model, dataset, folder in selection.folders()
         for name in names
     ]
@@ -295,6 +288,5 @@ def _gather(
 
 def made(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "") -> Path:
     """The artefact's folder, if it is there and whole; `command` is the module that makes it, or the selection's."""
-    command = f"python -m mlprobe_utils.{command or selection.made_by} {model} --datasets {dataset}"
-    artefacts.read_made_from(artefact, f"{command} --protocol {selection.protocol} --split {selection.split}")
+    artefacts.read_made_from(artefact, selection.command(model, dataset, command))
     return artefact

@@ -82,13 +82,10 @@ def of_baselines(rows: pd.DataFrame) -> pd.Series:
 def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:
     """Rows for `images` (columns image, option, part), with probabilities [images, options] and constant columns."""
     nulls = dict.fromkeys(("fault", "run", "probe", "seed", "point", "pooling", "control"))
-    frame = pd.DataFrame({"image": images["image"].to_numpy(), "label": images["option"].to_numpy()})
-    frame["part"] = images["part"].to_numpy()
-    for column, value in (nulls | constants).items():
-        frame[column] = value
-    for column, option in enumerate(options):
-        frame[OPTION + option] = probabilities[:, column].astype(float)
-    return frame
+    columns = {"image": images["image"].array, "label": images["option"].array, "part": images["part"].array}
+    columns |= nulls | constants
+    columns |= {OPTION + option: probabilities[:, n].astype(float) for n, option in enumerate(options)}
+    return pd.DataFrame(columns, index=range(len(images)))
 
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:

@@ -1,6 +1,8 @@
-"""Runs one notebook of the book: percent script -> notebook -> papermill -> executed notebook, whole or not at all.
+"""Runs notebooks of the book: percent script -> notebook -> papermill -> executed notebook, whole or not at all.
 
 `python -m mlprobe_utils.run_chapter 03_probing out.ipynb --parameters '{"models": ["lingshu-7b-miniature"]}'`
+
+Several outputs with as many parameters are pages of one notebook, such as the models': one kernel runs them in turn.
 """
 
 import argparse
@@ -14,38 +16,44 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
+from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from mlprobe_utils.book_pages import script_of
+from mlprobe_utils.configuration import configure
 from mlprobe_utils.errors import InputError, run_command
+from mlprobe_utils.left_out import leave_out, unmet_needs
+from mlprobe_utils.pipeline_steps import NOTEBOOK
 from mlprobe_utils.progress import step
 
+SELECTING = {"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""}  # if not given
 
-def run_chapter(name: str, parameters: dict, output: Path) -> None:
+
+def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager | None = None) -> None:
     """Executes a notebook with papermill and leaves it with its results at `output`.
+
+    Sections that the run's models cannot fill are left out (`left_out`).
+
+    Args:
+        kernel: a running one to execute it in, whose variables are cleared first; None: one of its own.
 
     Raises:
         InputError: no such notebook, or what the notebook itself found wrong with its input.
         PapermillExecutionError: any other error in a cell.
     """
     script = script_of(name)
+    selected = {key: parameters.get(key, value) for key, value in SELECTING.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
     notebook = jupytext.read(script)
+    leave_out(notebook, unmet_needs(configure(**selected)))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     nbformat.write(notebook, source)
     try:
-        with kernel_sockets() as config:
+        with contextlib.nullcontext(kernel) if kernel else running_kernel(script.parent) as own:
             papermill.execute_notebook(
-                str(source),
-                str(executed),
-                parameters,
-                cwd=str(script.parent),
-                progress_bar=False,
-                extra_arguments=["--log-level=CRITICAL"],  # of the kernel
-                config=config,
+                str(source), str(executed), parameters, cwd=str(script.parent), progress_bar=False, km=own
             )
     except PapermillExecutionError as error:
         if error.ename == "InputError":
@@ -57,15 +65,41 @@ def run_chapter(name: str, parameters: dict, output: Path) -> None:
     os.replace(executed, output)
 
 
+def run_pages(name: str, parameters: list[dict], outputs: list[Path]) -> None:
+    """Executes a notebook once for each of some parameters, in one kernel. Raises as `run_chapter`."""
+    with running_kernel(script_of(name).parent) as kernel:
+        for own, output in zip(parameters, outputs, strict=True):
+            with step(output.stem, NOTEBOOK):
+                run_chapter(name, own, output, kernel)
+            clear(kernel)
+
+
 @contextlib.contextmanager
-def kernel_sockets() -> Iterator[Config]:
-    """A configuration with which papermill talks to its kernel through files instead of TCP ports.
+def running_kernel(folder: Path) -> Iterator[KernelManager]:
+    """A kernel that runs in a folder, and that papermill talks to through files instead of TCP ports.
 
     Ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and the
-    later kernel dies. The folder is this run's own, and a short one: a socket's path has to fit into a hundred bytes.
+    later kernel dies. The folder of the files is this kernel's own, and a short one: a socket's path has to fit into a
+    hundred bytes.
     """
-    with tempfile.TemporaryDirectory(prefix="kernel") as folder:
-        yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/socket"})
+    with tempfile.TemporaryDirectory(prefix="kernel") as place:
+        kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
+        kernel.start_kernel(cwd=str(folder), extra_arguments=["--log-level=CRITICAL"])
+        try:
+            yield kernel
+        finally:
+            kernel.shutdown_kernel(now=True)
+
+
+def clear(kernel: KernelManager) -> None:
+    """Removes what a notebook has defined in a kernel; what it has imported stays imported."""
+    client = kernel.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready()
+        client.execute_interactive("%reset -f", silent=True)
+    finally:
+        client.stop_channels()
 
 
 def make_publishable(path: Path) -> None:
@@ -84,11 +118,13 @@ def make_publishable(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.run_chapter", description=__doc__)
     parser.add_argument("notebook", help="its name in notebooks/, without suffix")
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object")
+    parser.add_argument("outputs", nargs="+", type=Path)
+    parser.add_argument("--parameters", nargs="+", type=json.loads, default=[], help="JSON objects, one an output")
     arguments = parser.parse_args()
-    with step(arguments.output.stem, "notebook"):
-        run_chapter(arguments.notebook, arguments.parameters, arguments.output)
+    parameters = arguments.parameters or [{}] * len(arguments.outputs)
+    if len(parameters) != len(arguments.outputs):
+        raise InputError(f"--parameters: give {len(arguments.outputs)}, one an output (found {len(parameters)})")
+    run_pages(arguments.notebook, parameters, arguments.outputs)
 
 
 if __name__ == "__main__":

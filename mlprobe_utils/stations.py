@@ -1,4 +1,4 @@
-"""The fixed stations of a diagnosis: where a module ends, as probes read it, the final output, and a reference."""
+"""The fixed stations of a diagnosis (where a module ends, the final output, a reference) and the names of its modes."""
 
 REFERENCE, OUTPUT = "reference", "final output"
 VISION_TOWER, CONNECTOR = "vision tower's end", "connector's end"
@@ -10,3 +10,6 @@ PROBED = {  # station -> module and pooling of the probe, at the module's last p
     LAST_TOKEN: ("L", "last_token"),
 }
 STATIONS = (REFERENCE, *PROBED, OUTPUT)
+QUALITY, FIDELITY = "quality limitation", "fidelity loss"
+COMPREHENSION, MISALIGNMENT = "comprehension deficit", "misalignment"
+MODES = (QUALITY, FIDELITY, COMPREHENSION, MISALIGNMENT)  # failure modes (paper, section 4.2), as the information flows

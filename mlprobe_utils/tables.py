@@ -31,6 +31,11 @@ def _p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "<\N{NO-BREAK SPACE}0.001"
 
 
+def note(words: str) -> HTML:
+    """A box with a sentence or two."""
+    return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
+
+
 def file(table: pd.DataFrame, title: str) -> HTML:
     """A table that is too long for a page, as a CSV file to download."""
     return HTML(f"<p>{download(table, title)}</p>")

@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
-from mlprobe_utils.encoding import Encoder, answer_losses
+from mlprobe_utils.encoding import Encoder, answer_losses, append_answers, joined
 from mlprobe_utils.processes import allow_sharding_without_accelerator, processes, share_of
 from mlprobe_utils.progress import Notes
 
@@ -38,14 +38,16 @@ class TrainingSettings:
 
 
 class Examples(torch.utils.data.Dataset):
-    """(image, answer) pairs; `image_at(i)` gives uint8 [height, width, 3] when it is needed, not before.
+    """(image, answer) pairs; `image_at(i)` gives what is encoded when it is needed, not before.
+
+    An image, uint8 [height, width, 3], or its question as `encoding.Questions` keeps it.
 
     `lengths`, in any unit: a batch holds examples of about the same length. None: all count as equal.
     """
 
     def __init__(
         self,
-        image_at: Callable[[int], np.ndarray],
+        image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]],
         positions: list[int],
         answers: list[str],
         lengths: list[int] | None = None,
@@ -56,7 +58,7 @@ class Examples(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, str | None]:
+    def __getitem__(self, i: int) -> tuple[np.ndarray | dict[str, torch.Tensor], str | None]:
         """Image and answer; ~i is example i without its answer: it completes a batch and teaches nothing."""
         return (self.image_at(self.positions[i]), self.answers[i]) if i >= 0 else (self[~i][0], None)
 
@@ -163,8 +165,18 @@ class AnswerTrainer(Trainer):
 
 
 def encoded(encoder: Encoder, rows: list[tuple[np.ndarray, str | None]]) -> dict[str, torch.Tensor]:
-    """What the model reads of examples; one without answer has no label, so that it weighs nothing."""
-    inputs = encoder.answered([image for image, _ in rows], [answer or "" for _, answer in rows])
+    """What the model reads of examples that are images; one without answer has no label, so that it weighs nothing."""
+    return _unlabelled(encoder.answered([image for image, _ in rows], [answer or "" for _, answer in rows]), rows)
+
+
+def answered(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]]) -> dict[str, torch.Tensor]:
+    """As `encoded`, of examples whose questions are encoded already."""
+    pad = encoder.tokenizer.pad_token_id
+    tokens = encoder.answer_tokens([answer or "" for _, answer in rows])
+    return _unlabelled(append_answers(joined([question for question, _ in rows], pad), tokens, pad), rows)
+
+
+def _unlabelled(inputs: dict[str, torch.Tensor], rows: list[tuple]) -> dict[str, torch.Tensor]:
     inputs["labels"][[answer is None for _, answer in rows]] = -100
     return inputs
 

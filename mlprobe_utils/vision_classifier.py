@@ -21,7 +21,7 @@ from transformers import set_seed
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import FineTuning
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Encoder, joined
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.families.base import ProbePoint
 from mlprobe_utils.fine_tuning import examples, settings_of
@@ -137,8 +137,8 @@ def classify(
     sample = _on_device(encoder.questions([image_set.pixels(positions[0])]), loaded)
     with _trainable(loaded, sample, way, recipe) as (trained, width):
         classifier = VisionClassifier(loaded, trained, width, len(options))
-        parts = [examples(image_set, split, part, recipe.length_grouped) for part in ("train", "validation")]
-        checkpoints, encode = folder / "checkpoints", partial(_encoded, options=options)
+        parts = [examples(encoder, image_set, split, part, recipe.length_grouped) for part in ("train", "validation")]
+        checkpoints, encode = folder / "checkpoints", partial(_labelled, options=options)
         curve, _ = train(classifier, encoder, *parts, settings, checkpoints, encode, ClassTrainer)
         if processes().is_main_process:
             write_parquet(curve, folder / "learning_curve.parquet")
@@ -194,10 +194,11 @@ def _trainable(
         model.eval()
 
 
-def _encoded(encoder: Encoder, rows: list[tuple[np.ndarray, str | None]], options: list[str]) -> dict:
+def _labelled(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]], options: list[str]) -> dict:
     """What the model reads of examples, and the places of their classes; -100 of one without answer."""
     labels = [-100 if answer is None else options.index(answer) for _, answer in rows]
-    return encoder.questions([image for image, _ in rows]) | {"labels": torch.tensor(labels)}
+    questions = joined([question for question, _ in rows], encoder.tokenizer.pad_token_id)
+    return questions | {"labels": torch.tensor(labels)}
 
 
 def _on_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:

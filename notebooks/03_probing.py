@@ -21,7 +21,7 @@
 # *Prerequisites:* [chapter 2](02_fine_tuning). *Time:* 30 minutes to read; seconds to run once the features exist.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: all 16 miniatures
+models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -130,6 +130,43 @@ glue("band_outside", int(outside.sum()))
 # made with it. {glue:text}`band_words` A line is the mean of all runs and the area that of the first one, so that the
 # line can leave it: it does so at {glue:text}`band_outside` of {glue:text}`band_points` points.
 #
+# The patterns of section 4.1 are counted [below](#recurring-patterns).
+
+# %% [markdown] tags=["needs-planted-faults"]
+# ## What a loss looks like
+#
+# Nobody knows where a real model loses the class. Here it is known: in one fine-tuned model of this run one fault at a
+# time is planted, weak or strong, at one place, and each damaged model goes through the same steps as the healthy ones
+# ([chapter 11](11_planted_faults) says how). The vertical line is the damaged place.
+
+# %%
+from mlprobe_utils.faults.charts import fault_curves
+from mlprobe_utils.faults.effects import effects
+
+damaged = chapter.damaged()
+changed = effects(damaged.healthy, damaged.selection, damaged.planted)
+fault_curves(changed, damaged.planted, damaged.names)
+
+# %% [markdown]
+# Where does a curve fall first? The first point on the way from the image to the answer whose accuracy is lower than
+# the healthy model's, with a 95 % interval that excludes 0:
+
+# %%
+from mlprobe_utils.faults.effects import first_drop, found_at_the_place
+
+found_first = found_at_the_place(first_drop(changed), damaged.planted)
+show(found_first)
+
+# %% tags=["hide-input"]
+glue("faults_found", int(found_first["first drop there"].sum()))
+glue("faults_planted", int(found_first["planted"].sum()))
+
+# %% [markdown]
+# In {glue:text}`faults_found` of {glue:text}`faults_planted` cases that is the damaged place itself. A weak fault costs
+# less than a test set of this size can show at once, and is seen later or not at all; and the LLM's fault leaves the
+# answer as it was where the class had reached the text before the damaged layer.
+
+# %% [markdown]
 # ## Recurring patterns
 #
 # Section 4.1 of the paper describes how the curves of a module behave, again and again, without saying from which

@@ -21,7 +21,7 @@
 # *Prerequisites:* [chapter 3](03_probing). *Time:* 35 minutes to read; half a minute to run once the probes exist.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: all 16 miniatures
+models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -141,6 +141,52 @@ glue("above_hundred", int((profiles[HEALTH] > 100).sum().sum()))
 # {glue:text}`above_hundred` of all scores of both stages exceed 100: although it looks like a percentage, a health
 # score has no upper bound.
 #
+# The scores say where a module is weak. Do they, where that is known?
+
+# %% [markdown] tags=["needs-planted-faults"]
+# ## Profiles with a known fault
+#
+# One fault at a time, weak or strong, is planted in one fine-tuned model of this run
+# ([chapter 11](11_planted_faults)). Its four scores beside those of the healthy model, first run:
+
+# %%
+import pandas as pd
+
+damaged = chapter.damaged()
+both = damaged.healthy, damaged.selection
+probed = pd.concat([scoring.probe_scores(one) for one in both])
+answered = pd.concat([scoring.output_scores(one) for one in both])
+first_run = "stage == 'finetuned' and run == 0"
+
+# %%
+from mlprobe_utils.faults.charts import fault_profiles
+
+by_fault = profile(
+    health_by_run(probed.query(first_run), penalty, metric),
+    answered.query(first_run),
+    metric,
+)
+fault_profiles(by_fault, damaged.planted, damaged.names)
+
+# %% [markdown]
+# The same as changes from the healthy model, in points:
+
+# %%
+from mlprobe_utils.faults.effects import profile_changes
+
+changed = profile_changes(by_fault, damaged.planted)
+show(changed.replace({"model": damaged.names}))
+
+# %% tags=["hide-input"]
+glue("lowest_where_damaged", int(changed["falls most where damaged"].sum()))
+glue("damaged_models", len(changed))
+
+# %% [markdown]
+# The score of the damaged part falls most in {glue:text}`lowest_where_damaged` of {glue:text}`damaged_models` damaged
+# models. What is lost in a module is missing in all that follow, so that their scores fall too: a profile shows that
+# something is lost, and needs [chapter 5](05_diagnosis) to say between which two places.
+
+# %% [markdown]
 # ## What the scores are made of
 #
 # Growth factor and volatility penalty of every module after fine-tuning, mean over runs.

@@ -23,7 +23,7 @@
 # the fine-tunings exist, which take a minute a model here.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: all 16 miniatures
+models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -40,20 +40,23 @@ chapter.opening()
 #
 # Section 5 of {cite:t}`zhu-2026` calls the {term}`vision tower` suboptimal, on two grounds. Table 2: fine-tuned with
 # the vision tower frozen, models are hardly worse. Table 3: the vision tower alone, trained as a classifier with
-# {term}`cross-entropy`, is far better than the whole model. Each table compares two models. Of this run those are taken
-# that the table names, or {term}`miniatures <miniature>` of them; where a run has none of them, all of its models.
+# {term}`cross-entropy`, is far better than the whole model. Each table compares two models. The cards of
+# `data/discussions/` name the models that take part, or their {term}`miniatures <miniature>`; these are the run's.
 
 # %%
 import pandas as pd
+from mlprobe_utils.discussion_card import load_discussion, taking_part
 from mlprobe_utils.tables import show
 
 slugs = {"Table 2": "frozen-vision-tower", "Table 3": "training-paradigms"}
-taken = {table: chapter.discussion(slug) for table, slug in slugs.items()}
-names = {t: map(own.names.get, own.models) for t, own in taken.items()}
-rows = [(table, ", ".join(models)) for table, models in names.items()]
+run = chapter.selection.models
+taking = {t: taking_part(load_discussion(s), run) for t, s in slugs.items()}
+rows = [
+    (t, ", ".join(map(chapter.names.get, own))) for t, own in taking.items()
+]
 show(pd.DataFrame(rows, columns=["table", "models of this run"]))
 
-# %% [markdown]
+# %% [markdown] tags=["needs-frozen-vision-tower"]
 # ## Frozen or adapted
 #
 # Two fine-tunings that differ in one setting of the protocol, `vision_tower`: {term}`LoRA` on every linear layer of the
@@ -63,7 +66,7 @@ show(pd.DataFrame(rows, columns=["table", "models of this run"]))
 # %%
 from mlprobe_utils import frozen_tower
 
-frozen = taken["Table 2"]
+frozen = chapter.discussion("frozen-vision-tower")
 compared = frozen_tower.read(frozen.selection, frozen.image_sets)
 changes = frozen_tower.changes(compared)
 
@@ -148,7 +151,8 @@ glue("most_images", int(in_images["images"].abs().max()))
 # The largest printed difference is {glue:text}`most_images` images. In {glue:text}`cannot_tell` of
 # {glue:text}`printed_changes` cases no test could tell it from zero, even if the two disagreed on no other image: that
 # is the *least p* there can be. "Does not reliably improve" is right, and "is as good without" does not follow.
-#
+
+# %% [markdown] tags=["needs-training-paradigms"]
 # ## Three ways to train a tower
 #
 # A {term}`probe` at the vision tower's end is trained on the tower as it is. Fine-tuning the whole model trains it
@@ -163,7 +167,7 @@ show(recipe(chapter.protocol, "vision_training"), decimals=4)
 # %%
 from mlprobe_utils import training_paradigms
 
-alone = taken["Table 3"]
+alone = chapter.discussion("training-paradigms")
 budget = chapter.protocol.fine_tuning
 show(
     chapter.named(training_paradigms.budgets(alone.image_sets, split, budget))
@@ -280,7 +284,8 @@ glue("too_small", int((put_back["p (least)"] >= 0.05).sum()))
 # fine-tuned model, most on {glue:text}`gain_set`. {glue:text}`too_small` of these {glue:text}`gains` gains are of so
 # few images that no test could tell them from zero, whatever else the two answered. The paper prints no intervals, and
 # none can be made from its table; those of this run stand beside each difference.
-#
+
+# %% [markdown]
 # ## What it cannot tell
 #
 # - **That cross-entropy is the cause.** The tower alone differs from the fine-tuned model in its loss, in its head, in

@@ -22,7 +22,7 @@
 # *Prerequisites:* [chapter 3](03_probing). *Time:* 20 minutes to read; half a minute to run once the probes exist.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: all 16 miniatures
+models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -231,7 +231,7 @@ for stage, own in way.groupby("stage"):
 # {glue:text}`alone_pretrained:.1f` and {glue:text}`alone_finetuned:.1f` % on average, but as many may go the other way: the
 # table has both. A layer that changes its mind about single images has lost nothing on the whole.
 
-# %% [markdown]
+# %% [markdown] tags=["needs-question-first"]
 # ## Question first
 #
 # The paper blames causal attention: in an LLM that reads from left to right, image tokens that come first never see the
@@ -248,9 +248,8 @@ orders = question_order.read(part.selection, part.image_sets)
 moved = question_order.differences(orders)
 
 # %% [markdown]
-# The models are two that differ in what their image tokens see, or miniatures of them: in Lingshu-7B a token sees what
-# stands before it, in MedGemma-4B image tokens also see each other in both directions. In neither do they see text
-# behind them. Where a run has none of them, all of its models take part. The question as the first of them reads it:
+# `data/discussions/question-first.yml` names the models and data sets; in Lingshu-7B a token sees what stands before it
+# and nothing behind it. The question as the first of the run's models reads it:
 
 # %%
 from mlprobe_utils.arms import order_prompts
@@ -322,7 +321,8 @@ glue("ordered", len(own))
 # the question, so that no gain here does not acquit causal attention; and with one question a data set, all images are
 # asked the same, so that seeing the question tells image tokens nothing about this image that another one would not be
 # told.
-#
+
+# %% [markdown]
 # ## What it cannot tell
 #
 # - **What the LLM uses.** Both curves say what a probe can read, not what the next layer reads.

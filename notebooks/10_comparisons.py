@@ -22,7 +22,7 @@
 # *Prerequisites:* [chapter 4](04_feature_health). *Time:* 20 minutes to read; seconds to run once the probes exist.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: all 16 miniatures
+models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -81,6 +81,12 @@ for where, words in said.items():
         glue(f"{claim}_{where}", found)
 glue("models_run", tables["this run"]["model"].nunique())
 glue("models_paper", tables["the paper"]["model"].nunique())
+
+# %% tags=["hide-input"]
+from mlprobe_utils.comparisons import models_compared
+from mlprobe_utils.tables import note
+
+note(models_compared(tables["this run"]))
 
 # %% [markdown]
 # Models of this run that others were adapted from are left out, as the paper leaves them out: {glue:text}`models_run`

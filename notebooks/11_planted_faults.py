@@ -22,7 +22,7 @@
 # fine-tuned.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: all 16 miniatures
+models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it
@@ -31,24 +31,25 @@ data: str = ""  # folder with real images: all real sets are the default then
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import start
 
-chapter = start(globals()).laboratory()
+chapter = start(globals())
 chapter.opening()
 
-# %% [markdown]
-# ## A laboratory
+# %% [markdown] tags=["needs-planted-faults"]
+# ## Faults at known places
 #
 # Nobody knows where a real model loses the class; so nobody can tell whether a method that claims to find the place is
 # right. Here the place is known, because we make it: one fine-tuned model is damaged at one place at a time by a
-# {term}`planted fault`, and goes through the same steps as before. Faults are planted in one model and on phantoms: how
-# much a fault costs is measured on thousands of fresh images, and only phantoms can be drawn afresh. Where a run names
+# {term}`planted fault`, and each damaged model goes through the same steps as a healthy one. Faults are planted on
+# phantoms: how much a fault costs is measured on fresh images, and only phantoms can be drawn afresh. Where a run names
 # real images alone, the phantom set of the same layout stands in, and the model is fine-tuned on that.
 
 # %%
+from mlprobe_utils.faults.card import all_faults
 from mlprobe_utils.faults.tables import fault_table
 from mlprobe_utils.tables import show
 
-faults = chapter.faults
-show(fault_table(faults))
+damaged = chapter.damaged()
+show(fault_table(all_faults()))
 
 # %% [markdown]
 # - In the **vision tower** and in the **LLM**, states of image tokens are mixed with noise of the same mean and
@@ -58,8 +59,9 @@ show(fault_table(faults))
 #   options are swapped. Every state is as before.
 #
 # No weight is changed. All four act through hooks while a pass lasts, and the noise of an image depends on a seed and
-# on that image alone.
-#
+# on that image alone. `data/book.yml` says in which model they are planted, and how strong.
+
+# %% [markdown] tags=["needs-planted-faults"]
 # ## What a fault costs
 #
 # The strength of a fault is the accuracy that an {term}`oracle` loses. It knows nothing of our probes and scores: a
@@ -67,53 +69,28 @@ show(fault_table(faults))
 # on others. For the semantic mapping, it is the option that the model prefers.
 
 # %%
-from mlprobe_utils.faults.strengths import fault_strengths
-from mlprobe_utils.faults.tables import strength_table
+from mlprobe_utils.faults.strengths import strength_table, strengths_of
 
-slugs = [fault.slug for fault in faults]
-strengths = fault_strengths(chapter.selection, slugs)
-names = {fault.slug: fault.name for fault in faults}
-show(strength_table(strengths, names))
+strengths = strengths_of(damaged.healthy, damaged.planted)
+show(damaged.named(strength_table(strengths)).drop(columns="dataset"))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.chapter import glue
 
-deciding = strengths[strengths["decides"]].set_index("fault")
-glue("images", int(deciding["images"].iloc[0]))
-glue("least_lost", -deciding["change"].max())
-glue("most_lost", -deciding["change"].min())
-glue("not_reached", int((~deciding["reached"]).sum()))
-glue("model", chapter.model.name)
+glue("images", int(strengths["images"].iloc[0]))
+glue("least_lost", strengths["lost"].min())
+glue("most_lost", strengths["lost"].max())
+glue("not_reached", int((~strengths["reached"]).sum()))
+glue("strengths", len(strengths))
+glue("model", damaged.model.name)
+glue("dataset", next(iter(damaged.datasets.values())).name)
 
 # %% [markdown]
-# On {glue:text}`images` fresh phantoms the oracle loses between {glue:text}`least_lost:.1f` and
-# {glue:text}`most_lost:.1f` points at the damaged places of {glue:text}`model`. Of the wanted strengths,
-# {glue:text}`not_reached` cannot be had in this model, whatever the severity.
-#
-# ## Each pooling for itself
-#
-# What a fault costs further on depends on who reads. Text tokens that come after the image have read it in every layer
-# before the fault, and keep what they hold.
+# On {glue:text}`images` fresh phantoms of {glue:text}`dataset`, the oracle loses between {glue:text}`least_lost:.1f` and
+# {glue:text}`most_lost:.1f` points at the damaged places of {glue:text}`model`. Of the {glue:text}`strengths` wanted
+# strengths, {glue:text}`not_reached` cannot be had in this model, whatever the severity.
 
-# %%
-from mlprobe_utils.faults.tables import reading_table
-
-show(reading_table(strengths, names))
-
-# %% tags=["hide-input"]
-from mlprobe_utils.faults.tables import at_the_end
-
-llm = next(fault.slug for fault in faults if fault.module == "L")
-changes = at_the_end(strengths, llm)
-glue("llm_image", changes["image_mean"])
-glue("llm_text", changes["last_token"])
-glue("llm_answer", changes["answer"])
-
-# %% [markdown]
-# The LLM's fault changes what image tokens hold at the last layer by {glue:text}`llm_image:+.1f` points, what the last
-# token holds by {glue:text}`llm_text:+.1f`, and the answer by {glue:text}`llm_answer:+.1f`. Where the last two are near
-# 0, the class had reached the text before the fault began: image tokens of later layers are then read by nobody.
-#
+# %% [markdown] tags=["needs-planted-faults"]
 # ## The curves
 #
 # The probes of chapter 3, trained anew on the features of each damaged model.
@@ -122,42 +99,70 @@ glue("llm_answer", changes["answer"])
 from mlprobe_utils.faults.charts import fault_curves
 from mlprobe_utils.faults.effects import effects
 
-table = effects(chapter.selection, faults)
-name = chapter.names[chapter.selection.models[0]]
-fault_curves(table, names, name)
+table = effects(damaged.healthy, damaged.selection, damaged.planted)
+fault_curves(table, damaged.planted, damaged.names)
 
 # %% [markdown]
 # Image tokens up to the end of the LLM, then the generated answer. The same for the last token, which has a state in
 # the LLM only:
 
 # %%
-fault_curves(table, names, name, "last_token")
+fault_curves(table, damaged.planted, damaged.names, "last_token")
+
+# %% [markdown] tags=["needs-planted-faults"]
+# ## Each pooling for itself
+#
+# What a fault costs further on depends on who reads. Text tokens that come after the image have read it in every layer
+# before the fault, and keep what they hold. At the LLM's last layer, and in the answer, of the strongest faults:
+
+# %%
+from mlprobe_utils.faults.effects import at_the_end
+from mlprobe_utils.faults.tables import effect_table
+
+strong = damaged.planted[-1].strength
+of_strong = [one.slug for one in damaged.planted if one.strength == strong]
+ends = at_the_end(table)
+ends = ends[ends["model"].isin(of_strong)]
+show(damaged.named(effect_table(ends)).drop(columns="where"))
+
+# %% tags=["hide-input"]
+planted = {one.slug: one for one in damaged.planted}
+llm = next(slug for slug in of_strong if planted[slug].fault.module == "L")
+of_llm = ends[ends["model"] == llm].fillna({"pooling": "answer"})
+changes = of_llm.set_index("pooling")["change"]
+for name in ("image_mean", "last_token", "answer"):
+    glue(f"llm_{name}", changes[name])
 
 # %% [markdown]
+# The LLM's fault changes what image tokens hold at the last layer by {glue:text}`llm_image_mean:+.1f` points, what the
+# last token holds by {glue:text}`llm_last_token:+.1f`, and the answer by {glue:text}`llm_answer:+.1f`. Where the last two
+# are near 0, the class had reached the text before the fault began: image tokens of later layers are then read by nobody.
+
+# %% [markdown] tags=["needs-planted-faults"]
 # ## Before, at and after
 #
-# Changes are of the same images and the same seed of the probe, with 95 % intervals (bootstrap over images, in pairs).
+# Changes are of the same images and the same seed of the probe, with 95 % intervals (bootstrap over images, in pairs);
+# of the strongest faults.
 
 # %%
 from mlprobe_utils.faults.effects import around
-from mlprobe_utils.faults.tables import around_table
 
 near = around(table)
-show(around_table(near, names))
+show(damaged.named(effect_table(near[near["model"].isin(of_strong)])))
 
 # %% tags=["hide-input"]
-at = near[near["where"] == "at"]
-of_images = at[at["pooling"] != "last_token"]
+at = near[(near["where"] == "at") & (near["pooling"] != "last_token")]
 before = table.loc[table["where"] == "before", "change"]
 glue("before_most", before.abs().max())
-glue("faults", len(of_images))
-glue("fallen", int((of_images["high"] < 0).sum()))
+glue("faults", len(at))
+glue("fallen", int((at["high"] < 0).sum()))
 
 # %% [markdown]
-# Over all points before the damaged places the largest change is {glue:text}`before_most:.1f` points: what lies before is
-# computed as ever. At the place, the interval lies below 0 for {glue:text}`fallen` of {glue:text}`faults` faults (image tokens, or
-# the answer).
-#
+# Over all points before the damaged places, of weak and strong faults, the largest change is
+# {glue:text}`before_most:.1f` points: what lies before is computed as ever. At the place, the interval lies below 0 for
+# {glue:text}`fallen` of {glue:text}`faults` damaged models (image tokens, or the answer).
+
+# %% [markdown] tags=["needs-planted-faults"]
 # ## Which module falls first
 #
 # The first point on the way from the vision tower to the answer whose interval lies below 0.
@@ -166,15 +171,16 @@ glue("fallen", int((of_images["high"] < 0).sum()))
 from mlprobe_utils.faults.effects import first_drop
 
 first = first_drop(table)
-show(chapter.named(first.replace({"fault": names})))
+show(damaged.named(first).drop(columns="dataset"))
 
 # %% tags=["hide-input"]
 glue("found", int((first["damaged at"] == first["first drop"]).sum()))
 
 # %% [markdown]
-# For {glue:text}`found` of {glue:text}`faults` faults this is the damaged place itself. A fault that costs less than the
-# test set can show would be found later or not at all: the test set is far smaller than the oracle's.
-#
+# For {glue:text}`found` of {glue:text}`faults` damaged models this is the damaged place itself. A fault that costs less
+# than the test set can show would be found later or not at all: the test set is far smaller than the oracle's.
+
+# %% [markdown] tags=["needs-planted-faults"]
 # ## Takeaways
 #
 # - A damage is seen where it is done and not before it: see [before, at and after](#before-at-and-after).

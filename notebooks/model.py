@@ -232,13 +232,12 @@ glue("unparsed_after", 100 * after["parsed"].isna().mean())
 # [chapter 5](../05_diagnosis): points of accuracy with their simultaneous interval, the clearest first.
 
 # %%
-from mlprobe_utils.diagnosis_card import load_diagnosis_card
-from mlprobe_utils.diagnosis_tables import diagnoses, in_short
+from mlprobe_utils.diagnosis_tables import diagnoses, in_short, thresholds_of
 from mlprobe_utils.intervals import RECIPE
 
 stations = results.end_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
-given = chapter.image_sets, split, load_diagnosis_card().thresholds
+given = chapter.image_sets, split, thresholds_of(chapter.selection)
 told = diagnoses(stations, rows, reference, *given, questions=[RECIPE])
 
 # %%

@@ -21,7 +21,7 @@
 # *Prerequisites:* none. *Time:* 5 minutes to read; seconds to run.
 
 # %% tags=["parameters", "hide-input"]
-models: list[str] = []  # model cards; empty: all 16 miniatures
+models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split: str = "paper"  # or "clean": no duplicate or patient crosses it

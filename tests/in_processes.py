@@ -1,6 +1,6 @@
 """The pipeline of a tiny model as one of several processes, which test_processes forks or `accelerate-launch` starts.
 
-`in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at the KILL_ATth image
+`in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at the KILL_ATth example
 that it reads while it trains.
 """
 
@@ -16,9 +16,8 @@ from tiny_parts import RECIPE, make_image_set
 
 from mlprobe_utils import artefacts, discussions, pipeline, work
 from mlprobe_utils.cards import ModelCard, load_protocol
-from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.processes import processes, sharded
-from mlprobe_utils.training import AnswerTrainer
+from mlprobe_utils.training import AnswerTrainer, Examples
 
 PROTOCOL = load_protocol("miniature").model_copy(
     update={"fine_tuning": RECIPE.model_copy(update={"epochs": 3, "length_grouped": True}), "probe_variants": {}}
@@ -39,18 +38,18 @@ def run(folder: Path, checkpoint: str) -> None:
         discussions.run_discussions("tiny", ["busi"], "miniature", "paper", ["training-paradigms"])
 
 
-def die_at(image: int) -> None:
-    """Lets the second process die when it reads image number `image` of its training, as if it were killed."""
-    train, whole, read = pipeline.fine_tune, ImageSet.pixels, []
+def die_at(example: int) -> None:
+    """Lets the second process die when it reads example number `example` of its training, as if it were killed."""
+    train, whole, read = pipeline.fine_tune, Examples.__getitem__, []
 
-    def pixels(self, position):
-        read.append(position)
-        if processes().process_index == 1 and len(read) == image:
+    def item(self, i):
+        read.append(i)
+        if processes().process_index == 1 and len(read) == example:
             os._exit(9)
-        return whole(self, position)
+        return whole(self, i)
 
     def fine_tune(*arguments) -> None:
-        ImageSet.pixels = pixels
+        Examples.__getitem__ = item
         train(*arguments)
 
     pipeline.fine_tune = fine_tune

@@ -35,8 +35,7 @@ class SmallBook:
                 short = re.sub(r"epochs: \d+", "epochs: 1", path.read_text())
                 short = re.sub(r"\n +samples: \d+", "", short)  # so soon, no answer of a model's own is right
                 path.write_text(re.sub(r"count: \d+", "count: 48", short))
-            for path in self.cards.glob("faults/*.yml"):
-                self.change("faults", path.stem, r"images: \d+", "images: 60")
+            self.change("trials", "planted-faults", r"images: \d+", "images: 60")
             for path in self.cards.glob("discussions/*.yml"):  # one model is enough, in a book of one and of two
                 self.change("discussions", path.stem, r"models: \[.*\]", "models: [qwen2.5-vl-7b]")
             self.change("protocols", "miniature", r"  epochs: 4\n", "  epochs: 2\n")

@@ -171,6 +171,12 @@ PACKAGE = {
 }
 
 
+def forget() -> None:
+    """What a process has read of the code."""
+    for cached in (code_files, code_hash, artefacts._parsed, artefacts._imports, artefacts._of_file):
+        cached.cache_clear()
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A small package in place of this project; yields a function that rewrites a module and hashes `top` again."""
@@ -180,13 +186,11 @@ def package(tmp_path, monkeypatch):
     def rewritten(**modules) -> str:
         for name, text in (PACKAGE | modules).items():
             (tmp_path / "mlprobe_utils" / f"{name}.py").write_text(text)
-        code_files.cache_clear()
-        code_hash.cache_clear()
+        forget()
         return code_hash("mlprobe_utils.top")
 
     yield rewritten
-    code_files.cache_clear()
-    code_hash.cache_clear()
+    forget()
 
 
 def test_code_is_followed_through_imports(package):

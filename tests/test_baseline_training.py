@@ -49,7 +49,7 @@ def run(outputs, image_sets, monkeypatch):
         recipe = protocol.baselines.model_copy(update=SMALL | fields)
         monkeypatch.setattr(command, "load_protocol", lambda slug: protocol.model_copy(update={"baselines": recipe}))
         before = made()
-        command.run_baseline("mine", list(datasets), "miniature", "paper")
+        command.run_baselines(["mine"], list(datasets), "miniature", "paper")
         return sorted(path.parents[2].name for path, time in made().items() if time != before.get(path))
 
     monkeypatch.setattr(command, "load_baseline", lambda slug: CARD)

@@ -17,12 +17,13 @@ import pytest
 from safetensors.numpy import load_file
 from small_book import DATASET, MODEL, ROOT, SECOND, SmallBook
 
-from mlprobe_utils.book_pages import DISCUSSIONS, chapters, model_page, notebook_of
+from mlprobe_utils.book_pages import chapters, model_page, notebook_of
 from mlprobe_utils.cards import load_data_card, load_model_card
+from mlprobe_utils.discussion_card import discussions
 from mlprobe_utils.pages import ABOUT
 from mlprobe_utils.patterns import patterns
 from mlprobe_utils.phantoms.writing import write
-from mlprobe_utils.pipeline_steps import STEPS
+from mlprobe_utils.pipeline_steps import PLANTED, STEPS
 
 EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND)]
 PAGES = [*EXECUTED, *ABOUT]
@@ -41,10 +42,11 @@ def test_every_step_is_told_and_counted_down(book):
     assert "pages" in lines[-1]
     for model, step in itertools.product(book.models, STEPS):
         assert any(model in line and DATASET in line and step in line for line in lines)
-    shown = {discussion for page in chapters() for discussion in DISCUSSIONS.get(page, ())}
-    assert shown
-    for discussion in shown:
-        assert [line for line in lines if MODEL in line and f" {discussion} " in line], discussion
+    for card in discussions():
+        assert [line for line in lines if MODEL in line and f" {card.slug} " in line], card.slug
+    assert [line for line in lines if SECOND in line and f" {PLANTED} " in line]
+    (first,) = [line for line in book.said.splitlines() if " steps" in line and "left]" not in line]
+    assert int(first.split()[0]) == len(lines)  # no step more or less than was said at the start
 
 
 def test_rows_follow_the_schema_and_cover_every_point(book):
@@ -180,7 +182,8 @@ def test_a_changed_score_makes_pages_anew_and_no_model(book):
     finally:
         book.change("protocols", "miniature", r"penalty: 0\.3", "penalty: 0.2")
     assert done.returncode == 0, done.stderr
-    assert set(re.findall(r"^rule (\w+):$", done.stdout + done.stderr, re.MULTILINE)) == {"page", "pages"}
+    rules = set(re.findall(r"^rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
+    assert rules == {"page", "pages_of_models", "pages"}
 
 
 @pytest.mark.slow
@@ -252,8 +255,7 @@ def test_a_kill_in_the_middle_ends_with_the_same_tables(book, tmp_path):
     assert code == 0, said
     assert (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns == first
     expected = book.tables()
-    # alone, this model is the laboratory's too; of two it is the other one
-    found = {name: table for name, table in broken.tables().items() if not name.startswith("faults/")}
+    found = broken.tables()
     assert found.keys() == expected.keys()
     for name, table in found.items():
         pd.testing.assert_frame_equal(table, expected[name])

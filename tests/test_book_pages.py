@@ -12,7 +12,6 @@ import yaml
 from mlprobe_utils import artefacts, pages
 from mlprobe_utils.book_pages import (
     BASELINES,
-    DISCUSSIONS,
     book_pages,
     chapters,
     model_page,
@@ -90,8 +89,8 @@ def test_sources_hold_every_page_and_a_missing_one_is_named(outputs):
         pages.assemble(run)
 
 
-def planned(folder, run: dict, **places: str) -> dict[str, set[str]]:
-    """Page -> the stamps that it waits for, from the folder of stamps on, as Snakemake plans it."""
+def planned(folder, run: dict, **places: str) -> dict[tuple[str, str], tuple[set[str], list[str]]]:
+    """Rule and wildcard of each job that Snakemake plans -> its inputs and outputs that are stamps."""
     options = ["--configfile", str(folder / "run.yml"), "--cores", "1", "--dry-run"]
     (folder / "run.yml").write_text(yaml.safe_dump(run))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
@@ -99,40 +98,32 @@ def planned(folder, run: dict, **places: str) -> dict[str, set[str]]:
     environment = os.environ | {"MLPROBE_OUTPUTS": str(folder / "outputs")} | places
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = re.findall(r"^rule page:\n +input: (.*)\n +output: (.*)$", done.stdout + done.stderr, re.MULTILINE)
-    return {
-        output.partition("/chapters/")[2].removesuffix(".done"): {
-            name.partition("/.stamps/")[2] for name in inputs.split(", ") if "/.stamps/" in name
+    jobs = re.split(r"^rule (\w+):$", done.stdout + done.stderr, flags=re.MULTILINE)[1:]
+    found = {}
+    for rule, block in zip(jobs[::2], jobs[1::2], strict=True):
+        names = {
+            what: re.search(rf"^ +{what}: (.*)$", block, re.MULTILINE) for what in ("input", "output", "wildcards")
         }
-        for inputs, output in found
-    }
+        stamps = [
+            [name.partition("/.stamps/")[2] for name in names[what][1].split(", ") if "/.stamps/" in name]
+            for what in ("input", "output")
+            if names[what]
+        ]
+        found[rule, names["wildcards"][1].partition("=")[2] if names["wildcards"] else ""] = stamps
+    return found
 
 
-def test_a_chapter_waits_for_its_discussions_of_the_models_that_take_part(tmp_path):
-    models = ("huatuogpt-vision-7b-miniature", "lingshu-7b-miniature", "qwen2.5-vl-7b-miniature")
-    waits = planned(tmp_path, run_of(*models).parameters())
-    kind = "discussions/miniature/clean"
-    of_paradigms = {f"{kind}/training-paradigms/{model}" for model in models}  # none of the table's: all
-    expected = {f"{kind}/frozen-vision-tower/{models[0]}", *of_paradigms}
-    assert {name for name in waits["08_vision_tower"] if name.startswith("discussions/")} == expected
-    others = {page for page, own in waits.items() if any(name.startswith("discussions/") for name in own)}
-    assert others <= set(DISCUSSIONS)
-
-
-def test_in_the_graph_a_models_page_waits_for_its_model_alone(tmp_path):
-    """As Snakemake plans it, for a card of the user's whose name holds dots and dashes."""
+def test_in_the_graph_every_page_waits_for_what_it_shows(tmp_path):
+    """For a card of the user's whose name holds dots and dashes, in a run without planted faults."""
     cards = shutil.copytree(artefacts.ROOT / "data", tmp_path / "cards")
-    mine = "my_model-2.5.vl"
-    shutil.copy(cards / "models" / "lingshu-7b-miniature.yml", cards / "models" / f"{mine}.yml")
-    run = run_of(mine, "lingshu-7b-miniature").parameters()
-    stamps = planned(tmp_path, run, MLPROBE_CARDS=str(cards))
-    trained = {page for page, names in stamps.items() if any(name.startswith("baselines/") for name in names)}
-    assert trained == {BASELINES}
-    waits = {
-        page: {name.rpartition("/")[2] for name in names if name.startswith("models/")}
-        for page, names in stamps.items()
-    }
-    assert waits.pop(f"models/{mine}") == {mine}
-    assert waits.pop("models/lingshu-7b-miniature") == {"lingshu-7b-miniature"}
+    both = ["my_model-2.5.vl", "medgemma-4b-miniature"]
+    shutil.copy(cards / "models" / f"{both[1]}.yml", cards / "models" / f"{both[0]}.yml")
+    jobs = planned(tmp_path, run_of(*both).parameters(), MLPROBE_CARDS=str(cards))
+    waits = {page: set(inputs) for (rule, page), (inputs, _) in jobs.items() if rule == "page"}
     assert set(waits) == {"index", "models", *chapters()}
-    assert all(models == {mine, "lingshu-7b-miniature"} for models in waits.values())
+    models = {f"models/miniature/clean/{slug}" for slug in both}
+    assert waits.pop(BASELINES) == models | {"baselines/miniature/clean"}
+    assert all(own == models for own in waits.values())
+    inputs, outputs = jobs["pages_of_models", ""]
+    assert (set(inputs), outputs) == (models, [f"chapters/models/{slug}.done" for slug in both])
+    assert {model for rule, model in jobs if rule == "model"} == set(both)

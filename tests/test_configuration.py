@@ -7,8 +7,10 @@ import sys
 import pytest
 from filelock import FileLock
 
+from mlprobe_utils import make_book
+from mlprobe_utils.book_card import load_book
 from mlprobe_utils.configuration import configure, lineages
-from mlprobe_utils.errors import InputError
+from mlprobe_utils.errors import InputError, run_command
 
 
 def test_defaults_follow_the_data(tmp_path):
@@ -16,6 +18,14 @@ def test_defaults_follow_the_data(tmp_path):
     real = configure([], [], "miniature", "paper", str(tmp_path))
     assert real.datasets == ("busi", "chest-xray", "covid19-ct")
     assert real.data == str(tmp_path)
+
+
+def test_models_are_those_of_the_books_card_or_all():
+    book = load_book()
+    default, whole = (configure(models, [], "miniature", "paper", "").models for models in ([], ["all"]))
+    assert (default, whole) == (tuple(book.models), tuple(book.all))
+    assert set(default) < set(whole)
+    assert book.planted_faults.model in default
 
 
 def test_a_base_is_made_before_what_is_adapted_from_it():
@@ -30,6 +40,10 @@ def test_a_base_is_made_before_what_is_adapted_from_it():
     ("arguments", "words"),
     [
         (dict(models=["lingshu"]), ["unknown model 'lingshu'", "lingshu-7b-miniature"]),
+        (dict(models=["al"]), ["unknown model 'al'", "did you mean 'all'"]),
+        (dict(models=["all", "lingshu-7b"]), ["MODELS", "give it alone"]),
+        (dict(models=["lingshu-7b", "lingshu-7b"]), ["MODELS names 'lingshu-7b' twice"]),
+        (dict(datasets=["busi-phantom"] * 2), ["DATASETS names 'busi-phantom' twice"]),
         (dict(datasets=["buzi"]), ["unknown data set 'buzi'", "did you mean 'busi'"]),
         (dict(datasets=["busi"]), ["'busi'", "DATA=", "busi-phantom"]),
         (dict(protocol="papr"), ["unknown protocol 'papr'", "did you mean 'paper'"]),
@@ -63,6 +77,16 @@ def test_the_command_ends_in_one_message_and_leaves_what_was_there(tmp_path):
     assert "miniature.yml" in line
     assert "unknown key 'fine_tuning.epoch', did you mean 'epochs'?" in line
     assert earlier.read_text() == "kept"
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5", ""])
+def test_a_wrong_number_of_processes_is_refused_before_anything_starts(outputs, monkeypatch, capsys, jobs):
+    monkeypatch.setattr(sys, "argv", ["make_book", f"--jobs={jobs}"])
+    with pytest.raises(SystemExit) as end:
+        run_command(make_book.main)
+    assert end.value.code == 2
+    assert f"JOBS={jobs}: give the number of processes" in capsys.readouterr().err
+    assert not outputs.exists()
 
 
 def test_two_runs_in_one_checkout_do_not_meet(tmp_path):

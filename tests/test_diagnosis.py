@@ -1,5 +1,6 @@
 """The diagnosis: planted losses are found where they are, from outcomes and from rows, in words, charts and cards."""
 
+import collections
 import re
 
 import numpy as np
@@ -7,8 +8,6 @@ import pandas as pd
 import pytest
 from station_rows import image_set, made
 
-from mlprobe_utils.card_files import parse_card
-from mlprobe_utils.cards import slugs
 from mlprobe_utils.diagnosis import (
     COMPREHENSION,
     FIDELITY,
@@ -23,7 +22,6 @@ from mlprobe_utils.diagnosis import (
     main_mode,
     verdicts,
 )
-from mlprobe_utils.diagnosis_card import DiagnosisCard, load_diagnosis_card
 from mlprobe_utils.diagnosis_charts import loss_chart
 from mlprobe_utils.diagnosis_simulation import BEST, FIXED, false_alarms
 from mlprobe_utils.diagnosis_tables import (
@@ -32,9 +30,7 @@ from mlprobe_utils.diagnosis_tables import (
     diagnoses,
     disagreements,
     in_short,
-    laboratory_words,
     misalignment_and_unparsed,
-    rate_words,
     statement_table,
 )
 from mlprobe_utils.errors import InputError
@@ -44,6 +40,7 @@ from mlprobe_utils.resampling import resample
 from mlprobe_utils.stations import LAST_TOKEN, OUTPUT, STATIONS
 
 THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
+OF_EVERY_MODEL = collections.defaultdict(lambda: THRESHOLDS)
 
 
 def stations(shares, images=400, seeds=5, seed=0):
@@ -125,7 +122,7 @@ def planted(mode: str | None, images: int = 400, **state) -> dict[str, pd.DataFr
 
 
 def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFrame:
-    return diagnoses(**tables, image_sets={"d": image_set(images)}, split="paper", thresholds=THRESHOLDS)
+    return diagnoses(**tables, image_sets={"d": image_set(images)}, split="paper", thresholds=OF_EVERY_MODEL)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -228,43 +225,18 @@ def test_the_chart_shows_every_interval_and_describes_it():
     chart = loss_chart(several, {"d": "Set <D>"}, "Losses")
     assert chart.html.count("<svg") == 1
     assert "Set &lt;D&gt;" in chart.html
-    assert "dashed: the threshold" in chart.html
+    assert "upright ticks: thresholds" in chart.html
     for statement in STATEMENTS:
         own = told[told["statement"] == statement.name].iloc[0]
         words = f"{own['value']:+.1f} ({own['band_low']:+.1f} to {own['band_high']:+.1f}) points, {own['verdict']}"
         for model in several["model"].unique():
             assert chart.html.count(f'data-told="{model}, {statement.name}: {words}"') == 2  # interval and point
             assert f"{model}, {statement.name}: {words}" in chart.description
-    assert "dashed" not in loss_chart(told.drop(columns="threshold"), {}, "Losses").html
+    assert "ticks" not in loss_chart(told.drop(columns="threshold"), {}, "Losses").html
 
 
-@pytest.mark.parametrize(
-    ("last", "said"),
-    [
-        ("", "no threshold for 'misalignment'"),
-        ("  misalignment: 5\n  mischief: 5\n", "'mischief' is no statement"),
-        ("  misalignment: -1\n", "misalignment.*greater than or equal to 0"),
-    ],
-)
-def test_a_wrong_card_is_refused_and_shipped_ones_load(tmp_path, last, said):
-    rest = "".join(f"  {name}: 5\n" for name in THRESHOLDS if name != MISALIGNMENT)
-    (tmp_path / "mine.yml").write_text(f"source: here\nthresholds:\n{rest}{last}")
-    with pytest.raises(InputError, match=said):
-        parse_card(DiagnosisCard, tmp_path / "mine.yml")
-    for slug in slugs(DiagnosisCard):
-        assert set(load_diagnosis_card(slug).thresholds) == set(THRESHOLDS)
-
-
-def test_words_of_the_laboratory_and_of_statements():
-    assert "no laboratory run" in laboratory_words(None)
-    cases = pd.DataFrame({"model": ["a", "a", "b"], "mode": [None, FIDELITY, QUALITY], "date": "2026-01-02"})
-    assert laboratory_words(cases) == (
-        "From the laboratory run of 2026-01-02: 2 damaged and 1 undamaged cases of 2 models."
-    )
-    rates = pd.DataFrame([("strong", "all", 10, 9, 90.0, 55.5, 99.7), ("strong", "llava", 2, 1, 50.0, 1.3, 98.7)])
-    rates.columns = ["what", "of", "cases", "right", "share", "low", "high"]
-    assert rate_words(rates) == "strong 9 of 10 (90 %, 56 to 100)"
-    assert "nothing" in rate_words(pd.DataFrame())
-    table = statement_table(THRESHOLDS)
+def test_statements_stand_beside_the_thresholds_of_each_family():
+    table = statement_table({"gemma3": THRESHOLDS, "llava": dict.fromkeys(THRESHOLDS, 1.0)})
+    assert table["threshold for llava"].tolist() == [1.0] * len(STATEMENTS)
     assert list(table["mode"]) == [s.mode for s in STATEMENTS]
     assert LAST_TOKEN in set(table["more can be told at"])

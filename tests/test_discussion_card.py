@@ -1,24 +1,20 @@
-"""Which models take part in a discussion: those that it names and their miniatures; if there are none, all."""
+"""Which models and data sets a discussion is about: those that it names, and their miniatures and phantoms."""
 
 import shutil
 
 import pytest
 
 from mlprobe_utils import artefacts, cards, discussion_card
-from mlprobe_utils.cards import load_card, load_model_card
-from mlprobe_utils.configuration import MODELS
-from mlprobe_utils.discussion_card import Discussion, discussions, load_discussion, taking_part
+from mlprobe_utils.book_card import load_book
+from mlprobe_utils.cards import load_card
+from mlprobe_utils.discussion_card import Discussion, discussed_on, discussions, load_discussion, taking_part
 from mlprobe_utils.errors import InputError
 
 PAPER = {  # discussion -> models of the paper's tables; question first is this book's own
     "frozen-vision-tower": {"huatuogpt-vision-7b", "medgemma-4b"},
     "training-paradigms": {"shizhengpt-7b-vl", "medgemma-1.5-4b"},
-    "question-first": {"lingshu-7b", "medgemma-4b"},
+    "question-first": {"lingshu-7b"},
 }
-
-
-def of(*models: str) -> dict:
-    return {slug: load_model_card(slug) for slug in models}
 
 
 @pytest.fixture
@@ -32,10 +28,11 @@ def own_cards(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("slug", PAPER)
-def test_of_the_embedded_default_the_papers_models_take_part_as_miniatures(slug):
-    card = load_discussion(slug)
-    assert set(card.models) == PAPER[slug]
-    assert {*taking_part(card, of(*MODELS))} == {f"{model}-miniature" for model in PAPER[slug]}
+def test_the_papers_models_take_part_as_miniatures_and_one_of_the_default(slug):
+    card, book = load_discussion(slug), load_book()
+    assert set(card.models) >= PAPER[slug]
+    assert set(taking_part(card, book.all)) == {f"{model}-miniature" for model in card.models}
+    assert len(taking_part(card, book.models)) == 1
 
 
 def test_every_card_varies_something_else():
@@ -45,14 +42,18 @@ def test_every_card_varies_something_else():
 
 def test_a_model_and_its_miniature_both_take_part_and_others_do_not():
     card = load_discussion("question-first")
-    run = of("lingshu-7b-miniature", "lingshu-7b", "lingshu-32b", "qwen2.5-vl-7b-miniature")
-    assert [*taking_part(card, run)] == ["lingshu-7b-miniature", "lingshu-7b"]
+    assert taking_part(card, ["lingshu-7b-miniature", "lingshu-32b", "lingshu-7b"]) == [
+        "lingshu-7b-miniature",
+        "lingshu-7b",
+    ]
+    assert taking_part(card, ["qwen2.5-vl-7b-miniature", "lingshu-32b"]) == []
 
 
-def test_a_run_with_none_of_the_models_takes_part_whole():
-    card = load_discussion("question-first")
-    run = of("qwen2.5-vl-7b-miniature", "lingshu-32b")
-    assert taking_part(card, run) == run
+def test_a_discussion_is_about_its_data_sets_and_their_phantoms():
+    card, every = load_discussion("question-first"), ["busi-phantom", "covid19-ct-phantom", "covid19-ct"]
+    assert discussed_on(card, every) == every[1:]
+    assert discussed_on(card, ["busi", "chest-xray"]) == ["busi"]  # none of its own: the first
+    assert discussed_on(load_discussion("training-paradigms"), every) == every
 
 
 def test_a_model_without_a_card_is_named_with_its_file_and_the_near_one(own_cards):
@@ -73,6 +74,13 @@ def test_a_card_that_is_not_valid_names_file_and_field(own_cards, old, new, said
     with pytest.raises(InputError, match=said) as error:
         load_card(Discussion, "question-first")
     assert "question-first.yml" in str(error.value)
+
+
+def test_a_data_set_without_a_card_is_named_with_its_file(own_cards):
+    path = own_cards / "question-first.yml"
+    path.write_text(path.read_text().replace("[covid19-ct]", "[covid]"))
+    with pytest.raises(InputError, match=r"unknown data set 'covid'.*discussions/question-first\.yml"):
+        load_discussion("question-first")
 
 
 def test_an_unknown_discussion_is_named_with_the_near_one():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,25 +12,39 @@ from slow_reference import option_log_probabilities
 from tiny_parts import each_family
 
 from mlprobe_utils import artefacts, cards, results, work
+from mlprobe_utils import damaged_models as of_damaged
+from mlprobe_utils.book_card import PlantedFaults, load_book
 from mlprobe_utils.cards import load_data_card, load_protocol
 from mlprobe_utils.configuration import Run
+from mlprobe_utils.damaged_models import DamagedModel, check_drawable, damaged_models, damaged_selection
+from mlprobe_utils.diagnosis import MODES
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
-from mlprobe_utils.faults import __main__ as planting
+from mlprobe_utils.faults import __main__ as planting_command
+from mlprobe_utils.faults import planting
+from mlprobe_utils.faults.calibration import read_whole
 from mlprobe_utils.faults.card import ANSWER, Fault, all_faults, load_fault
 from mlprobe_utils.faults.damage import Damage, damaged, planted
-from mlprobe_utils.faults.effects import WHERE, around, effects, first_drop
+from mlprobe_utils.faults.effects import (
+    WHERE,
+    around,
+    effects,
+    first_drop,
+    found_at_the_place,
+    profile_changes,
+)
 from mlprobe_utils.faults.fresh import fresh_images
-from mlprobe_utils.faults.laboratory import check_drawable, laboratory
 from mlprobe_utils.faults.mapping import branches, chosen, swapped
-from mlprobe_utils.faults.oracle import INTACT, pooled_at, read, right, severity_for
+from mlprobe_utils.faults.oracle import pooled_at, right, severity_for
 from mlprobe_utils.faults.randomness import digest, uniform
 from mlprobe_utils.faults.reference import statistics_of
-from mlprobe_utils.faults.strengths import fault_strengths
+from mlprobe_utils.faults.strengths import strengths_of
+from mlprobe_utils.faults.trial_card import load_trial
 from mlprobe_utils.points import flow_order, on_side_path
 from mlprobe_utils.prediction import answer
 from mlprobe_utils.prepare import prepare, prepare_faults
+from mlprobe_utils.profiles import SCORES
 from mlprobe_utils.results import Selection
 
 MODULES = ("V", "C", "L", ANSWER)
@@ -39,8 +54,8 @@ each_module = pytest.mark.parametrize("module", MODULES)
 
 
 def fault_in(module: str, **fields) -> Fault:
-    named = {"slug": module, "name": module, "module": module, "points_lost": 20}
-    return Fault(**named | {"depth": STAGED.get(module), "images": 50, "seed": 1} | fields)
+    named = {"slug": module, "name": module, "module": module}
+    return Fault(**named | {"depth": STAGED.get(module), "seed": 1} | fields)
 
 
 @pytest.fixture
@@ -127,8 +142,8 @@ def test_a_broken_mapping_changes_the_answer_and_no_state(tiny, encoder, image_s
     damage = damage_in(ANSWER, severity=1.0)
     intact, broken = observed(pixels), observed(pixels, damage)
     assert all(torch.equal(intact[key], broken[key]) for key in intact if "/" in key)
-    readings = read(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})
-    assert (readings[INTACT].answers != readings["broken"].answers).all()
+    whole = read_whole(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})["broken"]
+    assert (whole.intact != whole.full).all()
     share = observed(pixels, damage.at(0.5))["options"]
     hit = (share != intact["options"]).any(dim=1)
     torch.testing.assert_close(share[hit], broken["options"][hit])
@@ -300,13 +315,12 @@ def test_cards_of_all_four_kinds_are_there():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("module: V\npoints_lost: 20\nimages: 50\nseed: 1", "depth of a fault in module 'V': give the depth"),
-        ("module: C\ndepth: 0.5\npoints_lost: 20\nimages: 50\nseed: 1", "depth of a fault in module 'C': remove it"),
-        ("module: V\ndepth: 1.5\npoints_lost: 20\nimages: 50\nseed: 1", "depth: Input should be less than or equal to"),
-        ("module: W\npoints_lost: 20\nimages: 50\nseed: 1", "module: Input should be 'V', 'C', 'L' or 'output'"),
-        ("module: C\npoint_lost: 20\nimages: 50\nseed: 1", "unknown key 'point_lost', did you mean 'points_lost'"),
-        ("module: C\npoints_lost: 0\nimages: 50\nseed: 1", "points_lost: Input should be greater than 0"),
-        ("module: C\npoints_lost: 20\nimages: 50", "the key 'seed' is missing: add it"),
+        ("module: V\nseed: 1", "depth of a fault in module 'V': give the depth"),
+        ("module: C\ndepth: 0.5\nseed: 1", "depth of a fault in module 'C': remove it"),
+        ("module: V\ndepth: 1.5\nseed: 1", "depth: Input should be less than or equal to"),
+        ("module: W\nseed: 1", "module: Input should be 'V', 'C', 'L' or 'output'"),
+        ("module: C\nsed: 1", "unknown key 'sed', did you mean 'seed'"),
+        ("module: C", "the key 'seed' is missing: add it"),
     ],
 )
 def test_a_bad_card_is_refused_by_file_field_and_mend(tmp_path, monkeypatch, content, said):
@@ -325,23 +339,27 @@ def test_a_bad_card_is_refused_by_file_field_and_mend(tmp_path, monkeypatch, con
 
 def test_a_depth_becomes_a_point_of_every_model():
     points = ["V.00", "V.01", "V.02", "D.00", "C.00", "C.01", "L.00", "L.01"]
-    places = [
-        Fault(slug="f", name="f", module="V", depth=d, points_lost=1, images=50, seed=0).place(points)
-        for d in (0, 0.5, 1)
-    ]
+    places = [Fault(slug="f", name="f", module="V", depth=d, seed=0).place(points) for d in (0, 0.5, 1)]
     assert places == ["V.00", "V.01", "V.02"]
     assert [fault_in(module).place(points) for module in ("C", "L", ANSWER)] == ["C.01", "L.01", None]
 
 
-def test_the_laboratory_is_a_trained_model_and_a_phantom():
-    models = ("medvlm-r1-miniature", "lingshu-7b-miniature")
-    assert laboratory(Run(models, ("busi", "covid19-ct-phantom"), "miniature", "paper", "x")) == Selection(
-        models[1:], ("covid19-ct-phantom",), "miniature", "paper"
-    )
-    real = Run(models[:1], ("chest-xray", "busi"), "paper", "clean", "x")
-    assert laboratory(real) == Selection(models[:1], ("chest-xray-phantom",), "paper", "clean")
+def test_damaged_models_are_of_the_books_model_on_phantoms():
+    book = load_book().planted_faults
+    found = damaged_models(["medvlm-r1-miniature", book.model])
+    assert damaged_models(["medvlm-r1-miniature"]) == []
+    assert [(one.fault.module, one.strength) for one in found] == [(m, s) for m in MODULES for s in ("weak", "strong")]
+    assert {(one.strength, one.points_lost) for one in found} == {*book.strengths.items()}
+    assert [one.mode for one in found[::2]] == list(MODES)
+    phantoms = Run((book.model,), ("busi", "covid19-ct-phantom"), "miniature", "paper", "x")
+    place = damaged_selection(phantoms)
+    assert (place.models, place.datasets) == (tuple(one.slug for one in found), ("covid19-ct-phantom",))
+    assert damaged_selection(replace(phantoms, datasets=("chest-xray", "busi"))).datasets == ("chest-xray-phantom",)
+    assert len({place.folder(slug, "busi-phantom") for slug in place.models}) == len(found)
     with pytest.raises(InputError, match=r"'busi' holds real images.*give 'busi-phantom'"):
         check_drawable(load_data_card("busi"))
+    with pytest.raises(InputError, match=r"not planted in 'medvlm-r1-miniature'.*data/book\.yml"):
+        planting_command.planted_in("medvlm-r1-miniature", ["busi-phantom"])
 
 
 SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
@@ -351,15 +369,19 @@ SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 @pytest.fixture
 def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
     """Plants all faults in the tiny model; returns the names of the artefacts that this made."""
-    few = [fault.model_copy(update={"images": 50}) for fault in all_faults()]
-    monkeypatch.setattr(planting, "all_faults", lambda: few)
+    few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0]})
+    planted = PlantedFaults(model="tiny", dataset="busi-phantom", strengths={"weak": 5.0, "strong": 90.0})
+    own = load_book().model_copy(update={"planted_faults": planted})
+    monkeypatch.setattr(planting, "load_trial", lambda: few)
+    for module in (planting, of_damaged):
+        monkeypatch.setattr(module, "load_book", lambda: own)
 
     def times() -> dict:
         return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
 
     def plant() -> list[str]:
         before = times()
-        planting.run_faults("tiny", ["busi-phantom"], "miniature", "paper")
+        planting_command.run_faults("tiny", ["busi-phantom"], "miniature", "paper")
         changed = [path.parent for path, time in times().items() if time != before.get(path)]
         return sorted(os.path.relpath(path, SELECTION.folder("tiny", "busi-phantom")) for path in changed)
 
@@ -368,28 +390,33 @@ def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
 
 def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monkeypatch):
     made = planted_in_tiny()
-    own = ["calibration", "features-finetuned-0", "predictions-finetuned-0", "probes"]
-    assert {name for name in made if name.startswith("faults/")} == {f"faults/{s}/{n}" for s in SLUGS for n in own}
-    folder = SELECTION.folder("tiny", "busi-phantom")
-    for fault in planting.all_faults():
-        place = folder / "faults" / fault.slug
-        for name in own[1:]:
+    own = ["features-finetuned-0", "predictions-finetuned-0", "probes"]
+    names = [f"{slug}-{strength}" for slug in SLUGS for strength in ("weak", "strong")]
+    assert {name for name in made if name.startswith("faults/")} == {f"faults/{s}/{n}" for s in names for n in own}
+    folder, damaged = SELECTION.folder("tiny", "busi-phantom"), damaged_models(["tiny"])
+    record = json.loads((folder / "calibration" / "made_from.json").read_text())
+    assert record["upstream"] == artefacts.record_hash(folder / "adapter-0")
+    for one in damaged:
+        place = folder / "faults" / one.folder
+        for name in own:
             record = json.loads((place / name / "made_from.json").read_text())
-            assert record["fault"]["card"] == fault.model_dump()
+            assert record["fault"]["card"] == one.fault.model_dump()
             assert 0 < record["fault"]["severity"] <= 1
-        record = json.loads((place / "calibration" / "made_from.json").read_text())
-        assert record["upstream"] == artefacts.record_hash(folder / "adapter-0")
-        assert folder / "adapter-0" in results.upstream(place / "probes", range(1))
-        assert place / "calibration" in results.upstream(place / "probes", range(1))
-    rows, answers = results.fault_probe_rows(SELECTION, SLUGS), results.fault_prediction_rows(SELECTION, SLUGS)
-    assert list(rows["fault"].unique()) == list(answers["fault"].unique()) == SLUGS
+        assert {folder / "adapter-0", folder / "calibration"} <= {*results.upstream(place / "probes", range(1))}
+    place = damaged_selection(SELECTION)
+    rows, answers, seeds = results.probe_rows(place), results.prediction_rows(place), results.end_rows(place)
+    assert list(rows["model"].unique()) == list(answers["model"].unique()) == [one.slug for one in damaged]
+    assert list(rows["fault"].unique()) == SLUGS
+    assert set(seeds["seed"]) == set(range(5))
     assert results.probe_rows(SELECTION)["fault"].isna().all()
-    strengths = fault_strengths(SELECTION, SLUGS)
-    assert strengths[strengths["decides"]]["fault"].tolist() == SLUGS
+    strengths = strengths_of(SELECTION, damaged)
+    assert strengths["model"].tolist() == [one.slug for one in damaged]
     assert set(strengths["images"]) == {50}
-    table = effects(SELECTION, all_faults())
+    np.testing.assert_allclose(strengths["lost"], 2 * (strengths["intact"] - strengths["damaged"]))
+    table = effects(SELECTION, place, damaged)
     assert set(table["images"]) == {6}
-    assert (table[table["fault"] == SLUGS[3]].query("point != 'output'")["change"] == 0).all()
+    of_mapping = table["model"].str.contains("semantic-mapping")
+    assert (table[of_mapping].query("point != 'output'")["change"] == 0).all()
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
             patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
@@ -397,11 +424,16 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monk
 
 
 def test_what_was_not_planted_says_how(outputs):
-    for reader in (fault_strengths, results.fault_probe_rows, results.fault_prediction_rows):
-        with pytest.raises(
-            InputError, match=r"make it with `python -m mlprobe_utils\.faults tiny --datasets busi-phantom"
-        ):
-            reader(SELECTION, SLUGS)
+    model = load_book().planted_faults.model
+    place = damaged_selection(replace(SELECTION, models=(model,)))
+    for reader, of in (
+        (results.fault_strengths, replace(SELECTION, models=(model,))),
+        (results.probe_rows, place),
+        (results.prediction_rows, place),
+    ):
+        command = rf"make it with `python -m mlprobe_utils\.faults {model} --datasets busi-phantom"
+        with pytest.raises(InputError, match=command):
+            reader(of)
 
 
 def table_of(changes: dict[str, float], place: str) -> pd.DataFrame:
@@ -411,10 +443,8 @@ def table_of(changes: dict[str, float], place: str) -> pd.DataFrame:
         pooling = None if point == ANSWER else pooling or "image_mean"
         distance = [*changes].index(name) - [*changes].index(place)
         where = WHERE[1 + (distance > 0) - (distance < 0)]
-        rows.append(
-            {"fault": "f", "place": place, "where": where, "point": point, "pooling": pooling, "change": change}
-        )
-        rows[-1] |= {"low": change - 1, "high": change + 1}
+        rows.append({"dataset": "d", "model": "f", "place": place, "where": where, "point": point, "pooling": pooling})
+        rows[-1] |= {"change": change, "low": change - 1, "high": change + 1}
     return pd.DataFrame(rows)
 
 
@@ -422,13 +452,25 @@ def test_the_first_drop_and_what_lies_around_a_place():
     changes = {"V.00": 0, "V.01": 0, "D.00": -9, "C.00": -5, "L.00": -6, "L.00/last_token": 0, ANSWER: -7}
     table = table_of(changes, "C.00")
     found = first_drop(table).iloc[0]
-    assert list(found) == ["f", "C.00", "C.00", "connector"]
+    assert list(found) == ["d", "f", "C.00", "C.00", "connector"]
     near = around(table)
     assert dict(zip(near["where"], near["point"], strict=True)) == dict(
         zip(WHERE, ("V.01", "C.00", "L.00"), strict=True)
     )
     nothing = first_drop(table_of({"V.00": 0, ANSWER: -0.5}, ANSWER)).iloc[0]
-    assert list(nothing)[2:] == ["nowhere", "none"]
+    assert list(nothing)[3:] == ["nowhere", "none"]
+
+
+def test_first_drops_are_counted_by_strength_and_profiles_compared_with_the_healthy_one():
+    damaged = [DamagedModel("m", fault_in(module), "weak", 10) for module in ("V", ANSWER)]
+    first = pd.DataFrame({"model": [one.slug for one in damaged], "damaged at": ["V.01", ANSWER]})
+    found = found_at_the_place(first.assign(**{"first drop": ["V.01", "nowhere"]}), damaged)
+    assert found.to_numpy().tolist() == [["weak", 2, 1]]
+    scores = {"m": [80, 80, 80, 80], damaged[0].slug: [50, 60, 70, 75], damaged[1].slug: [80, 78, 80, 79]}
+    rows = [{"model": slug, "dataset": "d"} | dict(zip(SCORES, own, strict=True)) for slug, own in scores.items()]
+    changes = profile_changes(pd.DataFrame(rows), damaged)
+    assert changes["FHS_V"].tolist() == [-30, 0]
+    assert changes["falls most where damaged"].tolist() == [True, False]
 
 
 @pytest.mark.slow
@@ -436,23 +478,19 @@ def test_a_damaged_models_curve_drops_at_the_damaged_place_and_not_before_it(tmp
     """The criterion, on a miniature trained as the book's, and the phantom set with the most test images."""
     monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
-    place = Selection(("qwen2.5-vl-7b-miniature",), ("chest-xray-phantom",), "miniature", "paper")
-    prepare(Run(place.models, place.datasets, place.protocol, place.split, ""))
-    prepare_faults(place)
-    drops_where_it_is_damaged(place)
-
-
-def drops_where_it_is_damaged(place: Selection) -> None:
-    table, strengths = effects(place, all_faults()), fault_strengths(place, SLUGS)
-    for fault in all_faults():
-        own = table[table["fault"] == fault.slug].reset_index(drop=True)
-        strength = strengths[(strengths["fault"] == fault.slug) & strengths["decides"]].iloc[0]
-        assert strength["images"] == 5000
-        assert strength["high"] < 0
+    healthy = Selection((load_book().planted_faults.model,), ("chest-xray-phantom",), "miniature", "paper")
+    prepare(Run(healthy.models, healthy.datasets, healthy.protocol, healthy.split, ""))
+    place, damaged = damaged_selection(healthy), damaged_models(healthy.models)
+    prepare_faults(healthy.models[0], place)
+    table, strengths = effects(healthy, place, damaged), strengths_of(healthy, damaged).set_index("model")
+    for one in damaged:
+        own, strength = table[table["model"] == one.slug], strengths.loc[one.slug]
+        assert strength["images"] == 1000
+        assert strength["lost_low"] > 0
         (at,) = own[(own["where"] == "at") & (own["pooling"] != "last_token")].to_dict("records")
         assert at["high"] < 0, at
         before = own[own["where"] == "before"]
         assert len(before)
         assert ((before["low"] <= 0) & (before["high"] >= 0)).all(), before
-    mapping = table[table["fault"] == "semantic-mapping"]
+    mapping = table[table["model"].str.contains("semantic-mapping")]
     assert (mapping.loc[mapping["point"] != ANSWER, "change"] == 0).all()

@@ -6,21 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from scipy.stats import beta
 from tiny_parts import RECIPE
 
 from mlprobe_utils import artefacts, laboratory_results
+from mlprobe_utils.book_card import load_book
 from mlprobe_utils.configuration import Run
 from mlprobe_utils.diagnosis import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, QUALITY
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
-from mlprobe_utils.faults import trial
-from mlprobe_utils.faults.card import ANSWER, all_faults
+from mlprobe_utils.faults import planting, trial
+from mlprobe_utils.faults.card import ANSWER, PLANTED, all_faults
 from mlprobe_utils.faults.cases import changed_by, module_ends
-from mlprobe_utils.faults.confusion import summary, write_confusion
+from mlprobe_utils.faults.confusion import write_confusion
 from mlprobe_utils.faults.damage import Damage, damage_noted, damaged, planted
-from mlprobe_utils.faults.judging import NAMES, PLANTED, judged, thresholds
+from mlprobe_utils.faults.judging import NAMES, judged, thresholds
 from mlprobe_utils.faults.reference import statistics_of
 from mlprobe_utils.faults.trial_card import CASES, FOLDER, ROWS, load_trial
 from mlprobe_utils.prepare import prepare
@@ -33,7 +33,8 @@ LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGN
 def case(family: str, mode: str | None = None, lost: float = 0.0, noise: float = 0.0, **fields) -> dict:
     """A row of a table of cases: nothing lost but by what was planted, and `noise` at every statement."""
     row = {"model": family, "family": family, "dataset": "d", "mode": mode, "wanted": lost or np.nan}
-    row |= {"strength": lost or np.nan}
+    row |= {name: lost or np.nan for name in ("lost", "lost_low", "lost_high")}
+    row |= {"run": 0, "fault": mode and "f", "reached": True, "severity": 0.5}
     for name in NAMES:
         value = -noise - (lost if mode and name == LOST[mode] else 0)
         row |= {f"value: {name}": value, f"band_low: {name}": value - 5, f"band_high: {name}": value + 5}
@@ -68,7 +69,7 @@ def test_planted_cases_give_the_confusion_that_was_planted():
     rows += [case(family, mode, 30.0) for family in "abc" for mode in MODES]
     rows += [case(family, QUALITY, 3.0) for family in "abc"]  # less than can be told
     table = judged(pd.DataFrame(rows), 2.0)
-    table["strong"] = table["strength"] >= 20
+    table["strong"] = table["lost"] >= 20
     counts = laboratory_results.confusion(table)
     assert [counts.loc[mode, mode] for mode in MODES] == [3] * 4
     assert counts.loc[QUALITY, laboratory_results.NOTHING] == 3
@@ -81,12 +82,39 @@ def test_planted_cases_give_the_confusion_that_was_planted():
     assert rates.loc[(laboratory_results.STRONG, FIDELITY), "cases"] == 3
 
 
-def test_a_laboratory_says_what_belongs_into_the_card():
-    table = judged(pd.DataFrame([case(family, noise=8.53) for family in "ab" for _ in range(3)]), 2.0)
-    said = summary(table.assign(strong=False))
-    card = yaml.safe_load(said[said.index("thresholds:") :])
-    assert card["thresholds"] == dict.fromkeys(NAMES, 3.6)
-    assert "false alarms" in said
+def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs, monkeypatch):
+    rows = [case(family, noise=8.534) for family in "ab" for _ in range(3)] + [case("a", QUALITY, 30.0), case("b")]
+    laboratory_results.write(pd.DataFrame(rows), "2026-01-02", "abc1234", "make laboratory")
+    found = laboratory_results.read()
+    assert len(found.cases) == len(rows)
+    assert found.cases["strong"].tolist() == [False] * 6 + [True, False]
+    assert found.thresholds("ab") == {"a": dict.fromkeys(NAMES, 3.53), "b": dict.fromkeys(NAMES, 3.53)}
+    assert not found.changed
+    for words in ("2026-01-02", "abc1234", "1 damaged and 7 undamaged cases of 2 miniatures", "1 of 1", "0 of 7"):
+        assert words in found.words()
+    monkeypatch.setattr(laboratory_results, "all_faults", lambda: all_faults()[:3])
+    assert laboratory_results.read().words().endswith(laboratory_results.CHANGED)
+
+
+def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(outputs):
+    found = laboratory_results.read()
+    assert laboratory_results.files()[0].is_relative_to(artefacts.ROOT / "data")
+    assert not found.changed
+    families = found.cases.groupby("model")["family"].first()
+    assert set(load_book().all) <= set(families.index)
+    assert {row for family in found.thresholds(set(families)).values() for row in family} == set(NAMES)
+    assert set(found.cases["mode"].dropna()) == set(MODES)
+
+
+def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(laboratory_results, "CARDS", tmp_path)
+    with pytest.raises(InputError, match=r"laboratory\.csv is not there: restore it, or run `make laboratory`"):
+        laboratory_results.read()
+    laboratory_results.write(pd.DataFrame([case("a"), case("b")]), "d", "c", "m")
+    file, _ = laboratory_results.files()
+    file.write_text(file.read_text().replace("severity", "severe"))
+    with pytest.raises(InputError, match=r"laboratory\.csv lacks the column 'severity'"):
+        laboratory_results.read()
 
 
 def test_intervals_of_rates_are_exact():
@@ -98,15 +126,12 @@ def test_intervals_of_rates_are_exact():
     assert found["high"] == pytest.approx(100 * beta.ppf(0.975, 4, 40))
 
 
-def test_no_laboratory_no_table(outputs):
-    assert laboratory_results.read() is None
-
-
 @pytest.fixture
 def make_tiny_cases(outputs, tiny_on_phantoms, monkeypatch):
     """Makes all cases of the tiny model; returns the names of the artefacts that this made."""
     few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
-    monkeypatch.setattr(trial, "load_trial", lambda: few)
+    for module in (trial, planting):
+        monkeypatch.setattr(module, "load_trial", lambda: few)
 
     def make() -> list[str]:
         before = {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
@@ -124,7 +149,6 @@ def test_cases_of_a_tiny_model(make_tiny_cases):
     assert cases["fault"].isna().sum() == RECIPE.runs
     assert set(cases["fault"].dropna()) == {fault.slug for fault in all_faults()}
     assert not cases.duplicated(["fault", "severity"]).any()
-    assert (cases.loc[cases["reached"].eq(False), "severity"] == 1).all()
     probed = rows[rows["point"].notna()]
     stations = probed.assign(module=probed["point"].str[0]).groupby("fault", dropna=False)
     for name, own in stations:
@@ -176,7 +200,7 @@ def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     trial.run_trial(place.models[0], list(place.datasets), place.protocol, place.split)
     trial.run_trial(place.models[1], list(place.datasets), place.protocol, place.split, undamaged=True)
     write_confusion(place)
-    table = laboratory_results.read()
+    table = laboratory_results.read().cases
     strong = table[table["strong"]]
     assert set(strong["mode"]) == set(MODES)
     for _, row in strong.iterrows():

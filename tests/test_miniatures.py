@@ -11,8 +11,9 @@ from tiny_parts import card_of, each_family
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import ROOT
+from mlprobe_utils.book_card import load_book
 from mlprobe_utils.cards import ModelCard, load_model_card, slugs
-from mlprobe_utils.configuration import MODELS, lineages
+from mlprobe_utils.configuration import lineages
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.families.registry import family_of
@@ -51,7 +52,7 @@ def hub_card(miniature: ModelCard) -> ModelCard:
 
 
 def test_the_default_is_a_miniature_of_each_model_of_the_paper():
-    originals = [hub_card(load_model_card(slug)).slug for slug in MODELS]
+    originals = [hub_card(load_model_card(slug)).slug for slug in load_book().all]
     of_the_paper = {slug for slug in slugs(ModelCard) if load_model_card(slug).table1}
     assert set(originals) == of_the_paper | {"gemma-3-4b", "qwen2.5-vl-7b"}
     assert len(originals) == 16
@@ -77,7 +78,7 @@ def full_size(slug: str) -> dict[str, int]:
 
 def test_depth_and_width_are_in_the_order_of_the_originals():
     sizes = []
-    for slug in MODELS:
+    for slug in load_book().all:
         card = load_model_card(slug)
         small, original = architecture_of(card), full_size(hub_card(card).slug)
         own = [getattr(getattr(small, tower), size) for tower in ("vision", "llm") for size in ("depth", "width")]
@@ -90,7 +91,7 @@ def test_depth_and_width_are_in_the_order_of_the_originals():
                 assert small_a[size] == small_b[size], (size, large_a, large_b)
 
 
-@pytest.mark.parametrize("root", lineages(MODELS))
+@pytest.mark.parametrize("root", lineages(load_book().all))
 def test_size_and_tokens_of_an_image(root):
     card = load_model_card(root)
     model, processor = making.from_scratch(card.family, recipe_of(card).architecture)

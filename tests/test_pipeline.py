@@ -261,15 +261,16 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, image_sets):
     np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
 
 
-def test_a_damaged_model_has_no_seeds_and_no_variants(whole, tmp_path, monkeypatch):
-    """Nor has any work without both stages."""
+def test_a_damaged_model_has_all_seeds_of_the_main_recipe_and_no_variants(whole, tmp_path, monkeypatch):
+    """So has any work without both stages."""
     monkeypatch.setattr(artefacts, "OUTPUTS", shutil.copytree(artefacts.OUTPUTS, tmp_path / "outputs"))
     folder = SELECTION.folder("tiny", "busi") / "probes"
-    assert (folder / "seeds.parquet").is_file()
     (own,) = work.works("tiny", ["busi"], "miniature", "paper")
     monkeypatch.setattr(work.Work, "states", lambda self: [0])
     probe_steps.make_probes(own)
-    assert not (folder / "seeds.parquet").exists()
+    seeds = pd.read_parquet(folder / "seeds.parquet")
+    assert set(seeds["stage"]) == {"finetuned"}
+    assert set(seeds["seed"]) == set(range(own.protocol.probe_seeds))
     rows = pd.read_parquet(folder / "probes.parquet")
     assert set(rows["run"]) == {0}
     assert set(rows["probe"]) == {"main"}

@@ -1,9 +1,11 @@
 """Progress: every step a line that counts down, long steps a line now and then, short ones none."""
 
+import collections
+
 import pytest
 
-from mlprobe_utils import progress
-from mlprobe_utils.time_spent import account, spent
+from mlprobe_utils import progress, time_spent
+from mlprobe_utils.time_spent import account, expected, remember, spent
 
 
 @pytest.fixture
@@ -53,5 +55,18 @@ def test_the_account_sums_the_seconds_of_each_stage(tmp_path):
     assert rows[0] == ["probes", "2", "10"]
     assert rows[3][-2:] == ["4", "20"]
     assert rows[4][-1] == "12"
-    assert rows[5][:3] == ["largest", "process", "(MiB)"]
-    assert int(rows[5][-1]) >= 0
+    assert rows[5][:2] == ["processor", "seconds"]
+    assert rows[6][:3] == ["largest", "process", "(MiB)"]
+    assert int(rows[6][-1]) >= 0
+
+
+def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_path):
+    """Two processes took 60 s for 80 s of steps: 40 s went into the starts of four jobs."""
+    (tmp_path / "progress").write_text("30.0\ta · probes\n10.0\tb · probes\n40.0\tpages\n")
+    steps = collections.Counter({"probes": 10, "pages": 1})
+    monkeypatch.setattr(time_spent, "CARDS", tmp_path)
+    assert expected(steps, 4, 2, "mine") == "11 steps; how long, no run of the protocol 'mine' has shown yet"
+    remember(tmp_path / "progress", 60, 4, 2, "mine")
+    remember(tmp_path / "progress", 6000, 4, 2, "another")
+    assert expected(steps, 4, 2, "mine") == "11 steps, about 2 min, going by the times of the last run"  # 280 s of two
+    assert "about 5 min" in expected(steps, 4, 1, "mine")

@@ -58,6 +58,49 @@ def test_the_notebook_does_not_say_where_on_a_disk_it_ran(chapter, tmp_path):
     assert str(tmp_path) not in output.read_text()
 
 
+def test_pages_of_one_notebook_share_a_kernel_and_no_variable(chapter, tmp_path):
+    chapter("import os\nprint(count, os.getpid(), 'kept' in globals())\nkept = 1")
+    outputs = [tmp_path / "models" / f"{name}.ipynb" for name in "ab"]
+    run_chapter.run_pages("01_small", [{"count": 1}, {"count": 2}], outputs)
+    (one, first, kept), (two, second, still) = (printed(output).split() for output in outputs)
+    assert (one, kept, two, still) == ("1", "False", "2", "False")
+    assert first == second
+
+
+SECTIONED = """print("before")
+# %% [markdown] tags=["needs-question-first"]
+# ## Question first
+#
+# Text.
+# %%
+print("of the section")
+# %% [markdown]
+# ### Below it
+# %%
+print("below")
+# %% [markdown] tags=["needs-question-first"]
+# ## And more of it
+# %%
+print("more")
+# %% [markdown]
+# ## After
+# %%
+print("after")
+"""
+
+
+@pytest.mark.parametrize(("models", "left"), [(["lingshu-7b-miniature"], False), (["gemma-3-4b-miniature"], True)])
+def test_a_section_that_no_model_of_the_run_can_fill_is_left_out_with_a_sentence(chapter, models, left):
+    output = chapter(f"models = {models!r}\n" + SECTIONED)
+    run_chapter.run_chapter("01_small", {"models": models}, output)
+    whole = ["before", "of the section", "below", "more", "after"]
+    assert printed(output).splitlines() == (["before", "after"] if left else whole)
+    texts = [cell.source for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "markdown"]
+    assert len([text for text in texts if "None of the models of this run takes part" in text]) == left
+    assert any(text.startswith("## Question first\n") for text in texts)
+    assert any("## And more of it" in text for text in texts) != left
+
+
 def test_no_tcp_port_is_used_so_that_chapters_may_start_together(chapter):
     output = chapter("from ipykernel.connect import get_connection_info\nprint(get_connection_info())")
     run_chapter.run_chapter("01_small", {}, output)

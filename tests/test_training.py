@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from mlprobe_utils import encoding, training
-from mlprobe_utils.encoding import Encoder, answer_losses
+from mlprobe_utils.encoding import Encoder, Questions, answer_losses, joined
 from mlprobe_utils.fine_tuning import adapter, examples, fine_tune, lora_config
 from mlprobe_utils.loading import load
 from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, encoded, train
@@ -255,16 +255,16 @@ def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_pa
         fine_tune(loaded, Encoder(loaded.processor, image_set.card.template), image_set, "paper", recipe, 1, folder)
 
     run(tmp_path / "unbroken")
-    whole, read = type(image_set).pixels, []
+    whole, read = Examples.__getitem__, []
 
-    def pixels(self, position):
-        read.append(position)
+    def example(self, i):
+        read.append(i)
         if len(read) == 22:  # an epoch reads 8 + 2
             raise Killed
-        return whole(self, position)
+        return whole(self, i)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(image_set), "pixels", pixels)
+        patch.setattr(Examples, "__getitem__", example)
         with pytest.raises(Killed):
             run(tmp_path / "broken")
     assert not (tmp_path / "broken" / ADAPTER).exists()
@@ -274,7 +274,7 @@ def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_pa
     (torn / "model.safetensors").write_bytes(b"half")
     torch.manual_seed(99)  # what another process would have
     with monkeypatch.context() as patch:
-        patch.setattr(type(image_set), "pixels", lambda self, i: read.append(i) or whole(self, i))
+        patch.setattr(Examples, "__getitem__", lambda self, i: read.append(i) or whole(self, i))
         run(tmp_path / "broken")
     assert len(read) == 20  # two epochs
     files = [{path.name for path in (tmp_path / name).iterdir()} for name in ("unbroken", "broken")]
@@ -414,12 +414,30 @@ def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, imag
         torch.testing.assert_close(saving[key], plain[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
-def test_examples_are_the_images_and_answers_of_the_part(image_set):
+def test_examples_are_the_questions_and_answers_of_the_part(encoder, image_set):
     for part in ("train", "validation", "test"):
         rows = image_set.part("paper", part)
-        data = examples(image_set, "paper", part)
+        data = examples(encoder, image_set, "paper", part)
         assert len(data) == len(rows) > 0
         for i, (position, option) in enumerate(zip(rows.index, rows["option"], strict=True)):
-            image, answer = data[i]
+            question, answer = data[i]
             assert answer == option
-            assert np.array_equal(image, image_set.pixels(position))
+            expected = encoder.questions([image_set.pixels(position)])
+            assert all(torch.equal(question[key], expected[key]) for key in expected)
+
+
+@each_family
+def test_questions_that_are_encoded_once_are_those_of_a_batch(encoder, image_set):
+    """Of images of several sizes, whose prompts differ in length; again from memory; and nothing is kept beyond it."""
+    positions = [0, 3, 1, 2]
+    together = encoder.questions([image_set.pixels(i) for i in positions])
+    read = []
+    questions = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i))
+    for _ in range(2):
+        one_by_one = joined([questions(i) for i in positions], encoder.tokenizer.pad_token_id)
+        assert one_by_one.keys() == together.keys()
+        assert all(torch.equal(one_by_one[key], together[key]) for key in together)
+    assert read == positions
+    forgetful = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i), most=0)
+    assert torch.equal(forgetful(0)["input_ids"], forgetful(0)["input_ids"])
+    assert read[4:] == [0, 0]

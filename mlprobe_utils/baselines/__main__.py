@@ -1,6 +1,6 @@
-"""Trains one traditional classifier on some data sets and keeps what it says of every image after every epoch.
+"""Trains traditional classifiers on some data sets and keeps what they say of every image after every epoch.
 
-`python -m mlprobe_utils.baselines BASELINE --datasets D ... --protocol P`; what is current is skipped.
+`python -m mlprobe_utils.baselines BASELINE ... --datasets D ... --protocol P`; what is current is skipped.
 """
 
 import json
@@ -11,7 +11,7 @@ from transformers import set_seed
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.baselines.building import build, parameters_in
-from mlprobe_utils.baselines.card import BaselineCard, load_baseline
+from mlprobe_utils.baselines.card import STEP, BaselineCard, load_baseline
 from mlprobe_utils.baselines.files import EPOCHS, NETWORK, baseline_folder
 from mlprobe_utils.baselines.training import train
 from mlprobe_utils.cards import Protocol, load_protocol
@@ -22,19 +22,18 @@ from mlprobe_utils.processes import processes, shared_artefact
 from mlprobe_utils.progress import step
 from mlprobe_utils.rows import image_rows, write_rows
 
-STEP = "baselines"
 
-
-def run_baseline(baseline: str, datasets: list[str], protocol_slug: str, split: str) -> None:
-    """Makes a baseline's artefact on each data set where it is not there and current.
+def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split: str) -> None:
+    """Makes every baseline's artefact on each data set where it is not there and current.
 
     Raises:
         InputError: an unknown slug, a data set whose manifest is not there; as `building.build` and `training.train`.
     """
-    card, protocol = load_baseline(baseline), load_protocol(protocol_slug)
-    for dataset in datasets:
-        with step(baseline, dataset, STEP):
-            make_epochs(card, protocol, load_image_set(dataset, protocol_slug), split)
+    protocol = load_protocol(protocol_slug)
+    for card in map(load_baseline, baselines):
+        for dataset in datasets:
+            with step(card.slug, dataset, STEP):
+                make_epochs(card, protocol, load_image_set(dataset, protocol_slug), split)
 
 
 def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> None:
@@ -71,5 +70,5 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
 
 
 if __name__ == "__main__":
-    positional = ("baseline", "slug of a card in data/baselines")
-    run_command(lambda: command("mlprobe_utils.baselines", __doc__, run_baseline, positional))
+    positional = ("baseline", "slugs of cards in data/baselines")
+    run_command(lambda: command("mlprobe_utils.baselines", __doc__, run_baselines, positional, several=True))

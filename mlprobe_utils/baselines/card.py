@@ -17,6 +17,7 @@ STATUSES = {
     "likely": "the code of Ren et al., whose comparison the paper follows, imports it",
     "inferred": "a candidate of its category: the paper counts more methods than it cites",
 }
+STEP = "baselines"  # in which they are trained
 EXTRAS = {"fastervit": "fastervit"}  # library -> the extra of this package that installs it
 
 

@@ -1,34 +1,38 @@
-"""From the accuracy that a fault is to cost to a severity in one model, and what it then costs, image by image.
+"""How severe a fault has to be in one model to cost a given accuracy, from one pass over fresh phantoms.
 
-All on fresh phantoms of the test set's classes: on some the statistics of intact states are taken and classifiers are
-fitted, on others the severity is chosen, on as many more as the faults' cards say the strength is measured.
+On some phantoms the statistics of intact states are taken and classifiers are fitted, on others severities are chosen,
+and on the rest it is measured what they cost. What a damage leaves of a state is affine in it, so that intact states
+and what severity 1 would leave of them give those of every severity between (`oracle.pooled_at`); and an image whose
+answer is swapped at some severity is swapped in the same way at all above.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors.torch import load_file
 
-from mlprobe_utils.artefacts import atomic_write, write_parquet
+from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Images
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.extraction import save_whole
 from mlprobe_utils.faults.card import ANSWER, Fault
-from mlprobe_utils.faults.damage import Damage, planted
+from mlprobe_utils.faults.damage import Damage, damage_noted, numbers_of, planted
 from mlprobe_utils.faults.fresh import fresh_images
-from mlprobe_utils.faults.oracle import INTACT, Reading, pooled_at, read, right, severity_for
+from mlprobe_utils.faults.mapping import branches, chosen
+from mlprobe_utils.faults.oracle import one_pass, pooled_at, right, severity_for, swapped_logits
+from mlprobe_utils.faults.randomness import uniform
 from mlprobe_utils.faults.reference import statistics_of
-from mlprobe_utils.loading import LoadedModel
-from mlprobe_utils.results import CALIBRATION, HITS
+from mlprobe_utils.loading import LoadedModel, to_device
+from mlprobe_utils.results import HITS, STATISTICS, STRENGTHS
 
 PARTS = ("fitting", "choosing", "measuring")  # no image is in two of them
 MOST_CHOOSING = 600  # images to fit and to choose on: more change the severity by less than the measured interval
-STATISTICS = "statistics.safetensors"
 
 
 @dataclass(frozen=True)
@@ -68,25 +72,45 @@ class Drawn:
         return PARTS.index(self.part)
 
 
-def counts_of(faults: Iterable[Fault]) -> dict[str, int]:
-    """Part -> images, for faults that are calibrated together."""
-    measured = max(fault.images for fault in faults)
+def counts_of(measured: int) -> dict[str, int]:
+    """Part -> images, where the strength is measured on so many."""
     return {part: measured if part == "measuring" else min(MOST_CHOOSING, measured) for part in PARTS}
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A fault in one model: the damage, what severity 1 would lose (percentage points), and the measuring images."""
+class Strength:
+    """A fault at one strength: the points that were `wanted`, and whether the oracle is right on the measuring images.
+
+    `reached` says whether severity 1 loses as much as was wanted on the images that the severity is chosen on; `intact`
+    and `damaged` are bool [images], without and with the damage.
+    """
 
     damage: Damage
-    most: float
-    hits: pd.DataFrame
+    wanted: float
+    reached: bool
+    intact: np.ndarray
+    damaged: np.ndarray
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What is read of some images for a damage: `intact`, and `full` as severity 1 leaves it.
+
+    Means of the image tokens at its place, float32 [images, width]; of the semantic mapping the options that are
+    answered, int [images], and `hit_above`, float [images], from which severity on an image's answer is swapped.
+    """
+
+    intact: np.ndarray
+    full: np.ndarray
+    hit_above: np.ndarray | None = None
 
 
 def calibrate(
-    loaded: LoadedModel, encoder: Encoder, faults: Iterable[Fault], drawn: dict[str, Drawn]
-) -> dict[str, Calibration]:
-    """Calibrates several faults at once, so that the intact model reads each image once: slug -> calibration.
+    loaded: LoadedModel, encoder: Encoder, faults: Iterable[Fault], drawn: dict[str, Drawn], wanted: list[float]
+) -> dict[str, list[Strength]]:
+    """Each fault at every strength of `wanted`, in points: slug -> strengths, in this order.
+
+    Where severity 1 does not lose what is wanted, it stands for it.
 
     Args:
         drawn: part -> its phantoms, all of PARTS.
@@ -94,92 +118,107 @@ def calibrate(
     Raises:
         InputError: a fault that has no place in the model.
     """
-    faults = {fault.slug: fault for fault in faults}
+    places = {fault.slug: planted(fault, loaded.family) for fault in faults}
     options = drawn["fitting"].image_set.card.options
-    damages = {slug: planted(fault, loaded.family) for slug, fault in faults.items()}
-    points = [damage.point for damage in damages.values() if damage.point]
-    statistics = statistics_of(loaded, encoder, drawn["fitting"].batches(), points)
-    damages = {
+    points = [damage.point for damage in places.values() if damage.point]
+    batches = {part: list(drawn[part].batches()) for part in PARTS}
+    labels = {part: drawn[part].labels for part in PARTS}
+    statistics = statistics_of(loaded, encoder, batches["fitting"], points)
+    full = {
         slug: Damage(d.module, d.seed, d.point, 1.0, statistics[d.point] if d.point else {})
-        for slug, d in damages.items()
+        for slug, d in places.items()
     }
-    labels = {part: own.labels for part, own in drawn.items()}
-    full = {p: read(loaded, encoder, options, drawn[p].batches(), damages) for p in ("fitting", "choosing")}
-    most = {}
-    for slug, fault in faults.items():
-        lost = _answers_lost if fault.module == ANSWER else _states_lost
-        severity, most[slug] = severity_for(lost(damages[slug], slug, full, labels), fault.points_lost)
-        damages[slug] = damages[slug].at(severity)
-    readings = {p: read(loaded, encoder, options, drawn[p].batches(), damages) for p in ("fitting", "measuring")}
+    read = {part: read_whole(loaded, encoder, options, batches[part], full) for part in PARTS}
     return {
-        slug: Calibration(damages[slug], most[slug], hits_of(slug, damages[slug], readings, labels)) for slug in faults
+        slug: _strengths(damage, {part: read[part][slug] for part in PARTS}, labels, wanted)
+        for slug, damage in full.items()
     }
 
 
-def _states_lost(damage: Damage, slug: str, full: dict[str, dict[str, Reading]], labels: dict) -> Callable:
-    """Accuracy lost at the damaged place, in points, as a function of the severity."""
-    key = f"{damage.point}/image_mean"
+@torch.inference_mode()
+def read_whole(
+    loaded: LoadedModel, encoder: Encoder, options: list[str], batches: list, damages: Mapping[str, Damage]
+) -> dict[str, Whole]:
+    """Reads images once through the intact model, noting what each damage of severity 1 would leave: name -> Whole."""
+    parting = branches(encoder.answer_tokens(options))
+    of_states = {name: damage for name, damage in damages.items() if damage.module != ANSWER}
+    parts: dict[str, list[tuple]] = {name: [] for name in damages}
+    for images in batches:
+        inputs = to_device(encoder.questions(images), loaded)
+        with damage_noted(loaded, of_states, inputs) as left:
+            states, next_logits = one_pass(loaded, inputs, encoder.tokenizer.pad_token_id)
+            left = dict(left)
+        for name, damage in damages.items():
+            if damage.module != ANSWER:
+                parts[name].append((states[f"{damage.point}/image_mean"], left[name]))
+                continue
+            swapped = swapped_logits(loaded, inputs, damage, parting, next_logits)
+            answers = (chosen(logits, parting, len(options)).cpu() for logits in (next_logits, swapped))
+            numbers = numbers_of(damage, loaded.family, inputs)
+            parts[name].append((*answers, torch.tensor([uniform(number) for number in numbers], dtype=torch.float64)))
+    return {
+        name: Whole(*(torch.cat(column).numpy() for column in zip(*own, strict=True))) for name, own in parts.items()
+    }
 
-    def accuracy(states: Callable[[str], np.ndarray]) -> float:
-        fitting, choosing = states("fitting"), states("choosing")
-        return 100 * right(fitting, labels["fitting"], choosing, labels["choosing"]).mean()
 
-    before = accuracy(lambda part: full[part][INTACT].states[key])
+def _strengths(
+    damage: Damage, read: Mapping[str, Whole], labels: Mapping[str, np.ndarray], wanted: list[float]
+) -> list[Strength]:
+    hits = cache((_hits_of_answers if damage.module == ANSWER else _hits_of_states)(damage, read, labels))
 
     def lost(severity: float) -> float:
-        own = damage.at(severity)
-        pooled = lambda part: pooled_at(own, *(full[part][name].states[key] for name in (INTACT, slug)))  # noqa: E731
-        return before - accuracy(pooled)
+        return 100 * (hits(0.0, "choosing").mean() - hits(severity, "choosing").mean())
 
-    return lost
-
-
-def _answers_lost(damage: Damage, slug: str, full: dict[str, dict[str, Reading]], labels: dict) -> Callable:
-    """Accuracy of the answers lost, in points: which images are hit has nothing to do with what they show."""
-    before, after = (
-        np.mean([(full[part][name].answers == labels[part]).mean() for part in full]) for name in (INTACT, slug)
-    )
-    return lambda severity: 100 * severity * (before - after)
+    found = []
+    for points in wanted:
+        severity, most = severity_for(lost, points)
+        both = (hits(s, "measuring") for s in (0.0, severity))
+        found.append(Strength(damage.at(severity), points, most >= points, *both))
+    return found
 
 
-def hits_of(slug: str, damage: Damage, readings: dict[str, dict[str, Reading]], labels: dict) -> pd.DataFrame:
-    """Whether the oracle is right on each measuring image, of the intact and of the damaged model.
+def _hits_of_states(damage: Damage, read: Mapping[str, Whole], labels: Mapping[str, np.ndarray]) -> Callable:
+    def hits(severity: float, part: str) -> np.ndarray:
+        """Whether a classifier that was fitted under the damage is right, bool [images]."""
+        fitting, judged = (
+            pooled_at(damage.at(severity), own.intact, own.full) if severity else own.intact
+            for own in (read["fitting"], read[part])
+        )
+        return right(fitting, labels["fitting"], judged, labels[part])
 
-    Columns: fault, point (`output`: the model's own answer), pooling, decides (whether the strength is read here),
-    phantom (its number), intact and damaged (bool).
-    """
-    fitting, measuring = readings["fitting"], readings["measuring"]
-    frames = []
-    for key in measuring[slug].states:
-        hits = [
-            right(fitting[n].states[key], labels["fitting"], measuring[n].states[key], labels["measuring"])
-            for n in (INTACT, slug)
-        ]
-        point, pooling = key.split("/")
-        frames.append(_hits(point, pooling, (point, pooling) == (damage.point, "image_mean"), *hits))
-    answers = [measuring[n].answers == labels["measuring"] for n in (INTACT, slug)]
-    frames.append(_hits(ANSWER, None, damage.module == ANSWER, *answers))
-    return pd.concat(frames, ignore_index=True).assign(fault=slug)
+    return hits
 
 
-def _hits(point: str, pooling: str | None, decides: bool, intact: np.ndarray, damaged: np.ndarray) -> pd.DataFrame:
-    told = pd.DataFrame({"phantom": range(len(intact)), "intact": intact, "damaged": damaged})
-    return told.assign(point=point, pooling=pd.Series(pooling, told.index, dtype=object), decides=decides)
+def _hits_of_answers(damage: Damage, read: Mapping[str, Whole], labels: Mapping[str, np.ndarray]) -> Callable:
+    def hits(severity: float, part: str) -> np.ndarray:
+        own = read[part]
+        return np.where(own.hit_above < severity, own.full, own.intact) == labels[part]
+
+    return hits
 
 
-def save(calibration: Calibration, fault: Fault, folder: Path) -> None:
-    """Leaves a calibration in `folder`: what was wanted and found, statistics of the states, the measuring images."""
-    damage = calibration.damage
-    reached = calibration.most >= fault.points_lost
-    said = {"point": damage.point or ANSWER, "severity": damage.severity, "wanted": fault.points_lost}
-    said |= {"most": calibration.most, "reached": bool(reached)}
-    save_whole(damage.statistics, folder / STATISTICS)
-    write_parquet(calibration.hits, folder / HITS)
-    atomic_write(folder / CALIBRATION, json.dumps(said, indent=1))
+def save(found: Mapping[str, list[Strength]], folder: Path) -> None:
+    """Leaves what `calibrate` found in `folder`: a row a fault and strength, the measuring images, and statistics."""
+    rows, hits, statistics = [], [], {}
+    for slug, strengths in found.items():
+        for strength in strengths:
+            damage, of = strength.damage, {"fault": slug, "wanted": strength.wanted}
+            rows.append(
+                of | {"point": damage.point or ANSWER, "severity": damage.severity, "reached": strength.reached}
+            )
+            hits.append(pd.DataFrame({"intact": strength.intact, "damaged": strength.damaged}).assign(**of))
+            statistics |= {f"{slug}/{name}": value for name, value in damage.statistics.items()}
+    save_whole(statistics, folder / STATISTICS)
+    write_parquet(pd.concat(hits, ignore_index=True), folder / HITS)
+    write_parquet(pd.DataFrame(rows), folder / STRENGTHS)
 
 
-def load_damage(fault: Fault, folder: Path) -> Damage:
-    """The damage of a fault as its calibration in `folder` has it."""
-    said = json.loads((folder / CALIBRATION).read_text())
-    point = None if fault.module == ANSWER else said["point"]
-    return Damage(fault.module, fault.seed, point, said["severity"], load_file(folder / STATISTICS))
+def load_damages(faults: Iterable[Fault], folder: Path) -> dict[tuple[str, float], Damage]:
+    """The damages that `save` left of some faults: (fault, points wanted) -> damage."""
+    rows, saved, found = pd.read_parquet(folder / STRENGTHS), load_file(folder / STATISTICS), {}
+    for fault in faults:
+        own = {key.partition("/")[2]: value for key, value in saved.items() if key.partition("/")[0] == fault.slug}
+        for row in rows[rows["fault"] == fault.slug].itertuples():
+            point = None if fault.module == ANSWER else row.point
+            found[fault.slug, row.wanted] = Damage(fault.module, fault.seed, point, row.severity, own)
+    return found

@@ -1,4 +1,4 @@
-"""The card of a planted fault: which module is damaged, where in it, and how much accuracy is to be lost. No torch."""
+"""The card of a planted fault: which module is damaged, and where in it. No torch."""
 
 from typing import Annotated, Literal
 
@@ -6,13 +6,15 @@ from pydantic import Field, model_validator
 
 from mlprobe_utils.cards import Card, load_card, slugs
 from mlprobe_utils.points import MODULES
+from mlprobe_utils.stations import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 
 ANSWER = "output"  # the semantic mapping, from the last state to the options' logits, as the patterns call that part
+PLANTED = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
 
 
 class Fault(Card):
-    """A fault that fits every model: the place is said in words of the modules, the strength as what is to be lost."""
+    """A fault that fits every model: its place is said in terms of modules; trials and the book say how strong."""
 
     folder, kind = "faults", "fault"
     name: str
@@ -20,10 +22,6 @@ class Fault(Card):
     depth: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="of vision tower or LLM: from which share of its points on, 0 the first, 1 the last"
     )
-    points_lost: Annotated[float, Field(gt=0, le=100)] = Field(
-        description="percentage points of accuracy that the oracle is to lose at the damaged place"
-    )
-    images: Annotated[int, Field(ge=50)] = Field(description="fresh phantoms that the strength is measured on")
     seed: Annotated[int, Field(ge=0)] = Field(description="of the noise, of the directions kept, of the images hit")
 
     @model_validator(mode="after")

@@ -14,18 +14,17 @@ from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.cards import MAIN_PROBE
 from mlprobe_utils.extraction import FEATURES, features_of, load_features
 from mlprobe_utils.families.registry import name_of
-from mlprobe_utils.faults.calibration import Drawn, counts_of
+from mlprobe_utils.faults.calibration import load_damages
 from mlprobe_utils.faults.card import ANSWER, Fault
 from mlprobe_utils.faults.damage import Damage, damaged
 from mlprobe_utils.faults.mapping import branches
-from mlprobe_utils.faults.severities import Strength, calibrate_strengths
 from mlprobe_utils.faults.trial_card import CASES, FOLDER, ROWS, Trial
 from mlprobe_utils.loading import to_device
 from mlprobe_utils.points import flow_order
 from mlprobe_utils.prediction import greedy
 from mlprobe_utils.probes import fit_probes
 from mlprobe_utils.processes import processes
-from mlprobe_utils.results import DAMAGED_RUN, state_name
+from mlprobe_utils.results import CALIBRATION, DAMAGED_RUN, state_name
 from mlprobe_utils.rows import image_rows
 from mlprobe_utils.stations import PROBED
 from mlprobe_utils.work import Work
@@ -39,8 +38,9 @@ def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
         return
     upstream = [work.folder / state_name(kind, run) for kind in ("features", "predictions") for run in work.runs()]
     recipe = {"faults": [fault.model_dump() for fault in faults], "points_lost": trial.points_lost}
-    recipe |= {"images": trial.images, "probe": work.protocol.probe.model_dump(), "seeds": work.protocol.probe_seeds}
-    recipe |= {"phantom": work.image_set.card.recipe, "max_new_tokens": work.protocol.answering.max_new_tokens}
+    recipe |= {"probe": work.protocol.probe.model_dump(), "seeds": work.protocol.probe_seeds}
+    recipe |= {"max_new_tokens": work.protocol.answering.max_new_tokens}
+    upstream += [work.folder / CALIBRATION] if faults else []
     code = artefacts.code_hash("mlprobe_utils.faults.cases")
     made_of = [artefacts.record_hash(folder) for folder in upstream]
     made_from = work.made_from("trial", made_of=made_of, code=code, **recipe)
@@ -60,14 +60,15 @@ def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
         features = {(None, run, key): tensor for run, own in intact.items() for key, tensor in own.items()}
         if faults:
             planted = _calibrated(work, trial, faults)
-            damages = {name: strength.damage for name, (_, strength) in planted.items()}
+            damages = {name: damage for name, (*_, damage) in planted.items()}
             with work.state(DAMAGED_RUN):
                 found = read_damaged(work, list(images.index), damages)
                 spoken = answer_damaged(work, list(images.index[images["part"] == "test"]), damages)
-            for name, (fault, strength) in planted.items():
+            for name, (fault, points, damage) in planted.items():
                 features |= {(name, DAMAGED_RUN, key): tensor for key, tensor in found.get(name, {}).items()}
                 rows.append(_answers(work, spoken[name], images, DAMAGED_RUN, name))
-                cases.append({"run": DAMAGED_RUN, "case": name, **_described(fault, strength)})
+                of_fault = {"fault": fault.slug, "module": fault.module, "wanted": points}
+                cases.append({"run": DAMAGED_RUN, "case": name, "severity": damage.severity} | of_fault)
         rows += _probed(work, images, features)
         constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
         constants |= {"family": name_of(type(work.loaded.family))}
@@ -75,26 +76,21 @@ def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
         artefacts.write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / CASES)
 
 
-CASE = ["case", "run", "fault", "module", "wanted", "reached", "severity", "strength", "strength_low", "strength_high"]
+CASE = ["case", "run", "fault", "module", "wanted", "severity"]
 
 
-def _described(fault: Fault, strength: Strength) -> dict:
-    numbers = {name: getattr(strength, name) for name in ("wanted", "reached", *CASE[-3:])}
-    return {"fault": fault.slug, "module": fault.module, "severity": strength.damage.severity} | numbers
-
-
-def _calibrated(work: Work, trial: Trial, faults: list[Fault]) -> dict[str, tuple[Fault, Strength]]:
-    """Name of the case -> its fault, and at which strength it is planted."""
-    counts = counts_of([fault.model_copy(update={"images": trial.images}) for fault in faults])
-    settings, batch_size = work.protocol.images, work.protocol.extraction.batch_size
-    drawn = {p: Drawn(work.image_set, work.split, settings, p, count, batch_size) for p, count in counts.items()}
-    with work.state(DAMAGED_RUN):
-        found = calibrate_strengths(work.loaded, work.encoder, faults, drawn, trial.points_lost)
-    return {
-        f"{fault.slug}, {strength.wanted:g} points": (fault, strength)
-        for fault in faults
-        for strength in found[fault.slug]
-    }
+def _calibrated(work: Work, trial: Trial, faults: list[Fault]) -> dict[str, tuple[Fault, float, Damage]]:
+    """Name of the case -> its fault, the points wanted, and the damage: of strengths that are the same, the least."""
+    found, damages = {}, load_damages(faults, work.folder / CALIBRATION)
+    for fault in faults:
+        severities = set()
+        for points in sorted(trial.points_lost):
+            damage = damages[fault.slug, points]
+            severity = damage.rank(len(damage.statistics["mean"])) if damage.module == "C" else damage.severity
+            if severity not in severities:
+                severities.add(severity)
+                found[f"{fault.slug}, {points:g} points"] = fault, points, damage
+    return found
 
 
 def module_ends(features: Features) -> Features:

@@ -1,11 +1,10 @@
-"""The diagnosis of every case that the models' trials hold, judged: outputs/diagnosis_confusion.parquet. No torch.
+"""The losses of every case of the models' trials, and how often the diagnosis is right: outputs/diagnosis/. No torch.
 
 `python -m mlprobe_utils.faults.confusion MODEL ... --datasets D ... --protocol P`
 """
 
 import argparse
 import datetime
-import math
 from dataclasses import replace
 
 import pandas as pd
@@ -13,10 +12,11 @@ import pandas as pd
 from mlprobe_utils import artefacts, laboratory_results
 from mlprobe_utils.datasets.image_set import SPLITS, load_image_set
 from mlprobe_utils.diagnosis import losses
-from mlprobe_utils.diagnosis_card import LABORATORY, DiagnosisCard
 from mlprobe_utils.errors import run_command
-from mlprobe_utils.faults.judging import PLANTED, flat, judged
-from mlprobe_utils.faults.trial_card import CASES, CONFUSION, FOLDER, ROWS, load_trial
+from mlprobe_utils.faults.card import PLANTED
+from mlprobe_utils.faults.judging import flat
+from mlprobe_utils.faults.strengths import measured
+from mlprobe_utils.faults.trial_card import CASES, FOLDER, ROWS
 from mlprobe_utils.intervals import RECIPE
 from mlprobe_utils.progress import step
 from mlprobe_utils.results import DAMAGED_RUN, Selection, reference_rows
@@ -25,29 +25,20 @@ from mlprobe_utils.tested import resamples_of_tested
 
 
 def write_confusion(selection: Selection) -> None:
-    """Judges every case of the selected models and data sets.
+    """Leaves the losses of every case of the selected models and data sets, and prints how often a diagnosis is right.
 
     Raises:
-        InputError: a model and data set without its trial.
+        InputError: a model and data set without its trial; models of one family alone.
     """
-    trial = load_trial()
     with step("laboratory", "diagnosis of the cases"):
-        table = judged(all_cases(selection), trial.least_loss)
-    strong = (table["strength"] >= trial.strong).where(table["mode"].notna(), False)
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    table = table.assign(strong=strong.astype(bool), date=date)
-    artefacts.write_parquet(table, artefacts.OUTPUTS / CONFUSION)
-    print(summary(table))
-
-
-def summary(table: pd.DataFrame) -> str:
-    """What a laboratory found, as text: confusion, rates over all cases, and the thresholds for the diagnosis' card."""
-    rates = laboratory_results.rates(table)
-    counted = laboratory_results.thresholds(table)
-    thresholds = "\n".join(f"  {name}: {math.ceil(10 * value) / 10:g}" for name, value in counted.items())
-    parts = [laboratory_results.confusion(table), rates[rates["of"] == "all"].drop(columns="of").round(1)]
-    card = f"for data/{DiagnosisCard.folder}/{LABORATORY}.yml, rounded up:\nthresholds:\n{thresholds}"
-    return "\n\n".join([*(part.to_string() for part in parts), card])
+        cases = all_cases(selection)
+    date, commit = datetime.datetime.now(datetime.UTC).date().isoformat(), artefacts.commit()
+    options = f'DATASETS="{" ".join(selection.datasets)}" PROTOCOL={selection.protocol} SPLIT={selection.split}'
+    command = f'make laboratory MODELS="{" ".join(selection.models)}" {options}'
+    laboratory_results.write(cases, date, commit, command)
+    found = laboratory_results.read()
+    whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
+    print(f"{laboratory_results.confusion(found.cases).to_string()}\n\n{whole.to_string()}\n\n{found.words()}")
 
 
 def all_cases(selection: Selection) -> pd.DataFrame:
@@ -58,10 +49,13 @@ def all_cases(selection: Selection) -> pd.DataFrame:
         reference = reference_rows(replace(selection, datasets=(dataset,)))
         for model in selection.models:
             folder = selection.folder(model, dataset) / FOLDER
-            command = f"python -m mlprobe_utils.faults.trial {model} --datasets {dataset}"
-            artefacts.read_made_from(folder, f"{command} --protocol {selection.protocol} --split {selection.split}")
-            rows = pd.read_parquet(folder / ROWS)
-            for case in pd.read_parquet(folder / CASES).to_dict("records"):
+            artefacts.read_made_from(folder, selection.command(model, dataset, "faults.trial"))
+            rows, planted = pd.read_parquet(folder / ROWS), pd.read_parquet(folder / CASES)
+            if planted["fault"].notna().any():
+                strengths = measured(replace(selection, models=(model,), datasets=(dataset,)))
+                numbers = strengths[["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]]
+                planted = planted.merge(numbers, "left", on=["fault", "wanted"])
+            for case in planted.to_dict("records"):
                 right = station_outcomes(*_of_case(rows, case), reference, images)
                 mode = PLANTED.get(case["module"])
                 cases.append(case | {"mode": mode} | flat(losses(right, drawn, RECIPE)))

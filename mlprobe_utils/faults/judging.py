@@ -10,19 +10,13 @@ from collections.abc import Iterable
 import pandas as pd
 
 from mlprobe_utils.diagnosis import (
-    COMPREHENSION,
-    FIDELITY,
-    MISALIGNMENT,
     NAMED,
-    QUALITY,
     STATEMENTS,
     main_mode,
     verdicts,
 )
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.faults.card import ANSWER
 
-PLANTED = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
 LOSS = ("value", "band_low", "band_high")
 NAMES = [statement.name for statement in STATEMENTS]
 

@@ -5,8 +5,7 @@ fitted on other fresh phantoms that passed through the same damage. What the mod
 write if it may write nothing else, whatever our reading of generated texts makes of it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,60 +13,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlprobe_utils.encoding import Encoder, append_answers
+from mlprobe_utils.encoding import append_answers
 from mlprobe_utils.extraction import capturing
-from mlprobe_utils.faults.card import ANSWER
-from mlprobe_utils.faults.damage import Damage, damaged, numbers_of
-from mlprobe_utils.faults.mapping import Branches, branches, chosen
+from mlprobe_utils.faults.damage import Damage, numbers_of
+from mlprobe_utils.faults.mapping import Branches
 from mlprobe_utils.loading import LoadedModel, to_device
 
 STEPS = 12  # of the bisection: severity to 1 / 4096
-INTACT = ""  # the name of the model as it is, among the damages
-Batches = Iterator[list[np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What was read of some images: pooled states, `point/pooling` -> float32 [images, width], and answers, int."""
-
-    states: dict[str, np.ndarray]
-    answers: np.ndarray
-
-
-@torch.inference_mode()
-def read(
-    loaded: LoadedModel, encoder: Encoder, options: list[str], batches: Batches, damages: Mapping[str, Damage]
-) -> dict[str, Reading]:
-    """Reads images once intact and once under each damage, name -> reading; that of the intact model is INTACT.
-
-    Of the intact model the states are read that any damage changes, of a damaged one those at its place and at the
-    last layer. A damage of the semantic mapping changes no state, so that its answers come from the intact pass.
-    """
-    parting = branches(encoder.answer_tokens(options))
-    wanted = {name: _keys(loaded, damage) for name, damage in damages.items()}
-    wanted |= {INTACT: list(dict.fromkeys(key for keys in wanted.values() for key in keys))}
-    found: dict[str, tuple[list, list]] = {name: ([], []) for name in wanted}
-    of_states = {name: damage for name, damage in damages.items() if damage.module != ANSWER}
-    of_answers = {name: damage for name, damage in damages.items() if damage.module == ANSWER}
-    for images in batches:
-        inputs = to_device(encoder.questions(images), loaded)
-        for name, damage in ({INTACT: None} | of_states).items():
-            with damaged(loaded, damage):
-                states, next_logits = one_pass(loaded, inputs, encoder.tokenizer.pad_token_id)
-                found[name][0].append({key: states[key].numpy() for key in wanted[name]})
-                found[name][1].append(chosen(next_logits, parting, len(options)).cpu().numpy())
-            if name == INTACT:
-                for other, damage in of_answers.items():
-                    swapped = swapped_logits(loaded, inputs, damage, parting, next_logits)
-                    found[other][1].append(chosen(swapped, parting, len(options)).cpu().numpy())
-    return {name: Reading(_joined(states), np.concatenate(answers)) for name, (states, answers) in found.items()}
-
-
-def _keys(loaded: LoadedModel, damage: Damage) -> list[str]:
-    if damage.module == ANSWER:
-        return []
-    last = loaded.family.probe_points()[-1]
-    return list(dict.fromkeys([f"{damage.point}/image_mean", *(f"{last.name}/{pooling}" for pooling in last.poolings)]))
 
 
 def one_pass(loaded: LoadedModel, inputs: dict, pad: int) -> tuple[dict[str, torch.Tensor], Callable]:
@@ -97,10 +49,6 @@ def swapped_logits(
         return damage.of_logits(next_logits(prefix)[:, None], written, numbers, parting)[:, 0]
 
     return swapped
-
-
-def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {key: np.concatenate([part[key] for part in parts]) for key in (parts[0] if parts else ())}
 
 
 def right(fitted: np.ndarray, fitted_labels: np.ndarray, judged: np.ndarray, labels: np.ndarray) -> np.ndarray:

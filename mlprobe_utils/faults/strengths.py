@@ -1,44 +1,80 @@
-"""How strong planted faults are: what the oracle loses on fresh phantoms, with intervals. Does not import torch."""
-
-from collections.abc import Iterable
+"""How strong planted faults are: what the reference measurement loses on fresh phantoms, with intervals. No torch."""
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from mlprobe_utils import results
+from mlprobe_utils.damaged_models import DamagedModel
+from mlprobe_utils.faults.tables import with_interval
 from mlprobe_utils.intervals import LEVEL, intervals
 from mlprobe_utils.resampling import accuracy, resample
-from mlprobe_utils.results import Selection, fault_hits
+from mlprobe_utils.results import Selection
 
-_READING = ["model", "dataset", "fault", "point", "pooling", "decides", "severity", "wanted", "most", "reached"]
+BOTH = ("intact", "damaged")
 
 
-def fault_strengths(selection: Selection, faults: Iterable[str]) -> pd.DataFrame:
-    """What the oracle loses to each fault (slugs): one row a reading, accuracies and changes in percent and points.
+def measured(selection: Selection) -> pd.DataFrame:
+    """The measured strength of every fault in the selected models.
 
     Returns:
-        model, dataset, fault, point (`output`: the model's own answer), pooling, decides (whether the strength is this
-        row's), severity, wanted and most (points that were wanted, and that severity 1 loses), reached, images, intact
-        and damaged with the ends of their exact intervals (Clopper and Pearson 1934), change with the ends of its
-        paired one.
+        The rows of `results.fault_strengths`; how many images the strength was measured on, and how many of these the
+        oracle gets right without and with the damage (images, intact, damaged); what is lost (points), with the ends
+        lost_low and lost_high of its 95 % interval.
 
     Raises:
-        InputError: a fault that was not planted.
+        InputError: faults were not calibrated.
     """
-    hits, tables = fault_hits(selection, faults), []
-    for _, own in hits.groupby(["model", "dataset", "fault"], sort=False):
-        readings = own.groupby(_READING, dropna=False, sort=False)
-        table = pd.DataFrame([dict(zip(_READING, reading, strict=True)) for reading, _ in readings])
-        before, after = (np.stack([of[name] for _, of in readings]) for name in ("intact", "damaged"))
-        drawn = resample(np.arange(before.shape[1]))
-        change = intervals(accuracy(after, drawn) - accuracy(before, drawn))[["value", "low", "high"]]
-        table = table.assign(images=before.shape[1], **_exact("intact", before), **_exact("damaged", after))
-        tables.append(table.assign(**change.rename(columns={"value": "change"})))
-    return pd.concat(tables, ignore_index=True)
+    strengths, hits = results.fault_strengths(selection)
+    keys, records = ["model", "dataset", "fault", "wanted"], []
+    for key, own in hits.groupby(keys, sort=False):
+        drawn = resample(np.arange(len(own)))
+        before, after = (accuracy(own[name].to_numpy()[None], drawn) for name in BOTH)
+        change = intervals(after - before).iloc[0]
+        counts = {"images": len(own)} | {name: int(own[name].sum()) for name in BOTH}
+        lost = {"lost": -change["value"], "lost_low": -change["high"], "lost_high": -change["low"]}
+        records.append(dict(zip(keys, key, strict=True)) | counts | lost)
+    return strengths.merge(pd.DataFrame(records), on=keys)
 
 
-def _exact(name: str, hits: np.ndarray) -> dict[str, list[float]]:
-    """Accuracy in percent of hits [readings, images], and the ends of its interval, by column."""
-    bounds = [binomtest(int(own.sum()), len(own)).proportion_ci(LEVEL, method="exact") for own in hits]
-    ends = {f"{name}_{end}": [100 * getattr(bound, end) for bound in bounds] for end in ("low", "high")}
-    return {name: list(100 * hits.mean(axis=1))} | ends
+def strengths_of(selection: Selection, damaged: list[DamagedModel]) -> pd.DataFrame:
+    """The measured strengths of damaged models.
+
+    Args:
+        selection: of the healthy model.
+
+    Returns:
+        A row a damaged model and data set: the columns of `measured`, of which `model` is the damaged model's slug.
+
+    Raises:
+        InputError: as `measured`.
+    """
+    keys = pd.DataFrame(
+        [(one.slug, one.model, one.fault.slug, one.points_lost) for one in damaged],
+        columns=["damaged_model", "model", "fault", "wanted"],
+    )
+    found = keys.merge(measured(selection), on=["model", "fault", "wanted"])
+    return found.drop(columns="model").rename(columns={"damaged_model": "model"})
+
+
+def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
+    """What the reference measurement loses at each damaged place, for a page; accuracies with exact intervals.
+
+    Args:
+        strengths: from `strengths_of`.
+    """
+    counts = {f"{name} (%)": [_exact(*row) for row in strengths[[name, "images"]].to_numpy()] for name in BOTH}
+    lost = -strengths[["lost", "lost_high", "lost_low"]]
+    return strengths[["dataset", "model"]].assign(
+        **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)},
+        **counts,
+        wanted=-strengths["wanted"],
+        **{"change (points)": with_interval(lost, *lost.columns, "+")},
+        reached=strengths["reached"].map({True: "yes", False: "no"}),
+    )
+
+
+def _exact(right: int, images: int) -> str:
+    """An accuracy in percent with the ends of its interval (Clopper and Pearson 1934)."""
+    bounds = binomtest(int(right), int(images)).proportion_ci(LEVEL, method="exact")
+    return f"{100 * right / images:.1f} [{100 * bounds.low:.1f}, {100 * bounds.high:.1f}]"

@@ -10,11 +10,11 @@ import argparse
 import torch
 
 from mlprobe_utils.cards import load_data_card
+from mlprobe_utils.damaged_models import check_drawable
 from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import run_command
-from mlprobe_utils.faults.card import all_faults
 from mlprobe_utils.faults.cases import make_cases
-from mlprobe_utils.faults.laboratory import check_drawable
+from mlprobe_utils.faults.planting import make_calibration
 from mlprobe_utils.faults.trial_card import STEPS, load_trial
 from mlprobe_utils.pipeline import make_adapters, make_features, make_predictions
 from mlprobe_utils.probe_steps import make_image_controls
@@ -29,14 +29,14 @@ def run_trial(model: str, datasets: list[str], protocol: str, split: str, undama
     """
     for slug in datasets:
         check_drawable(load_data_card(slug))
-    trial, faults = load_trial(), [] if undamaged else all_faults()
+    trial = load_trial()
     for work in works(model, datasets, protocol, split):
         actions = (make_adapters, make_predictions, make_features, make_image_controls)
         for name, action in zip(STEPS, actions, strict=False):
             with work.step(name):
                 action(work)
         with work.step(STEPS[-1]):
-            make_cases(work, trial, faults)
+            make_cases(work, trial, [] if undamaged else make_calibration(work))
 
 
 def main() -> None:

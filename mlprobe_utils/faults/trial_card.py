@@ -8,7 +8,6 @@ from mlprobe_utils.cards import Card, load_card
 
 TRIAL = "planted-faults"  # the card that `make laboratory` reads
 FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what it leaves of a model on a data set
-CONFUSION = "diagnosis_confusion.parquet"  # in outputs/, what `make laboratory` found
 STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases")
 
 
