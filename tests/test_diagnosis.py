@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from station_rows import image_set, made
 
+from mlprobe_utils.damaged_models import DamagedModel
 from mlprobe_utils.diagnosis import (
     COMPREHENSION,
     FIDELITY,
@@ -26,7 +27,9 @@ from mlprobe_utils.diagnosis_charts import loss_chart
 from mlprobe_utils.diagnosis_simulation import BEST, FIXED, false_alarms
 from mlprobe_utils.diagnosis_tables import (
     NOTHING,
+    against_planted,
     by_state,
+    detection,
     diagnoses,
     disagreements,
     in_short,
@@ -34,6 +37,7 @@ from mlprobe_utils.diagnosis_tables import (
     statement_table,
 )
 from mlprobe_utils.errors import InputError
+from mlprobe_utils.faults.card import Fault
 from mlprobe_utils.intervals import PROBE, QUESTIONS, RECIPE
 from mlprobe_utils.misalignment import LOST, NEITHER, RANKED, READ_OUT, STEPS, mapping_losses
 from mlprobe_utils.resampling import resample
@@ -240,3 +244,24 @@ def test_statements_stand_beside_the_thresholds_of_each_family():
     assert table["threshold for llava"].tolist() == [1.0] * len(STATEMENTS)
     assert list(table["mode"]) == [s.mode for s in STATEMENTS]
     assert LAST_TOKEN in set(table["more can be told at"])
+
+
+def test_what_was_diagnosed_stands_beside_what_was_planted():
+    """Found; another mode before it; nothing named."""
+    fault = Fault(slug="f", name="f", module="C", seed=1)
+    damaged = [DamagedModel("m", fault, word, 10) for word in ("weak", "middle", "strong")]
+    named = {"weak": (), "middle": (QUALITY, FIDELITY), "strong": (FIDELITY,)}
+    told = pd.DataFrame(
+        {"model": one.slug, "dataset": "d", "stage": "finetuned", "question": RECIPE, "statement": s.name}
+        | {"mode": s.mode, "verdict": NAMED if s.mode in named[one.strength] else UNTOLD}
+        | {"value": -20.0, "band_low": -25.0, "band_high": -15.0}
+        for one in damaged
+        for s in STATEMENTS
+    )
+    judged = against_planted(told, damaged)
+    assert judged["planted"].tolist() == [FIDELITY] * 3
+    assert judged["detected"].tolist() == ["no", "another mode", "yes"]
+    assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0)"
+    counted = detection(judged).set_index("strength")
+    assert counted.loc["strong", ["cases", "detected", "another mode", "none"]].tolist() == [1, 1, 0, 0]
+    assert counted.loc["weak", ["cases", "detected", "another mode", "none"]].tolist() == [1, 0, 0, 1]

@@ -1,5 +1,6 @@
 """The pipeline of one model: every artefact made once, redone exactly where something changed, rows in their places."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 
@@ -274,6 +275,20 @@ def test_a_damaged_model_has_all_seeds_of_the_main_recipe_and_no_variants(whole,
     rows = pd.read_parquet(folder / "probes.parquet")
     assert set(rows["run"]) == {0}
     assert set(rows["probe"]) == {"main"}
+
+
+def test_features_with_random_weights_serve_all_models_of_a_shape(whole, tiny_card, tmp_path, monkeypatch):
+    monkeypatch.setattr(artefacts, "OUTPUTS", shutil.copytree(artefacts.OUTPUTS, tmp_path / "outputs"))
+    (own,) = work.works("tiny", ["busi"], "miniature", "paper")
+    monkeypatch.setattr(work, "load_random", lambda *_: pytest.fail("the features are there"))
+    twin = dataclasses.replace(own, identity="other weights", folder=own.folder.with_name("twin"), _models={})
+    pipeline.make_random_features(twin)
+    both = [load_features(one.folder / results.RANDOM_FEATURES / FEATURE_FILE) for one in (own, twin)]
+    assert both[0].keys() == both[1].keys()
+    assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
+    monkeypatch.setattr(pipeline, "shape_of", lambda card: "another shape")
+    with pytest.raises(pytest.fail.Exception, match="the features are there"):
+        pipeline.make_random_features(twin)
 
 
 def test_probe_recipes_of_the_protocol_are_told_apart(whole):
