@@ -186,7 +186,7 @@ def test_a_changed_score_makes_pages_anew_and_no_model(book):
     assert rules == {"page", "pages_of_models", "pages"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(tmp_path):
     """Phantoms that lie where the release lies."""
     card = load_data_card(DATASET)
