@@ -65,7 +65,11 @@ def one(tmp_path_factory, tiny_folder):
 
 @pytest.fixture(
     scope="module",
-    params=["DDP", *(pytest.param(f"{kind}, killed", marks=pytest.mark.slow) for kind in ("DDP", "FSDP"))],
+    params=[
+        "DDP",
+        pytest.param("FSDP, killed", marks=pytest.mark.slow),
+        pytest.param("DDP, killed", marks=pytest.mark.nightly),
+    ],
 )
 def two(request, tmp_path_factory, tiny_folder):
     """Two processes; started as a user starts them where they are killed while they train, and started again."""
