@@ -48,8 +48,6 @@ class DamagedModel:
 class DamagedSelection(Selection):
     """The results of damaged models: `models` are their slugs."""
 
-    made_by = "faults"
-
     @property
     def states(self) -> list[int | None]:
         return [DAMAGED_RUN]
@@ -63,7 +61,7 @@ class DamagedSelection(Selection):
         return super().folder(healthy, dataset) / FAULTS / name
 
     def command(self, model: str, dataset: str, module: str = "") -> str:
-        return super().command(model.partition("+")[0], dataset, module)
+        return f"{super().command(model.partition('+')[0], dataset, 'whole_model')} --planted {dataset}"
 
 
 def damaged_models(models: Container[str]) -> list[DamagedModel]:

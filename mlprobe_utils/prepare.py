@@ -64,7 +64,7 @@ def prepare_faults(model: str, place: Selection) -> None:
         _run(load_data_card(dataset).made_by, dataset)
         _run("mlprobe_utils.datasets.manifest", dataset, "--protocol", place.protocol)
     options = ["--datasets", *place.datasets, "--protocol", place.protocol, "--split", place.split]
-    _run("mlprobe_utils.faults", model, *options)
+    _run("mlprobe_utils.whole_model", model, *options, "--planted", *place.datasets)
 
 
 def prepare_discussion(discussion: str, place: Selection) -> None:

@@ -265,7 +265,7 @@ def fault_strengths(selection: Selection) -> tuple[pd.DataFrame, pd.DataFrame]:
         InputError: as the others do.
     """
     places = [
-        (made(selection, model, dataset, folder / CALIBRATION, FAULTS), {"model": model, "dataset": dataset})
+        (made(selection, model, dataset, folder / CALIBRATION, "whole_model"), {"model": model, "dataset": dataset})
         for model, dataset, folder in selection.folders()
     ]
     tables = [[pd.read_parquet(place / file).assign(**of) for place, of in places] for file in (STRENGTHS, HITS)]

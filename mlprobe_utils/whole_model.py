@@ -7,7 +7,7 @@ is current is skipped.
 from mlprobe_utils.command import command
 from mlprobe_utils.discussions import run_discussions
 from mlprobe_utils.errors import run_command
-from mlprobe_utils.faults.__main__ import plant, planted_in
+from mlprobe_utils.faults.planting import plant, planted_in
 from mlprobe_utils.pipeline import run_model
 
 

@@ -11,7 +11,7 @@ import torch
 from slow_reference import option_log_probabilities
 from tiny_parts import each_family
 
-from mlprobe_utils import artefacts, cards, results, work
+from mlprobe_utils import artefacts, cards, results, whole_model, work
 from mlprobe_utils import damaged_models as of_damaged
 from mlprobe_utils.book_card import PlantedFaults, load_book
 from mlprobe_utils.cards import load_data_card, load_protocol
@@ -21,7 +21,6 @@ from mlprobe_utils.diagnosis import MODES
 from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
-from mlprobe_utils.faults import __main__ as planting_command
 from mlprobe_utils.faults import planting
 from mlprobe_utils.faults.calibration import read_whole
 from mlprobe_utils.faults.card import ANSWER, Fault, all_faults, load_fault
@@ -359,7 +358,7 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
     with pytest.raises(InputError, match=r"'busi' holds real images.*give 'busi-phantom'"):
         check_drawable(load_data_card("busi"))
     with pytest.raises(InputError, match=r"not planted in 'medvlm-r1-miniature'.*data/book\.yml"):
-        planting_command.planted_in("medvlm-r1-miniature", ["busi-phantom"])
+        planting.planted_in("medvlm-r1-miniature", ["busi-phantom"])
 
 
 SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
@@ -380,8 +379,8 @@ def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
         return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
 
     def plant() -> list[str]:
-        before = times()
-        planting_command.run_faults("tiny", ["busi-phantom"], "miniature", "paper")
+        before, place = times(), (["busi-phantom"], "miniature", "paper")
+        whole_model.run_whole_model("tiny", *place, planted=["busi-phantom"])
         changed = [path.parent for path, time in times().items() if time != before.get(path)]
         return sorted(os.path.relpath(path, SELECTION.folder("tiny", "busi-phantom")) for path in changed)
 
@@ -431,7 +430,7 @@ def test_what_was_not_planted_says_how(outputs):
         (results.probe_rows, place),
         (results.prediction_rows, place),
     ):
-        command = rf"make it with `python -m mlprobe_utils\.faults {model} --datasets busi-phantom"
+        command = rf"make it with `python -m mlprobe_utils\.whole_model {model} --datasets busi-phantom"
         with pytest.raises(InputError, match=command):
             reader(of)
 

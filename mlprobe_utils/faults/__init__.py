@@ -2,5 +2,5 @@
 
 A fault is a card in data/faults. It acts through hooks while a `with` block lasts; no weight is ever changed. Its
 strength is what an oracle loses on fresh phantoms, never what our own probes or scores say.
-`python -m mlprobe_utils.faults MODEL --datasets D ...` makes everything that the chapter reads.
+`python -m mlprobe_utils.whole_model MODEL --datasets D ... --planted D ...` makes everything that pages read of them.
 """

@@ -9,17 +9,20 @@ from pathlib import Path
 
 from mlprobe_utils import artefacts
 from mlprobe_utils.book_card import load_book
-from mlprobe_utils.damaged_models import DamagedModel
+from mlprobe_utils.cards import load_data_card
+from mlprobe_utils.damaged_models import DamagedModel, check_drawable, damaged_models
+from mlprobe_utils.errors import InputError
 from mlprobe_utils.faults.calibration import PARTS, Drawn, calibrate, counts_of, load_damages, save
 from mlprobe_utils.faults.card import ANSWER, Fault, all_faults
 from mlprobe_utils.faults.damage import Damage, damaged
 from mlprobe_utils.faults.mapping import branches
 from mlprobe_utils.faults.trial_card import load_trial
 from mlprobe_utils.pipeline import make_features, make_predictions
+from mlprobe_utils.pipeline_steps import CALIBRATED, PLANTED
 from mlprobe_utils.probe_steps import make_probes
 from mlprobe_utils.processes import processes
 from mlprobe_utils.results import CALIBRATION, DAMAGED_RUN, FAULTS, state_name
-from mlprobe_utils.work import Work
+from mlprobe_utils.work import Work, works
 
 
 @dataclass
@@ -106,3 +109,29 @@ def make_calibration(work: Work) -> list[Fault]:
             save(calibrate(work.loaded, work.encoder, faults, drawn, strengths), temporary)
     processes().wait_for_everyone()
     return faults
+
+
+def planted_in(model: str, datasets: Iterable[str]) -> list[DamagedModel]:
+    """The damaged models of a healthy one.
+
+    Raises:
+        InputError: another model than data/book.yml plants faults in; a set of real images.
+    """
+    for slug in datasets:
+        check_drawable(load_data_card(slug))
+    if planted := damaged_models([model]):
+        return planted
+    raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
+
+
+def plant(planted: list[DamagedModel], datasets: list[str], protocol: str, split: str) -> None:
+    """Makes every artefact of damaged models of one healthy model, which has gone through the pipeline.
+
+    Raises:
+        InputError: a fault without a place in the model.
+    """
+    for work in works(planted[0].model, datasets, protocol, split):
+        with work.step(CALIBRATED):
+            make_calibration(work)
+        with work.step(PLANTED):
+            make_damaged(work, planted)

@@ -5,13 +5,9 @@ model too, which is made first where it is not there. A model that is not among 
 was trained on from, is given `--undamaged`: it has undamaged cases alone.
 """
 
-import argparse
-
-import torch
-
 from mlprobe_utils.cards import load_data_card
+from mlprobe_utils.command import command
 from mlprobe_utils.damaged_models import check_drawable
-from mlprobe_utils.datasets.image_set import SPLITS
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.faults.cases import make_cases
 from mlprobe_utils.faults.planting import make_calibration
@@ -39,17 +35,6 @@ def run_trial(model: str, datasets: list[str], protocol: str, split: str, undama
             make_cases(work, trial, [] if undamaged else make_calibration(work))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mlprobe_utils.faults.trial", description=__doc__)
-    parser.add_argument("model", help="slug of a model card in data/models")
-    parser.add_argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
-    parser.add_argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
-    parser.add_argument("--split", default="paper", choices=SPLITS)
-    parser.add_argument("--undamaged", action="store_true", help="plant no fault")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    run_trial(arguments.model, arguments.datasets, arguments.protocol, arguments.split, arguments.undamaged)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    flags = {"undamaged": "plant no fault"}
+    run_command(lambda: command("mlprobe_utils.faults.trial", __doc__, run_trial, flags=flags))
