@@ -265,7 +265,8 @@ def lines(
 def _columns(table: pd.DataFrame, row: str | None, column: str) -> int:
     """Panels beside each other: a data set each, or where there is only one the models."""
     beside = table[column].nunique()
-    return min(MOST_COLUMNS, beside if beside > 1 or not row else table[row].nunique())
+    panels = beside if beside > 1 or not row else table[row].nunique()
+    return 2 if panels == 4 else min(MOST_COLUMNS, panels)  # no panel alone in a second row
 
 
 def _points_and_answer(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
