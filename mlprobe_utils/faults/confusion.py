@@ -34,7 +34,8 @@ def write_confusion(selection: Selection) -> None:
         cases = all_cases(selection)
     date, commit = datetime.datetime.now(datetime.UTC).date().isoformat(), artefacts.commit()
     options = f'DATASETS="{" ".join(selection.datasets)}" PROTOCOL={selection.protocol} SPLIT={selection.split}'
-    command = f'make laboratory MODELS="{" ".join(selection.models)}" {options}'
+    damaged = cases.loc[cases["fault"].notna(), "model"].unique()  # the others are their bases
+    command = f'make laboratory MODELS="{" ".join(damaged)}" {options}'
     laboratory_results.write(cases, date, commit, command)
     found = laboratory_results.read()
     whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
