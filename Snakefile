@@ -10,7 +10,7 @@ import json
 import re
 import sys
 
-from mlprobe_utils import artefacts, laboratory_results, pages
+from mlprobe_utils import artefacts, pages
 from mlprobe_utils.artefacts import code_files, imported_files
 from mlprobe_utils.baselines.card import BaselineCard, baselines_of
 from mlprobe_utils.book_card import BOOK as BOOK_CARD
@@ -30,7 +30,7 @@ from mlprobe_utils.damaged_models import damaged_models, damaged_selection, phan
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.discussion_card import Discussion, discussions, taking_part
 from mlprobe_utils.faults.card import Fault, all_faults
-from mlprobe_utils.faults.trial_card import TRIAL, Trial
+from mlprobe_utils.faults.trial_card import TRIAL, Trial, laboratory_files
 
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
@@ -106,7 +106,7 @@ rule pages:
     input:
         [executed(name) for name in PAGES],
         BOOK,
-        [str(path) for path in laboratory_results.files()],
+        [str(path) for path in laboratory_files()],
         code=sorted({*code("mlprobe_utils.pages"), *code("mlprobe_utils.sphinx_extension")}),
     params:
         run=json.dumps(RUN.parameters()),

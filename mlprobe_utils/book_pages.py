@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlprobe_utils import laboratory_results
 from mlprobe_utils.artefacts import ROOT
 from mlprobe_utils.baselines.card import BaselineCard
 from mlprobe_utils.cards import CARDS, PUBLISHED, ModelCard, card_path, slugs
 from mlprobe_utils.errors import unknown
+from mlprobe_utils.faults.trial_card import laboratory_files
 
 if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of what a run's configuration imports
     from mlprobe_utils.configuration import Run
@@ -47,7 +47,7 @@ def book_pages(run: "Run") -> list[Page]:
     parameters = run.parameters()
     cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))
     table1 = (*cards, PUBLISHED / "table1.csv")
-    laboratory = (*laboratory_results.files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml")))
+    laboratory = (*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml")))
     discussions = tuple(sorted((CARDS / "discussions").glob("*.yml")))
     files = dict.fromkeys(PAPER_TABLE, table1)
     for name in DIAGNOSED:

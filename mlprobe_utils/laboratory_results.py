@@ -7,7 +7,6 @@ in outputs/diagnosis/ and is shown instead. The thresholds of every diagnosis co
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
@@ -16,17 +15,16 @@ from scipy.stats import binomtest
 from mlprobe_utils import artefacts
 from mlprobe_utils.artefacts import atomic_write, hash_of
 from mlprobe_utils.card_files import parse_card
-from mlprobe_utils.cards import CARDS, Card, Words
+from mlprobe_utils.cards import Card, Words
 from mlprobe_utils.diagnosis import MODES
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.faults.card import all_faults
 from mlprobe_utils.faults.judging import LOSS, NAMES, judged, thresholds
-from mlprobe_utils.faults.trial_card import load_trial
+from mlprobe_utils.faults.trial_card import DIAGNOSIS, LABORATORY, laboratory_files, load_trial
 from mlprobe_utils.intervals import LEVEL
 
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
-CASES, RUN = "laboratory.csv", "laboratory.yml"
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
 LOST = ["lost", "lost_low", "lost_high", *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
 CHANGED = (
@@ -38,7 +36,7 @@ CHANGED = (
 class LaboratoryRun(Card):
     """With what a laboratory was run."""
 
-    folder, kind = "diagnosis", "laboratory run"
+    folder, kind = DIAGNOSIS, "laboratory run"
     date: Words = Field(description="ISO 8601")
     commit: Words
     command: Words
@@ -80,16 +78,9 @@ class Laboratory:
         return f"{said} {CHANGED}" if self.changed else said
 
 
-def files() -> list[Path]:
-    """The two files that are read: those of outputs/ where a laboratory was run there, else the project's own."""
-    own = artefacts.OUTPUTS / LaboratoryRun.folder
-    folder = own if (own / RUN).is_file() else CARDS / LaboratoryRun.folder
-    return [folder / CASES, folder / RUN]
-
-
 def read() -> Laboratory:
     """The last laboratory run. Raises InputError where a file is missing or not valid."""
-    cases, run = files()
+    cases, run = laboratory_files()
     for path in (cases, run):
         if not path.is_file():
             raise InputError(f"{artefacts.relative(path)} is not there: restore it, or run `make laboratory`")
@@ -105,11 +96,11 @@ def read() -> Laboratory:
 
 def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
     """Leaves a table of cases (`judging`) and what it was run with in outputs/diagnosis/; losses to 0.01 points."""
-    folder = artefacts.OUTPUTS / LaboratoryRun.folder
+    folder = artefacts.OUTPUTS / DIAGNOSIS
     table = cases[[*PLACED, *LOST]].round(dict.fromkeys(LOST, 2) | {"severity": 6})
-    atomic_write(folder / CASES, table.to_csv(index=False))
+    atomic_write(folder / LABORATORY[0], table.to_csv(index=False))
     told = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
-    atomic_write(folder / RUN, "".join(f"{key}: '{value}'\n" for key, value in told.items()))
+    atomic_write(folder / LABORATORY[1], "".join(f"{key}: '{value}'\n" for key, value in told.items()))
 
 
 def cards_hash() -> str:

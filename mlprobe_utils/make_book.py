@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mlprobe_utils import artefacts, laboratory_results
+from mlprobe_utils import artefacts
 from mlprobe_utils.baselines.card import STEP as BASELINES
 from mlprobe_utils.baselines.card import baselines_of
 from mlprobe_utils.cards import ModelCard, load_model_card, load_protocol, slugs
@@ -25,6 +25,7 @@ from mlprobe_utils.damaged_models import damaged_models, damaged_selection
 from mlprobe_utils.discussion_card import discussed_on, discussions, taking_part
 from mlprobe_utils.errors import InputError, run_command
 from mlprobe_utils.faults.trial_card import STEPS as TRIAL_STEPS
+from mlprobe_utils.faults.trial_card import laboratory_files
 from mlprobe_utils.launch import load_launch
 from mlprobe_utils.pages import HTML
 from mlprobe_utils.pipeline_steps import CALIBRATED, NOTEBOOK, PLANTED, STEPS
@@ -160,7 +161,7 @@ def main() -> None:
     run = configure(arguments.models, arguments.datasets, arguments.protocol, arguments.split, arguments.data)
     load_launch()  # a mistake in it is told now, not when the pages are due
     make_book(run, int(arguments.jobs), LABORATORY if arguments.laboratory else BOOK)
-    made = laboratory_results.files()[0] if arguments.laboratory else HTML / "index.html"
+    made = laboratory_files()[0] if arguments.laboratory else HTML / "index.html"
     print(f"the {'laboratory' if arguments.laboratory else 'book'}: {artefacts.relative(made)}")
 
 

@@ -164,15 +164,13 @@ glue("modes", listed or "none")
 
 # %%
 damaged = chapter.damaged()
-of_damaged = diagnoses(
-    results.end_rows(damaged.selection),
-    results.prediction_rows(damaged.selection),
-    results.reference_rows(damaged.healthy),
-    damaged.image_sets,
-    split,
-    thresholds_of(damaged.selection),
-    [RECIPE],
-)
+rows = [
+    read(damaged.selection)
+    for read in (results.end_rows, results.prediction_rows)
+]
+reference = results.reference_rows(damaged.healthy)
+given = damaged.image_sets, split, thresholds_of(damaged.selection), [RECIPE]
+of_damaged = diagnoses(*rows, reference, *given)
 
 # %%
 title = "What is lost between stations where a fault was planted"

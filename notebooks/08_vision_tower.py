@@ -49,11 +49,12 @@ from mlprobe_utils.discussion_card import load_discussion, taking_part
 from mlprobe_utils.tables import show
 
 slugs = {"Table 2": "frozen-vision-tower", "Table 3": "training-paradigms"}
-run = chapter.selection.models
-taking = {t: taking_part(load_discussion(s), run) for t, s in slugs.items()}
-rows = [
-    (t, ", ".join(map(chapter.names.get, own))) for t, own in taking.items()
-]
+cards = {table: load_discussion(slug) for table, slug in slugs.items()}
+
+# %%
+run, names = chapter.selection.models, chapter.names
+taking = {table: taking_part(card, run) for table, card in cards.items()}
+rows = [(t, ", ".join(map(names.get, own))) for t, own in taking.items()]
 show(pd.DataFrame(rows, columns=["table", "models of this run"]))
 
 # %% [markdown] tags=["needs-frozen-vision-tower"]

@@ -15,14 +15,14 @@ from mlprobe_utils.configuration import Run
 from mlprobe_utils.diagnosis import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, QUALITY
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
-from mlprobe_utils.faults import planting, trial
+from mlprobe_utils.faults import planting, trial, trial_card
 from mlprobe_utils.faults.card import ANSWER, PLANTED, all_faults
 from mlprobe_utils.faults.cases import changed_by, module_ends
 from mlprobe_utils.faults.confusion import write_confusion
 from mlprobe_utils.faults.damage import Damage, damage_noted, damaged, planted
 from mlprobe_utils.faults.judging import NAMES, judged, thresholds
 from mlprobe_utils.faults.reference import statistics_of
-from mlprobe_utils.faults.trial_card import CASES, FOLDER, ROWS, load_trial
+from mlprobe_utils.faults.trial_card import CASES, FOLDER, ROWS, laboratory_files, load_trial
 from mlprobe_utils.prepare import prepare
 from mlprobe_utils.results import Selection
 
@@ -98,7 +98,7 @@ def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs
 
 def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(outputs):
     found = laboratory_results.read()
-    assert laboratory_results.files()[0].is_relative_to(artefacts.ROOT / "data")
+    assert laboratory_files()[0].is_relative_to(artefacts.ROOT / "data")
     assert not found.changed
     families = found.cases.groupby("model")["family"].first()
     assert set(load_book().models) <= set(families.index)
@@ -108,11 +108,11 @@ def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(ou
 
 
 def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(laboratory_results, "CARDS", tmp_path)
+    monkeypatch.setattr(trial_card, "CARDS", tmp_path)
     with pytest.raises(InputError, match=r"laboratory\.csv is not there: restore it, or run `make laboratory`"):
         laboratory_results.read()
     laboratory_results.write(pd.DataFrame([case("a"), case("b")]), "d", "c", "m")
-    file, _ = laboratory_results.files()
+    file, _ = laboratory_files()
     file.write_text(file.read_text().replace("severity", "severe"))
     with pytest.raises(InputError, match=r"laboratory\.csv lacks the column 'severity'"):
         laboratory_results.read()

@@ -14,6 +14,7 @@ from mlprobe_utils.encoding import Encoder
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
 from mlprobe_utils.loading import load
+from mlprobe_utils.training import Examples
 from mlprobe_utils.vision_classifier import classify, means_at_end, tower_end
 
 SHORT = RECIPE.model_copy(update={"learning_rate": 0.005, "epochs": 1})
@@ -145,15 +146,15 @@ class Killed(BaseException):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_killed_training_leaves_the_model_as_it_was_and_goes_on(tiny, tiny_card, bright, tmp_path, monkeypatch, way):
     unbroken = run(load(tiny_card), bright, tmp_path / "unbroken", way, LEARNING)
-    before, read, whole = state(tiny), [], type(bright).pixels
+    before, read, whole = state(tiny), [], Examples.__getitem__
 
-    def pixels(self, position):
-        read.append(position)
+    def example(self, i):
+        read.append(i)
         if len(read) == 75:  # in the second epoch or later
             raise Killed
-        return whole(self, position)
+        return whole(self, i)
 
-    monkeypatch.setattr(type(bright), "pixels", pixels)
+    monkeypatch.setattr(Examples, "__getitem__", example)
     with pytest.raises(Killed):
         run(tiny, bright, tmp_path / "broken", way, LEARNING)
     assert_same(tiny, before)

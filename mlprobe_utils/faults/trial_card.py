@@ -1,13 +1,16 @@
 """The card of a trial: what is planted to judge the diagnosis by, and what counts as right. No torch."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from mlprobe_utils.cards import Card, load_card
+from mlprobe_utils import artefacts
+from mlprobe_utils.cards import CARDS, Card, load_card
 
 TRIAL = "planted-faults"  # the card that `make laboratory` reads
 FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what it leaves of a model on a data set
+DIAGNOSIS, LABORATORY = "diagnosis", ("laboratory.csv", "laboratory.yml")  # what a laboratory run leaves: cases, run
 STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases")
 
 
@@ -30,3 +33,10 @@ class Trial(Card):
 def load_trial() -> Trial:
     """The trial of `make laboratory`. Raises InputError as `cards.load_card` does."""
     return load_card(Trial, TRIAL)
+
+
+def laboratory_files() -> list[Path]:
+    """The two files of the last laboratory run: that of outputs/ where there was one, else the project's own."""
+    own = artefacts.OUTPUTS / DIAGNOSIS
+    folder = own if (own / LABORATORY[1]).is_file() else CARDS / DIAGNOSIS
+    return [folder / name for name in LABORATORY]
