@@ -22,6 +22,7 @@ PAPER_TABLE = ("04_feature_health", "10_comparisons")  # chapters that print the
 BASELINES = "06_baselines"
 TOWERS = "08_vision_tower"
 DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults")  # and faults, and models
+NEEDS = "needs-"  # tag of a section's first cell: what a run has to have to fill it (`left_out`)
 OF_A_MODEL = "model"  # the notebook of models' pages
 _OF_MODELS = "models/"  # where they lie in the book
 

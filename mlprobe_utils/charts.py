@@ -229,7 +229,7 @@ def lines(
             there are several.
         by: the columns whose values make the rows (None: one row) and the columns of panels.
         keys: first those of the series.
-        marked: the column that holds the station of a panel that gets a vertical line.
+        marked: the column with the x at which a panel has a vertical line; None: no panel has one.
     """
     long = long.assign(run=long.get("run", 0)).dropna(subset="value").reset_index(drop=True)
     above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
@@ -246,8 +246,8 @@ def lines(
         of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
         own = long[(above == place[0]) & (beside == place[1])]
         name = " · ".join(filter(None, place))
-        at = {"marked": own[marked].iloc[0]} if marked else {}
-        svg = line_panel(own, [x for x in order if x in of_row], keys, values, domain, ANSWERS, compact, **at)
+        at = own[marked].iloc[0] if marked else None
+        svg = line_panel(own, [x for x in order if x in of_row], keys, values, domain, ANSWERS, compact, at)
         panels.append(Panel(name, svg, f"{name}: {line_words(own)}."))
     if compact:  # every panel names its model
         keys = [key for key in keys if key.colour]

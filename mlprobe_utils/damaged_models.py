@@ -11,7 +11,7 @@ from pathlib import Path
 from mlprobe_utils.book_card import load_book
 from mlprobe_utils.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.errors import InputError
-from mlprobe_utils.faults.card import PLANTED, Fault, all_faults
+from mlprobe_utils.faults.card import MODE_OF, Fault, all_faults
 from mlprobe_utils.results import DAMAGED_RUN, FAULTS, Selection
 
 
@@ -41,7 +41,7 @@ class DamagedModel:
     @property
     def mode(self) -> str:
         """The failure mode that the diagnosis should find."""
-        return PLANTED[self.fault.module]
+        return MODE_OF[self.fault.module]
 
 
 @dataclass(frozen=True)

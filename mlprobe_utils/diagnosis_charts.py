@@ -80,8 +80,8 @@ def _panel(own: pd.DataFrame, verdicts: Sequence[Key], ends: tuple[int, int]) ->
     layers = [alt.Chart(pd.DataFrame({"value": [0]})).mark_rule(color="gray").encode(x=x)]
     if "threshold" in own:
         limits = marks.assign(value=-marks["threshold"], first=marks["place"] - 0.5, last=marks["place"] + 0.5)
-        dashed = alt.Chart(limits).mark_rule(color="gray", strokeWidth=1.5)
-        layers.append(dashed.encode(x=x, y=alt.Y("first:Q", axis=None), y2="last:Q"))
+        ticks = alt.Chart(limits).mark_rule(color="gray", strokeWidth=1.5)
+        layers.append(ticks.encode(x=x, y=alt.Y("first:Q", axis=None), y2="last:Q"))
     titles = alt.Chart(blocks).mark_text(align="left", fontSize=11)
     layers.append(titles.encode(x=alt.value(0), y=alt.Y("title:Q", axis=None), text="statement:N"))
     spans = alt.Chart(marks.assign(value=marks["band_low"])).mark_rule(strokeWidth=1.5)

@@ -10,11 +10,12 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from mlprobe_utils.book_card import load_book
+from mlprobe_utils.book_pages import NEEDS
 from mlprobe_utils.damaged_models import damaged_models
 from mlprobe_utils.discussion_card import Discussion, discussions, taking_part
 from mlprobe_utils.results import Selection
 
-TAG, PLANTED_FAULTS = "needs-", "planted-faults"
+PLANTED_FAULTS = "planted-faults"
 
 
 def without_models(card: Discussion) -> str:
@@ -48,7 +49,7 @@ def leave_out(notebook: NotebookNode, needs: dict[str, str]) -> None:
         if level and not (heading and len(heading[1]) <= level):
             continue
         level = 0
-        tags = [tag.removeprefix(TAG) for tag in cell.metadata.get("tags", []) if tag.startswith(TAG)]
+        tags = [tag.removeprefix(NEEDS) for tag in cell.metadata.get("tags", []) if tag.startswith(NEEDS)]
         if heading and (sentences := [needs[need] for need in tags if need in needs]):
             level = len(heading[1])
             if sentences == before:  # said of the section right before this one

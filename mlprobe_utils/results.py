@@ -264,12 +264,13 @@ def fault_strengths(selection: Selection) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         InputError: as the others do.
     """
-    places = [
-        (made(selection, model, dataset, folder / CALIBRATION, "whole_model"), {"model": model, "dataset": dataset})
-        for model, dataset, folder in selection.folders()
-    ]
-    tables = [[pd.read_parquet(place / file).assign(**of) for place, of in places] for file in (STRENGTHS, HITS)]
-    return tuple(pd.concat(own, ignore_index=True) for own in tables)
+    tables = [], []
+    for model, dataset, folder in selection.folders():
+        command = f"{selection.command(model, dataset, 'whole_model')} --planted {dataset}"
+        artefacts.read_made_from(folder / CALIBRATION, command)
+        for table, file in zip(tables, (STRENGTHS, HITS), strict=True):
+            table.append(pd.read_parquet(folder / CALIBRATION / file).assign(model=model, dataset=dataset))
+    return tuple(pd.concat(table, ignore_index=True) for table in tables)
 
 
 def _equal(chosen: dict[str, str | int]) -> list[tuple[str, str, str | int]] | None:

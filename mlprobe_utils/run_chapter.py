@@ -19,10 +19,8 @@ import papermill
 from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from mlprobe_utils.book_pages import script_of
-from mlprobe_utils.configuration import configure
+from mlprobe_utils.book_pages import NEEDS, script_of
 from mlprobe_utils.errors import InputError, run_command
-from mlprobe_utils.left_out import leave_out, unmet_needs
 from mlprobe_utils.pipeline_steps import NOTEBOOK
 from mlprobe_utils.progress import step
 
@@ -35,18 +33,23 @@ def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager
     Sections that the run's models cannot fill are left out (`left_out`).
 
     Args:
-        kernel: a running one to execute it in, whose variables are cleared first; None: one of its own.
+        kernel: a running one, without variables, to execute it in; None: one of its own.
 
     Raises:
         InputError: no such notebook, or what the notebook itself found wrong with its input.
         PapermillExecutionError: any other error in a cell.
     """
     script = script_of(name)
-    selected = {key: parameters.get(key, value) for key, value in SELECTING.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
     notebook = jupytext.read(script)
-    leave_out(notebook, unmet_needs(configure(**selected)))
+    if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
+        # a second of imports, which a notebook without such a section is spared
+        from mlprobe_utils.configuration import configure
+        from mlprobe_utils.left_out import leave_out, unmet_needs
+
+        selected = {key: parameters.get(key, value) for key, value in SELECTING.items()}
+        leave_out(notebook, unmet_needs(configure(**selected)))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     nbformat.write(notebook, source)

@@ -16,7 +16,7 @@ from mlprobe_utils.diagnosis import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
 from mlprobe_utils.faults import planting, trial, trial_card
-from mlprobe_utils.faults.card import ANSWER, PLANTED, all_faults
+from mlprobe_utils.faults.card import ANSWER, MODE_OF, all_faults
 from mlprobe_utils.faults.cases import changed_by, module_ends
 from mlprobe_utils.faults.confusion import write_confusion
 from mlprobe_utils.faults.damage import Damage, damage_noted, damaged, planted
@@ -186,7 +186,7 @@ def test_stations_before_a_damage_are_the_intact_ones(tiny, encoder, image_set, 
 
 
 def test_every_module_of_a_fault_has_its_mode():
-    assert [PLANTED[fault.module] for fault in all_faults()] == list(MODES)
+    assert [MODE_OF[fault.module] for fault in all_faults()] == list(MODES)
 
 
 @pytest.mark.slow

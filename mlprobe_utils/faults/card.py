@@ -9,7 +9,7 @@ from mlprobe_utils.points import MODULES
 from mlprobe_utils.stations import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 
 ANSWER = "output"  # the semantic mapping, from the last state to the options' logits, as the patterns call that part
-PLANTED = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
+MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
 
 

@@ -33,9 +33,14 @@ def fault_curves(
     """
     path = main_path(table, pooling).replace({"point": {ANSWER: ANSWERED}, "place": {ANSWER: ANSWERED}})
     path = path.rename(columns={"point": "x"})
-    healthy = path.assign(value=path["intact"], model=damaged[0].model)
-    long = _by_fault(pd.concat([healthy, path.assign(value=path["damaged"])]), damaged, names)
-    long = long.merge(path[["model", "dataset", "place"]].drop_duplicates().pipe(_places, damaged, names))
+    parts = []
+    for one in damaged:
+        own = path[path["model"] == one.slug]
+        parts += [
+            (one, HEALTHY, own.assign(value=own["intact"])),
+            (one, one.strength, own.assign(value=own["damaged"])),
+        ]
+    long = _by_fault(parts, names)
     title = f"Probing accuracy of {names[damaged[0].model]}, healthy and with a planted fault (vertical line)"
     values = Values("accuracy (%)")
     return lines(long, ("fault", "dataset"), _series(damaged), values, title, marked="place")
@@ -48,10 +53,11 @@ def fault_profiles(profiles: pd.DataFrame, damaged: Sequence[DamagedModel], name
         profiles: from `profiles.profile`, of both, of one stage.
         damaged, names: as in `fault_curves`.
     """
-    long = profiles.melt(["model", "dataset"], list(SCORES), var_name="x")
+    scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="x")
+    series = [(one, *pair) for one in damaged for pair in ((HEALTHY, one.model), (one.strength, one.slug))]
+    long = _by_fault([(one, name, scores[scores["model"] == slug]) for one, name, slug in series], names)
     title = f"Four-score profiles of {names[damaged[0].model]}, healthy and with a planted fault"
-    long, values = _by_fault(long, damaged, names), Values("score (%)")
-    return lines(long, ("fault", "dataset"), _series(damaged), values, title, FLOW)
+    return lines(long, ("fault", "dataset"), _series(damaged), Values("score (%)"), title, FLOW)
 
 
 def _series(damaged: Sequence[DamagedModel]) -> list[Key]:
@@ -60,18 +66,9 @@ def _series(damaged: Sequence[DamagedModel]) -> list[Key]:
     return [Key(HEALTHY, "model", COLOURS[1], dashed=True), *keys]
 
 
-def _by_fault(long: pd.DataFrame, damaged: Sequence[DamagedModel], names: Mapping[str, str]) -> pd.DataFrame:
-    """Rows of damaged models under the name of their fault, with those of the healthy one in every fault's panel."""
-    parts = []
-    for one in damaged:
-        for slug, series in ((one.model, HEALTHY), (one.slug, one.strength)):
-            own = long[long["model"] == slug]
-            parts.append(own.assign(fault=one.fault.name, series=series))
-    whole = pd.concat(parts).drop_duplicates(["fault", "series", "dataset", "x"])
-    whole = whole.assign(dataset=whole["dataset"].map(names), model=names[damaged[0].model])
-    return whole[["fault", "dataset", "series", "model", "x", "value"]].reset_index(drop=True)
-
-
-def _places(places: pd.DataFrame, damaged: Sequence[DamagedModel], names: Mapping[str, str]) -> pd.DataFrame:
-    fault = places["model"].map({one.slug: one.fault.name for one in damaged})
-    return places.assign(fault=fault, dataset=places["dataset"].map(names)).drop(columns="model").drop_duplicates()
+def _by_fault(parts: Sequence[tuple[DamagedModel, str, pd.DataFrame]], names: Mapping[str, str]) -> pd.DataFrame:
+    """Rows (dataset, x, value) of damaged models and the healthy one, each with its fault and the name of its line."""
+    whole = pd.concat([own.assign(fault=one.fault.name, series=series) for one, series, own in parts])
+    whole = whole.drop_duplicates(["fault", "series", "dataset", "x"])  # the healthy model's, once for every strength
+    named = {"dataset": whole["dataset"].map(names), "model": names[parts[0][0].model]}
+    return whole.assign(**named).reset_index(drop=True)

@@ -13,7 +13,7 @@ from mlprobe_utils import artefacts, laboratory_results
 from mlprobe_utils.datasets.image_set import SPLITS, load_image_set
 from mlprobe_utils.diagnosis import losses
 from mlprobe_utils.errors import run_command
-from mlprobe_utils.faults.card import PLANTED
+from mlprobe_utils.faults.card import MODE_OF
 from mlprobe_utils.faults.judging import flat
 from mlprobe_utils.faults.strengths import measured
 from mlprobe_utils.faults.trial_card import CASES, FOLDER, ROWS
@@ -58,7 +58,7 @@ def all_cases(selection: Selection) -> pd.DataFrame:
                 planted = planted.merge(numbers, "left", on=["fault", "wanted"])
             for case in planted.to_dict("records"):
                 right = station_outcomes(*_of_case(rows, case), reference, images)
-                mode = PLANTED.get(case["module"])
+                mode = MODE_OF.get(case["module"])
                 cases.append(case | {"mode": mode} | flat(losses(right, drawn, RECIPE)))
     return pd.DataFrame(cases).drop(columns=["case", "module"])
 
