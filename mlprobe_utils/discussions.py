@@ -48,9 +48,13 @@ def run_discussions(
         InputError: an unknown discussion; a chat template that cannot put the question first; as `pipeline.run_model`.
     """
     cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
-    everything = list(works(model, datasets, protocol, split))
+    make_discussions(list(works(model, datasets, protocol, split)), cards)
+
+
+def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
+    """Makes every artefact of some discussions, of a model's works, that is not there and current."""
     for card in cards:
-        about = discussed_on(card, datasets)
+        about = discussed_on(card, [work.image_set.card.slug for work in everything])
         for work in everything:
             if work.image_set.card.slug not in about:
                 continue
@@ -85,7 +89,7 @@ def make_classifiers(work: Work) -> None:
             folder = work.folder / classifier_name(way, run)
             if artefacts.is_current(folder, made_from):
                 continue
-            given = work.loaded, work.encoder, work.image_set, work.split, list(images.index), way, recipe, run
+            given = work.loaded, work.questions, work.image_set, work.split, list(images.index), way, recipe, run
             with shared_artefact(folder, made_from) as temporary:
                 chances = classify(*given, work.protocol.extraction.batch_size, temporary)
                 if processes().is_main_process:

@@ -1,7 +1,7 @@
 """From images and a question to what the model reads, and from answers to labels and their losses."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -125,7 +125,8 @@ class Encoder:
 class Questions:
     """Each image's question as an encoder encodes it, by the image's position: the first time it is needed.
 
-    It is kept as long as all that are kept fit into memory, so that epochs after the first one encode nothing.
+    It is kept as long as all that are kept fit into memory, so that nothing is encoded again in later epochs, runs and
+    states of the model.
     """
 
     def __init__(self, encoder: Encoder, image_at: Callable[[int], np.ndarray], most: int = MOST_KEPT):
@@ -142,6 +143,10 @@ class Questions:
             self.room -= size
             self.kept[position] = question
         return question
+
+    def batch(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
+        """The questions about several images, as `Encoder.questions` gives them."""
+        return joined([self(position) for position in positions], self.encoder.tokenizer.pad_token_id)
 
 
 def joined(questions: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:

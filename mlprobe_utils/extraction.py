@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Extraction
-from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Questions
 from mlprobe_utils.families.registry import name_of
 from mlprobe_utils.loading import LoadedModel, to_device
 from mlprobe_utils.points import flow_order
@@ -67,7 +66,7 @@ def capturing(loaded: LoadedModel, inputs: dict) -> Iterator[dict[str, torch.Ten
 
 @torch.inference_mode()
 def extract(
-    loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, positions: list[int], settings: Extraction, folder: Path
+    loaded: LoadedModel, questions: Questions, positions: list[int], settings: Extraction, folder: Path
 ) -> None:
     """Writes the pooled features of the images at `positions` to `folder`, and which points they are of.
 
@@ -77,7 +76,7 @@ def extract(
     """
     shards = shards_of(folder, positions, settings.shard_images, ".safetensors")
     for path, batches in own_missing(shards, settings.batch_size, "features of image"):
-        parts = [features_of(loaded, encoder.questions([image_set.pixels(i) for i in batch])) for batch in batches]
+        parts = [features_of(loaded, questions.batch(batch)) for batch in batches]
         save_whole({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, path)
     processes().wait_for_everyone()
     if processes().is_main_process:

@@ -11,20 +11,27 @@ from transformers import set_seed
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import FineTuning
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder, Questions
+from mlprobe_utils.encoding import Questions
 from mlprobe_utils.loading import LoadedModel
 from mlprobe_utils.processes import processes, sharded
 from mlprobe_utils.training import Examples, TrainingSettings, answered, train
 
 
 def fine_tune(
-    loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, split: str, recipe: FineTuning, run: int, folder: Path
+    loaded: LoadedModel,
+    questions: Questions,
+    image_set: ImageSet,
+    split: str,
+    recipe: FineTuning,
+    run: int,
+    folder: Path,
 ) -> None:
     """Trains an adapter on the split's train images and leaves it and its learning curve in `folder`.
 
     Under FSDP the model is spread over the processes afterwards, and has to be loaded again for anything else.
 
     Args:
+        questions: about the images of `image_set`.
         run: the seed of LoRA's initialisation and of the order of the images.
         folder: where checkpoints are kept while training (an interrupted run goes on from them) and the adapter after.
     """
@@ -33,9 +40,9 @@ def fine_tune(
     settings = settings_of(recipe, run)
     checkpoints = folder / "checkpoints"
     try:
-        training = examples(encoder, image_set, split, "train", recipe.length_grouped)
-        validation = examples(encoder, image_set, split, "validation")
-        curve, weights = train(adapted, encoder, training, validation, settings, checkpoints, answered)
+        training = examples(questions, image_set, split, "train", recipe.length_grouped)
+        validation = examples(questions, image_set, split, "validation")
+        curve, weights = train(adapted, questions.encoder, training, validation, settings, checkpoints, answered)
         if processes().is_main_process:
             adapted.save_pretrained(folder, state_dict=weights)
             write_parquet(curve, folder / "learning_curve.parquet")
@@ -60,14 +67,16 @@ def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
     )
 
 
-def examples(encoder: Encoder, image_set: ImageSet, split: str, part: str, length_grouped: bool = False) -> Examples:
-    """The questions about a part of a split, encoded once, with their answers.
+def examples(
+    questions: Questions, image_set: ImageSet, split: str, part: str, length_grouped: bool = False
+) -> Examples:
+    """The questions about a part of a split, with their answers.
 
     Grouped by length, images of similar size share a batch.
     """
     rows = image_set.part(split, part)
     lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
-    return Examples(Questions(encoder, image_set.pixels), list(rows.index), list(rows["option"]), lengths)
+    return Examples(questions, list(rows.index), list(rows["option"]), lengths)
 
 
 def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:

@@ -30,7 +30,11 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -
     Raises:
         InputError: an unknown slug, a data set whose manifest or a model whose weights are not there.
     """
-    everything = list(works(model, datasets, protocol_slug, split))
+    make_model(list(works(model, datasets, protocol_slug, split)))
+
+
+def make_model(everything: list[Work]) -> None:
+    """Makes every artefact of a model's works that is not there and current."""
     first, *steps = STEPS
     for work in everything:
         with work.step(first):
@@ -58,7 +62,7 @@ def make_random_features(work: Work) -> None:
             return
     positions = list(work.images("train", "validation", "test").index)
     with shared_artefact(folder, made_from) as temporary:
-        extract(work.random, work.encoder, work.image_set, positions, work.protocol.extraction, temporary)
+        extract(work.random, work.questions, positions, work.protocol.extraction, temporary)
 
 
 def make_adapters(work: Work) -> None:
@@ -69,7 +73,7 @@ def make_adapters(work: Work) -> None:
         folder = work.adapter_folder(run)
         if not artefacts.is_current(folder, made_from):
             with shared_artefact(folder, made_from) as temporary:
-                fine_tune(work.loaded, work.encoder, work.image_set, work.split, recipe, run, temporary)
+                fine_tune(work.loaded, work.questions, work.image_set, work.split, recipe, run, temporary)
             if sharded():
                 work.forget()
 
@@ -83,12 +87,12 @@ def make_predictions(work: Work) -> None:
         folder = work.folder / state_name("predictions", run)
         if artefacts.is_current(folder, made_from):
             continue
-        images = work.images("validation", "test")
+        images, options = work.images("validation", "test"), work.image_set.card.options
         positions = list(images.index)
         with shared_artefact(folder, made_from) as temporary, work.state(run):
-            answers, chances = predict(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
+            answers, chances = predict(work.loaded, work.questions, options, positions, settings, temporary)
             if processes().is_main_process:
-                rows = image_rows(images, work.image_set.card.options, chances, **work.constants(run))
+                rows = image_rows(images, options, chances, **work.constants(run))
                 rows = rows.assign(text=answers["text"], parsed=answers["parsed"])
                 write_rows(rows, temporary / "predictions.parquet")
 
@@ -104,7 +108,7 @@ def make_features(work: Work) -> None:
             continue
         positions = list(work.images("train", "validation", "test").index)
         with shared_artefact(folder, made_from) as temporary, work.state(run):
-            extract(work.loaded, work.encoder, work.image_set, positions, settings, temporary)
+            extract(work.loaded, work.questions, positions, settings, temporary)
 
 
 def make_lens(work: Work) -> None:

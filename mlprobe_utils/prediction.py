@@ -15,17 +15,21 @@ from transformers import DynamicCache, GenerationConfig
 from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import Answering
-from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder, append_answers
+from mlprobe_utils.encoding import Encoder, Questions, append_answers
 from mlprobe_utils.loading import LoadedModel, to_device
 from mlprobe_utils.processes import processes
 from mlprobe_utils.shards import own_missing, remove_shards, shards_of
 
 
 def predict(
-    loaded: LoadedModel, encoder: Encoder, image_set: ImageSet, positions: list[int], settings: Answering, folder: Path
+    loaded: LoadedModel,
+    questions: Questions,
+    options: list[str],
+    positions: list[int],
+    settings: Answering,
+    folder: Path,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Answers the data card's question about the images at `positions`.
+    """Answers the questions about the images at `positions`.
 
     Args:
         folder: where shards are kept meanwhile; those that an interrupted run left there are not done again.
@@ -35,13 +39,10 @@ def predict(
         probabilities, float64 [images, options]: summed log-probability of the option's tokens and the end token,
         normalised over the options.
     """
-    options = image_set.card.options
     shards = shards_of(folder, positions, settings.shard_images, ".parquet")
     for path, batches in own_missing(shards, settings.batch_size, "answer"):
-        answered = [
-            answer(loaded, encoder, [image_set.pixels(i) for i in batch], options, settings.max_new_tokens)
-            for batch in batches
-        ]
+        given = questions.encoder, options, settings.max_new_tokens
+        answered = [answer(loaded, questions.batch(batch), *given) for batch in batches]
         write_parquet(pd.concat(answered), path)
     processes().wait_for_everyone()
     whole = pd.concat([pd.read_parquet(shard.path) for shard in shards], ignore_index=True)
@@ -54,13 +55,14 @@ def predict(
 
 @torch.inference_mode()
 def answer(
-    loaded: LoadedModel, encoder: Encoder, images: list[np.ndarray], options: list[str], max_new_tokens: int
+    loaded: LoadedModel, prompts: dict[str, torch.Tensor], encoder: Encoder, options: list[str], max_new_tokens: int
 ) -> pd.DataFrame:
     """What the model writes about each image of one batch, `text`, and the log-probability of each option.
 
+    `prompts` is the batch as `encoder` encodes it.
+
     Images and question are read once, for the text: the options go on from the keys and values that it leaves.
     """
-    prompts = encoder.questions(images)
     cache = DynamicCache(config=loaded.model.config)
     cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts
     with greedy(loaded, max_new_tokens, encoder.end) as configuration:

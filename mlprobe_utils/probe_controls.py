@@ -73,7 +73,7 @@ def text_only_rows(
 ) -> pd.DataFrame:
     """Rows of what the model answers to the question without an image: one answer, which stands for all `images`."""
     encoder = Encoder(loaded.processor, card.template.replace("<image>", ""), protocol.order)
-    answered = answer(loaded, encoder, [None], card.options, protocol.answering.max_new_tokens)
+    answered = answer(loaded, encoder.questions([None]), encoder, card.options, protocol.answering.max_new_tokens)
     text = answered["text"].iloc[0]
     chances = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
     rows = image_rows(images, card.options, chances, **constants, control=TEXT_ONLY)

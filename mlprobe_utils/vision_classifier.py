@@ -21,7 +21,7 @@ from transformers import set_seed
 from mlprobe_utils.artefacts import write_parquet
 from mlprobe_utils.cards import FineTuning
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder, joined
+from mlprobe_utils.encoding import Encoder, Questions, joined
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.families.base import ProbePoint
 from mlprobe_utils.fine_tuning import examples, settings_of
@@ -100,7 +100,7 @@ class ClassTrainer(AnswerTrainer):
 
 def classify(
     loaded: LoadedModel,
-    encoder: Encoder,
+    questions: Questions,
     image_set: ImageSet,
     split: str,
     positions: Sequence[int],
@@ -115,6 +115,7 @@ def classify(
     The model is as it was before, afterwards. `learning_curve.parquet` is left in `folder`; the weights are not kept.
 
     Args:
+        questions: about the images of `image_set`.
         positions: of the images that are classified.
         way: `all` weights of the tower, or `lora`.
         recipe: budget, schedule, and rank and alpha of LoRA; the learning rate is the highest one.
@@ -134,19 +135,18 @@ def classify(
     options = image_set.card.options
     # a tower is small: activations are not computed twice
     settings = settings_of(recipe.model_copy(update={"gradient_checkpointing": False}), run)
-    sample = _on_device(encoder.questions([image_set.pixels(positions[0])]), loaded)
+    sample = _on_device(questions(positions[0]), loaded)
     with _trainable(loaded, sample, way, recipe) as (trained, width):
         classifier = VisionClassifier(loaded, trained, width, len(options))
-        parts = [examples(encoder, image_set, split, part, recipe.length_grouped) for part in ("train", "validation")]
+        parts = [examples(questions, image_set, split, part, recipe.length_grouped) for part in ("train", "validation")]
         checkpoints, encode = folder / "checkpoints", partial(_labelled, options=options)
-        curve, _ = train(classifier, encoder, *parts, settings, checkpoints, encode, ClassTrainer)
+        curve, _ = train(classifier, questions.encoder, *parts, settings, checkpoints, encode, ClassTrainer)
         if processes().is_main_process:
             write_parquet(curve, folder / "learning_curve.parquet")
             shutil.rmtree(checkpoints)
         batches = [positions[first : first + batch_size] for first in range(0, len(positions), batch_size)]
         with torch.inference_mode():
-            questions = (encoder.questions([image_set.pixels(position) for position in batch]) for batch in batches)
-            logits = [classifier(**_on_device(inputs, loaded)).cpu() for inputs in questions]
+            logits = [classifier(**_on_device(questions.batch(batch), loaded)).cpu() for batch in batches]
         return torch.cat(logits).double().softmax(dim=1).numpy()
 
 

@@ -5,10 +5,12 @@ is current is skipped.
 """
 
 from mlprobe_utils.command import command
-from mlprobe_utils.discussions import run_discussions
+from mlprobe_utils.discussion_card import load_discussion
+from mlprobe_utils.discussions import make_discussions
 from mlprobe_utils.errors import run_command
 from mlprobe_utils.faults.planting import plant, planted_in
-from mlprobe_utils.pipeline import run_model
+from mlprobe_utils.pipeline import make_model
+from mlprobe_utils.work import works
 
 
 def run_whole_model(
@@ -26,14 +28,15 @@ def run_whole_model(
         planted: the phantom sets on which faults are planted in it.
 
     Raises:
-        InputError: as `planted_in`, `pipeline.run_model`, `run_discussions` and `plant`.
+        InputError: as `planted_in`, `load_discussion`, `pipeline.run_model`, `discussions.run_discussions` and `plant`.
     """
+    planted = planted or []
     damaged = planted_in(model, planted) if planted else []
-    run_model(model, list(dict.fromkeys([*datasets, *(planted or [])])), protocol, split)
-    if discussions:
-        run_discussions(model, datasets, protocol, split, discussions)
-    if damaged:
-        plant(damaged, planted, protocol, split)
+    cards = [load_discussion(name) for name in discussions or []]
+    everything = list(works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split))
+    make_model(everything)
+    make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
+    plant([work for work in everything if work.image_set.card.slug in planted], damaged)
 
 
 if __name__ == "__main__":

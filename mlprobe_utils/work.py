@@ -11,7 +11,7 @@ import pandas as pd
 from mlprobe_utils import artefacts
 from mlprobe_utils.cards import ModelCard, Protocol, load_model_card, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet, load_image_set
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Encoder, Questions
 from mlprobe_utils.fine_tuning import adapter
 from mlprobe_utils.loading import LoadedModel, identity_of, load, load_processor, load_random, reading_of
 from mlprobe_utils.processes import processes
@@ -30,6 +30,7 @@ class Work:
     folder: Path
     identity: str
     _models: dict[Callable, LoadedModel] = field(default_factory=dict)  # by what loads; shared by a process's data sets
+    _questions: dict[str, Questions] = field(default_factory=dict)  # by order; shared by what a model goes through
 
     @property
     def precision(self) -> str:
@@ -53,6 +54,13 @@ class Work:
     @cached_property
     def encoder(self) -> Encoder:
         return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order)
+
+    @property
+    def questions(self) -> Questions:
+        """Of all images of the data set."""
+        if self.protocol.order not in self._questions:
+            self._questions[self.protocol.order] = Questions(self.encoder, self.image_set.pixels)
+        return self._questions[self.protocol.order]
 
     def forget(self) -> None:
         """Lets go of the model: training under FSDP has spread it over the processes, or another needs its place."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -84,7 +85,7 @@ def observed(tiny, encoder, image_set):
     def observe(images, damage=None) -> dict:
         with damaged(tiny, damage, parting):
             found = features_of(tiny, encoder.questions(images))
-            answers = answer(tiny, encoder, images, options, 3)
+            answers = answer(tiny, encoder.questions(images), encoder, options, 3)
         scores = torch.tensor(answers[options].to_numpy())
         return found | {"options": scores, "text": list(answers["text"])}
 
@@ -180,7 +181,7 @@ def test_options_read_the_damaged_prompt(tiny, image_set, damage_in, pixels):
     images, intact = pixels[:4], None
     for damage in (None, *(damage_in(module, severity=0.9) for module in MODULES)):
         with damaged(tiny, damage, parting):
-            found = answer(tiny, encoder, images, options, 5)[options].to_numpy()
+            found = answer(tiny, encoder.questions(images), encoder, options, 5)[options].to_numpy()
             expected = option_log_probabilities(tiny, encoder, images, options).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         assert damage is None or np.abs(found - intact).max() > 1e-2
@@ -191,7 +192,7 @@ def test_an_option_is_read_after_the_prompt_and_not_after_the_text(tiny, encoder
     read = []
     monkeypatch.setattr(Damage, "of_logits", lambda self, logits, written, *_: (logits, read.append(written))[0])
     with damaged(tiny, damage_in(ANSWER), {}):
-        answer(tiny, encoder, pixels[:3], ["Malignant", "Benign"], 4)
+        answer(tiny, encoder.questions(pixels[:3]), encoder, ["Malignant", "Benign"], 4)
     prompts, options = encoder.questions(pixels[:3])["input_ids"], encoder.answer_tokens(["Malignant", "Benign"])
     assert read[-3].shape[1] == prompts.shape[1] + 3  # the text
     for written, tokens in zip(read[-2:], options, strict=True):
@@ -387,8 +388,24 @@ def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
     return plant
 
 
+def counting_encoded(monkeypatch) -> Counter:
+    """How often each image is encoded, by its pixels."""
+    encoded, whole = Counter(), Encoder.questions
+
+    def questions(self, images, *prompts):
+        encoded.update(image.tobytes() for image in images if image is not None)
+        return whole(self, images, *prompts)
+
+    monkeypatch.setattr(Encoder, "questions", questions)
+    return encoded
+
+
 def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monkeypatch):
+    encoded = counting_encoded(monkeypatch)
     made = planted_in_tiny()
+    (intact,) = work.works("tiny", ["busi-phantom"], "miniature", "paper")
+    images = intact.images("train", "validation", "test").index
+    assert {encoded[intact.image_set.pixels(i).tobytes()] for i in images} == {1}
     own = ["features-finetuned-0", "predictions-finetuned-0", "probes"]
     names = [f"{slug}-{strength}" for slug in SLUGS for strength in ("weak", "strong")]
     assert {name for name in made if name.startswith("faults/")} == {f"faults/{s}/{n}" for s in names for n in own}

@@ -8,7 +8,7 @@ from tiny_parts import answer_ids, card_of, each_family, each_family_with, make_
 
 from mlprobe_utils.answers import parse_answer
 from mlprobe_utils.cards import Answering
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Encoder, Questions
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.loading import load
 from mlprobe_utils.orders import ORDERS, PASSAGE, irrelevant_text, tokens_of
@@ -41,11 +41,15 @@ def longer(inputs, token) -> dict:
     return inputs | {key: torch.cat([inputs[key], torch.tensor([[value]])], dim=1) for key, value in more.items()}
 
 
+def predicted(loaded, encoder, image_set, *given):
+    return predict(loaded, Questions(encoder, image_set.pixels), image_set.card.options, *given)
+
+
 @each_family
 def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set, family, tmp_path):
     options = image_set.card.options
     assert len({len(encoder.answer_tokens([option])[0]) for option in options}) > 1  # answers of different lengths
-    _, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    _, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     for row, position in enumerate(POSITIONS[:4]):
         inputs = alone(tiny, encoder, image_set, position)
         logs = [
@@ -65,7 +69,7 @@ def test_log_probabilities_are_those_of_whole_passes(tiny, image_set, order):
     encoder = Encoder(tiny.processor, image_set.card.template, order)
     for positions in ([0, 1, 2, 3], [3, 2], [1], [0, 4]):  # the model holds nothing of the batch before
         images = [image_set.pixels(i) for i in positions]
-        found = answer(tiny, encoder, images, OPTIONS, 7)[OPTIONS].to_numpy()
+        found = answer(tiny, encoder.questions(images), encoder, OPTIONS, 7)[OPTIONS].to_numpy()
         expected = option_log_probabilities(tiny, encoder, images, OPTIONS)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -78,7 +82,7 @@ def test_a_sliding_window_goes_back_to_the_prompt(image_set, tmp_path, window):
 
     loaded = load(card_of(make_tiny("gemma3", tmp_path, change=slide)))
     encoder, images = Encoder(loaded.processor, image_set.card.template), [image_set.pixels(i) for i in range(4)]
-    found = answer(loaded, encoder, images, OPTIONS, 20)
+    found = answer(loaded, encoder.questions(images), encoder, OPTIONS, 20)
     expected = option_log_probabilities(loaded, encoder, images, OPTIONS)
     np.testing.assert_allclose(found[OPTIONS].to_numpy(), expected, rtol=1e-5)
 
@@ -90,7 +94,7 @@ def test_images_and_question_are_read_once(tiny, encoder, image_set):
     decoder_layer = tiny.model.get_submodule(tiny.family.decoder_layers)[0]
     vision_block.register_forward_hook(lambda module, arguments, output: vision.append(module))
     decoder_layer.register_forward_hook(lambda module, arguments, output: words.append(output.shape[1]))
-    answer(tiny, encoder, [image_set.pixels(i) for i in range(4)], OPTIONS, 1)
+    answer(tiny, encoder.questions([image_set.pixels(i) for i in range(4)]), encoder, OPTIONS, 1)
     prompt = encoder.questions([image_set.pixels(3)])["input_ids"].shape[1]
     assert len(vision) == 1
     assert words == [prompt, *(len(tokens) for tokens in encoder.answer_tokens(OPTIONS))]
@@ -109,7 +113,7 @@ def step_by_step(tiny, encoder, inputs, steps) -> str:
 
 @each_family
 def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
-    answers, _ = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    answers, _ = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     expected = [
         step_by_step(tiny, encoder, alone(tiny, encoder, image_set, position), SETTINGS.max_new_tokens)
         for position in POSITIONS[:4]
@@ -121,12 +125,12 @@ def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
 
 def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, image_set, tmp_path):
     """Qwen2.5-VL ships a repetition penalty, and generate() fills in what a given configuration leaves open."""
-    plain, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    plain, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     shipped = tiny.model.generation_config
     shipped.repetition_penalty, shipped.no_repeat_ngram_size, shipped.min_new_tokens = 5.0, 1, 6
     shipped.do_sample, shipped.temperature, shipped.num_beams = True, 9.0, 3
     shipped.suppress_tokens = list(range(200))
-    answers, same = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    answers, same = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     assert list(answers["text"]) == list(plain["text"])
     np.testing.assert_array_equal(same, probabilities)
     assert tiny.model.generation_config.repetition_penalty == 5.0  # the model is left as it was
@@ -134,19 +138,19 @@ def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, i
 
 @each_family
 def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, tmp_path):
-    whole, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
+    whole, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
     inputs = alone(tiny, encoder, image_set, 0)
     first = int(tiny.model(**inputs).logits[0, -1].argmax())
     tiny.model.generation_config.eos_token_id = [first, encoder.tokenizer.eos_token_id]
-    cut, _ = predict(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
+    cut, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
     assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
 
 
 def test_batch_size_does_not_matter(tiny, encoder, image_set, tmp_path):
-    answers, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    answers, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     for batch_size in (1, 6):
         settings = SETTINGS.model_copy(update={"batch_size": batch_size})
-        again, same = predict(tiny, encoder, image_set, POSITIONS, settings, tmp_path)
+        again, same = predicted(tiny, encoder, image_set, POSITIONS, settings, tmp_path)
         np.testing.assert_allclose(same, probabilities, rtol=1e-3)
         assert list(again["text"]) == list(answers["text"])
 
@@ -250,7 +254,7 @@ class Killed(BaseException):
 
 
 def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
-    unbroken, probabilities = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    unbroken, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     seen, whole = [], type(image_set).pixels
 
     def pixels(self, position):
@@ -262,9 +266,9 @@ def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, 
 
     monkeypatch.setattr(type(image_set), "pixels", pixels)
     with pytest.raises(Killed):
-        predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+        predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     seen.remove(4)
-    answers, again = predict(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    answers, again = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     assert seen == [0, 1, 2, 3, 5, 5]  # the first shard of five was not done again
     assert answers.equals(unbroken)
     np.testing.assert_array_equal(again, probabilities)

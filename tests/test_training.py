@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from mlprobe_utils import encoding, training
-from mlprobe_utils.encoding import Encoder, Questions, answer_losses, joined
+from mlprobe_utils.encoding import Encoder, Questions, answer_losses
 from mlprobe_utils.fine_tuning import adapter, examples, fine_tune, lora_config
 from mlprobe_utils.loading import load
 from mlprobe_utils.training import EpochSampler, Examples, TrainingSettings, encoded, train
@@ -252,7 +252,8 @@ def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_pa
     def run(folder):
         loaded = load(tiny_card)
         folder.mkdir(exist_ok=True)
-        fine_tune(loaded, Encoder(loaded.processor, image_set.card.template), image_set, "paper", recipe, 1, folder)
+        questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
+        fine_tune(loaded, questions, image_set, "paper", recipe, 1, folder)
 
     run(tmp_path / "unbroken")
     whole, read = Examples.__getitem__, []
@@ -333,7 +334,9 @@ def test_every_adapter_gets_a_gradient(tiny, encoder, images):
 def tuned(loaded, image_set, folder, run=0, **changed):
     folder.mkdir(exist_ok=True)
     encoder = Encoder(loaded.processor, image_set.card.template)
-    fine_tune(loaded, encoder, image_set, "paper", RECIPE.model_copy(update=changed), run, folder)
+    fine_tune(
+        loaded, Questions(encoder, image_set.pixels), image_set, "paper", RECIPE.model_copy(update=changed), run, folder
+    )
     return load_file(folder / ADAPTER)
 
 
@@ -417,7 +420,7 @@ def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, imag
 def test_examples_are_the_questions_and_answers_of_the_part(encoder, image_set):
     for part in ("train", "validation", "test"):
         rows = image_set.part("paper", part)
-        data = examples(encoder, image_set, "paper", part)
+        data = examples(Questions(encoder, image_set.pixels), image_set, "paper", part)
         assert len(data) == len(rows) > 0
         for i, (position, option) in enumerate(zip(rows.index, rows["option"], strict=True)):
             question, answer = data[i]
@@ -434,7 +437,7 @@ def test_questions_that_are_encoded_once_are_those_of_a_batch(encoder, image_set
     read = []
     questions = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i))
     for _ in range(2):
-        one_by_one = joined([questions(i) for i in positions], encoder.tokenizer.pad_token_id)
+        one_by_one = questions.batch(positions)
         assert one_by_one.keys() == together.keys()
         assert all(torch.equal(one_by_one[key], together[key]) for key in together)
     assert read == positions

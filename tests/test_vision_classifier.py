@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from mlprobe_utils import vision_classifier
 from mlprobe_utils.arms import WAYS
-from mlprobe_utils.encoding import Encoder
+from mlprobe_utils.encoding import Encoder, Questions
 from mlprobe_utils.errors import InputError
 from mlprobe_utils.extraction import features_of
 from mlprobe_utils.loading import load
@@ -28,9 +28,9 @@ def bright(tmp_path_factory):
 
 
 def run(loaded, image_set, folder, way="all", recipe=SHORT, seed=0, positions=None) -> np.ndarray:
-    encoder = Encoder(loaded.processor, image_set.card.template)
+    questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
     positions = list(image_set.part("paper", "test").index) if positions is None else positions
-    return classify(loaded, encoder, image_set, "paper", positions, way, recipe, seed, 4, folder)
+    return classify(loaded, questions, image_set, "paper", positions, way, recipe, seed, 4, folder)
 
 
 def state(loaded) -> dict:

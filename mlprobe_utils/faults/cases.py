@@ -119,7 +119,8 @@ def read_damaged(work: Work, positions: list[int], planted: dict[str, Damage]) -
     """The stations that each damage changes, of the images at `positions`: case -> features."""
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
     found: dict[str, list[Features]] = {name: [] for name in of_states}
-    for questions in _questions(work, positions, work.protocol.extraction.batch_size):
+    for batch in batched(positions, work.protocol.extraction.batch_size):
+        questions = work.questions.batch(batch)
         for name, damage in of_states.items():
             with damaged(work.loaded, damage):
                 stations = module_ends(features_of(work.loaded, questions))
@@ -133,8 +134,8 @@ def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage])
     options, settings = work.image_set.card.options, work.protocol.answering
     parting = branches(work.encoder.answer_tokens(options))
     said: dict[str, list[str | None]] = {name: [] for name in planted}
-    for questions in _questions(work, positions, settings.batch_size):
-        inputs = to_device(questions, work.loaded)
+    for batch in batched(positions, settings.batch_size):
+        inputs = to_device(work.questions.batch(batch), work.loaded)
         for name, damage in planted.items():
             with (
                 damaged(work.loaded, damage, parting),
@@ -148,9 +149,9 @@ def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage])
     return said
 
 
-def _questions(work: Work, positions: list[int], batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
-    for first in range(0, len(positions), batch_size):
-        yield work.encoder.questions([work.image_set.pixels(i) for i in positions[first : first + batch_size]])
+def batched(positions: list[int], size: int) -> Iterator[list[int]]:
+    for first in range(0, len(positions), size):
+        yield positions[first : first + size]
 
 
 def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor]) -> list[pd.DataFrame]:

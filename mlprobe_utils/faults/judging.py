@@ -5,14 +5,12 @@ the columns `value: <statement>`, `band_low: …` and `band_high: …` (`diagnos
 independent of each other: they share its weights and its images.
 """
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from mlprobe_utils.diagnosis import (
+    MODES,
     NAMED,
     STATEMENTS,
-    main_mode,
     verdicts,
 )
 from mlprobe_utils.errors import InputError
@@ -26,10 +24,12 @@ def flat(lost: pd.DataFrame) -> dict[str, float]:
     return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}
 
 
-def unflat(case: pd.Series) -> pd.DataFrame:
-    """The losses of one row of a table of cases, as `diagnosis.losses` gives them."""
-    rows = [(s.name, s.mode, *(case[f"{column}: {s.name}"] for column in LOSS)) for s in STATEMENTS]
-    return pd.DataFrame(rows, columns=["statement", "mode", *LOSS])
+def unflat(cases: pd.DataFrame) -> pd.DataFrame:
+    """The losses of a table of cases, as `diagnosis.losses` gives them, with the index of the case they are of."""
+    columns = {"case": cases.index.repeat(len(NAMES)), "statement": NAMES * len(cases)}
+    columns |= {"mode": [statement.mode for statement in STATEMENTS] * len(cases)}
+    values = {column: cases[[f"{column}: {name}" for name in NAMES]].to_numpy().ravel() for column in LOSS}
+    return pd.DataFrame(columns | values)
 
 
 def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
@@ -63,18 +63,14 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
     Raises:
         InputError: cases of one family alone.
     """
-    undamaged = cases[cases["mode"].isna()]
-    told = []
+    undamaged, found = cases[cases["mode"].isna()], []
     for family, own in cases.groupby("family", sort=False):
         counted = thresholds(undamaged[undamaged["family"] != family], least)
-        told += [(index, *_told(case, counted)) for index, case in own.iterrows()]
-    columns = ["index", *(f"threshold: {name}" for name in NAMES), "told", "named"]
-    found = pd.DataFrame(told, columns=columns).set_index("index").reindex(cases.index)
-    same = (found["told"] == cases["mode"]) | (found["told"].isna() & cases["mode"].isna())
-    return cases.assign(**found, right=same)
-
-
-def _told(case: pd.Series, counted: dict[str, float]) -> Iterable:
-    verdict = verdicts(unflat(case), counted)
-    named = verdict.loc[verdict["verdict"] == NAMED, "mode"].unique()
-    return *counted.values(), main_mode(verdict), "; ".join(named)
+        verdict = verdicts(unflat(own), counted)
+        named = verdict[verdict["verdict"] == NAMED].groupby("case")["mode"].unique().reindex(own.index)
+        main = named.map(lambda modes: min(modes, key=MODES.index), na_action="ignore")
+        columns = {f"threshold: {name}": points for name, points in counted.items()}
+        found.append(own.assign(**columns, told=main, named=named.str.join("; ").fillna("")))
+    judged = pd.concat(found).loc[cases.index]
+    same = (judged["told"] == judged["mode"]) | (judged["told"].isna() & judged["mode"].isna())
+    return judged.assign(right=same)

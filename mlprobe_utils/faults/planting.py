@@ -22,7 +22,7 @@ from mlprobe_utils.pipeline_steps import CALIBRATED, PLANTED
 from mlprobe_utils.probe_steps import make_probes
 from mlprobe_utils.processes import processes
 from mlprobe_utils.results import CALIBRATION, DAMAGED_RUN, FAULTS, state_name
-from mlprobe_utils.work import Work, works
+from mlprobe_utils.work import Work
 
 
 @dataclass
@@ -124,13 +124,13 @@ def planted_in(model: str, datasets: Iterable[str]) -> list[DamagedModel]:
     raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
 
 
-def plant(planted: list[DamagedModel], datasets: list[str], protocol: str, split: str) -> None:
-    """Makes every artefact of damaged models of one healthy model, which has gone through the pipeline.
+def plant(everything: list[Work], planted: list[DamagedModel]) -> None:
+    """Makes every artefact of damaged models of one healthy model, whose works have gone through the pipeline.
 
     Raises:
         InputError: a fault without a place in the model.
     """
-    for work in works(planted[0].model, datasets, protocol, split):
+    for work in everything:
         with work.step(CALIBRATED):
             make_calibration(work)
         with work.step(PLANTED):
