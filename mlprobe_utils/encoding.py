@@ -137,7 +137,8 @@ class Questions:
     def __call__(self, position: int) -> dict[str, torch.Tensor]:
         if position in self.kept:
             return self.kept[position]
-        question = self.encoder.questions([self.image_at(position)])
+        with torch.inference_mode(False):  # a tensor that is made in inference mode can never be trained on
+            question = self.encoder.questions([self.image_at(position)])
         size = sum(tensor.nbytes for tensor in question.values())
         if size <= self.room:
             self.room -= size

@@ -441,6 +441,8 @@ def test_questions_that_are_encoded_once_are_those_of_a_batch(encoder, image_set
         assert one_by_one.keys() == together.keys()
         assert all(torch.equal(one_by_one[key], together[key]) for key in together)
     assert read == positions
+    with torch.inference_mode():
+        assert not any(tensor.is_inference() for tensor in questions(4).values())
     forgetful = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i), most=0)
     assert torch.equal(forgetful(0)["input_ids"], forgetful(0)["input_ids"])
-    assert read[4:] == [0, 0]
+    assert read[4:] == [4, 0, 0]
