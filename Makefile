@@ -19,7 +19,7 @@ book: .venv/installed
 	@$(BIN)/python -m mlprobe_utils.make_book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
 		--split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
 
-# file by file in the order of the alphabet: by the number of tests, the book and its few long ones would be the last
+# file by file, in the order that conftest.py gives them: by the number of tests, the long ones would be the last
 test: .venv/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

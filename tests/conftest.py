@@ -26,6 +26,13 @@ from mlprobe_utils.loading import LoadedModel, load
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # no test fails for the time it takes
 settings.load_profile("untimed")
+OF_THE_BOOK = {"first_book", "book", "site", "visit"}
+
+
+def pytest_collection_modifyitems(items):
+    """The file that builds the book goes first, those that only read it last: a process need not wait for it."""
+    readers = {item.path for item in items if OF_THE_BOOK & {*getattr(item, "fixturenames", ())}}
+    items.sort(key=lambda item: (item.path.stem != "test_book") * (1 + (item.path in readers)))
 
 
 @pytest.fixture

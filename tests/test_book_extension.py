@@ -65,6 +65,7 @@ def book(tmp_path_factory):
         yield small
 
 
+@pytest.mark.slow
 def test_formulas_are_mathml_and_equations_keep_their_numbers(book):
     page = book.built("01_datasets")
     inline, display = re.findall(r'<math [^>]*display="(\w+)"', page)

@@ -119,6 +119,7 @@ def test_equations_are_drawn_without_a_script(tabs):
         assert not [mark for mark in (r"\(", r"\[", "$$", r"\frac") if mark in prose], page
 
 
+@pytest.mark.slow
 def test_the_book_reads_without_scripts(tabs, site, browser):
     """Text, charts, tables behind folds and downloads: a page without scripts shows what it shows with them."""
     drawn = 0

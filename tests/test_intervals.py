@@ -209,7 +209,7 @@ def test_coverage_sees_intervals_that_are_too_narrow(monkeypatch):
     assert table[table["interval"] == "pointwise"]["covered"].between(40, 65).all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_95_percent_intervals_hold_the_truth_93_to_97_times_in_100():
     """Within two standard errors of the simulation.
 

@@ -189,7 +189,7 @@ def test_every_module_of_a_fault_has_its_mode():
     assert [MODE_OF[fault.module] for fault in all_faults()] == list(MODES)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     """Two families, of which each is judged by the other's thresholds; every kind of fault, where it is strong."""
     monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))

@@ -58,6 +58,7 @@ def rare_word(tab, book) -> tuple[str, str]:
     raise AssertionError("no page has a word of its own")
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(visit, book):
     models = [page for page in pages(book.html) if page.startswith("models/")]
     for page in ["index", CURVES, *models[:1]]:

@@ -143,7 +143,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["lora", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_killed_training_leaves_the_model_as_it_was_and_goes_on(tiny, tiny_card, bright, tmp_path, monkeypatch, way):
     unbroken = run(load(tiny_card), bright, tmp_path / "unbroken", way, LEARNING)
     before, read, whole = state(tiny), [], Examples.__getitem__
