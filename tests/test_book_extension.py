@@ -173,3 +173,10 @@ def test_a_configured_service_is_offered(page, notebook, tmp_path, monkeypatch):
         f"_sources/{notebook}.py",
         None,
     ]
+
+
+@pytest.mark.parametrize("added, changed", [({"glossary"}, set()), (set(), {"glossary"}), ({"index"}, {"limits"})])
+def test_a_new_glossary_makes_all_pages_anew(added, changed):
+    env = SimpleNamespace(found_docs={"index", "limits", "glossary"})
+    expected = env.found_docs if "glossary" in added | changed else set()
+    assert sphinx_extension.pages_with_terms(None, env, added, changed, set()) == expected
