@@ -16,13 +16,14 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: book test nightly lab notebooks laboratory clean
 
 book: .venv/installed
-	@$(BIN)/python -m mlprobe_utils.make_book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
+	@$(BIN)/python -m mlprobe_utils book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
 		--split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
 
 # file by file, in the order that conftest.py gives them: by the number of tests, the long ones would be the last
 test: .venv/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 nightly: .venv/installed-tests
@@ -35,13 +36,13 @@ notebooks: .venv/installed
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 laboratory: .venv/installed
-	@$(BIN)/python -m mlprobe_utils.make_book --laboratory --models $(MODELS) --datasets $(DATASETS) \
+	@$(BIN)/python -m mlprobe_utils book --laboratory --models $(MODELS) --datasets $(DATASETS) \
 		--protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
 
 .PHONY: mutants
 # which test notices which of the faults in tests/mutants.yml: hours
 mutants: .venv/installed-tests
-	$(BIN)/python tests/mutation.py --slow --jobs $(WORKERS)
+	$(BIN)/python tests/helpers/mutation.py --slow --jobs $(WORKERS)
 
 clean:
 	rm -rf outputs book/_build notebooks/*.ipynb .pytest_cache .ruff_cache .hypothesis

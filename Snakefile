@@ -10,27 +10,21 @@ import json
 import re
 import sys
 
-from mlprobe_utils import artefacts, pages
-from mlprobe_utils.artefacts import code_files, imported_files
-from mlprobe_utils.baselines.card import BaselineCard, baselines_of
-from mlprobe_utils.book_card import BOOK as BOOK_CARD
-from mlprobe_utils.book_card import Book
-from mlprobe_utils.book_pages import OF_A_MODEL, book_pages, script_of
-from mlprobe_utils.cards import (
-    DataCard,
-    ModelCard,
-    Protocol,
-    card_path,
-    load_data_card,
-    load_protocol,
-)
-from mlprobe_utils.citation import CITATION
-from mlprobe_utils.configuration import configure, lineages
-from mlprobe_utils.damaged_models import damaged_models, damaged_selection, phantom_twin
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.book import pages
+from mlprobe_utils.pipeline.artefacts import code_files, imported_files
+from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
+from mlprobe_utils.pipeline.book_card import BOOK as BOOK_CARD
+from mlprobe_utils.pipeline.book_card import Book
+from mlprobe_utils.book.book_pages import OF_A_MODEL, book_pages, script_of
+from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol, card_path, load_data_card, load_protocol
+from mlprobe_utils.book.citation import CITATION
+from mlprobe_utils.pipeline.configuration import configure, lineages
+from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection, phantom_twin
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.discussion_card import Discussion, discussions, taking_part
-from mlprobe_utils.faults.card import Fault, all_faults
-from mlprobe_utils.faults.trial_card import TRIAL, Trial, laboratory_files
+from mlprobe_utils.pipeline.discussion_card import Discussion, discussions, taking_part
+from mlprobe_utils.pipeline.fault_card import Fault, all_faults
+from mlprobe_utils.pipeline.trial_card import TRIAL, Trial, laboratory_files
 
 RUN = configure(**{"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""} | config)
 FINGERPRINT = FileTree(RUN.data).fingerprint() if RUN.data else ""
@@ -107,33 +101,33 @@ rule pages:
         [executed(name) for name in PAGES],
         BOOK,
         [str(path) for path in laboratory_files()],
-        code=sorted({*code("mlprobe_utils.pages"), *code("mlprobe_utils.sphinx_extension")}),
+        code=sorted({*code("mlprobe_utils.book.pages"), *code("mlprobe_utils.book.sphinx_extension")}),
     params:
         run=json.dumps(RUN.parameters()),
     output:
         stamp("pages"),
     shell:
-        "{PYTHON} -m mlprobe_utils.pages {params.run:q} && touch {output}"
+        "{PYTHON} -m mlprobe_utils pages {params.run:q} && touch {output}"
 
 
 rule page:
     input:
         lambda wildcards: page_inputs(PAGES[wildcards.page]),
-        code=code("mlprobe_utils.run_chapter"),
+        code=code("mlprobe_utils.book.run_chapter"),
     params:
         notebook=lambda wildcards: PAGES[wildcards.page].notebook,
         parameters=lambda wildcards: json.dumps(PAGES[wildcards.page].parameters),
     output:
         executed("{page}"),
     shell:
-        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.run_chapter {params.notebook}"
+        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils chapter {params.notebook}"
         " {artefacts.OUTPUTS}/chapters/{wildcards.page}.ipynb --parameters {params.parameters:q} && touch {output}"
 
 
 rule pages_of_models:
     input:
         [path for name in PAGES_OF_MODELS for path in page_inputs(PAGES[name])],
-        code=code("mlprobe_utils.run_chapter"),
+        code=code("mlprobe_utils.book.run_chapter"),
     params:
         notebook=OF_A_MODEL,
         notebooks=[f"{artefacts.OUTPUTS}/chapters/{name}.ipynb" for name in PAGES_OF_MODELS],
@@ -141,7 +135,7 @@ rule pages_of_models:
     output:
         [executed(name) for name in PAGES_OF_MODELS],
     shell:
-        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils.run_chapter {params.notebook} {params.notebooks:q}"
+        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils chapter {params.notebook} {params.notebooks:q}"
         " --parameters {params.parameters:q} && touch {output:q}"
 
 
@@ -155,7 +149,7 @@ rule model:
         lambda wildcards: [str(card_path(Discussion, slug)) for slug in DISCUSSED[wildcards.model]],
         lambda wildcards: FAULTS if wildcards.model in PLANTED else [],
         card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
-        code=code("mlprobe_utils.whole_model"),
+        code=code("mlprobe_utils.synthetic.whole_model"),
     params:
         protocol=MEASURED + PROTOCOL.vision_training.model_dump_json(),
         datasets=" ".join(RUN.datasets),
@@ -164,7 +158,7 @@ rule model:
     output:
         stamp("models", RUN.protocol, RUN.split, "{model}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.whole_model {wildcards.model} --datasets {params.datasets} --protocol {RUN.protocol}"
+        "{PYTHON} -m mlprobe_utils model {wildcards.model} --datasets {params.datasets} --protocol {RUN.protocol}"
         " --split {RUN.split} {params.discussions} {params.planted} && touch {output}"
 
 
@@ -181,7 +175,7 @@ rule baselines:
     output:
         stamp("baselines", RUN.protocol, RUN.split),
     shell:
-        "{PYTHON} -m mlprobe_utils.baselines {params.baselines} --datasets {params.datasets}"
+        "{PYTHON} -m mlprobe_utils baselines {params.baselines} --datasets {params.datasets}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 
@@ -191,7 +185,7 @@ rule trial:
         [stamp("manifests", RUN.protocol, dataset) for dataset in TRIAL_DATASETS],
         FAULTS,
         card=lambda wildcards: str(card_path(ModelCard, wildcards.model)),
-        code=code("mlprobe_utils.faults.trial"),
+        code=code("mlprobe_utils.synthetic.faults.trial"),
     params:
         protocol=MEASURED,
         datasets=" ".join(TRIAL_DATASETS),
@@ -199,21 +193,21 @@ rule trial:
     output:
         stamp("trials", RUN.protocol, RUN.split, "{model}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.faults.trial {wildcards.model} --datasets {params.datasets}"
+        "{PYTHON} -m mlprobe_utils trial {wildcards.model} --datasets {params.datasets}"
         " --protocol {RUN.protocol} --split {RUN.split} {params.undamaged} && touch {output}"
 
 
 rule laboratory:
     input:
         [stamp("trials", RUN.protocol, RUN.split, model) for model in TRIAL_MODELS],
-        code=code("mlprobe_utils.faults.confusion"),
+        code=code("mlprobe_utils.synthetic.faults.confusion"),
     params:
         models=" ".join(TRIAL_MODELS),
         datasets=" ".join(TRIAL_DATASETS),
     output:
         stamp("laboratory", RUN.protocol, RUN.split),
     shell:
-        "{PYTHON} -m mlprobe_utils.faults.confusion {params.models} --datasets {params.datasets}"
+        "{PYTHON} -m mlprobe_utils laboratory {params.models} --datasets {params.datasets}"
         " --protocol {RUN.protocol} --split {RUN.split} && touch {output}"
 
 
@@ -221,20 +215,20 @@ rule miniatures:
     priority: 1
     input:
         cards=lambda wildcards: [str(card_path(ModelCard, slug)) for slug in LINEAGES[wildcards.lineage]],
-        code=code("mlprobe_utils.miniatures.making"),
+        code=code("mlprobe_utils.synthetic.miniatures.making"),
     params:
         slugs=lambda wildcards: " ".join(LINEAGES[wildcards.lineage]),
     output:
         stamp("miniatures", "{lineage}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.miniatures {params.slugs} && touch {output}"
+        "{PYTHON} -m mlprobe_utils miniatures {params.slugs} && touch {output}"
 
 
 rule manifest:
     input:
         source_of_images,
         card=lambda wildcards: str(card_path(DataCard, wildcards.dataset)),
-        code=code("mlprobe_utils.datasets.manifest"),
+        code=code("mlprobe_utils.pipeline.manifest"),
     params:
         protocol=MEASURED,
         data=data_of,
@@ -242,15 +236,15 @@ rule manifest:
     output:
         stamp("manifests", RUN.protocol, "{dataset}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.datasets.manifest {wildcards.dataset} --protocol {RUN.protocol} {params.data:q}"
+        "{PYTHON} -m mlprobe_utils manifest {wildcards.dataset} --protocol {RUN.protocol} {params.data:q}"
         " && touch {output}"
 
 
 rule images:
     input:
         card=lambda wildcards: str(card_path(DataCard, wildcards.dataset)),
-        code=code("mlprobe_utils.phantoms.__main__"),
+        code=code("mlprobe_utils.synthetic.phantoms.__main__"),
     output:
         stamp("images", "{dataset}"),
     shell:
-        "{PYTHON} -m mlprobe_utils.phantoms {wildcards.dataset} && touch {output}"
+        "{PYTHON} -m mlprobe_utils phantoms {wildcards.dataset} && touch {output}"

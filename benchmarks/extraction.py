@@ -25,10 +25,10 @@ from paired import (
 )
 from random_model import SIZES, describe, random_images, random_model
 
-from mlprobe_utils.cards import load_data_card
-from mlprobe_utils.encoding import Encoder
-from mlprobe_utils.extraction import capturing
-from mlprobe_utils.loading import LoadedModel, to_device
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.loading import LoadedModel, to_device
+from mlprobe_utils.pipeline.cards import load_data_card
+from mlprobe_utils.probing.extraction import capturing
 
 TARGET = 1.05  # our extraction takes at most 5 % longer than the bare forward pass
 TOLERANCE = 1e-5  # relative; all pool in float32, in different orders
@@ -47,7 +47,7 @@ def bare(loaded: LoadedModel, inputs: dict) -> Callable[[], Features]:
 
 
 def ours(loaded: LoadedModel, inputs: dict) -> Callable[[], Features]:
-    """What `mlprobe_utils.extraction.extract` does with a batch."""
+    """What `mlprobe_utils.probing.extraction.extract` does with a batch."""
 
     def run() -> Features:
         with capturing(loaded, inputs) as captured:

@@ -25,10 +25,10 @@ from random_model import SIZES, describe, random_images, random_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from mlprobe_utils.cards import load_data_card, load_protocol
-from mlprobe_utils.encoding import Encoder
-from mlprobe_utils.fine_tuning import lora_config
-from mlprobe_utils.training import AnswerTrainer, Examples, TrainingSettings, training_arguments
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
+from mlprobe_utils.training.fine_tuning import lora_config
+from mlprobe_utils.training.trainer import AnswerTrainer, Examples, TrainingSettings, training_arguments
 
 RECIPE = load_protocol("paper").fine_tuning
 BASE = "Trainer, all logits"
@@ -106,7 +106,7 @@ class Bench:
         return meter
 
     def arguments(self, folder: str, checkpointing: bool, clipped: bool) -> TrainingArguments:
-        """Those of `mlprobe_utils.training.train`, for a single step."""
+        """Those of `mlprobe_utils.training.trainer.train`, for a single step."""
         settings = TrainingSettings(
             learning_rate=RECIPE.learning_rate,
             epochs=1,

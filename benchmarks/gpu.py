@@ -23,11 +23,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from mlprobe_utils.cards import FineTuning, load_data_card, load_protocol
-from mlprobe_utils.encoding import Encoder
-from mlprobe_utils.fine_tuning import lora_config, settings_of
-from mlprobe_utils.loading import LoadedModel, to_device
-from mlprobe_utils.training import AnswerTrainer, Examples, encoded, training_arguments
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.loading import LoadedModel, to_device
+from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
+from mlprobe_utils.training.fine_tuning import lora_config, settings_of
+from mlprobe_utils.training.settings import FineTuning
+from mlprobe_utils.training.trainer import AnswerTrainer, Examples, encoded, training_arguments
 
 MODELS = ("qwen2.5-vl-7b", "gemma-3-4b")
 RECIPE = load_protocol("paper").fine_tuning
@@ -91,7 +92,7 @@ class Clock(TrainerCallback):
 
 
 def train_steps(model, loaded: LoadedModel, encoder: Encoder, side: int, steps: int, recipe: FineTuning) -> Clock:
-    """Training steps as `mlprobe_utils.training.train` runs them, images made into inputs included."""
+    """Training steps as `mlprobe_utils.training.trainer.train` runs them, images made into inputs included."""
     pictures, clock = images_of(side, recipe.batch_size), Clock()
     options = load_data_card("busi").options
     answers = [options[i % len(options)] for i in range(recipe.batch_size)]

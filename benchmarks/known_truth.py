@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mlprobe_utils.coverage import coverage
-from mlprobe_utils.health_simulation import bias_and_coverage, noise_bias
+from mlprobe_utils.evaluation.health_simulation import bias_and_coverage, noise_bias
+from mlprobe_utils.stats.coverage import coverage
 
 SHAPES = ("flat", "rising", "falling", "volatile", "restless")
 DEPTHS, IMAGES, CORRELATIONS = (2, 4, 8, 16, 28, 48, 64), (150, 203, 624), (0.0, 0.9)

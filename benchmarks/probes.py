@@ -21,9 +21,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from torch import nn
 
-from mlprobe_utils.cards import Probe, load_protocol
-from mlprobe_utils.probe_training import cosine, initial, layer_sizes, parameter_count
-from mlprobe_utils.probes import blocks, fit_probes, standardise
+from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.probing.probe_training import cosine, initial, layer_sizes, parameter_count
+from mlprobe_utils.probing.probes import blocks, fit_probes, standardise
+from mlprobe_utils.probing.settings import Probe
 
 RECIPE = load_protocol("paper").probe
 CLASSES = 3
@@ -62,7 +63,7 @@ def device() -> torch.device:
 
 
 def ours(cell: Cell, points: list[int]) -> dict[int, np.ndarray]:
-    """`mlprobe_utils.probes.fit_probes`, as the book runs it."""
+    """`mlprobe_utils.probing.probes.fit_probes`, as the book runs it."""
     features = {point: cell.features[point] for point in points}
     labels, seeds = dict.fromkeys(points, cell.labels), dict.fromkeys(points, 0)
     return fit_probes(features, labels, cell.training, CLASSES, cell.recipe, seeds, device())

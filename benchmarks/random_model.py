@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from transformers import Gemma3ImageProcessor, Gemma3Processor, PreTrainedConfig, ProcessorMixin, set_seed
 
-from mlprobe_utils.families.registry import family_named, family_of, name_of
-from mlprobe_utils.loading import LoadedModel
-from mlprobe_utils.miniatures import making
-from mlprobe_utils.miniatures.blueprints import INITIAL_DEVIATION, blueprint
-from mlprobe_utils.miniatures.recipe import Architecture, Tower
-from mlprobe_utils.parameter_counts import published_config
+from mlprobe_utils.models.families.registry import family_named, family_of, name_of
+from mlprobe_utils.models.loading import LoadedModel
+from mlprobe_utils.pipeline.parameter_counts import published_config
+from mlprobe_utils.synthetic.miniatures import making
+from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
+from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
 
 
 @dataclass(frozen=True)

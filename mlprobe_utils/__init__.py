@@ -5,7 +5,7 @@ Importing the package makes torchvision importable beside a CPU build of torch; 
 
 import sys
 
-from mlprobe_utils import torchvision_schemas
+from mlprobe_utils.models import torchvision_schemas
 
 torchvision_schemas.install()
 # jsonschema would make a grammar with it at import, most of a second in every process, for addresses in no schema here

@@ -28,7 +28,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -41,7 +41,7 @@ chapter.opening()
 
 # %% tags=["hide-input"]
 from IPython.display import display
-from mlprobe_utils.pictures import class_samples
+from mlprobe_utils.book.pictures import class_samples
 
 image_sets = chapter.image_sets
 for image_set in image_sets.values():
@@ -53,7 +53,7 @@ for image_set in image_sets.values():
 
 # %%
 import pandas as pd
-from mlprobe_utils.tables import show
+from mlprobe_utils.plots.tables import show
 
 cards = chapter.datasets.values()
 instructions = [
@@ -67,7 +67,7 @@ show(pd.DataFrame(instructions))
 # model reads it.
 
 # %%
-from mlprobe_utils import results
+from mlprobe_utils.pipeline import results
 
 prompts = results.prompts(chapter.selection)
 print(prompts["prompt"].iloc[0])
@@ -83,7 +83,7 @@ from mlprobe_utils.datasets.summary import counts, differences
 show(counts(image_sets))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 missing = differences(image_sets)
 glue("differences", len(missing))

@@ -29,7 +29,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -42,9 +42,9 @@ chapter.opening()
 # {term}`adapter` of a few megabytes holds all that a data set has taught.
 
 # %%
-from mlprobe_utils.tables import recipe, show
+from mlprobe_utils.plots.tables import show
 
-show(recipe(chapter.protocol, "fine_tuning"))
+show(chapter.recipe("fine_tuning"))
 
 # %% [markdown]
 # Where the two columns differ, this run makes a concession to the size of its models or of the machine. What the paper
@@ -60,15 +60,15 @@ show(recipe(chapter.protocol, "fine_tuning"))
 # Counted in the adapter's file: the layers that it changes in each module, and its parameters.
 
 # %%
-from mlprobe_utils import results
-from mlprobe_utils.points import PROBED
+from mlprobe_utils.evaluation.points import PROBED
+from mlprobe_utils.pipeline import results
 
 adapted = results.adapted_layers(chapter.selection)
 adapted["module"] = adapted["module"].replace(PROBED)
 show(chapter.named(adapted))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 glue("adapted_modules", ", ".join(adapted["module"].unique()))
 of_module = adapted.groupby("module")["parameters"].sum()
@@ -81,7 +81,7 @@ glue("adapted_most", of_module.idxmax())
 # ## Learning curves
 
 # %%
-from mlprobe_utils import charts
+from mlprobe_utils.plots import charts
 
 curves = results.learning_curves(chapter.selection)
 charts.learning_curves(curves, chapter.names)
@@ -112,8 +112,8 @@ glue("adapters", len(rises))
 # model writes.
 
 # %%
-from mlprobe_utils import scoring
-from mlprobe_utils.metrics import PAPER_METRICS
+from mlprobe_utils.evaluation.metrics import PAPER_METRICS
+from mlprobe_utils.pipeline import scoring
 
 outputs = scoring.output_scores(chapter.selection)
 states = outputs.groupby(["dataset", "model", "stage"], as_index=False)
@@ -141,7 +141,7 @@ for stage in ("pretrained", "finetuned"):
 # The most frequent answers on the test images. Unparsed ones are counted wrong, never left out.
 
 # %%
-from mlprobe_utils.tables import frequent_answers
+from mlprobe_utils.plots.tables import frequent_answers
 
 rows = results.prediction_rows(chapter.selection)
 show(chapter.named(frequent_answers(rows, most=3)))
@@ -151,8 +151,8 @@ show(chapter.named(frequent_answers(rows, most=3)))
 # with the images that they were given to:
 
 # %% tags=["hide-input"]
-from mlprobe_utils.pictures import answered
-from mlprobe_utils.tables import unparsed_examples
+from mlprobe_utils.book.pictures import answered
+from mlprobe_utils.plots.tables import unparsed_examples
 
 examples = unparsed_examples(rows, most=3)
 for dataset, of_dataset in examples.groupby("dataset"):
@@ -198,7 +198,7 @@ glue("best_recall", recall.max())
 # fine-tuning, mean over runs, in percent:
 
 # %%
-from mlprobe_utils.metrics import FURTHER_METRICS
+from mlprobe_utils.evaluation.metrics import FURTHER_METRICS
 
 tuned = outputs[outputs["stage"] == "finetuned"]
 tuned = tuned.groupby(["dataset", "model"], as_index=False)

@@ -29,7 +29,7 @@ data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -43,8 +43,8 @@ chapter.opening()
 # {term}`probe point`.
 
 # %% tags=["hide-input"]
-from mlprobe_utils import results
-from mlprobe_utils.scheme import pipeline_scheme, scheme_table
+from mlprobe_utils.pipeline import results
+from mlprobe_utils.plots.scheme import pipeline_scheme, scheme_table
 
 first = chapter.selection.models[0]
 points = results.probe_points(chapter.selection, first)
@@ -53,12 +53,12 @@ adapted = "".join(reached.loc[[first], "module"])
 pipeline_scheme(points, chapter.names[first], adapted)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.tables import show
+from mlprobe_utils.plots.tables import show
 
 show(scheme_table(points))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 glue("probe_points", len(points))
 glue("widths", ", ".join(map(str, points["width"].unique())))
@@ -75,9 +75,7 @@ glue("widths", ", ".join(map(str, points["width"].unique())))
 # the model stays frozen. All of them are trained with one recipe, on the images that the model was fine-tuned on.
 
 # %%
-from mlprobe_utils.tables import recipe
-
-show(recipe(chapter.protocol, "probe"))
+show(chapter.recipe("probe"))
 
 # %% [markdown]
 # What a probe finds is a lower bound of what a layer holds: another classifier could find more
@@ -92,13 +90,14 @@ show(recipe(chapter.protocol, "probe"))
 # curves are: other probes, of {glue:text}`probe_seeds` seeds, are fitted before fine-tuning and after its first run.
 
 # %%
-from mlprobe_utils import certainty
+from mlprobe_utils.analysis import certainty
 
 readings = certainty.read(chapter.selection, chapter.image_sets)
 bands = certainty.bands(readings, metric)
 
 # %%
-from mlprobe_utils import charts, scoring
+from mlprobe_utils.pipeline import scoring
+from mlprobe_utils.plots import charts
 
 scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
@@ -140,8 +139,8 @@ glue("band_outside", int(outside.sum()))
 # ([chapter 11](11_planted_faults) says how). The vertical line is the damaged place.
 
 # %%
-from mlprobe_utils.faults.charts import fault_curves
-from mlprobe_utils.faults.effects import effects
+from mlprobe_utils.analysis.fault_effects import effects
+from mlprobe_utils.plots.fault_charts import fault_curves
 
 damaged = chapter.damaged()
 changed = effects(damaged.healthy, damaged.selection, damaged.planted)
@@ -152,7 +151,10 @@ fault_curves(changed, damaged.planted, damaged.names)
 # the healthy model's, with a 95 % interval that excludes 0:
 
 # %%
-from mlprobe_utils.faults.effects import first_drop, found_at_the_place
+from mlprobe_utils.analysis.fault_effects import (
+    first_drop,
+    found_at_the_place,
+)
 
 found_first = found_at_the_place(first_drop(changed), damaged.planted)
 show(found_first)
@@ -175,7 +177,7 @@ glue("faults_planted", int(found_first["planted"].sum()))
 # number of its test images. Patterns are always read off accuracy.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.patterns import counts, patterns, rules
+from mlprobe_utils.evaluation.patterns import counts, patterns, rules
 
 show(rules())
 
@@ -198,7 +200,7 @@ for module in ("V", "C", "L", "output"):
     glue(f"most_{module}_curves", int(most.iloc[0]))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.patterns import changes
+from mlprobe_utils.evaluation.patterns import changes
 
 tested = certainty.tested_changes(readings)
 called = certainty.survivors(tested, changes(scores, outputs))
@@ -219,8 +221,8 @@ glue("called_of", len(tested))
 # ([chapter 2](02_fine_tuning)). The pattern of each curve, with the changes that decided:
 
 # %% tags=["hide-input"]
-from mlprobe_utils.patterns import PARTS
-from mlprobe_utils.tables import file
+from mlprobe_utils.evaluation.patterns import PARTS
+from mlprobe_utils.plots.tables import file
 
 each = chapter.named(found.replace({"module": PARTS}))
 file(each, "Patterns of all curves")
@@ -231,7 +233,7 @@ file(each, "Patterns of all curves")
 # The last point of each module, and the final output, mean over runs.
 
 # %%
-from mlprobe_utils.tables import module_ends
+from mlprobe_utils.plots.tables import module_ends
 
 ends = module_ends(image_mean, outputs, metric)
 show(chapter.named(ends))
@@ -313,7 +315,7 @@ glue("tests_higher", int((told["change"] > 0).sum()))
 # sets of BUSI's size, accuracies near the ceiling, where intervals are hardest, and a truth that is known.
 
 # %%
-from mlprobe_utils.coverage import TEST_SETS, coverage
+from mlprobe_utils.stats.coverage import TEST_SETS, coverage
 
 small = {"busi": TEST_SETS["busi"]}
 times = {"repetitions": 100, "resamples": 500}
@@ -349,13 +351,13 @@ glue("covered_error", held["error"].max())
 # - **{term}`memorisation`**: train images with shuffled labels, and how many of *them* the probe gets right.
 
 # %%
-from mlprobe_utils.claims import to_beat
+from mlprobe_utils.evaluation.claims import to_beat
 
 beaten = to_beat(scores, outputs, controls, metric)
 show(chapter.named(beaten))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.claims import selectivity
+from mlprobe_utils.evaluation.claims import selectivity
 
 selected = selectivity(scores, controls, metric)
 file(chapter.named(selected), "Selectivity at every probe point")
@@ -366,7 +368,7 @@ glue("not_selective", int((selected["selectivity"] <= 0).sum()))
 glue("selectivities", len(selected))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.claims import no_better
+from mlprobe_utils.evaluation.claims import no_better
 
 worse = no_better(outputs, controls, metric)
 glue("answers_not_better", int(worse.sum()))
@@ -408,7 +410,7 @@ for stage in ("pretrained", "finetuned"):
 # are those of the positive option, or macro averages where the data card names none.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.tables import all_points
+from mlprobe_utils.plots.tables import all_points
 
 file(chapter.named(all_points(scores)), "All metrics at every probe point")
 

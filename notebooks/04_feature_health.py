@@ -29,7 +29,7 @@ data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -57,7 +57,7 @@ examples = {
 }
 
 # %%
-from mlprobe_utils.health import health_score
+from mlprobe_utils.evaluation.health import health_score
 
 penalty = chapter.protocol.health.penalty
 scored = {name: health_score(c, penalty) for name, c in examples.items()}
@@ -72,8 +72,8 @@ scored = {name: health_score(c, penalty) for name, c in examples.items()}
 # From the curves of the image tokens' means, computed for each run and then averaged.
 
 # %%
-from mlprobe_utils import scoring
-from mlprobe_utils.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.evaluation.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
@@ -81,8 +81,8 @@ health = health_by_run(scores, penalty, metric)
 profiles = profile(health, outputs, metric)
 
 # %%
-from mlprobe_utils.lineage import bases
-from mlprobe_utils.tables import profile_table, show
+from mlprobe_utils.pipeline.lineage import bases
+from mlprobe_utils.plots.tables import profile_table, show
 
 after, apart = of_stage(profiles, "finetuned"), bases(chapter.models)
 profile_table(after, chapter.names, "this run, after fine-tuning", apart)
@@ -92,7 +92,7 @@ profile_table(after, chapter.names, "this run, after fine-tuning", apart)
 # vision tower, connector, LLM, and what the model finally says.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.profiles import paper_profiles
+from mlprobe_utils.pipeline.published import paper_profiles
 
 origin = "the paper's own: full-size models, real images"
 profile_table(paper_profiles(), {}, origin)
@@ -111,15 +111,15 @@ profile_table(before, chapter.names, "this run, before fine-tuning", apart)
 # The profiles after fine-tuning as lines; models of one {term}`series` stand in one row.
 
 # %%
-from mlprobe_utils import charts
-from mlprobe_utils.lineage import series
+from mlprobe_utils.pipeline.lineage import series
+from mlprobe_utils.plots import charts
 
 charts.health_profiles(after, chapter.names, series(chapter.models))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
-from mlprobe_utils.points import MODULES
-from mlprobe_utils.profiles import HEALTH, lowest_module
+from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.evaluation.points import MODULES
+from mlprobe_utils.evaluation.profiles import HEALTH, lowest_module
 
 glue("lowest_module", MODULES[lowest_module(after)])
 glue("lowest_health", after[HEALTH].mean().min())
@@ -127,7 +127,7 @@ glue("highest_health", after[HEALTH].mean().max())
 glue("final_mean", after["P_final"].mean())
 
 # %% tags=["hide-input"]
-from mlprobe_utils.profiles import health_changes
+from mlprobe_utils.evaluation.profiles import health_changes
 
 changes = health_changes(profiles)
 glue("fell", int((changes < 0).sum().sum()))
@@ -159,7 +159,7 @@ answered = pd.concat([scoring.output_scores(one) for one in both])
 first_run = "stage == 'finetuned' and run == 0"
 
 # %%
-from mlprobe_utils.faults.charts import fault_profiles
+from mlprobe_utils.plots.fault_charts import fault_profiles
 
 by_fault = profile(
     health_by_run(probed.query(first_run), penalty, metric),
@@ -172,7 +172,7 @@ fault_profiles(by_fault, damaged.planted, damaged.names)
 # The same as changes from the healthy model, in points:
 
 # %%
-from mlprobe_utils.faults.effects import profile_changes
+from mlprobe_utils.analysis.fault_effects import profile_changes
 
 changed = profile_changes(by_fault, damaged.planted)
 show(changed.replace({"model": damaged.names}))
@@ -221,7 +221,7 @@ glue("run_spread_most", spread.max())
 # correlation 0 its points are right on images of their own, at 0.9 neighbouring points on nearly the same.
 
 # %%
-from mlprobe_utils.health_simulation import noise_bias
+from mlprobe_utils.evaluation.health_simulation import noise_bias
 
 known = ["rising"], [2, 28, 64], [150, 624], [0.0, 0.9]
 noise = noise_bias(*known, repeats=150, penalty=penalty)
@@ -256,14 +256,14 @@ glue("noise_covered", found.loc[64, "raw coverage"].max())
 # (none) or higher.
 
 # %%
-from mlprobe_utils.flat_health import against_flat, paper_llms
-from mlprobe_utils.tables import file
+from mlprobe_utils.analysis.flat_health import against_flat, paper_llms
+from mlprobe_utils.plots.tables import file
 
 placed = against_flat(paper_llms(), penalty)
 file(placed, "The paper's LLMs beside a flat curve")
 
 # %%
-from mlprobe_utils.flat_health import depth_trend
+from mlprobe_utils.analysis.flat_health import depth_trend
 
 trend = depth_trend(placed)
 show(trend, decimals=2)
@@ -309,7 +309,7 @@ glue("beside_apart", trend["Spearman beside flat"].max())
 # (*flat_low*) to the 97.5th (*flat_high*).
 
 # %%
-from mlprobe_utils.health_scoring import corrected_health
+from mlprobe_utils.analysis.health_scoring import corrected_health
 
 corrected = corrected_health(chapter.selection)
 tuned = corrected[corrected["stage"] == "finetuned"]
@@ -360,7 +360,7 @@ glue("most_points", int(corrected["points"].max()))
 # On simulated answers again, now of several shapes. The last is restless by less than the noise of 150 images.
 
 # %%
-from mlprobe_utils.health_simulation import bias_and_coverage
+from mlprobe_utils.evaluation.health_simulation import bias_and_coverage
 
 shapes = "flat", "rising", "falling", "volatile", "restless"
 known = shapes, [2, 28, 64], [150], [0.9]
@@ -392,8 +392,8 @@ glue("trust_restless", trust.loc[restless, "bias"].max())
 # data sets, then all of them with their intervals.
 
 # %%
-from mlprobe_utils import results
-from mlprobe_utils.rank_table import by_choice, rank_table
+from mlprobe_utils.analysis.rank_table import by_choice, rank_table
+from mlprobe_utils.pipeline import results
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
 rows = results.probe_rows(chapter.selection, **of)
@@ -404,7 +404,7 @@ show(by_choice(ranks), decimals=2)
 file(chapter.named(ranks), "Rank stability by data set and module")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.rank_table import in_short
+from mlprobe_utils.analysis.rank_table import in_short
 
 words = in_short(chapter.named(ranks))
 glue("tau_choice", words["choice"])
@@ -426,7 +426,7 @@ glue("penalty", penalty)
 #   one whose noise hides what it does.
 # - **Anything, from a printed score alone**: without the answers to single images, noise can be guessed but not taken out.
 #
-# The correction is in `mlprobe_utils/corrected_health.py`. It joins the bootstrap's estimate of bias
+# The correction is in `evaluation/corrected_health.py`. It joins the bootstrap's estimate of bias
 # {cite:p}`efron-1993` with curves from Gaussian processes {cite:p}`rasmussen-2006` and a covariance shrunk as by
 # {cite:t}`schaefer-2005`; answers are simulated as by {cite:t}`emrich-1991`, and a flat curve's noise has a closed form
 # through the function of {cite:t}`owen-1956`.

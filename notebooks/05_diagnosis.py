@@ -29,14 +29,14 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
 
 # %% tags=["hide-input"]
-from mlprobe_utils import laboratory_results
-from mlprobe_utils.tables import note
+from mlprobe_utils.pipeline import laboratory_results
+from mlprobe_utils.plots.tables import note
 
 laboratory = laboratory_results.read()
 note("How far this diagnosis can be trusted: " + laboratory.words())
@@ -50,9 +50,12 @@ note("How far this diagnosis can be trusted: " + laboratory.words())
 # statement that can be false: **what could be told before one {term}`station` cannot be told after the next.**
 
 # %%
-from mlprobe_utils import results
-from mlprobe_utils.diagnosis_tables import statement_table, thresholds_of
-from mlprobe_utils.tables import show
+from mlprobe_utils.analysis.diagnosis_tables import (
+    statement_table,
+    thresholds_of,
+)
+from mlprobe_utils.pipeline import results
+from mlprobe_utils.plots.tables import show
 
 families = results.families(chapter.selection).values()
 show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
@@ -84,13 +87,17 @@ show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
 # say that something is?
 
 # %%
-from mlprobe_utils.diagnosis_simulation import BEST, FIXED, false_alarms
+from mlprobe_utils.evaluation.diagnosis_simulation import (
+    BEST,
+    FIXED,
+    false_alarms,
+)
 
 alarms = false_alarms(points=28, images=(150, 203, 624), repeats=400)
 show(alarms)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 found = alarms.set_index("from")["false alarms (%)"]
 for name, way in (("fixed", FIXED), ("best", BEST)):
@@ -109,7 +116,7 @@ for name, way in (("fixed", FIXED), ("best", BEST)):
 # question is *this recipe*: probes fitted anew, on new images.
 
 # %%
-from mlprobe_utils.diagnosis_tables import diagnoses
+from mlprobe_utils.analysis.diagnosis_tables import diagnoses
 
 probed = results.end_rows(chapter.selection)
 predicted = results.prediction_rows(chapter.selection)
@@ -119,8 +126,8 @@ given = chapter.image_sets, split, thresholds
 told = diagnoses(probed, predicted, reference, *given)
 
 # %%
-from mlprobe_utils.diagnosis_charts import loss_chart
-from mlprobe_utils.intervals import RECIPE
+from mlprobe_utils.plots.diagnosis_charts import loss_chart
+from mlprobe_utils.stats.intervals import RECIPE
 
 of_recipe = told[told["question"] == RECIPE]
 after = of_recipe[of_recipe["stage"] == "finetuned"]
@@ -128,7 +135,7 @@ title = "What is lost between stations after fine-tuning"
 loss_chart(after, chapter.names, title)
 
 # %%
-from mlprobe_utils.diagnosis_tables import in_short
+from mlprobe_utils.analysis.diagnosis_tables import in_short
 
 short = in_short(after)
 cells = chapter.named(short).pivot_table(
@@ -137,7 +144,7 @@ cells = chapter.named(short).pivot_table(
 show(cells.rename_axis(columns=None).reset_index())
 
 # %% tags=["hide-input"]
-from mlprobe_utils.diagnosis import NAMED, RULED_OUT, UNTOLD
+from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNTOLD
 
 counts = after["verdict"].value_counts()
 for name, verdict in (("named", NAMED), ("out", RULED_OUT), ("open", UNTOLD)):
@@ -177,13 +184,13 @@ title = "What is lost between stations where a fault was planted"
 loss_chart(of_damaged, damaged.names, title)
 
 # %%
-from mlprobe_utils.diagnosis_tables import against_planted
+from mlprobe_utils.analysis.diagnosis_tables import against_planted
 
 judged = against_planted(of_damaged, damaged.planted)
 show(damaged.named(judged))
 
 # %%
-from mlprobe_utils.diagnosis_tables import detection
+from mlprobe_utils.analysis.diagnosis_tables import detection
 
 detected = detection(judged)
 show(detected)
@@ -203,7 +210,7 @@ glue("modes_seen", judged.query("detected == 'yes'")["planted"].nunique())
 # and allow for new images only. Statements on which the two differ, of both stages:
 
 # %%
-from mlprobe_utils.diagnosis_tables import disagreements
+from mlprobe_utils.analysis.diagnosis_tables import disagreements
 
 differ = disagreements(told)
 show(chapter.named(differ))
@@ -230,8 +237,8 @@ loss_chart(before, chapter.names, title)
 # how many answers name no option or several; means over models, of each model in the file:
 
 # %%
-from mlprobe_utils import scoring
-from mlprobe_utils.diagnosis_tables import misalignment_and_unparsed
+from mlprobe_utils.analysis.diagnosis_tables import misalignment_and_unparsed
+from mlprobe_utils.pipeline import scoring
 
 outputs = scoring.output_scores(chapter.selection)
 said = misalignment_and_unparsed(of_recipe, outputs)
@@ -239,7 +246,7 @@ by_set = said.groupby(["dataset", "stage"])[["lost", "unparsed (%)"]]
 show(chapter.named(by_set.mean().reset_index()))
 
 # %%
-from mlprobe_utils.tables import file
+from mlprobe_utils.plots.tables import file
 
 file(chapter.named(said), "Misalignment and unparsed answers")
 
@@ -263,8 +270,8 @@ for stage, own in said.groupby("stage"):
 # on the options' probabilities of the validation images, shows what another mapping could make of them.
 
 # %%
-from mlprobe_utils.misalignment import mapping_losses
-from mlprobe_utils.readout import readout_rows
+from mlprobe_utils.analysis.misalignment import mapping_losses
+from mlprobe_utils.analysis.readout import readout_rows
 
 lens = results.lens_rows(chapter.selection)
 readout = readout_rows(predicted)
@@ -272,7 +279,7 @@ rows = probed, lens, predicted, readout
 mapped = mapping_losses(*rows, chapter.image_sets, split)
 
 # %%
-from mlprobe_utils.misalignment import GAINED, LOST, NEITHER
+from mlprobe_utils.analysis.misalignment import GAINED, LOST, NEITHER
 
 of_stage = mapped[mapped["stage"] == "pretrained"]
 title = "From the last token to the answer, before fine-tuning"
@@ -284,7 +291,7 @@ title = "From the last token to the answer, after fine-tuning"
 loss_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.misalignment import STEPS
+from mlprobe_utils.analysis.misalignment import STEPS
 
 steps = dict(zip(("ranked", "said", "readout"), STEPS, strict=True))
 for name, step in steps.items():

@@ -30,7 +30,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals()).with_baselines()
 chapter.opening()
@@ -43,16 +43,16 @@ chapter.opening()
 # comparison of {cite:t}`ren-2025`. So every {term}`baseline` here carries its status.
 
 # %%
-from mlprobe_utils.baseline_tables import status_table
-from mlprobe_utils.baselines.card import all_baselines
-from mlprobe_utils.tables import show
+from mlprobe_utils.analysis.baseline_tables import status_table
+from mlprobe_utils.pipeline.baseline_card import all_baselines
+from mlprobe_utils.plots.tables import show
 
 listed = all_baselines()
 show(status_table(listed))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.cards import load_protocol
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.pipeline.cards import load_protocol
 
 recipe_of_run = chapter.protocol.baselines
 glue("listed", len(listed))
@@ -61,7 +61,7 @@ glue("guessed", sum(card.status == "inferred" for card in listed))
 glue("paper_side", load_protocol("paper").baselines.side)
 
 # %%
-from mlprobe_utils.baseline_tables import list_table
+from mlprobe_utils.analysis.baseline_tables import list_table
 
 show(list_table(listed))
 
@@ -71,13 +71,13 @@ show(list_table(listed))
 # does for images of {glue:text}`paper_side` pixels. This run trains these:
 
 # %%
-from mlprobe_utils.baseline_results import trained
+from mlprobe_utils.analysis.baseline_results import trained
 
 slugs = [card.slug for card in chapter.baselines]
 networks = trained(chapter.selection, slugs)
 
 # %%
-from mlprobe_utils.baseline_tables import trained_table
+from mlprobe_utils.analysis.baseline_tables import trained_table
 
 variant = recipe_of_run.variant
 show(trained_table(chapter.baselines, networks, variant))
@@ -98,9 +98,7 @@ glue("left_out", left_out)
 # The recipe, with that of the `paper` protocol:
 
 # %%
-from mlprobe_utils.tables import recipe
-
-show(recipe(chapter.protocol, "baselines"))
+show(chapter.recipe("baselines"))
 
 # %% [markdown]
 # ## Bars by category
@@ -111,8 +109,8 @@ show(recipe(chapter.protocol, "baselines"))
 # others were adapted from are left out, as in the paper.
 
 # %%
-from mlprobe_utils import results
-from mlprobe_utils.lineage import bases
+from mlprobe_utils.pipeline import results
+from mlprobe_utils.pipeline.lineage import bases
 
 predicted = results.prediction_rows(chapter.selection)
 general = bases(chapter.models)
@@ -120,17 +118,17 @@ medical = predicted[~predicted["model"].isin(general)]
 answers = medical[medical["stage"] == "finetuned"]
 
 # %%
-from mlprobe_utils.baseline_comparison import contests
-from mlprobe_utils.epoch_choice import OF_PROTOCOL
+from mlprobe_utils.analysis.baseline_comparison import contests
+from mlprobe_utils.analysis.epoch_choice import OF_PROTOCOL
 
 way = OF_PROTOCOL[recipe_of_run.chosen]
 given = chapter.baselines, chapter.image_sets, split
 compared = contests(networks, answers, *given, way)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.baseline_comparison import accuracies, group_means
-from mlprobe_utils.claims import control_scores
-from mlprobe_utils.control_names import MAJORITY
+from mlprobe_utils.analysis.baseline_comparison import accuracies, group_means
+from mlprobe_utils.evaluation.claims import control_scores
+from mlprobe_utils.evaluation.control_names import MAJORITY
 
 each, means = accuracies(compared), group_means(compared)
 of_images = results.image_control_rows(chapter.selection)
@@ -139,7 +137,7 @@ blind = scores[scores["control"] == MAJORITY]
 majority = dict(zip(blind["dataset"], blind["accuracy"], strict=True))
 
 # %%
-from mlprobe_utils.baseline_charts import accuracy_chart
+from mlprobe_utils.plots.baseline_charts import accuracy_chart
 
 title = "Traditional classifiers and MLLMs"
 accuracy_chart(each, means, majority, chapter.names, title)
@@ -167,13 +165,13 @@ glue("mllms_all", int((~network).sum()))
 # in points. It is negative where the sentence holds.
 
 # %%
-from mlprobe_utils.baseline_comparison import claims
+from mlprobe_utils.analysis.baseline_comparison import claims
 
 stated = claims(compared)
 show(chapter.named(stated))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.baseline_comparison import ABOVE, BELOW, NEITHER
+from mlprobe_utils.analysis.baseline_comparison import ABOVE, BELOW, NEITHER
 
 verdicts = stated["verdict"].value_counts()
 for name, word in (("below", BELOW), ("above", ABOVE), ("open", NEITHER)):
@@ -192,7 +190,7 @@ glue("alone_all", int(stated["MLLMs"].sum()))
 # of a data set at once:
 
 # %%
-from mlprobe_utils.baseline_comparison import gaps
+from mlprobe_utils.analysis.baseline_comparison import gaps
 
 apart = gaps(compared)
 show(chapter.named(apart))
@@ -215,7 +213,7 @@ glue("categories_all", len(apart))
 # epoch, the best on validation, the best on test.
 
 # %%
-from mlprobe_utils.epoch_choice import additions
+from mlprobe_utils.analysis.epoch_choice import additions
 
 drawn = {slug: contest.drawn for slug, contest in compared.items()}
 added = additions(networks, drawn)
@@ -241,8 +239,8 @@ glue("left_told", int((added["left, low"] > 0).sum()))
 # For each network, with the epochs that were chosen:
 
 # %%
-from mlprobe_utils.epoch_choice import addition_of_each
-from mlprobe_utils.tables import file
+from mlprobe_utils.analysis.epoch_choice import addition_of_each
+from mlprobe_utils.plots.tables import file
 
 of_each = addition_of_each(networks, drawn)
 by_name = of_each.replace({"baseline": chapter.names})
@@ -254,7 +252,7 @@ file(chapter.named(by_name), "Choosing an epoch on test")
 # them get right as given.
 
 # %%
-from mlprobe_utils.epoch_choice import by_chance
+from mlprobe_utils.analysis.epoch_choice import by_chance
 
 epochs = recipe_of_run.epochs
 share = added["last epoch"].mean() / 100

@@ -29,7 +29,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -43,14 +43,14 @@ chapter.opening()
 # this run is compared with it. Left out, with the reason, are:
 
 # %%
-from mlprobe_utils.adaptation import left_out, pairs
-from mlprobe_utils.tables import show
+from mlprobe_utils.analysis.adaptation import left_out, pairs
+from mlprobe_utils.plots.tables import show
 
 compared = pairs(chapter.models)
 show(left_out(chapter.models, chapter.names))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 glue("pairs", len(compared))
 glue("bases", len({base for _, base in compared}))
@@ -65,15 +65,15 @@ glue("bases", len({base for _, base in compared}))
 # from (whole patients and {term}`duplicate groups <duplicate group>` are drawn), not for another fine-tuning.
 
 # %%
-from mlprobe_utils import results
-from mlprobe_utils.adaptation import gains_of_stages
+from mlprobe_utils.analysis.adaptation import gains_of_stages
+from mlprobe_utils.pipeline import results
 
 predicted = results.prediction_rows(chapter.selection)
 gained = gains_of_stages(predicted, compared, chapter.image_sets, split)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.adaptation import GAINED, LOST, NEITHER
-from mlprobe_utils.diagnosis_charts import loss_chart
+from mlprobe_utils.analysis.adaptation import GAINED, LOST, NEITHER
+from mlprobe_utils.plots.diagnosis_charts import loss_chart
 
 ends = {"gain": "value", "low": "band_low", "high": "band_high"}
 title = "Accuracy of adapted models less that of their bases"
@@ -82,15 +82,15 @@ drawn = gained.rename(columns=ends), chapter.names, title, words
 loss_chart(*drawn) if compared else show(gained)
 
 # %%
-from mlprobe_utils.profiles import STAGE_NAMES
+from mlprobe_utils.evaluation.profiles import STAGE_NAMES
 
 after = gained[gained["statement"] == STAGE_NAMES["finetuned"]]
 after = after.drop(columns=["statement", "verdict", "disagreement", "p"])
 show(chapter.named(after).replace({"base": chapter.names}))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.adaptation import MEAN
-from mlprobe_utils.tables import file
+from mlprobe_utils.analysis.adaptation import MEAN
+from mlprobe_utils.plots.tables import file
 
 file(
     chapter.named(gained.replace({"base": chapter.names})),
@@ -106,7 +106,7 @@ for stage, words in STAGE_NAMES.items():
     glue(f"told_{stage}", int((own["p (Holm)"] < 0.05).sum()))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.mean_differences import in_words
+from mlprobe_utils.stats.mean_differences import in_words
 
 for stage, words in STAGE_NAMES.items():
     own = single[single["statement"] == words]
@@ -129,7 +129,7 @@ for stage, words in STAGE_NAMES.items():
 # The paper's gains, and what they are a gain of:
 
 # %%
-from mlprobe_utils.printed_gains import printed_gains
+from mlprobe_utils.analysis.printed_gains import printed_gains
 
 printed = printed_gains()
 show(printed, decimals=2)
@@ -141,8 +141,8 @@ show(printed, decimals=2)
 # this run's pairs. How often, in percent, would an exact paired test on so many images find a gain that is really there?
 
 # %%
-from mlprobe_utils import detectable
-from mlprobe_utils.printed_gains import IMAGES
+from mlprobe_utils.analysis.printed_gains import IMAGES
+from mlprobe_utils.stats import detectable
 
 own = single[single["statement"] == STAGE_NAMES["finetuned"]]
 here = own["disagreement"].median()
@@ -183,7 +183,7 @@ show(least)
 # gain" can be read in three ways.
 
 # %%
-from mlprobe_utils.printed_gains import search
+from mlprobe_utils.analysis.printed_gains import search
 
 fitting = search()
 show(fitting)

@@ -30,7 +30,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -45,8 +45,11 @@ chapter.opening()
 
 # %%
 import pandas as pd
-from mlprobe_utils.discussion_card import load_discussion, taking_part
-from mlprobe_utils.tables import show
+from mlprobe_utils.pipeline.discussion_card import (
+    load_discussion,
+    taking_part,
+)
+from mlprobe_utils.plots.tables import show
 
 slugs = {"Table 2": "frozen-vision-tower", "Table 3": "training-paradigms"}
 cards = {table: load_discussion(slug) for table, slug in slugs.items()}
@@ -65,15 +68,15 @@ show(pd.DataFrame(rows, columns=["table", "models of this run"]))
 # counts is how many of these each has right, and F1 of the positive class, or of all classes where none is positive.
 
 # %%
-from mlprobe_utils import frozen_tower
+from mlprobe_utils.analysis import frozen_tower
 
 frozen = chapter.discussion("frozen-vision-tower")
 compared = frozen_tower.read(frozen.selection, frozen.image_sets)
 changes = frozen_tower.changes(compared)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.discussion_charts import difference_chart
-from mlprobe_utils.frozen_tower import LOWERED, NEITHER, RAISED
+from mlprobe_utils.analysis.frozen_tower import LOWERED, NEITHER, RAISED
+from mlprobe_utils.plots.discussion_charts import difference_chart
 
 drawn = changes[changes["metric"] == "accuracy"]
 statement = pd.Series("frozen less adapted", drawn.index)
@@ -86,7 +89,7 @@ difference_chart(
 show(chapter.named(changes.drop(columns="p")))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 glue("changes", len(changes))
 glue("frozen_better", int((changes["verdict"] == RAISED).sum()))
@@ -106,7 +109,7 @@ glue("widest", (changes["high"] - changes["low"]).max() / 2)
 # *relative* change of accuracy and F1, in percent of the adapted model's, or the mean difference in points.
 
 # %%
-from mlprobe_utils.printed_towers import printed_gaps
+from mlprobe_utils.analysis.printed_towers import printed_gaps
 
 printed = printed_gaps()
 show(printed, decimals=2)
@@ -137,7 +140,7 @@ glue("half_gap", (gaps["high"] - gaps["value"]).mean())
 # {glue:text}`half_gap:.1f` to either side. The paper's gaps have none, but its accuracies can be counted in images:
 
 # %%
-from mlprobe_utils.printed_towers import printed_changes
+from mlprobe_utils.analysis.printed_towers import printed_changes
 
 in_images = printed_changes()
 show(in_images, decimals=2)
@@ -161,12 +164,10 @@ glue("most_images", int(in_images["images"].abs().max()))
 # tower's last tokens, and the cross-entropy of the class, once with all weights of the tower and once with LoRA.
 
 # %%
-from mlprobe_utils.tables import recipe
-
-show(recipe(chapter.protocol, "vision_training"), decimals=4)
+show(chapter.recipe("vision_training"), decimals=4)
 
 # %%
-from mlprobe_utils import training_paradigms
+from mlprobe_utils.analysis import training_paradigms
 
 alone = chapter.discussion("training-paradigms")
 budget = chapter.protocol.fine_tuning
@@ -193,19 +194,24 @@ statement = (
 )
 
 # %% tags=["hide-input"]
-from mlprobe_utils.training_paradigms import ALONE, FINE_TUNED, HIGHER, LOWER
+from mlprobe_utils.analysis.training_paradigms import (
+    ALONE,
+    FINE_TUNED,
+    HIGHER,
+    LOWER,
+)
 
 verdicts = LOWER, HIGHER, training_paradigms.NEITHER
 title = "Accuracy of one way to train less that of another"
 difference_chart(told, statement, chapter.names, title, verdicts)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.tables import file
+from mlprobe_utils.plots.tables import file
 
 file(chapter.named(told), "Ways to train a vision tower")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.mean_differences import in_words
+from mlprobe_utils.stats.mean_differences import in_words
 
 against = told[told["less"] == FINE_TUNED]
 glue("pairs", len(readings))
@@ -236,7 +242,10 @@ for stage, name in training_paradigms.PROBES.items():
 # Every accuracy is a whole number of right answers. So each cell of table 3 can be checked:
 
 # %%
-from mlprobe_utils.printed_towers import disagreements, printed_paradigms
+from mlprobe_utils.analysis.printed_towers import (
+    disagreements,
+    printed_paradigms,
+)
 
 cells = printed_paradigms()
 show(cells, decimals=2)
@@ -266,7 +275,7 @@ glue("disagreements", len(other))
 # as printed and with the exchanged cells put back:
 
 # %%
-from mlprobe_utils.printed_towers import printed_differences
+from mlprobe_utils.analysis.printed_towers import printed_differences
 
 both = {name: printed_differences(name) for name in ("printed", "corrected")}
 gains = pd.concat(both, names=["cells"]).reset_index("cells")

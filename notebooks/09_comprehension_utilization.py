@@ -29,7 +29,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -45,7 +45,7 @@ chapter.opening()
 # Probes of several seeds read the same images, so that the two curves can be compared layer by layer, in pairs.
 
 # %%
-from mlprobe_utils import comprehension
+from mlprobe_utils.analysis import comprehension
 
 readings = comprehension.read(chapter.selection, chapter.image_sets)
 told = comprehension.differences(readings)
@@ -54,8 +54,8 @@ told = comprehension.differences(readings)
 # Figure 5 shows two models of one series; here are those of this run that it shows, or else the first one.
 
 # %%
-from mlprobe_utils.lineage import original
-from mlprobe_utils.llm_charts import both_curves
+from mlprobe_utils.pipeline.lineage import original
+from mlprobe_utils.plots.llm_charts import both_curves
 
 names = {slug: original(card).name for slug, card in chapter.models.items()}
 shown = [
@@ -71,19 +71,19 @@ both_curves(told[told["model"].isin(shown)], chapter.names)
 # is a {term}`simultaneous band` of {term}`this recipe`: where it lies wholly on one side of 0, the difference is told.
 
 # %%
-from mlprobe_utils.llm_charts import difference_curves
+from mlprobe_utils.plots.llm_charts import difference_curves
 
 difference_curves(told, chapter.names)
 
 # %%
-from mlprobe_utils.tables import show
+from mlprobe_utils.plots.tables import show
 
 counted = comprehension.course(told)
 show(chapter.named(counted))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
-from mlprobe_utils.comprehension import ABOVE, BELOW
+from mlprobe_utils.analysis.comprehension import ABOVE, BELOW
+from mlprobe_utils.book.chapter import glue
 
 by_place = counted.groupby(["stage", "where"])[["models", BELOW, ABOVE]].sum()
 for stage in ("pretrained", "finetuned"):
@@ -104,7 +104,7 @@ glue("curves", int(by_place.loc[("finetuned", "first layer"), "models"]))
 # The layer at which the mean curves meet, with the range in which they meet on resampled images:
 
 # %%
-from mlprobe_utils.tables import file
+from mlprobe_utils.plots.tables import file
 
 met = comprehension.crossings(readings)
 file(chapter.named(met), "Where utilization catches up")
@@ -135,7 +135,7 @@ show(chapter.named(for_page[for_page["stage"] == "finetuned"]))
 file(chapter.named(best), "Best of comprehension and of utilization")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.mean_differences import in_words
+from mlprobe_utils.stats.mean_differences import in_words
 
 for stage, own in best.groupby("stage"):
     glue(f"exceeds_{stage}", int((own["verdict"] == ABOVE).sum()))
@@ -159,9 +159,9 @@ for stage, own in best.groupby("stage"):
 # probability that it gives to the true option, among the options, in the models of figure 5 again:
 
 # %%
-from mlprobe_utils import results
-from mlprobe_utils.lens_paths import true_option
-from mlprobe_utils.llm_charts import lens_curves
+from mlprobe_utils.analysis.lens_paths import true_option
+from mlprobe_utils.pipeline import results
+from mlprobe_utils.plots.llm_charts import lens_curves
 
 lens = results.lens_rows(chapter.selection)
 chances = true_option(lens)
@@ -174,7 +174,7 @@ lens_curves(drawn, chapter.names, "probability", title)
 # last layer ranks first.
 
 # %%
-from mlprobe_utils.lens_paths import settled, settling_layers
+from mlprobe_utils.analysis.lens_paths import settled, settling_layers
 
 fixed = settled(lens)
 drawn = fixed[fixed["model"].isin(shown)]
@@ -209,7 +209,7 @@ for stage, own in at.groupby("stage"):
 # picked on the validation images, and compared with the last one on the test images.
 
 # %%
-from mlprobe_utils.lens_paths import GAINED, LOST, lost_on_the_way
+from mlprobe_utils.analysis.lens_paths import GAINED, LOST, lost_on_the_way
 
 way = lost_on_the_way(lens, chapter.image_sets, split)
 by_change = way[way["stage"] == "finetuned"].sort_values("change")
@@ -241,7 +241,7 @@ for stage, own in way.groupby("stage"):
 # images, steps and seed.
 
 # %%
-from mlprobe_utils import question_order
+from mlprobe_utils.analysis import question_order
 
 part = chapter.discussion("question-first")
 orders = question_order.read(part.selection, part.image_sets)
@@ -252,14 +252,14 @@ moved = question_order.differences(orders)
 # and nothing behind it. The question as the first of the run's models reads it:
 
 # %%
-from mlprobe_utils.arms import order_prompts
-from mlprobe_utils.tables import file, show
+from mlprobe_utils.pipeline.arms import order_prompts
+from mlprobe_utils.plots.tables import file, show
 
 asked = order_prompts(part.selection).drop_duplicates("order")
 show(question_order.in_words(asked[["order", "prompt"]]))
 
 # %%
-from mlprobe_utils.discussion_charts import order_curves
+from mlprobe_utils.plots.discussion_charts import order_curves
 
 curves = question_order.curves(orders)
 order_curves(curves[curves["stage"] == "finetuned"], chapter.names)
@@ -272,7 +272,7 @@ glue("before_the_llm", question_order.largest_before_the_llm(orders))
 # no text has been read there yet. What differs in the LLM is compared at stations that were fixed before, in pairs:
 
 # %% tags=["hide-input"]
-from mlprobe_utils.discussion_charts import difference_chart
+from mlprobe_utils.plots.discussion_charts import difference_chart
 
 tuned = moved[moved["stage"] == "finetuned"]
 verdicts = question_order.VERDICTS
@@ -294,7 +294,7 @@ file(chapter.named(question_order.in_words(moved)), "Orders compared")
 show(question_order.in_words(question_order.counted(tuned)))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stations import IMAGE_TOKENS
+from mlprobe_utils.evaluation.stations import IMAGE_TOKENS
 
 at_tokens = tuned[tuned["station"] == IMAGE_TOKENS]
 for (order, less), own in at_tokens.groupby(["order", "less"]):

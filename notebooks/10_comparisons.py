@@ -30,7 +30,7 @@ data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -44,8 +44,8 @@ chapter.opening()
 # fine-tuning, and the paper's own.
 
 # %%
-from mlprobe_utils import scoring
-from mlprobe_utils.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.evaluation.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
@@ -54,8 +54,8 @@ health = health_by_run(scores, penalty, metric)
 after = of_stage(profile(health, outputs, metric), "finetuned")
 
 # %%
-from mlprobe_utils.lineage import bases
-from mlprobe_utils.profiles import paper_profiles
+from mlprobe_utils.pipeline.lineage import bases
+from mlprobe_utils.pipeline.published import paper_profiles
 
 adapted = after[~after["model"].isin(bases(chapter.models))]
 tables = {
@@ -64,9 +64,9 @@ tables = {
 }
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
-from mlprobe_utils.comparisons import summary
-from mlprobe_utils.lineage import paper_sizes, sizes
+from mlprobe_utils.analysis.comparisons import summary
+from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.pipeline.lineage import paper_sizes, sizes
 
 of_run = sizes(chapter.models).rename(index=chapter.names)
 said = {
@@ -83,8 +83,8 @@ glue("models_run", tables["this run"]["model"].nunique())
 glue("models_paper", tables["the paper"]["model"].nunique())
 
 # %% tags=["hide-input"]
-from mlprobe_utils.comparisons import models_compared
-from mlprobe_utils.tables import note
+from mlprobe_utils.analysis.comparisons import models_compared
+from mlprobe_utils.plots.tables import note
 
 note(models_compared(tables["this run"]))
 
@@ -99,9 +99,9 @@ note(models_compared(tables["this run"]))
 # The range of each score over models, best minus worst, in points.
 
 # %%
-from mlprobe_utils.comparisons import beside, spread
-from mlprobe_utils.profiles import SCORES
-from mlprobe_utils.tables import show
+from mlprobe_utils.analysis.comparisons import beside, spread
+from mlprobe_utils.evaluation.profiles import SCORES
+from mlprobe_utils.plots.tables import show
 
 ranges = beside(tables, spread).pivot_table(
     "range", ["results", "dataset"], "score", sort=False
@@ -113,7 +113,7 @@ show(ranges[list(SCORES)].rename_axis(columns=None).reset_index())
 # over that of another health score, and whether the two differ:
 
 # %%
-from mlprobe_utils.comparisons import steadier
+from mlprobe_utils.analysis.comparisons import steadier
 
 show(beside(tables, steadier), decimals=2)
 
@@ -128,7 +128,7 @@ show(beside(tables, steadier), decimals=2)
 # over models:
 
 # %%
-from mlprobe_utils.comparisons import correlations
+from mlprobe_utils.analysis.comparisons import correlations
 
 show(beside(tables, correlations), decimals=2)
 
@@ -140,7 +140,7 @@ show(beside(tables, correlations), decimals=2)
 # poor are the models in the lowest quarter of P_final, degraded is a module in the lowest quarter of its score.
 
 # %%
-from mlprobe_utils.comparisons import extremes
+from mlprobe_utils.analysis.comparisons import extremes
 
 show(beside(tables, extremes))
 
@@ -154,7 +154,7 @@ show(beside(tables, extremes))
 # Each step from one size of a {term}`series` to the next, and what it changes, in points.
 
 # %%
-from mlprobe_utils.comparisons import size_steps
+from mlprobe_utils.analysis.comparisons import size_steps
 
 steps = {
     "this run": size_steps(tables["this run"], of_run),
@@ -166,7 +166,7 @@ show(beside(steps, lambda own: own.drop(columns="series")))
 # Counted, with a sign test: without any influence of size, half of the steps would go up.
 
 # %%
-from mlprobe_utils.comparisons import size_signs
+from mlprobe_utils.analysis.comparisons import size_signs
 
 show(beside(steps, size_signs))
 
@@ -181,7 +181,7 @@ show(beside(steps, size_signs))
 # Means over models. *follow* counts the models whose own scores are in the order of the means.
 
 # %%
-from mlprobe_utils.comparisons import dataset_order
+from mlprobe_utils.analysis.comparisons import dataset_order
 
 for name in tables:
     found = beside({name: tables[name]}, dataset_order)
@@ -199,7 +199,7 @@ for name in tables:
 # ([chapter 4](04_feature_health); of accuracy, whichever metric this page shows).
 
 # %%
-from mlprobe_utils.health_scoring import corrected_health
+from mlprobe_utils.analysis.health_scoring import corrected_health
 
 corrected = corrected_health(chapter.selection)
 corrected = corrected.rename(columns={"score": "health"})

@@ -29,7 +29,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -44,9 +44,9 @@ chapter.opening()
 # real images alone, the phantom set of the same layout stands in, and the model is fine-tuned on that.
 
 # %%
-from mlprobe_utils.faults.card import all_faults
-from mlprobe_utils.faults.tables import fault_table
-from mlprobe_utils.tables import show
+from mlprobe_utils.pipeline.fault_card import all_faults
+from mlprobe_utils.pipeline.fault_tables import fault_table
+from mlprobe_utils.plots.tables import show
 
 damaged = chapter.damaged()
 show(fault_table(all_faults()))
@@ -69,13 +69,16 @@ show(fault_table(all_faults()))
 # on others. For the semantic mapping, it is the option that the model prefers.
 
 # %%
-from mlprobe_utils.faults.strengths import strength_table, strengths_of
+from mlprobe_utils.pipeline.fault_strengths import (
+    strength_table,
+    strengths_of,
+)
 
 strengths = strengths_of(damaged.healthy, damaged.planted)
 show(damaged.named(strength_table(strengths)).drop(columns="dataset"))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 glue("images", int(strengths["images"].iloc[0]))
 glue("least_lost", strengths["lost"].min())
@@ -96,8 +99,8 @@ glue("dataset", next(iter(damaged.datasets.values())).name)
 # The probes of chapter 3, trained anew on the features of each damaged model.
 
 # %%
-from mlprobe_utils.faults.charts import fault_curves
-from mlprobe_utils.faults.effects import effects
+from mlprobe_utils.analysis.fault_effects import effects
+from mlprobe_utils.plots.fault_charts import fault_curves
 
 table = effects(damaged.healthy, damaged.selection, damaged.planted)
 fault_curves(table, damaged.planted, damaged.names)
@@ -116,8 +119,8 @@ fault_curves(table, damaged.planted, damaged.names, "last_token")
 # before the fault, and keep what they hold. At the LLM's last layer, and in the answer, of the strongest faults:
 
 # %%
-from mlprobe_utils.faults.effects import at_the_end
-from mlprobe_utils.faults.tables import effect_table
+from mlprobe_utils.analysis.fault_effects import at_the_end
+from mlprobe_utils.pipeline.fault_tables import effect_table
 
 strong = damaged.planted[-1].strength
 of_strong = [one.slug for one in damaged.planted if one.strength == strong]
@@ -145,7 +148,7 @@ for name in ("image_mean", "last_token", "answer"):
 # of the strongest faults.
 
 # %%
-from mlprobe_utils.faults.effects import around
+from mlprobe_utils.analysis.fault_effects import around
 
 near = around(table)
 show(damaged.named(effect_table(near[near["model"].isin(of_strong)])))
@@ -168,7 +171,7 @@ glue("fallen", int((at["high"] < 0).sum()))
 # The first point on the way from the vision tower to the answer whose interval lies below 0.
 
 # %%
-from mlprobe_utils.faults.effects import first_drop
+from mlprobe_utils.analysis.fault_effects import first_drop
 
 first = first_drop(table)
 show(damaged.named(first).drop(columns="dataset"))

@@ -30,7 +30,7 @@ data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -42,8 +42,8 @@ chapter.opening()
 # one thing, the steps of the training following where it must.
 
 # %%
-from mlprobe_utils.recipe_tables import differing
-from mlprobe_utils.tables import show
+from mlprobe_utils.analysis.recipe_tables import differing
+from mlprobe_utils.plots.tables import show
 
 recipes = chapter.protocol.probes
 show(differing(recipes))
@@ -54,8 +54,8 @@ show(differing(recipes))
 # their number over the whole file ({term}`Holm <Holm correction>`). Probes with fewer images have a table below.
 
 # %%
-from mlprobe_utils import results
-from mlprobe_utils.recipe_tables import recipe_changes
+from mlprobe_utils.analysis.recipe_tables import recipe_changes
+from mlprobe_utils.pipeline import results
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
 select = chapter.selection
@@ -63,19 +63,19 @@ rows = {name: results.probe_rows(select, name, **of) for name in recipes}
 changes = recipe_changes(rows, chapter.image_sets, split)
 
 # %%
-from mlprobe_utils.recipe_tables import counted, label_efficiency
+from mlprobe_utils.analysis.recipe_tables import counted, label_efficiency
 
 fewer = label_efficiency(changes, recipes)
 others = changes[~changes["recipe"].isin(fewer["recipe"])]
 show(chapter.named(counted(others)))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.tables import file
+from mlprobe_utils.plots.tables import file
 
 file(chapter.named(changes), "What each recipe gives, with intervals")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 told = changes[changes["p (Holm)"] < 0.05]
 glue("changes", len(changes))
@@ -92,7 +92,8 @@ glue(
 # The curves of the model that a recipe changes most:
 
 # %%
-from mlprobe_utils import charts, scoring
+from mlprobe_utils.pipeline import scoring
+from mlprobe_utils.plots import charts
 
 by_size = changes.sort_values("change", key=abs, ascending=False)
 first = [*by_size["model"], *chapter.selection.models][0]
@@ -109,7 +110,7 @@ charts.recipe_curves(scores, chapter.names, metric)
 # same to the last bit, so that no difference of the two is one of information.
 
 # %%
-from mlprobe_utils.recipe_tables import extremes
+from mlprobe_utils.analysis.recipe_tables import extremes
 
 show(chapter.named(extremes(changes, "raw")))
 
@@ -125,7 +126,7 @@ show(chapter.named(extremes(changes, "raw")))
 show(chapter.named(extremes(changes, "linear")))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.mean_differences import in_words
+from mlprobe_utils.stats.mean_differences import in_words
 
 linear = changes[changes["recipe"] == "linear"]
 certain = linear.loc[linear["p (Holm)"] < 0.05, "change"]
@@ -163,8 +164,8 @@ glue("fewer", "; ".join(said) or "this protocol has no such recipe")
 # their features are standardised by their own statistics, and nothing is fitted again.
 
 # %%
-from mlprobe_utils.layer_tables import transfer_scores
-from mlprobe_utils.llm_charts import transfer_squares
+from mlprobe_utils.analysis.layer_tables import transfer_scores
+from mlprobe_utils.plots.llm_charts import transfer_squares
 
 tuned = results.transfer_rows(chapter.selection, stage="finetuned")
 of_first = tuned[tuned["model"] == first]
@@ -175,9 +176,9 @@ transfer_squares(transfer_scores(of_first), chapter.names)
 # layer's own:
 
 # %%
-from mlprobe_utils.layer_tables import transfer_losses
-from mlprobe_utils.llm_charts import POOLING_NAMES
-from mlprobe_utils.mean_differences import of_mean
+from mlprobe_utils.analysis.layer_tables import transfer_losses
+from mlprobe_utils.plots.llm_charts import POOLING_NAMES
+from mlprobe_utils.stats.mean_differences import of_mean
 
 lost = transfer_losses(tuned, chapter.image_sets, split)
 summary = of_mean(lost, "change", ["pooling", "probe of"])

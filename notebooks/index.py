@@ -28,10 +28,11 @@ data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
 # %% tags=["remove-input"]
-from mlprobe_utils import charts, results, scoring
-from mlprobe_utils.chapter import glue, start
+from mlprobe_utils.book.chapter import glue, start
 from mlprobe_utils.datasets.summary import format_shortcuts
-from mlprobe_utils.tables import module_ends
+from mlprobe_utils.pipeline import results, scoring
+from mlprobe_utils.plots import charts
+from mlprobe_utils.plots.tables import module_ends
 
 chapter = start(globals())
 scores = scoring.probe_scores(chapter.selection)
@@ -65,8 +66,12 @@ glue("step", ways[steps.idxmin()])
 glue("step_points", steps.min())
 
 # %% tags=["remove-input"]
-from mlprobe_utils.diagnosis_tables import diagnoses, in_short, thresholds_of
-from mlprobe_utils.intervals import RECIPE
+from mlprobe_utils.analysis.diagnosis_tables import (
+    diagnoses,
+    in_short,
+    thresholds_of,
+)
+from mlprobe_utils.stats.intervals import RECIPE
 
 probed = results.end_rows(chapter.selection).query("stage == 'finetuned'")
 reference = results.reference_rows(chapter.selection)
@@ -100,9 +105,9 @@ glue("modes", listed or "none")
 # lost; the vertical line is where the fault is.
 
 # %% tags=["remove-input"]
-from mlprobe_utils.diagnosis_tables import against_planted
-from mlprobe_utils.faults.charts import fault_curves
-from mlprobe_utils.faults.effects import effects
+from mlprobe_utils.analysis.diagnosis_tables import against_planted
+from mlprobe_utils.analysis.fault_effects import effects
+from mlprobe_utils.plots.fault_charts import fault_curves
 
 damaged = chapter.damaged()
 changed = effects(damaged.healthy, damaged.selection, damaged.planted)

@@ -29,7 +29,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -38,9 +38,9 @@ chapter.opening()
 # ## The card
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
-from mlprobe_utils.miniatures.recipe import described
-from mlprobe_utils.model_table import card_table
+from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.book.model_table import card_table
+from mlprobe_utils.synthetic.miniatures.recipe import described
 
 card = described(chapter.model)
 glue("model", card.name)
@@ -52,22 +52,22 @@ card_table(card)
 # Where its features are read, and which modules the adapter changes.
 
 # %% tags=["hide-input"]
-from mlprobe_utils import results
-from mlprobe_utils.scheme import pipeline_scheme
+from mlprobe_utils.pipeline import results
+from mlprobe_utils.plots.scheme import pipeline_scheme
 
 points = results.probe_points(chapter.selection, card.slug)
 adapted = results.adapted_layers(chapter.selection).drop(columns="model")
 pipeline_scheme(points, card.name, "".join(adapted["module"]))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.points import PROBED
-from mlprobe_utils.tables import show
+from mlprobe_utils.evaluation.points import PROBED
+from mlprobe_utils.plots.tables import show
 
 adapted["module"] = adapted["module"].replace(PROBED)
 show(adapted)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.model_table import parameters_of
+from mlprobe_utils.book.model_table import parameters_of
 
 trained, whole = adapted["parameters"].sum(), parameters_of(card)
 share = f"{100 * trained / whole:.1f} %" if whole else "an unknown share"
@@ -87,7 +87,8 @@ glue("adapted_share", share)
 # options where the data card names none.
 
 # %%
-from mlprobe_utils import charts, scoring
+from mlprobe_utils.pipeline import scoring
+from mlprobe_utils.plots import charts
 
 scores = scoring.probe_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
@@ -95,7 +96,7 @@ outputs = scoring.output_scores(chapter.selection)
 charts.metric_curves(image_mean, outputs, chapter.names)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.metrics import PAPER_METRICS
+from mlprobe_utils.evaluation.metrics import PAPER_METRICS
 
 points = image_mean.groupby(["stage", "dataset", "point"])
 means = points[list(PAPER_METRICS)].mean()
@@ -115,7 +116,7 @@ glue("most_changed", charts.METRIC_NAMES[metric])
 # Named by the rules of [chapter 3](../03_probing): a change counts only beyond the tolerance, in percentage points.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.patterns import by_curve, patterns
+from mlprobe_utils.evaluation.patterns import by_curve, patterns
 
 found = patterns(scores, outputs)
 show(chapter.named(by_curve(found)).drop(columns="model"))
@@ -138,8 +139,8 @@ glue("pairs", len(named))
 # [chapter 4](../04_feature_health).
 
 # %%
-from mlprobe_utils.profiles import health_by_run, of_stage, profile
-from mlprobe_utils.tables import profile_table
+from mlprobe_utils.evaluation.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.plots.tables import profile_table
 
 health = health_by_run(scores, chapter.protocol.health.penalty)
 profiles = profile(health, outputs)
@@ -154,8 +155,8 @@ profile_table(before, chapter.names, "before fine-tuning")
 charts.stage_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.points import MODULES
-from mlprobe_utils.profiles import health_changes, lowest_module
+from mlprobe_utils.evaluation.points import MODULES
+from mlprobe_utils.evaluation.profiles import health_changes, lowest_module
 
 glue("lowest_module", MODULES[lowest_module(after)])
 glue("final_mean", after["P_final"].mean())
@@ -171,7 +172,7 @@ glue("scores", health_changes(profiles).size)
 # interval, and where a {term}`flat curve` would score by noise alone. Means over runs.
 
 # %%
-from mlprobe_utils.health_scoring import corrected_health
+from mlprobe_utils.analysis.health_scoring import corrected_health
 
 corrected = corrected_health(chapter.selection)
 tuned = corrected[corrected["stage"] == "finetuned"]
@@ -232,8 +233,12 @@ glue("unparsed_after", 100 * after["parsed"].isna().mean())
 # [chapter 5](../05_diagnosis): points of accuracy with their simultaneous interval, the clearest first.
 
 # %%
-from mlprobe_utils.diagnosis_tables import diagnoses, in_short, thresholds_of
-from mlprobe_utils.intervals import RECIPE
+from mlprobe_utils.analysis.diagnosis_tables import (
+    diagnoses,
+    in_short,
+    thresholds_of,
+)
+from mlprobe_utils.stats.intervals import RECIPE
 
 stations = results.end_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
@@ -246,7 +251,7 @@ short = in_short(told)
 show(chapter.named(short)[columns])
 
 # %%
-from mlprobe_utils.diagnosis_charts import loss_chart
+from mlprobe_utils.plots.diagnosis_charts import loss_chart
 
 tuned = told[told["stage"] == "finetuned"]
 title = "What is lost between stations after fine-tuning"

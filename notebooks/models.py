@@ -28,7 +28,7 @@ split: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import start
+from mlprobe_utils.book.chapter import start
 
 chapter = start(globals())
 chapter.opening()
@@ -41,15 +41,15 @@ chapter.opening()
 # parameters are counted in its weights if these are made already.
 
 # %%
-from mlprobe_utils.cards import ModelCard, load_model_card, slugs
-from mlprobe_utils.miniatures.recipe import described
-from mlprobe_utils.model_table import model_table
+from mlprobe_utils.book.model_table import model_table
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.synthetic.miniatures.recipe import described
 
 cards = [described(load_model_card(slug)) for slug in slugs(ModelCard)]
 model_table(cards, chapter.selection.models)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.chapter import glue
+from mlprobe_utils.book.chapter import glue
 
 glue("cards", len(cards))
 glue("of_run", len(chapter.models))
@@ -65,17 +65,18 @@ glue("miniatures", sum(card.is_miniature for card in cards))
 #
 # Table S1 of {cite:t}`zhu-2026` as it is printed, without its columns of prose. B stands for billion. The cards
 # above use its words, but name the very checkpoint as base model. Their parameters are counted from the architectures,
-# which `python -m mlprobe_utils.parameter_counts` does again, part by part.
+# which `python -m mlprobe_utils parameters` does again, part by part.
 
 # %%
-from mlprobe_utils.model_table import published
-from mlprobe_utils.tables import show
+from mlprobe_utils.pipeline.published import published
+from mlprobe_utils.plots.tables import show
 
 paper = published()
 show(paper)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.model_table import parameters_of, short
+from mlprobe_utils.book.model_table import parameters_of
+from mlprobe_utils.pipeline.published import short
 
 billions = paper["parameters"].str.removesuffix("B").astype(float)
 counted = [parameters_of(card) for card in chapter.models.values()]

@@ -16,12 +16,12 @@ from hypothesis import settings
 from small_book import MODEL, SECOND, SmallBook
 from tiny_parts import RECIPE, make_image_set, make_tiny
 
-from mlprobe_utils import artefacts, results, work
-from mlprobe_utils.cards import ModelCard, load_protocol
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.encoding import Encoder
-from mlprobe_utils.faults import calibration
-from mlprobe_utils.loading import LoadedModel, load
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.loading import LoadedModel, load
+from mlprobe_utils.pipeline import artefacts, results, work
+from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
+from mlprobe_utils.synthetic.faults import calibration
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # no test fails for the time it takes

@@ -15,9 +15,9 @@ import torch
 from random_model import full_size, random_model
 from transformers import Trainer
 
-from mlprobe_utils.intervals import RECIPE
-from mlprobe_utils.miniatures import making
-from mlprobe_utils.parameter_counts import published_config
+from mlprobe_utils.pipeline.parameter_counts import published_config
+from mlprobe_utils.stats.intervals import RECIPE
+from mlprobe_utils.synthetic.miniatures import making
 
 NNSIGHT = importlib.util.find_spec("nnsight") is not None
 

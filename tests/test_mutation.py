@@ -29,9 +29,9 @@ def test_a_mutant_that_is_not_in_one_place_is_an_error_that_names_it(change):
 
 
 def test_the_tests_that_import_a_module_come_first():
-    own, others = importing_and_others(PACKAGE / "paired_tests.py")
-    assert own[0] == "tests/test_paired_tests.py"
-    assert "tests/test_answers.py" in others
+    own, others = importing_and_others(PACKAGE / "stats" / "paired_tests.py")
+    assert own[0] == "tests/stats/test_paired_tests.py"
+    assert "tests/evaluation/test_answers.py" in others
     assert not set(own) & set(others)
 
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from pybtex.database import parse_file, parse_string
 
-from mlprobe_utils.artefacts import ROOT, imported_files
-from mlprobe_utils.book_pages import NOTEBOOKS, notebooks
-from mlprobe_utils.citation import Author, Work, bibtex, citations, load_citation, plain
-from mlprobe_utils.errors import InputError
+from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
+from mlprobe_utils.book.citation import Author, Work, bibtex, citations, load_citation, plain
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline.artefacts import ROOT, imported_files
 
 ODD = Work.model_validate(
     {
@@ -117,11 +117,11 @@ def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar
     files = sorted({path for name in notebooks() for path in imported_files(NOTEBOOKS / f"{name}.py")})
     names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
     names = [name.removesuffix(".__init__") for name in names]
-    assert "mlprobe_utils.charts" in names
-    names += ["mlprobe_utils.run_chapter", "mlprobe_utils.datasets.manifest"]
+    assert "mlprobe_utils.plots.charts" in names
+    names += ["mlprobe_utils.book.run_chapter", "mlprobe_utils.pipeline.manifest"]
     assert imported(names, ("torch", "transformers", "peft", "lark", "jsonschema")) == ["jsonschema"]
     heavy = ("torch", "papermill", "jupytext", "IPython", "sphinx", "scipy")
-    assert imported(["mlprobe_utils.book_pages"], heavy) == []
+    assert imported(["mlprobe_utils.book.book_pages"], heavy) == []
 
 
 def test_torchvision_imports_once_the_package_is():
@@ -130,5 +130,10 @@ def test_torchvision_imports_once_the_package_is():
 
 
 def test_no_process_imports_timm_that_builds_no_baseline():
-    modules = ("pipeline", "miniatures.making", "baselines.card", "baseline_results")
+    modules = (
+        "pipeline.model_steps",
+        "synthetic.miniatures.making",
+        "pipeline.baseline_card",
+        "analysis.baseline_results",
+    )
     assert imported([f"mlprobe_utils.{module}" for module in modules], ("timm",)) == []

@@ -4,12 +4,12 @@ import timm
 import torch
 from torch import nn
 
-from mlprobe_utils.baselines.card import BaselineCard, Variant, check_installed
 from mlprobe_utils.baselines.conv_mlp import ConvMLP
 from mlprobe_utils.baselines.conv_sdmlp_mixer import ConvSdMLPMixer
 from mlprobe_utils.baselines.hifuse import HiFuse
 from mlprobe_utils.baselines.s2_mlp import S2MLP
-from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant, check_installed
 
 OWN = {"s2_mlp": S2MLP, "conv_mlp": ConvMLP, "hifuse": HiFuse, "conv_sdmlp_mixer": ConvSdMLPMixer}
 

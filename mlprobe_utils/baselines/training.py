@@ -15,12 +15,12 @@ from torchvision.transforms import v2
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_callback import PrinterCallback
 
-from mlprobe_utils.artefacts import atomic_write
-from mlprobe_utils.cards import Baselines
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.common.processes import processes
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.errors import InputError
-from mlprobe_utils.processes import processes
-from mlprobe_utils.training import Progress, TrainingSettings, last_whole_checkpoint, training_arguments
+from mlprobe_utils.pipeline.cards import Baselines
+from mlprobe_utils.training.trainer import Progress, TrainingSettings, last_whole_checkpoint, training_arguments
 
 
 def train(model: nn.Module, image_set: ImageSet, split: str, recipe: Baselines, run: int, folder: Path) -> np.ndarray:

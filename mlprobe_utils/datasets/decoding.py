@@ -11,8 +11,8 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageOps
 
-from mlprobe_utils.cards import Images
-from mlprobe_utils.errors import InputError
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets.settings import Images
 
 FORMATS = ("PNG", "JPEG")
 HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see duplicates.py)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from mlprobe_utils.artefacts import hash_of
-from mlprobe_utils.errors import InputError
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import hash_of
 
 ENTRY_LIMIT = 2**30  # bytes that one zip entry may unpack to: far above any image or inner zip, far below a zip bomb
 ZIP_DEPTH = 3  # zips within zips: a repository downloaded as a zip holds the zips of its images

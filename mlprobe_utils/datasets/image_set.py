@@ -1,6 +1,5 @@
 """An image set as built: its manifest (one row an image) and its working copies. Reading, not making."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,13 +8,10 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from mlprobe_utils import artefacts
-from mlprobe_utils.artefacts import hash_of, read_made_from
-from mlprobe_utils.cards import DataCard, Protocol, load_data_card, load_protocol
-from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.common.errors import unknown
+from mlprobe_utils.datasets.settings import Release
+from mlprobe_utils.evaluation.rows import PARTS, SPLITS
 
-SPLITS = ("paper", "clean")
-PARTS = ("train", "validation", "test", "unused")
 OFFICIAL_SPLITS = ("train", "val", "test")
 _SIZE = pa.Column("int64", pa.Check.ge(1))
 _TEXT = pa.Column(str)
@@ -48,19 +44,6 @@ MANIFEST = pa.DataFrameSchema(
 )
 
 
-def manifest_folder(slug: str, protocol_slug: str) -> Path:
-    return artefacts.OUTPUTS / protocol_slug / slug / "data"
-
-
-def manifest_choices(card: DataCard, protocol: Protocol) -> dict:
-    """What of the cards a manifest depends on."""
-    return {
-        "card": card.content_hash,
-        "images": protocol.images.model_dump(),
-        "splits": protocol.splits.model_dump(),
-    }
-
-
 @dataclass(frozen=True)
 class ImageSet:
     """An image set as built: `manifest` has one row an image (schema MANIFEST), `data_hash` says which data it is.
@@ -68,7 +51,7 @@ class ImageSet:
     `data_hash` covers images, labels, both splits, the working copies' settings and the template.
     """
 
-    card: DataCard
+    card: Release
     manifest: pd.DataFrame
     data_hash: str
     report: dict
@@ -99,22 +82,3 @@ class ImageSet:
     @cached_property
     def _pixels(self) -> np.ndarray:
         return np.memmap(self.folder / "pixels.bin", dtype=np.uint8, mode="r")
-
-
-def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
-    """Reads what `build_manifest` made.
-
-    Raises:
-        InputError: it was not made yet, or a card changed since; the message says the command.
-    """
-    card, protocol = load_data_card(slug), load_protocol(protocol_slug)
-    folder = manifest_folder(slug, protocol_slug)
-    command = f"python -m mlprobe_utils.datasets.manifest {slug} --protocol {protocol_slug}"
-    command += "" if card.synthetic else " --data <folder>"
-    made_from = read_made_from(folder, command)
-    if any(made_from[key] != value for key, value in manifest_choices(card, protocol).items()):
-        raise InputError(f"{artefacts.relative(folder)} was made from another card or protocol: run `{command}`")
-    manifest = MANIFEST.validate(pd.read_parquet(folder / "manifest.parquet"))
-    identity = manifest[["image", "sha256", "label", "option", "split_paper", "split_clean"]].to_dict("list")
-    data_hash = hash_of([identity, made_from["images"], card.template])
-    return ImageSet(card, manifest, data_hash, json.loads((folder / "report.json").read_text()), folder)

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-from mlprobe_utils.cards import DataCard
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import OFFICIAL_SPLITS
-from mlprobe_utils.errors import InputError
+from mlprobe_utils.datasets.settings import Release
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 # The pneumonia number alone is no patient: bacteria and virus are numbered apart, as are the two series of normals.
@@ -32,7 +32,7 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Release:
+class Found:
     """A release as found: its folder in the tree, its images sorted by id, and how many files were left out, by why."""
 
     folder: str
@@ -45,13 +45,13 @@ class Layout:
     """How one layout is recognised and read."""
 
     folder: str  # the name to look for
-    inside: Callable[[DataCard], set[str]]  # subfolders of it, of which at least one must be there
+    inside: Callable[[Release], set[str]]  # subfolders of it, of which at least one must be there
     parents: int  # how far above `folder` the release's own folder is
-    records: Callable[[FileTree, str, DataCard], Iterator[ImageRecord]]
+    records: Callable[[FileTree, str, Release], Iterator[ImageRecord]]
     masks: bool = False  # whether masks lie beside the images
 
 
-def read_release(tree: FileTree, card: DataCard) -> Release:
+def read_release(tree: FileTree, card: Release) -> Found:
     """Finds the card's release in the tree (the shallowest folder of the right name) and lists its images.
 
     Raises:
@@ -75,10 +75,10 @@ def read_release(tree: FileTree, card: DataCard) -> Release:
     inside_copies = {path for copy in copies for path in tree.files_in(copy)}
     masks = [path for path in set(tree.files_in(folder)) - inside_copies if layout.masks and _is_mask(path)]
     ignored = {"masks": len(masks), "other_copies": len(inside_copies), "junk": len(tree.junk)}
-    return Release(folder, records, ignored)
+    return Found(folder, records, ignored)
 
 
-def _candidates(tree: FileTree, layout: Layout, card: DataCard) -> list[str]:
+def _candidates(tree: FileTree, layout: Layout, card: Release) -> list[str]:
     """Folders that may be the release, the shallowest first."""
     inside = layout.inside(card)
     found = []
@@ -98,7 +98,7 @@ def _depth(folder: str) -> int:
     return len(PurePosixPath(folder).parts)
 
 
-def _busi(tree: FileTree, release: str, card: DataCard) -> Iterator[ImageRecord]:
+def _busi(tree: FileTree, release: str, card: Release) -> Iterator[ImageRecord]:
     labels = _class_names(card)
     _check_folders(tree, release, labels, allowed={LAYOUTS["busi"].folder})
     for label in sorted(labels):
@@ -109,7 +109,7 @@ def _busi(tree: FileTree, release: str, card: DataCard) -> Iterator[ImageRecord]
             yield ImageRecord(_from(release, path), path, label)
 
 
-def _chest_xray(tree: FileTree, release: str, card: DataCard) -> Iterator[ImageRecord]:
+def _chest_xray(tree: FileTree, release: str, card: Release) -> Iterator[ImageRecord]:
     # the official validation set may be missing: nothing is selected on it, and validation comes out of train
     _check_folders(tree, release, {"train", "test"}, allowed={LAYOUTS["chest-xray"].folder, "val"})
     labels = _class_names(card)
@@ -130,7 +130,7 @@ def _chest_patient(tree: FileTree, path: str) -> str:
     return f"{name['normal']}-{name['film']}" if name["normal"] else f"{name['type']}-{name['number']}"
 
 
-def _covid_ct(tree: FileTree, release: str, card: DataCard) -> Iterator[ImageRecord]:
+def _covid_ct(tree: FileTree, release: str, card: Release) -> Iterator[ImageRecord]:
     labels = _class_names(card)
     images = _join(release, LAYOUTS["covid-ct"].folder)
     splits = _join(release, "Data-split")
@@ -189,7 +189,7 @@ def _covid_patients(tree: FileTree, release: str, label: str) -> dict[str, str]:
     return dict(table.itertuples(index=False, name=None))
 
 
-def _class_names(card: DataCard) -> set[str]:
+def _class_names(card: Release) -> set[str]:
     return {class_of_images.name for class_of_images in card.classes}
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from mlprobe_utils.cards import DataCard, Splits
+from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.datasets.components import components
-from mlprobe_utils.datasets.image_set import PARTS
-from mlprobe_utils.errors import InputError, unknown
+from mlprobe_utils.datasets.settings import Release, Splits
+from mlprobe_utils.evaluation.rows import PARTS
 
 FOLDS = 10  # the validation fraction is met as k of at most so many folds; a smaller fraction as 1 of 1/fraction
 
 
-def add_splits(table: pd.DataFrame, card: DataCard, settings: Splits) -> pd.DataFrame:
+def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataFrame:
     """The table with the columns `split_paper` and `split_clean`; values in PARTS.
 
     `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: images linked by
@@ -58,7 +58,7 @@ def _with_two_labels(component: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def _draw_test(
-    unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: DataCard, rng: np.random.Generator
+    unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Release, rng: np.random.Generator
 ) -> np.ndarray:
     """Which images form a drawn test set: whole units, exactly the card's counts."""
     test = np.zeros(len(unit), dtype=bool)
@@ -91,7 +91,7 @@ def _fill(sizes: list[int], total: int) -> list[int] | None:
 
 
 def _draw_validation(
-    component: np.ndarray, label: np.ndarray, train: np.ndarray, card: DataCard, settings: Splits
+    component: np.ndarray, label: np.ndarray, train: np.ndarray, card: Release, settings: Splits
 ) -> np.ndarray:
     """Which train images become validation: about the protocol's fraction, whole components, stratified by label."""
     wanted = settings.validation_fraction
@@ -112,7 +112,7 @@ def _draw_validation(
     return validation
 
 
-def _check_parts(column: str, split: np.ndarray, label: np.ndarray, card: DataCard) -> None:
+def _check_parts(column: str, split: np.ndarray, label: np.ndarray, card: Release) -> None:
     for part in PARTS[:3]:
         for name in (c.name for c in card.classes):
             if not ((split == part) & (label == name)).any():

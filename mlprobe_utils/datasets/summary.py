@@ -3,8 +3,9 @@
 import pandas as pd
 
 from mlprobe_utils.datasets.format_shortcut import format_shortcut
-from mlprobe_utils.datasets.image_set import PARTS, SPLITS, ImageSet
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.datasets.splits import leaks
+from mlprobe_utils.evaluation.rows import PARTS, SPLITS
 
 ImageSets = dict[str, ImageSet]
 

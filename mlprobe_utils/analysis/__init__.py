@@ -1,0 +1,1 @@
+"""What a chapter computes from a run's rows: a module a subject."""

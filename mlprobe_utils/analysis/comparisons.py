@@ -1,0 +1,210 @@
+"""The readings of section 4.3: what four-score profiles say of modules, models, size and data sets, with their noise.
+
+Every reading takes one table of profiles, so that the same code reads a run's results and the paper's Table 1: columns
+model, dataset and SCORES (percent), a row a model and data set, all of one stage. p values are two-sided unless a
+docstring says otherwise, and nan where there are fewer than LEAST models: that few can show anything.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mlprobe_utils.evaluation.profiles import HEALTH, SCORES
+from mlprobe_utils.stats.paired_tests import holm
+
+LEAST = 4  # models; of three any order is one of six
+QUARTER = 0.25  # of the models: what counts as lowest or highest
+LEVEL = 0.05  # of significance, after Holm
+ALL_HEALTH = "all three health scores"  # a row of `size_signs`
+
+
+def models_compared(profiles: pd.DataFrame) -> str:
+    """How many models there are to compare, how many it takes, and how to have more, for the page."""
+    found = profiles["model"].nunique()
+    if found >= LEAST:
+        return f"This run compares {found} models."
+    return (
+        f"This run has {found} model{'s' if found > 1 else ''} to compare, too few for a p value, which takes {LEAST} "
+        "at least: `make book MODELS=all` runs a miniature of each of the paper's fourteen."
+    )
+
+
+def beside(tables: Mapping[str, pd.DataFrame], reading: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """One reading of several tables of profiles, beneath each other; the first column, results, names the table."""
+    return pd.concat({name: reading(table) for name, table in tables.items()}, names=["results", None]).reset_index(
+        level="results"
+    )
+
+
+def spread(profiles: pd.DataFrame) -> pd.DataFrame:
+    """How much each score varies over models: dataset, score, models, worst, best, range, standard deviation (points).
+
+    Section 4.3, module level: "FHS_C shows the least variation across models: the best and worst values are closer",
+    while FHS_V and FHS_L "range widely". The standard deviation is the sample's; nan for one model.
+    """
+    scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="score")
+    found = scores.groupby(["dataset", "score"], sort=False)["value"].agg(
+        models="count", worst="min", best="max", range=np.ptp, **{"standard deviation": "std"}
+    )
+    return found.reset_index()
+
+
+def steadier(profiles: pd.DataFrame, score: str = "FHS_C") -> pd.DataFrame:
+    """Whether one health score varies less over models than the others: dataset, against, models, ratio, p, p (Holm).
+
+    Section 4.3, module level, the same sentence as `spread`, with what chance can do. `ratio` is that of the standard
+    deviations, below 1 where `score` varies less. As all scores are of the same models, p is that of Pitman and Morgan
+    for variances of paired values: two variables vary alike if their sum and their difference are uncorrelated.
+    """
+    records = []
+    for dataset, own in profiles.groupby("dataset", sort=False):
+        for other in (name for name in HEALTH if name != score):
+            ratio = own[score].std() / own[other].std()
+            p = _p(stats.pearsonr, own[score] + own[other], own[score] - own[other])
+            records.append((dataset, other, len(own), ratio, p))
+    table = pd.DataFrame(records, columns=["dataset", "against", "models", "ratio", "p"])
+    return table.assign(**{"p (Holm)": holm(table["p"])})
+
+
+def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Whether healthier modules go with a better output: dataset, score, models, Spearman, p, p (Holm).
+
+    Section 4.3, model level: "Achieving a high P_final necessitates robust health across all preceding modules". Rank
+    correlation of each health score with P_final over models. Nine such numbers are read at once: Holm's p values
+    allow for their number.
+    """
+    records = []
+    for dataset, own in profiles.groupby("dataset", sort=False):
+        for score in HEALTH:
+            few = len(own) < LEAST
+            found = np.nan if few else stats.spearmanr(own[score], own["P_final"]).statistic
+            records.append((dataset, score, len(own), found, _p(stats.spearmanr, own[score], own["P_final"])))
+    table = pd.DataFrame(records, columns=["dataset", "score", "models", "Spearman", "p"])
+    return table.assign(**{"p (Holm)": holm(table["p"])})
+
+
+def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Whether the worst outputs come with a degraded module, and the best without: dataset, P_final, and counts.
+
+    Section 4.3, model level: "a poor P_final invariably correlates with at least one severely degraded module", and a
+    high one needs health "with no single stage exhibiting catastrophic failure". Made a rule: a model's module is
+    degraded if its score lies in the lowest quarter of all models' on that data set, and P_final is poor or high in
+    the lowest or highest quarter.
+
+    Returns:
+        dataset, P_final ("lowest" or "highest" quarter), models (in that quarter), degraded (of them, with a degraded
+        module), by chance (how many of so many models drawn at random have one), p (hypergeometric, one-sided: at
+        least so many degraded among the lowest, at most so many among the highest).
+    """
+    records = []
+    for dataset, own in profiles.groupby("dataset", sort=False):
+        last = QUARTER * len(own)
+        degraded = (own[HEALTH].rank(method="min") <= last).any(axis=1)
+        for end, ascending in (("lowest", True), ("highest", False)):
+            chosen = own["P_final"].rank(method="min", ascending=ascending) <= last
+            drawn, hit, all_hit = chosen.sum(), degraded[chosen].sum(), degraded.sum()
+            chance = stats.hypergeom(len(own), all_hit, drawn)
+            p = (chance.sf(hit - 1) if ascending else chance.cdf(hit)) if len(own) >= LEAST else np.nan
+            records.append((dataset, end, drawn, hit, drawn * all_hit / len(own), p))
+    return pd.DataFrame(records, columns=["dataset", "P_final", "models", "degraded", "by chance", "p"])
+
+
+def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """What each step up in size within a series changes: series, from, to, dataset, and SCORES (differences, points).
+
+    Section 4.3, model level: "Within model series, increasing model size does not consistently improve all FHS
+    metrics".
+
+    Args:
+        sizes: series and parameters by model, as `lineage.sizes`; steps go from one size to the next larger one that
+            is there. Models without a size take no part.
+    """
+    columns = ["series", "from", "to", "dataset", *SCORES]
+    by_model = profiles.set_index(["dataset", "model"])[list(SCORES)]
+    there = sizes[sizes.index.isin(profiles["model"])].sort_values("parameters")
+    steps = []
+    for name, of_series in there.groupby("series", sort=False):
+        for small, large in zip(of_series.index, of_series.index[1:], strict=False):
+            change = by_model.xs(large, level="model") - by_model.xs(small, level="model")
+            place = {"series": name, "from": small, "to": large}
+            steps += change.dropna().reset_index().assign(**place).to_dict("records")
+    return pd.DataFrame(steps, columns=columns)
+
+
+def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
+    """How many steps up in size improve a score: score, steps, up, down, p (sign test; steps without change left out).
+
+    Section 4.3, as `size_steps`, which makes `steps`. The last rows count steps that move every health score, and every
+    score, the same way; they have no p. The steps of a series on several data sets are of the same models: p is too
+    small.
+    """
+    records = []
+    for score in SCORES:
+        up, down = int((steps[score] > 0).sum()), int((steps[score] < 0).sum())
+        p = stats.binomtest(up, up + down).pvalue if up + down >= LEAST else np.nan
+        records.append((score, len(steps), up, down, p))
+    for name, chosen in ((ALL_HEALTH, HEALTH), ("all four scores", list(SCORES))):
+        up, down = ((steps[chosen] * sign > 0).all(axis=1).sum() for sign in (1, -1))
+        records.append((name, len(steps), int(up), int(down), np.nan))
+    return pd.DataFrame(records, columns=["score", "steps", "up", "down", "p"])
+
+
+def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Which data set gets the highest scores: score, a column a data set (mean over models), order, models, follow, p.
+
+    Section 4.3, data-set level: "BUSI consistently achieves the highest scores, followed by COVID-19 CT, with
+    Chest-Xray lagging substantially behind". `follow` counts the models whose own scores are strictly in the order of
+    the means. p is Friedman's, or with two data sets that of Wilcoxon's signed ranks: would the ranks be so uneven if
+    data sets made no difference? Models that miss a data set take no part.
+    """
+    records = []
+    for score in SCORES:
+        wide = profiles.pivot(index="model", columns="dataset", values=score).dropna()
+        wide = wide[list(profiles["dataset"].unique())]
+        means = wide.mean()
+        ordered = wide[means.sort_values(ascending=False).index]
+        follow = int((ordered.diff(axis=1).iloc[:, 1:] < 0).all(axis=1).sum())
+        test = {1: None, 2: stats.wilcoxon}.get(wide.shape[1], stats.friedmanchisquare)
+        p = _p(test, *(wide[dataset] for dataset in wide)) if test else np.nan
+        found = {"score": score} | means.to_dict() | {"order": " > ".join(ordered.columns)}
+        records.append(found | {"models": len(wide), "follow": follow, "p": p})
+    return pd.DataFrame(records)
+
+
+def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
+    """Every reading in a few words, by the claim of section 4.3 that it recomputes; arguments as of `size_steps`."""
+    spreads = spread(profiles).query("score in @HEALTH").dropna(subset="standard deviation")
+    least = spreads.sort_values("standard deviation").drop_duplicates("dataset")["score"]
+    ratios, ranks, ends = steadier(profiles), correlations(profiles), extremes(profiles).groupby("P_final")
+    ends = ends[["degraded", "models", "by chance"]].sum()
+    signs = size_signs(size_steps(profiles, sizes)).set_index("score").loc[ALL_HEALTH]
+    orders = dataset_order(profiles)["order"]
+    common = orders.mode()[0]
+    words = {
+        "FHS_C varies least of the health scores": f"on {(least == 'FHS_C').sum()} of {len(least)} data sets; "
+        f"steadier in {_significant(ratios, ratios['ratio'] < 1)}",
+        "healthy modules go with a high P_final": f"Spearman {ranks['Spearman'].min():.2f} to "
+        f"{ranks['Spearman'].max():.2f}; positive in {_significant(ranks, ranks['Spearman'] > 0)}",
+    }
+    for end, claim in (("lowest", "a poor P_final has a degraded module"), ("highest", "a high P_final has one")):
+        hit, models, chance = ends.loc[end]
+        words[claim] = f"{hit:.0f} of {models:.0f}; by chance {chance:.1f}"
+    if profiles["model"].nunique() < LEAST:
+        words = dict.fromkeys(words, f"fewer than {LEAST} models")
+    words["a larger model of a series improves every health score"] = f"{signs['up']:.0f} of {signs['steps']:.0f} steps"
+    words["data sets have one order by every score"] = f"{common} by {(orders == common).sum()} of {len(orders)} scores"
+    return words
+
+
+def _p(test: Callable, *samples: pd.Series) -> float:
+    """The test's p value; nan for few models, and for values that do not vary."""
+    if len(samples[0]) < LEAST or any(sample.nunique() < 2 for sample in samples):
+        return np.nan
+    return float(test(*samples).pvalue)
+
+
+def _significant(table: pd.DataFrame, way: pd.Series) -> str:
+    """How many comparisons of a table go a way, more than chance explains."""
+    return f"{(way & (table['p (Holm)'] < LEVEL)).sum()} of {len(table)} comparisons at p < {LEVEL}"

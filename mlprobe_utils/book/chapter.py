@@ -1,0 +1,206 @@
+"""What every page starts and ends with: its parameters checked, its results made or found, and boxes that say what is
+real on the page, what it was run with, and how it was made."""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import pandas as pd
+from IPython.display import HTML
+from myst_nb import glue as myst_glue
+
+from mlprobe_utils.book.left_out import without_faults, without_models
+from mlprobe_utils.book.parameters import check_parameters, meanings
+from mlprobe_utils.book.provenance_box import provenance_box
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.profiles import in_words
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
+from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
+from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models, damaged_selection
+from mlprobe_utils.pipeline.discussion_card import discussed_on, load_discussion, taking_part
+from mlprobe_utils.pipeline.fault_card import all_faults
+from mlprobe_utils.pipeline.images import ImageSet, load_image_set
+from mlprobe_utils.pipeline.prepare import prepare, prepare_baselines, prepare_discussion, prepare_faults
+from mlprobe_utils.pipeline.results import FAULTS, Selection
+from mlprobe_utils.plots import panels
+from mlprobe_utils.plots.tables import note, recipe, show
+
+MOST_NAMES = 4  # more are counted: the page's parameters list them
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What a chapter runs over, and the cards it names."""
+
+    selection: Selection
+    protocol: Protocol
+    models: dict[str, ModelCard]
+    datasets: dict[str, DataCard]
+    parameters: dict  # all that the chapter declares, with the values that count
+    meanings: dict[str, str]  # parameter -> what it means
+    started: float  # seconds since the epoch
+    planted: tuple[DamagedModel, ...] = ()  # the damaged models of its selection
+    baselines: tuple[BaselineCard, ...] = ()  # trained beside its models
+
+    @property
+    def names(self) -> dict[str, str]:
+        """slug -> name, of models (healthy, then damaged), baselines and data sets."""
+        baselines = {card.slug: card for card in self.baselines}
+        named = self.models | {one.slug: one for one in self.planted} | baselines | self.datasets
+        return {slug: one.name for slug, one in named.items()}
+
+    @property
+    def positives(self) -> dict[str, str | None]:
+        """data set -> the option counted as positive."""
+        return {slug: card.positive for slug, card in self.datasets.items()}
+
+    @cached_property
+    def image_sets(self) -> dict[str, ImageSet]:
+        return {slug: load_image_set(slug, self.protocol.slug) for slug in self.datasets}
+
+    def named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table for the page: models and data sets by name, stages in words, rows in the selection's order."""
+        return in_words(table, self.names, ("dataset", "model", "stage", "module"))
+
+    @property
+    def model(self) -> ModelCard:
+        """The model of a page that is about one. Raises InputError where the parameters name several."""
+        if len(self.models) > 1:
+            raise InputError(f"parameter 'models': this page is about one model, give one (found {[*self.models]})")
+        return next(iter(self.models.values()))
+
+    def recipe(self, block: str) -> pd.DataFrame:
+        """A block of the protocol beside the paper's: `tables.recipe`."""
+        return recipe(getattr(self.protocol, block), getattr(load_protocol("paper"), block))
+
+    def opening(self) -> HTML:
+        """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
+        words = f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split}."
+        rows = [
+            (name, json.dumps(value, ensure_ascii=False), self.meanings.get(name, ""))
+            for name, value in self.parameters.items()
+        ]
+        table = show(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
+        return HTML(
+            f'{note(words).data}<details class="parameters">'
+            f"<summary>Parameters of this page</summary>{table.data}</details>"
+        )
+
+    def damaged(self) -> "Chapter":
+        """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing.
+
+        Raises:
+            InputError: the run lacks the model in which faults are planted; or what could not be made, with the mend.
+        """
+        planted = damaged_models(self.models)
+        if not planted:
+            raise InputError(without_faults())
+        place = damaged_selection(self.selection)
+        prepare_faults(planted[0].model, place)
+        datasets = {slug: load_data_card(slug) for slug in place.datasets}
+        models = {planted[0].model: self.models[planted[0].model]}
+        return replace(self, selection=place, models=models, datasets=datasets, planted=tuple(planted))
+
+    @property
+    def healthy(self) -> Selection:
+        """The results of the model in which this chapter's faults are planted."""
+        own = self.selection
+        return Selection(tuple(self.models), own.datasets, own.protocol, own.split)
+
+    def with_baselines(self) -> "Chapter":
+        """The chapter with the traditional classifiers that its protocol names; trains those that are missing.
+
+        Raises:
+            InputError: as `baselines_of`; or what could not be trained, with the mend.
+        """
+        cards = tuple(baselines_of(self.protocol))
+        prepare_baselines(self.selection, [card.slug for card in cards])
+        return replace(self, baselines=cards)
+
+    def discussion(self, slug: str) -> "Chapter":
+        """The chapter narrowed to the models that take part in a discussion; makes what is missing.
+
+        Raises:
+            InputError: an unknown discussion, or one without any of its models in this run; or what could not be made,
+                with the mend.
+        """
+        card = load_discussion(slug)
+        if not (models := taking_part(card, self.models)):
+            raise InputError(without_models(card))
+        place = replace(self.selection, models=tuple(models), datasets=tuple(discussed_on(card, self.datasets)))
+        prepare_discussion(slug, place)
+        datasets = {slug: self.datasets[slug] for slug in place.datasets}
+        return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
+
+    def provenance(self, name: str) -> HTML:
+        """A folded box that says how the page `name` was made, from what, and how to make it again.
+
+        Raises:
+            InputError: no notebook of that name; an artefact behind the page is not there, or cannot be read.
+        """
+        sets, models = self.image_sets.values(), self.models.values()
+        planted = any(FAULTS in folder.parts for folder in artefacts.READ)
+        others = all_faults() if planted else (), self.baselines
+        return HTML(provenance_box(name, self.parameters, self.protocol, models, sets, self.started, *others))
+
+
+def start(namespace: dict) -> Chapter:
+    """Checks a chapter's parameters, makes what is missing, and turns the charts on.
+
+    Args:
+        namespace: the notebook's `globals()`.
+
+    Raises:
+        InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
+    """
+    started = time.time()
+    artefacts.READ.clear()  # what the kernel read before belongs to another page
+    run = check_parameters(namespace)
+    prepare(run)
+    panels.enable()
+    values = namespace | run.parameters()
+    return Chapter(
+        run,
+        load_protocol(run.protocol),
+        {slug: load_model_card(slug) for slug in run.models},
+        {slug: load_data_card(slug) for slug in run.datasets},
+        {name: values[name] for name in namespace["__annotations__"]},
+        meanings(namespace.get("In", [])),
+        started,
+    )
+
+
+def glue(name: str, value) -> None:
+    """Keeps a number for the prose, which quotes it as {glue:text}`name:.1f`; numpy's numbers become plain ones."""
+    myst_glue(name, value.item() if hasattr(value, "item") else value, display=False)
+
+
+def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
+    """One or two sentences: which images are real and which synthetic, which models are miniatures."""
+    real = _listed([card.name for card in datasets.values() if not card.synthetic], "data sets")
+    synthetic = _listed([card.name for card in datasets.values() if card.synthetic], "data sets")
+    small = _listed([card.name for card in models.values() if card.is_miniature and not card.is_untrained], "models")
+    random = _listed([card.name for card in models.values() if card.is_untrained], "models")
+    full = _listed([card.name for card in models.values() if not card.is_miniature], "models")
+    sentences = []
+    if real:
+        sentences.append(f"The images of {real} are real.")
+    if synthetic:
+        sentences.append(f"The images of {synthetic} are synthetic phantoms, not of any patient.")
+    kinds = [f"trained from scratch here ({small})"] if small else []
+    kinds += [f"with random weights, which have learned nothing ({random})"] if random else []
+    if kinds:
+        sentences.append(
+            f"The models are miniatures: {', or '.join(kinds)}. Their figures say nothing about the originals."
+        )
+    if full:
+        sentences.append(f"{full}: no miniature, weights as its card names them.")
+    return " ".join(sentences)
+
+
+def _listed(names: list[str], kind: str) -> str:
+    if len(names) > MOST_NAMES:
+        return f"{len(names)} {kind}"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

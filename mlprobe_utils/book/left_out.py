@@ -1,0 +1,61 @@
+"""Sections of a page that a run's models cannot fill: they are left out, and a sentence says what they need.
+
+A notebook tags the cell that begins such a section, with its heading, `needs-<need>`: a discussion's slug, or
+`planted-faults`. The section ends before the next heading of the same level or a higher one.
+"""
+
+import re
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+
+from mlprobe_utils.book.book_pages import NEEDS
+from mlprobe_utils.pipeline.book_card import load_book
+from mlprobe_utils.pipeline.damaged_models import damaged_models
+from mlprobe_utils.pipeline.discussion_card import Discussion, discussions, taking_part
+from mlprobe_utils.pipeline.results import Selection
+
+PLANTED_FAULTS = "planted-faults"
+
+
+def without_models(card: Discussion) -> str:
+    """That none of a run's models takes part in a discussion, and the mend."""
+    return (
+        f"None of the models of this run takes part in the discussion '{card.slug}' ({card.title}). It is about "
+        f"{', '.join(card.models)} and miniatures of them: add one to MODELS, or one of the run's to `models` in "
+        f"data/{Discussion.folder}/{card.slug}.yml."
+    )
+
+
+def without_faults() -> str:
+    """That faults are planted in none of a run's models, and the mend."""
+    return (
+        f"Faults are planted in {load_book().planted_faults.model}, which is not among the models of this run: add it "
+        "to MODELS, or name one of the run's as planted_faults.model in data/book.yml."
+    )
+
+
+def unmet_needs(selection: Selection) -> dict[str, str]:
+    """What sections may need and this run cannot give -> a sentence that says so."""
+    found = {card.slug: without_models(card) for card in discussions() if not taking_part(card, selection.models)}
+    return found if damaged_models(selection.models) else found | {PLANTED_FAULTS: without_faults()}
+
+
+def leave_out(notebook: NotebookNode, needs: dict[str, str]) -> None:
+    """Puts its heading and a sentence in the place of every section that needs one of `needs` (need -> sentence)."""
+    cells, level, before = [], 0, None  # level of the heading whose section is being left out, 0: none is
+    for cell in notebook.cells:
+        heading = re.match(r"(#+) .*", cell.source) if cell.cell_type == "markdown" else None
+        if level and not (heading and len(heading[1]) <= level):
+            continue
+        level = 0
+        tags = [tag.removeprefix(NEEDS) for tag in cell.metadata.get("tags", []) if tag.startswith(NEEDS)]
+        if heading and (sentences := [needs[need] for need in tags if need in needs]):
+            level = len(heading[1])
+            if sentences == before:  # said of the section right before this one
+                continue
+            cell, before = new_markdown_cell("\n\n".join([heading[0], *sentences])), sentences
+        else:
+            before = None
+        cells.append(cell)
+    notebook.cells = cells

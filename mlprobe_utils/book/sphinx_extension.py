@@ -1,0 +1,160 @@
+"""The book's own Sphinx extension: formulas, definitions under glossary terms, header buttons, access by keyboard.
+
+All of it is written into the pages while they are built: none of it needs a script or another host.
+"""
+
+import html
+import re
+import shutil
+from pathlib import Path
+
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx import addnodes
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+
+from mlprobe_utils.book.book_pages import NOTEBOOKS, notebook_of
+from mlprobe_utils.book.launch import launch_links, load_launch
+from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.pipeline.artefacts import code_hash
+
+SCROLLING = 'class="pst-scrollable-table-container"'
+TERM = re.compile(r'<a class="reference internal" href="([^"#]*)#(term-[^"]*)">')
+LOGOS = {  # which the theme brings
+    "Binder": "_static/images/logo_binder.svg",
+    "Colab": "_static/images/logo_colab.png",
+    "JupyterHub": "_static/images/logo_jupyterhub.svg",
+}
+logger = logging.getLogger(__name__)
+
+
+def setup(app) -> dict:
+    app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension that no page needs
+    app.add_html_math_renderer("mathml", (visit_formula, None), (visit_equation, None))
+    app.connect("env-get-outdated", pages_with_terms)
+    app.connect("doctree-read", keep_definitions)
+    app.connect("html-page-context", write_definitions)
+    app.connect("html-page-context", mend_markup)
+    app.connect("html-page-context", add_buttons, priority=502)  # after the theme's own
+    return {"env_version": made_with(Path(app.confdir)), "parallel_read_safe": False}
+
+
+def made_with(folder: Path) -> str:
+    """Hash of all that pages are made with but their sources: when it is new, Sphinx builds every page anew.
+
+    By itself it would leave pages, styles and scripts of an earlier build as they are.
+    """
+    static = sorted(path for path in (folder / "_static").rglob("*") if path.is_file())
+    return hash_of([code_hash(__name__), load_launch().content_hash, [hash_of(path.read_bytes()) for path in static]])
+
+
+def mathml(latex: str, display: str) -> str:
+    """A formula as a MathML element; `display` is "inline" or "block".
+
+    Raises:
+        ValueError: it is no LaTeX, or uses a command that cannot be converted.
+    """
+    try:
+        converted = convert(latex, display=display)
+    except Exception as error:  # the converter's errors have no class of their own
+        raise ValueError(f"the formula {latex!r} is not valid: {type(error).__name__}") from error
+    if unknown := re.search(r">(\\\w+)<", converted):  # passed on as a name
+        raise ValueError(f"the formula {latex!r} cannot be converted: unknown command {unknown[1]}")
+    return converted
+
+
+def visit_formula(translator, node: nodes.math) -> None:
+    translator.body.append(translator.starttag(node, "span", "", CLASS="math") + _converted(node, "inline") + "</span>")
+    raise nodes.SkipNode
+
+
+def visit_equation(translator, node: nodes.math_block) -> None:
+    translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    if node["number"]:
+        translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
+        translator.add_permalink_ref(node, "Link to this equation")
+        translator.body.append("</span>")
+    translator.body.append(_converted(node, "block") + "</div>\n")
+    raise nodes.SkipNode
+
+
+def _converted(node: nodes.Node, display: str) -> str:
+    try:
+        return mathml(node.astext(), display)
+    except ValueError as error:
+        logger.warning(str(error), location=node)
+        return html.escape(node.astext())
+
+
+def pages_with_terms(app, env, added: set, changed: set, removed: set) -> set:
+    """All pages, where the glossary is new: its definitions stand on all of them."""
+    return env.found_docs if "glossary" in added | changed else set()
+
+
+def keep_definitions(app, doctree: nodes.document) -> None:
+    """Remembers the glossary's definitions as plain text, by the anchor of their term."""
+    items = [i for glossary in doctree.findall(addnodes.glossary) for i in glossary.findall(nodes.definition_list_item)]
+    if items:
+        app.env.definitions = {
+            anchor: " ".join(item.next_node(nodes.definition).astext().split())
+            for item in items
+            for term in item.findall(nodes.term)
+            for anchor in term["ids"]
+        }
+
+
+def write_definitions(app, page: str, template: str, context: dict, doctree) -> None:
+    """Gives every reference to a glossary term the term's definition, for a script to show."""
+
+    def told(link: re.Match) -> str:
+        definition = html.escape(app.env.definitions[link[2]])
+        return f'<a class="reference internal told" href="{link[1]}#{link[2]}" data-told="{definition}">'
+
+    context["body"] = TERM.sub(told, context.get("body", ""))
+
+
+def mend_markup(app, page: str, template: str, context: dict, doctree) -> None:
+    """Lets the keyboard reach the boxes that wide tables scroll in; makes a bibliography a list of list items."""
+    body = context.get("body", "").replace(SCROLLING, f'{SCROLLING} tabindex="0"')
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def add_buttons(app, page: str, template: str, context: dict, doctree) -> None:
+    """Header buttons of a page: where it can be launched, what can be downloaded."""
+    if doctree is None:  # search and index
+        return
+    printing = {
+        "type": "javascript",
+        "javascript": "window.print()",
+        "icon": "fas fa-file-pdf fa-fw",
+        "tooltip": "Print",
+    }
+    name = notebook_of(page)
+    if name is None:
+        context["header_buttons"].insert(0, printing)
+        return
+    script = Path(app.outdir, "_sources", f"{name}.py")
+    script.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(NOTEBOOKS / script.name, script)
+    sources = context["pathto"]("_sources", resource=True)
+    downloads = {
+        "Notebook, as executed (.ipynb)": ("fas fa-book fa-fw", f"{sources}/{context['sourcename']}"),
+        "Script (.py)": ("fas fa-code fa-fw", f"{sources}/{script.name}"),
+    }
+    services = launch_links(load_launch(), name)
+    launches = {f"Open in {service}": (LOGOS[service], url) for service, url in services.items()}
+    groups = [
+        _group("Download this page", "fas fa-download", [*_links(downloads), printing | {"text": "Print (.pdf)"}])
+    ]
+    if launches:
+        groups.insert(0, _group("Run this page", "fas fa-rocket", _links(launches)))
+    context["header_buttons"][:0] = groups
+
+
+def _links(targets: dict[str, tuple[str, str]]) -> list[dict]:
+    return [{"type": "link", "text": text, "icon": icon, "url": url} for text, (icon, url) in targets.items()]
+
+
+def _group(tooltip: str, icon: str, buttons: list[dict]) -> dict:
+    return {"type": "group", "tooltip": tooltip, "icon": icon, "buttons": buttons}

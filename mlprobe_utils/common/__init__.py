@@ -1,0 +1,1 @@
+"""What every room may use: errors in words, atomic files, progress, the processes of a launch."""

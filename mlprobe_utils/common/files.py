@@ -1,0 +1,38 @@
+"""Files and folders that appear whole or not at all, and hashes of what they hold."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+
+def hash_of(value) -> str:
+    """SHA-256 (hex) of a JSON-able value or of bytes."""
+    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Writes a file beside its place and moves it there, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(temporary, path)
+
+
+def swap_in(new: Path, place: Path) -> None:
+    """Moves folder `new` to `place`; what was there goes only after the new one stands."""
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        os.rename(place, old)
+    os.rename(new, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a table atomically."""
+    atomic_write(path, frame.to_parquet(index=False))

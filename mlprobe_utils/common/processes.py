@@ -1,0 +1,48 @@
+"""The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
+
+Every process runs the same commands. They share the images of a training step, take turns at the shards of a pass, and
+meet at the end of every artefact; only the main one moves an artefact to its place.
+"""
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from mlprobe_utils.common.errors import InputError
+
+PATIENCE = timedelta(hours=24)  # how long processes wait for each other: probes of a large model take hours
+
+
+def processes() -> PartialState:
+    """The processes of this run: how many, which one this is, and its device."""
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+
+
+def sharded() -> bool:
+    """Whether the run was started with FSDP: a model that has been trained is then spread over the processes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def allow_sharding_without_accelerator() -> None:
+    """Lets FSDP shard over processes on CPUs, where accelerate would pass over the request in silence and run DDP."""
+    if sharded() and processes().distributed_type == DistributedType.MULTI_CPU:
+        Accelerator(cpu=True).state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        processes().distributed_type = DistributedType.FSDP
+
+
+def share_of(batch_size: int) -> int:
+    """How many images of a batch each process takes.
+
+    Raises:
+        InputError: the processes cannot share a batch evenly; the recipe's batch is that of all of them together.
+    """
+    count = processes().num_processes
+    if batch_size % count:
+        raise InputError(
+            f"{count} processes cannot share batches of {batch_size} images (fine_tuning.batch_size of the protocol): "
+            f"start a number of processes that divides {batch_size}"
+        )
+    return batch_size // count

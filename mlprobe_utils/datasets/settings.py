@@ -1,0 +1,67 @@
+"""How images are read, divided and asked about: settings of a data set."""
+
+from collections import Counter
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mlprobe_utils.common.settings import Count, Part, Rate
+
+
+class ClassOfImages(Part):
+    """One diagnostic class: its folder name in the release and the answer that the template offers for it."""
+
+    name: str
+    option: str
+
+
+class Release(Part):
+    """A data set as it is released: what it should hold, and how a model is asked about it."""
+
+    slug: str
+    name: str
+    modality: str
+    layout: Literal["busi", "covid-ct", "chest-xray"]
+    classes: list[ClassOfImages] = Field(min_length=2)
+    positive: str | None = None  # the option counted as positive; none: scores are macro averages
+    template: str
+    release_counts: dict[str, dict[str, Count]]  # official split ("all" where there is none) -> class -> images
+    test_counts: dict[str, Count] | None = None  # a data set without official split: the test set drawn from it
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        names = {c.name for c in self.classes}
+        options = [c.option for c in self.classes]
+        for field in ("name", "option"):
+            values = [getattr(c, field) for c in self.classes]
+            counted = Counter(value.casefold() for value in values)  # answers are read case-folded
+            if twice := [value for value in values if counted[value.casefold()] > 1]:
+                raise ValueError(f"two classes have the {field} {twice[0]!r}")
+        for field, table in [("release_counts", t) for t in self.release_counts.values()] + [
+            ("test_counts", self.test_counts or {})
+        ]:
+            if extra := set(table) - names:
+                raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {sorted(names)}")
+        if self.positive is not None and self.positive not in options:
+            raise ValueError(f"positive is {self.positive!r}, which is not an option {options}")
+        if self.template.count("<image>") != 1:
+            raise ValueError("template must hold <image> exactly once")
+        return self
+
+    @property
+    def options(self) -> list[str]:
+        """The answers a template offers, in the card's order."""
+        return [c.option for c in self.classes]
+
+
+class Images(Part):
+    """How an image becomes the working copy that models see."""
+
+    decode_limit: Count = Field(description="pixels; a larger image is refused before it is decoded")
+    max_pixels: Count = Field(description="of the working copy; larger images are reduced with their aspect kept")
+    square_side: Count | None = Field(None, description="squash to a square of this side instead (miniatures)")
+
+
+class Splits(Part):
+    seed: int
+    validation_fraction: Rate

@@ -1,0 +1,105 @@
+"""What a claim about a layer has to beat: the controls' scores beside the probes'.
+
+`controls` and `probe_controls` make the rows that are scored here.
+"""
+
+import pandas as pd
+
+from mlprobe_utils.evaluation.control_names import (
+    CONTROL_RUN,
+    CONTROL_TASK,
+    MEMORISATION,
+    RANDOM_WEIGHTS,
+    REFERENCE,
+    TEXT_ONLY,
+    WITHOUT_MODEL,
+)
+from mlprobe_utils.evaluation.metrics import KEYS, LESS_IS_BETTER, scores_by
+from mlprobe_utils.evaluation.points import MODULES
+from mlprobe_utils.evaluation.rows import predicted_option
+from mlprobe_utils.evaluation.stations import OUTPUT
+
+TASK, SELECTIVITY = "task", "selectivity"
+ENDS = (*(f"{module} end" for module in MODULES), OUTPUT)
+_KEYS = ["model", "dataset", "stage", "point"]
+
+
+def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
+    """Metrics in percent of every control: one row a model, data set, stage, run, point and control.
+
+    Of memorisation they are those of the train images. Of text alone the answer counts, as of the final output.
+
+    Args: as of `metrics.probe_scores`.
+    """
+
+    def said(own: pd.DataFrame) -> pd.Series:
+        likeliest = predicted_option(own)
+        return own["parsed"].fillna("").where(own["control"] == TEXT_ONLY, likeliest) if "parsed" in own else likeliest
+
+    return scores_by(rows, positives, [*KEYS, "control"], said)
+
+
+def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Score on the task less that on the control task, of the same run, at every point of the image tokens' curves.
+
+    After fine-tuning: before it, no control task is probed.
+
+    Args:
+        scores: from `metrics.probe_scores`.
+        controls: from `scoring.control_scores`.
+        metric: one of METRICS.
+
+    Returns:
+        model, dataset, stage, point, task, control task and selectivity; in percent, and percentage points.
+    """
+    own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == CONTROL_RUN)]
+    control = controls[controls["control"] == CONTROL_TASK]
+    both = {TASK: own.set_index(_KEYS)[metric], CONTROL_TASK: control.set_index(_KEYS)[metric]}
+    table = pd.concat(both, axis=1, join="inner")
+    return table.assign(**{SELECTIVITY: table[TASK] - table[CONTROL_TASK]}).reset_index()
+
+
+def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
+    """The best score that needs no model, percent; by data set. Arguments as of `selectivity`."""
+    values = controls[controls["control"].isin(WITHOUT_MODEL)].groupby("dataset")[metric]
+    return values.min() if metric in LESS_IS_BETTER else values.max()
+
+
+def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
+    """Whether the final output after fine-tuning, mean over runs, is no better than the best that needs no model.
+
+    Arguments as of `to_beat`. Returns bool, by dataset and model.
+    """
+    answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
+    ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
+    return (ahead >= 0) if metric in LESS_IS_BETTER else (ahead <= 0)
+
+
+def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Probes and answers after fine-tuning beside their controls, of one run, mean over models.
+
+    Args:
+        scores, controls, metric: as of `selectivity`.
+        outputs: from `metrics.output_scores`.
+
+    Returns:
+        dataset, what (the task, a control, or selectivity) and ENDS: the last point of each module and the final
+        output, percent. What needs no model has one value for all; what does not apply is nan.
+    """
+    probed = scores[scores["pooling"] == "image_mean"]
+    own = pd.concat([probed, outputs])
+    own = own[own["run"] == CONTROL_RUN].assign(control=TASK)
+    rows = pd.concat([own, controls], ignore_index=True)
+    rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
+    of_image_set = rows["control"].isin((*WITHOUT_MODEL, REFERENCE))
+    ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
+    answers = rows[rows["point"].isna() & ~of_image_set]
+    found = [ends.assign(station=ends["module"]), answers.assign(station=ENDS[-1])]
+    found += [rows[of_image_set].assign(station=station) for station in ENDS]
+    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "station")[[*ENDS]]
+    lines = {name: table.loc[name] for name in table.index.unique("control")}
+    lines[SELECTIVITY] = lines[TASK] - lines[CONTROL_TASK]
+    order = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, REFERENCE)
+    order += (*reversed(WITHOUT_MODEL), MEMORISATION)
+    whole = pd.concat({name: lines[name] for name in order}, names=["what"]).reset_index().rename_axis(columns=None)
+    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *ENDS]].reset_index(drop=True)

@@ -1,0 +1,252 @@
+"""Health scores without what sampling noise does to them: a test set is a sample of images, its curve a noisy one.
+
+Noise adds to the total variation of a curve and lowers its minimum, so that the plain score of a healthy module falls
+with its depth and rises with the number of images. `corrected_health` takes out what noise did, in three steps:
+
+1. The covariance of the noise between points comes from the images themselves.
+2. Which true curves could have given this one? They are drawn from a posterior whose prior allows flat, smooth and
+   volatile curves of any size (`curve_posterior`).
+3. To each of them noise is added once more. What that does to its score, on average, is the correction (Efron and
+   Tibshirani 1993, chapter 10); how far it scatters gives the interval.
+
+Where there is no noise, all three do nothing and the score is the paper's. The noise meant is that of the images: the
+score is of these fitted probes on other images of the same kind, whatever training made of the probes.
+
+A volatility smaller than the noise cannot be told from it: the score is then that of a calmer curve, too high, and only
+the interval allows for more (`health_simulation.bias_and_coverage` shows how much, its shape "restless").
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from mlprobe_utils.evaluation.health import health_score, health_scores
+
+# The prior of a true curve, in shares of right answers: a level; a smooth change or none; and, of three kinds, nothing
+# else, one sudden change (a single point apart, or a step), or a rough change of all points. Each is of one of the
+# sizes given (standard deviations), all alike probable.
+LEVEL = 0.5  # wide enough to say nothing
+SMOOTH_SIZES = (0.03, 0.12)
+SMOOTH_LENGTHS = (0.5, 0.2)  # over which a curve bends, as a share of the module; besides, a straight line
+SMOOTH_POWERS = (1.0, 0.5)  # of the position: curves that bend evenly, and such that bend early
+NO_SMOOTH = 0.5  # probability
+SUDDEN_SIZES = (0.05, 0.15)
+ROUGH_SIZES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+ROUGH_CORRELATIONS = (-0.97, 0.0, 0.7)  # of neighbouring points, to the power of their distance; the first alternates
+KINDS = {"smooth": 0.9, "sudden": 0.05, "rough": 0.05}  # probability: more than smoothness is for the data to show
+
+EXCLUDED = 0.01  # a Bayes factor against the likeliest kind below it: the interval does not allow for such curves
+CURVES = 200  # drawn from the posterior of each kind
+
+
+class CorrectedHealth(NamedTuple):
+    """In percent."""
+
+    raw: float  # the paper's score of the noisy curve
+    score: float  # corrected
+    low: float  # ends of the interval
+    high: float
+
+
+def corrected_health(
+    correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, coverage: float = 0.95, seed: int = 0
+) -> CorrectedHealth:
+    """The health score of a module's true curve of accuracy, estimated from the answers to a test set's images.
+
+    Equations 1 to 3 of the paper with the noise's bias subtracted. It is the same at every call with the same `seed`.
+
+    Args:
+        correct: bool [points, images], whether the probe of each point is right.
+        penalty: lambda.
+        counts: how often each image is drawn in each resample, [resamples, images], where images depend on each other
+            (several of a patient, drawn together); without it they are independent.
+        coverage: of the interval.
+        seed: of the curves drawn.
+
+    Raises:
+        ValueError: not such a matrix, fewer than two images, or no image right at a point (no score has a value there).
+    """
+    covariance = noise_covariance(correct, counts)
+    curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
+    raw = health_score(curve, penalty)
+    generator = np.random.default_rng(seed)
+    kinds, probability = curve_posterior(curve, covariance, CURVES, generator)
+    noise = (_root(covariance) @ generator.standard_normal((len(curve), CURVES))).T
+    noisy = np.stack([kinds + noise, kinds - noise])  # both ways: what is linear in the noise cancels exactly
+    with_noise, without = (health_scores(np.clip(values, least, 1), penalty) for values in (noisy, kinds))
+    errors = np.moveaxis(with_noise - without, 1, 0).reshape(len(KINDS), -1)
+    tail = (1 - coverage) / 2
+    evidence = probability / [*KINDS.values()]
+    allowed = errors[evidence >= EXCLUDED * evidence.max()]
+    lowest, highest = np.quantile(allowed, [tail, 1 - tail], axis=1)
+    ends = raw - highest.max(), raw - lowest.min()
+    return CorrectedHealth(*(100 * float(value) for value in (raw, raw - probability @ errors.mean(axis=1), *ends)))
+
+
+def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Covariance of the noise of a curve of accuracy, float [points, points], in shares of right answers.
+
+    A few hundred images are too few to tell the correlation of each of up to 2,000 pairs of points. Each is shrunk
+    towards the mean of all pairs that are as far apart, by the share that Schäfer and Strimmer (2005) derive, and the
+    whole made a covariance again (negative eigenvalues become 0).
+
+    Args:
+        correct: as of `corrected_health`.
+        counts: as of `corrected_health`.
+
+    Raises:
+        ValueError: as `corrected_health`, but for points without a right answer.
+    """
+    _check(correct, counts)
+    images = correct.shape[1]
+    if counts is None:
+        sample = np.cov(correct) / images
+    else:
+        sample = np.cov(correct.astype(float) @ counts.T / counts.sum(axis=1))
+    sample = np.atleast_2d(sample)
+    deviations = np.sqrt(np.diag(sample))
+    varies = deviations > 0
+    if not varies.any():
+        return sample
+    scale = np.outer(deviations[varies], deviations[varies])
+    place = np.flatnonzero(varies)
+    shrunk = np.zeros_like(sample)
+    shrunk[np.ix_(place, place)] = scale * _shrunk(sample[np.ix_(place, place)] / scale, place, images)
+    return shrunk
+
+
+def curve_posterior(
+    curve: np.ndarray, covariance: np.ndarray, draws: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """True curves that may lie behind a noisy one.
+
+    A Gaussian process of every size and kind of change that the prior allows (Rasmussen and Williams 2006, chapter 2),
+    each weighed by its marginal likelihood. A draw of one is the observed curve less a draw of the noise, moved by
+    what the prior makes of the difference (Matheron's rule); without noise it is the curve.
+
+    Args:
+        curve: float [points].
+        covariance: of its noise, [points, points].
+        draws: how many of each kind.
+        generator: of random numbers.
+
+    Returns:
+        Curves of each of KINDS [kinds, draws, points], and its posterior probability [kinds].
+    """
+    prior = _prior(len(curve))
+    centred = curve - curve.mean()
+    total = prior.kernels + covariance + 1e-9 * np.eye(len(curve))  # the last: to be invertible where there is no noise
+    evidence, factors, whitened = _log_evidence(centred, total)
+    smooth, rough = evidence[:, :1], evidence[:, 1:]
+    sudden = smooth + _gain(factors[:, 0], whitened[:, 0], prior.sudden)
+    log_weights = [prior.log_smooth + own for own in (smooth, sudden, rough)]
+    most = max(own.max() for own in log_weights)
+    weights = [np.exp(own - most) / own.shape[1] for own in log_weights]
+    probability = np.array([own.sum() for own in weights]) * [*KINDS.values()]
+
+    noise_root = _root(covariance)
+    drawn = np.empty((len(KINDS), draws, len(curve)))
+    for kind, weight in enumerate(weights):
+        cumulated = np.cumsum(weight / weight.sum()) if weight.sum() else np.linspace(0, 1, weight.size)
+        places = np.searchsorted(cumulated / cumulated[-1], (np.arange(draws) + generator.random()) / draws)
+        for place in np.unique(places):
+            base, change = np.unravel_index(place, weight.shape)
+            at = places == place
+            if kind == 1:
+                step = prior.sudden[:, [change]]
+                own_total, root = total[base, 0] + step @ step.T, np.hstack([prior.roots[base, 0], step])
+            else:
+                column = change + (kind == 2)
+                own_total, root = total[base, column], prior.roots[base, column]
+            noise = noise_root @ generator.standard_normal((len(curve), at.sum()))
+            difference = centred[:, None] - noise - root @ generator.standard_normal((root.shape[1], at.sum()))
+            drawn[kind, at] = (curve[:, None] - noise - covariance @ np.linalg.solve(own_total, difference)).T
+    return drawn, probability / probability.sum()
+
+
+class _Prior(NamedTuple):
+    kernels: np.ndarray  # covariance of a true curve, [smooth changes, 1 + rough changes, points, points]; none first
+    roots: np.ndarray  # of these
+    log_smooth: np.ndarray  # log probability of each smooth change, [smooth changes, 1]
+    sudden: np.ndarray  # one sudden change of a standard deviation, [points, sudden changes]
+
+
+@functools.cache
+def _prior(points: int) -> _Prior:
+    index = np.arange(points)
+    steps = np.abs(np.subtract.outer(index, index))
+    nothing = np.zeros((points, points))
+    smooth = []
+    for size, power in itertools.product(SMOOTH_SIZES, SMOOTH_POWERS):
+        position = (index / max(points - 1, 1)) ** power
+        centred = position - position.mean()
+        line = np.outer(centred, centred) / max(centred @ centred / points, 1e-9)  # of variance 1 over the module
+        apart = np.subtract.outer(position, position)
+        smooth += [size**2 * line, *(size**2 * (line + np.exp(-((apart / own) ** 2) / 2)) for own in SMOOTH_LENGTHS)]
+    rough = [size**2 * near**steps for size in ROUGH_SIZES for near in ROUGH_CORRELATIONS]
+    probability = np.array([NO_SMOOTH, *[(1 - NO_SMOOTH) / len(smooth)] * len(smooth)])
+    kernels = np.array([[one + other + LEVEL**2 for other in (nothing, *rough)] for one in (nothing, *smooth)])
+    places = np.hstack([np.eye(points), np.tri(points)[:, 1:]])
+    sudden = np.hstack([size * places for size in SUDDEN_SIZES])
+    return _Prior(kernels, _root(kernels), np.log(probability)[:, None], sudden)
+
+
+def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a curve [points] under covariances [..., points, points]: log density but for 2 pi, factors, whitened curves.
+
+    The covariances are bordered with the curve: the last row of the Cholesky factor is the whitened curve then.
+    """
+    points = len(centred)
+    bordered = np.empty((*total.shape[:-2], points + 1, points + 1))
+    bordered[..., :-1, :-1] = total
+    bordered[..., -1, :-1] = bordered[..., :-1, -1] = centred
+    bordered[..., -1, -1] = 1e12  # anything that leaves it positive
+    factors = np.linalg.cholesky(bordered)
+    whitened, diagonal = factors[..., -1, :-1], np.diagonal(factors, axis1=-2, axis2=-1)[..., :-1]
+    log_density = -(whitened**2).sum(axis=-1) / 2 - np.log(diagonal).sum(axis=-1)
+    return log_density, factors[..., :-1, :-1], whitened
+
+
+def _gain(factors: np.ndarray, whitened: np.ndarray, changes: np.ndarray) -> np.ndarray:
+    """What each sudden change [points, changes] adds to the log density, [kernels, changes] (rank-one updates)."""
+    scaled = np.linalg.solve(factors, np.broadcast_to(changes, (len(factors), *changes.shape)))
+    size = 1 + (scaled**2).sum(axis=1)
+    return (np.einsum("kp,kpc->kc", whitened, scaled) ** 2 / size - np.log(size)) / 2
+
+
+def _shrunk(correlations: np.ndarray, place: np.ndarray, images: int) -> np.ndarray:
+    """Correlations [points, points] of points at `place`, shrunk towards the mean of their distance."""
+    distance = np.abs(np.subtract.outer(place, place))
+    apart = distance > 0
+    totals, pairs = np.bincount(distance.ravel(), correlations.ravel()), np.bincount(distance.ravel())
+    means = (totals / np.maximum(pairs, 1))[distance]
+    of_chance = ((1 - correlations**2) ** 2 / (images - 1))[apart].sum()
+    found = ((correlations - means) ** 2)[apart].sum()
+    share = min(1.0, of_chance / found) if found > 0 else 1.0
+    root = _root(share * means + (1 - share) * correlations)
+    mixed = root @ root.T
+    deviations = np.sqrt(np.diag(mixed))
+    return mixed / np.outer(deviations, deviations)
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """R with R R' = covariance, [..., points, points]; negative eigenvalues count as 0."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+
+
+def _check(correct: np.ndarray, counts: np.ndarray | None) -> None:
+    if not isinstance(correct, np.ndarray) or correct.dtype != bool or correct.ndim != 2 or not len(correct):
+        raise ValueError("correct needs to be a numpy array of bool, [points, images], of one point or more")
+    images = correct.shape[1]
+    if images < 2:
+        raise ValueError(f"correct has {images} images: the noise of a curve shows from two images on")
+    if counts is None:
+        return
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[1] != images or len(counts) < 2:
+        raise ValueError(f"counts needs two resamples or more of {images} images each, found {counts.shape}")
+    if (counts < 0).any() or not (counts.sum(axis=1) > 0).all():
+        raise ValueError("counts needs numbers from 0 on, and an image or more in each resample")

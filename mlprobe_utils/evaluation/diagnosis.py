@@ -1,0 +1,133 @@
+"""The four failure modes (paper, section 4.2) as measurable statements: what is lost between fixed stations.
+
+Stations (`stations`) are fixed before anything is seen: the best of many points, picked on the test images, would find
+losses where there are none.
+
+What a module has truly lost, nothing behind it can have (the data processing inequality: Cover and Thomas 2006, section
+2.8). A probe may read a place badly that later places show to be rich. So quality limitation and fidelity loss are
+claimed only where every later station, too, tells less than what lies before: their loss is the least of these.
+
+A mode is named where the whole simultaneous interval of its loss lies beyond a threshold, ruled out where the whole of
+it lies short of it, and cannot be told otherwise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.stations import (
+    COMPREHENSION,
+    CONNECTOR,
+    FIDELITY,
+    IMAGE_TOKENS,
+    LAST_TOKEN,
+    MISALIGNMENT,
+    MODES,
+    OUTPUT,
+    QUALITY,
+    REFERENCE,
+    VISION_TOWER,
+)
+from mlprobe_utils.stats.intervals import RECIPE, intervals
+from mlprobe_utils.stats.resampling import Resamples, accuracy
+
+NAMED, RULED_OUT, UNTOLD = "named", "ruled out", "not distinguishable on this many images"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Something is lost: at none of the stations `after` can be told what can be told at the one `before`."""
+
+    name: str
+    mode: str
+    before: str
+    after: tuple[str, ...]
+
+
+STATEMENTS = (
+    Statement(QUALITY, QUALITY, REFERENCE, (VISION_TOWER, CONNECTOR, IMAGE_TOKENS, LAST_TOKEN, OUTPUT)),
+    Statement(FIDELITY, FIDELITY, VISION_TOWER, (CONNECTOR,)),
+    Statement(f"{COMPREHENSION}, image tokens", COMPREHENSION, CONNECTOR, (IMAGE_TOKENS,)),
+    Statement(f"{COMPREHENSION}, last token", COMPREHENSION, CONNECTOR, (LAST_TOKEN,)),
+    Statement(MISALIGNMENT, MISALIGNMENT, LAST_TOKEN, (OUTPUT,)),
+)
+
+
+def losses(
+    right: Mapping[str, np.ndarray],
+    resamples: Resamples,
+    question: str = RECIPE,
+    statements: Sequence[Statement] = STATEMENTS,
+) -> pd.DataFrame:
+    """What is lost between the stations of each statement, with simultaneous intervals.
+
+    Args:
+        right: station -> whether each image is right, bool [seeds, images], or [images] of what has no seeds; every
+            station of the statements, the images in the order of `resamples`.
+        question: of `intervals.QUESTIONS`.
+        statements: what is asked together.
+
+    Returns:
+        One row a statement: statement, mode, before, after (of the stations behind it the one where least is lost),
+        value (the change up to there in points, a loss negative), band_low and band_high, which hold for all of them at
+        once, and of several stations for the least of their losses.
+
+    Raises:
+        InputError: a station is missing, or stations have different numbers of seeds or images; as `intervals`.
+    """
+    pairs = [(statement, after) for statement in statements for after in statement.after]
+    needed = dict.fromkeys(station for statement, after in pairs for station in (statement.before, after))
+    if missing := [station for station in needed if station not in right]:
+        raise InputError(f"a diagnosis needs every station, found no {missing[0]}: {', '.join(needed)}")
+    seeds = max([1, *(len(own) for own in right.values() if own.ndim == 2)])
+    images = resamples.counts.shape[1]
+    for station, own in right.items():
+        if own.shape not in ((images,), (seeds, images)):
+            raise InputError(f"station '{station}' has outcomes {own.shape}, expected ({seeds} seeds, {images} images)")
+    stations = [*needed]
+    known = accuracy(np.stack([np.broadcast_to(right[s], (seeds, images)) for s in stations], axis=1), resamples)
+    before = known.at([stations.index(statement.before) for statement, _ in pairs])
+    after = known.at([stations.index(station) for _, station in pairs])
+    changes = intervals(after - before, question)
+    changes = changes.assign(statement=[s.name for s, _ in pairs], mode=[s.mode for s, _ in pairs])
+    changes = changes.assign(before=[s.before for s, _ in pairs], after=[station for _, station in pairs])
+    by_statement = changes.groupby("statement", sort=False)
+    least = changes.loc[by_statement["value"].idxmax(), ["statement", "mode", "before", "after", "value"]]
+    # of several changes the largest lies between the largest of the lower and the largest of the upper ends
+    ends = by_statement[["band_low", "band_high"]].max()
+    return least.join(ends, on="statement").reset_index(drop=True)
+
+
+def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """Which statements hold: `lost`, from `losses`, with the columns threshold, beyond and verdict.
+
+    `beyond` is the loss beyond the threshold in points, at the end of the interval that is nearer to none: positive
+    where the mode is named, and the larger the clearer.
+
+    Args:
+        thresholds: statement -> the least loss that counts, points.
+
+    Raises:
+        InputError: a statement without a threshold.
+    """
+    if missing := [name for name in lost["statement"] if name not in thresholds]:
+        raise InputError(f"no threshold for '{missing[0]}': give one for each of {', '.join(lost['statement'])}")
+    threshold = lost["statement"].map(dict(thresholds)).astype(float)
+    beyond, short = -lost["band_high"] - threshold, lost["band_low"] + threshold
+    verdict = np.select([beyond > 0, short > 0], [NAMED, RULED_OUT], UNTOLD)
+    return lost.assign(threshold=threshold, beyond=beyond, verdict=verdict)
+
+
+def main_mode(told: pd.DataFrame) -> str | None:
+    """The first mode named, as the information flows, of one model on one data set; None where none is named.
+
+    A loss has consequences behind it, never before it: what comes after the first one may be its doing.
+
+    Args:
+        told: from `verdicts`.
+    """
+    named = told.loc[told["verdict"] == NAMED, "mode"]
+    return next((mode for mode in MODES if mode in named.to_numpy()), None)

@@ -1,0 +1,158 @@
+"""Classification metrics of probes and final output, from the rows: the paper's five (section 3.3) and further ones."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from mlprobe_utils.evaluation.rows import OPTION, options_of, predicted_option
+
+PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
+FURTHER_METRICS = (
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "mcc",
+    "average_precision",
+    "calibration_error",
+)
+METRICS = PAPER_METRICS + FURTHER_METRICS
+LESS_IS_BETTER = ("calibration_error",)
+CALIBRATION_BINS = 10
+KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
+
+
+def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: str = "test") -> pd.DataFrame:
+    """Metrics in percent of every probe: one row a model, data set, stage, run, recipe, pooling and point.
+
+    Args:
+        rows: probe rows of any number of models and data sets.
+        positives: data set -> the option counted as positive (None: macro averages, data cards).
+        part: `test` or `validation`.
+    """
+    rows = rows[rows["part"] == part]
+    return scores_by(rows, positives, KEYS, predicted_option)
+
+
+def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: str = "test") -> pd.DataFrame:
+    """Metrics in percent of the final output: one row a model, data set, stage and run, with `unparsed` in percent.
+
+    An unparsed answer is wrong: it counts against the recall of its class and towards no option's precision. AUC comes
+    from the options' probabilities, which every image has.
+    """
+    rows = rows[rows["part"] == part]
+    keys = ["model", "dataset", "stage", "run"]
+    scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
+    unparsed = rows.groupby(keys, dropna=False)["parsed"].agg(lambda parsed: 100 * parsed.isna().mean())
+    return scores.merge(unparsed.rename("unparsed").reset_index(), on=keys)
+
+
+def scores_by(
+    rows: pd.DataFrame,
+    positives: dict[str, str | None],
+    keys: list[str],
+    predict: Callable[[pd.DataFrame], pd.Series],
+) -> pd.DataFrame:
+    """Metrics in percent, one row a combination of `keys`, nulls too.
+
+    Args:
+        rows, positives: as of `probe_scores`.
+        predict: the option that each row of one data set names; what is none is a wrong answer.
+    """
+    records = []
+    for dataset, of_dataset in rows.groupby("dataset", sort=False):
+        options = options_of(of_dataset)
+        columns = [OPTION + option for option in options]
+        coded = of_dataset.assign(truth=_codes(of_dataset["label"], options))
+        coded["said"] = _codes(predict(of_dataset), options)
+        for key, group in coded.groupby(keys, dropna=False, sort=False):
+            truth, said, probabilities = (group[wanted].to_numpy() for wanted in ("truth", "said", columns))
+            scores = score(truth, said, probabilities, options, positives[dataset])
+            records.append(dict(zip(keys, key, strict=True)) | {"images": len(group)} | scores)
+    return pd.DataFrame(records)
+
+
+def _codes(names: pd.Series, options: list[str]) -> np.ndarray:
+    """Place of each name among the options; -1 of anything else."""
+    return pd.Categorical(names, options).codes
+
+
+def score(
+    truth: np.ndarray, said: np.ndarray, probabilities: np.ndarray, options: list[str], positive: str | None
+) -> dict[str, float]:
+    """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
+
+    In plain numpy: of a library call nine tenths would be checks of its arguments, and there is a call for every probe
+    (tests hold all equal to scikit-learn's). A quotient of nothing by nothing counts as 0; an area is nan where an
+    option has no image, or all. Sensitivity is the recall, by its name in medicine. Balanced accuracy, MCC
+    (Gorodkin 2004) and calibration error have no positive option: the first is the mean recall of the options that have
+    images. What is not parsed is wrong everywhere, so that it lowers specificity too; to the MCC it is an option that
+    is never true.
+
+    Args:
+        truth: place of each image's true option among `options`.
+        said: place of its predicted option; -1 is a wrong answer.
+        probabilities: float [images, options].
+    """
+    chosen = slice(None) if positive is None else [options.index(positive)]
+    parsed = said >= 0
+    right, true, named, true_of_unparsed = (
+        np.bincount(places, minlength=len(options))
+        for places in (truth[truth == said], truth, said[parsed], truth[~parsed])
+    )
+    images, unparsed = len(truth), true_of_unparsed.sum()
+    rest = images - true
+    rest_wrong = (named - right) + (unparsed - true_of_unparsed)
+    recall = right / np.maximum(true, 1)
+    spread = (images**2 - (named**2).sum() - unparsed**2) * (images**2 - (true**2).sum())
+    values = {
+        "accuracy": np.mean(truth == said),
+        "f1": np.mean((2 * right / np.maximum(true + named, 1))[chosen]),
+        "precision": np.mean((right / np.maximum(named, 1))[chosen]),
+        "recall": np.mean(recall[chosen]),
+        "auc": np.mean(areas_under_curve(truth, probabilities)[chosen]),
+        "balanced_accuracy": np.mean(recall[true > 0]),
+        "sensitivity": np.mean(recall[chosen]),
+        "specificity": np.mean(((rest - rest_wrong) / np.maximum(rest, 1))[chosen]),
+        "mcc": (images * right.sum() - true @ named) / np.sqrt(max(spread, 1)),
+        "average_precision": np.mean(average_precisions(truth, probabilities)[chosen]),
+        "calibration_error": calibration_error(truth, probabilities),
+    }
+    return {name: 100 * float(value) for name, value in values.items()}
+
+
+def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """AUC of each option against the rest, float [options]; nan if one of the two has no image.
+
+    The share of pairs of images that a probability ranks rightly, ties counted half (Mann and Whitney 1947).
+    """
+    is_option = truth[:, None] == np.arange(probabilities.shape[1])
+    inside, ranks = is_option.sum(axis=0), rankdata(probabilities, axis=0)
+    pairs = inside * (len(truth) - inside)
+    lowest = inside * (inside + 1) / 2  # the sum of ranks of an option whose images are all ranked last
+    return ((ranks * is_option).sum(axis=0) - lowest) / np.where(pairs, pairs, np.nan)
+
+
+def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Average precision of each option against the rest, float [options]; nan if it has no image.
+
+    The mean, over the option's images, of the precision if all images at least as probable are called the option.
+    """
+    averages = []
+    for option, places_from_top in enumerate(rankdata(-probabilities, "max", axis=0).T):
+        own = places_from_top[truth == option]
+        averages.append(np.mean(rankdata(own, "max") / own) if len(own) else np.nan)
+    return np.array(averages)
+
+
+def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """How far the most probable option's probability is from how often it is right, 0 to 1; it knows no parsing.
+
+    The expected calibration error of Naeini et al. (2015), over CALIBRATION_BINS bins with equally many images each
+    (Nguyen and O'Connor 2015); images of one probability share a bin, so that their order changes nothing. It is above
+    0 by chance alone: the more so, the fewer images.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)
+    return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(truth))

@@ -1,0 +1,107 @@
+"""The rows that everything after the features is computed from: one row an image and probe point (or final output).
+
+`model, fault, dataset, data_hash, split, part, stage, order, run, probe, seed, point, pooling, control, image, label,
+p_<option>…`; what does not apply is null. `run` is the fine-tuning that the features are of, or of the pretrained
+model the seed once more (null where many seeds probe one state); `probe` names the recipe of the protocol, `seed` is
+the probe's own. Rows of the final output have neither of these and no point, and carry the generated `text` and the
+`parsed` option (null: unparsed). Rows of layer transfer have in `probe` the point at which it was fitted, those of a
+vision tower that was trained alone what was trained of it.
+
+Rows of a control name it. One that needs no model has none, nor a stage and an order; a model with random weights has
+no stage. Their `label` is what was to be told: of the control task and of memorisation no truth, and of the latter
+alone there are rows of train images.
+
+Rows of a baseline, a traditional classifier, are known by their `epoch`: after how many of its training it was asked.
+Its slug stands in `model`; it has no stage, order, probe, seed, point or pooling, and `run` is the training's seed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.evaluation.orders import ORDERS
+from mlprobe_utils.evaluation.points import POINT
+
+OPTION = "p_"
+MAIN_PROBE = "main"  # the recipe of scores and diagnosis
+SPLITS = ("paper", "clean")
+PARTS = ("train", "validation", "test", "unused")
+STAGES = ("pretrained", "finetuned")
+STATE = ["model", "stage", "order"]
+NOT_OF_BASELINES = ["fault", "stage", "order", "probe", "seed", "point", "pooling", "control"]
+_TEXT = {"required": True, "nullable": False}
+_MAYBE = {"required": True, "nullable": True}
+SCHEMA = pa.DataFrameSchema(
+    {
+        "model": pa.Column(str, **_MAYBE),
+        "fault": pa.Column(str, **_MAYBE),
+        "dataset": pa.Column(str, **_TEXT),
+        "data_hash": pa.Column(str, pa.Check.str_length(64, 64), **_TEXT),
+        "split": pa.Column(str, pa.Check.isin(SPLITS), **_TEXT),
+        "part": pa.Column(str, pa.Check.isin(["train", "validation", "test"]), **_TEXT),
+        "stage": pa.Column(str, pa.Check.isin(STAGES), **_MAYBE),
+        "order": pa.Column(str, pa.Check.isin([*ORDERS]), **_MAYBE),
+        "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
+        "probe": pa.Column(str, **_MAYBE),
+        "seed": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
+        "point": pa.Column(str, pa.Check.str_matches(f"^{POINT}$"), **_MAYBE),
+        "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
+        "control": pa.Column(str, **_MAYBE),
+        "image": pa.Column(str, **_TEXT),
+        "label": pa.Column(str, **_TEXT),
+        "epoch": pa.Column("Int64", pa.Check.ge(1), required=False, nullable=True),
+        "text": pa.Column(str, required=False, nullable=True),
+        "parsed": pa.Column(str, required=False, nullable=True),
+        r"^p_.+": pa.Column(float, pa.Check.in_range(0, 1), regex=True, nullable=True),
+    },
+    checks=[
+        pa.Check(
+            lambda rows: rows["control"].notna() | of_baselines(rows) | rows[STATE].notna().all(axis=1),
+            error="model, stage or order is null in a row of no control and no baseline",
+        ),
+        pa.Check(
+            lambda rows: ~of_baselines(rows) | (rows["model"].notna() & rows[NOT_OF_BASELINES].isna().all(axis=1)),
+            error=f"model is null in a row of a baseline, or not null is one of {', '.join(NOT_OF_BASELINES)}",
+        ),
+        pa.Check(
+            lambda rows: rows["control"].notna() | (rows["part"] != "train"),
+            error="part is 'train' in a row of no control",
+        ),
+    ],
+    strict=True,
+    coerce=True,
+)
+
+
+def of_baselines(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a baseline."""
+    return rows["epoch"].notna() if "epoch" in rows else pd.Series(False, rows.index)
+
+
+def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:
+    """Rows for `images` (columns image, option, part), with probabilities [images, options] and constant columns."""
+    nulls = dict.fromkeys(("fault", "run", "probe", "seed", "point", "pooling", "control"))
+    columns = {"image": images["image"].array, "label": images["option"].array, "part": images["part"].array}
+    columns |= nulls | constants
+    columns |= {OPTION + option: probabilities[:, n].astype(float) for n, option in enumerate(options)}
+    return pd.DataFrame(columns, index=range(len(images)))
+
+
+def write_rows(rows: pd.DataFrame, path: Path) -> None:
+    """Validates rows against the schema and writes them (parquet, atomically)."""
+    write_parquet(SCHEMA.validate(rows), path)
+
+
+def options_of(rows: pd.DataFrame) -> list[str]:
+    """The options that rows of one data set hold probabilities for."""
+    return [c.removeprefix(OPTION) for c in rows.columns if c.startswith(OPTION) and rows[c].notna().any()]
+
+
+def predicted_option(rows: pd.DataFrame) -> pd.Series:
+    """The most probable option of each row of one data set."""
+    options = options_of(rows)
+    probabilities = rows[[OPTION + option for option in options]].to_numpy()
+    return pd.Series(np.array(options)[probabilities.argmax(axis=1)], index=rows.index)

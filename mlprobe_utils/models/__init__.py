@@ -1,0 +1,1 @@
+"""Families of architectures, loading, prompts: what is known of a model."""

@@ -1,0 +1,197 @@
+"""From images and a question to what the model reads, and from answers to labels and their losses."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jinja2 import TemplateError
+from torch.nn.functional import cross_entropy
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.orders import IMAGE, IRRELEVANT, ORDERS, QUESTION, irrelevant_text, tokens_of
+
+MOST_KEPT = 2**28  # bytes of encoded images
+
+
+class Encoder:
+    """Encodes one question about many images, by the model's own processor and chat template.
+
+    Prompts are padded on the left, answers are appended to the right of them, so that the answer's logits are the last
+    columns of every row. What the processor returns is fed whole: leaving out a key changes features silently.
+    """
+
+    def __init__(self, processor, template: str, order: str = "image_first"):
+        """`template` holds `<image>` once (data card), or not at all for text alone; `order` is one of ORDERS.
+
+        Irrelevant text is as long as the question, in tokens of the model's own tokenizer.
+
+        Raises:
+            InputError: the model's chat template fails, or does not write the image's place and the texts, once and
+                in this order; the question is longer than the irrelevant passage.
+        """
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        question, images = " ".join(template.replace("<image>", " ").split()), template.count("<image>")
+        texts = {QUESTION: question}
+        if IRRELEVANT in ORDERS[order]:
+            texts[IRRELEVANT] = irrelevant_text(self.tokenizer, len(tokens_of(self.tokenizer, question)))
+        pieces = [piece for piece in ORDERS[order] if piece != IMAGE or images]
+        parts = [{"type": "image"} if piece == IMAGE else {"type": "text", "text": texts[piece]} for piece in pieces]
+        self.prompt = self._conversation([parts], add_generation_prompt=True)
+        self._check(pieces, texts, order)
+        self.prompt_ids = self._ids(self.prompt)
+        self.lead, self.end = self._around_an_answer(parts)
+
+    def _check(self, pieces: list[str], texts: dict[str, str], order: str) -> None:
+        image, mend = self.processor.image_token, "give the model's card another chat_template (jinja)"
+        if (places := self.prompt.count(image)) != (images := pieces.count(IMAGE)):
+            raise InputError(f"the chat template writes {image!r} {places} times for {images} image: {mend}")
+        for piece, text in texts.items():
+            if text not in self.prompt:
+                raise InputError(f"the chat template does not write the {piece} as it is: {mend}")
+        places = [self.prompt.index(texts.get(piece, image)) for piece in pieces]
+        if places != sorted(places):
+            raise InputError(f"the chat template puts image and question in an order of its own, not {order}: {mend}")
+        if self.prompt.endswith(image):  # options are read from the last token on, without the images
+            raise InputError(f"the chat template writes nothing after the image, where the answer begins: {mend}")
+
+    def questions(self, images: list[np.ndarray | None], prompts: list[str] | None = None) -> dict[str, torch.Tensor]:
+        """Model inputs for uint8 images [height, width, 3] of any sizes, prompts padded on the left.
+
+        Args:
+            images: all None where the template is text alone.
+            prompts: of each image its own; without them, this encoder's for all.
+        """
+        bos = self.tokenizer.bos_token
+        pictures = None if images[0] is None else [[image] for image in images]
+        return dict(
+            self.processor(
+                images=pictures,
+                text=prompts or [self.prompt] * len(images),
+                padding=True,
+                padding_side="left",
+                add_special_tokens=not (bos and self.prompt.startswith(bos)),  # a template may have written it already
+                return_tensors="pt",
+            )
+        )
+
+    def answered(self, images: list[np.ndarray], answers: list[str]) -> dict[str, torch.Tensor]:
+        """Model inputs with each answer and the end token appended.
+
+        `labels` is [images, answer tokens] and covers the appended columns only; -100 where an answer is padded.
+        """
+        return append_answers(self.questions(images), self.answer_tokens(answers), self.tokenizer.pad_token_id)
+
+    def answer_tokens(self, answers: list[str]) -> list[list[int]]:
+        """Token ids of each answer as they follow the prompt, the end token included."""
+        texts = [self.lead + answer for answer in answers]
+        whole = self._ids([self.prompt + text for text in texts])
+        pairs = zip(texts, whole, strict=True)
+        return [[*self._following(text, ids), self.end] for text, ids in pairs]
+
+    def _following(self, text: str, whole: list[int]) -> list[int]:
+        """A text's tokens of those of prompt and text: alone, a tokenizer may put a space before it."""
+        length = len(self.prompt_ids)
+        # where it makes one token of the place where both meet, the text has to stand alone
+        return whole[length:] if whole[:length] == self.prompt_ids else self._ids(text)
+
+    def _ids(self, text: str | list[str]) -> list:
+        """Token ids of a text, or of each of several."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _conversation(self, contents: list[list[dict]], **options) -> str:
+        """Contents of turns by user and assistant, as the chat template writes them."""
+        roles = itertools.cycle(["user", "assistant"])
+        turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+        try:
+            return self.processor.apply_chat_template(turns, **options)
+        except TemplateError as error:
+            raise InputError(f"the chat template fails ({error}): give the model's card another (jinja)") from error
+
+    def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
+        """The white space that the chat template puts before an answer, and the token that it ends one with.
+
+        The latter need not be the tokenizer's end token (Gemma).
+        """
+        answer = {"type": "text", "text": "Answer"}
+        before, _, after = self._conversation([question, [answer]]).rpartition(answer["text"])
+        lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
+        first = self._ids(after.strip())[:1]
+        is_end = first and first[0] in self.tokenizer.added_tokens_decoder
+        return "" if lead.strip() else lead, first[0] if is_end else self.tokenizer.eos_token_id
+
+
+class Questions:
+    """Each image's question as an encoder encodes it, by the image's position: the first time it is needed.
+
+    It is kept as long as all that are kept fit into memory, so that nothing is encoded again in later epochs, runs and
+    states of the model.
+    """
+
+    def __init__(self, encoder: Encoder, image_at: Callable[[int], np.ndarray], most: int = MOST_KEPT):
+        """`image_at(position)` gives uint8 [height, width, 3]; `most` bytes are kept."""
+        self.encoder, self.image_at, self.room = encoder, image_at, most
+        self.kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def __call__(self, position: int) -> dict[str, torch.Tensor]:
+        if position in self.kept:
+            return self.kept[position]
+        with torch.inference_mode(False):  # a tensor that is made in inference mode can never be trained on
+            question = self.encoder.questions([self.image_at(position)])
+        size = sum(tensor.nbytes for tensor in question.values())
+        if size <= self.room:
+            self.room -= size
+            self.kept[position] = question
+        return question
+
+    def batch(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
+        """The questions about several images, as `Encoder.questions` gives them."""
+        return joined([self(position) for position in positions], self.encoder.tokenizer.pad_token_id)
+
+
+def joined(questions: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
+    """Questions that were encoded one by one as `Encoder.questions` encodes them together.
+
+    Args:
+        pad: the token that shorter prompts are padded with, on the left.
+    """
+    longest = max(question["input_ids"].shape[1] for question in questions)
+
+    def padded(question: dict[str, torch.Tensor], key: str) -> torch.Tensor:
+        value, width = question[key], question["input_ids"].shape[1]
+        if value.shape != (1, width):  # not one value a token
+            return value
+        return torch.nn.functional.pad(value, (longest - width, 0), value=pad if key == "input_ids" else 0)
+
+    return {key: torch.cat([padded(question, key) for question in questions]) for key in questions[0]}
+
+
+def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
+    """Appends token ids to the right of left-padded prompts; every key with a value a token grows with them."""
+    rows, width = inputs["input_ids"].shape
+    longest = max(len(tokens) for tokens in answers)
+    labels = torch.tensor([tokens + [-100] * (longest - len(tokens)) for tokens in answers])
+    present = labels != -100
+    grown = {"input_ids": torch.where(present, labels, pad), "attention_mask": present.long()}
+    out = dict(inputs)
+    for key, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape == (rows, width):
+            extra = grown.get(key, torch.zeros_like(labels))
+            out[key] = torch.cat([value, extra.to(value.dtype)], dim=1)
+    return out | {"labels": labels}
+
+
+def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of each image's answer, float32 [images] in nats, and its number of tokens, int [images].
+
+    Args:
+        inputs: from `Encoder.answered`; logits are computed at the answers' columns only.
+    """
+    inputs = dict(inputs)
+    labels = inputs.pop("labels")
+    # a cache of keys and values would be built for nothing: the setting that Trainer makes does not reach the LLM
+    outputs = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False)
+    logits = outputs.logits[:, :-1].float()
+    losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    return losses.sum(dim=1), (labels != -100).sum(dim=1)

@@ -1,0 +1,140 @@
+"""Hulu-Med: its weights in transformers' own VideoLlama3 classes, so that the hub's remote code never runs.
+
+Read from a checkpoint in the hub's form (classes HulumedQwen2ForCausalLM and HulumedQwen3ForCausalLM, flat text fields,
+names of its own) or in that of transformers. Images are resized as they are, not to transposed proportions, and do not
+attend to each other, both unlike in the hub's code.
+"""
+
+import inspect
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import transformers
+from transformers import (
+    AutoTokenizer,
+    BaseImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+    VideoLlama3Config,
+    VideoLlama3ImageProcessor,
+    VideoLlama3Processor,
+    VideoLlama3VideoProcessor,
+)
+from transformers.modeling_utils import slice_logits_to_keep
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.families.packed import Packed
+
+IMAGE_TOKEN = "<image>"
+NAMING_IT = f"{{%- set image_token = '{IMAGE_TOKEN}' -%}}"  # the hub's template leaves that to the hub's processor
+CONNECTOR = "mlp2x_gelu"
+OF_THE_WHOLE = ("architectures", "auto_map", "model_type", "image_token_index", "vision_encoder_config")
+
+
+class VideoLlama3ForConditionalGeneration(transformers.VideoLlama3ForConditionalGeneration):
+    """transformers' class, which would pass over `logits_to_keep` and compute the logits of every image token.
+
+    Of the same name, which a checkpoint saved from it has in its config.json.
+    """
+
+    def forward(self, *inputs, logits_to_keep: int | torch.Tensor = 0, **named):
+        wanted = self.lm_head.register_forward_pre_hook(
+            lambda _, states: slice_logits_to_keep(states[0], logits_to_keep)
+        )
+        try:
+            return super().forward(*inputs, **named)
+        finally:
+            wanted.remove()
+
+    # `generate` reads off the names here what it may hand over
+    *_names, _rest = inspect.signature(transformers.VideoLlama3ForConditionalGeneration.forward).parameters.values()
+    _wanted = inspect.Parameter("logits_to_keep", inspect.Parameter.KEYWORD_ONLY, default=0)
+    forward.__signature__ = inspect.Signature([*_names, _wanted, _rest])
+
+
+class HuluMed(Packed):
+    model_class: ClassVar[str] = "VideoLlama3ForConditionalGeneration"
+    hosted: ClassVar[tuple[str, ...]] = ("HulumedQwen2ForCausalLM", "HulumedQwen3ForCausalLM")
+    key_mapping: ClassVar[dict[str, str]] = {
+        r"^model\.vision_encoder\.": "model.vision_model.",
+        r"^model\.mm_projector\.": "model.projector.",
+        r"^model\.(layers|norm|embed_tokens)\.": r"model.language_model.\1.",
+    }
+    inputs: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "attention_mask",
+        "pixel_values",
+        "image_grid_thw",
+        "image_merge_sizes",
+    )
+    vision_tower: ClassVar[tuple[str, ...]] = ("model.vision_model",)
+    vision_blocks: ClassVar[str] = "model.vision_model.encoder.layers"
+    connector: ClassVar[tuple[str, ...]] = ("model.projector",)
+    connector_layers: ClassVar[tuple[str, ...]] = ("model.projector.readout.0", "model.projector.readout.2")
+
+    def merged(self, inputs: dict) -> torch.Tensor:
+        return inputs["image_merge_sizes"] ** 2
+
+    @classmethod
+    def transformers_class(cls) -> type[PreTrainedModel]:
+        return VideoLlama3ForConditionalGeneration
+
+    @classmethod
+    def config_of(cls, published: dict) -> PreTrainedConfig:
+        """Raises InputError: a connector other than that of VideoLlama3, a field that is missing."""
+        if not cls.is_hosted(published["architectures"]):
+            return super().config_of(published)
+        if (connector := published.get("mm_projector_type", CONNECTOR)) != CONNECTOR:
+            raise InputError(f"config.json: mm_projector_type is {connector!r}, only {CONNECTOR!r} is known")
+        kind, tower, token = _fields(
+            "config.json", published, "model_type", "vision_encoder_config", "image_token_index"
+        )
+        text = {key: value for key, value in published.items() if key not in OF_THE_WHOLE}
+        return VideoLlama3Config(
+            architectures=published["architectures"],
+            text_config=text | {"model_type": kind.removeprefix("hulumed_")},
+            vision_config={key: value for key, value in tower.items() if key not in OF_THE_WHOLE},
+            image_token_id=token,
+            tie_word_embeddings=published.get("tie_word_embeddings", False),
+        )
+
+    @classmethod
+    def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
+        """Raises InputError: a field that is missing; else what transformers raises."""
+        if not cls.is_hosted(config.architectures):
+            return super().read_processor(folder, config)
+        images, _ = BaseImageProcessor.get_image_processor_dict(folder)
+        names = ("image_mean", "image_std", "patch_size", "min_tokens", "max_tokens")
+        mean, deviation, patch, fewest, most = _fields("preprocessor_config.json", images, *names)
+        ours = {
+            "image_mean": mean,
+            "image_std": deviation,
+            "patch_size": patch,
+            "size": {"shortest_edge": fewest * patch**2, "longest_edge": most * patch**2},
+        }
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, extra_special_tokens={"image_token": IMAGE_TOKEN}
+        )
+        around, _ = VideoLlama3Processor.get_processor_dict(folder)
+        template = around.get("chat_template") or tokenizer.chat_template
+        return VideoLlama3Processor(
+            image_processor=VideoLlama3ImageProcessor(**ours),  # it merges no patches of an image, nor does the hub's
+            tokenizer=tokenizer,
+            video_processor=VideoLlama3VideoProcessor(**ours),
+            chat_template=template and NAMING_IT + template,
+        )
+
+
+def _fields(file: str, content: dict, *names: str) -> list:
+    """The values of fields; without them the hub's own classes take other defaults than transformers' do.
+
+    Raises:
+        InputError: one is missing.
+    """
+    if missing := [name for name in names if content.get(name) is None]:
+        raise InputError(
+            f"{file}: {', '.join(missing)} is missing: take the file anew from where the checkpoint is from"
+        )
+    return [content[name] for name in names]

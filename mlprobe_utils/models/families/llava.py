@@ -1,0 +1,37 @@
+"""LLaVA: a CLIP vision tower of which the connector reads an inner layer, without the CLS token."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from transformers import PreTrainedConfig, ProcessorMixin
+
+from mlprobe_utils.models.families.fixed_size import FixedSize
+
+
+class Llava(FixedSize):
+    model_class: ClassVar[str] = "LlavaForConditionalGeneration"
+    vision_tower: ClassVar[tuple[str, ...]] = ("model.vision_tower",)
+    vision_blocks: ClassVar[str] = "model.vision_tower.encoder.layers"
+    connector: ClassVar[tuple[str, ...]] = ("model.multi_modal_projector",)
+    connector_layers: ClassVar[tuple[str, ...]] = (
+        "model.multi_modal_projector.linear_1",
+        "model.multi_modal_projector.linear_2",
+    )
+
+    def blocks_read(self) -> int:
+        """Up to the layer that the configuration names, or the last of several; -2: all blocks but one."""
+        layers = self.model.config.vision_feature_layer
+        states = 1 + super().blocks_read()  # the embeddings' is the first
+        return max(layer % states for layer in ([layers] if isinstance(layers, int) else layers))
+
+    def tokens_left_out(self) -> int:
+        return 1 if self.model.config.vision_feature_select_strategy == "default" else 0
+
+    @classmethod
+    def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
+        """Before transformers 4.46, nothing but the model's configuration said how many tokens an image takes."""
+        processor = super().read_processor(folder, config)
+        processor.patch_size = config.vision_config.patch_size
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        processor.num_additional_image_tokens = 1 if config.vision_config.model_type == "clip_vision_model" else 0
+        return processor

@@ -1,0 +1,52 @@
+"""Which family a checkpoint belongs to: decided by the class that it names, never by its own name."""
+
+from collections.abc import Sequence
+
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.models.families.base import Family
+from mlprobe_utils.models.families.gemma3 import Gemma3
+from mlprobe_utils.models.families.hulu_med import HuluMed
+from mlprobe_utils.models.families.llava import Llava
+from mlprobe_utils.models.families.qwen2_5_vl import Qwen2_5_VL
+from mlprobe_utils.models.families.qwen2_vl import Qwen2VL
+from mlprobe_utils.models.families.qwen3_vl import Qwen3VL
+
+FAMILIES: tuple[type[Family], ...] = (Qwen2VL, Qwen2_5_VL, Llava, HuluMed, Gemma3, Qwen3VL)
+
+
+def family_named(architectures: Sequence[str]) -> type[Family]:
+    """The family of the class that a config.json names as `architectures`.
+
+    Raises:
+        InputError: no family knows it; the message lists what was found and what is known.
+    """
+    for family in FAMILIES:
+        if {family.model_class, *family.hosted} & set(architectures):
+            return family
+    known = ", ".join(name for family in FAMILIES for name in (family.model_class, *family.hosted))
+    raise InputError(
+        f"no family for models of class {', '.join(architectures) or '(none named)'}. Known classes: {known}. "
+        f"Add one in mlprobe_utils/families/."
+    )
+
+
+def family_of(model) -> Family:
+    """The family of a model. Raises InputError as `family_named` does."""
+    return family_named([type(model).__name__])(model)
+
+
+def family_by_name(name: str) -> type[Family]:
+    """The family that a model card asserts: the name of its module.
+
+    Raises:
+        InputError: no such family; the message lists the known ones.
+    """
+    names = {name_of(family): family for family in FAMILIES}
+    if name not in names:
+        raise unknown("family", name, sorted(names))
+    return names[name]
+
+
+def name_of(family: type[Family]) -> str:
+    """As model cards assert it: the name of the family's module."""
+    return family.__module__.rsplit(".", 1)[-1]

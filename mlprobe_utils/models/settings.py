@@ -1,0 +1,48 @@
+"""What says which checkpoint a model is, and how it is read."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.settings import Count, Part, Precision, Words
+
+
+class Checkpoint(Part):
+    """A checkpoint, on the hub or in a folder, and how it is read."""
+
+    slug: str = Field(description="what errors call it")
+    source: str = Field(description="hub id, or a folder (relative to the project's root)")
+    revision: str | None = Field(None, description="of the hub's repository: branch, tag or commit")
+    family: str | None = Field(None, description="only needed to assert it: the model's class decides")
+    gated: bool = Field(False, description="the hub asks everyone to accept its terms first")
+    precision: Precision | None = Field(None, description="of the weights; without it, the protocol's")
+    max_pixels: Count | None = Field(None, description="of an image as the model reads it; larger ones are reduced")
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
+        None, description="how attention is computed; without it, as transformers chooses"
+    )
+    device_map: Literal["auto", "balanced", "sequential"] | None = Field(
+        None, description="how the weights are spread over the machine's devices; without it, they lie on one"
+    )
+    chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
+
+    @property
+    def root(self) -> Path:
+        """The folder that a relative `source` starts from."""
+        return Path()
+
+    def located(self) -> str:
+        """The folder of a local model, as an absolute path, or the hub id.
+
+        Raises:
+            InputError: a folder that does not exist.
+        """
+        folder = (self.root / Path(self.source).expanduser()).resolve()
+        if folder.is_dir():
+            return str(folder)
+        if self.source.startswith((".", "/", "~")) or self.source.count("/") != 1:
+            raise InputError(
+                f"model card '{self.slug}': source {self.source!r} is neither a folder nor a hub id (owner/name)"
+            )
+        return self.source

@@ -1,0 +1,1 @@
+"""Cards, artefacts and the steps that make them: all that knows `outputs/` and `data/`."""

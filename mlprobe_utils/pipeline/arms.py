@@ -1,0 +1,123 @@
+"""Arms: a model once more, with one setting of the protocol changed, in a folder of its own.
+
+Everything else is as in the protocol, so that what differs is due to the setting, or to chance.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mlprobe_utils.evaluation.orders import ORDERS
+from mlprobe_utils.pipeline import results
+from mlprobe_utils.pipeline.cards import Protocol, load_protocol
+from mlprobe_utils.pipeline.results import ARM_RUNS, CLASSIFIER, ORDER, VISION_TOWER, Selection, made
+
+SETTINGS = {ORDER: tuple(ORDERS), VISION_TOWER: ("lora", "frozen")}  # setting -> the values it can have
+WAYS = ("all", "lora")  # of training a vision tower alone: all of its weights, or LoRA
+COMMAND = "discuss"  # that makes arms
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting of SETTINGS, and its value."""
+
+    setting: str
+    value: str
+
+    def changed(self, protocol: Protocol) -> Protocol:
+        """The protocol with this setting. An order has one run, and the main probe alone, with all of its seeds."""
+        tuning = protocol.fine_tuning
+        if self.setting == VISION_TOWER:
+            changed = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}
+            return protocol.model_copy(update={"fine_tuning": tuning.model_copy(update=changed)})
+        tuning = tuning.model_copy(update={"runs": len(ARM_RUNS)})
+        return protocol.model_copy(update={ORDER: self.value, "fine_tuning": tuning, "probe_variants": {}})
+
+    def states(self, protocol: Protocol) -> list[int | None]:
+        """None for the pretrained model, then the runs; before it is trained, a tower that is frozen is none other."""
+        return [*([None] if self.setting == ORDER else []), *range(self.changed(protocol).fine_tuning.runs)]
+
+    def folder(self, of_model: Path) -> Path:
+        return of_model / self.setting / self.value
+
+
+def arms(setting: str, protocol: Protocol) -> list[Arm]:
+    """The arms of a setting: of each value that is not the protocol's own."""
+    return [Arm(setting, value) for value in SETTINGS[setting] if value != _own(setting, protocol)]
+
+
+def of_value(selection: Selection, setting: str, value: str) -> Selection:
+    """The results under a value of a setting: of an arm, or where the value is the protocol's own the selection's."""
+    if value == _own(setting, load_protocol(selection.protocol)):
+        return selection
+    plain = (selection.models, selection.datasets, selection.protocol, selection.split)
+    return ArmSelection(*plain, Arm(setting, value))
+
+
+def _own(setting: str, protocol: Protocol) -> str:
+    return getattr(protocol if setting == ORDER else protocol.fine_tuning, setting)
+
+
+@dataclass(frozen=True)
+class ArmSelection(Selection):
+    """The results of an arm of each of the models."""
+
+    arm: Arm
+
+    @property
+    def made_by(self) -> str:
+        return COMMAND
+
+    @property
+    def states(self) -> list[int | None]:
+        return self.arm.states(load_protocol(self.protocol))
+
+    @property
+    def runs(self) -> range:
+        return range(len(self.states) - self.states.count(None))
+
+    def folder(self, model: str, dataset: str) -> Path:
+        return self.arm.folder(super().folder(model, dataset))
+
+
+def tower_rows(selection: Selection, vision_tower: str) -> pd.DataFrame:
+    """The final outputs' rows after fine-tuning with the vision tower adapted (`lora`) or `frozen`.
+
+    Of the runs that both have, so that seeds are the same. Raises InputError for a model and data set that was not run.
+    """
+    rows, runs = results.prediction_rows(of_value(selection, VISION_TOWER, vision_tower)), tower_runs(selection)
+    return rows[(rows["stage"] == "finetuned") & rows["run"].isin(runs)].reset_index(drop=True)
+
+
+def tower_runs(selection: Selection) -> range:
+    """The runs of what is trained of a vision tower beyond the model's own fine-tuning."""
+    return range(load_protocol(selection.protocol).vision_training.runs)
+
+
+def classifier_rows(selection: Selection) -> pd.DataFrame:
+    """The rows of vision towers trained alone, validation and test images, of all runs: `probe` is one of WAYS.
+
+    Raises InputError for a model and data set that was not run.
+    """
+    frames = []
+    for model, dataset, folder in selection.folders():
+        for way in WAYS:
+            for run in tower_runs(selection):
+                place = made(selection, model, dataset, folder / classifier_name(way, run), COMMAND)
+                frames.append(pd.read_parquet(place / "predictions.parquet"))
+    return pd.concat(frames, ignore_index=True)
+
+
+def classifier_name(way: str, run: int) -> str:
+    """The folder of a vision tower that was trained alone."""
+    return f"{CLASSIFIER}-{way}-{run}"
+
+
+def order_prompts(selection: Selection) -> pd.DataFrame:
+    """order, model, dataset, prompt: the question exactly as each model read it, in every order of ORDERS.
+
+    Raises InputError for a model and data set that was not run.
+    """
+    frames = [results.prompts(of_value(selection, ORDER, order)).assign(order=order) for order in ORDERS]
+    return pd.concat(frames, ignore_index=True)[["order", "model", "dataset", "prompt"]]

@@ -1,0 +1,92 @@
+"""The card of a traditional classifier: which architecture, why it is in the list, how it is built.
+
+The paper names none of its 23 in a table. A card says how sure the project is that its architecture is one of them.
+"""
+
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.settings import Part, Words
+from mlprobe_utils.evaluation.categories import CATEGORIES
+from mlprobe_utils.pipeline.cards import Card, Protocol, load_card, slugs
+
+STATUSES = {
+    "cited": "the paper's text cites it",
+    "likely": "the code of Ren et al., whose comparison the paper follows, imports it",
+    "inferred": "a candidate of its category: the paper counts more methods than it cites",
+}
+STEP = "baselines"  # in which they are trained
+EXTRAS = {"fastervit": "fastervit"}  # library -> the extra of this package that installs it
+
+
+class Variant(Part):
+    """One size of an architecture, and the call that builds it."""
+
+    library: Literal["timm", "fastervit", "own"] = Field(description="own: a module of mlprobe_utils/baselines")
+    name: Words = Field(description="of the model in its library (timm also: module.Class), or of the module")
+    arguments: dict[str, Any] = Field({}, description="that the library's own defaults are replaced by")
+    sized: bool = Field(False, description="is built for one image size, and gets the side as img_size")
+
+
+class BaselineCard(Card):
+    """A traditional classifier in the size of its original (`full`), and in one that trains in seconds (`small`)."""
+
+    folder, kind = "baselines", "baseline"
+    name: Words = Field(description="as pages call it")
+    category: Literal["CNN", "MLP", "ViT", "hybrid"] = Field(description="of the paper's figure 1")
+    status: Literal["cited", "likely", "inferred"] = Field(description="how sure it is that the paper has it")
+    source: Words = Field(description="who described it")
+    note: Words | None = Field(None, description="what is special: a licence, or where the build differs")
+    full: Variant
+    small: Variant | None = None
+
+    def variant(self, which: str) -> Variant:
+        """The variant of that name, "full" or "small". Raises InputError where the card has none."""
+        if (variant := getattr(self, which)) is None:
+            raise InputError(f"data/baselines/{self.slug}.yml has no {which} variant: add one, or choose 'full'")
+        return variant
+
+
+def load_baseline(slug: str) -> BaselineCard:
+    """The card of a baseline, by slug. Raises InputError as `cards.load_card` does."""
+    return load_card(BaselineCard, slug)
+
+
+def all_baselines() -> list[BaselineCard]:
+    """Every baseline that has a card, by category, status and name. Raises InputError for a card that is not valid."""
+    places = [list(CATEGORIES), list(STATUSES)]
+
+    def place(card: BaselineCard) -> tuple:
+        return places[0].index(card.category), places[1].index(card.status), card.name
+
+    return sorted(map(load_baseline, slugs(BaselineCard)), key=place)
+
+
+def baselines_of(protocol: Protocol) -> list[BaselineCard]:
+    """The baselines that a protocol trains, as `all_baselines` orders them.
+
+    Raises:
+        InputError: the protocol leaves out one that has no card; a package that one of them needs is not installed.
+    """
+    cards, recipe = all_baselines(), protocol.baselines
+    for slug in recipe.left_out:
+        if slug not in (known := [card.slug for card in cards]):
+            raise unknown("baseline", slug, known, f"See baselines.left_out of data/protocols/{protocol.slug}.yml.")
+    chosen = [card for card in cards if getattr(card, recipe.variant) and card.slug not in recipe.left_out]
+    for card in chosen:
+        check_installed(card, recipe.variant)
+    return chosen
+
+
+def check_installed(card: BaselineCard, which: str) -> None:
+    """Raises InputError, with the mend, where the package is missing that a variant of a baseline is built by."""
+    library = card.variant(which).library
+    if library in EXTRAS and find_spec(library) is None:
+        licence = f" ({card.note})" if card.note else ""
+        raise InputError(
+            f"baseline '{card.slug}' needs the package {library}, which is not installed: "
+            f"`pip install -e .[{EXTRAS[library]}]`{licence}, or name it in baselines.left_out of the protocol"
+        )

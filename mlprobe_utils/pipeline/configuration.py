@@ -1,0 +1,84 @@
+"""What one `make book` runs over: checked before anything starts."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.evaluation.rows import SPLITS
+from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.pipeline.book_card import ALL, load_book
+from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, load_protocol, slugs
+from mlprobe_utils.pipeline.results import Selection
+
+
+@dataclass(frozen=True)
+class Run(Selection):
+    """What a book selects, and where its real images are."""
+
+    data: str  # a folder, absolute; empty where only phantoms are named
+
+    def parameters(self) -> dict:
+        """The parameters that every chapter takes; the folder from the project's root, so that pages name no home."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
+
+
+def configure(models: list[str], datasets: list[str], protocol: str, split: str, data: str) -> Run:
+    """The run of these models and data sets.
+
+    Args:
+        models: slugs; empty: the default of data/book.yml, `["all"]`: its list `all`.
+        datasets: slugs; empty: all phantoms, or all real sets where `data` is given.
+        data: folder of the real images; a relative one starts at the project's root.
+
+    Raises:
+        InputError: an unknown slug, one given twice, a card that is not valid, a folder that does not exist, real
+            images without one.
+    """
+    book = load_book()
+    models = {(): book.models, (ALL,): book.all}.get(tuple(models), models)
+    for variable, slugs_given in (("MODELS", models), ("DATASETS", datasets)):
+        if twice := [slug for slug in slugs_given if slugs_given.count(slug) > 1]:
+            raise InputError(f"{variable} names '{twice[0]}' twice: remove one")
+    known = slugs(ModelCard)
+    for slug in models:
+        if slug == ALL:
+            raise InputError(f"MODELS: '{ALL}' stands for a whole list: give it alone, or name models")
+        if slug not in known:
+            raise unknown("model", slug, [ALL, *known], "A card of your own goes to data/models/.")
+    load_protocol(protocol)
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    folder = (ROOT / data).resolve()  # a chapter's own directory is notebooks/, a step's is outputs/
+    if not folder.exists():
+        raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
+    default = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
+    run = Run(
+        tuple(models),
+        tuple(datasets) or tuple(default),
+        protocol,
+        split,
+        str(folder) if data else "",
+    )
+    for slug in run.models:
+        load_model_card(slug)
+    for slug in run.datasets:
+        if not load_data_card(slug).synthetic and not data:
+            raise InputError(
+                f"'{slug}' is a real data set: give DATA=<folder> (data/README.md says what to download), "
+                f"or choose '{slug}-phantom'"
+            )
+    return run
+
+
+def lineages(models: Iterable[str]) -> dict[str, list[str]]:
+    """What has to be made for these models: the miniature that others descend from -> it and those, bases first."""
+    made: dict[str, list[str]] = {}
+    for slug in models:
+        if load_model_card(slug).made_by:
+            ancestry = [slug]
+            while base := load_model_card(ancestry[0]).base:
+                ancestry.insert(0, base)
+            made[ancestry[0]] = list(dict.fromkeys([*made.get(ancestry[0], []), *ancestry]))
+    return made

@@ -1,0 +1,47 @@
+"""How models hang together: what a miniature stands for, which models others were adapted from, series and sizes."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+
+
+def original(card: ModelCard) -> ModelCard:
+    """The card of the model that a miniature stands for; any other card, and a miniature of none, is its own."""
+    return next((other for other in _cards() if other.source == card.miniature_of), card)
+
+
+def bases(models: Mapping[str, ModelCard]) -> list[str]:
+    """The slugs among these that another one of them was adapted from: general models, in the order given."""
+    adapted_from = {card.base for card in models.values()}
+    return [slug for slug in models if slug in adapted_from]
+
+
+def series(models: Mapping[str, ModelCard]) -> dict[str, str]:
+    """slug -> series in words for a page; a model whose card and original name none is one of its own, by its name."""
+    return {slug: _series(card) for slug, card in models.items()}
+
+
+def sizes(models: Mapping[str, ModelCard]) -> pd.DataFrame:
+    """series and parameters (of the original), by slug; models whose cards say neither are left out."""
+    return _sizes({slug: original(card) for slug, card in models.items()})
+
+
+def paper_sizes() -> pd.DataFrame:
+    """As `sizes`, of the models of Table 1, by the names that are printed there."""
+    return _sizes({card.table1: card for card in _cards() if card.table1})
+
+
+def _cards() -> list[ModelCard]:
+    return [load_model_card(slug) for slug in slugs(ModelCard)]
+
+
+def _series(card: ModelCard) -> str:
+    name = original(card).series
+    return (f"miniatures of {name}" if card.is_miniature else name) if name else card.name
+
+
+def _sizes(cards: Mapping[str, ModelCard]) -> pd.DataFrame:
+    known = {name: (card.series, card.parameters) for name, card in cards.items() if card.series and card.parameters}
+    return pd.DataFrame.from_dict(known, orient="index", columns=["series", "parameters"])

@@ -1,0 +1,70 @@
+"""Makes image sets: a manifest, one row an image, with working copies beside it."""
+
+import json
+from pathlib import Path
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import atomic_write, write_parquet
+from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.image_set import MANIFEST
+from mlprobe_utils.datasets.layouts import read_release
+from mlprobe_utils.datasets.manifest import decode_all, report
+from mlprobe_utils.datasets.splits import add_splits
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import artefact, code_hash, is_current
+from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_protocol
+from mlprobe_utils.pipeline.images import manifest_choices, manifest_folder
+
+
+def data_folder_of(card: DataCard, data_folder: Path | None) -> Path:
+    """Where the card's images are: a synthetic set has its place, a real one must be given.
+
+    Raises:
+        InputError: a synthetic set that was not made yet, or a real one without its folder.
+    """
+    if card.synthetic:
+        made = artefacts.OUTPUTS / "phantoms" / card.slug
+        if not made.is_dir():
+            raise InputError(
+                f"{artefacts.relative(made)} is not there: make it with "
+                f"`python -m mlprobe_utils {card.made_by} {card.slug}`"
+            )
+        return made
+    if data_folder is None:
+        raise InputError(
+            f"{card.slug} is a real data set, which this project may not carry: give the folder that holds it with "
+            f"DATA=<folder> (make) or --data <folder>; data/README.md says what to get. Or use {card.slug}-phantom"
+        )
+    return data_folder
+
+
+def build_manifest(slug: str, protocol_slug: str, data_folder: Path | None) -> Path:
+    """Makes the manifest artefact of an image set, or returns at once if it is current.
+
+    Args:
+        slug, protocol_slug: slugs of the data card and the protocol.
+        data_folder: where the release lies (a folder or a zip); None for a synthetic set.
+
+    Returns:
+        The artefact's folder: `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after
+        the other) and `report.json` (found against released counts, files left out).
+
+    Raises:
+        InputError: anything wrong with the cards, the folder, the layout or an image.
+    """
+    card, protocol = load_data_card(slug), load_protocol(protocol_slug)
+    tree = FileTree(data_folder_of(card, data_folder))
+    folder = manifest_folder(slug, protocol_slug)
+    made_from = manifest_choices(card, protocol) | {
+        "source": tree.fingerprint(),
+        "code": code_hash("mlprobe_utils.pipeline.manifest"),
+    }
+    if is_current(folder, made_from):
+        return folder
+    release = read_release(tree, card)
+    with artefact(folder, made_from) as place:
+        table = decode_all(tree, release, card, protocol.images, place / "pixels.bin")
+        table = add_splits(table, card, protocol.splits)
+        write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), place / "manifest.parquet")
+        atomic_write(place / "report.json", json.dumps(report(release, card), indent=1, ensure_ascii=False))
+    return folder

@@ -1,0 +1,1 @@
+"""Lines, squares, intervals, schemes and tables, as inline SVG and HTML."""

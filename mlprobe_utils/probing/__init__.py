@@ -1,0 +1,1 @@
+"""Hooks, features at every probe point, probes, the logit lens."""

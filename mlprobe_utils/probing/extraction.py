@@ -1,0 +1,127 @@
+"""Features at every probe point in one pass: hooks that reduce inside, kept in shards, resumed after a kill."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
+from mlprobe_utils.evaluation.points import flow_order
+from mlprobe_utils.models.encoding import Questions
+from mlprobe_utils.models.families.registry import name_of
+from mlprobe_utils.models.loading import LoadedModel, to_device
+from mlprobe_utils.probing.settings import Extraction
+
+FEATURES, POINTS = "features.safetensors", "points.parquet"
+
+
+@contextlib.contextmanager
+def capturing(loaded: LoadedModel, inputs: dict) -> Iterator[dict[str, torch.Tensor]]:
+    """While it lasts, one forward pass on `inputs` is captured: `point/pooling` -> float32 [images, width].
+
+    Within the pass the vectors stay where the model is, so that nothing waits for them; at the end of the block they
+    are in memory.
+
+    Raises:
+        RuntimeError: an output without the shape that the inputs imply; at the end, a probe point that captured
+            nothing or more than once, or a value that is not finite.
+    """
+    captured: dict[str, torch.Tensor] = {}
+    points, poolers = loaded.family.probe_points(), loaded.family.poolers(inputs)
+
+    def hook_of(point: str, pooling: str):
+        pool, key = poolers[f"{point[0]}/{pooling}"], f"{point}/{pooling}"
+
+        def hook(module, arguments, output):
+            if key in captured:
+                raise RuntimeError(f"probe point {key} captured twice: its module was called again, or a second pass")
+            try:
+                captured[key] = pool(output[0] if isinstance(output, tuple) else output)
+            except RuntimeError as error:
+                raise RuntimeError(f"probe point {key}: {error}") from error
+
+        return hook
+
+    wanted = [(point, pooling) for point in points for pooling in point.poolings]
+    handles = [point.module.register_forward_hook(hook_of(point.name, pooling)) for point, pooling in wanted]
+    try:
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
+    for point, pooling in wanted:
+        key = f"{point.name}/{pooling}"
+        if key not in captured:
+            raise RuntimeError(f"probe point {key} captured nothing: its module was not called")
+        captured[key] = captured[key].cpu()
+        if not torch.isfinite(captured[key]).all():
+            raise RuntimeError(f"probe point {key} holds values that are not finite")
+
+
+@torch.inference_mode()
+def extract(
+    loaded: LoadedModel, questions: Questions, positions: list[int], settings: Extraction, folder: Path
+) -> None:
+    """Writes the pooled features of the images at `positions` to `folder`, and which points they are of.
+
+    `features.safetensors` has one tensor a point and pooling, float32 [images, width], rows in the order of
+    `positions`; `points.parquet` has the table of `describe_points`. Shards that an interrupted run left in `folder`
+    are kept.
+    """
+    shards = shards_of(folder, positions, settings.shard_images, ".safetensors")
+    for path, batches in own_missing(shards, settings.batch_size, "features of image"):
+        parts = [features_of(loaded, questions.batch(batch)) for batch in batches]
+        save_whole({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, path)
+    processes().wait_for_everyone()
+    if processes().is_main_process:
+        parts = [load_features(shard.path) for shard in shards]
+        whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        save_whole(whole, folder / FEATURES)
+        write_parquet(describe_points(loaded, whole), folder / POINTS)
+        remove_shards(folder)
+
+
+@torch.inference_mode()
+def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The features of one batch, `point/pooling` -> float32 [images, width]; `questions` are the encoder's."""
+    inputs = to_device(questions, loaded)
+    with capturing(loaded, inputs) as captured:
+        loaded.model(**inputs, logits_to_keep=1, use_cache=False)
+    return captured
+
+
+def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """The loaded model's probe points in the order the data flows: point, path, module (class), width, poolings,
+    family (of the model)."""
+    records = [
+        {
+            "point": point.name,
+            "path": point.path,
+            "module": type(point.module).__name__,
+            "width": features[f"{point.name}/image_mean"].shape[1],
+            "poolings": ", ".join(point.poolings),
+            "family": name_of(type(loaded.family)),
+        }
+        for point in loaded.family.probe_points()
+    ]
+    return pd.DataFrame(records)
+
+
+def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Saves tensors so that the file appears whole or not at all."""
+    temporary = path.with_suffix(".partial")
+    save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def load_features(file: Path) -> dict[str, torch.Tensor]:
+    """`point/pooling` -> float32 [images, width], points in the order the data flows."""
+    with safe_open(file, "pt") as opened:
+        keys = sorted(opened.keys(), key=lambda key: (flow_order(key.split("/")[0]), key))
+        return {key: opened.get_tensor(key) for key in keys}

@@ -1,0 +1,69 @@
+"""The logit lens: what the model would begin to answer if an LLM layer were its last (nostalgebraist 2020).
+
+The state of the last token goes through the model's own final norm and output head, neither trained nor adapted for
+it. Unlike a probe it reads what is already in the form in which the model speaks.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mlprobe_utils.evaluation.points import flow_order
+from mlprobe_utils.evaluation.rows import image_rows
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.loading import LoadedModel
+
+LENS, POOLING = "logit lens", "last_token"
+
+
+def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
+    """The token that each option begins with as an answer, int [options]; options may share one."""
+    return [tokens[0] for tokens in encoder.answer_tokens(options)]
+
+
+@torch.inference_mode()
+def through_the_lens(loaded: LoadedModel, states: torch.Tensor, tokens: list[int], batch_size: int) -> np.ndarray:
+    """Probabilities of the options, float64 [images, options]: of the tokens they begin with, and of no others.
+
+    Only a token after the prompt itself can be read: there is no state behind an option's first token. Options that
+    begin with the same token share its probability equally, so that the lens cannot tell them apart.
+
+    Args:
+        states: of the last token at an LLM point, before the final norm, float32 [images, width].
+        tokens: from `first_tokens`.
+        batch_size: how many images have the logits of the whole vocabulary in memory at a time; changes no result.
+    """
+    head = loaded.model.get_output_embeddings()
+    norm = loaded.model.get_submodule(f"{loaded.family.decoder_layers.rpartition('.')[0]}.norm")
+    different, which, sharing = np.unique(tokens, return_inverse=True, return_counts=True)
+    logits = [head(norm(own.to(loaded.device, loaded.model.dtype)))[:, different] for own in states.split(batch_size)]
+    chances = torch.cat(logits).double().softmax(dim=1).cpu().numpy()
+    return (chances / sharing)[:, which]
+
+
+def lens_rows(
+    loaded: LoadedModel,
+    features: dict[str, torch.Tensor],
+    images: pd.DataFrame,
+    options: list[str],
+    tokens: list[int],
+    batch_size: int,
+    constants: dict,
+) -> pd.DataFrame:
+    """Rows of the validation and test images at every LLM point, in the order the data flows.
+
+    Args:
+        features: `point/pooling` -> float32 [images, width], of the state that the model is in.
+        images: one row an image, as the features: image, option, part.
+        options: in the data card's order.
+        tokens, batch_size: as of `through_the_lens`.
+        constants: the columns that the rows share.
+    """
+    looked_at = np.flatnonzero(images["part"] != "train")
+    points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]
+    frames = []
+    for point in sorted(points, key=flow_order):
+        chances = through_the_lens(loaded, features[f"{point}/{POOLING}"][looked_at], tokens, batch_size)
+        place = {"probe": LENS, "point": point, "pooling": POOLING}
+        frames.append(image_rows(images.iloc[looked_at], options, chances, **constants | place))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,218 @@
+"""Training of a block of probes of one width, each on its own batches and labels.
+
+With batches of a few images a step costs what it moves of the size of the weights, and what it calls. So the gradients
+of the layers are written out instead of recorded, all weights of a block lie in one tensor, which AdamW passes over in
+one call, and what the steps need is drawn and gathered for many of them at a time.
+"""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from mlprobe_utils.probing.settings import Probe
+
+STEPS = 32  # prepared at a time, and launched as one on CUDA; changes no result
+
+
+@contextlib.contextmanager
+def without_denormals() -> Iterator[None]:
+    """Numbers below 1e-38 count as zero.
+
+    A unit that no image reaches any more has moments that fade to them, and a CPU computes with them several times more
+    slowly. They are too small to change a weight: AdamW adds 1e-8 to what it divides by.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@without_denormals()
+def train(
+    inputs: torch.Tensor, targets: torch.Tensor, training: torch.Tensor, settings: Probe, seeds: list[int]
+) -> "Block":
+    """Trains a block of probes with AdamW and a cosine schedule (paper section 3.2).
+
+    Probes of one seed draw the same numbers, whatever block they are in: initial weights, then in every epoch an order
+    of the images and the masks of dropout.
+
+    Args:
+        inputs: float32 [probes, images, width + 1], the last column 1.
+        targets: one-hot, float32 [probes, images, classes].
+        training: positions of the images to fit on, int [images].
+        seeds: one a probe.
+
+    Returns:
+        The block after its last step.
+    """
+    device, generators = inputs.device, {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+    rows = torch.tensor([list(generators).index(seed) for seed in seeds])
+
+    def drawn(draw: Callable, *arguments) -> torch.Tensor:
+        """What the seed of each probe draws, [probes, ...]."""
+        return torch.stack([draw(*arguments, generator) for generator in generators.values()])[rows].to(device)
+
+    sizes = layer_sizes(inputs.shape[2] - 1, targets.shape[2], settings)
+    block = Block([drawn(initial, *size) for size in sizes], settings)
+    hidden = sizes[-1][0] if len(sizes) == 2 else 0
+    steps = math.ceil(len(training) / settings.batch_size)
+    factor = cosine(settings.epochs * steps, settings.warmup_ratio)
+    rates = [settings.learning_rate * factor(step) for step in range(settings.epochs * steps)]
+    take_steps, probe = replayed(block.take_steps), torch.arange(len(seeds), device=device)[:, None]
+    for epoch in torch.tensor(rates, device=device).split(steps):
+        orders = drawn(shuffled, training).split(STEPS * settings.batch_size, dim=1)
+        for images, epoch_rates in zip(orders, epoch.split(STEPS), strict=True):
+            masks = drawn(dropout_masks, images.shape[1], hidden, settings.dropout)
+            take_steps(inputs[probe, images], targets[probe, images], masks, epoch_rates)
+    return block
+
+
+def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, int]]:
+    """Inputs and outputs of each layer."""
+    hidden = [settings.hidden] if settings.kind == "mlp" else []
+    return list(itertools.pairwise([width, *hidden, classes]))
+
+
+def parameter_count(width: int, classes: int, settings: Probe) -> int:
+    """Weights and biases of one probe."""
+    return sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
+
+
+def initial(inputs: int, outputs: int, generator: torch.Generator) -> torch.Tensor:
+    """A layer as torch's Linear draws it, [inputs + 1, outputs]: the weights, then the biases in the last row."""
+    bound = 1 / math.sqrt(inputs)
+    return torch.empty(inputs + 1, outputs).uniform_(-bound, bound, generator=generator)
+
+
+def shuffled(positions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return positions[torch.randperm(len(positions), generator=generator)]
+
+
+def dropout_masks(images: int, hidden: int, dropout: float, generator: torch.Generator) -> torch.Tensor:
+    """What the hidden units are multiplied by, [images, hidden]."""
+    return (torch.rand(images, hidden, generator=generator) >= dropout) / (1 - dropout)
+
+
+class Block:
+    """One layer or two of a block of probes, and what AdamW knows of them.
+
+    Biases are the last row of a layer, for an input that is always 1: they cost no call of their own.
+    """
+
+    def __init__(self, layers: list[torch.Tensor], settings: Probe):
+        """Starts from initial layers, float32 [probes, inputs + 1, outputs]."""
+        self.settings = settings
+        self.weights = torch.cat([layer.flatten() for layer in layers])
+        self.gradient, self.mean, self.square = (torch.zeros_like(self.weights) for _ in range(3))
+        self.steps_taken = self.weights.new_zeros(())
+        counts = [layer.numel() for layer in layers]
+        self.layers, self.layer_gradients = (
+            [part.view_as(layer) for part, layer in zip(flat.split(counts), layers, strict=True)]
+            for flat in (self.weights, self.gradient)
+        )
+        probes, rows, _ = layers[-1].shape
+        self.hidden = self.weights.new_ones(probes, settings.batch_size, rows)  # the last column stays 1
+
+    def take_steps(self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor, rates: torch.Tensor) -> None:
+        """Steps of AdamW, one a batch.
+
+        Args:
+            inputs: float32 [probes, images of all batches, width + 1], the last column 1.
+            targets: one-hot, float32 [probes, images, classes].
+            masks: what the hidden units are multiplied by, float32 [probes, images, hidden].
+            rates: learning rate of each step.
+        """
+        batches = (tensor.split(self.settings.batch_size, dim=1) for tensor in (inputs, targets, masks))
+        for *batch, rate in zip(*batches, rates.unbind(), strict=True):
+            self._differentiate(*batch)
+            self._update(rate)
+
+    def _differentiate(self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor) -> None:
+        """The gradients of the cross-entropy, a mean over the batch for each probe: no probe feels another."""
+        *first, last = self.layers
+        *first_gradient, last_gradient = self.layer_gradients
+        images, reached = inputs.shape[1], inputs
+        if first:
+            reached = self.hidden[:, :images]
+            torch.mul(torch.bmm(inputs, first[0]).relu_(), masks, out=reached[..., :-1])
+        error = torch.bmm(reached, last).softmax(dim=-1).sub_(targets)
+        last_gradient.baddbmm_(reached.mT, error, beta=0, alpha=1 / images)
+        if first:
+            # units that are off or dropped hand nothing on; what the others are multiplied by is part of alpha
+            error = torch.ops.aten.threshold_backward(torch.bmm(error, last[:, :-1].mT), reached[..., :-1], 0)
+            scale = 1 / (1 - self.settings.dropout)
+            first_gradient[0].baddbmm_(inputs.mT, error, beta=0, alpha=scale / images)
+
+    def _update(self, rate: torch.Tensor) -> None:
+        """What torch.optim.AdamW(fused=True) calls, with its defaults; its own step takes as long as a small block."""
+        self.steps_taken.add_(1)
+        torch._fused_adamw_(
+            [self.weights],
+            [self.gradient],
+            [self.mean],
+            [self.square],
+            [],
+            [self.steps_taken],
+            lr=rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=self.settings.weight_decay,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the probes say of `inputs` (as `take_steps` has them), [probes, images, classes]."""
+        *first, last = self.layers
+        for layer in first:
+            inputs = with_ones(torch.bmm(inputs, layer).relu_())
+        return torch.bmm(inputs, last).softmax(dim=-1)
+
+
+def with_ones(inputs: torch.Tensor) -> torch.Tensor:
+    """One more column, of ones."""
+    return torch.nn.functional.pad(inputs, (0, 1), value=1.0)
+
+
+def replayed(work: Callable[..., None]) -> Callable[..., None]:
+    """`work(*tensors)`, on CUDA launched as one graph: a step is a dozen kernels that each take less than a launch.
+
+    There the first call with tensors of certain shapes is an ordinary one, which is the warm-up that a capture needs;
+    the second is captured, and from then on its copies of the tensors are filled anew.
+    """
+    captured = {}
+
+    def run(*tensors: torch.Tensor) -> None:
+        shapes = tuple(tensor.shape for tensor in tensors)
+        if tensors[0].device.type != "cuda" or shapes not in captured:
+            captured[shapes] = None
+            work(*tensors)
+            return
+        if captured[shapes] is None:
+            copies, graph = [tensor.clone() for tensor in tensors], torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                work(*copies)
+            captured[shapes] = copies, graph
+        copies, graph = captured[shapes]
+        for copy, tensor in zip(copies, tensors, strict=True):
+            copy.copy_(tensor)
+        graph.replay()
+
+    return run
+
+
+def cosine(steps: int, warmup_ratio: float):
+    """Linear warm-up, then a cosine to zero: the learning rate's factor at each step."""
+    warmup = math.ceil(steps * warmup_ratio)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+    return factor

@@ -1,0 +1,152 @@
+"""Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width.
+
+Blocks change nothing but the speed: every probe sees the same batches, the same dropout masks and the same initial
+weights that it would see if it were trained alone with the same seed (tests hold the two equal).
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from mlprobe_utils.common.processes import processes
+from mlprobe_utils.probing.probe_training import parameter_count, train, with_ones
+from mlprobe_utils.probing.settings import Probe
+
+STACK_BYTES = 2**30  # features that are in memory at a time; how probes are grouped changes no result
+CACHE = 2**23  # a core's, with the third level: blocks so large were fastest with 0.5 MiB of the second and with more
+Key = TypeVar("Key", bound=Hashable)
+
+
+def fit_probes(
+    features: Mapping[Key, torch.Tensor],
+    labels: Mapping[Key, np.ndarray],
+    training: np.ndarray,
+    classes: int,
+    settings: Probe,
+    seeds: Mapping[Key, int],
+    device: torch.device | str | None = None,
+) -> dict[Key, np.ndarray]:
+    """Fits one probe for each entry of `features` and applies it to all images.
+
+    Args:
+        features: key of a probe -> float32 [images, width]; widths may differ, probes may share a tensor.
+        labels: key of a probe -> class index of each image, int [images]; a control task has labels of its own.
+        training: positions of the images to fit on; statistics for standardisation come from them alone.
+        classes: number of classes.
+        seeds: key of a probe -> seed of its initial weights, batches and dropout.
+        device: where the probes are trained, a CPU or CUDA; None: this process's CUDA device where there is one.
+
+    Returns:
+        key -> probabilities, float32 [images, classes], in the order of `features`.
+    """
+    device, training = device or own_device(), torch.tensor(training)
+    probabilities = {}
+    for keys in blocks(features, classes, settings, device):
+        stack = torch.stack([features[key].float() for key in keys]).to(device)
+        inputs = with_ones(standardise(stack, training) if settings.standardised else stack)
+        targets = torch.tensor(np.stack([labels[key] for key in keys]), device=device)
+        targets = torch.nn.functional.one_hot(targets, classes).float()
+        block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
+        probabilities |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
+    return {key: probabilities[key] for key in features}
+
+
+def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """Places of a share of the images of each class, in their order; a smaller share is part of every larger one.
+
+    Args:
+        labels: class of each image, int [images].
+        share: above 0, at most 1; of every class one image at least is drawn.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
+    return np.sort(np.concatenate(drawn))
+
+
+def read_elsewhere(
+    features: Mapping[Key, torch.Tensor],
+    labels: np.ndarray,
+    training: np.ndarray,
+    classes: int,
+    settings: Probe,
+    seed: int,
+    device: torch.device | str | None = None,
+) -> dict[tuple[Key, Key], np.ndarray]:
+    """Probes that are fitted at one point and read the features of another: of all pairs, and each its own.
+
+    Each point's features are standardised by its own statistics, so that what carries over is the direction in which
+    the classes lie, whatever the features' size.
+
+    Args:
+        features: point -> float32 [images, width], all of one width.
+        labels, training, classes, settings, device: as of `fit_probes`.
+        seed: of every probe.
+
+    Returns:
+        (fitted at, read at) -> probabilities, float32 [images, classes].
+
+    Raises:
+        ValueError: widths differ.
+    """
+    if len(widths := {tensor.shape[1] for tensor in features.values()}) > 1:
+        raise ValueError(f"a probe reads features of one width, found {sorted(widths)}: take points of one module")
+    device, places = device or own_device(), torch.tensor(training)
+    targets = torch.nn.functional.one_hot(torch.tensor(labels, device=device), classes).float()
+    found = {}
+    for keys in blocks(features, classes, settings, device):
+        block = train(
+            torch.stack([_inputs(features[key], places, settings, device) for key in keys]),
+            targets.expand(len(keys), -1, -1),
+            places,
+            settings,
+            [seed] * len(keys),
+        )
+        for key, tensor in features.items():
+            inputs = _inputs(tensor, places, settings, device).expand(len(keys), -1, -1)
+            said = block.probabilities(inputs).cpu().numpy()
+            found |= {(fitted_at, key): own for fitted_at, own in zip(keys, said, strict=True)}
+    return found
+
+
+def _inputs(tensor: torch.Tensor, training: torch.Tensor, settings: Probe, device: torch.device | str) -> torch.Tensor:
+    """A point's features as a probe reads them, [images, width + 1]."""
+    stack = tensor.float()[None].to(device)
+    return with_ones(standardise(stack, training) if settings.standardised else stack)[0]
+
+
+def own_device() -> torch.device | str:
+    """This process's CUDA device where there is one, else the CPU."""
+    own = processes().device
+    return own if own.type == "cuda" else "cpu"
+
+
+def blocks(
+    features: Mapping[Key, torch.Tensor], classes: int, settings: Probe, device: torch.device | str = "cpu"
+) -> list[list[Key]]:
+    """The keys in blocks of one width, a block after the other trained to its end.
+
+    The features of a block take `STACK_BYTES` at most. On a CPU its weights, gradients and moments also stay in the
+    cache of the cores that work on it. A block has one probe at least.
+    """
+    grouped = []
+    for width in sorted({tensor.shape[1] for tensor in features.values()}):
+        keys = [key for key, tensor in features.items() if tensor.shape[1] == width]
+        most = STACK_BYTES // (4 * features[keys[0]].numel())
+        if torch.device(device).type == "cpu":
+            most = min(most, cache_bytes() // (4 * 4 * parameter_count(width, classes, settings)))
+        grouped += [keys[i : i + max(most, 1)] for i in range(0, len(keys), max(most, 1))]
+    return grouped
+
+
+def cache_bytes() -> int:
+    """CACHE for each of torch's threads: in smaller blocks the calls of a step cost more, in larger ones the memory."""
+    return CACHE * torch.get_num_threads()
+
+
+def standardise(stack: torch.Tensor, training: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit variance on the training images, a feature at a time; a constant feature becomes zero."""
+    mean = stack[:, training].mean(dim=1, keepdim=True)
+    deviation = stack[:, training].std(dim=1, keepdim=True, correction=0)
+    return (stack - mean) / torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, torch.inf)

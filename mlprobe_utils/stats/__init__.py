@@ -1,0 +1,1 @@
+"""Resampling, intervals, paired comparisons, corrections for noise: functions of arrays."""

@@ -1,0 +1,235 @@
+"""Bootstrap resamples of a data set's images, and statistics of every probe point in each of them.
+
+The resamples are drawn once for a data set and serve all points, stages and models, so that whatever is compared is
+compared on the same images. What is drawn are whole clusters, with replacement: images of one patient, or copies of one
+picture, are no independent evidence (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mlprobe_utils.common.errors import InputError, unknown
+
+RESAMPLES = 2000
+RESAMPLED = (
+    "accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "auc",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+)  # the metrics that resamples are told in
+MOST_MISSING = 0.05  # of the resamples may lack a class
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """`counts` says how often each image is drawn, int [resamples, images]; `clusters` whose it is, int [images]."""
+
+    counts: np.ndarray
+    clusters: np.ndarray
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """The counts for products of matrices: float32, in which whole numbers up to 2^24 are exact."""
+        return self.counts.astype(np.float32)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """How many images are drawn, float [resamples]."""
+        return self.counts.sum(axis=1, dtype=float)
+
+
+def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
+    """Draws resamples of images by whole clusters: as many clusters as there are, with replacement.
+
+    Args:
+        clusters: which images belong together [images], as `datasets.components.components` says it of a manifest;
+            `numpy.arange(images)` where all are independent.
+
+    Raises:
+        InputError: fewer than two clusters.
+        ValueError: a cluster that is unknown (nan).
+    """
+    clusters = np.asarray(clusters)
+    if clusters.dtype.kind == "f" and np.isnan(clusters).any():
+        raise ValueError("the cluster of every image must be known, found nan: number images that are alone")
+    names, members = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        raise InputError(
+            f"{len(clusters)} images of {len(names)} patient or duplicate group have no interval: two independent ones "
+            "are the least; add images"
+        )
+    drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
+    drawn += len(names) * np.arange(resamples)[:, None]  # a place of its own for every resample's clusters
+    counts = np.bincount(drawn.ravel(), minlength=resamples * len(names)).reshape(resamples, len(names))
+    return Resamples(counts.astype(np.int16)[:, members], members)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A statistic in percent, on the images as they are and in every resample; `after - before` pairs two of them.
+
+    Attributes:
+        values: float [points], or [seeds, points] of probes that were fitted with several seeds.
+        resampled: float [resamples, *values.shape]; nan in a resample that lacks a class.
+        clusters: how many independent clusters it rests on, as many as would tell as much if they were of one size
+            (Kish 1965) and, of a mean over classes, if they were of one class.
+        drawn: the resamples.
+    """
+
+    values: np.ndarray
+    resampled: np.ndarray
+    clusters: float
+    drawn: Resamples
+
+    def at(self, places: Sequence[int]) -> "Statistic":
+        """That of some points, by their places; one may be there several times."""
+        return replace(self, values=self.values[..., places], resampled=self.resampled[..., places])
+
+    def __sub__(self, before: "Statistic") -> "Difference":
+        """Raises ValueError for other resamples, or another number of seeds or points."""
+        if self.drawn is not before.drawn:
+            raise ValueError("no pairs: take both statistics from the same resamples, drawn once for a data set")
+        if self.values.shape != before.values.shape:
+            raise ValueError(f"no pairs: values are {self.values.shape} and {before.values.shape}")
+        return Difference(self, before)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two statistics of the same images and resamples, of which the second is taken from the first; in points."""
+
+    after: Statistic
+    before: Statistic
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.after.values - self.before.values
+
+    @property
+    def resampled(self) -> np.ndarray:
+        return self.after.resampled - self.before.resampled
+
+    @property
+    def clusters(self) -> float:
+        return min(self.after.clusters, self.before.clusters)
+
+
+def accuracy(right: np.ndarray, resamples: Resamples) -> Statistic:
+    """Accuracy of every point in every resample, in one product of matrices.
+
+    Args:
+        right: whether each image is right, bool [points, images] or [seeds, points, images].
+
+    Raises:
+        ValueError: not of that type and shape.
+    """
+    right = _checked("right", right, resamples, bool)
+    flat = right.reshape(-1, right.shape[-1]).astype(np.float32).T
+    drawn = (resamples.weights @ flat) / resamples.sizes[:, None]
+    drawn = drawn.reshape(-1, *right.shape[:-1])
+    return Statistic(100 * right.mean(axis=-1), 100 * drawn, _equal_clusters(resamples.clusters), resamples)
+
+
+def metric(
+    name: str,
+    truth: np.ndarray,
+    said: np.ndarray,
+    probabilities: np.ndarray,
+    options: Sequence[str],
+    positive: str | None,
+    resamples: Resamples,
+) -> Statistic:
+    """One of RESAMPLED of every point in every resample, equal to `metrics.score` of the images drawn.
+
+    Args:
+        truth: place of each image's true option among `options`, int [images].
+        said: place of its predicted option, int [..., images]; -1 is a wrong answer.
+        probabilities: float [..., images, options]; what AUC is computed from.
+        positive: the option that counts as positive; None: the mean over options.
+
+    Raises:
+        InputError: an unknown metric; a class that no image has, or that more than `MOST_MISSING` of the resamples
+            lack because few patients or duplicate groups have it.
+        ValueError: arrays of other shapes or types.
+    """
+    if name not in RESAMPLED:
+        raise unknown("metric", name, RESAMPLED)
+    said = _checked("said", said, resamples, np.integer)
+    if name == "accuracy":
+        return accuracy(said == truth, resamples)
+    of_all = positive is None or name == "balanced_accuracy"
+    chosen = range(len(options)) if of_all else [list(options).index(positive)]
+    needed = range(len(options)) if name in ("auc", "specificity") else chosen  # they take an option's rest, too
+    missing = np.zeros(len(resamples.counts), dtype=bool)
+    spread = {}
+    for option in needed:
+        spread[option] = _equal_clusters(resamples.clusters[truth == option])
+        lacking = resamples.weights @ (truth == option) == 0
+        if lacking.mean() > MOST_MISSING:
+            having = len(np.unique(resamples.clusters[truth == option]))
+            raise InputError(
+                f"{name}: class '{options[option]}' is missing from {lacking.mean():.0%} of the resamples, as only "
+                f"{having} patients or duplicate groups have it: add images of others, or show accuracy"
+            )
+        missing |= lacking
+    score = _area if name == "auc" else _of_counts(name)
+    flat = said.reshape(-1, said.shape[-1])
+    weights = np.concatenate([np.ones((1, len(truth)), dtype=np.float32), resamples.weights])
+    scores = np.mean([score(weights, truth, flat, probabilities, option) for option in chosen], axis=0)
+    scores[1:][missing] = np.nan
+    values, drawn = scores[0].reshape(said.shape[:-1]), scores[1:].reshape(-1, *said.shape[:-1])
+    clusters = len(chosen) ** 2 / sum(1 / spread[option] for option in chosen)
+    if name in ("auc", "specificity"):
+        clusters = min(spread.values())  # the first is no surer than either side of the ranking, the second of its rest
+    return Statistic(100 * values, 100 * drawn, clusters, resamples)
+
+
+def _equal_clusters(clusters: np.ndarray) -> float:
+    """How many clusters of one size would make the variance of a mean that these make whose sizes differ."""
+    sizes = np.bincount(clusters)
+    return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
+
+
+def _of_counts(name: str):
+    """What a metric is of the weighted confusion counts; a quotient of nothing by nothing counts as 0."""
+
+    def score(weights, truth, said, probabilities, option) -> np.ndarray:
+        true = (weights @ (truth == option).astype(np.float32))[:, None].astype(float)
+        if name == "specificity":
+            rest = weights.sum(axis=1, dtype=float)[:, None] - true
+            told_apart = (truth != option) & (said != option) & (said >= 0)
+            return (weights @ told_apart.astype(np.float32).T).astype(float) / np.maximum(rest, 1)
+        named = (weights @ (said == option).astype(np.float32).T).astype(float)
+        right = (weights @ ((said == option) & (truth == option)).astype(np.float32).T).astype(float)
+        top, bottom = {"precision": (1, named), "f1": (2, true + named)}.get(name, (1, true))
+        return top * right / np.maximum(bottom, 1)
+
+    return score
+
+
+def _area(weights, truth, said, probabilities, option) -> np.ndarray:
+    """The weighted share of pairs of images that an option's probability ranks rightly, ties counted half."""
+    inside, outside = weights[:, truth == option], weights[:, truth != option]
+    pairs = np.maximum(inside.sum(axis=1) * outside.sum(axis=1), 1)
+    areas = []
+    for of_point in probabilities.reshape(len(said), len(truth), -1)[:, :, option]:
+        high, low = of_point[truth == option][:, None], of_point[truth != option]
+        ranked = (high > low) + np.float32(0.5) * (high == low)
+        areas.append(((inside @ ranked.astype(np.float32)) * outside).sum(axis=1, dtype=float) / pairs)
+    return np.stack(areas, axis=1)
+
+
+def _checked(name: str, values: np.ndarray, resamples: Resamples, kind: type) -> np.ndarray:
+    values, images = np.asarray(values), resamples.counts.shape[1]
+    if not np.issubdtype(values.dtype, kind):
+        raise ValueError(f"{name} must be of {kind.__name__}, found {values.dtype}")
+    if values.ndim not in (2, 3) or values.shape[-1] != images or 0 in values.shape:
+        raise ValueError(f"{name} must be [points, {images} images] or [seeds, points, images], found {values.shape}")
+    return values

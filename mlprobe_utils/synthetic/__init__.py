@@ -1,0 +1,1 @@
+"""Worlds with known truth: phantoms, miniatures, planted faults."""

@@ -1,0 +1,184 @@
+"""Cases to judge the diagnosis by, of one model on one data set: undamaged, and with every fault at every strength.
+
+Of a damaged model only the stations that lie after the damage are read and probed: all before are the intact model's.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.common.processes import processes
+from mlprobe_utils.evaluation.answers import parse_answer
+from mlprobe_utils.evaluation.points import ANSWER, flow_order
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
+from mlprobe_utils.evaluation.stations import PROBED
+from mlprobe_utils.models.families.registry import name_of
+from mlprobe_utils.models.loading import to_device
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, state_name
+from mlprobe_utils.pipeline.trial_card import CASES, FOLDER, ROWS, Trial
+from mlprobe_utils.pipeline.work import Work
+from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
+from mlprobe_utils.probing.probes import fit_probes
+from mlprobe_utils.synthetic.faults.calibration import load_damages
+from mlprobe_utils.synthetic.faults.damage import Damage, damaged
+from mlprobe_utils.synthetic.faults.mapping import branches
+from mlprobe_utils.training.prediction import greedy
+
+Features = dict[str, torch.Tensor]  # point/pooling -> float32 [images, width]
+
+
+def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
+    """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, station, seed and test image."""
+    if not processes().is_main_process:
+        return
+    upstream = [work.folder / state_name(kind, run) for kind in ("features", "predictions") for run in work.runs()]
+    recipe = {"faults": [fault.model_dump() for fault in faults], "points_lost": trial.points_lost}
+    recipe |= {"probe": work.protocol.probe.model_dump(), "seeds": work.protocol.probe_seeds}
+    recipe |= {"max_new_tokens": work.protocol.answering.max_new_tokens}
+    upstream += [work.folder / CALIBRATION] if faults else []
+    code = artefacts.code_hash("mlprobe_utils.synthetic.faults.cases")
+    made_of = [artefacts.record_hash(folder) for folder in upstream]
+    made_from = work.made_from("trial", made_of=made_of, code=code, **recipe)
+    folder = work.folder / FOLDER
+    if artefacts.is_current(folder, made_from):
+        return
+    with artefacts.artefact(folder, made_from) as temporary:
+        rows, cases = [], []
+        images = work.images("train", "validation", "test")
+        read = np.flatnonzero(images["part"] != "validation")
+        images = images.iloc[read]
+        intact = {run: module_ends(_saved_features(work, run, read)) for run in work.runs()}
+        for run in work.runs():
+            answered = pd.read_parquet(work.folder / state_name("predictions", run) / "predictions.parquet")
+            rows += [_answers(work, answered[answered["part"] == "test"]["parsed"], images, run)]
+            cases.append({"run": run})
+        features = {(None, run, key): tensor for run, own in intact.items() for key, tensor in own.items()}
+        if faults:
+            planted = _calibrated(work, trial, faults)
+            damages = {name: damage for name, (*_, damage) in planted.items()}
+            with work.state(DAMAGED_RUN):
+                found = read_damaged(work, list(images.index), damages)
+                spoken = answer_damaged(work, list(images.index[images["part"] == "test"]), damages)
+            for name, (fault, points, damage) in planted.items():
+                features |= {(name, DAMAGED_RUN, key): tensor for key, tensor in found.get(name, {}).items()}
+                rows.append(_answers(work, spoken[name], images, DAMAGED_RUN, name))
+                of_fault = {"fault": fault.slug, "module": fault.module, "wanted": points}
+                cases.append({"run": DAMAGED_RUN, "case": name, "severity": damage.severity} | of_fault)
+        rows += _probed(work, images, features)
+        constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
+        constants |= {"family": name_of(type(work.loaded.family))}
+        write_parquet(pd.concat(rows, ignore_index=True), temporary / ROWS)
+        write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / CASES)
+
+
+CASE = ["case", "run", "fault", "module", "wanted", "severity"]
+
+
+def _calibrated(work: Work, trial: Trial, faults: list[Fault]) -> dict[str, tuple[Fault, float, Damage]]:
+    """Name of the case -> its fault, the points wanted, and the damage: of strengths that are the same, the least."""
+    found, damages = {}, load_damages(faults, work.folder / CALIBRATION)
+    for fault in faults:
+        severities = set()
+        for points in sorted(trial.points_lost):
+            damage = damages[fault.slug, points]
+            severity = damage.rank(len(damage.statistics["mean"])) if damage.module == "C" else damage.severity
+            if severity not in severities:
+                severities.add(severity)
+                found[f"{fault.slug}, {points:g} points"] = fault, points, damage
+    return found
+
+
+def module_ends(features: Features) -> Features:
+    """Those of the ends of the modules alone: what the diagnosis reads."""
+    last = {}
+    for key in features:
+        point, pooling = key.split("/")
+        last[point[0], pooling] = key  # in the order the data flows
+    return {last[place]: features[last[place]] for place in PROBED.values()}
+
+
+def _saved_features(work: Work, run: int, read: np.ndarray) -> Features:
+    saved = load_features(work.folder / state_name("features", run) / FEATURES)
+    return {key: tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
+
+
+def changed_by(damage: Damage, stations: list[str]) -> list[str]:
+    """Of stations `point/pooling` those that a damage can change: none before it, and of the mapping none at all."""
+    if damage.module == ANSWER:
+        return []
+    return [key for key in stations if flow_order(key.split("/")[0]) >= flow_order(damage.point)]
+
+
+@torch.inference_mode()
+def read_damaged(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, Features]:
+    """The stations that each damage changes, of the images at `positions`: case -> features."""
+    of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
+    found: dict[str, list[Features]] = {name: [] for name in of_states}
+    for batch in batched(positions, work.protocol.extraction.batch_size):
+        questions = work.questions.batch(batch)
+        for name, damage in of_states.items():
+            with damaged(work.loaded, damage):
+                stations = module_ends(features_of(work.loaded, questions))
+            found[name].append({key: stations[key] for key in changed_by(damage, list(stations))})
+    return {name: {key: torch.cat([part[key] for part in parts]) for key in parts[0]} for name, parts in found.items()}
+
+
+@torch.inference_mode()
+def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, list[str | None]]:
+    """What the model answers under each damage about the images at `positions`: case -> option, None if unparsed."""
+    options, settings = work.image_set.card.options, work.protocol.answering
+    parting = branches(work.encoder.answer_tokens(options))
+    said: dict[str, list[str | None]] = {name: [] for name in planted}
+    for batch in batched(positions, settings.batch_size):
+        inputs = to_device(work.questions.batch(batch), work.loaded)
+        for name, damage in planted.items():
+            with (
+                damaged(work.loaded, damage, parting),
+                greedy(work.loaded, settings.max_new_tokens, work.encoder.end) as configuration,
+            ):
+                new = work.loaded.model.generate(**inputs, generation_config=configuration)
+            texts = work.encoder.tokenizer.batch_decode(
+                new[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
+            said[name] += [parse_answer(text, options) for text in texts]
+    return said
+
+
+def batched(positions: list[int], size: int) -> Iterator[list[int]]:
+    for first in range(0, len(positions), size):
+        yield positions[first : first + size]
+
+
+def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor]) -> list[pd.DataFrame]:
+    """Rows of the test images: each station of each case, by probes of every seed."""
+    options, protocol = work.image_set.card.options, work.protocol
+    tested = np.flatnonzero(images["part"] == "test")
+    labels = images["option"].map(options.index).to_numpy(copy=True)
+    seeded = {(*key, seed): tensor for key, tensor in features.items() for seed in range(protocol.probe_seeds)}
+    fitted = fit_probes(
+        seeded,
+        dict.fromkeys(seeded, labels),
+        np.flatnonzero(images["part"] == "train"),
+        len(options),
+        protocol.probe,
+        {key: key[-1] for key in seeded},
+    )
+    rows = []
+    for (name, run, key, seed), probabilities in fitted.items():
+        point, pooling = key.split("/")
+        constants = work.constants(run) | {"probe": MAIN_PROBE, "point": point, "pooling": pooling}
+        rows.append(
+            image_rows(images.iloc[tested], options, probabilities[tested], **constants, fault=name).assign(seed=seed)
+        )
+    return rows
+
+
+def _answers(work: Work, parsed, images: pd.DataFrame, run: int, name: str | None = None) -> pd.DataFrame:
+    tested, options = images[images["part"] == "test"], work.image_set.card.options
+    unknown = np.full((len(tested), len(options)), np.nan)
+    return image_rows(tested, options, unknown, **work.constants(run) | {"fault": name}).assign(parsed=list(parsed))

@@ -1,0 +1,74 @@
+"""The losses of every case of the models' trials, and how often the diagnosis is right: outputs/diagnosis/.
+
+`python -m mlprobe_utils laboratory MODEL ... --datasets D ... --protocol P`
+"""
+
+import datetime
+from dataclasses import replace
+
+import pandas as pd
+
+from mlprobe_utils.common.progress import step
+from mlprobe_utils.evaluation.diagnosis import losses
+from mlprobe_utils.evaluation.judging import flat
+from mlprobe_utils.evaluation.station_outcomes import station_outcomes
+from mlprobe_utils.pipeline import artefacts, laboratory_results
+from mlprobe_utils.pipeline.fault_card import MODE_OF
+from mlprobe_utils.pipeline.fault_strengths import measured
+from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, reference_rows
+from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.trial_card import CASES, FOLDER, ROWS
+from mlprobe_utils.stats.intervals import RECIPE
+
+
+def write_confusion(selection: Selection) -> None:
+    """Leaves the losses of every case of the selected models and data sets, and prints how often a diagnosis is right.
+
+    Raises:
+        InputError: a model and data set without its trial; models of one family alone.
+    """
+    with step("laboratory", "diagnosis of the cases"):
+        cases = all_cases(selection)
+    date, commit = datetime.datetime.now(datetime.UTC).date().isoformat(), artefacts.commit()
+    options = f'DATASETS="{" ".join(selection.datasets)}" PROTOCOL={selection.protocol} SPLIT={selection.split}'
+    damaged = cases.loc[cases["fault"].notna(), "model"].unique()  # the others are their bases
+    command = f'make laboratory MODELS="{" ".join(damaged)}" {options}'
+    laboratory_results.write(cases, date, commit, command)
+    found = laboratory_results.read()
+    whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
+    print(f"{laboratory_results.confusion(found.cases).to_string()}\n\n{whole.to_string()}\n\n{found.words()}")
+
+
+def all_cases(selection: Selection) -> pd.DataFrame:
+    """A table of cases (`judging`) of the selected models and data sets. Raises InputError as `write_confusion`."""
+    cases = []
+    for dataset in selection.datasets:
+        drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split)
+        reference = reference_rows(replace(selection, datasets=(dataset,)))
+        for model in selection.models:
+            folder = selection.folder(model, dataset) / FOLDER
+            artefacts.read_made_from(folder, selection.command(model, dataset, "trial"))
+            rows, planted = pd.read_parquet(folder / ROWS), pd.read_parquet(folder / CASES)
+            if planted["fault"].notna().any():
+                strengths = measured(replace(selection, models=(model,), datasets=(dataset,)))
+                numbers = strengths[["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]]
+                planted = planted.merge(numbers, "left", on=["fault", "wanted"])
+            for case in planted.to_dict("records"):
+                right = station_outcomes(*_of_case(rows, case), reference, images)
+                mode = MODE_OF.get(case["module"])
+                cases.append(case | {"mode": mode} | flat(losses(right, drawn, RECIPE)))
+    return pd.DataFrame(cases).drop(columns=["case", "module"])
+
+
+def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The probes' rows and the answers' of a case: stations before a damage are those of the intact model."""
+    undamaged = pd.isna(case["case"])
+    planted = rows["fault"].isna() if undamaged else rows["fault"] == case["case"]
+    own = rows[(rows["run"] == case["run"]) & planted]
+    if not undamaged:
+        intact = rows[(rows["run"] == DAMAGED_RUN) & rows["fault"].isna() & rows["point"].notna()]
+        have = set(zip(own["point"], own["pooling"], strict=True))
+        before = [place not in have for place in zip(intact["point"], intact["pooling"], strict=True)]
+        own = pd.concat([intact[before], own])
+    return own[own["point"].notna()], own[own["point"].isna()]

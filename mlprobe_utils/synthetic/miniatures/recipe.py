@@ -1,0 +1,116 @@
+"""What a model card's `recipe` says of a miniature: its shape, and the training stages that make it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card
+
+Count = Annotated[int, Field(ge=1)]
+TEXT_ALONE = "medical sentences"
+Text = Literal["general captions", "general questions", "medical captions", "medical questions", "medical sentences"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Tower(_Strict):
+    """Depth and widths of the vision tower or the LLM."""
+
+    depth: Count
+    width: Count
+    feed_forward: Count
+    heads: Count
+    key_value_heads: Count | None = None
+
+    @property
+    def words(self) -> str:
+        """For a table: number and unit stay on one line."""
+        return f"{self.depth}\N{NO-BREAK SPACE}blocks, width\N{NO-BREAK SPACE}{self.width}"
+
+
+class Architecture(_Strict):
+    vision: Tower
+    llm: Tower
+    llm_type: Literal["qwen2", "qwen3"] | None = None  # of a family whose LLMs differ (Hulu-Med)
+    patch_size: Count
+    side: Count  # pixels
+    vocabulary: Count
+
+
+class Stage(_Strict):
+    """One training stage: which texts about which images, which modules learn, how."""
+
+    title: str
+    texts: list[Text] = Field(min_length=1)
+    modalities: list[Literal["ultrasound", "ct", "xray"]] = Field(["ultrasound", "ct", "xray"], min_length=1)
+    count: Count  # questions, of all texts and modalities together
+    samples: Count | None = None  # answers drawn a question, of which the right ones are learned; none: all are taught
+    train: list[Literal["vision tower", "connector", "LLM"]] = Field(min_length=1)
+    epochs: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _text_alone_is_alone(self):
+        if TEXT_ALONE in self.texts and (self.texts != [TEXT_ALONE] or self.train != ["LLM"]):
+            raise ValueError(f"{TEXT_ALONE!r} have no images: give them a stage of their own, with train: [LLM]")
+        if self.samples and any(not text.endswith("questions") for text in self.texts):
+            raise ValueError("samples need answers that are right or wrong: texts has to name questions only")
+        return self
+
+
+class Recipe(_Strict):
+    """A base miniature has an architecture; an adapted one takes its base's weights and has none."""
+
+    seed: int
+    architecture: Architecture | None = None
+    stages: list[Stage]  # none: random weights
+
+
+def recipe_of(card: ModelCard) -> Recipe:
+    """The validated recipe of a miniature's card.
+
+    Raises:
+        InputError: the card has no recipe, or one with a wrong field, or both or neither of base and architecture.
+    """
+    if card.recipe is None:
+        raise InputError(f"'{card.slug}' is no miniature: its card has no recipe")
+    try:
+        recipe = Recipe.model_validate(card.recipe)
+    except ValidationError as error:
+        problems = "; ".join(f"recipe.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise InputError(f"data/models/{card.slug}.yml: {problems}") from error
+    if recipe.architecture and card.family is None:
+        raise InputError(f"data/models/{card.slug}.yml: say of which family its class is (family)")
+    if (recipe.architecture is None) == (card.base is None):
+        raise InputError(f"data/models/{card.slug}.yml: give either a base or recipe.architecture")
+    return recipe
+
+
+def architecture_of(card: ModelCard) -> Architecture:
+    """The shape of a miniature: its own, or the one of the base that it was adapted from. Raises as `recipe_of`."""
+    return recipe_of(card).architecture or architecture_of(load_model_card(card.base))
+
+
+def described(card: ModelCard) -> ModelCard:
+    """The card with its vision tower, LLM and training stages as its recipe has them, connector and shape as its base.
+
+    A model that is not made here comes back as it is.
+
+    Raises:
+        InputError: as `recipe_of`; or the card says in words what its recipe or its base says already.
+    """
+    if card.recipe is None:
+        return card
+    recipe = recipe_of(card)
+    if recipe.architecture:
+        told = {"vision_tower": recipe.architecture.vision.words, "llm": recipe.architecture.llm.words}
+    else:
+        told = described(load_model_card(card.base)).model_dump(include={"vision_tower", "connector", "llm"})
+    told["training_stages"] = [stage.title for stage in recipe.stages] or ["none: random weights"]
+    if twice := [field for field in told if getattr(card, field) is not None]:
+        raise InputError(f"data/models/{card.slug}.yml: remove {', '.join(twice)}: the recipe or the base says it")
+    return card.model_copy(update=told)

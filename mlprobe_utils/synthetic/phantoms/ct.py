@@ -1,0 +1,210 @@
+"""Chest CT phantoms: an axial slice in a lung window, clear or with ground-glass patches or denser opacities.
+
+The signs follow the RSNA consensus on COVID-19 (Simpson 2020): ground glass, in both lungs, several, at the rim; other
+opacities are denser, sharper, fewer, on one side.
+"""
+
+import numpy as np
+
+from mlprobe_utils.common.errors import unknown
+from mlprobe_utils.synthetic.phantoms import canvas, marks, tomography
+from mlprobe_utils.synthetic.phantoms.difficulty import DIFFICULTY, gap, looks_like, sign
+
+LABELS = ("COVID", "NonCOVID")
+LUNGS = {"right": -1, "left": 1}  # the patient's sides, seen from the feet: the right lung is on the image's left
+LUNG_X, LUNG_WIDTH, LUNG_HEIGHT = 0.44, 0.36, 0.58
+FAINTEST = -620  # Hounsfield units: what is fainter would be lost beside the dependent lung
+CLEAR = 0.4  # share of NonCOVID slices without any opacity
+
+# Means (COVID, other opacities) and spread of what tells the opacities apart.
+SIGNS = {
+    "density": (-440, -20, 140),  # Hounsfield units in the middle of an opacity
+    "softness": (0.75, 0.35, 0.22),  # width of the edge, relative to the radius
+    "reach": (0.78, 0.48, 0.17),  # distance from the lung's middle, relative to its radius
+    "radius": (0.31, 0.21, 0.045),
+    "both": (0.8, 0.2, 0.45),  # in both lungs from 0.5
+    "number": (3.3, 1.6, 0.95),  # of opacities, rounded
+}
+
+
+def draw(
+    label: str,
+    rng: np.random.Generator,
+    side: int,
+    difficulty: float = DIFFICULTY,
+    shortcut: marks.Shortcut | None = None,
+) -> tuple[np.ndarray, dict]:
+    """One image and the parameters that made it.
+
+    Args:
+        label: "COVID" (ground-glass patches) or "NonCOVID" (clear lungs or other opacities).
+        rng: consumed.
+        side: pixels.
+        difficulty: 0 to 1.
+        shortcut: planted, if given.
+
+    Returns:
+        Image uint8 [side, side], parameters (JSON-able; lengths in half image sides, `opacities` a list with the lung,
+        place and radius of each; `density` (Hounsfield units) and `softness` of all of them, None where lungs are
+        clear).
+
+    Raises:
+        InputError: no such label.
+    """
+    parameters = random_parameters(label, rng, difficulty, shortcut)
+    return picture(parameters, rng, side), parameters
+
+
+def random_parameters(
+    label: str, rng: np.random.Generator, difficulty: float = DIFFICULTY, shortcut: marks.Shortcut | None = None
+) -> dict:
+    """The parameters of one image, nuisance first; arguments and errors as of `draw`."""
+    if label not in LABELS:
+        raise unknown("class of CT phantoms", label, LABELS)
+    parameters = _nuisance(rng)
+    parameters["shortcut"] = marks.has_shortcut(label, parameters["shortcut_draw"], shortcut)
+    return parameters | _findings(label, difficulty, rng)
+
+
+def picture(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
+    noise = parameters["noise"] * tomography.reconstruction_noise(rng, side)
+    brightness = tomography.windowed(
+        hounsfield(parameters, rng, side) + noise, tomography.WINDOW_LEVEL - parameters["gain"], parameters["window"]
+    )
+    arrow = marks.arrow(parameters["pointer_x"], parameters["pointer_y"], parameters["pointer_angle"])
+    return marks.burnt_in(brightness, parameters, arrow)
+
+
+def _nuisance(rng: np.random.Generator) -> dict:
+    """What differs between examinations and has nothing to do with the class: drawn first, whatever the class."""
+    pose = canvas.random_pose(rng, shift=0.06, rotation=8, scale=0.08)
+    return {
+        **marks.random_marks(rng),
+        **pose,
+        "pointer_x": float(rng.choice([-1, 1]) * rng.uniform(0.2, 0.7)),
+        "pointer_y": float(rng.uniform(-0.4, 0.5)),
+        "gain": float(rng.normal(0, 40)),  # Hounsfield units that the window is shifted by
+        "window": float(rng.uniform(1300, 1700)),  # Hounsfield units, width
+        "noise": float(rng.uniform(20, 55)),  # Hounsfield units, standard deviation
+        "lung_density": float(rng.uniform(-890, -825)),  # depends on how deeply the patient breathes
+        "dependent_density": float(rng.uniform(0, 110)),  # Hounsfield units more where blood pools, at the back
+        "vessels": int(rng.integers(5, 9)),
+        "heart": float(rng.uniform(0.75, 1.25)),
+        "lung_size": float(rng.uniform(0.88, 1.06)),
+        "fat": float(rng.uniform(0.04, 0.12)),  # thickness under the skin
+    }
+
+
+def _findings(label: str, difficulty: float, rng: np.random.Generator) -> dict:
+    shown = looks_like(label, "NonCOVID" if label == "COVID" else "COVID", rng)
+    if shown == "NonCOVID" and rng.random() < CLEAR:
+        return {"looks_like": shown, "density": None, "softness": None, "opacities": []}
+    drawn = {}
+    for name, (covid, other, spread) in SIGNS.items():
+        means = (covid, other) if shown == "COVID" else (other, covid)
+        drawn[name] = sign(rng, *means, spread, difficulty)
+    drawn["radius"] = max(drawn["radius"] * (0.5 + 0.5 * gap(difficulty)), 0.1)  # the smaller, the nearer to clear
+    first = str(rng.choice(list(LUNGS)))
+    second = next(lung for lung in LUNGS if lung != first)
+    number = int(np.clip(round(drawn["number"]), 1 + (drawn["both"] > 0.5), 5))
+    opacities = [
+        {
+            "lung": second if drawn["both"] > 0.5 and i % 2 else first,
+            "angle": float(rng.normal(0.5, 0.8)),  # 0 is lateral, pi/2 posterior
+            "reach": float(np.clip(drawn["reach"] + rng.normal(0, 0.08), 0.1, 0.95)),
+            "radius": float(drawn["radius"] * rng.uniform(0.8, 1.2)),
+        }
+        for i in range(number)
+    ]
+    density = float(np.clip(drawn["density"], FAINTEST, tomography.SOFT_TISSUE))
+    softness = float(np.clip(drawn["softness"], 0.15, 1))
+    return {"looks_like": shown, "density": density, "softness": softness, "opacities": opacities}
+
+
+def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    """The slice without noise, Hounsfield units, float32 [side, side].
+
+    Args:
+        parameters: from `draw`.
+        rng: consumed, for the course of vessels and the unevenness of tissue.
+        side: pixels.
+    """
+    x, y = canvas.posed_grid(side, parameters)
+    bend = 0.05 * canvas.smooth_noise(rng, 5, 5, side)
+    wall = canvas.ellipse(x, y, (0, 0.02), (0.96, 0.76)) + 0.3 * bend
+    units = np.full((side, side), tomography.AIR, np.float32)
+    table = canvas.inside(np.abs(y - 0.9 + 0.12 * x**2) - 0.02, 0.03)
+    units = _laid_over(units, 0.5 * table, tomography.WATER)
+    units = _laid_over(units, canvas.inside(wall, 0.06), tomography.FAT)
+    units = _laid_over(units, canvas.inside(wall + parameters["fat"], 0.06), tomography.SOFT_TISSUE)
+    units = _laid_over(units, _ribs(x, y, wall + parameters["fat"] + 0.06), tomography.BONE)
+    units = _laid_over(units, _lungs(parameters, x, y, bend), _air_spaces(parameters, rng, x, y))
+    spine = canvas.ellipse(x, y, (0, 0.46), (0.13, 0.12))
+    units = _laid_over(units, canvas.inside(spine, 0.3), tomography.BONE)
+    return _laid_over(units, canvas.inside(canvas.ellipse(x, y, (0.0, 0.1), (0.07, 0.06)), 0.5), tomography.AIR)
+
+
+def _laid_over(units: np.ndarray, share: np.ndarray, new: np.ndarray | float) -> np.ndarray:
+    """Pixels that hold two tissues show the mean of their units (partial volume)."""
+    return units + share * (new - units)
+
+
+def _lungs(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> np.ndarray:
+    """Share of lung in each pixel: two ellipses less heart, great vessels and spine."""
+    size = parameters["lung_size"]
+    distances = [
+        canvas.ellipse(x + 0.10 * sign_ * y, y, (sign_ * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
+        for sign_ in LUNGS.values()
+    ]
+    heart = canvas.ellipse(x, y, (0.10, -0.18), (0.24 * parameters["heart"], 0.27 * parameters["heart"]))
+    aorta = canvas.ellipse(x, y, (0.14, 0.34), (0.08, 0.08))
+    covered = np.maximum(canvas.inside(heart, 0.15), canvas.inside(aorta, 0.3))
+    return canvas.inside(np.minimum(*distances) + bend, 0.12) * (1 - covered)
+
+
+def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Hounsfield units of the lungs: air, opacities, vessels (which ground glass leaves to be seen)."""
+    side = len(x)
+    air = parameters["lung_density"] + parameters["dependent_density"] * np.clip(y / LUNG_HEIGHT, 0, 1)
+    air = air + 15 * canvas.smooth_noise(rng, 24, 24, side)
+    if parameters["opacities"]:
+        texture = canvas.smooth_noise(rng, 14, 14, side)
+        hazy = np.zeros_like(air)
+        for opacity in parameters["opacities"]:
+            distance = canvas.ellipse(x, y, _centre(opacity, parameters["lung_size"]), (opacity["radius"],) * 2)
+            hazy = np.maximum(hazy, canvas.inside(distance + 0.15 * texture, parameters["softness"]))
+        air = _laid_over(air, hazy, parameters["density"] + 50 * texture)
+    vessels = 0.65 * canvas.strokes(_vessels(parameters, rng), side)
+    return _laid_over(air, vessels, np.maximum(air, tomography.BLOOD))
+
+
+def _centre(opacity: dict, size: float) -> tuple[float, float]:
+    side = LUNGS[opacity["lung"]]
+    lateral, posterior = np.cos(opacity["angle"]), np.sin(opacity["angle"])
+    y = opacity["reach"] * LUNG_HEIGHT * size * posterior
+    return side * (LUNG_X + opacity["reach"] * LUNG_WIDTH * size * lateral) - 0.10 * side * y, y
+
+
+def _vessels(parameters: dict, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
+    """Branches from each hilum outwards, each forking once: (points [n, 2], width)."""
+    n = parameters["vessels"]
+    sides = np.repeat(list(LUNGS.values()), n)
+    angles = np.tile(np.linspace(-1.35, 1.35, n), 2) + rng.normal(0, 0.12, 2 * n)
+    reach, start = rng.uniform(0.15, 0.34, (2 * n, 1)), rng.uniform(0.0, 0.1, (2 * n, 1))
+    hilum = np.stack([sides * 0.2, np.full(2 * n, 0.05)], axis=1)
+
+    def way(turn: float) -> np.ndarray:
+        return np.stack([sides * np.cos(angles + turn) * 0.8, np.sin(angles + turn) * 1.2], axis=1)
+
+    fork = hilum + reach * way(0)
+    tips = [fork + rng.uniform(0.08, 0.2, (2 * n, 1)) * way(turn) for turn in (-0.35, 0.3)]
+    points = canvas.posed_points(np.stack([hilum + start * way(0), fork, *tips]).reshape(-1, 2), parameters)
+    root, fork, *tips = points.reshape(4, -1, 2)
+    lines = [(line, 0.018) for line in np.stack([root, fork], axis=1)]
+    return lines + [(line, 0.011) for tip in tips for line in np.stack([fork, tip], axis=1)]
+
+
+def _ribs(x: np.ndarray, y: np.ndarray, wall: np.ndarray) -> np.ndarray:
+    """Cut ribs: bright dashes in the chest wall."""
+    return canvas.inside(np.abs(wall) - 0.03, 0.06) * (np.sin(9 * np.arctan2(y, x)) > 0.35)

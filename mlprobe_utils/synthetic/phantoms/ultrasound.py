@@ -1,0 +1,155 @@
+"""Breast ultrasound phantoms: skin, fat, glandular tissue and muscle, and a lesion with shape, margin and attenuation.
+
+The signs are those of the ACR BI-RADS atlas: orientation (wider or taller), margin (smooth or irregular), posterior
+features (enhancement or shadow), which follow here from how much the lesion attenuates.
+"""
+
+import numpy as np
+
+from mlprobe_utils.common.errors import unknown
+from mlprobe_utils.synthetic.phantoms import acoustics, canvas, marks
+from mlprobe_utils.synthetic.phantoms.difficulty import DIFFICULTY, gap, looks_like, sign
+
+LABELS = ("normal", "benign", "malignant")
+HARMONICS = np.arange(3, 9)  # waves round the lesion's contour: lobes to spicules, each several pixels wide
+CENTIMETRES = acoustics.DEPTH / 2  # in half an image side
+SKIN = 0.12  # half image sides, thickness
+TISSUE = 0.65  # dB per cm and MHz: what breast tissue attenuates
+
+# Means (benign, malignant) and spread of what tells the lesions apart.
+SIGNS = {
+    "log_aspect": (-0.50, 0.36, 0.34),  # logarithm of height over width
+    "irregularity": (0.04, 0.20, 0.07),  # standard deviation of the contour's radius, relative
+    "attenuation": (0.25, 1.05, 0.40),  # dB per cm and MHz
+    "softness": (0.12, 0.34, 0.14),  # width of the margin, relative to the radius
+}
+
+
+def draw(
+    label: str,
+    rng: np.random.Generator,
+    side: int,
+    difficulty: float = DIFFICULTY,
+    shortcut: marks.Shortcut | None = None,
+) -> tuple[np.ndarray, dict]:
+    """One image and the parameters that made it.
+
+    Args:
+        label: "normal", "benign" or "malignant".
+        rng: consumed.
+        side: pixels.
+        difficulty: 0 to 1.
+        shortcut: planted, if given.
+
+    Returns:
+        Image uint8 [side, side], parameters (JSON-able; lengths in half image sides, levels in dB; lesion parameters
+        are None where there is no lesion, but `x`, `y` and `size`: where one is looked for, which calipers show).
+
+    Raises:
+        InputError: no such label.
+    """
+    parameters = random_parameters(label, rng, difficulty, shortcut)
+    return picture(parameters, rng, side), parameters
+
+
+def random_parameters(
+    label: str, rng: np.random.Generator, difficulty: float = DIFFICULTY, shortcut: marks.Shortcut | None = None
+) -> dict:
+    """The parameters of one image, nuisance first; arguments and errors as of `draw`."""
+    if label not in LABELS:
+        raise unknown("class of ultrasound phantoms", label, LABELS)
+    parameters = _nuisance(rng)
+    parameters["shortcut"] = marks.has_shortcut(label, parameters["shortcut_draw"], shortcut)
+    return parameters | _lesion(label, parameters, difficulty, rng)
+
+
+def picture(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
+    brightness = canvas.enlarge(_render(parameters, rng), side)
+    place = (parameters["x"], parameters["y"], 1.3 * parameters["size"], parameters["pointer_angle"])
+    return marks.burnt_in(brightness, parameters, marks.calipers(*place))
+
+
+def lesion_mask(parameters: dict, side: int) -> np.ndarray:
+    """Where the lesion is, bool [side, side]; all False where there is none."""
+    if parameters["darkness"] is None:
+        return np.zeros((side, side), dtype=bool)
+    return _lesion_distance(parameters, *canvas.grid(side)) < 0
+
+
+def _nuisance(rng: np.random.Generator) -> dict:
+    """What differs between examinations and has nothing to do with the class: drawn first, whatever the class."""
+    return {
+        **marks.random_marks(rng),
+        "gain": float(rng.normal(-27.0, 3.5)),  # dB
+        "compensation": float(rng.uniform(0.42, 0.66)),  # dB per cm and MHz: how well the depth is evened out
+        "rotation": float(rng.uniform(-10, 10)),  # degrees, of the layers against the probe
+        "fat_depth": float(rng.uniform(-0.75, -0.3)),
+        "muscle_depth": float(rng.uniform(0.45, 0.85)),
+        "fat_level": float(rng.uniform(-18, -4)),  # dB against glandular tissue
+        "lobules": float(rng.uniform(2.5, 6.0)),  # dB, spread between lobules of the tissue
+        "contact": float(rng.uniform(0, 9)),  # dB, spread between beams of what is lost at the skin
+        "x": float(rng.uniform(-0.55, 0.55)),
+        "y": float(rng.uniform(-0.4, 0.15)),
+        "size": float(rng.uniform(0.30, 0.42)),
+    }
+
+
+def _lesion(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
+    """The signs of the lesion; `posterior` is the gain in dB behind its middle that follows from its attenuation."""
+    if label == "normal":
+        return {"looks_like": label} | dict.fromkeys(["darkness", *SIGNS, "posterior", "phases"])
+    drawn, shown = {}, looks_like(label, "malignant" if label == "benign" else "benign", rng)
+    for name, (benign, malignant, spread) in SIGNS.items():
+        means = (benign, malignant) if shown == "benign" else (malignant, benign)
+        floor = -1.0 if name == "log_aspect" else 0.02
+        drawn[name] = sign(rng, *means, spread, difficulty, floor)
+    height = parameters["size"] * np.exp(drawn["log_aspect"] / 2) * CENTIMETRES
+    return drawn | {
+        "looks_like": shown,
+        "darkness": float(max(rng.normal(20 * gap(difficulty), 4.0), 4.0)),  # dB below the tissue around
+        "posterior": float(2 * acoustics.FREQUENCY * (TISSUE - drawn["attenuation"]) * 2 * height),
+        "phases": [float(phase) for phase in rng.uniform(0, 2 * np.pi, len(HARMONICS))],
+    }
+
+
+def _lesion_distance(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Relative distance to the lesion's wavy contour, negative inside."""
+    root = np.exp(parameters["log_aspect"] / 2)  # width times height is the same for every aspect
+    dx, dy = (x - parameters["x"]) / (parameters["size"] / root), (y - parameters["y"]) / (parameters["size"] * root)
+    angle = np.linspace(-np.pi, np.pi, 128)
+    weights = 1 / np.sqrt(HARMONICS)  # the finer, the lower; scaled to a standard deviation of one
+    waves = np.cos(np.outer(angle, HARMONICS) + parameters["phases"]) @ (weights * np.sqrt(2 / (weights**2).sum()))
+    contour = np.clip(1 + parameters["irregularity"] * waves, 0.5, 1.7)
+    return np.sqrt(dx**2 + dy**2) / np.interp(np.arctan2(dy, dx), angle, contour) - 1
+
+
+def _render(parameters: dict, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, float [SAMPLES, BEAMS]."""
+    level, attenuation = _tissue(parameters, rng)
+    received = acoustics.echo(10 ** (level / 20), rng)
+    return acoustics.b_mode(received, acoustics.loss(attenuation), parameters["compensation"], parameters["gain"])
+
+
+def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of echogenicity (dB against glandular tissue) and of attenuation (dB per cm and MHz), [SAMPLES, BEAMS]."""
+    shape = acoustics.BEAMS, acoustics.SAMPLES
+    x, y = canvas.grid(*shape)
+    depth = y + np.tan(np.radians(parameters["rotation"])) * x + 0.07 * canvas.smooth_noise(rng, 3, 4, *shape)
+    fat, muscle = parameters["fat_depth"], parameters["muscle_depth"]
+    streaks = canvas.smooth_noise(rng, 24, 5, *shape)  # fibres run along the layers
+    lobules = canvas.smooth_noise(rng, 7, 5, *shape)
+    level = np.where(depth < fat, parameters["fat_level"], np.where(depth < muscle, 0, -10)).astype(np.float32)
+    level += parameters["lobules"] * lobules + 5 * streaks + 5 * np.maximum(streaks - 0.8, 0)
+    for border, above in ((-0.97, 16), (fat, 6), (muscle, 12)):  # skin and fasciae reflect
+        level += above * np.exp(-(((depth - border) / 0.04) ** 2))
+    attenuation = TISSUE + 0.06 * lobules
+    # where the probe touches the skin badly, less gets in: shadows that no lesion throws
+    columns = np.maximum(canvas.smooth_noise(rng, 1, 9, *shape), 0)
+    skin = 1.0 - np.clip((y + 1) / SKIN, 0, 1)
+    attenuation += skin * columns * parameters["contact"] / (acoustics.FREQUENCY * SKIN * CENTIMETRES)
+    if parameters["darkness"] is not None:
+        lesion = canvas.inside(_lesion_distance(parameters, x, y), parameters["softness"])
+        level += lesion * (2.0 * streaks - parameters["darkness"] - level)
+        attenuation = attenuation + lesion * (parameters["attenuation"] - attenuation)
+    return level, attenuation

@@ -1,0 +1,1 @@
+"""Fine-tuning, the vision tower alone, and generated answers."""

@@ -1,0 +1,123 @@
+"""The final output: the generated answer, and the probability of each option."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import softmax
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache, GenerationConfig
+
+from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
+from mlprobe_utils.evaluation.answers import parse_answer
+from mlprobe_utils.models.encoding import Encoder, Questions, append_answers
+from mlprobe_utils.models.loading import LoadedModel, to_device
+from mlprobe_utils.training.settings import Answering
+
+
+def predict(
+    loaded: LoadedModel,
+    questions: Questions,
+    options: list[str],
+    positions: list[int],
+    settings: Answering,
+    folder: Path,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Answers the questions about the images at `positions`.
+
+    Args:
+        folder: where shards are kept meanwhile; those that an interrupted run left there are not done again.
+
+    Returns:
+        A table with `text` (as generated, greedily) and `parsed` (option or None), one row an image; and the options'
+        probabilities, float64 [images, options]: summed log-probability of the option's tokens and the end token,
+        normalised over the options.
+    """
+    shards = shards_of(folder, positions, settings.shard_images, ".parquet")
+    for path, batches in own_missing(shards, settings.batch_size, "answer"):
+        given = questions.encoder, options, settings.max_new_tokens
+        answered = [answer(loaded, questions.batch(batch), *given) for batch in batches]
+        write_parquet(pd.concat(answered), path)
+    processes().wait_for_everyone()
+    whole = pd.concat([pd.read_parquet(shard.path) for shard in shards], ignore_index=True)
+    processes().wait_for_everyone()
+    if processes().is_main_process:
+        remove_shards(folder)
+    answers = pd.DataFrame({"text": whole["text"], "parsed": [parse_answer(text, options) for text in whole["text"]]})
+    return answers, softmax(whole[options].to_numpy(), axis=1)
+
+
+@torch.inference_mode()
+def answer(
+    loaded: LoadedModel, prompts: dict[str, torch.Tensor], encoder: Encoder, options: list[str], max_new_tokens: int
+) -> pd.DataFrame:
+    """What the model writes about each image of one batch, `text`, and the log-probability of each option.
+
+    `prompts` is the batch as `encoder` encodes it.
+
+    Images and question are read once, for the text: the options go on from the keys and values that it leaves.
+    """
+    cache = DynamicCache(config=loaded.model.config)
+    cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts
+    with greedy(loaded, max_new_tokens, encoder.end) as configuration:
+        generate = partial(loaded.model.generate, past_key_values=cache, generation_config=configuration)
+        new = generate(**to_device(prompts, loaded))[:, prompts["input_ids"].shape[1] :]
+        columns = {"text": encoder.tokenizer.batch_decode(new, skip_special_tokens=True)}
+        for option, tokens in zip(options, encoder.answer_tokens(options), strict=True):
+            inputs = to_device(_go_back(cache, prompts, tokens), loaded)
+            columns[option] = _log_probability(tokens, generate(**inputs, custom_generate=_logits_of_unread))
+    return pd.DataFrame(columns)
+
+
+def _go_back(cache: DynamicCache, prompts: dict[str, torch.Tensor], tokens: list[int]) -> dict[str, torch.Tensor]:
+    """Makes the cache forget all from the prompts' last token on; gives inputs with all but the last of `tokens` added.
+
+    The prompts' last token, which is text, is read again: its logits are those of the first of `tokens`.
+    """
+    rows, length = prompts["input_ids"].shape
+    cache.crop(length - 1 - cache.get_seq_length())
+    longer = append_answers(prompts, [tokens[:-1]] * rows, pad=0)  # which pads nothing: the rows are equally long
+    return {key: value for key, value in longer.items() if value.shape == longer["input_ids"].shape}
+
+
+def _logits_of_unread(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
+    """Logits [images, tokens, vocabulary] of the tokens that the cache has not read, in one pass.
+
+    Stands in for the loop of `generate`, with its arguments: positions and masks are as generation has them.
+    """
+    unread = input_ids.shape[1] - inputs["past_key_values"].get_seq_length()
+    inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=unread, **inputs)
+    return model(**inputs | {"logits_to_keep": unread}).logits
+
+
+def _log_probability(tokens: list[int], logits: torch.Tensor) -> np.ndarray:
+    """Summed log-probability of tokens, the same for all images, float64 [images]; logits [images, tokens, all]."""
+    labels = torch.tensor([tokens] * len(logits), device=logits.device)
+    return -cross_entropy(logits.float().mT, labels, reduction="none").sum(dim=1).double().cpu().numpy()
+
+
+@contextlib.contextmanager
+def greedy(loaded: LoadedModel, max_new_tokens: int, end: int) -> Iterator[GenerationConfig]:
+    """Greedy generation up to a token that ends an answer, free of what penalties and temperatures a checkpoint ships.
+
+    While it lasts the model has no other configuration: `generate` fills in from there what a given one leaves open.
+    """
+    own = loaded.model.generation_config
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    plain = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=sorted({end, *ends} - {None}),
+        pad_token_id=own.pad_token_id if own.pad_token_id is not None else loaded.processor.tokenizer.pad_token_id,
+    )
+    loaded.model.generation_config = plain
+    try:
+        yield plain
+    finally:
+        loaded.model.generation_config = own

@@ -1,0 +1,291 @@
+"""One way to train a model on (image, answer) pairs: Trainer, loss on the answer's tokens, logits only there.
+
+Runs in one process or in several that `accelerate-launch` started (DDP, FSDP); the result is the recipe's either way.
+"""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import get_last_checkpoint
+
+from mlprobe_utils.common.processes import allow_sharding_without_accelerator, processes, share_of
+from mlprobe_utils.common.progress import Notes
+from mlprobe_utils.models.encoding import Encoder, answer_losses, append_answers, joined
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a training run needs besides model and data."""
+
+    learning_rate: float
+    epochs: int
+    batch_size: int  # of all processes together
+    warmup_ratio: float
+    weight_decay: float
+    seed: int
+    max_gradient_norm: float = 1.0
+    precision: str = "float32"
+    gradient_checkpointing: bool = False
+
+
+class Examples(torch.utils.data.Dataset):
+    """(image, answer) pairs; `image_at(i)` gives what is encoded when it is needed, not before.
+
+    An image, uint8 [height, width, 3], or its question as `encoding.Questions` keeps it.
+
+    `lengths`, in any unit: a batch holds examples of about the same length. None: all count as equal.
+    """
+
+    def __init__(
+        self,
+        image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]],
+        positions: list[int],
+        answers: list[str],
+        lengths: list[int] | None = None,
+    ):
+        self.image_at, self.positions, self.answers = image_at, positions, answers
+        self.lengths = lengths or [1] * len(positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray | dict[str, torch.Tensor], str | None]:
+        """Image and answer; ~i is example i without its answer: it completes a batch and teaches nothing."""
+        return (self.image_at(self.positions[i]), self.answers[i]) if i >= 0 else (self[~i][0], None)
+
+
+class EpochSampler(LengthGroupedSampler):
+    """The order of an epoch's examples, a function of seed and epoch: the same in every process and after a kill.
+
+    A batch holds examples of about the same length; where all have the same, the order is plainly random. Where several
+    processes share a batch, the last one is completed by examples without answers (~i): whatever completes it
+    otherwise would teach more than the recipe says.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.missing = seed, -len(lengths) % batch_size if shared else 0
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return len(self.lengths) + self.missing
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(super().__iter__())
+        yield from order
+        yield from (~i for i in itertools.islice(itertools.cycle(order), self.missing))
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+
+
+class Progress(TrainerCallback):
+    """A line a minute while training."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
+
+
+class AnswerTrainer(Trainer):
+    """Trainer whose loss is the mean over the answers' tokens: no logits are computed anywhere else.
+
+    The mean is that of the whole step, however many processes share it, and an evaluation's that of the whole set.
+    """
+
+    loss_is_scaled_for_ga = True
+    trains = False  # whether every module has been set to training since the beginning, or the last evaluation
+
+    def create_accelerator_and_postprocess(self):
+        allow_sharding_without_accelerator()
+        super().create_accelerator_and_postprocess()
+
+    def evaluate(self, *arguments, **named):
+        self.trains = False
+        return super().evaluate(*arguments, **named)
+
+    def training_step(self, model, *arguments, **named):
+        """Trainer's own sets every module to training, at every step; here, where an evaluation may have undone it."""
+        if self.trains:
+            model.train = lambda mode=True: model
+        try:
+            return super().training_step(model, *arguments, **named)
+        finally:
+            vars(model).pop("train", None)
+            self.trains = True
+
+    def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each image's summed loss, and what it is summed over: a trainer of another task has its own."""
+        return answer_losses(model, inputs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        losses, tokens = self.losses_of(model, inputs)
+        # of the step's tokens each process has its own number: gradients are averaged over processes, not over tokens
+        mean_tokens = self.accelerator.reduce(tokens.sum().float(), reduction="mean")
+        loss = losses.sum() / mean_tokens
+        return (loss, {"losses": losses}) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Summed loss and number of tokens of each image: what is gathered has the sampler's padding dropped."""
+        with torch.no_grad():
+            losses, tokens = self.losses_of(model, self._prepare_inputs(inputs))
+        return None, losses, tokens
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = train_dataset or self.train_dataset
+        processes = self.args.world_size
+        return EpochSampler(self.args.train_batch_size * processes, dataset.lengths, self.args.seed, processes > 1)
+
+    def floating_point_ops(self, inputs) -> int:
+        """Not counted: Trainer would go through all parameters at every step, for a figure that nobody reads."""
+        return 0
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """A whole model is read as it was saved: Trainer looks for the model's own parameter names in the file.
+
+        transformers saves Qwen2.5-VL under the hub's names, which are others; Trainer passes over what it does not
+        find, and would go on from the weights of before with the optimizer of after. Adapters are not concerned.
+        """
+        if not isinstance(self.model, PreTrainedModel) or self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+
+def encoded(encoder: Encoder, rows: list[tuple[np.ndarray, str | None]]) -> dict[str, torch.Tensor]:
+    """What the model reads of examples that are images; one without answer has no label, so that it weighs nothing."""
+    return _unlabelled(encoder.answered([image for image, _ in rows], [answer or "" for _, answer in rows]), rows)
+
+
+def answered(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]]) -> dict[str, torch.Tensor]:
+    """As `encoded`, of examples whose questions are encoded already."""
+    pad = encoder.tokenizer.pad_token_id
+    tokens = encoder.answer_tokens([answer or "" for _, answer in rows])
+    return _unlabelled(append_answers(joined([question for question, _ in rows], pad), tokens, pad), rows)
+
+
+def _unlabelled(inputs: dict[str, torch.Tensor], rows: list[tuple]) -> dict[str, torch.Tensor]:
+    inputs["labels"][[answer is None for _, answer in rows]] = -100
+    return inputs
+
+
+def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
+    """Mean loss over the answers' tokens of a whole set, from `AnswerTrainer.prediction_step`."""
+    return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}
+
+
+def train(
+    model: torch.nn.Module,
+    encoder: Encoder,
+    training: Examples,
+    validation: Examples | None,
+    settings: TrainingSettings,
+    checkpoints: Path,
+    encode: Callable[[Encoder, list], dict[str, torch.Tensor]] = encoded,
+    trainer_class: type[AnswerTrainer] = AnswerTrainer,
+) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
+    """Trains `model` in place with AdamW and a cosine schedule, and resumes from `checkpoints` after a kill.
+
+    Args:
+        encode: what the model reads of examples, with their labels; -100 is none.
+        trainer_class: says what the loss is.
+
+    Returns:
+        The learning curve, one row an epoch: epoch, training_loss, validation_loss (nats per answer token; nan without
+        validation images); and the model's weights, which FSDP has spread over the processes (whole in the main one).
+
+    Raises:
+        InputError: the processes cannot share the recipe's batch evenly.
+    """
+    set_seed(settings.seed)
+    evaluation = "no" if validation is None else "epoch"
+    trainer = trainer_class(
+        model=model,
+        args=training_arguments(settings, checkpoints, eval_strategy=evaluation),
+        train_dataset=training,
+        eval_dataset=validation,
+        data_collator=lambda rows: encode(encoder, rows),
+        compute_metrics=mean_loss,
+        callbacks=[Progress()],
+    )
+    trainer.pop_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
+    model.eval()
+    return _learning_curve(trainer.state.log_history), trainer.accelerator.get_state_dict(trainer.model_wrapped)
+
+
+def training_arguments(settings: TrainingSettings, folder: Path, **more) -> TrainingArguments:
+    """What Trainer is told: the settings, checkpoints and a line of the learning curve an epoch, nothing printed.
+
+    Args:
+        folder: of the checkpoints.
+        more: arguments of TrainingArguments that are added or replaced.
+
+    Raises:
+        InputError: the processes cannot share the recipe's batch evenly.
+    """
+    accelerated = torch.accelerator.is_available()
+    arguments = dict(
+        output_dir=str(folder),
+        per_device_train_batch_size=share_of(settings.batch_size),
+        per_device_eval_batch_size=share_of(settings.batch_size) * 4,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
+        optim="adamw_torch_fused",
+        bf16=settings.precision == "bfloat16" and accelerated,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_strategy="epoch",
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        dataloader_pin_memory=accelerated,
+        use_cpu=not accelerated,
+    )
+    settled = TrainingArguments(**arguments | more)
+    # of several devices one process takes its own: Trainer would spread its batch over all and train on another recipe
+    settled._n_gpu = min(1, settled.n_gpu)
+    return settled
+
+
+def last_whole_checkpoint(checkpoints: Path) -> str | None:
+    """The last checkpoint that was written to its end; what a kill left half-written is removed."""
+    if processes().is_main_process:
+        for folder in checkpoints.glob("checkpoint-*"):
+            if not (folder / "trainer_state.json").is_file():  # Trainer writes it last
+                shutil.rmtree(folder, ignore_errors=True)
+    processes().wait_for_everyone()
+    return get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
+
+
+def _learning_curve(history: list[dict]) -> pd.DataFrame:
+    training = {round(row["epoch"]): row["loss"] for row in history if "loss" in row}
+    validation = {round(row["epoch"]): row["eval_loss"] for row in history if "eval_loss" in row}
+    return pd.DataFrame(
+        {
+            "epoch": sorted(training),
+            "training_loss": [training[epoch] for epoch in sorted(training)],
+            "validation_loss": [validation.get(epoch, float("nan")) for epoch in sorted(training)],
+        }
+    )

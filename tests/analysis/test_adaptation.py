@@ -1,0 +1,117 @@
+"""What adaptation gained: a planted gain is significant, chance is not, and absolute and relative gains are right."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_rows import answers_of, no_fewer, right_of
+from scipy.stats import norm
+from station_rows import image_set
+
+from mlprobe_utils.analysis.adaptation import GAINED, LOST, MEAN, NEITHER, base_in, gains, left_out, pairs, verdicts
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline.cards import load_model_card
+from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.stats.paired_tests import paired_tests
+
+IMAGES = 400
+SHARES = {"own": 0.8, "base": 0.7}
+SETS = {"d": image_set(IMAGES), "e": image_set(IMAGES)}
+HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES  # the same images are hard for all
+
+
+def answers(share: float, seed: int, model: str, dataset: str = "d", run: int = 0) -> pd.DataFrame:
+    return answers_of(right_of(HARD, share, seed), model=model, dataset=dataset, run=run)
+
+
+def of_two_models(own: float, base: float) -> pd.DataFrame:
+    frames = [
+        answers(share, noise + run + 7 * place, model, dataset, run)
+        for noise, (model, share) in enumerate((("own", own), ("base", base)), 20)
+        for place, dataset in enumerate(SETS)
+        for run in (0, 1)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(0.85, GAINED), (0.7, NEITHER), (0.55, LOST)])
+def test_a_gain_is_significant_if_it_was_planted(own, expected):
+    table = gains(of_two_models(own, 0.7), [("own", "base")], SETS, "paper")
+    assert table["dataset"].tolist() == ["d", "e", MEAN]
+    assert (verdicts(table) == expected).all()
+    told = table["p (Holm)"].dropna() < 0.05
+    assert told.tolist() == [expected != NEITHER] * 2
+    np.testing.assert_allclose(table["gain"], 100 * (own - 0.7), atol=3)
+    np.testing.assert_allclose(table["gain"], table["accuracy"] - table["accuracy of the base"])
+    assert (table["low"] < table["gain"]).all()
+    assert (table["gain"] < table["high"]).all()
+
+
+def test_gains_are_of_pairs_of_images_and_means_over_runs():
+    rows = of_two_models(0.75, 0.7)
+    row = gains(rows, [("own", "base")], SETS, "paper").iloc[0]
+    drawn, _ = resamples_of_tested(SETS["d"], "paper")
+
+    def right(model: str) -> np.ndarray:
+        own = rows[(rows["model"] == model) & (rows["dataset"] == "d")]
+        return np.stack([(r["parsed"] == r["label"])[r.sort_values("image").index] for _, r in own.groupby("run")])
+
+    expected = paired_tests(right("base")[:, None], right("own")[:, None], drawn).iloc[0]
+    for name, column in (("gain", "value"), ("low", "low"), ("high", "high"), ("p", "p")):
+        assert row[name] == pytest.approx(expected[column])
+    assert row["disagreement"] == pytest.approx(100 * (right("own") != right("base")).mean())
+    assert row["relative gain (%)"] == pytest.approx(100 * (right("own").mean() / right("base").mean() - 1))
+
+
+def test_the_relative_gain_holds_its_truth_about_as_often_as_it_should():
+    def share_right(share: float) -> float:
+        """The probability that a uniform variable and 0.2 times a normal one lie below `share` together."""
+        ends = np.array([share, share - 1]) / 0.2
+        return 0.2 * np.subtract(*(ends * norm.cdf(ends) + norm.pdf(ends)))
+
+    held, truth = 0, 100 * (share_right(0.8) / share_right(0.7) - 1)
+    for seed in range(30):
+        hard = np.random.default_rng(seed).random(150)
+        rights = {model: right_of(hard, share, [seed, len(model)], noise=0.2) for model, share in SHARES.items()}
+        rows = pd.concat([answers_of(right, model=model) for model, right in rights.items()])
+        row = gains(rows, [("own", "base")], {"d": image_set(150)}, "paper").iloc[0]
+        held += row["relative low"] <= truth <= row["relative high"]
+    assert no_fewer(held, 30, 0.95)
+
+
+def test_gains_at_the_edges():
+    """A base that is never right has no relative gain; two that answer alike have a gain of 0 and an interval."""
+    row = gains(of_two_models(0.7, -1), [("own", "base")], SETS, "paper").iloc[0]
+    assert row["gain"] == pytest.approx(70, abs=3)
+    assert row[["relative gain (%)", "relative low"]].isna().all()
+    same = answers(0.7, 0, "own")
+    rows = pd.concat([same, same.assign(model="base")])
+    (row,) = gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
+    assert row["gain"] == row["relative gain (%)"] == 0
+    assert row["low"] < 0 < row["high"]
+    assert row["relative low"] < 0 < row["relative high"]
+    assert row["p"] == 1
+    without = gains(rows, [], SETS, "paper")
+    assert without.empty
+    assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*without}
+
+
+def test_answers_to_other_images_are_refused():
+    rows = of_two_models(0.8, 0.7)
+    rows = rows[(rows["image"] != "0003.png") | (rows["model"] != "own")]
+    with pytest.raises(InputError, match="own on d: its answers are not to the test images"):
+        gains(rows, [("own", "base")], SETS, "paper")
+
+
+def test_models_are_paired_with_their_bases_and_the_others_listed_with_a_reason():
+    slugs = ["lingshu-7b-miniature", "qwen2.5-vl-7b-miniature", "medvlm-r1-miniature", "gemma-3-4b"]
+    models = {slug: load_model_card(slug) for slug in slugs}
+    assert pairs(models) == [("lingshu-7b-miniature", "qwen2.5-vl-7b-miniature")]
+    base = load_model_card("qwen2-vl-2b-miniature")
+    table = left_out(models, {base.slug: base.name}).set_index("model")["reason"]
+    assert table[models["medvlm-r1-miniature"].name] == f"its base, {base.name}, is not in this run"
+    assert table[models["gemma-3-4b"].name] == "its card names no base"
+    assert len(table) == 2
+    qwen = load_model_card("qwen2.5-vl-7b")
+    own = load_model_card("lingshu-7b").model_copy(update={"base": qwen.source})  # by its hub id
+    assert base_in(own, {"qwen2.5-vl-7b": qwen}) == "qwen2.5-vl-7b"
+    assert base_in(own, {}) is None

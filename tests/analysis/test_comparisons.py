@@ -1,0 +1,132 @@
+"""Readings of section 4.3: by hand on small tables, and on the paper's own as other code has computed them."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mlprobe_utils.analysis import comparisons
+from mlprobe_utils.evaluation.profiles import HEALTH, SCORES
+from mlprobe_utils.pipeline.cards import PUBLISHED, ModelCard, load_model_card, slugs
+from mlprobe_utils.pipeline.lineage import bases, original, paper_sizes, series, sizes
+from mlprobe_utils.pipeline.published import paper_profiles
+
+PAPER = paper_profiles()
+READINGS = [
+    comparisons.spread,
+    comparisons.steadier,
+    comparisons.correlations,
+    comparisons.extremes,
+    comparisons.dataset_order,
+]
+
+
+def profiles_of(values: dict[str, dict[str, tuple]]) -> pd.DataFrame:
+    """dataset -> model -> four scores."""
+    rows = [(model, dataset, *scores) for dataset, of_models in values.items() for model, scores in of_models.items()]
+    return pd.DataFrame(rows, columns=["model", "dataset", *SCORES])
+
+
+def test_paper_table_has_its_models_data_sets_and_averages():
+    assert PAPER.groupby("dataset", sort=False)["model"].nunique().to_dict() == dict.fromkeys(
+        ["BUSI", "COVID19-CT", "Chest-Xray"], 14
+    )
+    printed = pd.read_csv(PUBLISHED / "table1.csv").query("model == 'Average'").set_index("dataset")
+    means = PAPER.groupby("dataset")[list(SCORES)].mean()
+    for dataset, score in itertools.product(means.index, SCORES):
+        assert means.at[dataset, score] == pytest.approx(printed.at[dataset, score.lower()], abs=0.0051)
+
+
+def test_paper_rank_correlations():
+    """As another program has computed them."""
+    found = comparisons.correlations(PAPER)
+    assert found["score"].tolist() == HEALTH * 3
+    assert found["Spearman"].round(2).tolist() == [0.25, 0.06, 0.17, 0.55, 0.39, 0.26, 0.86, 0.88, 0.79]
+    assert found.loc[found["p (Holm)"] < 0.05, "dataset"].tolist() == ["Chest-Xray"] * 3
+    assert (found["p (Holm)"] >= found["p"]).all()
+
+
+def test_paper_steps_up_in_size():
+    steps = comparisons.size_steps(PAPER, paper_sizes())
+    own = steps[steps["to"].str.startswith("Hulu")].drop_duplicates(["from", "to"])[["from", "to"]]
+    hulu = [f"Hulu-Med-{size}B" for size in (4, 7, 14, 32)]  # each step is one up, in the order of the sizes
+    assert [*own.itertuples(index=False, name=None)] == [*itertools.pairwise(hulu)]
+    lingshu = steps[(steps["to"] == "Lingshu-32B") & (steps["dataset"] == "BUSI")]
+    assert lingshu[list(SCORES)].round(2).to_numpy().tolist() == [[-2.66, 7.59, -1.39, 0.0]]
+    signs = comparisons.size_signs(steps).set_index("score")
+    assert signs["steps"].eq(21).all()
+    assert signs["up"].to_dict() == {
+        "FHS_V": 10, "FHS_C": 14, "FHS_L": 6, "P_final": 15, comparisons.ALL_HEALTH: 3, "all four scores": 3,
+    }  # fmt: skip
+    assert signs.at["P_final", "p"] == pytest.approx(stats.binomtest(15, 20).pvalue)
+
+
+def test_paper_summary_has_every_comparison():
+    assert set(paper_sizes().index) == set(PAPER["model"])
+    both = comparisons.beside({"ours": PAPER, "theirs": PAPER}, comparisons.spread)
+    assert both.groupby("results").size().to_dict() == {"ours": 12, "theirs": 12}
+    busi = both.set_index(["results", "dataset", "score"]).loc[("ours", "BUSI", "FHS_V")]
+    assert busi[["worst", "best", "range"]].round(2).tolist() == [91.42, 117.15, 25.73]
+    said = comparisons.summary(PAPER, paper_sizes())
+    assert list(said.values()) == [
+        "on 3 of 3 data sets; steadier in 3 of 6 comparisons at p < 0.05",
+        "Spearman 0.06 to 0.88; positive in 3 of 9 comparisons at p < 0.05",
+        "7 of 11; by chance 4.3",
+        "1 of 10; by chance 3.9",
+        "3 of 21 steps",
+        "BUSI > COVID19-CT > Chest-Xray by 4 of 4 scores",
+    ]
+
+
+def test_extremes_by_hand():
+    """Of eight models two are in each quarter; four have a degraded module, both of the poor ones among them."""
+    health = [(1, 8, 8), (8, 1, 7), (7, 7, 1), (6, 6, 2), (5, 5, 5), (4, 4, 4), (3, 3, 6), (2, 2, 3)]
+    table = profiles_of({"d": {f"m{n}": (*scores, n) for n, scores in enumerate(health)}})
+    found = comparisons.extremes(table).set_index("P_final")
+    # degraded: m0 (V), m7 (V), m1 (C), m7 (C), m2 and m3 (L)
+    assert found["degraded"].to_dict() == {"lowest": 2, "highest": 1}
+    assert found["by chance"].tolist() == [2 * 5 / 8] * 2
+    assert found.at["lowest", "p"] == pytest.approx((5 * 4) / (8 * 7))
+    assert found.at["highest", "p"] == pytest.approx(1 - (5 * 4) / (8 * 7))
+
+
+@pytest.mark.parametrize(("models", "datasets"), [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3)])
+def test_few_models_have_comparisons_and_no_p(models, datasets):
+    table = profiles_of(
+        {f"d{d}": {f"m{m}": (70 + m, 60 + d + m, 50 - m, 40 + m * d) for m in range(models)} for d in range(datasets)}
+    )
+    for reading in READINGS:
+        found = reading(table)
+        assert len(found) >= datasets
+        assert found.get("p", pd.Series(np.nan)).isna().all()
+    none = pd.DataFrame({"series": [], "parameters": []})
+    assert comparisons.size_signs(comparisons.size_steps(table, none))["steps"].eq(0).all()
+    said = [*comparisons.summary(table, none).values()]
+    assert said[:5] == ["fewer than 4 models"] * 4 + ["0 of 0 steps"]
+
+
+def test_models_without_a_value_or_a_size_take_no_part():
+    table = profiles_of({"a": {"s": (1, 2, 3, 4), "l": (2, 3, 4, 5), "x": (9, 9, 9, 9)}, "b": {"s": (1, 1, 1, 1)}})
+    sizes_known = pd.DataFrame({"series": ["S", "S"], "parameters": [4, 7]}, index=["s", "l"])
+    steps = comparisons.size_steps(table, sizes_known)
+    assert steps.to_dict("records") == [
+        {"series": "S", "from": "s", "to": "l", "dataset": "a", **dict.fromkeys(SCORES, 1)}
+    ]
+    assert comparisons.dataset_order(table)["models"].eq(1).all()
+
+
+def test_a_miniature_has_series_and_size_of_its_original():
+    cards = {slug: load_model_card(slug) for slug in slugs(ModelCard)}
+    assert all(bool(card.series) != card.is_miniature for card in cards.values())  # not typed twice
+    card, real = cards["lingshu-7b-miniature"], cards["lingshu-7b"]
+    assert original(card) is original(real) is real
+    mine = ModelCard(slug="mine", name="Mine", source="me/mine")
+    of_run = {"mine": mine, card.slug: card}
+    assert series(of_run) == {"mine": "Mine", card.slug: "miniatures of Lingshu"}
+    assert series({"lingshu-7b": real}) == {"lingshu-7b": "Lingshu"}
+    assert sizes(of_run).to_dict("index") == {card.slug: {"series": "Lingshu", "parameters": real.parameters}}
+    base = "qwen2.5-vl-7b-miniature"  # of which another of the run was made
+    assert bases(of_run | {base: cards[base]}) == [base]
+    assert bases({base: cards[base]}) == []

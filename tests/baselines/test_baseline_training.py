@@ -1,0 +1,190 @@
+"""One baseline's artefact: what is in it, when it is made again, and that nobody learns from test images."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_parts import make_image_set
+from transformers import set_seed
+
+from mlprobe_utils.analysis.baseline_results import trained
+from mlprobe_utils.analysis.epoch_choice import LAST, right_when
+from mlprobe_utils.baselines import running as command
+from mlprobe_utils.baselines import training
+from mlprobe_utils.baselines.building import build
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.evaluation.rows import SCHEMA
+from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant
+from mlprobe_utils.pipeline.baseline_files import EPOCHS, baseline_folder
+from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.pipeline.results import Selection
+
+SELECTION = Selection((), ("busi", "covid19-ct"), "miniature", "paper")
+SMALL = {"side": 16, "epochs": 3, "batch_size": 4, "runs": 2, "learning_rate": 0.01}
+CARD = BaselineCard(
+    slug="mine",
+    name="Mine",
+    category="MLP",
+    status="cited",
+    source="nobody",
+    full=Variant(library="own", name="s2_mlp", arguments={"width": 16, "depth": 1, "patch_size": 4}),
+    small=Variant(library="own", name="s2_mlp", arguments={"width": 8, "depth": 1, "patch_size": 4}),
+)
+
+
+@pytest.fixture(scope="module")
+def image_sets(tmp_path_factory):
+    return {d: make_image_set(tmp_path_factory.mktemp(d), 36, d, 6, 9) for d in SELECTION.datasets}
+
+
+@pytest.fixture
+def run(outputs, image_sets, monkeypatch):
+    """Runs the command with the recipe changed; returns the data sets that were trained on."""
+
+    def made() -> dict:
+        return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
+
+    def go(datasets=SELECTION.datasets, **fields) -> list[str]:
+        protocol = load_protocol("miniature")
+        recipe = protocol.baselines.model_copy(update=SMALL | fields)
+        monkeypatch.setattr(command, "load_protocol", lambda slug: protocol.model_copy(update={"baselines": recipe}))
+        before = made()
+        command.run_baselines(["mine"], list(datasets), "miniature", "paper")
+        return sorted(path.parents[2].name for path, time in made().items() if time != before.get(path))
+
+    monkeypatch.setattr(command, "load_baseline", lambda slug: CARD)
+    monkeypatch.setattr(command, "load_image_set", lambda slug, protocol: image_sets[slug])
+    return go
+
+
+def test_what_is_said_of_every_image_after_every_epoch_of_every_run_is_kept(run, image_sets):
+    assert run() == sorted(SELECTION.datasets)
+    for dataset, image_set in image_sets.items():
+        rows = SCHEMA.validate(pd.read_parquet(baseline_folder("miniature", dataset, "paper", "mine") / EPOCHS))
+        assert len(rows) == 2 * 3 * (6 + 9)
+        assert not rows.duplicated(["run", "epoch", "image"]).any()
+        assert set(rows["epoch"]) == {1, 2, 3}
+        assert set(rows["part"]) == {"validation", "test"}
+        manifest = image_set.manifest.set_index("image")
+        assert (rows["label"].to_numpy() == manifest.loc[rows["image"], "option"].to_numpy()).all()
+        assert (rows["part"].to_numpy() == manifest.loc[rows["image"], "split_paper"].to_numpy()).all()
+        options = [f"p_{option}" for option in image_set.card.options]
+        np.testing.assert_allclose(rows[options].sum(axis=1), 1)
+        runs = [rows[rows["run"] == run][options].to_numpy() for run in (0, 1)]
+        assert not np.allclose(*runs)
+    found = trained(SELECTION, ["mine"])
+    assert [*found] == [*SELECTION.datasets]
+    (own,) = found["busi"]
+    assert own.test.right.shape == (2, 3, 9)
+    assert own.validation.right.shape == (2, 3, 6)
+    assert own.test.points == [1, 2, 3]
+    rows = pd.read_parquet(baseline_folder("miniature", "busi", "paper", "mine") / EPOCHS)
+    wanted = rows[(rows["part"] == "test") & (rows["run"] == 1) & (rows["epoch"] == 2)].sort_values("image")
+    said = wanted[["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
+    np.testing.assert_allclose(own.test.probabilities[1, 1][:, [own.test.options.index(o) for o in
+        ("Normal", "Benign", "Malignant")]], said)  # fmt: skip
+    assert own.parameters > 0
+    assert own.side == 16
+
+
+def test_it_is_trained_once_and_again_where_something_changed(run, monkeypatch):
+    assert run() == sorted(SELECTION.datasets)
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "train", lambda *_: pytest.fail("what is current is not trained"))
+        assert run() == []
+        assert run(chosen="last", left_out=["resnet"]) == []  # who is shown, and how
+    assert run(["busi"], epochs=2) == ["busi"]
+    assert run(["busi"], epochs=2, variant="full") == ["busi"]
+
+
+def test_a_run_that_is_stopped_keeps_what_was_done(run, monkeypatch):
+    real, calls = training.train, []
+
+    def stopped(model, image_set, *others):
+        calls.append(image_set.card.slug)
+        if len(calls) > 3:  # in the second run on the second data set
+            raise KeyboardInterrupt
+        return real(model, image_set, *others)
+
+    monkeypatch.setattr(command, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    with pytest.raises(InputError, match=r"python -m mlprobe_utils baselines mine --datasets covid19-ct --protocol"):
+        trained(SELECTION, ["mine"])
+    monkeypatch.setattr(command, "train", real)
+    assert run() == ["covid19-ct"]
+    assert [len(own) for own in trained(SELECTION, ["mine"]).values()] == [1, 1]
+
+
+@pytest.fixture
+def probabilities(tmp_path):
+    """Trains by hand on an image set in a folder of its own."""
+
+    def trained_by_hand(image_set, name: str) -> np.ndarray:
+        recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
+        set_seed(0)
+        model = build(CARD, "small", 3, recipe.side)
+        return training.train(model, image_set, "paper", recipe, 0, tmp_path / name)
+
+    return trained_by_hand
+
+
+@pytest.mark.parametrize("step", [3, 14])  # of 5 an epoch: in the first, at the end of the last
+def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(probabilities, image_sets, monkeypatch, step):
+    steps, real = [], training.ClassificationTrainer.training_step
+
+    def killed(self, *given, **named):
+        steps.append(self.state.global_step)
+        if len(steps) == step + 1:
+            raise KeyboardInterrupt
+        return real(self, *given, **named)
+
+    whole = probabilities(image_sets["busi"], "whole")
+    monkeypatch.setattr(training.ClassificationTrainer, "training_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        probabilities(image_sets["busi"], "killed")
+    np.testing.assert_array_equal(probabilities(image_sets["busi"], "killed"), whole)
+    assert steps[step + 1] == step // 5 * 5  # what was done was not done again
+
+
+def test_the_classes_are_learned_and_a_seed_tells_all(run):
+    """The class is the brightness."""
+    run(["busi"], epochs=12, runs=1)
+    one = Selection((), ("busi",), "miniature", "paper")
+    (own,) = trained(one, ["mine"])["busi"]
+    assert right_when(own, LAST).mean() > 0.75
+    folder = baseline_folder("miniature", "busi", "paper", "mine")
+    first = (folder / EPOCHS).read_bytes()
+    atomic_write(folder / "made_from.json", "{}")
+    assert run(["busi"], epochs=12, runs=1) == ["busi"]
+    assert (folder / EPOCHS).read_bytes() == first
+
+
+def test_test_and_validation_images_teach_nothing(probabilities, tmp_path):
+    """Whatever their labels are, the network is the same after every epoch."""
+    image_set = make_image_set(tmp_path, 36, "busi", 6, 9)
+    before = probabilities(image_set, "as it is")
+    other = image_set.manifest["split_paper"] != "train"
+    image_set.manifest.loc[other, "option"] = "Benign"
+    np.testing.assert_array_equal(before, probabilities(image_set, "other test labels"))
+    image_set.manifest.loc[~other, "option"] = "Benign"
+    assert not np.allclose(before, probabilities(image_set, "other train labels"))
+
+
+def test_images_are_cut_and_mirrored_in_training_only(tmp_path):
+    image_set = make_image_set(tmp_path, 12, "busi")
+    recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
+    positions = image_set.part("paper", "train").index
+    for transform, differs in ((training._augmented(recipe), True), (training._plain(recipe), False)):
+        pictures = training.Pictures(image_set, positions, transform)
+        one, again = (training.batch([pictures[i] for i in range(3)]) for _ in range(2))
+        assert one["images"].shape == (3, 3, 16, 16)
+        assert one["labels"].tolist() == [0, 1, 2]
+        assert bool((one["images"] != again["images"]).any()) == differs
+    middle = recipe.model_copy(update={"shorter_side": 32})
+    assert training.Pictures(image_set, positions, training._plain(middle))[2][0].shape == (3, 16, 16)
+
+
+def test_fewer_images_than_a_batch_are_refused(run):
+    with pytest.raises(InputError, match=r"'busi', split 'paper': 21 train images are no batch of 32: lower baselines"):
+        run(["busi"], batch_size=32)

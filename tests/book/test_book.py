@@ -1,0 +1,281 @@
+"""The whole house: two models on one phantom, through papermill to HTML; and what becomes of a run that is stopped."""
+
+import html
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from small_book import DATASET, MODEL, ROOT, SECOND, SmallBook
+
+from mlprobe_utils.book.book_pages import chapters, model_page, notebook_of
+from mlprobe_utils.book.pages import ABOUT
+from mlprobe_utils.evaluation.patterns import patterns
+from mlprobe_utils.pipeline.cards import load_data_card, load_model_card
+from mlprobe_utils.pipeline.discussion_card import discussions
+from mlprobe_utils.pipeline.step_names import PLANTED, STEPS
+from mlprobe_utils.synthetic.phantoms.writing import write
+
+EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND)]
+PAGES = [*EXECUTED, *ABOUT]
+
+
+@pytest.fixture(scope="module")
+def book(first_book) -> SmallBook:
+    """The one that may be run again, or damaged by a test that puts back what it damaged."""
+    return first_book
+
+
+def test_every_step_is_told_and_counted_down(book):
+    lines = [line for line in book.said.splitlines() if "left]" in line]
+    assert "0 left" in lines[-1]
+    assert "where the time went" in book.said
+    assert "pages" in lines[-1]
+    for model, step in itertools.product(book.models, STEPS):
+        assert any(model in line and DATASET in line and step in line for line in lines)
+    for card in discussions():
+        assert [line for line in lines if MODEL in line and f" {card.slug} " in line], card.slug
+    assert [line for line in lines if SECOND in line and f" {PLANTED} " in line]
+    (first,) = [line for line in book.said.splitlines() if re.match(r"\d+ steps", line)]
+    assert int(first.split()[0]) == len(lines)  # no step more or less than was said at the start
+
+
+def test_rows_follow_the_schema_and_cover_every_point(book):
+    tables = book.tables()
+    probes = tables["probes/probes.parquet"]
+    points = {f"{module}.{i:02d}" for module, n in (("V", 6), ("C", 2), ("L", 4)) for i in range(n)}
+    assert set(probes["point"]) == points
+    assert set(probes["stage"]) == {"pretrained", "finetuned"}
+    assert set(probes["run"]) == {0, 1}
+    test = probes[(probes["part"] == "test") & (probes["pooling"] == "image_mean") & (probes["stage"] == "finetuned")]
+    assert (test.groupby(["run", "point"])["image"].nunique() == 48).all()
+    options = probes[["p_Yes", "p_No"]]
+    assert options.sum(axis=1).sub(1).abs().max() < 1e-5
+
+
+def test_pages_say_what_is_real_and_what_is_not(book):
+    for page in EXECUTED:
+        text = (book.html / f"{page}.html").read_text()
+        assert "synthetic phantoms" in text, page
+        assert "Their figures say nothing about the originals" in text, page
+
+
+def test_pages_are_quiet_and_numbers_are_glued(book):
+    for page in PAGES:
+        text = (book.html / f"{page}.html").read_text()
+        for noise in ("Traceback", "Warning", "it/s]", "glue:", "np.float64", "injected"):
+            assert noise not in text, f"{page}: {noise}"
+        ours = re.sub(r"<table.*?</table>|<figure.*?</figure>", "", text, flags=re.DOTALL)
+        assert "�" not in ours  # a model's answer may hold it
+    for page in EXECUTED:
+        cells = nbformat.read(book.outputs / "chapters" / f"{page}.ipynb", as_version=4).cells
+        assert not [o for cell in cells for o in cell.get("outputs", []) if o.get("name") == "stderr"], page
+
+
+def test_every_executed_page_shows_its_parameters_with_their_meanings(book):
+    for page in EXECUTED:
+        text = (book.html / f"{page}.html").read_text()
+        (box,) = re.findall(r'<details class="parameters">(.*?)</details>', text, re.DOTALL)
+        rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", box, re.DOTALL)]
+        shown = {row[0]: [html.unescape(cell) for cell in row[1:]] for row in rows if row}
+        of_page = [model for model in book.models if page == model_page(model)]
+        assert json.loads(shown["models"][0]) == (of_page or list(book.models))
+        assert json.loads(shown["datasets"][0]) == [DATASET]
+        assert shown["split"] == ['"paper"', 'or "clean": no duplicate or patient crosses it']
+        assert all(meaning for _, meaning in shown.values())
+
+
+def test_the_page_of_a_model_carries_its_name_and_is_linked_both_ways(book):
+    table = (book.html / "models.html").read_text()
+    sidebar = re.search(r'<nav class="bd-links.*?</nav>', table, re.DOTALL)[0]
+    for model in book.models:
+        name = load_model_card(model).name
+        page = (book.html / f"{model_page(model)}.html").read_text()
+        assert re.search(r"<title>(.*?) &", page)[1] == name
+        assert re.search(r"<h1>(?:<span[^>]*>)?([^<]+)", page)[1] == name
+        assert 'href="../models.html"' in page
+        assert f'<a href="{model_page(model)}.html">{name}</a>' in table
+        assert name in re.sub("<[^>]+>", "", sidebar)
+        weights = load_file(book.outputs / "miniatures" / model / "model.safetensors")
+        assert f"{sum(w.size for w in weights.values()) / 1e6:.2f}M" in table
+
+
+def test_the_numbers_on_the_page_are_those_of_the_rows(book):
+    """The prose of chapter 2 quotes the accuracy that the rows give when it is computed here once more."""
+    tables = [table for model in book.models for table in book.tables(model).items()]
+    rows = pd.concat(table for name, table in tables if name.startswith("predictions-finetuned"))
+    tested = rows[rows["part"] == "test"]
+    accuracy = 100 * (tested["parsed"] == tested["label"]).groupby([tested["model"], tested["run"]]).mean().mean()
+    assert float(glued(book, "02_fine_tuning")["accuracy_finetuned"]) == pytest.approx(accuracy)
+    assert f"{accuracy:.1f}" in (book.html / "02_fine_tuning.html").read_text()
+
+
+def glued(book, chapter) -> dict[str, str]:
+    """The numbers and words that a chapter quotes in its prose."""
+    notebook = nbformat.read(book.outputs / "chapters" / f"{chapter}.ipynb", as_version=4)
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    kept = [o for o in outputs if "scrapbook" in o.get("metadata", {})]
+    return {o.metadata["scrapbook"]["name"].split("/")[-1]: next(iter(o["data"].values())) for o in kept}
+
+
+def test_patterns_on_the_page_are_those_of_the_scores(book):
+    tables = [book.tables(model) for model in book.models]
+    scores, outputs = (pd.concat(t[f"scores-{name}/table.parquet"] for t in tables) for name in ("probes", "outputs"))
+    found = patterns(scores[scores["probe"] == "main"], outputs)
+    quoted = glued(book, "03_probing")
+    assert quoted["curves"] == "4"  # two models on one data set, before and after
+    for module in ("V", "C", "L", "output"):
+        counted = found.loc[found["module"] == module, "pattern"].value_counts()
+        assert counted.sum() == 4
+        assert quoted[f"most_{module}_curves"] == str(counted.iloc[0])
+        assert quoted[f"most_{module}"].strip("'") in counted.index
+
+
+def test_chapter_3_draws_the_loaded_model_with_its_points(book):
+    page = (book.html / "03_probing.html").read_text()
+    (scheme,) = [figure for figure in re.findall(r"<figure.*?</figure>", page, re.DOTALL) if "Pipeline and" in figure]
+    points = book.tables()["features-pretrained/points.parquet"]
+    assert len(points) == 12
+    for point in points.itertuples():
+        assert f">{point.point}<" in scheme
+        assert point.path in scheme
+
+
+def test_every_chapter_opens_and_closes_as_promised(book):
+    for chapter in chapters():
+        text = (book.html / f"{chapter}.html").read_text()
+        for part in ("Question.", "Prerequisites:", "Time:", 'id="takeaways"', "Provenance of this page"):
+            assert part in text, f"{chapter}: {part}"
+        (takeaways,) = re.findall(r'<section id="takeaways">.*?</section>', text, re.DOTALL)
+        links = [re.findall(r'href="#([^"]+)"', item) for item in takeaways.split("<li>")[1:]]
+        assert len(links) >= 2
+        assert all(links), chapter
+        assert all(f'id="{link}"' in text for link in itertools.chain(*links)), chapter
+
+
+def test_nothing_runs_again_when_nothing_changed(book):
+    before = {path: path.stat().st_mtime_ns for path in book.outputs.rglob("*.parquet")}
+    code, said = book.make()
+    assert code == 0
+    assert "left]" not in said
+    assert {path: path.stat().st_mtime_ns for path in book.outputs.rglob("*.parquet")} == before
+
+
+def test_a_changed_score_makes_pages_anew_and_no_model(book):
+    """As Snakemake plans it when the protocol's lambda is another; the code of scores is no model's either."""
+    options = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(book.outputs), "--nolock", "--cores", "1"]
+    options += ["--configfile", str(book.outputs / "run.json"), "--dry-run"]
+
+    command = [sys.executable, "-m", "snakemake", "pages", *options]
+    book.change("protocols", "miniature", r"penalty: 0\.2", "penalty: 0.3")
+    try:
+        done = subprocess.run(command, env=book.environment, capture_output=True, text=True)
+    finally:
+        book.change("protocols", "miniature", r"penalty: 0\.3", "penalty: 0.2")
+    assert done.returncode == 0, done.stderr
+    rules = set(re.findall(r"^rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
+    assert rules == {"page", "pages_of_models", "pages"}
+
+
+@pytest.mark.nightly
+def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(tmp_path):
+    """Phantoms that lie where the release lies."""
+    card = load_data_card(DATASET)
+    counts = {part: {"COVID": 40, "NonCOVID": 40} for part in card.release_counts}
+    card = card.model_copy(update={"release_counts": counts})
+    write(card, 0, 64, 0.25, None, release := tmp_path / "data" / "COVID-CT")
+    book = SmallBook(tmp_path / "book", dataset="covid19-ct", data=release.parent)
+    code, said = book.make()
+    assert code == 0, said
+    page, tables = (book.html / "03_probing.html").read_bytes(), book.tables()
+    assert b"are real" in page
+    image = next((release / "Images-processed" / "CT_COVID").glob("*.png"))
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    code, said = book.make()
+    image.write_bytes(whole)
+    assert code == 2
+    assert image.name in said
+    assert "download it again" in said
+    assert said.count("error:") == 1
+    assert "Traceback" not in said
+    assert (book.html / "03_probing.html").read_bytes() == page
+    for name, table in book.tables().items():
+        pd.testing.assert_frame_equal(table, tables[name])
+    code, said = book.make()
+    assert code == 0, said
+    assert "made as a miniature" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["03_probing", model_page(MODEL)])
+def test_the_command_on_a_page_makes_that_page_again(name, book):
+    """Copied from the page, given to a shell in the project's root: the same outputs but for the provenance itself."""
+    before = outputs_of(book.outputs / "chapters" / f"{name}.ipynb")
+    text = (book.html / f"{name}.html").read_text()
+    (command,) = re.findall(r'<details class="provenance">.*?<pre><code>(.*?)</code></pre>', text, re.DOTALL)
+    again = ROOT / f"{notebook_of(name)}.ipynb"
+    assert not again.exists(), f"{again.name} in the project's root would be overwritten: move it"
+    python = Path(sys.executable).parent  # an environment that lies outside of the project is called by name
+    environment = book.environment | {"PATH": f"{python}{os.pathsep}{os.environ['PATH']}"}
+    try:
+        subprocess.run(["bash", "-c", html.unescape(command)], cwd=ROOT, env=environment, check=True)
+        after = outputs_of(again)
+    finally:
+        again.unlink(missing_ok=True)
+    assert "provenance" in before.pop()
+    assert "provenance" in after.pop()
+    assert after == before
+
+
+def outputs_of(path) -> list[str]:
+    """What each code cell of an executed notebook gave, in order."""
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" and c.outputs]
+    return [json.dumps([{k: v for k, v in o.items() if k != "execution_count"} for o in c.outputs]) for c in cells]
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_ends_with_the_same_tables(book, tmp_path):
+    """Killed once while fine-tuning and once while the probes are due; each rerun goes on from what is there."""
+    broken = SmallBook(tmp_path)
+    adapter = broken.results / ".adapter-1.partial"
+    broken.make_until_killed(lambda: any(adapter.glob("checkpoints/checkpoint-*/trainer_state.json")))
+    first = (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns
+    broken.make_until_killed((broken.results / "features-pretrained" / "made_from.json").exists)
+    code, said = broken.make()
+    assert code == 0, said
+    assert (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns == first
+    expected = book.tables()
+    found = broken.tables()
+    assert found.keys() == expected.keys()
+    for name, table in found.items():
+        pd.testing.assert_frame_equal(table, expected[name])
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_that_nothing_is_lost(tmp_path):
+    stopped = SmallBook(tmp_path)
+    process = stopped.start()
+    while process.poll() is None and not list((stopped.outputs / "miniatures").glob(".*/checkpoints")):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "nothing made before is lost, and the same command goes on from there" in said
+
+
+def test_provenance_names_what_made_an_artefact(book):
+    made_from = json.loads((book.results / "probes" / "made_from.json").read_text())
+    assert {"model", "data", "split", "recipe"} <= set(made_from)
+    provenance = json.loads((book.results / "probes" / "provenance.json").read_text())
+    assert provenance["versions"]["torch"]
+    assert provenance["seconds"] >= 0

@@ -1,0 +1,183 @@
+"""The book's Sphinx extension: on a small book with the real configuration, and function by function."""
+
+import re
+import shutil
+from html import unescape
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from mlprobe_utils.book import pages, sphinx_extension
+from mlprobe_utils.book.citation import citations
+from mlprobe_utils.book.launch import Launch
+from mlprobe_utils.book.sphinx_extension import add_buttons, mathml
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline.artefacts import ROOT
+
+CHAPTER = r"""# A chapter
+
+The {term}`probe` of {term}`images <image token>` at $x_1$, by {eq}`law`.
+
+$$\frac{a}{\text{end}}$$ (law)
+
+| a | b |
+|---|---|
+| 1 | 2 |
+"""
+TEXTS = ["glossary", "limits", "cite", "bibliography"]
+
+
+class Book:
+    """The pages of text as they are, around one chapter that a test writes."""
+
+    def __init__(self, place):
+        self.sources, self.html = place / "sources", place / "html"
+        shutil.copytree(ROOT / "book", self.sources, ignore=shutil.ignore_patterns("_build", "index.*", "__pycache__"))
+        cite = self.sources / "cite.md"
+        cite.write_text(cite.read_text().replace(pages.CITATIONS_MARK, citations()))
+        linked = {
+            name for text in TEXTS for name in re.findall(r"\]\((\d\d_\w+)", (ROOT / "book" / f"{text}.md").read_text())
+        }
+        linked -= {"01_datasets"}
+        for name in linked:
+            self.page(name, "# Another chapter\n")
+        files = [{"file": name} for name in [*sorted(linked), *TEXTS]]
+        contents = {"format": "jb-book", "root": "01_datasets", "chapters": files}
+        (self.sources / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False))
+
+    def page(self, name: str, text: str) -> None:
+        (self.sources / f"{name}.md").write_text(text)
+
+    def built(self, name: str) -> str:
+        return (self.html / f"{name}.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    place = tmp_path_factory.mktemp("extension")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages.artefacts, "OUTPUTS", place / "outputs")
+        patch.setattr(pages, "HTML", place / "html")
+        small = Book(place)
+        small.page("01_datasets", CHAPTER)
+        pages.build(small.sources)
+        yield small
+
+
+@pytest.mark.slow
+def test_formulas_are_mathml_and_equations_keep_their_numbers(book):
+    page = book.built("01_datasets")
+    inline, display = re.findall(r'<math [^>]*display="(\w+)"', page)
+    assert (inline, display) == ("inline", "block")
+    (anchor,) = re.findall(r'<div class="math" id="([^"]+)">', page)
+    assert re.search(rf'href="#{anchor}">\(1\)</a>', page)
+    assert '<span class="eqno">(1)' in page
+    assert "mathjax" not in page.lower()
+
+
+def test_a_term_tells_its_definition(book):
+    page = book.built("01_datasets")
+    found = dict(re.findall(r'<a class="reference internal told" href="([^"]+)" data-told="([^"]+)">', page))
+    assert found.keys() == {"glossary.html#term-Probe", "glossary.html#term-Image-token"}
+    glossary = book.built("glossary")
+    for link, told in found.items():
+        anchor = link.split("#")[1]
+        definition = glossary.split(f'id="{anchor}"')[1].split("<dd>")[1].split("</dd>")[0]
+        assert unescape(told) == " ".join(unescape(re.sub("<[^>]+>", "", definition)).split())
+
+
+def test_a_table_can_be_reached_by_keyboard(book):
+    assert '<div class="pst-scrollable-table-container" tabindex="0">' in book.built("01_datasets")
+
+
+def test_no_page_loads_what_it_does_not_need(book):
+    for name in ("01_datasets", *TEXTS, "search", "genindex"):
+        page = book.built(name)
+        assert re.search(r"fontawesome/[\d.]+/css/all\.min\.css", page), name
+        for needless in ("all.min.js", "thebe", "mathjax", "togglebutton", "design-tabs", 'rel="preload"'):
+            assert needless not in page, f"{name}: {needless}"
+        assert not re.search(r'<(?:script|link|img)[^>]* (?:src|href)="(?:https?:)?//', page), name
+        assert (book.html / re.search(r'rel="icon" href="([^"]+)"', page)[1]).is_file()
+
+
+def test_a_chapter_offers_its_files_and_they_are_there(book):
+    links = re.findall(r'<a href="(_sources/[^"]+)"', book.built("01_datasets"))
+    assert links == ["_sources/01_datasets.md", "_sources/01_datasets.py"]  # a notebook, where the page comes from one
+    assert (book.html / links[1]).read_bytes() == (ROOT / "notebooks" / "01_datasets.py").read_bytes()
+    assert (book.html / links[0]).read_text() == CHAPTER
+    assert "window.print()" in book.built("01_datasets")
+    assert "Run this page" not in book.built("01_datasets")
+    assert book.built("limits").count("window.print()") == 1  # a page of text has nothing else
+    assert "_sources/" not in book.built("limits")
+
+
+def test_the_citations_stand_on_their_page(book):
+    page = book.built("cite")
+    assert pages.CITATIONS_MARK not in page
+    assert page.count("highlight-bibtex") == page.count("highlight-text") == 2
+
+
+@pytest.mark.slow
+def test_a_changed_style_reaches_the_book_and_a_changed_definition_pages_that_did_not_change(book):
+    style, glossary = book.sources / "_static" / "book.css", book.sources / "glossary.md"
+    style.write_text(style.read_text() + "/* new */")
+    glossary.write_text(glossary.read_text().replace("A small classifier that", "A new & small classifier that"))
+    pages.build(book.sources)
+    assert (book.html / "_static" / "book.css").read_bytes() == style.read_bytes()
+    assert 'data-told="A new &amp; small classifier' in book.built("01_datasets")
+
+
+@pytest.mark.slow
+def test_a_formula_that_cannot_be_converted_fails_the_book(book):
+    page = book.sources / "limits.md"
+    before = page.read_text()
+    page.write_text(f"{before}\n$\\nosuchcommand{{x}}$\n")
+    with pytest.raises(InputError, match=r"limits\.md:\d+: WARNING: .*unknown command .nosuchcommand"):
+        pages.build(book.sources)
+    page.write_text(before)
+
+
+def test_mathml():
+    for latex, held in (
+        (r"\frac{P_{\text{end}}}{\sqrt{x}}", "<mfrac> <msqrt> <mtext>end</mtext>"),
+        (r"\sum_{i=1}^{n}", "<munderover>"),
+        (r"a < b", "&#x0003C;"),
+    ):
+        converted = mathml(latex, "block")
+        assert 'display="block"' in converted
+        assert all(part in converted for part in held.split())
+
+
+@pytest.mark.parametrize("latex", [r"\nosuchcommand x", r"\left( x", r"\begin{matrix} x", "{", "x_"])
+def test_what_is_no_formula_is_an_error(latex):
+    with pytest.raises(ValueError, match="the formula"):
+        mathml(latex, "inline")
+
+
+@pytest.mark.parametrize(("page", "notebook"), [("01_datasets", "01_datasets"), ("models/tiny", "model")])
+def test_a_configured_service_is_offered(page, notebook, tmp_path, monkeypatch):
+    (tmp_path / f"{notebook}.py").write_text("# %%")
+    monkeypatch.setattr(sphinx_extension, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(sphinx_extension, "notebook_of", lambda page: notebook)
+    repository, hub = {"url": "https://github.com/a/b"}, {"hub": "https://mybinder.org"}
+    launch = Launch.model_validate({"slug": "launch", "repository": repository, "binder": hub})
+    monkeypatch.setattr(sphinx_extension, "load_launch", lambda: launch)
+    context = {"header_buttons": [], "pathto": lambda path, resource: path, "sourcename": f"{page}.ipynb"}
+    add_buttons(SimpleNamespace(outdir=tmp_path / "html"), page, "page.html", context, doctree=object())
+    run, download = context["header_buttons"]
+    (binder,) = run["buttons"]
+    assert binder["url"] == f"https://mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/notebooks/{notebook}.ipynb"
+    assert [button.get("url") for button in download["buttons"]] == [
+        f"_sources/{page}.ipynb",
+        f"_sources/{notebook}.py",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("added", "changed", "pages"), [({"glossary"}, set(), 3), (set(), {"glossary"}, 3), ({"index"}, {"limits"}, 0)]
+)
+def test_a_new_glossary_makes_all_pages_anew(added, changed, pages):
+    env = SimpleNamespace(found_docs={"index", "limits", "glossary"})
+    assert len(sphinx_extension.pages_with_terms(None, env, added, changed, set())) == pages

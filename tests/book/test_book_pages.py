@@ -1,0 +1,131 @@
+"""The pages of a book: which there are for one model, two, or sixteen, what makes each, and what each waits for."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from mlprobe_utils.book import pages
+from mlprobe_utils.book.book_pages import (
+    BASELINES,
+    book_pages,
+    chapters,
+    model_page,
+    notebook_of,
+    notebooks,
+    script_of,
+)
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.configuration import Run
+
+DATASET = "busi-phantom"
+SIXTEEN = tuple(f"vendor_{n}-model2.5-vl-{n}b" for n in range(16))
+
+
+def run_of(*models: str) -> Run:
+    return Run(models, (DATASET,), "miniature", "clean", "")
+
+
+@pytest.mark.parametrize("models", [("lingshu-7b-miniature",), ("a.b-1", "a.b-2"), SIXTEEN])
+def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model(models):
+    run = run_of(*models)
+    made = {page.name: page for page in book_pages(run)}
+    assert list(made) == ["index", *chapters(), "models", *(f"models/{slug}" for slug in models)]
+    assert len(chapters()) >= 4
+    for page in made.values():
+        assert page.notebook == notebook_of(page.name)
+        assert script_of(page.notebook).is_file()
+        assert page.parameters | {"models": []} == run.parameters() | {"models": []}
+    for slug in models:
+        page = made.pop(model_page(slug))
+        assert (page.notebook, page.parameters["models"], page.models) == ("model", [slug], (slug,))
+    assert all(page.models == models for page in made.values())
+
+
+def test_the_table_of_models_reads_every_card_and_the_papers_table():
+    (page,) = [page for page in book_pages(run_of(*SIXTEEN)) if page.name == "models"]
+    assert {path.name for path in page.files} >= {"lingshu-7b-miniature.yml", "table_s1.csv"}
+    assert all(path.is_file() for path in page.files)
+
+
+def test_a_page_of_text_has_no_notebook():
+    assert notebook_of("limits") is None
+    assert notebook_of("models/qwen2.5-vl-7b.x") == "model"
+    assert {notebook_of(name) for name in ("index", "models", *chapters())} | {"model"} == set(notebooks())
+
+
+def test_an_unknown_notebook_is_named_with_the_near_one():
+    with pytest.raises(InputError, match="unknown notebook '04_feature_helth': did you mean '04_feature_health'"):
+        script_of("04_feature_helth")
+    with pytest.raises(InputError, match="unknown notebook"):
+        script_of("../tests/small_book")
+
+
+def test_the_table_of_contents_lists_every_page_once(outputs):
+    run = run_of(*SIXTEEN)
+    contents = yaml.safe_load(yaml.safe_dump(pages.contents(run)))
+    listed = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
+    assert [part["caption"] for part in contents["parts"]] == ["Chapters", "Models", "About"]
+    assert [contents["root"], *listed[: -len(contents["parts"][-1]["chapters"])]] == [p.name for p in book_pages(run)]
+    assert len(set(listed)) == len(listed)
+
+
+def test_sources_hold_every_page_and_a_missing_one_is_named(outputs):
+    run = run_of("a.b-1", "lingshu-7b-miniature")
+    for page in book_pages(run):
+        atomic_write(outputs / "chapters" / f"{page.name}.ipynb", page.name)
+    sources = pages.assemble(run)
+    for page in book_pages(run):
+        assert (sources / f"{page.name}.ipynb").read_text() == page.name
+    assert (sources / "limits.md").is_file()
+    pages.assemble(run_of("a.b-1"))
+    assert not (sources / "models" / "lingshu-7b-miniature.ipynb").exists()
+    (outputs / "chapters" / "models" / "a.b-1.ipynb").unlink()
+    with pytest.raises(InputError, match=r"models/a\.b-1\.ipynb is not there: run `make book`"):
+        pages.assemble(run)
+
+
+def planned(folder, run: dict, **places: str) -> dict[tuple[str, str], tuple[set[str], list[str]]]:
+    """Rule and wildcard of each job that Snakemake plans -> its inputs and outputs that are stamps."""
+    options = ["--configfile", str(folder / "run.yml"), "--cores", "1", "--dry-run"]
+    (folder / "run.yml").write_text(yaml.safe_dump(run))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
+    command += ["--directory", str(folder / "outputs"), "--nolock", *options]
+    environment = os.environ | {"MLPROBE_OUTPUTS": str(folder / "outputs")} | places
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    jobs = re.split(r"^rule (\w+):$", done.stdout + done.stderr, flags=re.MULTILINE)[1:]
+    found = {}
+    for rule, block in zip(jobs[::2], jobs[1::2], strict=True):
+        names = {
+            what: re.search(rf"^ +{what}: (.*)$", block, re.MULTILINE) for what in ("input", "output", "wildcards")
+        }
+        stamps = [
+            [name.partition("/.stamps/")[2] for name in names[what][1].split(", ") if "/.stamps/" in name]
+            for what in ("input", "output")
+            if names[what]
+        ]
+        found[rule, names["wildcards"][1].partition("=")[2] if names["wildcards"] else ""] = stamps
+    return found
+
+
+def test_in_the_graph_every_page_waits_for_what_it_shows(tmp_path):
+    """For a card of the user's whose name holds dots and dashes, in a run without planted faults."""
+    cards = shutil.copytree(artefacts.ROOT / "data", tmp_path / "cards")
+    both = ["my_model-2.5.vl", "medgemma-4b-miniature"]
+    shutil.copy(cards / "models" / f"{both[1]}.yml", cards / "models" / f"{both[0]}.yml")
+    jobs = planned(tmp_path, run_of(*both).parameters(), MLPROBE_CARDS=str(cards))
+    waits = {page: set(inputs) for (rule, page), (inputs, _) in jobs.items() if rule == "page"}
+    assert set(waits) == {"index", "models", *chapters()}
+    models = {f"models/miniature/clean/{slug}" for slug in both}
+    assert waits.pop(BASELINES) == models | {"baselines/miniature/clean"}
+    assert all(own == models for own in waits.values())
+    inputs, outputs = jobs["pages_of_models", ""]
+    assert (set(inputs), outputs) == (models, [f"chapters/models/{slug}.done" for slug in both])
+    assert {model for rule, model in jobs if rule == "model"} == set(both)

@@ -1,0 +1,139 @@
+"""Every page of the built book in chromium: nothing foreign, nothing broken, readable at both widths in both themes."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import THEMES, WIDTHS, Tab, pages
+from small_book import MODEL
+
+from mlprobe_utils.book.book_pages import chapters, model_page
+
+pytestmark = pytest.mark.browser
+MOST_BYTES = 2_000_000
+CHART = "figure.chart"
+ALIKE = {"exclude": [["tbody tr:nth-child(n + 9)"]]}  # rows look like those above them, and there are hundreds
+OPTIONS = {"resultTypes": ["violations"]}
+DRAWINGS = {  # at least
+    "index": 1,
+    "02_fine_tuning": 4,
+    "03_probing": 5,
+    "04_feature_health": 2,
+    "06_baselines": 1,
+    "07_medical_adaptation": 1,
+    "08_vision_tower": 2,
+    "09_comprehension_utilization": 7,
+    "12_probe_recipes": 2,
+    model_page(MODEL): 9,
+}
+
+
+@pytest.fixture(scope="module")
+def tabs(book, site, browser):
+    """Every page, loaded once, its folds then opened; the tests change nothing but width and theme."""
+    opened = {page: Tab(browser, f"{site}/{page}.html") for page in pages(book.html)}
+    for tab in opened.values():
+        tab.wait().unfold()
+    yield opened
+    for tab in opened.values():
+        tab.close()
+
+
+def views(tabs):
+    """Every page at both widths and in both themes, with its name for a message; colours do not depend on widths."""
+    for width, theme in zip(WIDTHS, THEMES, strict=True):
+        for tab in tabs.values():
+            tab.resize(width)
+        tab.page.wait_for_timeout(500)  # the theme's scripts put off what a new width asks for
+        for page, tab in tabs.items():
+            tab.paint(theme)
+            yield f"{page}, {width} px, {theme}", page, tab
+
+
+def told(problems: list[str]) -> str:
+    return "\n".join(["", *problems])
+
+
+def test_every_page_is_visited(tabs, book):
+    assert {"index", *chapters(), "limits", "bibliography", "search", "genindex"} <= tabs.keys()
+
+
+def test_a_page_asks_nobody_else_finds_all_that_it_loads_and_has_nothing_to_complain_of(tabs):
+    """Neither an error nor a warning in the console."""
+    found = {page: [*tab.foreign(), *tab.errors(), *tab.complaints] for page, tab in tabs.items()}
+    assert not any(found.values()), found
+
+
+def test_a_page_stays_small(tabs):
+    sizes = {page: tab.bytes() for page, tab in tabs.items()}
+    large = [f"{page}: {size:,} bytes" for page, size in sizes.items() if size >= MOST_BYTES]
+    assert min(sizes.values()) > 10_000
+    assert not large, told(large)
+
+
+def test_pages_are_not_wider_than_their_window_and_their_charts_are_legible(tabs):
+    """Nor is there a stray search bar: a button opens the one field, which only the page of results shows at once."""
+    problems = []
+    for view, page, tab in views(tabs):
+        measured = tab.measure("charts()")
+        problems += [f"{view}: {found}" for found in (*tab.measure("overflowing()"), *measured["found"])]
+        assert measured["drawings"] >= DRAWINGS.get(page, 0), view
+        assert measured["seen"] >= measured["texts"], view
+        assert measured["texts"] >= 5 * (measured["drawings"] - 1), view
+        assert measured["lines"] > 0 or page not in DRAWINGS, view
+        assert tab.seen("input[type=search], input[name=q]") == (page == "search"), view
+        assert tab.seen("button.search-button__button") >= 1, view
+    assert not problems, told(problems)
+
+
+def test_charts_say_what_they_show(tabs):
+    charts = [(page, chart) for page, tab in tabs.items() for chart in tab.page.locator(CHART).all()]
+    assert {page for page, _ in charts} >= DRAWINGS.keys()
+    for page, chart in charts:
+        assert len(chart.locator("figcaption").inner_text()) > 10, page
+        for drawing in chart.locator("svg[role=img]").all():
+            assert drawing.locator("> title").text_content(), page
+            assert len(drawing.locator("> desc").text_content()) > 40, page
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_serious(tabs):
+    """Folds are open, so that code and tables inside of them are checked too."""
+    problems, axe = [], Axe()
+    for view, _, tab in views(tabs):
+        for violation in axe.run(tab.page, ALIKE, OPTIONS).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                targets = [node["target"] for node in violation["nodes"]]
+                problems.append(f"{view}: {violation['id']}, {len(targets)} times: {targets[:3]}")
+    assert not problems, told(problems)
+
+
+def test_equations_are_drawn_without_a_script(tabs):
+    assert tabs["04_feature_health"].page.locator("math[display=block]").count() >= 3
+    for page, tab in tabs.items():
+        small = "all => all.filter(e => Math.min(e.clientWidth, e.clientHeight) <= 4).map(e => e.textContent)"
+        assert tab.page.locator("math").evaluate_all(small) == [], page
+        prose = tab.page.evaluate(
+            "[...document.querySelectorAll('article p, article li, article td, article .math')]"
+            ".map(e => { const own = e.cloneNode(true);"
+            " own.querySelectorAll('code, annotation').forEach(c => c.remove()); return own.textContent }).join(' ')"
+        )
+        assert not [mark for mark in (r"\(", r"\[", "$$", r"\frac") if mark in prose], page
+
+
+@pytest.mark.slow
+def test_the_book_reads_without_scripts(tabs, site, browser):
+    """Text, charts, tables behind folds and downloads: a page without scripts shows what it shows with them."""
+    drawn = 0
+    bare = {page: Tab(browser, f"{site}/{page}.html", scripts=False) for page in tabs.keys() - {"search"}}
+    for page, tab in bare.items():
+        tab.wait().unfold()
+        for selector in ("article h1, article h2", "article p", f"{CHART} svg[role=img]", f"{CHART} figcaption"):
+            assert tab.seen(selector) == tabs[page].seen(selector), f"{page}: {selector}"
+        assert tab.seen("input[type=search]") == 0, page
+        for fold in tab.page.locator("details.chart-data").all():
+            for table in fold.locator("table").all():  # long ones are only in the file
+                assert table.is_visible()
+            assert fold.locator("a[download]").is_visible()
+            assert fold.locator("a[download]").get_attribute("href").startswith("data:text/csv")
+            drawn += 1
+        tab.close()
+    assert drawn >= 3

@@ -1,0 +1,87 @@
+"""What pages share: tables in the order and the words of the page, and what a page opens with."""
+
+import dataclasses
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from mlprobe_utils.book.chapter import Chapter, scope
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_protocol
+from mlprobe_utils.pipeline.results import Selection
+
+MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")
+DATASETS = ("covid19-ct", "busi")
+
+
+@pytest.fixture
+def chapter() -> Chapter:
+    return Chapter(
+        Selection(MODELS, DATASETS, "miniature", "paper"),
+        load_protocol("miniature"),
+        {slug: load_model_card(slug) for slug in MODELS},
+        {slug: load_data_card(slug) for slug in DATASETS},
+        {"models": [*MODELS], "metric": "<f1>"},
+        {"metric": "accuracy & others"},
+        0.0,
+    )
+
+
+def test_tables_follow_the_selection_and_speak_its_names(chapter):
+    rows = [
+        {"model": model, "dataset": dataset, "stage": stage, "module": module, "share": share}
+        for model in sorted(MODELS)
+        for dataset in sorted(DATASETS)
+        for stage in ("both", "finetuned", "pretrained")
+        for module in "CLV"
+        for share in (2, 1)
+    ]
+    named = chapter.named(pd.DataFrame(rows))
+    assert list(named["dataset"].unique()) == ["COVID19-CT", "BUSI"]
+    of_first = named[named["dataset"] == "COVID19-CT"]
+    assert list(of_first["model"].unique()) == ["miniature of Qwen2.5-VL-7B", "miniature of Lingshu-7B"]
+    of_model = of_first[of_first["model"] == "miniature of Lingshu-7B"]
+    assert list(of_model["stage"].unique()) == ["before fine-tuning", "after fine-tuning", "both"]
+    assert list(of_model["module"].head(6)) == ["V", "V", "C", "C", "L", "L"]
+    assert list(of_model["share"]) == [2, 1] * 9  # what nothing orders stays as it was
+    assert len(named) == len(rows)
+
+
+def test_table_of_anything_else_is_left_alone(chapter):
+    table = pd.DataFrame({"hyperparameter": ["b", "a"], "value": [1, 2]})
+    pd.testing.assert_frame_equal(chapter.named(table), table)
+
+
+def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
+    box, table = chapter.opening().data.split('<details class="parameters">')
+    assert "The images of COVID19-CT and BUSI are real." in box
+    assert (
+        "miniatures: trained from scratch here (miniature of Qwen2.5-VL-7B and miniature of Lingshu-7B). "
+        "Their figures say nothing about the originals." in box
+    )
+    assert f"Protocol: {chapter.protocol.title}. Split: paper." in box
+    rows = ElementTree.fromstring(f'<details class="parameters">{table}').iter("tr")
+    assert [[cell.text or "" for cell in row] for row in rows] == [
+        ["parameter", "value", "meaning"],
+        ["models", '["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"]', ""],
+        ["metric", '"<f1>"', "accuracy & others"],
+    ]
+
+
+def test_what_is_real_tells_random_weights_from_trained_ones(chapter):
+    random = load_model_card("qwen3-vl-4b-miniature")
+    assert scope({"a": random}, chapter.datasets).endswith(
+        "The models are miniatures: with random weights, which have learned nothing (miniature of Qwen3-VL-4B). "
+        "Their figures say nothing about the originals."
+    )
+    both = scope(chapter.models | {"a": random}, chapter.datasets)
+    assert "Lingshu-7B), or with random weights, which have learned nothing (miniature of Qwen3-VL-4B)." in both
+    assert "miniatures" not in scope({"a": load_model_card("gemma-3-4b")}, chapter.datasets)
+
+
+def test_a_page_about_one_model_refuses_several(chapter):
+    with pytest.raises(InputError, match=r"'models': this page is about one model.*qwen2.5-vl-7b-miniature"):
+        chapter.model  # noqa: B018
+    one = dataclasses.replace(chapter, models={MODELS[1]: chapter.models[MODELS[1]]})
+    assert one.model.slug == MODELS[1]

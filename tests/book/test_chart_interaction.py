@@ -1,0 +1,191 @@
+"""What a reader does with the charts of a page: points at them, presses keys, singles out, enlarges, downloads."""
+
+import html
+import io
+import json
+import math
+import re
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+from browser import HEIGHT, TOOLTIP, WIDTHS, pages, words
+
+from mlprobe_utils.pipeline.cards import load_model_card
+from mlprobe_utils.plots.figures import MOST_ROWS
+
+pytestmark = pytest.mark.browser
+CURVES = "03_probing"
+DATA_CHART = "figure.chart:has(details.chart-data)"
+STAGES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
+DRAWING = "svg[role=img]"
+
+
+def charts_with_data(tab) -> list:
+    charts = tab.page.locator(DATA_CHART).all()
+    assert charts
+    return charts
+
+
+def tells(tab, texts: list[str]) -> bool:
+    """Whether the tooltip says one of the texts; what a mark belongs to may follow it."""
+    return tab.tooltip().startswith(tuple(map(words, texts)))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_tooltip_tells_the_mark_under_the_pointer(width, visit):
+    tab = visit(CURVES, width=width)
+    for chart in charts_with_data(tab):
+        drawing = chart.locator(DRAWING).first
+        drawing.hover()  # scrolls, and waits until nothing moves
+        marks = drawing.evaluate("svg => inPage.marks(svg)")
+        assert len(marks) >= 4
+        mark = min(marks, key=lambda mark: math.hypot(mark["x"] - width / 2, mark["y"] - HEIGHT / 2))
+        tab.page.mouse.move(mark["x"], mark["y"])
+        near = [m["told"] for m in marks if math.hypot(m["x"] - mark["x"], m["y"] - mark["y"]) < 3]
+        assert tells(tab, near)
+        box = tab.page.locator(TOOLTIP).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        tab.page.mouse.move(1, 1)
+        tab.no_tooltip()
+
+
+def test_arrow_keys_walk_through_the_marks_of_a_chart(visit):
+    tab = visit(CURVES)
+    for chart in charts_with_data(tab):
+        drawing = chart.locator(DRAWING).first
+        assert drawing.get_attribute("tabindex") == "0"
+        told = [mark["told"] for mark in drawing.evaluate("svg => inPage.marks(svg)")]
+        drawing.hover()
+        tab.page.mouse.move(1, 1)
+        drawing.evaluate("svg => svg.focus()")  # the page may scroll to it
+        heard = []
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+            tab.page.keyboard.press(key)
+            assert tells(tab, told)
+            heard.append(tab.tooltip())
+        assert heard[0] == heard[2] != heard[1]
+        tab.page.keyboard.press("Escape")
+        tab.no_tooltip()
+        assert drawing.evaluate("svg => svg === document.activeElement")
+
+
+def test_a_key_of_the_legend_dims_what_has_another_name(visit):
+    """In all charts of the page that know the name, and in no other; pressed again, all is as before."""
+    tab = visit(CURVES)
+    charts = tab.page.locator("figure.chart").all()
+    named = [
+        set(chart.locator(".chart-key").evaluate_all("keys => keys.map(k => k.dataset.highlight)")) for chart in charts
+    ]
+    names = set().union(*named)
+    assert len(names) >= 2
+    for name in names:
+        keys = tab.page.locator(f".chart-key[data-highlight={json.dumps(name)}]")
+        keys.first.click()
+        for chart, known in zip(charts, named, strict=True):
+            assert (chart.locator(".dimmed").count() > 0) == (name in known), name
+        assert keys.evaluate_all("keys => keys.every(k => k.ariaPressed === 'true')"), name
+        dimmed = tab.page.locator("figure.chart svg .dimmed, figure.chart .chart-panel.dimmed").first
+        assert float(dimmed.evaluate("mark => getComputedStyle(mark).opacity")) < 0.5
+        keys.first.press("Enter")
+        assert tab.page.locator(".dimmed").count() == 0, name
+        assert keys.evaluate_all("keys => keys.every(k => k.ariaPressed === 'false')"), name
+
+
+def test_a_chart_is_enlarged_and_put_back(visit):
+    tab = visit(CURVES)
+    for chart in charts_with_data(tab):
+        before = chart.locator(DRAWING).first.bounding_box()
+        drawings = chart.locator(DRAWING).count()
+        zoom = chart.locator("button.chart-zoom")
+        assert zoom.evaluate("button => (button.ariaLabel || button.textContent).trim().length") > 3
+        zoom.focus()
+        zoom.press("Enter")
+        dialog = tab.page.locator("dialog.chart-dialog[open]")
+        dialog.wait_for(state="visible")
+        large = dialog.locator(DRAWING).first.bounding_box()
+        assert large["width"] > before["width"]
+        tab.page.keyboard.press("Escape")
+        dialog.wait_for(state="detached")
+        assert zoom.evaluate("button => button === document.activeElement")
+        assert chart.locator(DRAWING).count() == drawings
+        assert chart.locator(DRAWING).first.bounding_box()["width"] == pytest.approx(before["width"], abs=1)
+
+
+def test_folds_open_by_click_and_by_key(visit):
+    """The data below the charts, and the code of the cells."""
+    tab = visit(CURVES)
+    folds = {"details.chart-data": "table", "details.hide.above-input": "pre", "details.provenance": "table"}
+    for selector, content in folds.items():
+        fold = tab.page.locator(selector).first
+        inside = fold.locator(content).first
+        assert not inside.is_visible(), selector
+        fold.locator("summary").click()
+        assert inside.is_visible(), selector
+        fold.locator("summary").press("Enter")
+        assert not inside.is_visible(), selector
+        fold.locator("summary").press("Space")
+        assert inside.is_visible(), selector
+
+
+def downloaded(tab, chart) -> pd.DataFrame:
+    """The table that a chart's link gives."""
+    chart.locator("details.chart-data").evaluate("fold => fold.open = true")
+    link = chart.locator("details.chart-data a[download]")
+    with tab.page.expect_download() as given:
+        link.click()
+    assert given.value.suggested_filename == link.get_attribute("download")
+    assert given.value.suggested_filename.endswith(".csv")
+    return pd.read_csv(given.value.path())
+
+
+def test_a_download_holds_the_numbers_of_the_table_above_it(visit, book):
+    """Of every chart of every page, as its link holds them; one is downloaded, below."""
+    compared = 0
+    for page in pages(book.html):
+        text = (book.html / f"{page}.html").read_text()
+        for fold in re.findall(r'<details class="chart-data">.*?</details>', text, re.DOTALL):
+            link = html.unescape(re.search(r'href="data:text/csv[^,]*,([^"]*)"', fold)[1])
+            given = pd.read_csv(io.StringIO(unquote(link)))
+            table = [
+                re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?</tr>", fold, re.DOTALL)
+            ]
+            rows = [[html.unescape(cell).strip() for cell in row] for row in table]
+            if not rows:
+                assert len(given) > MOST_ROWS
+                continue
+            assert rows[0] == list(given.columns), page
+            assert len(rows) - 1 == len(given), page
+            for row, values in zip(rows[1:], given.itertuples(index=False), strict=True):
+                for cell, value in zip(row, values, strict=True):
+                    assert same(cell, value), (page, row, values)
+                    compared += 1
+    assert compared > 100
+
+
+def same(text: str, value) -> bool:
+    """Whether a cell of a page says a value, rounded as it likes."""
+    if isinstance(value, str):
+        return text == value
+    if math.isnan(value):
+        return text in ("", "–", "-", "nan")
+    text = text.replace("−", "-").replace(",", "")
+    decimals = len(text.partition(".")[2])
+    return abs(float(text) - value) <= 0.5 * 10**-decimals + 1e-9
+
+
+def test_the_downloaded_curves_are_those_of_the_rows(visit, book):
+    """Mean accuracy of the runs at every point, computed here once more from the probes' answers to test images."""
+    rows = pd.concat(book.tables(model)["probes/probes.parquet"] for model in book.models)
+    rows = rows[(rows["part"] == "test") & (rows["pooling"] == "image_mean") & (rows["probe"] == "main")]
+    most_probable = rows.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
+    right = 100 * (most_probable == rows["label"])
+    runs = right.groupby([rows[name] for name in ("model", "stage", "point", "run")]).mean()
+    expected = runs.groupby(["model", "stage", "point"]).mean()
+    tab = visit(CURVES)
+    given = downloaded(tab, tab.page.locator(DATA_CHART).first)
+    given = given[given["number"] == "mean"].set_index(["model", "stage"])
+    for (model, stage), points in expected.groupby(level=["model", "stage"]):
+        curve = given.loc[(load_model_card(model).name, STAGES[stage]), points.index.unique("point")]
+        assert curve.to_list() == pytest.approx(points.to_list(), rel=1e-4), (model, stage)

@@ -1,0 +1,153 @@
+"""Notebooks: how their cells are made, and that a wrong parameter ends in one message before anything runs."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import jupytext
+import papermill
+import pytest
+
+from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
+from mlprobe_utils.book.parameters import check_parameters, meanings
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline import configuration
+
+MOST_LINES = 8
+
+
+@pytest.fixture(params=notebooks())
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def cells(name):
+    return jupytext.read(NOTEBOOKS / f"{name}.py").cells
+
+
+def test_cells_are_short_and_hold_no_functions(cells):
+    for cell in cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            assert 1 <= len(lines) <= MOST_LINES, cell.source
+            assert not any(line.lstrip().startswith(("def ", "class ")) for line in lines), cell.source
+
+
+def test_a_page_has_title_parameters_opening_and_its_own_provenance(cells, name):
+    title, parameters, start, *_, heading, last = cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert title.cell_type == heading.cell_type == "markdown"
+    assert title.source.startswith("# ")
+    folded = ("hide-input", "remove-input")  # the front page shows no code
+    assert parameters.metadata["tags"][0] == "parameters"
+    assert parameters.metadata["tags"][1] in folded
+    assert start.metadata["tags"][0] in folded
+    assert "chapter = start(globals())" in start.source
+    assert sum("chapter.opening()" in source for source in code) == 1
+    assert heading.source.startswith("## How this page was made\n")
+    assert last.source == f'chapter.provenance("{name}")'
+    assert last.metadata["tags"] == ["hide-input"]
+
+
+def test_every_glued_number_is_quoted_and_every_quoted_one_is_glued(cells):
+    """But for names that a cell puts together: f"accuracy_{stage}"."""
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    quoted = set(re.findall(r"\{glue:text\}`(\w+)", prose))
+    glued = set(re.findall(r'glue\(\s*"(\w+)"', code))
+    composed = [re.sub(r"\{\w+\}", r"\\w+", name) for name in re.findall(r'glue\(f"([^"]+)"', code)]
+    assert glued <= quoted
+    assert all(any(re.fullmatch(name, word) for name in composed) for word in quoted - glued)
+
+
+DECLARED = """
+models: list[str] = ["qwen2.5-vl-7b-miniature"]
+datasets: list[str] = ["busi-phantom"]
+protocol: str = "miniature"
+split: str = "paper"
+data: str = ""
+metric: str = "accuracy"
+"""
+
+
+def namespace(**injected) -> dict:
+    """The globals of a notebook after the parameters cell and papermill's injected one."""
+    values = {}
+    exec(DECLARED, values)
+    return values | injected
+
+
+def test_empty_lists_are_the_default_run():
+    default = configuration.configure([], [], "miniature", "paper", "")
+    assert check_parameters(namespace(models=[], datasets=[])) == default
+    assert check_parameters(namespace(split="clean")).split == "clean"
+
+
+@pytest.mark.parametrize(
+    ("injected", "words"),
+    [
+        ({"modles": ["lingshu-7b-miniature"]}, ["modles", "did you mean 'models'"]),
+        ({"models": "lingshu-7b-miniature"}, ["'models'", "list", "lingshu-7b-miniature"]),
+        ({"models": [7]}, ["'models'", "7"]),
+        ({"datasets": ["busi"]}, ["'busi'", "DATA=", "busi-phantom"]),
+        ({"models": ["lingshu-7b-minature"]}, ["unknown model", "did you mean 'lingshu-7b-miniature'"]),
+        ({"datasets": ["buzi"]}, ["unknown data set 'buzi'", "busi"]),
+        ({"protocol": "papr"}, ["unknown protocol", "paper"]),
+        ({"split": "official"}, ["unknown split 'official'", "clean", "paper"]),
+        ({"metric": "acuracy"}, ["unknown metric", "accuracy"]),
+        ({"data": 3}, ["'data'", "str"]),
+    ],
+)
+def test_an_error_names_the_parameter_and_the_remedy(injected, words):
+    with pytest.raises(InputError) as error:
+        check_parameters(namespace(**injected))
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", notebooks())
+def test_notebooks_declare_types_meanings_and_a_run(name, tmp_path):
+    """As `papermill --help-notebook` shows them: a type and a meaning each; defaults are those of `make book`."""
+    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
+    jupytext.write(notebook, tmp_path / "notebook.ipynb")
+    shown = papermill.inspect_notebook(str(tmp_path / "notebook.ipynb"))
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert meanings(cells) == {name: parameter["help"] for name, parameter in shown.items()}
+    assert {"models", "datasets", "protocol", "split", "data"} <= set(shown)
+    for parameter in shown.values():
+        assert parameter["inferred_type_name"] in ("list[str]", "str")
+        assert parameter["help"]
+    values = {name: ast.literal_eval(parameter["default"]) for name, parameter in shown.items()}
+    assert len(values["models"]) == (name == "model")  # the page of one model names one
+    assert check_parameters(namespace(**values)) == configuration.configure(
+        values["models"], [], "miniature", "paper", ""
+    )
+
+
+def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
+    cells = [
+        'split: str = "paper # clean"  # größer: "ü" # und mehr\nmetric: str = "f1"',
+        'split = "clean"  # injected',
+        "this is (no Python",
+        "models: list[str] = [\n    'a',\n]  # several lines",
+        "models: list[str] = []  # edited",
+    ]
+    assert meanings(cells[:4])["models"] == "several lines"
+    assert meanings(cells) == {"split": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
+
+
+@pytest.mark.slow
+def test_papermill_itself_stops_at_an_unknown_parameter(tmp_path):
+    """Through plain papermill, which only logs it: nothing is computed, and the last line names the error."""
+    notebook = tmp_path / "03_probing.ipynb"
+    jupytext.write(jupytext.read(NOTEBOOKS / "03_probing.py"), notebook)
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", "modles", "x"]
+    done = subprocess.run([*command, "--no-progress-bar"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "unknown parameter 'modles': did you mean 'models'?" in done.stderr
+    executed = json.loads((tmp_path / "out.ipynb").read_text())
+    counts = [cell["execution_count"] for cell in executed["cells"] if cell["cell_type"] == "code"]
+    assert max(count for count in counts if count) <= 3

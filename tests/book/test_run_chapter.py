@@ -1,0 +1,148 @@
+"""Running a chapter: through papermill, whole or not at all, beside others."""
+
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from mlprobe_utils.book import book_pages, run_chapter
+from mlprobe_utils.common.errors import InputError
+
+HEAD = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% tags=["parameters"]
+count: int = 1  # how many
+
+# %%
+"""
+
+
+@pytest.fixture
+def chapter(tmp_path, monkeypatch):
+    """Writes the code of the one chapter there is."""
+    monkeypatch.setattr(book_pages, "NOTEBOOKS", tmp_path)
+
+    def write(code: str):
+        (tmp_path / "01_small.py").write_text(HEAD + code)
+        return tmp_path / "out" / "01_small.ipynb"
+
+    return write
+
+
+def printed(path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+def test_parameters_arrive_and_the_injected_cell_is_hidden(chapter):
+    output = chapter("print(count + 1)")
+    run_chapter.run_chapter("01_small", {"count": 41}, output)
+    assert printed(output) == "42\n"
+    tags = [cell.metadata.get("tags", []) for cell in nbformat.read(output, as_version=4).cells]
+    assert ["injected-parameters", "remove-cell"] in tags
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+def test_the_notebook_does_not_say_where_on_a_disk_it_ran(chapter, tmp_path):
+    output = chapter("print(count)")
+    run_chapter.run_chapter("01_small", {}, output)
+    assert str(tmp_path) not in output.read_text()
+
+
+def test_pages_of_one_notebook_share_a_kernel_and_no_variable(chapter, tmp_path):
+    chapter("import os\nprint(count, os.getpid(), 'kept' in globals())\nkept = 1")
+    outputs = [tmp_path / "models" / f"{name}.ipynb" for name in "ab"]
+    run_chapter.run_pages("01_small", [{"count": 1}, {"count": 2}], outputs)
+    (one, first, kept), (two, second, still) = (printed(output).split() for output in outputs)
+    assert (one, kept, two, still) == ("1", "False", "2", "False")
+    assert first == second
+
+
+SECTIONED = """print("before")
+# %% [markdown] tags=["needs-question-first"]
+# ## Question first
+#
+# Text.
+# %%
+print("of the section")
+# %% [markdown]
+# ### Below it
+# %%
+print("below")
+# %% [markdown] tags=["needs-question-first"]
+# ## And more of it
+# %%
+print("more")
+# %% [markdown]
+# ## After
+# %%
+print("after")
+"""
+
+
+@pytest.mark.parametrize(("models", "left"), [(["lingshu-7b-miniature"], False), (["gemma-3-4b-miniature"], True)])
+def test_a_section_that_no_model_of_the_run_can_fill_is_left_out_with_a_sentence(chapter, models, left):
+    output = chapter(f"models = {models!r}\n" + SECTIONED)
+    run_chapter.run_chapter("01_small", {"models": models}, output)
+    whole = ["before", "of the section", "below", "more", "after"]
+    assert printed(output).splitlines() == (["before", "after"] if left else whole)
+    texts = [cell.source for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "markdown"]
+    assert len([text for text in texts if "None of the models of this run takes part" in text]) == left
+    assert any(text.startswith("## Question first\n") for text in texts)
+    assert any("## And more of it" in text for text in texts) != left
+
+
+def test_no_tcp_port_is_used_so_that_chapters_may_start_together(chapter):
+    output = chapter("from ipykernel.connect import get_connection_info\nprint(get_connection_info())")
+    run_chapter.run_chapter("01_small", {}, output)
+    assert json.loads(printed(output))["transport"] == "ipc"
+
+
+def test_bad_input_is_one_message_and_keeps_the_earlier_run(chapter):
+    output = chapter("print(count)")
+    run_chapter.run_chapter("01_small", {}, output)
+    before = output.read_bytes()
+    chapter("from mlprobe_utils.common.errors import InputError\nraise InputError('the folder x is missing')")
+    with pytest.raises(InputError, match=r"notebook 01_small: the folder x is missing"):
+        run_chapter.run_chapter("01_small", {}, output)
+    assert output.read_bytes() == before
+
+
+def test_an_error_of_ours_is_shown_with_its_cell(chapter):
+    output = chapter("1 / 0")
+    with pytest.raises(PapermillExecutionError, match="ZeroDivisionError"):
+        run_chapter.run_chapter("01_small", {}, output)
+    assert not output.exists()
+
+
+def test_an_unknown_notebook_is_named(chapter, tmp_path):
+    chapter("pass")
+    with pytest.raises(InputError, match=r"unknown notebook '02_big'.*Known: 01_small"):
+        run_chapter.run_chapter("02_big", {}, tmp_path / "out.ipynb")
+
+
+@pytest.mark.slow
+def test_chapters_that_start_together_do_not_meet(chapter, tmp_path):
+    """Four at once, each in a process of its own as `make book` starts them; every one has its own kernel."""
+    chapter("import os\nprint(count, os.getppid())")
+    code = (
+        "import pathlib, sys; from mlprobe_utils import book_pages, run_chapter; "
+        f"book_pages.NOTEBOOKS = pathlib.Path({str(tmp_path)!r}); "
+        "run_chapter.run_chapter('01_small', {'count': int(sys.argv[1])}, pathlib.Path(sys.argv[2]))"
+    )
+    outputs = [tmp_path / f"out{number}" / "01_small.ipynb" for number in range(4)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(number), str(output)])
+        for number, output in enumerate(outputs)
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert [printed(output).split() for output in outputs] == [[str(n), str(p.pid)] for n, p in enumerate(processes)]

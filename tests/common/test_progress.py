@@ -1,0 +1,73 @@
+"""Progress: every step a line that counts down, long steps a line now and then, short ones none."""
+
+import collections
+
+import pytest
+
+from mlprobe_utils.common import progress
+from mlprobe_utils.pipeline import time_spent
+from mlprobe_utils.pipeline.time_spent import account, expected, remember, spent
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """The environment that `make book` gives its steps: three of them."""
+    (tmp_path / "progress").touch()
+    monkeypatch.setenv("MLPROBE_PROGRESS", str(tmp_path / "progress"))
+    monkeypatch.setenv("MLPROBE_STEPS", "3")
+    monkeypatch.setenv("MLPROBE_START", "0")
+    monkeypatch.setattr(progress.time, "time", lambda: 125.0)
+
+
+def test_steps_count_down_and_one_that_fails_is_not_counted(counted, capsys):
+    with progress.step("lingshu-7b", "busi", "features"):
+        pass
+    with pytest.raises(ValueError, match="broken"), progress.step("busi"):
+        raise ValueError("broken")
+    with progress.step("lingshu-7b", "busi", "probes"):
+        pass
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "[02:05  1/3 done, 2 left]  lingshu-7b · busi · features · 0.0 s"
+    assert second.startswith("[02:05  2/3 done, 1 left]")
+
+
+def test_a_long_step_reports_how_far_it_is_now_and_then(monkeypatch, capsys):
+    clock = iter([0, 0, 30, 90, 100, 160])
+    monkeypatch.setattr(progress.time, "time", lambda: next(clock))
+    notes = progress.Notes(every=60)
+    for done in (10, 30, 40, 50):
+        notes.note(done, 300, "training step")
+    assert capsys.readouterr().err.splitlines() == [
+        "    training step 30 of 300, about 14 min left",
+        "    training step 50 of 300, about 13 min left",
+    ]
+
+
+def test_the_account_sums_the_seconds_of_each_stage(tmp_path):
+    lines = ["2.5\ta · busi · probes", "9.0\tpages", "1.0\t03_probing · notebook", "7.5\tb · busi · probes"]
+    (tmp_path / "progress").write_text("\n".join(lines) + "\n")
+    assert [*spent(tmp_path / "progress").itertuples(index=False, name=None)] == [
+        ("probes", 2, 10.0),
+        ("pages", 1, 9.0),
+        ("notebook", 1, 1.0),
+    ]
+    head, *rows = [line.split() for line in account(tmp_path / "progress", wall=12.4).splitlines()]
+    assert head[-2:] == ["steps", "seconds"]
+    assert rows[0] == ["probes", "2", "10"]
+    assert rows[3][-2:] == ["4", "20"]
+    assert rows[4][-1] == "12"
+    assert rows[5][:2] == ["processor", "seconds"]
+    assert rows[6][:3] == ["largest", "process", "(MiB)"]
+    assert int(rows[6][-1]) >= 0
+
+
+def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_path):
+    """Two processes took 60 s for 80 s of steps: 40 s went into the starts of four jobs."""
+    (tmp_path / "progress").write_text("30.0\ta · probes\n10.0\tb · probes\n40.0\tpages\n")
+    steps = collections.Counter({"probes": 10, "pages": 1})
+    monkeypatch.setattr(time_spent, "CARDS", tmp_path)
+    assert expected(steps, 4, 2, "mine") == "11 steps; how long, no run of the protocol 'mine' has shown yet"
+    remember(tmp_path / "progress", 60, 4, 2, "mine")
+    remember(tmp_path / "progress", 6000, 4, 2, "another")
+    assert expected(steps, 4, 2, "mine") == "11 steps, about 2 min, going by the times of the last run"  # 280 s of two
+    assert "about 5 min" in expected(steps, 4, 1, "mine")

@@ -1,0 +1,306 @@
+"""Releases as people have them: folders and zips, the three layouts, and what is refused."""
+
+import os
+import re
+import shutil
+import stat
+import zipfile
+from collections import Counter
+
+import pytest
+from made_releases import image_bytes, make_busi, make_chest_xray, make_covid_ct, write, zipped
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets import file_tree
+from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.layouts import read_release
+from mlprobe_utils.pipeline.cards import load_data_card
+
+MAKERS = {"busi": make_busi, "chest-xray": make_chest_xray, "covid19-ct": make_covid_ct}
+
+
+def read(root, slug):
+    return read_release(FileTree(root), load_data_card(slug))
+
+
+def refused(root, slug, *words):
+    with pytest.raises(InputError) as error:
+        read(root, slug)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.fixture
+def beside_each_other(tmp_path):
+    for make in MAKERS.values():
+        make(tmp_path)
+    return tmp_path
+
+
+def test_all_three_are_found_beside_each_other(beside_each_other):
+    busi = read(beside_each_other, "busi")
+    assert Counter(r.label for r in busi.records) == {"benign": 4, "malignant": 3, "normal": 2}
+    assert busi.records[0].image == "benign/benign (1).png"
+    assert (busi.folder, busi.ignored["masks"]) == ("Dataset_BUSI_with_GT", 12)
+    covid = read(beside_each_other, "covid19-ct")
+    assert Counter((r.official_split, r.label) for r in covid.records)["train", "COVID"] == 4
+    assert covid.records[0].image == "Images-processed/CT_COVID/test-p0%0.png"
+    assert covid.records[0].patient == covid.records[1].patient == "COVID test 0"
+    chest = read(beside_each_other, "chest-xray")
+    assert Counter(r.official_split for r in chest.records) == {"train": 6, "val": 2, "test": 4}
+
+
+@pytest.mark.parametrize("slug", MAKERS)
+def test_the_releases_own_folder_may_be_given_and_zips_read_like_folders(tmp_path, slug):
+    def found(root) -> list[tuple]:
+        return [(r.image, r.label, r.patient) for r in read(root, slug).records]
+
+    refused(tmp_path, slug, slug, "data/README.md", str(tmp_path))  # nothing is there
+    release = MAKERS[slug](tmp_path)
+    unpacked = found(tmp_path)
+    assert found(release) == unpacked
+    renamed = release.rename(tmp_path / "renamed")
+    assert found(renamed) == unpacked
+    renamed.rename(release)
+    if slug == "covid19-ct":  # its images are released as two zips
+        for name in ("CT_COVID", "CT_NonCOVID"):
+            zipped(release / "Images-processed" / name)
+        assert found(tmp_path) == unpacked
+        refused(release / "Images-processed", slug, "give the folder that holds 'Images-processed'")
+    archive = zipped(release)
+    for root in (tmp_path, archive):
+        assert found(root) == unpacked
+
+
+def test_deeper_copies_are_ignored_and_counted_and_two_at_one_depth_refused(tmp_path):
+    release = make_chest_xray(tmp_path)
+    shutil.copytree(release, tmp_path / "copy")
+    shutil.move(tmp_path / "copy", release / "chest_xray")
+    write(release / "__MACOSX/._x", b"")
+    write(release / "train/NORMAL/.DS_Store", b"")
+    chest = read(tmp_path, "chest-xray")
+    assert (len(chest.records), chest.ignored) == (12, {"masks": 0, "other_copies": 12, "junk": 2})
+    make_busi(tmp_path / "sets/busi")
+    make_busi(tmp_path / "sets/busi/native_samples")
+    busi = read(tmp_path, "busi")
+    assert busi.folder == "sets/busi/Dataset_BUSI_with_GT"
+    assert busi.ignored == {"masks": 12, "other_copies": 21, "junk": 2}
+    make_busi(tmp_path / "sets/more")
+    refused(tmp_path, "busi", "'sets/busi/Dataset_BUSI_with_GT' and 'sets/more/Dataset_BUSI_with_GT'")
+
+
+PLACES = {  # a class's folder, and folders that no release has
+    "busi": ("Dataset_BUSI_with_GT/normal", ["Dataset_BUSI_with_GT/cyst"]),
+    "chest-xray": ("chest_xray/test/NORMAL", ["chest_xray/train/COVID", "chest_xray/holdout"]),
+    "covid19-ct": (
+        "COVID-CT/Images-processed/CT_COVID", ["COVID-CT/Images-processed/CT_Flu", "COVID-CT/Data-split/Flu"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slug", PLACES)
+def test_unknown_missing_and_empty_folders_and_other_files_are_refused(tmp_path, slug):
+    folder, unknown = PLACES[slug]
+    root = MAKERS[slug](tmp_path).parent
+    for other in unknown:
+        write(root / other / "x.png", image_bytes())
+        refused(root, slug, f"unknown folder {other}", "expected")
+        shutil.rmtree(root / other)
+    for name, word in (("notes.txt", "is no image"), ("more/x.png", "inside a class folder")):
+        file = write(root / folder / name, image_bytes())
+        refused(root, slug, name, word)
+        file.unlink()
+    if slug == "busi":
+        for path in (root / folder).glob("*).png"):  # a mask's name has something behind the number
+            path.unlink()
+        refused(root, slug, folder, "only masks")
+    shutil.rmtree(root / folder)
+    refused(root, slug, f"folder {folder} is missing", "expected")
+    (root / folder).mkdir()
+    refused(root, slug, f"{folder} under {root} holds no images")
+
+
+def test_a_missing_split_folder(tmp_path):
+    release = make_chest_xray(tmp_path)
+    shutil.rmtree(release / "val")  # the authors' own archive has none
+    assert Counter(r.official_split for r in read(tmp_path, "chest-xray").records) == {"train": 6, "test": 4}
+    shutil.rmtree(release / "test")
+    refused(tmp_path, "chest-xray", "folder chest_xray/test is missing")
+
+
+def test_chest_patients_are_type_and_number(tmp_path):
+    release = make_chest_xray(tmp_path)
+    names = {
+        "NORMAL": ["IM-0500-0001.jpeg", "IM-0500-0002.jpeg", "IM-0500-0001-0002.jpeg", "NORMAL2-IM-0500-0001.jpeg"],
+        "PNEUMONIA": ["person500_virus_1.jpeg", "person500_virus_2.jpeg", "person500_bacteria_3.jpeg"],
+    }
+    for label, files in names.items():
+        for name in files:
+            write(release / "train" / label / name, image_bytes())
+    patients = {r.image.split("/")[-1]: r.patient for r in read(tmp_path, "chest-xray").records}
+    assert len({patients[name] for name in names["NORMAL"][:3]}) == 1
+    assert len({patients[name] for files in names.values() for name in files}) == 4
+    write(release / "train/NORMAL/scan 7.jpeg", image_bytes())
+    refused(tmp_path, "chest-xray", "scan 7.jpeg", "does not say its patient")
+
+
+def test_covid_split_files(tmp_path):
+    folder = make_covid_ct(tmp_path) / "Data-split/COVID"
+    train = folder / "trainCT_COVID.txt"
+    names = train.read_text()
+    train.write_text("\ufeff" + names.replace("\n", "\r\n") + "\r\n")  # Windows line ends and a blank line
+    assert len(read(tmp_path, "covid19-ct").records) == 16
+    for content, *words in (
+        (names + "gone%1.png\n", "trainCT_COVID.txt", "gone%1.png", "not in CT_COVID"),
+        (names + (folder / "testCT_COVID.txt").read_text(), "test-p0%0.png", "again"),
+        ("\n".join(names.split()[1:]), names.split()[0], "in none of the split files"),
+        (b"\xff\xfe\x00", "trainCT_COVID.txt", "not a text file"),
+    ):
+        write(train, content)
+        refused(tmp_path, "covid19-ct", *words)
+    train.unlink()
+    refused(tmp_path, "covid19-ct", "trainCT_COVID.txt", "missing")
+
+
+def test_covid_metadata(tmp_path):
+    metadata = make_covid_ct(tmp_path) / "NonCOVID-CT-MetaInfo.csv"
+    content = metadata.read_text()
+    metadata = metadata.rename(metadata.with_suffix(".xlsx"))  # a CSV whatever its ending
+    assert read(tmp_path, "covid19-ct").records[-1].patient == "NonCOVID val 0"
+    for changed, *words in (
+        ("\n".join(content.splitlines()[:-1]), "test-p0%1.jpg", "NonCOVID-CT-MetaInfo"),
+        (content + "99,test-p0%1.jpg,somebody else\n", "test-p0%1.jpg", "two patients"),
+        ("a,b\n1,2\n", "NonCOVID-CT-MetaInfo", "lacks the column"),
+        (b"", "NonCOVID-CT-MetaInfo", "not a CSV"),
+    ):
+        write(metadata, changed)
+        refused(tmp_path, "covid19-ct", *words)
+    metadata.unlink()
+    refused(tmp_path, "covid19-ct", "NonCOVID-CT-MetaInfo", "is missing")
+
+
+def forge(path, entries):
+    """A zip of (name or ZipInfo, content)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_zip_reads_as_if_unpacked_where_it_lies(tmp_path):
+    write(tmp_path / "a/plain.png", b"plain")
+    forge(tmp_path / "a/b.zip", [("b/one%0.png", b"one"), ("b/deep/two.png", b"two")])
+    tree = FileTree(tmp_path)
+    assert tree.paths == ["a/b/deep/two.png", "a/b/one%0.png", "a/plain.png"]
+    assert [tree.read(path) for path in tree.paths] == [b"two", b"one", b"plain"]
+    assert tree.folders_in("a/b") == ["deep"]
+    assert "b.zip" in tree.source("a/b/one%0.png")
+
+
+def test_the_root_may_be_a_zip_and_a_zip_may_hold_zips_but_not_too_deep(tmp_path):
+    inner = forge(tmp_path / "inner.zip", [("images/x.png", b"x")]).read_bytes()
+    outer = forge(tmp_path / "COVID-CT-master.ZIP", [("COVID-CT-master/Images/inner.zip", inner)])
+    tree = FileTree(outer)
+    assert tree.paths == ["COVID-CT-master/Images/images/x.png"]
+    assert tree.read(tree.paths[0]) == b"x"
+    content = inner
+    for i in range(file_tree.ZIP_DEPTH):
+        content = forge(tmp_path / f"{i}.zip", [(f"{i}.zip", content)]).read_bytes()
+    with pytest.raises(InputError, match="unpack the outer ones"):
+        _ = FileTree(tmp_path / f"{i}.zip").paths
+
+
+def test_junk_is_left_out_and_listed(tmp_path):
+    for name in (".DS_Store", "a/Thumbs.db", "__MACOSX/._x.png", ".git/config", "a/x.png"):
+        write(tmp_path / name, b"1")
+    forge(tmp_path / "z.zip", [("__MACOSX/z/._y.png", b"1"), ("z/.DS_Store", b"1"), ("z/y.png", b"1")])
+    tree = FileTree(tmp_path)
+    assert tree.paths == ["a/x.png", "z/y.png"]
+    assert len(tree.junk) == 6  # four on disk (a hidden folder counts once), two in the zip
+
+
+def test_a_file_that_is_also_zipped(tmp_path):
+    write(tmp_path / "x.png", b"same")
+    forge(tmp_path / "z.zip", [("x.png", b"size")])
+    assert FileTree(tmp_path).read("x.png") == b"same"
+    write(tmp_path / "x.png", b"longer")
+    with pytest.raises(InputError, match=r"x\.png .6 bytes. and .*z\.zip: x\.png .4 bytes. differ"):
+        _ = FileTree(tmp_path).paths
+
+
+LINK = zipfile.ZipInfo("link.png")
+LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
+UNSAFE = [
+    "../out.png",
+    "a/../../out.png",
+    "/etc/passwd",
+    "C:/out.png",
+    "c:out.png",
+    "a\\..\\..\\out.png",
+    "\\\\server\\out.png",
+]
+
+
+@pytest.mark.parametrize(("name", "problem"), [*((name, "leads out") for name in UNSAFE), (LINK, "is a link")])
+def test_unsafe_entries_are_refused(tmp_path, name, problem):
+    forge(tmp_path / "bad.zip", [(name, b"x")])
+    with pytest.raises(InputError, match=rf"bad\.zip: the entry .*{problem}"):
+        _ = FileTree(tmp_path).paths
+
+
+def patched(content: bytes, offset: int, value: bytes) -> bytes:
+    """Overwrites bytes at an offset in the record of the last entry."""
+    start = content.rindex(b"PK\x01\x02") + offset
+    return content[:start] + value + content[start + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        (lambda whole: patched(whole, 8, b"\x01\x00"), "bad.zip: the entry 'x.png' is encrypted"),
+        (lambda whole: patched(whole, 24, (2**31).to_bytes(4, "little")), "the entry 'x.png' claims 2147483648 bytes"),
+        (lambda whole: whole[: len(whole) // 2], "bad.zip is no zip or a damaged one"),
+        (lambda whole: whole.replace(b"xx", b"xy", 1), "bad.zip: x.png cannot be unpacked"),
+    ],
+)
+def test_encrypted_absurd_and_damaged_zips_are_refused(tmp_path, damaged, words):
+    path = forge(tmp_path / "bad.zip", [("x.png", b"x" * 1000)])
+    path.write_bytes(damaged(path.read_bytes()))
+    with pytest.raises(InputError, match=re.escape(words)):
+        FileTree(tmp_path).read("x.png")
+
+
+def test_links(tmp_path):
+    root = tmp_path / "root"
+    inside = write(root / "x.png", b"x")
+    (root / "y.png").symlink_to(inside)
+    assert FileTree(root).read("y.png") == b"x"
+    (tmp_path / "linked_root").symlink_to(root)
+    assert FileTree(tmp_path / "linked_root").paths == ["x.png", "y.png"]
+    outside = write(tmp_path / "secret.png", b"s")
+    for name, target, words in (
+        ("z.png", outside, r"z\.png is a link that leaves"),
+        ("folder", tmp_path, "link to the folder"),
+    ):
+        (root / name).symlink_to(target)
+        with pytest.raises(InputError, match=words):
+            _ = FileTree(root).paths
+        os.unlink(root / name)
+
+
+def test_a_missing_root_or_another_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        FileTree(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="give the folder"):
+        _ = FileTree(write(tmp_path / "x.png", b"x")).paths
+    with pytest.raises(InputError, match="holds no file y"):
+        FileTree(tmp_path).read("y")
+
+
+def test_the_fingerprint_follows_the_files_and_opens_none(tmp_path):
+    file = write(tmp_path / "a/x.zip", b"no zip at all")
+    first = FileTree(tmp_path).fingerprint()
+    assert FileTree(tmp_path).fingerprint() == first
+    os.utime(file, ns=(1, 1))
+    assert FileTree(tmp_path).fingerprint() != first

@@ -1,0 +1,145 @@
+"""The facts of the three real releases, on the (shrunk) images in the folder that REAL_DATA names."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlprobe_utils.datasets.controls import pixel_statistics, rows_without_model
+from mlprobe_utils.datasets.format_shortcut import format_shortcut
+from mlprobe_utils.datasets.splits import leaks
+from mlprobe_utils.evaluation.claims import control_scores
+from mlprobe_utils.evaluation.control_names import FILE_FORMAT, MAJORITY
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.cards import load_data_card
+from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.manifest import build_manifest
+
+REAL_DATA = os.environ.get("REAL_DATA")
+pytestmark = pytest.mark.skipif(not REAL_DATA, reason="REAL_DATA names no folder with the real images")
+FOLDERS = {
+    "busi": "BUSI/Dataset_BUSI_with_GT",
+    "covid19-ct": "COVID-CT",
+    "chest-xray": "Chest-Xray/chest_xray",
+}
+
+
+@pytest.fixture(scope="module")
+def image_sets(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
+        for slug in FOLDERS:
+            build_manifest(slug, "miniature", Path(REAL_DATA))
+        yield {slug: load_image_set(slug, "miniature") for slug in FOLDERS}
+
+
+def described(slug: str) -> pd.DataFrame:
+    """The folder's own description of the files, by image id."""
+    folder = FOLDERS[slug]
+    table = pd.read_csv(Path(REAL_DATA, folder.split("/")[0], "manifest.csv"), dtype={"patient_id": str})
+    path = folder.split("/")[0] + "/" + table["path"].astype(str)
+    inside = path.str.startswith(folder + "/") & (table["kind"] == "image")
+    return table[inside].assign(image=path[inside].str.removeprefix(folder + "/")).set_index("image")
+
+
+def counts(table: pd.DataFrame, column: str) -> dict:
+    return {split: rows["label"].value_counts().to_dict() for split, rows in table.groupby(column)}
+
+
+@pytest.mark.parametrize("slug", FOLDERS)
+def test_every_image_is_found_with_its_facts(image_sets, slug):
+    table = image_sets[slug].manifest.set_index("image")
+    expected = described(slug).loc[table.index]
+    assert len(table) == len(described(slug))
+    for column in ("bytes", "sha256", "width", "height", "mode", "format"):
+        assert (table[column] == expected[column]).all(), column
+    if "split" in expected and expected["split"].notna().any():
+        assert (table["official_split"] == expected["split"]).all()
+
+
+def test_counts_of_the_releases(image_sets):
+    assert image_sets["busi"].report["differences"] == []
+    assert image_sets["covid19-ct"].report["differences"] == []
+    chest = image_sets["chest-xray"].report  # 1,200 of its train images are here
+    assert chest["found"]["train"] == {"NORMAL": 309, "PNEUMONIA": 891}
+    assert {difference["split"] for difference in chest["differences"]} == {"train"}
+    assert image_sets["busi"].report["ignored"]["other_copies"] == 18  # native_samples: 7 images and 11 masks
+
+
+@pytest.mark.parametrize("slug", ["covid19-ct", "chest-xray"])
+def test_patients_are_grouped_as_described(image_sets, slug):
+    table = image_sets[slug].manifest.set_index("image")
+    pairs = pd.DataFrame({"ours": table["patient"], "theirs": described(slug)["patient_id"]}).drop_duplicates()
+    assert pairs["ours"].notna().all()
+    assert pairs["ours"].is_unique
+    assert pairs["theirs"].is_unique
+
+
+@pytest.mark.parametrize("slug", FOLDERS)
+def test_the_papers_test_sets(image_sets, slug):
+    card, images = load_data_card(slug), image_sets[slug]
+    expected = card.test_counts or card.release_counts["test"]
+    assert images.part("paper", "test")["label"].value_counts().to_dict() == expected
+    clean = images.part("clean", "test")["label"].value_counts().to_dict()
+    # COVID-CT's two test images that lie in train under the other label are dropped
+    assert clean == (expected if slug != "covid19-ct" else {"COVID": 96, "NonCOVID": 105})
+    assert leaks(images.manifest, "clean").empty
+
+
+def test_validation_is_drawn_out_of_train(image_sets):
+    for slug in ("covid19-ct", "chest-xray"):
+        for split in ("paper", "clean"):
+            assert (image_sets[slug].part(split, "validation")["official_split"] == "train").all()
+
+
+def test_the_format_shortcut_of_covid_ct(image_sets):
+    table = image_sets["covid19-ct"].manifest
+    official = table["official_split"]
+    result = format_shortcut(table[official.isin(["train", "val"])], table[official == "test"])
+    assert (result.correct, result.total) == (163, 203)
+    alone = format_shortcut(table[official == "train"], table[official == "test"])
+    assert (alone.correct, alone.total) == (161, 203)
+    assert set(table.loc[table["mode"] == "RGBA", "label"]) == {"COVID"}
+    assert set(table.loc[table["extension"] == ".jpg", "label"]) == {"NonCOVID"}
+    assert ((table["format"] == "JPEG") & (table["extension"] == ".png")).sum() == 34
+
+
+def test_the_format_control_of_covid_ct_is_the_format_rule(image_sets):
+    image_set = image_sets["covid19-ct"]
+    rows = rows_without_model(image_set, "paper", pixel_statistics(image_set))
+    scores = control_scores(rows, {"covid19-ct": image_set.card.positive}).set_index("control")
+    right = (scores["accuracy"] * scores["images"] / 100).round(6)
+    assert (right[FILE_FORMAT], right[MAJORITY]) == (163, 105)
+
+
+def test_the_cross_label_leak_of_covid_ct(image_sets):
+    found = leaks(image_sets["covid19-ct"].manifest, "paper")
+    conflicts = found[found["kind"] == "label conflict"]
+    names = [{image.split("/")[-1] for image in images} for images in conflicts["images"]]
+    assert names == [{"kjr-21-e24-p5-29.png", "71%0.jpg"}, {"kjr-21-e24-p5-31.png", "71%1.jpg"}]
+    assert set(conflicts["parts"]) == {"test + train"}
+
+
+def test_the_duplicates_of_busi(image_sets):
+    table = image_sets["busi"].manifest
+    groups = table.dropna(subset=["duplicate_group"]).groupby("duplicate_group")
+    mixed = groups["label"].nunique() > 1
+    # the folder's README: 127 clusters, 292 images, 7 mixed at correlation > 0.95
+    assert (groups.ngroups, int(groups.size().sum()), int(mixed.sum())) == (132, 292, 7)
+    same = table[table["sha256"].duplicated(keep=False)]
+    assert set(same["image"]) == {"benign/benign (433).png", "malignant/malignant (145).png"}
+    conflicting = table[table["duplicate_group"].isin(mixed.index[mixed])]
+    assert (conflicting["split_clean"] == "unused").all()
+    assert (table["split_clean"] == "unused").sum() == len(conflicting) == 16
+
+
+def test_the_duplicates_of_chest_xray_are_its_identical_files(image_sets):
+    table = image_sets["chest-xray"].manifest
+    groups = table.dropna(subset=["duplicate_group"]).groupby("duplicate_group")
+    identical = table[table["sha256"].duplicated(keep=False)]
+    assert groups.ngroups == identical["sha256"].nunique() == 12
+    assert groups.size().sum() == len(identical) == 25
+    assert (groups["sha256"].nunique() == 1).all()
+    assert (groups["official_split"].nunique() == 1).all()
+    assert (groups["label"].nunique() == 1).all()

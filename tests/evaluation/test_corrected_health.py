@@ -1,0 +1,168 @@
+"""Corrected health scores: what noise does is taken out, and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_rows import no_fewer
+from scipy import stats
+
+from mlprobe_utils.analysis.flat_health import flat_covariance
+from mlprobe_utils.evaluation import corrected_health as module
+from mlprobe_utils.evaluation.corrected_health import corrected_health, curve_posterior, noise_covariance
+from mlprobe_utils.evaluation.health import health_score
+from mlprobe_utils.evaluation.health_simulation import bias_and_coverage, simulate_correct, true_curve
+
+
+def answers(shape="rising", points=12, images=150, correlation=0.9, seed=0) -> np.ndarray:
+    return simulate_correct(true_curve(shape, points), images, correlation, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("shape", ["rising", "falling", "jagged"])
+def test_with_more_and_more_images_the_score_becomes_the_papers(shape):
+    """The same curve of more images: each answer counted so often."""
+    correct = answers(shape)
+    found = [corrected_health(np.tile(correct, (1, times)), 0.2) for times in (1, 100, 1000)]
+    assert [one.raw for one in found] == pytest.approx([100 * health_score(correct.mean(axis=1), 0.2)] * 3)
+    gaps = [abs(one.score - one.raw) for one in found]
+    widths = [one.high - one.low for one in found]
+    assert gaps[1] < 0.5
+    assert gaps[2] < 0.05
+    assert widths == sorted(widths, reverse=True)
+    assert widths[2] < 1
+    assert [*corrected_health(np.ones((5, 20), dtype=bool), 0.2)] == pytest.approx([100.0] * 4)  # no noise
+
+
+def test_the_posterior_is_that_of_a_slow_reference():
+    """The mixture's mean and covariance from textbook formulas, one covariance of the prior at a time."""
+    correct = answers("jagged", points=6)
+    curve, noise = correct.mean(axis=1), noise_covariance(correct)
+    centre = np.full(6, curve.mean())
+    found = [textbook(curve - centre, kernels, noise) for kernels in kernels_of_each_kind(6)]
+    evidence = [own[0] for own in found]
+    probability = np.array(evidence) * [*module.KINDS.values()] / np.dot(evidence, [*module.KINDS.values()])
+    drawn, weights = curve_posterior(curve, noise, 30_000, np.random.default_rng(1))
+    assert weights == pytest.approx(probability, rel=1e-4)
+    for own, (_, mean, spread) in zip(drawn, found, strict=True):
+        assert own.mean(axis=0) == pytest.approx(centre + mean, abs=8e-4)
+        assert np.cov(own.T) == pytest.approx(spread, abs=6e-5)
+
+
+def kernels_of_each_kind(points: int) -> list[list[tuple[float, np.ndarray]]]:
+    """Prior probability within the kind, and covariance."""
+    prior = module._prior(points)
+    smooth = [*zip(np.exp(prior.log_smooth[:, 0]), prior.kernels, strict=True)]
+    steps = prior.sudden.T
+    return [
+        [(share, own[0]) for share, own in smooth],
+        [(share / len(steps), own[0] + np.outer(step, step)) for share, own in smooth for step in steps],
+        [(share / (len(own) - 1), kernel) for share, own in smooth for kernel in own[1:]],
+    ]
+
+
+def textbook(curve, kernels, noise) -> tuple[float, np.ndarray, np.ndarray]:
+    """Density of a curve under a mixture of priors; mean and covariance of what lies behind it."""
+    weights = [share * stats.multivariate_normal(cov=kernel + noise).pdf(curve) for share, kernel in kernels]
+    gains = [kernel @ np.linalg.inv(kernel + noise) for _, kernel in kernels]
+    share, means = weights / np.sum(weights), np.array(gains) @ curve
+    mean = share @ means
+    spreads = [kernel - gain @ kernel for gain, (_, kernel) in zip(gains, kernels, strict=True)]
+    spread = np.tensordot(share, spreads, 1) + ((means - mean).T * share) @ (means - mean)
+    return sum(weights), mean, spread
+
+
+def test_noise_is_that_of_a_share_and_closer_to_the_truth_than_its_sample():
+    correct = answers(images=400)
+    rate = correct.mean(axis=1)
+    assert np.diag(noise_covariance(correct)) == pytest.approx(rate * (1 - rate) / 399)
+    truth = flat_covariance(0.85, 30, 100, 0.9)
+    errors = []
+    for seed in range(5):
+        correct = answers("flat", 30, 100, seed=seed)
+        errors.append([np.linalg.norm(c - truth) for c in (noise_covariance(correct), np.cov(correct) / 100)])
+    shrunk, sample = np.mean(errors, axis=0)
+    assert shrunk < 0.75 * sample
+    one = answers("flat", points=1, images=200)  # points that never differ
+    assert noise_covariance(np.repeat(one, 3, axis=0)) == pytest.approx(np.full((3, 3), noise_covariance(one).item()))
+    found = corrected_health(np.repeat(one, 3, axis=0), 0.2)
+    assert found.raw == pytest.approx(100 * one.mean())
+    assert found.score == pytest.approx(found.raw, abs=0.2)
+
+
+def test_resamples_of_patients_carry_more_noise_than_images():
+    """Every image twice: drawn by patient, its noise is that of half the images."""
+    once = answers(points=4, images=200)
+    generator = np.random.default_rng(0)
+    patients = generator.multinomial(200, np.full(200, 1 / 200), size=4000)
+    by_patient = noise_covariance(np.repeat(once, 2, axis=1), np.repeat(patients, 2, axis=1))
+    assert by_patient == pytest.approx(noise_covariance(once), rel=0.1, abs=2e-5)
+    assert corrected_health(once, 0.2, patients).score == pytest.approx(corrected_health(once, 0.2).score, abs=1)
+
+
+def test_a_module_of_one_point_scores_its_accuracy():
+    correct = answers(points=1, images=200)
+    found = corrected_health(correct, 0.2)
+    rate = correct.mean()
+    half = 196 * np.sqrt(rate * (1 - rate) / 199)
+    assert found.raw == found.score == pytest.approx(100 * rate)
+    assert [found.low, found.high] == pytest.approx([100 * rate - half, 100 * rate + half], abs=1)
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 9), st.integers(2, 60), st.integers(0, 999))
+def test_whatever_is_answered_the_score_lies_in_its_interval_and_all_is_finite(points, images, seed):
+    correct = np.random.default_rng(seed).random((points, images)) < 0.7
+    correct[:, 0] = True  # some image is right at every point
+    found = corrected_health(correct, 0.2)
+    assert np.isfinite(found).all()
+    assert found.low <= found.high
+    assert points == 1 or found.high - found.low > 0 or correct.all()
+    assert found.raw == pytest.approx(100 * health_score(correct.mean(axis=1), 0.2))
+
+
+def test_the_same_seed_gives_the_same_score():
+    correct = answers()
+    assert corrected_health(correct, 0.2, seed=3) == corrected_health(correct, 0.2, seed=3)
+    assert corrected_health(correct, 0.2, seed=3) != corrected_health(correct, 0.2, seed=4)
+
+
+def test_the_correction_takes_out_most_of_the_bias():
+    found = bias_and_coverage(["flat", "falling"], [20], [150], [0], 12, 0.2)
+    assert (found["raw bias"] < -5).all()
+    assert (found["bias"].abs() < 1 + 2 * found["error"]).all()
+    assert no_fewer(round(found["coverage"].sum() * 12 / 100), 24, 0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["flat", "rising", "falling", "volatile"])
+def test_bias_is_below_a_point_and_intervals_cover(shape):
+    """At every depth, size and correlation but one corner.
+
+    In the corner, a volatile curve of 4 to 16 points under independent noise of 203 images or fewer, posterior curves
+    have less equal lows than the true one, so that noise moves their minimum less: 1.5 points remain.
+    """
+    found = bias_and_coverage([shape], [2, 4, 8, 16, 28, 64], [150, 624], [0, 0.9], 60, 0.2)
+    corner = (found["images"] < 300) & (found["correlation"] == 0) & found["points"].between(4, 16)
+    most = np.where(corner & (shape == "volatile"), 2, 1)
+    assert (found["bias"].abs() < most + 2 * found["error"]).all()
+    assert found["coverage"].mean() > 92
+    assert (found["coverage"] > 83).all()  # of 60 intervals at 95 %, fewer would be rare
+
+
+@pytest.mark.parametrize(
+    ("correct", "counts", "words"),
+    [
+        (np.ones((3, 5)), None, "array of bool"),
+        (np.ones(5, dtype=bool), None, r"\[points, images\]"),
+        (np.ones((0, 5), dtype=bool), None, "one point or more"),
+        (np.ones((3, 1), dtype=bool), None, "from two images on"),
+        (np.array([[True, True], [False, False]]), None, r"needs positive performances, found 0\.0"),
+        (answers(), np.ones((3, 149)), "of 150 images each"),
+        (answers(), np.ones((1, 150)), "two resamples or more"),
+        (answers(), -np.ones((3, 150)), "from 0 on"),
+        (answers(), np.zeros((3, 150)), "an image or more in each resample"),
+    ],
+)
+def test_answers_without_a_score_are_an_error(correct, counts, words):
+    with pytest.raises(ValueError, match=words):
+        corrected_health(correct, 0.2, counts)

@@ -1,0 +1,267 @@
+"""The diagnosis: planted losses are found where they are, from outcomes and from rows, in words, charts and cards."""
+
+import collections
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from station_rows import image_set, made
+
+from mlprobe_utils.analysis.diagnosis_tables import (
+    NOTHING,
+    against_planted,
+    by_state,
+    detection,
+    diagnoses,
+    disagreements,
+    in_short,
+    misalignment_and_unparsed,
+    statement_table,
+)
+from mlprobe_utils.analysis.misalignment import LOST, NEITHER, RANKED, READ_OUT, STEPS, mapping_losses
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.diagnosis import (
+    COMPREHENSION,
+    FIDELITY,
+    MISALIGNMENT,
+    MODES,
+    NAMED,
+    QUALITY,
+    RULED_OUT,
+    STATEMENTS,
+    UNTOLD,
+    losses,
+    main_mode,
+    verdicts,
+)
+from mlprobe_utils.evaluation.diagnosis_simulation import BEST, FIXED, false_alarms
+from mlprobe_utils.evaluation.stations import LAST_TOKEN, OUTPUT, STATIONS
+from mlprobe_utils.pipeline.damaged_models import DamagedModel
+from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.plots.diagnosis_charts import loss_chart
+from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE
+from mlprobe_utils.stats.resampling import resample
+
+THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
+OF_EVERY_MODEL = collections.defaultdict(lambda: THRESHOLDS)
+
+
+def stations(shares, images=400, seeds=5, seed=0):
+    """Outcomes with these shares right, on much the same images at every station."""
+    rng = np.random.default_rng(seed)
+    hard = rng.random(images)
+    noise = rng.normal(0, 0.05, (len(STATIONS), seeds, images))
+    return {s: hard + noise[i] < share for i, (s, share) in enumerate(zip(STATIONS, shares, strict=True))}
+
+
+PLANTED = {
+    QUALITY: (0.9, 0.65, 0.65, 0.65, 0.65, 0.65),
+    FIDELITY: (0.9, 0.9, 0.65, 0.65, 0.65, 0.65),
+    COMPREHENSION: (0.9, 0.9, 0.9, 0.65, 0.9, 0.9),
+    MISALIGNMENT: (0.9, 0.9, 0.9, 0.9, 0.9, 0.65),
+}
+
+
+@pytest.mark.parametrize("question", [PROBE, RECIPE])
+@pytest.mark.parametrize("mode", [*PLANTED, None])
+def test_a_planted_loss_is_named_and_no_other(mode, question):
+    right = stations(PLANTED.get(mode, [0.8] * 6))
+    told = verdicts(losses(right, resample(np.arange(400)), question), THRESHOLDS)
+    assert main_mode(told) == mode
+    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode} - {None}
+    assert (told.loc[told["mode"] != mode, "verdict"] == RULED_OUT).all()
+    few = verdicts(losses(stations([0.8] * 6, images=12), resample(np.arange(12)), question), THRESHOLDS)
+    assert (few["verdict"] == UNTOLD).all()
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
+def test_what_a_later_station_has_was_not_lost_before(shares):
+    told = verdicts(losses(stations(shares), resample(np.arange(400))), THRESHOLDS).set_index("statement")
+    assert told.at[QUALITY, "verdict"] == RULED_OUT
+    assert told.at[QUALITY, "after"] == STATIONS[shares.index(0.9, 1)]
+
+
+@pytest.mark.parametrize(("threshold", "verdict"), [(5, NAMED), (25, UNTOLD), (45, RULED_OUT)])
+def test_the_threshold_decides_what_a_loss_of_25_points_is_called(threshold, verdict):
+    told = verdicts(losses(stations(PLANTED[QUALITY]), resample(np.arange(400))), dict.fromkeys(THRESHOLDS, threshold))
+    assert set(told.loc[told["mode"] == QUALITY, "verdict"]) == {verdict}
+
+
+def test_of_several_modes_the_first_on_the_way_is_the_main_one():
+    told = verdicts(losses(stations((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
+    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
+    assert main_mode(told) == QUALITY
+
+
+def test_a_mode_is_named_by_its_interval_and_not_by_its_estimate():
+    lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
+    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNTOLD]
+
+
+def test_what_has_no_seeds_counts_for_all_of_them():
+    seeds = stations(PLANTED[QUALITY])
+    alone = seeds | {"final output": seeds["final output"][0]}
+    repeated = seeds | {"final output": np.repeat(seeds["final output"][:1], 5, axis=0)}
+    drawn = resample(np.arange(400))
+    pd.testing.assert_frame_equal(losses(alone, drawn), losses(repeated, drawn))
+
+
+def test_what_is_missing_is_named():
+    right, drawn = stations([0.8] * 6), resample(np.arange(400))
+    with pytest.raises(InputError, match="found no connector's end"):
+        losses({s: own for s, own in right.items() if s != "connector's end"}, drawn)
+    with pytest.raises(InputError, match=r"'reference' has outcomes \(7,\)"):
+        losses(right | {"reference": np.ones(7, bool)}, drawn)
+    with pytest.raises(InputError, match="no threshold for 'misalignment'"):
+        verdicts(losses(right, drawn), {k: v for k, v in THRESHOLDS.items() if k != MISALIGNMENT})
+
+
+FALLS = {QUALITY: 1, FIDELITY: 2, COMPREHENSION: 3, MISALIGNMENT: 5}  # the station from which on 25 points are lost
+
+
+def planted(mode: str | None, images: int = 400, **state) -> dict[str, pd.DataFrame]:
+    low = FALLS.get(mode, len(STATIONS))
+    return made({s: 0.9 if n < low else 0.65 for n, s in enumerate(STATIONS)}, images, **state)
+
+
+def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFrame:
+    return diagnoses(**tables, image_sets={"d": image_set(images)}, split="paper", thresholds=OF_EVERY_MODEL)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
+    told = diagnosed(planted(mode))
+    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode}
+    short = in_short(told)
+    assert list(short["question"]) == list(QUESTIONS)
+    assert set(short["main"]) == {mode}
+    for words in short["diagnosis"]:
+        found = re.fullmatch(rf"({mode}\S*.*): (\S+) \((\S+) to (\S+)\)", words.split("; ")[0])
+        low, high = float(found[3]), float(found[4])
+        assert 5 < low < float(found[2]) < high
+
+
+@pytest.mark.parametrize(("images", "words"), [(400, NOTHING), (12, UNTOLD)])
+def test_no_loss_and_too_few_images_are_two_answers(images, words):
+    assert set(in_short(diagnosed(planted(None, images), images))["diagnosis"]) == {words}
+
+
+def test_stages_and_models_are_apart():
+    one, other = planted(FIDELITY), planted(MISALIGNMENT, stage="pretrained", run=None)
+    both = {name: pd.concat([one[name], other[name]]) for name in ("probed", "predicted")}
+    short = in_short(diagnosed(both | {"reference": one["reference"]}))
+    assert dict(zip(short["stage"], short["main"], strict=True)) == {"finetuned": FIDELITY, "pretrained": MISALIGNMENT}
+
+
+def test_other_runs_are_not_diagnosed():
+    tables = planted(FIDELITY)
+    again = pd.concat([tables["predicted"], tables["predicted"].assign(run=1, parsed=None)])
+    pd.testing.assert_frame_equal(diagnosed(tables), diagnosed(tables | {"predicted": again}))
+    assert len(by_state(again)["m", "d", "finetuned"]) == 400
+    assert by_state(again)["m", "d", "pretrained"].empty
+
+
+def test_the_questions_disagree_where_seeds_do():
+    """A loss of 11 points whose seeds scatter: named of these probes, not of the recipe."""
+    tables = planted(None)
+    probed = tables["probed"]
+    last = probed["pooling"] == "last_token"
+    wrong = {0: 0, 1: 0, 2: 0, 3: 90, 4: 130}  # images more that a seed gets wrong
+    for seed, count in wrong.items():
+        own = probed.index[last & (probed["seed"] == seed) & (probed["point"] == "L.11")]
+        right = own[(probed.loc[own, "p_Yes"] > 0.5) == (probed.loc[own, "label"] == "Yes")][:count]
+        probed.loc[right, ["p_Yes", "p_No"]] = probed.loc[right, ["p_No", "p_Yes"]].to_numpy()
+    found = disagreements(diagnosed(tables)).set_index("statement")
+    assert found.loc[f"{COMPREHENSION}, last token", PROBE] == NAMED
+    assert found.loc[f"{COMPREHENSION}, last token", RECIPE] == UNTOLD
+
+
+def test_misalignment_stands_beside_what_could_not_be_parsed():
+    told = diagnosed(planted(MISALIGNMENT))
+    outputs = pd.DataFrame([{"model": "m", "dataset": "d", "stage": "finetuned", "run": run} for run in (0, 1)])
+    outputs["unparsed"] = [35.0, 90.0]
+    (row,) = misalignment_and_unparsed(told[told["question"] == RECIPE], outputs).itertuples(index=False)
+    assert row.low < row.lost < row.high
+    assert (row.verdict, row[-1]) == (NAMED, 35.0)
+
+
+def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
+    """statement -> verdict, of a last token that is right for 90 %."""
+    tables = made(dict.fromkeys(STATIONS, 0.9) | {OUTPUT: said})
+    rest = {name: made(dict.fromkeys(STATIONS, share)) for name, share in ((RANKED, ranked), (READ_OUT, readout))}
+    lens = rest[RANKED]["probed"]
+    lens = lens[(lens["pooling"] == "last_token") & (lens["seed"] == 0)].assign(probe="logit lens", seed=None)
+    read = rest[READ_OUT]["reference"].assign(control=None, model="m", stage="finetuned", order="image_first", run=0)
+    rows = tables["probed"], lens, tables["predicted"], read
+    found = mapping_losses(*rows, {"d": image_set(400)}, "paper")
+    return dict(zip(found["statement"], found["verdict"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdicts"),
+    [((0.6, 0.6, 0.6), (LOST, NEITHER, NEITHER)), ((0.9, 0.6, 0.6), (NEITHER, LOST, NEITHER)),
+     ((0.9, 0.6, 0.9), (NEITHER, LOST, LOST))],
+)  # fmt: skip
+def test_a_loss_within_the_mapping_is_found_in_its_step(shares, verdicts):
+    assert mapping(*shares) == dict(zip([step.name for step in STEPS], verdicts, strict=True))
+
+
+def test_a_station_that_the_mapping_lacks_is_named():
+    tables = planted(None)
+    lens = tables["probed"].iloc[:0]
+    with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{RANKED}'"):
+        mapping_losses(tables["probed"], lens, tables["predicted"], lens, {"d": image_set(400)}, "paper")
+
+
+def test_a_picked_point_finds_losses_that_a_fixed_one_does_not():
+    rates = false_alarms(28, (150,), 200).set_index("from")["false alarms (%)"]
+    assert rates[FIXED] < 6
+    assert rates[BEST] > 12
+    alone = false_alarms(1, (150,), 200)["false alarms (%)"]
+    assert alone.nunique() == 1  # the best of one is the one
+
+
+def test_the_chart_shows_every_interval_and_describes_it():
+    told = diagnosed(planted(FIDELITY))
+    told = told[told["question"] == RECIPE]
+    several = pd.concat([told.assign(model=f"model {n}") for n in range(8)])
+    chart = loss_chart(several, {"d": "Set <D>"}, "Losses")
+    assert chart.html.count("<svg") == 1
+    assert "Set &lt;D&gt;" in chart.html
+    assert "upright ticks: thresholds" in chart.html
+    for statement in STATEMENTS:
+        own = told[told["statement"] == statement.name].iloc[0]
+        words = f"{own['value']:+.1f} ({own['band_low']:+.1f} to {own['band_high']:+.1f}) points, {own['verdict']}"
+        for model in several["model"].unique():
+            assert chart.html.count(f'data-told="{model}, {statement.name}: {words}"') == 2  # interval and point
+            assert f"{model}, {statement.name}: {words}" in chart.description
+    assert "ticks" not in loss_chart(told.drop(columns="threshold"), {}, "Losses").html
+
+
+def test_statements_stand_beside_the_thresholds_of_each_family():
+    table = statement_table({"gemma3": THRESHOLDS, "llava": dict.fromkeys(THRESHOLDS, 1.0)})
+    assert table["threshold for llava"].tolist() == [1.0] * len(STATEMENTS)
+    assert list(table["mode"]) == [s.mode for s in STATEMENTS]
+    assert LAST_TOKEN in set(table["more can be told at"])
+
+
+def test_what_was_diagnosed_stands_beside_what_was_planted():
+    """Found; another mode before it; nothing named."""
+    fault = Fault(slug="f", name="f", module="C", seed=1)
+    damaged = [DamagedModel("m", fault, word, 10) for word in ("weak", "middle", "strong")]
+    named = {"weak": (), "middle": (QUALITY, FIDELITY), "strong": (FIDELITY,)}
+    told = pd.DataFrame(
+        {"model": one.slug, "dataset": "d", "stage": "finetuned", "question": RECIPE, "statement": s.name}
+        | {"mode": s.mode, "verdict": NAMED if s.mode in named[one.strength] else UNTOLD}
+        | {"value": -20.0, "band_low": -25.0, "band_high": -15.0}
+        for one in damaged
+        for s in STATEMENTS
+    )
+    judged = against_planted(told, damaged)
+    assert judged["planted"].tolist() == [FIDELITY] * 3
+    assert judged["detected"].tolist() == ["no", "another mode", "yes"]
+    assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0)"
+    counted = detection(judged).set_index("strength")
+    assert counted.loc["strong", ["cases", "detected", "another mode", "none"]].tolist() == [1, 1, 0, 0]
+    assert counted.loc["weak", ["cases", "detected", "another mode", "none"]].tolist() == [1, 0, 0, 1]

@@ -1,0 +1,318 @@
+"""Health scores: the equations, what noise does to them and to ranks, and what a flat curve scores by noise alone."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_rows import no_more
+from scipy import stats
+
+from mlprobe_utils.analysis.flat_health import (
+    against_flat,
+    beside_flat,
+    depth_trend,
+    flat_covariance,
+    flat_scores,
+    paper_layers,
+    paper_llms,
+    paper_test_sizes,
+)
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.health import growth_factor, health_score, health_scores, volatility_penalty
+from mlprobe_utils.evaluation.health_simulation import (
+    SHAPES,
+    bias_and_coverage,
+    noise_bias,
+    simulate_correct,
+    true_curve,
+)
+from mlprobe_utils.evaluation.profiles import health_by_run
+from mlprobe_utils.evaluation.rank_stability import POINTS, rank_stability, resampled_curves
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+
+performances = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=30)
+
+
+def test_equations_by_hand():
+    curve = [0.5, 0.4, 0.8]  # start 0.5, worst 0.4, end 0.8; total variation 0.1 + 0.4
+    assert growth_factor(curve) == pytest.approx(0.5815754)  # ln(0.8 / sqrt(0.2))
+    assert volatility_penalty(curve, 0.2) == pytest.approx(math.exp(-0.125))
+    assert volatility_penalty(curve, 0.4) == pytest.approx(math.exp(-0.25))
+    assert health_score(curve, 0.2) == pytest.approx(0.8 * 1.5815754 * 0.8824969)
+    assert health_score([0.8, 0.4], 0.2) == pytest.approx(0.4 * (1 - 0.3465736) * math.exp(-0.2))
+    assert health_score([0.7], 0.2) == pytest.approx(0.7)
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.lists(st.lists(st.floats(0.05, 1), min_size=n, max_size=n), min_size=1)))
+def test_scores_of_many_curves_are_those_of_each(curves):
+    product = [c[-1] * (1 + growth_factor(c)) * volatility_penalty(c, 0.2) for c in curves]
+    assert health_scores(np.array(curves), 0.2) == pytest.approx(product)
+    assert [health_score(c, 0.2) for c in curves] == pytest.approx(product)
+
+
+@given(performances, st.floats(0.01, 100))
+def test_score_is_in_the_units_of_the_performance(curve, factor):
+    scaled = [factor * value for value in curve]
+    assert health_score(scaled, 0.2) == pytest.approx(factor * health_score(curve, 0.2), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("curve", [[], [[0.5, 0.6]], [0.5, 0.0], [0.5, -0.1, 0.7], [0.5, float("nan")]])
+def test_performance_without_a_score_is_an_error(curve):
+    for score in (growth_factor, lambda c: volatility_penalty(c, 0.2), lambda c: health_score(c, 0.2)):
+        with pytest.raises(ValueError, match="health score needs"):
+            score(curve)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ("calibration_error", "more is better"),
+        ("mcc", r"metric 'mcc' of m d finetuned 0 V.*found -3\.0.*such as accuracy"),
+    ],
+)
+def test_a_metric_without_health_scores_is_an_error(metric, words):
+    constants = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
+    curve = pd.DataFrame({"point": ["V.00", "V.01"], "calibration_error": [9.0, 8.0], "mcc": [-3.0, 20.0]})
+    with pytest.raises(InputError, match=words):
+        health_by_run(curve.assign(**constants), 0.2, metric)
+
+
+def test_true_curves_are_shares():
+    for shape, points in itertools.product(SHAPES, (1, 2, 3, 64)):
+        curve = true_curve(shape, points)
+        assert curve.shape == (points,)
+        assert ((curve > 0.5) & (curve < 0.95)).all()
+    assert true_curve("rising", 4) == pytest.approx([0.70, 0.75, 0.80, 0.85])
+    assert true_curve("volatile", 4) == pytest.approx([0.75, 0.85, 0.75, 0.85])
+    assert true_curve("one dip", 5) == pytest.approx([0.85, 0.85, 0.65, 0.85, 0.85])
+
+
+@pytest.mark.parametrize("dependence", ["neighbouring", "shared"])
+def test_simulated_answers_have_the_curve_and_the_correlation(dependence):
+    curve, images = true_curve("rising", 4), 40_000
+    correct = simulate_correct(curve, images, 0.9, np.random.default_rng(0), dependence)
+    most = 4 * np.sqrt(0.25 / images)  # four standard errors of a share
+    assert correct.mean(axis=1) == pytest.approx(curve, abs=most)
+    far = 0.9 if dependence == "shared" else 0.9**3
+    both = stats.multivariate_normal(cov=[[1, far], [far, 1]]).cdf(stats.norm.ppf([curve[0], curve[-1]]))
+    assert (correct[0] & correct[-1]).mean() == pytest.approx(both, abs=most)
+
+
+def test_a_flat_curves_noise_is_its_closed_form():
+    correct = simulate_correct(np.full(5, 0.8), 40_000, 0.7, np.random.default_rng(0))
+    assert np.cov(correct) == pytest.approx(1000 * flat_covariance(0.8, 5, 1000, 0.7), abs=0.005)
+
+
+# Points too low at (points, correlation), 150 images (audit, point 12)
+AUDIT = {(28, 0): 16.4, (28, 0.9): 8.5, (64, 0): 38.2, (64, 0.9): 22.8}
+
+
+def test_raw_scores_are_too_low_by_as_much_as_the_audit_found():
+    found = noise_bias(["rising"], [2, 28, 64], [150], [0, 0.9], 60, 0.2).set_index(["points", "correlation"])
+    assert found["true score"].round(1).unique() == [98.0]
+    for place, bias in AUDIT.items():
+        assert abs(found.at[place, "raw bias"] + bias) < 4 * found.at[place, "error"] + 0.5
+    assert (found.loc[2, "raw bias"].abs() < 1.5 + 4 * found.loc[2, "error"]).all()
+    assert (found.loc[64, "raw coverage"] < 5).all()
+    assert found.at[(28, 0), "raw coverage"] < 30
+
+
+@pytest.mark.parametrize("simulate", [noise_bias, bias_and_coverage])
+def test_a_combination_has_its_own_random_numbers(simulate):
+    alone = simulate(["flat"], [4], [50], [0.9], 3, 0.2)
+    among = simulate(["rising", "flat"], [2, 4], [50], [0, 0.9], 3, 0.2)
+    same = among.query("shape == 'flat' and points == 4 and correlation == 0.9").reset_index(drop=True)
+    assert alone.astype({"correlation": float}).equals(same.astype({"correlation": float}))
+    assert alone["raw bias"].item() != simulate(["flat"], [4], [50], [0.9], 3, 0.2, seed=1)["raw bias"].item()
+
+
+def test_what_cannot_be_simulated_is_an_error():
+    generator = np.random.default_rng(0)
+    with pytest.raises(InputError, match="did you mean 'flat'"):
+        true_curve("flatt", 4)
+    with pytest.raises(InputError, match="unknown dependence"):
+        simulate_correct(np.full(3, 0.8), 10, 0.5, generator, "chained")
+    for correlation in (-0.1, 1):
+        with pytest.raises(ValueError, match=f"correlation is {correlation}"):
+            simulate_correct(np.full(3, 0.8), 10, correlation, generator)
+
+
+@pytest.mark.parametrize("correlation", [0, 0.9])
+def test_flat_scores_are_those_of_simulated_answers(correlation):
+    generator = np.random.default_rng(0)
+    simulated = [
+        100 * health_score(simulate_correct(np.full(20, 0.85), 150, correlation, generator).mean(axis=1), 0.2)
+        for _ in range(200)
+    ]
+    flat = flat_scores(0.85, flat_covariance(0.85, 20, 150, correlation), 0.2)
+    assert abs(np.mean(flat) - np.mean(simulated)) < 4 * np.std(simulated) / np.sqrt(200)
+    assert np.std(flat) == pytest.approx(np.std(simulated), rel=0.2)
+
+
+def test_a_flat_score_falls_with_depth_and_rises_with_images():
+    def median(points, images):
+        return np.median(flat_scores(0.85, flat_covariance(0.85, points, images, 0.9), 0.2))
+
+    assert median(64, 150) < median(28, 150) < median(2, 150) < 86
+    assert median(64, 150) < median(64, 624) < median(64, 10**8) == pytest.approx(85, abs=0.1)
+
+
+def test_a_score_is_placed_among_flat_ones():
+    one = {"points": 28, "images": 150, "level": 85.0}
+    scores = pd.DataFrame([one | {"score": score} for score in (40.0, 75.0, 100.0)])
+    found = against_flat(scores, 0.2, [0.9])
+    assert found["position"].iloc[[0, 2]].tolist() == [0, 100]
+    assert found["outside"].tolist() == [True, False, True]
+    assert (found["2.5 %"] < found["50 %"]).all()
+    assert (found["50 %"] < found["97.5 %"]).all()
+
+
+def test_a_flat_module_is_rarely_found_outside_its_flat_curves_and_a_volatile_one_always():
+    generator = np.random.default_rng(0)
+
+    def outside(shape: str, times: int) -> int:
+        curve = true_curve(shape, 20)
+        return sum(beside_flat(simulate_correct(curve, 400, 0.9, generator), 0.2, repeats=200)["outside"]
+                   for _ in range(times))  # fmt: skip
+
+    assert no_more(outside("flat", 25), 25, 0.07)
+    assert outside("volatile", 10) >= 8
+    few = beside_flat(np.array([[True, True, False], [True, False, False]]), 0.2)
+    assert 0 < few["2.5 %"] <= few["50 %"] <= few["97.5 %"]  # noise does not take a curve below half an image
+    assert beside_flat(np.array([[True, True, False]]), 0.2)["score"] == pytest.approx(200 / 3)
+
+
+def test_the_papers_deeper_llms_score_lower_and_no_longer_do_beside_a_flat_curve():
+    """Audit, point 12; the second where neighbouring layers agree as much as those of the miniatures do."""
+    llms = paper_llms()
+    assert len(llms) == 42
+    assert llms.notna().all(axis=None)
+    assert paper_test_sizes() == {"BUSI": 150, "COVID19-CT": 203, "Chest-Xray": 624}
+    found = depth_trend(against_flat(llms, 0.2, [0.99]))
+    assert found["Spearman"].round(2).tolist() == [-0.53, -0.45, -0.51]
+    assert found["p"].round(2).tolist() == [0.05, 0.11, 0.06]
+    assert (found["Spearman beside flat"].abs() < 0.4).all()
+
+
+@pytest.mark.slow
+def test_layers_are_the_points_that_the_models_have():
+    from mlprobe_utils.pipeline.parameter_counts import count
+
+    cards = {card.table1: card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1}
+    assert paper_layers() == {name: count(card.architecture).points["L"] for name, card in cards.items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((1.0, 3, 9, 0), "level is 1.0"),
+        ((0.8, 0, 9, 0), "points is 0"),
+        ((0.8, 3, 0, 0), "images is 0"),
+        ((0.05, 20, 20, 0), r"level is 0\.05: noise takes curves down to 0"),
+    ],
+)
+def test_flat_curves_that_cannot_be_are_an_error(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        flat_scores(arguments[0], flat_covariance(*arguments), 0.2)
+
+
+IMAGES = 150
+COUNTS = np.random.default_rng(0).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=40)
+
+
+def simulated(levels) -> dict[str, np.ndarray]:
+    """Curves by model, rising by 5 points to a level."""
+    rng = np.random.default_rng(1)
+    rising = [simulate_correct(np.linspace(level - 0.05, level, 9), IMAGES, 0.9, rng) for level in levels]
+    return {f"model {place}": resampled_curves(correct, COUNTS) for place, correct in enumerate(rising)}
+
+
+def exact(curves: dict[str, list[float]]) -> dict[str, np.ndarray]:
+    return {model: np.tile(curve, (3, 1)).astype(float) for model, curve in curves.items()}
+
+
+def test_resampled_curves_are_those_of_the_drawn_images():
+    generator = np.random.default_rng(2)
+    correct = generator.random((4, 10)) < 0.7
+    counts = generator.multinomial(10, np.full(10, 0.1), size=5)
+    found = resampled_curves(correct, counts)
+    assert found[0] == pytest.approx(correct.mean(axis=1))
+    for row, drawn in zip(found[1:], counts, strict=True):
+        assert row == pytest.approx(np.repeat(correct, drawn, axis=1).mean(axis=1))
+    three_right = np.array([[True, True, True, False]])  # classes weigh the same
+    found = resampled_curves(three_right, np.ones((1, 4), dtype=int), np.array(["a", "a", "a", "b"]))
+    assert found == pytest.approx(np.full((2, 1), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes", "words"),
+    [
+        (np.ones((2, 3)), [], "of the same images"),
+        (np.ones((2, 4)), [[0, 0, 1]], "classes has 3 images"),
+        (np.array([[2, 2, 0, 0]]), [[0, 0, 1, 1]], "without an image of class 1"),
+    ],
+)
+def test_resamples_that_do_not_fit_are_an_error(counts, classes, words):
+    with pytest.raises(ValueError, match=words):
+        resampled_curves(np.ones((2, 4), dtype=bool), counts, *map(np.array, classes))
+
+
+def test_points_that_are_left_out():
+    curve = np.arange(5.0)[None]
+    chosen = [choose(curve)[0].tolist() for choose in POINTS.values()]
+    assert chosen == [[0, 2, 4], [0, 1, 2, 3], [1, 2, 3, 4]]
+    assert all(choose(curve[:, :1]).tolist() == [[0.0]] for choose in POINTS.values())
+
+
+def test_lambda_turns_the_order_by_hand():
+    """A jumps on the way and ends higher than B: it is ahead while jumping is cheap."""
+    curves = exact({"A": [0.8, 0.6, 0.8], "B": [0.76, 0.76, 0.76]})
+    assert health_score([0.8, 0.6, 0.8], 0.05) > 0.76 > health_score([0.8, 0.6, 0.8], 1.0)
+    found = rank_stability({"accuracy": curves}, 0.05, [0.05, 1.0]).set_index("to")
+    assert found.loc["1", ["tau", "low", "high"]].tolist() == [-1, -1, -1]
+    assert found.loc["redrawn", ["tau", "low", "high"]].tolist() == [1, 1, 1]
+    assert found["models"].tolist() == [2] * len(found)
+
+
+def test_the_end_point_and_another_metric_turn_the_order_by_hand():
+    curves = exact({"A": [0.7, 0.7, 0.9], "B": [0.7, 0.8, 0.8], "C": [0.5, 0.5, 0.5]})
+    found = rank_stability({"accuracy": curves}, 0.2).set_index("to")["tau"]
+    assert found["without the last point"] == pytest.approx(1 / 3)
+    backwards = dict(zip(curves, [curves["C"], curves["B"], curves["A"]], strict=True))
+    found = rank_stability({"accuracy": curves, "recall": backwards}, 0.2).set_index("changed")
+    assert (found.at["metric", "to"], found.at["metric", "tau"]) == ("recall", -1)
+
+
+def test_taus_are_scipys_on_each_resample():
+    curves = simulated([0.70, 0.74, 0.78, 0.82, 0.86])
+    found = rank_stability({"accuracy": curves}, 0.2, [1.0]).iloc[0]
+    scores = np.array([[[health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])
+    taus = [stats.kendalltau(scores[0, :, row], scores[1, :, row]).statistic for row in range(41)]
+    assert found["tau"] == pytest.approx(taus[0])
+    assert [found["low"], found["high"]] == pytest.approx(np.quantile(taus[1:], [0.025, 0.975]))
+
+
+def test_models_far_apart_keep_their_order_and_equal_ones_do_not():
+    apart = rank_stability({"accuracy": simulated([0.4, 0.9])}, 0.2).set_index("to")
+    alike = rank_stability({"accuracy": simulated([0.8] * 6)}, 0.2).set_index("to")
+    assert apart.loc["redrawn", "low"] == 1
+    assert alike.loc["redrawn", "low"] < 0.8
+
+
+@pytest.mark.parametrize(
+    ("curves", "words"),
+    [
+        ({}, "0 models: ranks need two or more"),
+        ({"accuracy": exact({"A": [0.7]})}, "1 models: ranks need two or more"),
+        ({"accuracy": exact({"A": [0.7], "B": [0.0]})}, r"curves of accuracy, B fall to 0\.0"),
+        ({"accuracy": exact({"A": [0.7], "B": [0.8]}), "f1": exact({"A": [0.7]})}, "curves of f1 are of the models"),
+        ({"accuracy": {"A": np.ones((3, 2)), "B": np.ones((2, 2))}}, "curves of accuracy, B need to be"),
+    ],
+)
+def test_curves_without_ranks_are_an_error(curves, words):
+    with pytest.raises(ValueError, match=words):
+        rank_stability(curves, 0.2)

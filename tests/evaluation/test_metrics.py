@@ -1,0 +1,82 @@
+"""Every metric equals scikit-learn's, or a slow reference, whatever the answers and probabilities."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
+
+from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, calibration_error, score
+from mlprobe_utils.pipeline.artefacts import ROOT
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    images=st.integers(2, 40),
+    classes=st.integers(2, 4),
+    steps=st.sampled_from([1, 3, 1000]),
+)
+@pytest.mark.parametrize("averaged", [True, False])
+def test_equal_to_the_library(seed, images, classes, steps, averaged):
+    rng = np.random.default_rng(seed)
+    options = list("ABCD"[:classes])
+    truth, said = rng.integers(0, classes, images), rng.integers(-1, classes, images)
+    probabilities = rng.integers(0, steps, (images, classes)) / steps  # few steps: many ties; one: nothing else
+    positive = None if averaged else options[-1]
+    found = score(truth, said, probabilities, options, positive)
+    chosen = list(range(classes)) if averaged else [classes - 1]
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, said, labels=chosen, average="macro", zero_division=0
+    )
+    areas = [
+        roc_auc_score(truth == k, probabilities[:, k]) if 0 < (truth == k).sum() < images else np.nan for k in chosen
+    ]
+    known = {"accuracy": accuracy_score(truth, said), "f1": f1, "precision": precision, "recall": recall}
+    known["auc"] = np.mean(areas)
+    known["sensitivity"] = recall
+    specificities = [recall_score(truth != k, (said != k) & (said >= 0), zero_division=0) for k in chosen]
+    known["specificity"] = np.mean(specificities)
+    known["mcc"] = matthews_corrcoef(truth, said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an answer that is no class: unparsed, or without images
+        known["balanced_accuracy"] = balanced_accuracy_score(truth, said)
+    precisions = [average_precision_score(truth == k, probabilities[:, k]) if k in truth else np.nan for k in chosen]
+    known["average_precision"] = np.mean(precisions)
+    known["calibration_error"] = slow_calibration_error(truth, probabilities)
+    assert tuple(found) == METRICS
+    assert found == pytest.approx({name: 100 * value for name, value in known.items()}, nan_ok=True)
+
+
+def slow_calibration_error(truth, probabilities) -> float:
+    """Bin by bin: an image's bin is what share of all images is less confident than it, in tenths."""
+    images = [(max(row), float(np.argmax(row) == true)) for row, true in zip(probabilities, truth, strict=True)]
+    bins = [[] for _ in range(CALIBRATION_BINS)]
+    for confidence, right in images:
+        lower = sum(other < confidence for other, _ in images)
+        bins[CALIBRATION_BINS * lower // len(images)].append((confidence, right))
+    errors = [len(own) * abs(np.mean(own, axis=0) @ [1, -1]) for own in bins if own]
+    return sum(errors) / len(images)
+
+
+def test_bins_hold_equally_many_images():
+    """Wrong on the least confident tenth alone, and as confident there as anywhere: a tenth of the error."""
+    confidence = np.linspace(0.9, 0.9001, 100)
+    truth = np.where(np.arange(100) < 10, 1, 0)
+    error = calibration_error(truth, np.stack([confidence, 1 - confidence], axis=1))
+    assert error == pytest.approx(0.1 * 0.9 + 0.9 * 0.1, abs=1e-3)
+
+
+def test_the_glossary_names_every_metric():
+    glossary = (ROOT / "book" / "glossary.md").read_text()
+    assert not [name for name in METRICS if f"`{name}`" not in glossary]

@@ -1,0 +1,106 @@
+"""Outcomes from rows: each in its place whatever the order of the rows, and what is missing is named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.metrics import score
+from mlprobe_utils.evaluation.outcomes import outcomes, output_outcomes
+from mlprobe_utils.evaluation.rows import image_rows
+from mlprobe_utils.evaluation.stations import OUTPUT
+from mlprobe_utils.stats.resampling import resample
+
+IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "part": "test"})
+CONSTANT = {"model": "m", "dataset": "d", "data_hash": "0" * 64, "split": "paper", "stage": "pretrained"}
+CONSTANT |= {"order": "image_first", "probe": "main", "pooling": "image_mean"}
+
+
+def rows() -> pd.DataFrame:
+    """Two seeds of two points; at V.01 image a is wrong with seed 1."""
+    frames = []
+    for seed in (0, 1):
+        for point in ("V.00", "V.01"):
+            yes = np.array([0.9, 0.8 if (seed, point) == (1, "V.01") else 0.2, 0.6])
+            both = np.stack([yes, 1 - yes], axis=1)
+            frames.append(image_rows(IMAGES, ["Yes", "No"], both, seed=seed, point=point, **CONSTANT))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_each_in_its_place():
+    found = outcomes(rows())
+    assert found.points == ["V.00", "V.01"]
+    assert found.images == ["a", "b", "c"]
+    assert found.seeds == [0, 1]
+    assert found.options == ["Yes", "No"]
+    assert found.truth.tolist() == [1, 0, 0]
+    np.testing.assert_allclose(found.probabilities[1, 1], [[0.8, 0.2], [0.6, 0.4], [0.9, 0.1]])
+    expected = np.ones((2, 2, 3), dtype=bool)
+    expected[1, 1, 0] = False
+    assert (found.right == expected).all()
+    mixed = rows().groupby(["seed", "point"], sort=False).sample(frac=1, random_state=0)
+    assert (outcomes(mixed).right == expected).all()
+    assert (found.at("V.01").right == expected[:, 1:]).all()
+    assert (found.at("V.01", "V.00").probabilities == found.probabilities[:, ::-1]).all()
+
+
+OPTIONS = ["Yes", "No", "Unsure"]
+
+
+def many() -> pd.DataFrame:
+    """Every seed, point and image has numbers of its own."""
+    rng, options = np.random.default_rng(0), OPTIONS
+    images = pd.DataFrame({"image": [f"{n}" for n in rng.permutation(30)], "option": rng.choice(options, 30)})
+    frames = []
+    for seed in range(4):
+        for point in ("V.00", "L.00", "C.00"):
+            chances = rng.dirichlet(np.ones(3), 30)
+            frames.append(image_rows(images.assign(part="test"), options, chances, seed=seed, point=point, **CONSTANT))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_many_rows_lie_where_a_loop_over_them_puts_them_and_scores_are_those_of_the_metric():
+    told, options = many(), OPTIONS
+    found = outcomes(told.sample(frac=1, random_state=0))
+    assert set(found.points) == {"V.00", "L.00", "C.00"}
+    for row in told.to_dict("records"):
+        place = found.seeds.index(row["seed"]), found.points.index(row["point"]), found.images.index(row["image"])
+        assert found.probabilities[place].tolist() == [row[f"p_{option}"] for option in options]
+        said = options[found.said[place]]
+        assert said == options[int(np.argmax(found.probabilities[place]))]
+        assert found.right[place] == (said == row["label"])
+    for metric in ("accuracy", "f1", "auc", "specificity"):
+        scored = found.score(metric, "Yes", resample(np.arange(30), 50))
+        for seed, point in np.ndindex(4, 3):
+            arrays = found.truth, found.said[seed, point], found.probabilities[seed, point]
+            assert scored.values[seed, point] == pytest.approx(score(*arrays, OPTIONS, "Yes")[metric])
+
+
+def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
+    told = rows().query("point == 'V.00'").drop(columns="seed").assign(point=None, probe=None, pooling=None)
+    told = told.assign(seed=None, run=[0] * 3 + [1] * 3, parsed=["Yes", "No", None, "No", "No", "Yes"])
+    found = output_outcomes(told)
+    assert found.points == [OUTPUT]
+    assert found.seeds == [0, 1]
+    assert found.said[:, 0].tolist() == [[1, -1, 0], [1, 0, 1]]  # images a, b, c
+    assert found.right[:, 0].tolist() == [[True, False, True], [True, True, False]]
+    alone = output_outcomes(told.iloc[:3].assign(run=pd.array([None] * 3, "Int64")))
+    assert (alone.right == found.right[:1]).all()
+    assert alone.seeds == [None]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda r: r.iloc[:0], "no rows"),
+        (lambda r: r.assign(stage=["pretrained"] * 6 + ["finetuned"] * 6), "choose one of stage"),
+        (lambda r: r.assign(pooling=[None] * 3 + ["last_token"] * 9), "choose one of pooling"),
+        (lambda r: r.assign(p_Yes=r["p_Yes"].where(r.index != 4)), "m on d, V.01: 1 images have no probability"),
+        (lambda r: r.drop(index=4), "m on d, seed 0, V.01: image a is there 0 times"),
+        (lambda r: pd.concat([r, r.iloc[[5]]]), "m on d, seed 0, V.01: image b is there 2 times"),
+        (lambda r: r.iloc[:9], "seed 1, V.01: image a is there 0 times"),
+    ],
+)
+def test_what_is_missing_is_named(broken, said):
+    with pytest.raises(InputError, match=said):
+        outcomes(broken(rows()))

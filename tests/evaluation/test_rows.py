@@ -1,0 +1,114 @@
+"""The schema of the rows: what it lets through comes back unchanged, what it should refuse it refuses."""
+
+import numpy as np
+import pandas as pd
+import pandera.errors
+import pytest
+
+from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, options_of, write_rows
+
+OPTIONS = ["Normal", "Benign", "Malignant"]
+CONSTANTS = {"model": "tiny", "dataset": "busi", "data_hash": "0" * 64, "split": "paper", "stage": "finetuned"}
+CONSTANTS |= {"order": "image_first", "run": 1, "seed": 3, "point": "V.07", "pooling": "image_mean"}
+FINAL = CONSTANTS | {"stage": "pretrained", "run": None, "seed": None, "point": None, "pooling": None}
+
+
+def images() -> pd.DataFrame:
+    frame = pd.DataFrame({"image": ["a.png", "b.png"], "option": ["Benign", "Normal"], "part": ["validation", "test"]})
+    return frame.set_index(pd.Index([17, 4]))  # positions in an image set
+
+
+def rows(**changed) -> pd.DataFrame:
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0]])
+    return image_rows(images(), OPTIONS, probabilities, **CONSTANTS | changed)
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    write_rows(rows(), tmp_path / "rows.parquet")
+    back = pd.read_parquet(tmp_path / "rows.parquet")
+    columns = ["image", "label", "part", "p_Malignant", "run", "seed"]
+    written = [["a.png", "Benign", "validation", 0.3, 1, 3], ["b.png", "Normal", "test", 1.0, 1, 3]]
+    assert back[columns].to_numpy().tolist() == written
+    assert {column: back[column][0] for column in CONSTANTS} == CONSTANTS
+    assert back[["fault", "control"]].isna().all(axis=None)
+    pd.testing.assert_frame_equal(SCHEMA.validate(back), SCHEMA.validate(rows()))
+
+
+def test_nulls_of_the_final_output_stay_null(tmp_path):
+    """Coercion to text must not turn an absent point into the text "None"."""
+    frame = rows(**FINAL).assign(text=["benign!", ""], parsed=["Benign", None])
+    write_rows(frame, tmp_path / "rows.parquet")
+    back = pd.read_parquet(tmp_path / "rows.parquet")
+    for column in ("fault", "run", "seed", "point", "pooling", "control"):
+        assert back[column].isna().all(), column
+    assert back["text"].tolist() == ["benign!", ""]
+    assert back["parsed"][0] == "Benign"
+    assert back["parsed"].isna().tolist() == [False, True]
+
+
+def test_rows_of_all_kinds_and_data_sets_stand_together(tmp_path):
+    other = image_rows(
+        images().assign(option=["Yes", "No"]),
+        ["Yes", "No"],
+        np.full((2, 2), 0.5),
+        **CONSTANTS | {"dataset": "covid19-ct"},
+    )
+    frames = [rows(), rows(**FINAL).assign(text="x", parsed=None), other]
+    for number, frame in enumerate(frames):
+        write_rows(frame, tmp_path / f"{number}.parquet")
+    together = pd.concat([pd.read_parquet(tmp_path / f"{n}.parquet") for n in range(3)], ignore_index=True)
+    validated = SCHEMA.validate(together)
+    assert len(validated) == 6
+    assert validated["run"].isna().sum() == 2
+    assert options_of(validated[validated["dataset"] == "busi"]) == OPTIONS
+    assert options_of(validated[validated["dataset"] == "covid19-ct"]) == ["Yes", "No"]
+
+
+WRONG = {
+    "stage": ["fine-tuned", None],
+    "order": ["image-first", None],
+    "part": ["train"],
+    "split": ["official"],
+    "point": ["X.01", "V.7"],
+    "pooling": ["mean"],
+    "run": [-1],
+    "seed": [-1],
+    "data_hash": ["abc"],
+    "model": [None],
+    "image": [None],
+    "label": [None],
+    "p_Benign": [1.01, -0.01],
+    "surprise": [1],
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_wrong_rows_are_refused_and_not_written(tmp_path, column, value):
+    assert len(SCHEMA.validate(rows())) == 2  # what is wrong below is that column alone
+    with pytest.raises((pandera.errors.SchemaError, pandera.errors.SchemaErrors)) as caught:
+        write_rows(rows().assign(**{column: value}), tmp_path / "rows.parquet")
+    assert column in str(caught.value)
+    with pytest.raises(pandera.errors.SchemaError, match="pooling"):
+        write_rows(rows().drop(columns="pooling"), tmp_path / "rows.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"point": point} for point in ("V.00", "D.00", "C.01", "L.63")),
+        {"model": None, "stage": None, "order": None, "control": "majority class"},
+        {"control": "memorisation", "part": "train"},
+    ],
+)
+def test_points_of_side_paths_and_controls_without_a_model_or_of_train_images_are_let_through(fields):
+    found = SCHEMA.validate(rows().assign(**fields))
+    for column, value in fields.items():
+        assert found[column].isna().all() if value is None else (found[column] == value).all()
+
+
+def test_probabilities_belong_to_their_option_and_image():
+    frame = rows()
+    assert frame[["p_Normal", "p_Benign", "p_Malignant"]].to_numpy().tolist() == [[0.2, 0.5, 0.3], [0.0, 0.0, 1.0]]
+    with pytest.raises(ValueError, match=r"[Ll]ength"):
+        image_rows(images(), OPTIONS, np.full((3, 3), 1 / 3), **CONSTANTS)

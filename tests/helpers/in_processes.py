@@ -1,0 +1,83 @@
+"""The pipeline of a tiny model as one of several processes, which test_processes forks or `accelerate-launch` starts.
+
+`in_processes.py FOLDER CHECKPOINT [KILL_AT]` leaves results in FOLDER; the second process dies at the KILL_ATth example
+that it reads while it trains.
+"""
+
+from mlprobe_utils.common.files import atomic_write
+
+import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from tiny_parts import RECIPE, make_image_set
+
+from mlprobe_utils.common.processes import processes, sharded
+from mlprobe_utils.pipeline import artefacts, discussions, work
+from mlprobe_utils.pipeline import model_steps as pipeline
+from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
+from mlprobe_utils.training.trainer import AnswerTrainer, Examples
+
+PROTOCOL = load_protocol("miniature").model_copy(
+    update={"fine_tuning": RECIPE.model_copy(update={"epochs": 3, "length_grouped": True}), "probe_variants": {}}
+)
+
+
+def run(folder: Path, checkpoint: str) -> None:
+    """Nine images train in batches of four, three validate and six are tested: two processes share none evenly."""
+    images = folder / f"images-{processes().process_index}"
+    images.mkdir(parents=True, exist_ok=True)
+    image_set = make_image_set(images, count=18, validation=3, test=6)
+    artefacts.OUTPUTS = folder / "outputs"
+    work.load_model_card = lambda slug: ModelCard(slug="tiny", name="tiny", source=checkpoint)
+    work.load_protocol = lambda slug: PROTOCOL
+    work.load_image_set = lambda slug, protocol: image_set
+    pipeline.run_model("tiny", ["busi"], "miniature", "paper")
+    if not sharded():
+        discussions.run_discussions("tiny", ["busi"], "miniature", "paper", ["training-paradigms"])
+
+
+def die_at(example: int) -> None:
+    """Lets the second process die when it reads example number `example` of its training, as if it were killed."""
+    train, whole, read = pipeline.fine_tune, Examples.__getitem__, []
+
+    def item(self, i):
+        read.append(i)
+        if processes().process_index == 1 and len(read) == example:
+            os._exit(9)
+        return whole(self, i)
+
+    def fine_tune(*arguments) -> None:
+        Examples.__getitem__ = item
+        train(*arguments)
+
+    pipeline.fine_tune = fine_tune
+
+
+def note_how_it_trains(folder: Path) -> None:
+    """Writes what the trained model's weights were: whole tensors, or shards of them."""
+    whole = AnswerTrainer.evaluate
+
+    def evaluate(self, *arguments, **named):
+        kinds = sorted({type(parameter.data).__name__ for parameter in self.model.parameters()})
+        seen = {"weights": kinds, "processes": processes().num_processes, "device": str(self.accelerator.device)}
+        atomic_write(folder / f"training-{processes().process_index}.json", json.dumps(seen))
+        return whole(self, *arguments, **named)
+
+    AnswerTrainer.evaluate = evaluate
+
+
+def main(folder: Path, checkpoint: str, kill_at: int = 0) -> None:
+    torch.set_num_threads(1)
+    note_how_it_trains(folder)
+    if kill_at:
+        die_at(kill_at)
+    run(folder, checkpoint)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

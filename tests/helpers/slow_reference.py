@@ -1,0 +1,142 @@
+"""What the package computes fast, done slowly.
+
+One image's features of every family without hooks: modules called by hand, means taken token by token. Options'
+log-probabilities without a cache.
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d
+
+from mlprobe_utils.models.encoding import answer_losses, append_answers
+
+
+class Keep(nn.Module):
+    """Stands before a module and keeps what it is given."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, states):
+        self.kept = states
+        return self.module(states)
+
+
+@torch.no_grad()
+def slow_reference(tiny, inputs) -> dict[str, torch.Tensor]:
+    """`point/pooling` -> [width] of a single image."""
+    blocks = vision_states(tiny.model, inputs)
+    features = {f"V.{i:02d}": states for i, states in enumerate(blocks)}
+    features |= {f"D.{i:02d}": states for i, states in enumerate(side_states(tiny.model, blocks))}
+    features |= {f"C.{i:02d}": states for i, states in enumerate(connector_states(tiny.model, blocks[-1]))}
+    out = {f"{point}/image_mean": sum(states) / len(states) for point, states in features.items()}
+    for i, states in enumerate(decoder_states(tiny.model, inputs)):
+        tokens = inputs["input_ids"][0].tolist()
+        image = [t for t, token in enumerate(tokens) if token == tiny.model.config.image_token_id]
+        mean = sum(states[t] for t in image) / len(image)
+        # a tower cut after a layer ends on what the side path has added, which is no more the layer's own
+        out[f"L.{i:02d}/image_mean"] = mean - out.get(f"D.{i:02d}/image_mean", 0)
+        out[f"L.{i:02d}/last_token"] = states[-1]
+    return out
+
+
+def vision_states(model, inputs) -> list[torch.Tensor]:
+    """The image's tokens after every block that is read, each [tokens, width]."""
+    match model.config.model_type:
+        case "llava":
+            tower = model.model.vision_tower
+            states, after = tower.pre_layrnorm(tower.embeddings(inputs["pixel_values"])), []
+            for block in tower.encoder.layers[:-1]:
+                states = block(states, attention_mask=None)
+                after.append(states[0, 1:])
+            return after
+        case "gemma3":
+            tower = model.model.vision_tower
+            states, after = tower.embeddings(inputs["pixel_values"]), []
+            for block in tower.encoder.layers:
+                states = block(states, attention_mask=None)
+                after.append(states[0])
+            return after
+        case "video_llama_3":
+            tower = model.model.vision_model
+            given = {"merge_sizes": inputs["image_merge_sizes"]}
+            return cut(tower, tower.encoder, "layers", tower, "post_layernorm", inputs, given)
+        case _:
+            tower = model.model.visual
+            return cut(tower, tower, "blocks", tower, "merger", inputs, {})
+
+
+def cut(tower, owner, blocks, behind, after, inputs, given) -> list[torch.Tensor]:
+    """The tower, shortened to its first 1, 2, ... blocks; what the module behind them is given."""
+    whole, module, states = getattr(owner, blocks), getattr(behind, after), []
+    for i in range(len(whole)):
+        keep = Keep(module)
+        setattr(owner, blocks, whole[: i + 1])
+        setattr(behind, after, keep)
+        tower(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"], **given)
+        states.append(keep.kept)
+    setattr(owner, blocks, whole)
+    setattr(behind, after, module)
+    return states
+
+
+def linear(states, layer) -> torch.Tensor:
+    return states @ layer.weight.T + layer.bias
+
+
+def connector_states(model, states) -> list[torch.Tensor]:
+    """The image's tokens after every probed layer of the connector, each [tokens, width]."""
+    gelu = nn.functional.gelu
+    match model.config.model_type:
+        case "llava":
+            projector = model.model.multi_modal_projector
+            first = linear(states, projector.linear_1)
+            return [first, linear(gelu(first), projector.linear_2)]
+        case "gemma3":
+            projector = model.model.multi_modal_projector
+            states = model.model.vision_tower.post_layernorm(states)
+            side = round(len(states) ** 0.5)
+            squares = avg_pool2d(states.T.reshape(1, -1, side, side), 2).flatten(2)[0].T
+            return [projector.mm_soft_emb_norm(squares) @ projector.mm_input_projection_weight]
+        case "video_llama_3":
+            first = linear(model.model.vision_model.post_layernorm(states), model.model.projector.readout[0])
+            return [first, linear(gelu(first), model.model.projector.readout[2])]
+        case "qwen3_vl":
+            merger = model.model.visual.merger
+            first = linear(merger.norm(states).reshape(len(states) // 4, -1), merger.linear_fc1)
+            return [first, linear(gelu(first), merger.linear_fc2)]
+        case _:
+            merger = model.model.visual.merger
+            first = linear(merger.ln_q(states).reshape(len(states) // 4, -1), merger.mlp[0])
+            return [first, linear(gelu(first), merger.mlp[2])]
+
+
+def side_states(model, blocks) -> list[torch.Tensor]:
+    """Qwen3-VL's deepstack: what its mergers make of the blocks that they read."""
+    if model.config.model_type != "qwen3_vl":
+        return []
+    visual, states = model.model.visual, []
+    for block, merger in zip(visual.deepstack_visual_indexes, visual.deepstack_merger_list, strict=True):
+        merged = merger.norm(blocks[block].reshape(len(blocks[block]) // 4, -1))
+        states.append(linear(nn.functional.gelu(linear(merged, merger.linear_fc1)), merger.linear_fc2))
+    return states
+
+
+def decoder_states(model, inputs) -> list[torch.Tensor]:
+    """All tokens after the LLM's first 1, 2, ... layers, before the norm, each [tokens, width]."""
+    llm = model.model.language_model
+    layers, norm, after = llm.layers, llm.norm, []
+    for i in range(len(layers)):
+        llm.layers, llm.norm = layers[: i + 1], nn.Identity()
+        after.append(model.model(**inputs).last_hidden_state[0])
+    llm.layers, llm.norm = layers, norm
+    return after
+
+
+@torch.inference_mode()
+def option_log_probabilities(loaded, encoder, images, options) -> torch.Tensor:
+    """float64 [images, options]: images and question are read anew before every option."""
+    prompts, tokens, pad = encoder.questions(images), encoder.answer_tokens(options), encoder.tokenizer.pad_token_id
+    inputs = [append_answers(prompts, [of_option] * len(images), pad) for of_option in tokens]
+    return -torch.stack([answer_losses(loaded.model, given)[0] for given in inputs], dim=1).double()

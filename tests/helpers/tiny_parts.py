@@ -1,0 +1,178 @@
+"""A tiny architecture, recipe and image set, for the tests of everything that needs a model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import PreTrainedConfig
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families.packed import Packed
+from mlprobe_utils.models.families.registry import FAMILIES, family_by_name, name_of
+from mlprobe_utils.models.loading import LoadedModel, load
+from mlprobe_utils.pipeline.cards import ModelCard, load_data_card
+from mlprobe_utils.synthetic.miniatures import blueprints, making
+from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
+from mlprobe_utils.training.settings import FineTuning
+
+ARCHITECTURE = Architecture(
+    vision=Tower(depth=4, width=32, feed_forward=64, heads=2),
+    llm=Tower(depth=3, width=32, feed_forward=64, heads=4, key_value_heads=2),
+    llm_type="qwen3",  # of Hulu-Med
+    patch_size=16,
+    side=64,  # also the side of an attention window: larger images have several, and their tokens are permuted
+    vocabulary=300,
+)
+FAMILY_NAMES = [name_of(family) for family in FAMILIES]
+each_family = pytest.mark.parametrize("family", FAMILY_NAMES, indirect=True)  # whatever of `tiny` a test uses
+each_family_in_time = pytest.mark.parametrize(  # where a test takes seconds: the others with the slow ones
+    "family",
+    [pytest.param(name, marks=() if name == "qwen2_5_vl" else pytest.mark.slow) for name in FAMILY_NAMES],
+    indirect=True,
+)
+
+
+def each_family_with(names: str, *values):
+    """Every family once, with one of the values in turn: what a value does, it does with each of them."""
+    given = [value if isinstance(value, tuple) else (value,) for value in values]
+    pairs = [(family, *given[i % len(given)]) for i, family in enumerate(FAMILY_NAMES)]
+    return pytest.mark.parametrize(f"family, {names}", pairs, indirect=["family"])
+
+
+_VISION = {f"V.{i:02d}": 32 for i in range(4)}
+_LLM = {f"L.{i:02d}": 32 for i in range(3)}
+_MERGER = {"C.00": 4 * 32, "C.01": 32}  # of 2 x 2 patches
+_PROJECTOR = {"C.00": 32, "C.01": 32}
+WIDTHS = {  # of each family's probe points, in the order the data flows
+    "qwen2_vl": _VISION | _MERGER | _LLM,
+    "qwen2_5_vl": _VISION | _MERGER | _LLM,
+    "llava": dict(list(_VISION.items())[:-1]) | _PROJECTOR | _LLM,  # nothing reads the last CLIP layer
+    "hulu_med": _VISION | _PROJECTOR | _LLM,
+    "gemma3": _VISION | {"C.00": 32} | _LLM,
+    "qwen3_vl": _VISION | {"D.00": 32} | _MERGER | _LLM,
+}
+TURN_END = {"gemma3": "<end_of_turn>"}  # what ends an answer; of the others it is ChatML's
+SIZES = ((64, 64), (128, 96), (32, 64), (96, 160))  # height, width; 4, 12, 2 and 15 image tokens
+RECIPE = FineTuning(
+    rank=2,
+    alpha=8,
+    dropout=0.0,
+    vision_tower="lora",
+    learning_rate=0.01,
+    weight_decay=0.01,
+    warmup_ratio=0.05,
+    max_gradient_norm=1.0,
+    epochs=2,
+    batch_size=4,
+    length_grouped=False,
+    runs=1,
+    precision="float32",
+    gradient_checkpointing=False,
+)
+
+
+def make_tiny(
+    family: str,
+    folder: Path,
+    architecture: Architecture = ARCHITECTURE,
+    change: Callable[[PreTrainedConfig], None] = lambda config: None,
+) -> Path:
+    """Saves a checkpoint of a family's class with random weights to `folder`: any image size where the family can.
+
+    `change` edits its configuration.
+    """
+    torch.manual_seed(0)
+
+    def blueprint(*wanted):
+        config, processor = blueprints.blueprint(*wanted)
+        change(config)
+        return config, processor
+
+    with pytest.MonkeyPatch.context() as patch:
+        # "Benign" and "Yes" are one token each, "Malignant" is several
+        patch.setattr(making, "corpus", lambda side: [load_data_card("chest-xray").template, "Benign Normal"] * 9)
+        patch.setattr(making, "blueprint", blueprint)
+        model, processor = making.from_scratch(family, architecture)
+    for parameter in model.parameters():  # no bias is exactly zero and no norm exactly one, as after training
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, parameter.mean().item(), 0.1)
+    if issubclass(family_by_name(family), Packed):
+        processor.image_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 256 * 256}
+    making.save(model, processor, folder)
+    return folder
+
+
+def card_of(source, **fields) -> ModelCard:
+    return ModelCard(slug="mine", name="mine", source=str(source), **fields)
+
+
+def refusal(card: ModelCard, function: Callable = load) -> str:
+    """What the error says with which a model is refused."""
+    with pytest.raises(InputError) as caught:
+        function(card)
+    return str(caught.value)
+
+
+def edit(file: Path, **changes) -> None:
+    """Sets fields of a JSON file; None removes one."""
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+@torch.no_grad()
+def logits_of(loaded: LoadedModel, image_set: ImageSet) -> torch.Tensor:
+    """Of images of all four sizes."""
+    questions = Encoder(loaded.processor, image_set.card.template).questions([image_set.pixels(i) for i in range(4)])
+    return loaded.model(**questions).logits
+
+
+def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
+    """The tokens of an answer at the beginning of a line, and the one that ends it."""
+    line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
+    assert whole[: len(line)] == line
+    return [*whole[len(line) :], tokenizer.convert_tokens_to_ids(TURN_END.get(family, "<|im_end|>"))]
+
+
+def make_image_set(
+    folder: Path, count: int = 12, dataset: str = "busi", validation: int = 2, test: int = 2
+) -> ImageSet:
+    """An image set of noise in four sizes; the class sets the brightness, the last images validate and test."""
+    card = load_data_card(dataset)
+    rng = np.random.default_rng(0)
+    rows, offset = [], 0
+    with open(folder / "pixels.bin", "wb") as file:
+        for i in range(count):
+            height, width = SIZES[i % len(SIZES)]
+            kind = i % len(card.classes)
+            pixels = rng.integers(kind * 60, kind * 60 + 90, (height, width, 3), dtype=np.uint8)
+            file.write(pixels.tobytes())
+            part = "train" if i < count - test - validation else "validation" if i < count - test else "test"
+            rows.append(
+                {
+                    "image": f"image-{i:02d}.png",
+                    "label": card.classes[kind].name,
+                    "option": card.classes[kind].option,
+                    "patient": None,
+                    "duplicate_group": None,
+                    "split_paper": part,
+                    "split_clean": part,
+                    "offset": offset,
+                    "stored_height": height,
+                    "stored_width": width,
+                    "width": width,
+                    "height": height,
+                    "bytes": pixels.size,
+                    "mode": "RGB",
+                    "format": "PNG",
+                    "extension": ".png",
+                }
+            )
+            offset += pixels.size
+    return ImageSet(card, pd.DataFrame(rows), hash_of(rows), {}, folder)

@@ -1,0 +1,238 @@
+"""Checkpoints as transformers 4 wrote them and as the hub has them: nothing missing or unexpected, the same logits."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_parts import ARCHITECTURE, FAMILY_NAMES, card_of, each_family, edit, logits_of, make_tiny, refusal
+
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families.hulu_med import HuluMed
+from mlprobe_utils.models.loading import load, load_processor
+from mlprobe_utils.pipeline.cards import load_data_card
+from mlprobe_utils.synthetic.miniatures.hub_form import NAMES as HUB_NAMES
+
+# names of weights in transformers 5 -> in older checkpoints: first as transformers 4 had them at the end, then before
+QWEN = [{}, {r"^model\.visual\.": "visual.", r"^model\.language_model\.": "model."}]
+LLAVA = [
+    {r"^model\.vision_tower\.": "model.vision_tower.vision_model."},
+    {
+        r"^model\.vision_tower\.": "vision_tower.vision_model.",
+        r"^model\.multi_modal_projector\.": "multi_modal_projector.",
+        r"^model\.language_model\.": "language_model.model.",
+        r"^lm_head\.": "language_model.lm_head.",
+    },
+]
+LAYOUTS = {
+    "qwen2_vl": QWEN,
+    "qwen2_5_vl": QWEN,
+    "llava": LLAVA,
+    "hulu_med": [HUB_NAMES],
+    "gemma3": LLAVA,
+    "qwen3_vl": [{}],
+}
+each_layout = pytest.mark.parametrize(
+    ("family", "layout"),
+    [(family, n) for family in FAMILY_NAMES for n in range(len(LAYOUTS[family]))],
+    indirect=["family"],
+)
+hulu_med = pytest.mark.parametrize("family", ["hulu_med"], indirect=True)  # in the form of the hub
+BASE = 50_000.0  # of the rotary embeddings: no class's default
+
+
+@pytest.fixture
+def weights(tiny) -> dict[str, torch.Tensor]:
+    """By the names of transformers 5; a tied head is left out."""
+    return {name: tensor for name, tensor in tiny.model.state_dict().items() if name != "lm_head.weight"}
+
+
+def put(weights, names, folder) -> None:
+    """Saves weights under older names."""
+    renamed = {}
+    for name, tensor in weights.items():
+        for pattern, older in names.items():
+            name = re.sub(pattern, older, name)
+        renamed[name] = tensor.contiguous()
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@each_layout
+def test_weights_under_older_names(tiny, weights, copied, image_set, family, layout):
+    if layout == 0:  # a head of its own
+        weights["lm_head.weight"] = tiny.model.lm_head.weight.flip(0).detach()
+        tiny.model.lm_head.weight = torch.nn.Parameter(weights["lm_head.weight"])
+        published = json.loads((copied / "config.json").read_text())
+        text = (
+            {"text_config": published["text_config"] | {"tie_word_embeddings": False}} if family != "hulu_med" else {}
+        )
+        edit(copied / "config.json", tie_word_embeddings=False, **text)
+    put(weights, LAYOUTS[family][layout], copied)
+    assert torch.equal(logits_of(load(card_of(copied)), image_set), logits_of(tiny, image_set))
+
+
+@each_layout
+def test_weights_that_do_not_fit_are_listed(tiny, weights, copied, family, layout):
+    block, linear = tiny.family.vision_blocks, tiny.family.decoder_layers
+    missing = next(name for name in weights if name.startswith(f"{block}.2.") and name.endswith("weight"))
+    reshaped = f"{linear}.1.self_attn.k_proj.weight"
+    tensor = weights.pop(missing)
+    weights[f"{block}.9.stray.weight"] = tensor
+    weights[reshaped] = weights[reshaped][:, :5]
+    put(weights, LAYOUTS[family][layout], copied)
+    message = refusal(card_of(copied))
+    assert f"'mine' does not fit {type(tiny.model).__name__}" in message
+    assert f"'missing_keys': ['{missing}']" in message
+    assert f"'unexpected_keys': ['{block}.9.stray.weight']" in message
+    assert f"'mismatched_keys': [('{reshaped}'" in message
+
+
+def test_buffers_that_were_saved_once_are_no_weights(tmp_path, image_set):
+    folder = make_tiny("llava", tmp_path)
+    expected = logits_of(load(card_of(folder)), image_set)
+    saved = load_file(folder / "model.safetensors")
+    saved["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    saved["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(logits_of(load(card_of(folder)), image_set), expected)
+
+
+def as_transformers_4_wrote_it(family: str, published: dict, early: bool) -> dict:
+    """A config.json of transformers 5 in words of transformers 4: at the end of it, or early on, with less in it."""
+    whole = json.loads(json.dumps(published))
+    hub_form = family == "hulu_med"
+    text, tower = (
+        (whole, whole["vision_encoder_config"]) if hub_form else (whole["text_config"], whole["vision_config"])
+    )
+    rotary = text.pop("rope_parameters")
+    for part in (whole, text, tower):
+        part.pop("dtype", None)
+        part["torch_dtype"] = "bfloat16"
+    for name in ("layer_types", "_sliding_window_pattern"):
+        text.pop(name, None)
+    tower.pop("rope_parameters", None)
+    if family == "gemma3":
+        far, near = rotary["full_attention"], rotary["sliding_attention"]
+        text |= {"rope_theta": far["rope_theta"], "rope_local_base_freq": near["rope_theta"]}
+        text |= {"rope_scaling": {"rope_type": "linear", "factor": far["factor"]}, "sliding_window_pattern": 2}
+    else:
+        text["rope_theta"], text["rope_scaling"] = rotary["rope_theta"], None
+        if sections := {name: value for name, value in rotary.items() if name.startswith("mrope")}:
+            flat = early and family != "qwen3_vl"
+            text["rope_scaling"] = sections | (
+                {"type": "mrope"} if flat else {"type": "default", "rope_type": "default"}
+            )
+    if hub_form:
+        return whole
+    whole |= {"text_config": text, "transformers_version": "4.57.1"}
+    if early:
+        for part in (text, tower):
+            part.pop("model_type")
+        if family in ("llava", "gemma3"):
+            whole.pop("tie_word_embeddings")
+        if family in ("qwen2_vl", "qwen2_5_vl"):  # all of the text's fields stood beside the model's own
+            tower |= {"in_chans": tower.pop("in_channels"), "spatial_patch_size": tower["patch_size"]}
+            whole = text | {name: value for name, value in whole.items() if name != "text_config"}
+    return whole
+
+
+@each_family
+@pytest.mark.parametrize("early", [False, True])
+def test_a_configuration_of_transformers_4_is_the_same_model(tiny, copied, image_set, family, early):
+    file = copied / "config.json"
+    published = json.loads(file.read_text())
+    text = published if family == "hulu_med" else published["text_config"]
+    if family == "gemma3":
+        text["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"]
+        text["rope_parameters"]["sliding_attention"]["rope_theta"] = BASE / 100
+        text["rope_parameters"]["full_attention"] |= {"rope_type": "linear", "factor": 8.0, "rope_theta": BASE}
+    else:
+        text["rope_parameters"]["rope_theta"] = BASE
+    file.write_text(json.dumps(published))
+    newer = load(card_of(copied))
+    assert not torch.equal(logits_of(newer, image_set), logits_of(tiny, image_set))  # the base is not ignored
+    file.write_text(json.dumps(as_transformers_4_wrote_it(family, published, early)))
+    older = load(card_of(copied))
+    assert torch.equal(logits_of(older, image_set), logits_of(newer, image_set))
+    assert older.model.dtype == torch.float32  # the card's, whatever the checkpoint says
+    rotary, expected = (l.model.config.text_config.rope_parameters for l in (older, newer))  # noqa: E741
+    assert expected.items() <= {name: value for name, value in rotary.items() if name != "type"}.items()
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILY_NAMES if name != "hulu_med"], indirect=True)
+def test_processor_files_of_transformers_4(tiny, copied, image_set, family):
+    """One file for images, one for the rest; before 4.46, LLaVA's did not say how many tokens an image takes."""
+    whole = json.loads((copied / "processor_config.json").read_text())
+    (copied / "processor_config.json").unlink()
+    images = whole["image_processor"] | {"processor_class": whole["processor_class"]}
+    if "longest_edge" in images["size"]:
+        size = images.pop("size")
+        images |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    (copied / "preprocessor_config.json").write_text(json.dumps(images))
+    if family == "gemma3":
+        rest = {"image_seq_length": whole["image_seq_length"], "processor_class": whole["processor_class"]}
+        (copied / "processor_config.json").write_text(json.dumps(rest))
+    assert torch.equal(logits_of(load(card_of(copied)), image_set), logits_of(tiny, image_set))
+
+
+@hulu_med
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_hulu_med_both_kinds_of_text_model(family, image_set, tmp_path, kind):
+    folder = make_tiny(family, tmp_path, ARCHITECTURE.model_copy(update={"llm_type": kind}))
+    published = json.loads((folder / "config.json").read_text())
+    assert published["architectures"] == [f"Hulumed{kind.title()}ForCausalLM"]
+    loaded = load(card_of(folder))
+    assert isinstance(loaded.family, HuluMed)
+    assert type(loaded.model.model.language_model).__name__ == f"{kind.title()}Model"
+    saved = load_file(folder / "model.safetensors")
+    named = {"model.layers.1.mlp.up_proj.weight": "model.language_model.layers.1.mlp.up_proj.weight"}
+    named |= {"model.vision_encoder.post_layernorm.bias": "model.vision_model.post_layernorm.bias"}
+    named |= {"model.mm_projector.readout.2.weight": "model.projector.readout.2.weight"}
+    for theirs, ours in named.items():
+        assert torch.equal(saved[theirs], loaded.model.state_dict()[ours])
+    assert torch.isfinite(logits_of(loaded, image_set)).all()
+
+
+@hulu_med
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("config.json", {"mm_projector_type": "mlp3x"}, "mm_projector_type is 'mlp3x', only 'mlp2x_gelu' is known"),
+        *(
+            (f"{file}.json", {field: None}, f"{field} is missing")
+            for file, fields in {
+                "config": ("model_type", "vision_encoder_config", "image_token_index"),
+                "preprocessor_config": ("image_mean", "image_std", "patch_size", "min_tokens", "max_tokens"),
+            }.items()
+            for field in fields
+        ),
+    ],
+)
+def test_hulu_med_fields_that_are_missing_or_not_known(copied, file, change, said):
+    edit(copied / file, **change)
+    for function in (load, load_processor) if file.startswith("pre") else (load,):
+        assert refusal(card_of(copied), function).startswith(f"model card 'mine': {file}: {said}")
+
+
+@hulu_med
+def test_hulu_med_fields_of_preprocessor_config_json_arrive(copied, image_set):
+    said = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "min_tokens": 20, "max_tokens": 30}
+    edit(copied / "preprocessor_config.json", **said, patch_size=8)
+    processor = load_processor(card_of(copied))
+    images = processor.image_processor
+    assert [list(images.image_mean), list(images.image_std)] == [said["image_mean"], said["image_std"]]
+    assert images.patch_size == 8
+    for position in range(4):  # 4,096, 12,288, 2,048 and 15,360 pixels
+        questions = Encoder(processor, load_data_card("busi").template).questions([image_set.pixels(position)])
+        assert 20 <= (questions["input_ids"] == processor.image_token_id).sum() <= 30
+        assert questions["pixel_values"].shape[1] == 3 * 8 * 8
+
+
+@hulu_med
+def test_hulu_med_saved_by_transformers_comes_back(tiny, image_set, tmp_path):
+    """Read in the hub's form, saved in that of transformers: one and the same model."""
+    tiny.model.save_pretrained(tmp_path)
+    tiny.processor.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "video_llama_3"
+    assert torch.equal(logits_of(load(card_of(tmp_path)), image_set), logits_of(tiny, image_set))

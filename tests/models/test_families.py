@@ -1,0 +1,282 @@
+"""What a family promises of its probe points, held against forward passes without hooks and without padding."""
+
+import itertools
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import get_peft_model
+from slow_reference import slow_reference
+from tiny_parts import RECIPE, SIZES, WIDTHS, each_family, each_family_with
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families.base import below
+from mlprobe_utils.models.families.packed import Packed
+from mlprobe_utils.models.families.pooling import find_text_tokens, last_states, packed_means, text_means
+from mlprobe_utils.models.families.registry import FAMILIES, family_by_name, family_of, name_of
+from mlprobe_utils.models.loading import to_device
+from mlprobe_utils.probing.extraction import capturing
+from mlprobe_utils.training.fine_tuning import lora_config
+
+PACKED = [name_of(family) for family in FAMILIES if issubclass(family, Packed)]
+IMAGES = [0, 1, 2, 3]  # four sizes, see tiny_parts
+
+
+def features_of(tiny, inputs) -> dict[str, torch.Tensor]:
+    with torch.no_grad(), capturing(tiny, inputs) as captured:
+        tiny.model(**inputs)
+    return captured
+
+
+def right_padded(tiny, encoder, images) -> dict[str, torch.Tensor]:
+    prompts, bos = [encoder.prompt] * len(images), tiny.processor.tokenizer.bos_token
+    options = {"add_special_tokens": not (bos and encoder.prompt.startswith(bos)), "return_tensors": "pt"}
+    nested = [[image] for image in images]
+    return dict(tiny.processor(images=nested, text=prompts, padding=True, padding_side="right", **options))
+
+
+def largest_difference(features: dict, reference: dict) -> float:
+    """Largest difference of any feature, in standard deviations of its probe point's reference."""
+    assert features.keys() == reference.keys()
+    return max(float((features[k] - reference[k]).abs().max() / reference[k].std()) for k in reference)
+
+
+@each_family
+def test_parts_hold_every_parameter_once(tiny):
+    parts = {part: below(paths) for part, paths in tiny.family.parts().items()}
+    for name, _ in tiny.model.named_parameters(remove_duplicate=False):
+        assert sum(bool(re.fullmatch(pattern, name)) for pattern in parts.values()) == 1, name
+
+
+@each_family_with("attention, side", ("eager", "left"), ("sdpa", "right"), ("sdpa", "left"), ("eager", "right"))
+def test_batch_equals_each_image_alone(tiny, encoder, image_set, family, attention, side):
+    tiny.model.set_attn_implementation(attention)
+    images = [image_set.pixels(i) for i in IMAGES]
+    batch = encoder.questions(images) if side == "left" else right_padded(tiny, encoder, images)
+    padded = batch["attention_mask"] == 0
+    assert padded.any() == issubclass(family_by_name(family), Packed)  # the others' images all have as many tokens
+    assert not padded.any() or padded[:, 0].any() == (side == "left")
+    alone = [features_of(tiny, encoder.questions([image])) for image in images]
+    reference = {key: torch.cat([features[key] for features in alone]) for key in alone[0]}
+    assert largest_difference(features_of(tiny, batch), reference) < 1e-4
+
+
+@each_family_with("precision, tolerance", (torch.bfloat16, 0.2), (torch.float16, 0.03))
+def test_any_precision_gives_the_same_features_but_for_its_rounding(tiny, encoder, image_set, precision, tolerance):
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    reference = features_of(tiny, inputs)
+    tiny.model.to(precision)
+    features = features_of(tiny, to_device(inputs, tiny))
+    assert {tensor.dtype for tensor in features.values()} == {torch.float32}
+    assert 0 < largest_difference(features, reference) < tolerance
+
+
+@pytest.mark.parametrize("family", PACKED, indirect=True)
+def test_an_image_keeps_its_proportions(tiny, encoder, image_set):
+    """Height before width: Hulu-Med's own code resizes what is no square to the proportions the other way round."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    assert inputs["image_grid_thw"].tolist() == [[1, height // 16, width // 16] for height, width in SIZES]
+
+
+@each_family_with("position", *IMAGES)
+def test_features_equal_a_slow_reference(tiny, encoder, image_set, position):
+    inputs = encoder.questions([image_set.pixels(position)])
+    reference = {key: vector[None] for key, vector in slow_reference(tiny, inputs).items()}
+    assert largest_difference(features_of(tiny, inputs), reference) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [(family, "attention_mask") for family in PACKED]
+    # without it Qwen2-VL and Qwen3-VL raise an error of their own
+    + [("qwen2_5_vl", "mm_token_type_ids"), ("gemma3", "token_type_ids")],
+    indirect=["family"],
+)
+def test_what_the_model_itself_would_miss_in_silence(tiny, encoder, image_set, key):
+    """Without a key the model computes other features and says nothing: hooked by hand, past our own check."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    whole = features_of(tiny, inputs)
+    poolers, captured = tiny.family.poolers(inputs), {}
+    for point in tiny.family.probe_points():
+        hook = lambda module, arguments, output, name=point.name: captured.update({name: output})  # noqa: E731
+        point.module.register_forward_hook(hook)
+    with torch.no_grad():
+        tiny.model(**{name: value for name, value in inputs.items() if name != key})
+    crippled = {}
+    for feature in whole:
+        point, pooling = feature.split("/")
+        crippled[feature] = poolers[f"{point[0]}/{pooling}"](captured[point])
+    assert largest_difference(crippled, whole) > 1e-2
+
+
+@each_family
+@torch.no_grad()
+def test_logits_are_computed_where_they_are_asked_for_only(tiny, encoder, image_set):
+    """A class that passes over the request computes a vocabulary of numbers for every image token."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    whole, asked = tiny.model(**inputs).logits, tiny.model(**inputs, logits_to_keep=3).logits
+    assert asked.shape[1] == 3 < whole.shape[1]
+    torch.testing.assert_close(asked, whole[:, -3:])
+
+
+@each_family
+def test_inputs_with_a_part_left_out_are_an_error(tiny, encoder, image_set):
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    assert set(inputs) == set(tiny.family.inputs)  # nothing that the processor returns is unknown to the family
+    for key in inputs:
+        crippled = {name: value for name, value in inputs.items() if name != key}
+        with pytest.raises(RuntimeError, match=f"^{key}: missing of what the processor returns"):
+            features_of(tiny, crippled)
+
+
+@each_family_with("vision_tower", "lora", "frozen")
+def test_points_survive_lora(tiny, encoder, image_set, family, vision_tower):
+    """peft puts other modules in place of the Linear ones; a fresh adapter changes nothing, a trained one is seen."""
+    inputs = encoder.questions([image_set.pixels(i) for i in IMAGES])
+    before = features_of(tiny, inputs)
+    adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE.model_copy(update={"vision_tower": vision_tower})))
+    assert [point.name for point in tiny.family.probe_points()] == list(WIDTHS[family])
+    assert largest_difference(features_of(tiny, inputs), before) < 1e-5
+    first = tiny.family.decoder_layers if family == "gemma3" else tiny.family.connector_layers[0]
+    changed = [p for name, p in adapted.named_parameters() if f".{first}." in name and ".lora_B" in name]
+    assert changed
+    for parameter in changed:
+        nn.init.constant_(parameter, 0.5)
+    after = features_of(tiny, inputs)
+    last_block = [point for point in WIDTHS[family] if point[0] == "V"][-1]
+    torch.testing.assert_close(after[f"{last_block}/image_mean"], before[f"{last_block}/image_mean"])
+    reached = "L.00/image_mean" if family == "gemma3" else "C.00/image_mean"
+    assert (after[reached] - before[reached]).abs().min() > 0  # the adapter's share is captured
+    adapted.unload()
+    assert largest_difference(features_of(tiny, inputs), before) == 0
+
+
+@each_family
+def test_image_tokens_see_what_comes_before_them_and_no_question_behind(tiny, image_set):
+    """The question where it comes first, and irrelevant text as long as it. Both questions are of as many tokens."""
+    images = [image_set.pixels(i) for i in IMAGES]
+    places = [*itertools.product(("image_first", "question_first", "irrelevant_first"), ("is it 1", "is it 2"))]
+    seen = {
+        (order, question): features_of(tiny, Encoder(tiny.processor, f"<image> {question}", order).questions(images))
+        for order, question in places
+    }
+
+    def differ(one: tuple, other: tuple, modules: str) -> list[float]:
+        keys = [key for key in seen[one] if key[0] in modules and key.endswith("image_mean")]
+        return [largest_difference({key: seen[one][key]}, {key: seen[other][key]}) for key in keys]
+
+    for order in ("image_first", "question_first", "irrelevant_first"):
+        one, other = (order, "is it 1"), (order, "is it 2")
+        assert max(differ(one, other, "VDC")) < 1e-5
+        assert min(differ(one, other, "L")) > 1e-3 if order == "question_first" else max(differ(one, other, "L")) < 1e-5
+        for key in ("L.01/last_token", "L.02/last_token"):
+            assert (seen[one][key] - seen[other][key]).abs().max() > 1e-3
+    plain, behind = ("image_first", "is it 1"), ("irrelevant_first", "is it 1")
+    assert max(differ(plain, behind, "VDC")) < 1e-5
+    assert min(differ(plain, behind, "L")) > 1e-3
+
+
+def text_tokens(mask, attention=None):
+    mask = torch.as_tensor(mask, dtype=torch.bool)
+    return find_text_tokens(mask, torch.ones_like(mask).long() if attention is None else torch.tensor(attention))
+
+
+def test_pooling_of_packed_tokens_by_hand():
+    output = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]])
+    assert packed_means(output, [2, 1]).tolist() == [[2.0, 1.0], [5.0, 5.0]]
+    assert packed_means(output[:2], [1, 1]).tolist() == [[1.0, 0.0], [3.0, 2.0]]
+
+
+def test_pooling_of_llm_states_by_hand():
+    output = torch.arange(12.0).reshape(2, 3, 2)
+    # padded on the right, padded on the left
+    tokens = text_tokens([[True, True, False], [False, True, False]], [[1, 1, 0], [0, 1, 1]])
+    output[0, 2], output[1, 0] = torch.nan, torch.inf  # what stands at padding must not matter
+    assert text_means(output, tokens).tolist() == [[1.0, 2.0], [8.0, 9.0]]
+    assert last_states(output, tokens).tolist() == [[2.0, 3.0], [10.0, 11.0]]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 9))
+def test_pooling_of_llm_states_equals_a_loop(seed, batch, tokens):
+    """Image tokens anywhere, in one range or several: text states between them do not count."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(batch, tokens, generator=generator) < 0.5
+    mask[:, seed % tokens] = True
+    output = torch.randn(batch, tokens, 3, generator=generator)
+    output[~mask] = torch.nan
+    expected = [[output[i, t] for t in range(tokens) if mask[i, t]] for i in range(batch)]
+    means = torch.stack([sum(states) / len(states) for states in expected])
+    torch.testing.assert_close(text_means(output, text_tokens(mask)), means)
+
+
+def test_pooling_is_done_in_float32():
+    output = torch.full((4096, 1), 1.0, dtype=torch.bfloat16)  # bfloat16 counts to 256 only
+    output[::2] = 3.0
+    for lengths in ([4096], [96, 4000]):
+        assert set(packed_means(output, lengths).flatten().tolist()) == {2.0}
+    tokens = text_tokens(torch.ones(1, 4096))
+    assert text_means(output[None], tokens).item() == 2.0
+    assert last_states(output[None], tokens).dtype == torch.float32
+
+
+class Allocations(TorchDispatchMode):
+    """Remembers the most elements that any operation wrote to memory of its own: views write nothing."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and not tensor._is_view():
+                own = {a.untyped_storage().data_ptr() for a in tree_leaves(arguments) if isinstance(a, torch.Tensor)}
+                if tensor.untyped_storage().data_ptr() not in own:
+                    self.most = max(self.most, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("lengths", [[50, 50], [40, 60]])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_pooling_takes_no_memory_for_the_tokens(lengths, precision):
+    """What a hook adds is a vector an image, whatever the number of tokens: no copy of the output, no mask of it."""
+    for times in (1, 50):
+        tokens = [times * n for n in lengths]
+        mask = torch.zeros(2, max(tokens) + 7)
+        for row, n in zip(mask, tokens, strict=True):
+            row[3 : 3 + n] = 1
+        packed, text = (torch.zeros(s, 8, dtype=precision) for s in (sum(tokens), mask.numel()))
+        places = text_tokens(mask)
+        with Allocations() as allocations:
+            packed_means(packed, tokens)
+            text_means(text.view(2, -1, 8), places)
+            last_states(text.view(2, -1, 8), places)
+        assert 0 < allocations.most <= 2 * 8
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 5, 8), (1, 6, 8), (6,)])
+def test_output_of_another_shape_is_an_error(shape):
+    with pytest.raises(RuntimeError, match=r"expected \[6, width\], got"):
+        packed_means(torch.zeros(shape), [4, 2])
+    for pool in (text_means, last_states):
+        with pytest.raises(RuntimeError, match=r"expected \[2, 4, width\], got"):
+            pool(torch.zeros(shape), text_tokens(torch.ones(2, 4)))
+
+
+def test_prompt_without_image_tokens_is_an_error():
+    with pytest.raises(RuntimeError, match="no image token"):
+        text_tokens([[True, False], [False, False]])
+
+
+def test_unknown_class_lists_what_was_found_and_what_is_known():
+    class Strange(nn.Module):
+        pass
+
+    with pytest.raises(InputError) as caught:
+        family_of(Strange())
+    for word in ("Strange", "Qwen2_5_VLForConditionalGeneration", "HulumedQwen3ForCausalLM", "mlprobe_utils/families"):
+        assert word in str(caught.value)

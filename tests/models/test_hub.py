@@ -1,0 +1,212 @@
+"""Models of the hub: what a card with a hub id loads, at which commit, and what is said where it cannot be had."""
+
+import json
+import shutil
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_hub import small_hub
+from tiny_parts import card_of, edit, logits_of, refusal
+
+from mlprobe_utils.models import loading
+from mlprobe_utils.models.loading import identity_of, load, load_processor
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+
+NAME = "some/model"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with small_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(server, monkeypatch, tmp_path):
+    """A hub without repositories, and an empty cache."""
+    server.repositories.clear()
+    server.asked.clear()
+    server.redirect(monkeypatch, tmp_path / "cache")
+    return server
+
+
+@pytest.fixture
+def repository(hub, copied):
+    """A repository whose only commit is a checkpoint that a test may spoil."""
+    return hub.repository(NAME, copied)
+
+
+@pytest.fixture(params=["refused", "HF_HUB_OFFLINE"])
+def disconnect(request, hub, monkeypatch, tmp_path):
+    """Cuts the connection, and lets what comes then be another process."""
+
+    def cut():
+        if request.param == "refused":
+            hub.redirect(monkeypatch, tmp_path / "cache", "http://127.0.0.1:9")  # nobody listens
+        else:
+            monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        new_process()
+
+    return cut
+
+
+def new_process() -> None:
+    loading._resolved.cache_clear()
+
+
+def next_commit(repository, copied):
+    """The folder of a commit with other weights, tokens and configuration than the first."""
+    folder = shutil.copytree(copied, copied.with_name("next"))
+    weights = {key: tensor * 0.5 for key, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    return folder
+
+
+def test_a_hub_id_is_all_that_a_card_needs(hub, tiny_folder, tiny, image_set):
+    hub.repository(NAME, tiny_folder)
+    loaded = load(card_of(NAME))
+    assert type(loaded.family) is type(tiny.family)
+    assert torch.equal(logits_of(loaded, image_set), logits_of(tiny, image_set))
+    assert {revision for revision, _ in hub.files_asked()} == {identity_of(card_of(NAME))}
+
+
+def test_identity_is_the_commit_that_a_revision_stands_for(repository, copied):
+    first = repository.push(next_commit(repository, copied), "v1.0")
+    main = repository.names["main"]
+    repository.push(copied, "odd/branch")
+    assert identity_of(card_of(NAME)) == main
+    wanted = {"main": main, "v1.0": first, "odd/branch": repository.names["odd/branch"], first[:8]: first, first: first}
+    for revision, commit in wanted.items():
+        assert identity_of(card_of(NAME, revision=revision)) == commit
+    assert len(set(wanted.values())) == 3
+
+
+def test_a_process_stays_on_the_commit_that_it_began_with(hub, repository, copied, tiny, image_set):
+    before = identity_of(card_of(NAME))
+    after = repository.push(next_commit(repository, copied))
+    loaded = load(card_of(NAME))
+    assert identity_of(card_of(NAME)) == before
+    assert {revision for revision, _ in hub.files_asked()} == {before}
+    expected = logits_of(tiny, image_set)
+    assert torch.equal(logits_of(loaded, image_set), expected)
+    new_process()
+    moved = load(card_of(NAME))
+    assert identity_of(card_of(NAME)) == after
+    assert moved.processor.chat_template == "{{ messages }}"
+    new_process()
+    pinned = load(card_of(NAME, revision=before[:10]))
+    assert torch.equal(logits_of(pinned, image_set), expected)
+
+
+@pytest.mark.parametrize(
+    ("disconnect", "named"), [("refused", False), ("HF_HUB_OFFLINE", True)], indirect=["disconnect"]
+)
+def test_a_loaded_model_needs_no_connection_afterwards(repository, disconnect, tiny, image_set, named):
+    card = card_of(NAME, revision=repository.names["main"][:10] if named else None)
+    load(card)
+    disconnect()
+    assert torch.equal(logits_of(load(card), image_set), logits_of(tiny, image_set))
+    assert identity_of(card) == repository.names["main"]
+
+
+@pytest.mark.parametrize("slug", [slug for slug in slugs(ModelCard) if not load_model_card(slug).made_by])
+def test_every_card_of_the_hub_can_be_asked_for(hub, slug):
+    """A card of many fields, some of them lists, is no other than one of three lines: what it misses is the model."""
+    card = load_model_card(slug)
+    for function in (identity_of, load):
+        said = "it is gated" if card.gated else f"there is no https://huggingface.co/{card.source}"
+        assert said in refusal(card, function)
+
+
+def test_without_a_connection_or_a_copy(repository, disconnect):
+    disconnect()
+    for function in (identity_of, load_processor, load):
+        message = refusal(card_of(NAME), function)
+        assert f"model card 'mine': cannot read '{NAME}': the hub cannot be reached" in message
+        assert "give a folder as source" in message
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_model_says_what_to_do(repository, status):
+    repository.gate = status
+    assert identity_of(card_of(NAME)) == repository.names["main"]  # the hub hides files, not commits
+    for function in (load_processor, load):
+        message = refusal(card_of(NAME), function)
+        assert f"accept its terms at https://huggingface.co/{NAME}, then `hf auth login`" in message
+
+
+def test_a_model_that_does_not_exist(hub):
+    for function in (identity_of, load):
+        message = refusal(card_of(NAME), function)
+        assert f"'mine': cannot read '{NAME}': there is no https://huggingface.co/{NAME}" in message
+        assert "correct the source" in message
+        assert "gated" not in message
+    assert "accept its terms" in refusal(card_of(NAME, gated=True))  # the hub denies to have it
+
+
+@pytest.mark.parametrize("revision", ["v2", "0" * 40])
+def test_a_revision_that_does_not_exist(repository, revision):
+    assert f"cannot read '{NAME}': it has no revision '{revision}'" in refusal(card_of(NAME, revision=revision))
+
+
+def test_pickled_weights_are_not_fetched(hub, repository, copied):
+    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
+    (copied / "model.safetensors").unlink()
+    message = refusal(card_of(NAME))
+    assert f"cannot read '{NAME}': weights are read from safetensors only" in message
+    assert not [path for _, path in hub.files_asked() if path.endswith(".bin")]
+
+
+@pytest.mark.parametrize("family", ["hulu_med"], indirect=True)
+def test_remote_code_is_neither_fetched_nor_run(hub, repository, copied, tiny, image_set):
+    config = json.loads((copied / "config.json").read_text())
+    names = {name.partition(".")[0] for name in config["auto_map"].values()}
+    edit(copied / "config.json", auto_map=config["auto_map"] | {"AutoConfig": "configuration_hulumed.Config"})
+    tokenizer = {"auto_map": {"AutoTokenizer": ["tokenization_hulumed.Tokenizer", None]}}
+    edit(copied / "tokenizer_config.json", **tokenizer)
+    for name in names | {"configuration_hulumed", "tokenization_hulumed", "image_processing_hulumed"}:
+        (copied / f"{name}.py").write_text("raise SystemExit('remote code was run')")
+    for source in (NAME, copied):
+        assert torch.equal(logits_of(load(card_of(source)), image_set), logits_of(tiny, image_set))
+    assert not [path for _, path in hub.files_asked() if path.endswith(".py")]
+
+
+def test_weights_in_several_files(hub, repository, copied, tiny, image_set):
+    weights = load_file(copied / "model.safetensors")
+    (copied / "model.safetensors").unlink()
+    parts = {"model-00001-of-00002.safetensors": {}, "model-00002-of-00002.safetensors": {}}
+    places = {key: list(parts)[number % 2] for number, key in enumerate(weights)}
+    for key, place in places.items():
+        parts[place][key] = weights[key]
+    for place, part in parts.items():
+        save_file(part, copied / place, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (copied / "model.safetensors.index.json").write_text(json.dumps(index))
+    for source in (NAME, copied):
+        assert torch.equal(logits_of(load(card_of(source)), image_set), logits_of(tiny, image_set))
+    assert {path for _, path in hub.files_asked()} >= set(parts)
+    (copied / "model-00002-of-00002.safetensors").unlink()
+    assert "model-00002-of-00002.safetensors" in refusal(card_of(copied))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"architectures": ["Strange"]}, "no family for models of class Strange"),
+        ({"image_token_id": 9999}, "the image token's id in config.json is 9999"),
+    ],
+)
+def test_a_model_is_refused_before_its_weights_are_fetched(hub, repository, copied, config, said):
+    edit(copied / "config.json", **config)
+    assert said in refusal(card_of(NAME))
+    assert not [path for _, path in hub.files_asked() if path.endswith(".safetensors")]
+
+
+def test_an_adapter_does_not_bring_another_repository_in(hub, repository, copied):
+    (copied / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "another/model"}))
+    for source in (NAME, copied):
+        assert "adapter_config.json): merge it into the model" in refusal(card_of(source))
+    assert not [path for path in hub.asked if "another" in path]

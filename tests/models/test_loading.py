@@ -1,0 +1,312 @@
+"""Loading: checkpoints come back as they were saved, and a wrong one says what is wrong with it."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_parts import FAMILY_NAMES, card_of, each_family, each_family_with, edit, logits_of, refusal
+from transformers import PreTrainedModel
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models import loading
+from mlprobe_utils.models.encoding import Encoder, answer_losses
+from mlprobe_utils.models.families.hulu_med import NAMING_IT
+from mlprobe_utils.models.families.packed import Packed
+from mlprobe_utils.models.families.qwen2_5_vl import Qwen2_5_VL
+from mlprobe_utils.models.families.registry import family_by_name
+from mlprobe_utils.models.loading import identity_of, load, load_processor
+from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
+from mlprobe_utils.pipeline.work import Work
+from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.synthetic.miniatures import making
+
+PACKED = [name for name in FAMILY_NAMES if issubclass(family_by_name(name), Packed)]
+FIXED_SIZE = [name for name in FAMILY_NAMES if name not in PACKED]
+
+
+def test_saved_checkpoint_comes_back(tiny, image_set, tmp_path):
+    making.save(tiny.model, tiny.processor, tmp_path)
+    again = load(card_of(tmp_path, family="qwen2_5_vl"))
+    assert isinstance(again.family, Qwen2_5_VL)
+    assert not again.model.training
+    assert again.model.dtype == torch.float32
+    before, after = tiny.model.state_dict(), again.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert torch.equal(logits_of(tiny, image_set), logits_of(again, image_set))
+
+
+@each_family_with(
+    "said, protocols, expected",
+    (None, "bfloat16", torch.bfloat16),
+    ("bfloat16", "float32", torch.bfloat16),
+    ("float32", "bfloat16", torch.float32),
+)
+def test_precision_is_the_cards_before_the_protocols(tiny_folder, said, protocols, expected):
+    model = load(card_of(tiny_folder, precision=said), protocols).model
+    assert {parameter.dtype for parameter in model.parameters()} == {expected}
+
+
+@each_family_with("said, expected", ("eager", "eager"), ("sdpa", "sdpa"), (None, "sdpa"))
+def test_attention_is_the_cards_in_all_parts(copied, said, expected):
+    published = json.loads((copied / "config.json").read_text())
+    parts = {
+        name: part | {"_attn_implementation": "flash_attention_2"}
+        for name, part in published.items()
+        if name.endswith("_config")
+    }
+    edit(copied / "config.json", _attn_implementation="flash_attention_2", **parts)  # as some were saved
+    modules = load(card_of(copied, attention=said)).model.modules()
+    assert {part.config._attn_implementation for part in modules if isinstance(part, PreTrainedModel)} == {expected}
+
+
+@each_family
+def test_a_device_map_changes_no_feature(tiny, tiny_folder, encoder, image_set):
+    mapped = load(card_of(tiny_folder, device_map="auto"))
+    questions = encoder.questions([image_set.pixels(i) for i in range(4)])
+    features, expected = features_of(mapped, questions), features_of(tiny, questions)
+    assert features.keys() == expected.keys()
+    assert all(torch.equal(features[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("family", PACKED, indirect=True)
+def test_an_image_of_more_pixels_than_the_cap_gets_no_more_tokens(tiny, tiny_folder, image_set):
+    cap, token = 64 * 64, tiny.model.config.image_token_id
+    small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((160, 96, 3), np.uint8)
+
+    def tokens(card) -> list[int]:
+        questions = Encoder(load_processor(card), image_set.card.template).questions([small, large])
+        return (questions["input_ids"] == token).sum(dim=1).tolist()
+
+    whole, capped = tokens(card_of(tiny_folder)), tokens(card_of(tiny_folder, max_pixels=cap))
+    assert capped[0] == whole[0]  # of exactly as many pixels
+    assert 0 < capped[1] <= whole[0] < whole[1]
+    assert load(card_of(tiny_folder, max_pixels=cap)).processor.image_processor.size["longest_edge"] == cap
+
+
+@pytest.mark.parametrize("family", FIXED_SIZE, indirect=True)
+def test_a_cap_that_a_family_has_no_use_for(tiny_folder):
+    message = refusal(card_of(tiny_folder, max_pixels=100), load_processor)
+    assert "model card 'mine': models of class" in message
+    assert "remove max_pixels" in message
+
+
+def test_results_are_made_from_what_the_card_says_of_reading(image_set, tmp_path):
+    def made_from(**fields) -> dict:
+        work = Work(card_of("some/model", **fields), load_protocol("paper"), "paper", image_set, tmp_path, "commit")
+        return work.made_from("features")
+
+    plain = made_from()
+    changes = {"precision": "float32", "max_pixels": 9, "attention": "eager", "chat_template": "{{ messages }}"}
+    assert load_protocol("paper").fine_tuning.precision != changes["precision"]
+    for field, value in changes.items():
+        assert made_from(**{field: value}) != plain
+    assert made_from(device_map="auto", licence="another") == plain
+
+
+@pytest.fixture
+def without_template(copied):
+    """A checkpoint that ships no chat template."""
+    for path in copied.glob("chat_template.*"):
+        path.unlink()
+    return copied
+
+
+def test_missing_chat_template(without_template):
+    for function in (load_processor, load):
+        message = refusal(card_of(without_template), function)
+        assert "'mine' ships no chat template" in message
+        assert "give its card one as chat_template" in message
+
+
+@each_family
+def test_the_cards_chat_template_wins(tiny, tiny_folder, without_template, image_set):
+    part = "{% if part.type == 'image' %}" + tiny.processor.image_token + "{% else %}{{ part.text }}{% endif %}"
+    template = "{% for message in messages %}SO: {% for part in message.content %}" + part + "{% endfor %}{% endfor %}"
+    for folder in (without_template, tiny_folder):
+        prompt = Encoder(load(card_of(folder, chat_template=template)).processor, "<image> Which?").prompt
+        assert prompt == f"SO: {tiny.processor.image_token}Which?"
+
+
+@each_family_with("place", "chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+def test_chat_templates_are_found_wherever_they_lie(tiny, without_template, place):
+    template = tiny.processor.chat_template.removeprefix(NAMING_IT)
+    if place.endswith("jinja"):
+        (without_template / place).write_text(template)
+    else:
+        file = without_template / place
+        file.write_text(file.read_text() if file.exists() else "{}")
+        edit(file, chat_template=template)
+    assert load_processor(card_of(without_template)).chat_template == tiny.processor.chat_template
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl"], indirect=True)
+def test_an_image_processor_by_a_name_that_it_had_for_a_while(tiny, copied, image_set):
+    settings = json.loads((copied / "processor_config.json").read_text())["image_processor"]
+    forgotten = {"image_processor_type": "Qwen2_5_VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+    (copied / "preprocessor_config.json").write_text(json.dumps(settings | forgotten))
+    (copied / "processor_config.json").unlink()
+    images = [image_set.pixels(i) for i in range(4)]
+    ours, known = (Encoder(p, "<image> Which?") for p in (load_processor(card_of(copied)), tiny.processor))
+    expected = known.questions(images)
+    for key, tensor in ours.questions(images).items():
+        assert torch.equal(tensor, expected.pop(key))
+    assert not expected
+
+
+def test_a_cap_under_the_earlier_names_of_sizes(tiny):
+    tiny.processor.image_processor.size = {"min_pixels": 1024, "max_pixels": 65536}
+    tiny.family.cap_pixels(tiny.processor, 4096)
+    size = tiny.processor.image_processor.size
+    assert (size["shortest_edge"], size["longest_edge"]) == (1024, 4096)
+
+
+@each_family
+def test_layers_not_to_be_split_are_layers_of_the_model(tiny):
+    """FSDP looks for each of them, and CLIP and SigLIP name some that their vision towers do not hold."""
+    assert tiny.model._no_split_modules <= {type(module).__name__ for module in tiny.model.modules()}
+    decoder = tiny.model.get_submodule(tiny.family.decoder_layers)[0]
+    assert type(decoder).__name__ in tiny.model._no_split_modules
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, "auto"), (2, None)])
+def test_a_device_map_is_of_a_single_process(tiny_folder, monkeypatch, count, expected):
+    """Each of several processes has a device of its own; accelerate trains nothing that is spread otherwise."""
+    model_class, asked = Qwen2_5_VL.transformers_class(), []
+    whole = model_class.from_pretrained
+    monkeypatch.setattr(
+        model_class, "from_pretrained", lambda *a, **named: asked.append(named["device_map"]) or whole(*a, **named)
+    )
+    monkeypatch.setattr(loading, "processes", lambda: SimpleNamespace(num_processes=count, device=torch.device("cpu")))
+    load(card_of(tiny_folder, device_map="auto"))
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("family", ["llava"], indirect=True)
+def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
+    edit(copied / "tokenizer_config.json", pad_token=None)
+    loaded = load(card_of(copied))
+    assert loaded.processor.tokenizer.pad_token == loaded.processor.tokenizer.eos_token
+    answers = ["Benign", "Malignant"]
+    inputs, known = (
+        Encoder(m.processor, "<image> Which?").answered([image_set.pixels(i) for i in (0, 1)], answers)
+        for m in (loaded, tiny)
+    )
+    for given, expected in zip(answer_losses(loaded.model, inputs), answer_losses(tiny.model, known), strict=True):
+        assert torch.equal(given, expected)
+
+
+@pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('only text') }}"])
+def test_a_chat_template_that_fails(tiny_folder, template):
+    with pytest.raises(InputError, match=r"the chat template fails \(.*\): give the model's card another"):
+        Encoder(load_processor(card_of(tiny_folder, chat_template=template)), "<image> Which?")
+
+
+@each_family
+def test_an_image_token_without_an_embedding(copied, tiny):
+    """Said before the weights are read."""
+    (copied / "model.safetensors").unlink()
+    rows = tiny.model.get_input_embeddings().num_embeddings
+    name = next(name for name in json.loads((copied / "config.json").read_text()) if name.startswith("image_token_i"))
+    for token in (-1, rows):
+        edit(copied / "config.json", **{name: token})
+        message = refusal(card_of(copied))
+        assert (
+            f"'mine': the image token's id in config.json is {token}, but the model has embeddings for 0 to" in message
+        )
+    edit(copied / "config.json", **{name: 5})
+    assert f"the image token's id is 5 in config.json, but [{tiny.model.config.image_token_id}]" in refusal(
+        card_of(copied)
+    )
+
+
+@each_family
+def test_a_configuration_that_makes_no_sense(copied, family):
+    name = "vision_encoder_config" if family == "hulu_med" else "vision_config"
+    tower = json.loads((copied / "config.json").read_text())[name]
+    edit(copied / "config.json", **{name: tower | {"hidden_size": "wide"}})
+    message = refusal(card_of(copied))
+    assert "'mine': cannot read" in message
+    for word in ("config.json", "'hidden_size'", "'wide'"):
+        assert word in message
+
+
+def test_missing_processor(copied):
+    (copied / "processor_config.json").unlink()
+    message = refusal(card_of(copied), load_processor)
+    assert "'mine': cannot read" in message
+    assert "preprocessor_config.json" in message
+    edit(copied / "config.json", model_type=None)
+    edit(copied / "tokenizer_config.json", processor_class=None)  # transformers takes the tokenizer for all there is
+    assert "has no preprocessor_config.json" in refusal(card_of(copied), load_processor)
+    (copied / "tokenizer_config.json").unlink()
+    (copied / "tokenizer.json").unlink()
+    assert "'mine'" in refusal(card_of(copied), load_processor)
+
+
+def pickled(folder: Path, name: str) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / name)
+    (folder / "model.safetensors").unlink()
+    edit(folder / "config.json", transformers_weights=None if name.startswith("pytorch") else name)
+
+
+HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: os.truncate(folder / "model.safetensors", 1000), ""),
+        (lambda folder: pickled(folder, "pytorch_model.bin"), "read from safetensors only, never from a pickle"),
+        (lambda folder: pickled(folder, "adapter_model.bin"), "names a pickle as transformers_weights"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (
+            lambda folder: edit(folder / "config.json", architectures=["StrangeForConditionalGeneration"]),
+            "no family for models of class StrangeForConditionalGeneration. Known classes: Qwen2VLForConditional",
+        ),
+        (lambda folder: edit(folder / "config.json", architectures=None, **HOMEMADE), ""),
+        (lambda folder: edit(folder / "config.json", architectures=["Qwen2ForCausalLM"], model_type="qwen2"), "Qwen2"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named_with_its_card(copied, spoil, said):
+    (copied / "modeling_homemade.py").write_text("raise SystemExit('remote code was run')")
+    spoil(copied)
+    message = refusal(card_of(copied))
+    assert "'mine'" in message
+    assert said in message
+
+
+def test_family_that_the_class_denies(tiny_folder):
+    message = refusal(card_of(tiny_folder, family="llava"))
+    assert "'mine': family is 'llava', but the class is Qwen2_5_VLForConditionalGeneration" in message
+
+
+@pytest.mark.parametrize("source", ["/nowhere/at/all", "./nowhere", "~/nowhere/at/all", "nowhere", "a/b/c"])
+def test_folder_that_is_not_there(source):
+    for function in (ModelCard.located, identity_of, load):
+        assert "neither a folder nor a hub id" in refusal(card_of(source), function)
+
+
+def test_miniature_that_was_not_made(outputs):
+    card = card_of("miniatures/x", made_by="miniatures")
+    for function in (identity_of, load):
+        message = refusal(card, function)
+        assert "python -m mlprobe_utils miniatures mine" in message
+
+
+def test_identity_is_the_content_of_the_folder_or_what_it_was_made_from(copied):
+    identity = identity_of(card_of(copied))
+    assert identity == identity_of(card_of(copied))
+    (copied / "chat_template.jinja").write_text("{{ messages }}")
+    assert identity_of(card_of(copied)) != identity
+    (copied / "made_from.json").write_text('{"seed": 1}')
+    identity = identity_of(card_of(copied))
+    (copied / "model.safetensors").touch()  # made again from the same
+    assert identity_of(card_of(copied)) == identity
+    (copied / "made_from.json").write_text('{"seed": 2}')
+    assert identity_of(card_of(copied)) != identity

@@ -1,0 +1,188 @@
+"""A user's own model: a folder of any depths, widths and sizes, through a card of three lines or of two."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tiny_parts import FAMILY_NAMES, make_tiny
+
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families.registry import name_of
+from mlprobe_utils.models.loading import load
+from mlprobe_utils.pipeline import artefacts, cards, prepare
+from mlprobe_utils.pipeline.card_files import parse_card
+from mlprobe_utils.pipeline.cards import ModelCard
+from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
+
+
+def points(vision: int, connector: int, llm: int, side_path: int = 0) -> list[str]:
+    counts = {"V": vision, "D": side_path, "C": connector, "L": llm}
+    return [f"{module}.{number:02d}" for module, count in counts.items() for number in range(count)]
+
+
+def of_vision(**fields) -> Callable:
+    return lambda config: [setattr(config.vision_config, name, value) for name, value in fields.items()]
+
+
+def of_model(**fields) -> Callable:
+    return lambda config: [setattr(config, name, value) for name, value in fields.items()]
+
+
+def untied(config) -> None:
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An architecture, what of its configuration is unlike the full-size models', and its probe points."""
+
+    family: str
+    points: list[str]
+    vision: tuple[int, int, int, int]  # depth, width, feed-forward width, heads
+    llm: tuple[int, int, int, int, int]  # and heads of keys and values
+    patch: int
+    side: int
+    changes: tuple[Callable, ...] = ()
+    llm_type: str | None = None
+
+    def make(self, folder: Path) -> Path:
+        vision, llm = (dict(zip(Tower.model_fields, sizes, strict=False)) for sizes in (self.vision, self.llm))
+        shape = {"llm_type": self.llm_type, "patch_size": self.patch, "side": self.side, "vocabulary": 300}
+        architecture = Architecture(vision=Tower(**vision), llm=Tower(**llm), **shape)
+        return make_tiny(self.family, folder, architecture, lambda config: [change(config) for change in self.changes])
+
+
+ODD = {
+    "qwen2-vl": Odd("qwen2_vl", points(3, 2, 5), (3, 40, 80, 2), (5, 56, 72, 4, 1), 14, 56, (untied,)),
+    "qwen2.5-vl": Odd(
+        "qwen2_5_vl",
+        points(5, 2, 3),
+        (5, 72, 100, 3),
+        (3, 40, 56, 5, 5),
+        8,
+        48,
+        (of_vision(fullatt_block_indexes=[0, 2]),),
+    ),
+    "llava, last layer": Odd(
+        "llava", points(5, 2, 3), (5, 40, 56, 4), (3, 72, 40, 9, 3), 14, 70, (untied, of_model(vision_feature_layer=-1))
+    ),
+    "llava, several layers and CLS": Odd(
+        "llava",
+        points(3, 2, 5),
+        (5, 56, 72, 7),
+        (5, 40, 88, 2, 1),
+        8,
+        40,
+        (of_model(vision_feature_layer=[-4, 3], vision_feature_select_strategy="full"),),
+    ),
+    "hulu-med, qwen2": Odd("hulu_med", points(3, 2, 5), (3, 72, 40, 6), (5, 56, 40, 7, 1), 14, 56, (untied,), "qwen2"),
+    "hulu-med, qwen3": Odd("hulu_med", points(5, 2, 3), (5, 40, 56, 2), (3, 72, 56, 6, 2), 8, 40, (), "qwen3"),
+    "gemma-3, 9 tokens": Odd("gemma3", points(3, 1, 7), (3, 40, 72, 5), (7, 56, 40, 7, 7), 14, 84),
+    "gemma-3, 4 tokens of 25 patches": Odd(
+        "gemma3", points(5, 1, 3), (5, 72, 56, 3), (3, 40, 88, 5, 1), 8, 40, (untied,)
+    ),
+    "qwen3-vl": Odd(
+        "qwen3_vl",
+        points(5, 2, 3, side_path=3),
+        (5, 40, 72, 5),
+        (3, 56, 40, 7, 1),
+        14,
+        84,
+        (untied, of_vision(deepstack_visual_indexes=[0, 2, 4])),
+    ),
+}
+
+
+def card(folder: Path, *lines: str) -> ModelCard:
+    file = folder.parent / "mine.yml"
+    file.write_text("\n".join(lines))
+    return parse_card(ModelCard, file)
+
+
+def test_there_is_an_odd_one_of_every_family():
+    assert {odd.family for odd in ODD.values()} == set(FAMILY_NAMES)
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_a_model_of_odd_sizes(odd, image_set, tmp_path):
+    folder = odd.make(tmp_path / "model")
+    lines = ["name: mine", f"source: {folder}", f"family: {odd.family}"]
+    asserted, found = load(card(folder, *lines)), load(card(folder, *lines[:2]))
+    assert name_of(type(asserted.family)) == name_of(type(found.family)) == odd.family
+    assert [point.name for point in found.family.probe_points()] == odd.points
+    encoder = Encoder(found.processor, image_set.card.template)
+    images = [image_set.pixels(position) for position in range(4)]  # of four sizes, three of them not square
+    together = features_of(found, encoder.questions(images))
+    alone = [features_of(found, encoder.questions([image])) for image in images]
+    assert {key.split("/")[0] for key in together} == set(odd.points)
+    for key, tensor in together.items():
+        expected = torch.cat([features[key] for features in alone])
+        assert tensor.shape == expected.shape
+        torch.testing.assert_close(tensor, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
+    blocks = found.model.get_submodule(found.family.vision_blocks)
+    read = [reaches_the_connector(found, block, encoder.questions(images[:1])) for block in blocks]
+    assert read == [f"V.{number:02d}" in odd.points for number in range(len(blocks))]
+    if odd.family == "llava":
+        means_are_of_the_tokens_that_the_connector_reads(found, encoder.questions(images[1:2]))
+
+
+def reaches_the_connector(loaded, module, questions, tokens=slice(None)) -> bool:
+    """Whether the connector's output changes with some tokens of a module's."""
+    before = features_of(loaded, questions)["C.00/image_mean"]
+
+    def disturb(module, arguments, output):
+        output = output.clone()
+        output[..., tokens, :] += torch.linspace(-1, 1, output.shape[-1]) ** 3
+        return output
+
+    handle = module.register_forward_hook(disturb, prepend=True)  # before transformers' own, which keep layers' outputs
+    after = features_of(loaded, questions)["C.00/image_mean"]
+    handle.remove()
+    return not torch.equal(before, after)
+
+
+def means_are_of_the_tokens_that_the_connector_reads(loaded, questions) -> None:
+    last, kept = [point for point in loaded.family.probe_points() if point.name[0] == "V"][-1], []
+    handle = last.module.register_forward_hook(lambda module, arguments, output: kept.append(output))
+    mean = features_of(loaded, questions)[f"{last.name}/image_mean"]
+    handle.remove()
+    first = 0 if reaches_the_connector(loaded, last.module, questions, slice(0, 1)) else 1  # CLS
+    assert first == (0 if loaded.model.config.vision_feature_select_strategy == "full" else 1)
+    torch.testing.assert_close(mean, kept[0][:, first:].mean(dim=1))
+
+
+@pytest.mark.slow
+def test_a_card_of_three_lines_through_the_commands_of_make_book(tmp_path, monkeypatch):
+    """Images drawn, adapter, answers, features, probes and scores: all of it small, each in a process of its own."""
+    shutil.copytree(cards.CARDS, place := tmp_path / "cards")
+    few = {
+        "datasets/covid19-ct-phantom": [(r"COVID: \d+", "COVID: 8")],
+        "protocols/miniature": [
+            (r"epochs: \d+", "epochs: 1"),
+            (r"runs: \d+", "runs: 1"),
+            (r"tokens: \d+", "tokens: 2"),
+        ],
+    }
+    for name, changes in few.items():
+        file = place / f"{name}.yml"
+        for pattern, replacement in changes:
+            file.write_text(re.sub(pattern, replacement, file.read_text()))
+    odd = ODD["qwen2.5-vl"]
+    lines = ["name: mine", f"source: {odd.make(tmp_path / 'model')}", f"family: {odd.family}"]
+    (place / "models" / "mine.yml").write_text("\n".join(lines))
+    monkeypatch.setattr(cards, "CARDS", place)
+    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setenv("MLPROBE_CARDS", str(place))
+    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
+    prepare.prepare(Run(("mine",), ("covid19-ct-phantom",), "miniature", "paper", ""))
+    made = tmp_path / "outputs" / "miniature" / "covid19-ct-phantom" / "paper" / "mine"
+    probed = pd.read_parquet(made / "probes" / "probes.parquet")
+    assert set(probed["point"]) == set(odd.points)

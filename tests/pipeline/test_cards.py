@@ -1,0 +1,298 @@
+"""Cards: what is wrong with one is words with file, field and mend; the shipped ones hold what the paper prints."""
+
+import re
+import shutil
+
+import pytest
+import yaml
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline import cards
+from mlprobe_utils.pipeline.card_files import parse_card
+from mlprobe_utils.pipeline.cards import (
+    DataCard,
+    ModelCard,
+    Protocol,
+    load_data_card,
+    load_model_card,
+    load_protocol,
+    slugs,
+)
+from mlprobe_utils.synthetic.miniatures.recipe import recipe_of
+
+MISSING = object()
+FOLDERS = {DataCard: "datasets", ModelCard: "models", Protocol: "protocols"}
+SHIPPED = [(kind, slug) for kind in FOLDERS for slug in slugs(kind)]
+PAPERS_MODELS = [slug for slug in slugs(ModelCard) if not load_model_card(slug).is_miniature]
+# word for word from appendix A of the paper (arXiv 2604.08333v1), its typographic apostrophes made plain
+TEMPLATES = {
+    "busi": "<image> Carefully examine the image to determine the diagnostic result for breast cancer. "
+    "Please answer 'Normal', 'Benign', or 'Malignant'.",
+    "covid19-ct": "<image> Carefully examine the image to determine if there is COVID present. "
+    "Please answer 'Yes' or 'No'.",
+    "chest-xray": "<image> Carefully examine the image to determine if there is pneumonia present. "
+    "Please answer 'Yes' or 'No'.",
+}
+
+
+def content_of(kind, slug) -> dict:
+    return yaml.safe_load(cards.card_path(kind, slug).read_text())
+
+
+def changed(kind, slug, place: str, value) -> dict:
+    """The content of a card with a value at a place (`classes.1.option`), or without it for MISSING."""
+    at = content = content_of(kind, slug)
+    *parents, last = (int(part) if part.isdigit() else part for part in place.split("."))
+    for part in parents:
+        at = at[part]
+    if value is MISSING:
+        del at[last]
+    else:
+        at[last] = value
+    return content
+
+
+def edited(kind, slug, old: str, new: str) -> str:
+    text = cards.card_path(kind, slug).read_text()
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+def refusal(tmp_path, kind, content: dict | str | bytes) -> str:
+    """What is words of a card with this content; it always names the file."""
+    path = tmp_path / "mine.yml"
+    text = yaml.safe_dump(content, sort_keys=False) if isinstance(content, dict) else content
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError) as caught:
+        parse_card(kind, path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "slug"), SHIPPED)
+def test_shipped_card_loads(kind, slug):
+    loader = {DataCard: load_data_card, ModelCard: load_model_card, Protocol: load_protocol}[kind]
+    card = loader(slug)
+    assert card.slug == slug
+    assert loader(slug) is card
+    if kind is ModelCard and card.is_miniature:
+        assert recipe_of(card).stages or card.is_untrained
+        assert card.base is None or load_model_card(card.base).recipe["architecture"]
+
+
+@pytest.mark.parametrize(("slug", "size"), [("busi", 150), ("covid19-ct", 203), ("chest-xray", 624)])
+def test_templates_and_sizes_of_test_sets_are_the_papers(slug, size):
+    for card in (load_data_card(slug), load_data_card(f"{slug}-phantom")):
+        assert card.template == TEMPLATES[slug]
+        assert re.findall(r"'(\w+)'", card.template) == card.options
+        assert sum((card.test_counts or card.release_counts["test"]).values()) == size
+
+
+def test_the_papers_protocol_is_the_papers():
+    """Section 3.2."""
+    protocol = load_protocol("paper")
+    tuning, probe = protocol.fine_tuning, protocol.probe
+    assert (tuning.rank, tuning.alpha, tuning.learning_rate, tuning.warmup_ratio) == (8, 32, 1e-4, 0.05)
+    assert (tuning.epochs, tuning.batch_size, tuning.runs, tuning.vision_tower) == (20, 4, 2, "lora")
+    assert (probe.dropout, protocol.health.penalty, protocol.order) == (0.1, 0.2, "image_first")
+
+
+def test_probe_variant_is_the_probe_but_for_the_fields_that_it_names(tmp_path):
+    variants = {"linear": {"kind": "linear"}, "long": {"epochs": 99, "learning_rate": 1}}  # a whole number serves too
+    path = tmp_path / "mine.yml"
+    path.write_text(yaml.safe_dump(changed(Protocol, "paper", "probe_variants", variants)))
+    protocol = parse_card(Protocol, path)
+    assert list(protocol.probes) == ["main", "linear", "long"]
+    assert protocol.probes["linear"] == protocol.probe.model_copy(update={"kind": "linear"})
+    assert protocol.probes["long"] == protocol.probe.model_copy(update={"epochs": 99, "learning_rate": 1.0})
+
+
+WRONG_VALUES = {
+    Protocol: {
+        "fine_tuning.epochs": ["20", 2.5, True, 0],
+        "fine_tuning.learning_rate": ["1e-4", 0, 1.5, float("nan")],
+        "fine_tuning.dropout": [1.0],
+        "fine_tuning.weight_decay": [-0.1],
+        "fine_tuning.gradient_checkpointing": ["yes"],
+        "splits.seed": [None],
+        "splits.validation_fraction": [0],
+        "health.penalty": [0],
+        "order": ["image-first"],
+        "probe_variants": [{"linear": {"kind": "quadratic"}}, {"linear": 3}],
+    },
+    ModelCard: {
+        "parameters": ["8.29B", 0],
+        "vision_tower": ["", 7],
+        "training_stages": ["aligned", []],
+        "gated": ["yes"],
+        "precision": ["float16"],
+        "max_pixels": [0],
+        "attention": ["flash"],
+        "device_map": ["cuda"],
+        "chat_template": [""],
+    },
+    DataCard: {"release_counts": [{"all": {"benign": 0}}], "classes": [[{"name": "normal", "option": "Normal"}]]},
+}
+ANY = {Protocol: "paper", ModelCard: "lingshu-7b", DataCard: "busi"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value"),
+    [(kind, place, value) for kind, own in WRONG_VALUES.items() for place, values in own.items() for value in values],
+)
+def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value):
+    message = refusal(tmp_path, kind, changed(kind, ANY[kind], place, value))
+    assert re.search(rf"{place}[\w.]*: ", message)
+    if not isinstance(value, dict | list):
+        assert f"(found {value!r})" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value", "words"),
+    [
+        (Protocol, "extractoin", 1, "unknown key 'extractoin', did you mean 'extraction'?"),
+        (Protocol, "zzz", 1, "unknown key 'zzz'; known: title, order, images"),
+        (Protocol, "slug", "other", "slug"),
+        (Protocol, "fine_tuning.epoch", 1, "unknown key 'fine_tuning.epoch', did you mean 'epochs'?"),
+        (Protocol, "probe.learning_rat", 1, "'probe.learning_rat', did you mean 'learning_rate'?"),
+        (Protocol, "probe.hidden", MISSING, "the key 'probe.hidden' is missing"),
+        (Protocol, "health", MISSING, "the key 'health' is missing"),
+        (Protocol, "probe_variants", {"a": {"knid": "linear"}}, "key 'probe_variants.a.knid', did you mean 'kind'?"),
+        (Protocol, "probe_variants", {"main": {}}, "'main' is the name of `probe` itself"),
+        (Protocol, "fine_tuning.runs", 1, "vision_training.runs 2 is more than fine_tuning.runs 1"),
+        (DataCard, "templates", 1, "unknown key 'templates', did you mean 'template'?"),
+        (DataCard, "classes.1.optoin", 1, "unknown key 'classes.1.optoin', did you mean 'option'?"),
+        (DataCard, "classes.1.name", "malignant", "two classes have the name 'malignant'"),
+        (DataCard, "classes.1.option", "Malignant", "two classes have the option 'Malignant'"),
+        (DataCard, "classes.1.option", "MALIGNANT", "two classes have the option"),  # an answer's case says nothing
+        (DataCard, "template", "What is it?", "template must hold <image> exactly once"),
+        (DataCard, "template", "<image> <image> What is it?", "template must hold <image> exactly once"),
+        (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
+        (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
+        (DataCard, "release_counts", {"all": {"Benign": 1}}, "release_counts names the class 'Benign'"),
+        (DataCard, "layout", "buzi", "layout: Input should be 'busi', 'covid-ct' or 'chest-xray'"),
+        (ModelCard, "famly", 1, "unknown key 'famly', did you mean 'family'?"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):
+    message = refusal(tmp_path, kind, changed(kind, ANY[kind], place, value))
+    assert words in message
+    assert message.count("unknown key") <= 1
+
+
+def test_a_miniature_is_made_from_another_card(tmp_path):
+    content = content_of(ModelCard, "lingshu-7b-miniature") | {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}
+    assert "base is 'Qwen/Qwen2.5-VL-7B-Instruct', a hub id" in refusal(tmp_path, ModelCard, content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        (Protocol, "title: [", "is not valid YAML"),
+        (Protocol, "title: a\n\torder: b", "is not valid YAML"),
+        (Protocol, b"title: \xff\xfe\xff", "is not valid YAML"),
+        (Protocol, "", "must hold keys and values, found NoneType"),
+        (Protocol, "- title", "must hold keys and values, found list"),
+        (Protocol, "title", "must hold keys and values, found str"),
+        (Protocol, "!!python/object/apply:os.getcwd []", "is not valid YAML"),
+        (Protocol, "title: a\ntitle: b\n", "the key 'title' is given twice"),
+        (
+            Protocol,
+            edited(Protocol, "paper", "  epochs: 20\n", "  epochs: 20\n  epochs: 2\n"),
+            "the key 'epochs' is given twice",
+        ),
+        (DataCard, edited(DataCard, "covid19-ct", 'option: "Yes"', "option: Yes"), "found True"),
+    ],
+)
+def test_file_that_is_no_card(tmp_path, kind, text, words):
+    assert words in refusal(tmp_path, kind, text)
+
+
+def test_slug_is_the_files_name(tmp_path):
+    path = shutil.copy(cards.card_path(ModelCard, "lingshu-7b-miniature"), tmp_path / "my model#1.yml")
+    with pytest.raises(InputError, match=r"my model#1\.yml: rename it"):
+        parse_card(ModelCard, path)
+    path = shutil.copy(path, tmp_path / "My_model-2.5.yml")
+    assert parse_card(ModelCard, path).slug == "My_model-2.5"
+
+
+@pytest.mark.parametrize("slug", PAPERS_MODELS)
+def test_the_papers_models_say_how_their_weights_are_read(slug):
+    card = load_model_card(slug)
+    assert card.precision == "bfloat16"
+    assert card.gated == card.source.startswith("google/")
+    # LLaVA and Gemma 3 read every image at one size
+    assert card.max_pixels == (512 * 512 if card.family in ("qwen2_vl", "qwen2_5_vl", "hulu_med") else None)
+    assert (card.device_map == "auto") == (card.parameters > 20e9)
+
+
+def test_a_chat_template_for_a_checkpoint_without_one_is_the_authors():
+    """HuatuoGPT-Vision-34B ships none; its authors' code writes turns as plain text."""
+    question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which is it?"}]}
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
+    template = load_model_card("huatuogpt-vision-34b").chat_template
+    asked = "<|user|>\n<image>\nWhich is it?\n"
+    for messages, prompt, expected in [
+        ([question], True, f"{asked}<|assistant|>\n"),
+        ([question, answer], False, f"{asked}<|assistant|>\nYes</s>"),
+    ]:
+        (rendered,), _ = render_jinja_template(
+            [messages], chat_template=template, add_generation_prompt=prompt, eos_token="</s>"
+        )
+        assert rendered == expected
+
+
+def test_every_field_of_a_model_card_says_what_it_is():
+    fields = {name: field.description for name, field in ModelCard.model_fields.items() if name != "slug"}
+    assert all(fields.values()), fields
+
+
+@pytest.mark.parametrize(
+    ("loader", "slug", "words"),
+    [
+        (load_data_card, "buzi", "unknown data set 'buzi': did you mean 'busi'?"),
+        (load_data_card, "chest_xray", "did you mean 'chest-xray'?"),
+        (
+            load_model_card,
+            "lingshu-7b-minature",
+            "unknown model 'lingshu-7b-minature': did you mean 'lingshu-7b-miniature'?",
+        ),
+        (load_protocol, "papr", "unknown protocol 'papr': did you mean 'paper'?"),
+        (load_protocol, "xyz", "unknown protocol 'xyz': Known: miniature, paper."),
+        (load_protocol, "../protocols/paper", "unknown protocol '../protocols/paper'"),
+    ],
+)
+def test_unknown_slug_names_the_nearest(loader, slug, words):
+    with pytest.raises(InputError) as caught:
+        loader(slug)
+    assert words in str(caught.value)
+    assert "A card of your own goes to data/" in str(caught.value)
+
+
+def test_content_hash_is_of_every_value(tmp_path):
+    path = tmp_path / "paper.yml"
+    seen = {load_protocol("paper").content_hash}
+    for place, value in (("title", "x"), ("probe.hidden", 3), ("splits.seed", 9), ("images.square_side", 64)):
+        path.write_text(yaml.safe_dump(changed(Protocol, "paper", place, value)))
+        seen.add(parse_card(Protocol, path).content_hash)
+    assert len(seen) == 5
+    path.write_text("# a comment\n" + yaml.safe_dump(content_of(Protocol, "paper"), sort_keys=True))
+    assert parse_card(Protocol, path).content_hash in seen
+
+
+@pytest.mark.parametrize(
+    ("slug", "fields", "words"),
+    [
+        ("lingshu-7b-miniature", {"recipe": None}, "is no miniature: its card has no recipe"),
+        ("lingshu-7b-miniature", {"base": None}, "give either a base or recipe.architecture"),
+        ("lingshu-7b-miniature", {"recipe": {"seed": 1}}, "recipe.stages: "),
+        ("lingshu-7b-miniature", {"recipe": {"seed": 1, "stage": []}}, "recipe.stage: "),
+        ("qwen2.5-vl-7b-miniature", {"family": None}, "say of which family its class is"),
+    ],
+)
+def test_recipe_of_a_miniature(slug, fields, words):
+    with pytest.raises(InputError) as caught:
+        recipe_of(load_model_card(slug).model_copy(update=fields))
+    assert words in str(caught.value)
+    assert slug in str(caught.value)

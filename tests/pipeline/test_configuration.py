@@ -1,0 +1,98 @@
+"""What `make book` is asked for: checked before anything starts, exit code not 0, one message, nothing lost."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from filelock import FileLock
+
+from mlprobe_utils.__main__ import main
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline.book_card import load_book
+from mlprobe_utils.pipeline.configuration import configure, lineages
+
+
+def test_defaults_follow_the_data(tmp_path):
+    assert all(slug.endswith("-phantom") for slug in configure([], [], "miniature", "paper", "").datasets)
+    real = configure([], [], "miniature", "paper", str(tmp_path))
+    assert real.datasets == ("busi", "chest-xray", "covid19-ct")
+    assert real.data == str(tmp_path)
+
+
+def test_models_are_those_of_the_books_card_or_all():
+    book = load_book()
+    default, whole = (configure(models, [], "miniature", "paper", "").models for models in ([], ["all"]))
+    assert (default, whole) == (tuple(book.models), tuple(book.all))
+    assert set(default) < set(whole)
+    assert book.planted_faults.model in default
+
+
+def test_a_base_is_made_before_what_is_adapted_from_it():
+    asked = ("lingshu-7b-miniature", "medvlm-r1-miniature", "shizhengpt-7b-vl-miniature", "lingshu-7b")
+    assert lineages(asked) == {
+        "qwen2.5-vl-7b-miniature": ["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature", "shizhengpt-7b-vl-miniature"],
+        "qwen2-vl-2b-miniature": ["qwen2-vl-2b-miniature", "medvlm-r1-miniature"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(models=["lingshu"]), ["unknown model 'lingshu'", "lingshu-7b-miniature"]),
+        (dict(models=["al"]), ["unknown model 'al'", "did you mean 'all'"]),
+        (dict(models=["all", "lingshu-7b"]), ["MODELS", "give it alone"]),
+        (dict(models=["lingshu-7b", "lingshu-7b"]), ["MODELS names 'lingshu-7b' twice"]),
+        (dict(datasets=["busi-phantom"] * 2), ["DATASETS names 'busi-phantom' twice"]),
+        (dict(datasets=["buzi"]), ["unknown data set 'buzi'", "did you mean 'busi'"]),
+        (dict(datasets=["busi"]), ["'busi'", "DATA=", "busi-phantom"]),
+        (dict(protocol="papr"), ["unknown protocol 'papr'", "did you mean 'paper'"]),
+        (dict(split="offical"), ["unknown split", "clean"]),
+        (dict(data="/no/such/folder"), ["DATA", "/no/such/folder", "data/README.md"]),
+    ],
+)
+def test_a_wrong_request_names_itself_and_the_mend(arguments, words):
+    request = dict(models=[], datasets=[], protocol="miniature", split="paper", data="") | arguments
+    with pytest.raises(InputError) as error:
+        configure(**request)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_command_ends_in_one_message_and_leaves_what_was_there(tmp_path):
+    """The real command, a typo in a card: exit code 2, a single line, earlier artefacts intact."""
+    cards = tmp_path / "cards"
+    subprocess.run(["cp", "-r", "data", str(cards)], check=True)
+    card = cards / "protocols" / "miniature.yml"
+    card.write_text(card.read_text().replace("  epochs: ", "  epoch: ", 1))
+    earlier = tmp_path / "outputs" / "miniature" / "kept.txt"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("kept")
+    environment = os.environ | {"MLPROBE_CARDS": str(cards), "MLPROBE_OUTPUTS": str(tmp_path / "outputs")}
+    command = [sys.executable, "-m", "mlprobe_utils", "book"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "miniature.yml" in line
+    assert "unknown key 'fine_tuning.epoch', did you mean 'epochs'?" in line
+    assert earlier.read_text() == "kept"
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5", ""])
+def test_a_wrong_number_of_processes_is_refused_before_anything_starts(outputs, monkeypatch, capsys, jobs):
+    with pytest.raises(SystemExit) as end:
+        main(["book", f"--jobs={jobs}"])
+    assert end.value.code == 2
+    assert f"JOBS={jobs}: give the number of processes" in capsys.readouterr().err
+    assert not outputs.exists()
+
+
+def test_two_runs_in_one_checkout_do_not_meet(tmp_path):
+    environment = os.environ | {"MLPROBE_OUTPUTS": str(tmp_path)}
+    with FileLock(tmp_path / ".make_book.lock"):
+        command = [sys.executable, "-m", "mlprobe_utils", "book"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "another `make book` is at work" in done.stderr
+    assert not (tmp_path / "run.json").exists()

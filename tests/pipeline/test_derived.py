@@ -1,0 +1,176 @@
+"""Tables made of rows where they are first read: made once, and anew where rows or scores changed."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_parts import make_image_set
+
+from mlprobe_utils.analysis import health_scoring
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.evaluation import claims, metrics
+from mlprobe_utils.evaluation.control_names import CONTROL_TASK, MAJORITY
+from mlprobe_utils.evaluation.rows import image_rows, write_rows
+from mlprobe_utils.pipeline import artefacts, derived, results, scoring
+from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
+from mlprobe_utils.pipeline.results import Selection
+
+DATASETS = ("busi", "covid19-ct")
+POINTS = ("V.00", "V.01", "C.00", "L.00", "L.01")
+STATES = [("pretrained", None), ("finetuned", 0), ("finetuned", 1)]
+SELECTION = Selection(("m",), DATASETS, "miniature", "paper")
+POSITIVES = {dataset: load_data_card(dataset).positive for dataset in DATASETS}
+PROBES = load_protocol("miniature").probes
+READERS = (
+    scoring.probe_scores,
+    scoring.output_scores,
+    scoring.control_scores,
+    health_scoring.corrected_health,
+)
+
+
+@pytest.fixture
+def write(outputs, tmp_path, monkeypatch):
+    """Rows of a model on two data sets, as the pipeline leaves them; returns what writes a table of them anew."""
+    folders = {dataset: tmp_path / dataset for dataset in DATASETS}
+    for folder in folders.values():
+        folder.mkdir()
+    image_sets = {d: make_image_set(folders[d], count=40, dataset=d, validation=4, test=20) for d in DATASETS}
+    monkeypatch.setattr(health_scoring, "load_image_set", lambda slug, protocol: image_sets[slug])
+
+    def write(kind: str, model: str = "m", dataset: str = "busi", seed: int = 0) -> None:
+        generator, image_set = np.random.default_rng(seed), image_sets[dataset]
+        images, options = image_set.part("paper", "test").assign(part="test"), image_set.card.options
+        shared = {"model": model, "dataset": dataset, "data_hash": image_set.data_hash, "split": "paper"}
+        curve = {"pooling": "image_mean", "run": 0, "seed": 0}
+
+        def some(**columns) -> pd.DataFrame:
+            chances = generator.dirichlet(np.ones(len(options)), len(images))
+            return image_rows(images, options, chances, **shared | {"order": "image_first"} | columns)
+
+        folder, name, tables = SELECTION.folder(model, dataset) / kind, kind, {}
+        if kind == "probes":
+            places = [(s, p, point) for s in ("pretrained", "finetuned") for p in PROBES for point in POINTS]
+            tables = [some(**curve, stage=stage, probe=probe, point=point) for stage, probe, point in places]
+        elif kind == "controls":
+            tables = [some(**curve, stage="finetuned", point="L.01", probe="main", control=CONTROL_TASK)]
+        elif kind == "image controls":
+            folder, name = SELECTION.controls(dataset), "controls"
+            tables = [some(control=MAJORITY, model=None, stage=None, order=None)]
+        else:
+            (state,) = [state for state in STATES if results.state_name("predictions", state[1]) == kind]
+            tables = [some(stage=state[0], run=state[1]).assign(text="?", parsed=options[0])]
+            name = "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_rows(pd.concat(tables), folder / f"{name}.parquet")
+        atomic_write(folder / "made_from.json", json.dumps({"seed": seed}))
+
+    kinds = ["probes", "controls", *(results.state_name("predictions", run) for _, run in STATES)]
+    for model, dataset, _ in SELECTION.folders():
+        for kind in kinds:
+            write(kind, model, dataset)
+        write("image controls", model, dataset)
+    return write
+
+
+@pytest.fixture
+def made(outputs):
+    """Reads all tables; returns the names of those that this made, of model m on BUSI apart from the others."""
+
+    def times() -> dict:
+        return {path: path.stat().st_mtime_ns for path in outputs.rglob(derived.TABLE)}
+
+    def read() -> tuple[set[str], int]:
+        before = times()
+        for reader in READERS:
+            reader(SELECTION)
+        changed = [path.parent for path, time in times().items() if time != before.get(path)]
+        own = {path.name for path in changed if path.parent == SELECTION.folder("m", "busi")}
+        return own, len(changed) - len(own)
+
+    return read
+
+
+ALL = {results.PROBE_SCORES, results.OUTPUT_SCORES, results.CONTROL_SCORES, results.CORRECTED_HEALTH}
+
+
+def test_tables_are_those_of_their_rows(write):
+    for probe in PROBES:
+        expected = metrics.probe_scores(results.probe_rows(SELECTION, probe), POSITIVES)
+        found = scoring.probe_scores(SELECTION, probe)
+        keys = ["model", "dataset", "stage", "point"]
+        pd.testing.assert_frame_equal(
+            found.sort_values(keys, ignore_index=True), expected.sort_values(keys, ignore_index=True), check_dtype=False
+        )
+    expected = metrics.output_scores(results.prediction_rows(SELECTION), POSITIVES)
+    whole = {"run": "Int64"}
+    pd.testing.assert_frame_equal(scoring.output_scores(SELECTION).astype(whole), expected.astype(whole))
+    controls = scoring.control_scores(SELECTION)
+    assert controls["control"].tolist() == [CONTROL_TASK] * 2 + [MAJORITY] * 2
+    expected = claims.control_scores(results.control_rows(SELECTION), POSITIVES)
+    assert controls["accuracy"].tolist()[:2] == pytest.approx(expected["accuracy"].tolist())
+    health = health_scoring.corrected_health(SELECTION)
+    assert len(health) == 2 * 2 * 3  # data sets, stages, modules
+    with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
+        scoring.probe_scores(SELECTION, "rwa")
+
+
+def test_a_table_is_made_once_and_anew_where_its_rows_changed(write, made):
+    assert made() == (ALL, len(ALL))
+    assert made() == (set(), 0)
+    before = scoring.probe_scores(SELECTION)
+    write("probes", seed=1)
+    assert made() == ({results.PROBE_SCORES, results.CORRECTED_HEALTH}, 0)
+    assert not scoring.probe_scores(SELECTION).equals(before)
+    write("predictions-finetuned-1", seed=1)
+    assert made() == ({results.OUTPUT_SCORES}, 0)
+    write("controls", seed=1)
+    assert made() == ({results.CONTROL_SCORES}, 0)
+
+
+def test_a_table_is_made_anew_where_its_score_changed(write, made, monkeypatch):
+    made()
+    protocol = load_protocol("miniature")
+    health = protocol.health.model_copy(update={"penalty": 0.5})
+    before = health_scoring.corrected_health(SELECTION)["raw"]
+    monkeypatch.setattr(health_scoring, "load_protocol", lambda slug: protocol.model_copy(update={"health": health}))
+    assert made() == ({results.CORRECTED_HEALTH}, 1)
+    assert (health_scoring.corrected_health(SELECTION)["raw"] < before).any()
+    monkeypatch.setattr(artefacts, "code_hash", lambda module: f"another {module}")
+    assert made() == (ALL, len(ALL))
+
+
+def test_two_pages_that_want_a_table_at_once_make_it_once(write):
+    calls = []
+
+    def slow(one: Selection) -> pd.DataFrame:
+        calls.append(one)
+        time.sleep(0.3)
+        return pd.DataFrame({"call": [len(calls)]})
+
+    def read(_: int) -> pd.DataFrame:
+        one = replace(SELECTION, models=("m",), datasets=("busi",))
+        return derived.derived(one, results.PROBE_SCORES, scoring.METRICS, slow)
+
+    with ThreadPoolExecutor(2) as pages:
+        first, second = pages.map(read, range(2))
+    assert first.equals(second)
+    assert len(calls) == 1
+
+
+def test_a_table_whose_making_fails_is_not_there_and_the_others_are_kept(write, monkeypatch):
+    scoring.output_scores(SELECTION)
+    folder = SELECTION.folder("m", "busi")
+    broken = pd.read_parquet(folder / "probes" / "probes.parquet").drop(columns="label")
+    broken.to_parquet(folder / "probes" / "probes.parquet")
+    with pytest.raises(KeyError):
+        scoring.probe_scores(SELECTION)
+    assert not (folder / results.PROBE_SCORES).exists()
+    assert (folder / results.OUTPUT_SCORES / derived.TABLE).is_file()
+    write("probes")
+    assert len(scoring.probe_scores(SELECTION)) == 2 * 2 * len(POINTS)

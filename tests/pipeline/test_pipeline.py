@@ -1,0 +1,353 @@
+"""The pipeline of one model: every artefact made once, redone exactly where something changed, rows in their places."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_parts import RECIPE, make_image_set
+
+from mlprobe_utils.analysis import health_scoring
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation import metrics
+from mlprobe_utils.evaluation.control_names import (
+    CONTROL_RUN,
+    CONTROL_TASK,
+    MEMORISATION,
+    RANDOM_WEIGHTS,
+    REFERENCE,
+    TEXT_ONLY,
+    WITHOUT_MODEL,
+)
+from mlprobe_utils.evaluation.rows import SCHEMA, STAGES
+from mlprobe_utils.pipeline import artefacts, probe_steps, results, scoring, work
+from mlprobe_utils.pipeline import model_steps as pipeline
+from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
+from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
+from mlprobe_utils.probing.extraction import load_features
+from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
+from mlprobe_utils.probing.probes import fit_probes, read_elsewhere
+
+SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
+ONE = Selection(("tiny",), ("busi",), "miniature", "paper")
+OPTIONS = ["p_Normal", "p_Benign", "p_Malignant"]
+
+
+def changed(protocol, **blocks):
+    return protocol.model_copy(
+        update={name: getattr(protocol, name).model_copy(update=fields) for name, fields in blocks.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def image_sets(tmp_path_factory):
+    return {d: make_image_set(tmp_path_factory.mktemp(d), dataset=d) for d in SELECTION.datasets}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_card, image_sets):
+    """Runs the pipeline with the protocol's blocks changed; returns the names of the artefacts that it made."""
+
+    def made() -> dict:
+        return {path: path.stat().st_mtime_ns for path in artefacts.OUTPUTS.rglob("made_from.json")}
+
+    small = load_protocol("miniature").model_copy(update={"fine_tuning": RECIPE.model_copy(update={"runs": 2})})
+    small = changed(small, probe={"epochs": 2}, answering={"max_new_tokens": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "load_model_card", lambda slug: tiny_card)
+        patch.setattr(work, "load_image_set", lambda slug, protocol: image_sets[slug])
+        patch.setattr(work, "load_protocol", lambda slug: small)
+
+        def go(datasets=("busi",), **blocks) -> list[str]:
+            before = made()
+            with pytest.MonkeyPatch.context() as another:
+                another.setattr(work, "load_protocol", lambda slug: changed(small, **blocks))
+                pipeline.run_model("tiny", list(datasets), "miniature", "paper")
+            return sorted(path.parent.name for path, time in made().items() if time != before.get(path))
+
+        yield go
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory) -> Iterator[list[int]]:
+    """Everything there is to read, of both data sets; how many probes were fitted in each call."""
+    counted = []
+
+    def count(features, *others):
+        counted.append(len(features))
+        return fit_probes(features, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
+        patch.setattr(probe_steps, "fit_probes", count)
+        run(SELECTION.datasets)
+        yield counted
+
+
+FEATURES = ("features-pretrained", "features-finetuned-0", "features-finetuned-1")
+PREDICTIONS = ("predictions-pretrained", "predictions-finetuned-0", "predictions-finetuned-1")
+ADAPTERS = ("adapter-0", "adapter-1")
+
+
+def test_everything_is_made_once_and_redone_where_something_changed(run, outputs, monkeypatch):
+    everything = sorted([*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "transfer", "controls"])
+    once = ["controls-paper", "features-random"]
+    assert run() == sorted([*everything, *once])
+    with monkeypatch.context() as patch:
+        for loader in ("load", "load_random"):
+            patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
+        assert run() == []
+    assert run(health={"penalty": 0.3}) == []
+    assert run(probe={"epochs": 3}) == ["controls", "probes", "transfer"]
+    kept = {"probe": {"epochs": 3}}
+    assert run(**kept, answering={"max_new_tokens": 3}) == sorted([*PREDICTIONS, "controls"])
+    kept |= {"answering": {"max_new_tokens": 3, "batch_size": 5, "shard_images": 3}}  # the sizes change no answer
+    assert run(**kept, extraction={"batch_size": 3, "shard_images": 5}) == []  # changes nothing in the features
+    assert run(**kept, fine_tuning={"weight_decay": 0.5}) == sorted(
+        set(everything) - {"predictions-pretrained", "features-pretrained"}
+    )
+
+
+def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_sets):
+    predictions, probes = results.prediction_rows(SELECTION), results.probe_rows(SELECTION)
+    states = [("pretrained", None), ("finetuned", 0), ("finetuned", 1)]
+    for rows in (predictions, probes):
+        SCHEMA.validate(rows)
+        assert set(rows["part"]) == {"validation", "test"}
+        assert set(rows["data_hash"]) == {image_set.data_hash for image_set in image_sets.values()}
+    for dataset, image_set in image_sets.items():
+        manifest = image_set.manifest.set_index("image")
+        own = predictions[predictions["dataset"] == dataset]
+        assert len(own) == 4 * len(states)
+        assert (own["label"].to_numpy() == manifest.loc[own["image"], "option"].to_numpy()).all()
+        options = [f"p_{option}" for option in image_set.card.options]
+        np.testing.assert_allclose(own[options].sum(axis=1), 1)
+        own = probes[probes["dataset"] == dataset]
+        assert len(own) == 4 * 12 * 4  # images, points and poolings, two runs of two stages
+        assert (own["label"].to_numpy() == manifest.loc[own["image"], "option"].to_numpy()).all()
+        assert (own["part"].to_numpy() == manifest.loc[own["image"], "split_paper"].to_numpy()).all()
+        assert set(own["run"]) == {0, 1}
+    assert predictions[predictions["stage"] == "pretrained"]["run"].isna().all()
+    curves = results.learning_curves(SELECTION)
+    assert curves.groupby(["dataset", "run"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
+    prompts = results.prompts(SELECTION)
+    assert ["Normal" in prompt for prompt in prompts["prompt"]] == [True, False]
+
+
+def test_controls_are_complete(whole, image_sets):
+    """Of every model and data set its own, of every data set those that need no model."""
+    scores = scoring.control_scores(SELECTION)
+    alone = (*WITHOUT_MODEL, REFERENCE)
+    probed = {CONTROL_TASK: 9, MEMORISATION: 3, RANDOM_WEIGHTS: 9, TEXT_ONLY: 1}
+    for dataset, image_set in image_sets.items():
+        own = scores[scores["dataset"] == dataset]
+        assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(alone, 1)
+        assert own["model"].isna().sum() == len(alone)
+        folder = SELECTION.folder("tiny", dataset)
+        rows = SCHEMA.validate(pd.read_parquet(folder / "controls" / "controls.parquet"))
+        parts = rows.groupby("control")["part"].unique().map(list).to_dict()
+        assert parts == {control: ["test"] for control in probed} | {MEMORISATION: ["train"]}
+        task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
+        true = image_set.manifest.set_index("image")["option"]
+        for control, labels in ((CONTROL_TASK, task), (RANDOM_WEIGHTS, true), (TEXT_ONLY, true)):
+            told = rows[rows["control"] == control]
+            assert (told["label"].to_numpy() == labels[told["image"]].to_numpy()).all()
+        random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
+        assert random.keys() == pretrained.keys()
+        assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
+        made_of = results.upstream(folder / "controls", range(2))
+        names = ["controls", "features-random", "features-finetuned-0", "adapter-0"]
+        assert set(made_of) == {*(folder / name for name in names), SELECTION.controls(dataset)}
+        assert all(path.is_dir() for path in made_of)
+
+
+def test_lens_and_reference_are_complete(whole, image_sets):
+    """Of every state and LLM point the lens, of every data set the reference; of that the test images alone."""
+    lens, reference = results.lens_rows(SELECTION), results.reference_rows(SELECTION)
+    assert len(lens) == 2 * 4 * 3 * 3  # data sets, validation and test images, states, points
+    assert len(reference) == 2 * 2
+    assert set(reference["control"]) == {REFERENCE}
+    for rows, parts in ((lens, {"validation", "test"}), (reference, {"test"})):
+        SCHEMA.validate(rows)
+        assert set(rows["part"]) == parts
+    for dataset, image_set in image_sets.items():
+        tested = image_set.part("paper", "test").set_index("image")["option"]
+        for rows in (lens, reference):
+            own = rows[(rows["dataset"] == dataset) & (rows["part"] == "test")]
+            assert set(own["image"]) == set(tested.index)
+            assert (own["label"].to_numpy() == tested[own["image"]].to_numpy()).all()
+        states = [results.state_name("features", run) for run in (None, 0, 1)]
+        folder = SELECTION.folder("tiny", dataset)
+        made_of = results.upstream(folder / "lens", range(2))
+        assert set(made_of) == {folder / name for name in ("lens", *states, "adapter-0", "adapter-1")}
+
+
+def test_the_lens_of_a_state_is_that_of_its_own_features(whole, tiny, encoder, image_sets):
+    folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
+    tokens = first_tokens(encoder, image_set.card.options)
+    rows = results.lens_rows(ONE)
+    for state, stage in (("pretrained", "pretrained"), ("finetuned-1", "finetuned")):
+        features = load_features(folder / f"features-{state}" / FEATURE_FILE)
+        expected = through_the_lens(tiny, features["L.01/last_token"][-2:], tokens, 8)  # LoRA leaves norm and head
+        own = rows[(rows["stage"] == stage) & (rows["point"] == "L.01") & (rows["run"] != 0).fillna(True)]
+        own = own[own["part"] == "test"]
+        found = own[OPTIONS].to_numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_probe_rows_are_those_of_the_features(whole, image_sets):
+    """Fitted again by hand from the features on disk: rows, labels and parts are not shuffled on the way."""
+    folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
+    order = pd.concat([image_set.part("paper", part) for part in ("train", "validation", "test")])
+    labels = order["option"].map(image_set.card.options.index).to_numpy()
+    settings = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
+    probes = results.probe_rows(ONE)
+    for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
+        features = load_features(folder / f"features-{state}" / FEATURE_FILE)
+        assert {len(tensor) for tensor in features.values()} == {len(order)}
+        all_labels, seeds = dict.fromkeys(features, labels), dict.fromkeys(features, number)
+        fitted = fit_probes(features, all_labels, np.arange(8), 3, settings, seeds)
+        for key in ("V.03/image_mean", "L.02/last_token"):
+            point, pooling = key.split("/")
+            wanted = dict(stage=stage, run=number, point=point, pooling=pooling)
+            rows = probes[np.logical_and.reduce([probes[c] == v for c, v in wanted.items()])].set_index("image")
+            found = rows.loc[order["image"][8:], OPTIONS].to_numpy()
+            np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
+
+
+def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
+    seeds = load_protocol("miniature").probe_seeds
+    rows, curves = results.seed_rows(ONE), results.probe_rows(ONE)
+    SCHEMA.validate(rows)
+    assert set(rows["part"]) == {"test"}
+    ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
+    pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
+    assert set(rows["probe"]) == {"main"}
+    states = rows[["stage", "run", "seed"]].drop_duplicates()
+    assert states["run"].isna().tolist() == (states["stage"] == "pretrained").tolist()
+    assert set(states["run"].dropna()) == {CONTROL_RUN}
+    assert states.groupby("stage")["seed"].apply(list).to_dict() == {stage: [*range(seeds)] for stage in STAGES}
+    keys = ["stage", "seed", "point", "pooling", "image"]
+    assert not rows.duplicated(keys).any()
+    assert curves["seed"].equals(curves["run"])
+    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == CONTROL_RUN)].merge(rows, on=keys)
+    per_state = len(rows) // (2 * seeds)
+    assert len(shared) == 3 * per_state  # of two runs before fine-tuning, and of the first after it
+    assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
+    assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
+    read, seeded = (own[["point", "pooling"]].drop_duplicates() for own in (curves, rows))
+    assert seeded.to_numpy().tolist() == read.to_numpy().tolist()
+    recipes = len(load_protocol("miniature").probes)
+    of_one = [(2 * seeds + 1) * len(read), *[2 * len(read)] * (recipes - 1)]  # the second run after fine-tuning
+    assert whole == of_one * len(SELECTION.datasets)
+
+
+def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, image_sets):
+    """Fitted again by hand from the features on disk."""
+    folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
+    rows = results.transfer_rows(ONE)
+    SCHEMA.validate(rows)
+    assert set(rows["part"]) == {"test"}
+    assert len(rows) == 2 * 2 * 3 * 3 * 2  # stages, poolings, pairs of points, images
+    order = pd.concat([image_set.part("paper", part) for part in ("train", "validation", "test")])
+    labels = order["option"].map(image_set.card.options.index).to_numpy()
+    recipe = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
+    features = load_features(folder / "features-finetuned-0" / FEATURE_FILE)
+    own = {point: features[f"{point}/last_token"] for point in ("L.00", "L.01", "L.02")}
+    expected = read_elsewhere(own, labels, np.arange(8), 3, recipe, seed=0)
+    chosen = {"stage": "finetuned", "pooling": "last_token", "probe": "L.02", "point": "L.00"}
+    found = results.transfer_rows(ONE, **chosen)
+    found = found.set_index("image").loc[order["image"][-2:], OPTIONS]
+    np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
+
+
+def test_a_damaged_model_has_all_seeds_of_the_main_recipe_and_no_variants(whole, tmp_path, monkeypatch):
+    """So has any work without both stages."""
+    monkeypatch.setattr(artefacts, "OUTPUTS", shutil.copytree(artefacts.OUTPUTS, tmp_path / "outputs"))
+    folder = SELECTION.folder("tiny", "busi") / "probes"
+    (own,) = work.works("tiny", ["busi"], "miniature", "paper")
+    monkeypatch.setattr(work.Work, "states", lambda self: [0])
+    probe_steps.make_probes(own)
+    seeds = pd.read_parquet(folder / "seeds.parquet")
+    assert set(seeds["stage"]) == {"finetuned"}
+    assert set(seeds["seed"]) == set(range(own.protocol.probe_seeds))
+    rows = pd.read_parquet(folder / "probes.parquet")
+    assert set(rows["run"]) == {0}
+    assert set(rows["probe"]) == {"main"}
+
+
+def test_features_with_random_weights_serve_all_models_of_a_shape(whole, tiny_card, tmp_path, monkeypatch):
+    monkeypatch.setattr(artefacts, "OUTPUTS", shutil.copytree(artefacts.OUTPUTS, tmp_path / "outputs"))
+    (own,) = work.works("tiny", ["busi"], "miniature", "paper")
+    monkeypatch.setattr(work, "load_random", lambda *_: pytest.fail("the features are there"))
+    twin = dataclasses.replace(own, identity="other weights", folder=own.folder.with_name("twin"), _models={})
+    pipeline.make_random_features(twin)
+    both = [load_features(one.folder / results.RANDOM_FEATURES / FEATURE_FILE) for one in (own, twin)]
+    assert both[0].keys() == both[1].keys()
+    assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
+    monkeypatch.setattr(pipeline, "shape_of", lambda card: "another shape")
+    with pytest.raises(pytest.fail.Exception, match="the features are there"):
+        pipeline.make_random_features(twin)
+
+
+def test_probe_recipes_of_the_protocol_are_told_apart(whole):
+    keys = ["stage", "run", "point", "pooling", "image"]
+    recipes = load_protocol("miniature").probes
+    assert len(recipes) > 1
+    rows = {name: results.probe_rows(ONE, name) for name in recipes}
+    assert results.probe_rows(ONE).equals(rows["main"])
+    last = results.probe_rows(ONE, stage="finetuned", run=1, pooling="last_token")
+    expected = rows["main"].query("stage == 'finetuned' and run == 1 and pooling == 'last_token'")
+    assert len(last) > 0
+    assert last.equals(expected.reset_index(drop=True))
+    for name, own in rows.items():
+        assert set(own["probe"]) == {name}
+        of_run = rows["main"] if name == "main" else rows["main"].query("run == 0").reset_index(drop=True)
+        assert own[keys].equals(of_run[keys])
+        assert name == "main" or not np.allclose(own["p_Normal"], of_run["p_Normal"])
+    positives = {"busi": load_data_card("busi").positive}
+    for name, own in rows.items():
+        expected = metrics.probe_scores(own, positives)
+        pd.testing.assert_frame_equal(scoring.probe_scores(ONE, name), expected, check_like=True, check_dtype=False)
+    expected = metrics.output_scores(results.prediction_rows(ONE), positives)
+    found = scoring.output_scores(ONE)
+    pd.testing.assert_frame_equal(found.astype({"run": "Int64"}), expected.astype({"run": "Int64"}))
+    with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
+        results.probe_rows(ONE, "rwa")
+
+
+def test_layers_that_lora_reached_are_counted_by_module(whole, tiny):
+    counted = results.adapted_layers(ONE).set_index("module")
+    linear = {name: layer for name, layer in tiny.model.model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    places = {"V": "visual.blocks", "C": "visual.merger", "L": "language_model"}
+    assert set(counted.index) == set(places)
+    for module, place in places.items():
+        own = [layer for name, layer in linear.items() if name.startswith(place)]
+        assert counted.at[module, "layers"] == len(own) > 0
+        assert counted.at[module, "parameters"] == sum(
+            RECIPE.rank * (layer.in_features + layer.out_features) for layer in own
+        )
+
+
+def test_results_that_are_not_there_say_how_to_make_them(outputs):
+    for reader in (
+        results.probe_rows,
+        health_scoring.corrected_health,
+        results.seed_rows,
+        results.end_rows,
+        results.prediction_rows,
+        results.learning_curves,
+        results.prompts,
+        scoring.control_scores,
+        results.lens_rows,
+        results.transfer_rows,
+        results.reference_rows,
+    ):
+        with pytest.raises(
+            InputError, match=r"python -m mlprobe_utils probe tiny --datasets busi --protocol miniature"
+        ):
+            reader(SELECTION)

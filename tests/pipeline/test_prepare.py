@@ -1,0 +1,59 @@
+"""What a chapter makes for itself when it runs alone, and how it says what it could not make."""
+
+import pytest
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline import artefacts, prepare
+from mlprobe_utils.pipeline.configuration import Run
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
+    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
+
+
+def run(dataset: str, data: str = "") -> Run:
+    return Run((), (dataset,), "miniature", "paper", data)
+
+
+def test_a_phantom_is_drawn_and_its_manifest_made(tmp_path):
+    prepare.prepare(run("busi-phantom"))
+    assert (tmp_path / "phantoms" / "busi-phantom" / "Dataset_BUSI_with_GT").is_dir()
+    assert (tmp_path / "miniature" / "busi-phantom" / "data" / "manifest.parquet").is_file()
+
+
+def test_what_a_command_says_reaches_the_chapter(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError) as error:
+        prepare.prepare(run("covid19-ct", data=str(tmp_path / "nothing")))
+    assert "Images-processed" in str(error.value)
+    assert "data/README.md" in str(error.value)
+    assert "mlprobe_utils manifest covid19-ct" in str(error.value)
+
+
+def test_nothing_runs_where_make_book_has_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLPROBE_PREPARED", "1")
+    prepare.prepare(run("busi-phantom"))
+    assert not (tmp_path / "phantoms").exists()
+
+
+def test_a_discussion_is_made_for_the_models_that_take_part(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(prepare, "_run", lambda *arguments: asked.append(arguments))
+    place = Run(("a", "b"), ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")
+    prepare.prepare_discussion("question-first", place)
+    options = ("--datasets", *place.datasets, "--protocol", "miniature", "--split", "clean")
+    of = ("--discussions", "question-first", *options)
+    assert asked == [("discuss", model, *of) for model in place.models]
+    monkeypatch.setenv("MLPROBE_PREPARED", "1")
+    prepare.prepare_discussion("question-first", place)
+    assert len(asked) == 2
+
+
+def test_a_discussion_of_a_model_that_is_not_there_says_what_is_missing(tmp_path):
+    place = Run(("lingshu-7b-miniature",), ("busi-phantom",), "miniature", "paper", "")
+    command = r"mlprobe_utils discuss lingshu-7b-miniature --discussions question-first"
+    with pytest.raises(InputError, match=command):
+        prepare.prepare_discussion("question-first", place)

@@ -1,0 +1,255 @@
+"""Table S1 recounted from published shapes, and as the pages show it: cards, miniatures and what leads where."""
+
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mlprobe_utils.__main__ import main
+from mlprobe_utils.book.model_table import card_table, facts, model_table, parameters_of
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.families.registry import family_named
+from mlprobe_utils.pipeline import parameter_counts
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.pipeline.parameter_counts import ARCHITECTURES, count, published_config, table, without_weights
+from mlprobe_utils.pipeline.published import published, short
+from mlprobe_utils.synthetic.miniatures.recipe import described, recipe_of
+
+PARTS = ("vision tower", "connector", "LLM", "LM head")
+QWEN2, QWEN2_5 = "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"
+LLAVA, GEMMA3 = "LlavaForConditionalGeneration", "Gemma3ForConditionalGeneration"
+HOST = "VideoLlama3ForConditionalGeneration"  # of Hulu-Med's weights
+# counted once, by other code, with transformers 5.23; 8,292,166,656, 33,452,718,336, 4,300,079,472 and 27,432,406,640
+# in all are also half the bytes that the hub's bfloat16 weights take
+EXPECTED = [
+    (["medvlm-r1"], QWEN2, (631183360, 34087936, 1543714304, 0), (32, 2, 28)),
+    (
+        ["qwen2.5-vl-7b", "huatuogpt-vision-7b", "lingshu-7b", "shizhengpt-7b-vl"],
+        QWEN2_5,
+        (631975680, 44574464, 7070619136, 544997376),
+        (32, 2, 28),
+    ),
+    (["lingshu-32b", "shizhengpt-32b-vl"], QWEN2_5, (636401664, 52440320, 31985308672, 778567680), (32, 2, 64)),
+    (["huatuogpt-vision-34b"], LLAVA, (303507456, 58734592, 33930165248, 458752000), (23, 2, 60)),
+    (["hulu-med-4b"], HOST, (412147440, 9507840, 4022468096, 388956160), (27, 2, 36)),
+    (["hulu-med-7b"], HOST, (412147440, 16980992, 7070619136, 544997376), (27, 2, 28)),
+    (["hulu-med-14b"], HOST, (412147440, 32122880, 13990394880, 777912320), (27, 2, 40)),
+    (["hulu-med-32b"], HOST, (412147440, 32122880, 31985308672, 778567680), (27, 2, 64)),
+    (["gemma-3-4b", "medgemma-4b", "medgemma-1.5-4b"], GEMMA3, (416866032, 2950272, 3880263168, 0), (27, 1, 34)),
+    (["medgemma-27b"], GEMMA3, (416866032, 6194304, 27009346304, 0), (27, 1, 62)),
+]
+BASES = ("qwen2.5-vl-7b", "gemma-3-4b")
+SIXTEEN = {slug: (model_class, parts, points) for slugs, model_class, parts, points in EXPECTED for slug in slugs}
+
+
+@pytest.mark.parametrize("slug", SIXTEEN)
+def test_table_s1_counts_by_part(slug):
+    model_class, parts, points = SIXTEEN[slug]
+    card = load_model_card(slug)
+    counted = count(card.architecture)
+    assert counted.model_class == model_class
+    assert counted.parameters == dict(zip(PARTS, parts, strict=True))
+    assert counted.points == dict(zip("VCL", points, strict=True))
+    assert counted.total == card.parameters
+    family = family_named(published_config(card.architecture)["architectures"])
+    assert family.__module__ == f"mlprobe_utils.models.families.{card.family}"
+
+
+def test_table_s1_is_that_of_the_cards():
+    names = {load_model_card(slug).name: load_model_card(slug) for slug in SIXTEEN}
+    assert len(names) == 16
+    printed = published().set_index("model").to_dict("index")
+    assert names.keys() - printed.keys() == {load_model_card(slug).name for slug in BASES}
+    for name, row in printed.items():
+        card = names[name]
+        assert short(count(card.architecture).total) == row["parameters"]
+        assert [card.vision_tower, card.connector, card.llm] == [row[c] for c in ("vision tower", "connector", "LLM")]
+        if card.base in BASES:
+            assert card.architecture == load_model_card(card.base).architecture
+        if card.base:  # the paper names a series, a card the model of that size
+            base = card.base.split("/")[1] if "/" in card.base else load_model_card(card.base).name
+            assert base.casefold().startswith(f"{row['base model']}-".casefold())
+        else:
+            assert row["base model"] == "-"
+    assert {path.stem for path in ARCHITECTURES.glob("*.json")} == {card.architecture for card in names.values()}
+
+
+@pytest.mark.parametrize("slugs", [slugs for slugs, *_ in EXPECTED], ids=lambda slugs: slugs[0])
+def test_table_s1_models_are_probed_in_the_order_of_the_data(slugs):
+    numbers = dict(zip("VCL", SIXTEEN[slugs[0]][2], strict=True))
+    family = without_weights(load_model_card(slugs[0]).architecture)
+    points = family.probe_points()
+    assert [point.name for point in points] == [f"{m}.{i:02d}" for m, many in numbers.items() for i in range(many)]
+    places = {id(module): place for place, module in enumerate(family.model.modules())}  # parents before children
+    paths = {id(module): path for path, module in family.model.named_modules()}
+    for module, part in zip("VCL", PARTS, strict=False):
+        own = [point.module for point in points if point.name.startswith(module)]
+        assert [places[id(layer)] for layer in own] == sorted(places[id(layer)] for layer in own)
+        assert all(paths[id(layer)].startswith(tuple(family.parts()[part])) for layer in own)
+    for module in "VL":  # blocks from the first on, none left out
+        layers = [paths[id(point.module)] for point in points if point.name.startswith(module)]
+        assert [path.rpartition(".")[2] for path in layers] == [str(i) for i in range(numbers[module])]
+        assert len({path.rpartition(".")[0] for path in layers}) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"connector": ()}, "model.visual.merger.ln_q.weight of Qwen2VLForConditionalGeneration is in no part"),
+        ({"connector": ("model.visual",)}, r"model.visual.patch_embed.proj.weight .* \['vision tower', 'connector'\]"),
+    ],
+)
+def test_table_s1_counts_no_parameter_twice_and_leaves_none_out(monkeypatch, parts, said):
+    family = family_named([QWEN2])
+    changed = family.parts() | parts
+    monkeypatch.setattr(family, "parts", lambda self: changed)
+    with pytest.raises(RuntimeError, match=said):
+        count.__wrapped__("qwen2-vl-2b")
+
+
+def test_table_s1_command_prints_a_row_a_model(capsys):
+    main(["parameters"])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()) == "model class vision tower connector LLM LM head total Table S1 equal probe points"
+    cells = {row.split()[0]: " ".join(row.split()) for row in rows}
+    assert cells["MedGemma-27B"].endswith(" 27,432,406,640 27.43B yes V 27, C 1, L 62")
+    assert cells["Gemma-3-4B"].endswith(" 4,300,079,472 V 27, C 1, L 34")
+    assert {name for name, row in cells.items() if " yes " not in row} == {load_model_card(s).name for s in BASES}
+    main(["parameters", "medgemma-4b"])
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split()[0] == "MedGemma-4B"
+
+
+def with_architecture(name: str | None):
+    return table([load_model_card("lingshu-7b").model_copy(update={"architecture": name})])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [
+        (None, r"data/models/lingshu-7b\.yml: add `architecture`"),
+        ("qwen2.5-vl-8b", r"unknown architecture 'qwen2\.5-vl-8b': did you mean 'qwen2\.5-vl-7b'\?"),
+        ("../models/lingshu-7b", "unknown architecture"),
+    ],
+)
+def test_table_s1_needs_an_architecture(architecture, said):
+    with pytest.raises(InputError, match=said):
+        with_architecture(architecture)
+    assert with_architecture("hulu-med-7b").loc[0, "equal"] == "NO"
+
+
+def test_table_s1_architecture_that_is_no_json_is_named(monkeypatch, tmp_path):
+    (tmp_path / "mine.json").write_text('{"architectures": [')
+    monkeypatch.setattr(parameter_counts, "ARCHITECTURES", tmp_path)
+    with pytest.raises(InputError, match=r"data/architectures/mine\.json is not valid JSON"):
+        published_config("mine")
+
+
+BASE, ADAPTED = "qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"
+REAL = ModelCard(
+    slug="org.model-7b", name="Model <7B>", source="org/Model-7B", parameters=8_290_000_000, base=BASE,
+    vision_tower="ViT & more", connector="MLP", llm="Qwen2.5-7B", licence="Apache-2.0",
+    training_stages=["aligned", "instructed"],
+)  # fmt: skip
+
+
+def rows_of(page) -> list[list[str]]:
+    """The texts of the cells, row by row, without the head."""
+    table = ElementTree.fromstring(page.data).find("div/table/tbody")
+    return [["".join(cell.itertext()) for cell in row] for row in table]
+
+
+def test_a_card_fills_the_papers_columns():
+    said = facts(REAL)
+    assert list(said)[:5] == ["parameters", "base model", "vision tower", "connector", "LLM"]
+    assert said["parameters"] == "8.29B"
+    assert said["base model"] == load_model_card(BASE).name
+    assert said["vision tower"] == "ViT &amp; more"
+    stages = ElementTree.fromstring(said["training stages"])
+    assert (stages.tag, [stage.text for stage in stages]) == ("ol", ["aligned", "instructed"])
+    assert (said["licence"], said["source"]) == ("Apache-2.0", "org/Model-7B")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [  # 8.29e9 x 2 bytes / 2^30
+        ({"precision": "bfloat16", "max_pixels": 262144, "gated": True},
+         "bfloat16, 15.4 GiB of weights, at most 262,144 pixels, gated"),
+        ({"precision": "float32"}, "float32, 30.9 GiB of weights"),
+        ({"precision": "float32", "parameters": None}, "float32"),
+        ({}, ""),
+    ],
+)  # fmt: skip
+def test_a_card_has_what_it_takes_to_run_it(fields, words):
+    said = facts(REAL.model_copy(update=fields))["to run it"]
+    assert said.replace("\N{NO-BREAK SPACE}", " ") == words
+    assert not re.search(r"[^,] ", said)  # a line breaks at commas only
+
+
+def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):
+    said = facts(ModelCard(slug="mine", name="Mine", source="me/mine"))
+    assert {key for key, value in said.items() if value} == {"source"}
+    assert str(tmp_path) not in json.dumps(facts(ModelCard(slug="x", name="x", source=str(tmp_path))))
+    assert facts(REAL.model_copy(update={"base": "org/Base-7B"}))["base model"] == "org/Base-7B"
+    with pytest.raises(InputError, match=r"unknown model 'qwen2\.5-vl-7b-miniatur': did you mean"):
+        facts(REAL.model_copy(update={"base": "qwen2.5-vl-7b-miniatur"}))
+
+
+def test_a_miniature_is_described_by_its_recipe_and_its_base():
+    base, adapted = described(load_model_card(BASE)), described(load_model_card(ADAPTED))
+    vision = recipe_of(load_model_card(BASE)).architecture.vision
+    assert base.vision_tower.split() == [str(vision.depth), "blocks,", "width", str(vision.width)]
+    for field in ("vision_tower", "connector", "llm"):
+        assert getattr(adapted, field) == getattr(base, field)
+        assert getattr(base, field)
+    assert adapted.training_stages == [stage.title for stage in recipe_of(load_model_card(ADAPTED)).stages]
+    assert adapted.training_stages != base.training_stages
+    assert described(REAL) is REAL
+
+
+@pytest.mark.parametrize(
+    ("slug", "field", "value"), [(BASE, "llm", "x"), (ADAPTED, "connector", "x"), (BASE, "training_stages", ["x"])]
+)
+def test_what_a_recipe_holds_is_not_typed_twice(slug, field, value):
+    card = load_model_card(slug).model_copy(update={field: value})
+    with pytest.raises(InputError, match=rf"{slug}.yml: remove {field}"):
+        described(card)
+
+
+def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp_path):
+    card = load_model_card(BASE)
+    assert parameters_of(card) is None
+    folder = outputs / card.source
+    folder.mkdir(parents=True)
+    save_file({"a": np.zeros((3, 4)), "b": np.zeros(5)}, folder / "model-00001-of-00002.safetensors")
+    save_file({"c": np.zeros((2, 2), "float16")}, folder / "model-00002-of-00002.safetensors")
+    assert parameters_of(card) == 21
+    assert parameters_of(ModelCard(slug="x", name="x", source=str(folder))) == 21
+    assert parameters_of(REAL) == 8_290_000_000
+
+
+def test_models_of_the_run_come_first_and_lead_to_their_pages(outputs):
+    cards = [REAL, described(load_model_card(ADAPTED)), described(load_model_card(BASE))]
+    page = model_table(cards, [BASE, ADAPTED])
+    names = [row[0] for row in rows_of(page)]
+    assert names == [load_model_card(BASE).name, load_model_card(ADAPTED).name, "Model <7B>"]
+    assert page.data.count("<a ") == 2
+    assert f'<a href="models/{BASE}.html">' in page.data
+    assert f'<a href="models/{ADAPTED}.html">' in page.data
+    alone = model_table(cards, [REAL.slug])
+    assert rows_of(alone)[0][0] == "Model <7B>"
+    assert '<a href="models/org.model-7b.html">Model &lt;7B&gt;</a>' in alone.data
+
+
+def test_every_shipped_card_has_a_row_and_one_alone_a_row_a_fact():
+    cards = [described(load_model_card(slug)) for slug in slugs(ModelCard)]
+    rows = rows_of(model_table(cards, [BASE]))
+    assert [row[0] for row in rows] == [load_model_card(BASE).name, *sorted(c.name for c in cards if c.slug != BASE)]
+    lingshu = next(row for row in rows if row[0] == "Lingshu-7B")
+    assert lingshu[1:3] == ["8.29B", "Qwen2.5-VL-7B"]
+    page = card_table(ModelCard(slug="mine", name="Mine", source="me/mine", revision="v1"))
+    assert rows_of(page) == [["slug", "mine"], ["revision", "v1"], ["source", "me/mine"]]  # none that is empty
+    assert "data/models/mine.yml" in page.data

@@ -1,0 +1,376 @@
+"""Charts: what is drawn is what was measured, every number is in the table, and the colours can be distinguished."""
+
+import functools
+import itertools
+import re
+import xml.etree.ElementTree as ET
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+from drawn_charts import downloaded, drawings, marks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.metrics import METRICS
+from mlprobe_utils.evaluation.points import is_point
+from mlprobe_utils.evaluation.profiles import SCORES, STAGE_NAMES
+from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.plots import charts, panels
+from mlprobe_utils.plots.figures import Figure
+from mlprobe_utils.plots.inline_svg import description, inline
+
+POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
+NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
+    """Scores of every probe and final output: value = 50 + place of the point + 10 after fine-tuning + run."""
+    rows, outputs = [], []
+    for model, dataset, stage, run in itertools.product(models, datasets, ("pretrained", "finetuned"), range(runs)):
+        key = {"model": model, "dataset": dataset, "stage": stage, "run": run}
+        high = 10 * (stage == "finetuned") + run
+        for place, point in enumerate(POINTS):
+            rows.append(key | {"pooling": "image_mean", "point": point} | dict.fromkeys(METRICS, 50.0 + place + high))
+        outputs.append(key | dict.fromkeys(METRICS, answers if stage == "finetuned" else 0.0))
+    return pd.DataFrame(rows), pd.DataFrame(outputs)
+
+
+def test_curves_show_the_means_over_runs_at_every_point_and_the_answer():
+    scores, outputs = made()
+    scores["accuracy"] += 1 / 3
+    figure = charts.probe_curves(scores, outputs, NAMES)
+    told = marks(drawings(figure)[0])
+    after = [texts for names, texts, _ in told if names.endswith("after fine-tuning")]
+    means = {"V.00": 60.8, "V.01": 61.8, "C.00": 62.8, "L.00": 63.8, "L.01": 64.8, "answer": 70.0}
+    assert {text for texts in after for text in texts} == {f"{point} {mean} %" for point, mean in means.items()}
+    assert {names for names, _, _ in told} == {f"{NAMES['one']}|{s} fine-tuning" for s in ("before", "after")}
+    one = "Model &amp; &lt;One&gt;"
+    titles = re.findall(r'chart-panel-title">(.*?)</p>', figure.html)
+    assert titles == [f"{one} · Set B", f"{one} · Set A", "Model Two · Set B", "Model Two · Set A"]
+    assert 'style="--columns:2"' in figure.html
+    numbers = downloaded(figure)  # unrounded
+    assert list(numbers) == ["model", "data set", "stage", *POINTS, "answer"]
+    assert len(numbers) == 8
+    of_one = numbers.query("model == 'Model Two' and `data set` == 'Set A' and stage == 'after fine-tuning'")
+    np.testing.assert_allclose(of_one[POINTS].to_numpy()[0], 60.5 + np.arange(5) + 1 / 3, rtol=1e-5)
+    for drawing in drawings(figure):
+        lines = marks(drawing)
+        assert len(lines) == 2  # before and after
+        for _, texts, path in lines:
+            places = [float(number) for number in re.findall(r"-?[\d.]+", path)]
+            heights = places[1::2]
+            assert len(heights) == len(texts) == 6  # a vertex for each text
+            assert heights[:5] == sorted(heights[:5], reverse=True)  # SVG counts downwards
+            assert places[0::2] == sorted(places[0::2])
+            assert path.count("M") == 4  # vision tower, connector, LLM and answer are not joined
+
+
+def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_a_model_has_one():
+    scores, outputs = made()
+    side = scores[(scores["model"] == "one") & scores["point"].isin(["V.00", "V.01"])]
+    side = side.assign(point=side["point"].str.replace("V", "D"), **dict.fromkeys(METRICS, 55.0))
+    drawn = charts.probe_curves(pd.concat([scores, side]), outputs, NAMES)
+    assert list(downloaded(drawn)) == ["model", "data set", "stage", *POINTS[:2], "D.00", "D.01", *POINTS[2:], "answer"]
+    panels_of = {name: drawings(drawn)[place : place + 2] for name, place in (("one", 0), ("two", 2))}
+    for drawing in panels_of["one"]:
+        words = [text.text for text in drawing.iter(f"{SVG}text")]
+        assert words.count("deepstack") == 1
+        assert [word for word in words if is_point(word or "")] == [*POINTS[:2], "D.00", "D.01", *POINTS[2:]]
+        for _, texts, path in marks(drawing):
+            assert {"D.00 55.0 %", "D.01 55.0 %"} <= set(texts)
+            assert path.count("M") == 5  # its own curve, joined to neither neighbour
+    alone = drawings(charts.probe_curves(scores, outputs, NAMES))
+    for drawing, before in zip(panels_of["two"], alone[2:], strict=True):
+        assert ET.tostring(drawing) == ET.tostring(before)
+
+
+def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value_and_a_low_probe_in_its_place():
+    drawing = drawings(charts.probe_curves(*made(), NAMES))[0]
+    assert "▼ 0" in [text.text for text in drawing.iter(f"{SVG}text")]
+    lowest = max(float(label.text) for label in drawing.iter(f"{SVG}text") if (label.text or "").isdigit())
+    assert lowest >= 70
+    none_low = drawings(charts.probe_curves(*made(answers=55.0), NAMES))[0]
+    assert "answer 0.0 %" in [texts[-1] for _, texts, _ in marks(none_low)]
+    scores, outputs = made()
+    low = scores.assign(mcc=scores["mcc"].mask(scores["point"] == "L.00", -7))
+    drawing = drawings(charts.probe_curves(low, outputs, NAMES, "mcc"))[0]
+    assert "L.00 -7.0 %" in [text for _, texts, _ in marks(drawing) for text in texts]
+    assert not [text for text in drawing.iter(f"{SVG}text") if text.text.startswith("▼")]
+    with pytest.raises(InputError, match="accuracy"):
+        charts.probe_curves(scores, outputs, NAMES, "accurracy")
+
+
+@pytest.mark.parametrize("name", ["probe", "metric", "recipe", "learning", "health", "stages", "journey", "confusion"])
+def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
+    figure = one_of_each()[name]
+    for drawing in drawings(figure):
+        assert drawing.find(f"{SVG}title").text
+        assert len(drawing.find(f"{SVG}desc").text) > 30
+        assert drawing.get("role") == "img"
+    numbers = downloaded(figure)
+    cells = len(numbers) * (1 if name == "confusion" else numbers.select_dtypes("number").shape[1])
+    told = sum(len(texts) for drawing in drawings(figure) for _, texts, _ in marks(drawing))
+    assert told >= cells > 0
+    assert figure._repr_mimebundle_()["text/plain"] == figure.description
+    keys = set(re.findall(r'data-highlight="(.*?)"', figure.html))
+    known = {part for names in re.findall(r'data-series="(.*?)"', figure.html) for part in names.split("|")}
+    assert keys <= known
+    assert keys or name != "health"
+
+
+def test_metrics_of_one_model_are_rows_and_confusion_counts_unparsed_answers():
+    scores, outputs = made(models=("one",))
+    scores["f1"] /= 2
+    numbers = downloaded(charts.metric_curves(scores, outputs, NAMES))
+    assert numbers["metric"].unique().tolist() == ["accuracy", "F1", "precision", "recall", "AUC"]
+    means = numbers.groupby("metric")[POINTS].mean().mean(axis=1)
+    assert means["F1"] == pytest.approx(means["accuracy"] / 2)
+    numbers = downloaded(one_of_each()["confusion"]).set_index(["truth", "answer"])["images"]
+    expected = {("No", "No"): 0, ("No", "Yes"): 1, ("No", "unparsed"): 0}
+    assert numbers.to_dict() == expected | {("Yes", "No"): 0, ("Yes", "Yes"): 1, ("Yes", "unparsed"): 1}
+
+
+@functools.cache
+def one_of_each() -> dict[str, Figure]:
+    scores, outputs = made()
+    one = scores["model"] == "one", outputs["model"] == "one"
+    profile = scores[["model", "dataset", "stage"]].drop_duplicates().assign(**dict.fromkeys(SCORES, 60.0))
+    profile["P_final"] = 3.0
+    ends = profile[["model", "dataset", "stage"]].assign(**{f"{letter} end": 60.0 for letter in "VCL"})
+    losses = pd.DataFrame(
+        itertools.product(["one", "two"], ["a"], [0, 1], [1.0, 2.0]), columns=["model", "dataset", "run", "epoch"]
+    ).assign(training_loss=0.5, validation_loss=lambda table: table["epoch"])
+    answers = pd.DataFrame({"label": ["Yes", "Yes", "No"], "parsed": ["Yes", None, "Yes"], "part": "test"})
+    answers = answers.assign(model="one", dataset="a", stage="finetuned")
+    return {
+        "probe": charts.probe_curves(scores, outputs, NAMES),
+        "metric": charts.metric_curves(scores[one[0]], outputs[one[1]], NAMES),
+        "recipe": charts.recipe_curves({"main": scores, "raw": scores}, NAMES),
+        "learning": charts.learning_curves(losses, NAMES),
+        "health": charts.health_profiles(
+            profile[profile["stage"] == "finetuned"], NAMES, {"one": "Large", "two": "Large"}
+        ),
+        "stages": charts.stage_profiles(profile[profile["model"] == "one"], NAMES),
+        "journey": charts.journey(ends.assign(**{"final output": 40.0}), NAMES),
+        "confusion": charts.confusion(answers, NAMES),
+    }
+
+
+def test_controls_are_thin_lines_and_a_rule_of_their_own():
+    scores, outputs = made()
+    of_model = scores[["model", "dataset", "point"]].drop_duplicates().assign(run=0, pooling="image_mean")
+    controls = pd.concat(
+        [
+            of_model.assign(control="control task", stage="finetuned", accuracy=51.0),
+            of_model.assign(control="control task", stage="pretrained", accuracy=9.0),
+            of_model.assign(control="random weights", accuracy=52.0),
+            pd.DataFrame({"dataset": ["a", "b"], "control": "majority class", "accuracy": [50.0, 40.0]}),
+            pd.DataFrame({"dataset": ["a", "b"], "control": "file format", "accuracy": [45.0, 53.0]}),
+        ]
+    )
+    figure = charts.probe_curves(scores, outputs, NAMES, controls=controls)
+    for drawing, best in zip(drawings(figure), (53, 50) * 2, strict=True):
+        told = {names.split("|")[1]: texts for names, texts, _ in marks(drawing) if "fine-tuning" not in names}
+        values = {"control task": 51, "random weights": 52, charts.BLIND: best}
+        assert told == {name: [f"{point} {value:.1f} %" for point in POINTS] for name, value in values.items()}
+        widths = {path.get("data-series").split("|")[1]: path.get("stroke-width") for path in drawing.iter(f"{SVG}path")
+                  if path.get("data-told") and "L" in path.get("d")}  # fmt: skip
+        assert {widths[name] for name in values} == {"1"}
+        assert {width for name, width in widths.items() if name not in values} == {"2"}
+    assert len(downloaded(figure)) == 4 * (2 + 3)
+    assert "control task" not in charts.probe_curves(scores, outputs, NAMES).html
+
+
+def banded(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Bands from 3 below to 4 above the values of the first run."""
+    places = chosen.loc[chosen["run"] == 0, ["model", "dataset", "stage", "point", "accuracy"]]
+    ends = {"band_low": places["accuracy"] - 3, "band_high": places["accuracy"] + 4}
+    return places.drop(columns="accuracy").assign(**ends)
+
+
+def areas(drawing: ET.Element) -> list[ET.Element]:
+    return [e for e in drawing.iter() if "0.2" in (e.get("opacity"), e.get("fill-opacity"), e.get("stroke-opacity"))]
+
+
+def test_bands_are_light_areas_of_each_module_and_their_ends_are_in_the_file():
+    scores, outputs = made()
+    bands = banded(scores)
+    figure = charts.probe_curves(scores, outputs, NAMES, bands=bands)
+    for drawing in drawings(figure):
+        drawn = areas(drawing)
+        assert len(drawn) == 2 * 3  # stages, modules
+        names = {name for mark in drawn for name in mark.get("data-series").split("|")}
+        assert {"before fine-tuning", "after fine-tuning"} < names
+        assert sum(mark.tag == f"{SVG}line" for mark in drawn) == 2  # of the connector's one point
+        lines = marks(drawing)
+        assert len(lines) == 2  # an area tells nothing that its line does not
+    numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"])
+    place = "Model Two", "Set A", "after fine-tuning"
+    first = 60.0 + np.arange(5)
+    np.testing.assert_allclose(numbers.loc[(*place, "mean"), POINTS].astype(float), first + 0.5)
+    np.testing.assert_allclose(numbers.loc[(*place, "band, low"), POINTS].astype(float), first - 3)
+    np.testing.assert_allclose(numbers.loc[(*place, "band, high"), POINTS].astype(float), first + 4)
+    assert "95 % bands" in figure.html
+    without = charts.probe_curves(scores, outputs, NAMES, bands=banded(scores).iloc[:0])
+    assert not any(map(areas, drawings(without)))
+    assert "band" not in without.html
+
+
+def test_a_band_that_leaves_the_axis_is_cut_there():
+    scores, outputs = made()
+    wide = banded(scores).assign(band_low=0.0, band_high=100.0)
+    for drawing in drawings(charts.probe_curves(scores, outputs, NAMES, bands=wide)):
+        height = float(drawing.get("viewBox").split()[3])
+        paths = [mark.get("d") for mark in areas(drawing) if mark.get("d")]
+        heights = [float(y) for path in paths for y in re.findall(r"[\d.-]+,([\d.-]+)", path)]
+        assert heights
+        assert min(heights) >= 0
+        assert max(heights) <= height
+
+
+def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
+    few, many = (pd.DataFrame(itertools.product(own, sets, STAGE_NAMES), columns=["model", "dataset", "stage"])
+                 for own, sets in ((["one", "two"], ["a", "b"]), ([f"m{n}" for n in range(16)], ["a"])))  # fmt: skip
+    ends = ["V end", "C end", "L end", "final output"]
+    figure = charts.journey(few.assign(**dict.fromkeys(ends, 80.0)), NAMES, majority={"Set A": 56.0, "Set B": 62.5})
+    for drawing, value in zip(drawings(figure), ("62.5", "56.0"), strict=True):
+        (texts,) = [texts for names, texts, _ in marks(drawing) if names == charts.MAJORITY]
+        assert {text.split()[-2] for text in texts} == {value}
+    means = {charts.MAJORITY: 59.25, NAMES["one"]: 80, NAMES["two"]: 80}
+    assert downloaded(figure).groupby("model")["answer"].mean().to_dict() == means
+    values = 50.0 + many["model"].str[1:].astype(int)
+    figure = charts.journey(many.assign(**dict.fromkeys(ends, values)), {})
+    assert charts.MAJORITY not in figure.html
+    (drawing,) = drawings(figure)
+    told = {names: texts for names, texts, _ in marks(drawing)}
+    stations = ("vision tower", "connector", "LLM", "answer")
+    assert told[f"{charts.MEAN}|after fine-tuning"] == [f"{station} 57.5 %" for station in stations]
+    thin = [path for path in drawing.iter(f"{SVG}path") if path.get("opacity") == "0.5"]
+    faint = [path.get("d") for path in thin if path.get("data-series").startswith(charts.MEAN)]
+    assert [path.count("L") for path in faint] == [3] * 32
+
+
+def test_a_missing_value_leaves_a_gap_and_no_false_text():
+    scores, outputs = made()
+    scores.loc[(scores["point"] == "L.00"), "auc"] = np.nan
+    told = [
+        text for d in drawings(charts.probe_curves(scores, outputs, NAMES, "auc")) for _, t, _ in marks(d) for text in t
+    ]
+    assert told
+    assert not [text for text in told if text.startswith("L.00") or "nan" in text]
+
+
+def test_many_panels_are_compact_and_still_name_their_model():
+    models = [f"m{n}" for n in range(11)]
+    names = {model: f"miniature of Model {model}" for model in models} | {"a": "Set A", "b": "Set B", "c": "Set C"}
+    scores, outputs = made(models=models, datasets=("a", "b", "c"))
+    deeper = scores[(scores["model"] == "m1") & (scores["point"] == "L.01")]
+    figure = charts.probe_curves(pd.concat([scores, deeper.assign(point="L.02")]), outputs, names)
+    drawn = drawings(figure)
+    assert len(drawn) == len(set(re.findall(r'chart-panel-title">(.*?)</p>', figure.html))) == 33
+    few = charts.probe_curves(*made(models=("one",), datasets=("a",)), NAMES)
+    assert int(drawn[0].get("height")) < int(drawings(few)[0].get("height"))
+    for drawing in drawn:
+        words = [text.text for text in drawing.iter(f"{SVG}text") if not text.text.isdigit()]
+        assert words[:4] == ["V", "C", "L", "answer"]
+    ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
+    assert ends[0] != ends[3]  # a deeper model's row has more stations, and only that row
+    assert ends[0] == ends[6]
+    assert "vision tower" in figure.html
+    assert "<table" not in figure.html
+    assert len(downloaded(figure)) == 66
+    assert len(figure.html) < 210_000
+    assert set(re.findall(r'data-highlight="(.*?)"', figure.html)) == set(STAGE_NAMES.values())
+
+
+def test_many_points_are_not_all_labelled_and_one_run_is_not_drawn_beside_its_mean():
+    scores, outputs = made(models=("one",), datasets=("a",))
+    last = scores[scores["point"] == "L.01"]
+    deep = pd.concat([scores, *(last.assign(point=f"L.{place:02d}") for place in range(2, 64))])
+    figure = charts.probe_curves(deep, outputs, NAMES)
+    labels = [text.text for text in drawings(figure)[0].iter(f"{SVG}text")]
+    assert "answer" in labels
+    assert 4 < len([label for label in labels if is_point(label or "")]) < 20  # of 67
+    assert 'stroke-width="0.8"' in figure.html
+    of_one_run = (table[table["run"] == 0] for table in (scores, outputs))
+    assert 'stroke-width="0.8"' not in charts.probe_curves(*of_one_run, NAMES).html
+
+
+def test_a_readers_own_chart_comes_out_as_a_described_figure():
+    panels.enable()
+    own = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4]})).mark_line().encode(x="x", y="y")
+    with alt.renderers.enable("inline_svg"):
+        bundle = own.properties(title="Mine", description="a line that rises")._repr_mimebundle_()
+    html = bundle[0]["text/html"] if isinstance(bundle, tuple) else bundle["text/html"]
+    assert "<figcaption>Mine" in html
+    assert "<desc>a line that rises</desc>" in html
+
+
+@settings(max_examples=8)
+@given(st.lists(st.text("ab|‖<&\"'é%.0 ", min_size=1, max_size=8), min_size=2, max_size=4), st.integers(0, 99))
+def test_inline_keeps_everything_that_is_drawn_and_all_its_texts(names, seed):
+    values = np.random.default_rng(seed).uniform(0, 100, 6)
+    table = pd.DataFrame({"x": list("abcdef"), "y": values, "told": description(names, "x 72.0 %|y 0.00 %")})
+    chart = alt.Chart(table).mark_bar().encode(x="x", y="y", description="told")
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    before, after = ET.fromstring(svg), ET.fromstring(inline(svg))
+    visible = [e for e in before.iter() if e.get("d") and e.get("class") not in ("background", "foreground")]
+    assert len([e for e in after.iter() if e.get("d")]) == len(visible) == 6
+    assert [t.text for t in after.iter(f"{SVG}text")] == [t.text for t in before.iter(f"{SVG}text")]
+    told = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
+    assert [text for _, text in told] == ["x 72.0 %|y 0.00 %"]
+    assert len(next(iter(told))[0].split("|")) == len(
+        set(name.translate({ord("|"): "¦", ord("‖"): "¦"}) for name in names)
+    )
+    assert len(inline(svg)) < len(svg)
+
+
+def palette(theme: str) -> list[np.ndarray]:
+    """The chart colours of a theme on linear RGB in 0..1, as book.css has them."""
+    css = (ROOT / "book" / "_static" / "book.css").read_text()
+    (block,) = re.findall(
+        r"html \{([^}]*--chart-1[^}]*)\}" if theme == "light" else r'"dark"\] \{([^}]*--chart-1[^}]*)\}', css
+    )
+    return [linear(bytes.fromhex(colour)) for colour in re.findall(r"--chart-\d: #(\w{6})", block)]
+
+
+def linear(colour: bytes) -> np.ndarray:
+    rgb = np.array([*colour]) / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(colour: np.ndarray) -> np.ndarray:
+    """CIELAB of a linear colour."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ colour
+    x, y, z = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 1e-6))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+GROUNDS = {"light": b"\xff" * 3, "dark": b"\x12" * 3}  # of pydata-sphinx-theme
+# Machado et al. 2009, severity 1, on linear RGB
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("theme", GROUNDS)
+def test_colours_contrast_with_the_page_and_are_distinguishable_to_everyone(theme):
+    ground = linear(GROUNDS[theme])
+    assert len(palette(theme)) == len(panels.COLOURS)
+    for number, colour in enumerate(palette(theme)):
+        light, dark = sorted([own @ [0.2126, 0.7152, 0.0722] for own in (colour, ground)], reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+        without_style = bytes.fromhex(panels.COLOURS[number].split("#")[1].rstrip(")"))
+        assert theme == "dark" or linear(without_style).tolist() == colour.tolist()
+    for deficiency in DEFICIENCIES.values():
+        seen = [lab(np.clip(np.array(deficiency) @ colour, 0, 1)) for colour in palette(theme)]
+        for one, other in itertools.combinations(seen, 2):
+            assert np.linalg.norm(one - other) > 20  # CIE 1976; 2.3 is just noticeable

@@ -1,0 +1,203 @@
+"""Extraction: right features in the right rows, errors for what was not captured, resumption by shards."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_parts import WIDTHS, each_family, each_family_with
+from torch import nn
+
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.models.encoding import Questions
+from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.probing import extraction
+from mlprobe_utils.probing.extraction import FEATURES, POINTS, capturing, extract, features_of, load_features
+from mlprobe_utils.probing.probes import fit_probes
+from mlprobe_utils.probing.settings import Extraction
+
+
+def own_hooks(model: nn.Module) -> list:
+    """Hooks of the project; transformers leaves some of its own on a LLaVA."""
+    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
+    return [hook for hook in hooks if hook.__module__.startswith("mlprobe_utils")]
+
+
+LEFT = sorted([FEATURES, POINTS])
+SETTINGS = Extraction(batch_size=2, shard_images=4)
+POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positions; the last shard is short
+
+
+@each_family
+def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_model(
+    tiny, encoder, image_set, family, tmp_path
+):
+    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
+    assert not own_hooks(tiny.model)
+    features = load_features(tmp_path / FEATURES)
+    assert list(features) == [
+        f"{point}/{pooling}"
+        for point in WIDTHS[family]
+        for pooling in (("image_mean", "last_token") if point[0] == "L" else ("image_mean",))
+    ]
+    assert {key.split("/")[0]: value.shape[1] for key, value in features.items()} == WIDTHS[family]
+    points = pd.read_parquet(tmp_path / POINTS)
+    for row, point in zip(points.itertuples(), tiny.family.probe_points(), strict=True):
+        assert row.point == point.name
+        assert tiny.model.get_submodule(row.path) is point.module
+        assert row.module == type(point.module).__name__
+        assert {features[f"{row.point}/{pooling}"].shape[1] for pooling in row.poolings.split(", ")} == {row.width}
+    assert sum(len(row.poolings.split(", ")) for row in points.itertuples()) == len(features)
+    for row, position in enumerate(POSITIONS):
+        inputs = encoder.questions([image_set.pixels(position)])
+        with torch.no_grad(), capturing(tiny, inputs) as alone:
+            tiny.model(**inputs)
+        for key, tensor in features.items():
+            assert tensor.dtype == torch.float32
+            torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)
+
+
+def test_batches_and_shards_do_not_matter(tiny, encoder, image_set, tmp_path):
+    folders = []
+    for batch_size, shard_images in ((2, 4), (5, 10), (1, 3)):
+        folders.append(tmp_path / f"{batch_size}")
+        folders[-1].mkdir()
+        settings = Extraction(batch_size=batch_size, shard_images=shard_images)
+        extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folders[-1])
+    first, *others = (load_features(folder / FEATURES) for folder in folders)
+    for other in others:
+        for key in first:
+            torch.testing.assert_close(other[key], first[key], rtol=1e-3, atol=1e-4)
+
+
+class Killed(BaseException):
+    """As a kill: nothing but BaseException handlers sees it."""
+
+
+def killed_after(count: int, monkeypatch) -> list:
+    """Makes extraction die when it would read image number `count`; returns the list of positions that were read."""
+    seen = []
+    whole = ImageSet.pixels
+
+    def pixels(self, position):
+        if len(seen) == count:
+            raise Killed
+        seen.append(position)
+        return whole(self, position)
+
+    monkeypatch.setattr(ImageSet, "pixels", pixels)
+    return seen
+
+
+def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    unbroken.mkdir()
+    broken.mkdir()
+    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, unbroken)
+    with monkeypatch.context() as patch:
+        killed_after(6, patch)  # in the middle of the second shard
+        with pytest.raises(Killed):
+            extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
+    with monkeypatch.context() as patch:
+        seen = killed_after(100, patch)
+        extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
+    assert seen == POSITIONS[4:]  # the first shard was not computed again
+    assert (broken / FEATURES).read_bytes() == (unbroken / FEATURES).read_bytes()
+    assert sorted(path.name for path in broken.iterdir()) == LEFT
+
+
+def test_shards_of_another_size_are_not_mixed_in(tiny, encoder, image_set, tmp_path, monkeypatch):
+    """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
+    with monkeypatch.context() as patch:
+        killed_after(6, patch)
+        with pytest.raises(Killed):
+            extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, Extraction(batch_size=2, shard_images=3), tmp_path)
+    features = load_features(tmp_path / FEATURES)
+    assert {len(tensor) for tensor in features.values()} == {len(POSITIONS)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
+
+
+def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_set, tmp_path, monkeypatch):
+    save_file = extraction.save_file
+
+    def torn(tensors, path):
+        save_file(tensors, path)
+        with open(path, "r+b") as file:
+            file.truncate(100)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "save_file", torn)
+        with pytest.raises(Killed):
+            extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    assert len(load_features(tmp_path / FEATURES)["V.00/image_mean"]) == len(POSITIONS)
+
+
+def forward(tiny, encoder, image_set):
+    inputs = encoder.questions([image_set.pixels(i) for i in (0, 1)])
+    with torch.no_grad(), capturing(tiny, inputs):
+        tiny.model(**inputs)
+
+
+def test_point_that_captures_nothing_is_an_error(tiny, encoder, image_set, monkeypatch):
+    tiny.model.idle = nn.Linear(4, 4)
+    monkeypatch.setattr(type(tiny.family), "connector_layers", (tiny.family.connector_layers[0], "idle"))
+    with pytest.raises(RuntimeError, match=r"C\.01/image_mean captured nothing"):
+        forward(tiny, encoder, image_set)
+
+
+@each_family_with("poison", float("nan"), float("inf"))
+def test_feature_that_is_not_finite_is_an_error(tiny, encoder, image_set, poison):
+    with torch.no_grad():
+        tiny.model.model.language_model.layers[1].mlp.down_proj.weight[3, 3] = poison
+    with pytest.raises(RuntimeError, match=r"L\.01/image_mean holds values that are not finite"):
+        forward(tiny, encoder, image_set)
+
+
+def test_point_of_the_wrong_shape_is_an_error_and_leaves_no_hook(tiny, encoder, image_set, monkeypatch):
+    """A connector's layer taken for a vision block: a fourth of the tokens that the inputs imply."""
+    monkeypatch.setattr(type(tiny.family), "vision_blocks", "model.visual.merger.mlp")
+    with pytest.raises(RuntimeError, match=r"V\.00/image_mean: expected \[64, width\], got \[16, 128\]"):
+        forward(tiny, encoder, image_set)
+    assert not own_hooks(tiny.model)
+
+
+def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
+    """The first pass's vectors would be replaced in silence by those of other images."""
+    inputs = encoder.questions([image_set.pixels(0)])
+    with capturing(tiny, inputs):
+        tiny.model(**inputs)
+        with pytest.raises(RuntimeError, match=r"V\.00/image_mean captured twice"):
+            tiny.model(**inputs)
+    assert not own_hooks(tiny.model)
+
+
+@each_family
+def test_signal_planted_in_a_layer_is_found_there_and_not_before(tiny, encoder):
+    """Images of noise that say nothing of their labels; one decoder layer's output gets a direction for one class."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    features = []
+    for batch in np.split(np.arange(120), 12):
+        images = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in batch]
+        added = torch.tensor(labels[batch])[:, None, None] * direction
+
+        def plant(module, arguments, output, added=added):
+            return output + 4 * output.std() * added.to(output.dtype)  # families differ in scale
+
+        layer = tiny.model.model.language_model.layers[1]
+        handle = layer.register_forward_hook(plant)  # before the probe's own hook, which sees what it returns
+        features.append(features_of(tiny, encoder.questions(images)))
+        handle.remove()
+    whole = {key: torch.cat([part[key] for part in features]) for key in features[0]}
+    recipe = load_protocol("miniature").probe.model_copy(update={"kind": "linear"})
+    fitted = fit_probes(whole, dict.fromkeys(whole, labels), np.arange(60), 2, recipe, dict.fromkeys(whole, 0))
+    for key, probabilities in fitted.items():
+        accuracy = (probabilities.argmax(1) == labels)[60:].mean()
+        if key.startswith(("L.01", "L.02")):
+            assert accuracy > 0.95, key
+        else:
+            assert abs(accuracy - 0.5) < 0.2, key  # 60 images: three standard deviations

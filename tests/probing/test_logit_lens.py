@@ -1,0 +1,100 @@
+"""The logit lens: at the last point it is the model's own next token, and a planted direction is seen where it is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_parts import card_of, each_family, make_tiny
+
+from mlprobe_utils.evaluation.rows import SCHEMA
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.loading import load
+from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.probing.logit_lens import LENS, first_tokens, lens_rows, through_the_lens
+
+POSITIONS = range(6)  # four sizes of image: a batch is padded
+CONSTANTS = {"model": "m", "dataset": "busi", "data_hash": "0" * 64, "split": "paper", "order": "image_first"}
+CONSTANTS |= {"stage": "pretrained", "run": None}
+
+
+@each_family
+def test_at_the_last_point_it_is_the_models_own_next_token(tiny, encoder, image_set):
+    last_point_is_the_models_own(tiny, encoder, image_set)
+
+
+def last_point_is_the_models_own(loaded, encoder, image_set) -> None:
+    questions = encoder.questions([image_set.pixels(i) for i in POSITIONS])
+    tokens = first_tokens(encoder, image_set.card.options)
+    assert len(set(tokens)) == 3
+    features = features_of(loaded, questions)
+    last = [key for key in features if key.endswith("last_token")][-1]
+    found = through_the_lens(loaded, features[last], tokens, 4)
+    with torch.no_grad():
+        expected = loaded.model(**questions).logits[:, -1, tokens].double().softmax(dim=1).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    first = through_the_lens(loaded, features["L.00/last_token"], tokens, 4)
+    assert not np.allclose(first, expected, rtol=1e-2)
+
+
+def test_a_head_of_its_own_is_read_too(image_set, tmp_path):
+    """Those of the tiny models are tied to the embeddings."""
+
+    def change(config):
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+
+    loaded = load(card_of(make_tiny("qwen2_5_vl", tmp_path, change=change)))
+    assert loaded.model.get_output_embeddings().weight is not loaded.model.get_input_embeddings().weight
+    last_point_is_the_models_own(loaded, Encoder(loaded.processor, image_set.card.template), image_set)
+
+
+@pytest.fixture
+def images() -> pd.DataFrame:
+    parts = np.repeat(["train", "validation", "test"], [3, 3, 60])
+    options = ["Normal", "Benign", "Malignant"]
+    return pd.DataFrame(
+        {"image": [f"{i}.png" for i in range(66)], "option": np.tile(options, 22).astype(object), "part": parts}
+    )
+
+
+def accuracy(rows: pd.DataFrame, options: list[str]) -> float:
+    said = rows[[f"p_{option}" for option in options]].to_numpy().argmax(axis=1)
+    return (np.array(options)[said] == rows["label"]).mean()
+
+
+def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encoder, images):
+    """At L.01 the states lie along the head's rows of the true options; at L.02 the same, turned out of its sight."""
+    options = ["Normal", "Benign", "Malignant"]
+    tokens = first_tokens(encoder, options)
+    head = tiny.model.get_output_embeddings().weight.detach()[tokens].float()
+    truth = torch.tensor([options.index(option) for option in images["option"]])
+    noise = torch.randn(66, 32, generator=torch.Generator().manual_seed(0))
+    weight = tiny.model.get_submodule("model.language_model.norm").weight.detach()
+    basis = torch.linalg.pinv(head * weight)  # columns: seen by one option's token alone
+    spoken = basis.T[truth] * 10 / basis.norm()
+    unseen = torch.linalg.svd(head * weight).Vh[3:6]
+    features = {
+        "V.00/image_mean": noise,
+        "L.02/last_token": 10 * unseen[truth],
+        "L.01/last_token": 10 * spoken + noise / 100,
+        "L.00/last_token": noise,
+        "L.01/image_mean": noise,
+    }
+    rows = SCHEMA.validate(lens_rows(tiny, features, images, options, tokens, 16, CONSTANTS))
+    assert list(rows["point"].unique()) == ["L.00", "L.01", "L.02"]
+    assert set(rows["probe"]) == {LENS}
+    assert set(rows["pooling"]) == {"last_token"}
+    assert set(rows["part"]) == {"validation", "test"}
+    np.testing.assert_allclose(rows[[f"p_{option}" for option in options]].sum(axis=1), 1)
+    assert accuracy(rows[rows["point"] == "L.01"], options) == 1
+    assert accuracy(rows[rows["point"] == "L.00"], options) < 0.6
+    blind = rows.loc[rows["point"] == "L.02", [f"p_{option}" for option in options]]
+    np.testing.assert_allclose(blind, 1 / 3, atol=1e-3)  # a probe would tell all of them
+
+
+def test_options_that_begin_alike_share_what_their_token_has(tiny):
+    states = torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
+    alone = through_the_lens(tiny, states, [40, 41], 5)
+    shared = through_the_lens(tiny, states, [40, 41, 40], 2)  # the size of batches changes nothing
+    np.testing.assert_allclose(shared[:, 1], alone[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(shared[:, [0, 2]], alone[:, [0, 0]] / 2, rtol=1e-5)
+    np.testing.assert_allclose(through_the_lens(tiny, states, [40, 40, 40], 5), 1 / 3)

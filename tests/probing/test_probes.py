@@ -1,0 +1,372 @@
+"""Probes: the stack equals a plain loop over probes, finds what was planted, and measures information, not scale."""
+
+import itertools
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.probing import probe_training, probes
+from mlprobe_utils.probing.probe_training import cosine, with_ones
+from mlprobe_utils.probing.probes import blocks, read_elsewhere, share_of_each_class, standardise
+from mlprobe_utils.probing.settings import Probe
+
+SETTINGS = Probe(
+    kind="mlp",
+    hidden=16,
+    dropout=0.1,
+    learning_rate=0.01,
+    weight_decay=0.01,
+    warmup_ratio=0.05,
+    epochs=5,
+    batch_size=8,
+    standardised=True,
+    training_fraction=1.0,
+)
+LINEAR = SETTINGS.model_copy(update={"kind": "linear"})
+RAW = SETTINGS.model_copy(update={"standardised": False})
+SMALL_BATCHES = SETTINGS.model_copy(update={"batch_size": 4, "dropout": 0.5})
+ONE_BATCH = SETTINGS.model_copy(update={"batch_size": 200, "dropout": 0.0})
+TRAINING = np.arange(0, 61)  # the last batch of an epoch is short
+
+
+def planted(widths: dict[str, int], informed: set[str], images: int = 100, classes: int = 3, seed: int = 0):
+    """Noise of the given widths; in the informed features one direction separates the classes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, images)
+    features = {}
+    for name, width in widths.items():
+        noise = rng.normal(size=(images, width))
+        if name in informed:
+            noise[:, 0] = labels * 3.0 + rng.normal(size=images) * 0.3
+        features[name] = torch.tensor(noise, dtype=torch.float32)
+    return features, labels
+
+
+def fit_probes(features, labels, training, classes, recipe, seed):
+    """All probes with the same labels and one seed."""
+    same = dict.fromkeys(features, labels), dict.fromkeys(features, seed)
+    return probes.fit_probes(features, same[0], training, classes, recipe, same[1])
+
+
+def reference(inputs: torch.Tensor, labels, training, classes: int, recipe: Probe, seed: int) -> np.ndarray:
+    """One probe, trained alone by torch's own layers, optimizer and schedule, with the seed's own draws."""
+    if recipe.standardised:
+        known = inputs[training]
+        inputs = (inputs - known.mean(0)) / known.std(0, correction=0)
+    generator = torch.Generator().manual_seed(seed)
+    width = inputs.shape[1]
+    hidden = [recipe.hidden] if recipe.kind == "mlp" else []
+    shapes = list(itertools.pairwise([width, *hidden, classes]))
+    layers = [nn.Linear(*shape) for shape in shapes]
+    for layer, shape in zip(layers, shapes, strict=True):
+        bound = 1 / math.sqrt(shape[0])  # what nn.Linear's own initialisation draws from
+        with torch.no_grad():
+            layer.weight.copy_(torch.empty(shape).uniform_(-bound, bound, generator=generator).T)
+            layer.bias.copy_(torch.empty(1, shape[1]).uniform_(-bound, bound, generator=generator)[0])
+    masks = []
+
+    class Dropout(nn.Module):
+        def forward(self, hidden):
+            return hidden * masks[-1] / (1 - recipe.dropout) if self.training else hidden
+
+    probe = nn.Sequential(layers[0], nn.ReLU(), Dropout(), layers[1]) if hidden else layers[0]
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = recipe.epochs * math.ceil(len(training) / recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(steps, recipe.warmup_ratio))
+    target = torch.tensor(labels)
+    for _ in range(recipe.epochs):
+        order = torch.tensor(training)[torch.randperm(len(training), generator=generator)]
+        for batch in order.split(recipe.batch_size):
+            masks.append(torch.rand(len(batch), sum(hidden), generator=generator) >= recipe.dropout)
+            optimizer.zero_grad()
+            nn.CrossEntropyLoss()(probe(inputs[batch]), target[batch]).backward()
+            optimizer.step()
+            schedule.step()
+    assert schedule.last_epoch == steps
+    return probe.eval()(inputs).softmax(-1).detach().numpy()
+
+
+def test_reference_starts_where_torch_would():
+    """The bounds that module and reference share are those of nn.Linear."""
+    layer = nn.Linear(50, 2000)
+    for parameter in (layer.weight, layer.bias):
+        assert parameter.abs().max().item() == pytest.approx(1 / math.sqrt(50), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps"), [(SETTINGS, 3), (SETTINGS, 32), (RAW, 3), (LINEAR, 32), (SMALL_BATCHES, 3), (ONE_BATCH, 32)]
+)
+def test_stack_equals_one_probe_after_the_other(recipe, steps, monkeypatch):
+    monkeypatch.setattr(probe_training, "STEPS", steps)
+    features, labels = planted({"a": 5, "b": 12, "c": 5, "d": 1, "e": 12}, {"a", "e"})
+    fitted = fit_probes(features, labels, TRAINING, 3, recipe, seed=7)
+    assert list(fitted) == list(features)
+    for name, tensor in features.items():
+        expected = reference(tensor, labels, TRAINING, 3, recipe, seed=7)
+        np.testing.assert_allclose(fitted[name], expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(fitted[name].sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stack_bytes", "cache_bytes"),
+    [
+        (SETTINGS, 2**30, 2**30),
+        (SETTINGS, 4 * 100 * 5 * 2, 2**30),
+        (SETTINGS, 2**30, 16 * (6 * 16 + 17 * 3) * 2),
+        (LINEAR, 1, 1),
+        (LINEAR, 2**30, 2**30),
+    ],
+)
+def test_probes_of_one_block_equal_each_alone_and_blocks_change_nothing(monkeypatch, stack_bytes, cache_bytes, recipe):
+    """Runs and control tasks share a tensor or have their own; what is too large for a block is cut, not changed."""
+    monkeypatch.setattr(probes, "STACK_BYTES", stack_bytes)
+    monkeypatch.setattr(probes, "cache_bytes", lambda: cache_bytes)
+    own, labels = planted({"V": 5, "L": 5, "W": 9}, {"V"})
+    tasks = {"main": labels, "control": np.random.default_rng(1).permutation(labels)}
+    features = {(name, run, task): own[name] for run in (0, 1, 4) for task in tasks for name in own}
+    seeds = {key: key[1] for key in features}
+    fitted = probes.fit_probes(features, {key: tasks[key[2]] for key in features}, TRAINING, 3, recipe, seeds)
+    assert list(fitted) == list(features)
+    for (name, run, task), found in fitted.items():
+        alone = fit_probes({name: own[name]}, tasks[task], TRAINING, 3, recipe, seed=run)[name]
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(fitted["V", 0, "main"], fitted["V", 4, "main"], rtol=1e-3)
+    assert not np.allclose(fitted["V", 0, "main"], fitted["V", 0, "control"], rtol=1e-3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 1)), min_size=1, max_size=30),
+    st.integers(1, 2**14),
+    st.integers(1, 2**14),
+)
+def test_blocks_have_one_width_and_fit(points, stack_bytes, cache_bytes):
+    features = {i: torch.zeros(20, width) for i, (width, _) in enumerate(points)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probes, "STACK_BYTES", stack_bytes)
+        patch.setattr(probes, "cache_bytes", lambda: cache_bytes)
+        found = blocks(features, 3, SETTINGS)
+    assert sorted(key for keys in found for key in keys) == list(features)
+    for keys in found:
+        (width,) = {features[key].shape[1] for key in keys}
+        state = 4 * 4 * len(keys) * ((width + 1) * SETTINGS.hidden + (SETTINGS.hidden + 1) * 3)
+        assert len(keys) == 1 or (4 * 20 * width * len(keys) <= stack_bytes and state <= cache_bytes)
+
+
+def test_units_that_no_image_reaches_leave_no_slow_numbers():
+    """Their moments fade; a CPU computes many times more slowly with what lies between zero and 1e-38."""
+    inputs = with_ones(torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0)) + 9)
+    targets = torch.eye(2)[torch.arange(50) % 2][None]
+    recipe = RAW.model_copy(update={"epochs": 160, "learning_rate": 0.03})
+    block = probe_training.train(inputs, targets, torch.arange(50), recipe, [0])
+    faded = (block.mean == 0) & (block.square > 0)  # it was reached once
+    assert faded.any()
+    assert not ((block.mean != 0) & (block.mean.abs() < torch.finfo().tiny)).any()
+    assert torch.tensor([1e-38]).mul(0.1).item() > 0  # only while it trains
+
+
+@pytest.mark.parametrize(("own", "expected"), [("cuda:1", "cuda:1"), ("mps", "cpu"), ("cpu", "cpu")])
+def test_probes_are_trained_on_cuda_where_there_is_one(monkeypatch, own, expected):
+    seen = []
+    monkeypatch.setattr(probes, "processes", lambda: SimpleNamespace(device=torch.device(own)))
+    monkeypatch.setattr(probes, "blocks", lambda *arguments: seen.append(torch.device(arguments[-1])) or [])
+    probes.fit_probes({}, {}, TRAINING, 3, SETTINGS, {})
+    probes.fit_probes({}, {}, TRAINING, 3, SETTINGS, {}, "cpu")
+    assert seen == [torch.device(expected), torch.device("cpu")]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("recipe", [SETTINGS, LINEAR, SMALL_BATCHES])
+def test_cuda_and_cpu_agree(recipe, monkeypatch):
+    monkeypatch.setattr(probe_training, "STEPS", 2)  # so that most steps are replayed
+    features, labels = planted({"a": 5, "b": 12, "c": 5}, {"a"})
+    arguments = dict.fromkeys(features, labels), TRAINING, 3, recipe, {"a": 0, "b": 1, "c": 1}
+    there, here = (probes.fit_probes(features, *arguments, device) for device in ("cuda", "cpu"))
+    for name in features:
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-3, atol=1e-5)
+
+
+def test_linear_probe_reads_what_is_linear_and_nothing_else():
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 2, (400, 2))
+    inputs = corners * 2.0 - 1 + rng.normal(size=(400, 2)) * 0.1
+    features = {"a": torch.tensor(inputs, dtype=torch.float32)}
+    recipe = {"epochs": 40, "dropout": 0.0}
+    correct = {}
+    for task, labels in (("linear", corners[:, 0]), ("exclusive or", corners[:, 0] ^ corners[:, 1])):
+        for kind in ("linear", "mlp"):
+            own = SETTINGS.model_copy(update=recipe | {"kind": kind})
+            fitted = fit_probes(features, labels, np.arange(200), 2, own, seed=0)["a"]
+            correct[task, kind] = (fitted.argmax(1) == labels)[200:].mean()
+    assert correct["linear", "linear"] == correct["linear", "mlp"] == correct["exclusive or", "mlp"] == 1
+    assert correct["exclusive or", "linear"] < 0.8
+
+
+def test_signal_is_found_where_it_was_planted_and_nowhere_else():
+    widths = dict.fromkeys(("V.00", "V.01", "C.00", "L.00"), 6) | {"L.01": 9}
+    features, labels = planted(widths, {"V.01", "L.01"}, images=300)
+    training = np.arange(100)
+    recipe = SETTINGS.model_copy(update={"epochs": 20})
+    fitted = fit_probes(features, labels, training, 3, recipe, seed=0)
+    accuracy = {name: (p.argmax(1) == labels)[100:].mean() for name, p in fitted.items()}
+    for name in widths:
+        if name in {"V.01", "L.01"}:
+            assert accuracy[name] > 0.9
+        else:
+            assert abs(accuracy[name] - 1 / 3) < 0.12  # 200 images: three and a half standard deviations
+
+
+def test_other_images_are_not_looked_at():
+    """Neither statistics nor weights depend on the labels and features of images that are not trained on."""
+    features, labels = planted({"a": 5, "b": 7}, {"a"})
+    fitted = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    other_labels = np.where(np.arange(100) < 61, labels, (labels + 1) % 3)
+    again = fit_probes(features, other_labels, TRAINING, 3, SETTINGS, seed=0)
+    assert all(np.array_equal(fitted[name], again[name]) for name in features)
+    changed = {name: torch.cat([own[:61], own[61:] * 40 + 3]) for name, own in features.items()}
+    again = fit_probes(changed, labels, TRAINING, 3, SETTINGS, seed=0)
+    for name in features:
+        np.testing.assert_allclose(again[name][:61], fitted[name][:61], rtol=1e-5)
+        assert not np.allclose(again[name][61:], fitted[name][61:], rtol=1e-2)
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_standardised_probe_does_not_feel_scale_and_the_raw_one_does(factor):
+    features, labels = planted({"a": 5}, {"a"})
+    scaled = {"a": features["a"] * factor}
+    plain, other = (fit_probes(f, labels, TRAINING, 3, SETTINGS, seed=0)["a"] for f in (features, scaled))
+    np.testing.assert_allclose(other, plain, rtol=1e-2, atol=1e-4)
+    plain, other = (fit_probes(f, labels, TRAINING, 3, RAW, seed=0)["a"] for f in (features, scaled))
+    assert np.abs(other - plain).max() > 0.1
+
+
+def test_another_probe_in_the_stack_changes_nothing():
+    features, labels = planted({"a": 6, "b": 6, "loud": 6, "c": 9}, {"b"})
+    features["loud"] *= 1e6
+    for recipe in (SETTINGS, RAW):
+        together = fit_probes(features, labels, TRAINING, 3, recipe, seed=3)
+        for name in ("a", "b", "c"):
+            alone = fit_probes({name: features[name]}, labels, TRAINING, 3, recipe, seed=3)
+            np.testing.assert_allclose(together[name], alone[name], rtol=1e-4, atol=1e-6)
+
+
+def test_results_are_the_seeds_and_no_other_random_state_is_used_or_changed():
+    features, labels = planted({"a": 6, "b": 8}, {"a"})
+    torch.manual_seed(1)
+    first = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    state = torch.get_rng_state()
+    again, other = (fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=seed) for seed in (0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    for name in features:
+        assert np.array_equal(first[name], again[name])
+        assert not np.allclose(first[name], other[name], rtol=1e-3)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, -300.0, 1e30])
+def test_constant_features_are_no_information_and_no_nan(constant):
+    features, labels = planted({"a": 4, "dead": 4}, {"a"})
+    features["a"][:, 2] = constant
+    features["dead"][:] = constant
+    features["dead"][61:] += 1.0  # constant where it is trained, not elsewhere
+    fitted = fit_probes(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    assert all(np.isfinite(p).all() for p in fitted.values())
+    np.testing.assert_allclose(fitted["dead"], np.tile(fitted["dead"][0], (100, 1)), rtol=1e-6)
+    assert (fitted["a"].argmax(1) == labels)[61:].mean() > 0.7
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 30), st.integers(1, 6), st.floats(-50, 50), st.floats(0.01, 100), st.integers(0, 2**31))
+def test_standardised_features_have_mean_zero_and_variance_one(images, width, mean, deviation, seed):
+    stack = torch.randn(3, images + 4, width, generator=torch.Generator().manual_seed(seed)) * deviation + mean
+    training = np.arange(images)
+    spread = stack[:, training].std(1, correction=0)
+    assume(spread.min() > 1e-4 * max(1, abs(mean)))  # of two images that are almost alike, float32 keeps no digits
+    out = standardise(stack, torch.as_tensor(training))[:, training]
+    torch.testing.assert_close(out.mean(1), torch.zeros(3, width), atol=2e-2, rtol=0)
+    torch.testing.assert_close(out.std(1, correction=0), torch.ones(3, width), atol=2e-2, rtol=0)
+
+
+@given(st.integers(1, 500), st.floats(0, 0.99))
+def test_schedule_rises_to_one_and_falls_to_zero(steps, ratio):
+    factors = [cosine(steps, ratio)(step) for step in range(steps)]
+    warmup = math.ceil(steps * ratio)
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[:warmup] == sorted(factors[:warmup])
+    assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
+    if warmup < steps:
+        assert factors[warmup] == 1
+        assert cosine(steps, ratio)(steps) == pytest.approx(0, abs=1e-12)
+
+
+def test_every_protocols_probe_learns_what_is_easy():
+    features, labels = planted({"a": 8}, {"a"}, images=300, classes=2)
+    for slug in ("paper", "miniature"):
+        fitted = fit_probes(features, labels, np.arange(200), 2, load_protocol(slug).probe, seed=0)["a"]
+        assert (fitted.argmax(1) == labels)[200:].mean() > 0.9, slug
+
+
+@pytest.mark.parametrize("recipe", [SETTINGS, LINEAR, RAW])
+def test_a_probe_reads_its_own_point_as_it_does_when_it_is_fitted_there_alone(recipe, monkeypatch):
+    """And blocks of any size read the same."""
+    features, labels = planted({"a": 6, "b": 6, "c": 6}, {"a", "b"})
+    read = read_elsewhere(features, labels, TRAINING, 3, recipe, seed=2)
+    assert set(read) == set(itertools.product("abc", "abc"))
+    alone = fit_probes(features, labels, TRAINING, 3, recipe, seed=2)
+    for point in "abc":
+        np.testing.assert_allclose(read[point, point], alone[point], atol=1e-6)
+    monkeypatch.setattr(probes, "cache_bytes", lambda: 1)
+    for pair, single in read_elsewhere(features, labels, TRAINING, 3, recipe, seed=2).items():
+        np.testing.assert_allclose(single, read[pair], atol=1e-6)
+
+
+def test_a_probe_carries_over_to_a_point_with_the_same_code_and_to_no_other():
+    features, labels = planted({"here": 6}, {"here"}, images=300)
+    features["larger"] = 100 * features["here"] + 7  # the same code, in another scale
+    features["turned"] = features["here"].roll(1, dims=1)  # the class lies in another direction
+    recipe = SETTINGS.model_copy(update={"epochs": 20})
+    read = read_elsewhere(features, labels, np.arange(200), 3, recipe, seed=0)
+    tested = np.arange(200, 300)
+
+    def right(fitted_at: str, read_at: str) -> float:
+        return (read[fitted_at, read_at].argmax(axis=1) == labels)[tested].mean()
+
+    assert all(right(point, point) > 0.95 for point in features)
+    assert right("here", "larger") > 0.95
+    assert right("here", "turned") < 0.55
+    assert right("turned", "here") < 0.55
+
+
+def test_of_a_pair_the_first_is_where_the_probe_was_fitted():
+    features, labels = planted({"here": 6}, {"here"})
+    features["nothing"] = torch.zeros_like(features["here"])
+    read = read_elsewhere(features, labels, TRAINING, 3, SETTINGS, seed=0)
+    assert np.ptp(read["here", "nothing"], axis=0).max() < 1e-6  # where all images are the same, all get one answer
+    assert np.ptp(read["nothing", "here"], axis=0).max() > 1e-3
+
+
+def test_points_of_several_widths_are_refused():
+    features, labels = planted({"a": 6, "b": 7}, {"a"})
+    with pytest.raises(ValueError, match="one width"):
+        read_elsewhere(features, labels, TRAINING, 3, SETTINGS, seed=0)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array),
+    st.floats(0.001, 1),
+    st.floats(0.001, 1),
+    st.integers(0, 3),
+)
+def test_shares_are_nested_and_of_every_class(labels, one, other, seed):
+    small, large = (share_of_each_class(labels, share, seed) for share in sorted((one, other)))
+    assert set(small) <= set(large)
+    assert (np.diff(small) > 0).all()
+    for share, drawn in ((min(one, other), small), (max(one, other), large)):
+        for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+            assert (labels[drawn] == label).sum() == max(1, round(share * count))
+    assert share_of_each_class(labels, 1.0).tolist() == list(range(len(labels)))

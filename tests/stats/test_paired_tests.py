@@ -1,0 +1,172 @@
+"""Exact paired tests equal known ones; which differences a test set can show; means of differences."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_rows import no_fewer, no_more
+from scipy.stats import binom, binomtest
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.stats.detectable import (
+    chance_to_find,
+    chance_to_find_mean,
+    images_needed,
+    least_gain,
+    least_gains,
+    table,
+)
+from mlprobe_utils.stats.intervals import RECIPE
+from mlprobe_utils.stats.mean_differences import NOTHING, in_words, of_mean
+from mlprobe_utils.stats.paired_tests import holm, paired_tests, sign_flip_p
+from mlprobe_utils.stats.resampling import resample
+
+
+def outcomes(shape: tuple, share: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape) < share
+
+
+@pytest.mark.parametrize(("images", "share"), [(20, 0.6), (203, 0.75), (624, 0.99)])
+def test_of_independent_images_it_is_the_test_of_mcnemar(images, share):
+    before, after = outcomes((3, images), 0.7), outcomes((3, images), share, 1)
+    for point, p in enumerate(sign_flip_p(before, after, np.arange(images))):
+        gained, lost = (after & ~before)[point].sum(), (before & ~after)[point].sum()
+        assert p == pytest.approx(binomtest(int(gained), int(gained + lost)).pvalue)
+    assert sign_flip_p(before, before, np.arange(images)).tolist() == [1, 1, 1]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.integers(2, 8), st.integers(1, 3))
+def test_of_clusters_it_is_the_share_of_all_exchanges(seed, count, seeds):
+    rng = np.random.default_rng(seed)
+    clusters = np.concatenate([np.arange(count), rng.integers(0, count, 8)])
+    before, after = (rng.random((seeds, 1, len(clusters))) < share for share in (0.5, 0.7))
+    totals = [int((after.astype(int) - before)[:, :, clusters == cluster].sum()) for cluster in range(count)]
+    sums = [
+        abs(sum(s * d for s, d in zip(signs, totals, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=count)
+    ]
+    assert sign_flip_p(before, after, clusters)[0] == pytest.approx(np.mean(np.array(sums) >= abs(sum(totals))))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_of_equal_accuracies_it_rejects_as_seldom_as_its_level(size):
+    rng = np.random.default_rng(0)
+    clusters, times = np.arange(150) // size, 400
+    luck = rng.random((times, 150 // size))[:, clusters]  # all of a patient are right or wrong together
+    before, after = luck < 0.7, np.where(rng.random((times, 150 // size))[:, clusters] < 0.3, 1 - luck, luck) < 0.7
+    rejected = (sign_flip_p(before, after, clusters) < 0.05).sum()
+    assert no_more(rejected, times, 0.05)
+    assert no_fewer(rejected, times, 0.02)  # exact, so that it may be less than 5 %, but not by much
+    if size == 3:  # whoever takes images for patients is wrong much more often
+        assert not no_more((sign_flip_p(before, after, np.arange(150)) < 0.05).sum(), times, 0.1)
+
+
+def test_a_planted_change_is_found_and_corrected_for_its_number():
+    clusters = np.arange(300) // 2
+    before = outcomes((6, 300), 0.8)
+    after = before.copy()
+    after[0, :60] = False
+    table = paired_tests(before, after, resample(clusters))
+    assert table["p (Holm)"][0] == pytest.approx(6 * table["p"][0])
+    assert table["p (Holm)"][0] < 0.001
+    assert table["high"][0] < 0
+    assert (table["p (Holm)"][1:] == 1).all()
+    assert table["value"].tolist() == pytest.approx([100 * (after[0].mean() - before[0].mean()), 0, 0, 0, 0, 0])
+
+
+def test_the_recipe_is_judged_by_its_seeds():
+    """A change that every seed has is one of the recipe; one that a single seed has is not."""
+    before = np.repeat(outcomes((1, 2, 400), 0.8), 5, axis=0)
+    after = before.copy()
+    after[:, 0, :60] = False
+    after[0, 1, :200] = False
+    drawn = resample(np.arange(400))
+    of_probes, of_recipe = paired_tests(before, after, drawn), paired_tests(before, after, drawn, RECIPE)
+    assert (of_probes["p"] < 1e-6).all()
+    assert of_recipe["p"][0] < 1e-6
+    assert of_recipe["p"][1] > 0.2
+    assert (of_recipe["high"] < 0).tolist() == [True, False]
+    with pytest.raises(InputError, match="5 seeds or more, found 3"):
+        paired_tests(before[:3], after[:3], drawn, RECIPE)
+
+
+def test_p_values_are_adjusted_as_holm_did_and_a_missing_one_stays_missing():
+    """The least times their number, the next times one less, and none below one that was smaller."""
+    p = pd.Series([0.04, np.nan, 0.01, 0.03, 0.5])
+    np.testing.assert_allclose(holm(p), [0.09, np.nan, 0.04, 0.09, 0.5])
+    assert holm(pd.Series([0.6, 0.7])).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("gain", "disagreement", "images"), [(0.3, 0.4, 40), (0.05, 0.5, 30), (-0.2, 0.3, 25), (0, 0.6, 40)]
+)
+def test_the_chance_is_the_sum_over_all_outcomes_of_the_test(gain, disagreement, images):
+    expected = 0
+    for split in range(1, images + 1):
+        won = binom.pmf(range(split + 1), split, (1 + gain / disagreement) / 2)
+        found = [binomtest(ups, split).pvalue <= 0.05 for ups in range(split + 1)]
+        expected += binom.pmf(split, images, disagreement) * (won @ found)
+    chance = chance_to_find(gain, disagreement, images)
+    assert chance == pytest.approx(expected)
+    assert gain or chance <= 0.05
+    with pytest.raises(ValueError, match="between the gain"):
+        chance_to_find(2 * disagreement, disagreement, images)
+
+
+@pytest.mark.parametrize(("gain", "disagreement", "images"), [(0.02, 0.1, 624), (0.2, 0.2, 150), (0.3, 0.9, 7)])
+def test_the_sign_of_a_gain_changes_nothing(gain, disagreement, images):
+    assert chance_to_find(gain, disagreement, images) == pytest.approx(chance_to_find(-gain, disagreement, images))
+
+
+def test_few_images_find_nothing_however_large_the_gain():
+    assert chance_to_find(1, 1, 5) == 0  # of five images, all on one side are no rarer than 1 in 16
+    assert chance_to_find(1, 1, 6) == pytest.approx(1)
+    assert np.isnan(least_gain(1, 5))
+    assert images_needed(1, 1) == 6
+    assert images_needed(0.01, 0.5, most=100) is None
+
+
+def test_the_least_gain_and_the_images_needed_are_found_as_often_as_required():
+    gain = least_gain(0.1, 203)
+    assert chance_to_find(gain, 0.1, 203) == pytest.approx(0.8, abs=1e-3)
+    images = int(images_needed(0.05, 0.1))
+    assert chance_to_find(0.05, 0.1, images) >= 0.8
+    assert chance_to_find(0.05, 0.1, int(0.95 * images)) < 0.8
+
+
+def test_the_mean_of_one_set_is_about_as_often_found_as_by_the_exact_test():
+    exact, normal = chance_to_find(0.05, 0.1, 2000), chance_to_find_mean(0.05, 0.1, [2000])
+    assert normal == pytest.approx(exact, abs=0.02)
+    assert chance_to_find_mean(0.02, 0.1, [150, 203, 624]) > chance_to_find_mean(0.02, 0.1, [150])
+
+
+def test_tables_have_a_row_a_gain_and_disagreement():
+    disagreements = {"fewest": None, "10 %": 10.0}
+    found = table([1.0, -2.0], disagreements, {"a": 100, "b": 1000})
+    rows = [[gain, words] for gain in (1.0, -2.0) for words in disagreements]
+    assert found[["gain", "they disagree on"]].to_numpy().tolist() == rows
+    assert found.at[3, "b"] == pytest.approx(100 * chance_to_find(0.02, 0.1, 1000))
+    assert found.at[2, "a"] == pytest.approx(100 * chance_to_find(0.02, 0.02, 100))
+    assert (found["images needed"] > 100).all()
+    least = least_gains(disagreements, {"a": 150, "b": 624})
+    assert least["they disagree on"].tolist() == ["10 %"]  # where the disagreement does not depend on the gain
+    assert least.at[0, "b"] == pytest.approx(100 * least_gain(0.1, 624))
+    assert least.at[0, "b"] < least.at[0, "a"]
+
+
+TABLE = pd.DataFrame({"dataset": ["b", "a", "b"], "change": [1.0, -2, 3], "low": [-1.0, -3, 2], "high": [4.0, -1, 6]})
+
+
+def test_groups_keep_their_order_and_sides_are_means():
+    found = of_mean(TABLE, "change", ["dataset"])
+    assert found.to_numpy().tolist() == [["b", 2.0, 0.5, 5.0], ["a", -2.0, -3.0, -1.0]]
+    assert found.columns.tolist() == ["dataset", "change", "low", "high"]
+
+
+def test_a_sentence_has_all_three_numbers_or_that_there_is_nothing():
+    assert in_words(TABLE[:1], "change") == "+1.0 (-1.0 to +4.0)"
+    assert in_words(TABLE[:0], "change") == NOTHING

@@ -1,0 +1,513 @@
+"""Planted faults: what they change and what they leave, in every family; the oracle; the artefacts."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from slow_reference import option_log_probabilities
+from tiny_parts import each_family
+
+from mlprobe_utils.analysis.fault_effects import (
+    WHERE,
+    around,
+    effects,
+    first_drop,
+    found_at_the_place,
+    profile_changes,
+)
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.diagnosis import MODES
+from mlprobe_utils.evaluation.points import ANSWER, flow_order, on_side_path
+from mlprobe_utils.evaluation.profiles import SCORES
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.pipeline import artefacts, cards, results, work
+from mlprobe_utils.pipeline import damaged_models as of_damaged
+from mlprobe_utils.pipeline.book_card import PlantedFaults, load_book
+from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
+from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.pipeline.damaged_models import DamagedModel, check_drawable, damaged_models, damaged_selection
+from mlprobe_utils.pipeline.fault_card import Fault, all_faults, load_fault
+from mlprobe_utils.pipeline.fault_strengths import strengths_of
+from mlprobe_utils.pipeline.prepare import prepare, prepare_faults
+from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.trial_card import load_trial
+from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.synthetic import whole_model
+from mlprobe_utils.synthetic.faults import planting
+from mlprobe_utils.synthetic.faults.calibration import read_whole
+from mlprobe_utils.synthetic.faults.damage import Damage, damaged, planted
+from mlprobe_utils.synthetic.faults.fresh import fresh_images
+from mlprobe_utils.synthetic.faults.mapping import branches, chosen, swapped
+from mlprobe_utils.synthetic.faults.oracle import pooled_at, right, severity_for
+from mlprobe_utils.synthetic.faults.randomness import digest, uniform
+from mlprobe_utils.synthetic.faults.reference import statistics_of
+from mlprobe_utils.training.prediction import answer
+
+MODULES = ("V", "C", "L", ANSWER)
+OF_STATES = MODULES[:3]
+STAGED = {"V": 0.5, "L": 0.5}
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def fault_in(module: str, **fields) -> Fault:
+    named = {"slug": module, "name": module, "module": module}
+    return Fault(**named | {"depth": STAGED.get(module), "seed": 1} | fields)
+
+
+@pytest.fixture
+def pixels(image_set):
+    return [image_set.pixels(i) for i in range(8)]
+
+
+@pytest.fixture
+def damage_in(tiny, encoder, pixels):
+    """A damage in a module of the tiny model, with the statistics of its states."""
+
+    def make(module: str, severity: float = 0.9, seed: int = 1) -> Damage:
+        damage = planted(fault_in(module, seed=seed), tiny.family)
+        points = [damage.point] if damage.point else []
+        statistics = statistics_of(tiny, encoder, [pixels], points)
+        return Damage(module, seed, damage.point, severity, statistics.get(damage.point, {}))
+
+    return make
+
+
+@pytest.fixture
+def observed(tiny, encoder, image_set):
+    """Features, generated texts and options' log-probabilities of some images, under a damage or none."""
+    options = image_set.card.options
+    parting = branches(encoder.answer_tokens(options))
+
+    def observe(images, damage=None) -> dict:
+        with damaged(tiny, damage, parting):
+            found = features_of(tiny, encoder.questions(images))
+            answers = answer(tiny, encoder.questions(images), encoder, options, 3)
+        scores = torch.tensor(answers[options].to_numpy())
+        return found | {"options": scores, "text": list(answers["text"])}
+
+    return observe
+
+
+def same(one: dict, other: dict) -> bool:
+    """To the last bit."""
+    return one["text"] == other["text"] and all(torch.equal(one[key], other[key]) for key in one if key != "text")
+
+
+@each_family
+def test_a_damage_ends_with_its_block(tiny, observed, damage_in, pixels):
+    before, hooks = observed(pixels[:4]), sum(len(m._forward_hooks) for m in tiny.model.modules())
+    for damage in (damage_in(module, severity=1.0) for module in MODULES):
+        assert not same(observed(pixels[:4], damage), before)
+        with pytest.raises(ZeroDivisionError), damaged(tiny, damage, {}):
+            1 / 0  # noqa: B018
+    assert same(observed(pixels[:4]), before)
+    assert same(observed(pixels[:4], damage.at(0.0)), before)
+    assert sum(len(m._forward_hooks) for m in tiny.model.modules()) == hooks
+    assert "get_image_features" not in vars(tiny.model.base_model)
+
+
+@each_family
+def test_an_image_is_damaged_alike_in_every_batch(observed, damage_in, pixels):
+    """Alone, among images of other sizes and so with other padding, and elsewhere in the batch."""
+    for damage in (damage_in(module, severity=0.6) for module in MODULES):
+        alone, together, turned = (observed(images, damage) for images in (pixels[:1], pixels[:4], pixels[3::-1]))
+        for key in set(alone) - {"text"}:
+            torch.testing.assert_close(together[key][0], alone[key][0], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(turned[key].flip(0), together[key], rtol=1e-3, atol=1e-4)
+
+
+@each_family
+def test_what_lies_before_the_damage_is_as_it_was(observed, damage_in, pixels):
+    intact = observed(pixels[:4])
+    keys = [key for key in intact if "/" in key]
+    for damage in map(damage_in, OF_STATES):
+        broken, place = observed(pixels[:4], damage), flow_order(damage.point)
+        changed = {key for key in keys if not torch.equal(intact[key], broken[key])}
+        before = {key for key in keys if flow_order(key.split("/")[0]) < place}
+        assert before
+        assert not before & changed
+        assert f"{damage.point}/image_mean" in changed
+        later = {key.split("/")[0] for key in keys if flow_order(key.split("/")[0]) > place}
+        assert {f"{point}/image_mean" for point in later if not on_side_path(point)} <= changed
+        if damage.module == "L":  # the text reads it from the next layer on
+            assert f"{damage.point}/last_token" not in changed
+
+
+@each_family
+def test_a_broken_mapping_changes_the_answer_and_no_state(tiny, encoder, image_set, observed, damage_in, pixels):
+    damage = damage_in(ANSWER, severity=1.0)
+    intact, broken = observed(pixels), observed(pixels, damage)
+    assert all(torch.equal(intact[key], broken[key]) for key in intact if "/" in key)
+    whole = read_whole(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})["broken"]
+    assert (whole.intact != whole.full).all()
+    share = observed(pixels, damage.at(0.5))["options"]
+    hit = (share != intact["options"]).any(dim=1)
+    torch.testing.assert_close(share[hit], broken["options"][hit])
+    assert 0 < hit.sum() < len(pixels)
+
+
+@each_module
+def test_a_seed_says_all_that_is_drawn(observed, damage_in, pixels, module):
+    one = observed(pixels[:2], damage_in(module, severity=0.9, seed=1))
+    assert same(observed(pixels[:2], damage_in(module, severity=0.9, seed=1)), one)
+    assert not same(observed(pixels[:2], damage_in(module, severity=0.9, seed=2)), one)
+
+
+def test_generation_reads_the_damaged_prompt_and_goes_on(tiny, encoder, image_set, damage_in, pixels):
+    """Steps of generation, which read the cache, agree with passes over the whole text."""
+    for module in MODULES:
+        damage = damage_in(module, severity=1.0)
+        parting = branches(encoder.answer_tokens(image_set.card.options))
+        inputs = encoder.questions(pixels[:3])
+        with torch.inference_mode(), damaged(tiny, damage, parting):
+            written = tiny.model.generate(**inputs, max_new_tokens=4, do_sample=False, eos_token_id=None)
+            first = tiny.model(**inputs, logits_to_keep=1).logits[:, -1]
+        length = inputs["input_ids"].shape[1]
+        assert torch.equal(written[:, length], first.argmax(dim=-1))
+        assert written.shape[1] == length + 4
+
+
+@each_family
+def test_options_read_the_damaged_prompt(tiny, image_set, damage_in, pixels):
+    """From the cache, which the generated text has left, as in whole passes."""
+    encoder = Encoder(tiny.processor, image_set.card.template, "question_first")  # the image within a window's reach
+    options = ["Benign", "Malignant", "Malignant tumour", "Malignant tissue"]
+    parting = branches(encoder.answer_tokens(options))
+    assert any(parting)  # somewhere after the first token, where the mapping depends on what was read
+    images, intact = pixels[:4], None
+    for damage in (None, *(damage_in(module, severity=0.9) for module in MODULES)):
+        with damaged(tiny, damage, parting):
+            found = answer(tiny, encoder.questions(images), encoder, options, 5)[options].to_numpy()
+            expected = option_log_probabilities(tiny, encoder, images, options).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert damage is None or np.abs(found - intact).max() > 1e-2
+        intact = found if damage is None else intact
+
+
+def test_an_option_is_read_after_the_prompt_and_not_after_the_text(tiny, encoder, damage_in, pixels, monkeypatch):
+    read = []
+    monkeypatch.setattr(Damage, "of_logits", lambda self, logits, written, *_: (logits, read.append(written))[0])
+    with damaged(tiny, damage_in(ANSWER), {}):
+        answer(tiny, encoder.questions(pixels[:3]), encoder, ["Malignant", "Benign"], 4)
+    prompts, options = encoder.questions(pixels[:3])["input_ids"], encoder.answer_tokens(["Malignant", "Benign"])
+    assert read[-3].shape[1] == prompts.shape[1] + 3  # the text
+    for written, tokens in zip(read[-2:], options, strict=True):
+        assert torch.equal(written, torch.cat([prompts, prompts.new_tensor([tokens[:-1]] * 3)], dim=1))
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl"], indirect=True)
+def test_a_fault_that_a_side_path_would_undo_is_refused(tiny):
+    with pytest.raises(InputError, match=r"data/faults/L\.yml: depth 0\.0 is L\.00.*greater depth"):
+        planted(fault_in("L", depth=0.0), tiny.family)
+
+
+def test_noise_keeps_mean_and_spread_and_no_mean_brings_the_image_back():
+    width, tokens = 16, 2000
+    spread = {"between": torch.full((width,), 2.0), "within": torch.full((width,), 3.0)}
+    damage = Damage("V", 0, "V.00", 1.0, {"mean": torch.arange(width).float()} | spread)
+    images = torch.stack([damage.of_states(torch.randn(tokens, width), number) for number in range(400)])
+    torch.testing.assert_close(images.mean(dim=(0, 1)), damage.statistics["mean"], atol=0.5, rtol=0)
+    torch.testing.assert_close(images.mean(dim=1).std(dim=0), spread["between"], atol=0.4, rtol=0)
+    torch.testing.assert_close(images.std(dim=1).mean(dim=0), spread["within"], atol=0.1, rtol=0)
+    half = damage.at(0.5).of_states(torch.zeros(tokens, width) + 100.0, 0)  # however many tokens there are
+    assert half.mean(dim=0).sub(0.5**0.5 * 100).abs().max() > 1
+
+
+def test_a_collapsed_connector_has_the_rank_that_is_left():
+    states = torch.randn(300, 16) @ torch.randn(16, 16) + 5
+    covariance = torch.linalg.cholesky(torch.cov(states.T))
+    statistics = {"mean": states.mean(dim=0), "root": covariance.T, "inverse": torch.linalg.inv(covariance.T)}
+    for severity, rank in ((0.0, 16), (0.5, 8), (0.9, 2), (1.0, 0)):
+        out = Damage("C", 1, "C.01", severity, statistics).of_states(states)
+        assert torch.linalg.matrix_rank(out - statistics["mean"], atol=1e-3) == rank
+    torch.testing.assert_close(out, statistics["mean"].expand(300, 16))
+    torch.testing.assert_close(Damage("C", 1, "C.01", 0.0, statistics).of_states(states), states, atol=1e-3, rtol=1e-3)
+
+
+OPTIONS = [[5, 9, 2], [5, 7, 2], [8, 2]]  # two begin alike
+
+
+def test_options_part_where_their_tokens_do():
+    assert branches(OPTIONS) == {(): {5: [0, 1], 8: [2]}, (5,): {9: [0], 7: [1]}}
+    assert branches([[5, 2], [6, 7, 7, 2]]) == {(): {5: [0], 6: [1]}}
+    assert branches([[5, 2], [5, 7, 2]]) == {(5,): {2: [0], 7: [1]}}  # one is the beginning of the other
+
+
+def test_logits_are_swapped_only_where_options_part():
+    logits = torch.arange(2 * 3 * 12).view(2, 3, 12).float()
+    written = torch.tensor([[0, 1, 5], [0, 5, 1]])
+    out = swapped(logits, written, torch.tensor([True, False]), branches(OPTIONS), 0)
+    assert torch.equal(out[1], logits[1])
+    assert (out[0, :, 5] == logits[0, :, 8]).all()
+    assert (out[0, :, 8] == logits[0, :, 5]).all()
+    assert out[0, 2, 9] == logits[0, 2, 7]
+    assert out[0, 1, 9] == logits[0, 1, 9]
+    rest = [token for token in range(12) if token not in (5, 8, 7, 9)]
+    assert torch.equal(out[..., rest], logits[..., rest])
+
+
+@pytest.mark.parametrize(("root", "second", "wanted"), [((5, 8), (9, 7), 0), ((5, 8), (7, 9), 1), ((8, 5), (9, 7), 2)])
+def test_the_chosen_option_is_the_one_written_under_constraint(root, second, wanted):
+    def next_logits(prefix):
+        logits = torch.zeros(2, 12)
+        logits[:, 11] = 9  # what no option goes on with
+        best, other = second if prefix else root
+        logits[:, best], logits[:, other] = 2, 1
+        return logits
+
+    assert chosen(next_logits, branches(OPTIONS), 3).tolist() == [wanted, wanted]
+
+
+@pytest.mark.parametrize("module", OF_STATES)
+def test_means_at_any_severity_follow_from_two_passes(observed, damage_in, pixels, module):
+    damage = damage_in(module, severity=1.0)
+    key = f"{damage.point}/image_mean"
+    intact, full = observed(pixels)[key].numpy(), observed(pixels, damage)[key].numpy()
+    for severity in (0.25, 0.8):
+        found = observed(pixels, damage.at(severity))[key].numpy()
+        np.testing.assert_allclose(pooled_at(damage.at(severity), intact, full), found, rtol=1e-3, atol=1e-4)
+
+
+def test_the_oracle_is_fitted_on_other_images_than_it_judges():
+    states = np.random.default_rng(0).standard_normal((2, 200, 4))
+    labels = states[..., 0] > 0
+    assert right(states[0], labels[0], states[1], labels[1]).mean() > 0.9
+    assert right(states[0], labels[0], states[1], ~labels[1]).mean() < 0.1
+
+
+def test_the_severity_is_found_or_the_most_is_said():
+    severity, most = severity_for(lambda s: 40 * s**2, 20)
+    assert severity == pytest.approx(0.5**0.5, abs=1e-3)
+    assert most == 40
+    assert severity_for(lambda s: 10 * s, 20) == (1.0, 10)
+
+
+def test_fresh_phantoms_are_new_and_always_the_same():
+    card, settings = load_data_card("chest-xray-phantom"), load_protocol("miniature").images
+    labels = ["NORMAL", "PNEUMONIA"]
+    one, again = (fresh_images(card, settings, labels, 0) for _ in range(2))
+    later, other = fresh_images(card, settings, labels, 0, first=2), fresh_images(card, settings, labels, 1)
+    assert [image.shape for image in one] == [(64, 64, 3)] * 2
+    assert all((a == b).all() for a, b in zip(one, again, strict=True))
+    drawn = [image.tobytes() for image in (*one, *later, *other)]
+    assert len(set(drawn)) == len(drawn)
+    (alone,) = fresh_images(card, settings, labels[1:], 0, first=1)
+    assert (alone == one[1]).all()
+
+
+def test_a_digest_is_of_pixels_and_stream():
+    image = torch.rand(4, 8)
+    assert digest(image, 1, "V.00") == digest(image.clone(), 1, "V.00")
+    assert len({digest(image, 1, "V.00"), digest(image, 2, "V.00"), digest(image, 1, "L.00")}) == 3
+    draws = [uniform(digest(image + number, 1)) for number in range(300)]
+    assert 0 <= min(draws) < 0.05
+    assert 0.95 < max(draws) < 1
+
+
+def test_cards_of_all_four_kinds_are_there():
+    assert [fault.module for fault in all_faults()] == list(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("module: V\nseed: 1", "depth of a fault in module 'V': give the depth"),
+        ("module: C\ndepth: 0.5\nseed: 1", "depth of a fault in module 'C': remove it"),
+        ("module: V\ndepth: 1.5\nseed: 1", "depth: Input should be less than or equal to"),
+        ("module: W\nseed: 1", "module: Input should be 'V', 'C', 'L' or 'output'"),
+        ("module: C\nsed: 1", "unknown key 'sed', did you mean 'seed'"),
+        ("module: C", "the key 'seed' is missing: add it"),
+    ],
+)
+def test_a_bad_card_is_refused_by_file_field_and_mend(tmp_path, monkeypatch, content, said):
+    monkeypatch.setattr(cards, "CARDS", tmp_path)
+    cards.load_card.cache_clear()
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "faults" / "mine.yml").write_text(f"name: mine\n{content}\n")
+    with pytest.raises(InputError) as error:
+        load_fault("mine")
+    assert "faults/mine.yml: " in str(error.value)
+    assert said in str(error.value)
+    with pytest.raises(InputError, match="unknown fault 'mein': did you mean 'mine'"):
+        load_fault("mein")
+    cards.load_card.cache_clear()
+
+
+def test_a_depth_becomes_a_point_of_every_model():
+    points = ["V.00", "V.01", "V.02", "D.00", "C.00", "C.01", "L.00", "L.01"]
+    places = [Fault(slug="f", name="f", module="V", depth=d, seed=0).place(points) for d in (0, 0.5, 1)]
+    assert places == ["V.00", "V.01", "V.02"]
+    assert [fault_in(module).place(points) for module in ("C", "L", ANSWER)] == ["C.01", "L.01", None]
+
+
+def test_damaged_models_are_of_the_books_model_on_phantoms():
+    book = load_book().planted_faults
+    found = damaged_models(["medvlm-r1-miniature", book.model])
+    assert damaged_models(["medvlm-r1-miniature"]) == []
+    assert [(one.fault.module, one.strength) for one in found] == [(m, s) for m in MODULES for s in ("weak", "strong")]
+    assert {(one.strength, one.points_lost) for one in found} == {*book.strengths.items()}
+    assert [one.mode for one in found[::2]] == list(MODES)
+    phantoms = Run((book.model,), ("busi", "covid19-ct-phantom"), "miniature", "paper", "x")
+    place = damaged_selection(phantoms)
+    assert (place.models, place.datasets) == (tuple(one.slug for one in found), ("covid19-ct-phantom",))
+    assert damaged_selection(replace(phantoms, datasets=("chest-xray", "busi"))).datasets == ("chest-xray-phantom",)
+    assert len({place.folder(slug, "busi-phantom") for slug in place.models}) == len(found)
+    with pytest.raises(InputError, match=r"'busi' holds real images.*give 'busi-phantom'"):
+        check_drawable(load_data_card("busi"))
+    with pytest.raises(InputError, match=r"not planted in 'medvlm-r1-miniature'.*data/book\.yml"):
+        planting.planted_in("medvlm-r1-miniature", ["busi-phantom"])
+
+
+SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
+SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
+
+
+@pytest.fixture
+def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
+    """Plants all faults in the tiny model; returns the names of the artefacts that this made."""
+    few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0]})
+    planted = PlantedFaults(model="tiny", dataset="busi-phantom", strengths={"weak": 5.0, "strong": 90.0})
+    own = load_book().model_copy(update={"planted_faults": planted})
+    monkeypatch.setattr(planting, "load_trial", lambda: few)
+    for module in (planting, of_damaged):
+        monkeypatch.setattr(module, "load_book", lambda: own)
+
+    def times() -> dict:
+        return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
+
+    def plant() -> list[str]:
+        before, place = times(), (["busi-phantom"], "miniature", "paper")
+        whole_model.run_whole_model("tiny", *place, planted=["busi-phantom"])
+        changed = [path.parent for path, time in times().items() if time != before.get(path)]
+        return sorted(os.path.relpath(path, SELECTION.folder("tiny", "busi-phantom")) for path in changed)
+
+    return plant
+
+
+def counting_encoded(monkeypatch) -> Counter:
+    """How often each image is encoded, by its pixels."""
+    encoded, whole = Counter(), Encoder.questions
+
+    def questions(self, images, *prompts):
+        encoded.update(image.tobytes() for image in images if image is not None)
+        return whole(self, images, *prompts)
+
+    monkeypatch.setattr(Encoder, "questions", questions)
+    return encoded
+
+
+def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monkeypatch):
+    encoded = counting_encoded(monkeypatch)
+    made = planted_in_tiny()
+    (intact,) = work.works("tiny", ["busi-phantom"], "miniature", "paper")
+    images = intact.images("train", "validation", "test").index
+    assert {encoded[intact.image_set.pixels(i).tobytes()] for i in images} == {1}
+    own = ["features-finetuned-0", "predictions-finetuned-0", "probes"]
+    names = [f"{slug}-{strength}" for slug in SLUGS for strength in ("weak", "strong")]
+    assert {name for name in made if name.startswith("faults/")} == {f"faults/{s}/{n}" for s in names for n in own}
+    folder, damaged = SELECTION.folder("tiny", "busi-phantom"), damaged_models(["tiny"])
+    record = json.loads((folder / "calibration" / "made_from.json").read_text())
+    assert record["upstream"] == artefacts.record_hash(folder / "adapter-0")
+    for one in damaged:
+        place = folder / "faults" / one.folder
+        for name in own:
+            record = json.loads((place / name / "made_from.json").read_text())
+            assert record["fault"]["card"] == one.fault.model_dump()
+            assert 0 < record["fault"]["severity"] <= 1
+        assert {folder / "adapter-0", folder / "calibration"} <= {*results.upstream(place / "probes", range(1))}
+    place = damaged_selection(SELECTION)
+    rows, answers, seeds = results.probe_rows(place), results.prediction_rows(place), results.end_rows(place)
+    assert list(rows["model"].unique()) == list(answers["model"].unique()) == [one.slug for one in damaged]
+    assert list(rows["fault"].unique()) == SLUGS
+    assert set(seeds["seed"]) == set(range(5))
+    assert results.probe_rows(SELECTION)["fault"].isna().all()
+    strengths = strengths_of(SELECTION, damaged)
+    assert strengths["model"].tolist() == [one.slug for one in damaged]
+    assert set(strengths["images"]) == {50}
+    np.testing.assert_allclose(strengths["lost"], 2 * (strengths["intact"] - strengths["damaged"]))
+    table = effects(SELECTION, place, damaged)
+    assert set(table["images"]) == {6}
+    of_mapping = table["model"].str.contains("semantic-mapping")
+    assert (table[of_mapping].query("point != 'output'")["change"] == 0).all()
+    with monkeypatch.context() as patch:
+        for loader in ("load", "load_random"):
+            patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
+        assert planted_in_tiny() == []
+
+
+def test_what_was_not_planted_says_how(outputs):
+    model = load_book().planted_faults.model
+    place = damaged_selection(replace(SELECTION, models=(model,)))
+    for reader, of in (
+        (results.fault_strengths, replace(SELECTION, models=(model,))),
+        (results.probe_rows, place),
+        (results.prediction_rows, place),
+    ):
+        command = rf"make it with `python -m mlprobe_utils model {model} --datasets busi-phantom"
+        with pytest.raises(InputError, match=command):
+            reader(of)
+
+
+def table_of(changes: dict[str, float], place: str) -> pd.DataFrame:
+    rows = []
+    for name, change in changes.items():
+        point, _, pooling = name.partition("/")
+        pooling = None if point == ANSWER else pooling or "image_mean"
+        distance = [*changes].index(name) - [*changes].index(place)
+        where = WHERE[1 + (distance > 0) - (distance < 0)]
+        rows.append({"dataset": "d", "model": "f", "place": place, "where": where, "point": point, "pooling": pooling})
+        rows[-1] |= {"change": change, "low": change - 1, "high": change + 1}
+    return pd.DataFrame(rows)
+
+
+def test_the_first_drop_and_what_lies_around_a_place():
+    changes = {"V.00": 0, "V.01": 0, "D.00": -9, "C.00": -5, "L.00": -6, "L.00/last_token": 0, ANSWER: -7}
+    table = table_of(changes, "C.00")
+    found = first_drop(table).iloc[0]
+    assert list(found) == ["d", "f", "C.00", "C.00", "connector"]
+    near = around(table)
+    assert dict(zip(near["where"], near["point"], strict=True)) == dict(
+        zip(WHERE, ("V.01", "C.00", "L.00"), strict=True)
+    )
+    nothing = first_drop(table_of({"V.00": 0, ANSWER: -0.5}, ANSWER)).iloc[0]
+    assert list(nothing)[3:] == ["nowhere", "none"]
+
+
+def test_first_drops_are_counted_by_strength_and_profiles_compared_with_the_healthy_one():
+    damaged = [DamagedModel("m", fault_in(module), "weak", 10) for module in ("V", ANSWER)]
+    first = pd.DataFrame({"model": [one.slug for one in damaged], "damaged at": ["V.01", ANSWER]})
+    found = found_at_the_place(first.assign(**{"first drop": ["V.01", "nowhere"]}), damaged)
+    assert found.to_numpy().tolist() == [["weak", 2, 1]]
+    scores = {"m": [80, 80, 80, 80], damaged[0].slug: [50, 60, 70, 75], damaged[1].slug: [80, 78, 80, 79]}
+    rows = [{"model": slug, "dataset": "d"} | dict(zip(SCORES, own, strict=True)) for slug, own in scores.items()]
+    changes = profile_changes(pd.DataFrame(rows), damaged)
+    assert changes["FHS_V"].tolist() == [-30, 0]
+    assert changes["falls most where damaged"].tolist() == [True, False]
+
+
+@pytest.mark.slow
+def test_a_damaged_models_curve_drops_at_the_damaged_place_and_not_before_it(tmp_path, monkeypatch):
+    """The criterion, on a miniature trained as the book's, and the phantom set with the most test images."""
+    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
+    healthy = Selection((load_book().planted_faults.model,), ("chest-xray-phantom",), "miniature", "paper")
+    prepare(Run(healthy.models, healthy.datasets, healthy.protocol, healthy.split, ""))
+    place, damaged = damaged_selection(healthy), damaged_models(healthy.models)
+    prepare_faults(healthy.models[0], place)
+    table, strengths = effects(healthy, place, damaged), strengths_of(healthy, damaged).set_index("model")
+    for one in damaged:
+        own, strength = table[table["model"] == one.slug], strengths.loc[one.slug]
+        assert strength["images"] == 1000
+        assert strength["lost_low"] > 0
+        (at,) = own[(own["where"] == "at") & (own["pooling"] != "last_token")].to_dict("records")
+        assert at["high"] < 0 or one.strength == "weak", at  # what costs 10 points these images may show later only
+        before = own[own["where"] == "before"]
+        assert len(before)
+        assert ((before["low"] <= 0) & (before["high"] >= 0)).all(), before
+    mapping = table[table["model"].str.contains("semantic-mapping")]
+    assert (mapping.loc[mapping["point"] != ANSWER, "change"] == 0).all()

@@ -1,0 +1,211 @@
+"""The diagnosis judged on planted faults: cases of a tiny model, thresholds, tables."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import beta
+from tiny_parts import RECIPE
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.diagnosis import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, QUALITY
+from mlprobe_utils.evaluation.judging import NAMES, judged, thresholds
+from mlprobe_utils.evaluation.points import ANSWER
+from mlprobe_utils.pipeline import artefacts, laboratory_results, trial_card
+from mlprobe_utils.pipeline.book_card import load_book
+from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.pipeline.fault_card import MODE_OF, all_faults
+from mlprobe_utils.pipeline.prepare import prepare
+from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.trial_card import CASES, FOLDER, ROWS, laboratory_files, load_trial
+from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.synthetic.faults import planting, trial
+from mlprobe_utils.synthetic.faults.cases import changed_by, module_ends
+from mlprobe_utils.synthetic.faults.confusion import write_confusion
+from mlprobe_utils.synthetic.faults.damage import Damage, damage_noted, damaged, planted
+from mlprobe_utils.synthetic.faults.reference import statistics_of
+
+SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
+LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
+
+
+def case(family: str, mode: str | None = None, lost: float = 0.0, noise: float = 0.0, **fields) -> dict:
+    """A row of a table of cases: nothing lost but by what was planted, and `noise` at every statement."""
+    row = {"model": family, "family": family, "dataset": "d", "mode": mode, "wanted": lost or np.nan}
+    row |= {name: lost or np.nan for name in ("lost", "lost_low", "lost_high")}
+    row |= {"run": 0, "fault": mode and "f", "reached": True, "severity": 0.5}
+    for name in NAMES:
+        value = -noise - (lost if mode and name == LOST[mode] else 0)
+        row |= {f"value: {name}": value, f"band_low: {name}": value - 5, f"band_high: {name}": value + 5}
+    return row | fields
+
+
+def test_thresholds_never_see_the_family_that_they_judge():
+    quiet = [case(family, noise=1.0) for family in "abc" for _ in range(10)]
+    loud = [case("d", noise=30.0) for _ in range(10)]
+    table = judged(pd.DataFrame([*quiet, *loud]), 0.0)
+    by_family = table.groupby("family")[f"threshold: {NAMES[0]}"].unique()
+    assert by_family["d"].tolist() == [0.0]
+    assert by_family["a"].tolist() == [25.0]
+    assert table["told"].notna().tolist() == [False] * 30 + [True] * 10
+    changed = table.assign(**{column: 0.0 for column in table if column.startswith("band_high")})
+    changed[table["family"] != "d"] = table[table["family"] != "d"]
+    again = judged(changed[list(pd.DataFrame(loud))], 0.0)
+    assert again.loc[again["family"] == "d", f"threshold: {NAMES[0]}"].unique().tolist() == [0.0]
+    with pytest.raises(InputError, match="found none: run models of another family"):
+        judged(pd.DataFrame(loud), 0.0)
+
+
+@pytest.mark.parametrize("least", [0.0, 2.0, 12.0])
+def test_thresholds_are_the_least_that_name_nothing_in_undamaged_cases(least):
+    noise = np.random.default_rng(0).normal(5, 5, (60, len(NAMES)))
+    undamaged = pd.DataFrame(-noise, columns=[f"band_high: {name}" for name in NAMES])
+    assert list(thresholds(undamaged, least).values()) == pytest.approx(np.maximum(noise.max(axis=0), least))
+
+
+def test_planted_cases_give_the_confusion_that_was_planted():
+    rows = [case(family, noise=0.0) for family in "abc" for _ in range(4)]
+    rows += [case(family, mode, 30.0) for family in "abc" for mode in MODES]
+    rows += [case(family, QUALITY, 3.0) for family in "abc"]  # less than can be told
+    table = judged(pd.DataFrame(rows), 2.0)
+    table["strong"] = table["lost"] >= 20
+    counts = laboratory_results.confusion(table)
+    assert [counts.loc[mode, mode] for mode in MODES] == [3] * 4
+    assert counts.loc[QUALITY, laboratory_results.NOTHING] == 3
+    assert counts.loc[laboratory_results.NOTHING, laboratory_results.NOTHING] == 12
+    assert counts.to_numpy().sum() == len(table)
+    rates = laboratory_results.rates(table).set_index(["what", "of"])
+    assert rates.loc[(laboratory_results.STRONG, "all"), ["cases", "models", "right"]].tolist() == [12, 3, 12]
+    assert rates.loc[(laboratory_results.WEAK, "all"), "share"] == 0
+    assert rates.loc[(laboratory_results.FALSE_ALARMS, "all"), "right"] == 0
+    assert rates.loc[(laboratory_results.STRONG, FIDELITY), "cases"] == 3
+
+
+def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs, monkeypatch):
+    rows = [case(family, noise=8.534) for family in "ab" for _ in range(3)] + [case("a", QUALITY, 30.0), case("b")]
+    laboratory_results.write(pd.DataFrame(rows), "2026-01-02", "abc1234", "make laboratory")
+    found = laboratory_results.read()
+    assert len(found.cases) == len(rows)
+    assert found.cases["strong"].tolist() == [False] * 6 + [True, False]
+    assert found.thresholds("ab") == {"a": dict.fromkeys(NAMES, 3.53), "b": dict.fromkeys(NAMES, 3.53)}
+    assert not found.changed
+    for words in ("2026-01-02", "abc1234", "1 damaged and 7 undamaged cases of 2 miniatures", "1 of 1", "0 of 7"):
+        assert words in found.words()
+    monkeypatch.setattr(laboratory_results, "all_faults", lambda: all_faults()[:3])
+    assert laboratory_results.read().words().endswith(laboratory_results.CHANGED)
+
+
+def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(outputs):
+    found = laboratory_results.read()
+    assert laboratory_files()[0].is_relative_to(artefacts.ROOT / "data")
+    assert not found.changed
+    families = found.cases.groupby("model")["family"].first()
+    assert set(load_book().models) <= set(families.index)
+    assert families.nunique() >= 5
+    assert {row for family in found.thresholds(set(families)).values() for row in family} == set(NAMES)
+    assert set(found.cases["mode"].dropna()) == set(MODES)
+
+
+def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_card, "CARDS", tmp_path)
+    with pytest.raises(InputError, match=r"laboratory\.csv is not there: restore it, or run `make laboratory`"):
+        laboratory_results.read()
+    laboratory_results.write(pd.DataFrame([case("a"), case("b")]), "d", "c", "m")
+    file, _ = laboratory_files()
+    file.write_text(file.read_text().replace("severity", "severe"))
+    with pytest.raises(InputError, match=r"laboratory\.csv lacks the column 'severity'"):
+        laboratory_results.read()
+
+
+def test_intervals_of_rates_are_exact():
+    rows = [case("a") for _ in range(40)] + [case("b", noise=30.0) for _ in range(3)]
+    table = judged(pd.DataFrame(rows), 2.0).assign(strong=False)
+    found = laboratory_results.rates(table).set_index(["what", "of"]).loc[(laboratory_results.FALSE_ALARMS, "all")]
+    assert found["right"] == 3
+    assert found["low"] == pytest.approx(100 * beta.ppf(0.025, 3, 41))
+    assert found["high"] == pytest.approx(100 * beta.ppf(0.975, 4, 40))
+
+
+@pytest.fixture
+def make_tiny_cases(outputs, tiny_on_phantoms, monkeypatch):
+    """Makes all cases of the tiny model; returns the names of the artefacts that this made."""
+    few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
+    for module in (trial, planting):
+        monkeypatch.setattr(module, "load_trial", lambda: few)
+
+    def make() -> list[str]:
+        before = {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
+        trial.run_trial("tiny", ["busi-phantom"], "miniature", "paper")
+        changed = [p.parent for p in outputs.rglob("made_from.json") if p.stat().st_mtime_ns != before.get(p)]
+        return sorted(os.path.relpath(path, SELECTION.folder("tiny", "busi-phantom")) for path in changed)
+
+    return make
+
+
+def test_cases_of_a_tiny_model(make_tiny_cases):
+    assert FOLDER in make_tiny_cases()
+    folder = SELECTION.folder("tiny", "busi-phantom") / FOLDER
+    cases, rows = pd.read_parquet(folder / CASES), pd.read_parquet(folder / ROWS)
+    assert cases["fault"].isna().sum() == RECIPE.runs
+    assert set(cases["fault"].dropna()) == {fault.slug for fault in all_faults()}
+    assert not cases.duplicated(["fault", "severity"]).any()
+    probed = rows[rows["point"].notna()]
+    stations = probed.assign(module=probed["point"].str[0]).groupby("fault", dropna=False)
+    for name, own in stations:
+        modules = "VCL" if pd.isna(name) else "VCL"["VCL".index(cases.set_index("case")["module"][name]) :]
+        assert set(own["module"]) == set(modules)
+        assert set(own["seed"]) == set(range(5))
+    assert set(rows.loc[rows["point"].isna(), "fault"].dropna()) == set(cases["case"].dropna())
+    assert (rows.groupby(["run", "point", "pooling", "seed", "fault"], dropna=False).size() == 6).all()
+    assert make_tiny_cases() == []
+
+
+@pytest.mark.parametrize("module", ["V", "C", "L", ANSWER])
+def test_stations_before_a_damage_are_the_intact_ones(tiny, encoder, image_set, module):
+    pixels = [image_set.pixels(i) for i in range(8)]
+    (fault,) = [fault for fault in all_faults() if fault.module == module]
+    place = planted(fault, tiny.family)
+    statistics = statistics_of(tiny, encoder, [pixels], [place.point] if place.point else [])
+    damage = Damage(module, 1, place.point, 0.9, statistics.get(place.point, {}))
+    questions = encoder.questions(pixels)
+    intact = features_of(tiny, questions)
+    stations = list(module_ends(intact))
+    assert [key[0] + key.partition("/")[2] for key in stations] == [
+        "Vimage_mean", "Cimage_mean", "Limage_mean", "Llast_token"
+    ]  # fmt: skip
+    with damaged(tiny, damage, {}):
+        broken = features_of(tiny, questions)
+    differing = [key for key in stations if not torch.equal(intact[key], broken[key])]
+    assert changed_by(damage, stations) == differing
+    if module != ANSWER:
+        with torch.inference_mode(), damage_noted(tiny, {"it": damage}, questions) as left:
+            after = features_of(tiny, questions)
+        assert all(torch.equal(intact[key], after[key]) for key in intact)
+        torch.testing.assert_close(left["it"], broken[f"{damage.point}/image_mean"])
+
+
+def test_every_module_of_a_fault_has_its_mode():
+    assert [MODE_OF[fault.module] for fault in all_faults()] == list(MODES)
+
+
+@pytest.mark.nightly
+def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
+    """Two families, of which each is judged by the other's thresholds; every kind of fault, where it is strong."""
+    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
+    place = Selection(
+        ("qwen2.5-vl-7b-miniature", "gemma-3-4b-miniature"), ("chest-xray-phantom",), "miniature", "paper"
+    )
+    prepare(Run(place.models, place.datasets, place.protocol, place.split, ""))
+    trial.run_trial(place.models[0], list(place.datasets), place.protocol, place.split)
+    trial.run_trial(place.models[1], list(place.datasets), place.protocol, place.split, undamaged=True)
+    write_confusion(place)
+    table = laboratory_results.read().cases
+    strong = table[table["strong"]]
+    assert set(strong["mode"]) == set(MODES)
+    for _, row in strong.iterrows():
+        assert row[f"band_high: {LOST[row['mode']]}"] < 0
+    undamaged = table[table["mode"].isna()]
+    assert undamaged["model"].nunique() == 2

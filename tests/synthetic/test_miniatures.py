@@ -1,0 +1,214 @@
+"""Miniatures: what their recipes teach and to which modules, in the order of the originals, by the real classes."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny_parts import card_of, each_family
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families.registry import family_of
+from mlprobe_utils.models.loading import load
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.pipeline.book_card import load_book
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.pipeline.configuration import lineages
+from mlprobe_utils.synthetic.miniatures import making, rejection_sampling
+from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, Conversations, conversations
+from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
+from mlprobe_utils.synthetic.miniatures.rejection_sampling import right_answers
+from mlprobe_utils.synthetic.phantoms.sentences import medical_sentences
+
+
+@pytest.fixture(scope="module", autouse=True)
+def outputs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
+        yield
+
+
+STAGE = {
+    "title": "a stage",
+    "texts": ["medical questions"],
+    "count": 12,
+    "train": ["LLM"],
+    "epochs": 1,
+    "batch_size": 4,
+    "learning_rate": 0.001,
+}
+
+
+def stage(**changes) -> Stage:
+    return Stage.model_validate(STAGE | changes)
+
+
+def hub_card(miniature: ModelCard) -> ModelCard:
+    return next(card for card in map(load_model_card, slugs(ModelCard)) if card.source == miniature.miniature_of)
+
+
+def test_the_default_is_a_miniature_of_each_model_of_the_paper():
+    originals = [hub_card(load_model_card(slug)).slug for slug in load_book().all]
+    of_the_paper = {slug for slug in slugs(ModelCard) if load_model_card(slug).table1}
+    assert set(originals) == of_the_paper | {"gemma-3-4b", "qwen2.5-vl-7b"}
+    assert len(originals) == 16
+
+
+def test_none_has_a_models_bare_name():
+    for card in map(load_model_card, slugs(ModelCard)):
+        if card.made_by:
+            assert card.name.startswith(("miniature of ", "base made for the miniature of ")), card.slug
+
+
+def full_size(slug: str) -> dict[str, int]:
+    """Depths and widths of a full-size model."""
+    shape = json.loads((ROOT / "data/architectures" / f"{load_model_card(slug).architecture}.json").read_text())
+    vision, text = shape.get("vision_config") or shape["vision_encoder_config"], shape.get("text_config", shape)
+    return {
+        "vision depth": vision.get("depth") or vision["num_hidden_layers"],
+        "vision width": vision.get("embed_dim") or vision["hidden_size"],
+        "llm depth": text["num_hidden_layers"],
+        "llm width": text["hidden_size"],
+    }
+
+
+def test_depth_and_width_are_in_the_order_of_the_originals():
+    sizes = []
+    for slug in load_book().all:
+        card = load_model_card(slug)
+        small, original = architecture_of(card), full_size(hub_card(card).slug)
+        own = [getattr(getattr(small, tower), size) for tower in ("vision", "llm") for size in ("depth", "width")]
+        sizes.append((original, dict(zip(original, own, strict=True))))
+    for (large_a, small_a), (large_b, small_b) in itertools.combinations(sizes, 2):
+        for size in large_a:
+            if large_a[size] < large_b[size]:
+                assert small_a[size] <= small_b[size], (size, large_a, large_b)
+            if large_a[size] == large_b[size]:
+                assert small_a[size] == small_b[size], (size, large_a, large_b)
+
+
+@pytest.mark.parametrize("root", lineages(load_book().all))
+def test_size_and_tokens_of_an_image(root):
+    card = load_model_card(root)
+    model, processor = making.from_scratch(card.family, recipe_of(card).architecture)
+    assert 0.3e6 <= sum(parameter.numel() for parameter in model.parameters()) <= 0.6e6
+    image = np.zeros((64, 64, 3), np.uint8)
+    inputs = Encoder(processor, "<image> Which?").questions([image])
+    assert int(family_of(model).image_mask(inputs).sum()) in (4, 16)
+
+
+def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_reads_again_what_was_drawn(monkeypatch):
+    texts = ["medical captions", "general questions", "medical questions"]
+    taught = conversations(stage(texts=texts, count=36), seed=3, side=32)
+    assert len(taught) == 36
+    assert taught.images.shape == (36, 32, 32, 3)
+    assert sum(question == "Describe the image." for question in taught.questions) == 12
+    captions = taught.answers[:12]
+    assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
+    one = conversations(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
+    assert all("ct" in caption for caption in one.answers)
+    monkeypatch.setattr(artefacts, "artefact", lambda *_: pytest.fail("drawn again"))
+    again = conversations(stage(texts=texts, count=36), seed=3, side=32)
+    assert again.turns() == taught.turns()
+    np.testing.assert_array_equal(again.images, taught.images)
+
+
+def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
+    twice = stage(texts=["medical questions", "medical questions", "general captions"], modalities=["ct"])
+    taught = conversations(twice, seed=3, side=32)
+    assert sum(question == "Describe the image." for question in taught.questions) == 4
+    assert len({image.tobytes() for image in taught.images}) == len(taught) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"texts": ["medical sentences", "medical captions"]}, "a stage of their own"),
+        ({"texts": ["medical sentences"], "train": ["vision tower"]}, r"train: \[LLM\]"),
+        ({"texts": ["medical captions"], "samples": 2}, "right or wrong"),
+        ({"modalities": []}, "modalities"),
+    ],
+)
+def test_a_stage_that_cannot_be_taught(changes, said):
+    with pytest.raises(ValidationError, match=said):
+        stage(**changes)
+
+
+@each_family
+def test_questions_of_their_own_read_as_one_question_each(tiny):
+    """A batch of images with different questions: of each row what is no padding equals the row alone."""
+    encoder, questions = ConversationEncoder(tiny.processor), ["Which?", "Is the margin irregular, or not?"]
+    images = [np.full((64, 64, 3), level, np.uint8) for level in (40, 200)]
+    batch = encoder.answered(images, [(question, "Benign") for question in questions])
+    for row, (question, image) in enumerate(zip(questions, images, strict=True)):
+        alone = Encoder(tiny.processor, f"<image> {question}").answered([image], ["Benign"])
+        kept = batch["attention_mask"][row].bool()
+        for key in ("input_ids", "labels"):
+            own = batch[key][row][kept] if key == "input_ids" else batch[key][row]
+            assert own.tolist() == alone[key][0].tolist()
+
+
+@each_family
+def test_text_alone_can_be_learned(tiny):
+    taught = conversations(stage(texts=["medical sentences"]), seed=3, side=32)
+    assert taught.images is taught.image(0) is None
+    assert taught.turns() == list(zip(*medical_sentences(12, 3), strict=True))
+    encoder = ConversationEncoder(tiny.processor)
+    batch = encoder.answered([None, None], [("Which?", "Benign"), ("What does it look like?", "Benign")])
+    labels = batch.pop("labels")
+    logits = tiny.model(**batch).logits
+    assert "pixel_values" not in batch
+    assert torch.isfinite(logits).all()
+    assert logits.shape[:2] == batch["input_ids"].shape
+    assert (labels != -100).any()
+
+
+@pytest.fixture
+def asked() -> Conversations:
+    images = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
+    return Conversations(images, ["Which? Please answer 'Yes' or 'No'."] * 6, ["Yes", "No"] * 3)
+
+
+def test_only_right_answers_are_learned(tiny_folder, asked, monkeypatch):
+    """A model whose words are made up: what is kept is what is right, as often as it was drawn."""
+    loaded = load(card_of(tiny_folder))
+    said = iter([["Yes", "No", " No ", "Maybe", "Yes", "Yes", "Yes", "No", "No", "No", "No", "no"]])
+    monkeypatch.setattr(type(loaded.processor.tokenizer), "batch_decode", lambda *_, **__: next(said))
+    kept = right_answers(loaded.model, ConversationEncoder(loaded.processor), asked, samples=2, seed=0)
+    # image 0: Yes; image 1: " No "; image 2: both; image 3: No; image 4: none (No is wrong); image 5: "No", not "no"
+    assert kept.answers == ["Yes", "No", "Yes", "Yes", "No", "No"]
+    assert kept.images.shape == (6, 64, 64, 3)
+    assert [int(image[0, 0, 0]) for image in kept.images] == [int(asked.images[i][0, 0, 0]) for i in (0, 1, 2, 2, 3, 5)]
+
+
+def test_samples_are_a_function_of_the_seed_and_none_that_is_right_is_an_error(tiny_folder, asked, monkeypatch):
+    loaded, drawn = load(card_of(tiny_folder)), []
+    decode = loaded.processor.tokenizer.batch_decode
+    monkeypatch.setattr(
+        type(loaded.processor.tokenizer), "batch_decode", lambda _, ids, **k: drawn.append(ids.tolist()) or decode(ids)
+    )
+    none = Conversations(asked.images, asked.questions, ["such a text is never drawn"] * 6)
+    for seed in (1, 1, 2):
+        with pytest.raises(InputError, match="none of 18 sampled answers is right: give the recipe a stage with quest"):
+            right_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(drawn[0]) == 18
+    assert len(drawn[0][0]) <= rejection_sampling.MAX_NEW_TOKENS
+
+
+@pytest.mark.parametrize("module", ["vision tower", "connector", "LLM"])
+def test_a_stage_changes_the_named_module_and_nothing_else(tiny_folder, tmp_path, module):
+    loaded = load(card_of(tiny_folder))
+    before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+    checkpoints = tmp_path / "checkpoints" / "0"
+    checkpoints.mkdir(parents=True)
+    taught = conversations(stage(), seed=0, side=64)
+    making.run_stage(loaded.model, loaded.processor, stage(train=[module]), taught, 0, checkpoints)
+    changed = {name for name, weight in loaded.model.state_dict().items() if not torch.equal(weight, before[name])}
+    paths = family_of(loaded.model).parts()[module]
+    assert changed
+    assert all(name.startswith(tuple(paths)) for name in changed)

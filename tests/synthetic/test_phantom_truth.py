@@ -1,0 +1,162 @@
+"""Phantoms: how well the planted signs tell the class, and that nothing else does unless it is planted."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.feature_selection import VarianceThreshold
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from mlprobe_utils.pipeline.cards import load_data_card
+from mlprobe_utils.synthetic.phantoms import ct, layouts, marks, ultrasound, xray
+from mlprobe_utils.synthetic.phantoms.difficulty import ATYPICAL
+from mlprobe_utils.synthetic.phantoms.seeds import generator
+from mlprobe_utils.synthetic.phantoms.writing import SPLITS
+
+MODULES = {"busi-phantom": ultrasound, "covid19-ct-phantom": ct, "chest-xray-phantom": xray}
+
+
+def training_and_test(slug) -> list[np.ndarray]:
+    """Images and labels of a set as its card draws them: training images, labels, test images, labels."""
+    card, module = load_data_card(slug), MODULES[slug]
+    parts = {"train": ([], []), "test": ([], [])}
+    for place in layouts.places(card.release_counts):
+        if place.split == "val":
+            continue
+        seed = card.recipe["seed"], module.LABELS.index(place.label), SPLITS.index(place.split), place.number
+        image, _ = module.draw(place.label, generator("dataset", *seed), 64, card.recipe["difficulty"])
+        # where there is no official split, the first of each class are tested
+        tested = place.number < card.test_counts[place.label] if card.test_counts else place.split == "test"
+        images, labels = parts["test" if tested else "train"]
+        images.append(image)
+        labels.append(place.label)
+    return [np.array(values) for part in parts.values() for values in part]
+
+
+@pytest.mark.parametrize("slug", MODULES)
+def test_a_weak_classifier_finds_something_but_not_much(slug):
+    """The nearest class mean of the grey levels, about 70 %; 150 to 624 test images leave a 95 % interval of 4 to 8
+    points on either side, and the bounds a little more."""
+    images, labels, tested, truth = training_and_test(slug)
+    flat = [x.reshape(len(x), 32, 2, 32, 2).mean((2, 4)).reshape(len(x), -1) for x in (images, tested)]
+    model = make_pipeline(VarianceThreshold(), StandardScaler(), NearestCentroid()).fit(flat[0], labels)
+    assert 0.56 <= model.score(flat[1], truth) <= 0.84
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("slug", MODULES)
+def test_a_good_classifier_finds_nearly_all(slug):
+    """A small convolutional network that has seen 6000 images, about 95 % of 2000 others (95 % interval +-1); the bound
+    leaves 3 points, for the seed of the network and other versions of the libraries."""
+    card, module = load_data_card(slug), MODULES[slug]
+    counts = card.test_counts or card.release_counts["test"]
+    shares = np.array([counts[label] for label in module.LABELS]) / sum(counts.values())
+    truth = np.random.default_rng(0).choice(len(shares), 8000, p=shares)
+    difficulty = card.recipe["difficulty"]
+    drawn = [module.draw(module.LABELS[y], generator("captions", 9, i), 64, difficulty)[0] for i, y in enumerate(truth)]
+    images = torch.tensor(np.stack(drawn)[:, None]).float()
+    images = (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), keepdim=True)
+    assert trained_network_scores(images, torch.tensor(truth), 6000) >= 0.92
+
+
+def trained_network_scores(images: torch.Tensor, truth: torch.Tensor, n: int, epochs: int = 10) -> float:
+    """Accuracy on images n... of a small convolutional network trained on the first n."""
+    torch.manual_seed(0)
+    channels, layers = (1, 16, 32, 64), []
+    for i, (before, after) in enumerate(itertools.pairwise(channels)):
+        kernel = {"kernel_size": 5, "stride": 2, "padding": 2} if i == 0 else {"kernel_size": 3, "padding": 1}
+        layers += [nn.Conv2d(before, after, bias=False, **kernel), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.LazyLinear(int(truth.max()) + 1))
+    network(images[:2])
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, epochs * -(-n // 64))
+    for _ in range(epochs):
+        for batch in torch.randperm(n).split(64):
+            shifted = images[batch].roll(torch.randint(-2, 3, (2,)).tolist(), (2, 3))
+            loss = nn.functional.cross_entropy(network(shifted), truth[batch], label_smoothing=0.02)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    network.eval()
+    with torch.no_grad():
+        return (network(images[n:]).argmax(1) == truth[n:]).float().mean().item()
+
+
+@pytest.mark.parametrize("module", [ultrasound, ct, xray])
+def test_nuisance_is_independent_of_the_class(module):
+    labels = np.array([module.LABELS[i % len(module.LABELS)] for i in range(1500)])
+    drawn = pd.DataFrame([module.random_parameters(y, generator("dataset", 4, i)) for i, y in enumerate(labels)])
+    for name in module._nuisance(generator("dataset", 0)):
+        # of texts and corners, how often there is one
+        values = drawn[name] if drawn[name].dtype.kind in "fib" else drawn[name].isna()
+        groups = [part.to_numpy(float) for _, part in values.groupby(labels)]
+        for group in groups[1:]:
+            error = np.hypot(*(g.std() / np.sqrt(len(g)) for g in (groups[0], group)))
+            assert abs(groups[0].mean() - group.mean()) < 4 * error, name
+
+
+@pytest.mark.parametrize("module", [ultrasound, ct, xray])
+def test_nuisance_is_drawn_before_the_class_and_the_difficulty_count(module):
+    names = module._nuisance(generator("dataset", 0, 7))
+    for label, difficulty in itertools.product(module.LABELS, (0, 0.5, 1)):
+        drawn = module.random_parameters(label, generator("dataset", 0, 7), difficulty)
+        assert {name: drawn[name] for name in names} == names
+
+
+def parameter_table(module, n: int, difficulty: float) -> tuple[pd.DataFrame, np.ndarray]:
+    """Numbers of n images less the atypical, classes in turn, lists of opacities as their sums; and the labels."""
+    labels = [module.LABELS[i % len(module.LABELS)] for i in range(n)]
+    drawn = [module.random_parameters(y, generator("dataset", 3, i), difficulty) for i, y in enumerate(labels)]
+    typical = [made["looks_like"] == label for made, label in zip(drawn, labels, strict=True)]
+    assert abs(1 - np.mean(typical) - ATYPICAL) < 0.015
+    drawn, labels = (list(itertools.compress(values, typical)) for values in (drawn, labels))
+    for made in drawn:
+        opacities = made.get("opacities", [])
+        made |= {"number": len(opacities), "lungs": len({opacity["lung"] for opacity in opacities})}
+        made |= {name: sum(opacity.get(name, 0) for opacity in opacities) for name in ("strength", "radius", "reach")}
+    table = pd.DataFrame(drawn).drop(columns=["opacities", "phases", "pattern"], errors="ignore")
+    return table.select_dtypes(["number", "bool"]).astype(float).fillna(0), np.array(labels)
+
+
+@pytest.mark.parametrize("module", [ultrasound, ct, xray])
+def test_the_harder_the_less_the_true_parameters_tell(module):
+    scores = []
+    for difficulty in (0, 0.5, 1):
+        table, labels = parameter_table(module, 3000, difficulty)
+        table = table[labels != "normal"]
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        scores.append(cross_val_score(model, table, labels[labels != "normal"], cv=3).mean())
+    assert scores[0] >= scores[1] > scores[2]
+    assert scores[0] > scores[2] + 0.01
+    assert scores[0] > 0.97
+
+
+@pytest.mark.parametrize("module", [ultrasound, ct, xray])
+def test_a_planted_shortcut_tells_the_class_as_often_as_it_agrees(module):
+    label = module.LABELS[0]
+    shortcut, marked, labels = marks.Shortcut(label=label, agreement=0.9), [], []
+    for i in range(600):
+        labels.append(module.LABELS[i % len(module.LABELS)])
+        made = module.random_parameters(labels[-1], generator("dataset", 2, i), shortcut=shortcut)
+        marked.append(made["shortcut"])
+        plain = module.random_parameters(labels[-1], generator("dataset", 2, i))
+        assert plain == made | {"shortcut": False}
+    agrees = np.array(marked) == (np.array(labels) == label)
+    assert abs(agrees.mean() - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 600)
+    seen = []
+    for i in range(60):
+        made = module.draw(labels[i], generator("dataset", 2, i), 64, shortcut=shortcut)
+        image, without = made[0], module.draw(labels[i], generator("dataset", 2, i), 64)[0]
+        seen.append(image[marks.SHORTCUT].min() > 230)
+        changed = image != without
+        changed[-9:, -9:] = False  # enlarged cells may ring by a pixel or two
+        assert not changed.any()
+    assert seen == marked[:60]

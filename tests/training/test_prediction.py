@@ -1,0 +1,275 @@
+"""The final output: generation and option probabilities against slow references that never pad."""
+
+import numpy as np
+import pytest
+import torch
+from slow_reference import option_log_probabilities
+from tiny_parts import answer_ids, card_of, each_family, each_family_with, make_tiny
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.answers import parse_answer
+from mlprobe_utils.evaluation.orders import ORDERS, PASSAGE, irrelevant_text, tokens_of
+from mlprobe_utils.models.encoding import Encoder, Questions
+from mlprobe_utils.models.loading import load
+from mlprobe_utils.training.prediction import answer, predict
+from mlprobe_utils.training.settings import Answering
+
+POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
+SETTINGS = Answering(max_new_tokens=6, batch_size=4, shard_images=5)
+
+
+def alone(tiny, encoder, image_set, position) -> dict:
+    """The model's inputs for one image, which need no padding."""
+    return encoder.questions([image_set.pixels(position)])
+
+
+@torch.no_grad()
+def reference_log_probability(tiny, inputs, tokens) -> float:
+    """Token by token: the log-probability of each given the prompt and those before it."""
+    total = 0.0
+    for token in tokens:
+        total += tiny.model(**inputs).logits[0, -1].double().log_softmax(-1)[token].item()
+        inputs = longer(inputs, token)
+    return total
+
+
+def longer(inputs, token) -> dict:
+    """Unpadded inputs of one image with one more text token."""
+    a_token = {key for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+    more = dict.fromkeys(a_token, 0) | {"input_ids": token, "attention_mask": 1}
+    assert more.keys() - {"mm_token_type_ids", "token_type_ids"} == {"input_ids", "attention_mask"}
+    return inputs | {key: torch.cat([inputs[key], torch.tensor([[value]])], dim=1) for key, value in more.items()}
+
+
+def predicted(loaded, encoder, image_set, *given):
+    return predict(loaded, Questions(encoder, image_set.pixels), image_set.card.options, *given)
+
+
+@each_family
+def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set, family, tmp_path):
+    options = image_set.card.options
+    assert len({len(encoder.answer_tokens([option])[0]) for option in options}) > 1  # answers of different lengths
+    _, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    for row, position in enumerate(POSITIONS[:4]):
+        inputs = alone(tiny, encoder, image_set, position)
+        logs = [
+            reference_log_probability(tiny, inputs, answer_ids(encoder.tokenizer, family, option)) for option in options
+        ]
+        expected = torch.tensor(logs, dtype=torch.float64).softmax(0).numpy()
+        np.testing.assert_allclose(probabilities[row], expected, rtol=1e-3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
+    assert (probabilities.max(axis=0) / probabilities.min(axis=0))[[0, 2]].min() > 1.2  # they depends on the image
+
+
+OPTIONS = ["Benign", "Yes", "Malignant", "Malignant tumour"]  # of one token and of several; one begins another
+
+
+@each_family_with("order", *ORDERS)
+def test_log_probabilities_are_those_of_whole_passes(tiny, image_set, order):
+    encoder = Encoder(tiny.processor, image_set.card.template, order)
+    for positions in ([0, 1, 2, 3], [3, 2], [1], [0, 4]):  # the model holds nothing of the batch before
+        images = [image_set.pixels(i) for i in positions]
+        found = answer(tiny, encoder.questions(images), encoder, OPTIONS, 7)[OPTIONS].to_numpy()
+        expected = option_log_probabilities(tiny, encoder, images, OPTIONS)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [4, 90])  # full within the prompts of 80 tokens; full after 10 written ones
+def test_a_sliding_window_goes_back_to_the_prompt(image_set, tmp_path, window):
+    def slide(config):
+        config.text_config.sliding_window = window
+        config.text_config.layer_types = ["sliding_attention", "full_attention", "sliding_attention"]
+
+    loaded = load(card_of(make_tiny("gemma3", tmp_path, change=slide)))
+    encoder, images = Encoder(loaded.processor, image_set.card.template), [image_set.pixels(i) for i in range(4)]
+    found = answer(loaded, encoder.questions(images), encoder, OPTIONS, 20)
+    expected = option_log_probabilities(loaded, encoder, images, OPTIONS)
+    np.testing.assert_allclose(found[OPTIONS].to_numpy(), expected, rtol=1e-5)
+
+
+@each_family
+def test_images_and_question_are_read_once(tiny, encoder, image_set):
+    vision, words = [], []
+    vision_block = tiny.model.get_submodule(tiny.family.vision_blocks)[0]
+    decoder_layer = tiny.model.get_submodule(tiny.family.decoder_layers)[0]
+    vision_block.register_forward_hook(lambda module, arguments, output: vision.append(module))
+    decoder_layer.register_forward_hook(lambda module, arguments, output: words.append(output.shape[1]))
+    answer(tiny, encoder.questions([image_set.pixels(i) for i in range(4)]), encoder, OPTIONS, 1)
+    prompt = encoder.questions([image_set.pixels(3)])["input_ids"].shape[1]
+    assert len(vision) == 1
+    assert words == [prompt, *(len(tokens) for tokens in encoder.answer_tokens(OPTIONS))]
+
+
+@torch.no_grad()
+def step_by_step(tiny, encoder, inputs, steps) -> str:
+    tokens = []
+    for _ in range(steps):
+        tokens.append(int(tiny.model(**inputs).logits[0, -1].argmax()))
+        if tokens[-1] in (encoder.tokenizer.eos_token_id, encoder.end):
+            break
+        inputs = longer(inputs, tokens[-1])
+    return encoder.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+@each_family
+def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
+    answers, _ = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    expected = [
+        step_by_step(tiny, encoder, alone(tiny, encoder, image_set, position), SETTINGS.max_new_tokens)
+        for position in POSITIONS[:4]
+    ]
+    assert list(answers["text"][:4]) == expected
+    assert any(expected)
+    assert list(answers["parsed"][:4]) == [parse_answer(text, image_set.card.options) for text in expected]
+
+
+def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, image_set, tmp_path):
+    """Qwen2.5-VL ships a repetition penalty, and generate() fills in what a given configuration leaves open."""
+    plain, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    shipped = tiny.model.generation_config
+    shipped.repetition_penalty, shipped.no_repeat_ngram_size, shipped.min_new_tokens = 5.0, 1, 6
+    shipped.do_sample, shipped.temperature, shipped.num_beams = True, 9.0, 3
+    shipped.suppress_tokens = list(range(200))
+    answers, same = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    assert list(answers["text"]) == list(plain["text"])
+    np.testing.assert_array_equal(same, probabilities)
+    assert tiny.model.generation_config.repetition_penalty == 5.0  # the model is left as it was
+
+
+@each_family
+def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, tmp_path):
+    whole, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
+    inputs = alone(tiny, encoder, image_set, 0)
+    first = int(tiny.model(**inputs).logits[0, -1].argmax())
+    tiny.model.generation_config.eos_token_id = [first, encoder.tokenizer.eos_token_id]
+    cut, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
+    assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
+
+
+def test_batch_size_does_not_matter(tiny, encoder, image_set, tmp_path):
+    answers, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    for batch_size in (1, 6):
+        settings = SETTINGS.model_copy(update={"batch_size": batch_size})
+        again, same = predicted(tiny, encoder, image_set, POSITIONS, settings, tmp_path)
+        np.testing.assert_allclose(same, probabilities, rtol=1e-3)
+        assert list(again["text"]) == list(answers["text"])
+
+
+@each_family
+def test_one_read_of_a_question_is_the_template(tiny, image_set, family):
+    """Word for word the template, image first or last as the order says, inside the model's own chat template."""
+    question = image_set.card.template.replace("<image>", "").strip()
+    images = {"llava": "<image>\n", "hulu_med": "<image>\n", "gemma3": "<start_of_image>"}
+    image = images.get(family, "<|vision_start|><|image_pad|><|vision_end|>")
+    tokenizer = tiny.processor.tokenizer
+    irrelevant = irrelevant_text(tokenizer, len(tokens_of(tokenizer, question)))
+    orders = {"image_first": image + question, "question_first": question + image}
+    orders["irrelevant_first"] = irrelevant + image + question
+    assert orders.keys() == ORDERS.keys()
+    for order, content in orders.items():
+        prompt = Encoder(tiny.processor, image_set.card.template, order).prompt
+        if family == "gemma3":
+            assert prompt == f"<bos><start_of_turn>user\n{content}<end_of_turn>\n<start_of_turn>model\n"
+        else:
+            assert prompt == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@each_family_with("tokens", 1, 2, 7, 40, 90)
+def test_irrelevant_text_has_exactly_as_many_tokens(tiny, tokens):
+    tokenizer = tiny.processor.tokenizer
+    text = irrelevant_text(tokenizer, tokens)
+    assert len(tokens_of(tokenizer, text)) == tokens
+    assert text in PASSAGE
+    assert text == text.strip()
+    assert text == irrelevant_text(tokenizer, tokens)
+
+
+@each_family
+def test_the_order_with_irrelevant_text_moves_the_image_as_far_as_the_question_does(tiny, image_set):
+    """By tokens: the image begins at the same place as with the question first."""
+    begins = []
+    for order in ("question_first", "irrelevant_first"):
+        inputs = Encoder(tiny.processor, image_set.card.template, order).questions([image_set.pixels(0)])
+        begins.append(int(tiny.family.image_mask(inputs)[0].int().argmax()))
+    assert begins[0] == begins[1] > 10
+
+
+def test_a_question_longer_than_the_irrelevant_passage_is_an_error(tiny):
+    with pytest.raises(InputError, match=r"has \d+ tokens, and the irrelevant passage .* shorten the question"):
+        Encoder(tiny.processor, "<image> " + PASSAGE * 2, "irrelevant_first")
+
+
+@each_family
+def test_a_prompt_begins_once(encoder, image_set):
+    """Gemma's template writes the token that begins a text, and so would its tokenizer."""
+    ids = encoder.questions([image_set.pixels(0)])["input_ids"][0].tolist()
+    bos = encoder.tokenizer.bos_token_id
+    assert ids.count(bos) == (1 if encoder.prompt.startswith("<bos>") else 0)
+
+
+FIRST = "{% for part in message.content if part.type == 'image' %}<|image_pad|>{% endfor %}"
+TEXTS = "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
+TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEXTS + " {% endfor %}"
+VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
+
+
+def test_template_with_an_order_of_its_own_is_an_error(tiny, image_set):
+    """The control with the question first would be the same prompt again."""
+    tiny.processor.chat_template = VICUNA
+    assert Encoder(tiny.processor, image_set.card.template).prompt.startswith("USER: <|image_pad|>")
+    for order in ("question_first", "irrelevant_first"):
+        with pytest.raises(InputError, match=f"an order of its own, not {order}"):
+            Encoder(tiny.processor, image_set.card.template, order)
+
+
+def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
+    """With the space before it, and the tokenizer's end token where the template writes none."""
+    tiny.processor.chat_template = VICUNA
+    encoder = Encoder(tiny.processor, image_set.card.template)
+    (tokens,) = encoder.answer_tokens(["Benign"])
+    assert encoder.tokenizer.decode(tokens[:-1]) == " Benign"
+    assert tokens[-1] == encoder.tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("template", "order", "said"),
+    [  # where an answer begins right behind the image, the last token is read without it
+        ("{% for message in messages %}" + TEXTS + FIRST + "{% endfor %}", "question_first", "nothing after the image"),
+        (VICUNA.replace("part.text }}", "part.text | upper }}"), "image_first", "does not write the question as it is"),
+        (
+            "{% for message in messages %}{{ message.role }}{% endfor %}",
+            "image_first",
+            r"writes '<\|image_pad\|>' 0 times for 1 image: give the model's card a",
+        ),
+    ],
+)
+def test_templates_of_no_use_are_errors(tiny, image_set, template, order, said):
+    tiny.processor.chat_template = template
+    with pytest.raises(InputError, match=said):
+        Encoder(tiny.processor, image_set.card.template, order)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
+    unbroken, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    seen, whole = [], type(image_set).pixels
+
+    def pixels(self, position):
+        if position == 5 and not seen.count(5):
+            seen.append(5)
+            raise Killed
+        seen.append(position)
+        return whole(self, position)
+
+    monkeypatch.setattr(type(image_set), "pixels", pixels)
+    with pytest.raises(Killed):
+        predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    seen.remove(4)
+    answers, again = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    assert seen == [0, 1, 2, 3, 5, 5]  # the first shard of five was not done again
+    assert answers.equals(unbroken)
+    np.testing.assert_array_equal(again, probabilities)
+    assert not list(tmp_path.iterdir())

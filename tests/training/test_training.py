@@ -1,0 +1,449 @@
+"""Training and fine-tuning: the loss is the answers' alone, a killed run ends as an unbroken one, adapters come off."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import get_peft_model
+from safetensors.torch import load_file
+from tiny_parts import RECIPE, answer_ids, each_family, each_family_in_time
+from torch import nn
+from transformers import TrainingArguments
+
+from mlprobe_utils.models import encoding
+from mlprobe_utils.models.encoding import Encoder, Questions, answer_losses
+from mlprobe_utils.models.loading import load
+from mlprobe_utils.training import trainer as training
+from mlprobe_utils.training.fine_tuning import adapter, examples, fine_tune, lora_config
+from mlprobe_utils.training.trainer import EpochSampler, Examples, TrainingSettings, encoded, train
+
+TOWERS = {"llava": "vision_tower.", "gemma3": "vision_tower.", "hulu_med": "vision_model."}
+CONNECTORS = {"llava": "multi_modal_projector.", "gemma3": "multi_modal_projector", "hulu_med": "projector."}
+ADAPTER = "adapter_model.safetensors"
+IMAGES = [0, 1, 2, 3]
+ANSWERS = ["Benign", "Malignant", "Yes", "Normal"]  # of one to several tokens
+
+
+def reference_loss(model, encoder, family, images, answers) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens and end tokens, each image alone, no padding, all logits computed."""
+    losses = []
+    for image, answer in zip(images, answers, strict=True):
+        inputs = encoder.questions([image])
+        tokens = answer_ids(encoder.tokenizer, family, answer)
+        width = inputs["input_ids"].shape[1]
+        types = {"gemma3": "token_type_ids", "llava": None, "hulu_med": None}.get(family, "mm_token_type_ids")
+        values = {"input_ids": tokens, "attention_mask": [1] * len(tokens), types: [0] * len(tokens)}
+        for key, value in values.items():
+            if key is not None:
+                inputs[key] = torch.cat([inputs[key], torch.tensor([value])], dim=1)
+        logits = model(**inputs).logits[0].log_softmax(-1)
+        losses += [-logits[width - 1 + i, token] for i, token in enumerate(tokens)]
+    return torch.stack(losses).mean()
+
+
+def settings_of(**changed) -> TrainingSettings:
+    base = {"learning_rate": 0.01, "epochs": 4, "batch_size": 4, "warmup_ratio": 0.0, "weight_decay": 0.0, "seed": 3}
+    return TrainingSettings(**base | changed)
+
+
+@pytest.fixture
+def images(image_set):
+    return [image_set.pixels(i) for i in IMAGES]
+
+
+@each_family
+def test_answers_are_padded_apart_from_their_labels(encoder, family, images):
+    inputs = encoder.answered(images, ANSWERS)
+    tokens = [answer_ids(encoder.tokenizer, family, answer) for answer in ANSWERS]
+    longest = max(map(len, tokens))
+    assert len({len(t) for t in tokens}) > 1
+    prompt = encoder.questions(images)
+    for row, expected in enumerate(tokens):
+        padding = longest - len(expected)
+        assert inputs["labels"][row].tolist() == expected + [-100] * padding
+        assert inputs["input_ids"][row, -longest:].tolist() == expected + [encoder.tokenizer.pad_token_id] * padding
+        assert inputs["attention_mask"][row, -longest:].tolist() == [1] * len(expected) + [0] * padding
+        for types in {"mm_token_type_ids", "token_type_ids"} & set(inputs):
+            assert inputs[types][row, -longest:].tolist() == [0] * longest
+    for key, value in prompt.items():
+        torch.testing.assert_close(inputs[key][..., : value.shape[-1]], value)
+
+
+@each_family
+def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, family, images):
+    """What Trainer is given equals a loop over images and tokens: padding weighs nothing, nor do the prompts."""
+    inputs = encoder.answered(images, ANSWERS)
+    losses, tokens = answer_losses(tiny.model, inputs)
+    loss = losses.sum() / tokens.sum()
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in tiny.model.named_parameters() if p.grad is not None}
+    tiny.model.zero_grad()
+    expected = reference_loss(tiny.model, encoder, family, images, ANSWERS)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    assert len(gradients) > 50
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, tiny.model.get_parameter(name).grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images, tmp_path, monkeypatch):
+    """Trainer may divide by accumulation steps or token counts, and clips: held against a plain loop of AdamW."""
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    seen = []
+    monkeypatch.setattr(
+        encoding, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
+    )
+    epochs, warmup = 4, 2
+    settings = settings_of(epochs=epochs, learning_rate=1e-3, warmup_ratio=0.26)  # a step and a little
+    curve, _ = train(tiny.model, encoder, data, data, settings, tmp_path / "c")
+    plain = load(tiny_card).model.train()
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
+    losses, validation = [], []
+    for epoch in range(epochs):
+        falling = 0.5 * (1 + np.cos(np.pi * (epoch - warmup) / (epochs - warmup)))
+        optimizer.param_groups[0]["lr"] = 1e-3 * (epoch / warmup if epoch < warmup else falling)
+        optimizer.zero_grad()
+        loss = reference_loss(plain, encoder, "qwen2_5_vl", images, ANSWERS)
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        with torch.no_grad():
+            validation.append(reference_loss(plain, encoder, "qwen2_5_vl", images, ANSWERS).item())
+    assert curve["epoch"].tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(curve["training_loss"], losses, rtol=1e-3)
+    np.testing.assert_allclose(curve["validation_loss"], validation, rtol=1e-3)
+    assert len(seen) == 2 * epochs
+    assert validation[0] > validation[-1]
+
+
+def test_curve_is_the_mean_over_batches_of_an_epoch(tiny, encoder, images, tmp_path, monkeypatch):
+    seen = []
+
+    def means(*arguments):
+        losses, tokens = answer_losses(*arguments)
+        seen.append((losses.sum() / tokens.sum()).item())
+        return losses, tokens
+
+    monkeypatch.setattr(training, "answer_losses", means)
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    curve, _ = train(tiny.model, encoder, data, None, settings_of(epochs=2, batch_size=2), tmp_path / "c")
+    np.testing.assert_allclose(curve["training_loss"], [np.mean(seen[:2]), np.mean(seen[2:])], rtol=1e-5)
+    assert curve["validation_loss"].isna().all()
+
+
+def test_one_process_takes_one_of_several_devices(tmp_path, monkeypatch):
+    """Trainer would spread its batch over all of them: twice as many images a step on two devices, half the steps."""
+    settle = TrainingArguments.__post_init__
+
+    def on_two_devices(self):
+        settle(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", on_two_devices)
+    assert training.training_arguments(settings_of(), tmp_path).train_batch_size == settings_of().batch_size
+
+
+@each_family_in_time
+def test_model_learns_what_it_is_shown(tiny, encoder, images, tmp_path):
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    curve, _ = train(tiny.model, encoder, data, None, settings_of(epochs=30), tmp_path / "c")
+    assert curve["training_loss"].iloc[-1] < 0.1 * curve["training_loss"].iloc[0]
+    assert not tiny.model.training
+
+
+def test_every_module_trains_in_every_step_and_none_while_it_is_evaluated(tiny, encoder, images, tmp_path):
+    model = get_peft_model(tiny.model, lora_config(tiny, RECIPE))
+    next(model.modules()).train(False)  # what is loaded is not training, and its root need not say so
+    modes = []
+    tiny.model.register_forward_pre_hook(lambda *_: modes.append({module.training for module in model.modules()}))
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    train(model, encoder, data, data, settings_of(epochs=3, batch_size=2), tmp_path / "c")
+    assert modes == [{True}, {True}, {False}] * 3
+    assert "train" not in vars(model)
+
+
+def test_validation_loss_is_that_of_all_its_tokens(tiny, encoder, image_set, tmp_path):
+    """Batches of answers of unequal lengths: a mean over batches would weigh the last, short batch too much."""
+    answers = [*ANSWERS, "Malignant Malignant"]
+    data = Examples(image_set.pixels, list(range(5)), answers)
+    settings = settings_of(epochs=1, batch_size=1, learning_rate=1e-12)  # evaluated in batches of four
+    curve, _ = train(tiny.model, encoder, data, data, settings, tmp_path / "c")
+    expected = reference_loss(tiny.model, encoder, "qwen2_5_vl", [image_set.pixels(i) for i in range(5)], answers)
+    assert curve["validation_loss"][0] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def epochs_of(lengths, batch_size=4, seed=0) -> list[list[int]]:
+    sampler = EpochSampler(batch_size, lengths, seed)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    return orders
+
+
+def test_every_epoch_has_an_order_of_its_own_that_seed_and_epoch_decide():
+    orders = epochs_of([1] * 40)
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert orders == epochs_of([1] * 40)
+    everything = [*orders, *epochs_of([1] * 40, seed=1)]
+    assert len({tuple(order) for order in everything}) == 6
+    assert any(order != sorted(order) for order in orders)
+
+
+def test_last_batch_that_processes_share_is_completed_by_what_teaches_nothing(tiny, encoder, image_set):
+    for count in (1, 3, 9, 12):
+        order = list(EpochSampler(4, [1] * count, 0, shared=True))
+        assert len(EpochSampler(4, [1] * count, 0, shared=True)) == len(order) == -(-count // 4) * 4
+        assert order[:count] == list(EpochSampler(4, [1] * count, 0))
+        assert all(i < 0 for i in order[count:])
+        assert {~i for i in order[count:]} <= set(range(count))
+    data = Examples(image_set.pixels, [0, 1, 2], ["Benign", "Malignant", "Normal"])
+    losses, tokens = answer_losses(tiny.model, encoded(encoder, [data[i] for i in (0, 1, 2, ~1, ~0)]))
+    alone, counted = answer_losses(tiny.model, encoded(encoder, [data[i] for i in (0, 1, 2)]))
+    assert tokens.tolist() == [*counted.tolist(), 0, 0]
+    torch.testing.assert_close(losses, torch.cat([alone, torch.zeros(2)]), rtol=1e-4, atol=1e-5)
+    nothing, none = answer_losses(tiny.model, encoded(encoder, [data[~0]]))  # all that a process may get
+    nothing.sum().backward()
+    assert none.sum() == 0
+    assert all(parameter.grad.abs().max() == 0 for parameter in tiny.model.parameters())
+
+
+def test_batches_hold_images_of_about_the_same_size():
+    lengths = [int(n) for n in np.random.default_rng(0).integers(1, 1000, 400)]
+    spread = {}
+    for kind, given in (("grouped", lengths), ("random", [1] * 400)):
+        order = epochs_of(given)[0]
+        batches = [[lengths[i] for i in order[k : k + 4]] for k in range(0, 400, 4)]
+        spread[kind] = np.mean([max(batch) - min(batch) for batch in batches])
+    assert spread["grouped"] < 0.15 * spread["random"]
+
+
+def test_grouping_by_length_is_the_recipes(tiny, image_set, tmp_path, monkeypatch):
+    seen = []
+
+    def sampler(batch_size, lengths, seed, shared):
+        seen.append(lengths)
+        return EpochSampler(batch_size, lengths, seed, shared)
+
+    monkeypatch.setattr(training, "EpochSampler", sampler)
+    for grouped in (True, False):
+        tuned(tiny, image_set, tmp_path / str(grouped), length_grouped=grouped, epochs=1)
+    pixels = [image_set.pixels(i)[..., 0].size for i in image_set.part("paper", "train").index]
+    assert len(set(pixels)) == 4
+    assert seen == [pixels, [1] * len(pixels)]
+
+
+def test_bfloat16_model_learns(tiny, image_set, tmp_path):
+    """Adapters stay in float32 over a bfloat16 model: steps of this size would be rounded away."""
+    tiny.model.to(torch.bfloat16)
+    weights = tuned(tiny, image_set, tmp_path, precision="bfloat16", epochs=4)
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    curve = pd.read_parquet(tmp_path / "learning_curve.parquet")
+    assert curve["training_loss"].iloc[-1] < curve["training_loss"].iloc[0]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_path, monkeypatch):
+    recipe = RECIPE.model_copy(update={"epochs": 4, "dropout": 0.1})
+
+    def run(folder):
+        loaded = load(tiny_card)
+        folder.mkdir(exist_ok=True)
+        questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
+        fine_tune(loaded, questions, image_set, "paper", recipe, 1, folder)
+
+    run(tmp_path / "unbroken")
+    whole, read = Examples.__getitem__, []
+
+    def example(self, i):
+        read.append(i)
+        if len(read) == 22:  # an epoch reads 8 + 2
+            raise Killed
+        return whole(self, i)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Examples, "__getitem__", example)
+        with pytest.raises(Killed):
+            run(tmp_path / "broken")
+    assert not (tmp_path / "broken" / ADAPTER).exists()
+    read.clear()
+    torn = tmp_path / "broken" / "checkpoints" / "checkpoint-99"  # a kill while it is written leaves it incomplete
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    torch.manual_seed(99)  # what another process would have
+    with monkeypatch.context() as patch:
+        patch.setattr(Examples, "__getitem__", lambda self, i: read.append(i) or whole(self, i))
+        run(tmp_path / "broken")
+    assert len(read) == 20  # two epochs
+    files = [{path.name for path in (tmp_path / name).iterdir()} for name in ("unbroken", "broken")]
+    assert files[0] == files[1] >= {ADAPTER, "adapter_config.json", "learning_curve.parquet"}
+    assert "checkpoints" not in files[0]
+    weights, resumed = (load_file(tmp_path / name / ADAPTER) for name in ("unbroken", "broken"))
+    assert weights.keys() == resumed.keys()
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    curves = [pd.read_parquet(tmp_path / name / "learning_curve.parquet") for name in ("unbroken", "broken")]
+    pd.testing.assert_frame_equal(*curves)
+    assert curves[0]["epoch"].tolist() == [1, 2, 3, 4]
+    assert curves[0]["validation_loss"].notna().all()
+
+
+@each_family
+@pytest.mark.parametrize("vision_tower", ["lora", "frozen"])
+def test_lora_reaches_every_linear_layer_that_it_should(tiny, family, vision_tower):
+    linear = {name for name, module in tiny.model.named_modules() if isinstance(module, nn.Linear)}
+    assert "lm_head" in linear
+    tower, connector = (
+        parts.get(family, f"visual.{own}.") for parts, own in ((TOWERS, "blocks"), (CONNECTORS, "merger"))
+    )
+    expected = linear - {"lm_head"}
+    if family == "llava":  # no later layer, and not the answer, depends on the last layer of CLIP
+        expected = {name for name in expected if "vision_tower.encoder.layers.3." not in name}
+    if vision_tower == "frozen":
+        expected = {name for name in expected if tower not in name}
+    config = lora_config(tiny, RECIPE.model_copy(update={"vision_tower": vision_tower}))
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (RECIPE.rank, RECIPE.alpha, RECIPE.dropout)
+    adapted = get_peft_model(tiny.model, config)
+    reached = {
+        name.removeprefix("base_model.model.").split(".lora_A")[0]
+        for name, _ in adapted.named_parameters()
+        if "lora_A" in name
+    }
+    assert reached == expected
+    assert any(tower in name for name in reached) == (vision_tower == "lora")
+    assert any(connector in name for name in reached) == (family != "gemma3")  # whose matrix is no module
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all(".lora_" in name for name in trained)
+
+
+@each_family
+def test_every_adapter_gets_a_gradient(tiny, encoder, images):
+    """DDP waits for a gradient of every parameter that is to be trained."""
+    adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE)).train()
+    inputs = encoder.answered(images[:2], ["Benign", "Malignant"])
+    answer_losses(adapted, inputs)[0].sum().backward()
+    idle = [
+        name for name, parameter in adapted.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
+    assert idle == []
+
+
+def tuned(loaded, image_set, folder, run=0, **changed):
+    folder.mkdir(exist_ok=True)
+    encoder = Encoder(loaded.processor, image_set.card.template)
+    fine_tune(
+        loaded, Questions(encoder, image_set.pixels), image_set, "paper", RECIPE.model_copy(update=changed), run, folder
+    )
+    return load_file(folder / ADAPTER)
+
+
+def logits_of(loaded, encoder, image_set):
+    with torch.no_grad():
+        return loaded.model(**encoder.questions([image_set.pixels(i) for i in IMAGES])).logits
+
+
+@each_family_in_time
+def test_base_model_is_as_it_was_after_fine_tuning_and_after_an_adapter(tiny, tiny_card, encoder, image_set, tmp_path):
+    before = logits_of(tiny, encoder, image_set)
+    weights = tuned(tiny, image_set, tmp_path)
+    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    with adapter(tiny, tmp_path):
+        within = logits_of(tiny, encoder, image_set)
+        assert (within - before).abs().max() > 1e-2
+    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    with pytest.raises(Killed), adapter(tiny, tmp_path):
+        raise Killed
+    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    with adapter(tiny, None):
+        assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    fresh = load(tiny_card)
+    with adapter(fresh, tmp_path):  # in another process
+        torch.testing.assert_close(logits_of(fresh, encoder, image_set), within)
+    assert any(tensor.abs().max() > 0 for key, tensor in weights.items() if "lora_B" in key)
+
+
+def test_one_run_after_another_is_as_if_it_were_the_first(tiny, tiny_card, image_set, tmp_path):
+    """A process trains all runs and data sets on one loaded model: nothing may be left of the ones before."""
+    tuned(tiny, image_set, tmp_path / "0", run=0)
+    second = tuned(tiny, image_set, tmp_path / "1", run=1)
+    alone = tuned(load(tiny_card), image_set, tmp_path / "alone", run=1)
+    assert second.keys() == alone.keys()
+    assert all(torch.equal(second[key], alone[key]) for key in second)
+    first = load_file(tmp_path / "0" / ADAPTER)
+    assert any(not torch.allclose(first[key], second[key]) for key in first)
+
+
+def test_runs_begin_with_adapters_of_their_own(tiny, image_set, tmp_path):
+    """What they begin with is still there after steps that are too small to be seen."""
+    begun = [tuned(tiny, image_set, tmp_path / str(run), run, learning_rate=1e-12) for run in (0, 1)]
+    assert all(not torch.allclose(own, begun[1][key]) for key, own in begun[0].items() if "lora_A" in key)
+
+
+def test_the_learning_curve_is_validated_on_the_validation_images(tiny, encoder, image_set, tmp_path):
+    tuned(tiny, image_set, tmp_path)
+    rows = image_set.part("paper", "validation")
+    with adapter(tiny, tmp_path), torch.no_grad():
+        images = [image_set.pixels(position) for position in rows.index]
+        expected = reference_loss(tiny.model, encoder, "qwen2_5_vl", images, list(rows["option"]))
+    curve = pd.read_parquet(tmp_path / "learning_curve.parquet")
+    assert curve["validation_loss"].iloc[-1] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_after_a_training_without_validation_no_module_is_in_training(tiny, encoder, images, tmp_path):
+    data = Examples(images.__getitem__, IMAGES, ANSWERS)
+    train(tiny.model, encoder, data, None, settings_of(epochs=1), tmp_path / "c")
+    assert not any(module.training for module in tiny.model.modules())
+
+
+def test_weight_decay_is_the_recipes(tiny, image_set, tmp_path):
+    norms = [
+        sum(float(tensor.norm()) for key, tensor in tuned(tiny, image_set, tmp_path, weight_decay=decay).items())
+        for decay in (0.0, 20.0)
+    ]
+    assert norms[1] < 0.9 * norms[0]
+
+
+@each_family_in_time
+def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, image_set, family, tmp_path):
+    """With frozen inputs, the reentrant kind would train nothing and say nothing."""
+    plain = tuned(tiny, image_set, tmp_path / "plain")
+    saving = tuned(load(tiny_card), image_set, tmp_path / "saving", gradient_checkpointing=True)
+    moved = [key for key in plain if "lora_B" in key and plain[key].abs().max() > 0]
+    assert any(TOWERS.get(family, "visual.blocks.") in key for key in moved)
+    for key in plain:
+        torch.testing.assert_close(saving[key], plain[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_examples_are_the_questions_and_answers_of_the_part(encoder, image_set):
+    for part in ("train", "validation", "test"):
+        rows = image_set.part("paper", part)
+        data = examples(Questions(encoder, image_set.pixels), image_set, "paper", part)
+        assert len(data) == len(rows) > 0
+        for i, (position, option) in enumerate(zip(rows.index, rows["option"], strict=True)):
+            question, answer = data[i]
+            assert answer == option
+            expected = encoder.questions([image_set.pixels(position)])
+            assert all(torch.equal(question[key], expected[key]) for key in expected)
+
+
+@each_family
+def test_questions_that_are_encoded_once_are_those_of_a_batch(encoder, image_set):
+    """Of images of several sizes, whose prompts differ in length; again from memory; and nothing is kept beyond it."""
+    positions = [0, 3, 1, 2]
+    together = encoder.questions([image_set.pixels(i) for i in positions])
+    read = []
+    questions = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i))
+    for _ in range(2):
+        one_by_one = questions.batch(positions)
+        assert one_by_one.keys() == together.keys()
+        assert all(torch.equal(one_by_one[key], together[key]) for key in together)
+    assert read == positions
+    with torch.inference_mode():
+        assert not any(tensor.is_inference() for tensor in questions(4).values())
+    forgetful = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i), most=0)
+    assert torch.equal(forgetful(0)["input_ids"], forgetful(0)["input_ids"])
+    assert read[4:] == [4, 0, 0]

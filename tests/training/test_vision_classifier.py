@@ -1,0 +1,188 @@
+"""The vision tower trained alone: it learns what images show, and the model stays as it was."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_parts import RECIPE, each_family, each_family_in_time, make_image_set
+from torch.nn.functional import cross_entropy
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.encoding import Encoder, Questions
+from mlprobe_utils.models.loading import load
+from mlprobe_utils.pipeline.arms import WAYS
+from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.training import vision_classifier
+from mlprobe_utils.training.trainer import Examples
+from mlprobe_utils.training.vision_classifier import classify, means_at_end, tower_end
+
+SHORT = RECIPE.model_copy(update={"learning_rate": 0.005, "epochs": 1})
+LEARNING = SHORT.model_copy(update={"epochs": 6})
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory):
+    """The class sets the brightness."""
+    return make_image_set(tmp_path_factory.mktemp("bright"), 36, validation=6, test=9)
+
+
+def run(loaded, image_set, folder, way="all", recipe=SHORT, seed=0, positions=None) -> np.ndarray:
+    questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
+    positions = list(image_set.part("paper", "test").index) if positions is None else positions
+    return classify(loaded, questions, image_set, "paper", positions, way, recipe, seed, 4, folder)
+
+
+def state(loaded) -> dict:
+    """Everything that a training could leave changed."""
+    weights = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
+    flags = {name: parameter.requires_grad for name, parameter in loaded.model.named_parameters()}
+    modes = {name: module.training for name, module in loaded.model.named_modules()}
+    kinds = {name: type(module) for name, module in loaded.model.named_modules()}
+    hooks = {name: len(module._forward_hooks) for name, module in loaded.model.named_modules()}
+    return {"weights": weights, "flags": flags, "modes": modes, "kinds": kinds, "hooks": hooks}
+
+
+def assert_same(loaded, before: dict) -> None:
+    after = state(loaded)
+    weights, old = after.pop("weights"), before.pop("weights")
+    assert after == before
+    assert weights.keys() == old.keys()
+    for name in weights:
+        assert weights[name].dtype == old[name].dtype
+        assert torch.equal(weights[name], old[name]), name
+
+
+@each_family
+def test_means_at_the_end_are_the_features_there_and_carry_a_gradient(tiny, encoder, image_set):
+    inputs = encoder.questions([image_set.pixels(i) for i in range(4)])
+    means = means_at_end(tiny, inputs)
+    expected = features_of(tiny, inputs)[f"{tower_end(tiny).name}/image_mean"]
+    torch.testing.assert_close(means.detach(), expected)
+    means.sum().backward()
+    reached = {name for name, parameter in tiny.model.named_parameters() if parameter.grad is not None}
+    blocks = [point.path for point in tiny.family.probe_points() if point.name.startswith("V")]
+    assert all(any(name.startswith(f"{path}.") for name in reached) for path in blocks)
+    places = tuple(f"{path}." for path in tiny.family.vision_tower)
+    assert all(name.startswith(places) for name in reached)
+
+
+@each_family_in_time
+@pytest.mark.parametrize("way", WAYS)
+def test_the_model_is_bit_for_bit_as_before(tiny, image_set, tmp_path, way):
+    run(tiny, image_set, tmp_path / "first", way)  # an earlier one may have left its own traces
+    before = state(tiny)
+    chances = run(tiny, image_set, tmp_path / "second", way)
+    assert_same(tiny, before)
+    assert chances.shape == (2, 3)
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+
+
+def test_the_weights_of_a_fresh_model_are_as_before_too(tiny, image_set, tmp_path):
+    before = state(tiny)
+    run(tiny, image_set, tmp_path)
+    assert_same(tiny, before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_planted_pattern_is_learned_and_noise_is_not(tiny, bright, tmp_path, way):
+    positions = list(bright.part("paper", "test").index)
+    truth = bright.manifest.loc[positions, "option"].map(bright.card.options.index).to_numpy()
+    chances = run(tiny, bright, tmp_path / "learned", way, LEARNING)
+    assert (chances.argmax(axis=1) == truth).mean() > 0.8
+    curve = pd.read_parquet(tmp_path / "learned" / "learning_curve.parquet")
+    assert curve["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert curve["training_loss"].iloc[-1] < 0.5 * curve["training_loss"].iloc[0]
+    assert curve["validation_loss"].iloc[-1] < 0.5 * np.log(3)
+    dealt = bright.manifest.assign(option=np.random.default_rng(0).permutation(bright.manifest["option"]))
+    shuffled = type(bright)(bright.card, dealt, bright.data_hash, {}, bright.folder)
+    said = run(tiny, shuffled, tmp_path / "dealt", way, LEARNING)
+    assert cross_entropy(torch.tensor(said).log(), torch.tensor(truth)) > 0.5 * np.log(3)
+
+
+def test_ways_and_seeds_differ_and_a_run_again_is_the_same(tiny, image_set, tmp_path):
+    first = run(tiny, image_set, tmp_path / "1")
+    np.testing.assert_array_equal(run(tiny, image_set, tmp_path / "2"), first)
+    assert not np.allclose(run(tiny, image_set, tmp_path / "3", seed=1), first)
+    assert not np.allclose(run(tiny, image_set, tmp_path / "4", "lora"), first)
+
+
+def test_classified_one_by_one_is_classified_together(tiny, image_set, tmp_path):
+    positions = [7, 0, 3]
+    whole = run(tiny, image_set, tmp_path / "whole", positions=positions)
+    alone = run(tiny, image_set, tmp_path / "alone", positions=positions[1:2])
+    np.testing.assert_allclose(alone[0], whole[1], rtol=1e-4)
+
+
+@each_family_in_time
+@pytest.mark.parametrize("way", WAYS)
+def test_only_what_the_tower_depends_on_is_trained(tiny, family, image_set, tmp_path, monkeypatch, way):
+    seen = {}
+
+    class Noted(vision_classifier.VisionClassifier):
+        def __init__(self, loaded, trained, *arguments):
+            super().__init__(loaded, trained, *arguments)
+            names = {id(parameter): name for name, parameter in loaded.model.named_parameters()}
+            seen["trained"] = [names[id(parameter)] for parameter in trained]
+            seen["asked"] = [name for name, p in loaded.model.named_parameters() if p.requires_grad]
+
+    monkeypatch.setattr(vision_classifier, "VisionClassifier", Noted)
+    run(tiny, image_set, tmp_path, way)
+    assert sorted(seen["asked"]) == sorted(seen["trained"])
+    places = tuple(f"{path}." for path in tiny.family.vision_tower)
+    assert all(name.startswith(places) for name in seen["trained"])
+    assert all((".lora_" in name) == (way == "lora") for name in seen["trained"])
+    unread = [path for path in tiny.family._children(tiny.family.vision_blocks)[tiny.family.blocks_read() :]]
+    assert bool(unread) == (family == "llava")
+    assert not [name for name in seen["trained"] if name.startswith(tuple(f"{path}." for path in unread) or ("-",))]
+    blocks = [point.path for point in tiny.family.probe_points() if point.name.startswith("V")]
+    assert all(any(name.startswith(f"{path}.") for name in seen["trained"]) for path in blocks)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("way", ["lora", pytest.param("all", marks=pytest.mark.slow)])
+def test_a_killed_training_leaves_the_model_as_it_was_and_goes_on(tiny, tiny_card, bright, tmp_path, monkeypatch, way):
+    unbroken = run(load(tiny_card), bright, tmp_path / "unbroken", way, LEARNING)
+    before, read, whole = state(tiny), [], Examples.__getitem__
+
+    def example(self, i):
+        read.append(i)
+        if len(read) == 75:  # in the second epoch or later
+            raise Killed
+        return whole(self, i)
+
+    monkeypatch.setattr(Examples, "__getitem__", example)
+    with pytest.raises(Killed):
+        run(tiny, bright, tmp_path / "broken", way, LEARNING)
+    assert_same(tiny, before)
+    (checkpoint,) = (tmp_path / "broken" / "checkpoints").glob("checkpoint-*")
+    kept = load_file(checkpoint / "model.safetensors")
+    assert {name.split(".")[0] for name in kept} == {"trained", "head"}
+    tower = [p for path in tiny.family.vision_tower for p in tiny.model.get_submodule(path).parameters()]
+    head = kept["head.weight"].numel() + kept["head.bias"].numel()
+    assert sum(tensor.numel() for tensor in kept.values()) <= sum(p.numel() for p in tower) + head  # no LLM
+    done = len(read)
+    again = run(tiny, bright, tmp_path / "broken", way, LEARNING)
+    np.testing.assert_allclose(again, unbroken, rtol=1e-5, atol=1e-8)
+    assert len(read) - done < 6 * (21 + 6) + 9 + 1  # fewer than a whole training reads
+    assert not (tmp_path / "broken" / "checkpoints").exists()
+
+
+@each_family_in_time
+def test_a_model_in_bfloat16_is_trained_in_full_precision_and_comes_back(tiny_card, image_set, tmp_path):
+    loaded = load(tiny_card, "bfloat16")
+    for way in WAYS:
+        run(loaded, image_set, tmp_path / f"{way}-first", way)
+        before = state(loaded)
+        chances = run(loaded, image_set, tmp_path / way, way)
+        assert np.isfinite(chances).all()
+        assert_same(loaded, before)
+
+
+def test_fsdp_is_refused_with_the_mend(tiny, image_set, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"not trained under FSDP.*without --use_fsdp"):
+        run(tiny, image_set, tmp_path)
