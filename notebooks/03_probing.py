@@ -103,9 +103,8 @@ scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
 controls = scoring.control_scores(chapter.selection)
-charts.probe_curves(
-    image_mean, outputs, chapter.names, metric, controls, bands
-)
+given = image_mean, outputs, chapter.names, metric
+charts.probe_curves(*given, controls, bands)
 
 # %% tags=["hide-input"]
 curve = ["model", "dataset", "stage", "point"]

@@ -202,6 +202,8 @@ from mlprobe_utils.analysis.training_paradigms import (
 )
 
 verdicts = LOWER, HIGHER, training_paradigms.NEITHER
+
+# %% tags=["hide-input"]
 title = "Accuracy of one way to train less that of another"
 difference_chart(told, statement, chapter.names, title, verdicts)
 

@@ -75,9 +75,9 @@ from mlprobe_utils.stats.intervals import RECIPE
 
 probed = results.end_rows(chapter.selection).query("stage == 'finetuned'")
 reference = results.reference_rows(chapter.selection)
-rows = probed, results.prediction_rows(chapter.selection), reference
 
 # %% tags=["remove-input"]
+rows = probed, results.prediction_rows(chapter.selection), reference
 given = chapter.image_sets, split, thresholds_of(chapter.selection), [RECIPE]
 short = in_short(diagnoses(*rows, *given))
 modes = short["main"].value_counts()

@@ -242,10 +242,10 @@ from mlprobe_utils.stats.intervals import RECIPE
 
 stations = results.end_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
-given = chapter.image_sets, split, thresholds_of(chapter.selection)
-told = diagnoses(stations, rows, reference, *given, questions=[RECIPE])
 
 # %%
+given = chapter.image_sets, split, thresholds_of(chapter.selection)
+told = diagnoses(stations, rows, reference, *given, questions=[RECIPE])
 columns = ["dataset", "stage", "diagnosis", "ruled out", "left open"]
 short = in_short(told)
 show(chapter.named(short)[columns])

@@ -30,9 +30,16 @@ OF_THE_BOOK = {"first_book", "book", "site", "visit"}
 
 
 def pytest_collection_modifyitems(items):
-    """The file that builds the book goes first, those that only read it last: a process need not wait for it."""
+    """First the file that builds the book, which takes long; in the middle those that read it, whom it need not keep
+    waiting; so that neither a process waits for it nor a long file is the last."""
     readers = {item.path for item in items if OF_THE_BOOK & {*getattr(item, "fixturenames", ())}}
-    items.sort(key=lambda item: (item.path.stem != "test_book") * (1 + (item.path in readers)))
+
+    def place(item) -> str:
+        if item.path.stem == "test_book":
+            return ""
+        return "models/~" if item.path in readers else str(item.path.relative_to(Path(__file__).parent))
+
+    items.sort(key=place)
 
 
 @pytest.fixture

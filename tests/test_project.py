@@ -124,16 +124,9 @@ def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar
     assert imported(["mlprobe_utils.book.book_pages"], heavy) == []
 
 
-def test_torchvision_imports_once_the_package_is():
-    code = "import mlprobe_utils, peft, transformers.models.qwen2_vl.image_processing_qwen2_vl, torchvision"
-    assert run(f"{code}\nprint(torchvision.__version__.split('+')[0])") == "0.28.0"
-
-
-def test_no_process_imports_timm_that_builds_no_baseline():
-    modules = (
-        "pipeline.model_steps",
-        "synthetic.miniatures.making",
-        "pipeline.baseline_card",
-        "analysis.baseline_results",
-    )
-    assert imported([f"mlprobe_utils.{module}" for module in modules], ("timm",)) == []
+def test_a_process_of_the_pipeline_imports_torchvision_and_no_timm():
+    """torchvision imports beside a CPU torch once the package is; only who builds a baseline needs timm."""
+    code = "import mlprobe_utils.pipeline.model_steps, mlprobe_utils.synthetic.miniatures.making, sys, torchvision"
+    version, *timm = run(f"{code}\nprint(torchvision.__version__, *{{'timm'}} & {{*sys.modules}})").split()
+    assert version.split("+")[0] == "0.28.0"
+    assert timm == []

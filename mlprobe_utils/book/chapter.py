@@ -17,7 +17,15 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.profiles import in_words
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
-from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
+from mlprobe_utils.pipeline.cards import (
+    DataCard,
+    ModelCard,
+    Protocol,
+    load_card,
+    load_data_card,
+    load_model_card,
+    load_protocol,
+)
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.discussion_card import discussed_on, load_discussion, taking_part
 from mlprobe_utils.pipeline.fault_card import all_faults
@@ -157,16 +165,16 @@ def start(namespace: dict) -> Chapter:
     """
     started = time.time()
     artefacts.READ.clear()  # what the kernel read before belongs to another page
-    run = check_parameters(namespace)
+    load_card.cache_clear()  # a card may have been edited while the kernel was open
+    run, parameters = check_parameters(namespace)
     prepare(run)
     panels.enable()
-    values = namespace | run.parameters()
     return Chapter(
         run,
         load_protocol(run.protocol),
         {slug: load_model_card(slug) for slug in run.models},
         {slug: load_data_card(slug) for slug in run.datasets},
-        {name: values[name] for name in namespace["__annotations__"]},
+        parameters,
         meanings(namespace.get("In", [])),
         started,
     )

@@ -1,53 +1,68 @@
 """A chapter's parameters, checked before anything runs.
 
 papermill only logs a parameter that a notebook does not declare, and injects values of any type. The first code cell
-after the parameters calls `check_parameters(globals())`: declared are the annotated names of the parameters cell, and
-any other name that has appeared in the notebook's namespace is an error.
+after the parameters calls `check_parameters(globals())`: a chapter declares those of `Parameters` that its parameters
+cell annotates. What else a reader defines in the notebook is nobody's business.
 """
 
 import ast
-import types
 from collections.abc import Iterable
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.pipeline.configuration import Run, configure
 
-_OF_JUPYTER = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+INJECTED = "# Parameters"  # how papermill begins the cell that it adds
 
 
-def check_parameters(namespace: dict) -> Run:
-    """What the chapter runs over, from its declared parameters.
+class Parameters(BaseModel):
+    """All that chapters can be run with."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    models: list[str]
+    datasets: list[str]
+    protocol: str
+    split: str
+    data: str
+    metric: str = METRICS[0]
+
+
+def check_parameters(namespace: dict) -> tuple[Run, dict]:
+    """What the chapter runs over, and all its parameters with their values.
+
+    Args:
+        namespace: the notebook's `globals()`.
 
     Raises:
         InputError: a parameter that the chapter does not have, a value of the wrong type, an unknown slug or choice,
             real images without their folder.
     """
-    declared = dict(namespace.get("__annotations__", {}))
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in _OF_JUPYTER and not isinstance(value, types.ModuleType)
-    }
-    for name, value in given.items():
-        if name in declared:
-            _check_type(name, value, declared[name])
-        elif not callable(value):
+    declared = [name for name in Parameters.model_fields if name in namespace.get("__annotations__", {})]
+    for name in injected(namespace.get("In", [])):
+        if name not in declared:
             raise unknown("parameter", name, declared)
-    if given.get("metric", METRICS[0]) not in METRICS:
-        raise unknown("metric", given["metric"], METRICS)
-    return configure(*(given[name] for name in ("models", "datasets", "protocol", "split", "data")))
-
-
-def _check_type(name: str, value, annotation) -> None:
+    given = {name: namespace[name] for name in declared}
     try:
-        TypeAdapter(annotation).validate_python(value, strict=True)
+        found = Parameters.model_validate(given)
     except ValidationError as error:
-        expected = annotation if "[" in str(annotation) else annotation.__name__
-        problem = error.errors()[0]["msg"]
-        raise InputError(f"parameter '{name}' must be {expected}: {problem} (found {value!r:.80})") from error
+        problem = error.errors()[0]
+        name = problem["loc"][0]
+        expected = Parameters.model_fields[name].annotation
+        expected = expected if "[" in str(expected) else expected.__name__
+        said = f"parameter '{name}' must be {expected}: {problem['msg']} (found {given[name]!r:.80})"
+        raise InputError(said) from error
+    if found.metric not in METRICS:
+        raise unknown("metric", found.metric, METRICS)
+    run = configure(found.models, found.datasets, found.protocol, found.split, found.data)
+    return run, given | run.parameters()
+
+
+def injected(cells: Iterable[str]) -> list[str]:
+    """The names that the last cell of papermill's assigns, of all cells in the order they ran (IPython's `In`)."""
+    own = next((source for source in reversed([*cells]) if source.startswith(INJECTED)), "")
+    return [target.id for node in ast.parse(own).body if isinstance(node, ast.Assign) for target in node.targets]
 
 
 def meanings(cells: Iterable[str]) -> dict[str, str]:

@@ -75,15 +75,27 @@ metric: str = "accuracy"
 
 def namespace(**injected) -> dict:
     """The globals of a notebook after the parameters cell and papermill's injected one."""
-    values = {}
+    source = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in injected.items())])
+    values = {"In": ["", DECLARED, source]}
     exec(DECLARED, values)
-    return values | injected
+    exec(source, values)
+    return values
 
 
 def test_empty_lists_are_the_default_run():
     default = configuration.configure([], [], "miniature", "paper", "")
-    assert check_parameters(namespace(models=[], datasets=[])) == default
-    assert check_parameters(namespace(split="clean")).split == "clean"
+    assert check_parameters(namespace(models=[], datasets=[]))[0] == default
+    assert check_parameters(namespace(split="clean"))[0].split == "clean"
+
+
+def test_what_else_a_notebook_holds_is_its_readers_own():
+    """A start-up file's variables, what the page itself has made, an annotated name, an earlier run's parameters."""
+    expected = check_parameters(namespace())
+    own = namespace() | {"chapter": 1, "sample": [1], "note": lambda: 0}
+    own["__annotations__"] |= {"mine": int}
+    own["In"] = [own["In"][1], "# Parameters\nolder = 1", "# Parameters\nsplit = 'paper'", "mine: int = 3"]
+    assert check_parameters(own) == expected
+    assert expected[1].keys() == {"models", "datasets", "protocol", "split", "data", "metric"}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +134,7 @@ def test_notebooks_declare_types_meanings_and_a_run(name, tmp_path):
         assert parameter["help"]
     values = {name: ast.literal_eval(parameter["default"]) for name, parameter in shown.items()}
     assert len(values["models"]) == (name == "model")  # the page of one model names one
-    assert check_parameters(namespace(**values)) == configuration.configure(
+    assert check_parameters(namespace(**values))[0] == configuration.configure(
         values["models"], [], "miniature", "paper", ""
     )
 

@@ -203,8 +203,8 @@ def test_the_command_reaches_the_chapter_through_a_shell(read, folder):
     parameters = PARAMETERS | {"data": folder}
     printed = re.sub(r"^\S+", r"printf '%s\\0'", command(box(parameters=parameters)))
     said = subprocess.run(["bash", "-c", printed], capture_output=True, text=True, check=True).stdout
-    *module, name, output, option, given = said.split("\0")[:-1]
-    assert module == ["-m", "mlprobe_utils.book.run_chapter"]
+    *command_line, name, output, option, given = said.split("\0")[:-1]
+    assert command_line == ["-m", "mlprobe_utils", "chapter"]
     assert (name, output, option) == ("03_probing", "03_probing.ipynb", "--parameters")
     assert json.loads(given) == parameters
 

@@ -1,0 +1,43 @@
+"""The command line: every command says what it is given, and what it runs is there."""
+
+import importlib
+import inspect
+import re
+
+import pytest
+
+from mlprobe_utils import __main__ as command_line
+from mlprobe_utils.__main__ import COMMANDS, main
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_of_its_own(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(f"usage: mlprobe {name} ")
+    assert COMMANDS[name][0] in said
+
+
+def test_what_commands_import_when_they_run_is_there():
+    source = inspect.getsource(command_line)
+    imported = re.findall(r"^    from (mlprobe_utils[\w.]*) import (.+)$", source, re.MULTILINE)
+    imported += [(f"mlprobe_utils.{module}", "") for module in re.findall(r'heavy\("([\w.]+)"', source)]
+    assert len(imported) > 15
+    for module, names in imported:
+        for name in filter(None, names.split(", ")):
+            if not hasattr(importlib.import_module(module), name):
+                importlib.import_module(f"{module}.{name}")
+        assert importlib.import_module(module)
+
+
+@pytest.mark.parametrize("given", [[], ["prob"], ["probe"], ["probe", "x", "--datasets", "y", "--split", "z"]])
+def test_a_wrong_command_line_is_one_message_that_names_the_mend(given, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(given)
+    assert end.value.code == 2
+    *usage, last = capsys.readouterr().err.strip().splitlines()
+    assert usage[0].startswith("usage: mlprobe")
+    assert "error:" in last
+    assert "required" in last or "choose from" in last
