@@ -135,7 +135,7 @@ def test_chapters_that_start_together_do_not_meet(chapter, tmp_path):
     """Four at once, each in a process of its own as `make book` starts them; every one has its own kernel."""
     chapter("import os\nprint(count, os.getppid())")
     code = (
-        "import pathlib, sys; from mlprobe_utils import book_pages, run_chapter; "
+        "import pathlib, sys; from mlprobe_utils.book import book_pages, run_chapter; "
         f"book_pages.NOTEBOOKS = pathlib.Path({str(tmp_path)!r}); "
         "run_chapter.run_chapter('01_small', {'count': int(sys.argv[1])}, pathlib.Path(sys.argv[2]))"
     )
