@@ -5,6 +5,7 @@ A notebook tags the cell that begins such a section, with its heading, `needs-<n
 """
 
 import re
+from collections.abc import Iterable
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
@@ -16,6 +17,8 @@ from mlprobe_utils.pipeline.discussion_card import Discussion, discussions, taki
 from mlprobe_utils.pipeline.results import Selection
 
 PLANTED_FAULTS = "planted-faults"
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
 
 
 def without_models(card: Discussion) -> str:
@@ -42,8 +45,12 @@ def unmet_needs(selection: Selection) -> dict[str, str]:
 
 
 def leave_out(notebook: NotebookNode, needs: dict[str, str]) -> None:
-    """Puts its heading and a sentence in the place of every section that needs one of `needs` (need -> sentence)."""
+    """Puts its heading and a sentence in the place of every section that needs one of `needs` (need -> sentence).
+
+    What links to a heading that is gone keeps its words.
+    """
     cells, level, before = [], 0, None  # level of the heading whose section is being left out, 0: none is
+    everything = headings(notebook.cells)
     for cell in notebook.cells:
         heading = re.match(r"(#+) .*", cell.source) if cell.cell_type == "markdown" else None
         if level and not (heading and len(heading[1]) <= level):
@@ -58,4 +65,14 @@ def leave_out(notebook: NotebookNode, needs: dict[str, str]) -> None:
         else:
             before = None
         cells.append(cell)
+    gone = everything - headings(cells)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell["source"] = LINK.sub(lambda link: link[1] if link[2] in gone else link[0], cell.source)
     notebook.cells = cells
+
+
+def headings(cells: Iterable[NotebookNode]) -> set[str]:
+    """What links within the page call its headings: "Cell by cell" is `cell-by-cell`."""
+    texts = [text for cell in cells if cell.cell_type == "markdown" for text in HEADING.findall(cell.source)]
+    return {"-".join(re.sub(r"[^\w\s-]", "", text.lower()).split()) for text in texts}

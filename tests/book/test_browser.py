@@ -99,6 +99,8 @@ def test_axe_finds_nothing_serious(tabs):
     """Folds are open, so that code and tables inside of them are checked too."""
     problems, axe = [], Axe()
     for view, _, tab in views(tabs):
+        tab.page.evaluate("scrollTo(0, 0)")  # the button that leads back up fades where another test has been below
+        tab.page.locator("#pst-back-to-top").wait_for(state="hidden")
         for violation in axe.run(tab.page, ALIKE, OPTIONS).response["violations"]:
             if violation["impact"] in ("serious", "critical"):
                 targets = [node["target"] for node in violation["nodes"]]

@@ -11,6 +11,7 @@ import papermill
 import pytest
 
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
+from mlprobe_utils.book.left_out import LINK, headings
 from mlprobe_utils.book.parameters import check_parameters, meanings
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import configuration
@@ -61,6 +62,11 @@ def test_every_glued_number_is_quoted_and_every_quoted_one_is_glued(cells):
     composed = [re.sub(r"\{\w+\}", r"\\w+", name) for name in re.findall(r'glue\(f"([^"]+)"', code)]
     assert glued <= quoted
     assert all(any(re.fullmatch(name, word) for name in composed) for word in quoted - glued)
+
+
+def test_links_within_a_page_lead_to_its_headings(cells):
+    links = {link[1] for cell in cells if cell.cell_type == "markdown" for link in LINK.findall(cell.source)}
+    assert links <= headings(cells)
 
 
 DECLARED = """

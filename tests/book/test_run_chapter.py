@@ -84,6 +84,8 @@ print("below")
 print("more")
 # %% [markdown]
 # ## After
+#
+# See [below](#below-it), [more](#and-more-of-it), [the section](#question-first) and [this](#after).
 # %%
 print("after")
 """
@@ -99,6 +101,9 @@ def test_a_section_that_no_model_of_the_run_can_fill_is_left_out_with_a_sentence
     assert len([text for text in texts if "None of the models of this run takes part" in text]) == left
     assert any(text.startswith("## Question first\n") for text in texts)
     assert any("## And more of it" in text for text in texts) != left
+    links = "See [below](#below-it), [more](#and-more-of-it), [the section](#question-first) and [this](#after)."
+    without = "See below, more, [the section](#question-first) and [this](#after)."  # or the book would not be built
+    assert (without if left else links) in texts[-1]
 
 
 def test_no_tcp_port_is_used_so_that_chapters_may_start_together(chapter):
