@@ -167,7 +167,7 @@ rule baselines:
     input:
         [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
         [str(card_path(BaselineCard, slug)) for slug in BASELINES],
-        code=code("mlprobe_utils.baselines.__main__"),
+        code=code("mlprobe_utils.baselines.running"),
     params:
         protocol=TRAINED,
         datasets=" ".join(RUN.datasets),
@@ -243,7 +243,7 @@ rule manifest:
 rule images:
     input:
         card=lambda wildcards: str(card_path(DataCard, wildcards.dataset)),
-        code=code("mlprobe_utils.synthetic.phantoms.__main__"),
+        code=code("mlprobe_utils.synthetic.phantoms.making"),
     output:
         stamp("images", "{dataset}"),
     shell:

@@ -1,7 +1,4 @@
-"""Builds the manifest of an image set: one row an image, with working copies beside it.
-
-python -m mlprobe_utils manifest SLUG --protocol P [--data FOLDER]
-"""
+"""What a manifest holds of a release: one row an image, with a working copy; and counts found against released."""
 
 from collections import Counter
 from dataclasses import asdict

@@ -129,7 +129,13 @@ def relative(path: Path) -> str:
 
 @functools.cache
 def code_files(module: str) -> tuple[Path, ...]:
-    """The package's source files that `module` imports, directly or not, itself included; sorted."""
+    """The package's source files that `module` imports, directly or not, itself included; sorted.
+
+    Raises:
+        ValueError: no such module: nothing would ever count as changed.
+    """
+    if _source_file(module) is None:
+        raise ValueError(f"there is no module {module}")
     return _closure([module])
 
 

@@ -226,3 +226,8 @@ def test_every_stage_of_the_pipeline_knows_the_modules_that_it_runs_and_no_score
         found = {path.stem for path in code_files(f"mlprobe_utils.{module}")}
         assert names <= found, module
         assert not scores & found, module
+
+
+def test_the_code_of_a_module_that_is_not_there_is_an_error():
+    with pytest.raises(ValueError, match=r"there is no module mlprobe_utils\.nowhere"):
+        code_files("mlprobe_utils.nowhere")
