@@ -40,12 +40,11 @@ def worked_on(name: str, of: str, **options) -> tuple[Callable[[argparse.Argumen
         argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"),
         argument("--protocol", default="miniature", help="slug of a protocol in data/protocols"),
         argument("--split", default="paper", choices=SPLITS),
-        THREADS,
     )
 
 
 THREADS = argument("--threads", type=int, default=1, help="torch threads")
-MODEL = worked_on("model", "slug of a model card in data/models")
+MODEL = *worked_on("model", "slug of a model card in data/models"), THREADS
 DISCUSSIONS = argument("--discussions", nargs="+", help="slugs of cards in data/discussions; without it, all")
 
 
@@ -71,7 +70,7 @@ def heavy(module: str, threads: int):
 )
 def book(given: argparse.Namespace) -> None:
     from mlprobe_utils.book.launch import load_launch
-    from mlprobe_utils.book.make_book import BOOK, LABORATORY, made_by, make_book
+    from mlprobe_utils.book.make_book import BOOK, LABORATORY, make_book, result_of
     from mlprobe_utils.pipeline.configuration import configure
 
     if not re.fullmatch(r"[1-9][0-9]*", given.jobs):
@@ -80,7 +79,7 @@ def book(given: argparse.Namespace) -> None:
     load_launch()  # a mistake in it is an error now, not when the pages are due
     target = LABORATORY if given.laboratory else BOOK
     make_book(run, int(given.jobs), target)
-    print(f"the {'laboratory' if given.laboratory else 'book'}: {made_by(target)}")
+    print(f"the {'laboratory' if given.laboratory else 'book'}: {result_of(target)}")
 
 
 @command(
@@ -178,7 +177,11 @@ def model(given: argparse.Namespace) -> None:
     whole.run_whole_model(given.of, given.datasets, given.protocol, given.split, given.discussions, given.planted)
 
 
-@command("trains traditional classifiers", *worked_on("baseline", "slugs of cards in data/baselines", nargs="+"))
+@command(
+    "trains traditional classifiers",
+    *worked_on("baseline", "slugs of cards in data/baselines", nargs="+"),
+    THREADS,
+)
 def baselines(given: argparse.Namespace) -> None:
     running = heavy("baselines.running", given.threads)
     running.run_baselines(given.of, given.datasets, given.protocol, given.split)

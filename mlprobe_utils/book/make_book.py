@@ -70,7 +70,7 @@ def make_book(run: Run, processes: int, target: str = BOOK) -> None:
         remember(progress_file(), time.time() - start, len(jobs), processes, run.protocol)
 
 
-def made_by(target: str) -> str:
+def result_of(target: str) -> str:
     """The file to look at, named from the project's root."""
     return artefacts.relative(laboratory_files()[0] if target == LABORATORY else HTML / "index.html")
 
