@@ -1,4 +1,4 @@
-"""The graph: image sets and checkpoints -> one process a model, one for all baselines -> pages of notebooks -> book.
+"""The graph: image sets and checkpoints -> one process a model, one for all baselines -> book.
 
 Outputs of the rules are stamps. The artefacts themselves are written whole or not at all by the commands, which skip
 what is current: so nothing that was made before is lost when a step fails, and a killed run goes on where it was.
@@ -16,7 +16,7 @@ from mlprobe_utils.pipeline.artefacts import code_files, imported_files
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
 from mlprobe_utils.pipeline.book_card import BOOK as BOOK_CARD
 from mlprobe_utils.pipeline.book_card import Book
-from mlprobe_utils.book.book_pages import OF_A_MODEL, book_pages, script_of
+from mlprobe_utils.book.book_pages import book_pages, script_of
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol, card_path, load_data_card, load_protocol
 from mlprobe_utils.book.citation import CITATION
 from mlprobe_utils.pipeline.configuration import configure, lineages
@@ -36,8 +36,7 @@ TRAINED = PROTOCOL.model_dump_json(include={"images", "splits", "baselines"})
 BASELINES = [card.slug for card in baselines_of(PROTOCOL)]
 DISCUSSED = {model: [card.slug for card in discussions() if taking_part(card, [model])] for model in RUN.models}
 STAMPS = f"{artefacts.OUTPUTS}/.stamps"
-PAGES = {page.name: page for page in book_pages(RUN)}
-PAGES_OF_MODELS = [name for name, page in PAGES.items() if page.notebook == OF_A_MODEL]
+PAGES = book_pages(RUN)
 BOOK = [str(path) for path in [*pages.front_matter(), CITATION]]
 PLANTED = {one.model: damaged_selection(RUN).datasets for one in damaged_models(RUN.models)}  # at most one model: its data sets
 TRIAL_DATASETS = list(dict.fromkeys(phantom_twin(load_data_card(slug)).slug for slug in RUN.datasets))
@@ -55,7 +54,6 @@ wildcard_constraints:
     dataset=one_of({*RUN.datasets, *TRIAL_DATASETS}),
     model=one_of(TRIAL_MODELS),
     lineage=one_of(LINEAGES),
-    page=one_of({*PAGES} - {*PAGES_OF_MODELS}),
 
 
 def code(module):
@@ -66,22 +64,11 @@ def stamp(kind, *names):
     return f"{STAMPS}/{'/'.join((kind, *names))}"
 
 
-def executed(name):
-    return stamp("chapters", f"{name}.done")  # the page `models` and the folder of models' pages are two
-
-
 @functools.cache
 def source_of_page(notebook):
     """Its script and the code that this imports: the same of all models' pages."""
     script = script_of(notebook)
     return [str(path) for path in (script, *imported_files(script))]
-
-
-def page_inputs(page):
-    """A notebook, the code that it imports, and what it reads: results of its models, the protocol, and files."""
-    results = [stamp("models", RUN.protocol, RUN.split, model) for model in page.models]
-    results += [stamp("baselines", RUN.protocol, RUN.split)] if page.baselines else []
-    return [*source_of_page(page.notebook), *results, *map(str, (card_path(Protocol, RUN.protocol), *page.files))]
 
 
 def data_of(wildcards):
@@ -98,50 +85,22 @@ def source_of_model(wildcards):
 
 rule pages:
     input:
-        [executed(name) for name in PAGES],
+        [stamp("models", RUN.protocol, RUN.split, model) for model in RUN.models],
+        stamp("baselines", RUN.protocol, RUN.split),
         BOOK,
-        [str(path) for path in laboratory_files()],
+        sorted({str(path) for page in PAGES for path in page.files}),
         code=sorted({*code("mlprobe_utils.book.pages"), *code("mlprobe_utils.book.sphinx_extension")}),
+        notebooks=sorted({path for page in PAGES for path in source_of_page(page.notebook)}),
     params:
         run=json.dumps(RUN.parameters()),
+    threads: workflow.cores
     output:
         stamp("pages"),
     shell:
-        "{PYTHON} -m mlprobe_utils pages {params.run:q} && touch {output}"
+        "{PYTHON} -m mlprobe_utils pages {params.run:q} --jobs {threads} && touch {output}"
 
 
-rule page:
-    input:
-        lambda wildcards: page_inputs(PAGES[wildcards.page]),
-        code=code("mlprobe_utils.book.run_chapter"),
-    params:
-        notebook=lambda wildcards: PAGES[wildcards.page].notebook,
-        parameters=lambda wildcards: json.dumps(PAGES[wildcards.page].parameters),
-    output:
-        executed("{page}"),
-    shell:
-        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils chapter {params.notebook}"
-        " {artefacts.OUTPUTS}/chapters/{wildcards.page}.ipynb --parameters {params.parameters:q} && touch {output}"
-
-
-rule pages_of_models:
-    input:
-        [path for name in PAGES_OF_MODELS for path in page_inputs(PAGES[name])],
-        code=code("mlprobe_utils.book.run_chapter"),
-    params:
-        notebook=OF_A_MODEL,
-        notebooks=[f"{artefacts.OUTPUTS}/chapters/{name}.ipynb" for name in PAGES_OF_MODELS],
-        parameters=[json.dumps(PAGES[name].parameters) for name in PAGES_OF_MODELS],
-    output:
-        [executed(name) for name in PAGES_OF_MODELS],
-    shell:
-        "MLPROBE_PREPARED=1 {PYTHON} -m mlprobe_utils chapter {params.notebook} {params.notebooks:q}"
-        " --parameters {params.parameters:q} && touch {output:q}"
-
-
-# Models before pages: a page is short, and fills the cores that the last models leave idle.
 rule model:
-    priority: 1
     input:
         source_of_model,
         [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
@@ -163,7 +122,6 @@ rule model:
 
 
 rule baselines:
-    priority: 1
     input:
         [stamp("manifests", RUN.protocol, dataset) for dataset in RUN.datasets],
         [str(card_path(BaselineCard, slug)) for slug in BASELINES],
@@ -212,7 +170,6 @@ rule laboratory:
 
 
 rule miniatures:
-    priority: 1
     input:
         cards=lambda wildcards: [str(card_path(ModelCard, slug)) for slug in LINEAGES[wildcards.lineage]],
         code=code("mlprobe_utils.synthetic.miniatures.making"),

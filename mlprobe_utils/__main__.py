@@ -83,31 +83,35 @@ def book(given: argparse.Namespace) -> None:
 
 
 @command(
-    "assembles the executed chapters and builds the HTML book",
+    "executes the notebooks whose pages are not current, and builds the HTML book",
     argument("run", type=json.loads, help="what the book runs over: a chapter's parameters, JSON"),
+    argument("--jobs", type=int, default=1, help="notebooks at a time"),
 )
 def pages(given: argparse.Namespace) -> None:
     from mlprobe_utils.book import pages
+    from mlprobe_utils.book.book_pages import stale_pages
     from mlprobe_utils.common.progress import step
     from mlprobe_utils.pipeline.configuration import configure
 
+    run = configure(**given.run)
+    if stale := stale_pages(run):
+        from mlprobe_utils.book.run_chapter import run_pages
+
+        run_pages(stale, run, given.jobs)
     with step("pages"):
-        pages.build(pages.assemble(configure(**given.run)))
+        pages.build(pages.assemble(run))
 
 
 @command(
     "executes a notebook of the book with papermill",
     argument("notebook", help="its name in notebooks/, without suffix"),
-    argument("outputs", nargs="+", type=Path, help="executed notebooks; several are pages of one notebook"),
-    argument("--parameters", nargs="+", type=json.loads, default=[], help="JSON objects, one an output"),
+    argument("output", type=Path, help="the executed notebook"),
+    argument("--parameters", type=json.loads, default={}, help="JSON object"),
 )
 def chapter(given: argparse.Namespace) -> None:
-    from mlprobe_utils.book.run_chapter import run_pages
+    from mlprobe_utils.book.run_chapter import run_chapter
 
-    parameters = given.parameters or [{}] * len(given.outputs)
-    if len(parameters) != len(given.outputs):
-        raise InputError(f"--parameters: give {len(given.outputs)}, one an output (found {len(parameters)})")
-    run_pages(given.notebook, parameters, given.outputs)
+    run_chapter(given.notebook, given.parameters, given.output)
 
 
 @command("draws a phantom's images", argument("slug", help="data card of a phantom, e.g. busi-phantom"))

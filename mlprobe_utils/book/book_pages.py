@@ -4,18 +4,21 @@ Numbered notebooks are the chapters; `index` is the front page and `models` the 
 notebook `model` is a template: run once for each model of the book (paper, figures S4 to S17).
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import ROOT, code_files, files_hash, imported_files
 from mlprobe_utils.pipeline.baseline_card import BaselineCard
-from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, ModelCard, card_path, slugs
+from mlprobe_utils.pipeline.baseline_files import baselines_folder
+from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, DataCard, ModelCard, Protocol, card_path, slugs
+from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection
+from mlprobe_utils.pipeline.results import results_below
 from mlprobe_utils.pipeline.trial_card import laboratory_files
-
-if TYPE_CHECKING:  # every notebook is run by a process that needs nothing of what a run's configuration imports
-    from mlprobe_utils.pipeline.configuration import Run
 
 NOTEBOOKS = ROOT / "notebooks"
 PAPER_TABLE = ("04_feature_health", "10_comparisons")  # chapters that print the paper's own Table 1
@@ -24,6 +27,7 @@ TOWERS = "08_vision_tower"
 DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults")  # and faults, and models
 NEEDS = "needs-"  # tag of a section's first cell: what a run has to have to fill it (`left_out`)
 OF_A_MODEL = "model"  # the notebook of models' pages
+MADE_FROM = "made_from"  # in the metadata of an executed notebook
 _OF_MODELS = "models/"  # where they lie in the book
 
 
@@ -34,7 +38,7 @@ class Page:
     name: str  # where it lies in the book, without suffix: `03_probing`, `models/lingshu-7b-miniature`
     notebook: str  # its source, as `script_of` takes it
     parameters: dict  # what the notebook is executed with
-    files: tuple[Path, ...] = ()  # what it reads beside the results of its models
+    files: tuple[Path, ...] = ()  # the cards and tables that it reads beside the results of its models
     baselines: bool = False  # whether it reads those of the traditional classifiers
 
     @property
@@ -43,9 +47,10 @@ class Page:
         return tuple(self.parameters["models"])
 
 
-def book_pages(run: "Run") -> list[Page]:
+def book_pages(run: Run) -> list[Page]:
     """Every page of a run's book that a notebook makes, in the order of the book."""
     parameters = run.parameters()
+    shown = [card_path(Protocol, run.protocol), *(card_path(DataCard, slug) for slug in run.datasets)]
     cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))
     table1 = (*cards, PUBLISHED / "table1.csv")
     laboratory = (*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml")))
@@ -56,15 +61,50 @@ def book_pages(run: "Run") -> list[Page]:
     files[BASELINES] = tuple(card_path(BaselineCard, slug) for slug in slugs(BaselineCard))
     files[TOWERS] = (*table1, *(PUBLISHED / name for name in ("table2.csv", "table3.csv")), *discussions)
     files["09_comprehension_utilization"] = discussions
+    files[OF_A_MODEL] = laboratory
+    files["models"] = (*cards, PUBLISHED / "table_s1.csv")
 
-    def chapter(name: str) -> Page:
-        return Page(name, name, parameters, files.get(name, ()), name == BASELINES)
+    def page(name: str, notebook: str, models: tuple[str, ...] = run.models) -> Page:
+        own = (card_path(ModelCard, slug) for slug in models)
+        read = (*shown, *own, *files.get(notebook, ()))
+        return Page(name, notebook, parameters | {"models": [*models]}, read, name == BASELINES)
 
     return [
-        *map(chapter, ("index", *chapters())),
-        Page("models", "models", parameters, (*cards, PUBLISHED / "table_s1.csv")),
-        *(Page(model_page(slug), OF_A_MODEL, parameters | {"models": [slug]}, laboratory) for slug in run.models),
+        *(page(name, name) for name in ("index", *chapters(), "models")),
+        *(page(model_page(slug), OF_A_MODEL, (slug,)) for slug in run.models),
     ]
+
+
+def executed(name: str) -> Path:
+    """Where a page's notebook lies as papermill leaves it."""
+    return artefacts.OUTPUTS / "chapters" / f"{name}.ipynb"
+
+
+def made_from(page: Page, run: Run) -> str:
+    """A hash of all that a page shows: its notebook and the code that this imports, cards, tables, and results."""
+    script = script_of(page.notebook)
+    planted = damaged_selection(run).datasets if damaged_models(page.models) else ()
+    folders = [run.folder(model, dataset) for model in page.models for dataset in {*run.datasets, *planted}]
+    if page.baselines:
+        folders += [baselines_folder(run.protocol, dataset, run.split) for dataset in run.datasets]
+    return hash_of(
+        {
+            "notebook": script.read_text(),
+            "code": files_hash({*imported_files(script), *code_files("mlprobe_utils.book.run_chapter")}),
+            "parameters": page.parameters,
+            "files": [hash_of(path.read_bytes()) for path in page.files],
+            "results": results_below(folders),
+        }
+    )
+
+
+def stale_pages(run: Run) -> list[Page]:
+    """The pages of a run's book that were never executed, or that were made from something else."""
+
+    def record(path: Path) -> str | None:
+        return json.loads(path.read_bytes())["metadata"].get(MADE_FROM) if path.is_file() else None
+
+    return [page for page in book_pages(run) if record(executed(page.name)) != made_from(page, run)]
 
 
 def chapters() -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mlprobe_utils.book.book_pages import book_pages, stale_pages
 from mlprobe_utils.book.pages import HTML
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
@@ -57,6 +58,7 @@ def make_book(run: Run, processes: int, target: str = BOOK) -> None:
         if not jobs:
             return
         steps = collections.Counter(step for job in jobs for step in steps_of(*job, run))
+        steps[NOTEBOOK] = pages_due(jobs, run)
         print(expected(steps, len(jobs), processes, run.protocol), file=sys.stderr, flush=True)
         start = time.time()
         command += ["--quiet", "all"]
@@ -107,8 +109,14 @@ def planned_jobs(command: list[str]) -> list[tuple[str, str]]:
     return [(rule, found[1] if found else "") for rule, found in zip(jobs[::2], wildcards, strict=True)]
 
 
+def pages_due(jobs: list[tuple[str, str]], run: Run) -> int:
+    """How many pages the planned jobs execute: all, if there will be new results."""
+    rules = {rule for rule, _ in jobs}
+    return len(book_pages(run) if rules & {"model", "baselines"} else stale_pages(run)) if BOOK in rules else 0
+
+
 def steps_of(rule: str, wildcard: str, run: Run) -> list[str]:
-    """The stages of the lines of progress that a job prints."""
+    """The stages of the lines of progress that a job prints, but for the pages that it executes."""
     if rule == "model":
         planted = (
             damaged_selection(run).datasets if wildcard in {one.model for one in damaged_models(run.models)} else ()
@@ -123,8 +131,7 @@ def steps_of(rule: str, wildcard: str, run: Run) -> list[str]:
         return [BASELINES] * len(run.datasets) * len(baselines_of(load_protocol(run.protocol)))
     if rule == "trial":
         return [*TRIAL_STEPS] * len(run.datasets)
-    known = {"images": "images drawn", "miniatures": "made as miniatures", "page": NOTEBOOK}
-    return [NOTEBOOK] * len(run.models) if rule == "pages_of_models" else [known.get(rule, rule)]
+    return [{"images": "images drawn", "miniatures": "made as miniatures"}.get(rule, rule)]
 
 
 def environment(steps: int) -> dict[str, str]:

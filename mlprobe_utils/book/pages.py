@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from mlprobe_utils.book.book_pages import book_pages, chapters, model_page
+from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page
 from mlprobe_utils.book.citation import citations
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, swap_in
@@ -30,7 +30,10 @@ def assemble(run: Run) -> Path:
     """Puts the sources of a run's book together; returns their folder. Raises InputError if a page was not executed."""
     sources = artefacts.OUTPUTS / "book"
     wanted = {path.relative_to(FRONT): path.read_bytes() for path in front_matter()}
-    wanted |= {Path(f"{page.name}.ipynb"): executed(page.name).read_bytes() for page in book_pages(run)}
+    for page in book_pages(run):
+        if not (notebook := executed(page.name)).is_file():
+            raise InputError(f"{artefacts.relative(notebook)} is not there: run `make book`")
+        wanted[Path(f"{page.name}.ipynb")] = notebook.read_bytes()
     wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
     wanted[Path("cite.md")] = wanted[Path("cite.md")].replace(CITATIONS_MARK.encode(), citations().encode())
     rates = laboratory_results.read().words().encode()
@@ -43,14 +46,6 @@ def front_matter() -> list[Path]:
     """The files of book/ that belong to the sources."""
     files = (path for path in FRONT.rglob("*") if path.is_file() and "_build" not in path.relative_to(FRONT).parts)
     return sorted(files)
-
-
-def executed(name: str) -> Path:
-    """A page's notebook as papermill left it. Raises InputError if it was not run."""
-    path = artefacts.OUTPUTS / "chapters" / f"{name}.ipynb"
-    if not path.is_file():
-        raise InputError(f"{artefacts.relative(path)} is not there: run `make book`")
-    return path
 
 
 def contents(run: Run) -> dict:

@@ -1,14 +1,13 @@
 """Runs notebooks of the book: percent script -> notebook -> papermill -> executed notebook, whole or not at all.
 
 `python -m mlprobe_utils chapter 03_probing out.ipynb --parameters '{"models": ["lingshu-7b-miniature"]}'`
-
-Several outputs with as many parameters are pages of one notebook, such as the models': one kernel runs them in turn.
 """
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -17,21 +16,27 @@ import papermill
 from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from mlprobe_utils.book.book_pages import NEEDS, script_of
+from mlprobe_utils.book import book_pages
+from mlprobe_utils.book.book_pages import MADE_FROM, NEEDS, Page, executed, made_from, script_of
+from mlprobe_utils.book.left_out import leave_out, unmet_needs
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import step
+from mlprobe_utils.pipeline.configuration import Run, configure
 from mlprobe_utils.pipeline.step_names import NOTEBOOK
 
 SELECTING = {"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""}  # if not given
 
 
-def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager | None = None) -> None:
+def run_chapter(
+    name: str, parameters: dict, output: Path, kernel: KernelManager | None = None, made_from: str | None = None
+) -> None:
     """Executes a notebook with papermill and leaves it with its results at `output`.
 
     Sections that the run's models cannot fill are left out (`left_out`).
 
     Args:
         kernel: a running one, without variables, to execute it in; None: one of its own.
+        made_from: kept in the notebook's metadata, for `book_pages.stale_pages`.
 
     Raises:
         InputError: no such notebook, or what the notebook itself found wrong with its input.
@@ -42,10 +47,6 @@ def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager
     source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
-        # a second of imports, which a notebook without such a section is spared
-        from mlprobe_utils.book.left_out import leave_out, unmet_needs
-        from mlprobe_utils.pipeline.configuration import configure
-
         selected = {key: parameters.get(key, value) for key, value in SELECTING.items()}
         leave_out(notebook, unmet_needs(configure(**selected)))
     for number, cell in enumerate(notebook.cells):
@@ -62,30 +63,52 @@ def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager
         raise
     finally:
         source.unlink()
-    make_publishable(executed)
+    make_publishable(executed, made_from)
     os.replace(executed, output)
 
 
-def run_pages(name: str, parameters: list[dict], outputs: list[Path]) -> None:
-    """Executes a notebook once for each of some parameters, in one kernel. Raises as `run_chapter`."""
-    with running_kernel(script_of(name).parent) as kernel:
-        for own, output in zip(parameters, outputs, strict=True):
-            with step(output.stem, NOTEBOOK):
-                run_chapter(name, own, output, kernel)
-            clear(kernel)
+def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
+    """Executes pages of a run's book, whose results are made, in `jobs` kernels; each takes one page after another.
+
+    Raises:
+        InputError, PapermillExecutionError: as `run_chapter`, of the first page that failed; the others are executed.
+    """
+    waiting, failed = iter(pages), []
+
+    def work() -> None:
+        with running_kernel(book_pages.NOTEBOOKS, MLPROBE_PREPARED="1") as kernel:
+            for page in waiting:  # a list's iterator gives each page to one thread
+                try:
+                    with step(page.name, NOTEBOOK):
+                        record = made_from(page, run)
+                        run_chapter(page.notebook, page.parameters, executed(page.name), kernel, record)
+                except Exception as error:  # of a cell, or of the page's input: the other pages are not concerned
+                    failed.append(error)
+                clear(kernel)
+
+    kernels = min(jobs, len(pages))
+    with ThreadPoolExecutor(kernels) as pool:
+        for worker in [pool.submit(work) for _ in range(kernels)]:
+            worker.result()
+    if failed:
+        raise failed[0]
 
 
 @contextlib.contextmanager
-def running_kernel(folder: Path) -> Iterator[KernelManager]:
+def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
     """A kernel that runs in a folder, and that papermill talks to through files instead of TCP ports.
 
     Ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and the
     later kernel dies. The folder of the files is this kernel's own, and a short one: a socket's path has to fit into a
     hundred bytes.
+
+    Args:
+        environment: variables that it has beside those of this process.
     """
     with tempfile.TemporaryDirectory(prefix="kernel") as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
-        kernel.start_kernel(cwd=str(folder), extra_arguments=["--log-level=CRITICAL"])
+        environment = os.environ | environment
+        kernel.start_kernel(cwd=str(folder), env=environment, extra_arguments=["--log-level=CRITICAL"])
         try:
             yield kernel
         finally:
@@ -103,13 +126,15 @@ def clear(kernel: KernelManager) -> None:
         client.stop_channels()
 
 
-def make_publishable(path: Path) -> None:
+def make_publishable(path: Path, made_from: str | None) -> None:
     """Tags the cell that papermill adds, so that a page shows the parameters once, and drops its note of where it ran.
 
     The notebook is published beside the page: it names no folder outside of the project by where it lies on a disk.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill")
+    if made_from:
+        notebook.metadata[MADE_FROM] = made_from
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("remove-cell")

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -182,7 +182,12 @@ def _source_file(module: str) -> Path | None:
 @functools.cache
 def code_hash(module: str) -> str:
     """Hash of what `module` and all it imports from this package do: comments and docstrings do not count."""
-    return hash_of([_of_file(path) for path in code_files(module)])
+    return files_hash(code_files(module))
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """As `code_hash`, of some source files."""
+    return hash_of([_of_file(path) for path in sorted(paths)])
 
 
 @functools.cache

@@ -11,6 +11,11 @@ FOLDER = "baselines-"  # and the split; beside the results of models
 EPOCHS, NETWORK = "epochs.parquet", "network.json"
 
 
+def baselines_folder(protocol: str, dataset: str, split: str) -> Path:
+    """The folder of all baselines on one data set."""
+    return artefacts.OUTPUTS / protocol / dataset / f"{FOLDER}{split}"
+
+
 def baseline_folder(protocol: str, dataset: str, split: str, slug: str) -> Path:
     """The folder of one baseline on one data set."""
-    return artefacts.OUTPUTS / protocol / dataset / f"{FOLDER}{split}" / slug
+    return baselines_folder(protocol, dataset, split) / slug

@@ -13,6 +13,7 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,9 @@ DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"
 CONTROLS = "controls"
 LENS, TRANSFER = "lens", "transfer"
-PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = "scores-probes", "scores-outputs", "scores-controls"
-CORRECTED_HEALTH = "scores-corrected-health"
+SCORES = "scores-"  # how tables of `derived` begin
+PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
+CORRECTED_HEALTH = f"{SCORES}corrected-health"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,16 @@ def state_name(kind: str, run: int | None) -> str:
 def image_controls(folder: Path, split: str) -> Path:
     """The folder of the controls that need no model, from the data set's folder."""
     return folder / f"{CONTROLS}-{split}"
+
+
+def results_below(folders: Iterable[Path]) -> dict[str, str]:
+    """Every artefact in these folders, from `outputs/`, but for what pages derive -> what it was made from, a hash."""
+    found = {}
+    for record in sorted(path for folder in folders for path in folder.rglob("made_from.json")):
+        folder = record.parent.relative_to(artefacts.OUTPUTS)
+        if not any(part.startswith((".", SCORES)) for part in folder.parts):
+            found[str(folder)] = artefacts.record_hash(record.parent)
+    return found
 
 
 def upstream(artefact: Path, runs: range) -> list[Path]:

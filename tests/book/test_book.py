@@ -183,7 +183,7 @@ def test_a_changed_score_makes_pages_anew_and_no_model(book):
         book.change("protocols", "miniature", r"penalty: 0\.3", "penalty: 0.2")
     assert done.returncode == 0, done.stderr
     rules = set(re.findall(r"^rule (\w+):$", done.stdout + done.stderr, re.MULTILINE))
-    assert rules == {"page", "pages_of_models", "pages"}
+    assert rules == {"pages"}
 
 
 @pytest.mark.nightly

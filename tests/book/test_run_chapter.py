@@ -10,7 +10,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages, run_chapter
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.pipeline.configuration import Run
 
+RUN = Run(("a.b-1",), ("busi-phantom",), "miniature", "paper", "")
 HEAD = """# ---
 # jupyter:
 #   kernelspec:
@@ -58,13 +61,49 @@ def test_the_notebook_does_not_say_where_on_a_disk_it_ran(chapter, tmp_path):
     assert str(tmp_path) not in output.read_text()
 
 
-def test_pages_of_one_notebook_share_a_kernel_and_no_variable(chapter, tmp_path):
-    chapter("import os\nprint(count, os.getpid(), 'kept' in globals())\nkept = 1")
-    outputs = [tmp_path / "models" / f"{name}.ipynb" for name in "ab"]
-    run_chapter.run_pages("01_small", [{"count": 1}, {"count": 2}], outputs)
-    (one, first, kept), (two, second, still) = (printed(output).split() for output in outputs)
-    assert (one, kept, two, still) == ("1", "False", "2", "False")
+def pages_of(*counts: int) -> list[book_pages.Page]:
+    return [book_pages.Page(f"models/{count}", "01_small", {"models": [], "count": count}) for count in counts]
+
+
+def test_pages_share_a_kernel_and_no_variable(chapter, outputs):
+    chapter("import os\nprint(count, os.getpid(), 'kept' in globals(), os.environ['MLPROBE_PREPARED'])\nkept = 1")
+    pages = pages_of(1, 2)
+    run_chapter.run_pages(pages, RUN, 1)
+    (one, first, *rest), (two, second, *more) = (printed(book_pages.executed(page.name)).split() for page in pages)
+    assert (one, two) == ("1", "2")
     assert first == second
+    assert rest == more == ["False", "1"]
+
+
+def test_a_page_that_fails_stops_no_other_and_only_it_is_due_again(chapter, outputs, monkeypatch):
+    """Two at a time; then a changed notebook makes all of them due."""
+    pages = pages_of(2, 0, 1)
+    monkeypatch.setattr(book_pages, "book_pages", lambda run: pages)
+    chapter("1 / count")
+    with pytest.raises(PapermillExecutionError, match="ZeroDivisionError"):
+        run_chapter.run_pages(pages, RUN, 2)
+    assert book_pages.stale_pages(RUN) == [pages[1]]
+    chapter("count")
+    assert book_pages.stale_pages(RUN) == pages
+
+
+def test_a_page_is_due_when_what_it_reads_is_another(chapter, outputs, tmp_path, monkeypatch):
+    """A card, a result of its model; not what pages derive from results."""
+    chapter("pass")
+    card, results = tmp_path / "card.yml", RUN.folder("a.b-1", "busi-phantom")
+    atomic_write(card, "lambda: 1")
+    atomic_write(results / "probes" / "made_from.json", "{}")
+    page = book_pages.Page("01_small", "01_small", {"models": ["a.b-1"]}, (card,))
+    monkeypatch.setattr(book_pages, "book_pages", lambda run: [page])
+    run_chapter.run_pages([page], RUN, 1)
+    atomic_write(results / "scores-probes" / "made_from.json", "{}")
+    assert book_pages.stale_pages(RUN) == []
+    for path, changed in ((card, "lambda: 2"), (results / "probes" / "made_from.json", '{"seed": 1}')):
+        kept = path.read_text()
+        atomic_write(path, changed)
+        assert book_pages.stale_pages(RUN) == [page]
+        atomic_write(path, kept)
+    assert book_pages.stale_pages(RUN) == []
 
 
 SECTIONED = """print("before")
