@@ -67,6 +67,7 @@ def heavy(module: str, threads: int):
     argument("--data", default="", help="folder with the real images, from the project's root"),
     argument("--laboratory", action="store_true", help="plant faults instead, to judge the diagnosis by"),
     argument("--jobs", default=str(os.cpu_count()), help="processes at a time"),
+    argument("--dry-run", action="store_true", help="say what is not current, and make nothing"),
 )
 def book(given: argparse.Namespace) -> None:
     from mlprobe_utils.book.launch import load_launch
@@ -78,8 +79,9 @@ def book(given: argparse.Namespace) -> None:
     run = configure(given.models, given.datasets, given.protocol, given.split, given.data)
     load_launch()  # a mistake in it is an error now, not when the pages are due
     target = LABORATORY if given.laboratory else BOOK
-    make_book(run, int(given.jobs), target)
-    print(f"the {'laboratory' if given.laboratory else 'book'}: {result_of(target)}")
+    make_book(run, int(given.jobs), target, given.dry_run)
+    if not given.dry_run:
+        print(f"the {'laboratory' if given.laboratory else 'book'}: {result_of(target)}")
 
 
 @command(
@@ -88,18 +90,21 @@ def book(given: argparse.Namespace) -> None:
     argument("--jobs", type=int, default=1, help="notebooks at a time"),
 )
 def pages(given: argparse.Namespace) -> None:
-    from mlprobe_utils.book import pages
+    from mlprobe_utils.book import make_book, pages
     from mlprobe_utils.book.book_pages import stale_pages
     from mlprobe_utils.common.progress import step
     from mlprobe_utils.pipeline.configuration import configure
+    from mlprobe_utils.pipeline.jobs import book_jobs, due
 
     run = configure(**given.run)
+    if behind := make_book.planned(due(book_jobs(run))):
+        raise InputError(f"not current, so that pages would show what is not so: {behind[0]}; run `make book`")
     if stale := stale_pages(run):
         from mlprobe_utils.book.run_chapter import run_pages
 
         run_pages(stale, run, given.jobs)
     with step("pages"):
-        pages.build(pages.assemble(run))
+        pages.publish(run)
 
 
 @command(

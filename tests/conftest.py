@@ -19,7 +19,7 @@ from tiny_parts import RECIPE, make_image_set, make_tiny
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import LoadedModel, load
-from mlprobe_utils.pipeline import artefacts, results, work
+from mlprobe_utils.pipeline import artefacts, places, results
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
 from mlprobe_utils.synthetic.faults import calibration
 
@@ -96,9 +96,9 @@ def tiny_on_phantoms(tiny_card, tmp_path, monkeypatch) -> None:
     probe = small.probe.model_copy(update={"epochs": 2})
     answering = small.answering.model_copy(update={"max_new_tokens": 2})
     small = small.model_copy(update={"fine_tuning": RECIPE, "probe": probe, "answering": answering})
-    monkeypatch.setattr(work, "load_model_card", lambda slug: tiny_card)
-    monkeypatch.setattr(work, "load_image_set", lambda slug, protocol: own)
-    monkeypatch.setattr(work, "load_protocol", lambda slug: small)
+    monkeypatch.setattr(places, "load_model_card", lambda slug: tiny_card)
+    monkeypatch.setattr(places, "load_image_set", lambda slug, protocol: own)
+    monkeypatch.setattr(places, "load_protocol", lambda slug: small)
     monkeypatch.setattr(results, "load_protocol", lambda slug: small)
     monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
 

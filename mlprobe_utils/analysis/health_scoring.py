@@ -24,7 +24,8 @@ def corrected_health(selection: Selection) -> pd.DataFrame:
         image_set = load_image_set(one.datasets[0], one.protocol)
         return corrected_scores(results.probe_rows(one), image_set, one.split, penalty)
 
-    scores = derived(selection, CORRECTED_HEALTH, "mlprobe_utils.analysis.corrected_scores", make, penalty=penalty)
+    module = "mlprobe_utils.analysis.corrected_scores"
+    scores = derived(selection, CORRECTED_HEALTH, ["probes"], module, make, penalty=penalty)
     if (missing := scores["raw"].isna()).any():
         row = scores[missing].iloc[0]
         raise InputError(

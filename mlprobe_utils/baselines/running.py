@@ -16,12 +16,11 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
-from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.baseline_card import STEP, BaselineCard, load_baseline
-from mlprobe_utils.pipeline.baseline_files import EPOCHS, NETWORK, baseline_folder
+from mlprobe_utils.pipeline.baseline_files import EPOCHS, NETWORK, baseline_artefact
 from mlprobe_utils.pipeline.cards import Protocol, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.work import shared_artefact
+from mlprobe_utils.pipeline.work import shared
 
 
 def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split: str) -> None:
@@ -40,21 +39,11 @@ def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str,
 def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> None:
     """The rows of all runs, after every epoch, in `epochs.parquet`; how large the network is in `network.json`."""
     recipe = protocol.baselines
-    code = [artefacts.code_hash(f"mlprobe_utils.baselines.{name}") for name in ("building", "training")]
-    made_from = {
-        "stage": "baseline",
-        "network": card.variant(recipe.variant).model_dump(),
-        "data": image_set.data_hash,
-        "split": split,
-        "recipe": recipe.model_dump(exclude={"variant", "left_out", "chosen"}),  # what decides who is trained or shown
-        "code": [*code, artefacts.source_hash(make_epochs)],
-    }
-    folder = baseline_folder(protocol.slug, image_set.card.slug, split, card.slug)
-    if artefacts.is_current(folder, made_from):
+    if (own := baseline_artefact(card, protocol, image_set, split)).is_current():
         return
     images = pd.concat([image_set.part(split, part).assign(part=part) for part in ("validation", "test")])
     options = image_set.card.options
-    with shared_artefact(folder, made_from) as temporary:
+    with shared(own) as temporary:
         frames, trainings = [], temporary / "trainings"
         for run in range(recipe.runs):
             set_seed(run)

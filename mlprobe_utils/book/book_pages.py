@@ -11,10 +11,11 @@ from pathlib import Path
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.artefacts import ROOT, code_files, files_hash, imported_files
+from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.baseline_card import BaselineCard
 from mlprobe_utils.pipeline.baseline_files import baselines_folder
 from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, DataCard, ModelCard, Protocol, card_path, slugs
+from mlprobe_utils.pipeline.code import code_files, files_hash, imported_files
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection
 from mlprobe_utils.pipeline.results import results_below

@@ -26,6 +26,7 @@ from mlprobe_utils.pipeline.cards import (
     load_model_card,
     load_protocol,
 )
+from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.discussion_card import discussed_on, load_discussion, taking_part
 from mlprobe_utils.pipeline.fault_card import all_faults
@@ -42,7 +43,8 @@ MOST_NAMES = 4  # more are counted: the page's parameters list them
 class Chapter:
     """What a chapter runs over, and the cards it names."""
 
-    selection: Selection
+    run: Run
+    selection: Selection  # of the run's results, those that the chapter or its part reads
     protocol: Protocol
     models: dict[str, ModelCard]
     datasets: dict[str, DataCard]
@@ -106,7 +108,7 @@ class Chapter:
         if not planted:
             raise InputError(without_faults())
         place = damaged_selection(self.selection)
-        prepare_faults(planted[0].model, place)
+        prepare_faults(self.run, planted[0].model, place.datasets)
         datasets = {slug: load_data_card(slug) for slug in place.datasets}
         models = {planted[0].model: self.models[planted[0].model]}
         return replace(self, selection=place, models=models, datasets=datasets, planted=tuple(planted))
@@ -124,7 +126,7 @@ class Chapter:
             InputError: as `baselines_of`; or what could not be trained, with the mend.
         """
         cards = tuple(baselines_of(self.protocol))
-        prepare_baselines(self.selection, [card.slug for card in cards])
+        prepare_baselines(self.run, cards)
         return replace(self, baselines=cards)
 
     def discussion(self, slug: str) -> "Chapter":
@@ -138,7 +140,7 @@ class Chapter:
         if not (models := taking_part(card, self.models)):
             raise InputError(without_models(card))
         place = replace(self.selection, models=tuple(models), datasets=tuple(discussed_on(card, self.datasets)))
-        prepare_discussion(slug, place)
+        prepare_discussion(self.run, card, models)
         datasets = {slug: self.datasets[slug] for slug in place.datasets}
         return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
 
@@ -170,6 +172,7 @@ def start(namespace: dict) -> Chapter:
     prepare(run)
     panels.enable()
     return Chapter(
+        run,
         run,
         load_protocol(run.protocol),
         {slug: load_model_card(slug) for slug in run.models},

@@ -3,40 +3,56 @@
 import collections
 import json
 import os
-import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mlprobe_utils.book.book_pages import book_pages, stale_pages
-from mlprobe_utils.book.pages import HTML
+from mlprobe_utils.book import pages
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.baseline_card import STEP as BASELINES
-from mlprobe_utils.pipeline.baseline_card import baselines_of
-from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection
-from mlprobe_utils.pipeline.discussion_card import discussed_on, discussions, taking_part
+from mlprobe_utils.pipeline.jobs import Job, book_jobs, due, laboratory_jobs
 from mlprobe_utils.pipeline.prepare import STEP_ENVIRONMENT
-from mlprobe_utils.pipeline.step_names import CALIBRATED, NOTEBOOK, PLANTED, STEPS
+from mlprobe_utils.pipeline.step_names import NOTEBOOK
 from mlprobe_utils.pipeline.time_spent import account, expected, remember
-from mlprobe_utils.pipeline.trial_card import STEPS as TRIAL_STEPS
 from mlprobe_utils.pipeline.trial_card import laboratory_files
 
-BOOK, LABORATORY = "pages", "laboratory"  # rules of the Snakefile
+BOOK, LABORATORY = "pages", "laboratory"  # the last job, and its rule of the Snakefile
 
 
-def make_book(run: Run, processes: int, target: str = BOOK) -> None:
+def graph(run: Run, target: str = BOOK) -> list[Job]:
+    """The jobs of `make book`, upstream ones first; or with LABORATORY those of `make laboratory`.
+
+    Raises:
+        InputError: a card is not valid, a package that a baseline needs is not installed.
+    """
+    if target == LABORATORY:
+        return laboratory_jobs(run)
+    jobs = book_jobs(run)
+    command = (BOOK, json.dumps(run.parameters()))
+    return [*jobs, Job(BOOK, "all", command, tuple(jobs), partial(pages.due, run))]
+
+
+def stamp(run: Run, kind: str, name: str) -> Path:
+    """The file that stands, in the graph, for a job whose artefacts are current."""
+    return artefacts.OUTPUTS / ".stamps" / run.protocol / run.split / kind / name
+
+
+def make_book(run: Run, processes: int, target: str = BOOK, dry: bool = False) -> None:
     """Brings the book up to date, or with LABORATORY as the target what tells how far its diagnosis can be trusted.
+
+    Args:
+        dry: say what would be made, and make nothing.
 
     Raises:
         InputError: another run is at work in this checkout, a card of a model or baseline is not valid, a package that
-            a baseline needs is not installed, the graph cannot be planned.
+            a baseline needs is not installed, the files of a model cannot be read.
         SystemExit: a step failed; its own message has been printed.
     """
     artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
@@ -46,35 +62,50 @@ def make_book(run: Run, processes: int, target: str = BOOK) -> None:
     except Timeout:
         raise InputError("another `make book` is at work in this checkout: wait for it, or stop it") from None
     with lock:
-        atomic_write(artefacts.OUTPUTS / "run.json", json.dumps(run.parameters(), indent=1))
-        command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(artefacts.ROOT / "Snakefile")]
-        command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(processes), "--nolock", "--rerun-incomplete"]
-        command += ["--configfile", str(artefacts.OUTPUTS / "run.json")]
         for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is told now, not after the work
             load_model_card(slug)
-        baselines_of(load_protocol(run.protocol))  # of these a package may be missing, too
-        discussions()
-        jobs = planned_jobs(command)
-        if not jobs:
-            return
-        steps = collections.Counter(step for job in jobs for step in steps_of(*job, run))
-        steps[NOTEBOOK] = pages_due(jobs, run)
-        print(expected(steps, len(jobs), processes, run.protocol), file=sys.stderr, flush=True)
-        start = time.time()
-        command += ["--quiet", "all"]
-        if target == BOOK and (longest := longest_models(run)):  # begun last, one would keep one core only
-            command += ["--prioritize", *longest]
-        code = run_to_the_end(command, environment(steps.total()))
-        if code:
-            print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
-            sys.exit(code)
-        print(account(progress_file(), time.time() - start))
-        remember(progress_file(), time.time() - start, len(jobs), processes, run.protocol)
+        todo = due(graph(run, target))
+        if dry:
+            print("\n".join(planned(todo)) or "everything is current")
+        elif todo:
+            carry_out(run, processes, target, todo)
+
+
+def planned(todo: dict[Job, list[str] | None]) -> list[str]:
+    """A line for everything that is to be made, as far as it is known before the jobs upstream have run."""
+    lines = []
+    for job, names in todo.items():
+        lines += [f"{job.kind} {job.name}: {name}" for name in names or ["whatever follows from the jobs before"]]
+    return lines
+
+
+def carry_out(run: Run, processes: int, target: str, todo: dict[Job, list[str] | None]) -> None:
+    """Runs the graph, and says how long it should take and where the time went. Raises SystemExit as `make_book`."""
+    configuration = artefacts.OUTPUTS / "run.json"
+    atomic_write(configuration, json.dumps(run.parameters() | {"target": target}, indent=1))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
+    command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(processes), "--nolock", "--rerun-incomplete"]
+    command += ["--configfile", str(configuration), "--quiet", "all"]
+    steps = collections.Counter(step for job in todo for step in job.steps)
+    for job, names in todo.items():
+        if job.kind == BOOK:
+            steps += {NOTEBOOK: pages.pages_among(run, names), BOOK: 1}
+    # the models come in order of their work: the longest begun last would keep one core only
+    models = [str(stamp(run, job.kind, job.name)) for job in todo if job.kind == "model"]
+    command += ["--prioritize", *models[:processes]] if models else []
+    print(expected(steps, len(todo), processes, run.protocol), file=sys.stderr, flush=True)
+    start = time.time()
+    code = run_to_the_end(command, environment(steps.total()))
+    if code:
+        print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
+        sys.exit(code)
+    print(account(progress_file(), time.time() - start))
+    remember(progress_file(), time.time() - start, len(todo), processes, run.protocol)
 
 
 def result_of(target: str) -> str:
     """The file to look at, named from the project's root."""
-    return artefacts.relative(laboratory_files()[0] if target == LABORATORY else HTML / "index.html")
+    return artefacts.relative(laboratory_files()[0] if target == LABORATORY else pages.HTML / "index.html")
 
 
 def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
@@ -85,53 +116,6 @@ def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
     except KeyboardInterrupt:
         process.wait()
         return 130
-
-
-def longest_models(run: Run) -> list[str]:
-    """The stamps of the models whose process does more than the pipeline: planted faults first, then discussions."""
-    planted = [one.model for one in damaged_models(run.models)]
-    discussed = [model for card in discussions() for model in taking_part(card, run.models)]
-    stamps = artefacts.OUTPUTS / ".stamps" / "models" / run.protocol / run.split
-    return [str(stamps / model) for model in dict.fromkeys([*planted, *discussed])]
-
-
-def planned_jobs(command: list[str]) -> list[tuple[str, str]]:
-    """What Snakemake plans, none if everything is current: rule, and the value of its wildcard (a model, a page).
-
-    Raises:
-        InputError: the graph cannot be planned.
-    """
-    plan = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
-    if plan.returncode:
-        raise InputError(f"the graph cannot be planned:\n{plan.stderr.strip()}")
-    jobs = re.split(r"^(?:local)?rule (\w+):$", plan.stdout + plan.stderr, flags=re.MULTILINE)[1:]
-    wildcards = [re.search(r"^ +wildcards: \w+=(\S+)$", block, re.MULTILINE) for block in jobs[1::2]]
-    return [(rule, found[1] if found else "") for rule, found in zip(jobs[::2], wildcards, strict=True)]
-
-
-def pages_due(jobs: list[tuple[str, str]], run: Run) -> int:
-    """How many pages the planned jobs execute: all, if there will be new results."""
-    rules = {rule for rule, _ in jobs}
-    return len(book_pages(run) if rules & {"model", "baselines"} else stale_pages(run)) if BOOK in rules else 0
-
-
-def steps_of(rule: str, wildcard: str, run: Run) -> list[str]:
-    """The stages of the lines of progress that a job prints, but for the pages that it executes."""
-    if rule == "model":
-        planted = (
-            damaged_selection(run).datasets if wildcard in {one.model for one in damaged_models(run.models)} else ()
-        )
-        steps = [step for step in STEPS for _ in {*run.datasets, *planted}]
-        steps += [step for step in (CALIBRATED, PLANTED) for _ in planted]
-        for card in discussions():
-            about = discussed_on(card, run.datasets) if taking_part(card, [wildcard]) else []
-            steps += [card.slug] * len(about)
-        return steps
-    if rule == "baselines":
-        return [BASELINES] * len(run.datasets) * len(baselines_of(load_protocol(run.protocol)))
-    if rule == "trial":
-        return [*TRIAL_STEPS] * len(run.datasets)
-    return [{"images": "images drawn", "miniatures": "made as miniatures"}.get(rule, rule)]
 
 
 def environment(steps: int) -> dict[str, str]:

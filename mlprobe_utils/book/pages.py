@@ -12,18 +12,28 @@ from pathlib import Path
 
 import yaml
 
-from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page
-from mlprobe_utils.book.citation import citations
+from mlprobe_utils.book import book_pages as of_notebooks
+from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page, stale_pages
+from mlprobe_utils.book.citation import CITATION, citations
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write, swap_in
+from mlprobe_utils.common.files import atomic_write, hash_of, swap_in
 from mlprobe_utils.pipeline import artefacts, laboratory_results
+from mlprobe_utils.pipeline.code import code_hash
 from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.pipeline.trial_card import laboratory_files
 
 FRONT = artefacts.ROOT / "book"
 HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
+INDEX, RECORD = "index.html", "book.made_from"  # of the built book; of outputs/, what it was built of
 CITATIONS_MARK = "{{ citations }}"  # where the page on citing holds what CITATION.cff says
 LABORATORY_MARK = "{{ laboratory }}"  # where the page on limits says how often a diagnosis is right
 ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
+
+
+def publish(run: Run) -> None:
+    """Builds the HTML of a run whose pages are executed. Raises InputError as `assemble` and `build`."""
+    build(assemble(run))
+    atomic_write(artefacts.OUTPUTS / RECORD, made_from(run))
 
 
 def assemble(run: Run) -> Path:
@@ -40,6 +50,26 @@ def assemble(run: Run) -> Path:
     wanted[Path("limits.md")] = wanted[Path("limits.md")].replace(LABORATORY_MARK.encode(), rates)
     write_changed(sources, wanted)
     return sources
+
+
+def due(run: Run) -> list[str]:
+    """The names of the pages of a run that have to be executed, and INDEX where the HTML is not built of all."""
+    stale = [page.name for page in stale_pages(run)]
+    record = artefacts.OUTPUTS / RECORD
+    built = record.is_file() and (HTML / INDEX).is_file() and record.read_text() == made_from(run)
+    return stale if built and not stale else [*stale, INDEX]
+
+
+def pages_among(run: Run, names: list[str] | None) -> int:
+    """How many notebooks are executed of what is `due`; None: all."""
+    return len(book_pages(run)) if names is None else len(names) - names.count(INDEX)
+
+
+def made_from(run: Run) -> str:
+    """A hash of all that the HTML is built of, but for what pages say of their execution."""
+    notebooks = {page.name: of_notebooks.made_from(page, run) for page in book_pages(run)}
+    texts = {str(path): hash_of(path.read_bytes()) for path in [*front_matter(), CITATION, *laboratory_files()]}
+    return hash_of([notebooks, texts, code_hash(__name__, "mlprobe_utils.book.sphinx_extension")])
 
 
 def front_matter() -> list[Path]:

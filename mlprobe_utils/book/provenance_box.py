@@ -23,7 +23,6 @@ from mlprobe_utils.pipeline.baseline_files import FOLDER as BASELINES
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.pipeline.images import ImageSet
-from mlprobe_utils.pipeline.results import upstream
 from mlprobe_utils.plots.tables import show
 
 DIGITS = 12  # of a card's hash
@@ -66,7 +65,7 @@ def provenance_box(
     """
     runs = range(protocol.fine_tuning.runs)
     page = Provenance(**artefacts.provenance(started))
-    artefacts_behind = behind(runs)
+    artefacts_behind = behind()
     made = [(_kind(folder), read_provenance(folder, by)) for folder, by in artefacts_behind.items()]
     execution = {
         "executed at": page.made_at,
@@ -103,9 +102,9 @@ def rerun_command(name: str, parameters: dict) -> str:
     return shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
 
 
-def behind(runs: range) -> dict[Path, str]:
-    """The artefacts that were read for this page, and those that they were made of; each with the command for it."""
-    return {folder: by for read, by in artefacts.READ.items() for folder in upstream(read, runs)}
+def behind() -> dict[Path, str]:
+    """The artefacts that were read for this page, and those that they were made from; each with the command for it."""
+    return {folder: by for read, by in artefacts.READ.items() for folder in artefacts.upstream(read)}
 
 
 def read_provenance(folder: Path, made_by: str) -> Provenance:

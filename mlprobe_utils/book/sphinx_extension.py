@@ -17,7 +17,7 @@ from sphinx.util.math import get_node_equation_number
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebook_of
 from mlprobe_utils.book.launch import launch_links, load_launch
 from mlprobe_utils.common.files import hash_of
-from mlprobe_utils.pipeline.artefacts import code_hash
+from mlprobe_utils.pipeline.code import code_hash
 
 SCROLLING = 'class="pst-scrollable-table-container"'
 TERM = re.compile(r'<a class="reference internal" href="([^"#]*)#(term-[^"]*)">')

@@ -1,41 +1,24 @@
 """Loading a model by its card: the same code for the hub's models, a user's folder and the miniatures."""
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
 from accelerate import dispatch_model, infer_auto_device_map
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    RevisionResolutionError,
-)
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
+from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, fetched, reading
 from mlprobe_utils.models.memory import check_memory
-from mlprobe_utils.models.settings import Checkpoint
+from mlprobe_utils.models.settings import RANDOM_SEED, Checkpoint
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-SAFE = "weights are read from safetensors only, never from a pickle (pytorch_model.bin): save them as model.safetensors"
-NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of its code, nothing
-NOT_OF_THE_SHAPE = ("_name_or_path", "dtype", "transformers_version")  # what saving a model anew may change
-RANDOM_SEED = 1729  # of random weights; a miniature that begins with its own seed is then another model
-UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offline, give a folder as source"
 
 
 @dataclass(frozen=True)
@@ -60,52 +43,6 @@ class LoadedModel:
         return self.model.device
 
 
-def identity_of(card: Checkpoint) -> str:
-    """What the weights of a model are: the hub's resolved commit, or a fingerprint of the folder. Loads nothing.
-
-    Raises:
-        InputError: the folder does not exist, or the hub cannot be reached and holds nothing of it in its cache.
-    """
-    source = card.located()
-    if not os.path.isdir(source):
-        return _commit_of(card, source)
-    if (made_from := Path(source) / "made_from.json").is_file():  # of a checkpoint that is made here
-        return hash_of(made_from.read_bytes())
-    files = sorted(path for path in Path(source).rglob("*") if path.is_file())
-    return hash_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
-
-
-def shape_of(card: Checkpoint) -> str:
-    """What a model is but for its weights: a hash of its configuration and of how it reads images.
-
-    Raises InputError as `load_processor`.
-    """
-
-    def described(block):
-        if not isinstance(block, dict):
-            return block
-        return {key: described(value) for key, value in block.items() if key not in NOT_OF_THE_SHAPE}
-
-    config, processor = _checkpoint(card).config, load_processor(card).image_processor
-    return hash_of(described({"config": config.to_dict(), "images": processor.to_dict()}))
-
-
-def _commit_of(card: Checkpoint, source: str) -> str:
-    """The commit that a hub id stands for; without a connection the one that it stood for when last there was one."""
-    with _reading(card):
-        return _resolved(source, card.revision)
-
-
-@cache  # once a process, so that all files of a model are of one commit
-def _resolved(source: str, revision: str | None) -> str:
-    return HfApi().resolve_revision(source, revision=revision).resolved
-
-
-def reading_of(card: Checkpoint) -> dict:
-    """What a card says of how its model is read, as far as it can change a result: part of what results are made of."""
-    return card.model_dump(include={"precision", "max_pixels", "attention", "chat_template"}, exclude_none=True)
-
-
 def load(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     """Loads model and processor on this process's accelerator (CPU where there is none), or as the device map says.
 
@@ -120,10 +57,10 @@ def load(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     found = _checkpoint(card)
     processor, precision, device_map = _checked(card, found, precision)
     model_class = found.family.transformers_class()
-    with _reading(card):
+    with reading(card):
         files = _weight_files(found.folder)
-    folder = _fetched(card, files)
-    with _reading(card):
+    folder = fetched(card, files)
+    with reading(card):
         model, report = model_class.from_pretrained(
             folder,
             config=found.config,
@@ -156,7 +93,7 @@ def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     """
     found = _checkpoint(card)
     processor, precision, device_map = _checked(card, found, precision)
-    with _reading(card), torch.random.fork_rng():
+    with reading(card), torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = found.family.transformers_class()._from_config(
             found.config, dtype=getattr(torch, precision), attn_implementation=card.attention
@@ -177,7 +114,7 @@ def _checked(card: Checkpoint, found: _Checkpoint, precision: str) -> tuple[Proc
     # each of several processes has a device of its own, and FSDP spreads what is too large for one
     device_map = card.device_map if processes().num_processes == 1 else None
     precision = card.precision or precision
-    with _reading(card), torch.device("meta"):
+    with reading(card), torch.device("meta"):
         empty = found.family.transformers_class()._from_config(found.config, attn_implementation=card.attention)
     _check_image_token(card, empty, processor)
     check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
@@ -208,7 +145,7 @@ def load_processor(card: Checkpoint) -> ProcessorMixin:
 
 
 def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
-    with _reading(card):
+    with reading(card):
         processor = found.family.read_processor(found.folder, found.config)
         if not isinstance(processor, ProcessorMixin):
             raise InputError(f"{card.source!r} says nothing of images: it has no preprocessor_config.json")
@@ -224,8 +161,8 @@ def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
 
 
 def _checkpoint(card: Checkpoint) -> _Checkpoint:
-    folder = _fetched(card, NOT_WEIGHTS)
-    with _reading(card):
+    folder = fetched(card, NOT_WEIGHTS)
+    with reading(card):
         if (folder / "adapter_config.json").is_file():  # transformers would get its base from another repository
             raise InputError(
                 f"{card.source!r} has an adapter (adapter_config.json): merge it into the model and save that"
@@ -241,18 +178,8 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
                 f"family is {card.family!r}, but the class is {published['architectures'][0]}, of the family "
                 f"{name_of(family)!r}"
             )
-    with _reading(card, "config.json"):
+    with reading(card, "config.json"):
         return _Checkpoint(folder, family, family.config_of(published))
-
-
-def _fetched(card: Checkpoint, files: Sequence[str]) -> Path:
-    """The folder that some files of a model are in: of a hub id, its commit's in the cache, all from one commit."""
-    source = card.located()
-    if os.path.isdir(source):
-        return Path(source)
-    commit = _commit_of(card, source)
-    with _reading(card):
-        return Path(snapshot_download(source, revision=commit, allow_patterns=list(files), ignore_patterns="*/*"))
 
 
 def _weight_files(folder: Path) -> list[str]:
@@ -273,36 +200,3 @@ def _check_image_token(card: Checkpoint, model: PreTrainedModel, processor: Proc
             f"'{card.slug}': the image token's id is {token} in config.json, but {processor.image_token_ids} in the "
             f"processor: one of the two is of another checkpoint"
         )
-
-
-@contextlib.contextmanager
-def _reading(card: Checkpoint, file: str = "") -> Iterator[None]:
-    """Puts whatever goes wrong in reading a card's source, or a file of it, in words under the card's name."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"model card '{card.slug}': {error}") from error
-    except Exception as error:  # what transformers and the hub's client raise at a wrong file has no common class
-        place = f"{file} of {card.source!r}" if file else repr(card.source)
-        raise InputError(f"model card '{card.slug}': cannot read {place}: {_in_words(card, error)}") from error
-
-
-def _in_words(card: Checkpoint, error: Exception) -> str:
-    page = f"https://huggingface.co/{card.source}"
-    gate = RepositoryNotFoundError if card.gated else GatedRepoError  # to some the hub denies that it has a model
-    for kind, words in (
-        (RevisionNotFoundError, f"it has no revision {card.revision!r}: give a branch, tag or commit that {page} has"),
-        (gate, f"it is gated: accept its terms at {page}, then `hf auth login`"),
-        (RepositoryNotFoundError, f"there is no {page}: correct the source, or `hf auth login` if it is private"),
-        (RevisionResolutionError, UNREACHABLE),
-        (LocalEntryNotFoundError, UNREACHABLE),
-    ):
-        if _of_kind(error, kind):
-            return words
-    said = " ".join(str(error).split())
-    return SAFE if "file named model.safetensors" in said else f"{type(error).__name__}: {said}"
-
-
-def _of_kind(error: BaseException | None, kind: type) -> bool:
-    """Whether an error is of a kind, or was caused by one that is."""
-    return error is not None and (isinstance(error, kind) or _of_kind(error.__cause__ or error.__context__, kind))

@@ -8,6 +8,8 @@ from pydantic import Field
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Count, Part, Precision, Words
 
+RANDOM_SEED = 1729  # of random weights; a miniature that begins with its own seed is then another model
+
 
 class Checkpoint(Part):
     """A checkpoint, on the hub or in a folder, and how it is read."""

@@ -1,33 +1,79 @@
 """Artefacts: folders that appear whole or not at all, and know what they were made from.
 
-An artefact is a folder with `made_from.json` (everything its content depends on: cards, data, seeds, code) beside its
-files, and `provenance.json` (when, how long, how much memory, which versions and commit: recorded, never compared). A
-stage asks `is_current` before it works, so that a rerun redoes exactly what changed.
+An artefact is a folder with `made_from.json` beside its files: everything that their content depends on, which is what
+of cards, data and seeds it reads, the version of its stage, and the content of the artefacts upstream. `files.json`
+has the SHA-256 of each of its own files, for what is made from them; `provenance.json` says when, how long, how much
+memory, which versions and commit: recorded, never compared.
 """
 
-import ast
 import contextlib
 import functools
-import inspect
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write, hash_of, swap_in
+from mlprobe_utils.common.files import RECORDS, atomic_write, file_hash, hash_of, swap_in
+from mlprobe_utils.pipeline.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
 READ: dict[Path, str] = {}  # the artefacts that this process has read, each with the command that makes it
+FILES = "files.json"
 RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "scikit-learn", "numpy", "pandas", "pillow")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A folder, and everything that decides what is in it.
+
+    Attributes:
+        folder: where it lies.
+        stage: what makes it, one of STAGES, whose version counts.
+        inputs: what of cards, data and seeds it depends on, JSON.
+        upstream: the artefacts whose files it is made from.
+    """
+
+    folder: Path
+    stage: str
+    inputs: dict
+    upstream: tuple["Artefact", ...] = ()
+
+    def made_from(self) -> dict:
+        """Everything that it depends on, as its record keeps it; of upstream artefacts what is in them now.
+
+        Raises:
+            InputError: an upstream artefact is not there.
+        """
+        upstream = {from_outputs(one.folder): content_hash(one.folder) for one in self.upstream}
+        return {"stage": self.stage, "version": STAGES[self.stage].version, **self.inputs, "upstream": upstream}
+
+    def is_current(self) -> bool:
+        """Whether the folder holds a whole artefact made from exactly this."""
+        there = all((one.folder / FILES).is_file() for one in self.upstream)
+        return there and is_current(self.folder, self.made_from())
+
+    def making(self) -> AbstractContextManager[Path]:
+        """As `artefact`."""
+        return artefact(self.folder, self.made_from())
+
+
+def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
+    """Those that have to be made, upstream ones first: not current, or made from one that is not."""
+    found: dict[Path, Artefact] = {}
+    for one in artefacts:
+        if any(source.folder in found for source in one.upstream) or not one.is_current():
+            found[one.folder] = one
+    return list(found.values())
 
 
 def is_current(folder: Path, made_from: dict) -> bool:
@@ -36,9 +82,20 @@ def is_current(folder: Path, made_from: dict) -> bool:
     return record.is_file() and json.loads(record.read_text()) == json.loads(json.dumps(made_from))
 
 
-def record_hash(folder: Path) -> str:
-    """Hash of what an artefact was made from: for whatever is made from it in turn."""
-    return hash_of((folder / "made_from.json").read_bytes())
+def content_hash(folder: Path) -> str:
+    """Hash of the files of an artefact, as they were when it was completed: for whatever is made from it in turn.
+
+    Raises:
+        InputError: the artefact is not there.
+    """
+    if not (files := folder / FILES).is_file():
+        raise InputError(f"{relative(folder)} is not there, or not whole: run `make book`")
+    return hash_of(files.read_bytes())
+
+
+def from_outputs(folder: Path) -> str:
+    """A folder's path below `outputs/`, which may be moved; an absolute path for one that lies elsewhere."""
+    return str(folder.relative_to(OUTPUTS) if folder.is_relative_to(OUTPUTS) else folder)
 
 
 @contextlib.contextmanager
@@ -56,15 +113,18 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
         atomic_write(partial / "made_from.json", json.dumps(made_from, indent=1, ensure_ascii=False))
     start = time.time()
     yield partial
+    files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name not in RECORDS)
+    hashes = {str(path.relative_to(partial)): file_hash(path) for path in files}
+    atomic_write(partial / FILES, json.dumps(hashes, indent=1))
     atomic_write(partial / "provenance.json", json.dumps(provenance(start), indent=1))
     swap_in(partial, folder)
 
 
-def link(source: Path, folder: Path, made_from: dict) -> None:
+def link(source: Path, own: Artefact) -> None:
     """Makes an artefact of the very files of another one, which take no further room."""
-    with artefact(folder, made_from) as temporary:
+    with own.making() as temporary:
         for path in source.iterdir():
-            if path.name not in ("made_from.json", "provenance.json"):
+            if path.name not in RECORDS:
                 (temporary / path.name).unlink(missing_ok=True)
                 os.link(path, temporary / path.name)
 
@@ -121,88 +181,17 @@ def read_made_from(folder: Path, made_by: str) -> dict:
     return json.loads(record.read_text())
 
 
+def upstream(folder: Path) -> list[Path]:
+    """The artefacts that one was made from, directly or not, as its record names them; itself first."""
+    found, waiting = [], [folder]
+    while waiting:
+        if (one := waiting.pop(0)) not in found:
+            found.append(one)
+            waiting += [OUTPUTS / name for name in json.loads((one / "made_from.json").read_text())["upstream"]]
+    return found
+
+
 def relative(path: Path) -> str:
     """The path as a user of the project names it: from its root where it lies inside."""
     path = Path(path)
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-@functools.cache
-def code_files(module: str) -> tuple[Path, ...]:
-    """The package's source files that `module` imports, directly or not, itself included; sorted.
-
-    Raises:
-        ValueError: no such module: nothing would ever count as changed.
-    """
-    if _source_file(module) is None:
-        raise ValueError(f"there is no module {module}")
-    return _closure([module])
-
-
-def imported_files(script: Path) -> tuple[Path, ...]:
-    """The package's source files that a script outside of it (a chapter) imports, directly or not; sorted."""
-    return _closure(_imports(script))
-
-
-def _closure(modules: list[str]) -> tuple[Path, ...]:
-    found, queue = set(), list(modules)
-    while queue:
-        path = _source_file(queue.pop())
-        if path is not None and path not in found:
-            found.add(path)
-            queue += _imports(path)
-    return tuple(sorted(found))
-
-
-@functools.cache
-def _parsed(path: Path) -> ast.Module:
-    """A source file, parsed once a process: many hashes go over the same files."""
-    return ast.parse(path.read_text())
-
-
-@functools.cache
-def _imports(path: Path) -> list[str]:
-    names = []
-    for node in ast.walk(_parsed(path)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mlprobe_utils"):
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names if alias.name.startswith("mlprobe_utils")]
-    return names
-
-
-def _source_file(module: str) -> Path | None:
-    base = ROOT / Path(*module.split("."))
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-@functools.cache
-def code_hash(module: str) -> str:
-    """Hash of what `module` and all it imports from this package do: comments and docstrings do not count."""
-    return files_hash(code_files(module))
-
-
-def files_hash(paths: Iterable[Path]) -> str:
-    """As `code_hash`, of some source files."""
-    return hash_of([_of_file(path) for path in sorted(paths)])
-
-
-@functools.cache
-def _of_file(path: Path) -> str:
-    return _without_docstrings(path.read_text())
-
-
-def source_hash(*objects) -> str:
-    """Hash of what some functions or classes do, for the code that no module of its own holds; as `code_hash`."""
-    return hash_of([_without_docstrings(textwrap.dedent(inspect.getsource(thing))) for thing in objects])
-
-
-def _without_docstrings(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)

@@ -5,7 +5,11 @@ outputs/<protocol>/<data set>/baselines-<split>/<baseline>/  what is said of eve
 
 from pathlib import Path
 
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import Artefact
+from mlprobe_utils.pipeline.baseline_card import BaselineCard
+from mlprobe_utils.pipeline.cards import Protocol, settings
 
 FOLDER = "baselines-"  # and the split; beside the results of models
 EPOCHS, NETWORK = "epochs.parquet", "network.json"
@@ -14,6 +18,17 @@ EPOCHS, NETWORK = "epochs.parquet", "network.json"
 def baselines_folder(protocol: str, dataset: str, split: str) -> Path:
     """The folder of all baselines on one data set."""
     return artefacts.OUTPUTS / protocol / dataset / f"{FOLDER}{split}"
+
+
+def baseline_artefact(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> Artefact:
+    """One baseline on one data set, and what it is made from; which are trained and which epoch is shown changes none.
+
+    Raises InputError as `BaselineCard.variant`.
+    """
+    recipe = settings(protocol.baselines, {"variant", "left_out", "chosen"})
+    network = settings(card.variant(protocol.baselines.variant))
+    inputs = {"network": network, "data": image_set.data_hash, "split": split, "recipe": recipe}
+    return Artefact(baseline_folder(protocol.slug, image_set.card.slug, split, card.slug), "baseline", inputs)
 
 
 def baseline_folder(protocol: str, dataset: str, split: str, slug: str) -> Path:

@@ -187,6 +187,11 @@ class Protocol(Card):
         return {MAIN_PROBE: self.probe} | self.probe_variants
 
 
+def settings(part: BaseModel, exclude: set[str] | None = None) -> dict:
+    """A block of settings as a record keeps it: a field that is new changes nothing as long as it has its default."""
+    return part.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
+
+
 OfKind = TypeVar("OfKind", bound=Card)
 
 

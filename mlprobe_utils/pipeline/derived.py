@@ -12,19 +12,26 @@ from filelock import FileLock
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.results import Selection, made, made_of
+from mlprobe_utils.pipeline.code import code_hash
+from mlprobe_utils.pipeline.results import Selection, made
 
 TABLE = "table.parquet"
 
 
 def derived(
-    selection: Selection, name: str, module: str, make: Callable[[Selection], pd.DataFrame], **recipe: float
+    selection: Selection,
+    name: str,
+    sources: list[str],
+    module: str,
+    make: Callable[[Selection], pd.DataFrame],
+    **recipe: float,
 ) -> pd.DataFrame:
     """A derived table of every selected model and data set, one below the other.
 
     Args:
         selection: which ones.
-        name: of the artefact; `results.made_of` says what it is made of.
+        name: of the artefact.
+        sources: the artefacts, beside it, whose rows it is made of.
         module: the name of the module whose code `make` runs.
         make: from one model and one data set to its table.
         recipe: what else the table depends on; that the data card has a positive option counts without being named.
@@ -32,11 +39,12 @@ def derived(
     Raises:
         InputError: what the table is made of is not there, with the command that makes it; and what `make` raises.
     """
-    runs, code, frames = selection.runs, artefacts.code_hash(module), []
+    code, frames = code_hash(module), []
     for model, dataset, folder in selection.folders():
         own = folder / name
-        sources = [made(selection, model, dataset, source) for source in made_of(own, runs)]
-        made_from = {"stage": name, "upstream": [artefacts.record_hash(source) for source in sources], "code": code}
+        folders = [made(selection, model, dataset, folder / source) for source in sources]
+        upstream = {artefacts.from_outputs(source): artefacts.content_hash(source) for source in folders}
+        made_from = {"stage": name, "upstream": upstream, "code": code}
         made_from["recipe"] = recipe | {"positive": load_data_card(dataset).positive}
         with FileLock(own.with_name(f".{name}.lock")):  # two pages may want it at once
             if not artefacts.is_current(own, made_from):

@@ -4,34 +4,21 @@
 that model; the same behind `accelerate-launch -m`, with DDP. What is current is skipped.
 """
 
-from dataclasses import dataclass, field, fields
-
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
-from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.arms import WAYS, Arm, arms, classifier_name
+from mlprobe_utils.pipeline.arms import WAYS, arms
 from mlprobe_utils.pipeline.cards import slugs
 from mlprobe_utils.pipeline.discussion_card import Discussion, discussed_on, load_discussion
 from mlprobe_utils.pipeline.model_steps import make_adapters, make_features, make_predictions
 from mlprobe_utils.pipeline.probe_steps import make_probes
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER
-from mlprobe_utils.pipeline.work import Work, shared_artefact, works
+from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.training.vision_classifier import classify, tower_end
 
 STEPS = {  # of an arm, by its setting
     VISION_TOWER: (make_adapters, make_predictions),
     ORDER: (make_adapters, make_predictions, make_features, make_probes),
 }
-
-
-@dataclass
-class ArmWork(Work):
-    """The same model on the same data set, with one setting of its protocol changed."""
-
-    arm: Arm = field(kw_only=True)
-
-    def states(self) -> list[int | None]:
-        return self.arm.states(self.protocol)
 
 
 def run_discussions(
@@ -46,7 +33,7 @@ def run_discussions(
         InputError: an unknown discussion; a chat template that cannot put the question first; as `pipeline.run_model`.
     """
     cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
-    make_discussions(list(works(model, datasets, protocol, split)), cards)
+    make_discussions(works(model, datasets, protocol, split), cards)
 
 
 def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
@@ -63,35 +50,22 @@ def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
 def make_arms(work: Work, setting: str) -> None:
     """Every arm of a setting."""
     for arm in arms(setting, work.protocol):
-        own = arm_work(work, arm)
+        own = work.of_arm(arm)
         for make in STEPS[setting]:
             make(own)
 
 
-def arm_work(work: Work, arm: Arm) -> ArmWork:
-    """The work of one arm, with the model that is loaded already."""
-    same = {own.name: getattr(work, own.name) for own in fields(Work)}
-    changed = {"protocol": arm.changed(work.protocol), "folder": arm.folder(work.folder)}
-    return ArmWork(**same | changed, arm=arm)
-
-
 def make_classifiers(work: Work) -> None:
     """The vision tower trained alone, every way and run: `predictions.parquet`, and the learning curve."""
-    code = [
-        artefacts.code_hash("mlprobe_utils.training.vision_classifier"),
-        artefacts.source_hash(Work, make_classifiers),
-    ]
     rates, images = work.protocol.vision_training, work.images("validation", "test")
     for way in WAYS:
         rate = getattr(rates, f"learning_rate_{way}")
         recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision, "learning_rate": rate})
         for run in range(rates.runs):
-            made_from = work.made_from("vision tower alone", run, way=way, recipe=recipe.model_dump(), code=code)
-            folder = work.folder / classifier_name(way, run)
-            if artefacts.is_current(folder, made_from):
+            if (own := work.classifier(way, run)).is_current():
                 continue
             given = work.loaded, work.questions, work.image_set, work.split, list(images.index), way, recipe, run
-            with shared_artefact(folder, made_from) as temporary:
+            with shared(own) as temporary:
                 chances = classify(*given, work.protocol.extraction.batch_size, temporary)
                 if processes().is_main_process:
                     place = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": way, "seed": run}

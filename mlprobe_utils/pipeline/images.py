@@ -7,23 +7,35 @@ import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, ImageSet
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.artefacts import read_made_from
-from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol
+from mlprobe_utils.pipeline.artefacts import Artefact, read_made_from
+from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, settings
 
 
 def manifest_folder(slug: str, protocol_slug: str) -> Path:
     return artefacts.OUTPUTS / protocol_slug / slug / "data"
 
 
-def manifest_choices(card: DataCard, protocol: Protocol) -> dict:
-    """What of the cards a manifest depends on."""
-    return {
-        "card": card.content_hash,
-        "images": protocol.images.model_dump(),
-        "splits": protocol.splits.model_dump(),
-    }
+def phantom(card: DataCard) -> Artefact:
+    """The images of a phantom set, in the layout of the public release."""
+    drawn = {"layout": card.layout, "release_counts": card.release_counts, "recipe": card.recipe}
+    return Artefact(artefacts.OUTPUTS / "phantoms" / card.slug, "phantom", drawn)
+
+
+def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Artefact:
+    """The manifest of an image set, with its working copies.
+
+    Args:
+        data: where a real release lies, a folder or a zip.
+    """
+    read = settings(card, {*DataCard.model_fields} - {"layout", "classes", "release_counts", "test_counts"})
+    inputs = {"card": read, "images": settings(protocol.images), "splits": settings(protocol.splits)}
+    folder = manifest_folder(card.slug, protocol.slug)
+    if card.synthetic:
+        return Artefact(folder, "manifest", inputs, (phantom(card),))
+    return Artefact(folder, "manifest", inputs | {"source": FileTree(data).fingerprint() if data else None})
 
 
 def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
@@ -36,10 +48,10 @@ def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
     folder = manifest_folder(slug, protocol_slug)
     command = f"python -m mlprobe_utils manifest {slug} --protocol {protocol_slug}"
     command += "" if card.synthetic else " --data <folder>"
-    made_from = read_made_from(folder, command)
-    if any(made_from[key] != value for key, value in manifest_choices(card, protocol).items()):
+    made_from, wanted = read_made_from(folder, command), manifest(card, protocol)
+    if any(made_from[key] != value for key, value in wanted.inputs.items() if key != "source"):
         raise InputError(f"{artefacts.relative(folder)} was made from another card or protocol: run `{command}`")
-    manifest = MANIFEST.validate(pd.read_parquet(folder / "manifest.parquet"))
-    identity = manifest[["image", "sha256", "label", "option", "split_paper", "split_clean"]].to_dict("list")
+    rows = MANIFEST.validate(pd.read_parquet(folder / "manifest.parquet"))
+    identity = rows[["image", "sha256", "label", "option", "split_paper", "split_clean"]].to_dict("list")
     data_hash = hash_of([identity, made_from["images"], card.template])
-    return ImageSet(card, manifest, data_hash, json.loads((folder / "report.json").read_text()), folder)
+    return ImageSet(card, rows, data_hash, json.loads((folder / "report.json").read_text()), folder)

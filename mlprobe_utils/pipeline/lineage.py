@@ -1,10 +1,20 @@
 """How models hang together: what a miniature stands for, which models others were adapted from, series and sizes."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import pandas as pd
 
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+
+
+def miniature(card: ModelCard) -> Artefact:
+    """The checkpoint of a miniature, which is made from its recipe and its base's weights by one release of torch."""
+    inputs = {"family": card.family, "recipe": card.recipe, "torch": version("torch")}
+    upstream = (miniature(load_model_card(card.base)),) if card.base else ()
+    return Artefact(artefacts.OUTPUTS / card.source, "miniature", inputs, upstream)
 
 
 def original(card: ModelCard) -> ModelCard:

@@ -11,9 +11,8 @@ from mlprobe_utils.datasets.layouts import read_release
 from mlprobe_utils.datasets.manifest import decode_all, report
 from mlprobe_utils.datasets.splits import add_splits
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.artefacts import artefact, code_hash, is_current
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_protocol
-from mlprobe_utils.pipeline.images import manifest_choices, manifest_folder
+from mlprobe_utils.pipeline.images import manifest, phantom
 
 
 def data_folder_of(card: DataCard, data_folder: Path | None) -> Path:
@@ -23,7 +22,7 @@ def data_folder_of(card: DataCard, data_folder: Path | None) -> Path:
         InputError: a synthetic set that was not made yet, or a real one without its folder.
     """
     if card.synthetic:
-        made = artefacts.OUTPUTS / "phantoms" / card.slug
+        made = phantom(card).folder
         if not made.is_dir():
             raise InputError(
                 f"{artefacts.relative(made)} is not there: make it with "
@@ -53,18 +52,15 @@ def build_manifest(slug: str, protocol_slug: str, data_folder: Path | None) -> P
         InputError: anything wrong with the cards, the folder, the layout or an image.
     """
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
-    tree = FileTree(data_folder_of(card, data_folder))
-    folder = manifest_folder(slug, protocol_slug)
-    made_from = manifest_choices(card, protocol) | {
-        "source": tree.fingerprint(),
-        "code": code_hash("mlprobe_utils.pipeline.manifest"),
-    }
-    if is_current(folder, made_from):
-        return folder
+    place_of_images = data_folder_of(card, data_folder)
+    own = manifest(card, protocol, place_of_images)
+    if own.is_current():
+        return own.folder
+    tree = FileTree(place_of_images)
     release = read_release(tree, card)
-    with artefact(folder, made_from) as place:
+    with own.making() as place:
         table = decode_all(tree, release, card, protocol.images, place / "pixels.bin")
         table = add_splits(table, card, protocol.splits)
         write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), place / "manifest.parquet")
         atomic_write(place / "report.json", json.dumps(report(release, card), indent=1, ensure_ascii=False))
-    return folder
+    return own.folder

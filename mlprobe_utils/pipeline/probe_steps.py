@@ -1,7 +1,6 @@
 """The steps after the features: probes, layer transfer and controls. What is current is skipped."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,15 +11,11 @@ from mlprobe_utils.datasets.controls import ROWS, TASK, write_image_controls
 from mlprobe_utils.evaluation.control_names import CONTROL_RUN
 from mlprobe_utils.evaluation.points import POOLINGS, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.probe_controls import probed_rows, text_only_rows
-from mlprobe_utils.pipeline.results import CONTROLS, RANDOM_FEATURES, TRANSFER, image_controls, state_name
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import FEATURES, load_features
 from mlprobe_utils.probing.probes import fit_probes, read_elsewhere, share_of_each_class
-from mlprobe_utils.probing.settings import Probe
-
-SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds, and with every recipe
 
 
 def make_probes(work: Work) -> None:
@@ -30,23 +25,16 @@ def make_probes(work: Work) -> None:
     """
     if not processes().is_main_process:
         return
-    recipes, seeds = _recipes(work), range(work.protocol.probe_seeds)
-    folders = {run: work.folder / state_name("features", run) for run in work.states()}
-    upstream = {str(run): artefacts.record_hash(f) for run, f in folders.items()}
-    own_code = artefacts.source_hash(Work, make_probes, _recipes, _probe_rows)
-    code = [artefacts.code_hash("mlprobe_utils.probing.probes"), own_code]
-    recipe = {name: probe.model_dump() for name, probe in recipes.items()}
-    made_from = work.made_from("probes", recipes=recipe, seeds=len(seeds), features=upstream, code=code)
-    folder = work.folder / "probes"
-    if artefacts.is_current(folder, made_from):
+    if (own := work.probes()).is_current():
         return
+    recipes, seeds = work.recipes(), range(work.protocol.probe_seeds)
     images, options = work.images("train", "validation", "test"), work.image_set.card.options
     labels = images["option"].map(options.index).to_numpy(copy=True)
     training, tested = np.flatnonzero(images["part"] == "train"), images["part"] == "test"
-    with artefacts.artefact(folder, made_from) as temporary:
-        pooled = {state: load_features(folders[state] / FEATURES) for state in work.states()}
+    with own.making() as temporary:
+        pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
         runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
-        again = [(state, seed) for state in SEEDED if state in folders for seed in seeds]
+        again = [(state, seed) for state in SEEDED if state in pooled for seed in seeds]
         frames, of_seeds = [], []
         for name, probe in recipes.items():
             main = name == MAIN_PROBE
@@ -64,11 +52,6 @@ def make_probes(work: Work) -> None:
                     of_seeds.append(row(tested))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
         write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
-
-
-def _recipes(work: Work) -> dict[str, Probe]:
-    """The recipes that probes are fitted with: the main one alone of a damaged model, which has no pretrained state."""
-    return work.protocol.probes if set(SEEDED) <= set(work.states()) else {MAIN_PROBE: work.protocol.probe}
 
 
 def _probe_rows(
@@ -89,19 +72,15 @@ def make_controls(work: Work) -> None:
     if not processes().is_main_process:
         return
     card, protocol = work.image_set.card, work.protocol
-    tuned, random = work.folder / state_name("features", CONTROL_RUN), work.folder / RANDOM_FEATURES
-    task = make_image_controls(work)
-    upstream = [artefacts.record_hash(made) for made in (tuned, random, task)]
-    code = [artefacts.code_hash("mlprobe_utils.pipeline.probe_controls"), artefacts.source_hash(Work, make_controls)]
-    recipe = {"probe": protocol.probe.model_dump(), "max_new_tokens": protocol.answering.max_new_tokens}
-    made_from = work.made_from("controls", made_of=upstream, code=code, **recipe)
-    folder = work.folder / CONTROLS
-    if artefacts.is_current(folder, made_from):
+    make_image_controls(work)
+    if (own := work.controls()).is_current():
         return
+    task = work.image_controls().folder
     images = work.images("train", "validation", "test")
     images["control"] = pd.read_parquet(task / TASK).set_index("image").loc[images["image"], "control"].to_numpy()
-    with artefacts.artefact(folder, made_from) as temporary:
-        pooled = [load_features(folder / FEATURES) for folder in (tuned, random)]
+    with own.making() as temporary:
+        upstream = (work.features(CONTROL_RUN), work.random_features())
+        pooled = [load_features(source.folder / FEATURES) for source in upstream]
         constants, tested = work.constants(CONTROL_RUN), images[images["part"] == "test"]
         probed = probed_rows(*pooled, images, card.options, protocol.probe, constants)
         with work.state(CONTROL_RUN):
@@ -110,17 +89,14 @@ def make_controls(work: Work) -> None:
         write_rows(rows, temporary / ROWS)
 
 
-def make_image_controls(work: Work) -> Path:
-    """The folder of the image set's own controls; of several processes, each with a model, the first makes them."""
-    folder = image_controls(work.folder.parents[1], work.split)
-    made_from = {"data": work.image_set.data_hash, "split": work.split}
-    made_from["code"] = artefacts.code_hash("mlprobe_utils.datasets.controls")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not artefacts.is_current(folder, made_from):
-            with artefacts.artefact(folder, made_from) as temporary:
+def make_image_controls(work: Work) -> None:
+    """The image set's own controls; of several processes, each with a model, the first makes them."""
+    own = work.image_controls()
+    own.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(own.folder.with_name(f".{own.folder.name}.lock")):
+        if not own.is_current():
+            with own.making() as temporary:
                 write_image_controls(work.image_set, work.split, temporary)
-    return folder
 
 
 def make_transfer(work: Work) -> None:
@@ -131,20 +107,15 @@ def make_transfer(work: Work) -> None:
     """
     if not processes().is_main_process:
         return
-    folders = {run: work.folder / state_name("features", run) for run in SEEDED}
-    upstream = {str(run): artefacts.record_hash(folder) for run, folder in folders.items()}
-    code = [artefacts.code_hash("mlprobe_utils.probing.probes"), artefacts.source_hash(Work, make_transfer)]
-    made_from = work.made_from("layer transfer", features=upstream, probe=work.protocol.probe.model_dump(), code=code)
-    folder = work.folder / TRANSFER
-    if artefacts.is_current(folder, made_from):
+    if (own := work.transfer()).is_current():
         return
     images, options = work.images("train", "validation", "test"), work.image_set.card.options
     labels = images["option"].map(options.index).to_numpy(copy=True)
     training, tested = np.flatnonzero(images["part"] == "train"), (images["part"] == "test").to_numpy()
     frames = []
-    with artefacts.artefact(folder, made_from) as temporary:
-        for run, of_state in folders.items():
-            pooled = load_features(of_state / FEATURES)
+    with own.making() as temporary:
+        for run in SEEDED:
+            pooled = load_features(work.features(run).folder / FEATURES)
             for pooling in POOLINGS.values():
                 points = sorted(
                     (k.split("/")[0] for k in pooled if k[0] == "L" and k.endswith(pooling)), key=flow_order

@@ -11,7 +11,6 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
                                              /classifier-<way>-<run>/: the vision tower trained alone
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ CALIBRATION = "calibration"  # of the faults planted in a model
 STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"
+PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
 LENS, TRANSFER = "lens", "transfer"
 SCORES = "scores-"  # how tables of `derived` begin
@@ -94,38 +94,13 @@ def image_controls(folder: Path, split: str) -> Path:
 
 
 def results_below(folders: Iterable[Path]) -> dict[str, str]:
-    """Every artefact in these folders, from `outputs/`, but for what pages derive -> what it was made from, a hash."""
+    """Every artefact in these folders, from `outputs/`, but for what pages derive -> a hash of its files."""
     found = {}
     for record in sorted(path for folder in folders for path in folder.rglob("made_from.json")):
         folder = record.parent.relative_to(artefacts.OUTPUTS)
         if not any(part.startswith((".", SCORES)) for part in folder.parts):
-            found[str(folder)] = artefacts.record_hash(record.parent)
+            found[str(folder)] = artefacts.content_hash(record.parent)
     return found
-
-
-def upstream(artefact: Path, runs: range) -> list[Path]:
-    """The artefacts of the same model and data set that this one was made of, directly or not; itself first."""
-    return [artefact, *(path for own in made_of(artefact, runs) for path in upstream(own, runs))]
-
-
-def made_of(artefact: Path, runs: range) -> list[Path]:
-    """The artefacts of the same model and data set that this one was made of, directly."""
-    damaged, reordered = (artefact.parent.parent.name == kind for kind in (FAULTS, ORDER))
-    runs = ARM_RUNS if reordered else runs
-    states = (DAMAGED_RUN,) if damaged else (None, *runs)
-    adapters = artefact.parents[2] if damaged else artefact.parent
-    sources = {PROBE_SCORES: ["probes"], CORRECTED_HEALTH: ["probes"], CONTROL_SCORES: [CONTROLS]}
-    sources[OUTPUT_SCORES] = [state_name("predictions", run) for run in states]
-    sources |= {name: [state_name("features", run) for run in states] for name in ("probes", LENS)}
-    sources[TRANSFER] = [state_name("features", run) for run in (None, CONTROL_RUN)]
-    for kind in ("features", "predictions"):
-        for run in runs:
-            sources[state_name(kind, run)] = [adapters / (CALIBRATION if damaged else f"adapter-{run}")]
-    sources[CALIBRATION] = [adapters / f"adapter-{DAMAGED_RUN}"]
-    sources[CONTROLS] = [RANDOM_FEATURES, state_name("features", CONTROL_RUN)]
-    found = [artefact.parent / name for name in sources.get(artefact.name, [])]
-    of_images = [image_controls(artefact.parents[2], artefact.parents[1].name)]
-    return found + (of_images if artefact.name == CONTROLS else [])
 
 
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
@@ -225,8 +200,8 @@ def prompts(selection: Selection) -> pd.DataFrame:
     """model, dataset, prompt: the question exactly as each model read it. Raises InputError as the others do."""
     rows = []
     for model, dataset, folder in selection.folders():
-        record = made(selection, model, dataset, folder / state_name("features", None)) / "made_from.json"
-        rows.append({"model": model, "dataset": dataset, "prompt": json.loads(record.read_text())["prompt"]})
+        file = made(selection, model, dataset, folder / state_name("features", None)) / PROMPT
+        rows.append({"model": model, "dataset": dataset, "prompt": file.read_text()})
     return pd.DataFrame(rows)
 
 

@@ -8,7 +8,7 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.derived import derived
-from mlprobe_utils.pipeline.results import CONTROL_SCORES, OUTPUT_SCORES, PROBE_SCORES, Selection
+from mlprobe_utils.pipeline.results import CONTROL_SCORES, CONTROLS, OUTPUT_SCORES, PROBE_SCORES, Selection, state_name
 
 METRICS, CLAIMS = "mlprobe_utils.evaluation.metrics", "mlprobe_utils.evaluation.claims"
 
@@ -22,7 +22,7 @@ def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
         rows = [results.probe_rows(one, name) for name in recipes]
         return metrics.probe_scores(pd.concat(rows), _positives(one))
 
-    scores = derived(selection, PROBE_SCORES, METRICS, make)
+    scores = derived(selection, PROBE_SCORES, ["probes"], METRICS, make)
     return scores[scores["probe"] == probe].reset_index(drop=True)
 
 
@@ -32,7 +32,8 @@ def output_scores(selection: Selection) -> pd.DataFrame:
     def make(one: Selection) -> pd.DataFrame:
         return metrics.output_scores(results.prediction_rows(one), _positives(one))
 
-    return derived(selection, OUTPUT_SCORES, METRICS, make)
+    sources = [state_name("predictions", state) for state in selection.states]
+    return derived(selection, OUTPUT_SCORES, sources, METRICS, make)
 
 
 def control_scores(selection: Selection) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def control_scores(selection: Selection) -> pd.DataFrame:
     def make(one: Selection) -> pd.DataFrame:
         return claims.control_scores(results.control_rows(one), _positives(one))
 
-    of_models = derived(selection, CONTROL_SCORES, CLAIMS, make)
+    of_models = derived(selection, CONTROL_SCORES, [CONTROLS], CLAIMS, make)
     return pd.concat([of_models, claims.control_scores(results.image_control_rows(selection), _positives(selection))])
 
 

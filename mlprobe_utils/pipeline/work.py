@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -10,33 +10,20 @@ import pandas as pd
 
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
-from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder, Questions
-from mlprobe_utils.models.loading import LoadedModel, identity_of, load, load_processor, load_random, reading_of
-from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol
-from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.models.loading import LoadedModel, load, load_processor, load_random
+from mlprobe_utils.pipeline.artefacts import Artefact, partial_folder
+from mlprobe_utils.pipeline.cards import ModelCard
+from mlprobe_utils.pipeline.places import Place, places
 from mlprobe_utils.training.fine_tuning import adapter
 
 
 @dataclass
-class Work:
-    """One model on one data set: what its artefacts are made from, and the model once it is needed."""
+class Work(Place):
+    """One model on one data set: its artefacts, and the model once it is needed."""
 
-    card: ModelCard
-    protocol: Protocol
-    split: str
-    image_set: ImageSet
-    folder: Path
-    identity: str
     _models: dict[Callable, LoadedModel] = field(default_factory=dict)  # by what loads; shared by a process's data sets
     _questions: dict[str, Questions] = field(default_factory=dict)  # by order; shared by what a model goes through
-
-    @property
-    def precision(self) -> str:
-        """Of the model's weights, in every stage."""
-        return self.card.precision or self.protocol.fine_tuning.precision
 
     @property
     def loaded(self) -> LoadedModel:
@@ -67,16 +54,6 @@ class Work:
         """Lets go of the model: training under FSDP has spread it over the processes, or another needs its place."""
         self._models.clear()
 
-    def runs(self) -> range:
-        return range(self.protocol.fine_tuning.runs)
-
-    def states(self) -> list[int | None]:
-        """None for the pretrained model, then the runs."""
-        return [None, *self.runs()]
-
-    def adapter_folder(self, run: int | None) -> Path | None:
-        return None if run is None else self.folder / f"adapter-{run}"
-
     def step(self, what: str) -> AbstractContextManager[None]:
         """Announces the end of a step, once however many processes share it."""
         own = (self.card.slug, self.image_set.card.slug, what)
@@ -86,22 +63,9 @@ class Work:
         """While it lasts, the model is in this state."""
         return adapter(self.loaded, self.adapter_folder(run))
 
-    def made_from(self, stage: str, run: int | None = None, upstream: Path | None = None, **recipe) -> dict:
-        """Everything an artefact depends on; `upstream` is an artefact that it reads."""
-        return {
-            "stage": stage,
-            "run": run,
-            "model": self.identity,
-            "reading": reading_of(self.card) | {"precision": self.precision},
-            "data": self.image_set.data_hash,
-            "split": self.split,
-            "order": self.protocol.order,
-            "upstream": artefacts.record_hash(upstream) if upstream else None,
-            "recipe": recipe,
-        }
-
     def constants(self, run: int | None) -> dict:
         """The columns that all rows of a state of the model share."""
+        planted = {"model": self.planted.slug, "fault": self.planted.fault.slug} if self.planted else {}
         return {
             "model": self.card.slug,
             "dataset": self.image_set.card.slug,
@@ -110,31 +74,28 @@ class Work:
             "stage": "pretrained" if run is None else "finetuned",
             "order": self.protocol.order,
             "run": run,
-        }
+        } | planted
 
     def images(self, *parts: str) -> pd.DataFrame:
         """The images of the named parts, in that order, index = position in the image set, with a column `part`."""
         return pd.concat([self.image_set.part(self.split, part).assign(part=part) for part in parts])
 
 
-def works(model: str, datasets: list[str], protocol_slug: str, split: str) -> Iterator[Work]:
-    """A model on each of some data sets; it is loaded once. Raises InputError as `run_model`."""
-    card, protocol = load_model_card(model), load_protocol(protocol_slug)
-    selection = Selection((model,), tuple(datasets), protocol_slug, split)
-    identity, models = identity_of(card), {}
-    for dataset in datasets:
-        image_set = load_image_set(dataset, protocol_slug)
-        yield Work(card, protocol, split, image_set, selection.folder(model, dataset), identity, models)
+def works(model: str, datasets: list[str], protocol_slug: str, split: str) -> list[Work]:
+    """`places`, with one model that is loaded once."""
+    models = {}
+    found = places(model, datasets, protocol_slug, split)
+    return [Work(*(getattr(place, own.name) for own in fields(Place)), models) for place in found]
 
 
 @contextmanager
-def shared_artefact(folder: Path, made_from: dict) -> Iterator[Path]:
-    """`artefacts.artefact` for all processes of a run: each fills the same temporary folder, the main one moves it."""
+def shared(artefact: Artefact) -> Iterator[Path]:
+    """`Artefact.making` for all processes of a run: each fills the same temporary folder, the main one moves it."""
     state = processes()
     with ExitStack() as stack:
         if state.is_main_process:
-            stack.enter_context(artefacts.artefact(folder, made_from))
+            stack.enter_context(artefact.making())
         state.wait_for_everyone()
-        yield artefacts.partial_folder(folder)
+        yield partial_folder(artefact.folder)
         state.wait_for_everyone()
     state.wait_for_everyone()

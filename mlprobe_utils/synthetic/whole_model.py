@@ -7,7 +7,7 @@ from mlprobe_utils.pipeline.discussion_card import load_discussion
 from mlprobe_utils.pipeline.discussions import make_discussions
 from mlprobe_utils.pipeline.model_steps import make_model
 from mlprobe_utils.pipeline.work import works
-from mlprobe_utils.synthetic.faults.planting import plant, planted_in
+from mlprobe_utils.synthetic.faults.planting import check_plantable, plant
 
 
 def run_whole_model(
@@ -25,12 +25,13 @@ def run_whole_model(
         planted: the phantom sets on which faults are planted in it.
 
     Raises:
-        InputError: as `planted_in`, `load_discussion`, `pipeline.run_model`, `discussions.run_discussions` and `plant`.
+        InputError: as `check_plantable`, `load_discussion`, `run_model`, `run_discussions` and `plant`.
     """
     planted = planted or []
-    damaged = planted_in(model, planted) if planted else []
+    if planted:
+        check_plantable(model, planted)
     cards = [load_discussion(name) for name in discussions or []]
-    everything = list(works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split))
+    everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split)
     make_model(everything)
     make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
-    plant([work for work in everything if work.image_set.card.slug in planted], damaged)
+    plant([work for work in everything if work.image_set.card.slug in planted])

@@ -10,11 +10,12 @@ from mlprobe_utils.analysis.corrected_scores import SCORES, corrected_scores
 from mlprobe_utils.analysis.flat_health import beside_flat
 from mlprobe_utils.analysis.rank_table import by_choice, in_short, rank_table
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write, write_parquet
+from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.corrected_health import corrected_health
 from mlprobe_utils.evaluation.rows import image_rows
+from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.stats.resampling import resample
 
@@ -122,8 +123,8 @@ def test_a_module_without_a_score_is_an_error_with_place_and_remedy(image_set, o
     one = Selection(("m",), ("covid19-ct",), "miniature", "paper")
     folder = one.folder("m", "covid19-ct") / "probes"
     for number, wrong_at in enumerate(("", "L.01")):
-        atomic_write(folder / "made_from.json", str(number))
-        write_parquet(rows_of(image_set, wrong_at=wrong_at), folder / "probes.parquet")
+        with artefacts.artefact(folder, {"number": number, "upstream": {}}) as temporary:
+            write_parquet(rows_of(image_set, wrong_at=wrong_at), temporary / "probes.parquet")
         if not wrong_at:
             assert health_scoring.corrected_health(one)["score"].notna().all()
     with pytest.raises(InputError, match=r"m on covid19-ct, LLM \(pretrained, run 0\).*add test images"):

@@ -120,7 +120,12 @@ def test_in_the_graph_the_pages_wait_for_what_they_show(tmp_path):
     both = ["my_model-2.5.vl", "medgemma-4b-miniature"]
     shutil.copy(cards / "models" / f"{both[1]}.yml", cards / "models" / f"{both[0]}.yml")
     jobs = planned(tmp_path, run_of(*both).parameters(), MLPROBE_CARDS=str(cards))
-    inputs, outputs = jobs["pages", ""]
-    assert set(inputs) == {f"models/miniature/clean/{slug}" for slug in both} | {"baselines/miniature/clean"}
-    assert outputs == ["pages"]
-    assert {model for rule, model in jobs if rule == "model"} == set(both)
+    inputs, outputs = jobs["pages", "all"]
+    models = {f"miniature/clean/model/{slug}" for slug in both}
+    assert set(inputs) >= models | {"miniature/clean/baselines/all"}
+    assert outputs == ["miniature/clean/pages/all"]
+    for slug in both:
+        waits, _ = jobs["model", slug]
+        assert set(waits) == {
+            f"miniature/clean/{name}" for name in ("manifest/busi-phantom", "miniatures/gemma-3-4b-miniature")
+        }

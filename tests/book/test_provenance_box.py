@@ -69,8 +69,12 @@ def made(outputs, monkeypatch):
     names = ["adapter-0", "adapter-1", *(f"{kind}-{state}" for kind in ("predictions", "features") for state in states)]
     folders = {name: folder / name for name in [*names, "probes"]} | {"data": manifest_folder(DATASET, "miniature")}
     reading = {"model": WEIGHTS, "reading": {"precision": "bfloat16", "max_pixels": 4096, "chat_template": "{{ 1 }}"}}
-    for place in folders.values():
-        with artefacts.artefact(place, reading if place.parent == folder else {}):
+    upstream = {"probes": [name for name in names if name.startswith("features")]}
+    for run in range(2):
+        upstream |= {f"{kind}-finetuned-{run}": [f"adapter-{run}"] for kind in ("predictions", "features")}
+    for name, place in folders.items():
+        sources = {artefacts.from_outputs(folder / source): "" for source in upstream.get(name, [])}
+        with artefacts.artefact(place, (reading if place.parent == folder else {}) | {"upstream": sources}):
             pass
     return folders
 
@@ -121,7 +125,7 @@ def test_the_box_names_what_the_page_depends_on(made, read):
 def test_a_baseline_of_the_page_is_named_and_its_artefact_counted(made, read):
     card = load_baseline("resnet")
     folder = baseline_folder("miniature", DATASET, "clean", card.slug)
-    with artefacts.artefact(folder, {}):
+    with artefacts.artefact(folder, {"upstream": {}}):
         pass
     read("data")
     artefacts.read_made_from(folder, MADE_BY)

@@ -11,6 +11,7 @@ from papermill.exceptions import PapermillExecutionError
 from mlprobe_utils.book import book_pages, run_chapter
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.configuration import Run
 
 RUN = Run(("a.b-1",), ("busi-phantom",), "miniature", "paper", "")
@@ -92,13 +93,16 @@ def test_a_page_is_due_when_what_it_reads_is_another(chapter, outputs, tmp_path,
     chapter("pass")
     card, results = tmp_path / "card.yml", RUN.folder("a.b-1", "busi-phantom")
     atomic_write(card, "lambda: 1")
-    atomic_write(results / "probes" / "made_from.json", "{}")
+    for name in ("probes", "scores-probes"):
+        with artefacts.artefact(results / name, {"seed": 0}):
+            pass
     page = book_pages.Page("01_small", "01_small", {"models": ["a.b-1"]}, (card,))
     monkeypatch.setattr(book_pages, "book_pages", lambda run: [page])
     run_chapter.run_pages([page], RUN, 1)
-    atomic_write(results / "scores-probes" / "made_from.json", "{}")
+    with artefacts.artefact(results / "scores-probes", {"seed": 1}) as temporary:
+        (temporary / "table.csv").write_text("1")
     assert book_pages.stale_pages(RUN) == []
-    for path, changed in ((card, "lambda: 2"), (results / "probes" / "made_from.json", '{"seed": 1}')):
+    for path, changed in ((card, "lambda: 2"), (results / "probes" / "files.json", '{"probes.parquet": "c0ffee"}')):
         kept = path.read_text()
         atomic_write(path, changed)
         assert book_pages.stale_pages(RUN) == [page]

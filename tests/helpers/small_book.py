@@ -74,10 +74,11 @@ class SmallBook:
         assert times, pattern
         path.write_text(changed)
 
-    def start(self, **arguments) -> subprocess.Popen:
+    def start(self, dry: bool = False, **arguments) -> subprocess.Popen:
         """Starts the command that `make book` runs."""
         given = {"datasets": self.dataset, "data": self.data} | arguments
         options = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
+        options += ["--dry-run"] if dry else []
         return subprocess.Popen(
             [sys.executable, "-m", "mlprobe_utils", "book", "--models", *self.models, *options],
             env=self.environment,

@@ -11,7 +11,8 @@ from small_hub import small_hub
 from tiny_parts import card_of, edit, logits_of, refusal
 
 from mlprobe_utils.models import loading
-from mlprobe_utils.models.loading import identity_of, load, load_processor
+from mlprobe_utils.models.identity import identity_of
+from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 
 NAME = "some/model"

@@ -13,13 +13,15 @@ from tiny_parts import FAMILY_NAMES, card_of, each_family, each_family_with, edi
 from transformers import PreTrainedModel
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import KnownHashes
 from mlprobe_utils.models import loading
 from mlprobe_utils.models.encoding import Encoder, answer_losses
 from mlprobe_utils.models.families.hulu_med import NAMING_IT
 from mlprobe_utils.models.families.packed import Packed
 from mlprobe_utils.models.families.qwen2_5_vl import Qwen2_5_VL
 from mlprobe_utils.models.families.registry import family_by_name
-from mlprobe_utils.models.loading import identity_of, load, load_processor
+from mlprobe_utils.models.identity import identity_of
+from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import features_of
@@ -99,7 +101,7 @@ def test_a_cap_that_a_family_has_no_use_for(tiny_folder):
 def test_results_are_made_from_what_the_card_says_of_reading(image_set, tmp_path):
     def made_from(**fields) -> dict:
         work = Work(card_of("some/model", **fields), load_protocol("paper"), "paper", image_set, tmp_path, "commit")
-        return work.made_from("features")
+        return work.features(None).made_from()
 
     plain = made_from()
     changes = {"precision": "float32", "max_pixels": 9, "attention": "eager", "chat_template": "{{ messages }}"}
@@ -299,14 +301,22 @@ def test_miniature_that_was_not_made(outputs):
         assert "python -m mlprobe_utils miniatures mine" in message
 
 
-def test_identity_is_the_content_of_the_folder_or_what_it_was_made_from(copied):
-    identity = identity_of(card_of(copied))
-    assert identity == identity_of(card_of(copied))
-    (copied / "chat_template.jinja").write_text("{{ messages }}")
-    assert identity_of(card_of(copied)) != identity
+@pytest.mark.parametrize("kept", [False, True])
+def test_identity_is_the_content_of_the_folder(copied, tmp_path, kept):
+    """Neither when files were written nor a record beside them counts; kept hashes are of the files as they are."""
+
+    def identity() -> str:
+        return identity_of(card_of(copied), *([KnownHashes(tmp_path / "hashes.json")] if kept else []))
+
+    first = identity()
+    (copied / "model.safetensors").touch()
     (copied / "made_from.json").write_text('{"seed": 1}')
-    identity = identity_of(card_of(copied))
-    (copied / "model.safetensors").touch()  # made again from the same
-    assert identity_of(card_of(copied)) == identity
-    (copied / "made_from.json").write_text('{"seed": 2}')
-    assert identity_of(card_of(copied)) != identity
+    assert identity() == first
+    weights = bytearray((copied / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copied / "model.safetensors").write_bytes(weights)
+    assert identity() != first
+    weights[-1] ^= 1
+    (copied / "model.safetensors").write_bytes(weights)
+    (copied / "chat_template.jinja").write_text("{{ messages }}")
+    assert identity() != first

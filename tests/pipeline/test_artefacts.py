@@ -10,7 +10,7 @@ import pytest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.artefacts import artefact, code_files, code_hash, is_current, peak_memory, read_made_from
+from mlprobe_utils.pipeline.artefacts import Artefact, artefact, is_current, peak_memory, read_made_from, stale
 
 OLD, NEW = {"seed": 1}, {"seed": 2}
 
@@ -36,7 +36,7 @@ def try_and_fail(folder, made_from, **files):
 
 
 def test_artefact_is_whole_and_current(made):
-    assert {path.name for path in made.iterdir()} == {"result.txt", "made_from.json", "provenance.json"}
+    assert {path.name for path in made.iterdir()} == {"result.txt", "made_from.json", "files.json", "provenance.json"}
     assert is_current(made, OLD)
     assert not is_current(made, NEW)
     assert read_made_from(made, "make it") == OLD
@@ -152,82 +152,27 @@ def test_hash_is_of_the_content():
     assert hash_of(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256's own
 
 
-PACKAGE = {
-    "__init__": '"""Package."""\n',
-    "used": '"""Docstring."""\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # a comment\n',
-    "deep": "from mlprobe_utils.used import double\n",
-    "top": "import math\nimport mlprobe_utils.deep as d\nfrom mlprobe_utils import late\n",
-    "late": "def f():\n    from mlprobe_utils.lazy import g\n    return g\n",
-    "lazy": "import mlprobe_utils.top\nclass G:\n    '''Only a docstring.'''\ng = G()\n",
-    "unused": "value = 1\n",
-}
+def test_what_is_made_from_an_artefact_follows_its_content(outputs):
+    """Not when or why it was made: made again as it was, nothing follows; and everything behind one that is due."""
 
+    def make(one: Artefact, text: str) -> None:
+        with one.making() as temporary:
+            (temporary / "result.txt").write_text(text)
 
-def forget() -> None:
-    """What a process has read of the code."""
-    for cached in (code_files, code_hash, artefacts._parsed, artefacts._imports, artefacts._of_file):
-        cached.cache_clear()
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A small package in place of this project; yields a function that rewrites a module and hashes `top` again."""
-    monkeypatch.setattr(artefacts, "ROOT", tmp_path)
-    (tmp_path / "mlprobe_utils").mkdir()
-
-    def rewritten(**modules) -> str:
-        for name, text in (PACKAGE | modules).items():
-            (tmp_path / "mlprobe_utils" / f"{name}.py").write_text(text)
-        forget()
-        return code_hash("mlprobe_utils.top")
-
-    yield rewritten
-    forget()
-
-
-def test_code_is_followed_through_imports(package):
-    package()
-    names = [path.stem for path in code_files("mlprobe_utils.top")]
-    assert names == ["__init__", "deep", "late", "lazy", "top", "used"]
-    assert [path.stem for path in code_files("mlprobe_utils.unused")] == ["unused"]
-
-
-@pytest.mark.parametrize(
-    ("module", "text", "same"),
-    [
-        ("used", '"""Another docstring."""\n\ndef double(x):\n    """Two times."""\n    return 2 * x\n', True),
-        ("used", "def double(x):\n\n    # words\n    return (2 *\n            x)\n", True),
-        ("lazy", "import mlprobe_utils.top\nclass G:\n    pass\ng = G()\n", True),
-        ("unused", "value = 2\n", True),
-        ("used", "def double(x):\n    return 3 * x\n", False),
-        ("used", 'def double(x):\n    y = """Twice."""\n    return 2 * x\n', False),
-        ("used", "def double(x):\n    return 2 * x\n\ndouble(1)\n", False),
-        ("lazy", "import mlprobe_utils.top\nclass H:\n    pass\ng = H()\n", False),
-        ("top", PACKAGE["top"] + "from mlprobe_utils.unused import value\n", False),
-    ],
-)
-def test_the_hash_is_of_what_the_code_does(package, module, text, same):
-    assert (package(**{module: text}) == package()) is same
-
-
-def test_every_stage_of_the_pipeline_knows_the_modules_that_it_runs_and_no_score():
-    """An import that is not followed would leave stale results; a changed score would start every model anew."""
-    needed = {
-        "training.fine_tuning": {"trainer", "encoding", "loading", "qwen2_5_vl"},
-        "training.prediction": {"answers", "encoding", "loading"},
-        "probing.extraction": {"encoding", "loading", "base", "qwen2_5_vl"},
-        "probing.probes": {"probe_training", "settings"},
-        "synthetic.miniatures.making": {"trainer", "blueprints", "tokenizers", "recipe", "captions", "general"},
-    }
-    others = ("pipeline.model_steps", "baselines.running", "synthetic.faults.planting", "pipeline.manifest")
-    needed |= {name: set() for name in others}
-    scores = {"metrics", "claims", "health", "corrected_health", "corrected_scores", "resampling", "intervals"}
-    for module, names in needed.items():
-        found = {path.stem for path in code_files(f"mlprobe_utils.{module}")}
-        assert names <= found, module
-        assert not scores & found, module
-
-
-def test_the_code_of_a_module_that_is_not_there_is_an_error():
-    with pytest.raises(ValueError, match=r"there is no module mlprobe_utils\.nowhere"):
-        code_files("mlprobe_utils.nowhere")
+    first = Artefact(outputs / "a", "adapter", {"run": 0})
+    second = Artefact(outputs / "b", "features", {"run": 0}, (first,))
+    third = Artefact(outputs / "c", "probes", {"run": 0}, (second,))
+    assert stale([first, second, third]) == [first, second, third]
+    with pytest.raises(InputError, match=r"a is not there"):
+        make(second, "b")
+    for one in (first, second, third):
+        make(one, "text")
+    assert stale([first, second, third]) == []
+    make(first, "text")
+    assert stale([first, second, third]) == []
+    make(first, "another")
+    assert stale([first, second, third]) == [second, third]
+    assert artefacts.upstream(third.folder) == [third.folder, second.folder, first.folder]
+    outputs.rename(outputs.with_name("moved"))
+    moved = [outputs.with_name("moved") / name for name in "abc"]
+    assert json.loads((moved[2] / "made_from.json").read_text())["upstream"].keys() == {"b"}

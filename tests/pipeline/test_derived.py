@@ -1,6 +1,5 @@
 """Tables made of rows where they are first read: made once, and anew where rows or scores changed."""
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +11,6 @@ from tiny_parts import make_image_set
 
 from mlprobe_utils.analysis import health_scoring
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.evaluation import claims, metrics
 from mlprobe_utils.evaluation.control_names import CONTROL_TASK, MAJORITY
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
@@ -66,9 +64,8 @@ def write(outputs, tmp_path, monkeypatch):
             (state,) = [state for state in STATES if results.state_name("predictions", state[1]) == kind]
             tables = [some(stage=state[0], run=state[1]).assign(text="?", parsed=options[0])]
             name = "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_rows(pd.concat(tables), folder / f"{name}.parquet")
-        atomic_write(folder / "made_from.json", json.dumps({"seed": seed}))
+        with artefacts.artefact(folder, {"seed": seed, "upstream": {}}) as temporary:
+            write_rows(pd.concat(tables), temporary / f"{name}.parquet")
 
     kinds = ["probes", "controls", *(results.state_name("predictions", run) for _, run in STATES)]
     for model, dataset, _ in SELECTION.folders():
@@ -141,7 +138,7 @@ def test_a_table_is_made_anew_where_its_score_changed(write, made, monkeypatch):
     monkeypatch.setattr(health_scoring, "load_protocol", lambda slug: protocol.model_copy(update={"health": health}))
     assert made() == ({results.CORRECTED_HEALTH}, 1)
     assert (health_scoring.corrected_health(SELECTION)["raw"] < before).any()
-    monkeypatch.setattr(artefacts, "code_hash", lambda module: f"another {module}")
+    monkeypatch.setattr(derived, "code_hash", lambda module: f"another {module}")
     assert made() == (ALL, len(ALL))
 
 
@@ -155,7 +152,7 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
 
     def read(_: int) -> pd.DataFrame:
         one = replace(SELECTION, models=("m",), datasets=("busi",))
-        return derived.derived(one, results.PROBE_SCORES, scoring.METRICS, slow)
+        return derived.derived(one, results.PROBE_SCORES, ["probes"], scoring.METRICS, slow)
 
     with ThreadPoolExecutor(2) as pages:
         first, second = pages.map(read, range(2))

@@ -14,7 +14,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.control_names import CONTROL_RUN
 from mlprobe_utils.evaluation.orders import ORDERS
 from mlprobe_utils.evaluation.rows import SCHEMA
-from mlprobe_utils.pipeline import arms, artefacts, discussions, probe_steps, results, work
+from mlprobe_utils.pipeline import arms, artefacts, discussions, places, probe_steps, results, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.arms import WAYS, Arm, classifier_name, of_value
 from mlprobe_utils.pipeline.cards import load_protocol
@@ -45,13 +45,13 @@ def use(tmp_path_factory, tiny_card, image_set):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
-        patch.setattr(work, "load_model_card", lambda slug: tiny_card)
-        patch.setattr(work, "load_image_set", lambda slug, protocol: image_set)
+        patch.setattr(places, "load_model_card", lambda slug: tiny_card)
+        patch.setattr(places, "load_image_set", lambda slug, protocol: image_set)
 
         def change(**changed):
             own = {"runs": RUNS, "epochs": 1} | changed.pop("fine_tuning", {})
             made = small.model_copy(update={"fine_tuning": RECIPE.model_copy(update=own)} | changed)
-            for module in (work, results, arms):
+            for module in (places, results, arms):
                 patch.setattr(module, "load_protocol", lambda slug: made)
             return made
 
@@ -77,7 +77,7 @@ def run(names=NAMES) -> list[str]:
 def whole(use) -> dict[str, list[str]]:
     """Everything there is to read: of the pipeline and of all discussions, and which artefacts each of these made."""
     for make in PIPELINE:
-        make(next(work.works("tiny", ["busi-phantom"], "miniature", "paper")))
+        make(*work.works("tiny", ["busi-phantom"], "miniature", "paper"))
     return {name: run([name]) for name in NAMES}
 
 
@@ -134,9 +134,8 @@ def test_an_arm_differs_in_its_setting_alone(whole):
     plain = json.loads((folder / "adapter-0" / "made_from.json").read_text())
     for place, setting in (("vision_tower/frozen", "vision_tower"), ("order/question_first", "order")):
         own = json.loads((folder / place / "adapter-0" / "made_from.json").read_text())
-        flat = {**plain, **plain["recipe"]["recipe"]}, {**own, **own["recipe"]["recipe"]}
-        differ = {key for key in flat[0] if flat[0][key] != flat[1][key] and key != "recipe"}
-        assert differ == ({setting, "runs"} if setting == "order" else {setting})
+        flat = {**plain, **plain["recipe"]}, {**own, **own["recipe"]}
+        assert {key for key in flat[0] if flat[0][key] != flat[1][key] and key != "recipe"} == {setting}
     for order in ORDERS:
         rows = results.seed_rows(of_value(ONE, ORDER, order))
         assert set(rows["order"]) == {order}
@@ -179,16 +178,16 @@ def test_chapters_read_what_was_made(whole, image_set):
 def test_the_provenance_of_an_arm_names_its_own_artefacts(whole):
     folder = ONE.folder("tiny", "busi-phantom")
     place = folder / "order" / "question_first"
-    behind = results.upstream(place / "probes", range(RUNS))
+    behind = artefacts.upstream(place / "probes")
     names = ["probes", "features-pretrained", "features-finetuned-0", "adapter-0"]
     assert {path.relative_to(place).name for path in behind} == {*names}
     assert all(path.is_dir() for path in behind)
     assert provenance_box._kind(place / "features-finetuned-0") == "features, order question first"
     frozen = folder / "vision_tower" / "frozen" / "predictions-finetuned-1"
-    assert results.upstream(frozen, range(RUNS)) == [frozen, frozen.with_name("adapter-1")]
+    assert artefacts.upstream(frozen) == [frozen, frozen.with_name("adapter-1")]
     assert provenance_box._kind(frozen) == "predictions, vision tower frozen"
     assert provenance_box._kind(folder / "classifier-all-0") == "classifier"
-    assert results.upstream(folder / "classifier-all-0", range(RUNS)) == [folder / "classifier-all-0"]
+    assert artefacts.upstream(folder / "classifier-all-0") == [folder / "classifier-all-0"]
 
 
 def test_what_was_not_run_says_how_to_make_it(nothing):

@@ -9,6 +9,7 @@ from made_releases import image_bytes, make_busi, make_chest_xray, make_covid_ct
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.image_set import MANIFEST
+from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.manifest import build_manifest
@@ -42,7 +43,8 @@ def test_built_and_read_back(tmp_path, covid, outputs):
     expected = picture(30_002).resize((64, 64), 3)
     assert np.array_equal(images.pixels(row.name), np.asarray(expected))
     assert (row["stored_height"], row["stored_width"], row["extension"]) == (64, 64, ".png")
-    assert set(json.loads((folder / "made_from.json").read_text())) == {"card", "images", "splits", "source", "code"}
+    record = json.loads((folder / "made_from.json").read_text())
+    assert record.keys() == {"stage", "version", "card", "images", "splits", "source", "upstream"}
     images.pixels(0)[:] = 0  # a copy: what a caller does to it reaches nobody else
     assert images.pixels(0).any()
 
@@ -82,7 +84,7 @@ def test_a_current_manifest_is_not_rebuilt_and_a_changed_one_is(covid, monkeypat
 
 def test_a_changed_card_is_noticed_on_reading(covid, monkeypatch):
     build_manifest("covid19-ct", "miniature", covid)
-    changed = load_data_card("covid19-ct").model_copy(update={"template": "<image> Yes or No?"})
+    changed = load_data_card("covid19-ct").model_copy(update={"test_counts": {"COVID": 1}})
     monkeypatch.setattr("mlprobe_utils.pipeline.images.load_data_card", lambda slug: changed)
     with pytest.raises(InputError, match="made from another card or protocol: run `python -m"):
         load_image_set("covid19-ct", "miniature")
@@ -101,7 +103,8 @@ def test_a_failed_build_leaves_what_was_there(covid):
 def test_the_phantom_is_found_by_itself(outputs):
     with pytest.raises(InputError, match=r"make it with `python -m mlprobe_utils phantoms chest-xray-phantom`"):
         build_manifest("chest-xray-phantom", "miniature", None)
-    make_chest_xray(outputs / "phantoms/chest-xray-phantom", {"train": 20, "val": 1, "test": 4})
+    with artefacts.artefact(outputs / "phantoms/chest-xray-phantom", {}) as drawn:
+        make_chest_xray(drawn, {"train": 20, "val": 1, "test": 4})
     build_manifest("chest-xray-phantom", "miniature", None)
     assert len(load_image_set("chest-xray-phantom", "miniature").part("clean", "test")) == 8
 

@@ -23,7 +23,7 @@ from mlprobe_utils.evaluation.control_names import (
     WITHOUT_MODEL,
 )
 from mlprobe_utils.evaluation.rows import SCHEMA, STAGES
-from mlprobe_utils.pipeline import artefacts, probe_steps, results, scoring, work
+from mlprobe_utils.pipeline import artefacts, places, probe_steps, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.results import Selection
@@ -58,14 +58,14 @@ def run(tiny_card, image_sets):
     small = load_protocol("miniature").model_copy(update={"fine_tuning": RECIPE.model_copy(update={"runs": 2})})
     small = changed(small, probe={"epochs": 2}, answering={"max_new_tokens": 2})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "load_model_card", lambda slug: tiny_card)
-        patch.setattr(work, "load_image_set", lambda slug, protocol: image_sets[slug])
-        patch.setattr(work, "load_protocol", lambda slug: small)
+        patch.setattr(places, "load_model_card", lambda slug: tiny_card)
+        patch.setattr(places, "load_image_set", lambda slug, protocol: image_sets[slug])
+        patch.setattr(places, "load_protocol", lambda slug: small)
 
         def go(datasets=("busi",), **blocks) -> list[str]:
             before = made()
             with pytest.MonkeyPatch.context() as another:
-                another.setattr(work, "load_protocol", lambda slug: changed(small, **blocks))
+                another.setattr(places, "load_protocol", lambda slug: changed(small, **blocks))
                 pipeline.run_model("tiny", list(datasets), "miniature", "paper")
             return sorted(path.parent.name for path, time in made().items() if time != before.get(path))
 
@@ -159,7 +159,7 @@ def test_controls_are_complete(whole, image_sets):
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
         assert random.keys() == pretrained.keys()
         assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
-        made_of = results.upstream(folder / "controls", range(2))
+        made_of = artefacts.upstream(folder / "controls")
         names = ["controls", "features-random", "features-finetuned-0", "adapter-0"]
         assert set(made_of) == {*(folder / name for name in names), SELECTION.controls(dataset)}
         assert all(path.is_dir() for path in made_of)
@@ -182,7 +182,7 @@ def test_lens_and_reference_are_complete(whole, image_sets):
             assert (own["label"].to_numpy() == tested[own["image"]].to_numpy()).all()
         states = [results.state_name("features", run) for run in (None, 0, 1)]
         folder = SELECTION.folder("tiny", dataset)
-        made_of = results.upstream(folder / "lens", range(2))
+        made_of = artefacts.upstream(folder / "lens")
         assert set(made_of) == {folder / name for name in ("lens", *states, "adapter-0", "adapter-1")}
 
 
@@ -289,7 +289,7 @@ def test_features_with_random_weights_serve_all_models_of_a_shape(whole, tiny_ca
     both = [load_features(one.folder / results.RANDOM_FEATURES / FEATURE_FILE) for one in (own, twin)]
     assert both[0].keys() == both[1].keys()
     assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
-    monkeypatch.setattr(pipeline, "shape_of", lambda card: "another shape")
+    monkeypatch.setattr(places, "shape_of", lambda card: "another shape")
     with pytest.raises(pytest.fail.Exception, match="the features are there"):
         pipeline.make_random_features(twin)
 

@@ -5,6 +5,7 @@ import pytest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts, prepare
 from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.pipeline.discussion_card import load_discussion
 
 
 @pytest.fixture(autouse=True)
@@ -39,21 +40,19 @@ def test_nothing_runs_where_make_book_has_prepared(tmp_path, monkeypatch):
     assert not (tmp_path / "phantoms").exists()
 
 
-def test_a_discussion_is_made_for_the_models_that_take_part(tmp_path, monkeypatch):
+def test_a_discussion_is_made_for_the_models_that_take_part(monkeypatch):
     asked = []
-    monkeypatch.setattr(prepare, "_run", lambda *arguments: asked.append(arguments))
-    place = Run(("a", "b"), ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")
-    prepare.prepare_discussion("question-first", place)
+    monkeypatch.setattr(prepare, "make", asked.extend)
+    models = ("lingshu-7b-miniature", "gemma-3-4b-miniature")
+    place = Run(models, ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")
+    prepare.prepare_discussion(place, load_discussion("question-first"), models[:1])
     options = ("--datasets", *place.datasets, "--protocol", "miniature", "--split", "clean")
-    of = ("--discussions", "question-first", *options)
-    assert asked == [("discuss", model, *of) for model in place.models]
-    monkeypatch.setenv("MLPROBE_PREPARED", "1")
-    prepare.prepare_discussion("question-first", place)
-    assert len(asked) == 2
+    (command,) = [job.command for job in asked if job.kind == "model"]
+    assert command == ("model", models[0], *options, "--discussions", "question-first")
+    assert {job.name for job in asked if job.kind == "manifest"} == {*place.datasets}
 
 
-def test_a_discussion_of_a_model_that_is_not_there_says_what_is_missing(tmp_path):
-    place = Run(("lingshu-7b-miniature",), ("busi-phantom",), "miniature", "paper", "")
-    command = r"mlprobe_utils discuss lingshu-7b-miniature --discussions question-first"
-    with pytest.raises(InputError, match=command):
-        prepare.prepare_discussion("question-first", place)
+def test_when_everything_is_current_no_process_is_started(monkeypatch):
+    prepare.prepare(run("busi-phantom"))
+    monkeypatch.setattr(prepare.subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
+    prepare.prepare(run("busi-phantom"))

@@ -13,7 +13,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, QUALITY
 from mlprobe_utils.evaluation.judging import NAMES, judged, thresholds
 from mlprobe_utils.evaluation.points import ANSWER
-from mlprobe_utils.pipeline import artefacts, laboratory_results, trial_card
+from mlprobe_utils.pipeline import artefacts, laboratory_results, places, trial_card
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.fault_card import MODE_OF, all_faults
@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline.prepare import prepare
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.trial_card import CASES, FOLDER, ROWS, laboratory_files, load_trial
 from mlprobe_utils.probing.extraction import features_of
-from mlprobe_utils.synthetic.faults import planting, trial
+from mlprobe_utils.synthetic.faults import trial
 from mlprobe_utils.synthetic.faults.cases import changed_by, module_ends
 from mlprobe_utils.synthetic.faults.confusion import write_confusion
 from mlprobe_utils.synthetic.faults.damage import Damage, damage_noted, damaged, planted
@@ -132,7 +132,7 @@ def test_intervals_of_rates_are_exact():
 def make_tiny_cases(outputs, tiny_on_phantoms, monkeypatch):
     """Makes all cases of the tiny model; returns the names of the artefacts that this made."""
     few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
-    for module in (trial, planting):
+    for module in (trial, places):
         monkeypatch.setattr(module, "load_trial", lambda: few)
 
     def make() -> list[str]:

@@ -17,10 +17,9 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.evaluation.stations import PROBED
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import to_device
-from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, state_name
-from mlprobe_utils.pipeline.trial_card import CASES, FOLDER, ROWS, Trial
+from mlprobe_utils.pipeline.trial_card import CASES, ROWS, Trial
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
 from mlprobe_utils.probing.probes import fit_probes
@@ -36,18 +35,9 @@ def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
     """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, station, seed and test image."""
     if not processes().is_main_process:
         return
-    upstream = [work.folder / state_name(kind, run) for kind in ("features", "predictions") for run in work.runs()]
-    recipe = {"faults": [fault.model_dump() for fault in faults], "points_lost": trial.points_lost}
-    recipe |= {"probe": work.protocol.probe.model_dump(), "seeds": work.protocol.probe_seeds}
-    recipe |= {"max_new_tokens": work.protocol.answering.max_new_tokens}
-    upstream += [work.folder / CALIBRATION] if faults else []
-    code = artefacts.code_hash("mlprobe_utils.synthetic.faults.cases")
-    made_of = [artefacts.record_hash(folder) for folder in upstream]
-    made_from = work.made_from("trial", made_of=made_of, code=code, **recipe)
-    folder = work.folder / FOLDER
-    if artefacts.is_current(folder, made_from):
+    if (own := work.trial(trial, faults)).is_current():
         return
-    with artefacts.artefact(folder, made_from) as temporary:
+    with own.making() as temporary:
         rows, cases = [], []
         images = work.images("train", "validation", "test")
         read = np.flatnonzero(images["part"] != "validation")

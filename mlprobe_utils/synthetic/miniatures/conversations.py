@@ -13,6 +13,7 @@ from transformers import ProcessorMixin
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.models.encoding import Encoder, append_answers
 from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.synthetic.miniatures.recipe import TEXT_ALONE, Stage, Text
 from mlprobe_utils.synthetic.phantoms.captions import captioned_phantoms
 from mlprobe_utils.synthetic.phantoms.general import captioned_shapes, questioned_shapes
@@ -74,14 +75,13 @@ def drawn_of(text: Text, modalities: Sequence[str], count: int, seed: int, side:
 def _kept(text: Text, modality: str, count: int, seed: int, side: int) -> Conversations:
     """Drawn once for all miniatures, and read from then on."""
     drawn_with = {"text": text, "modality": modality, "count": count, "seed": seed, "side": side}
-    made_from = drawn_with | {"code": artefacts.code_hash(__name__)}
     folder = artefacts.OUTPUTS / "conversations" / "-".join(str(part).replace(" ", "-") for part in drawn_with.values())
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if not artefacts.is_current(folder, made_from):
+        if not (own := Artefact(folder, "conversations", drawn_with)).is_current():
             arguments = (modality, count, seed, side) if modality else (count, seed, side)
             drawn = (_MEDICAL if modality else _GENERAL)[text](*arguments)
-            with artefacts.artefact(folder, made_from) as temporary:
+            with own.making() as temporary:
                 np.save(temporary / "images.npy", drawn.images[..., 0])  # all are grey
                 atomic_write(temporary / "turns.json", json.dumps(drawn.turns()))
     grey = np.load(folder / "images.npy")

@@ -13,8 +13,8 @@ from mlprobe_utils.models.families.base import below
 from mlprobe_utils.models.families.hulu_med import HuluMed
 from mlprobe_utils.models.families.registry import family_by_name, family_of
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, slugs
+from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
 from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, Conversations, conversations, drawn_of
 from mlprobe_utils.synthetic.miniatures.hub_form import save_hulu_med
@@ -34,19 +34,13 @@ def make_miniature(slug: str) -> Path:
     """
     card = load_model_card(slug)
     recipe = recipe_of(card)
-    folder = artefacts.OUTPUTS / card.source
-    base = make_miniature(card.base) if card.base else None
-    made_from = {
-        "recipe": recipe.model_dump(),
-        "base": artefacts.record_hash(base) if base else None,
-        "code": artefacts.code_hash(__name__),
-        "torch": torch.__version__,
-    }
-    if artefacts.is_current(folder, made_from):
-        return folder
-    with artefacts.artefact(folder, made_from) as temporary:
+    if card.base:
+        make_miniature(card.base)
+    if (own := miniature(card)).is_current():
+        return own.folder
+    with own.making() as temporary:
         set_seed(recipe.seed)
-        if base:
+        if card.base:
             loaded = load(load_model_card(card.base))
             model, processor = loaded.model, loaded.processor
         else:
@@ -58,7 +52,7 @@ def make_miniature(slug: str) -> Path:
             run_stage(model, processor, stage, taught, recipe.seed + number, checkpoints)
         shutil.rmtree(temporary / "checkpoints", ignore_errors=True)  # random weights have none
         save(model, processor, temporary)
-    return folder
+    return own.folder
 
 
 def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, slugs
+from mlprobe_utils.pipeline.images import phantom
 from mlprobe_utils.synthetic.phantoms import writing
 from mlprobe_utils.synthetic.phantoms.marks import Shortcut
 
@@ -71,9 +71,7 @@ def make(slug: str) -> Path:
     for split in card.release_counts:
         if split not in writing.SPLITS:
             raise unknown("split", split, writing.SPLITS)
-    folder = artefacts.OUTPUTS / "phantoms" / slug
-    made_from = {"card": card.content_hash, "code": artefacts.code_hash("mlprobe_utils.synthetic.phantoms.writing")}
-    if not artefacts.is_current(folder, made_from):
-        with artefacts.artefact(folder, made_from) as partial:
+    if not (own := phantom(card)).is_current():
+        with own.making() as partial:
             writing.write(card, recipe.seed, recipe.side, recipe.difficulty, recipe.shortcut, partial)
-    return folder
+    return own.folder

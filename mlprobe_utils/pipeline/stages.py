@@ -1,0 +1,36 @@
+"""The stages that make artefacts, each with the version of its results and the modules that compute them.
+
+Whether results change cannot be seen in code: who changes a module that a stage runs decides. Results change: raise
+the stage's version, and what it made before is made anew. They do not: `python tests/helpers/stage_lock.py`. A test
+fails until one of the two was done. Pages, and scores that follow from rows, are made anew whenever their code changes.
+"""
+
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """A stage: raise `version` where its results change; `code` names the modules that it starts from."""
+
+    version: int
+    code: tuple[str, ...]
+
+
+STAGES = {
+    "phantom": Stage(1, ("synthetic.phantoms.writing",)),
+    "manifest": Stage(1, ("pipeline.manifest",)),
+    "conversations": Stage(1, ("synthetic.miniatures.conversations",)),
+    "miniature": Stage(1, ("synthetic.miniatures.making",)),
+    "baseline": Stage(1, ("baselines.building", "baselines.training", "baselines.running")),
+    "random features": Stage(1, ("probing.extraction", "pipeline.model_steps")),
+    "adapter": Stage(1, ("training.fine_tuning", "pipeline.model_steps")),
+    "predictions": Stage(1, ("training.prediction", "pipeline.model_steps")),
+    "features": Stage(1, ("probing.extraction", "pipeline.model_steps")),
+    "logit lens": Stage(1, ("probing.logit_lens", "pipeline.model_steps")),
+    "probes": Stage(1, ("probing.probes", "pipeline.probe_steps")),
+    "layer transfer": Stage(1, ("probing.probes", "pipeline.probe_steps")),
+    "controls": Stage(1, ("pipeline.probe_controls", "pipeline.probe_steps")),
+    "image controls": Stage(1, ("datasets.controls",)),
+    "vision tower alone": Stage(1, ("training.vision_classifier", "pipeline.discussions")),
+    "calibration": Stage(1, ("synthetic.faults.calibration", "synthetic.faults.planting")),
+    "trial": Stage(1, ("synthetic.faults.cases",)),
+}

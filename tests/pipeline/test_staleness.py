@@ -1,0 +1,275 @@
+"""What makes a result stale: code is followed through imports, stages are locked, and only what matters is due."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stage_lock
+from small_book import ROOT
+
+from mlprobe_utils.pipeline import artefacts, cards, code, jobs
+from mlprobe_utils.pipeline.artefacts import Artefact
+from mlprobe_utils.pipeline.cards import load_card, load_model_card
+from mlprobe_utils.pipeline.code import code_files, code_hash
+from mlprobe_utils.pipeline.configuration import configure, lineages
+from mlprobe_utils.pipeline.lineage import miniature
+from mlprobe_utils.pipeline.manifest import build_manifest
+from mlprobe_utils.pipeline.stages import STAGES
+from mlprobe_utils.synthetic.phantoms.making import make
+
+PACKAGE = {
+    "__init__": '"""Package."""\n',
+    "used": '"""Docstring."""\n\ndef double(x):\n    """Twice."""\n    return 2 * x  # a comment\n',
+    "deep": "from mlprobe_utils.used import double\n",
+    "top": "import math\nimport mlprobe_utils.deep as d\nfrom mlprobe_utils import late\n",
+    "late": "def f():\n    from mlprobe_utils.lazy import g\n    return g\n",
+    "lazy": "import mlprobe_utils.top\nclass G:\n    '''Only a docstring.'''\ng = G()\n",
+    "unused": "value = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small package in place of this project; yields a function that rewrites a module and hashes `top` again."""
+    monkeypatch.setattr(artefacts, "ROOT", tmp_path)
+    (tmp_path / "mlprobe_utils").mkdir()
+
+    def forget() -> None:
+        for cached in (code_files, code._imports):
+            cached.cache_clear()
+
+    def rewritten(**modules) -> str:
+        for name, text in (PACKAGE | modules).items():
+            (tmp_path / "mlprobe_utils" / f"{name}.py").write_text(text)
+        forget()
+        return code_hash("mlprobe_utils.top")
+
+    yield rewritten
+    forget()
+
+
+def test_code_is_followed_through_imports(package):
+    package()
+    names = [path.stem for path in code_files("mlprobe_utils.top")]
+    assert names == ["__init__", "deep", "late", "lazy", "top", "used"]
+    assert [path.stem for path in code_files("mlprobe_utils.unused")] == ["unused"]
+    assert package(unused="value = 2\n") == package()
+    assert package(used="def double(x):\n    return 3 * x\n") != package()
+    with pytest.raises(ValueError, match=r"there is no module mlprobe_utils\.nowhere"):
+        code_files("mlprobe_utils.nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""Another docstring."""\n\ndef double(x):\n    """Two times."""\n    return 2 * x\n', True),
+        ("def double(x):\n\n    # words\n    return (2 * x)  # ü\n".replace("(2 * x)", "2 * x"), True),
+        ("import math\ndef double(x):\n    return 2 * x\n", True),
+        ("def double(x):\n    return 3 * x\n", False),
+        ('def double(x):\n    y = """Twice."""\n    return 2 * x\n', False),
+        ("def double(x):\n    return 2 * x\n\ndouble(1)\n", False),
+    ],
+)
+def test_the_lock_is_of_what_can_change_a_result(text, same):
+    assert (stage_lock.essence(text) == stage_lock.essence(PACKAGE["used"])) is same
+
+
+def test_messages_and_descriptions_change_no_result():
+    source = (
+        'class A:\n    b: int = Field({}, description="{}")\n    def c(self):\n        raise InputError(f"{{x}}: {}")\n'
+    )
+    assert stage_lock.essence(source.format(1, "of x", "wrong")) == stage_lock.essence(source.format(1, "ü", "bad"))
+    assert stage_lock.essence(source.format(1, "of x", "wrong")) != stage_lock.essence(
+        source.format(2, "of x", "wrong")
+    )
+
+
+def test_somebody_decided_whether_the_results_of_changed_code_change():
+    moved = [name for name, now in stage_lock.found().items() if stage_lock.locked().get(name) != now]
+    assert not moved, (
+        f"the code of the stages {', '.join(moved)} has changed: where their results change, raise their versions in "
+        "mlprobe_utils/pipeline/stages.py; then `python tests/helpers/stage_lock.py`"
+    )
+    assert stage_lock.locked().keys() == stage_lock.found().keys()
+
+
+LINGSHU, MEDGEMMA = MODELS = ["lingshu-7b-miniature", "medgemma-4b-miniature"]  # faults are planted in the first
+DATASET = "busi-phantom"
+
+
+def pretend(artefact: Artefact, **files: str) -> None:
+    """Makes an artefact without doing its work."""
+    with artefact.making() as temporary:
+        for name, text in (files or {"result": artefact.stage}).items():
+            (temporary / name.replace("_json", ".json").replace("_safetensors", ".safetensors")).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> Path:
+    """The cards, and the outputs of a run that is current, of which the images alone are real."""
+    place = tmp_path_factory.mktemp("current")
+    shutil.copytree(ROOT / "data", place / "cards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "OUTPUTS", place / "outputs")
+        make(DATASET)
+        build_manifest(DATASET, "miniature", None)
+        for slug in (slug for members in lineages(MODELS).values() for slug in members):
+            pretend(miniature(load_model_card(slug)), config_json="{}", model_safetensors=slug)
+        run = configure(MODELS, [DATASET], "miniature", "paper", "")
+        patch.setattr(jobs, "names_of_stale", lambda found: list(map(pretend, found)))
+        for job in jobs.book_jobs(run):
+            if job.kind in ("model", "baselines"):
+                job.due()
+    return place
+
+
+@pytest.fixture
+def checkout(everything, tmp_path, monkeypatch) -> Path:
+    """A copy of it, elsewhere, which a test may change."""
+    place = tmp_path / "moved"
+    shutil.copytree(everything, place)
+    monkeypatch.setattr(artefacts, "OUTPUTS", place / "outputs")
+    monkeypatch.setattr(cards, "CARDS", place / "cards")
+    load_card.cache_clear()
+    yield place
+    load_card.cache_clear()
+
+
+def due() -> set[str]:
+    """What is due: `<model> <artefact>` without its state, strength and run; of image sets and baselines their kind."""
+    load_card.cache_clear()
+    found = set()
+    for job, names in jobs.due(jobs.book_jobs(configure(MODELS, [DATASET], "miniature", "paper", ""))).items():
+        for name in names or ["whatever follows"]:
+            _, _, own = name.partition(f"/{job.name}/")
+            own = re.sub(r"-(pretrained|finetuned-\d|\d)$|(?<=faults/)[^/]*/|(?<=order/)[^/]*/", "", own or name)
+            found.add(f"{job.name.partition('-')[0]} {own}" if job.kind == "model" else job.kind)
+    return found
+
+
+def of(model: str, *names: str) -> set[str]:
+    return {f"{model} {name}" for name in names}
+
+
+def both(*names: str) -> set[str]:
+    return of("lingshu", *names) | of("medgemma", *names)
+
+
+def change(path: Path, pattern: str, replacement: str) -> None:
+    changed, times = re.subn(pattern, replacement, path.read_text(), count=1)
+    assert times, pattern
+    path.write_text(changed)
+
+
+READ = ("lens", "probes", "transfer", "controls")  # of features
+FAULTS = of("lingshu", "calibration", "faults/predictions", "faults/features", "faults/probes")
+ORDER = [f"order/{name}" for name in ("adapter", "predictions", "features", "probes")]
+TOWER = ("vision_tower/frozen/adapter", "vision_tower/frozen/predictions")
+LEARNED = both("adapter", "predictions", "features", *READ) | of("lingshu", *ORDER) | of("medgemma", *TOWER) | FAULTS
+CLASSIFIERS = of("medgemma", "classifier-all", "classifier-lora")
+OF_LINGSHU = of("lingshu", "adapter", "predictions", "features", *READ, *ORDER) | FAULTS
+FOLLOWS = both("whatever follows") | {"baselines"}
+PROTOCOL, CARD = "protocols/miniature.yml", f"models/{LINGSHU}.yml"
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "replacement", "expected"),
+    [
+        (PROTOCOL, r"learning_rate: 0\.003  # the best", "learning_rate: 0.004  # the best", LEARNED),
+        (
+            PROTOCOL,
+            "hidden: 64",
+            "hidden: 32",
+            both("probes", "transfer", "controls") | of("lingshu", "order/probes", "faults/probes"),
+        ),
+        (
+            PROTOCOL,
+            "max_new_tokens: 8",
+            "max_new_tokens: 9",
+            both("predictions", "controls")
+            | of("lingshu", "order/predictions", "faults/predictions")
+            | of("medgemma", TOWER[1]),
+        ),
+        (PROTOCOL, "probe_seeds: 5", "probe_seeds: 6", both("probes") | of("lingshu", "order/probes", "faults/probes")),
+        (PROTOCOL, r"learning_rate_lora: 0\.003", "learning_rate_lora: 0.01", of("medgemma", "classifier-lora")),
+        (PROTOCOL, r"epochs: 10\n  batch_size: 16", "epochs: 9\n  batch_size: 16", {"baselines"}),
+        (PROTOCOL, "max_pixels: 4096", "max_pixels: 1024", {"manifest"} | FOLLOWS),
+        (
+            f"datasets/{DATASET}.yml",
+            "<image>",
+            "Look: <image>",
+            LEARNED | CLASSIFIERS | {"baselines"} | both("features-random", f"miniature/{DATASET}/controls-paper"),
+        ),
+        (f"datasets/{DATASET}.yml", "seed: 1", "seed: 9", {"images", "manifest"} | FOLLOWS),
+        ("faults/connector.yml", "seed: 2", "seed: 9", FAULTS),
+        (CARD, "name: ", "attention: eager\nname: ", OF_LINGSHU | of("lingshu", "features-random")),
+        ("models/qwen2.5-vl-7b-miniature.yml", "seed: ", "seed: 1", {"miniatures"} | of("lingshu", "whatever follows")),
+    ],
+)
+def test_what_matters_makes_exactly_that_due_which_follows(checkout, file, pattern, replacement, expected):
+    change(checkout / "cards" / file, pattern, replacement)
+    assert due() == expected
+
+
+def test_other_weights_are_another_model_whatever_the_record_beside_them_says(checkout):
+    weights = checkout / "outputs" / "miniatures" / LINGSHU / "model.safetensors"
+    weights.write_text(weights.read_text().upper())
+    assert due() == OF_LINGSHU
+
+
+def test_a_stage_of_another_version_is_made_again(checkout, monkeypatch):
+    monkeypatch.setitem(STAGES, "logit lens", STAGES["logit lens"]._replace(version=99))
+    assert due() == both("lens")
+
+
+def test_a_moved_or_touched_checkout_is_current(checkout):
+    assert due() == set()
+    for path in (checkout / "outputs").rglob("*"):
+        path.touch()
+    assert due() == set()
+
+
+EDITS = {
+    "a docstring": ("training/fine_tuning.py", '"""LoRA fine-tuning', '"""Fine-tuning by LoRA'),
+    "a field's description": ("training/settings.py", "images a step, of all processes together", "images a step"),
+    "a new family": ("models/families/new.py", "", '"""A new family."""\n'),
+    "a new optional key of cards": ("models/settings.py", "    gated: ", "    remark: str = ''\n    gated: "),
+    "a new field of protocols with a default": (
+        "probing/settings.py",
+        "    kind: Lit",
+        "    more: int = 0\n    kind: Lit",
+    ),
+    "a renamed function": ("training/fine_tuning.py", "settings_of", "settings_from"),
+    "a moved module": ("probing/probe_training.py", "", ""),
+    "a new plot": ("plots/new.py", "", '"""A new plot."""\n'),
+    "an error's text": ("models/identity.py", "the hub cannot be reached", "there is no way to the hub"),
+    "white space": ("training/trainer.py", "\n\n\n", "\n\n\n\n"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_harmless_change_of_the_code_trains_nothing(checkout, tmp_path, edit):
+    root = tmp_path / "code"
+    for name in ("mlprobe_utils", "notebooks", "book", "CITATION.cff", "data"):
+        kind = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        kind(ROOT / name, root / name)
+    name, old, new = EDITS[edit]
+    path = root / "mlprobe_utils" / name
+    text = path.read_text() if path.exists() else ""
+    assert old in text
+    path.write_text(text.replace(old, new) if old else text or new)
+    if edit == "a moved module":
+        path.rename(path.with_name("fitting.py"))
+        for other in (root / "mlprobe_utils").rglob("*.py"):
+            other.write_text(other.read_text().replace("probing.probe_training", "probing.fitting"))
+    command = [sys.executable, "-m", "mlprobe_utils", "book", "--models", *MODELS, "--datasets", DATASET, "--dry-run"]
+    places = {"MLPROBE_OUTPUTS": str(checkout / "outputs"), "MLPROBE_CARDS": str(checkout / "cards")}
+    environment = os.environ | places | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"pages"}
