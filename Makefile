@@ -13,11 +13,16 @@ WORKERS ?= 2
 # pip leaves bytecode to the first import: where it may not be written, every process would compile torch anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: book test nightly lab notebooks laboratory clean
+RUN = --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
+
+.PHONY: book plan test nightly lab notebooks laboratory clean
 
 book: .venv/installed
-	@$(BIN)/python -m mlprobe_utils book --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" \
-		--split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
+	@$(BIN)/python -m mlprobe_utils book $(RUN)
+
+# what `make book` would make, and nothing is made
+plan: .venv/installed
+	@$(BIN)/python -m mlprobe_utils book --dry-run $(RUN)
 
 # file by file, in the order that conftest.py gives them: by the number of tests, the long ones would be the last
 test: .venv/installed-tests
@@ -36,8 +41,7 @@ notebooks: .venv/installed
 	$(BIN)/jupytext --quiet --sync notebooks/*.py
 
 laboratory: .venv/installed
-	@$(BIN)/python -m mlprobe_utils book --laboratory --models $(MODELS) --datasets $(DATASETS) \
-		--protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
+	@$(BIN)/python -m mlprobe_utils book --laboratory $(RUN)
 
 .PHONY: mutants
 # which test notices which of the faults in tests/mutants.yml: hours

@@ -13,7 +13,8 @@ from pybtex.database import parse_file, parse_string
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
 from mlprobe_utils.book.citation import Author, Work, bibtex, citations, load_citation, plain
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.pipeline.artefacts import ROOT, imported_files
+from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.pipeline.code import imported_files
 
 ODD = Work.model_validate(
     {

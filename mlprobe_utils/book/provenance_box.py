@@ -167,6 +167,8 @@ def _kind(folder: Path) -> str:
     """What an artefact is, by the first word of its folder; of an arm also what differs in it."""
     if folder.parent.name.startswith(BASELINES):
         return "baseline"
+    if folder.parent.name == "phantoms":
+        return "phantom"
     kind = "manifest" if folder.name == "data" else folder.name.split("-")[0]
     setting, value = folder.parent.parent.name, folder.parent.name
     return f"{kind}, {setting} {value}".replace("_", " ") if setting in SETTINGS else kind

@@ -182,12 +182,13 @@ def read_made_from(folder: Path, made_by: str) -> dict:
 
 
 def upstream(folder: Path) -> list[Path]:
-    """The artefacts that one was made from, directly or not, as its record names them; itself first."""
+    """The artefacts that one was made from, directly or not, as the records name them; itself first."""
     found, waiting = [], [folder]
     while waiting:
         if (one := waiting.pop(0)) not in found:
             found.append(one)
-            waiting += [OUTPUTS / name for name in json.loads((one / "made_from.json").read_text())["upstream"]]
+            if (record := one / "made_from.json").is_file():
+                waiting += [OUTPUTS / name for name in json.loads(record.read_text())["upstream"]]
     return found
 
 

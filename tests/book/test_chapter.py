@@ -9,7 +9,7 @@ import pytest
 from mlprobe_utils.book.chapter import Chapter, scope
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_protocol
-from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.configuration import Run
 
 MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")
 DATASETS = ("covid19-ct", "busi")
@@ -17,8 +17,10 @@ DATASETS = ("covid19-ct", "busi")
 
 @pytest.fixture
 def chapter() -> Chapter:
+    run = Run(MODELS, DATASETS, "miniature", "paper", "")
     return Chapter(
-        Selection(MODELS, DATASETS, "miniature", "paper"),
+        run,
+        run,
         load_protocol("miniature"),
         {slug: load_model_card(slug) for slug in MODELS},
         {slug: load_data_card(slug) for slug in DATASETS},

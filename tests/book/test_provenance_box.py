@@ -227,7 +227,7 @@ def test_a_chapter_knows_its_parameters_and_what_it_read(outputs, monkeypatch, t
     run = configure(*given.values())
     assert json.loads(shlex.split(command(text))[-1]) == run.parameters() | {"metric": "f1"}
     assert row(text, "data set")[-2] == load_image_set(DATASET, "miniature").data_hash
-    assert counted(text) == {"manifest": 1}
+    assert counted(text) == {"manifest": 1, "phantom": 1}
     with pytest.raises(InputError, match="did you mean '01_datasets'"):
         page.provenance("01_dataset")
 

@@ -17,7 +17,7 @@ import torch
 from tiny_parts import RECIPE, make_image_set
 
 from mlprobe_utils.common.processes import processes, sharded
-from mlprobe_utils.pipeline import artefacts, discussions, work
+from mlprobe_utils.pipeline import artefacts, discussions, places
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
 from mlprobe_utils.training.trainer import AnswerTrainer, Examples
@@ -33,9 +33,9 @@ def run(folder: Path, checkpoint: str) -> None:
     images.mkdir(parents=True, exist_ok=True)
     image_set = make_image_set(images, count=18, validation=3, test=6)
     artefacts.OUTPUTS = folder / "outputs"
-    work.load_model_card = lambda slug: ModelCard(slug="tiny", name="tiny", source=checkpoint)
-    work.load_protocol = lambda slug: PROTOCOL
-    work.load_image_set = lambda slug, protocol: image_set
+    places.load_model_card = lambda slug: ModelCard(slug="tiny", name="tiny", source=checkpoint)
+    places.load_protocol = lambda slug: PROTOCOL
+    places.load_image_set = lambda slug, protocol: image_set
     pipeline.run_model("tiny", ["busi"], "miniature", "paper")
     if not sharded():
         discussions.run_discussions("tiny", ["busi"], "miniature", "paper", ["training-paradigms"])

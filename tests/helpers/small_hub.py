@@ -16,7 +16,7 @@ import huggingface_hub
 import pytest
 from transformers.utils import hub as clients_hub
 
-from mlprobe_utils.models import loading
+from mlprobe_utils.models import identity
 
 ROUTE = re.compile(r"(/api/models)?/([^/]+/[^/]+)(?:/(revision|tree|resolve|large)/([^/]+)(?:/(.+))?)?")
 
@@ -79,7 +79,7 @@ class SmallHub:
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         patch.setattr(clients_hub, "_hf_api", None)  # it would remember the address
-        loading._resolved.cache_clear()
+        identity._resolved.cache_clear()
 
     def answer(self, path: str) -> Answer:
         """What the hub answers to a request for a path."""

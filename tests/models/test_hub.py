@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from small_hub import small_hub
 from tiny_parts import card_of, edit, logits_of, refusal
 
-from mlprobe_utils.models import loading
+from mlprobe_utils.models import identity
 from mlprobe_utils.models.identity import identity_of
 from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
@@ -54,7 +54,7 @@ def disconnect(request, hub, monkeypatch, tmp_path):
 
 
 def new_process() -> None:
-    loading._resolved.cache_clear()
+    identity._resolved.cache_clear()
 
 
 def next_commit(repository, copied):
