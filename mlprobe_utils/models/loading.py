@@ -1,12 +1,14 @@
-"""Loading a model by its card: the same code for the hub's models, a user's folder and the miniatures."""
+"""Loading a model: the same code for the hub's models, a user's folder and the miniatures."""
 
 import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+
+from mlprobe_utils.models.compat import quiet
 
 import torch
 from accelerate import dispatch_model, infer_auto_device_map
@@ -19,18 +21,17 @@ from huggingface_hub.errors import (
     RevisionResolutionError,
 )
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
-from transformers.utils import logging
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.settings import settings
+from mlprobe_utils.models.adapters import check_adapter
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
 from mlprobe_utils.models.memory import check_memory
 from mlprobe_utils.models.settings import Checkpoint
 
-logging.set_verbosity_error()
-logging.disable_progress_bar()
 SAFE = "weights are read from safetensors only, never from a pickle (pytorch_model.bin): save them as model.safetensors"
 NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of its code, nothing
 NOT_OF_THE_SHAPE = ("_name_or_path", "dtype", "transformers_version")  # what saving a model anew may change
@@ -49,11 +50,16 @@ class _Checkpoint:
 
 @dataclass
 class LoadedModel:
-    """A model ready to be fine-tuned or probed."""
+    """A model ready to be fine-tuned or probed.
+
+    `adapter` is the folder of one that the functions of this package put on while they work (`adapters.adapter`):
+    models of several adapters share the weights of `model`, which stays as it was.
+    """
 
     model: torch.nn.Module
     processor: ProcessorMixin
     family: Family
+    adapter: Path | None = None
 
     @property
     def device(self) -> torch.device:
@@ -106,17 +112,44 @@ def reading_of(card: Checkpoint) -> dict:
     return card.model_dump(include={"precision", "max_pixels", "attention", "chat_template"}, exclude_none=True)
 
 
-def load(card: Checkpoint, precision: str = "float32") -> LoadedModel:
+def load(
+    source: str | Path | Checkpoint,
+    precision: str = "float32",
+    *,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    device_map: str | None = None,
+    attention: str | None = None,
+    max_pixels: int | None = None,
+    chat_template: str | None = None,
+    family: str | None = None,
+) -> LoadedModel:
     """Loads model and processor on this process's accelerator (CPU where there is none), or as the device map says.
 
+    >>> import mlprobe_utils as mp
+    >>> model = mp.load(checkpoint)  # a folder, or a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct"
+
     Args:
-        precision: of the weights, where the card says none.
+        source: hub id or folder; or a card, which says by itself what follows but for `adapter`.
+        precision: of the weights, `float32` or `bfloat16`; also of a card that says none.
+        adapter: folder of a LoRA adapter that `fine_tune` or peft has left.
+        revision: branch, tag or commit of the hub's repository.
+        device_map: `auto`, `balanced` or `sequential`: how the weights are spread over the machine's devices.
+        attention: `eager`, `sdpa` or `flash_attention_2`; without it, as transformers chooses.
+        max_pixels: of an image as the model reads it; larger ones are reduced.
+        chat_template: in place of the checkpoint's own (jinja).
+        family: only needed to assert it: the model's class decides.
 
     Raises:
-        InputError: a source that cannot be read, a class no family knows, a family other than the card asserts, an
-            image token that the model has no embedding for, more weights than there is memory, weights that do not
-            fit the class (the keys are listed).
+        InputError: a source that cannot be read, a class no family knows, a model without a vision part, a family other
+            than asserted, an image token that the model has no embedding for, more weights than there is memory,
+            weights that do not fit the class (the keys are listed), an adapter of another base.
     """
+    card = source
+    if not isinstance(source, Checkpoint):
+        read = {"revision": revision, "device_map": device_map, "attention": attention, "max_pixels": max_pixels}
+        read |= {"chat_template": chat_template, "family": family, "precision": precision}
+        card = settings(Checkpoint, "load", {"slug": str(source), "source": str(source)} | read)
     found = _checkpoint(card)
     processor, precision, device_map = _checked(card, found, precision)
     model_class = found.family.transformers_class()
@@ -141,7 +174,11 @@ def load(card: Checkpoint, precision: str = "float32") -> LoadedModel:
         raise InputError(f"the checkpoint of '{card.slug}' does not fit {type(model).__name__}: {wrong}")
     if found.family.key_mapping_of(found.config):
         model._weight_conversions = []  # saved under the hub's names again, the weights would be read as neither
-    return _ready(model if device_map else model.to(processes().device), processor, found)
+    loaded = _ready(model if device_map else model.to(processes().device), processor, found)
+    if adapter is None:
+        return loaded
+    check_adapter(loaded.model, Path(adapter), card.source)
+    return replace(loaded, adapter=Path(adapter))
 
 
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
@@ -216,7 +253,7 @@ def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
             found.family.cap_pixels(processor, card.max_pixels)
     template = card.chat_template or processor.chat_template or processor.tokenizer.chat_template
     if template is None:
-        raise InputError(f"'{card.slug}' ships no chat template: give its card one as chat_template (jinja)")
+        raise InputError(f"'{card.slug}' ships no chat template: give one as chat_template (jinja)")
     processor.chat_template = template
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token  # nothing attends to it
@@ -228,13 +265,16 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
     with _reading(card):
         if (folder / "adapter_config.json").is_file():  # transformers would get its base from another repository
             raise InputError(
-                f"{card.source!r} has an adapter (adapter_config.json): merge it into the model and save that"
+                f"{card.source!r} has an adapter (adapter_config.json): load its base with this folder as `adapter`, "
+                "or merge it into the model and save that"
             )
         published, _ = PreTrainedConfig.get_config_dict(folder)
         if not published:
             raise InputError(f"{card.source!r} has no config.json")
         if "safetensors" not in published.get("transformers_weights", "safetensors"):
             raise InputError(f"config.json of {card.source!r} names a pickle as transformers_weights: {SAFE}")
+        if not any("vision" in field for field in published):
+            raise InputError("it has no vision part (config.json describes none): take a model that reads images")
         family = family_named(published.get("architectures") or [])
         if card.family is not None and card.family != name_of(family):
             raise InputError(
@@ -251,7 +291,7 @@ def _fetched(card: Checkpoint, files: Sequence[str]) -> Path:
     if os.path.isdir(source):
         return Path(source)
     commit = _commit_of(card, source)
-    with _reading(card):
+    with _reading(card, silent=False):  # a download shows its progress
         return Path(snapshot_download(source, revision=commit, allow_patterns=list(files), ignore_patterns="*/*"))
 
 
@@ -276,15 +316,16 @@ def _check_image_token(card: Checkpoint, model: PreTrainedModel, processor: Proc
 
 
 @contextlib.contextmanager
-def _reading(card: Checkpoint, file: str = "") -> Iterator[None]:
+def _reading(card: Checkpoint, file: str = "", silent: bool = True) -> Iterator[None]:
     """Puts whatever goes wrong in reading a card's source, or a file of it, in words under the card's name."""
     try:
-        yield
+        with quiet() if silent else contextlib.nullcontext():
+            yield
     except InputError as error:
-        raise InputError(f"model card '{card.slug}': {error}") from error
+        raise InputError(f"{card.called}: {error}") from error
     except Exception as error:  # what transformers and the hub's client raise at a wrong file has no common class
         place = f"{file} of {card.source!r}" if file else repr(card.source)
-        raise InputError(f"model card '{card.slug}': cannot read {place}: {_in_words(card, error)}") from error
+        raise InputError(f"{card.called}: cannot read {place}: {_in_words(card, error)}") from error
 
 
 def _in_words(card: Checkpoint, error: Exception) -> str:

@@ -83,6 +83,10 @@ class ModelCard(Card, Checkpoint):
         return self
 
     @property
+    def called(self) -> str:
+        return f"model card '{self.slug}'"
+
+    @property
     def is_miniature(self) -> bool:
         return self.miniature_of is not None
 

@@ -15,9 +15,9 @@ from mlprobe_utils.pipeline.probe_steps import make_controls, make_probes, make_
 from mlprobe_utils.pipeline.results import LENS, RANDOM_FEATURES, state_name
 from mlprobe_utils.pipeline.step_names import STEPS
 from mlprobe_utils.pipeline.work import Work, shared_artefact, works
-from mlprobe_utils.probing.extraction import FEATURES, extract, load_features
+from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
-from mlprobe_utils.training.fine_tuning import fine_tune
+from mlprobe_utils.training.fine_tuning import train_adapter
 from mlprobe_utils.training.prediction import predict
 
 
@@ -59,7 +59,7 @@ def make_random_features(work: Work) -> None:
             return
     positions = list(work.images("train", "validation", "test").index)
     with shared_artefact(folder, made_from) as temporary:
-        extract(work.random, work.questions, positions, work.protocol.extraction, temporary)
+        write_features(work.random, work.questions, positions, work.protocol.extraction, temporary)
 
 
 def make_adapters(work: Work) -> None:
@@ -70,7 +70,8 @@ def make_adapters(work: Work) -> None:
         folder = work.adapter_folder(run)
         if not artefacts.is_current(folder, made_from):
             with shared_artefact(folder, made_from) as temporary:
-                fine_tune(work.loaded, work.questions, work.image_set, work.split, recipe, run, temporary)
+                images = work.images("train", "validation")
+                train_adapter(work.loaded, work.questions, images, recipe, run, temporary)
             if sharded():
                 work.forget()
 
@@ -105,7 +106,7 @@ def make_features(work: Work) -> None:
             continue
         positions = list(work.images("train", "validation", "test").index)
         with shared_artefact(folder, made_from) as temporary, work.state(run):
-            extract(work.loaded, work.questions, positions, settings, temporary)
+            write_features(work.loaded, work.questions, positions, settings, temporary)
 
 
 def make_lens(work: Work) -> None:

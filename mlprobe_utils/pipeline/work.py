@@ -11,13 +11,13 @@ import pandas as pd
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import LoadedModel, identity_of, load, load_processor, load_random, reading_of
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.training.fine_tuning import adapter
 
 
 @dataclass
