@@ -39,7 +39,7 @@ def draw_scans(folder: Path) -> Path:
 def door(tiny_folders, tmp_path_factory) -> dict:
     """A model, images, and what each function makes of them."""
     checkpoint, folder = str(tiny_folders("qwen2_5_vl")), draw_scans(tmp_path_factory.mktemp("door") / "scans")
-    model, images = mp.load(checkpoint), mp.image_folder(folder)
+    model, images = mp.load(checkpoint), mp.image_folder(folder, test_fraction=0.25)
     features = mp.extract(model, images, QUESTION)
     rows = mp.probe(features, images, **FAST)
     answers = mp.answer(model, images, QUESTION, max_new_tokens=4)

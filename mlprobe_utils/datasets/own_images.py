@@ -68,7 +68,7 @@ class Images(Sequence):
         picture = self._pictures[place].rgb()
         if self._max_side is not None:
             picture.thumbnail((self._max_side, self._max_side), Image.Resampling.BICUBIC)
-        return np.asarray(picture)
+        return np.array(picture)  # a copy, as torch warns of what cannot be written to
 
     def rows(self, *parts: str) -> pd.DataFrame:
         """image, label, part and cluster of the images of some parts; the index is their place."""

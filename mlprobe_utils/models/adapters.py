@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +30,23 @@ def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
+    with unfrozen(loaded.model):
+        adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
     try:
         yield
     finally:
         adapted.unload()
+
+
+@contextlib.contextmanager
+def unfrozen(model: torch.nn.Module) -> Iterator[None]:
+    """Afterwards the same of the model's own weights have gradients as before, which peft takes from all of them."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
 
 
 def fingerprint(model: torch.nn.Module) -> str:
@@ -79,7 +92,8 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
     with safe_open(folder / WEIGHTS, "pt") as opened:
         stored = [*opened.keys()]
     try:
-        adapted = PeftModel.from_pretrained(model, folder)
+        with unfrozen(model), warnings.catch_warnings(action="ignore"):
+            adapted = PeftModel.from_pretrained(model, folder)
     except (
         Exception
     ) as error:  # what peft raises at modules that are not there, or of other shapes, has no common class

@@ -273,9 +273,14 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
             raise InputError(f"{card.source!r} has no config.json")
         if "safetensors" not in published.get("transformers_weights", "safetensors"):
             raise InputError(f"config.json of {card.source!r} names a pickle as transformers_weights: {SAFE}")
-        if not any("vision" in field for field in published):
-            raise InputError("it has no vision part (config.json describes none): take a model that reads images")
-        family = family_named(published.get("architectures") or [])
+        try:
+            family = family_named(published.get("architectures") or [])
+        except InputError:
+            if any("vision" in field and isinstance(value, dict | str) for field, value in published.items()):
+                raise
+            raise InputError(
+                "it has no vision part (config.json describes none): take a model that reads images"
+            ) from None
         if card.family is not None and card.family != name_of(family):
             raise InputError(
                 f"family is {card.family!r}, but the class is {published['architectures'][0]}, of the family "
