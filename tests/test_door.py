@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from tiny_parts import edit, make_tiny
 from torch import nn
+from transformers.utils import logging
 
 import mlprobe_utils as mp
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import SHIPPED, paper
 from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.probing.settings import Probe
 
@@ -94,10 +96,21 @@ def test_features_in_a_folder_are_those_in_memory_and_are_read_back(door, tmp_pa
     other = mp.Question("<image> Is it well?", QUESTION.options)
     with pytest.raises(InputError, match="other question: give another folder"):
         mp.extract(model, images, other, tmp_path / "features")
+    with pytest.raises(InputError, match="other preprocessing"):
+        mp.extract(mp.load(door["checkpoint"], max_pixels=32 * 32), images, QUESTION, tmp_path / "features")
     with pytest.raises(InputError, match="other images"):
         mp.extract(model, images[:3], QUESTION, tmp_path / "features")
     monkeypatch.setattr(model.model, "forward", None)
     assert mp.extract(model, images, QUESTION, tmp_path / "features").images == images.names
+
+
+def test_an_image_set_of_the_pipeline_goes_the_same_way(tiny, encoder, image_set):
+    question = mp.Question(image_set.card.template, {c.name: c.option for c in image_set.card.classes})
+    features = mp.extract(tiny, image_set, question)
+    expected = features_of(tiny, encoder.questions([image_set.pixels(4)]))
+    assert features.images[4] == "image-04.png"
+    for key, own in expected.items():
+        np.testing.assert_allclose(features[key][4], own[0], rtol=1e-3, atol=1e-4)
 
 
 def test_captured_states_have_gradients_and_leave_no_hook(door):
@@ -133,7 +146,9 @@ def test_an_adapter_works_in_the_door_and_only_there(door, tmp_path):
     assert np.abs(changed - door["features"]["L.02/last_token"]).max() > 0.01
     plain = mp.extract(model, images, QUESTION)
     np.testing.assert_array_equal(plain["L.02/last_token"], door["features"]["L.02/last_token"])
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     again = mp.load(door["checkpoint"], adapter=tmp_path / "adapter")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
     np.testing.assert_allclose(mp.extract(again, images, QUESTION)["L.02/last_token"], changed, rtol=1e-4, atol=1e-5)
     written = (tmp_path / "adapter" / "learning_curve.parquet").stat().st_mtime_ns
     mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", **fields)

@@ -236,6 +236,8 @@ def _images(
     split = given.reindex(ordered.index, fill_value="train").to_numpy(dtype=object, copy=True)
     words = []
     for part, share, whole in (("test", test_fraction, "all"), ("validation", wanted, "train")):
+        if not 0 < share < 1:
+            raise InputError(f"{part}_fraction is {share}: give a share above 0 and below 1")
         if part in {*given}:
             words.append(f"{part}: as given")
         else:

@@ -132,7 +132,8 @@ def load(
     Args:
         source: hub id or folder; or a card, which says by itself what follows but for `adapter`.
         precision: of the weights, `float32` or `bfloat16`; also of a card that says none.
-        adapter: folder of a LoRA adapter that `fine_tune` or peft has left.
+        adapter: folder of a LoRA adapter that `fine_tune` or peft has left. The functions of the package put it on
+            while they work; `model.model` stays the base.
         revision: branch, tag or commit of the hub's repository.
         device_map: `auto`, `balanced` or `sequential`: how the weights are spread over the machine's devices.
         attention: `eager`, `sdpa` or `flash_attention_2`; without it, as transformers chooses.

@@ -66,7 +66,7 @@ def extract(
         InputError: no images, one that is no RGB array, a folder with features of another model, question or images.
     """
     names, questions = names_of(images), asked(model.processor, question, images)
-    positions = list(range(len(names)))
+    positions, settings = list(range(len(names))), paper(Extraction, "extraction", batch_size=batch_size)
     if folder is not None:
         folder = claim(folder, made_of(model, question, images))
     with adapter(model, model.adapter):
@@ -78,17 +78,21 @@ def extract(
             whole = {key: torch.cat([part[key] for part in parts]) for key in sorted(parts[0], key=_place)}
         else:
             if not (folder / FEATURES).is_file():
-                write_features(
-                    model, questions, positions, paper(Extraction, "extraction", batch_size=batch_size), folder
-                )
+                write_features(model, questions, positions, settings, folder)
             whole = load_features(folder / FEATURES)
     return Features({key: tensor.numpy() for key, tensor in whole.items()}, names)
 
 
 def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]) -> dict:
     """What a result about images is made of, for `files.claim`."""
-    pictures = hash_of([names_of(images), getattr(images, "data_hash", None)])
-    return {"model": state_of(model), "question": [question.template, question.order], "images": pictures}
+    processor = model.processor
+    return {
+        "model": state_of(model),
+        "precision": str(model.model.dtype),
+        "preprocessing": hash_of([processor.image_processor.to_dict(), processor.chat_template]),
+        "question": [question.template, question.order],
+        "images": hash_of([names_of(images), getattr(images, "data_hash", None)]),
+    }
 
 
 @contextlib.contextmanager
