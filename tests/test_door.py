@@ -252,6 +252,17 @@ def test_labels_and_options_that_do_not_match(door):
                 function(door["model"], door["images"], question, folder="never")
 
 
+def test_images_without_labels_are_answered_and_not_scored(door):
+    answers = mp.answer(door["model"], mp.image_list(door["images"][:3]), QUESTION, max_new_tokens=2)
+    assert answers["part"].tolist() == ["test"] * 3
+    with pytest.raises(InputError, match="give image_list the labels"):
+        mp.accuracy(answers)
+    with pytest.raises(InputError, match="have 0 labels"):
+        mp.probe(door["features"], mp.image_list(door["images"][:24]))
+    with pytest.raises(InputError, match="no image has a label"):
+        mp.fine_tune(door["model"], mp.image_list(door["images"][:3]), QUESTION, "never")
+
+
 def test_a_field_that_there_is_not(door):
     with pytest.raises(InputError, match="unknown argument of probe 'hiden': did you mean 'hidden'"):
         mp.probe(door["features"], door["images"], hiden=3)

@@ -151,6 +151,8 @@ def _of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     own = rows[rows["part"] == part]
     if own.empty:
         raise InputError(f"there are no rows of the part '{part}': it is one of {', '.join(sorted({*rows['part']}))}")
+    if own["label"].isna().any():
+        raise InputError("the rows have no label: give image_list the labels of the images")
     return own.assign(**{column: value for column, value in OWN.items() if column not in own})
 
 

@@ -32,7 +32,7 @@ def plot(
     colours = [LIGHT[place % len(LIGHT)] for place in range(len(lines))]
     base = alt.Chart(curve).encode(
         x=alt.X("point:N", sort=[*curve["point"].unique()], title=POINTS),
-        color=alt.Color("line:N", title=None).scale(domain=lines, range=colours),
+        color=alt.Color("line:N", title=None, legend=alt.Legend(labelLimit=0)).scale(domain=lines, range=colours),
     )
     scale = alt.Scale(zero=False)
     told = ["point:N", "line:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in (metric, "low", "high"))]
@@ -52,4 +52,4 @@ def _line(point: str, pooling: str | None) -> str:
     """What a point's line is called: its module and pooling in words."""
     if not is_point(point):
         return "other features"
-    return f"{PROBED[point[0]]}, {'last token' if pooling == 'last_token' else 'mean of the image tokens'}"
+    return f"{PROBED[point[0]]}, {'last token' if pooling == 'last_token' else 'image tokens'}"

@@ -71,6 +71,8 @@ def probe(
             raise InputError(f"features {name!r} are {list(own.shape)}, expected [{len(rows)} images, width]")
         if not torch.isfinite(own).all():
             raise InputError(f"features {name!r} hold values that are not finite (nan): make them anew")
+    if not tensors or seeds < 1:
+        raise InputError(f"there are {len(tensors)} features and {seeds} seeds: a probe needs one of each")
     labels = rows["label"].map(classes.index).to_numpy(copy=True)
     training, shown = np.flatnonzero(rows["part"] == "train"), np.flatnonzero(rows["part"] != "train")
     training = training[share_of_each_class(labels[training], recipe.training_fraction)]
