@@ -138,9 +138,9 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     probed, predicted = (_of_part(table, "test") for table in (rows, answers))
     images = sorted(probed["image"].unique())
     right = station_outcomes(probed, predicted, reference, images)
-    told = [statement for statement in STATEMENTS if {statement.before, *statement.after} <= {*right}]
+    possible = [statement for statement in STATEMENTS if {statement.before, *statement.after} <= {*right}]
     scope = RECIPE if probed["seed"].nunique() >= LEAST_SEEDS else PROBE
-    lost = losses(right, _resamples(probed, images), scope, told)
+    lost = losses(right, _resamples(probed, images), scope, possible)
     cases = pd.read_csv(SHIPPED / "diagnosis" / "laboratory.csv")
     least = yaml.safe_load((SHIPPED / "trials" / "planted-faults.yml").read_text())["least_loss"]
     return verdicts(lost, thresholds(cases[cases["mode"].isna()], least))

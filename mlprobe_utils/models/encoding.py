@@ -151,7 +151,7 @@ class Questions:
         return joined([self(position) for position in positions], self.encoder.tokenizer.pad_token_id)
 
 
-def asked(processor, question: Question, images: Sequence[np.ndarray]) -> Questions:
+def questions_about(processor, question: Question, images: Sequence[np.ndarray]) -> Questions:
     """A question about images of one's own, by their places.
 
     Args:

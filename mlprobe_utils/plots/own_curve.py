@@ -35,10 +35,10 @@ def plot(
         color=alt.Color("line:N", title=None, legend=alt.Legend(labelLimit=0)).scale(domain=lines, range=colours),
     )
     scale = alt.Scale(zero=False)
-    told = ["point:N", "line:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in (metric, "low", "high"))]
+    tooltip = ["point:N", "line:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in (metric, "low", "high"))]
     layers = [
         base.mark_area(opacity=BAND_OPACITY).encode(y=alt.Y("low:Q", title=value, scale=scale), y2="high:Q"),
-        base.mark_line(point=True).encode(y=alt.Y(f"{metric}:Q", title=value, scale=scale), tooltip=told),
+        base.mark_line(point=True).encode(y=alt.Y(f"{metric}:Q", title=value, scale=scale), tooltip=tooltip),
     ]
     if answers is not None:
         final = alt.Chart(accuracy(answers, metric, **choices))

@@ -18,7 +18,7 @@ from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
 from mlprobe_utils.evaluation.points import flow_order
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models.adapters import adapter, state_of
-from mlprobe_utils.models.encoding import Questions, asked, names_of
+from mlprobe_utils.models.encoding import Questions, names_of, questions_about
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import LoadedModel, to_device
 from mlprobe_utils.probing.settings import Extraction
@@ -65,7 +65,7 @@ def extract(
     Raises:
         InputError: no images, one that is no RGB array, a folder with features of another model, question or images.
     """
-    names, questions = names_of(images), asked(model.processor, question, images)
+    names, questions = names_of(images), questions_about(model.processor, question, images)
     positions, settings = list(range(len(names))), paper(Extraction, "extraction", batch_size=batch_size)
     if folder is not None:
         folder = claim(folder, made_of(model, question, images))
@@ -113,7 +113,7 @@ def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question
     Raises:
         InputError: as `extract`.
     """
-    inputs = to_device(asked(model.processor, question, images).batch(range(len(images))), model)
+    inputs = to_device(questions_about(model.processor, question, images).batch(range(len(images))), model)
     with adapter(model, model.adapter):
         with capturing(model, inputs, model.device) as states:
             model.model(**inputs, logits_to_keep=1, use_cache=False)

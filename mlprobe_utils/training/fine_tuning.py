@@ -17,7 +17,7 @@ from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets.own_images import Images
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models.adapters import unfrozen
-from mlprobe_utils.models.encoding import Questions, asked
+from mlprobe_utils.models.encoding import Questions, questions_about
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.probing.extraction import made_of
 from mlprobe_utils.training.settings import FineTuning
@@ -64,7 +64,7 @@ def fine_tune(
     folder = claim(folder, made_of(model, question, images) | recorded)
     if not (folder / CURVE).is_file():
         with quiet(), unfrozen(model.model):
-            train_adapter(model, asked(model.processor, question, images), rows, recipe, seed, folder)
+            train_adapter(model, questions_about(model.processor, question, images), rows, recipe, seed, folder)
     return replace(model, adapter=folder)
 
 

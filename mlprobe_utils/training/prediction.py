@@ -24,7 +24,7 @@ from mlprobe_utils.evaluation.answers import parse_answer
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.models.adapters import adapter
-from mlprobe_utils.models.encoding import Encoder, Questions, append_answers, asked
+from mlprobe_utils.models.encoding import Encoder, Questions, append_answers, questions_about
 from mlprobe_utils.models.loading import LoadedModel, to_device
 from mlprobe_utils.probing.extraction import made_of
 from mlprobe_utils.training.settings import Answering
@@ -70,12 +70,12 @@ def answer(
             folder = claim(folder, made_of(model, question, images) | recorded)
             if (folder / ANSWERS).is_file():
                 return pd.read_parquet(folder / ANSWERS)
-        asking = asked(model.processor, question, images)
+        questions, options = questions_about(model.processor, question, images), [*question.options.values()]
         with adapter(model, model.adapter):
-            given = [*question.options.values()], list(rows.index), settings, Path(folder or temporary)
-            told, chances = predict(model, asking, *given)
-    labels = {said: label for label, said in question.options.items()}
-    rows = rows.reset_index(drop=True).assign(text=told["text"], parsed=told["parsed"].map(labels))
+            place = Path(folder or temporary)
+            found, chances = predict(model, questions, options, list(rows.index), settings, place)
+    label_of = dict(zip(options, question.options, strict=True))
+    rows = rows.reset_index(drop=True).assign(text=found["text"], parsed=found["parsed"].map(label_of))
     rows = rows.assign(**{OPTION + label: chances[:, place] for place, label in enumerate(question.options)})
     if folder is not None:
         write_parquet(rows, folder / ANSWERS)
