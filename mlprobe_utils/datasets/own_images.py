@@ -88,7 +88,7 @@ def image_folder(
 
     >>> images = mp.image_folder(folder)
     >>> images.split_drawn
-    'test: drawn, 0.2 of all; validation: drawn, 0.15 of train; by label, patients and copies together, seed 0'
+    'test: drawn, 0.2 of 24 images; validation: drawn, 0.15 of 19 images; by label, patients and copies whole, seed 0'
 
     Splits are called train, val (or valid, validation) and test. The columns of `metadata.csv` are file_name, label
     and, if known, split and patient. Where there is no test split one is drawn, and validation out of train.
@@ -174,7 +174,7 @@ def _from_folders(files: list[str]) -> pd.DataFrame:
 
 
 def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
-    table = pd.read_csv(io.BytesIO(tree.read(METADATA)), dtype=str)
+    table = pd.read_csv(io.BytesIO(tree.read(METADATA)), dtype=str, keep_default_na=False, na_values=[""])
     if missing := [column for column in ("file_name", "label") if column not in table]:
         raise InputError(f"{METADATA} has no column {missing[0]!r}: its columns are file_name, label, split, patient")
     if apart := sorted({*files}.symmetric_difference(table["file_name"])):
@@ -235,16 +235,16 @@ def _images(
     component, label = components(ordered), ordered["label"].to_numpy(dtype=object)
     split = given.reindex(ordered.index, fill_value="train").to_numpy(dtype=object, copy=True)
     words = []
-    for part, share, whole in (("test", test_fraction, "all"), ("validation", wanted, "train")):
+    for part, share in (("test", test_fraction), ("validation", wanted)):
         if not 0 < share < 1:
             raise InputError(f"{part}_fraction is {share}: give a share above 0 and below 1")
         if part in {*given}:
             words.append(f"{part}: as given")
         else:
+            words.append(f"{part}: drawn, {share} of {(split == 'train').sum()} images")
             split[held_out(component, label, split == "train", share, seed, part)] = part
-            words.append(f"{part}: drawn, {share} of {whole}")
     if len({*given}) < len(PARTS):
-        words.append(f"by label, patients and copies together, seed {seed}")
+        words.append(f"by label, patients and copies whole, seed {seed}")
     table["split"] = pd.Series(split, ordered.index)
     _check_splits(table)
     return Images(pictures, table, "; ".join(words), max_side)

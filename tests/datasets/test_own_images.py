@@ -39,7 +39,7 @@ def test_splits_that_are_given_stay_and_validation_comes_out_of_train(tmp_path):
     given = images.table["image"].str.split("/").str[0]
     assert (images.table["split"][given == "test"] == "test").all()
     assert images.table["split"][given == "Train"].value_counts().to_dict() == {"train": 12, "validation": 4}
-    assert images.split_drawn.startswith("test: as given; validation: drawn, 0.25 of train")
+    assert images.split_drawn.startswith("test: as given; validation: drawn, 0.25 of 16 images")
     assert [len(images), images[3].shape, images[3].dtype, images.sizes[0]] == [32, (4, 6, 3), np.uint8, (4, 6)]
 
 
