@@ -1,6 +1,7 @@
 """The door: what a notebook of one's own needs, from a folder of images to a chart, and what it says of bad input."""
 
 import doctest
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -275,8 +276,13 @@ def test_a_field_that_there_is_not(door):
 @pytest.mark.slow
 def test_it_works_from_a_wheel_in_an_empty_folder(door, tmp_path):
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    site, empty = tmp_path / "site", tmp_path / "empty"
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, str(ROOT)], check=True)
+    site, empty, source = tmp_path / "site", tmp_path / "empty", tmp_path / "source"  # building leaves folders there
+    for name in ("mlprobe_utils", "data"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
+    subprocess.run(build, check=True)
     subprocess.run([*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")], check=True)
     assert {p.name for p in (site / "mlprobe_utils" / "shipped" / "protocols").iterdir()} == {
         p.name for p in (SHIPPED / "protocols").iterdir()
