@@ -131,10 +131,14 @@ def test_answers_are_labels_and_are_read_back(door, tmp_path):
     assert answers["image"].tolist() == door["images"].rows("validation", "test")["image"].tolist()
     np.testing.assert_allclose(answers[["p_normal", "p_ill"]].sum(axis=1), 1)
     assert {*answers["parsed"].dropna()} <= {*QUESTION.options}
-    given = door["model"], door["images"], QUESTION
+    model = door["model"]
+    given = model, door["images"], QUESTION
     for _ in range(2):
         kept = mp.answer(*given, folder=tmp_path / "answers", max_new_tokens=4, batch_size=3)
         pd.testing.assert_frame_equal(kept, answers, check_dtype=False, rtol=1e-4)
+    other = mp.image_folder(door["folder"], test_fraction=0.25, seed=1)
+    with pytest.raises(InputError, match="other labels"):
+        mp.answer(model, other, QUESTION, folder=tmp_path / "answers", max_new_tokens=4)
     with pytest.raises(InputError, match="other max_new_tokens"):
         mp.answer(*given, folder=tmp_path / "answers")
 

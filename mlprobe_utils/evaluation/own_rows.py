@@ -106,7 +106,7 @@ def health(
         corrected = [corrected_health(own, penalty, counts) for own in right if own.size]
         records += [{"module": module} | own._asdict() for own in corrected]
     columns = ["points", "end", "growth", "volatility", "health"]
-    table = means.reindex([module for module in MODULES if module in means.index])[columns]
+    table = means.reindex([module for module in MODULES if module in means.index])[columns].astype({"points": int})
     known = pd.DataFrame(records, columns=["module", "score", "low", "high"]).groupby("module").mean()
     return table.join(known.rename(columns={"score": "corrected"})).rename_axis("module").reset_index()
 

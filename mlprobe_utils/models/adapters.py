@@ -78,29 +78,23 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
         InputError: the folder holds no adapter, or one of another base: it says so, or its weights have no place.
     """
     if not ((folder / CONFIGURATION).is_file() and (folder / WEIGHTS).is_file()):
-        raise InputError(
-            f"{folder} has no adapter ({CONFIGURATION}, {WEIGHTS}): give a folder made by fine_tune or peft"
-        )
+        raise InputError(f"{folder} has no adapter ({CONFIGURATION}, {WEIGHTS}): give one made by fine_tune or peft")
     named = json.loads((folder / CONFIGURATION).read_text()).get("base_model_name_or_path") or "a base it does not name"
     wrong = f"the adapter in {folder} does not fit {base}: it was trained on {named}, load that"
     record = folder / MADE_FROM  # of fine_tune
-    made_from = json.loads(record.read_text()) if record.is_file() else {}
-    if "model" in made_from and made_from["model"] != fingerprint(model):
-        raise InputError(wrong)
-    if _is_hub_id(named) and _is_hub_id(base) and named != base:
+    of_another = record.is_file() and json.loads(record.read_text()).get("model") != fingerprint(model)
+    if of_another or (_is_hub_id(named) and _is_hub_id(base) and named != base):
         raise InputError(wrong)
     with safe_open(folder / WEIGHTS, "pt") as opened:
-        stored = [*opened.keys()]
-    try:
+        stored = {*opened.keys()}
+    try:  # what peft raises at modules that are not there, or of other shapes, has no common class
         with unfrozen(model), warnings.catch_warnings(action="ignore"):
             adapted = PeftModel.from_pretrained(model, folder)
-    except (
-        Exception
-    ) as error:  # what peft raises at modules that are not there, or of other shapes, has no common class
+    except Exception as error:
         raise InputError(f"{wrong} ({' '.join(str(error).split()):.200})") from error
-    placed = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    placed = {*get_peft_model_state_dict(adapted, save_embedding_layers=False)}
     adapted.unload()
-    if lost := sorted({key for key in stored if ".lora_" in key}.symmetric_difference(placed)):
+    if lost := sorted({key for key in stored if ".lora_" in key} - placed | placed - stored):
         raise InputError(f"{wrong} ({lost[0]} has no place there)")
 
 

@@ -279,9 +279,7 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
         except InputError:
             if any("vision" in field and isinstance(value, dict | str) for field, value in published.items()):
                 raise
-            raise InputError(
-                "it has no vision part (config.json describes none): take a model that reads images"
-            ) from None
+            raise InputError("it has no vision part (config.json has none): take a model of images") from None
         if card.family is not None and card.family != name_of(family):
             raise InputError(
                 f"family is {card.family!r}, but the class is {published['architectures'][0]}, of the family "

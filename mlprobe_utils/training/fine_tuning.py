@@ -60,7 +60,7 @@ def fine_tune(
     recipe = paper(FineTuning, "fine_tuning", **{"precision": str(model.model.dtype).removeprefix("torch.")} | fields)
     rows = pd.DataFrame({"part": images.table["split"], "option": images.table["label"].map(dict(question.options))})
     rows["stored_height"], rows["stored_width"] = zip(*images.sizes, strict=True)
-    recorded = {"labels": hash_of([*rows["part"], *rows["option"]]), "recipe": recipe.model_dump(), "seed": seed}
+    recorded = {"labels": hash_of(rows.to_dict("list")), "recipe": recipe.model_dump(), "seed": seed}
     folder = claim(folder, made_of(model, question, images) | recorded)
     if not (folder / CURVE).is_file():
         with quiet(), unfrozen(model.model):

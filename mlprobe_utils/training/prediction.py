@@ -15,7 +15,7 @@ from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, GenerationConfig
 
-from mlprobe_utils.common.files import claim, write_parquet
+from mlprobe_utils.common.files import claim, hash_of, write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
@@ -67,13 +67,14 @@ def answer(
     with tempfile.TemporaryDirectory() as temporary:
         if folder is not None:
             recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
+            recorded["labels"] = hash_of(rows.to_dict("list"))
             folder = claim(folder, made_of(model, question, images) | recorded)
             if (folder / ANSWERS).is_file():
                 return pd.read_parquet(folder / ANSWERS)
         questions, options = questions_about(model.processor, question, images), [*question.options.values()]
+        shards = Path(folder or temporary)
         with adapter(model, model.adapter):
-            place = Path(folder or temporary)
-            found, chances = predict(model, questions, options, list(rows.index), settings, place)
+            found, chances = predict(model, questions, options, list(rows.index), settings, shards)
     label_of = dict(zip(options, question.options, strict=True))
     rows = rows.reset_index(drop=True).assign(text=found["text"], parsed=found["parsed"].map(label_of))
     rows = rows.assign(**{OPTION + label: chances[:, place] for place, label in enumerate(question.options)})
