@@ -1,12 +1,12 @@
 """Time and memory of extraction against the bare forward pass, `output_hidden_states` and nnsight, side by side."""
 
-import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
-
 import argparse
 import copy
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+
+import mlprobe_utils.models.compat
 
 import numpy as np
 import pandas as pd

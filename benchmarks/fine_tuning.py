@@ -1,11 +1,11 @@
 """Time and memory of one LoRA training step: logits at the answer's columns only, against a plain Trainer with all."""
 
-import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
-
 import argparse
 import tempfile
 import time
 from pathlib import Path
+
+import mlprobe_utils.models.compat
 
 import pandas as pd
 import torch

@@ -4,13 +4,13 @@ Random weights in the real classes and shapes of data/architectures, so that not
 depend on what weights hold; answers and features mean nothing here.
 """
 
-import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
-
 import argparse
 import datetime
 import tempfile
 import time
 from pathlib import Path
+
+import mlprobe_utils.models.compat
 
 import numpy as np
 import pandas as pd

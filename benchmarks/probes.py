@@ -3,8 +3,6 @@
 The features are random: speed does not depend on what they hold.
 """
 
-import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
-
 import argparse
 import copy
 import functools
@@ -12,6 +10,8 @@ import itertools
 import math
 import warnings
 from pathlib import Path
+
+import mlprobe_utils.models.compat
 
 import numpy as np
 import pandas as pd

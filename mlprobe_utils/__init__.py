@@ -1,12 +1,34 @@
-"""Helpers of the analysis book: cards, image sets, fine-tuning, extraction, probes, scores, charts.
+"""Probe a multimodal LLM on images of your own, in any notebook.
 
-Importing the package makes torchvision importable beside a CPU build of torch; it does not import torch itself.
+A name is imported when it is first used. Importing the package imports nothing else and changes nothing in the process.
 """
 
-import sys
+from importlib import import_module
 
-from mlprobe_utils.models import torchvision_schemas
+_PLACES = {
+    "load": "models.loading",
+    "Question": "evaluation.question",
+    "image_folder": "datasets.own_images",
+    "image_list": "datasets.own_images",
+    "extract": "probing.extraction",
+    "capture": "probing.extraction",
+    "probe": "probing.probes",
+    "accuracy": "evaluation.own_rows",
+    "answer": "training.prediction",
+    "fine_tune": "training.fine_tuning",
+    "health": "evaluation.own_rows",
+    "diagnose": "evaluation.own_rows",
+    "plot": "plots.own_curve",
+}
+__all__ = [*_PLACES]
 
-torchvision_schemas.install()
-# jsonschema would make a grammar with it at import, most of a second in every process, for addresses in no schema here
-sys.modules.setdefault("rfc3987_syntax", None)
+
+def __getattr__(name: str):
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -51,8 +51,11 @@ DISCUSSIONS = argument("--discussions", nargs="+", help="slugs of cards in data/
 def heavy(module: str, threads: int):
     """A module that trains or reads models."""
     import torch
+    from transformers.utils import logging
 
     torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     found = import_module(f"mlprobe_utils.{module}")
     gc.freeze()  # what is imported stays: every training would look through it for garbage, a fifth of a second each
     return found
@@ -230,6 +233,7 @@ def parameters(given: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    sys.modules.setdefault("rfc3987_syntax", None)  # as in a page's kernel (book.run_chapter)
     parser = argparse.ArgumentParser(prog="mlprobe", description="Layer-wise probing of medical multimodal LLMs.")
     names = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (does, given, _) in COMMANDS.items():

@@ -1,12 +1,12 @@
 """Fixtures that several test files share: outputs, a random-weight model with its card, an image set, a book."""
 
-import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
-
 import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+import mlprobe_utils.models.compat
 
 import pytest
 import torch

@@ -12,6 +12,7 @@ from pybtex.database import parse_file, parse_string
 
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
 from mlprobe_utils.book.citation import Author, Work, bibtex, citations, load_citation, plain
+from mlprobe_utils.book.run_chapter import WITHOUT_GRAMMAR
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.code import imported_files
@@ -108,8 +109,8 @@ def run(code: str) -> str:
 
 
 def imported(modules: Iterable[str], watched: tuple[str, ...]) -> list[str]:
-    """Which of the watched modules a process has that imports these."""
-    imports = "\n".join(f"import {name}" for name in modules)
+    """Which of the watched modules a process has that imports these as a page's kernel does."""
+    imports = "\n".join([WITHOUT_GRAMMAR, *(f"import {name}" for name in modules)])
     return run(f"{imports}\nimport sys\nprint(*[name for name in {watched} if name in sys.modules])").split()
 
 
@@ -126,8 +127,17 @@ def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar
 
 
 def test_a_process_of_the_pipeline_imports_torchvision_and_no_timm():
-    """torchvision imports beside a CPU torch once the package is; only who builds a baseline needs timm."""
+    """torchvision imports beside a CPU torch once `models.compat` is; only who builds a baseline needs timm."""
     code = "import mlprobe_utils.pipeline.model_steps, mlprobe_utils.synthetic.miniatures.making, sys, torchvision"
     version, *timm = run(f"{code}\nprint(torchvision.__version__, *{{'timm'}} & {{*sys.modules}})").split()
     assert version.split("+")[0] == "0.28.0"
     assert timm == []
+
+
+def test_the_door_imports_nothing_and_changes_nothing():
+    code = "import logging, sys\nours = {'mlprobe_utils', *sys.stdlib_module_names}\n"
+    code += "def state():\n    modules = {name for name in sys.modules if name.partition('.')[0] not in ours}\n"
+    code += "    return modules, sys.meta_path[:], logging.root.level\n"
+    code += "before = state()\nimport mlprobe_utils as mp\n"
+    code += "print(state() == before, {*mp.__all__} <= {*dir(mp)}, hasattr(mp, 'nothing'))\n"
+    assert run(code) == "True True False"

@@ -1,5 +1,7 @@
 """From a baseline's card to a network: built by timm, by another package, or by a module of our own."""
 
+import mlprobe_utils.models.compat
+
 import timm
 import torch
 from torch import nn

@@ -6,6 +6,8 @@ Written from the paper's description; its *S* form has stages of 2, 4 and 2 bloc
 from collections.abc import Sequence
 from itertools import pairwise
 
+import mlprobe_utils.models.compat
+
 import torch
 from timm.layers import DropPath, Mlp
 from torch import nn

@@ -6,6 +6,8 @@ its inverted residual MLP. The *Tiny* form has two blocks in each of the four st
 
 from collections.abc import Sequence
 
+import mlprobe_utils.models.compat
+
 import timm
 import torch
 from timm.layers import LayerNorm2d

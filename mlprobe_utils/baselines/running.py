@@ -6,6 +6,8 @@
 import json
 import shutil
 
+import mlprobe_utils.models.compat
+
 import pandas as pd
 from transformers import set_seed
 

@@ -3,6 +3,8 @@
 Written from the paper's description; its *wide* form has 12 blocks of 768 channels on patches of 16 pixels.
 """
 
+import mlprobe_utils.models.compat
+
 import torch
 from timm.layers import Mlp
 from torch import nn

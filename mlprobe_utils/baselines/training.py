@@ -4,6 +4,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import mlprobe_utils.models.compat
+
 import numpy as np
 import torch
 from scipy.special import softmax

@@ -26,6 +26,9 @@ from mlprobe_utils.pipeline.step_names import NOTEBOOK
 
 SELECTING = {"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""}  # if not given
 
+# jsonschema would make a grammar with it at import, most of a second in every kernel, for addresses in no schema here
+WITHOUT_GRAMMAR = "__import__('sys').modules.setdefault('rfc3987_syntax')"
+
 
 def run_chapter(
     name: str, parameters: dict, output: Path, kernel: KernelManager | None = None, made_from: str | None = None
@@ -108,7 +111,8 @@ def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
     with tempfile.TemporaryDirectory(prefix="kernel") as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
         environment = os.environ | environment
-        kernel.start_kernel(cwd=str(folder), env=environment, extra_arguments=["--log-level=CRITICAL"])
+        options = ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={WITHOUT_GRAMMAR}"]
+        kernel.start_kernel(cwd=str(folder), env=environment, extra_arguments=options)
         try:
             yield kernel
         finally:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-RECORDS = ("made_from.json", "files.json", "provenance.json")  # of an artefact, beside its own files
+from mlprobe_utils.common.errors import InputError
+
+MADE_FROM = "made_from.json"
+RECORDS = (MADE_FROM, "files.json", "provenance.json")  # of an artefact, beside its own files
 
 
 def hash_of(value) -> str:
@@ -62,3 +65,25 @@ def swap_in(new: Path, place: Path) -> None:
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Writes a table atomically."""
     atomic_write(path, frame.to_parquet(index=False))
+
+
+def claim(folder: str | Path, made_from: dict) -> Path:
+    """Gives a folder to one result: what that is made from is kept there, so that no other is mixed with it.
+
+    Raises:
+        InputError: the folder holds something made from another model, question, … (the keys of `made_from`), or files
+            of unknown origin.
+    """
+    folder, wanted = Path(folder), json.loads(json.dumps(made_from))
+    record = folder / MADE_FROM
+    if record.is_file():
+        there = json.loads(record.read_text())
+        if other := [key for key in wanted if there.get(key) != wanted[key]]:
+            raise InputError(
+                f"{folder} holds a result of other {' and '.join(other)}: give another folder, or empty it"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds something else: give a folder that is empty or not there yet")
+    else:
+        atomic_write(record, json.dumps(wanted, indent=1))
+    return folder

@@ -1,4 +1,4 @@
-"""Progress that a person can follow: one line a finished step, on stderr, with how many are left.
+"""Progress that a person can follow: one line a finished step, on stderr, with how many are left; in a notebook, bars.
 
 `make book` sets MLPROBE_PROGRESS to a file and MLPROBE_STEPS to the number of steps of the whole run; each process
 appends a line to the file as it ends a step, so that "left" counts over all processes.
@@ -34,14 +34,32 @@ def finished(what: str, seconds: float) -> None:
     print(f"{counter}{what} · {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
+def watched() -> bool:
+    """Whether a person watches this very process: at a terminal or in a notebook, but no step of a run and no page."""
+    if {"MLPROBE_PROGRESS", "MLPROBE_PREPARED"} & os.environ.keys() or os.environ.get("LOCAL_RANK", "0") != "0":
+        return False
+    ipython = sys.modules.get("IPython")
+    return sys.stderr.isatty() or hasattr(ipython and ipython.get_ipython(), "kernel")
+
+
 class Notes:
-    """Lines within a long step, at most one in `every` seconds: short steps print none."""
+    """How far a long step is: a bar where somebody watches, else a line in `every` seconds, none in a short step."""
 
     def __init__(self, every: float = 60.0):
         self.every, self.start, self.last = every, time.time(), time.time()
+        self.bar = None
 
     def note(self, done: int, total: int, unit: str) -> None:
         """Says that `done` of `total` are done, and when the rest should be, going by the time so far."""
+        if watched():
+            if self.bar is None:
+                from tqdm.auto import tqdm  # not where nobody watches: it looks for widgets
+
+                self.bar = tqdm(total=total, desc=unit)
+            self.bar.update(done - self.bar.n)
+            if done >= total:
+                self.bar.close()
+            return
         now = time.time()
         if now - self.last >= self.every and done:
             self.last = now

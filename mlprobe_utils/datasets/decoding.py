@@ -52,14 +52,10 @@ def decode(data: bytes, name: str, settings: Images) -> DecodedImage:
         InputError: not a PNG or JPEG image, larger than `decode_limit` (told from its header, before decoding), cut
             short or damaged.
     """
-    image = _opened(data, name, settings.decode_limit)
+    image = opened(data, name, settings.decode_limit)
     mode, kind = image.mode, image.format
     width, height = image.size
-    try:
-        image.load()
-        picture = to_rgb(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
-        raise InputError(f"{name} is cut short or damaged: download it again ({error})") from error
+    picture = read(image, name)
     return DecodedImage(
         width=width,
         height=height,
@@ -74,8 +70,17 @@ def decode(data: bytes, name: str, settings: Images) -> DecodedImage:
     )
 
 
-def _opened(data: bytes, name: str, decode_limit: int) -> Image.Image:
-    """The image with only its header read."""
+def read(image: Image.Image, name: str) -> Image.Image:
+    """An opened image as 8-bit RGB (`to_rgb`). Raises InputError for one that is cut short or damaged."""
+    try:
+        image.load()
+        return to_rgb(image)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
+        raise InputError(f"{name} is cut short or damaged: download it again ({error})") from error
+
+
+def opened(data: bytes, name: str, decode_limit: int) -> Image.Image:
+    """The image with only its header read. Raises InputError for what is no image, or larger than the limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours to check, below
         try:

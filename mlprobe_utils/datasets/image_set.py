@@ -57,6 +57,16 @@ class ImageSet:
     report: dict
     folder: Path
 
+    @property
+    def names(self) -> list[str]:
+        return self.manifest["image"].tolist()
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, row_position: int) -> np.ndarray:
+        return self.pixels(row_position)
+
     def part(self, split: str, part: str) -> pd.DataFrame:
         """The rows of one part (train, validation, test) of a split (paper, clean), with their row position as index.
 

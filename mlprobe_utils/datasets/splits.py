@@ -46,7 +46,9 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataF
             train = usable & ~test
         if name == "split_clean":
             train &= ~np.isin(component, component[test])
-        validation = _draw_validation(component, label, train, card, settings)
+        validation = held_out(
+            component, label, train, settings.validation_fraction, settings.seed, "validation", f"{card.slug}: "
+        )
         split = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
         _check_parts(name, split, label, card)
         columns[name] = pd.Series(split, index=ordered.index)
@@ -90,26 +92,41 @@ def _fill(sizes: list[int], total: int) -> list[int] | None:
     return chosen
 
 
-def _draw_validation(
-    component: np.ndarray, label: np.ndarray, train: np.ndarray, card: Release, settings: Splits
+def held_out(
+    component: np.ndarray,
+    label: np.ndarray,
+    train: np.ndarray,
+    fraction: float,
+    seed: int,
+    part: str,
+    where: str = "",
 ) -> np.ndarray:
-    """Which train images become validation: about the protocol's fraction, whole components, stratified by label."""
-    wanted = settings.validation_fraction
-    fraction = Fraction(wanted).limit_denominator(max(FOLDS, round(1 / wanted)))
-    folds = max(2, fraction.denominator)
-    for name in sorted({c.name for c in card.classes}):
+    """Which train images become another part: about a fraction, whole components, stratified by label; bool [images].
+
+    Args:
+        component: which images belong together, from `components`, int [images].
+        label: of each image [images].
+        train: which images the part is drawn from, bool [images].
+        part, where: what is drawn of which data set, for the error.
+
+    Raises:
+        InputError: a class has too few independent images.
+    """
+    share = Fraction(fraction).limit_denominator(max(FOLDS, round(1 / fraction)))
+    folds = max(2, share.denominator)
+    for name in sorted(set(label)):
         groups = len(np.unique(component[train & (label == name)]))
         if groups < folds:
             raise InputError(
-                f"{card.slug}: too few images of class '{name}' to set a validation part aside: {groups} independent "
-                f"ones are left to train on, {folds} are needed for validation_fraction {wanted}"
+                f"{where}too few images of class '{name}' to set a {part} part aside: {groups} independent "
+                f"ones are left to train on, {folds} are needed for {part}_fraction {fraction}"
             )
     rows = np.flatnonzero(train)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=settings.seed)
-    parts = [held_out for _, held_out in splitter.split(rows, label[rows], component[rows])]
-    validation = np.zeros(len(label), dtype=bool)
-    validation[rows[np.concatenate(parts[: int(fraction * folds)])]] = True
-    return validation
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = [held for _, held in splitter.split(rows, label[rows], component[rows])]
+    chosen = np.zeros(len(label), dtype=bool)
+    chosen[rows[np.concatenate(parts[: int(share * folds)])]] = True
+    return chosen
 
 
 def _check_parts(column: str, split: np.ndarray, label: np.ndarray, card: Release) -> None:

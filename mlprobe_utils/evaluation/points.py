@@ -21,6 +21,12 @@ def is_point(name: str) -> bool:
     return re.fullmatch(POINT, name) is not None
 
 
+def place_of(name: str) -> tuple[str, str | None]:
+    """Point and pooling of features that `extract` has named so; of any other name itself and None."""
+    point, _, pooling = name.partition("/")
+    return (point, pooling) if is_point(point) and pooling in POOLINGS.values() else (name, None)
+
+
 def on_side_path(name: str) -> bool:
     """Whether it is the name of a side path's probe point."""
     return is_point(name) and name[0] in SIDE_PATHS

@@ -13,25 +13,28 @@ from mlprobe_utils.evaluation.stations import OUTPUT, PROBED, REFERENCE
 
 
 def station_outcomes(
-    probed: pd.DataFrame, predicted: pd.DataFrame, reference: pd.DataFrame, images: Sequence[str]
+    probed: pd.DataFrame, predicted: pd.DataFrame, reference: pd.DataFrame | None, images: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """The outcomes at every station of one model, data set and stage; of all rows, those of test images count.
 
     Args:
         probed: probe rows of one recipe and several seeds; of each module the last point that is there.
         predicted: rows of the final output of the same state: of one run.
-        reference: the rows of the data set's reference, one an image.
+        reference: the rows of the data set's reference, one an image; None: there is none.
         images: the names of the test images, sorted, as `resamples_of_tested` gives them.
 
     Returns:
-        station -> bool [seeds, images] of the probes, [images] of reference and final output; every one of STATIONS.
+        station -> bool [seeds, images] of the probes, [images] of reference and final output; every one of STATIONS,
+        but for a reference that there is not.
 
     Raises:
         InputError: a station without rows, a test image that a station lacks or has twice; as `outcomes`.
     """
-    probed, predicted, reference = (rows[rows["part"] == "test"] for rows in (probed, predicted, reference))
-    whose = _whose(probed, predicted)
-    right = {REFERENCE: single_outcomes(reference, images, f"{whose}, {REFERENCE}")}
+    probed, predicted = (rows[rows["part"] == "test"] for rows in (probed, predicted))
+    whose, right = _whose(probed, predicted), {}
+    if reference is not None:
+        tested = reference[reference["part"] == "test"]
+        right[REFERENCE] = single_outcomes(tested, images, f"{whose}, {REFERENCE}")
     for station, (module, pooling) in PROBED.items():
         own = probed[(probed["pooling"] == pooling) & (probed["point"].str[0] == module)]
         if own.empty:

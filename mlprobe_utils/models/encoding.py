@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.orders import IMAGE, IRRELEVANT, ORDERS, QUESTION, irrelevant_text, tokens_of
+from mlprobe_utils.evaluation.question import Question
 
 MOST_KEPT = 2**28  # bytes of encoded images
 
@@ -44,7 +45,7 @@ class Encoder:
         self.lead, self.end = self._around_an_answer(parts)
 
     def _check(self, pieces: list[str], texts: dict[str, str], order: str) -> None:
-        image, mend = self.processor.image_token, "give the model's card another chat_template (jinja)"
+        image, mend = self.processor.image_token, "give the model another chat_template (jinja)"
         if (places := self.prompt.count(image)) != (images := pieces.count(IMAGE)):
             raise InputError(f"the chat template writes {image!r} {places} times for {images} image: {mend}")
         for piece, text in texts.items():
@@ -107,7 +108,7 @@ class Encoder:
         try:
             return self.processor.apply_chat_template(turns, **options)
         except TemplateError as error:
-            raise InputError(f"the chat template fails ({error}): give the model's card another (jinja)") from error
+            raise InputError(f"the chat template fails ({error}): give the model another (jinja)") from error
 
     def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
         """The white space that the chat template puts before an answer, and the token that it ends one with.
@@ -148,6 +149,35 @@ class Questions:
     def batch(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
         """The questions about several images, as `Encoder.questions` gives them."""
         return joined([self(position) for position in positions], self.encoder.tokenizer.pad_token_id)
+
+
+def questions_about(processor, question: Question, images: Sequence[np.ndarray]) -> Questions:
+    """A question about images of one's own, by their places.
+
+    Args:
+        images: uint8 [height, width, 3], of any sizes; all that is asked of them is their number and one by its place.
+
+    Raises:
+        InputError: there are none; as `Encoder`. When it is encoded, one of another type or shape.
+    """
+    if not len(images):
+        raise InputError("there are no images: give one or more")
+
+    def image_at(place: int) -> np.ndarray:
+        image = np.asarray(images[place])
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(
+                f"image {names_of(images)[place]} is {image.dtype} {list(image.shape)}, expected uint8 [height, width, "
+                "3]: give the images to image_list, which converts them"
+            )
+        return image
+
+    return Questions(Encoder(processor, question.template, question.order), image_at)
+
+
+def names_of(images: Sequence[np.ndarray]) -> list[str]:
+    """What images are called: their `names`, or where they have none their places."""
+    return list(map(str, getattr(images, "names", range(len(images)))))
 
 
 def joined(questions: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:

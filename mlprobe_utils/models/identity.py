@@ -102,10 +102,10 @@ def reading(card: Checkpoint, file: str = "") -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"model card '{card.slug}': {error}") from error
+        raise InputError(f"{card.called}: {error}") from error
     except Exception as error:  # what transformers and the hub's client raise at a wrong file has no common class
         place = f"{file} of {card.source!r}" if file else repr(card.source)
-        raise InputError(f"model card '{card.slug}': cannot read {place}: {_in_words(card, error)}") from error
+        raise InputError(f"{card.called}: cannot read {place}: {_in_words(card, error)}") from error
 
 
 def _in_words(card: Checkpoint, error: Exception) -> str:

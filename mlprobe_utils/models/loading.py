@@ -1,24 +1,26 @@
-"""Loading a model by its card: the same code for the hub's models, a user's folder and the miniatures."""
+"""Loading a model: the same code for the hub's models, a user's folder and the miniatures."""
 
+import contextlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from mlprobe_utils.models.compat import quiet
 
 import torch
 from accelerate import dispatch_model, infer_auto_device_map
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
-from transformers.utils import logging
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.settings import settings
+from mlprobe_utils.models.adapters import check_adapter
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
 from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, fetched, reading
 from mlprobe_utils.models.memory import check_memory
 from mlprobe_utils.models.settings import RANDOM_SEED, Checkpoint
-
-logging.set_verbosity_error()
-logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,68 @@ class _Checkpoint:
 
 @dataclass
 class LoadedModel:
-    """A model ready to be fine-tuned or probed."""
+    """A model ready to be fine-tuned or probed.
+
+    `adapter` is the folder of one that the functions of this package put on while they work (`adapters.adapter`):
+    models of several adapters share the weights of `model`, which stays as it was.
+    """
 
     model: torch.nn.Module
     processor: ProcessorMixin
     family: Family
+    adapter: Path | None = None
 
     @property
     def device(self) -> torch.device:
         return self.model.device
 
 
-def load(card: Checkpoint, precision: str = "float32") -> LoadedModel:
+def load(
+    source: str | Path | Checkpoint,
+    precision: str = "float32",
+    *,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    device_map: str | None = None,
+    attention: str | None = None,
+    max_pixels: int | None = None,
+    chat_template: str | None = None,
+    family: str | None = None,
+) -> LoadedModel:
     """Loads model and processor on this process's accelerator (CPU where there is none), or as the device map says.
 
+    >>> import mlprobe_utils as mp
+    >>> model = mp.load(checkpoint)  # a folder, or a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct"
+
     Args:
-        precision: of the weights, where the card says none.
+        source: hub id or folder; or a card, which says by itself what follows but for `adapter`.
+        precision: of the weights, `float32` or `bfloat16`; also of a card that says none.
+        adapter: folder of a LoRA adapter that `fine_tune` or peft has left. The functions of the package put it on
+            while they work; `model.model` stays the base.
+        revision: branch, tag or commit of the hub's repository.
+        device_map: `auto`, `balanced` or `sequential`: how the weights are spread over the machine's devices.
+        attention: `eager`, `sdpa` or `flash_attention_2`; without it, as transformers chooses.
+        max_pixels: of an image as the model reads it; larger ones are reduced.
+        chat_template: in place of the checkpoint's own (jinja).
+        family: only needed to assert it: the model's class decides.
 
     Raises:
-        InputError: a source that cannot be read, a class no family knows, a family other than the card asserts, an
-            image token that the model has no embedding for, more weights than there is memory, weights that do not
-            fit the class (the keys are listed).
+        InputError: a source that cannot be read, a class no family knows, a model without a vision part, a family other
+            than asserted, an image token that the model has no embedding for, more weights than there is memory,
+            weights that do not fit the class (the keys are listed), an adapter of another base.
     """
+    card = source
+    if not isinstance(source, Checkpoint):
+        read = {"revision": revision, "device_map": device_map, "attention": attention, "max_pixels": max_pixels}
+        read |= {"chat_template": chat_template, "family": family, "precision": precision}
+        card = settings(Checkpoint, "load", {"slug": str(source), "source": str(source)} | read)
     found = _checkpoint(card)
     processor, precision, device_map = _checked(card, found, precision)
     model_class = found.family.transformers_class()
-    with reading(card):
+    with _reading(card):
         files = _weight_files(found.folder)
     folder = fetched(card, files)
-    with reading(card):
+    with _reading(card):
         model, report = model_class.from_pretrained(
             folder,
             config=found.config,
@@ -78,7 +113,11 @@ def load(card: Checkpoint, precision: str = "float32") -> LoadedModel:
         raise InputError(f"the checkpoint of '{card.slug}' does not fit {type(model).__name__}: {wrong}")
     if found.family.key_mapping_of(found.config):
         model._weight_conversions = []  # saved under the hub's names again, the weights would be read as neither
-    return _ready(model if device_map else model.to(processes().device), processor, found)
+    loaded = _ready(model if device_map else model.to(processes().device), processor, found)
+    if adapter is None:
+        return loaded
+    check_adapter(loaded.model, Path(adapter), card.source)
+    return replace(loaded, adapter=Path(adapter))
 
 
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
@@ -93,7 +132,7 @@ def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     """
     found = _checkpoint(card)
     processor, precision, device_map = _checked(card, found, precision)
-    with reading(card), torch.random.fork_rng():
+    with _reading(card), torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         model = found.family.transformers_class()._from_config(
             found.config, dtype=getattr(torch, precision), attn_implementation=card.attention
@@ -114,7 +153,7 @@ def _checked(card: Checkpoint, found: _Checkpoint, precision: str) -> tuple[Proc
     # each of several processes has a device of its own, and FSDP spreads what is too large for one
     device_map = card.device_map if processes().num_processes == 1 else None
     precision = card.precision or precision
-    with reading(card), torch.device("meta"):
+    with _reading(card), torch.device("meta"):
         empty = found.family.transformers_class()._from_config(found.config, attn_implementation=card.attention)
     _check_image_token(card, empty, processor)
     check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
@@ -145,7 +184,7 @@ def load_processor(card: Checkpoint) -> ProcessorMixin:
 
 
 def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
-    with reading(card):
+    with _reading(card):
         processor = found.family.read_processor(found.folder, found.config)
         if not isinstance(processor, ProcessorMixin):
             raise InputError(f"{card.source!r} says nothing of images: it has no preprocessor_config.json")
@@ -153,7 +192,7 @@ def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
             found.family.cap_pixels(processor, card.max_pixels)
     template = card.chat_template or processor.chat_template or processor.tokenizer.chat_template
     if template is None:
-        raise InputError(f"'{card.slug}' ships no chat template: give its card one as chat_template (jinja)")
+        raise InputError(f"'{card.slug}' ships no chat template: give one as chat_template (jinja)")
     processor.chat_template = template
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token  # nothing attends to it
@@ -162,23 +201,29 @@ def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
 
 def _checkpoint(card: Checkpoint) -> _Checkpoint:
     folder = fetched(card, NOT_WEIGHTS)
-    with reading(card):
+    with _reading(card):
         if (folder / "adapter_config.json").is_file():  # transformers would get its base from another repository
             raise InputError(
-                f"{card.source!r} has an adapter (adapter_config.json): merge it into the model and save that"
+                f"{card.source!r} has an adapter (adapter_config.json): load its base with this folder as `adapter`, "
+                "or merge it into the model and save that"
             )
         published, _ = PreTrainedConfig.get_config_dict(folder)
         if not published:
             raise InputError(f"{card.source!r} has no config.json")
         if "safetensors" not in published.get("transformers_weights", "safetensors"):
             raise InputError(f"config.json of {card.source!r} names a pickle as transformers_weights: {SAFE}")
-        family = family_named(published.get("architectures") or [])
+        try:
+            family = family_named(published.get("architectures") or [])
+        except InputError:
+            if any("vision" in field and isinstance(value, dict | str) for field, value in published.items()):
+                raise
+            raise InputError("it has no vision part (config.json has none): take a model of images") from None
         if card.family is not None and card.family != name_of(family):
             raise InputError(
                 f"family is {card.family!r}, but the class is {published['architectures'][0]}, of the family "
                 f"{name_of(family)!r}"
             )
-    with reading(card, "config.json"):
+    with _reading(card, "config.json"):
         return _Checkpoint(folder, family, family.config_of(published))
 
 
@@ -200,3 +245,10 @@ def _check_image_token(card: Checkpoint, model: PreTrainedModel, processor: Proc
             f"'{card.slug}': the image token's id is {token} in config.json, but {processor.image_token_ids} in the "
             f"processor: one of the two is of another checkpoint"
         )
+
+
+@contextlib.contextmanager
+def _reading(card: Checkpoint, file: str = "") -> Iterator[None]:
+    """As `identity.reading`, and transformers is quiet."""
+    with reading(card, file), quiet():
+        yield

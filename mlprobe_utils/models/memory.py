@@ -31,11 +31,11 @@ def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool
         return
     mends = ["a larger machine"]
     if precision != "bfloat16":
-        mends.insert(0, "`precision: bfloat16` in its card, half as much")
+        mends.insert(0, "`precision: bfloat16`, half as much")
     if devices and not spread and processes().num_processes == 1:
-        mends.insert(0, "`device_map: auto` in its card, which spreads it over all devices and the machine's memory")
+        mends.insert(0, "`device_map: auto`, which spreads it over all devices and the machine's memory")
     raise InputError(
-        f"model card '{card.slug}': its weights alone need {needed / 2**30:.1f} GiB in {precision}, and {place} "
+        f"{card.called}: its weights alone need {needed / 2**30:.1f} GiB in {precision}, and {place} "
         f"{there / 2**30:.1f} GiB. Take {', or '.join(mends)}"
     )
 

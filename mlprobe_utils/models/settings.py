@@ -30,6 +30,11 @@ class Checkpoint(Part):
     chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
 
     @property
+    def called(self) -> str:
+        """How errors begin that are about it."""
+        return f"model '{self.slug}'"
+
+    @property
     def root(self) -> Path:
         """The folder that a relative `source` starts from."""
         return Path()
@@ -44,7 +49,5 @@ class Checkpoint(Part):
         if folder.is_dir():
             return str(folder)
         if self.source.startswith((".", "/", "~")) or self.source.count("/") != 1:
-            raise InputError(
-                f"model card '{self.slug}': source {self.source!r} is neither a folder nor a hub id (owner/name)"
-            )
+            raise InputError(f"{self.called}: source {self.source!r} is neither a folder nor a hub id (owner/name)")
         return self.source

@@ -9,7 +9,7 @@ from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.baseline_card import BaselineCard
-from mlprobe_utils.pipeline.cards import Protocol, settings
+from mlprobe_utils.pipeline.cards import Protocol, recorded
 
 FOLDER = "baselines-"  # and the split; beside the results of models
 EPOCHS, NETWORK = "epochs.parquet", "network.json"
@@ -25,8 +25,8 @@ def baseline_artefact(card: BaselineCard, protocol: Protocol, image_set: ImageSe
 
     Raises InputError as `BaselineCard.variant`.
     """
-    recipe = settings(protocol.baselines, {"variant", "left_out", "chosen"})
-    network = settings(card.variant(protocol.baselines.variant))
+    recipe = recorded(protocol.baselines, {"variant", "left_out", "chosen"})
+    network = recorded(card.variant(protocol.baselines.variant))
     inputs = {"network": network, "data": image_set.data_hash, "split": split, "recipe": recipe}
     return Artefact(baseline_folder(protocol.slug, image_set.card.slug, split, card.slug), "baseline", inputs)
 

@@ -83,6 +83,10 @@ class ModelCard(Card, Checkpoint):
         return self
 
     @property
+    def called(self) -> str:
+        return f"model card '{self.slug}'"
+
+    @property
     def is_miniature(self) -> bool:
         return self.miniature_of is not None
 
@@ -187,7 +191,7 @@ class Protocol(Card):
         return {MAIN_PROBE: self.probe} | self.probe_variants
 
 
-def settings(part: BaseModel, exclude: set[str] | None = None) -> dict:
+def recorded(part: BaseModel, exclude: set[str] | None = None) -> dict:
     """A block of settings as a record keeps it: a field that is new changes nothing as long as it has its default."""
     return part.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
 

@@ -11,7 +11,7 @@ from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, ImageSet
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import Artefact, read_made_from
-from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, settings
+from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, recorded
 
 
 def manifest_folder(slug: str, protocol_slug: str) -> Path:
@@ -30,8 +30,8 @@ def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Ar
     Args:
         data: where a real release lies, a folder or a zip.
     """
-    read = settings(card, {*DataCard.model_fields} - {"layout", "classes", "release_counts", "test_counts"})
-    inputs = {"card": read, "images": settings(protocol.images), "splits": settings(protocol.splits)}
+    read = recorded(card, {*DataCard.model_fields} - {"layout", "classes", "release_counts", "test_counts"})
+    inputs = {"card": read, "images": recorded(protocol.images), "splits": recorded(protocol.splits)}
     folder = manifest_folder(card.slug, protocol.slug)
     if card.synthetic:
         return Artefact(folder, "manifest", inputs, (phantom(card),))

@@ -17,9 +17,9 @@ from mlprobe_utils.pipeline.probe_steps import make_controls, make_probes, make_
 from mlprobe_utils.pipeline.results import PROMPT, RANDOM_FEATURES
 from mlprobe_utils.pipeline.step_names import STEPS
 from mlprobe_utils.pipeline.work import Work, shared, works
-from mlprobe_utils.probing.extraction import FEATURES, extract, load_features
+from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
-from mlprobe_utils.training.fine_tuning import fine_tune
+from mlprobe_utils.training.fine_tuning import train_adapter
 from mlprobe_utils.training.prediction import predict
 
 
@@ -58,7 +58,7 @@ def make_random_features(work: Work) -> None:
             return
     positions = list(work.images("train", "validation", "test").index)
     with shared(own) as temporary:
-        extract(work.random, work.questions, positions, work.protocol.extraction, temporary)
+        write_features(work.random, work.questions, positions, work.protocol.extraction, temporary)
 
 
 def make_adapters(work: Work) -> None:
@@ -66,7 +66,8 @@ def make_adapters(work: Work) -> None:
     for run in work.runs():
         if not (own := work.adapter(run)).is_current():
             with shared(own) as temporary:
-                fine_tune(work.loaded, work.questions, work.image_set, work.split, recipe, run, temporary)
+                images = work.images("train", "validation")
+                train_adapter(work.loaded, work.questions, images, recipe, run, temporary)
             if sharded():
                 work.forget()
 
@@ -93,7 +94,7 @@ def make_features(work: Work) -> None:
             continue
         positions = list(work.images("train", "validation", "test").index)
         with shared(own) as temporary, work.state(run):
-            extract(work.loaded, work.questions, positions, work.protocol.extraction, temporary)
+            write_features(work.loaded, work.questions, positions, work.protocol.extraction, temporary)
             if processes().is_main_process:
                 atomic_write(temporary / PROMPT, work.encoder.prompt)
 

@@ -19,7 +19,7 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.arms import WAYS, Arm, arms, classifier_name
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.book_card import load_book
-from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, settings
+from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models
 from mlprobe_utils.pipeline.discussion_card import Discussion
 from mlprobe_utils.pipeline.fault_card import Fault, all_faults
@@ -88,7 +88,7 @@ class Place:
         return None if run is None else self.healthy / f"adapter-{run}"
 
     def adapter(self, run: int) -> Artefact:
-        recipe = settings(self.protocol.fine_tuning, CHANGES_NOTHING)
+        recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING)
         return replace(self._made("adapter", "adapter", run, recipe=recipe), folder=self.adapter_folder(run))
 
     def predictions(self, run: int | None) -> Artefact:
@@ -110,17 +110,17 @@ class Place:
         return self._made(LENS, "logit lens", upstream=tuple(map(self.features, self.states())))
 
     def probes(self) -> Artefact:
-        recipe = {"probes": {name: settings(probe) for name, probe in self.recipes().items()}}
+        recipe = {"probes": {name: recorded(probe) for name, probe in self.recipes().items()}}
         recipe["seeds"] = self.protocol.probe_seeds
         return self._made("probes", "probes", upstream=tuple(map(self.features, self.states())), recipe=recipe)
 
     def transfer(self) -> Artefact:
-        recipe = {"probe": settings(self.protocol.probe)}
+        recipe = {"probe": recorded(self.protocol.probe)}
         return self._made(TRANSFER, "layer transfer", upstream=tuple(map(self.features, SEEDED)), recipe=recipe)
 
     def controls(self) -> Artefact:
         upstream = (self.features(CONTROL_RUN), self.random_features(), self.image_controls())
-        recipe = {"probe": settings(self.protocol.probe), "max_new_tokens": self.protocol.answering.max_new_tokens}
+        recipe = {"probe": recorded(self.protocol.probe), "max_new_tokens": self.protocol.answering.max_new_tokens}
         return self._made(CONTROLS, "controls", upstream=upstream, recipe=recipe)
 
     def image_controls(self) -> Artefact:
@@ -131,7 +131,7 @@ class Place:
     def classifier(self, way: str, run: int) -> Artefact:
         """The vision tower trained alone, in one of WAYS."""
         rate = getattr(self.protocol.vision_training, f"learning_rate_{way}")
-        recipe = settings(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": way}
+        recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": way}
         return self._made(classifier_name(way, run), "vision tower alone", run, recipe=recipe)
 
     def calibration(self) -> Artefact:
@@ -147,7 +147,7 @@ class Place:
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
         upstream += [self.calibration()] if faults else []
         recipe = {"faults": list(map(_fault, faults)), "points_lost": trial.points_lost}
-        recipe |= {"probe": settings(self.protocol.probe), "seeds": self.protocol.probe_seeds}
+        recipe |= {"probe": recorded(self.protocol.probe), "seeds": self.protocol.probe_seeds}
         recipe["max_new_tokens"] = self.protocol.answering.max_new_tokens
         return self._made(FOLDER, "trial", upstream=tuple(upstream), recipe=recipe)
 
@@ -212,7 +212,7 @@ class Place:
 
 def _fault(fault: Fault) -> dict:
     """What of a fault's card decides what is damaged."""
-    return settings(fault, {"name"})
+    return recorded(fault, {"name"})
 
 
 def places(model: str, datasets: list[str], protocol_slug: str, split: str) -> Iterator[Place]:

@@ -20,7 +20,7 @@ from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline.cards import DataCard, Protocol
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.probing.settings import Probe
-from mlprobe_utils.training.prediction import answer
+from mlprobe_utils.training.prediction import answer_batch
 
 POOLING = "image_mean"
 Features = Mapping[str, torch.Tensor]
@@ -74,7 +74,7 @@ def text_only_rows(
 ) -> pd.DataFrame:
     """Rows of what the model answers to the question without an image: one answer, which stands for all `images`."""
     encoder = Encoder(loaded.processor, card.template.replace("<image>", ""), protocol.order)
-    answered = answer(loaded, encoder.questions([None]), encoder, card.options, protocol.answering.max_new_tokens)
+    answered = answer_batch(loaded, encoder.questions([None]), encoder, card.options, protocol.answering.max_new_tokens)
     text = answered["text"].iloc[0]
     chances = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
     rows = image_rows(images, card.options, chances, **constants, control=TEXT_ONLY)

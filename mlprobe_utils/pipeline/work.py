@@ -10,12 +10,12 @@ import pandas as pd
 
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
+from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import LoadedModel, load, load_processor, load_random
 from mlprobe_utils.pipeline.artefacts import Artefact, partial_folder
 from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.places import Place, places
-from mlprobe_utils.training.fine_tuning import adapter
 
 
 @dataclass

@@ -15,10 +15,8 @@ import vl_convert
 from mlprobe_utils.plots.figures import Panel, figure
 from mlprobe_utils.plots.inline_svg import description, inline
 
-COLOURS = tuple(
-    f"var(--chart-{number}, {light})"
-    for number, light in enumerate(("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000"), 1)
-)
+LIGHT = ("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000")
+COLOURS = tuple(f"var(--chart-{number}, {light})" for number, light in enumerate(LIGHT, 1))
 SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
 HEIGHT, COMPACT_HEIGHT = 190, 120  # pixels; a page scales them
 

@@ -8,15 +8,83 @@ from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.progress import Notes
+from mlprobe_utils.common.settings import paper
+from mlprobe_utils.evaluation.points import place_of
+from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.probing.probe_training import parameter_count, train, with_ones
 from mlprobe_utils.probing.settings import Probe
 
 STACK_BYTES = 2**30  # features that are in memory at a time; how probes are grouped changes no result
 CACHE = 2**23  # a core's, with the third level: blocks so large were fastest with 0.5 MiB of the second and with more
 Key = TypeVar("Key", bound=Hashable)
+
+
+def probe(
+    features: Mapping[str, np.ndarray],
+    images,
+    *,
+    seeds: int = 5,
+    device: torch.device | str | None = None,
+    **fields,
+) -> pd.DataFrame:
+    """Fits probes of the label on the train images, one for each features and seed.
+
+    >>> rows = mp.probe(features, images, seeds=2, epochs=5, learning_rate=0.003)
+    >>> [*rows]
+    ['image', 'label', 'part', 'cluster', 'point', 'pooling', 'seed', 'p_ill', 'p_normal']
+
+    Args:
+        features: from `extract`, or any name -> array [images, width] (of another library, a file, …), rows in the
+            order of the images.
+        images: from `image_folder` or `image_list`, with labels.
+        seeds: how many probes are fitted at each point; intervals of the recipe need five.
+        device: a CPU or CUDA; None: this process's CUDA device where there is one.
+        fields: of `probing.settings.Probe`, by default those of the protocol `paper`: an MLP on standardised features.
+            With many images, a `batch_size` above its 4 is faster, and with a rate raised alike about as good.
+
+    Returns:
+        One row a validation or test image, features and seed: image, label, part, cluster (images with the same number
+        are of one patient or file), point and pooling (of a name that is none of `extract`: the name, and null), seed,
+        p_<label>.
+
+    Raises:
+        InputError: features of other images than these, or that are not finite; images without labels or of one class;
+            a field that there is not.
+    """
+    recipe, rows = paper(Probe, "probe", **fields), images.rows("train", "validation", "test")
+    classes = sorted({*rows["label"].dropna()})
+    if len(classes) < 2:
+        raise InputError(f"the images have {len(classes)} labels: a probe tells two or more apart")
+    if (given := getattr(features, "images", images.names)) != images.names:
+        apart = sorted({*given}.symmetric_difference(images.names))
+        words = f"{apart[0]} is among one of them alone" if apart else "they are in another order"
+        raise InputError(f"features of {len(given)} images do not fit these {len(images)}, {words}: extract them anew")
+    tensors = {name: torch.as_tensor(np.asarray(own)) for name, own in features.items()}
+    for name, own in tensors.items():
+        if own.ndim != 2 or len(own) != len(rows):
+            raise InputError(f"features {name!r} are {list(own.shape)}, expected [{len(rows)} images, width]")
+        if not torch.isfinite(own).all():
+            raise InputError(f"features {name!r} hold values that are not finite (nan): make them anew")
+    if not tensors or seeds < 1:
+        raise InputError(f"there are {len(tensors)} features and {seeds} seeds: a probe needs one of each")
+    labels = rows["label"].map(classes.index).to_numpy(copy=True)
+    training, shown = np.flatnonzero(rows["part"] == "train"), np.flatnonzero(rows["part"] != "train")
+    training = training[share_of_each_class(labels[training], recipe.training_fraction)]
+    keys = {(name, seed): own for name, own in tensors.items() for seed in range(seeds)}
+    numbers = {key: key[1] for key in keys}
+    fitted = fit_probes(keys, dict.fromkeys(keys, labels), training, len(classes), recipe, numbers, device)
+    frames = []
+    for (name, seed), chances in fitted.items():
+        point, pooling = place_of(name)
+        chances = {OPTION + label: chances[shown, place].astype(float) for place, label in enumerate(classes)}
+        frames.append(rows.iloc[shown].assign(point=point, pooling=pooling, seed=seed, **chances))
+    return pd.concat(frames, ignore_index=True)
 
 
 def fit_probes(
@@ -41,7 +109,7 @@ def fit_probes(
     Returns:
         key -> probabilities, float32 [images, classes], in the order of `features`.
     """
-    device, training = device or own_device(), torch.tensor(training)
+    device, training, notes = device or own_device(), torch.tensor(training), Notes()
     probabilities = {}
     for keys in blocks(features, classes, settings, device):
         stack = torch.stack([features[key].float() for key in keys]).to(device)
@@ -50,6 +118,7 @@ def fit_probes(
         targets = torch.nn.functional.one_hot(targets, classes).float()
         block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
         probabilities |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
+        notes.note(len(probabilities), len(features), "probe")
     return {key: probabilities[key] for key in features}
 
 

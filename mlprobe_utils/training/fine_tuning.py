@@ -1,37 +1,82 @@
-"""LoRA fine-tuning on one data set (paper section 3.2), and putting an adapter on and off a loaded model."""
+"""LoRA fine-tuning on one data set (paper section 3.2)."""
 
-import contextlib
 import shutil
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from mlprobe_utils.models.compat import quiet
+
+import pandas as pd
+from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 
-from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import claim, hash_of, write_parquet
 from mlprobe_utils.common.processes import processes, sharded
-from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.models.encoding import Questions
+from mlprobe_utils.common.settings import paper
+from mlprobe_utils.datasets.own_images import Images
+from mlprobe_utils.evaluation.question import Question
+from mlprobe_utils.models.adapters import unfrozen
+from mlprobe_utils.models.encoding import Questions, questions_about
 from mlprobe_utils.models.loading import LoadedModel
+from mlprobe_utils.probing.extraction import made_of
 from mlprobe_utils.training.settings import FineTuning
 from mlprobe_utils.training.trainer import Examples, TrainingSettings, answered, train
 
+CURVE = "learning_curve.parquet"  # written when the adapter stands
+
 
 def fine_tune(
-    loaded: LoadedModel,
-    questions: Questions,
-    image_set: ImageSet,
-    split: str,
-    recipe: FineTuning,
-    run: int,
-    folder: Path,
+    model: LoadedModel, images: Images, question: Question, folder: str | Path, *, seed: int = 0, **fields
+) -> LoadedModel:
+    """Trains a LoRA adapter on the train images, by the recipe of the paper.
+
+    >>> tuned = mp.fine_tune(model, images, question, "adapter", epochs=1, learning_rate=0.003)
+    >>> again = mp.load(checkpoint, adapter="adapter")
+
+    An interrupted training goes on from the last epoch; one that has ended is not repeated. The weights of `model` are
+    shared and stay as they are.
+
+    Args:
+        images: from `image_folder` or `image_list`; the loss on those of validation is in the learning curve.
+        folder: of the adapter (as peft saves it) and of `learning_curve.parquet` (epoch, training_loss and
+            validation_loss, nats an answer's token).
+        seed: of the adapter's first weights and of the order of the images.
+        fields: of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision` the
+            model's own.
+
+    Returns:
+        The model with its adapter, for `extract`, `answer` and `capture`.
+
+    Raises:
+        InputError: a label without an answer or an answer without label, a field that there is not, a folder with an
+            adapter that was made otherwise, a model that has an adapter.
+    """
+    if model.adapter is not None:
+        raise InputError(f"the model has the adapter {model.adapter}: fine-tune its base, or merge it into the model")
+    if not images.rows("train").size:
+        raise InputError("no image has a label: give image_list the labels")
+    question.check_labels(images.table["label"].dropna())
+    recipe = paper(FineTuning, "fine_tuning", **{"precision": str(model.model.dtype).removeprefix("torch.")} | fields)
+    rows = pd.DataFrame({"part": images.table["split"], "option": images.table["label"].map(dict(question.options))})
+    rows["stored_height"], rows["stored_width"] = zip(*images.sizes, strict=True)
+    recorded = {"labels": hash_of(rows.to_dict("list")), "recipe": recipe.model_dump(), "seed": seed}
+    folder = claim(folder, made_of(model, question, images) | recorded)
+    if not (folder / CURVE).is_file():
+        with quiet(), unfrozen(model.model):
+            train_adapter(model, questions_about(model.processor, question, images), rows, recipe, seed, folder)
+    return replace(model, adapter=folder)
+
+
+def train_adapter(
+    loaded: LoadedModel, questions: Questions, images: pd.DataFrame, recipe: FineTuning, run: int, folder: Path
 ) -> None:
-    """Trains an adapter on the split's train images and leaves it and its learning curve in `folder`.
+    """Trains an adapter on the train images and leaves it and its learning curve in `folder`.
 
     Under FSDP the model is spread over the processes afterwards, and has to be loaded again for anything else.
 
     Args:
-        questions: about the images of `image_set`.
+        images: part, option, stored_height and stored_width; the index is an image's position in `questions`.
         run: the seed of LoRA's initialisation and of the order of the images.
         folder: where checkpoints are kept while training (an interrupted run goes on from them) and the adapter after.
     """
@@ -40,12 +85,12 @@ def fine_tune(
     settings = settings_of(recipe, run)
     checkpoints = folder / "checkpoints"
     try:
-        training = examples(questions, image_set, split, "train", recipe.length_grouped)
-        validation = examples(questions, image_set, split, "validation")
+        training = examples(questions, images[images["part"] == "train"], recipe.length_grouped)
+        validation = examples(questions, images[images["part"] == "validation"])
         curve, weights = train(adapted, questions.encoder, training, validation, settings, checkpoints, answered)
         if processes().is_main_process:
             adapted.save_pretrained(folder, state_dict=weights)
-            write_parquet(curve, folder / "learning_curve.parquet")
+            write_parquet(curve, folder / CURVE)
             shutil.rmtree(checkpoints)
     finally:
         if not sharded():
@@ -67,14 +112,14 @@ def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
     )
 
 
-def examples(
-    questions: Questions, image_set: ImageSet, split: str, part: str, length_grouped: bool = False
-) -> Examples:
-    """The questions about a part of a split, with their answers.
+def examples(questions: Questions, rows: pd.DataFrame, length_grouped: bool = False) -> Examples:
+    """The questions about some images, with their answers.
 
     Grouped by length, images of similar size share a batch.
+
+    Args:
+        rows: as the images of `train_adapter`.
     """
-    rows = image_set.part(split, part)
     lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
     return Examples(questions, list(rows.index), list(rows["option"]), lengths)
 
@@ -88,16 +133,3 @@ def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:
         target_modules="all-linear",
         exclude_modules=loaded.family.not_adapted(recipe.vision_tower == "frozen"),
     )
-
-
-@contextlib.contextmanager
-def adapter(loaded: LoadedModel, folder: Path | None) -> Iterator[None]:
-    """While it lasts, `loaded.model` works with the adapter in `folder` (None: as it was pretrained)."""
-    if folder is None:
-        yield
-        return
-    adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
-    try:
-        yield
-    finally:
-        adapted.unload()

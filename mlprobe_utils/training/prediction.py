@@ -1,9 +1,12 @@
 """The final output: the generated answer, and the probability of each option."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+
+import mlprobe_utils.models.compat
 
 import numpy as np
 import pandas as pd
@@ -12,13 +15,72 @@ from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, GenerationConfig
 
-from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.common.files import claim, hash_of, write_parquet
 from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.settings import paper
 from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
+from mlprobe_utils.datasets.own_images import Images
 from mlprobe_utils.evaluation.answers import parse_answer
-from mlprobe_utils.models.encoding import Encoder, Questions, append_answers
+from mlprobe_utils.evaluation.question import Question
+from mlprobe_utils.evaluation.rows import OPTION
+from mlprobe_utils.models.adapters import adapter
+from mlprobe_utils.models.encoding import Encoder, Questions, append_answers, questions_about
 from mlprobe_utils.models.loading import LoadedModel, to_device
+from mlprobe_utils.probing.extraction import made_of
 from mlprobe_utils.training.settings import Answering
+
+ANSWERS = "answers.parquet"
+
+
+def answer(
+    model: LoadedModel,
+    images: Images,
+    question: Question,
+    *,
+    folder: str | Path | None = None,
+    max_new_tokens: int | None = None,
+    batch_size: int = 8,
+) -> pd.DataFrame:
+    """What the model answers about the validation and test images, and how probable it finds each option.
+
+    >>> answers = mp.answer(model, images, question, max_new_tokens=4)
+    >>> [*answers]
+    ['image', 'label', 'part', 'cluster', 'text', 'parsed', 'p_normal', 'p_ill']
+
+    Args:
+        model, images, batch_size: as of `extract`; the images have labels.
+        folder: where answers are kept: an interrupted pass goes on there, a whole one is read back.
+        max_new_tokens: where an answer is cut off; None: as in the protocol `paper`.
+
+    Returns:
+        One row an image: image, label, part (validation or test), cluster (images with the same number are of one
+        patient or file), text (as generated), parsed (the label whose answer alone the text names, else null), and for
+        each label p_<label> (0 to 1: of its answer among the options).
+
+    Raises:
+        InputError: a label without an answer or an answer without label; as `extract`.
+    """
+    question.check_labels(images.table["label"].dropna())
+    changed = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    settings = paper(Answering, "answering", batch_size=batch_size, **changed)
+    rows = images.rows("validation", "test")
+    with tempfile.TemporaryDirectory() as temporary:
+        if folder is not None:
+            recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
+            recorded["labels"] = hash_of(rows.to_dict("list"))
+            folder = claim(folder, made_of(model, question, images) | recorded)
+            if (folder / ANSWERS).is_file():
+                return pd.read_parquet(folder / ANSWERS)
+        questions, options = questions_about(model.processor, question, images), [*question.options.values()]
+        shards = Path(folder or temporary)
+        with adapter(model, model.adapter):
+            found, chances = predict(model, questions, options, list(rows.index), settings, shards)
+    label_of = dict(zip(options, question.options, strict=True))
+    rows = rows.reset_index(drop=True).assign(text=found["text"], parsed=found["parsed"].map(label_of))
+    rows = rows.assign(**{OPTION + label: chances[:, place] for place, label in enumerate(question.options)})
+    if folder is not None:
+        write_parquet(rows, folder / ANSWERS)
+    return rows
 
 
 def predict(
@@ -42,7 +104,7 @@ def predict(
     shards = shards_of(folder, positions, settings.shard_images, ".parquet")
     for path, batches in own_missing(shards, settings.batch_size, "answer"):
         given = questions.encoder, options, settings.max_new_tokens
-        answered = [answer(loaded, questions.batch(batch), *given) for batch in batches]
+        answered = [answer_batch(loaded, questions.batch(batch), *given) for batch in batches]
         write_parquet(pd.concat(answered), path)
     processes().wait_for_everyone()
     whole = pd.concat([pd.read_parquet(shard.path) for shard in shards], ignore_index=True)
@@ -54,7 +116,7 @@ def predict(
 
 
 @torch.inference_mode()
-def answer(
+def answer_batch(
     loaded: LoadedModel, prompts: dict[str, torch.Tensor], encoder: Encoder, options: list[str], max_new_tokens: int
 ) -> pd.DataFrame:
     """What the model writes about each image of one batch, `text`, and the log-probability of each option.

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlprobe_utils.models.compat
+
 import numpy as np
 import pandas as pd
 import torch

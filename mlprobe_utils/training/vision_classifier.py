@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import mlprobe_utils.models.compat
+
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
@@ -138,7 +140,8 @@ def classify(
     sample = _on_device(questions(positions[0]), loaded)
     with _trainable(loaded, sample, way, recipe) as (trained, width):
         classifier = VisionClassifier(loaded, trained, width, len(options))
-        parts = [examples(questions, image_set, split, part, recipe.length_grouped) for part in ("train", "validation")]
+        rows = [image_set.part(split, part) for part in ("train", "validation")]
+        parts = [examples(questions, own, recipe.length_grouped) for own in rows]
         checkpoints, encode = folder / "checkpoints", partial(_labelled, options=options)
         curve, _ = train(classifier, questions.encoder, *parts, settings, checkpoints, encode, ClassTrainer)
         if processes().is_main_process:

@@ -43,6 +43,19 @@ def test_a_long_step_reports_how_far_it_is_now_and_then(monkeypatch, capsys):
     ]
 
 
+def test_who_watches_gets_a_bar_and_a_page_none(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    for name in ("MLPROBE_PREPARED", "MLPROBE_PROGRESS", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    notes = progress.Notes()
+    notes.note(1, 2, "probe")
+    notes.note(2, 2, "probe")
+    assert "probe: 100%" in capsys.readouterr().err
+    monkeypatch.setenv("MLPROBE_PREPARED", "1")
+    progress.Notes().note(1, 2, "probe")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_account_sums_the_seconds_of_each_stage(tmp_path):
     lines = ["2.5\ta · busi · probes", "9.0\tpages", "1.0\t03_probing · notebook", "7.5\tb · busi · probes"]
     (tmp_path / "progress").write_text("\n".join(lines) + "\n")

@@ -4,18 +4,17 @@
 that it reads while it trains.
 """
 
-from mlprobe_utils.common.files import atomic_write
-
-import mlprobe_utils  # noqa: F401  isort: skip  (first: it makes torchvision importable beside a CPU torch)
-
 import json
 import os
 import sys
 from pathlib import Path
 
+import mlprobe_utils.models.compat
+
 import torch
 from tiny_parts import RECIPE, make_image_set
 
+from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.pipeline import artefacts, discussions, places
 from mlprobe_utils.pipeline import model_steps as pipeline
@@ -43,7 +42,7 @@ def run(folder: Path, checkpoint: str) -> None:
 
 def die_at(example: int) -> None:
     """Lets the second process die when it reads example number `example` of its training, as if it were killed."""
-    train, whole, read = pipeline.fine_tune, Examples.__getitem__, []
+    train, whole, read = pipeline.train_adapter, Examples.__getitem__, []
 
     def item(self, i):
         read.append(i)
@@ -51,11 +50,11 @@ def die_at(example: int) -> None:
             os._exit(9)
         return whole(self, i)
 
-    def fine_tune(*arguments) -> None:
+    def train_adapter(*arguments) -> None:
         Examples.__getitem__ = item
         train(*arguments)
 
-    pipeline.fine_tune = fine_tune
+    pipeline.train_adapter = train_adapter
 
 
 def note_how_it_trains(folder: Path) -> None:

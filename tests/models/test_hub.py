@@ -209,5 +209,5 @@ def test_a_model_is_refused_before_its_weights_are_fetched(hub, repository, copi
 def test_an_adapter_does_not_bring_another_repository_in(hub, repository, copied):
     (copied / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "another/model"}))
     for source in (NAME, copied):
-        assert "adapter_config.json): merge it into the model" in refusal(card_of(source))
+        assert "adapter_config.json): load its base" in refusal(card_of(source))
     assert not [path for path in hub.asked if "another" in path]

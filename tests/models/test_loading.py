@@ -123,7 +123,7 @@ def test_missing_chat_template(without_template):
     for function in (load_processor, load):
         message = refusal(card_of(without_template), function)
         assert "'mine' ships no chat template" in message
-        assert "give its card one as chat_template" in message
+        assert "give one as chat_template" in message
 
 
 @each_family
@@ -205,7 +205,7 @@ def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
 
 @pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('only text') }}"])
 def test_a_chat_template_that_fails(tiny_folder, template):
-    with pytest.raises(InputError, match=r"the chat template fails \(.*\): give the model's card another"):
+    with pytest.raises(InputError, match=r"the chat template fails \(.*\): give the model another"):
         Encoder(load_processor(card_of(tiny_folder, chat_template=template)), "<image> Which?")
 
 

@@ -11,7 +11,7 @@ from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Questions
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.probing import extraction
-from mlprobe_utils.probing.extraction import FEATURES, POINTS, capturing, extract, features_of, load_features
+from mlprobe_utils.probing.extraction import FEATURES, POINTS, capturing, features_of, load_features, write_features
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.probing.settings import Extraction
 
@@ -31,7 +31,7 @@ POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positi
 def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_model(
     tiny, encoder, image_set, family, tmp_path
 ):
-    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
     assert not own_hooks(tiny.model)
     features = load_features(tmp_path / FEATURES)
@@ -63,7 +63,7 @@ def test_batches_and_shards_do_not_matter(tiny, encoder, image_set, tmp_path):
         folders.append(tmp_path / f"{batch_size}")
         folders[-1].mkdir()
         settings = Extraction(batch_size=batch_size, shard_images=shard_images)
-        extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folders[-1])
+        write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folders[-1])
     first, *others = (load_features(folder / FEATURES) for folder in folders)
     for other in others:
         for key in first:
@@ -93,14 +93,14 @@ def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, 
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
     broken.mkdir()
-    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, unbroken)
+    write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, unbroken)
     with monkeypatch.context() as patch:
         killed_after(6, patch)  # in the middle of the second shard
         with pytest.raises(Killed):
-            extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
+            write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
     with monkeypatch.context() as patch:
         seen = killed_after(100, patch)
-        extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
+        write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
     assert seen == POSITIONS[4:]  # the first shard was not computed again
     assert (broken / FEATURES).read_bytes() == (unbroken / FEATURES).read_bytes()
     assert sorted(path.name for path in broken.iterdir()) == LEFT
@@ -111,8 +111,10 @@ def test_shards_of_another_size_are_not_mixed_in(tiny, encoder, image_set, tmp_p
     with monkeypatch.context() as patch:
         killed_after(6, patch)
         with pytest.raises(Killed):
-            extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
-    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, Extraction(batch_size=2, shard_images=3), tmp_path)
+            write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    write_features(
+        tiny, Questions(encoder, image_set.pixels), POSITIONS, Extraction(batch_size=2, shard_images=3), tmp_path
+    )
     features = load_features(tmp_path / FEATURES)
     assert {len(tensor) for tensor in features.values()} == {len(POSITIONS)}
     assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
@@ -130,8 +132,8 @@ def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_se
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "save_file", torn)
         with pytest.raises(Killed):
-            extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
-    extract(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+            write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
     assert len(load_features(tmp_path / FEATURES)["V.00/image_mean"]) == len(POSITIONS)
 
 

@@ -46,7 +46,7 @@ from mlprobe_utils.synthetic.faults.mapping import branches, chosen, swapped
 from mlprobe_utils.synthetic.faults.oracle import pooled_at, right, severity_for
 from mlprobe_utils.synthetic.faults.randomness import digest, uniform
 from mlprobe_utils.synthetic.faults.reference import statistics_of
-from mlprobe_utils.training.prediction import answer
+from mlprobe_utils.training.prediction import answer_batch
 
 MODULES = ("V", "C", "L", ANSWER)
 OF_STATES = MODULES[:3]
@@ -86,7 +86,7 @@ def observed(tiny, encoder, image_set):
     def observe(images, damage=None) -> dict:
         with damaged(tiny, damage, parting):
             found = features_of(tiny, encoder.questions(images))
-            answers = answer(tiny, encoder.questions(images), encoder, options, 3)
+            answers = answer_batch(tiny, encoder.questions(images), encoder, options, 3)
         scores = torch.tensor(answers[options].to_numpy())
         return found | {"options": scores, "text": list(answers["text"])}
 
@@ -182,7 +182,7 @@ def test_options_read_the_damaged_prompt(tiny, image_set, damage_in, pixels):
     images, intact = pixels[:4], None
     for damage in (None, *(damage_in(module, severity=0.9) for module in MODULES)):
         with damaged(tiny, damage, parting):
-            found = answer(tiny, encoder.questions(images), encoder, options, 5)[options].to_numpy()
+            found = answer_batch(tiny, encoder.questions(images), encoder, options, 5)[options].to_numpy()
             expected = option_log_probabilities(tiny, encoder, images, options).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         assert damage is None or np.abs(found - intact).max() > 1e-2
@@ -193,7 +193,7 @@ def test_an_option_is_read_after_the_prompt_and_not_after_the_text(tiny, encoder
     read = []
     monkeypatch.setattr(Damage, "of_logits", lambda self, logits, written, *_: (logits, read.append(written))[0])
     with damaged(tiny, damage_in(ANSWER), {}):
-        answer(tiny, encoder.questions(pixels[:3]), encoder, ["Malignant", "Benign"], 4)
+        answer_batch(tiny, encoder.questions(pixels[:3]), encoder, ["Malignant", "Benign"], 4)
     prompts, options = encoder.questions(pixels[:3])["input_ids"], encoder.answer_tokens(["Malignant", "Benign"])
     assert read[-3].shape[1] == prompts.shape[1] + 3  # the text
     for written, tokens in zip(read[-2:], options, strict=True):

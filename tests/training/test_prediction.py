@@ -11,7 +11,7 @@ from mlprobe_utils.evaluation.answers import parse_answer
 from mlprobe_utils.evaluation.orders import ORDERS, PASSAGE, irrelevant_text, tokens_of
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.training.prediction import answer, predict
+from mlprobe_utils.training.prediction import answer_batch, predict
 from mlprobe_utils.training.settings import Answering
 
 POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
@@ -69,7 +69,7 @@ def test_log_probabilities_are_those_of_whole_passes(tiny, image_set, order):
     encoder = Encoder(tiny.processor, image_set.card.template, order)
     for positions in ([0, 1, 2, 3], [3, 2], [1], [0, 4]):  # the model holds nothing of the batch before
         images = [image_set.pixels(i) for i in positions]
-        found = answer(tiny, encoder.questions(images), encoder, OPTIONS, 7)[OPTIONS].to_numpy()
+        found = answer_batch(tiny, encoder.questions(images), encoder, OPTIONS, 7)[OPTIONS].to_numpy()
         expected = option_log_probabilities(tiny, encoder, images, OPTIONS)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -82,7 +82,7 @@ def test_a_sliding_window_goes_back_to_the_prompt(image_set, tmp_path, window):
 
     loaded = load(card_of(make_tiny("gemma3", tmp_path, change=slide)))
     encoder, images = Encoder(loaded.processor, image_set.card.template), [image_set.pixels(i) for i in range(4)]
-    found = answer(loaded, encoder.questions(images), encoder, OPTIONS, 20)
+    found = answer_batch(loaded, encoder.questions(images), encoder, OPTIONS, 20)
     expected = option_log_probabilities(loaded, encoder, images, OPTIONS)
     np.testing.assert_allclose(found[OPTIONS].to_numpy(), expected, rtol=1e-5)
 
@@ -94,7 +94,7 @@ def test_images_and_question_are_read_once(tiny, encoder, image_set):
     decoder_layer = tiny.model.get_submodule(tiny.family.decoder_layers)[0]
     vision_block.register_forward_hook(lambda module, arguments, output: vision.append(module))
     decoder_layer.register_forward_hook(lambda module, arguments, output: words.append(output.shape[1]))
-    answer(tiny, encoder.questions([image_set.pixels(i) for i in range(4)]), encoder, OPTIONS, 1)
+    answer_batch(tiny, encoder.questions([image_set.pixels(i) for i in range(4)]), encoder, OPTIONS, 1)
     prompt = encoder.questions([image_set.pixels(3)])["input_ids"].shape[1]
     assert len(vision) == 1
     assert words == [prompt, *(len(tokens) for tokens in encoder.answer_tokens(OPTIONS))]
@@ -239,7 +239,7 @@ def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
         (
             "{% for message in messages %}{{ message.role }}{% endfor %}",
             "image_first",
-            r"writes '<\|image_pad\|>' 0 times for 1 image: give the model's card a",
+            r"writes '<\|image_pad\|>' 0 times for 1 image: give the model a",
         ),
     ],
 )

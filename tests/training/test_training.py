@@ -11,10 +11,11 @@ from torch import nn
 from transformers import TrainingArguments
 
 from mlprobe_utils.models import encoding
+from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions, answer_losses
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.training import trainer as training
-from mlprobe_utils.training.fine_tuning import adapter, examples, fine_tune, lora_config
+from mlprobe_utils.training.fine_tuning import examples, lora_config, train_adapter
 from mlprobe_utils.training.trainer import EpochSampler, Examples, TrainingSettings, encoded, train
 
 TOWERS = {"llava": "vision_tower.", "gemma3": "vision_tower.", "hulu_med": "vision_model."}
@@ -254,7 +255,7 @@ def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_pa
         loaded = load(tiny_card)
         folder.mkdir(exist_ok=True)
         questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
-        fine_tune(loaded, questions, image_set, "paper", recipe, 1, folder)
+        train_adapter(loaded, questions, parts(image_set), recipe, 1, folder)
 
     run(tmp_path / "unbroken")
     whole, read = Examples.__getitem__, []
@@ -332,12 +333,15 @@ def test_every_adapter_gets_a_gradient(tiny, encoder, images):
     assert idle == []
 
 
+def parts(image_set) -> pd.DataFrame:
+    return image_set.manifest.rename(columns={"split_paper": "part"})
+
+
 def tuned(loaded, image_set, folder, run=0, **changed):
     folder.mkdir(exist_ok=True)
     encoder = Encoder(loaded.processor, image_set.card.template)
-    fine_tune(
-        loaded, Questions(encoder, image_set.pixels), image_set, "paper", RECIPE.model_copy(update=changed), run, folder
-    )
+    questions = Questions(encoder, image_set.pixels)
+    train_adapter(loaded, questions, parts(image_set), RECIPE.model_copy(update=changed), run, folder)
     return load_file(folder / ADAPTER)
 
 
@@ -421,7 +425,7 @@ def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, imag
 def test_examples_are_the_questions_and_answers_of_the_part(encoder, image_set):
     for part in ("train", "validation", "test"):
         rows = image_set.part("paper", part)
-        data = examples(Questions(encoder, image_set.pixels), image_set, "paper", part)
+        data = examples(Questions(encoder, image_set.pixels), rows)
         assert len(data) == len(rows) > 0
         for i, (position, option) in enumerate(zip(rows.index, rows["option"], strict=True)):
             question, answer = data[i]

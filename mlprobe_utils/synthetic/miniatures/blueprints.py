@@ -5,6 +5,8 @@ Whatever a family's full-size models have (rotary sections, deepstack, sliding w
 
 from collections.abc import Callable
 
+import mlprobe_utils.models.compat
+
 from transformers import (
     CLIPImageProcessor,
     Gemma3Config,

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import mlprobe_utils.models.compat
+
 import numpy as np
 import torch
 from filelock import FileLock

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import mlprobe_utils.models.compat
+
 import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, ProcessorMixin

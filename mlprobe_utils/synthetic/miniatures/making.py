@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import get_args
 
+import mlprobe_utils.models.compat
+
 import torch
 from transformers import PreTrainedModel, ProcessorMixin, set_seed
 

@@ -5,6 +5,8 @@ rejection sampling does so in the plainest form: answers are drawn from the mode
 model learns them (Yuan et al. 2023, "rejection sampling fine-tuning").
 """
 
+import mlprobe_utils.models.compat
+
 import torch
 from transformers import GenerationConfig, PreTrainedModel, set_seed
 

@@ -1,0 +1,264 @@
+"""Images as people have them: folders of classes, or lists of pictures; splits are drawn where none are given."""
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.common.settings import paper
+from mlprobe_utils.datasets import decoding, settings
+from mlprobe_utils.datasets.components import components
+from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.layouts import IMAGE_SUFFIXES
+from mlprobe_utils.datasets.splits import held_out
+
+METADATA = "metadata.csv"
+PARTS = ("train", "validation", "test")
+SPLIT_NAMES = {name: name for name in PARTS} | {"val": "validation", "valid": "validation"}
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture, decoded when it is needed; `size` is height and width."""
+
+    rgb: Callable[[], Image.Image]
+    sha256: str
+    size: tuple[int, int]
+
+
+class Images(Sequence):
+    """Images with labels and splits: `images[i]` is uint8 [height, width, 3], RGB, decoded when it is needed.
+
+    Attributes:
+        table: one row an image: image (its name), label, split (train, validation or test), patient (null: unknown).
+        clusters: int [images]; those of one patient, or of the very same file, have the same number.
+        split_drawn: a sentence that says where the splits come from.
+        data_hash: of all pictures and their size.
+    """
+
+    def __init__(self, pictures: list[_Picture], table: pd.DataFrame, split_drawn: str, max_side: int | None):
+        self._pictures, self._max_side = pictures, max_side
+        self.table, self.split_drawn = table[["image", "label", "split", "patient"]], split_drawn
+        self.clusters = components(table)
+        self.data_hash = hash_of([[picture.sha256 for picture in pictures], max_side])
+
+    @property
+    def names(self) -> list[str]:
+        return self.table["image"].tolist()
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of each picture as it is stored, pixels."""
+        return [picture.size for picture in self._pictures]
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self[own] for own in range(*place.indices(len(self)))]
+        picture = self._pictures[place].rgb()
+        if self._max_side is not None:
+            picture.thumbnail((self._max_side, self._max_side), Image.Resampling.BICUBIC)
+        return np.array(picture)  # a copy, as torch warns of what cannot be written to
+
+    def rows(self, *parts: str) -> pd.DataFrame:
+        """image, label, part and cluster of the images of some parts; the index is their place."""
+        rows = self.table[["image", "label", "split"]].rename(columns={"split": "part"}).assign(cluster=self.clusters)
+        return rows[rows["part"].isin(parts)]
+
+
+def image_folder(
+    path: str | Path,
+    *,
+    seed: int = 0,
+    validation_fraction: float | None = None,
+    test_fraction: float = 0.2,
+    max_side: int | None = None,
+) -> Images:
+    """The images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files beside a `metadata.csv`.
+
+    >>> images = mp.image_folder(folder)
+    >>> images.split_drawn
+    'test: drawn, 0.2 of 24 images; validation: drawn, 0.15 of 19 images; by label, patients and copies whole, seed 0'
+
+    Splits are called train, val (or valid, validation) and test. The columns of `metadata.csv` are file_name, label
+    and, if known, split and patient. Where there is no test split one is drawn, and validation out of train.
+
+    Args:
+        seed: of what is drawn.
+        validation_fraction: share of the train images; None: as in the protocol `paper`.
+        test_fraction: share of all images.
+        max_side: pixels; larger images are reduced with their aspect kept.
+
+    Raises:
+        InputError: no such folder, an empty one, files that are no PNG or JPEG images (hidden ones do not count), files
+            outside of a class or split; a patient in two splits, a label without an image in a split, too few images.
+    """
+    tree = FileTree(Path(path))
+    files = [file for file in tree.paths if file != METADATA]
+    if not files:
+        raise InputError(f"{path} holds no images: put them there, in a folder for each class")
+    if other := [file for file in files if not file.lower().endswith(IMAGE_SUFFIXES)]:
+        more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
+        raise InputError(f"{path}: {other[0]}{more} no {' or '.join(decoding.FORMATS)}: convert or remove what is none")
+    table = _from_metadata(tree, files) if tree.holds(METADATA) else _from_folders(files)
+    pictures = [_of_file(partial(tree.read, file), tree.source(file)) for file in table["image"]]
+    return _images(pictures, table, seed, validation_fraction, test_fraction, max_side)
+
+
+def image_list(
+    pictures: Sequence[str | Path | Image.Image | np.ndarray],
+    labels: Sequence[str] | None = None,
+    *,
+    patients: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    validation_fraction: float | None = None,
+    test_fraction: float = 0.2,
+    max_side: int | None = None,
+) -> Images:
+    """Images from paths, PIL images, or arrays, uint8 [height, width, 3] or [height, width].
+
+    >>> images = mp.image_list([np.zeros((8, 8), np.uint8), np.ones((9, 8, 3), np.uint8)])
+    >>> images[0].shape
+    (8, 8, 3)
+
+    Args:
+        labels: without them all are test images.
+        patients, splits, names: one an image; names are those of files, else numbers.
+        seed, validation_fraction, test_fraction, max_side: as of `image_folder`.
+
+    Raises:
+        InputError: as `image_folder`; an array of another type or shape; columns of another length; a name that is
+            there twice.
+    """
+    count = len(pictures)
+    if not count:
+        raise InputError("there are no images: give one or more")
+    if names is None:
+        paths = [Path(p) if isinstance(p, str | Path) else None for p in pictures]
+        short = [path.name if path else f"{place:05d}" for place, path in enumerate(paths)]
+        names = (
+            short if len({*short}) == count else [str(path or name) for path, name in zip(paths, short, strict=True)]
+        )
+    columns = {"image": names, "label": labels, "split": splits, "patient": patients}
+    for name, own in columns.items():
+        if own is not None and len(own) != count:
+            raise InputError(f"{count} images, but {len(own)} of `{name}`: give one an image")
+    found = [_picture(own, str(name)) for own, name in zip(pictures, names, strict=True)]
+    return _images(found, pd.DataFrame(columns, dtype=object), seed, validation_fraction, test_fraction, max_side)
+
+
+def _from_folders(files: list[str]) -> pd.DataFrame:
+    parts = [PurePosixPath(file).parts for file in files]
+    tops = {own[0] for own in parts if len(own) > 1}
+    splits = {top for top in tops if top.casefold() in SPLIT_NAMES}
+    if splits and (other := sorted(tops - splits)):
+        raise InputError(f"the folder {other[0]!r} lies beside {min(splits)!r}: call splits train, validation and test")
+    depth = 1 if splits else 0
+    for file, own in zip(files, parts, strict=True):
+        if len(own) < depth + 2:
+            raise InputError(f"{file} lies in no folder of a class: move it, or name its label in {METADATA}")
+    split = [own[0] if splits else None for own in parts]
+    return pd.DataFrame({"image": files, "label": [own[depth] for own in parts], "split": split, "patient": None})
+
+
+def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
+    table = pd.read_csv(io.BytesIO(tree.read(METADATA)), dtype=str, keep_default_na=False, na_values=[""])
+    if missing := [column for column in ("file_name", "label") if column not in table]:
+        raise InputError(f"{METADATA} has no column {missing[0]!r}: its columns are file_name, label, split, patient")
+    if apart := sorted({*files}.symmetric_difference(table["file_name"])):
+        where = f"is not in {METADATA}" if apart[0] in files else f"of {METADATA} is not there"
+        raise InputError(f"{len(apart)} files are in the folder or in {METADATA} alone: {apart[0]} {where}")
+    table = table.rename(columns={"file_name": "image"})
+    return table.reindex(columns=["image", "label", "split", "patient"])
+
+
+def _picture(given: str | Path | Image.Image | np.ndarray, name: str) -> _Picture:
+    if isinstance(given, str | Path):
+        if not Path(given).is_file():
+            raise InputError(f"there is no image {given}: correct the path")
+        return _of_file(Path(given).read_bytes, str(given))
+    if isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or not (given.ndim == 2 or (given.ndim == 3 and given.shape[2] == 3)):
+            raise InputError(f"image {name} is {given.dtype} {list(given.shape)}, expected uint8 [height, width(, 3)]")
+        given = Image.fromarray(given)
+    picture = decoding.to_rgb(given)
+    return _Picture(picture.copy, hash_of(bytes(str(picture.size), "ascii") + picture.tobytes()), picture.size[::-1])
+
+
+def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
+    limit, data = paper(settings.Images, "images").decode_limit, read()
+    size = decoding.opened(data, name, limit).size[::-1]
+    return _Picture(
+        lambda: decoding.read(decoding.opened(read(), name, limit), name), hashlib.sha256(data).hexdigest(), size
+    )
+
+
+def _images(
+    pictures: list[_Picture],
+    table: pd.DataFrame,
+    seed: int,
+    validation_fraction: float | None,
+    test_fraction: float,
+    max_side: int | None,
+) -> Images:
+    """Checks names, labels and patients, and draws the splits that are not given."""
+    table = table.assign(duplicate_group=[picture.sha256 for picture in pictures])
+    for column in ("image", "label", "split", "patient"):
+        table[column] = table[column].map(str, na_action="ignore").astype(object)
+    if (twice := table["image"].duplicated()).any():
+        raise InputError(f"two images are called {table['image'][twice].iloc[0]}: give each a name of its own")
+    if table["label"].isna().all():
+        return Images(pictures, table.assign(split="test"), "no labels: all are test images", max_side)
+    for column in ("label", "split"):
+        if table[column].notna().any() and table[column].isna().any():
+            raise InputError(f"image {table['image'][table[column].isna()].iloc[0]} has no {column}: give it one")
+    given = table["split"].dropna().map(lambda name: SPLIT_NAMES.get(name.casefold(), name))
+    if foreign := sorted({*given} - {*PARTS}):
+        raise unknown("split", foreign[0], PARTS)
+    counts = table["label"].value_counts()
+    if counts.min() < 2:
+        raise InputError(f"label {counts.idxmin()!r} has one image: a part to train on and one to test on need several")
+    wanted = validation_fraction or paper(settings.Splits, "splits").validation_fraction
+    ordered = table.sort_values("image", kind="stable")  # what is drawn does not depend on the order of the images
+    component, label = components(ordered), ordered["label"].to_numpy(dtype=object)
+    split = given.reindex(ordered.index, fill_value="train").to_numpy(dtype=object, copy=True)
+    words = []
+    for part, share in (("test", test_fraction), ("validation", wanted)):
+        if not 0 < share < 1:
+            raise InputError(f"{part}_fraction is {share}: give a share above 0 and below 1")
+        if part in {*given}:
+            words.append(f"{part}: as given")
+        else:
+            words.append(f"{part}: drawn, {share} of {(split == 'train').sum()} images")
+            split[held_out(component, label, split == "train", share, seed, part)] = part
+    if len({*given}) < len(PARTS):
+        words.append(f"by label, patients and copies whole, seed {seed}")
+    table["split"] = pd.Series(split, ordered.index)
+    _check_splits(table)
+    return Images(pictures, table, "; ".join(words), max_side)
+
+
+def _check_splits(table: pd.DataFrame) -> None:
+    across = table.groupby("patient")["split"].unique()
+    for patient, found in across[across.map(len) > 1].items():
+        raise InputError(
+            f"patient {patient} is in the splits {' and '.join(found)}: put all images of one into one split"
+        )
+    for part in PARTS:
+        there = table.loc[table["split"] == part, "label"].unique()
+        if missing := sorted({*table["label"]} - {*there}):
+            raise InputError(
+                f"no image of split '{part}' has the label {missing[0]!r}: add some, or leave the label out"
+            )

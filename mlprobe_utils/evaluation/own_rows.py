@@ -1,0 +1,173 @@
+"""What the rows of `probe` and `answer` say: a metric's curve, health scores, a diagnosis."""
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.settings import SHIPPED, paper
+from mlprobe_utils.evaluation.corrected_health import corrected_health
+from mlprobe_utils.evaluation.diagnosis import STATEMENTS, losses, verdicts
+from mlprobe_utils.evaluation.judging import thresholds
+from mlprobe_utils.evaluation.metrics import KEYS, METRICS, score, scores_by
+from mlprobe_utils.evaluation.outcomes import CURVE, Outcomes, outcomes, output_outcomes
+from mlprobe_utils.evaluation.points import MODULES
+from mlprobe_utils.evaluation.profiles import health_by_run
+from mlprobe_utils.evaluation.rows import options_of, predicted_option
+from mlprobe_utils.evaluation.settings import Health
+from mlprobe_utils.evaluation.station_outcomes import station_outcomes
+from mlprobe_utils.stats.intervals import LEAST_SEEDS, LEVEL, PROBE, RECIPE, intervals
+from mlprobe_utils.stats.resampling import RESAMPLED, Resamples, resample
+
+OWN = dict.fromkeys([*CURVE, "run", "seed"]) | {"model": "own model", "dataset": "own images", "stage": "own"}
+
+
+def accuracy(
+    rows: pd.DataFrame,
+    metric: str = "accuracy",
+    *,
+    part: str = "test",
+    level: float = LEVEL,
+    positive: str | None = None,
+) -> pd.DataFrame:
+    """A metric at every probe point with its interval; of answers, one row.
+
+    >>> curve = mp.accuracy(rows)
+    >>> [*curve]
+    ['point', 'pooling', 'accuracy', 'low', 'high', 'images']
+
+    Args:
+        rows: from `probe` or `answer`.
+        metric: accuracy, f1, precision, recall, auc, balanced_accuracy, sensitivity or specificity; mcc,
+            average_precision and calibration_error have no interval (nan).
+        part: `test` or `validation`.
+        level: probability that an interval holds the truth of its own point.
+        positive: the label that counts as positive; None: the mean over labels.
+
+    Returns:
+        point, pooling, the metric and its low and high in percent, images (how many). The value is the mean over seeds;
+        the interval is of these fitted probes on new images (bootstrap over whole patients and copies).
+
+    Raises:
+        InputError: an unknown metric or label, no rows of the part, images of one patient alone, a class that is
+            missing.
+    """
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    if positive is not None and positive not in options_of(rows):
+        raise unknown("label", positive, options_of(rows))
+    frames = []
+    for pooling, own in _of_part(rows, part).groupby("pooling", dropna=False, sort=False):
+        found = output_outcomes(own) if "parsed" in own else outcomes(own)
+        if metric in RESAMPLED:
+            known = intervals(found.score(metric, positive, _resamples(own, found.images)), PROBE, level)
+        else:
+            known = pd.DataFrame({"value": _scores(found, metric, positive)}).assign(low=np.nan, high=np.nan)
+        columns = {"point": found.points, "pooling": None if pd.isna(pooling) else pooling}
+        columns |= {metric: known["value"], "low": known["low"], "high": known["high"], "images": len(found.images)}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def health(
+    rows: pd.DataFrame, penalty: float | None = None, metric: str = "accuracy", *, positive: str | None = None
+) -> pd.DataFrame:
+    """The health score of each module (paper, equations 1 to 3) on the test images, on the mean of the image tokens.
+
+    >>> mp.health(rows)["module"].tolist()
+    ['V', 'C', 'L']
+
+    Args:
+        rows: from `probe`.
+        penalty: lambda of equation 2; None: as in the protocol `paper`.
+        metric, positive: as of `accuracy`; one of which more is better.
+
+    Returns:
+        module, points, end (the metric at the last one, percent), growth and volatility (equations 1 and 2), health
+        (equation 3, percent), and of accuracy what is left of it without the noise of few images: corrected, low and
+        high (percent). Means over seeds.
+
+    Raises:
+        InputError: no rows of a module's image tokens; a metric of which less is better, or that is 0 at a point.
+    """
+    penalty = penalty or paper(Health, "health").penalty
+    tested = _of_part(rows, "test")
+    tested = tested[(tested["pooling"] == "image_mean") & tested["point"].str[0].isin(MODULES)]
+    if tested.empty:
+        raise InputError("health scores are of probes of the image tokens (V.00/image_mean, …), found none in the rows")
+    positives = dict.fromkeys(tested["dataset"], positive)
+    scores = scores_by(tested.assign(run=tested["seed"]), positives, KEYS, predicted_option)
+    means = health_by_run(scores, penalty, metric).groupby("module", sort=False).mean(numeric_only=True)
+    found, records = outcomes(tested), []
+    drawn = _resamples(tested, found.images)
+    counts = None if len(set(drawn.clusters)) == len(found.images) else drawn.counts
+    for module in [*MODULES] if metric == "accuracy" else []:
+        right = found.at(*found.of_module(module)).right
+        corrected = [corrected_health(own, penalty, counts) for own in right if own.size]
+        records += [{"module": module} | own._asdict() for own in corrected]
+    columns = ["points", "end", "growth", "volatility", "health"]
+    table = means.reindex([module for module in MODULES if module in means.index])[columns].astype({"points": int})
+    known = pd.DataFrame(records, columns=["module", "score", "low", "high"]).groupby("module").mean()
+    return table.join(known.rename(columns={"score": "corrected"})).rename_axis("module").reset_index()
+
+
+def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Where the label is lost on its way through the model (paper, section 4.2), on the test images.
+
+    >>> mp.diagnose(rows, answers)["statement"].tolist()[-1]
+    'misalignment'
+
+    Accuracy at the end of the vision tower, of the connector and of the LLM, and of the answers. With probes of five
+    seeds or more, intervals allow for other seeds, too. A loss counts from a threshold on: the largest that any
+    undamaged miniature showed for certain in the laboratory run that travels with the package, at least 2 points. They
+    are of small models on synthetic images: on your own, look at the intervals first.
+
+    Args:
+        rows: from `probe`, of the features of `extract`.
+        answers: from `answer`, of the same model.
+        reference: rows (image, label, part, p_<label>) of a classifier of the raw pixels, trained on the same images.
+            Without it nothing is said of quality limitation, which is a loss against it.
+
+    Returns:
+        One row a statement: statement, mode, before and after (what it compares), value (accuracy after less before,
+        points), band_low and band_high (95 %, for all statements at once), threshold and beyond (points), verdict.
+
+    Raises:
+        InputError: a module's end or an image that is missing.
+    """
+    probed, predicted = (_of_part(table, "test") for table in (rows, answers))
+    images = sorted(probed["image"].unique())
+    right = station_outcomes(probed, predicted, reference, images)
+    possible = [statement for statement in STATEMENTS if {statement.before, *statement.after} <= {*right}]
+    scope = RECIPE if probed["seed"].nunique() >= LEAST_SEEDS else PROBE
+    lost = losses(right, _resamples(probed, images), scope, possible)
+    cases = pd.read_csv(SHIPPED / "diagnosis" / "laboratory.csv")
+    least = yaml.safe_load((SHIPPED / "trials" / "planted-faults.yml").read_text())["least_loss"]
+    return verdicts(lost, thresholds(cases[cases["mode"].isna()], least))
+
+
+def _of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """The rows of a part, with the columns that tell rows of several models apart."""
+    own = rows[rows["part"] == part]
+    if own.empty:
+        raise InputError(f"there are no rows of the part '{part}': it is one of {', '.join(sorted({*rows['part']}))}")
+    if own["label"].isna().any():
+        raise InputError("the rows have no label: give image_list the labels of the images")
+    return own.assign(**{column: value for column, value in OWN.items() if column not in own})
+
+
+def _resamples(rows: pd.DataFrame, images: list[str]) -> Resamples:
+    """Resamples of images, in this order, by whole clusters; without them each is alone."""
+    if "cluster" not in rows:
+        return resample(np.arange(len(images)))
+    return resample(rows.drop_duplicates("image").set_index("image").loc[images, "cluster"].to_numpy())
+
+
+def _scores(found: Outcomes, metric: str, positive: str | None) -> np.ndarray:
+    """A metric of each point, the mean over seeds, percent."""
+    pairs = zip(found.said, found.probabilities, strict=True)
+    of_all = [
+        [score(found.truth, *own, found.options, positive)[metric] for own in zip(said, chances, strict=True)]
+        for said, chances in pairs
+    ]
+    return np.mean(of_all, axis=0)

@@ -1,0 +1,102 @@
+"""LoRA adapters on a loaded model: put on and off, and told from those of another base."""
+
+import contextlib
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlprobe_utils.models.compat
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import MADE_FROM
+
+if TYPE_CHECKING:
+    from mlprobe_utils.models.loading import LoadedModel
+
+CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LOOKED_AT = 64  # numbers of each parameter that tell one model from another
+
+
+@contextlib.contextmanager
+def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
+    """While it lasts, `loaded.model` works with the adapter in `folder` (None: as it was pretrained)."""
+    if folder is None:
+        yield
+        return
+    with unfrozen(loaded.model):
+        adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
+    try:
+        yield
+    finally:
+        adapted.unload()
+
+
+@contextlib.contextmanager
+def unfrozen(model: torch.nn.Module) -> Iterator[None]:
+    """Afterwards the same of the model's own weights have gradients as before, which peft takes from all of them."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A hash (hex) of the first numbers of each parameter, whatever folder, device and precision they come from."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:  # a device map has put it out of reach
+            continue
+        first = parameter.detach().flatten()[:LOOKED_AT].bfloat16().cpu()
+        digest.update(name.encode() + first.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def state_of(loaded: "LoadedModel") -> str:
+    """What a model computes with: the fingerprint of its weights, and a hash of its adapter's where it has one."""
+    if loaded.adapter is None:
+        return fingerprint(loaded.model)
+    adapter_hash = hashlib.sha256((loaded.adapter / WEIGHTS).read_bytes()).hexdigest()
+    return f"{fingerprint(loaded.model)} {adapter_hash}"
+
+
+def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
+    """Puts an adapter on a model and takes it off again.
+
+    Args:
+        base: what the model is called: a hub id, or its folder.
+
+    Raises:
+        InputError: the folder holds no adapter, or one of another base: it says so, or its weights have no place.
+    """
+    if not ((folder / CONFIGURATION).is_file() and (folder / WEIGHTS).is_file()):
+        raise InputError(f"{folder} has no adapter ({CONFIGURATION}, {WEIGHTS}): give one made by fine_tune or peft")
+    named = json.loads((folder / CONFIGURATION).read_text()).get("base_model_name_or_path") or "a base it does not name"
+    wrong = f"the adapter in {folder} does not fit {base}: it was trained on {named}, load that"
+    record = folder / MADE_FROM  # of fine_tune
+    of_another = record.is_file() and json.loads(record.read_text()).get("model") != fingerprint(model)
+    if of_another or (_is_hub_id(named) and _is_hub_id(base) and named != base):
+        raise InputError(wrong)
+    with safe_open(folder / WEIGHTS, "pt") as opened:
+        stored = {*opened.keys()}
+    try:  # what peft raises at modules that are not there, or of other shapes, has no common class
+        with unfrozen(model), warnings.catch_warnings(action="ignore"):
+            adapted = PeftModel.from_pretrained(model, folder)
+    except Exception as error:
+        raise InputError(f"{wrong} ({' '.join(str(error).split()):.200})") from error
+    placed = {*get_peft_model_state_dict(adapted, save_embedding_layers=False)}
+    adapted.unload()
+    if lost := sorted({key for key in stored if ".lora_" in key} - placed | placed - stored):
+        raise InputError(f"{wrong} ({lost[0]} has no place there)")
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not Path(name).exists()

@@ -1,0 +1,309 @@
+"""The door: what a notebook of one's own needs, from a folder of images to a chart, and what it says of bad input."""
+
+import doctest
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny_parts import edit, make_tiny
+from torch import nn
+from transformers.utils import logging
+
+import mlprobe_utils as mp
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.settings import SHIPPED, paper
+from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.probing.probes import fit_probes
+from mlprobe_utils.probing.settings import Probe
+
+QUESTION = mp.Question("<image> Is it ill? Answer 'Yes' or 'No'.", {"normal": "No", "ill": "Yes"})
+FAST = {"epochs": 10, "learning_rate": 0.003}
+
+
+def draw_scans(folder: Path) -> Path:
+    """12 dark and 12 bright images of noise, in a folder for each class."""
+    rng = np.random.default_rng(0)
+    for place in range(24):
+        label = ("normal", "ill")[place % 2]
+        pixels = rng.integers(80 * (place % 2), 80 * (place % 2) + 100, (64, 64, 3), dtype=np.uint8)
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / label / f"{place:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def door(tiny_folders, tmp_path_factory) -> dict:
+    """A model, images, and what each function makes of them."""
+    checkpoint, folder = str(tiny_folders("qwen2_5_vl")), draw_scans(tmp_path_factory.mktemp("door") / "scans")
+    model, images = mp.load(checkpoint), mp.image_folder(folder, test_fraction=0.25)
+    features = mp.extract(model, images, QUESTION)
+    rows = mp.probe(features, images, **FAST)
+    answers = mp.answer(model, images, QUESTION, max_new_tokens=4)
+    made = {"checkpoint": checkpoint, "folder": folder, "model": model, "images": images, "question": QUESTION}
+    return made | {"features": features, "rows": rows, "answers": answers, "mp": mp, "np": np}
+
+
+@pytest.mark.parametrize("name", mp.__all__)
+def test_examples_do_what_they_show(name, door, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(mp, name), name, globs=dict(door))
+    assert example.examples
+    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
+
+
+def test_a_signal_in_the_images_is_found_and_noise_is_not(door):
+    noise = {"vllm/layer 3": np.random.default_rng(0).normal(size=(24, 8))}
+    curve = mp.accuracy(mp.probe(door["features"] | noise, door["images"], **FAST))
+    own = curve.set_index("point")
+    assert own.loc["V.00", "accuracy"] == 100
+    assert own.loc["vllm/layer 3", "accuracy"] < 90
+    assert (curve["low"] <= curve["accuracy"]).all()
+    assert (curve["accuracy"] <= curve["high"]).all()
+    assert curve["images"].unique() == (door["images"].table["split"] == "test").sum()
+    assert curve.loc[curve["point"] == "L.00", "pooling"].tolist() == ["image_mean", "last_token"]
+
+
+def test_probes_are_those_of_the_pipeline(door):
+    key, table = "L.01/last_token", door["images"].table
+    labels, training = table["label"].eq("normal").to_numpy(int), np.flatnonzero(table["split"] == "train")
+    given = {key: torch.from_numpy(door["features"][key])}, {key: labels}, training, 2, paper(Probe, "probe", **FAST)
+    expected = fit_probes(*given, {key: 3})[key]
+    rows = door["rows"]
+    own = rows[(rows["point"] == "L.01") & (rows["pooling"] == "last_token") & (rows["seed"] == 3)]
+    place = table.reset_index().set_index("image").loc[own["image"], "index"]
+    np.testing.assert_allclose(own[["p_ill", "p_normal"]], expected[place], rtol=1e-5, atol=1e-6)
+
+
+def test_metrics_by_name(door):
+    assert mp.accuracy(door["rows"], "mcc")["low"].isna().all()
+    assert mp.accuracy(door["rows"], "auc", positive="ill")["auc"].between(0, 100).all()
+    with pytest.raises(InputError, match="unknown metric 'acuracy': did you mean 'accuracy'"):
+        mp.accuracy(door["rows"], "acuracy")
+
+
+def test_features_in_a_folder_are_those_in_memory_and_are_read_back(door, tmp_path, monkeypatch):
+    model, images = door["model"], door["images"]
+    kept = mp.extract(model, images, QUESTION, tmp_path / "features", batch_size=5)
+    for key, expected in door["features"].items():
+        np.testing.assert_allclose(kept[key], expected, rtol=1e-3, atol=1e-4)
+    assert list(kept) == list(door["features"])
+    other = mp.Question("<image> Is it well?", QUESTION.options)
+    with pytest.raises(InputError, match="other question: give another folder"):
+        mp.extract(model, images, other, tmp_path / "features")
+    with pytest.raises(InputError, match="other preprocessing"):
+        mp.extract(mp.load(door["checkpoint"], max_pixels=32 * 32), images, QUESTION, tmp_path / "features")
+    with pytest.raises(InputError, match="other images"):
+        mp.extract(model, images[:3], QUESTION, tmp_path / "features")
+    monkeypatch.setattr(model.model, "forward", None)
+    assert mp.extract(model, images, QUESTION, tmp_path / "features").images == images.names
+
+
+def test_an_image_set_of_the_pipeline_goes_the_same_way(tiny, encoder, image_set):
+    question = mp.Question(image_set.card.template, {c.name: c.option for c in image_set.card.classes})
+    features = mp.extract(tiny, image_set, question)
+    expected = features_of(tiny, encoder.questions([image_set.pixels(4)]))
+    assert features.images[4] == "image-04.png"
+    for key, own in expected.items():
+        np.testing.assert_allclose(features[key][4], own[0], rtol=1e-3, atol=1e-4)
+
+
+def test_captured_states_have_gradients_and_leave_no_hook(door):
+    model = door["model"]
+    with mp.capture(model, door["images"][:2], QUESTION) as states:
+        states["L.02/last_token"].sum().backward()
+        assert model.model.get_submodule("model.visual.blocks.0").attn.qkv.weight.grad.abs().sum() > 0
+    for key, own in states.items():
+        np.testing.assert_allclose(own.detach(), door["features"][key][:2], rtol=1e-3, atol=1e-4)
+    model.model.zero_grad()
+    hooks = [hook for module in model.model.modules() for hook in module._forward_hooks.values()]
+    assert not [hook for hook in hooks if hook.__module__.startswith("mlprobe_utils")]
+
+
+def test_answers_are_labels_and_are_read_back(door, tmp_path):
+    answers = door["answers"]
+    assert answers["image"].tolist() == door["images"].rows("validation", "test")["image"].tolist()
+    np.testing.assert_allclose(answers[["p_normal", "p_ill"]].sum(axis=1), 1)
+    assert {*answers["parsed"].dropna()} <= {*QUESTION.options}
+    model = door["model"]
+    given = model, door["images"], QUESTION
+    for _ in range(2):
+        kept = mp.answer(*given, folder=tmp_path / "answers", max_new_tokens=4, batch_size=3)
+        pd.testing.assert_frame_equal(kept, answers, check_dtype=False, rtol=1e-4)
+    other = mp.image_folder(door["folder"], test_fraction=0.25, seed=1)
+    with pytest.raises(InputError, match="other labels"):
+        mp.answer(model, other, QUESTION, folder=tmp_path / "answers", max_new_tokens=4)
+    with pytest.raises(InputError, match="other max_new_tokens"):
+        mp.answer(*given, folder=tmp_path / "answers")
+
+
+def test_an_adapter_works_in_the_door_and_only_there(door, tmp_path):
+    model, images = door["model"], door["images"]
+    fields = {"epochs": 1, "learning_rate": 0.01}
+    tuned = mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", **fields)
+    changed = mp.extract(tuned, images, QUESTION)["L.02/last_token"]
+    assert np.abs(changed - door["features"]["L.02/last_token"]).max() > 0.01
+    plain = mp.extract(model, images, QUESTION)
+    np.testing.assert_array_equal(plain["L.02/last_token"], door["features"]["L.02/last_token"])
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    again = mp.load(door["checkpoint"], adapter=tmp_path / "adapter")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    np.testing.assert_allclose(mp.extract(again, images, QUESTION)["L.02/last_token"], changed, rtol=1e-4, atol=1e-5)
+    written = (tmp_path / "adapter" / "learning_curve.parquet").stat().st_mtime_ns
+    mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", **fields)
+    assert (tmp_path / "adapter" / "learning_curve.parquet").stat().st_mtime_ns == written
+    with pytest.raises(InputError, match="other seed"):
+        mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", seed=1, **fields)
+    with pytest.raises(InputError, match="the model has the adapter"):
+        mp.fine_tune(tuned, images, QUESTION, tmp_path / "second", **fields)
+
+
+def test_an_adapter_of_another_base(door, tmp_path):
+    model, images = door["model"], door["images"]
+    mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", epochs=1)
+    other = make_tiny("llava", tmp_path / "llava")
+    twin = make_tiny("qwen2_5_vl", tmp_path / "twin")  # of the same shapes
+    weights = mp.load(twin)
+    nn.init.normal_(weights.model.get_input_embeddings().weight)
+    weights.model.save_pretrained(twin)
+    for base in (other, twin):
+        with pytest.raises(InputError, match=f"{tmp_path / 'adapter'} does not fit {base}: it was trained on"):
+            mp.load(base, adapter=tmp_path / "adapter")
+    (tmp_path / "adapter" / "made_from.json").unlink()  # as of peft
+    mp.load(twin, adapter=tmp_path / "adapter")
+    with pytest.raises(InputError, match="does not fit"):
+        mp.load(other, adapter=tmp_path / "adapter")
+    with pytest.raises(InputError, match="has no adapter"):
+        mp.load(twin, adapter=tmp_path)
+    with pytest.raises(InputError, match="load its base with this folder as `adapter`"):
+        mp.load(tmp_path / "adapter")
+
+
+def test_models_that_are_none_of_ours(copied):
+    edit(copied / "config.json", architectures=["SomeVLForConditionalGeneration"])
+    with pytest.raises(InputError, match=r"no family for models of class SomeVL.*Known classes"):
+        mp.load(copied)
+    edit(copied / "config.json", vision_config=None)
+    with pytest.raises(InputError, match="has no vision part"):
+        mp.load(copied)
+    with pytest.raises(InputError, match="neither a folder nor a hub id"):
+        mp.load(copied / "nothing")
+    with pytest.raises(InputError, match=r"load: attention: .*'eager'"):
+        mp.load(copied, attention="egaer")
+
+
+def test_health_and_diagnosis(door):
+    health = mp.health(door["rows"]).set_index("module")
+    assert health.loc["V", "points"] == 4
+    assert (health["low"] <= health["high"]).all()
+    told = mp.diagnose(door["rows"], door["answers"])
+    assert len(told) == 4
+    pixels = door["answers"].drop(columns=["text", "parsed"])
+    whole = mp.diagnose(door["rows"], door["answers"], reference=pixels)
+    assert whole["statement"].tolist() == ["quality limitation", *told["statement"]]
+    assert (whole["band_low"] <= whole["value"]).all()
+
+
+def test_the_chart_shows_without_the_books_style_sheet(door, tmp_path):
+    noise = {"a colleague's": np.random.default_rng(0).normal(size=(24, 8))}
+    rows = pd.concat([door["rows"], mp.probe(noise, door["images"], seeds=5, **FAST)])
+    mp.plot(rows, door["answers"], "f1").save(tmp_path / "curve.svg")
+    drawn = (tmp_path / "curve.svg").read_text()
+    assert "var(" not in drawn
+    assert all(words in drawn for words in ("LLM, last token", "other features", "answers", "F1 (%)"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: {"V.00": f["V.00/image_mean"][:5]}, r"'V.00' are \[5, 32\], expected \[24 images, width\]"),
+        (lambda f: {"V.00": np.full((24, 2), np.nan)}, "'V.00' hold values that are not finite"),
+        (lambda f: type(f)(f, [*f.images[:-1], "other.png"]), "features of 24 images do not fit these 24.*extract"),
+        (lambda f: type(f)(f, f.images[::-1]), "in another order"),
+    ],
+)
+def test_features_that_do_not_fit(change, said, door):
+    with pytest.raises(InputError, match=said):
+        mp.probe(change(door["features"]), door["images"])
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "said"),
+    [
+        ("Is it ill?", QUESTION.options, "<image> 0 times: write it once"),
+        ("<image> Is it ill?", {"normal": "no", "ill": "No"}, "two labels have the answer 'no'"),
+        ("<image> Is it ill?", {"ill": "Yes"}, "has 1 options"),
+    ],
+)
+def test_questions_that_are_none(template, options, said):
+    with pytest.raises(InputError, match=said):
+        mp.Question(template, options)
+
+
+def test_labels_and_options_that_do_not_match(door):
+    for options, said in (
+        ({"normal": "No", "sick": "Yes"}, "no answer for the label 'ill'"),
+        ({**QUESTION.options, "unclear": "Maybe"}, "no image has the label 'unclear'"),
+    ):
+        question = mp.Question(QUESTION.template, options)
+        for function in (mp.answer, mp.fine_tune):
+            with pytest.raises(InputError, match=said):
+                function(door["model"], door["images"], question, folder="never")
+
+
+def test_images_without_labels_are_answered_and_not_scored(door):
+    answers = mp.answer(door["model"], mp.image_list(door["images"][:3]), QUESTION, max_new_tokens=2)
+    assert answers["part"].tolist() == ["test"] * 3
+    with pytest.raises(InputError, match="give image_list the labels"):
+        mp.accuracy(answers)
+    with pytest.raises(InputError, match="have 0 labels"):
+        mp.probe(door["features"], mp.image_list(door["images"][:24]))
+    with pytest.raises(InputError, match="no image has a label"):
+        mp.fine_tune(door["model"], mp.image_list(door["images"][:3]), QUESTION, "never")
+
+
+def test_a_field_that_there_is_not(door):
+    with pytest.raises(InputError, match="unknown argument of probe 'hiden': did you mean 'hidden'"):
+        mp.probe(door["features"], door["images"], hiden=3)
+    with pytest.raises(InputError, match="there are no images"):
+        mp.extract(door["model"], [], QUESTION)
+    with pytest.raises(InputError, match=r"image 0 is float64 \[8, 8, 3\], expected uint8"):
+        mp.extract(door["model"], [np.zeros((8, 8, 3))], QUESTION)
+
+
+@pytest.mark.slow
+def test_it_works_from_a_wheel_in_an_empty_folder(door, tmp_path):
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    site, empty, source = tmp_path / "site", tmp_path / "empty", tmp_path / "source"  # building leaves folders there
+    for name in ("mlprobe_utils", "data"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
+    subprocess.run(build, check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")], check=True)
+    assert {p.name for p in (site / "mlprobe_utils" / "shipped" / "protocols").iterdir()} == {
+        p.name for p in (SHIPPED / "protocols").iterdir()
+    }
+    empty.mkdir()
+    code = f"""
+import mlprobe_utils as mp
+model = mp.load({door["checkpoint"]!r})
+images = mp.image_folder({str(door["folder"])!r})
+question = mp.Question({QUESTION.template!r}, {QUESTION.options!r})
+rows = mp.probe(mp.extract(model, images, question, "features"), images, **{FAST!r})
+answers = mp.answer(model, images, question)
+mp.plot(rows, answers).save("curve.svg")
+print(mp.__file__, len(mp.accuracy(rows)), len(mp.health(rows)), len(mp.diagnose(rows, answers)))
+"""
+    environment = {"PYTHONPATH": str(site), "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=empty, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(site / "mlprobe_utils" / "__init__.py"), "12", "3", "4"]
+    assert (empty / "curve.svg").is_file()
