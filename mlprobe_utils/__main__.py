@@ -221,6 +221,18 @@ def laboratory(given: argparse.Namespace) -> None:
 
 
 @command(
+    "looks at models' files without loading them: configuration, class, tokenizer, weights",
+    argument("slugs", nargs="+", help="model cards"),
+)
+def look(given: argparse.Namespace) -> None:
+    from mlprobe_utils.pipeline.cards import load_model_card
+
+    loading = heavy("models.loading", 1)
+    for slug in given.slugs:
+        loading.look_at(load_model_card(slug))
+
+
+@command(
     "counts models' parameters and sets Table S1's beside them",
     argument("slugs", nargs="*", metavar="SLUG", help="a model card; none: all that name an architecture"),
 )

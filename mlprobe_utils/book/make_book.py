@@ -18,7 +18,7 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.jobs import Job, book_jobs, due, laboratory_jobs
-from mlprobe_utils.pipeline.prepare import STEP_ENVIRONMENT
+from mlprobe_utils.pipeline.prepare import STEP_ENVIRONMENT, look_at
 from mlprobe_utils.pipeline.step_names import NOTEBOOK
 from mlprobe_utils.pipeline.time_spent import account, expected, remember
 from mlprobe_utils.pipeline.trial_card import laboratory_files
@@ -68,6 +68,7 @@ def make_book(run: Run, processes: int, target: str = BOOK, dry: bool = False) -
         if dry:
             print("\n".join(planned(todo)) or "everything is current")
         elif todo:
+            look_at(job.name for job in todo if job.kind in ("model", "trial"))
             carry_out(run, processes, target, todo)
 
 

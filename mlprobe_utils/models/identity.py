@@ -91,6 +91,19 @@ def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
         return Path(snapshot_download(source, revision=commit, allow_patterns=list(files), ignore_patterns="*/*"))
 
 
+def missing_of(card: Checkpoint, files: Sequence[str]) -> list[str]:
+    """Those of some files that a checkpoint has not, whether or not they have been fetched. Raises InputError."""
+    folder = fetched(card, NOT_WEIGHTS)
+    missing = [name for name in files if not (folder / name).is_file()]
+    if not missing or os.path.isdir(card.located()):
+        return missing
+    from huggingface_hub import HfApi
+
+    with reading(card):
+        listed = HfApi().list_repo_files(card.located(), revision=commit_of(card, card.located()))
+    return [name for name in missing if name not in listed]
+
+
 def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return sorted(path for path in found if path.name not in RECORDS)

@@ -18,7 +18,7 @@ from mlprobe_utils.common.settings import settings
 from mlprobe_utils.models.adapters import check_adapter
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
-from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, fetched, reading
+from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, fetched, missing_of, reading
 from mlprobe_utils.models.memory import check_memory
 from mlprobe_utils.models.settings import RANDOM_SEED, Checkpoint
 
@@ -120,6 +120,20 @@ def load(
     return replace(loaded, adapter=Path(adapter))
 
 
+def look_at(card: Checkpoint) -> None:
+    """Looks at a model without loading it: configuration, class, tokenizer, image token, and that no file is missing.
+
+    Raises:
+        InputError: as `load`, as far as no weight has to be read for it; a file of weights that is not there.
+    """
+    found = _checkpoint(card)
+    processor = _processor(card, found)
+    _check_image_token(card, _empty(card, found), processor)
+    with _reading(card):
+        if missing := missing_of(card, _weight_files(found.folder)):
+            raise InputError(f"{card.source!r} has no {missing[0]}: {SAFE}, or complete the checkpoint")
+
+
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     """A model of the same shape with random weights, as its class begins with them; every time the same.
 
@@ -153,11 +167,16 @@ def _checked(card: Checkpoint, found: _Checkpoint, precision: str) -> tuple[Proc
     # each of several processes has a device of its own, and FSDP spreads what is too large for one
     device_map = card.device_map if processes().num_processes == 1 else None
     precision = card.precision or precision
-    with _reading(card), torch.device("meta"):
-        empty = found.family.transformers_class()._from_config(found.config, attn_implementation=card.attention)
+    empty = _empty(card, found)
     _check_image_token(card, empty, processor)
     check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
     return processor, precision, device_map
+
+
+def _empty(card: Checkpoint, found: _Checkpoint) -> PreTrainedModel:
+    """The model without weights, on the device `meta`."""
+    with _reading(card), torch.device("meta"):
+        return found.family.transformers_class()._from_config(found.config, attn_implementation=card.attention)
 
 
 def _ready(model: PreTrainedModel, processor: ProcessorMixin, found: _Checkpoint) -> LoadedModel:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.baseline_card import BaselineCard
+from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.discussion_card import Discussion
 from mlprobe_utils.pipeline.jobs import Job, baselines_job, due, image_jobs, miniature_jobs, model_job
@@ -60,12 +61,27 @@ def make(jobs: list[Job]) -> None:
     if os.environ.get("MLPROBE_PREPARED"):
         return
     for job in due(jobs):
-        command = [sys.executable, "-m", "mlprobe_utils", *job.command]
-        lines = []
-        with subprocess.Popen(command, env=os.environ | STEP_ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-            for line in process.stderr:
-                print(line, end="", file=sys.__stderr__, flush=True)
-                lines.append(line)
-        if process.returncode:
-            message = "".join(lines).rpartition("error: ")[2].strip() or f"exit code {process.returncode}"
-            raise InputError(f"{message} (while running python -m mlprobe_utils {' '.join(job.command)})")
+        run_command(*job.command)
+
+
+def look_at(models: Iterable[str]) -> None:
+    """Looks at the files of those models that are not made here, before anything is run on one of them.
+
+    Raises:
+        InputError: what is wrong with the first that cannot be loaded.
+    """
+    if own := [slug for slug in models if not load_model_card(slug).made_by]:
+        run_command("look", *own)
+
+
+def run_command(*command: str) -> None:
+    """Runs a command of the package in a process of its own. Raises InputError, with what it said."""
+    whole = [sys.executable, "-m", "mlprobe_utils", *command]
+    lines = []
+    with subprocess.Popen(whole, env=os.environ | STEP_ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            print(line, end="", file=sys.__stderr__, flush=True)
+            lines.append(line)
+    if process.returncode:
+        message = "".join(lines).rpartition("error: ")[2].strip() or f"exit code {process.returncode}"
+        raise InputError(f"{message} (while running python -m mlprobe_utils {' '.join(command)})")

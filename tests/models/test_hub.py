@@ -12,7 +12,7 @@ from tiny_parts import card_of, edit, logits_of, refusal
 
 from mlprobe_utils.models import identity
 from mlprobe_utils.models.identity import identity_of
-from mlprobe_utils.models.loading import load, load_processor
+from mlprobe_utils.models.loading import load, load_processor, look_at
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 
 NAME = "some/model"
@@ -203,6 +203,17 @@ def test_weights_in_several_files(hub, repository, copied, tiny, image_set):
 def test_a_model_is_refused_before_its_weights_are_fetched(hub, repository, copied, config, said):
     edit(copied / "config.json", **config)
     assert said in refusal(card_of(NAME))
+    assert not [path for _, path in hub.files_asked() if path.endswith(".safetensors")]
+
+
+def test_a_model_is_looked_at_without_its_weights(hub, repository, copied):
+    for source in (NAME, copied):
+        look_at(card_of(source))
+    (copied / "model.safetensors").unlink()
+    for source in (NAME, copied):
+        assert "has no model.safetensors: weights are read from safetensors only" in refusal(card_of(source), look_at)
+    (copied / "tokenizer.json").write_text("{")
+    assert "cannot read" in refusal(card_of(copied), look_at)
     assert not [path for _, path in hub.files_asked() if path.endswith(".safetensors")]
 
 

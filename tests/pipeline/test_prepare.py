@@ -1,5 +1,10 @@
 """What a chapter makes for itself when it runs alone, and how it says what it could not make."""
 
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 
 from mlprobe_utils.common.errors import InputError
@@ -56,3 +61,19 @@ def test_when_everything_is_current_no_process_is_started(monkeypatch):
     prepare.prepare(run("busi-phantom"))
     monkeypatch.setattr(prepare.subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
     prepare.prepare(run("busi-phantom"))
+
+
+def test_models_are_looked_at_before_anything_runs_but_for_those_made_here(tmp_path):
+    """Through the command: the error of a card's source is the one message."""
+    prepare.look_at(["lingshu-7b-miniature"])
+    cards = shutil.copytree(artefacts.ROOT / "data", tmp_path / "cards")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text('{"architectures": ["Strange"]}')
+    (cards / "models" / "mine.yml").write_text(f"name: Mine\nsource: {tmp_path / 'mine'}\n")
+    environment = os.environ | {"MLPROBE_CARDS": str(cards), "MLPROBE_OUTPUTS": str(tmp_path / "outputs")}
+    command = [sys.executable, "-m", "mlprobe_utils", "look", "lingshu-7b-miniature", "mine"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "lingshu-7b-miniature is not there" in done.stderr
+    done = subprocess.run([*command[:-2], "mine"], env=environment, capture_output=True, text=True)
+    assert "model card 'mine': it has no vision part" in done.stderr
