@@ -131,7 +131,7 @@ glue("strong", len(strongest))
 # ## What next
 #
 # ::::{container} doors
-# - [**Read**](01_datasets) twelve chapters, about four hours
+# - [**Read**](00_by_hand) thirteen chapters, about four hours
 # - [**Rerun**](rerun) any page on your model and images
 # - [**Teach**](teach) with a plan and questions to ask
 # ::::

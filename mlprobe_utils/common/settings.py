@@ -27,7 +27,7 @@ class Part(BaseModel):
 OfKind = TypeVar("OfKind", bound=Part)
 
 
-def paper(kind: type[OfKind], block: str, **changed) -> OfKind:
+def paper(kind: type[OfKind], block: str, /, **changed) -> OfKind:
     """A block of the protocol `paper`, but for the fields that are changed. Raises InputError as `settings`."""
     return settings(kind, block, _paper()[block] | changed)
 

@@ -45,7 +45,8 @@ def plot(
         place = {"y": f"{metric}:Q", "x": alt.value("width")}
         layers.append(final.mark_rule(strokeDash=[4, 3]).encode(y=f"{metric}:Q"))
         layers.append(final.mark_text(align="right", dy=-6).encode(**place, text=alt.value("answers")))
-    return alt.layer(*layers).properties(width=480, height=240)
+    said = f"{value} of probes at {curve['point'].nunique()} points, with intervals"
+    return alt.layer(*layers).properties(width=480, height=240, description=said)
 
 
 def _line(point: str, pooling: str | None) -> str:
