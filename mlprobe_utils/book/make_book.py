@@ -86,7 +86,8 @@ def carry_out(run: Run, processes: int, target: str, todo: dict[Job, list[str] |
     atomic_write(configuration, json.dumps(run.parameters() | {"target": target}, indent=1))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
     command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(processes), "--nolock", "--rerun-incomplete"]
-    command += ["--configfile", str(configuration), "--quiet", "all"]
+    # whether a job is current is said by its stamp alone: its file's time, command and inputs decide nothing
+    command += ["--configfile", str(configuration), "--quiet", "all", "--rerun-triggers", "mtime"]
     steps = collections.Counter(step for job in todo for step in job.steps)
     for job, names in todo.items():
         if job.kind == BOOK:
