@@ -18,7 +18,6 @@ GIVEN = {"models": [], "datasets": [], "protocol": "miniature", "split": "paper"
 TARGET = GIVEN.pop("target")
 RUN = configure(**GIVEN)
 JOBS = {(job.kind, job.name): job for job in graph(RUN, TARGET)}
-DUE = due(JOBS.values())
 
 
 def command(kind, name, threads):
@@ -26,10 +25,12 @@ def command(kind, name, threads):
     return shlex.join([sys.executable, "-m", "mlprobe_utils", *JOBS[kind, name].command, *options])
 
 
-for place, job in JOBS.items():
-    path = stamp(RUN, *place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True) if job in DUE else path.touch()
+if workflow.is_main_process:  # a job of a cluster reads this file, too, while others run
+    to_do = due(JOBS.values())
+    for place, job in JOBS.items():
+        path = stamp(RUN, *place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True) if job in to_do else path.touch()
 
 
 rule all:
