@@ -151,6 +151,7 @@ show(chapter.named(frequent_answers(rows, most=3)))
 # with the images that they were given to:
 
 # %% tags=["hide-input"]
+from IPython.display import display
 from mlprobe_utils.book.pictures import answered
 from mlprobe_utils.plots.tables import unparsed_examples
 

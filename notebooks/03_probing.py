@@ -238,11 +238,11 @@ ends = module_ends(image_mean, outputs, metric)
 show(chapter.named(ends))
 
 # %% tags=["hide-input"]
-ends = ends[ends["stage"] == "finetuned"]
-lost = ends["L end"] - ends["final output"]
+after = ends[ends["stage"] == "finetuned"]
+lost = after["L end"] - after["final output"]
 glue("output_gap", lost.abs().mean())
 glue("output_below", int((lost > 0).sum()))
-glue("pairs", len(ends))
+glue("pairs", len(after))
 
 # %% [markdown]
 # After fine-tuning, the final output and the probe at the LLM's last layer differ by {glue:text}`output_gap:.1f` points
@@ -264,16 +264,16 @@ show(certainty.questions())
 # run; the final output is the mean of all runs, which are too few to ask what other runs would give.
 
 # %%
-ends = certainty.end_intervals(readings, metric)
-tuned = ends[ends["stage"] == "finetuned"]
+intervals = certainty.end_intervals(readings, metric)
+tuned = intervals[intervals["stage"] == "finetuned"]
 beside = certainty.side_by_side(tuned)
 show(chapter.named(beside.drop(columns="stage")))
 
 # %% tags=["hide-input"]
-file(chapter.named(ends), "Intervals where each module ends")
+file(chapter.named(intervals), "Intervals where each module ends")
 
 # %% tags=["hide-input"]
-glue("width_words", certainty.width_words(ends))
+glue("width_words", certainty.width_words(intervals))
 
 # %% [markdown]
 # {glue:text}`width_words` The {term}`recipe's <this recipe>` intervals allow for seeds as well as images, those of

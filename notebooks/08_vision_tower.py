@@ -187,7 +187,7 @@ show(chapter.named(levels))
 
 # %%
 told = training_paradigms.differences(readings)
-statement = (
+ways = (
     told["paradigm"]
     + " less "
     + told["less"].str.removesuffix(" fine-tuning")
@@ -205,7 +205,7 @@ verdicts = LOWER, HIGHER, training_paradigms.NEITHER
 
 # %% tags=["hide-input"]
 title = "Accuracy of one way to train less that of another"
-difference_chart(told, statement, chapter.names, title, verdicts)
+difference_chart(told, ways, chapter.names, title, verdicts)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.plots.tables import file

@@ -304,7 +304,7 @@ for (order, less), own in at_tokens.groupby(["order", "less"]):
     glue(f"mean_{name}", in_words(own, "difference"))
 
 # %% tags=["hide-input"]
-glue("ordered", len(own))
+glue("ordered", len(at_tokens.groupby(["model", "dataset"])))
 
 # %% [markdown]
 # Of {glue:text}`ordered` pairs of model and data set, what a probe reads in the image tokens is told to be higher with

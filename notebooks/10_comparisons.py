@@ -181,6 +181,7 @@ show(beside(steps, size_signs))
 # Means over models. *follow* counts the models whose own scores are in the order of the means.
 
 # %%
+from IPython.display import display
 from mlprobe_utils.analysis.comparisons import dataset_order
 
 for name in tables:

@@ -202,24 +202,24 @@ glue("widest", width.max())
 # %%
 rows = results.prediction_rows(chapter.selection)
 tested = rows[rows["part"] == "test"]
-before = tested[tested["stage"] == "pretrained"]
-charts.confusion(before, chapter.names)
+early = tested[tested["stage"] == "pretrained"]
+charts.confusion(early, chapter.names)
 
 # %% [markdown]
 # And after it:
 
 # %%
-after = tested[tested["stage"] == "finetuned"]
-charts.confusion(after, chapter.names)
+late = tested[tested["stage"] == "finetuned"]
+charts.confusion(late, chapter.names)
 
 # %% tags=["hide-input"]
-right = after["parsed"] == after["label"]
-recall = right.groupby([after["dataset"], after["label"]]).mean() * 100
+right = late["parsed"] == late["label"]
+recall = right.groupby([late["dataset"], late["label"]]).mean() * 100
 dataset, option = recall.idxmin()
 glue("worst_class", f"{option} of {chapter.names[dataset]}")
 glue("worst_recall", recall.min())
-glue("unparsed_before", 100 * before["parsed"].isna().mean())
-glue("unparsed_after", 100 * after["parsed"].isna().mean())
+glue("unparsed_before", 100 * early["parsed"].isna().mean())
+glue("unparsed_after", 100 * late["parsed"].isna().mean())
 
 # %% [markdown]
 # {glue:text}`unparsed_before:.1f` % of the answers name no option, or several, before fine-tuning, and
@@ -253,16 +253,16 @@ show(chapter.named(short)[columns])
 # %%
 from mlprobe_utils.plots.diagnosis_charts import loss_chart
 
-tuned = told[told["stage"] == "finetuned"]
+told_after = told[told["stage"] == "finetuned"]
 title = "What is lost between stations after fine-tuning"
-loss_chart(tuned, chapter.names, title)
+loss_chart(told_after, chapter.names, title)
 
 # %% tags=["hide-input"]
 main = short[short["stage"] == "finetuned"].dropna(subset="main")
-found = main["main"] + " on " + main["dataset"].map(chapter.names)
-glue("modes_found", "; ".join(found) or "none")
-glue("ruled_out", int((tuned["verdict"] == "ruled out").sum()))
-glue("statements", len(tuned))
+main_modes = main["main"] + " on " + main["dataset"].map(chapter.names)
+glue("modes_found", "; ".join(main_modes) or "none")
+glue("ruled_out", int((told_after["verdict"] == "ruled out").sum()))
+glue("statements", len(told_after))
 
 # %% [markdown]
 # Main modes after fine-tuning: {glue:text}`modes_found`. Of {glue:text}`statements` statements {glue:text}`ruled_out` are

@@ -6,7 +6,8 @@ cell annotates. What else a reader defines in the notebook is nobody's business.
 """
 
 import ast
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -61,8 +62,8 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
 
 def injected(cells: Iterable[str]) -> list[str]:
     """The names that the last cell of papermill's assigns, of all cells in the order they ran (IPython's `In`)."""
-    own = next((source for source in reversed([*cells]) if source.startswith(INJECTED)), "")
-    return [target.id for node in ast.parse(own).body if isinstance(node, ast.Assign) for target in node.targets]
+    own = [nodes for source, nodes in _parsed(cells) if source.splitlines()[0] == INJECTED]
+    return [target.id for node in own[-1] if isinstance(node, ast.Assign) for target in node.targets] if own else []
 
 
 def meanings(cells: Iterable[str]) -> dict[str, str]:
@@ -72,13 +73,18 @@ def meanings(cells: Iterable[str]) -> dict[str, str]:
         cells: sources of code cells in the order they ran (IPython's `In`).
     """
     found = {}
-    for source in cells:
-        try:
-            declarations = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
-        except SyntaxError:  # a cell that failed, in an open notebook
-            continue
+    for source, nodes in _parsed(cells):
         lines = source.encode().splitlines()  # ast counts bytes
-        for node in declarations:
-            behind = lines[node.end_lineno - 1][node.end_col_offset :].decode()
-            found[ast.unparse(node.target)] = behind.partition("#")[2].strip()
+        for node in nodes:
+            if isinstance(node, ast.AnnAssign):
+                behind = lines[node.end_lineno - 1][node.end_col_offset :].decode()
+                found[ast.unparse(node.target)] = behind.partition("#")[2].strip()
     return found
+
+
+def _parsed(cells: Iterable[str]) -> Iterator[tuple[str, list[ast.stmt]]]:
+    """The cells that are Python and not empty, with their statements: in an open notebook others may have failed."""
+    for source in cells:
+        with contextlib.suppress(SyntaxError):
+            if nodes := ast.parse(source).body:
+                yield source, nodes

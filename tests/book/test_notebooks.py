@@ -1,10 +1,13 @@
 """Notebooks: how their cells are made, and that a wrong parameter ends in one message before anything runs."""
 
 import ast
+import dis
 import json
 import re
 import subprocess
 import sys
+from collections import Counter
+from types import CodeType
 
 import jupytext
 import papermill
@@ -17,6 +20,25 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import configuration
 
 MOST_LINES = 8
+
+
+def names_of(source: str) -> tuple[set[str], set[str]]:
+    """The names that a cell makes, but for imported ones, and those that it reads before it makes them."""
+    made, imported, read = set(), set(), set()
+
+    def follow(code: CodeType) -> None:
+        before = ""
+        for step in dis.get_instructions(code):
+            if isinstance(step.argval, CodeType):
+                follow(step.argval)
+            elif step.opname == "STORE_NAME":
+                (imported if before.startswith("IMPORT") else made).add(step.argval)
+            elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in made | imported:
+                read.add(step.argval)
+            before = step.opname
+
+    follow(compile(source, "cell", "exec"))
+    return made, read
 
 
 @pytest.fixture(params=notebooks())
@@ -35,6 +57,14 @@ def test_cells_are_short_and_hold_no_functions(cells):
             lines = [line for line in cell.source.splitlines() if line.strip()]
             assert 1 <= len(lines) <= MOST_LINES, cell.source
             assert not any(line.lstrip().startswith(("def ", "class ")) for line in lines), cell.source
+
+
+def test_a_cell_reads_no_name_that_two_cells_make(cells):
+    """So that it can be run again after all others: what it reads is what it read before."""
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    makers = Counter(name for source in code for name in names_of(source)[0])
+    for source in code:
+        assert not [name for name in names_of(source)[1] if makers[name] > 1], source
 
 
 def test_a_page_has_title_parameters_opening_and_its_own_provenance(cells, name):
@@ -100,6 +130,7 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
     own = namespace() | {"chapter": 1, "sample": [1], "note": lambda: 0}
     own["__annotations__"] |= {"mine": int}
     own["In"] = [own["In"][1], "# Parameters\nolder = 1", "# Parameters\nsplit = 'paper'", "mine: int = 3"]
+    own["In"] += ["# Parameters of my plot\nsize = 3", "# Parameters\nthis is (no Python"]
     assert check_parameters(own) == expected
     assert expected[1].keys() == {"models", "datasets", "protocol", "split", "data", "metric"}
 
