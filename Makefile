@@ -34,8 +34,9 @@ test: .venv/installed-tests
 nightly: .venv/installed-tests
 	@$(MAKE) test TESTS="-m nightly"
 
+# from the root, so that cards are in reach
 lab: notebooks
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 notebooks: .venv/installed
 	$(BIN)/jupytext --quiet --sync notebooks/*.py

@@ -58,8 +58,12 @@ def _source_file(module: str) -> Path | None:
     return None
 
 
+@functools.cache
 def code_hash(*modules: str) -> str:
-    """Hash of the source files of some modules and of all they import from this package."""
+    """Hash of the source files of some modules and of all they import from this package.
+
+    As they were when the process first asked: an open kernel runs on what it has imported, whatever is edited since.
+    """
     return files_hash({path for module in modules for path in code_files(module)})
 
 

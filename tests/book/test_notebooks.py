@@ -1,17 +1,16 @@
 """Notebooks: how their cells are made, and that a wrong parameter ends in one message before anything runs."""
 
 import ast
-import dis
 import json
 import re
 import subprocess
 import sys
 from collections import Counter
-from types import CodeType
 
 import jupytext
 import papermill
 import pytest
+from notebook_cells import names_of
 
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
 from mlprobe_utils.book.left_out import LINK, headings
@@ -20,25 +19,6 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import configuration
 
 MOST_LINES = 8
-
-
-def names_of(source: str) -> tuple[set[str], set[str]]:
-    """The names that a cell makes, but for imported ones, and those that it reads before it makes them."""
-    made, imported, read = set(), set(), set()
-
-    def follow(code: CodeType) -> None:
-        before = ""
-        for step in dis.get_instructions(code):
-            if isinstance(step.argval, CodeType):
-                follow(step.argval)
-            elif step.opname == "STORE_NAME":
-                (imported if before.startswith("IMPORT") else made).add(step.argval)
-            elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in made | imported:
-                read.add(step.argval)
-            before = step.opname
-
-    follow(compile(source, "cell", "exec"))
-    return made, read
 
 
 @pytest.fixture(params=notebooks())

@@ -39,7 +39,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "mlprobe_utils").mkdir()
 
     def forget() -> None:
-        for cached in (code_files, code._imports):
+        for cached in (code_files, code_hash, code._imports):
             cached.cache_clear()
 
     def rewritten(**modules) -> str:
@@ -61,6 +61,12 @@ def test_code_is_followed_through_imports(package):
     assert package(used="def double(x):\n    return 3 * x\n") != package()
     with pytest.raises(ValueError, match=r"there is no module mlprobe_utils\.nowhere"):
         code_files("mlprobe_utils.nowhere")
+
+
+def test_a_process_keeps_the_hash_of_the_code_that_it_runs(package, tmp_path):
+    before = package()
+    (tmp_path / "mlprobe_utils" / "used.py").write_text("def double(x):\n    return 3 * x\n")
+    assert code_hash("mlprobe_utils.top") == before
 
 
 @pytest.mark.parametrize(
