@@ -8,7 +8,7 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.categories import CATEGORIES, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.profiles import in_words
-from mlprobe_utils.plots.figures import Figure, Key, Panel, figure
+from mlprobe_utils.plots.figures import Drawing, Figure, Key, Panel, figure
 from mlprobe_utils.plots.inline_svg import description
 from mlprobe_utils.plots.panels import COLOURS, drawing
 
@@ -62,8 +62,8 @@ def _told(row) -> str:
     return f"{row.model} ({row.group}): {row.value:.1f} % ({row.low:.1f} to {row.high:.1f})"
 
 
-def _panel(own: pd.DataFrame, means: pd.DataFrame, across: pd.DataFrame, keys: list[Key], ends: tuple) -> str:
-    """One panel as SVG."""
+def _panel(own: pd.DataFrame, means: pd.DataFrame, across: pd.DataFrame, keys: list[Key], ends: tuple) -> Drawing:
+    """One panel."""
     marks, blocks, place = [], [], 0.0
     for key in keys:
         members = own[own["group"] == key.name]

@@ -205,8 +205,8 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
             for c in cells.itertuples()
         ]
         compact = pairs.ngroups > MANY
-        svg = square_panel(squares, 11 if compact else 13, compact)
-        panels.append(Panel(f"{model} · {dataset}", svg, f"{model}, {dataset}: {words}."))
+        drawn = square_panel(squares, 11 if compact else 13, compact)
+        panels.append(Panel(f"{model} · {dataset}", drawn, f"{model}, {dataset}: {words}."))
     title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     numbers = pd.concat(tables)[["model", "dataset", "truth", "answer", "images"]]
     numbers = numbers.rename(columns={"dataset": "data set"})
@@ -247,8 +247,8 @@ def lines(
         own = long[(above == place[0]) & (beside == place[1])]
         name = " · ".join(filter(None, place))
         at = own[marked].iloc[0] if marked else None
-        svg = line_panel(own, [x for x in order if x in of_row], keys, values, domain, ANSWERS, compact, at)
-        panels.append(Panel(name, svg, f"{name}: {line_words(own)}."))
+        drawn = line_panel(own, [x for x in order if x in of_row], keys, values, domain, ANSWERS, compact, at)
+        panels.append(Panel(name, drawn, f"{name}: {line_words(own)}."))
     if compact:  # every panel names its model
         keys = [key for key in keys if key.colour]
         horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""

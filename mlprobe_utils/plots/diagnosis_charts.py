@@ -8,7 +8,7 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNTOLD
 from mlprobe_utils.evaluation.profiles import in_words
-from mlprobe_utils.plots.figures import Figure, Key, Panel, figure
+from mlprobe_utils.plots.figures import Drawing, Figure, Key, Panel, figure
 from mlprobe_utils.plots.inline_svg import description
 from mlprobe_utils.plots.panels import COLOURS, drawing
 
@@ -57,8 +57,8 @@ def _told(row) -> str:
     return f"{row.value:+.1f} ({row.band_low:+.1f} to {row.band_high:+.1f}) points, {row.verdict}"
 
 
-def _panel(own: pd.DataFrame, verdicts: Sequence[Key], ends: tuple[int, int]) -> str:
-    """One panel as SVG."""
+def _panel(own: pd.DataFrame, verdicts: Sequence[Key], ends: tuple[int, int]) -> Drawing:
+    """One panel."""
     statements, models = list(own["statement"].unique()), list(own["model"].unique())
     block = len(models) + TITLE_LINES
     tops = pd.Series(range(len(statements)), index=statements) * block

@@ -1,4 +1,5 @@
-"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold. Complete without JavaScript.
+"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold. Complete without JavaScript and
+without the book's style sheet: a figure carries the rules that it needs, in any notebook.
 
 book/_static/charts.js adds tooltips, highlighting and enlargement to what is here. It reads three attributes: marks
 carry `data-series` (names they belong to, separated by |) and `data-told` (what the tooltip says: one text, or one a
@@ -6,17 +7,60 @@ vertex, separated by |), keys carry `data-highlight` (the name that they single 
 """
 
 import html
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
+import altair as alt
 import pandas as pd
+import vl_convert
+
+from mlprobe_utils.common.errors import unknown
 
 BETWEEN = "|"
 SERIES_END = "‖"  # in a mark's description for Altair: names that it belongs to, then what a tooltip says of it
 MOST_ROWS = 40  # of numbers that a page shows; more are only in the file
 ENLARGE = '<button type="button" class="chart-zoom" hidden>Enlarge</button>'
+# told apart with every kind of colour vision, on white and on black
+LIGHT = ("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000")
+DARK = ("#e69f00", "#56b4e9", "#e040a0", "#808060", "#c0e0e0", "#e0c080")
+ON_DARK = "html[data-theme=dark],html[theme=dark],[data-jp-theme-light=false],.vscode-dark"  # book, Colab, Lab, VS Code
+STYLE = [
+    ON_DARK + "{" + ";".join(f"--chart-{number}:{dark}" for number, dark in enumerate(DARK, 1)) + "}",
+    "figure.chart{margin:1.5rem 0}",
+    # as many panels beside each other as fit, at most --columns, one below the other on a phone
+    ".chart-panels{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,"
+    "max(12rem,calc(100%/var(--columns) - .75rem))),1fr))}",
+    # drawings of a row stand on one line, however long their titles are
+    ".chart-panel{display:flex;flex-direction:column;justify-content:flex-end;min-width:0}",
+    ".chart-panel svg{display:block;width:100%;max-width:26rem;height:auto;"
+    "font-family:var(--pst-font-family-base,sans-serif)}",
+    ".chart-panel-wide{overflow-x:auto}",
+    ".chart-panel-wide svg{max-width:62rem;min-width:36rem}",
+    "p.chart-panel-title,p.chart-axis{margin:0;font-size:.8rem;line-height:1.3}",
+    ".chart-panel-title{font-weight:600}",
+    ".chart-axis-below{text-align:right}",
+    "figure.chart figcaption{margin-top:.5rem;font-size:.95rem;text-align:left}",
+    ".chart-legend{display:flex;flex-wrap:wrap;gap:.25rem .75rem;margin-bottom:.5rem}",
+    ".chart-keys{display:flex;flex-wrap:wrap;gap:.25rem}",
+    ".chart-key{padding:.1rem .5rem;border:1px solid transparent;border-radius:.25rem;color:inherit;background:none;"
+    "font-size:.8rem}",
+    ".chart-swatch{display:inline-block;width:1.6em;margin-right:.4em;vertical-align:middle}",
+    ".chart-data{margin-top:.25rem;font-size:.85rem}",
+]
+_VARIABLE = re.compile(r"var\(--[\w-]+, ([^)]+)\)")  # a colour of a theme, and what it is without one
+_WITHOUT_LEGEND = ("color", "strokeDash", "strokeWidth", "shape")  # a page's keys stand in the place of theirs
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing as it stands on a page, and what Altair makes one of."""
+
+    svg: str
+    spec: dict  # Vega-Lite, with its data
 
 
 @dataclass(frozen=True)
@@ -24,7 +68,7 @@ class Panel:
     """One drawing of a figure."""
 
     title: str  # empty where the figure's caption says all
-    svg: str
+    drawing: Drawing
     description: str  # in words, for those who cannot see it
     wide: bool = False  # cannot be read on a phone unless it scrolls
 
@@ -46,6 +90,42 @@ class Figure:
 
     html: str
     description: str
+    title: str
+    panels: tuple[Panel, ...]
+    columns: int
+    axes: tuple[str, str]
+
+    @property
+    def spec(self) -> dict:
+        """All panels as one Vega-Lite specification, in the colours of a light page."""
+        specs = [standing_alone(panel) for panel in self.panels]
+        theme = [spec.pop("config", {}) for spec in specs]
+        axes = [f"{sign} {axis}" for sign, axis in zip("↑→", self.axes, strict=True) if axis]
+        title = {"text": self.title, "subtitle": axes, "anchor": "start"}
+        return {"concat": specs, "columns": self.columns, "title": title, "config": theme[0]}
+
+    @property
+    def chart(self) -> alt.ConcatChart:
+        """The same as a chart of Altair's, to change and to combine with others; that takes a second or two."""
+        return alt.ConcatChart.from_dict(self.spec | {"description": self.description}, validate=False)
+
+    def save(self, path: str | Path) -> None:
+        """Writes it to a file: .html as it stands on a page, .svg, or .png (200 pixels an inch).
+
+        Raises:
+            InputError: a file of another kind.
+        """
+        match Path(path).suffix:
+            case ".html":
+                head = f'<meta charset="utf-8"><title>{html.escape(self.title)}</title>'
+                content = f'<!DOCTYPE html><html lang="en">{head}{self.html}</html>'
+            case ".svg":
+                content = vl_convert.vegalite_to_svg(self.spec)
+            case ".png":
+                content = vl_convert.vegalite_to_png(self.spec, ppi=200)
+            case other:
+                raise unknown("kind of file", other, (".html", ".svg", ".png"))
+        Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": self.description}
@@ -72,7 +152,7 @@ def figure(
     """
     vertical, horizontal = (html.escape(axis) for axis in axes)
     parts = [
-        f'<figure class="chart" style="--columns:{columns}"><div class="chart-body">',
+        f'<figure class="chart" style="--columns:{columns}"><style>{"".join(STYLE)}</style><div class="chart-body">',
         _legend(keys),
         f'<p class="chart-axis">↑ {vertical}</p>' if vertical else "",
         f'<div class="chart-panels">{"".join(_panel(panel, title) for panel in panels)}</div>',
@@ -82,7 +162,31 @@ def figure(
         "</figure>",
     ]
     description = " ".join([f"{title}.", *(panel.description for panel in panels)])
-    return Figure("".join(parts), description)
+    return Figure("".join(parts), description, title, tuple(panels), columns, axes)
+
+
+def standing_alone(panel: Panel) -> dict:
+    """The specification of a panel, which needs no page: with its data in place, plain colours, title and legends."""
+    left_out = ("datasets", "autosize", "$schema")  # what only a whole chart has
+    spec = plain(json.dumps({key: value for key, value in panel.drawing.spec.items() if key not in left_out}))
+    tables, legend = panel.drawing.spec.get("datasets", {}), {"title": None, "labelLimit": 0, "symbolOpacity": 1}
+    legend |= {} if '"shape": {' in spec else {"symbolType": "stroke"}
+
+    def completed(node: dict) -> dict:
+        if node.get("data", {}).keys() == {"name"}:
+            node["data"] = {"values": tables[node["data"]["name"]]}
+        for name, channel in node.get("encoding", {}).items():
+            if name in _WITHOUT_LEGEND and "legend" in channel:
+                channel["legend"] = legend
+        return node
+
+    spec = json.loads(spec.replace('"transparent"', '"white"'), object_hook=completed)
+    return spec | ({"title": panel.title} if panel.title else {})
+
+
+def plain(drawing: str) -> str:
+    """SVG, or a specification as JSON, with the colours of a light page in place of a theme's."""
+    return _VARIABLE.sub(r"\1", drawing).replace("currentColor", "black")
 
 
 def single(name: str) -> str:
@@ -113,7 +217,7 @@ def scrolling(table: str) -> str:
 
 
 def _panel(panel: Panel, title: str) -> str:
-    head, rest = panel.svg.split(">", 1)
+    head, rest = panel.drawing.svg.split(">", 1)
     name = html.escape(f"{title}: {panel.title}" if panel.title else title)
     heading = f'<p class="chart-panel-title">{html.escape(panel.title)}</p>' if panel.title else ""
     described = f'{head} role="img"><title>{name}</title><desc>{html.escape(panel.description)}</desc>{rest}'

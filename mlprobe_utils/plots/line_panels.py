@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.points import SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.plots.figures import BETWEEN, Key
+from mlprobe_utils.plots.figures import BETWEEN, Drawing, Key
 from mlprobe_utils.plots.inline_svg import description
 from mlprobe_utils.plots.panels import drawing, layered
 
@@ -62,8 +62,8 @@ def line_panel(
     answers: Sequence[str],
     compact: bool = False,
     marked: str | None = None,
-) -> str:
-    """One panel as SVG: means over runs as strong lines, single runs as faint ones, answers as diamonds.
+) -> Drawing:
+    """One panel: means over runs as strong lines, single runs as faint ones, answers as diamonds.
 
     A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves.
 

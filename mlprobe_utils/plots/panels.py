@@ -1,7 +1,7 @@
 """How panels of figures are drawn: by Altair, in one theme; and matrices of shaded squares.
 
-Colours are CSS variables of book/_static/book.css, so that a panel follows the book's switch between light and dark;
-the values behind the commas are for pages without that style sheet. Dashes say the same as colours.
+Colours are CSS variables, so that a panel follows the switch between light and dark, of the book or of a notebook; the
+values behind the commas are the light ones. Dashes say the same as colours.
 """
 
 import functools
@@ -12,10 +12,9 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from mlprobe_utils.plots.figures import Panel, figure
+from mlprobe_utils.plots.figures import LIGHT, Drawing, Panel, figure
 from mlprobe_utils.plots.inline_svg import description, inline
 
-LIGHT = ("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000")
 COLOURS = tuple(f"var(--chart-{number}, {light})" for number, light in enumerate(LIGHT, 1))
 SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
 HEIGHT, COMPACT_HEIGHT = 190, 120  # pixels; a page scales them
@@ -31,16 +30,18 @@ def enable() -> None:
 def _render(spec: dict, **_) -> dict:
     words = spec.get("description", "a chart without a description")
     title = spec.get("title", words)
-    title = title if isinstance(title, str) else " ".join(title["text"])
-    svg = drawing({key: value for key, value in spec.items() if key != "title"})
-    return figure([Panel("", svg, words)], title)._repr_mimebundle_()
+    title = title["text"] if isinstance(title, dict) else title
+    title = title if isinstance(title, str) else " ".join(title)
+    drawn = drawing({key: value for key, value in spec.items() if key != "title"})
+    return figure([Panel("", drawn, words)], title)._repr_mimebundle_()
 
 
-def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> str:
-    """A Vega-Lite specification as inline SVG, in the theme of the book; `tables` are the data that it names."""
+def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> Drawing:
+    """Draws a Vega-Lite specification as inline SVG, in the theme of the book; `tables` are the data that it names."""
     records = {name: table.to_json(orient="records", double_precision=15) for name, table in (tables or {}).items()}
     named = {"datasets": {name: json.loads(text) for name, text in records.items()}} if tables else {}
-    return inline(vl_convert.vegalite_to_svg(spec | {"config": _theme()} | named))
+    whole = spec | {"config": _theme()} | named
+    return Drawing(inline(vl_convert.vegalite_to_svg(whole)), whole)
 
 
 def layered(layers: Sequence[alt.Chart], compact: bool) -> dict:
@@ -65,8 +66,8 @@ def _theme() -> dict:
     }
 
 
-def square_panel(cells: pd.DataFrame, text_size: int, compact: bool = False) -> str:
-    """A matrix of shaded squares, each with its number, as SVG.
+def square_panel(cells: pd.DataFrame, text_size: int, compact: bool = False) -> Drawing:
+    """A matrix of shaded squares, each with its number.
 
     Args:
         cells: row and column (texts, in the order of their first cells), number (shown without decimals), shade (0 to

@@ -1,9 +1,10 @@
 """Plain SVG for drawn schemes: every shape a string. Text and lines take the page's colour, which fits both themes."""
 
+import base64
 import html
 from collections.abc import Sequence
 
-from mlprobe_utils.plots.figures import Figure, Panel
+from mlprobe_utils.plots.figures import Drawing, Figure, Panel, plain
 from mlprobe_utils.plots.figures import figure as figure_of
 
 Point = tuple[float, float]
@@ -12,7 +13,11 @@ Point = tuple[float, float]
 def figure(shapes: Sequence[str], width: float, height: float, title: str, description: str) -> Figure:
     """The shapes as a figure that scales with the page; title and description for those who cannot see it."""
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}">{"".join(shapes)}</svg>'
-    return figure_of([Panel("", svg, description, wide=True)], title)
+    picture = base64.b64encode(plain(svg).replace("<svg", '<svg font-family="sans-serif"', 1).encode()).decode()
+    size = {"width": width, "height": height}
+    mark = {"type": "image", "url": f"data:image/svg+xml;base64,{picture}"} | size
+    spec = {"data": {"values": [{}]}, "mark": mark, "view": {"stroke": None}} | size
+    return figure_of([Panel("", Drawing(svg, spec), description, wide=True)], title)
 
 
 def text(
