@@ -34,7 +34,7 @@ from mlprobe_utils.pipeline.images import ImageSet, load_image_set
 from mlprobe_utils.pipeline.prepare import prepare, prepare_baselines, prepare_discussion, prepare_faults
 from mlprobe_utils.pipeline.results import FAULTS, Selection
 from mlprobe_utils.plots import panels
-from mlprobe_utils.plots.tables import note, recipe, show
+from mlprobe_utils.plots.tables import note, recipe, table_html
 
 MOST_NAMES = 4  # more are counted: the page's parameters list them
 
@@ -92,10 +92,9 @@ class Chapter:
             (name, json.dumps(value, ensure_ascii=False), self.meanings.get(name, ""))
             for name, value in self.parameters.items()
         ]
-        table = show(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
+        table = table_html(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
         return HTML(
-            f'{note(words).data}<details class="parameters">'
-            f"<summary>Parameters of this page</summary>{table.data}</details>"
+            f'{note(words).data}<details class="parameters"><summary>Parameters of this page</summary>{table}</details>'
         )
 
     def damaged(self) -> "Chapter":

@@ -5,19 +5,19 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from IPython.display import HTML
+import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.book.book_pages import model_page
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card
 from mlprobe_utils.pipeline.published import short
-from mlprobe_utils.plots.tables import captioned
+from mlprobe_utils.plots.tables import Table, captioned
 
 BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
 
 
-def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> HTML:
+def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> Table:
     """A row a card, those of this run first and each with a link to its page.
 
     Args:
@@ -31,14 +31,14 @@ def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> HTML:
     ordered = sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name))
     rows = [{"model": _linked(card) if card.slug in places else _text(card.name)} | facts(card) for card in ordered]
     caption = "The models that have a card; a link leads to the page of a model of this run."
-    return captioned([*rows[0]], [[*row.values()] for row in rows], caption)
+    return captioned(pd.DataFrame(rows), caption)
 
 
-def card_table(card: ModelCard) -> HTML:
+def card_table(card: ModelCard) -> Table:
     """One card, a row a fact. Raises InputError as `model_table` does."""
     known = {"slug": _text(card.slug), "revision": _text(card.revision)} | facts(card)
-    rows = [[fact, value] for fact, value in known.items() if value]
-    return captioned(["", _text(card.name)], rows, f"From data/models/{_text(card.slug)}.yml.")
+    rows = [(fact, value) for fact, value in known.items() if value]
+    return captioned(pd.DataFrame(rows, columns=["", _text(card.name)]), f"From data/models/{_text(card.slug)}.yml.")
 
 
 def facts(card: ModelCard) -> dict[str, str]:

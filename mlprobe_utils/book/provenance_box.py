@@ -23,7 +23,7 @@ from mlprobe_utils.pipeline.baseline_files import FOLDER as BASELINES
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.pipeline.images import ImageSet
-from mlprobe_utils.plots.tables import show
+from mlprobe_utils.plots.tables import table_html
 
 DIGITS = 12  # of a card's hash
 
@@ -78,11 +78,11 @@ def provenance_box(
     sections = {
         "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
         f"{html.escape(rerun_command(name, parameters))}</code></pre>",
-        "This execution": _table(_pairs(execution, "execution", "value")),
-        "Cards and data": _table(_cards(protocol, models, image_sets, [*faults, *baselines], artefacts_behind)),
+        "This execution": table_html(_pairs(execution, "execution", "value")),
+        "Cards and data": table_html(_cards(protocol, models, image_sets, [*faults, *baselines], artefacts_behind)),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
-        f"changes that were not committed.</p>{_table(_summary(made))}",
-        "Packages": _table(_versions(page, [provenance for _, provenance in made])),
+        f"changes that were not committed.</p>{table_html(_summary(made))}",
+        "Packages": table_html(_versions(page, [provenance for _, provenance in made])),
     }
     body = "".join(f"<h3>{title}</h3>{content}" for title, content in sections.items())
     return f'<details class="provenance"><summary>Provenance of this page</summary>{body}</details>'
@@ -121,10 +121,6 @@ def read_provenance(folder: Path, made_by: str) -> Provenance:
         raise InputError(
             f"{place}/provenance.json cannot be read: remove the folder {place} and make it again with `{made_by}`"
         ) from error
-
-
-def _table(frame: pd.DataFrame) -> str:
-    return show(frame).data
 
 
 def _pairs(pairs: dict, *columns: str) -> pd.DataFrame:

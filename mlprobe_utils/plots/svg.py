@@ -15,8 +15,8 @@ def figure(shapes: Sequence[str], width: float, height: float, title: str, descr
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}">{"".join(shapes)}</svg>'
     picture = base64.b64encode(plain(svg).replace("<svg", '<svg font-family="sans-serif"', 1).encode()).decode()
     size = {"width": width, "height": height}
-    mark = {"type": "image", "url": f"data:image/svg+xml;base64,{picture}"} | size
-    spec = {"data": {"values": [{}]}, "mark": mark, "view": {"stroke": None}} | size
+    mark = {"type": "image", "url": f"data:image/svg+xml;base64,{picture}", "x": 0, "y": 0, "align": "left"} | size
+    spec = {"data": {"values": [{}]}, "mark": mark | {"baseline": "top"}, "view": {"stroke": None}} | size
     return figure_of([Panel("", Drawing(svg, spec), description, wide=True)], title)
 
 

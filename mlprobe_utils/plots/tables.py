@@ -1,7 +1,8 @@
 """Tables of the pages that are more than a group-by: recipes, answers, module ends, all points, score profiles."""
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import pandas as pd
 from IPython.display import HTML
@@ -15,16 +16,36 @@ from mlprobe_utils.plots.figures import download, scrolling, scrolling_table
 MOST_TEXT = 80  # characters of an answer that a table shows
 
 
-def show(table: pd.DataFrame, decimals: int = 1) -> HTML:
+class Table(pd.DataFrame):
+    """A table that is shown in a form of the page's; what is derived from it is a plain DataFrame."""
+
+    _metadata = ("form",)  # what pandas takes for an attribute, not for a column
+
+    def __init__(self, table: pd.DataFrame, form: Callable[[pd.DataFrame], str]):
+        super().__init__(table)
+        self.form = form
+
+    def _repr_html_(self) -> str:
+        return self.form(self)
+
+
+def show(table: pd.DataFrame, decimals: int = 1) -> Table:
     """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so.
 
     Columns `p` and `p (…)` hold p values and have three decimals.
+
+    >>> show(frame)["accuracy"]
     """
+    return Table(table, partial(table_html, decimals=decimals))
+
+
+def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
+    """The HTML of `show`."""
     if table.empty:
-        return HTML("<p><em>No rows.</em></p>")
+        return "<p><em>No rows.</em></p>"
     of_p = [column for column in table if str(column).split(" (")[0] == "p"]
     table = table.assign(**{column: table[column].map(_p_value, na_action="ignore") for column in of_p})
-    return HTML(scrolling_table(table, decimals))
+    return scrolling_table(table, decimals)
 
 
 def _p_value(p: float) -> str:
@@ -36,16 +57,25 @@ def note(words: str) -> HTML:
     return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
 
 
-def file(table: pd.DataFrame, title: str) -> HTML:
+def file(table: pd.DataFrame, title: str) -> Table:
     """A table that is too long for a page, as a CSV file to download."""
-    return HTML(f"<p>{download(table, title)}</p>")
+    return Table(table, partial(_link, title=title))
 
 
-def captioned(head: list[str], rows: list[list[str]], caption: str, style: str = "") -> HTML:
-    """A table whose cells are HTML, with a caption; a wide one scrolls. `style` is the table's own, as CSS."""
-    body = "".join(_row("td", row) for row in rows)
-    table = f'<table class="table" style="{style}"><thead>{_row("th", head)}</thead><tbody>{body}</tbody></table>'
-    return HTML(f"<figure>{scrolling(table)}<figcaption>{caption}</figcaption></figure>")
+def _link(table: pd.DataFrame, title: str) -> str:
+    return f"<p>{download(table, title)}</p>"
+
+
+def captioned(cells: pd.DataFrame, caption: str) -> Table:
+    """A table whose cells and columns are HTML, with a caption; a wide one scrolls."""
+    return Table(cells, partial(_captioned, caption=caption))
+
+
+def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
+    """`style` is the table's own, as CSS."""
+    body = "".join(_row("td", row) for row in cells.to_numpy().tolist())
+    table = f'<table class="table" style="{style}"><thead>{_row("th", cells)}</thead><tbody>{body}</tbody></table>'
+    return f"<figure>{scrolling(table)}<figcaption>{caption}</figcaption></figure>"
 
 
 def recipe(own: Part, paper: Part) -> pd.DataFrame:
@@ -101,8 +131,8 @@ def all_points(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.groupby(keys, as_index=False)[list(METRICS)].mean()
 
 
-def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> HTML:
-    """Table 1 of the paper: a row a model, a column a data set, FHS_V → FHS_C → FHS_L → P_final.
+def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> Table:
+    """Table 1 of the paper, of `profiles`: a row a model, a column a data set, FHS_V → FHS_C → FHS_L → P_final.
 
     Of each score the best in a data set is bold and the worst underlined, all that tie as printed; nothing is marked
     where all are equal. With several models a row of their averages follows.
@@ -117,12 +147,19 @@ def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
     Raises:
         InputError: several rows of one model and data set, as of two stages.
     """
+    states = profiles[["dataset", "model"]]
+    if len(twice := states[states.duplicated()]):
+        raise InputError(
+            f"several profiles of {twice['model'].iloc[0]} on {twice['dataset'].iloc[0]}: choose one stage"
+        )
+    return Table(profiles, partial(_profile_html, names=names, what=what, apart=[*apart]))
+
+
+def _profile_html(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: list[str]) -> str:
     models, datasets = (_in_order(profiles[column].unique(), names) for column in ("model", "dataset"))
     scores = profiles.set_index(["dataset", "model"])[list(SCORES)]
-    if twice := [*scores.index[scores.index.duplicated()]]:
-        raise InputError(f"several profiles of {twice[0][1]} on {twice[0][0]}: choose one stage")
     printed = scores.round(2)
-    compared = scores[~scores.index.isin(list(apart), level="model")]
+    compared = scores[~scores.index.isin(apart, level="model")]
     best, worst = (getattr(compared.round(2).groupby("dataset"), end)() for end in ("max", "min"))
 
     def row(model: str, *, marked: bool) -> list[str]:
@@ -144,7 +181,7 @@ def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
     caption += ["Best of a data set bold, worst underlined."] if several else []
     caption += [f"Beneath {'the average' if several else 'it'}: what others were adapted from."] if apart else []
     head = ["model", *(_named(dataset, names) for dataset in datasets)]
-    return captioned(head, rows, " ".join(caption), "white-space:nowrap;font-size:0.72em")
+    return _captioned(pd.DataFrame(rows, columns=head), " ".join(caption), "white-space:nowrap;font-size:0.72em")
 
 
 def _in_order(slugs: Iterable[str], names: Mapping[str, str]) -> list[str]:
@@ -157,7 +194,7 @@ def _named(slug: str, names: Mapping[str, str]) -> str:
     return html.escape(names.get(slug, slug))
 
 
-def _row(tag: str, cells: list[str]) -> str:
+def _row(tag: str, cells: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
 

@@ -22,7 +22,7 @@ from mlprobe_utils.evaluation.patterns import (
     rules,
     tolerance,
 )
-from mlprobe_utils.plots.tables import show
+from mlprobe_utils.plots.tables import table_html
 
 IMAGES = 150
 T = 8.0  # about the tolerance at 85 % of 150 images
@@ -162,7 +162,7 @@ def test_counts_list_every_pattern_and_add_up():
     compared = table.loc[PARTS["shape"]]
     assert compared["before"].isna().all()
     assert dict(compared["after"]) == {"same shape": 1, "different shape": 0}  # x has no stage before to compare
-    page = show(table.reset_index()).data
+    page = table_html(table.reset_index())
     assert "<td>same shape</td>" in page
     assert not re.search("nan|NA|None|1[.]0", page)
     assert by_curve(found).set_index(["stage", "dataset"]).loc[("finetuned", "x")].to_dict() == {

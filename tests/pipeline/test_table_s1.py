@@ -158,7 +158,7 @@ REAL = ModelCard(
 
 def rows_of(page) -> list[list[str]]:
     """The texts of the cells, row by row, without the head."""
-    table = ElementTree.fromstring(page.data).find("div/table/tbody")
+    table = ElementTree.fromstring(page._repr_html_()).find("div/table/tbody")
     return [["".join(cell.itertext()) for cell in row] for row in table]
 
 
@@ -236,12 +236,12 @@ def test_models_of_the_run_come_first_and_lead_to_their_pages(outputs):
     page = model_table(cards, [BASE, ADAPTED])
     names = [row[0] for row in rows_of(page)]
     assert names == [load_model_card(BASE).name, load_model_card(ADAPTED).name, "Model <7B>"]
-    assert page.data.count("<a ") == 2
-    assert f'<a href="models/{BASE}.html">' in page.data
-    assert f'<a href="models/{ADAPTED}.html">' in page.data
+    assert page._repr_html_().count("<a ") == 2
+    assert f'<a href="models/{BASE}.html">' in page._repr_html_()
+    assert f'<a href="models/{ADAPTED}.html">' in page._repr_html_()
     alone = model_table(cards, [REAL.slug])
     assert rows_of(alone)[0][0] == "Model <7B>"
-    assert '<a href="models/org.model-7b.html">Model &lt;7B&gt;</a>' in alone.data
+    assert '<a href="models/org.model-7b.html">Model &lt;7B&gt;</a>' in alone._repr_html_()
 
 
 def test_every_shipped_card_has_a_row_and_one_alone_a_row_a_fact():
@@ -252,4 +252,4 @@ def test_every_shipped_card_has_a_row_and_one_alone_a_row_a_fact():
     assert lingshu[1:3] == ["8.29B", "Qwen2.5-VL-7B"]
     page = card_table(ModelCard(slug="mine", name="Mine", source="me/mine", revision="v1"))
     assert rows_of(page) == [["slug", "mine"], ["revision", "v1"], ["source", "me/mine"]]  # none that is empty
-    assert "data/models/mine.yml" in page.data
+    assert "data/models/mine.yml" in page._repr_html_()

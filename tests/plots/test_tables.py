@@ -24,7 +24,7 @@ def cells(
     profiles: pd.DataFrame, stage: str = "finetuned", names: dict | None = None, apart: tuple = ()
 ) -> list[list[str]]:
     """Text of every cell row by row, marks as *bold* and _underlined_."""
-    page = profile_table(of_stage(profiles, stage), names or {}, stage, apart).data
+    page = profile_table(of_stage(profiles, stage), names or {}, stage, apart)._repr_html_()
     table = ElementTree.fromstring(page).find("div/table")
     rows = []
     for row in table.iter("tr"):
@@ -59,14 +59,14 @@ def test_best_and_worst_of_each_score_and_data_set():
     assert lacking[0][2] == "50.00 → 60.00 → 70.00 → 80.00"  # alone there: neither best nor worst
     alone = TWO[TWO["model"] == "a"]
     assert cells(alone)[1:] == [["a", "97.69 → 77.75 → 83.33 → 85.33", lacking[0][2]]]  # and no average
-    assert "bold" not in profile_table(of_stage(alone, "finetuned"), {}, "x").data
+    assert "bold" not in profile_table(of_stage(alone, "finetuned"), {}, "x")._repr_html_()
 
 
 def test_stages_are_apart():
     rows = cells(TWO, "pretrained")
     assert rows[0] == ["model", "busi"]
     assert rows[1] == ["a", "_1.00_ → *2.00* → 3.00 → _4.00_"]
-    page = profile_table(of_stage(TWO, "pretrained"), {}, "before & after").data
+    page = profile_table(of_stage(TWO, "pretrained"), {}, "before & after")._repr_html_()
     caption = ElementTree.fromstring(page).find("figcaption")
     assert caption.text.endswith("(%), before & after. Best of a data set bold, worst underlined.")
     with pytest.raises(InputError, match="finetuned"):
@@ -117,7 +117,7 @@ def test_the_end_of_a_module_is_its_last_point_and_not_its_best():
 
 
 def test_names_are_escaped_and_a_wide_table_scrolls():
-    page = profile_table(of_stage(TWO, "finetuned"), {"a": "<script>", "busi": "R&D"}, "x").data
+    page = profile_table(of_stage(TWO, "finetuned"), {"a": "<script>", "busi": "R&D"}, "x")._repr_html_()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "R&amp;D" in page
@@ -136,7 +136,7 @@ def test_names_are_escaped_and_a_wide_table_scrolls():
     ],
 )  # fmt: skip
 def test_numbers_of_a_table(columns, shown):
-    assert re.findall(r"<td>(.*?)</td>", show(pd.DataFrame(columns)).data) == shown
+    assert re.findall(r"<td>(.*?)</td>", show(pd.DataFrame(columns))._repr_html_()) == shown
 
 
 @pytest.mark.parametrize("block", ["fine_tuning", "probe", "answering", "extraction", "health"])
