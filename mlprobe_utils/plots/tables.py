@@ -3,6 +3,7 @@
 import html
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import ClassVar
 
 import pandas as pd
 from IPython.display import HTML
@@ -19,7 +20,7 @@ MOST_TEXT = 80  # characters of an answer that a table shows
 class Table(pd.DataFrame):
     """A table that is shown in a form of the page's; what is derived from it is a plain DataFrame."""
 
-    _metadata = ("form",)  # what pandas takes for an attribute, not for a column
+    _metadata: ClassVar[list[str]] = ["form"]  # what pandas takes for an attribute, not for a column
 
     def __init__(self, table: pd.DataFrame, form: Callable[[pd.DataFrame], str]):
         super().__init__(table)

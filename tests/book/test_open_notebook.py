@@ -18,7 +18,8 @@ DISCUSSED = ("08_vision_tower", "09_comprehension_utilization")  # in the first 
 class Reader:
     """Runs cells in one kernel, one after the other, and keeps what they show."""
 
-    def __init__(self, kernel):
+    def __init__(self, kernel, cards):
+        self.cards = cards  # the folder, to edit
         self.client = kernel.blocking_client()
         self.client.start_channels()
         self.client.wait_for_ready()
@@ -42,20 +43,20 @@ class Reader:
         return "".join([self.run(cell.source) for cell in cells for _ in range(times)])
 
 
-@pytest.fixture
-def reader(book, tmp_path, monkeypatch):
-    """A reader whose start-up file has variables of all names that chapters make, and whose cards can be edited."""
-    monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
+@pytest.fixture(scope="module")
+def reader(book, tmp_path_factory):
+    """In one kernel for all chapters; its start-up file has variables of all names that chapters make."""
+    place = tmp_path_factory.mktemp("reader")
     cells = [cell for name in notebooks() for cell in code_cells(name)]
     names = {"display", "show", "start"}.union(*(names_of(cell.source)[0] for cell in cells))
-    start_up = tmp_path / "profile_default" / "startup" / "own.py"
+    start_up = place / "profile_default" / "startup" / "own.py"
     start_up.parent.mkdir(parents=True)
     start_up.write_text("".join(f"{name} = 'of my own'\n" for name in sorted(names)))
-    shutil.copytree(book.cards, tmp_path / "cards")
-    own = {"MLPROBE_CARDS": str(tmp_path / "cards"), "IPYTHONDIR": str(tmp_path)}
+    cards = shutil.copytree(book.cards, place / "cards")
     places = {name: value for name, value in book.environment.items() if name.startswith("MLPROBE")}
-    with running_kernel(NOTEBOOKS, **places | own) as kernel:
-        yield Reader(kernel)
+    places |= {"MLPROBE_CARDS": str(cards), "IPYTHONDIR": str(place), "MLPROBE_PREPARED": ""}
+    with running_kernel(NOTEBOOKS, **places) as kernel:
+        yield Reader(kernel, cards)
 
 
 @pytest.mark.parametrize("name", notebooks())
@@ -72,9 +73,9 @@ def test_every_cell_can_be_run_again_and_with_another_parameter(name, reader, bo
     assert {path: path.stat().st_mtime_ns for path in book.outputs.rglob("made_from.json")} == made
 
 
-def test_an_edited_card_counts_while_the_kernel_is_open(reader, tmp_path):
+def test_an_edited_card_counts_while_the_kernel_is_open(reader):
     def edit(kind: str, slug: str, field: str) -> None:
-        card = tmp_path / "cards" / kind / f"{slug}.yml"
+        card = reader.cards / kind / f"{slug}.yml"
         card.write_text(re.sub(rf"^{field}: .*$", f"{field}: edited {kind}", card.read_text(), flags=re.M))
 
     given = {"models": [MODEL], "datasets": [DATASET]}

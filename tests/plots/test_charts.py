@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -120,6 +121,26 @@ def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
     known = {part for names in re.findall(r'data-series="(.*?)"', figure.html) for part in names.split("|")}
     assert keys <= known
     assert keys or name != "health"
+
+
+@pytest.mark.parametrize("name", ["probe", "confusion"])
+def test_a_figure_is_a_chart_of_the_same_data_and_is_saved(name, tmp_path):
+    figure = one_of_each()[name]
+    chart = figure.chart.to_dict()
+    assert len(chart["concat"]) == len(figure.panels)
+    assert not re.search(r"var\(|currentColor", json.dumps(chart))
+    for kind in ("svg", "png", "html"):
+        figure.save(tmp_path / f"figure.{kind}")
+    drawn = ET.parse(tmp_path / "figure.svg").getroot()
+    words = {text.text for text in drawn.iter(f"{SVG}text")}
+    assert {figure.title, *(panel.title for panel in figure.panels)} <= words
+    assert ({*STAGE_NAMES.values()} <= words) == (name == "probe")  # the legend
+    inked = {value for mark in drawn.iter() for value in (mark.get("fill"), mark.get("stroke"))}
+    assert figures.LIGHT[1] in inked
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert figure.html in (tmp_path / "figure.html").read_text()
+    with pytest.raises(InputError, match=r"unknown kind of file '\.gif'"):
+        figure.save(tmp_path / "figure.gif")
 
 
 def test_metrics_of_one_model_are_rows_and_confusion_counts_unparsed_answers():

@@ -1,5 +1,6 @@
 """The drawn pipeline: every probe point is on it, nothing lies on or outside of anything else, and the table's runs."""
 
+import base64
 import itertools
 import re
 from xml.etree import ElementTree
@@ -136,6 +137,15 @@ def test_a_side_path_leaves_the_vision_tower_passes_the_connector_and_enters_the
     assert "past the connector into the LLM: deepstack of 3 mergers (D.00 to D.02, 64 features" in words
     assert [w for w, _ in texts(svg)].count("in no health score") == words.count("in no health score") == 1
     assert "side path" not in drawn(points_of(6, 2, 6)).find(f"{SVG}desc").text
+
+
+def test_it_is_saved_as_a_picture_of_its_size(tmp_path):
+    pipeline_scheme(points_of(6, 2, 6), "a model").save(tmp_path / "scheme.svg")
+    (picture,) = ElementTree.parse(tmp_path / "scheme.svg").getroot().iter(f"{SVG}image")
+    kind, _, content = picture.get("{http://www.w3.org/1999/xlink}href").partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    assert "var(" not in base64.b64decode(content).decode()
+    assert picture.get("width") == "800"
 
 
 def test_names_are_escaped():

@@ -1,5 +1,6 @@
 """Tables of the pages: table 1's form and its marks, recipes, examples of answers."""
 
+import pickle
 import re
 from xml.etree import ElementTree
 
@@ -9,7 +10,7 @@ import pytest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.profiles import HEALTH, SCORES, health_changes, lowest_module, of_stage
 from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.plots.tables import module_ends, profile_table, recipe, show, unparsed_examples
+from mlprobe_utils.plots.tables import file, module_ends, profile_table, recipe, show, unparsed_examples
 
 ARROW = " → "
 
@@ -137,6 +138,17 @@ def test_names_are_escaped_and_a_wide_table_scrolls():
 )  # fmt: skip
 def test_numbers_of_a_table(columns, shown):
     assert re.findall(r"<td>(.*?)</td>", show(pd.DataFrame(columns))._repr_html_()) == shown
+
+
+def test_what_is_shown_is_a_table_to_go_on_with():
+    profiles = of_stage(TWO, "finetuned")
+    for shown in (show(profiles), file(profiles, "Profiles"), profile_table(profiles, {}, "x")):
+        assert shown["P_final"].mean() == profiles["P_final"].mean()
+        assert type(shown[shown["P_final"] > 80]) is pd.DataFrame
+        assert pickle.loads(pickle.dumps(shown))._repr_html_() == shown._repr_html_()
+        shown.loc[0, "P_final"] = 11.25
+        assert re.search(r"11\.2", shown._repr_html_())  # what it holds now
+    assert profiles["P_final"].min() > 11.25
 
 
 @pytest.mark.parametrize("block", ["fine_tuning", "probe", "answering", "extraction", "health"])
