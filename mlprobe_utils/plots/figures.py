@@ -42,7 +42,7 @@ STYLE = [
     ".chart-panel-wide svg{max-width:62rem;min-width:36rem}",
     "p.chart-panel-title,p.chart-axis{margin:0;font-size:.8rem;line-height:1.3}",
     ".chart-panel-title{font-weight:600}",
-    ".chart-axis-below{text-align:right}",
+    "p.chart-axis-below{text-align:right}",
     "figure.chart figcaption{margin-top:.5rem;font-size:.95rem;text-align:left}",
     ".chart-legend{display:flex;flex-wrap:wrap;gap:.25rem .75rem;margin-bottom:.5rem}",
     ".chart-keys{display:flex;flex-wrap:wrap;gap:.25rem}",
@@ -57,7 +57,7 @@ _WITHOUT_LEGEND = ("color", "strokeDash", "strokeWidth", "shape")  # a page's ke
 
 @dataclass(frozen=True)
 class Drawing:
-    """A drawing as it stands on a page, and what Altair makes one of."""
+    """A drawing as it stands on a page, and the specification of a chart that looks the same."""
 
     svg: str
     spec: dict  # Vega-Lite, with its data

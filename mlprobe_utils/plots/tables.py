@@ -34,8 +34,6 @@ def show(table: pd.DataFrame, decimals: int = 1) -> Table:
     """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so.
 
     Columns `p` and `p (…)` hold p values and have three decimals.
-
-    >>> show(frame)["accuracy"]
     """
     return Table(table, partial(table_html, decimals=decimals))
 
@@ -149,10 +147,8 @@ def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
         InputError: several rows of one model and data set, as of two stages.
     """
     states = profiles[["dataset", "model"]]
-    if len(twice := states[states.duplicated()]):
-        raise InputError(
-            f"several profiles of {twice['model'].iloc[0]} on {twice['dataset'].iloc[0]}: choose one stage"
-        )
+    for twice in states[states.duplicated()].itertuples():
+        raise InputError(f"several profiles of {twice.model} on {twice.dataset}: choose one stage")
     return Table(profiles, partial(_profile_html, names=names, what=what, apart=[*apart]))
 
 
