@@ -204,12 +204,14 @@ pd.DataFrame({"layer": [*states], "the head would write": written})
 # stand beside the query projection of the first decoder layer, and learn to write the answer.
 
 # %%
+from copy import deepcopy
+
 from peft import LoraConfig, get_peft_model
 
 torch.manual_seed(0)
 place = r".*language_model\.layers\.0\.self_attn\.q_proj"
 recipe = LoraConfig(r=8, lora_alpha=32, target_modules=place)
-adapted = get_peft_model(model, recipe)
+adapted = get_peft_model(deepcopy(model), recipe)
 adapted.print_trainable_parameters()
 
 # %%
@@ -236,11 +238,9 @@ for number in drawn[:100]:
     optimizer.step(), optimizer.zero_grad()
 
 # %% tags=["hide-input"]
-adapted.unload()  # the model is as it was
-losses = [loss.item() for loss in losses]
-first, final = np.mean(losses[:20]), np.mean(losses[-20:])
-glue("first_loss", first)
-glue("final_loss", final)
+values = [float(loss) for loss in losses]
+glue("first_loss", np.mean(values[:20]))
+glue("final_loss", np.mean(values[-20:]))
 
 # %% [markdown]
 # The loss a token of the answer goes from {glue:text}`first_loss:.2f` (mean of the first twenty images) to
