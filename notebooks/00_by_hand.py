@@ -131,16 +131,16 @@ with torch.inference_mode():
 # {term}`feature` that a probe sees.
 
 # %%
-features = {name: [] for name in states}
+means = {name: [] for name in states}
 with torch.inference_mode():
     for inputs in encoded:
         model(**inputs)
         own = inputs["input_ids"][0] == model.config.image_token_id
         for name, state in states.items():
-            features[name].append(state[0, own].float().mean(dim=0).cpu())
+            means[name].append(state[0, own].float().mean(dim=0).cpu())
 
 # %%
-features = {name: torch.stack(own).numpy() for name, own in features.items()}
+features = {name: torch.stack(own).numpy() for name, own in means.items()}
 for hook in hooks:
     hook.remove()
 features["L.00"].shape
