@@ -128,7 +128,7 @@ with torch.inference_mode():
 # ## From tokens to one vector an image
 #
 # The states of the image's tokens are averaged, at every layer and for all {glue:text}`images` images. That mean is the
-# {term}`feature` that a probe sees.
+# *feature* that a probe sees.
 
 # %%
 means = {name: [] for name in states}

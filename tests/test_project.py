@@ -116,7 +116,8 @@ def imported(modules: Iterable[str], watched: tuple[str, ...]) -> list[str]:
 
 def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar():
     """jsonschema reads rfc3987_syntax where it is installed, and that makes a grammar with lark."""
-    files = sorted({path for name in notebooks() for path in imported_files(NOTEBOOKS / f"{name}.py")})
+    of_results = [name for name in notebooks() if name != "00_by_hand"]  # which is about a model itself
+    files = sorted({path for name in of_results for path in imported_files(NOTEBOOKS / f"{name}.py")})
     names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
     names = [name.removesuffix(".__init__") for name in names]
     assert "mlprobe_utils.plots.charts" in names
