@@ -68,7 +68,7 @@ def pages_among(run: Run, names: list[str] | None) -> int:
 def made_from(run: Run) -> str:
     """A hash of all that the HTML is built of, but for what pages say of their execution."""
     notebooks = {page.name: of_notebooks.made_from(page, run) for page in book_pages(run)}
-    texts = {str(path): hash_of(path.read_bytes()) for path in [*front_matter(), CITATION, *laboratory_files()]}
+    texts = {path.name: hash_of(path.read_bytes()) for path in [*front_matter(), CITATION, *laboratory_files()]}
     return hash_of([notebooks, texts, code_hash(__name__, "mlprobe_utils.book.sphinx_extension")])
 
 
