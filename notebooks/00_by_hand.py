@@ -107,15 +107,17 @@ glue("image_tokens", int(is_image.sum()))
 # %%
 layers = model.model.language_model.layers
 names = {layer: f"L.{number:02d}" for number, layer in enumerate(layers)}
-states = {}
+states, hooks = {}, []
 
 # %%
-hooks = [
-    layer.register_forward_hook(
-        lambda module, inputs, output: states.update({names[module]: output})
+for layer in layers:
+    hooks.append(
+        layer.register_forward_hook(
+            lambda module, inputs, output: states.update(
+                {names[module]: output}
+            )
+        )
     )
-    for layer in layers
-]
 
 # %%
 with torch.inference_mode():

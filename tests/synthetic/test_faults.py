@@ -496,9 +496,10 @@ def test_a_damaged_models_curve_drops_at_the_damaged_place_and_not_before_it(tmp
     monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
     healthy = Selection((load_book().planted_faults.model,), ("chest-xray-phantom",), "miniature", "paper")
-    prepare(Run(healthy.models, healthy.datasets, healthy.protocol, healthy.split, ""))
+    run = Run(healthy.models, healthy.datasets, healthy.protocol, healthy.split, "")
+    prepare(run)
     place, damaged = damaged_selection(healthy), damaged_models(healthy.models)
-    prepare_faults(healthy.models[0], place)
+    prepare_faults(run, healthy.models[0], place.datasets)
     table, strengths = effects(healthy, place, damaged), strengths_of(healthy, damaged).set_index("model")
     for one in damaged:
         own, strength = table[table["model"] == one.slug], strengths.loc[one.slug]
