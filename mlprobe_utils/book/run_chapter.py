@@ -24,6 +24,8 @@ from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline.configuration import Run, configure
 from mlprobe_utils.pipeline.step_names import NOTEBOOK
 
+# of each of several kernels: Snakemake tells the processes of a job to use as many threads as the job has cores
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 SELECTING = {"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""}  # if not given
 
 # jsonschema would make a grammar with it at import, most of a second in every kernel, for addresses in no schema here
@@ -79,7 +81,7 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
     waiting, failed = iter(pages), []
 
     def work() -> None:
-        with running_kernel(book_pages.NOTEBOOKS, MLPROBE_PREPARED="1") as kernel:
+        with running_kernel(book_pages.NOTEBOOKS, MLPROBE_PREPARED="1", **ONE_THREAD) as kernel:
             for page in waiting:  # a list's iterator gives each page to one thread
                 try:
                     with step(page.name, NOTEBOOK):

@@ -66,14 +66,18 @@ def pages_of(*counts: int) -> list[book_pages.Page]:
     return [book_pages.Page(f"models/{count}", "01_small", {"models": [], "count": count}) for count in counts]
 
 
-def test_pages_share_a_kernel_and_no_variable(chapter, outputs):
-    chapter("import os\nprint(count, os.getpid(), 'kept' in globals(), os.environ['MLPROBE_PREPARED'])\nkept = 1")
+def test_pages_share_a_kernel_of_one_thread_and_no_variable(chapter, outputs, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as Snakemake does for a job of two cores
+    chapter(
+        "import os\nprint(count, os.getpid(), 'kept' in globals(), os.environ['MLPROBE_PREPARED'],"
+        "os.environ['OMP_NUM_THREADS'])\nkept = 1"
+    )
     pages = pages_of(1, 2)
     run_chapter.run_pages(pages, RUN, 1)
     (one, first, *rest), (two, second, *more) = (printed(book_pages.executed(page.name)).split() for page in pages)
     assert (one, two) == ("1", "2")
     assert first == second
-    assert rest == more == ["False", "1"]
+    assert rest == more == ["False", "1", "1"]
 
 
 def test_a_page_that_fails_stops_no_other_and_only_it_is_due_again(chapter, outputs, monkeypatch):
