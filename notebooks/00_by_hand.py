@@ -21,7 +21,7 @@
 # *Prerequisites:* PyTorch, and what a forward pass is. *Time:* 20 minutes to read; half a minute to run.
 #
 # Thirty lines of PyTorch and scikit-learn do by hand what the whole book does: they read the states inside a model, and
-# ask how well the class of an image can be told from them. Then five lines of the package do the same.
+# measure how well the class of an image can be read from them. Then five lines of the package do the same.
 
 # %% tags=["parameters", "hide-input"]
 models: list[str] = []  # model cards; empty: those of data/book.yml

@@ -54,10 +54,11 @@ def assemble(run: Run) -> Path:
 
 def due(run: Run) -> list[str]:
     """The names of the pages of a run that have to be executed, and INDEX where the HTML is not built of all."""
-    stale = [page.name for page in stale_pages(run)]
+    if stale := [page.name for page in stale_pages(run)]:
+        return [*stale, INDEX]
     record = artefacts.OUTPUTS / RECORD
     built = record.is_file() and (HTML / INDEX).is_file() and record.read_text() == made_from(run)
-    return stale if built and not stale else [*stale, INDEX]
+    return [] if built else [INDEX]
 
 
 def pages_among(run: Run, names: list[str] | None) -> int:
@@ -68,7 +69,7 @@ def pages_among(run: Run, names: list[str] | None) -> int:
 def made_from(run: Run) -> str:
     """A hash of all that the HTML is built of, but for what pages say of their execution."""
     notebooks = {page.name: of_notebooks.made_from(page, run) for page in book_pages(run)}
-    texts = {path.name: hash_of(path.read_bytes()) for path in [*front_matter(), CITATION, *laboratory_files()]}
+    texts = [(path.name, hash_of(path.read_bytes())) for path in [*front_matter(), CITATION, *laboratory_files()]]
     return hash_of([notebooks, texts, code_hash(__name__, "mlprobe_utils.book.sphinx_extension")])
 
 

@@ -1,6 +1,5 @@
 """Images as people have them: folders of classes, or lists of pictures; splits are drawn where none are given."""
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -200,9 +199,7 @@ def _picture(given: str | Path | Image.Image | np.ndarray, name: str) -> _Pictur
 def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
     limit, data = paper(settings.Images, "images").decode_limit, read()
     size = decoding.opened(data, name, limit).size[::-1]
-    return _Picture(
-        lambda: decoding.read(decoding.opened(read(), name, limit), name), hashlib.sha256(data).hexdigest(), size
-    )
+    return _Picture(lambda: decoding.read(decoding.opened(read(), name, limit), name), hash_of(data), size)
 
 
 def _images(

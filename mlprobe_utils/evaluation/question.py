@@ -1,4 +1,4 @@
-"""What a model is asked about every image, and what counts as an answer."""
+"""The question that is put to a model about every image, and the answer that stands for each label."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

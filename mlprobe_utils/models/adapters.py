@@ -1,4 +1,4 @@
-"""LoRA adapters on a loaded model: put on and off, and told from those of another base."""
+"""LoRA adapters on a loaded model: put on, taken off, and checked against their base."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import MADE_FROM
+from mlprobe_utils.common.files import MADE_FROM, file_hash
 
 if TYPE_CHECKING:
     from mlprobe_utils.models.loading import LoadedModel
@@ -64,8 +64,7 @@ def state_of(loaded: "LoadedModel") -> str:
     """What a model computes with: the fingerprint of its weights, and a hash of its adapter's where it has one."""
     if loaded.adapter is None:
         return fingerprint(loaded.model)
-    adapter_hash = hashlib.sha256((loaded.adapter / WEIGHTS).read_bytes()).hexdigest()
-    return f"{fingerprint(loaded.model)} {adapter_hash}"
+    return f"{fingerprint(loaded.model)} {file_hash(loaded.adapter / WEIGHTS)}"
 
 
 def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:

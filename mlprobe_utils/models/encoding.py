@@ -155,7 +155,7 @@ def questions_about(processor, question: Question, images: Sequence[np.ndarray])
     """A question about images of one's own, by their places.
 
     Args:
-        images: uint8 [height, width, 3], of any sizes; all that is asked of them is their number and one by its place.
+        images: uint8 [height, width, 3], of any sizes; a sequence with a length is enough.
 
     Raises:
         InputError: there are none; as `Encoder`. When it is encoded, one of another type or shape.

@@ -1,6 +1,6 @@
 """Which checkpoint a card stands for: its files, found on the hub or in a folder, and what they are known by.
 
-Nothing is loaded, and torch is not imported; the hub's client, a third of a second, only where the hub is asked.
+Nothing is loaded, and torch is not imported; the hub's client, a third of a second, only where the hub is needed.
 """
 
 import contextlib

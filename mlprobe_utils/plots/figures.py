@@ -24,7 +24,7 @@ BETWEEN = "|"
 SERIES_END = "‖"  # in a mark's description for Altair: names that it belongs to, then what a tooltip says of it
 MOST_ROWS = 40  # of numbers that a page shows; more are only in the file
 ENLARGE = '<button type="button" class="chart-zoom" hidden>Enlarge</button>'
-# told apart with every kind of colour vision, on white and on black
+# distinguishable with every kind of colour vision, on white and on black
 LIGHT = ("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000")
 DARK = ("#e69f00", "#56b4e9", "#e040a0", "#808060", "#c0e0e0", "#e0c080")
 ON_DARK = "html[data-theme=dark],html[theme=dark],[data-jp-theme-light=false],.vscode-dark"  # book, Colab, Lab, VS Code
