@@ -5,11 +5,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from importlib import import_module
 
 import pytest
 import yaml
+from grimp import build_graph
 from pybtex.database import parse_file, parse_string
 
+import mlprobe_utils
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
 from mlprobe_utils.book.citation import Author, Work, bibtex, citations, load_citation, plain
 from mlprobe_utils.book.run_chapter import WITHOUT_GRAMMAR
@@ -133,6 +136,21 @@ def test_a_process_of_the_pipeline_imports_torchvision_and_no_timm():
     version, *timm = run(f"{code}\nprint(torchvision.__version__, *{{'timm'}} & {{*sys.modules}})").split()
     assert version.split("+")[0] == "0.28.0"
     assert timm == []
+
+
+def test_the_pipeline_and_the_door_go_through_the_public_modules_of_the_rooms():
+    """What a room's `__init__` exports (`__all__`) is public; the modules behind it are the room's own business."""
+    rooms = ("stats", "evaluation", "models", "probing", "datasets", "training")
+    exported = {room: import_module(f"mlprobe_utils.{room}").__all__ for room in rooms}
+    public = {f"mlprobe_utils.{room}.{name}" for room, names in exported.items() for name in names}
+    graph = build_graph("mlprobe_utils", cache_dir=None)
+    assert public <= graph.modules
+    own = {name for name in graph.modules if name.startswith("mlprobe_utils.pipeline.")}
+    used = {name for module in own for name in graph.find_modules_directly_imported_by(module)}
+    used |= {f"mlprobe_utils.{place}" for place in mlprobe_utils._PLACES.values()}
+    of_rooms = {name for name in used if name.split(".")[1] in rooms}
+    assert len(of_rooms) > 20
+    assert sorted(of_rooms - public) == []
 
 
 def test_the_door_imports_nothing_and_changes_nothing():

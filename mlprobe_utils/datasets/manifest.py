@@ -1,5 +1,6 @@
-"""What a manifest holds of a release: one row an image, with a working copy; and counts found against released."""
+"""The manifest of a release: one row an image, with a working copy; and counts found against released."""
 
+import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -7,15 +8,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlprobe_utils.common.files import atomic_write, write_parquet
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.datasets.decoding import decode
 from mlprobe_utils.datasets.duplicates import duplicate_groups
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.datasets.layouts import Found
-from mlprobe_utils.datasets.settings import Images, Release
+from mlprobe_utils.datasets.image_set import MANIFEST
+from mlprobe_utils.datasets.layouts import Found, read_release
+from mlprobe_utils.datasets.settings import Images, Release, Splits
+from mlprobe_utils.datasets.splits import add_splits
 
 
-def decode_all(tree: FileTree, release: Found, card: Release, images: Images, pixels_file: Path) -> pd.DataFrame:
+def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits, folder: Path) -> None:
+    """Writes `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after the other) and
+    `report.json` (found against released counts, files left out).
+
+    Raises:
+        InputError: anything wrong with the layout or an image.
+    """
+    release = read_release(tree, card)
+    table = add_splits(_decoded(tree, release, card, images, folder / "pixels.bin"), card, splits)
+    write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), folder / "manifest.parquet")
+    atomic_write(folder / "report.json", json.dumps(_report(release, card), indent=1, ensure_ascii=False))
+
+
+def _decoded(tree: FileTree, release: Found, card: Release, images: Images, pixels_file: Path) -> pd.DataFrame:
     """One row an image, without splits; the working copies go to `pixels_file` as they come."""
     options = {c.name: c.option for c in card.classes}
     rows, thumbnails, notes = [], [], Notes()
@@ -34,7 +51,7 @@ def decode_all(tree: FileTree, release: Found, card: Release, images: Images, pi
     return table.assign(duplicate_group=groups)
 
 
-def report(release: Found, card: Release) -> dict:
+def _report(release: Found, card: Release) -> dict:
     """Counts found and released, per official split ("all" where there is none) and class, and files left out."""
     counted = Counter((record.official_split or "all", record.label) for record in release.records)
     found: dict[str, dict[str, int]] = {}

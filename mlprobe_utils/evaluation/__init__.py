@@ -1,1 +1,20 @@
 """The schema of rows, metrics, health scores and diagnosis: functions of arrays and tables."""
+
+__all__ = [
+    "answers",
+    "categories",
+    "claims",
+    "control_names",
+    "diagnosis",
+    "judging",
+    "metrics",
+    "orders",
+    "outcomes",
+    "own_rows",
+    "points",
+    "profiles",
+    "question",
+    "rows",
+    "settings",
+    "stations",
+]

@@ -1,15 +1,10 @@
 """Makes image sets: a manifest, one row an image, with working copies beside it."""
 
-import json
 from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write, write_parquet
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.datasets.image_set import MANIFEST
-from mlprobe_utils.datasets.layouts import read_release
-from mlprobe_utils.datasets.manifest import decode_all, report
-from mlprobe_utils.datasets.splits import add_splits
+from mlprobe_utils.datasets.manifest import write_manifest
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_protocol
 from mlprobe_utils.pipeline.images import manifest, phantom
@@ -45,8 +40,7 @@ def build_manifest(slug: str, protocol_slug: str, data_folder: Path | None) -> P
         data_folder: where the release lies (a folder or a zip); None for a synthetic set.
 
     Returns:
-        The artefact's folder: `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after
-        the other) and `report.json` (found against released counts, files left out).
+        The artefact's folder, with the files of `datasets.manifest.write_manifest`.
 
     Raises:
         InputError: anything wrong with the cards, the folder, the layout or an image.
@@ -56,11 +50,6 @@ def build_manifest(slug: str, protocol_slug: str, data_folder: Path | None) -> P
     own = manifest(card, protocol, place_of_images)
     if own.is_current():
         return own.folder
-    tree = FileTree(place_of_images)
-    release = read_release(tree, card)
     with own.making() as place:
-        table = decode_all(tree, release, card, protocol.images, place / "pixels.bin")
-        table = add_splits(table, card, protocol.splits)
-        write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), place / "manifest.parquet")
-        atomic_write(place / "report.json", json.dumps(report(release, card), indent=1, ensure_ascii=False))
+        write_manifest(FileTree(place_of_images), card, protocol.images, protocol.splits, place)
     return own.folder

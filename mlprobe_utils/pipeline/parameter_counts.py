@@ -5,33 +5,15 @@ A shape is a file in data/architectures. Models are built without their weights,
 
 import functools
 import json
-from collections import Counter
-from dataclasses import dataclass
 
 import pandas as pd
-import torch
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.models.families.base import Family
-from mlprobe_utils.models.families.registry import family_named
+from mlprobe_utils.models.counting import Counts, count_of
 from mlprobe_utils.pipeline.cards import CARDS, ModelCard
 from mlprobe_utils.pipeline.published import published, short
 
 ARCHITECTURES = CARDS / "architectures"
-HEAD = "LM head"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What an architecture consists of."""
-
-    model_class: str  # of transformers
-    parameters: dict[str, int]  # part -> how many; the LM head is 0 where it is the embeddings once more
-    points: dict[str, int]  # module's letter, as points are named -> how many
-
-    @property
-    def total(self) -> int:
-        return sum(self.parameters.values())
 
 
 def published_config(architecture: str) -> dict:
@@ -49,45 +31,21 @@ def published_config(architecture: str) -> dict:
         raise InputError(f"data/architectures/{architecture}.json is not valid JSON: {error}") from error
 
 
-def without_weights(architecture: str) -> Family:
-    """A model of full size on torch's `meta` device, where tensors have a shape and no values.
+@functools.cache  # many models share a shape
+def count(architecture: str) -> Counts:
+    """The counts of a shape.
 
     Raises:
         InputError: as `published_config`; a class that no family knows.
     """
-    config = published_config(architecture)
-    family = family_named(config.get("architectures", []))
-    with torch.device("meta"):
-        return family(family.transformers_class()(family.config_of(config)))
-
-
-@functools.cache  # many models share a shape
-def count(architecture: str) -> Counts:
-    """Counts parameters by part, tied embeddings once, and probe points by module.
-
-    Raises:
-        InputError: as `without_weights`.
-        RuntimeError: a parameter that is in no part of its family, or in several.
-    """
-    family = without_weights(architecture)
-    parts = family.parts()
-    head = {id(parameter) for parameter in family.model.get_output_embeddings().parameters()}
-    head -= {id(parameter) for parameter in family.model.get_input_embeddings().parameters()}
-    parameters = dict.fromkeys([*parts, HEAD], 0)
-    for name, parameter in family.model.named_parameters():  # shared ones come once
-        within = [part for part, paths in parts.items() if any(f"{name}.".startswith(f"{path}.") for path in paths)]
-        if len(within) != 1:
-            raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
-        parameters[HEAD if id(parameter) in head else within[0]] += parameter.numel()
-    points = Counter(point.name[0] for point in family.probe_points())
-    return Counts(family.model_class, parameters, dict(points))
+    return count_of(published_config(architecture))
 
 
 def table(cards: list[ModelCard]) -> pd.DataFrame:
     """A row a card: parameters by part and in all, what Table S1 prints and whether it is the same, probe points.
 
     Raises:
-        InputError: a card without an architecture; as `without_weights`.
+        InputError: a card without an architecture; as `count`.
     """
     printed = published().set_index("model")["parameters"]
     rows = []

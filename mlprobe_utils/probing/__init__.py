@@ -1,1 +1,3 @@
 """Hooks, features at every probe point, probes, the logit lens."""
+
+__all__ = ["extraction", "logit_lens", "probes", "settings"]

@@ -1,1 +1,3 @@
 """Fine-tuning, the vision tower alone, and generated answers."""
+
+__all__ = ["fine_tuning", "prediction", "settings", "vision_classifier"]

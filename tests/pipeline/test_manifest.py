@@ -69,7 +69,7 @@ def test_a_current_manifest_is_not_rebuilt_and_a_changed_one_is(covid, monkeypat
     first = load_image_set("covid19-ct", "miniature").data_hash
     made = (folder / "provenance.json").stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("mlprobe_utils.pipeline.manifest.read_release", lambda *_: pytest.fail("rebuilt"))
+        patch.setattr("mlprobe_utils.pipeline.manifest.write_manifest", lambda *_: pytest.fail("rebuilt"))
         build_manifest("covid19-ct", "miniature", covid)
     assert (folder / "provenance.json").stat().st_mtime_ns == made
     target = covid / "COVID-CT/Images-processed/CT_COVID/train-p0%0.png"

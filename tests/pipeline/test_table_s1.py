@@ -11,10 +11,11 @@ from safetensors.numpy import save_file
 from mlprobe_utils.__main__ import main
 from mlprobe_utils.book.model_table import card_table, facts, model_table, parameters_of
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.counting import count_of, without_weights
 from mlprobe_utils.models.families.registry import family_named
 from mlprobe_utils.pipeline import parameter_counts
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
-from mlprobe_utils.pipeline.parameter_counts import ARCHITECTURES, count, published_config, table, without_weights
+from mlprobe_utils.pipeline.parameter_counts import ARCHITECTURES, count, published_config, table
 from mlprobe_utils.pipeline.published import published, short
 from mlprobe_utils.synthetic.miniatures.recipe import described, recipe_of
 
@@ -80,7 +81,7 @@ def test_table_s1_is_that_of_the_cards():
 @pytest.mark.parametrize("slugs", [slugs for slugs, *_ in EXPECTED], ids=lambda slugs: slugs[0])
 def test_table_s1_models_are_probed_in_the_order_of_the_data(slugs):
     numbers = dict(zip("VCL", SIXTEEN[slugs[0]][2], strict=True))
-    family = without_weights(load_model_card(slugs[0]).architecture)
+    family = without_weights(published_config(load_model_card(slugs[0]).architecture))
     points = family.probe_points()
     assert [point.name for point in points] == [f"{m}.{i:02d}" for m, many in numbers.items() for i in range(many)]
     places = {id(module): place for place, module in enumerate(family.model.modules())}  # parents before children
@@ -107,7 +108,7 @@ def test_table_s1_counts_no_parameter_twice_and_leaves_none_out(monkeypatch, par
     changed = family.parts() | parts
     monkeypatch.setattr(family, "parts", lambda self: changed)
     with pytest.raises(RuntimeError, match=said):
-        count.__wrapped__("qwen2-vl-2b")
+        count_of(published_config("qwen2-vl-2b"))
 
 
 def test_table_s1_command_prints_a_row_a_model(capsys):

@@ -1,0 +1,62 @@
+"""Parameters and probe points of an architecture, counted without its weights: no memory, seconds."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import mlprobe_utils.models.compat
+
+import torch
+
+from mlprobe_utils.models.families.base import Family
+from mlprobe_utils.models.families.registry import family_named
+
+HEAD = "LM head"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an architecture consists of."""
+
+    model_class: str  # of transformers
+    parameters: dict[str, int]  # part -> how many; the LM head is 0 where it is the embeddings once more
+    points: dict[str, int]  # module's letter, as points are named -> how many
+
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
+
+def without_weights(published: dict) -> Family:
+    """A model of full size on torch's `meta` device, where tensors have a shape and no values.
+
+    Args:
+        published: as the hub's config.json has it.
+
+    Raises:
+        InputError: a class that no family knows.
+    """
+    family = family_named(published.get("architectures", []))
+    with torch.device("meta"):
+        return family(family.transformers_class()(family.config_of(published)))
+
+
+def count_of(published: dict) -> Counts:
+    """Counts parameters by part, tied embeddings once, and probe points by module.
+
+    Args, Raises: as of `without_weights`.
+
+    Raises:
+        RuntimeError: a parameter that is in no part of its family, or in several.
+    """
+    family = without_weights(published)
+    parts = family.parts()
+    head = {id(parameter) for parameter in family.model.get_output_embeddings().parameters()}
+    head -= {id(parameter) for parameter in family.model.get_input_embeddings().parameters()}
+    parameters = dict.fromkeys([*parts, HEAD], 0)
+    for name, parameter in family.model.named_parameters():  # shared ones come once
+        within = [part for part, paths in parts.items() if any(f"{name}.".startswith(f"{path}.") for path in paths)]
+        if len(within) != 1:
+            raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
+        parameters[HEAD if id(parameter) in head else within[0]] += parameter.numel()
+    points = Counter(point.name[0] for point in family.probe_points())
+    return Counts(family.model_class, parameters, dict(points))
