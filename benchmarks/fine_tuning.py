@@ -131,7 +131,12 @@ class Bench:
         gradients = float((own.gradients - plain.gradients).norm() / plain.gradients.norm())
         tolerance = TOLERANCE[self.precision]
         if not (loss <= tolerance and gradients <= tolerance):  # written so that nan raises too
-            raise RuntimeError(f"the trainers differ: loss by {loss:.1e}, gradients by {gradients:.1e}")
+            again = self.step(BASE, checkpointing, keep_gradients=True)
+            itself = float((again.gradients - plain.gradients).norm() / plain.gradients.norm())
+            raise RuntimeError(
+                f"the trainers differ: loss by {loss:.1e}, gradients by {gradients:.1e}; {BASE} from itself, again, by "
+                f"{itself:.1e}"
+            )
         return f"loss {own.loss:.4f}, relative difference {loss:.0e}, of the gradients {gradients:.0e}"
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import extraction
 import fine_tuning
 import gpu
+import gpu_door
 import known_truth
 import numpy as np
 import paired
@@ -12,6 +13,7 @@ import pandas as pd
 import probes
 import pytest
 import torch
+from made_releases import make_chest_xray
 from random_model import full_size, random_model
 from transformers import Trainer
 
@@ -263,6 +265,23 @@ def test_a_full_size_model_gets_a_row_for_each_batch_and_one_for_its_training(ar
     assert list(table["batch"]) == [1, 2, gpu.RECIPE.batch_size]
     assert (table[["tokens", "images/s", "share of the chip's rate"]] > 0).all(axis=None)
     assert rows_of(gpu.as_markdown(table))[0][0] == "extraction"
+
+
+def test_attention_of_grouped_queries_counts_as_that_of_as_many_keys():
+    query, key = torch.Size([2, 8, 10, 4]), torch.Size([2, 2, 10, 4])
+    assert gpu.forward_operations(query, key, key) == 2 * 2 * (2 * 8) * 10 * 10 * 4
+    assert gpu.backward_operations(query, query, key, key) == gpu.backward_operations(query, query, query, query)
+    assert len({gpu.GROUPED[own] for own in gpu.GROUPED}) == 2
+
+
+@pytest.mark.slow
+def test_the_door_gets_a_row_for_each_step(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("random_model.published_config", shrunk)
+    scans = make_chest_xray(tmp_path / "scans")
+    gpu_door.main([str(scans), "--precision", "float32"])
+    steps = rows_of(capsys.readouterr().out)
+    assert [step for step, *_ in steps] == ["load", "image_folder", "extract", "probe", "answer"]
+    assert all(float(rate) > 0 for step, _, rate, _ in steps if step in ("extract", "answer"))
 
 
 # known truth
