@@ -1,66 +1,65 @@
-"""How often intervals hold the truth, and how far health scores are from it, on simulated answers whose truth is known.
+"""How often intervals hold the truth, what noise does to health scores, and how often a loss is found that is none.
 
-Prints both tables. `benchmarks/known_truth.py --repetitions 100` takes a few minutes.
+Simulates answers whose truth is known (`simulations`), and writes a table of each to data/simulations, which the pages
+show, with date, commit and command in its first line. `--repetitions 100` takes some minutes.
 """
 
 import argparse
+import datetime
+import io
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from simulations import bias_and_coverage, coverage, false_alarms, noise_bias
 
-from mlprobe_utils.evaluation.health_simulation import bias_and_coverage, noise_bias
-from mlprobe_utils.stats.coverage import coverage
+from mlprobe_utils.common.files import atomic_write
 
+FOLDER = Path(__file__).parents[1] / "data" / "simulations"
 SHAPES = ("flat", "rising", "falling", "volatile", "restless")
 DEPTHS, IMAGES, CORRELATIONS = (2, 4, 8, 16, 28, 48, 64), (150, 203, 624), (0.0, 0.9)
 ONE_POINT = 1.0  # the most a corrected score may be off on average, in points
-EACH = ["shape", "points", "images", "correlation"]
 
 
-def coverage_table(repetitions: int) -> pd.DataFrame:
-    """`coverage` with intervals in columns: percent that hold the truth, and the largest standard error in a row."""
-    found = coverage(repetitions=repetitions)
-    rows = ["dataset", "images", "curve", "question", "what"]
-    wide = found.pivot_table("covered", rows, "interval", sort=False)[["pointwise", "band", "percentile"]]
-    return wide.assign(error=found.groupby(rows, sort=False)["error"].max()).reset_index()
+def tables(repetitions: int, health: int, penalty: float) -> dict[str, Callable[[], pd.DataFrame]]:
+    """Name of a table -> what computes it.
 
-
-def bias_table(repetitions: int, penalty: float) -> pd.DataFrame:
-    """`bias_and_coverage` over all depths, test sizes and shapes: bias and coverage, raw and corrected."""
+    Args:
+        repetitions: test sets simulated for each row of intervals and fixed ends.
+        health: the same of health scores.
+        penalty: lambda of equation 2.
+    """
     known = SHAPES, DEPTHS, IMAGES, CORRELATIONS
-    found = bias_and_coverage(*known, repeats=repetitions, penalty=penalty)
-    raw = noise_bias(*known, repeats=repetitions, penalty=penalty)
-    columns = [*EACH, "true score", "raw bias", "raw coverage", "bias", "error", "coverage"]
-    return found.merge(raw[[*EACH, "raw coverage"]], on=EACH)[columns]
+    return {
+        "intervals": lambda: coverage(repetitions=repetitions),
+        "fixed_ends": lambda: false_alarms(points=28, images=IMAGES, repeats=repetitions),
+        "raw_health": lambda: noise_bias(*known, repeats=health, penalty=penalty).assign(penalty=penalty),
+        "corrected_health": lambda: bias_and_coverage(*known, repeats=health, penalty=penalty).assign(penalty=penalty),
+    }
 
 
-def markdown(table: pd.DataFrame, decimals: int) -> str:
-    """A table with its numbers aligned and rounded."""
-    numbers = [pd.api.types.is_float_dtype(table[name]) for name in table]
-    lines = ["| " + " | ".join(table) + " |", "|" + "".join(" ---: |" if n else " --- |" for n in numbers)]
-    for row in table.itertuples(index=False):
-        cells = [f"{cell:.{decimals}f}" if n else str(cell) for cell, n in zip(row, numbers, strict=True)]
-        lines.append("| " + " | ".join(cells).replace("nan", "") + " |")
-    return "\n".join(lines)
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=1000, help="test sets simulated for each row of coverage")
-    parser.add_argument("--health", type=int, default=100, help="test sets simulated for each row of bias")
+    parser.add_argument("--repetitions", type=int, default=400, help="test sets for each row of intervals")
+    parser.add_argument("--health", type=int, default=60, help="test sets for each row of health scores")
     parser.add_argument("--penalty", type=float, default=0.2, help="lambda of equation 2")
-    parser.add_argument("--csv", type=Path, help="folder for the numbers of both tables")
-    options = parser.parse_args()
-    covered = coverage_table(options.repetitions)
-    print(markdown(covered, 1), flush=True)
-    bias = bias_table(options.health, options.penalty)
-    beyond = bias[(bias["bias"].abs() >= ONE_POINT)]
-    print("\n" + markdown(bias, 2))
-    print(f"\n{len(bias) - len(beyond)} of {len(bias)} rows have a bias below {ONE_POINT:g} point; beyond it:\n")
-    print(markdown(beyond, 2))
-    if options.csv:
-        for name, table in (("coverage", covered), ("health", bias)):
-            table.to_csv(options.csv / f"{name}.csv", index=False)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="for the tables")
+    options = parser.parse_args(arguments)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=FOLDER.parent)
+    command = " ".join(["benchmarks/known_truth.py", *(sys.argv[1:] if arguments is None else arguments)])
+    origin = f"# {datetime.date.today()}, commit {commit.stdout.strip()}, `{command}`\n"
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name, compute in tables(options.repetitions, options.health, options.penalty).items():
+        text = io.StringIO()
+        table = compute()
+        table.to_csv(text, index=False, float_format="%.4f")
+        atomic_write(options.folder / f"{name}.csv", origin + text.getvalue())
+        print(f"{name}: {len(table)} rows", flush=True)
+    beyond = table[table["bias"].abs() >= ONE_POINT]
+    print(f"{len(table) - len(beyond)} of {len(table)} corrected scores have a bias below {ONE_POINT:g} point; beyond:")
+    print(beyond.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import pandas as pd
 
 from mlprobe_utils.analysis.baseline_results import Trained, right_after
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.evaluation.health_simulation import simulate_correct
 from mlprobe_utils.stats.intervals import PROBE, intervals
 from mlprobe_utils.stats.resampling import Difference, Resamples, Statistic, accuracy
+from mlprobe_utils.stats.simulated_answers import simulate_correct
 
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
 OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
