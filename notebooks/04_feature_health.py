@@ -72,7 +72,7 @@ scored = {name: health_score(c, penalty) for name, c in examples.items()}
 # From the curves of the image tokens' means, computed for each run and then averaged.
 
 # %%
-from mlprobe_utils.evaluation.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.evaluation.health import health_by_run, of_stage, profile
 from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)
@@ -118,8 +118,8 @@ charts.health_profiles(after, chapter.names, series(chapter.models))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.evaluation.health import HEALTH, lowest_module
 from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.evaluation.profiles import HEALTH, lowest_module
 
 glue("lowest_module", MODULES[lowest_module(after)])
 glue("lowest_health", after[HEALTH].mean().min())
@@ -127,7 +127,7 @@ glue("highest_health", after[HEALTH].mean().max())
 glue("final_mean", after["P_final"].mean())
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.profiles import health_changes
+from mlprobe_utils.evaluation.health import health_changes
 
 changes = health_changes(profiles)
 glue("fell", int((changes < 0).sum().sum()))
@@ -221,10 +221,10 @@ glue("run_spread_most", spread.max())
 # correlation 0 its points are right on images of their own, at 0.9 neighbouring points on nearly the same.
 
 # %%
-from mlprobe_utils.evaluation.health_simulation import noise_bias
+from mlprobe_utils.pipeline.simulated import origin, simulated
 
-known = ["rising"], [2, 28, 64], [150, 624], [0.0, 0.9]
-noise = noise_bias(*known, repeats=150, penalty=penalty)
+noise = simulated("raw_health").query("shape == 'rising'")
+noise = noise.query("points in [2, 28, 64] and images in [150, 624]")
 show(noise.drop(columns="shape"))
 
 # %% tags=["hide-input"]
@@ -238,6 +238,7 @@ glue("noise_deep", -found.at[(64, 150, 0.0), "raw bias"])
 glue("noise_alike", -found.at[(64, 150, 0.9), "raw bias"])
 glue("noise_large", -found.at[(64, 624, 0.9), "raw bias"])
 glue("noise_covered", found.loc[64, "raw coverage"].max())
+glue("noise_origin", origin("raw_health"))
 
 # %% [markdown]
 # *raw bias* is how far measured scores are off on average, and *error* its standard error. The true score is
@@ -246,7 +247,8 @@ glue("noise_covered", found.loc[64, "raw coverage"].max())
 # {glue:text}`noise_deep:.1f` points too low, {glue:text}`noise_alike:.1f` where neighbouring points are alike, and
 # {glue:text}`noise_large:.1f` then with 624 images. *raw coverage* tells how often the usual interval, from resampled
 # images, holds the truth: at 64 points in at most {glue:text}`noise_covered:.0f` % of test sets, as it moves with the
-# score. **A deep module looks ill because it is deep and the test set small.**
+# score; *penalty* is the lambda. **A deep module looks ill because it is deep and the test set small.** (Simulated
+# {glue:text}`noise_origin`.)
 #
 # ## A flat curve as the yardstick
 #
@@ -256,14 +258,14 @@ glue("noise_covered", found.loc[64, "raw coverage"].max())
 # (none) or higher.
 
 # %%
-from mlprobe_utils.analysis.flat_health import against_flat, paper_llms
+from mlprobe_utils.analysis.health import against_flat, paper_llms
 from mlprobe_utils.plots.tables import file
 
 placed = against_flat(paper_llms(), penalty)
 file(placed, "The paper's LLMs beside a flat curve")
 
 # %%
-from mlprobe_utils.analysis.flat_health import depth_trend
+from mlprobe_utils.analysis.health import depth_trend
 
 trend = depth_trend(placed)
 show(trend, decimals=2)
@@ -309,9 +311,9 @@ glue("beside_apart", trend["Spearman beside flat"].max())
 # (*flat_low*) to the 97.5th (*flat_high*).
 
 # %%
-from mlprobe_utils.analysis.health_scoring import corrected_health
+from mlprobe_utils.analysis.health import health_of_run
 
-corrected = corrected_health(chapter.selection)
+corrected = health_of_run(chapter.selection)
 tuned = corrected[corrected["stage"] == "finetuned"]
 numbers = ["raw", "score", "low", "high", "flat_low", "flat_high"]
 
@@ -360,11 +362,10 @@ glue("most_points", int(corrected["points"].max()))
 # On simulated answers again, now of several shapes. The last is restless by less than the noise of 150 images.
 
 # %%
-from mlprobe_utils.evaluation.health_simulation import bias_and_coverage
-
-shapes = "flat", "rising", "falling", "volatile", "restless"
-known = shapes, [2, 28, 64], [150], [0.9]
-trust = bias_and_coverage(*known, repeats=8, penalty=penalty)
+trust = simulated("corrected_health")
+trust = trust.query(
+    "points in [2, 28, 64] and images == 150 and correlation == 0.9"
+)
 kept = ["shape", "points", "true score", "raw bias"]
 show(trust[[*kept, "bias", "error", "coverage", "width"]])
 
@@ -375,14 +376,15 @@ glue("trust_bias", trust.loc[~restless, "bias"].abs().max())
 glue("trust_error", trust.loc[~restless, "error"].max())
 glue("trust_coverage", trust.loc[~restless, "coverage"].mean())
 glue("trust_restless", trust.loc[restless, "bias"].max())
+glue("trust_origin", origin("corrected_health"))
 
 # %% [markdown]
 # On the first four shapes raw scores are up to {glue:text}`trust_raw:.1f` points off on average, corrected ones up to
-# {glue:text}`trust_bias:.1f` (with so few simulations, chance alone is off by {glue:text}`trust_error:.1f`: the largest
+# {glue:text}`trust_bias:.1f` (chance alone is off by {glue:text}`trust_error:.1f`: the largest
 # standard error), and the intervals hold the truth in {glue:text}`trust_coverage:.0f` % of test sets. The restless curve
 # shows the limit: its corrected score is up to {glue:text}`trust_restless:.1f` points too high. Changes smaller than the
 # noise cannot be told from it; the score then believes in a calm curve, and only the interval says that a restless one
-# is possible.
+# is possible. (Simulated {glue:text}`trust_origin`.)
 #
 # ## How ranks move with what the score leaves open
 #
@@ -392,7 +394,7 @@ glue("trust_restless", trust.loc[restless, "bias"].max())
 # data sets, then all of them with their intervals.
 
 # %%
-from mlprobe_utils.analysis.rank_table import by_choice, rank_table
+from mlprobe_utils.analysis.rank_stability import by_choice, rank_table
 from mlprobe_utils.pipeline import results
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
@@ -404,7 +406,7 @@ show(by_choice(ranks), decimals=2)
 file(chapter.named(ranks), "Rank stability by data set and module")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.rank_table import in_short
+from mlprobe_utils.analysis.rank_stability import in_short
 
 words = in_short(chapter.named(ranks))
 glue("tau_choice", words["choice"])

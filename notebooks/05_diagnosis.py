@@ -83,32 +83,31 @@ show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
 # ## Why the stations are fixed
 #
 # It is tempting to look for the highest point of a curve and to call everything after it lost. Simulated: flat curves of
-# 28 points and an end, all right for 85 % of the images, so that nothing is lost anywhere. How often does a 95 % interval
-# say that something is?
+# so many points and an end, all with the same true accuracy, so that nothing is lost anywhere. How often does a 95 %
+# interval say that something is?
 
 # %%
-from mlprobe_utils.evaluation.diagnosis_simulation import (
-    BEST,
-    FIXED,
-    false_alarms,
-)
+from mlprobe_utils.pipeline.simulated import origin, simulated
 
-alarms = false_alarms(points=28, images=(150, 203, 624), repeats=400)
+alarms = simulated("fixed_ends")
 show(alarms)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
 
 found = alarms.set_index("from")["false alarms (%)"]
-for name, way in (("fixed", FIXED), ("best", BEST)):
+for name, way in zip(("fixed", "best"), found.index.unique(), strict=True):
     glue(f"{name}_low", found[way].min())
     glue(f"{name}_high", found[way].max())
+glue("alarms_points", int(alarms["points"].max()))
+glue("alarms_origin", origin("fixed_ends"))
 
 # %% [markdown]
 # Between two points that were fixed beforehand a loss is found in {glue:text}`fixed_low:.1f` to
 # {glue:text}`fixed_high:.1f` % of the curves, about the 2.5 % that such an interval allows itself on either side. From the
-# best of 28, picked on the test images themselves, it is {glue:text}`best_low:.0f` to {glue:text}`best_high:.0f` %. More
-# test images do not help. So the stations above were chosen by where modules end, before any result was seen.
+# best of {glue:text}`alarms_points`, picked on the test images themselves, it is {glue:text}`best_low:.0f` to {glue:text}`best_high:.0f` %. More
+# test images do not help. So the stations above were chosen by where modules end, before any result was seen. (Simulated
+# {glue:text}`alarms_origin`.)
 #
 # ## After fine-tuning
 #

@@ -82,7 +82,7 @@ drawn = gained.rename(columns=ends), chapter.names, title, words
 loss_chart(*drawn) if compared else show(gained)
 
 # %%
-from mlprobe_utils.evaluation.profiles import STAGE_NAMES
+from mlprobe_utils.evaluation.health import STAGE_NAMES
 
 after = gained[gained["statement"] == STAGE_NAMES["finetuned"]]
 after = after.drop(columns=["statement", "verdict", "disagreement", "p"])

@@ -44,7 +44,7 @@ chapter.opening()
 # fine-tuning, and the paper's own.
 
 # %%
-from mlprobe_utils.evaluation.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.evaluation.health import health_by_run, of_stage, profile
 from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)
@@ -100,7 +100,7 @@ note(models_compared(tables["this run"]))
 
 # %%
 from mlprobe_utils.analysis.comparisons import beside, spread
-from mlprobe_utils.evaluation.profiles import SCORES
+from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.plots.tables import show
 
 ranges = beside(tables, spread).pivot_table(
@@ -200,9 +200,9 @@ for name in tables:
 # ([chapter 4](04_feature_health); of accuracy, whichever metric this page shows).
 
 # %%
-from mlprobe_utils.analysis.health_scoring import corrected_health
+from mlprobe_utils.analysis.health import health_of_run
 
-corrected = corrected_health(chapter.selection)
+corrected = health_of_run(chapter.selection)
 corrected = corrected.rename(columns={"score": "health"})
 calm = of_stage(profile(corrected, outputs), "finetuned")
 calm = chapter.named(calm[calm["model"].isin(adapted["model"])])

@@ -116,7 +116,7 @@ glue("most_changed", charts.METRIC_NAMES[metric])
 # Named by the rules of [chapter 3](../03_probing): a change counts only beyond the tolerance, in percentage points.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.patterns import by_curve, patterns
+from mlprobe_utils.analysis.patterns import by_curve, patterns
 
 found = patterns(scores, outputs)
 show(chapter.named(by_curve(found)).drop(columns="model"))
@@ -139,7 +139,7 @@ glue("pairs", len(named))
 # [chapter 4](../04_feature_health).
 
 # %%
-from mlprobe_utils.evaluation.profiles import health_by_run, of_stage, profile
+from mlprobe_utils.evaluation.health import health_by_run, of_stage, profile
 from mlprobe_utils.plots.tables import profile_table
 
 health = health_by_run(scores, chapter.protocol.health.penalty)
@@ -155,8 +155,8 @@ profile_table(before, chapter.names, "before fine-tuning")
 charts.stage_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
+from mlprobe_utils.evaluation.health import health_changes, lowest_module
 from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.evaluation.profiles import health_changes, lowest_module
 
 glue("lowest_module", MODULES[lowest_module(after)])
 glue("final_mean", after["P_final"].mean())
@@ -172,9 +172,9 @@ glue("scores", health_changes(profiles).size)
 # interval, and where a {term}`flat curve` would score by noise alone. Means over runs.
 
 # %%
-from mlprobe_utils.analysis.health_scoring import corrected_health
+from mlprobe_utils.analysis.health import health_of_run
 
-corrected = corrected_health(chapter.selection)
+corrected = health_of_run(chapter.selection)
 tuned = corrected[corrected["stage"] == "finetuned"]
 numbers = ["raw", "score", "low", "high", "flat_low", "flat_high"]
 tuned = tuned.groupby(["dataset", "module"], as_index=False)

@@ -1,6 +1,7 @@
 """The benchmarks: their statistics on made-up timings, and each of them at a tiny size. Nothing here is timed."""
 
 import importlib.util
+import re
 
 import extraction
 import fine_tuning
@@ -15,10 +16,12 @@ import pytest
 import torch
 from made_releases import make_chest_xray
 from random_model import full_size, random_model
+from simulations import BEST, FIXED, false_alarms
 from transformers import Trainer
 
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline import simulated
 from mlprobe_utils.pipeline.parameter_counts import published_config
-from mlprobe_utils.stats.intervals import RECIPE
 from mlprobe_utils.synthetic.miniatures import making
 
 NNSIGHT = importlib.util.find_spec("nnsight") is not None
@@ -287,12 +290,26 @@ def test_the_door_gets_a_row_for_each_step(monkeypatch, tmp_path, capsys):
 # known truth
 
 
-def test_tables_of_known_truth_have_a_row_for_each_case(monkeypatch):
+def test_tables_of_known_truth_are_written_with_their_origin_and_read_by_pages(monkeypatch, tmp_path):
     monkeypatch.setattr(known_truth, "DEPTHS", (2, 4))
     monkeypatch.setattr(known_truth, "IMAGES", (150,))
     monkeypatch.setattr(known_truth, "SHAPES", ("flat", "rising"))
-    covered, bias = known_truth.coverage_table(2), known_truth.bias_table(3, 0.2)
-    assert len(covered) == 3 * 2 * 2 * 2  # test sets, curves, questions, accuracy and change
-    assert covered.loc[covered["question"] == RECIPE, "percentile"].isna().all()
-    assert len(rows_of(known_truth.markdown(bias, 2))) == 2 * 2 * 2  # shapes, depths, correlations
-    assert bias.loc[bias["shape"] == "flat", "true score"].tolist() == pytest.approx([85] * 4)
+    known_truth.main(["--repetitions", "2", "--health", "3", "--folder", str(tmp_path)])
+    monkeypatch.setattr(simulated, "SIMULATIONS", tmp_path)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d, commit \w+, benchmarks/known_truth.py .*", simulated.origin("intervals"))
+    covered, health = simulated.simulated("intervals"), simulated.simulated("corrected_health")
+    assert len(covered) == 3 * 2 * 2 * (3 + 2)  # test sets, curves, what, constructions
+    assert (len(health), len(simulated.simulated("raw_health"))) == (
+        2 * 2 * 2,
+        2 * 2 * 2,
+    )
+    assert health.loc[health["shape"] == "flat", "true score"].tolist() == pytest.approx([85] * 4)
+    with pytest.raises(InputError, match="unknown simulation 'interval': did you mean 'intervals'"):
+        simulated.simulated("interval")
+
+
+def test_a_picked_point_finds_losses_that_a_fixed_one_does_not():
+    rates = false_alarms(28, (150,), 200).set_index("from")["false alarms (%)"]
+    assert rates[FIXED] < 6
+    assert rates[BEST] > 12
+    assert false_alarms(1, (150,), 50)["false alarms (%)"].nunique() == 1  # the best of one is the one

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy.stats import t
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.health import STAGE_NAMES
 from mlprobe_utils.evaluation.outcomes import Outcomes, output_outcomes
-from mlprobe_utils.evaluation.profiles import STAGE_NAMES
 from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import resamples_of_tested

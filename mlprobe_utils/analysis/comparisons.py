@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mlprobe_utils.evaluation.profiles import HEALTH, SCORES
+from mlprobe_utils.evaluation.health import HEALTH, SCORES
 from mlprobe_utils.stats.paired_tests import holm
 
 LEAST = 4  # models; of three any order is one of six

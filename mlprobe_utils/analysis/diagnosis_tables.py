@@ -16,8 +16,8 @@ from mlprobe_utils.evaluation.diagnosis import (
     main_mode,
     verdicts,
 )
-from mlprobe_utils.evaluation.profiles import STATE
-from mlprobe_utils.evaluation.station_outcomes import station_outcomes
+from mlprobe_utils.evaluation.health import STATE
+from mlprobe_utils.evaluation.outcomes import station_outcomes
 from mlprobe_utils.pipeline import laboratory_results, results
 from mlprobe_utils.pipeline.damaged_models import DamagedModel
 from mlprobe_utils.pipeline.images import ImageSet

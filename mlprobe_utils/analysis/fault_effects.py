@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order, main_path
-from mlprobe_utils.evaluation.profiles import SCORES
 from mlprobe_utils.evaluation.rows import predicted_option
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, DamagedSelection
 from mlprobe_utils.pipeline.fault_tables import PLACES

@@ -13,8 +13,7 @@ import pandas as pd
 from mlprobe_utils.analysis.diagnosis_tables import by_state, states
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MISALIGNMENT, Statement, losses
-from mlprobe_utils.evaluation.outcomes import outcomes
-from mlprobe_utils.evaluation.station_outcomes import last_point, single_outcomes
+from mlprobe_utils.evaluation.outcomes import last_point, outcomes, single_outcomes
 from mlprobe_utils.evaluation.stations import LAST_TOKEN, OUTPUT, PROBED
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.stats.intervals import RECIPE

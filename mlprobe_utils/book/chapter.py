@@ -14,7 +14,7 @@ from mlprobe_utils.book.left_out import without_faults, without_models
 from mlprobe_utils.book.parameters import check_parameters, meanings
 from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.profiles import in_words
+from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
 from mlprobe_utils.pipeline.cards import (

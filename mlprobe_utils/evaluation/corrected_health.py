@@ -9,11 +9,9 @@ with its depth and rises with the number of images. `corrected_health` takes out
 3. To each of them noise is added once more. What that does to its score, on average, is the correction (Efron and
    Tibshirani 1993, chapter 10); how far it scatters gives the interval.
 
-Where there is no noise, all three do nothing and the score is the paper's. The noise meant is that of the images: the
-score is of these fitted probes on other images of the same kind, whatever training made of the probes.
-
-A volatility smaller than the noise cannot be told from it: the score is then that of a calmer curve, too high, and only
-the interval allows for more (`health_simulation.bias_and_coverage` shows how much, its shape "restless").
+Without noise the score is the paper's. The noise meant is that of the images: the score is of these fitted probes on
+other images of the same kind. A volatility smaller than the noise cannot be distinguished from it: the score is then
+that of a calmer curve, too high, and only the interval allows for more (data/simulations, shape "restless").
 """
 
 import functools
@@ -53,12 +51,10 @@ class CorrectedHealth(NamedTuple):
 def corrected_health(
     correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, coverage: float = 0.95, seed: int = 0
 ) -> CorrectedHealth:
-    """The health score of a module's true curve of accuracy, estimated from the answers to a test set's images.
-
-    Equations 1 to 3 of the paper with the noise's bias subtracted. It is the same at every call with the same `seed`.
+    """The health score of a module's true curve of accuracy: equations 1 to 3 with the noise's bias subtracted.
 
     Args:
-        correct: bool [points, images], whether the probe of each point is right.
+        correct: bool [points, images], whether the probe of each point is correct.
         penalty: lambda.
         counts: how often each image is drawn in each resample, [resamples, images], where images depend on each other
             (several of a patient, drawn together); without it they are independent.
@@ -66,7 +62,7 @@ def corrected_health(
         seed: of the curves drawn.
 
     Raises:
-        ValueError: not such a matrix, fewer than two images, or no image right at a point (no score has a value there).
+        ValueError: not such a matrix, fewer than two images, or no image correct at a point.
     """
     covariance = noise_covariance(correct, counts)
     curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
@@ -86,18 +82,12 @@ def corrected_health(
 
 
 def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Covariance of the noise of a curve of accuracy, float [points, points], in shares of right answers.
+    """Covariance of the noise of a curve of accuracy, float [points, points], in shares of correct answers.
 
-    A few hundred images are too few to tell the correlation of each of up to 2,000 pairs of points. Each is shrunk
-    towards the mean of all pairs that are as far apart, by the share that Schäfer and Strimmer (2005) derive, and the
-    whole made a covariance again (negative eigenvalues become 0).
+    Few images say little of each of up to 2,000 pairs of points. Correlations are shrunk towards the mean of all pairs
+    that are as far apart, by the share that Schäfer and Strimmer (2005) derive, and negative eigenvalues become 0.
 
-    Args:
-        correct: as of `corrected_health`.
-        counts: as of `corrected_health`.
-
-    Raises:
-        ValueError: as `corrected_health`, but for points without a right answer.
+    Args, Raises: as of `corrected_health`.
     """
     _check(correct, counts)
     images = correct.shape[1]
@@ -120,17 +110,14 @@ def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> n
 def curve_posterior(
     curve: np.ndarray, covariance: np.ndarray, draws: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """True curves that may lie behind a noisy one.
+    """True curves that may lie behind a noisy one, `draws` of each kind.
 
     A Gaussian process of every size and kind of change that the prior allows (Rasmussen and Williams 2006, chapter 2),
-    each weighed by its marginal likelihood. A draw of one is the observed curve less a draw of the noise, moved by
-    what the prior makes of the difference (Matheron's rule); without noise it is the curve.
+    each weighed by its marginal likelihood, drawn by Matheron's rule.
 
     Args:
         curve: float [points].
         covariance: of its noise, [points, points].
-        draws: how many of each kind.
-        generator: of random numbers.
 
     Returns:
         Curves of each of KINDS [kinds, draws, points], and its posterior probability [kinds].

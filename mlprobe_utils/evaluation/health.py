@@ -1,8 +1,19 @@
-"""Feature health scores (paper section 3.3, equations 1 to 3)."""
+"""Feature health scores (paper section 3.3, equations 1 to 3), and profiles FHS_V, FHS_C, FHS_L, P_final (Table 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
+
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.evaluation.metrics import LESS_IS_BETTER
+from mlprobe_utils.evaluation.points import MODULES, PROBED
+from mlprobe_utils.evaluation.rows import STAGES
+
+STAGE_NAMES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
+STATE = ["model", "dataset", "stage"]
+HEALTH = [f"FHS_{module}" for module in MODULES]
+SCORES = (*HEALTH, "P_final")  # of a profile, as the information flows
 
 
 def growth_factor(performance: Sequence[float]) -> float:
@@ -44,3 +55,73 @@ def _checked(performance: Sequence[float]) -> np.ndarray:
     if not (values > 0).all():
         raise ValueError(f"a health score needs positive performances, found {values.min()}")
     return values
+
+
+def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
+    """A table for the page: models and data sets by name, stages in words.
+
+    Args:
+        names: slug -> name of models and data sets, in the order of the page.
+        by: what rows are sorted by, as far as the table has it: of model, dataset, stage, module.
+    """
+    order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
+    places = {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}
+    if places:
+        table = table.sort_values([*places], key=lambda column: column.map(places[column.name]), kind="stable")
+    return table.replace({"model": names, "dataset": names, "stage": STAGE_NAMES})
+
+
+def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
+    """Health score and its factors of every module, one row a model, data set, stage, run and module.
+
+    Uses the `image_mean` curves; side paths have no score. `growth` and `volatility` are GF and VP of equations 1 and
+    2; `health` is in the units of the metric (percent).
+
+    Raises:
+        InputError: a metric of which less is better, or that is not positive at a point: it has no health score.
+    """
+    if metric in LESS_IS_BETTER:
+        raise InputError(f"metric '{metric}' has no health score: choose one of which more is better, such as accuracy")
+    curves = probe_scores.assign(module=probe_scores["point"].str[0]).sort_values("point")
+    curves = curves[(curves["pooling"] == "image_mean") & curves["module"].isin(MODULES)]
+    records = []
+    for key, curve in curves.groupby([*STATE, "run", "module"]):
+        values = curve[metric].to_numpy()
+        try:
+            scores = {"growth": growth_factor(values), "volatility": volatility_penalty(values, penalty)}
+            scores["health"] = health_score(values, penalty)
+        except ValueError as error:
+            place = " ".join(map(str, key))
+            raise InputError(f"metric '{metric}' of {place}: {error}; choose another, such as accuracy") from error
+        place = dict(zip([*STATE, "run", "module"], key, strict=True))
+        records.append(place | {"points": len(values), "end": values[-1]} | scores)
+    return pd.DataFrame(records)
+
+
+def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """One row a model, data set and stage: FHS_V, FHS_C, FHS_L and P_final, each the mean over runs."""
+    wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
+    wide = wide[list(MODULES)].add_prefix("FHS_")
+    final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
+    table = wide.join(final).reset_index()
+    return table.sort_values(
+        ["dataset", "model", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c
+    )
+
+
+def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
+    """The profiles of one stage, from `profile`. Raises InputError for a stage that is none of STAGES."""
+    if stage not in STAGES:
+        raise unknown("stage", stage, STAGES)
+    return profiles[profiles["stage"] == stage]
+
+
+def lowest_module(profiles: pd.DataFrame) -> str:
+    """The module, by its letter, with the lowest mean health score."""
+    return profiles[HEALTH].mean().idxmin().removeprefix("FHS_")
+
+
+def health_changes(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Health scores after fine-tuning less those before, in points; one row a model and data set."""
+    health = profiles.set_index(STATE)[HEALTH]
+    return health.xs("finetuned", level="stage") - health.xs("pretrained", level="stage")

@@ -7,15 +7,13 @@ import yaml
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.common.settings import SHIPPED, paper
 from mlprobe_utils.evaluation.corrected_health import corrected_health
-from mlprobe_utils.evaluation.diagnosis import STATEMENTS, losses, verdicts
-from mlprobe_utils.evaluation.judging import thresholds
+from mlprobe_utils.evaluation.diagnosis import STATEMENTS, losses, thresholds, verdicts
+from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.evaluation.metrics import KEYS, METRICS, score, scores_by
-from mlprobe_utils.evaluation.outcomes import CURVE, Outcomes, outcomes, output_outcomes
+from mlprobe_utils.evaluation.outcomes import CURVE, Outcomes, outcomes, output_outcomes, station_outcomes
 from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.evaluation.profiles import health_by_run
 from mlprobe_utils.evaluation.rows import options_of, predicted_option
 from mlprobe_utils.evaluation.settings import Health
-from mlprobe_utils.evaluation.station_outcomes import station_outcomes
 from mlprobe_utils.stats.intervals import LEAST_SEEDS, LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.resampling import RESAMPLED, Resamples, resample
 

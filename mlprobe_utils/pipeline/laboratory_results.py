@@ -15,8 +15,7 @@ from scipy.stats import binomtest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
 from mlprobe_utils.common.settings import Words
-from mlprobe_utils.evaluation.diagnosis import MODES
-from mlprobe_utils.evaluation.judging import LOSS, NAMES, judged, thresholds
+from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, judged, thresholds
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.card_files import parse_card
 from mlprobe_utils.pipeline.cards import Card

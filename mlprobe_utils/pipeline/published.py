@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from mlprobe_utils.evaluation.profiles import SCORES
+from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.pipeline.cards import PUBLISHED
 
 PAPER_COLUMNS = {

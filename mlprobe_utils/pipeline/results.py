@@ -4,7 +4,7 @@ outputs/<protocol>/<data set>/data/                          manifest and workin
 outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /features-random/, controls/, lens/, transfer/, and tables of `derived`
+                                             /features-random/, controls/, lens/, transfer/, and tables of `scoring`
                                              /calibration/  how severe each fault has to be
                                              /faults/<fault>-<strength>/: the same of the damaged model, run 0
                                              /vision_tower/<frozen>/, order/<order>/: the same of an arm (`arms`)
@@ -37,7 +37,7 @@ RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
 LENS, TRANSFER = "lens", "transfer"
-SCORES = "scores-"  # how tables of `derived` begin
+SCORES = "scores-"  # how tables of `scoring` begin
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
 CORRECTED_HEALTH = f"{SCORES}corrected-health"
 

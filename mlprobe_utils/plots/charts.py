@@ -8,9 +8,9 @@ import pandas as pd
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.claims import best_without_model
 from mlprobe_utils.evaluation.control_names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
+from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, in_words
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS
 from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.evaluation.profiles import SCORES, STAGE_NAMES, in_words
 from mlprobe_utils.plots.figures import Figure, Key, Panel, figure
 from mlprobe_utils.plots.line_panels import BAND, Values, domain_of, line_panel, line_words, stations
 from mlprobe_utils.plots.panels import COLOURS, square_panel

@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNTOLD
-from mlprobe_utils.evaluation.profiles import in_words
+from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.plots.figures import Drawing, Figure, Key, Panel, figure
 from mlprobe_utils.plots.inline_svg import description
 from mlprobe_utils.plots.panels import COLOURS, drawing

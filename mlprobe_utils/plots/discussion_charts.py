@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from mlprobe_utils.evaluation.health import STAGE_NAMES, in_words
 from mlprobe_utils.evaluation.orders import ORDER_NAMES
-from mlprobe_utils.evaluation.profiles import STAGE_NAMES, in_words
 from mlprobe_utils.evaluation.stations import OUTPUT
 from mlprobe_utils.plots.charts import ANSWER, ORDER, lines, model_keys
 from mlprobe_utils.plots.diagnosis_charts import loss_chart

@@ -8,8 +8,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from mlprobe_utils.pipeline.damaged_models import DamagedModel
 
+from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, main_path
-from mlprobe_utils.evaluation.profiles import SCORES
 from mlprobe_utils.plots.charts import ANSWER as ANSWERED
 from mlprobe_utils.plots.charts import FLOW, lines
 from mlprobe_utils.plots.figures import Figure, Key

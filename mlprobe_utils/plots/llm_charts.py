@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from mlprobe_utils.evaluation.health import STAGE_NAMES, in_words
 from mlprobe_utils.evaluation.points import POOLINGS
-from mlprobe_utils.evaluation.profiles import STAGE_NAMES, in_words
 from mlprobe_utils.plots.charts import STAGES, lines, model_keys
 from mlprobe_utils.plots.figures import Figure, Key, Panel, figure
 from mlprobe_utils.plots.line_panels import Values

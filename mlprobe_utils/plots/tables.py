@@ -10,8 +10,8 @@ from IPython.display import HTML
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Part
+from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.metrics import METRICS
-from mlprobe_utils.evaluation.profiles import SCORES
 from mlprobe_utils.plots.figures import download, scrolling, scrolling_table
 
 MOST_TEXT = 80  # characters of an answer that a table shows

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from mlprobe_utils.analysis import comparisons
-from mlprobe_utils.evaluation.profiles import HEALTH, SCORES
+from mlprobe_utils.evaluation.health import HEALTH, SCORES
 from mlprobe_utils.pipeline.cards import PUBLISHED, ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.lineage import bases, original, paper_sizes, series, sizes
 from mlprobe_utils.pipeline.published import paper_profiles

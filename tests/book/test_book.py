@@ -17,9 +17,9 @@ import pytest
 from safetensors.numpy import load_file
 from small_book import DATASET, MODEL, ROOT, SECOND, SmallBook
 
+from mlprobe_utils.analysis.patterns import patterns
 from mlprobe_utils.book.book_pages import chapters, model_page, notebook_of
 from mlprobe_utils.book.pages import ABOUT
-from mlprobe_utils.evaluation.patterns import patterns
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card
 from mlprobe_utils.pipeline.discussion_card import discussions
 from mlprobe_utils.pipeline.step_names import PLANTED, STEPS

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_rows import no_fewer
 from scipy import stats
+from simulations import bias_and_coverage, true_curve
 
-from mlprobe_utils.analysis.flat_health import flat_covariance
+from mlprobe_utils.analysis.health import flat_covariance
 from mlprobe_utils.evaluation import corrected_health as module
 from mlprobe_utils.evaluation.corrected_health import corrected_health, curve_posterior, noise_covariance
 from mlprobe_utils.evaluation.health import health_score
-from mlprobe_utils.evaluation.health_simulation import bias_and_coverage, simulate_correct, true_curve
+from mlprobe_utils.stats.simulated_answers import simulate_correct
 
 
 def answers(shape="rising", points=12, images=150, correlation=0.9, seed=0) -> np.ndarray:

@@ -35,7 +35,6 @@ from mlprobe_utils.evaluation.diagnosis import (
     main_mode,
     verdicts,
 )
-from mlprobe_utils.evaluation.diagnosis_simulation import BEST, FIXED, false_alarms
 from mlprobe_utils.evaluation.stations import LAST_TOKEN, OUTPUT, STATIONS
 from mlprobe_utils.pipeline.damaged_models import DamagedModel
 from mlprobe_utils.pipeline.fault_card import Fault
@@ -212,14 +211,6 @@ def test_a_station_that_the_mapping_lacks_is_named():
     lens = tables["probed"].iloc[:0]
     with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{RANKED}'"):
         mapping_losses(tables["probed"], lens, tables["predicted"], lens, {"d": image_set(400)}, "paper")
-
-
-def test_a_picked_point_finds_losses_that_a_fixed_one_does_not():
-    rates = false_alarms(28, (150,), 200).set_index("from")["false alarms (%)"]
-    assert rates[FIXED] < 6
-    assert rates[BEST] > 12
-    alone = false_alarms(1, (150,), 200)["false alarms (%)"]
-    assert alone.nunique() == 1  # the best of one is the one
 
 
 def test_the_chart_shows_every_interval_and_describes_it():

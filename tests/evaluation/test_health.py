@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_rows import no_more
 from scipy import stats
+from simulations import SHAPES, bias_and_coverage, noise_bias, true_curve
 
-from mlprobe_utils.analysis.flat_health import (
+from mlprobe_utils.analysis.health import (
     against_flat,
     beside_flat,
     depth_trend,
@@ -21,18 +22,18 @@ from mlprobe_utils.analysis.flat_health import (
     paper_llms,
     paper_test_sizes,
 )
+from mlprobe_utils.analysis.rank_stability import POINTS, rank_stability, resampled_curves
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.health import growth_factor, health_score, health_scores, volatility_penalty
-from mlprobe_utils.evaluation.health_simulation import (
-    SHAPES,
-    bias_and_coverage,
-    noise_bias,
-    simulate_correct,
-    true_curve,
+from mlprobe_utils.evaluation.health import (
+    growth_factor,
+    health_by_run,
+    health_score,
+    health_scores,
+    volatility_penalty,
 )
-from mlprobe_utils.evaluation.profiles import health_by_run
-from mlprobe_utils.evaluation.rank_stability import POINTS, rank_stability, resampled_curves
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.pipeline.simulated import simulated
+from mlprobe_utils.stats.simulated_answers import simulate_correct
 
 performances = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=30)
 
@@ -111,8 +112,8 @@ def test_a_flat_curves_noise_is_its_closed_form():
 AUDIT = {(28, 0): 16.4, (28, 0.9): 8.5, (64, 0): 38.2, (64, 0.9): 22.8}
 
 
-def test_raw_scores_are_too_low_by_as_much_as_the_audit_found():
-    found = noise_bias(["rising"], [2, 28, 64], [150], [0, 0.9], 60, 0.2).set_index(["points", "correlation"])
+def test_the_table_of_raw_scores_shows_what_the_audit_found():
+    found = simulated("raw_health").query("shape == 'rising' and images == 150").set_index(["points", "correlation"])
     assert found["true score"].round(1).unique() == [98.0]
     for place, bias in AUDIT.items():
         assert abs(found.at[place, "raw bias"] + bias) < 4 * found.at[place, "error"] + 0.5
@@ -224,7 +225,7 @@ IMAGES = 150
 COUNTS = np.random.default_rng(0).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=40)
 
 
-def simulated(levels) -> dict[str, np.ndarray]:
+def simulated_curves(levels) -> dict[str, np.ndarray]:
     """Curves by model, rising by 5 points to a level."""
     rng = np.random.default_rng(1)
     rising = [simulate_correct(np.linspace(level - 0.05, level, 9), IMAGES, 0.9, rng) for level in levels]
@@ -246,19 +247,6 @@ def test_resampled_curves_are_those_of_the_drawn_images():
     three_right = np.array([[True, True, True, False]])  # classes weigh the same
     found = resampled_curves(three_right, np.ones((1, 4), dtype=int), np.array(["a", "a", "a", "b"]))
     assert found == pytest.approx(np.full((2, 1), 0.5))
-
-
-@pytest.mark.parametrize(
-    ("counts", "classes", "words"),
-    [
-        (np.ones((2, 3)), [], "of the same images"),
-        (np.ones((2, 4)), [[0, 0, 1]], "classes has 3 images"),
-        (np.array([[2, 2, 0, 0]]), [[0, 0, 1, 1]], "without an image of class 1"),
-    ],
-)
-def test_resamples_that_do_not_fit_are_an_error(counts, classes, words):
-    with pytest.raises(ValueError, match=words):
-        resampled_curves(np.ones((2, 4), dtype=bool), counts, *map(np.array, classes))
 
 
 def test_points_that_are_left_out():
@@ -288,7 +276,7 @@ def test_the_end_point_and_another_metric_turn_the_order_by_hand():
 
 
 def test_taus_are_scipys_on_each_resample():
-    curves = simulated([0.70, 0.74, 0.78, 0.82, 0.86])
+    curves = simulated_curves([0.70, 0.74, 0.78, 0.82, 0.86])
     found = rank_stability({"accuracy": curves}, 0.2, [1.0]).iloc[0]
     scores = np.array([[[health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])
     taus = [stats.kendalltau(scores[0, :, row], scores[1, :, row]).statistic for row in range(41)]
@@ -297,22 +285,12 @@ def test_taus_are_scipys_on_each_resample():
 
 
 def test_models_far_apart_keep_their_order_and_equal_ones_do_not():
-    apart = rank_stability({"accuracy": simulated([0.4, 0.9])}, 0.2).set_index("to")
-    alike = rank_stability({"accuracy": simulated([0.8] * 6)}, 0.2).set_index("to")
+    apart = rank_stability({"accuracy": simulated_curves([0.4, 0.9])}, 0.2).set_index("to")
+    alike = rank_stability({"accuracy": simulated_curves([0.8] * 6)}, 0.2).set_index("to")
     assert apart.loc["redrawn", "low"] == 1
     assert alike.loc["redrawn", "low"] < 0.8
 
 
-@pytest.mark.parametrize(
-    ("curves", "words"),
-    [
-        ({}, "0 models: ranks need two or more"),
-        ({"accuracy": exact({"A": [0.7]})}, "1 models: ranks need two or more"),
-        ({"accuracy": exact({"A": [0.7], "B": [0.0]})}, r"curves of accuracy, B fall to 0\.0"),
-        ({"accuracy": exact({"A": [0.7], "B": [0.8]}), "f1": exact({"A": [0.7]})}, "curves of f1 are of the models"),
-        ({"accuracy": {"A": np.ones((3, 2)), "B": np.ones((2, 2))}}, "curves of accuracy, B need to be"),
-    ],
-)
-def test_curves_without_ranks_are_an_error(curves, words):
-    with pytest.raises(ValueError, match=words):
-        rank_stability(curves, 0.2)
+def test_a_curve_without_ranks_is_an_error():
+    with pytest.raises(ValueError, match=r"curves of accuracy, B fall to 0\.0"):
+        rank_stability({"accuracy": exact({"A": [0.7], "B": [0.0]})}, 0.2)

@@ -6,7 +6,7 @@ import pytest
 from station_rows import LAST, labels_of, made, names_of
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.station_outcomes import single_outcomes, station_outcomes
+from mlprobe_utils.evaluation.outcomes import single_outcomes, station_outcomes
 from mlprobe_utils.evaluation.stations import LAST_TOKEN, OUTPUT, PROBED, REFERENCE, STATIONS
 
 SHARES = dict.fromkeys(STATIONS, 0.8)

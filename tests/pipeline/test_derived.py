@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from tiny_parts import make_image_set
 
-from mlprobe_utils.analysis import health_scoring
+from mlprobe_utils.analysis import health as of_run
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import claims, metrics
 from mlprobe_utils.evaluation.control_names import CONTROL_TASK, MAJORITY
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
-from mlprobe_utils.pipeline import artefacts, derived, results, scoring
+from mlprobe_utils.pipeline import artefacts, results, scoring
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.results import Selection
 
@@ -28,7 +28,7 @@ READERS = (
     scoring.probe_scores,
     scoring.output_scores,
     scoring.control_scores,
-    health_scoring.corrected_health,
+    of_run.health_of_run,
 )
 
 
@@ -39,7 +39,7 @@ def write(outputs, tmp_path, monkeypatch):
     for folder in folders.values():
         folder.mkdir()
     image_sets = {d: make_image_set(folders[d], count=40, dataset=d, validation=4, test=20) for d in DATASETS}
-    monkeypatch.setattr(health_scoring, "load_image_set", lambda slug, protocol: image_sets[slug])
+    monkeypatch.setattr(of_run, "load_image_set", lambda slug, protocol: image_sets[slug])
 
     def write(kind: str, model: str = "m", dataset: str = "busi", seed: int = 0) -> None:
         generator, image_set = np.random.default_rng(seed), image_sets[dataset]
@@ -80,7 +80,7 @@ def made(outputs):
     """Reads all tables; returns the names of those that this made, of model m on BUSI apart from the others."""
 
     def times() -> dict:
-        return {path: path.stat().st_mtime_ns for path in outputs.rglob(derived.TABLE)}
+        return {path: path.stat().st_mtime_ns for path in outputs.rglob(scoring.TABLE)}
 
     def read() -> tuple[set[str], int]:
         before = times()
@@ -111,7 +111,7 @@ def test_tables_are_those_of_their_rows(write):
     assert controls["control"].tolist() == [CONTROL_TASK] * 2 + [MAJORITY] * 2
     expected = claims.control_scores(results.control_rows(SELECTION), POSITIVES)
     assert controls["accuracy"].tolist()[:2] == pytest.approx(expected["accuracy"].tolist())
-    health = health_scoring.corrected_health(SELECTION)
+    health = of_run.health_of_run(SELECTION)
     assert len(health) == 2 * 2 * 3  # data sets, stages, modules
     with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
         scoring.probe_scores(SELECTION, "rwa")
@@ -134,11 +134,11 @@ def test_a_table_is_made_anew_where_its_score_changed(write, made, monkeypatch):
     made()
     protocol = load_protocol("miniature")
     health = protocol.health.model_copy(update={"penalty": 0.5})
-    before = health_scoring.corrected_health(SELECTION)["raw"]
-    monkeypatch.setattr(health_scoring, "load_protocol", lambda slug: protocol.model_copy(update={"health": health}))
+    before = of_run.health_of_run(SELECTION)["raw"]
+    monkeypatch.setattr(of_run, "load_protocol", lambda slug: protocol.model_copy(update={"health": health}))
     assert made() == ({results.CORRECTED_HEALTH}, 1)
-    assert (health_scoring.corrected_health(SELECTION)["raw"] < before).any()
-    monkeypatch.setattr(derived, "code_hash", lambda module: f"another {module}")
+    assert (of_run.health_of_run(SELECTION)["raw"] < before).any()
+    monkeypatch.setattr(scoring, "code_hash", lambda module: f"another {module}")
     assert made() == (ALL, len(ALL))
 
 
@@ -152,7 +152,7 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
 
     def read(_: int) -> pd.DataFrame:
         one = replace(SELECTION, models=("m",), datasets=("busi",))
-        return derived.derived(one, results.PROBE_SCORES, ["probes"], scoring.METRICS, slow)
+        return scoring.derived(one, results.PROBE_SCORES, ["probes"], scoring.METRICS, slow)
 
     with ThreadPoolExecutor(2) as pages:
         first, second = pages.map(read, range(2))
@@ -168,6 +168,6 @@ def test_a_table_whose_making_fails_is_not_there_and_the_others_are_kept(write, 
     with pytest.raises(KeyError):
         scoring.probe_scores(SELECTION)
     assert not (folder / results.PROBE_SCORES).exists()
-    assert (folder / results.OUTPUT_SCORES / derived.TABLE).is_file()
+    assert (folder / results.OUTPUT_SCORES / scoring.TABLE).is_file()
     write("probes")
     assert len(scoring.probe_scores(SELECTION)) == 2 * 2 * len(POINTS)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_parts import RECIPE, make_image_set
 
-from mlprobe_utils.analysis import health_scoring
+from mlprobe_utils.analysis import health
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import metrics
 from mlprobe_utils.evaluation.control_names import (
@@ -336,7 +336,7 @@ def test_layers_that_lora_reached_are_counted_by_module(whole, tiny):
 def test_results_that_are_not_there_say_how_to_make_them(outputs):
     for reader in (
         results.probe_rows,
-        health_scoring.corrected_health,
+        health.health_of_run,
         results.seed_rows,
         results.end_rows,
         results.prediction_rows,

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import is_point
-from mlprobe_utils.evaluation.profiles import SCORES, STAGE_NAMES
 from mlprobe_utils.plots import charts, figures, panels
 from mlprobe_utils.plots.figures import Figure
 from mlprobe_utils.plots.inline_svg import description, inline

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.profiles import HEALTH, SCORES, health_changes, lowest_module, of_stage
+from mlprobe_utils.evaluation.health import HEALTH, SCORES, health_changes, lowest_module, of_stage
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.plots.tables import file, module_ends, profile_table, recipe, show, unparsed_examples
 

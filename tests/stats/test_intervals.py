@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
+from simulations import TEST_SETS, coverage, simulate, simulated_clusters
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.stats.coverage import TEST_SETS, coverage, simulate, simulated_clusters
 from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE, intervals
 from mlprobe_utils.stats.resampling import Statistic, accuracy, metric, resample
 
@@ -204,7 +204,7 @@ def test_a_table_has_every_construction_and_is_made_again_alike():
 
 
 def test_coverage_sees_intervals_that_are_too_narrow(monkeypatch):
-    monkeypatch.setattr("mlprobe_utils.stats.coverage.intervals", functools.partial(intervals, level=0.5))
+    monkeypatch.setattr("simulations.intervals", functools.partial(intervals, level=0.5))
     table = coverage(SMALL, ["in the middle"], 3, repetitions=60, resamples=100)
     assert table[table["interval"] == "pointwise"]["covered"].between(40, 65).all()
 

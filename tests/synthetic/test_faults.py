@@ -22,8 +22,8 @@ from mlprobe_utils.analysis.fault_effects import (
 )
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES
+from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order, on_side_path
-from mlprobe_utils.evaluation.profiles import SCORES
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.pipeline import artefacts, cards, places, results, work
 from mlprobe_utils.pipeline import damaged_models as of_damaged

@@ -10,8 +10,16 @@ from scipy.stats import beta
 from tiny_parts import RECIPE
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.diagnosis import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, QUALITY
-from mlprobe_utils.evaluation.judging import NAMES, judged, thresholds
+from mlprobe_utils.evaluation.diagnosis import (
+    COMPREHENSION,
+    FIDELITY,
+    MISALIGNMENT,
+    MODES,
+    NAMES,
+    QUALITY,
+    judged,
+    thresholds,
+)
 from mlprobe_utils.evaluation.points import ANSWER
 from mlprobe_utils.pipeline import artefacts, laboratory_results, places, trial_card
 from mlprobe_utils.pipeline.book_card import load_book

@@ -9,9 +9,8 @@ from dataclasses import replace
 import pandas as pd
 
 from mlprobe_utils.common.progress import step
-from mlprobe_utils.evaluation.diagnosis import losses
-from mlprobe_utils.evaluation.judging import flat
-from mlprobe_utils.evaluation.station_outcomes import station_outcomes
+from mlprobe_utils.evaluation.diagnosis import flat, losses
+from mlprobe_utils.evaluation.outcomes import station_outcomes
 from mlprobe_utils.pipeline import artefacts, laboratory_results
 from mlprobe_utils.pipeline.fault_card import MODE_OF
 from mlprobe_utils.pipeline.fault_strengths import measured

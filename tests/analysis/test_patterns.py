@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_rows import no_more
 
-from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.patterns import (
+from mlprobe_utils.analysis.patterns import (
     BOTH,
     PARTS,
     PATTERNS,
@@ -22,6 +21,7 @@ from mlprobe_utils.evaluation.patterns import (
     rules,
     tolerance,
 )
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.plots.tables import table_html
 
 IMAGES = 150

@@ -4,14 +4,10 @@ A curve is one model, data set and stage: accuracy in percent at every probe poi
 the final output. A change counts only beyond the curve's tolerance t. The rules are data: `CHANGES` are the numbers
 that are read off a curve, `PATTERNS` say which of them must lie where. The page's table of rules is made from both.
 
-How often noise alone makes a pattern is measured in tests/evaluation/test_patterns.py. A truly flat vision tower of 30
-points on 150 test images is called something else than unchanged in under 2 % of simulations if outcomes are
-independent between points, under 6 % if they are correlated at 0.9 between neighbours, and under 1 % at 0.9 between
-all. Were the single highest point to decide in place of the highest third, it would be over 30 % of the independent
-ones: the highest of many noisy points exceeds the first by itself. The price: a rise that goes on evenly up to the last
-point counts with five sixths of its size. Two vision towers with one true curve are told apart in under 15 % of
-simulations; asked whether both have the same pattern, a rise near the tolerance would tell them apart in over 35 %, as
-it counts in one stage and not in the other.
+How often noise alone makes a pattern is measured in tests/analysis/test_patterns.py. The highest third decides, as the
+single highest of many noisy points exceeds the first by itself; the price is that a rise that goes on evenly up to the
+last point counts with five sixths of its size. Two vision towers are compared by their difference, as a rise near the
+tolerance would count in one stage and not in the other.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.evaluation.profiles import STATE
 from mlprobe_utils.evaluation.rows import STAGES
 
 Curve = Mapping[str, np.ndarray]  # part -> accuracies at its points in order, percent
@@ -111,8 +107,7 @@ def tolerance(accuracy: float, images: int, errors: float = 2.0) -> float:
         images: test images that each proportion is taken over.
         errors: how many standard errors a change must exceed to count.
 
-    Two probes are asked about the same images and their outcomes are positively correlated, so that their difference
-    varies less than this: the rule is cautious, and calls small true changes unchanged.
+    Outcomes on the same images are correlated, so that differences vary less than this: the rule is cautious.
     """
     share = accuracy / 100
     return float(errors * 100 * np.sqrt(2 * share * (1 - share) / images))

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from tiny_parts import make_image_set
 
-from mlprobe_utils.analysis import health_scoring
-from mlprobe_utils.analysis.corrected_scores import SCORES, corrected_scores
-from mlprobe_utils.analysis.flat_health import beside_flat
-from mlprobe_utils.analysis.rank_table import by_choice, in_short, rank_table
+from mlprobe_utils.analysis import health
+from mlprobe_utils.analysis.health import SCORES, beside_flat, corrected_scores, health_of_run
+from mlprobe_utils.analysis.rank_stability import by_choice, in_short, rank_table
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.components import components
@@ -119,16 +118,16 @@ def test_one_test_image_or_other_images_are_an_error(tmp_path, image_set):
 
 
 def test_a_module_without_a_score_is_an_error_with_place_and_remedy(image_set, outputs, monkeypatch):
-    monkeypatch.setattr(health_scoring, "load_image_set", lambda slug, protocol: image_set)
+    monkeypatch.setattr(health, "load_image_set", lambda slug, protocol: image_set)
     one = Selection(("m",), ("covid19-ct",), "miniature", "paper")
     folder = one.folder("m", "covid19-ct") / "probes"
     for number, wrong_at in enumerate(("", "L.01")):
         with artefacts.artefact(folder, {"number": number, "upstream": {}}) as temporary:
             write_parquet(rows_of(image_set, wrong_at=wrong_at), temporary / "probes.parquet")
         if not wrong_at:
-            assert health_scoring.corrected_health(one)["score"].notna().all()
+            assert health_of_run(one)["score"].notna().all()
     with pytest.raises(InputError, match=r"m on covid19-ct, LLM \(pretrained, run 0\).*add test images"):
-        health_scoring.corrected_health(one)
+        health_of_run(one)
 
 
 def test_ranks_of_a_run_and_of_a_single_model(image_set):
