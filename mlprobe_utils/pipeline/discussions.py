@@ -1,4 +1,4 @@
-"""What the paper's discussions need beyond the pipeline: arms of a model, and its vision tower trained alone.
+"""What the paper's discussions need beyond the pipeline: variants of a model, and its vision tower trained alone.
 
 `python -m mlprobe_utils discuss MODEL --datasets D ... --protocol P [--discussions C ...]`, after the pipeline of
 that model; the same behind `accelerate-launch -m`, with DDP. What is current is skipped.
@@ -6,16 +6,16 @@ that model; the same behind `accelerate-launch -m`, with DDP. What is current is
 
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
-from mlprobe_utils.pipeline.arms import WAYS, arms
 from mlprobe_utils.pipeline.cards import slugs
 from mlprobe_utils.pipeline.discussion_card import Discussion, discussed_on, load_discussion
 from mlprobe_utils.pipeline.model_steps import make_adapters, make_features, make_predictions
 from mlprobe_utils.pipeline.probe_steps import make_probes
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER
+from mlprobe_utils.pipeline.variants import WAYS, variants
 from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.training.vision_classifier import classify, tower_end
 
-STEPS = {  # of an arm, by its setting
+STEPS = {  # of a variant, by its setting
     VISION_TOWER: (make_adapters, make_predictions),
     ORDER: (make_adapters, make_predictions, make_features, make_probes),
 }
@@ -44,13 +44,13 @@ def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
             if work.image_set.card.slug not in about:
                 continue
             with work.step(card.slug):
-                make_classifiers(work) if card.varies == "training" else make_arms(work, card.varies)
+                make_classifiers(work) if card.varies == "training" else make_variants(work, card.varies)
 
 
-def make_arms(work: Work, setting: str) -> None:
-    """Every arm of a setting."""
-    for arm in arms(setting, work.protocol):
-        own = work.of_arm(arm)
+def make_variants(work: Work, setting: str) -> None:
+    """Every variant of a setting."""
+    for variant in variants(setting, work.protocol):
+        own = work.of_variant(variant)
         for make in STEPS[setting]:
             make(own)
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.pipeline.arms import WAYS
+from mlprobe_utils.pipeline.variants import WAYS
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.training import vision_classifier
 from mlprobe_utils.training.trainer import Examples

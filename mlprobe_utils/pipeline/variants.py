@@ -1,4 +1,4 @@
-"""Arms: a model once more, with one setting of the protocol changed, in a folder of its own.
+"""Variants: a model once more, with one setting of the protocol changed, in a folder of its own.
 
 Everything else is as in the protocol, so that what differs is due to the setting, or to chance.
 """
@@ -11,15 +11,15 @@ import pandas as pd
 from mlprobe_utils.evaluation.orders import ORDERS
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.cards import Protocol, load_protocol
-from mlprobe_utils.pipeline.results import ARM_RUNS, CLASSIFIER, ORDER, VISION_TOWER, Selection, made
+from mlprobe_utils.pipeline.results import CLASSIFIER, ORDER, VARIANT_RUNS, VISION_TOWER, Selection, made
 
 SETTINGS = {ORDER: tuple(ORDERS), VISION_TOWER: ("lora", "frozen")}  # setting -> the values it can have
 WAYS = ("all", "lora")  # of training a vision tower alone: all of its weights, or LoRA
-COMMAND = "discuss"  # that makes arms
+COMMAND = "discuss"  # that makes variants
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One setting of SETTINGS, and its value."""
 
     setting: str
@@ -31,7 +31,7 @@ class Arm:
         if self.setting == VISION_TOWER:
             changed = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}
             return protocol.model_copy(update={"fine_tuning": tuning.model_copy(update=changed)})
-        tuning = tuning.model_copy(update={"runs": len(ARM_RUNS)})
+        tuning = tuning.model_copy(update={"runs": len(VARIANT_RUNS)})
         return protocol.model_copy(update={ORDER: self.value, "fine_tuning": tuning, "probe_variants": {}})
 
     def states(self, protocol: Protocol) -> list[int | None]:
@@ -42,17 +42,17 @@ class Arm:
         return of_model / self.setting / self.value
 
 
-def arms(setting: str, protocol: Protocol) -> list[Arm]:
-    """The arms of a setting: of each value that is not the protocol's own."""
-    return [Arm(setting, value) for value in SETTINGS[setting] if value != _own(setting, protocol)]
+def variants(setting: str, protocol: Protocol) -> list[Variant]:
+    """The variants of a setting: of each value that is not the protocol's own."""
+    return [Variant(setting, value) for value in SETTINGS[setting] if value != _own(setting, protocol)]
 
 
 def of_value(selection: Selection, setting: str, value: str) -> Selection:
-    """The results under a value of a setting: of an arm, or where the value is the protocol's own the selection's."""
+    """The results under a value of a setting: of a variant, or where the value is the protocol's own the selection's."""
     if value == _own(setting, load_protocol(selection.protocol)):
         return selection
     plain = (selection.models, selection.datasets, selection.protocol, selection.split)
-    return ArmSelection(*plain, Arm(setting, value))
+    return VariantSelection(*plain, Variant(setting, value))
 
 
 def _own(setting: str, protocol: Protocol) -> str:
@@ -60,10 +60,10 @@ def _own(setting: str, protocol: Protocol) -> str:
 
 
 @dataclass(frozen=True)
-class ArmSelection(Selection):
-    """The results of an arm of each of the models."""
+class VariantSelection(Selection):
+    """The results of a variant of each of the models."""
 
-    arm: Arm
+    variant: Variant
 
     @property
     def made_by(self) -> str:
@@ -71,14 +71,14 @@ class ArmSelection(Selection):
 
     @property
     def states(self) -> list[int | None]:
-        return self.arm.states(load_protocol(self.protocol))
+        return self.variant.states(load_protocol(self.protocol))
 
     @property
     def runs(self) -> range:
         return range(len(self.states) - self.states.count(None))
 
     def folder(self, model: str, dataset: str) -> Path:
-        return self.arm.folder(super().folder(model, dataset))
+        return self.variant.folder(super().folder(model, dataset))
 
 
 def tower_rows(selection: Selection, vision_tower: str) -> pd.DataFrame:
