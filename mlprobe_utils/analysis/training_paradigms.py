@@ -65,7 +65,7 @@ def told_apart(
     """The outcomes of every paradigm, from the rows of one model on one data set; those of test images count.
 
     Args:
-        predicted, probed, classified: from `results.prediction_rows`, `results.end_rows` and `variants.classifier_rows`.
+        predicted, probed, classified: from `results.prediction_rows`, `.end_rows` and `variants.classifier_rows`.
         whose: the rows are, for errors.
         images: the test images, sorted.
 

@@ -1,4 +1,4 @@
-"""Whether a model's weights can fit on this machine at all: asked before they are read, which takes long."""
+"""Whether a model's weights fit on this machine at all: checked before they are read, which takes long."""
 
 import os
 
@@ -10,15 +10,8 @@ from mlprobe_utils.models.settings import Checkpoint
 
 
 def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool) -> None:
-    """Compares the weights of a model of so many parameters with the memory that they may have.
-
-    Args:
-        spread: over all devices, by a device map.
-
-    Raises:
-        InputError: they need more than this process's device has; with a device map, more than all devices of the
-            machine and its own memory together have.
-    """
+    """Raises InputError for weights that need more than this process's device has; where they are `spread` by a device
+    map, more than all devices of the machine and its own memory together."""
     devices = accelerators()
     if spread:
         place, there = "all devices of this machine and its memory together have", sum(devices) + machine()

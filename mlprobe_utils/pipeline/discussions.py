@@ -57,17 +57,18 @@ def make_variants(work: Work, setting: str) -> None:
 
 def make_classifiers(work: Work) -> None:
     """The vision tower trained alone, every way and run: `predictions.parquet`, and the learning curve."""
-    rates, images = work.protocol.vision_training, work.images("validation", "test")
+    rates, images = work.protocol.vision_training, work.images("train", "validation", "test")
+    shown, options = images[images["part"] != "train"], work.image_set.card.options
     for way in WAYS:
         rate = getattr(rates, f"learning_rate_{way}")
         recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision, "learning_rate": rate})
         for run in range(rates.runs):
             if (own := work.classifier(way, run)).is_current():
                 continue
-            given = work.loaded, work.questions, work.image_set, work.split, list(images.index), way, recipe, run
+            given = work.loaded, work.questions, images, options, list(shown.index), way, recipe, run
             with shared(own) as temporary:
-                chances = classify(*given, work.protocol.extraction.batch_size, temporary)
+                probabilities = classify(*given, work.protocol.extraction.batch_size, temporary)
                 if processes().is_main_process:
                     place = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": way, "seed": run}
-                    rows = image_rows(images, work.image_set.card.options, chances, **work.constants(run) | place)
+                    rows = image_rows(shown, options, probabilities, **work.constants(run) | place)
                     write_rows(rows, temporary / "predictions.parquet")

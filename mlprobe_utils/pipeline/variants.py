@@ -48,7 +48,7 @@ def variants(setting: str, protocol: Protocol) -> list[Variant]:
 
 
 def of_value(selection: Selection, setting: str, value: str) -> Selection:
-    """The results under a value of a setting: of a variant, or where the value is the protocol's own the selection's."""
+    """The results under a value of a setting: a variant's, or the selection's own where the protocol has that value."""
     if value == _own(setting, load_protocol(selection.protocol)):
         return selection
     plain = (selection.models, selection.datasets, selection.protocol, selection.split)

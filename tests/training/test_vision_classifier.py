@@ -30,7 +30,8 @@ def bright(tmp_path_factory):
 def run(loaded, image_set, folder, way="all", recipe=SHORT, seed=0, positions=None) -> np.ndarray:
     questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
     positions = list(image_set.part("paper", "test").index) if positions is None else positions
-    return classify(loaded, questions, image_set, "paper", positions, way, recipe, seed, 4, folder)
+    images, options = image_set.manifest.rename(columns={"split_paper": "part"}), image_set.card.options
+    return classify(loaded, questions, images, options, positions, way, recipe, seed, 4, folder)
 
 
 def state(loaded) -> dict:
