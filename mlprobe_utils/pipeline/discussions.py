@@ -24,13 +24,10 @@ STEPS = {  # of a variant, by its setting
 def run_discussions(
     model: str, datasets: list[str], protocol: str, split: str, discussions: list[str] | None = None
 ) -> None:
-    """Makes every artefact of some discussions, of a model on those data sets that they are about, that is not current.
-
-    Args:
-        discussions: their slugs; None: all.
+    """Makes what is not current of some discussions (None: all), of a model on those data sets that they are about.
 
     Raises:
-        InputError: an unknown discussion; a chat template that cannot put the question first; as `pipeline.run_model`.
+        InputError: an unknown discussion; a chat template that cannot put the question first; as `works`.
     """
     cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
     make_discussions(works(model, datasets, protocol, split), cards)
@@ -41,33 +38,29 @@ def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
     for card in cards:
         about = discussed_on(card, [work.image_set.card.slug for work in everything])
         for work in everything:
-            if work.image_set.card.slug not in about:
-                continue
-            with work.step(card.slug):
-                make_classifiers(work) if card.varies == "training" else make_variants(work, card.varies)
-
-
-def make_variants(work: Work, setting: str) -> None:
-    """Every variant of a setting."""
-    for variant in variants(setting, work.protocol):
-        own = work.of_variant(variant)
-        for make in STEPS[setting]:
-            make(own)
+            if work.image_set.card.slug in about:
+                with work.step(card.slug):
+                    if card.varies == "training":
+                        make_classifiers(work)
+                    for variant in variants(card.varies, work.protocol):
+                        own = work.of_variant(variant)
+                        for make in STEPS[card.varies]:
+                            make(own)
 
 
 def make_classifiers(work: Work) -> None:
     """The vision tower trained alone, every way and run: `predictions.parquet`, and the learning curve."""
-    rates, images = work.protocol.vision_training, work.images("train", "validation", "test")
-    shown, options = images[images["part"] != "train"], work.image_set.card.options
+    rates, images, options = work.protocol.vision_training, work.images(), work.options
+    shown, batch_size = images[images["part"] != "train"], work.protocol.extraction.batch_size
     for way in WAYS:
-        rate = getattr(rates, f"learning_rate_{way}")
-        recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision, "learning_rate": rate})
+        changed = {"precision": work.precision, "learning_rate": getattr(rates, f"learning_rate_{way}")}
+        recipe = work.protocol.fine_tuning.model_copy(update=changed)
         for run in range(rates.runs):
             if (own := work.classifier(way, run)).is_current():
                 continue
-            given = work.loaded, work.questions, images, options, list(shown.index), way, recipe, run
             with shared(own) as temporary:
-                probabilities = classify(*given, work.protocol.extraction.batch_size, temporary)
+                given = images, options, list(shown.index), way, recipe, run, batch_size, temporary
+                probabilities = classify(work.loaded, work.questions, *given)
                 if processes().is_main_process:
                     place = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": way, "seed": run}
                     rows = image_rows(shown, options, probabilities, **work.constants(run) | place)

@@ -57,19 +57,6 @@ def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_m
             torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)
 
 
-def test_batches_and_shards_do_not_matter(tiny, encoder, image_set, tmp_path):
-    folders = []
-    for batch_size, shard_images in ((2, 4), (5, 10), (1, 3)):
-        folders.append(tmp_path / f"{batch_size}")
-        folders[-1].mkdir()
-        settings = Extraction(batch_size=batch_size, shard_images=shard_images)
-        write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folders[-1])
-    first, *others = (load_features(folder / FEATURES) for folder in folders)
-    for other in others:
-        for key in first:
-            torch.testing.assert_close(other[key], first[key], rtol=1e-3, atol=1e-4)
-
-
 class Killed(BaseException):
     """As a kill: nothing but BaseException handlers sees it."""
 

@@ -146,15 +146,6 @@ def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, 
     assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
 
 
-def test_batch_size_does_not_matter(tiny, encoder, image_set, tmp_path):
-    answers, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    for batch_size in (1, 6):
-        settings = SETTINGS.model_copy(update={"batch_size": batch_size})
-        again, same = predicted(tiny, encoder, image_set, POSITIONS, settings, tmp_path)
-        np.testing.assert_allclose(same, probabilities, rtol=1e-3)
-        assert list(again["text"]) == list(answers["text"])
-
-
 @each_family
 def test_one_read_of_a_question_is_the_template(tiny, image_set, family):
     """Word for word the template, image first or last as the order says, inside the model's own chat template."""
