@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlprobe_utils.models.compat import initialised, quiet, save_under_own_names, whole_layers
@@ -19,7 +20,6 @@ from mlprobe_utils.models.adapters import check_adapter
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
 from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, fetched, missing_of, reading
-from mlprobe_utils.models.memory import check_memory
 from mlprobe_utils.models.settings import RANDOM_SEED, Checkpoint
 
 
@@ -115,11 +115,9 @@ def load(
         save_under_own_names(model)
     whole_layers(model)
     model = model if device_map else model.to(processes().device)
-    loaded = LoadedModel(model.eval(), processor, found.family(model))
-    if adapter is None:
-        return loaded
-    check_adapter(loaded.model, Path(adapter), card.source)
-    return replace(loaded, adapter=Path(adapter))
+    if adapter is not None:
+        check_adapter(model, adapter := Path(adapter), card.source)
+    return LoadedModel(model.eval(), processor, found.family(model), adapter)
 
 
 def look_at(card: Checkpoint) -> None:
@@ -129,8 +127,7 @@ def look_at(card: Checkpoint) -> None:
         InputError: as `load`, as far as no weight has to be read for it; a file of weights that is not there.
     """
     found = _checkpoint(card)
-    processor = _processor(card, found)
-    _check_image_token(card, _empty(card, found), processor)
+    _empty(card, found, _processor(card, found))
     with _reading(card):
         if missing := missing_of(card, _weight_files(found.folder)):
             raise InputError(f"{card.source!r} has no {missing[0]}: {SAFE}, or complete the checkpoint")
@@ -163,18 +160,61 @@ def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
 
 def _checked(card: Checkpoint, found: _Checkpoint, precision: str) -> tuple[ProcessorMixin, str, str | None]:
     """Processor, precision and device map of a model about to be loaded, which has memory for it and embeds images."""
-    processor, empty, precision = _processor(card, found), _empty(card, found), card.precision or precision
+    processor, precision = _processor(card, found), card.precision or precision
     # each of several processes has a device of its own, and FSDP spreads what is too large for one
     device_map = card.device_map if processes().num_processes == 1 else None
-    _check_image_token(card, empty, processor)
-    check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
+    parameters = sum(parameter.numel() for parameter in _empty(card, found, processor).parameters())
+    check_memory(card, parameters, precision, bool(device_map))
     return processor, precision, device_map
 
 
-def _empty(card: Checkpoint, found: _Checkpoint) -> PreTrainedModel:
-    """The model without weights, on the device `meta`."""
+def _empty(card: Checkpoint, found: _Checkpoint, processor: ProcessorMixin) -> PreTrainedModel:
+    """The model without weights, on the device `meta`; its image token is that of the processor."""
     with _reading(card), torch.device("meta"):
-        return initialised(found.family.transformers_class(), found.config, attn_implementation=card.attention)
+        model = initialised(found.family.transformers_class(), found.config, attn_implementation=card.attention)
+    # some classes would embed an id out of range as whatever lies there, or take no token for an image's
+    token, rows = model.config.image_token_id, model.get_input_embeddings().num_embeddings
+    if not 0 <= token < rows:
+        there = f"but the model has embeddings for 0 to {rows - 1} only"
+        raise InputError(f"'{card.slug}': the image token's id in config.json is {token}, {there}")
+    if (other := processor.image_token_ids) != [token]:
+        there = f"but {other} in the processor: one of the two is of another checkpoint"
+        raise InputError(f"'{card.slug}': the image token's id is {token} in config.json, {there}")
+    return model
+
+
+def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool) -> None:
+    """Raises InputError for weights that need more than this process's device has; where they are `spread` by a device
+    map, more than all devices of the machine and its own memory together."""
+    devices = accelerators()
+    if spread:
+        place, there = "all devices of this machine and its memory together have", sum(devices) + machine()
+    elif devices:
+        place, there = "the device has", devices[processes().device.index or 0]
+    else:
+        place, there = "this machine has", machine()
+    needed = parameters * getattr(torch, precision).itemsize
+    if needed <= there:
+        return
+    mends = ["a larger machine"]
+    if precision != "bfloat16":
+        mends.insert(0, "`precision: bfloat16`, half as much")
+    if devices and not spread and processes().num_processes == 1:
+        mends.insert(0, "`device_map: auto`, which spreads it over all devices and the machine's memory")
+    raise InputError(
+        f"{card.called}: its weights alone need {needed / 2**30:.1f} GiB in {precision}, and {place} "
+        f"{there / 2**30:.1f} GiB. Take {', or '.join(mends)}"
+    )
+
+
+def accelerators() -> list[int]:
+    """The memory of each accelerator of this machine, in bytes."""
+    return [torch.accelerator.get_memory_info(index)[1] for index in range(torch.accelerator.device_count())]
+
+
+def machine() -> int:
+    """The machine's own memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
@@ -237,17 +277,6 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
 def _weight_files(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     return sorted({*json.loads(index.read_text())["weight_map"].values()}) if index.is_file() else ["model.safetensors"]
-
-
-def _check_image_token(card: Checkpoint, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """Some classes would embed an id out of range as whatever lies there, or take no token for an image's."""
-    token, rows = model.config.image_token_id, model.get_input_embeddings().num_embeddings
-    if not 0 <= token < rows:
-        there = f"but the model has embeddings for 0 to {rows - 1} only"
-        raise InputError(f"'{card.slug}': the image token's id in config.json is {token}, {there}")
-    if (other := processor.image_token_ids) != [token]:
-        there = f"but {other} in the processor: one of the two is of another checkpoint"
-        raise InputError(f"'{card.slug}': the image token's id is {token} in config.json, {there}")
 
 
 @contextlib.contextmanager

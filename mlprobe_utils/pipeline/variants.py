@@ -50,7 +50,8 @@ def of_value(selection: Selection, setting: str, value: str) -> Selection:
     """The results under a value of a setting: a variant's, or the selection's own where the protocol has that value."""
     if value == _own(setting, load_protocol(selection.protocol)):
         return selection
-    return VariantSelection(**vars(selection), variant=Variant(setting, value))
+    plain = (selection.models, selection.datasets, selection.protocol, selection.split)
+    return VariantSelection(*plain, Variant(setting, value))
 
 
 def _own(setting: str, protocol: Protocol) -> str:

@@ -1,7 +1,7 @@
 """One model on one data set: what the steps of the pipeline share."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -98,9 +98,7 @@ def works(model: str, datasets: list[str], protocol_slug: str, split: str) -> li
 def shared(artefact: Artefact) -> Iterator[Path]:
     """`Artefact.making` for all processes of a run: each fills the same temporary folder, the main one moves it."""
     state = processes()
-    with ExitStack() as stack:
-        if state.is_main_process:
-            stack.enter_context(artefact.making())
+    with artefact.making() if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         yield partial_folder(artefact.folder)
         state.wait_for_everyone()

@@ -121,13 +121,7 @@ def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
 
 
 def examples(questions: Questions, rows: pd.DataFrame, length_grouped: bool = False) -> Examples:
-    """The questions about some images, with their answers.
-
-    Grouped by length, images of similar size share a batch.
-
-    Args:
-        rows: as the images of `train_adapter`.
-    """
+    """The questions about some images, rows as of `train_adapter`; grouped by length, similar sizes share a batch."""
     lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
     return Examples(questions, list(rows.index), list(rows["option"]), lengths)
 

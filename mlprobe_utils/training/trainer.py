@@ -40,6 +40,7 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
 
 
+@dataclass(eq=False)
 class Examples(torch.utils.data.Dataset):
     """(image, answer) pairs; `image_at(position)` gives what is encoded when it is needed, not before.
 
@@ -47,15 +48,10 @@ class Examples(torch.utils.data.Dataset):
     about the same length, in any unit; without `lengths` all count as equal.
     """
 
-    def __init__(
-        self,
-        image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]],
-        positions: list[int],
-        answers: list[str],
-        lengths: list[int] | None = None,
-    ):
-        self.image_at, self.positions, self.answers = image_at, positions, answers
-        self.lengths = lengths or [1] * len(positions)
+    image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]]
+    positions: list[int]
+    answers: list[str]
+    lengths: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -118,7 +114,8 @@ class AnswerTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         size, processes = self.args.train_batch_size, self.args.world_size
-        sampler = EpochSampler(size * processes, self.train_dataset.lengths, self.args.seed, processes > 1)
+        lengths = self.train_dataset.lengths or [1] * len(self.train_dataset)
+        sampler = EpochSampler(size * processes, lengths, self.args.seed, processes > 1)
         options = {"collate_fn": self.data_collator, "pin_memory": self.args.dataloader_pin_memory}
         return self.accelerator.prepare(DataLoader(self.train_dataset, size, sampler=sampler, **options))
 
@@ -179,7 +176,7 @@ def train(
     encode: Callable[[Encoder, list], dict[str, torch.Tensor]] = encoded,
     trainer_class: type[AnswerTrainer] = AnswerTrainer,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Trains `model` in place with AdamW and a cosine schedule, and resumes from `checkpoints` after a kill.
+    """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints` after a kill.
 
     Args:
         encode: what the model reads of examples, with their labels; -100 is none.

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_parts import RECIPE, each_family, each_family_in_time, make_image_set
+from tiny_parts import RECIPE, Killed, each_family, each_family_in_time, make_image_set
 from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.common.errors import InputError
@@ -134,10 +134,6 @@ def test_only_what_the_tower_depends_on_is_trained(tiny, family, image_set, tmp_
     assert not [name for name in seen["trained"] if name.startswith(tuple(f"{path}." for path in unread) or ("-",))]
     blocks = [point.path for point in tiny.family.probe_points() if point.name.startswith("V")]
     assert all(any(name.startswith(f"{path}.") for name in seen["trained"]) for path in blocks)
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("way", ["lora", pytest.param("all", marks=pytest.mark.slow)])
