@@ -13,7 +13,7 @@ from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.probe_controls import probed_rows, text_only_rows
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import FEATURES, load_features
-from mlprobe_utils.probing.probes import fit_probes, read_elsewhere, share_of_each_class
+from mlprobe_utils.probing.probes import fit_and_transfer, fit_probes, share_of_each_class
 
 
 def make_probes(work: Work) -> None:
@@ -107,7 +107,7 @@ def make_transfer(work: Work) -> None:
             for pooling in POOLINGS.values():
                 keys = [key for key in pooled if key[0] == "L" and key.endswith(pooling)]
                 features = {key: pooled[key] for key in sorted(keys, key=lambda key: flow_order(_place(key)["point"]))}
-                applied = read_elsewhere(features, labels, training, len(work.options), work.protocol.probe, seed=0)
+                applied = fit_and_transfer(features, labels, training, len(work.options), work.protocol.probe, seed=0)
                 for (fitted_at, key), probabilities in applied.items():
                     constants = work.constants(run) | _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
                     frames.append(image_rows(images[tested], work.options, probabilities[tested], **constants))

@@ -132,7 +132,7 @@ def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.n
     return np.sort(np.concatenate(drawn))
 
 
-def read_elsewhere(
+def fit_and_transfer(
     features: Mapping[Key, torch.Tensor],
     labels: np.ndarray,
     training: np.ndarray,

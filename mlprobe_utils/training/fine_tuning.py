@@ -87,7 +87,7 @@ def train_adapter(
         curve, weights = train_on(adapted, questions, images, recipe, run, folder)
         if processes().is_main_process:
             adapted.save_pretrained(folder, state_dict=weights)
-            end(curve, folder)
+            finish(curve, folder)
     finally:
         if not sharded():
             adapted.unload()
@@ -108,7 +108,7 @@ def train_on(
     return train(model, questions.encoder, training, validation, settings, folder / CHECKPOINTS, **how)
 
 
-def end(curve: pd.DataFrame, folder: Path) -> None:
+def finish(curve: pd.DataFrame, folder: Path) -> None:
     """Leaves the learning curve in the folder of a training, and no checkpoints."""
     write_parquet(curve, folder / CURVE)
     shutil.rmtree(folder / CHECKPOINTS)

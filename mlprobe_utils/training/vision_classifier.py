@@ -27,7 +27,7 @@ from mlprobe_utils.models.adapters import flags_kept
 from mlprobe_utils.models.encoding import Encoder, Questions, joined
 from mlprobe_utils.models.families.base import ProbePoint
 from mlprobe_utils.models.loading import LoadedModel
-from mlprobe_utils.training.fine_tuning import end, lora_of, train_on
+from mlprobe_utils.training.fine_tuning import finish, lora_of, train_on
 from mlprobe_utils.training.settings import FineTuning
 from mlprobe_utils.training.trainer import AnswerTrainer
 
@@ -135,7 +135,7 @@ def classify(
         how = {"encode": partial(_labelled, options=options), "trainer_class": ClassTrainer}
         curve, _ = train_on(classifier, questions, images, recipe, run, folder, **how)
         if processes().is_main_process:
-            end(curve, folder)
+            finish(curve, folder)
         batches = [positions[first : first + batch_size] for first in range(0, len(positions), batch_size)]
         with torch.inference_mode():
             logits = [classifier(**on_device(questions.batch(batch))).cpu() for batch in batches]
