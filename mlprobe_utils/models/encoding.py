@@ -192,8 +192,7 @@ def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str
 def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of each image's answer, float32 [images] in nats, and its number of tokens, int [images].
 
-    Args:
-        inputs: from `Encoder.answered`; logits are computed at the answers' columns only.
+    `inputs` are from `Encoder.answered`; logits are computed at the answers' columns only.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")

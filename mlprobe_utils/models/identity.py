@@ -23,10 +23,7 @@ UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offlin
 
 
 def identity_of(card: Checkpoint, hash_file: Callable[[Path], str] = file_hash) -> str:
-    """What a checkpoint is known by: the hub's resolved commit, or a hash of the files in its folder.
-
-    Args:
-        hash_file: of a file's content: of many gigabytes of weights, hashes are worth keeping.
+    """What a checkpoint is known by: the hub's resolved commit, or a hash of the files in its folder, by `hash_file`.
 
     Raises:
         InputError: the folder does not exist, or the hub cannot be reached and its cache holds nothing of it.

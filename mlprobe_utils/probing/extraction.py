@@ -126,12 +126,11 @@ def capturing(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """While it lasts, one forward pass on `inputs` is captured: `point/pooling` -> float32 [images, width].
 
-    Within the pass the vectors stay where the model is, so that nothing waits for them; at the end of the block they
-    are on `device`.
+    The vectors stay where the model is, so that nothing waits for them, and are on `device` at the end of the block.
 
     Raises:
-        RuntimeError: an output without the shape that the inputs imply; at the end, a probe point that captured
-            nothing or more than once, or a value that is not finite.
+        RuntimeError: an output of another shape than the inputs imply; a probe point that captured nothing or more than
+            once; a value that is not finite.
     """
     captured: dict[str, torch.Tensor] = {}
     poolers = loaded.family.poolers(inputs)

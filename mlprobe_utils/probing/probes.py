@@ -100,8 +100,8 @@ def fit_probes(
 
     Args:
         features: key of a probe -> float32 [images, width]; widths may differ, probes may share a tensor.
-        labels: key of a probe -> class index of each image, int [images]; a control task has labels of its own.
-        training: positions of the images to fit on; statistics for standardisation come from them alone.
+        labels: key of a probe -> class index of each image, int [images].
+        training: positions of the images to fit on, and to standardise by.
         classes: number of classes.
         seeds: key of a probe -> seed of its initial weights, batches and dropout.
         device: where the probes are trained, a CPU or CUDA; None: this process's CUDA device where there is one.

@@ -118,9 +118,7 @@ def answer_batch(
     """What the model writes about each image of one batch, `text`, and the log-probability of each option.
 
     Images and question are read once, for the text: the options go on from the keys and values that it leaves.
-
-    Args:
-        prompts: the batch as `encoder` encodes it.
+    `prompts` is the batch as `encoder` encodes it.
     """
     cache = DynamicCache(config=loaded.model.config)
     cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts

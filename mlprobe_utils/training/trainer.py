@@ -210,11 +210,7 @@ def train(
 
 
 def training_arguments(settings: TrainingSettings, folder: Path, **more) -> TrainingArguments:
-    """Trainer's arguments: the settings, checkpoints and a line of the learning curve an epoch, nothing printed.
-
-    Args:
-        folder: of the checkpoints.
-        more: arguments of TrainingArguments that are added or replaced.
+    """Trainer's arguments, `more` added or replaced: checkpoints in `folder` and a log an epoch, nothing printed.
 
     Raises:
         InputError: the processes cannot share the recipe's batch evenly.

@@ -47,8 +47,7 @@ def tower_end(loaded: LoadedModel) -> ProbePoint:
 def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
     """Mean of each image's tokens where the vision tower ends, float32 [images, width], with its gradient.
 
-    Args:
-        inputs: what the processor returned, whole, where the model is.
+    `inputs` is what the processor returned, whole, where the model is.
 
     Raises:
         RuntimeError: the pass does not go through the vision tower.

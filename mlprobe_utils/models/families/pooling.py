@@ -50,10 +50,7 @@ class TextTokens:
 
 
 def image_positions(mask: torch.Tensor) -> list[slice | torch.Tensor]:
-    """Where each row's image tokens are: a range of positions, or the positions themselves where they are no range.
-
-    Args:
-        mask: of image tokens, bool [batch, tokens].
+    """Where each row's image tokens are, from their mask, bool [batch, tokens]: a range, or positions if they are none.
 
     Raises:
         RuntimeError: a prompt without an image token.
