@@ -252,7 +252,7 @@ moved = question_order.differences(orders)
 # and nothing behind it. The question as the first of the run's models reads it:
 
 # %%
-from mlprobe_utils.pipeline.arms import order_prompts
+from mlprobe_utils.pipeline.variants import order_prompts
 from mlprobe_utils.plots.tables import file, show
 
 asked = order_prompts(part.selection).drop_duplicates("order")

@@ -186,14 +186,9 @@ def test_an_adapter_of_another_base(door, tmp_path):
 
 
 def test_models_that_are_none_of_ours(copied):
-    edit(copied / "config.json", architectures=["SomeVLForConditionalGeneration"])
-    with pytest.raises(InputError, match=r"no family for models of class SomeVL.*Known classes"):
-        mp.load(copied)
-    edit(copied / "config.json", vision_config=None)
+    edit(copied / "config.json", architectures=["SomeVLForConditionalGeneration"], vision_config=None)
     with pytest.raises(InputError, match="has no vision part"):
         mp.load(copied)
-    with pytest.raises(InputError, match="neither a folder nor a hub id"):
-        mp.load(copied / "nothing")
     with pytest.raises(InputError, match=r"load: attention: .*'eager'"):
         mp.load(copied, attention="egaer")
 

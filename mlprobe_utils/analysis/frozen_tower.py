@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import t
 
 from mlprobe_utils.evaluation.outcomes import output_outcomes
-from mlprobe_utils.pipeline import arms
+from mlprobe_utils.pipeline import variants
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
@@ -49,7 +49,7 @@ def read(selection: Selection, image_sets: Mapping[str, ImageSet]) -> list[Compa
     found = []
     for model, dataset, _ in selection.folders():
         one = replace(selection, models=(model,), datasets=(dataset,))
-        rows = (arms.tower_rows(one, tower) for tower in ("frozen", "lora"))
+        rows = (variants.tower_rows(one, tower) for tower in ("frozen", "lora"))
         found.append(compared(*rows, image_sets[dataset], selection.split))
     return found
 

@@ -16,10 +16,10 @@ from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcome
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.evaluation.stations import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.arms import of_value
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
+from mlprobe_utils.pipeline.variants import of_value
 from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.mean_differences import of_mean
 from mlprobe_utils.stats.paired_tests import holm, paired_tests

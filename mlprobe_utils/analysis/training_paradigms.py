@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
-from mlprobe_utils.pipeline import arms, results
+from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.cards import FineTuning
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
@@ -53,7 +53,7 @@ def read(selection: Selection, image_sets: Mapping[str, ImageSet]) -> list[Readi
     found = []
     for model, dataset, _ in selection.folders():
         one = replace(selection, models=(model,), datasets=(dataset,))
-        rows = results.prediction_rows(one), results.end_rows(one), arms.classifier_rows(one)
+        rows = results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one)
         resamples, images = drawn[dataset]
         found.append(Reading(model, dataset, told_apart(*rows, f"{model} on {dataset}", images), resamples))
     return found
@@ -65,7 +65,7 @@ def told_apart(
     """The outcomes of every paradigm, from the rows of one model on one data set; those of test images count.
 
     Args:
-        predicted, probed, classified: from `results.prediction_rows`, `results.end_rows` and `arms.classifier_rows`.
+        predicted, probed, classified: from `results.prediction_rows`, `.end_rows` and `variants.classifier_rows`.
         whose: the rows are, for errors.
         images: the test images, sorted.
 

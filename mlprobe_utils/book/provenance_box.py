@@ -17,12 +17,12 @@ from pydantic import BaseModel, ValidationError
 from mlprobe_utils.book.book_pages import script_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.arms import SETTINGS
 from mlprobe_utils.pipeline.baseline_card import BaselineCard
 from mlprobe_utils.pipeline.baseline_files import FOLDER as BASELINES
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.pipeline.images import ImageSet
+from mlprobe_utils.pipeline.variants import SETTINGS
 from mlprobe_utils.plots.tables import table_html
 
 DIGITS = 12  # of a card's hash
@@ -160,7 +160,7 @@ def _words(reading: dict) -> str:
 
 
 def _kind(folder: Path) -> str:
-    """What an artefact is, by the first word of its folder; of an arm also what differs in it."""
+    """What an artefact is, by the first word of its folder; of a variant also what differs in it."""
     if folder.parent.name.startswith(BASELINES):
         return "baseline"
     if folder.parent.name == "phantoms":

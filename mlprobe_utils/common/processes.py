@@ -8,8 +8,7 @@ import os
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate import PartialState
 
 from mlprobe_utils.common.errors import InputError
 
@@ -24,13 +23,6 @@ def processes() -> PartialState:
 def sharded() -> bool:
     """Whether the run was started with FSDP: a model that has been trained is then spread over the processes."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-
-
-def allow_sharding_without_accelerator() -> None:
-    """Lets FSDP shard over processes on CPUs, where accelerate would pass over the request in silence and run DDP."""
-    if sharded() and processes().distributed_type == DistributedType.MULTI_CPU:
-        Accelerator(cpu=True).state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        processes().distributed_type = DistributedType.FSDP
 
 
 def share_of(batch_size: int) -> int:

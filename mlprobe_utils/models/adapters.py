@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlprobe_utils.models.loading import LoadedModel
 
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-LOOKED_AT = 64  # numbers of each parameter that tell one model from another
+HASHED = 64  # numbers of each parameter that a fingerprint is of
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with unfrozen(loaded.model):
+    with flags_kept(loaded.model):
         adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
     try:
         yield
@@ -39,13 +39,13 @@ def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unfrozen(model: torch.nn.Module) -> Iterator[None]:
-    """Afterwards the same of the model's own weights have gradients as before, which peft takes from all of them."""
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+def flags_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Afterwards the same of the model's own parameters require gradients as before: peft changes that of all."""
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         yield
     finally:
-        for parameter, flag in wanted:
+        for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
 
 
@@ -53,18 +53,16 @@ def fingerprint(model: torch.nn.Module) -> str:
     """A hash (hex) of the first numbers of each parameter, whatever folder, device and precision they come from."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        if parameter.is_meta:  # a device map has put it out of reach
-            continue
-        first = parameter.detach().flatten()[:LOOKED_AT].bfloat16().cpu()
-        digest.update(name.encode() + first.view(torch.int16).numpy().tobytes())
+        if not parameter.is_meta:  # where a device map has put it out of reach
+            first = parameter.detach().flatten()[:HASHED].bfloat16().cpu()
+            digest.update(name.encode() + first.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
 
 def state_of(loaded: "LoadedModel") -> str:
     """What a model computes with: the fingerprint of its weights, and a hash of its adapter's where it has one."""
-    if loaded.adapter is None:
-        return fingerprint(loaded.model)
-    return f"{fingerprint(loaded.model)} {file_hash(loaded.adapter / WEIGHTS)}"
+    own = fingerprint(loaded.model)
+    return own if loaded.adapter is None else f"{own} {file_hash(loaded.adapter / WEIGHTS)}"
 
 
 def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
@@ -74,7 +72,7 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
         base: what the model is called: a hub id, or its folder.
 
     Raises:
-        InputError: the folder holds no adapter, or one of another base: it says so, or its weights have no place.
+        InputError: the folder holds no adapter, or one of another base: it says so, or its weights do not fit.
     """
     if not ((folder / CONFIGURATION).is_file() and (folder / WEIGHTS).is_file()):
         raise InputError(f"{folder} has no adapter ({CONFIGURATION}, {WEIGHTS}): give one made by fine_tune or peft")
@@ -87,7 +85,7 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
     with safe_open(folder / WEIGHTS, "pt") as opened:
         stored = {*opened.keys()}
     try:  # what peft raises at modules that are not there, or of other shapes, has no common class
-        with unfrozen(model), warnings.catch_warnings(action="ignore"):
+        with flags_kept(model), warnings.catch_warnings(action="ignore"):
             adapted = PeftModel.from_pretrained(model, folder)
     except Exception as error:
         raise InputError(f"{wrong} ({' '.join(str(error).split()):.200})") from error

@@ -1,19 +1,23 @@
-"""What other libraries need before they can be imported, and their settings that last no longer than a call.
+"""What other libraries need before they can be imported, and every private name of theirs that we touch.
 
 A module that imports transformers, peft, timm or torchvision at its top imports this one first (ruff sorts it there).
+Each private name has a canary in tests/models/test_compat.py, which says what to do when a new release fails it.
 
 The package registry has no CPU build of torchvision. The CUDA build fails to import beside a CPU torch because it
 registers fake kernels for two operators that its own compiled library would have declared. Declaring their schemas
-beforehand is enough for everything the book uses (transforms, processors). On a machine where the compiled operators
-load, nothing is declared and nothing changes.
+beforehand is enough for transforms and processors. Where the compiled operators load, nothing is declared.
 """
 
 import contextlib
 import importlib.util
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.utils import logging
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -49,6 +53,33 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def initialised(model_class: type["PreTrainedModel"], config: "PreTrainedConfig", **options) -> "PreTrainedModel":
+    """A model of random weights; of `dtype` and `attn_implementation`, which the class itself does not take."""
+    return model_class._from_config(config, **options)
+
+
+def whole_layers(model: "PreTrainedModel") -> list[str]:
+    """Classes of the layers that a device map and FSDP leave in one piece, of those that the model holds.
+
+    CLIP and SigLIP also name some that their vision towers do not hold, for which FSDP would look in vain; they are
+    removed from what the model names.
+    """
+    model._no_split_modules &= {type(module).__name__ for module in model.modules()}
+    return sorted(model._no_split_modules)
+
+
+def save_under_own_names(model: "PreTrainedModel") -> None:
+    """Lets `save_pretrained` write the names of the model's class, not those that its weights were read under."""
+    model._weight_conversions = []
+
+
+def fused_adamw(weights, gradients, means, squares, steps, rate: torch.Tensor, weight_decay: float) -> None:
+    """A step of AdamW with torch's defaults, in place: of tensors, of the number of the step and of its rate."""
+    state = [weights], [gradients], [means], [squares], [], [steps]
+    constants = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "maximize": False}
+    torch._fused_adamw_(*state, lr=rate, weight_decay=weight_decay, **constants)
 
 
 declare_missing_operators()

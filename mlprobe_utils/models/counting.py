@@ -27,10 +27,7 @@ class Counts:
 
 
 def without_weights(published: dict) -> Family:
-    """A model of full size on torch's `meta` device, where tensors have a shape and no values.
-
-    Args:
-        published: as the hub's config.json has it.
+    """A model of full size on torch's `meta` device, from what the hub's config.json holds.
 
     Raises:
         InputError: a class that no family knows.
@@ -43,9 +40,8 @@ def without_weights(published: dict) -> Family:
 def count_of(published: dict) -> Counts:
     """Counts parameters by part, tied embeddings once, and probe points by module.
 
-    Args, Raises: as of `without_weights`.
-
     Raises:
+        InputError: as `without_weights`.
         RuntimeError: a parameter that is in no part of its family, or in several.
     """
     family = without_weights(published)

@@ -18,8 +18,8 @@ MOST_KEPT = 2**28  # bytes of encoded images
 class Encoder:
     """Encodes one question about many images, by the model's own processor and chat template.
 
-    Prompts are padded on the left, answers are appended to the right of them, so that the answer's logits are the last
-    columns of every row. What the processor returns is fed whole: leaving out a key changes features silently.
+    Prompts are padded on the left and answers appended on the right, so that the answer's logits are the last columns
+    of every row. What the processor returns is fed whole: leaving out a key changes features silently.
     """
 
     def __init__(self, processor, template: str, order: str = "image_first"):
@@ -28,8 +28,8 @@ class Encoder:
         Irrelevant text is as long as the question, in tokens of the model's own tokenizer.
 
         Raises:
-            InputError: the model's chat template fails, or does not write the image's place and the texts, once and
-                in this order; the question is longer than the irrelevant passage.
+            InputError: the chat template fails, or does not write the image's place and the texts, once and in this
+                order; the question is longer than the irrelevant passage.
         """
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -65,44 +65,40 @@ class Encoder:
             prompts: of each image its own; without them, this encoder's for all.
         """
         bos = self.tokenizer.bos_token
-        pictures = None if images[0] is None else [[image] for image in images]
-        return dict(
-            self.processor(
-                images=pictures,
-                text=prompts or [self.prompt] * len(images),
-                padding=True,
-                padding_side="left",
-                add_special_tokens=not (bos and self.prompt.startswith(bos)),  # a template may have written it already
-                return_tensors="pt",
-            )
+        inputs = self.processor(
+            images=None if images[0] is None else [[image] for image in images],
+            text=prompts or [self.prompt] * len(images),
+            padding=True,
+            padding_side="left",
+            add_special_tokens=not (bos and self.prompt.startswith(bos)),  # a template may have written it already
+            return_tensors="pt",
         )
+        return dict(inputs)
 
-    def answered(self, images: list[np.ndarray], answers: list[str]) -> dict[str, torch.Tensor]:
-        """Model inputs with each answer and the end token appended.
+    def answered(self, images: list[np.ndarray | dict], answers: list[str]) -> dict[str, torch.Tensor]:
+        """Model inputs with each answer and the end token appended; `images` may be questions encoded already.
 
         `labels` is [images, answer tokens] and covers the appended columns only; -100 where an answer is padded.
         """
-        return append_answers(self.questions(images), self.answer_tokens(answers), self.tokenizer.pad_token_id)
+        pad = self.tokenizer.pad_token_id
+        questions = joined(images, pad) if isinstance(images[0], dict) else self.questions(images)
+        return append_answers(questions, self.answer_tokens(answers), pad)
 
     def answer_tokens(self, answers: list[str]) -> list[list[int]]:
         """Token ids of each answer as they follow the prompt, the end token included."""
-        texts = [self.lead + answer for answer in answers]
-        whole = self._ids([self.prompt + text for text in texts])
-        pairs = zip(texts, whole, strict=True)
-        return [[*self._following(text, ids), self.end] for text, ids in pairs]
-
-    def _following(self, text: str, whole: list[int]) -> list[int]:
-        """A text's tokens of those of prompt and text: alone, a tokenizer may put a space before it."""
-        length = len(self.prompt_ids)
-        # where it makes one token of the place where both meet, the text has to stand alone
-        return whole[length:] if whole[:length] == self.prompt_ids else self._ids(text)
+        texts, length, tokens = [self.lead + answer for answer in answers], len(self.prompt_ids), []
+        for text, whole in zip(texts, self._ids([self.prompt + text for text in texts]), strict=True):
+            # alone, a tokenizer may put a space before a text; but it may also make one token of where both meet
+            own = whole[length:] if whole[:length] == self.prompt_ids else self._ids(text)
+            tokens.append([*own, self.end])
+        return tokens
 
     def _ids(self, text: str | list[str]) -> list:
         """Token ids of a text, or of each of several."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _conversation(self, contents: list[list[dict]], **options) -> str:
-        """Contents of turns by user and assistant, as the chat template writes them."""
+        """Turns of user and assistant, as the chat template writes them."""
         roles = itertools.cycle(["user", "assistant"])
         turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
         try:
@@ -111,12 +107,8 @@ class Encoder:
             raise InputError(f"the chat template fails ({error}): give the model another (jinja)") from error
 
     def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
-        """The white space that the chat template puts before an answer, and the token that it ends one with.
-
-        The latter need not be the tokenizer's end token (Gemma).
-        """
-        answer = {"type": "text", "text": "Answer"}
-        before, _, after = self._conversation([question, [answer]]).rpartition(answer["text"])
+        """The white space that the template puts before an answer, and the token that ends one: not always EOS."""
+        before, _, after = self._conversation([question, [{"type": "text", "text": "Answer"}]]).rpartition("Answer")
         lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
         first = self._ids(after.strip())[:1]
         is_end = first and first[0] in self.tokenizer.added_tokens_decoder
@@ -124,11 +116,7 @@ class Encoder:
 
 
 class Questions:
-    """Each image's question as an encoder encodes it, by the image's position: the first time it is needed.
-
-    It is kept as long as all that are kept fit into memory, so that nothing is encoded again in later epochs, runs and
-    states of the model.
-    """
+    """Each image's question, by the image's position: encoded when it is first needed, and kept while there is room."""
 
     def __init__(self, encoder: Encoder, image_at: Callable[[int], np.ndarray], most: int = MOST_KEPT):
         """`image_at(position)` gives uint8 [height, width, 3]; `most` bytes are kept."""
@@ -152,10 +140,7 @@ class Questions:
 
 
 def questions_about(processor, question: Question, images: Sequence[np.ndarray]) -> Questions:
-    """A question about images of one's own, by their places.
-
-    Args:
-        images: uint8 [height, width, 3], of any sizes; a sequence with a length is enough.
+    """A question about images of one's own, uint8 [height, width, 3] of any sizes, by their places.
 
     Raises:
         InputError: there are none; as `Encoder`. When it is encoded, one of another type or shape.
@@ -166,10 +151,8 @@ def questions_about(processor, question: Question, images: Sequence[np.ndarray])
     def image_at(place: int) -> np.ndarray:
         image = np.asarray(images[place])
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(
-                f"image {names_of(images)[place]} is {image.dtype} {list(image.shape)}, expected uint8 [height, width, "
-                "3]: give the images to image_list, which converts them"
-            )
+            found = f"image {names_of(images)[place]} is {image.dtype} {list(image.shape)}"
+            raise InputError(f"{found}, expected uint8 [height, width, 3]: image_list converts what it is given")
         return image
 
     return Questions(Encoder(processor, question.template, question.order), image_at)
@@ -181,11 +164,7 @@ def names_of(images: Sequence[np.ndarray]) -> list[str]:
 
 
 def joined(questions: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
-    """Questions that were encoded one by one as `Encoder.questions` encodes them together.
-
-    Args:
-        pad: the token that shorter prompts are padded with, on the left.
-    """
+    """Questions that were encoded one by one as `Encoder.questions` encodes them together; `pad` is the token."""
     longest = max(question["input_ids"].shape[1] for question in questions)
 
     def padded(question: dict[str, torch.Tensor], key: str) -> torch.Tensor:
@@ -199,24 +178,21 @@ def joined(questions: list[dict[str, torch.Tensor]], pad: int) -> dict[str, torc
 
 def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
     """Appends token ids to the right of left-padded prompts; every key with a value a token grows with them."""
-    rows, width = inputs["input_ids"].shape
-    longest = max(len(tokens) for tokens in answers)
+    shape, longest = inputs["input_ids"].shape, max(map(len, answers))
     labels = torch.tensor([tokens + [-100] * (longest - len(tokens)) for tokens in answers])
     present = labels != -100
     grown = {"input_ids": torch.where(present, labels, pad), "attention_mask": present.long()}
-    out = dict(inputs)
+    out = dict(inputs) | {"labels": labels}
     for key, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape == (rows, width):
-            extra = grown.get(key, torch.zeros_like(labels))
-            out[key] = torch.cat([value, extra.to(value.dtype)], dim=1)
-    return out | {"labels": labels}
+        if isinstance(value, torch.Tensor) and value.shape == shape:
+            out[key] = torch.cat([value, grown.get(key, torch.zeros_like(labels)).to(value.dtype)], dim=1)
+    return out
 
 
 def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of each image's answer, float32 [images] in nats, and its number of tokens, int [images].
 
-    Args:
-        inputs: from `Encoder.answered`; logits are computed at the answers' columns only.
+    `inputs` are from `Encoder.answered`; logits are computed at the answers' columns only.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")

@@ -23,13 +23,10 @@ UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offlin
 
 
 def identity_of(card: Checkpoint, hash_file: Callable[[Path], str] = file_hash) -> str:
-    """What a checkpoint is known by: the hub's resolved commit, or a hash of the files in its folder.
-
-    Args:
-        hash_file: of a file's content; the weights may be many gigabytes, and hashes are worth keeping.
+    """What a checkpoint is known by: the hub's resolved commit, or a hash of the files in its folder, by `hash_file`.
 
     Raises:
-        InputError: the folder does not exist, or the hub cannot be reached and holds nothing of it in its cache.
+        InputError: the folder does not exist, or the hub cannot be reached and its cache holds nothing of it.
     """
     source = card.located()
     if not os.path.isdir(source):
@@ -38,23 +35,14 @@ def identity_of(card: Checkpoint, hash_file: Callable[[Path], str] = file_hash) 
 
 
 def shape_of(card: Checkpoint) -> str:
-    """What a model is but for its weights: a hash of its configuration, its tokenizer, and how it reads images.
-
-    Raises InputError as `fetched`.
-    """
-
-    def without(dropped: set[str], block):
-        if isinstance(block, list):
-            return [without(dropped, value) for value in block]
-        if not isinstance(block, dict):
-            return block
-        return {key: without(dropped, value) for key, value in block.items() if key not in dropped}
+    """A hash of all but the weights: configuration, tokenizer, how images are read. Raises InputError as `fetched`."""
 
     def content(path: Path):
         if path.suffix != ".json":
             return file_hash(path)
         dropped = NOT_OF_THE_SHAPE | (OF_USE if path.name == "tokenizer.json" else set())
-        return without(dropped, json.loads(path.read_bytes()))
+        kept = lambda block: {key: value for key, value in block.items() if key not in dropped}  # noqa: E731
+        return json.loads(path.read_bytes(), object_hook=kept)
 
     folder = fetched(card, NOT_WEIGHTS)
     with reading(card):
@@ -62,12 +50,12 @@ def shape_of(card: Checkpoint) -> str:
 
 
 def reading_of(card: Checkpoint) -> dict:
-    """What a card says of how its model is read, as far as it can change a result: part of what results are made of."""
+    """What a card says of how its model is read, as far as it can change a result."""
     return card.model_dump(include={"precision", "max_pixels", "attention", "chat_template"}, exclude_none=True)
 
 
 def commit_of(card: Checkpoint, source: str) -> str:
-    """The commit that a hub id stands for; without a connection the one that it stood for when last there was one."""
+    """The commit that a hub id stands for; without a connection, the one that it stood for when there was one last."""
     with reading(card):
         return _resolved(source, card.revision)
 
@@ -92,7 +80,7 @@ def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
 
 
 def missing_of(card: Checkpoint, files: Sequence[str]) -> list[str]:
-    """Those of some files that a checkpoint has not, whether or not they have been fetched. Raises InputError."""
+    """Which of some files a checkpoint lacks, whether or not they have been fetched. Raises InputError."""
     folder = fetched(card, NOT_WEIGHTS)
     missing = [name for name in files if not (folder / name).is_file()]
     if not missing or os.path.isdir(card.located()):
@@ -111,7 +99,7 @@ def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 @contextlib.contextmanager
 def reading(card: Checkpoint, file: str = "") -> Iterator[None]:
-    """Puts whatever goes wrong in reading a card's source, or a file of it, in words under the card's name."""
+    """Says under the card's name what goes wrong in reading its source, or a file of it."""
     try:
         yield
     except InputError as error:
@@ -132,19 +120,16 @@ def _in_words(card: Checkpoint, error: Exception) -> str:
 
     page = f"https://huggingface.co/{card.source}"
     gate = RepositoryNotFoundError if card.gated else GatedRepoError  # to some the hub denies that it has a model
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
     for kind, words in (
         (RevisionNotFoundError, f"it has no revision {card.revision!r}: give a branch, tag or commit that {page} has"),
         (gate, f"it is gated: accept its terms at {page}, then `hf auth login`"),
         (RepositoryNotFoundError, f"there is no {page}: correct the source, or `hf auth login` if it is private"),
-        (RevisionResolutionError, UNREACHABLE),
-        (LocalEntryNotFoundError, UNREACHABLE),
+        ((RevisionResolutionError, LocalEntryNotFoundError), UNREACHABLE),
     ):
-        if _of_kind(error, kind):
+        if any(isinstance(cause, kind) for cause in causes):
             return words
-    said = " ".join(str(error).split())
-    return SAFE if "file named model.safetensors" in said else f"{type(error).__name__}: {said}"
-
-
-def _of_kind(error: BaseException | None, kind: type) -> bool:
-    """Whether an error is of a kind, or was caused by one that is."""
-    return error is not None and (isinstance(error, kind) or _of_kind(error.__cause__ or error.__context__, kind))
+    message = " ".join(str(error).split())
+    return SAFE if "file named model.safetensors" in message else f"{type(error).__name__}: {message}"

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlprobe_utils.models.compat import quiet
+from mlprobe_utils.models.compat import initialised, quiet, save_under_own_names, whole_layers
 
 import torch
 from accelerate import dispatch_model, infer_auto_device_map
@@ -19,13 +20,12 @@ from mlprobe_utils.models.adapters import check_adapter
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
 from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, fetched, missing_of, reading
-from mlprobe_utils.models.memory import check_memory
 from mlprobe_utils.models.settings import RANDOM_SEED, Checkpoint
 
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What a card's model is, and the folder that its configuration, processor and tokenizer are in."""
+    """What a card's model is, and the folder of its configuration, processor and tokenizer."""
 
     folder: Path
     family: type[Family]
@@ -36,8 +36,8 @@ class _Checkpoint:
 class LoadedModel:
     """A model ready to be fine-tuned or probed.
 
-    `adapter` is the folder of one that the functions of this package put on while they work (`adapters.adapter`):
-    models of several adapters share the weights of `model`, which stays as it was.
+    `adapter` is the folder of one that the functions of this package put on while they work: models of several
+    adapters share the weights of `model`, which stays as it was.
     """
 
     model: torch.nn.Module
@@ -91,15 +91,15 @@ def load(
         card = settings(Checkpoint, "load", {"slug": str(source), "source": str(source)} | read)
     found = _checkpoint(card)
     processor, precision, device_map = _checked(card, found, precision)
-    model_class = found.family.transformers_class()
+    hosted = found.family.is_hosted(found.config.architectures)
     with _reading(card):
         files = _weight_files(found.folder)
     folder = fetched(card, files)
     with _reading(card):
-        model, report = model_class.from_pretrained(
+        model, report = found.family.transformers_class().from_pretrained(
             folder,
             config=found.config,
-            key_mapping=found.family.key_mapping_of(found.config),
+            key_mapping=found.family.key_mapping if hosted else None,
             dtype=getattr(torch, precision),
             device_map=device_map,
             attn_implementation=card.attention,  # None: not what config.json may say, but as transformers chooses
@@ -111,35 +111,32 @@ def load(
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := {kind: sorted(report[kind]) for kind in kinds if report[kind]}:
         raise InputError(f"the checkpoint of '{card.slug}' does not fit {type(model).__name__}: {wrong}")
-    if found.family.key_mapping_of(found.config):
-        model._weight_conversions = []  # saved under the hub's names again, the weights would be read as neither
-    loaded = _ready(model if device_map else model.to(processes().device), processor, found)
-    if adapter is None:
-        return loaded
-    check_adapter(loaded.model, Path(adapter), card.source)
-    return replace(loaded, adapter=Path(adapter))
+    if hosted:  # saved under the hub's names with a config.json of transformers, it could not be read again
+        save_under_own_names(model)
+    whole_layers(model)
+    model = model if device_map else model.to(processes().device)
+    if adapter is not None:
+        check_adapter(model, adapter := Path(adapter), card.source)
+    return LoadedModel(model.eval(), processor, found.family(model), adapter)
 
 
 def look_at(card: Checkpoint) -> None:
-    """Looks at a model without loading it: configuration, class, tokenizer, image token, and that no file is missing.
+    """Checks a model without loading it: configuration, class, tokenizer, image token, and that no file is missing.
 
     Raises:
         InputError: as `load`, as far as no weight has to be read for it; a file of weights that is not there.
     """
     found = _checkpoint(card)
-    processor = _processor(card, found)
-    _check_image_token(card, _empty(card, found), processor)
+    _empty(card, found, _processor(card, found))
     with _reading(card):
         if missing := missing_of(card, _weight_files(found.folder)):
             raise InputError(f"{card.source!r} has no {missing[0]}: {SAFE}, or complete the checkpoint")
 
 
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
-    """A model of the same shape with random weights, as its class begins with them; every time the same.
+    """A model of the same shape with random weights, as its class initialises them; every time the same.
 
     A matrix that its class leaves at zero (Gemma 3's projection) is drawn too: nothing of the image would get through.
-
-    Args: as of `load`.
 
     Raises:
         InputError: as `load`, but for what it says of the weights.
@@ -148,49 +145,82 @@ def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     processor, precision, device_map = _checked(card, found, precision)
     with _reading(card), torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
-        model = found.family.transformers_class()._from_config(
-            found.config, dtype=getattr(torch, precision), attn_implementation=card.attention
-        )
+        options = {"dtype": getattr(torch, precision), "attn_implementation": card.attention}
+        model = initialised(found.family.transformers_class(), found.config, **options)
         for parameter in model.parameters():
             if parameter.ndim > 1 and not parameter.any():
                 torch.nn.init.normal_(parameter, std=found.config.get_text_config().initializer_range)
+    whole = whole_layers(model)
     if device_map:
-        model = dispatch_model(model, infer_auto_device_map(model, no_split_module_classes=model._no_split_modules))
+        model = dispatch_model(model, infer_auto_device_map(model, no_split_module_classes=whole))
     else:
         model = model.to(processes().device)
-    return _ready(model, processor, found)
+    return LoadedModel(model.eval(), processor, found.family(model))
 
 
 def _checked(card: Checkpoint, found: _Checkpoint, precision: str) -> tuple[ProcessorMixin, str, str | None]:
-    """Processor, precision and device map of a model that is about to be made; it has a place and embeds images."""
-    processor = _processor(card, found)
+    """Processor, precision and device map of a model about to be loaded, which has memory for it and embeds images."""
+    processor, precision = _processor(card, found), card.precision or precision
     # each of several processes has a device of its own, and FSDP spreads what is too large for one
     device_map = card.device_map if processes().num_processes == 1 else None
-    precision = card.precision or precision
-    empty = _empty(card, found)
-    _check_image_token(card, empty, processor)
-    check_memory(card, sum(parameter.numel() for parameter in empty.parameters()), precision, bool(device_map))
+    parameters = sum(parameter.numel() for parameter in _empty(card, found, processor).parameters())
+    check_memory(card, parameters, precision, bool(device_map))
     return processor, precision, device_map
 
 
-def _empty(card: Checkpoint, found: _Checkpoint) -> PreTrainedModel:
-    """The model without weights, on the device `meta`."""
+def _empty(card: Checkpoint, found: _Checkpoint, processor: ProcessorMixin) -> PreTrainedModel:
+    """The model without weights, on the device `meta`; its image token is that of the processor."""
     with _reading(card), torch.device("meta"):
-        return found.family.transformers_class()._from_config(found.config, attn_implementation=card.attention)
+        model = initialised(found.family.transformers_class(), found.config, attn_implementation=card.attention)
+    # some classes would embed an id out of range as whatever lies there, or take no token for an image's
+    token, rows = model.config.image_token_id, model.get_input_embeddings().num_embeddings
+    if not 0 <= token < rows:
+        there = f"but the model has embeddings for 0 to {rows - 1} only"
+        raise InputError(f"'{card.slug}': the image token's id in config.json is {token}, {there}")
+    if (other := processor.image_token_ids) != [token]:
+        there = f"but {other} in the processor: one of the two is of another checkpoint"
+        raise InputError(f"'{card.slug}': the image token's id is {token} in config.json, {there}")
+    return model
 
 
-def _ready(model: PreTrainedModel, processor: ProcessorMixin, found: _Checkpoint) -> LoadedModel:
-    # some classes name layers that they do not hold, which FSDP would look for
-    model._no_split_modules &= {type(module).__name__ for module in model.modules()}
-    return LoadedModel(model.eval(), processor, found.family(model))
+def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool) -> None:
+    """Raises InputError for weights that need more than this process's device has; where they are `spread` by a device
+    map, more than all devices of the machine and its own memory together."""
+    devices = accelerators()
+    if spread:
+        place, there = "all devices of this machine and its memory together have", sum(devices) + machine()
+    elif devices:
+        place, there = "the device has", devices[processes().device.index or 0]
+    else:
+        place, there = "this machine has", machine()
+    needed = parameters * getattr(torch, precision).itemsize
+    if needed <= there:
+        return
+    mends = ["a larger machine"]
+    if precision != "bfloat16":
+        mends.insert(0, "`precision: bfloat16`, half as much")
+    if devices and not spread and processes().num_processes == 1:
+        mends.insert(0, "`device_map: auto`, which spreads it over all devices and the machine's memory")
+    raise InputError(
+        f"{card.called}: its weights alone need {needed / 2**30:.1f} GiB in {precision}, and {place} "
+        f"{there / 2**30:.1f} GiB. Take {', or '.join(mends)}"
+    )
+
+
+def accelerators() -> list[int]:
+    """The memory of each accelerator of this machine, in bytes."""
+    return [torch.accelerator.get_memory_info(index)[1] for index in range(torch.accelerator.device_count())]
+
+
+def machine() -> int:
+    """The machine's own memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
     """The inputs where the model is, floating-point ones in its precision."""
-    return {
-        key: value.to(loaded.device, loaded.model.dtype if value.is_floating_point() else None)
-        for key, value in inputs.items()
-    }
+    own = loaded.model.dtype
+    return {key: value.to(loaded.device, own if value.is_floating_point() else None) for key, value in inputs.items()}
 
 
 def load_processor(card: Checkpoint) -> ProcessorMixin:
@@ -238,10 +268,8 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
                 raise
             raise InputError("it has no vision part (config.json has none): take a model of images") from None
         if card.family is not None and card.family != name_of(family):
-            raise InputError(
-                f"family is {card.family!r}, but the class is {published['architectures'][0]}, of the family "
-                f"{name_of(family)!r}"
-            )
+            its = f"{published['architectures'][0]}, of the family {name_of(family)!r}"
+            raise InputError(f"family is {card.family!r}, but the class is {its}")
     with _reading(card, "config.json"):
         return _Checkpoint(folder, family, family.config_of(published))
 
@@ -249,21 +277,6 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
 def _weight_files(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     return sorted({*json.loads(index.read_text())["weight_map"].values()}) if index.is_file() else ["model.safetensors"]
-
-
-def _check_image_token(card: Checkpoint, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """Some classes would embed an id out of range as whatever lies there, or take no token for an image's."""
-    token, rows = model.config.image_token_id, model.get_input_embeddings().num_embeddings
-    if not 0 <= token < rows:
-        raise InputError(
-            f"'{card.slug}': the image token's id in config.json is {token}, but the model has embeddings for 0 to "
-            f"{rows - 1} only"
-        )
-    if processor.image_token_ids != [token]:
-        raise InputError(
-            f"'{card.slug}': the image token's id is {token} in config.json, but {processor.image_token_ids} in the "
-            f"processor: one of the two is of another checkpoint"
-        )
 
 
 @contextlib.contextmanager

@@ -26,16 +26,13 @@ class Discussion(Card):
 
 
 def load_discussion(slug: str) -> Discussion:
-    """A discussion, by slug. Raises InputError as `cards.load_card` does, and for a model that has no card."""
+    """A discussion, by slug. Raises InputError as `cards.load_card`, and for a model or data set that has no card."""
     card = load_card(Discussion, slug)
-    known = slugs(ModelCard)
-    if foreign := [model for model in card.models if model not in known]:
-        raise unknown("model", foreign[0], known, f"It is one of the models in data/{Discussion.folder}/{slug}.yml.")
-    known = slugs(DataCard)
-    if foreign := [name for name in card.datasets or [] if name not in known]:
-        raise unknown(
-            "data set", foreign[0], known, f"It is one of the data sets in data/{Discussion.folder}/{slug}.yml."
-        )
+    for what, kind, named in (("model", ModelCard, card.models), ("data set", DataCard, card.datasets or [])):
+        known = slugs(kind)
+        if foreign := [name for name in named if name not in known]:
+            place = f"It is one of the {what}s in data/{Discussion.folder}/{slug}.yml."
+            raise unknown(what, foreign[0], known, place)
     return card
 
 

@@ -1,4 +1,4 @@
-"""What the paper's discussions need beyond the pipeline: arms of a model, and its vision tower trained alone.
+"""What the paper's discussions need beyond the pipeline: variants of a model, and its vision tower trained alone.
 
 `python -m mlprobe_utils discuss MODEL --datasets D ... --protocol P [--discussions C ...]`, after the pipeline of
 that model; the same behind `accelerate-launch -m`, with DDP. What is current is skipped.
@@ -6,16 +6,16 @@ that model; the same behind `accelerate-launch -m`, with DDP. What is current is
 
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
-from mlprobe_utils.pipeline.arms import WAYS, arms
 from mlprobe_utils.pipeline.cards import slugs
 from mlprobe_utils.pipeline.discussion_card import Discussion, discussed_on, load_discussion
 from mlprobe_utils.pipeline.model_steps import make_adapters, make_features, make_predictions
 from mlprobe_utils.pipeline.probe_steps import make_probes
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER
+from mlprobe_utils.pipeline.variants import WAYS, variants
 from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.training.vision_classifier import classify, tower_end
 
-STEPS = {  # of an arm, by its setting
+STEPS = {  # of a variant, by its setting
     VISION_TOWER: (make_adapters, make_predictions),
     ORDER: (make_adapters, make_predictions, make_features, make_probes),
 }
@@ -24,13 +24,10 @@ STEPS = {  # of an arm, by its setting
 def run_discussions(
     model: str, datasets: list[str], protocol: str, split: str, discussions: list[str] | None = None
 ) -> None:
-    """Makes every artefact of some discussions, of a model on those data sets that they are about, that is not current.
-
-    Args:
-        discussions: their slugs; None: all.
+    """Makes what is not current of some discussions (None: all), of a model on those data sets that they are about.
 
     Raises:
-        InputError: an unknown discussion; a chat template that cannot put the question first; as `pipeline.run_model`.
+        InputError: an unknown discussion; a chat template that cannot put the question first; as `works`.
     """
     cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
     make_discussions(works(model, datasets, protocol, split), cards)
@@ -41,33 +38,30 @@ def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
     for card in cards:
         about = discussed_on(card, [work.image_set.card.slug for work in everything])
         for work in everything:
-            if work.image_set.card.slug not in about:
-                continue
-            with work.step(card.slug):
-                make_classifiers(work) if card.varies == "training" else make_arms(work, card.varies)
-
-
-def make_arms(work: Work, setting: str) -> None:
-    """Every arm of a setting."""
-    for arm in arms(setting, work.protocol):
-        own = work.of_arm(arm)
-        for make in STEPS[setting]:
-            make(own)
+            if work.image_set.card.slug in about:
+                with work.step(card.slug):
+                    if card.varies == "training":
+                        make_classifiers(work)
+                    for variant in variants(card.varies, work.protocol):
+                        own = work.of_variant(variant)
+                        for make in STEPS[card.varies]:
+                            make(own)
 
 
 def make_classifiers(work: Work) -> None:
     """The vision tower trained alone, every way and run: `predictions.parquet`, and the learning curve."""
-    rates, images = work.protocol.vision_training, work.images("validation", "test")
+    rates, images, options = work.protocol.vision_training, work.images(), work.options
+    shown, batch_size = images[images["part"] != "train"], work.protocol.extraction.batch_size
     for way in WAYS:
-        rate = getattr(rates, f"learning_rate_{way}")
-        recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision, "learning_rate": rate})
+        changed = {"precision": work.precision, "learning_rate": getattr(rates, f"learning_rate_{way}")}
+        recipe = work.protocol.fine_tuning.model_copy(update=changed)
         for run in range(rates.runs):
             if (own := work.classifier(way, run)).is_current():
                 continue
-            given = work.loaded, work.questions, work.image_set, work.split, list(images.index), way, recipe, run
             with shared(own) as temporary:
-                chances = classify(*given, work.protocol.extraction.batch_size, temporary)
+                given = images, options, list(shown.index), way, recipe, run, batch_size, temporary
+                probabilities = classify(work.loaded, work.questions, *given)
                 if processes().is_main_process:
                     place = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": way, "seed": run}
-                    rows = image_rows(images, work.image_set.card.options, chances, **work.constants(run) | place)
+                    rows = image_rows(shown, options, probabilities, **work.constants(run) | place)
                     write_rows(rows, temporary / "predictions.parquet")

@@ -1,8 +1,7 @@
 """The heavy work for one model, on all its data sets, in one process: adapter, predictions, features, lens, probes.
 
-Every step is an artefact that is skipped where it is current: a rerun redoes exactly what changed, and a killed run
-goes on where it was. `python -m mlprobe_utils probe MODEL --datasets D ... --protocol P`, or the same behind
-`accelerate-launch -m` in several processes on several devices.
+Every step is an artefact that is skipped where it is current, so that a killed run goes on where it was. `python -m
+mlprobe_utils probe MODEL --datasets D ... --protocol P`, or the same behind `accelerate-launch -m` on several devices.
 """
 
 from dataclasses import replace
@@ -24,11 +23,7 @@ from mlprobe_utils.training.prediction import predict
 
 
 def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -> None:
-    """Makes every artefact of a model on some data sets that is not there and current.
-
-    Raises:
-        InputError: an unknown slug, a data set whose manifest or a model whose weights are not there.
-    """
+    """Makes every artefact of a model on some data sets that is not there and current. Raises InputError as `works`."""
     make_model(works(model, datasets, protocol_slug, split))
 
 
@@ -56,9 +51,8 @@ def make_random_features(work: Work) -> None:
             if processes().is_main_process:
                 artefacts.link(other, own)
             return
-    positions = list(work.images("train", "validation", "test").index)
     with shared(own) as temporary:
-        write_features(work.random, work.questions, positions, work.protocol.extraction, temporary)
+        write_features(work.random, work.questions, list(work.images().index), work.protocol.extraction, temporary)
 
 
 def make_adapters(work: Work) -> None:
@@ -66,25 +60,22 @@ def make_adapters(work: Work) -> None:
     for run in work.runs():
         if not (own := work.adapter(run)).is_current():
             with shared(own) as temporary:
-                images = work.images("train", "validation")
-                train_adapter(work.loaded, work.questions, images, recipe, run, temporary)
+                train_adapter(work.loaded, work.questions, work.images("train", "validation"), recipe, run, temporary)
             if sharded():
                 work.forget()
 
 
 def make_predictions(work: Work) -> None:
-    settings = work.protocol.answering
+    images, settings = work.images("validation", "test"), work.protocol.answering
     for run in work.states():
         if (own := work.predictions(run)).is_current():
             continue
-        images, options = work.images("validation", "test"), work.image_set.card.options
-        positions = list(images.index)
         with shared(own) as temporary, work.state(run):
-            answers, chances = predict(work.loaded, work.questions, options, positions, settings, temporary)
+            given = work.options, list(images.index), settings, temporary
+            answers, probabilities = predict(work.loaded, work.questions, *given)
             if processes().is_main_process:
-                rows = image_rows(images, options, chances, **work.constants(run))
-                rows = rows.assign(text=answers["text"], parsed=answers["parsed"])
-                write_rows(rows, temporary / "predictions.parquet")
+                rows = image_rows(images, work.options, probabilities, **work.constants(run))
+                write_rows(rows.assign(**answers), temporary / "predictions.parquet")
 
 
 def make_features(work: Work) -> None:
@@ -92,9 +83,8 @@ def make_features(work: Work) -> None:
     for run in work.states():
         if (own := work.features(run)).is_current():
             continue
-        positions = list(work.images("train", "validation", "test").index)
         with shared(own) as temporary, work.state(run):
-            write_features(work.loaded, work.questions, positions, work.protocol.extraction, temporary)
+            write_features(work.loaded, work.questions, list(work.images().index), work.protocol.extraction, temporary)
             if processes().is_main_process:
                 atomic_write(temporary / PROMPT, work.encoder.prompt)
 
@@ -103,13 +93,11 @@ def make_lens(work: Work) -> None:
     own = work.lens()
     if not processes().is_main_process or own.is_current():
         return
-    images, options = work.images("train", "validation", "test"), work.image_set.card.options
-    tokens, batch_size = first_tokens(work.encoder, options), work.protocol.extraction.batch_size
+    given = work.images(), work.options, first_tokens(work.encoder, work.options), work.protocol.extraction.batch_size
     with own.making() as temporary:
         frames = []
         for run in work.states():
             features = load_features(work.features(run).folder / FEATURES)
             with work.state(run):
-                of_state = lens_rows(work.loaded, features, images, options, tokens, batch_size, work.constants(run))
-            frames.append(of_state)
+                frames.append(lens_rows(work.loaded, features, *given, work.constants(run)))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "lens.parquet")

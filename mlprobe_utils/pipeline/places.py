@@ -16,7 +16,6 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.models.identity import identity_of, reading_of, shape_of
 from mlprobe_utils.models.settings import RANDOM_SEED
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.arms import WAYS, Arm, arms, classifier_name
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
@@ -38,6 +37,7 @@ from mlprobe_utils.pipeline.results import (
     state_name,
 )
 from mlprobe_utils.pipeline.trial_card import FOLDER, Trial, load_trial
+from mlprobe_utils.pipeline.variants import WAYS, Variant, classifier_name, variants
 from mlprobe_utils.probing.settings import Probe
 
 SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds, and with every recipe
@@ -46,7 +46,7 @@ CHANGES_NOTHING = {"runs", "precision", "gradient_checkpointing"}  # of fine-tun
 
 @dataclass
 class Place:
-    """One model on one data set, or an arm of it, or the model with a fault planted in it."""
+    """One model on one data set, or a variant of it, or the model with a fault planted in it."""
 
     card: ModelCard
     protocol: Protocol
@@ -54,7 +54,7 @@ class Place:
     image_set: ImageSet
     folder: Path
     identity: str
-    arm: Arm | None = None
+    variant: Variant | None = None
     planted: DamagedModel | None = None
 
     @property
@@ -74,11 +74,13 @@ class Place:
         """None for the pretrained model, then the runs."""
         if self.planted:
             return [DAMAGED_RUN]
-        return self.arm.states(self.protocol) if self.arm else [None, *self.runs()]
+        return self.variant.states(self.protocol) if self.variant else [None, *self.runs()]
 
-    def of_arm(self, arm: Arm) -> Self:
+    def of_variant(self, variant: Variant) -> Self:
         """The same with one setting of the protocol changed."""
-        return replace(self, protocol=arm.changed(self.protocol), folder=arm.folder(self.folder), arm=arm)
+        return replace(
+            self, protocol=variant.changed(self.protocol), folder=variant.folder(self.folder), variant=variant
+        )
 
     def recipes(self) -> dict[str, Probe]:
         """The recipes that probes are fitted with: the main one alone where a state of SEEDED is missing."""
@@ -171,14 +173,14 @@ class Place:
             runs = range(self.protocol.vision_training.runs)
             yield from (self.classifier(way, run) for way in WAYS for run in runs)
         else:
-            for arm in arms(discussion.varies, self.protocol):
-                yield from self.of_arm(arm).of_an_arm()
+            for variant in variants(discussion.varies, self.protocol):
+                yield from self.of_variant(variant).of_a_variant()
 
-    def of_an_arm(self) -> Iterator[Artefact]:
-        """What is made of an arm: of an order of image and question also features and probes."""
+    def of_a_variant(self) -> Iterator[Artefact]:
+        """What is made of a variant: of an order of image and question also features and probes."""
         yield from map(self.adapter, self.runs())
         yield from map(self.predictions, self.states())
-        if self.arm.setting == ORDER:
+        if self.variant.setting == ORDER:
             yield from map(self.features, self.states())
             yield self.probes()
 

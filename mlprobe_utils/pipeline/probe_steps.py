@@ -1,7 +1,5 @@
 """The steps after the features: probes, layer transfer and controls. What is current is skipped."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from filelock import FileLock
@@ -15,7 +13,7 @@ from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.probe_controls import probed_rows, text_only_rows
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import FEATURES, load_features
-from mlprobe_utils.probing.probes import fit_probes, read_elsewhere, share_of_each_class
+from mlprobe_utils.probing.probes import fit_and_transfer, fit_probes, share_of_each_class
 
 
 def make_probes(work: Work) -> None:
@@ -23,70 +21,63 @@ def make_probes(work: Work) -> None:
 
     `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images.
     """
-    if not processes().is_main_process:
+    own = work.probes()
+    if not processes().is_main_process or own.is_current():
         return
-    if (own := work.probes()).is_current():
-        return
-    recipes, seeds = work.recipes(), range(work.protocol.probe_seeds)
-    images, options = work.images("train", "validation", "test"), work.image_set.card.options
-    labels = images["option"].map(options.index).to_numpy(copy=True)
-    training, tested = np.flatnonzero(images["part"] == "train"), images["part"] == "test"
+    images, labels, training = _targets(work)
+    shown, tested = (images["part"] != "train").to_numpy(), (images["part"] == "test").to_numpy()
     with own.making() as temporary:
         pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
         runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
-        again = [(state, seed) for state in SEEDED if state in pooled for seed in seeds]
+        again = [(state, seed) for state in SEEDED if state in pooled for seed in range(work.protocol.probe_seeds)]
         frames, of_seeds = [], []
-        for name, probe in recipes.items():
+        for name, probe in work.recipes().items():
             main = name == MAIN_PROBE
-            told = runs if main else [(state, CONTROL_RUN) for state in SEEDED]
-            chosen = dict.fromkeys([*told, *(again if main else [])])  # one that is both is fitted once
+            first = runs if main else [(state, CONTROL_RUN) for state in SEEDED]
+            chosen = dict.fromkeys([*first, *(again if main else [])])  # one that is both is fitted once
             features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
             targets, numbers = dict.fromkeys(features, labels), {key: key[1] for key in features}
             drawn = training[share_of_each_class(labels[training], probe.training_fraction)]
-            fitted = fit_probes(features, targets, drawn, len(options), probe, numbers)
+            fitted = fit_probes(features, targets, drawn, len(work.options), probe, numbers)
             for (state, seed, key), probabilities in fitted.items():
-                row = partial(_probe_rows, work, images, probabilities, state, seed=seed, probe=name, key=key)
-                if (state, seed) in told:
-                    frames.append(row(images["part"] != "train", run=seed))
+                constants = work.constants(state) | _place(key) | {"seed": seed, "probe": name}
+                if (state, seed) in first:
+                    own = constants | {"run": seed}
+                    frames.append(image_rows(images[shown], work.options, probabilities[shown], **own))
                 if main and (state, seed) in again:
-                    of_seeds.append(row(tested))
+                    of_seeds.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
         write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
 
 
-def _probe_rows(
-    work: Work,
-    images: pd.DataFrame,
-    probabilities: np.ndarray,
-    state: int | None,
-    chosen: pd.Series,
-    key: str,
-    **constants,
-) -> pd.DataFrame:
-    point, pooling = key.split("/")
-    constants = work.constants(state) | {"point": point, "pooling": pooling} | constants
-    return image_rows(images[chosen], work.image_set.card.options, probabilities[chosen.to_numpy()], **constants)
+def _targets(work: Work) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """All images, the place of each one's option, int [images], and the places of the train images."""
+    images = work.images()
+    labels = images["option"].map(work.options.index).to_numpy(copy=True)
+    return images, labels, np.flatnonzero(images["part"] == "train")
+
+
+def _place(key: str) -> dict[str, str]:
+    return dict(zip(("point", "pooling"), key.split("/"), strict=True))
 
 
 def make_controls(work: Work) -> None:
     if not processes().is_main_process:
         return
-    card, protocol = work.image_set.card, work.protocol
     make_image_controls(work)
     if (own := work.controls()).is_current():
         return
-    task = work.image_controls().folder
-    images = work.images("train", "validation", "test")
-    images["control"] = pd.read_parquet(task / TASK).set_index("image").loc[images["image"], "control"].to_numpy()
+    images, constants = work.images(), work.constants(CONTROL_RUN)
+    controls = pd.read_parquet(work.image_controls().folder / TASK).set_index("image")["control"]
+    images["control"] = controls.loc[images["image"]].to_numpy()
     with own.making() as temporary:
-        upstream = (work.features(CONTROL_RUN), work.random_features())
+        upstream = work.features(CONTROL_RUN), work.random_features()
         pooled = [load_features(source.folder / FEATURES) for source in upstream]
-        constants, tested = work.constants(CONTROL_RUN), images[images["part"] == "test"]
-        probed = probed_rows(*pooled, images, card.options, protocol.probe, constants)
+        probed = probed_rows(*pooled, images, work.options, work.protocol.probe, constants)
         with work.state(CONTROL_RUN):
-            told = text_only_rows(work.loaded, card, protocol, tested, constants)
-        rows = pd.concat([probed, told], ignore_index=True)
-        write_rows(rows, temporary / ROWS)
+            tested = images[images["part"] == "test"]
+            answered = text_only_rows(work.loaded, work.image_set.card, work.protocol, tested, constants)
+        write_rows(pd.concat([probed, answered], ignore_index=True), temporary / ROWS)
 
 
 def make_image_controls(work: Work) -> None:
@@ -102,27 +93,22 @@ def make_image_controls(work: Work) -> None:
 def make_transfer(work: Work) -> None:
     """`transfer.parquet`: rows of the test images of every pair of LLM points, of the states SEEDED; one seed.
 
-    Whether a probe that is fitted at one layer can read the others: a class can be there at two layers and lie in other
-    directions; then each layer's own probe finds it, and the other's does not.
+    A class can be encoded at two layers in different directions: then each layer's own probe finds it, and the probe
+    that was fitted at the other does not.
     """
-    if not processes().is_main_process:
+    own = work.transfer()
+    if not processes().is_main_process or own.is_current():
         return
-    if (own := work.transfer()).is_current():
-        return
-    images, options = work.images("train", "validation", "test"), work.image_set.card.options
-    labels = images["option"].map(options.index).to_numpy(copy=True)
-    training, tested = np.flatnonzero(images["part"] == "train"), (images["part"] == "test").to_numpy()
-    frames = []
+    images, labels, training = _targets(work)
+    tested, frames = (images["part"] == "test").to_numpy(), []
     with own.making() as temporary:
         for run in SEEDED:
             pooled = load_features(work.features(run).folder / FEATURES)
             for pooling in POOLINGS.values():
-                points = sorted(
-                    (k.split("/")[0] for k in pooled if k[0] == "L" and k.endswith(pooling)), key=flow_order
-                )
-                features = {point: pooled[f"{point}/{pooling}"] for point in points}
-                read = read_elsewhere(features, labels, training, len(options), work.protocol.probe, seed=0)
-                for (fitted_at, point), said in read.items():
-                    place = {"point": point, "pooling": pooling, "probe": fitted_at, "seed": 0}
-                    frames.append(image_rows(images[tested], options, said[tested], **work.constants(run) | place))
+                keys = [key for key in pooled if key[0] == "L" and key.endswith(pooling)]
+                features = {key: pooled[key] for key in sorted(keys, key=lambda key: flow_order(_place(key)["point"]))}
+                applied = fit_and_transfer(features, labels, training, len(work.options), work.protocol.probe, seed=0)
+                for (fitted_at, key), probabilities in applied.items():
+                    constants = work.constants(run) | _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
+                    frames.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "transfer.parquet")

@@ -7,7 +7,7 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
                                              /features-random/, controls/, lens/, transfer/, and tables of `scoring`
                                              /calibration/  how severe each fault has to be
                                              /faults/<fault>-<strength>/: the same of the damaged model, run 0
-                                             /vision_tower/<frozen>/, order/<order>/: the same of an arm (`arms`)
+                                             /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
                                              /classifier-<way>-<run>/: the vision tower trained alone
 """
 
@@ -27,8 +27,8 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_protocol
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
-ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of arms, which are settings of the protocol
-ARM_RUNS = range(CONTROL_RUN + 1)  # of the arms of ORDER: the run whose probes are fitted with many seeds
+ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of variants, which are settings of the protocol
+VARIANT_RUNS = range(CONTROL_RUN + 1)  # of the variants of ORDER: the run whose probes are fitted with many seeds
 CLASSIFIER = "classifier"
 CALIBRATION = "calibration"  # of the faults planted in a model
 STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"

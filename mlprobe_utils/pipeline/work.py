@@ -1,7 +1,7 @@
 """One model on one data set: what the steps of the pipeline share."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from mlprobe_utils.pipeline.places import Place, places
 
 @dataclass
 class Work(Place):
-    """One model on one data set: its artefacts, and the model once it is needed."""
+    """A place, and the model once it is needed."""
 
     _models: dict[Callable, LoadedModel] = field(default_factory=dict)  # by what loads; shared by a process's data sets
     _questions: dict[str, Questions] = field(default_factory=dict)  # by order; shared by what a model goes through
@@ -39,6 +39,11 @@ class Work(Place):
             self._models[loader] = loader(self.card, self.precision)
         return self._models[loader]
 
+    @property
+    def options(self) -> list[str]:
+        """The answers that the question offers, in the data card's order."""
+        return self.image_set.card.options
+
     @cached_property
     def encoder(self) -> Encoder:
         return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order)
@@ -56,8 +61,8 @@ class Work(Place):
 
     def step(self, what: str) -> AbstractContextManager[None]:
         """Announces the end of a step, once however many processes share it."""
-        own = (self.card.slug, self.image_set.card.slug, what)
-        return step(*own) if processes().is_main_process else nullcontext()
+        names = self.card.slug, self.image_set.card.slug, what
+        return step(*names) if processes().is_main_process else nullcontext()
 
     def state(self, run: int | None) -> AbstractContextManager[None]:
         """While it lasts, the model is in this state."""
@@ -77,7 +82,8 @@ class Work(Place):
         } | planted
 
     def images(self, *parts: str) -> pd.DataFrame:
-        """The images of the named parts, in that order, index = position in the image set, with a column `part`."""
+        """The images of some parts (all: train, validation, test), index = position in the image set, with `part`."""
+        parts = parts or ("train", "validation", "test")
         return pd.concat([self.image_set.part(self.split, part).assign(part=part) for part in parts])
 
 
@@ -92,9 +98,7 @@ def works(model: str, datasets: list[str], protocol_slug: str, split: str) -> li
 def shared(artefact: Artefact) -> Iterator[Path]:
     """`Artefact.making` for all processes of a run: each fills the same temporary folder, the main one moves it."""
     state = processes()
-    with ExitStack() as stack:
-        if state.is_main_process:
-            stack.enter_context(artefact.making())
+    with artefact.making() if state.is_main_process else nullcontext():
         state.wait_for_everyone()
         yield partial_folder(artefact.folder)
         state.wait_for_everyone()

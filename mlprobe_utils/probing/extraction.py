@@ -58,29 +58,29 @@ def extract(
     Args:
         model: from `load` or `fine_tune`.
         images: from `image_folder` or `image_list`, or arrays, uint8 [height, width, 3].
-        folder: where the features are kept: an interrupted pass goes on there, a whole one is read back. Without it,
-            in memory alone.
+        folder: where the features are kept: an interrupted pass goes on there, a whole one is read back.
         batch_size: images at a time; changes no result.
 
     Raises:
         InputError: no images, one that is no RGB array, a folder with features of another model, question or images.
     """
     names, questions = names_of(images), questions_about(model.processor, question, images)
-    positions, settings = list(range(len(names))), paper(Extraction, "extraction", batch_size=batch_size)
+    positions, settings = range(len(names)), paper(Extraction, "extraction", batch_size=batch_size)
     if folder is not None:
         folder = claim(folder, made_of(model, question, images))
     with adapter(model, model.adapter):
         if folder is None:
             notes, parts = Notes(), []
-            for first in range(0, len(names), batch_size):
-                parts.append(features_of(model, questions.batch(positions[first : first + batch_size])))
-                notes.note(min(first + batch_size, len(names)), len(names), "features of image")
-            whole = {key: torch.cat([part[key] for part in parts]) for key in sorted(parts[0], key=_place)}
+            for first in positions[::batch_size]:
+                batch = positions[first : first + batch_size]
+                parts.append(features_of(model, questions.batch(batch)))
+                notes.note(batch.stop, len(names), "features of image")
+            whole = _joined(parts)
         else:
             if not (folder / FEATURES).is_file():
-                write_features(model, questions, positions, settings, folder)
+                write_features(model, questions, list(positions), settings, folder)
             whole = load_features(folder / FEATURES)
-    return Features({key: tensor.numpy() for key, tensor in whole.items()}, names)
+    return Features({key: whole[key].numpy() for key in sorted(whole, key=_place)}, names)
 
 
 def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]) -> dict:
@@ -97,7 +97,7 @@ def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]
 
 @contextlib.contextmanager
 def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question) -> Iterator[dict[str, torch.Tensor]]:
-    """The hooks alone: one forward pass about a few images, with gradients as torch's mode is.
+    """One forward pass about a few images, with gradients where torch's mode has them.
 
     >>> with mp.capture(model, images[:2], question) as states:
     ...     states["L.00/last_token"].shape
@@ -126,38 +126,34 @@ def capturing(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """While it lasts, one forward pass on `inputs` is captured: `point/pooling` -> float32 [images, width].
 
-    Within the pass the vectors stay where the model is, so that nothing waits for them; at the end of the block they
-    are on `device`.
+    The vectors stay where the model is, so that nothing waits for them, and are on `device` at the end of the block.
 
     Raises:
-        RuntimeError: an output without the shape that the inputs imply; at the end, a probe point that captured
-            nothing or more than once, or a value that is not finite.
+        RuntimeError: an output of another shape than the inputs imply; a probe point that captured nothing or more than
+            once; a value that is not finite.
     """
     captured: dict[str, torch.Tensor] = {}
-    points, poolers = loaded.family.probe_points(), loaded.family.poolers(inputs)
+    poolers = loaded.family.poolers(inputs)
 
-    def hook_of(point: str, pooling: str):
-        pool, key = poolers[f"{point[0]}/{pooling}"], f"{point}/{pooling}"
+    def keep(key: str, output) -> None:
+        if key in captured:
+            raise RuntimeError(f"probe point {key} captured twice: its module was called again, or a second pass")
+        try:
+            pool = poolers[f"{key[0]}/{key.split('/')[1]}"]
+            captured[key] = pool(output[0] if isinstance(output, tuple) else output)
+        except RuntimeError as error:
+            raise RuntimeError(f"probe point {key}: {error}") from error
 
-        def hook(module, arguments, output):
-            if key in captured:
-                raise RuntimeError(f"probe point {key} captured twice: its module was called again, or a second pass")
-            try:
-                captured[key] = pool(output[0] if isinstance(output, tuple) else output)
-            except RuntimeError as error:
-                raise RuntimeError(f"probe point {key}: {error}") from error
-
-        return hook
-
-    wanted = [(point, pooling) for point in points for pooling in point.poolings]
-    handles = [point.module.register_forward_hook(hook_of(point.name, pooling)) for point, pooling in wanted]
+    wanted = {f"{point.name}/{how}": point.module for point in loaded.family.probe_points() for how in point.poolings}
+    handles = [
+        module.register_forward_hook(lambda *given, key=key: keep(key, given[-1])) for key, module in wanted.items()
+    ]
     try:
         yield captured
     finally:
         for handle in handles:
             handle.remove()
-    for point, pooling in wanted:
-        key = f"{point.name}/{pooling}"
+    for key in wanted:
         if key not in captured:
             raise RuntimeError(f"probe point {key} captured nothing: its module was not called")
         captured[key] = captured[key].to(device)
@@ -172,17 +168,14 @@ def write_features(
     """Writes the pooled features of the images at `positions` to `folder`, and which points they are of.
 
     `features.safetensors` has one tensor a point and pooling, float32 [images, width], rows in the order of
-    `positions`; `points.parquet` has the table of `describe_points`. Shards that an interrupted run left in `folder`
-    are kept.
+    `positions`; `points.parquet` the table of `describe_points`. Shards of an interrupted run are used again.
     """
     shards = shards_of(folder, positions, settings.shard_images, ".safetensors")
     for path, batches in own_missing(shards, settings.batch_size, "features of image"):
-        parts = [features_of(loaded, questions.batch(batch)) for batch in batches]
-        save_whole({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, path)
+        save_whole(_joined([features_of(loaded, questions.batch(batch)) for batch in batches]), path)
     processes().wait_for_everyone()
     if processes().is_main_process:
-        parts = [load_features(shard.path) for shard in shards]
-        whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        whole = _joined([load_features(shard.path) for shard in shards])
         save_whole(whole, folder / FEATURES)
         write_parquet(describe_points(loaded, whole), folder / POINTS)
         remove_shards(folder)
@@ -198,20 +191,17 @@ def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict
 
 
 def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> pd.DataFrame:
-    """The loaded model's probe points in the order the data flows: point, path, module (class), width, poolings,
-    family (of the model)."""
-    records = [
-        {
-            "point": point.name,
-            "path": point.path,
-            "module": type(point.module).__name__,
-            "width": features[f"{point.name}/image_mean"].shape[1],
-            "poolings": ", ".join(point.poolings),
-            "family": name_of(type(loaded.family)),
-        }
-        for point in loaded.family.probe_points()
-    ]
-    return pd.DataFrame(records)
+    """point, path, module (class), width, poolings and family of the model: one row a probe point, in flow order."""
+    points = loaded.family.probe_points()
+    columns = {
+        "point": [point.name for point in points],
+        "path": [point.path for point in points],
+        "module": [type(point.module).__name__ for point in points],
+        "width": [features[f"{point.name}/image_mean"].shape[1] for point in points],
+        "poolings": [", ".join(point.poolings) for point in points],
+        "family": name_of(type(loaded.family)),
+    }
+    return pd.DataFrame(columns)
 
 
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -225,6 +215,11 @@ def load_features(file: Path) -> dict[str, torch.Tensor]:
     """`point/pooling` -> float32 [images, width], points in the order the data flows."""
     with safe_open(file, "pt") as opened:
         return {key: opened.get_tensor(key) for key in sorted(opened.keys(), key=_place)}
+
+
+def _joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The features of images one part after the other."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _place(key: str) -> tuple:

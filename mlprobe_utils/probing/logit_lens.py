@@ -1,7 +1,6 @@
 """The logit lens: what the model would begin to answer if an LLM layer were its last (nostalgebraist 2020).
 
-The state of the last token goes through the model's own final norm and output head, neither trained nor adapted for
-it. Unlike a probe it reads what is already in the form in which the model speaks.
+The last token's state goes through the model's own final norm and output head, neither trained nor adapted for it.
 """
 
 import numpy as np
@@ -25,20 +24,19 @@ def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
 def through_the_lens(loaded: LoadedModel, states: torch.Tensor, tokens: list[int], batch_size: int) -> np.ndarray:
     """Probabilities of the options, float64 [images, options]: of the tokens they begin with, and of no others.
 
-    Only a token after the prompt itself can be read: there is no state behind an option's first token. Options that
-    begin with the same token share its probability equally, so that the lens cannot tell them apart.
+    Options that begin with the same token share its probability equally: the lens cannot tell them apart.
 
     Args:
         states: of the last token at an LLM point, before the final norm, float32 [images, width].
         tokens: from `first_tokens`.
-        batch_size: how many images have the logits of the whole vocabulary in memory at a time; changes no result.
+        batch_size: images whose logits over the whole vocabulary are in memory at a time; changes no result.
     """
     head = loaded.model.get_output_embeddings()
     norm = loaded.model.get_submodule(f"{loaded.family.decoder_layers.rpartition('.')[0]}.norm")
     different, which, sharing = np.unique(tokens, return_inverse=True, return_counts=True)
     logits = [head(norm(own.to(loaded.device, loaded.model.dtype)))[:, different] for own in states.split(batch_size)]
-    chances = torch.cat(logits).double().softmax(dim=1).cpu().numpy()
-    return (chances / sharing)[:, which]
+    probabilities = torch.cat(logits).double().softmax(dim=1).cpu().numpy()
+    return (probabilities / sharing)[:, which]
 
 
 def lens_rows(
@@ -59,11 +57,10 @@ def lens_rows(
         tokens, batch_size: as of `through_the_lens`.
         constants: the columns that the rows share.
     """
-    looked_at = np.flatnonzero(images["part"] != "train")
+    kept, frames = np.flatnonzero(images["part"] != "train"), []
     points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]
-    frames = []
     for point in sorted(points, key=flow_order):
-        chances = through_the_lens(loaded, features[f"{point}/{POOLING}"][looked_at], tokens, batch_size)
+        probabilities = through_the_lens(loaded, features[f"{point}/{POOLING}"][kept], tokens, batch_size)
         place = {"probe": LENS, "point": point, "pooling": POOLING}
-        frames.append(image_rows(images.iloc[looked_at], options, chances, **constants | place))
+        frames.append(image_rows(images.iloc[kept], options, probabilities, **constants | place))
     return pd.concat(frames, ignore_index=True)

@@ -1,14 +1,16 @@
 """Training of a block of probes of one width, each on its own batches and labels.
 
-With batches of a few images a step costs what it moves of the size of the weights, and what it calls. So the gradients
-of the layers are written out instead of recorded, all weights of a block lie in one tensor, which AdamW passes over in
-one call, and what the steps need is drawn and gathered for many of them at a time.
+With batches of a few images a step costs the memory traffic of the weights and its calls. So gradients are written out
+instead of recorded, all weights of a block lie in one tensor, which AdamW passes over in one call, and what the steps
+need is drawn and gathered for many of them at a time.
 """
 
 import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
+
+from mlprobe_utils.models.compat import fused_adamw
 
 import torch
 
@@ -19,10 +21,9 @@ STEPS = 32  # prepared at a time, and launched as one on CUDA; changes no result
 
 @contextlib.contextmanager
 def without_denormals() -> Iterator[None]:
-    """Numbers below 1e-38 count as zero.
+    """Numbers below 1e-38 count as zero: a CPU is several times slower with them.
 
-    A unit that no image reaches any more has moments that fade to them, and a CPU computes with them several times more
-    slowly. They are too small to change a weight: AdamW adds 1e-8 to what it divides by.
+    The moments of a unit that no image reaches fade to them, too small to change a weight (AdamW's epsilon is 1e-8).
     """
     torch.set_flush_denormal(True)
     try:
@@ -45,9 +46,6 @@ def train(
         targets: one-hot, float32 [probes, images, classes].
         training: positions of the images to fit on, int [images].
         seeds: one a probe.
-
-    Returns:
-        The block after its last step.
     """
     device, generators = inputs.device, {seed: torch.Generator().manual_seed(seed) for seed in seeds}
     rows = torch.tensor([list(generators).index(seed) for seed in seeds])
@@ -73,8 +71,7 @@ def train(
 
 def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, int]]:
     """Inputs and outputs of each layer."""
-    hidden = [settings.hidden] if settings.kind == "mlp" else []
-    return list(itertools.pairwise([width, *hidden, classes]))
+    return list(itertools.pairwise([width, *([settings.hidden] if settings.kind == "mlp" else []), classes]))
 
 
 def parameter_count(width: int, classes: int, settings: Probe) -> int:
@@ -98,10 +95,7 @@ def dropout_masks(images: int, hidden: int, dropout: float, generator: torch.Gen
 
 
 class Block:
-    """One layer or two of a block of probes, and what AdamW knows of them.
-
-    Biases are the last row of a layer, for an input that is always 1: they cost no call of their own.
-    """
+    """One layer or two of a block of probes, and AdamW's state. Biases are the last row of a layer, of input 1."""
 
     def __init__(self, layers: list[torch.Tensor], settings: Probe):
         """Starts from initial layers, float32 [probes, inputs + 1, outputs]."""
@@ -142,32 +136,19 @@ class Block:
         error = torch.bmm(reached, last).softmax(dim=-1).sub_(targets)
         last_gradient.baddbmm_(reached.mT, error, beta=0, alpha=1 / images)
         if first:
-            # units that are off or dropped hand nothing on; what the others are multiplied by is part of alpha
+            # units that are off or dropped pass on nothing; the others' scale is part of alpha
             error = torch.ops.aten.threshold_backward(torch.bmm(error, last[:, :-1].mT), reached[..., :-1], 0)
             scale = 1 / (1 - self.settings.dropout)
             first_gradient[0].baddbmm_(inputs.mT, error, beta=0, alpha=scale / images)
 
     def _update(self, rate: torch.Tensor) -> None:
-        """What torch.optim.AdamW(fused=True) calls, with its defaults; its own step takes as long as a small block."""
+        """AdamW(fused=True), without its own step around the call, which takes as long as a small block."""
         self.steps_taken.add_(1)
-        torch._fused_adamw_(
-            [self.weights],
-            [self.gradient],
-            [self.mean],
-            [self.square],
-            [],
-            [self.steps_taken],
-            lr=rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=self.settings.weight_decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
+        state = self.weights, self.gradient, self.mean, self.square, self.steps_taken
+        fused_adamw(*state, rate, self.settings.weight_decay)
 
     def probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What the probes say of `inputs` (as `take_steps` has them), [probes, images, classes]."""
+        """Of `inputs` as `take_steps` has them, [probes, images, classes]."""
         *first, last = self.layers
         for layer in first:
             inputs = with_ones(torch.bmm(inputs, layer).relu_())
@@ -182,8 +163,8 @@ def with_ones(inputs: torch.Tensor) -> torch.Tensor:
 def replayed(work: Callable[..., None]) -> Callable[..., None]:
     """`work(*tensors)`, on CUDA launched as one graph: a step is a dozen kernels that each take less than a launch.
 
-    There the first call with tensors of certain shapes is an ordinary one, which is the warm-up that a capture needs;
-    the second is captured, and from then on its copies of the tensors are filled anew.
+    There the first call with tensors of certain shapes is an ordinary one, the warm-up that a capture needs; the second
+    is captured, and later ones fill its copies of the tensors.
     """
     captured = {}
 

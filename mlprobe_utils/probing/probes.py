@@ -1,7 +1,7 @@
 """Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width.
 
-Blocks change nothing but the speed: every probe sees the same batches, the same dropout masks and the same initial
-weights that it would see if it were trained alone with the same seed (tests hold the two equal).
+Blocks change nothing but the speed: every probe has the batches, dropout masks and initial weights that it would have
+if it were trained alone with the same seed (tests hold the two equal).
 """
 
 from collections.abc import Hashable, Mapping
@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import one_hot
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes
@@ -40,8 +41,7 @@ def probe(
     ['image', 'label', 'part', 'cluster', 'point', 'pooling', 'seed', 'p_ill', 'p_normal']
 
     Args:
-        features: from `extract`, or any name -> array [images, width] (of another library, a file, …), rows in the
-            order of the images.
+        features: from `extract`, or any name -> array [images, width], rows in the order of the images.
         images: from `image_folder` or `image_list`, with labels.
         seeds: how many probes are fitted at each point; intervals of the recipe need five.
         device: a CPU or CUDA; None: this process's CUDA device where there is one.
@@ -50,12 +50,12 @@ def probe(
 
     Returns:
         One row a validation or test image, features and seed: image, label, part, cluster (images with the same number
-        are of one patient or file), point and pooling (of a name that is none of `extract`: the name, and null), seed,
+        are of one patient or file), point and pooling (the name and null where it is none of `extract`'s), seed,
         p_<label>.
 
     Raises:
         InputError: features of other images than these, or that are not finite; images without labels or of one class;
-            a field that there is not.
+            an unknown field.
     """
     recipe, rows = paper(Probe, "probe", **fields), images.rows("train", "validation", "test")
     classes = sorted({*rows["label"].dropna()})
@@ -80,10 +80,10 @@ def probe(
     numbers = {key: key[1] for key in keys}
     fitted = fit_probes(keys, dict.fromkeys(keys, labels), training, len(classes), recipe, numbers, device)
     frames = []
-    for (name, seed), chances in fitted.items():
+    for (name, seed), probabilities in fitted.items():
         point, pooling = place_of(name)
-        chances = {OPTION + label: chances[shown, place].astype(float) for place, label in enumerate(classes)}
-        frames.append(rows.iloc[shown].assign(point=point, pooling=pooling, seed=seed, **chances))
+        columns = {OPTION + label: probabilities[shown, i].astype(float) for i, label in enumerate(classes)}
+        frames.append(rows.iloc[shown].assign(point=point, pooling=pooling, seed=seed, **columns))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -100,8 +100,8 @@ def fit_probes(
 
     Args:
         features: key of a probe -> float32 [images, width]; widths may differ, probes may share a tensor.
-        labels: key of a probe -> class index of each image, int [images]; a control task has labels of its own.
-        training: positions of the images to fit on; statistics for standardisation come from them alone.
+        labels: key of a probe -> class index of each image, int [images].
+        training: positions of the images to fit on, and to standardise by.
         classes: number of classes.
         seeds: key of a probe -> seed of its initial weights, batches and dropout.
         device: where the probes are trained, a CPU or CUDA; None: this process's CUDA device where there is one.
@@ -112,10 +112,8 @@ def fit_probes(
     device, training, notes = device or own_device(), torch.tensor(training), Notes()
     probabilities = {}
     for keys in blocks(features, classes, settings, device):
-        stack = torch.stack([features[key].float() for key in keys]).to(device)
-        inputs = with_ones(standardise(stack, training) if settings.standardised else stack)
-        targets = torch.tensor(np.stack([labels[key] for key in keys]), device=device)
-        targets = torch.nn.functional.one_hot(targets, classes).float()
+        inputs = _inputs(torch.stack([features[key].float() for key in keys]).to(device), training, settings)
+        targets = one_hot(torch.tensor(np.stack([labels[key] for key in keys]), device=device), classes).float()
         block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
         probabilities |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
         notes.note(len(probabilities), len(features), "probe")
@@ -123,18 +121,18 @@ def fit_probes(
 
 
 def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Places of a share of the images of each class, in their order; a smaller share is part of every larger one.
+    """Places of a share of the images of each class, one at least; a smaller share is part of every larger one.
 
     Args:
         labels: class of each image, int [images].
-        share: above 0, at most 1; of every class one image at least is drawn.
+        share: above 0, at most 1.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
     return np.sort(np.concatenate(drawn))
 
 
-def read_elsewhere(
+def fit_and_transfer(
     features: Mapping[Key, torch.Tensor],
     labels: np.ndarray,
     training: np.ndarray,
@@ -143,10 +141,10 @@ def read_elsewhere(
     seed: int,
     device: torch.device | str | None = None,
 ) -> dict[tuple[Key, Key], np.ndarray]:
-    """Probes that are fitted at one point and read the features of another: of all pairs, and each its own.
+    """Applies probes that are fitted at one point to the features of another: all pairs, and each to its own.
 
-    Each point's features are standardised by its own statistics, so that what carries over is the direction in which
-    the classes lie, whatever the features' size.
+    Each point's features are standardised by their own statistics: what carries over is the direction in which the
+    classes lie, whatever the features' size.
 
     Args:
         features: point -> float32 [images, width], all of one width.
@@ -154,7 +152,7 @@ def read_elsewhere(
         seed: of every probe.
 
     Returns:
-        (fitted at, read at) -> probabilities, float32 [images, classes].
+        (fitted at, applied at) -> probabilities, float32 [images, classes].
 
     Raises:
         ValueError: widths differ.
@@ -162,27 +160,21 @@ def read_elsewhere(
     if len(widths := {tensor.shape[1] for tensor in features.values()}) > 1:
         raise ValueError(f"a probe reads features of one width, found {sorted(widths)}: take points of one module")
     device, places = device or own_device(), torch.tensor(training)
-    targets = torch.nn.functional.one_hot(torch.tensor(labels, device=device), classes).float()
+    targets = one_hot(torch.tensor(labels, device=device), classes).float()
     found = {}
     for keys in blocks(features, classes, settings, device):
-        block = train(
-            torch.stack([_inputs(features[key], places, settings, device) for key in keys]),
-            targets.expand(len(keys), -1, -1),
-            places,
-            settings,
-            [seed] * len(keys),
-        )
+        own = [_inputs(features[key].float()[None].to(device), places, settings)[0] for key in keys]
+        block = train(torch.stack(own), targets.expand(len(keys), -1, -1), places, settings, [seed] * len(keys))
         for key, tensor in features.items():
-            inputs = _inputs(tensor, places, settings, device).expand(len(keys), -1, -1)
-            said = block.probabilities(inputs).cpu().numpy()
-            found |= {(fitted_at, key): own for fitted_at, own in zip(keys, said, strict=True)}
+            inputs = _inputs(tensor.float()[None].to(device), places, settings)
+            probabilities = block.probabilities(inputs.expand(len(keys), -1, -1)).cpu().numpy()
+            found |= {(fitted_at, key): own for fitted_at, own in zip(keys, probabilities, strict=True)}
     return found
 
 
-def _inputs(tensor: torch.Tensor, training: torch.Tensor, settings: Probe, device: torch.device | str) -> torch.Tensor:
-    """A point's features as a probe reads them, [images, width + 1]."""
-    stack = tensor.float()[None].to(device)
-    return with_ones(standardise(stack, training) if settings.standardised else stack)[0]
+def _inputs(stack: torch.Tensor, training: torch.Tensor, settings: Probe) -> torch.Tensor:
+    """Features [points, images, width] as probes read them, [points, images, width + 1]."""
+    return with_ones(standardise(stack, training) if settings.standardised else stack)
 
 
 def own_device() -> torch.device | str:
@@ -196,8 +188,8 @@ def blocks(
 ) -> list[list[Key]]:
     """The keys in blocks of one width, a block after the other trained to its end.
 
-    The features of a block take `STACK_BYTES` at most. On a CPU its weights, gradients and moments also stay in the
-    cache of the cores that work on it. A block has one probe at least.
+    The features of a block take `STACK_BYTES` at most; on a CPU its weights, gradients and moments stay in the cache of
+    its cores. A block has one probe at least.
     """
     grouped = []
     for width in sorted({tensor.shape[1] for tensor in features.values()}):

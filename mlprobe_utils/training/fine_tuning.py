@@ -1,13 +1,15 @@
 """LoRA fine-tuning on one data set (paper section 3.2)."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from mlprobe_utils.models.compat import quiet
 
 import pandas as pd
+import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from transformers import set_seed
 
 from mlprobe_utils.common.errors import InputError
@@ -16,18 +18,18 @@ from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets.own_images import Images
 from mlprobe_utils.evaluation.question import Question
-from mlprobe_utils.models.adapters import unfrozen
+from mlprobe_utils.models.adapters import flags_kept
 from mlprobe_utils.models.encoding import Questions, questions_about
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.probing.extraction import made_of
 from mlprobe_utils.training.settings import FineTuning
-from mlprobe_utils.training.trainer import Examples, TrainingSettings, answered, train
+from mlprobe_utils.training.trainer import Examples, TrainingSettings, train
 
-CURVE = "learning_curve.parquet"  # written when the adapter stands
+CURVE, CHECKPOINTS = "learning_curve.parquet", "checkpoints"  # the former is written when the adapter stands
 
 
 def fine_tune(
-    model: LoadedModel, images: Images, question: Question, folder: str | Path, *, seed: int = 0, **fields
+    model: LoadedModel, images: Images, question: Question, folder: str | Path, *, seed: int = 0, **changed
 ) -> LoadedModel:
     """Trains a LoRA adapter on the train images, by the recipe of the paper.
 
@@ -42,8 +44,8 @@ def fine_tune(
         folder: of the adapter (as peft saves it) and of `learning_curve.parquet` (epoch, training_loss and
             validation_loss, nats an answer's token).
         seed: of the adapter's first weights and of the order of the images.
-        fields: of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision` the
-            model's own.
+        changed: fields of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision`
+            the model's own.
 
     Returns:
         The model with its adapter, for `extract`, `answer` and `capture`.
@@ -57,13 +59,13 @@ def fine_tune(
     if not images.rows("train").size:
         raise InputError("no image has a label: give image_list the labels")
     question.check_labels(images.table["label"].dropna())
-    recipe = paper(FineTuning, "fine_tuning", **{"precision": str(model.model.dtype).removeprefix("torch.")} | fields)
+    recipe = paper(FineTuning, "fine_tuning", **{"precision": str(model.model.dtype).removeprefix("torch.")} | changed)
     rows = pd.DataFrame({"part": images.table["split"], "option": images.table["label"].map(dict(question.options))})
     rows["stored_height"], rows["stored_width"] = zip(*images.sizes, strict=True)
     recorded = {"labels": hash_of(rows.to_dict("list")), "recipe": recipe.model_dump(), "seed": seed}
     folder = claim(folder, made_of(model, question, images) | recorded)
     if not (folder / CURVE).is_file():
-        with quiet(), unfrozen(model.model):
+        with quiet(), flags_kept(model.model):
             train_adapter(model, questions_about(model.processor, question, images), rows, recipe, seed, folder)
     return replace(model, adapter=folder)
 
@@ -78,58 +80,57 @@ def train_adapter(
     Args:
         images: part, option, stored_height and stored_width; the index is an image's position in `questions`.
         run: the seed of LoRA's initialisation and of the order of the images.
-        folder: where checkpoints are kept while training (an interrupted run goes on from them) and the adapter after.
     """
     set_seed(run)
     adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
-    settings = settings_of(recipe, run)
-    checkpoints = folder / "checkpoints"
     try:
-        training = examples(questions, images[images["part"] == "train"], recipe.length_grouped)
-        validation = examples(questions, images[images["part"] == "validation"])
-        curve, weights = train(adapted, questions.encoder, training, validation, settings, checkpoints, answered)
+        curve, weights = train_on(adapted, questions, images, recipe, run, folder)
         if processes().is_main_process:
             adapted.save_pretrained(folder, state_dict=weights)
-            write_parquet(curve, folder / CURVE)
-            shutil.rmtree(checkpoints)
+            finish(curve, folder)
     finally:
         if not sharded():
             adapted.unload()
 
 
+def train_on(
+    model: nn.Module, questions: Questions, images: pd.DataFrame, recipe: FineTuning, run: int, folder: Path, **how
+) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
+    """Trains on the train images, with the loss on the validation images; an interrupted run goes on from `folder`.
+
+    Args:
+        model, how: as of `trainer.train`, which says what is returned.
+        images, run: as of `train_adapter`.
+    """
+    training = examples(questions, images[images["part"] == "train"], recipe.length_grouped)
+    validation = examples(questions, images[images["part"] == "validation"])
+    settings = settings_of(recipe, run)
+    return train(model, questions.encoder, training, validation, settings, folder / CHECKPOINTS, **how)
+
+
+def finish(curve: pd.DataFrame, folder: Path) -> None:
+    """Leaves the learning curve in the folder of a training, and no checkpoints."""
+    write_parquet(curve, folder / CURVE)
+    shutil.rmtree(folder / CHECKPOINTS)
+
+
 def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
-    """What a training run is told of the recipe; `run` is its seed."""
-    return TrainingSettings(
-        learning_rate=recipe.learning_rate,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        warmup_ratio=recipe.warmup_ratio,
-        weight_decay=recipe.weight_decay,
-        seed=run,
-        max_gradient_norm=recipe.max_gradient_norm,
-        precision=recipe.precision,
-        gradient_checkpointing=recipe.gradient_checkpointing,
-    )
+    """The settings of a training run, from the recipe and its seed `run`."""
+    shared = {own.name: getattr(recipe, own.name) for own in fields(TrainingSettings) if own.name != "seed"}
+    return TrainingSettings(**shared, seed=run)
 
 
 def examples(questions: Questions, rows: pd.DataFrame, length_grouped: bool = False) -> Examples:
-    """The questions about some images, with their answers.
-
-    Grouped by length, images of similar size share a batch.
-
-    Args:
-        rows: as the images of `train_adapter`.
-    """
+    """The questions about some images, rows as of `train_adapter`; grouped by length, similar sizes share a batch."""
     lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
     return Examples(questions, list(rows.index), list(rows["option"]), lengths)
 
 
 def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:
     """LoRA on every linear layer that the output depends on, or on all of these but the vision tower's."""
-    return LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules="all-linear",
-        exclude_modules=loaded.family.not_adapted(recipe.vision_tower == "frozen"),
-    )
+    left_out = loaded.family.not_adapted(recipe.vision_tower == "frozen")
+    return lora_of(recipe, target_modules="all-linear", exclude_modules=left_out)
+
+
+def lora_of(recipe: FineTuning, **where) -> LoraConfig:
+    return LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, **where)

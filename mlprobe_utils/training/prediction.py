@@ -72,12 +72,12 @@ def answer(
             if (folder / ANSWERS).is_file():
                 return pd.read_parquet(folder / ANSWERS)
         questions, options = questions_about(model.processor, question, images), [*question.options.values()]
-        shards = Path(folder or temporary)
         with adapter(model, model.adapter):
-            found, chances = predict(model, questions, options, list(rows.index), settings, shards)
+            shards = Path(folder or temporary)
+            found, probabilities = predict(model, questions, options, list(rows.index), settings, shards)
     label_of = dict(zip(options, question.options, strict=True))
     rows = rows.reset_index(drop=True).assign(text=found["text"], parsed=found["parsed"].map(label_of))
-    rows = rows.assign(**{OPTION + label: chances[:, place] for place, label in enumerate(question.options)})
+    rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
     if folder is not None:
         write_parquet(rows, folder / ANSWERS)
     return rows
@@ -91,10 +91,7 @@ def predict(
     settings: Answering,
     folder: Path,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Answers the questions about the images at `positions`.
-
-    Args:
-        folder: where shards are kept meanwhile; those that an interrupted run left there are not done again.
+    """Answers the questions about the images at `positions`; shards in `folder` let an interrupted run go on.
 
     Returns:
         A table with `text` (as generated, greedily) and `parsed` (option or None), one row an image; and the options'
@@ -102,16 +99,15 @@ def predict(
         normalised over the options.
     """
     shards = shards_of(folder, positions, settings.shard_images, ".parquet")
+    given = questions.encoder, options, settings.max_new_tokens
     for path, batches in own_missing(shards, settings.batch_size, "answer"):
-        given = questions.encoder, options, settings.max_new_tokens
-        answered = [answer_batch(loaded, questions.batch(batch), *given) for batch in batches]
-        write_parquet(pd.concat(answered), path)
+        write_parquet(pd.concat([answer_batch(loaded, questions.batch(batch), *given) for batch in batches]), path)
     processes().wait_for_everyone()
     whole = pd.concat([pd.read_parquet(shard.path) for shard in shards], ignore_index=True)
     processes().wait_for_everyone()
     if processes().is_main_process:
         remove_shards(folder)
-    answers = pd.DataFrame({"text": whole["text"], "parsed": [parse_answer(text, options) for text in whole["text"]]})
+    answers = whole[["text"]].assign(parsed=[parse_answer(text, options) for text in whole["text"]])
     return answers, softmax(whole[options].to_numpy(), axis=1)
 
 
@@ -121,9 +117,8 @@ def answer_batch(
 ) -> pd.DataFrame:
     """What the model writes about each image of one batch, `text`, and the log-probability of each option.
 
-    `prompts` is the batch as `encoder` encodes it.
-
     Images and question are read once, for the text: the options go on from the keys and values that it leaves.
+    `prompts` is the batch as `encoder` encodes it.
     """
     cache = DynamicCache(config=loaded.model.config)
     cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts
@@ -151,7 +146,7 @@ def _go_back(cache: DynamicCache, prompts: dict[str, torch.Tensor], tokens: list
 def _logits_of_unread(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
     """Logits [images, tokens, vocabulary] of the tokens that the cache has not read, in one pass.
 
-    Stands in for the loop of `generate`, with its arguments: positions and masks are as generation has them.
+    In place of the loop of `generate`, with its arguments: positions and masks are as generation has them.
     """
     unread = input_ids.shape[1] - inputs["past_key_values"].get_seq_length()
     inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=unread, **inputs)
@@ -166,9 +161,9 @@ def _log_probability(tokens: list[int], logits: torch.Tensor) -> np.ndarray:
 
 @contextlib.contextmanager
 def greedy(loaded: LoadedModel, max_new_tokens: int, end: int) -> Iterator[GenerationConfig]:
-    """Greedy generation up to a token that ends an answer, free of what penalties and temperatures a checkpoint ships.
+    """Greedy generation up to a token that ends an answer, without the penalties and temperatures of a checkpoint.
 
-    While it lasts the model has no other configuration: `generate` fills in from there what a given one leaves open.
+    While it lasts the model has no other configuration, from which `generate` fills in what a given one leaves open.
     """
     own = loaded.model.generation_config
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]

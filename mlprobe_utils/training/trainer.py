@@ -1,6 +1,6 @@
-"""One way to train a model on (image, answer) pairs: Trainer, loss on the answer's tokens, logits only there.
+"""Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there.
 
-Runs in one process or in several that `accelerate-launch` started (DDP, FSDP); the result is the recipe's either way.
+In one process or in several that `accelerate-launch` started (DDP, FSDP); the result is the recipe's either way.
 """
 
 import itertools
@@ -14,14 +14,15 @@ import mlprobe_utils.models.compat
 import numpy as np
 import pandas as pd
 import torch
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
-from mlprobe_utils.common.processes import allow_sharding_without_accelerator, processes, share_of
+from mlprobe_utils.common.processes import processes, sharded, share_of
 from mlprobe_utils.common.progress import Notes
-from mlprobe_utils.models.encoding import Encoder, answer_losses, append_answers, joined
+from mlprobe_utils.models.encoding import Encoder, answer_losses
 
 
 @dataclass(frozen=True)
@@ -39,23 +40,18 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
 
 
+@dataclass(eq=False)
 class Examples(torch.utils.data.Dataset):
-    """(image, answer) pairs; `image_at(i)` gives what is encoded when it is needed, not before.
+    """(image, answer) pairs; `image_at(position)` gives what is encoded when it is needed, not before.
 
-    An image, uint8 [height, width, 3], or its question as `encoding.Questions` keeps it.
-
-    `lengths`, in any unit: a batch holds examples of about the same length. None: all count as equal.
+    An image, uint8 [height, width, 3], or its question as `encoding.Questions` keeps it. A batch holds examples of
+    about the same length, in any unit; without `lengths` all count as equal.
     """
 
-    def __init__(
-        self,
-        image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]],
-        positions: list[int],
-        answers: list[str],
-        lengths: list[int] | None = None,
-    ):
-        self.image_at, self.positions, self.answers = image_at, positions, answers
-        self.lengths = lengths or [1] * len(positions)
+    image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]]
+    positions: list[int]
+    answers: list[str]
+    lengths: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -68,9 +64,8 @@ class Examples(torch.utils.data.Dataset):
 class EpochSampler(LengthGroupedSampler):
     """The order of an epoch's examples, a function of seed and epoch: the same in every process and after a kill.
 
-    A batch holds examples of about the same length; where all have the same, the order is plainly random. Where several
-    processes share a batch, the last one is completed by examples without answers (~i): whatever completes it
-    otherwise would teach more than the recipe says.
+    Where several processes share a batch, the last one is completed by examples without answers (~i): with others, it
+    would teach more than the recipe says.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
@@ -101,32 +96,41 @@ class Progress(TrainerCallback):
             self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
 
 
+class OneDevice(TrainingArguments):
+    """Of several devices a process takes its own: Trainer would spread its batch over all, which is another recipe."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
+
+
 class AnswerTrainer(Trainer):
     """Trainer whose loss is the mean over the answers' tokens: no logits are computed anywhere else.
 
     The mean is that of the whole step, however many processes share it, and an evaluation's that of the whole set.
     """
 
-    loss_is_scaled_for_ga = True
     trains = False  # whether every module has been set to training since the beginning, or the last evaluation
 
-    def create_accelerator_and_postprocess(self):
-        allow_sharding_without_accelerator()
-        super().create_accelerator_and_postprocess()
+    def get_train_dataloader(self) -> DataLoader:
+        size, processes = self.args.train_batch_size, self.args.world_size
+        lengths = self.train_dataset.lengths or [1] * len(self.train_dataset)
+        sampler = EpochSampler(size * processes, lengths, self.args.seed, processes > 1)
+        options = {"collate_fn": self.data_collator, "pin_memory": self.args.dataloader_pin_memory}
+        return self.accelerator.prepare(DataLoader(self.train_dataset, size, sampler=sampler, **options))
 
     def evaluate(self, *arguments, **named):
         self.trains = False
         return super().evaluate(*arguments, **named)
 
-    def training_step(self, model, *arguments, **named):
-        """Trainer's own sets every module to training, at every step; here, where an evaluation may have undone it."""
-        if self.trains:
-            model.train = lambda mode=True: model
-        try:
-            return super().training_step(model, *arguments, **named)
-        finally:
-            vars(model).pop("train", None)
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """Trainer's own, which sets every module to training at every step: here, where an evaluation may undo it."""
+        if not self.trains:
+            model.train()
             self.trains = True
+        loss = self.compute_loss(model, inputs)
+        self.accelerator.backward(loss)
+        return loss.detach()
 
     def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Each image's summed loss, and what it is summed over: a trainer of another task has its own."""
@@ -139,47 +143,21 @@ class AnswerTrainer(Trainer):
         loss = losses.sum() / mean_tokens
         return (loss, {"losses": losses}) if return_outputs else loss
 
+    @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Summed loss and number of tokens of each image: what is gathered has the sampler's padding dropped."""
-        with torch.no_grad():
-            losses, tokens = self.losses_of(model, self._prepare_inputs(inputs))
-        return None, losses, tokens
-
-    def _get_train_sampler(self, train_dataset=None):
-        dataset = train_dataset or self.train_dataset
-        processes = self.args.world_size
-        return EpochSampler(self.args.train_batch_size * processes, dataset.lengths, self.args.seed, processes > 1)
+        return None, *self.losses_of(model, inputs)
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: Trainer would go through all parameters at every step, for a figure that nobody reads."""
         return 0
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        """A whole model is read as it was saved: Trainer looks for the model's own parameter names in the file.
 
-        transformers saves Qwen2.5-VL under the hub's names, which are others; Trainer passes over what it does not
-        find, and would go on from the weights of before with the optimizer of after. Adapters are not concerned.
-        """
-        if not isinstance(self.model, PreTrainedModel) or self.is_fsdp_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
-
-
-def encoded(encoder: Encoder, rows: list[tuple[np.ndarray, str | None]]) -> dict[str, torch.Tensor]:
-    """What the model reads of examples that are images; one without answer has no label, so that it weighs nothing."""
-    return _unlabelled(encoder.answered([image for image, _ in rows], [answer or "" for _, answer in rows]), rows)
-
-
-def answered(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]]) -> dict[str, torch.Tensor]:
-    """As `encoded`, of examples whose questions are encoded already."""
-    pad = encoder.tokenizer.pad_token_id
-    tokens = encoder.answer_tokens([answer or "" for _, answer in rows])
-    return _unlabelled(append_answers(joined([question for question, _ in rows], pad), tokens, pad), rows)
-
-
-def _unlabelled(inputs: dict[str, torch.Tensor], rows: list[tuple]) -> dict[str, torch.Tensor]:
-    inputs["labels"][[answer is None for _, answer in rows]] = -100
+def encoded(encoder: Encoder, rows: list[tuple[np.ndarray | dict, str | None]]) -> dict[str, torch.Tensor]:
+    """What the model reads of examples; one without answer has no label, so that it weighs nothing."""
+    images, answers = zip(*rows, strict=True)
+    inputs = encoder.answered([*images], [answer or "" for answer in answers])
+    inputs["labels"][[answer is None for answer in answers]] = -100
     return inputs
 
 
@@ -198,7 +176,7 @@ def train(
     encode: Callable[[Encoder, list], dict[str, torch.Tensor]] = encoded,
     trainer_class: type[AnswerTrainer] = AnswerTrainer,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Trains `model` in place with AdamW and a cosine schedule, and resumes from `checkpoints` after a kill.
+    """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints` after a kill.
 
     Args:
         encode: what the model reads of examples, with their labels; -100 is none.
@@ -212,10 +190,9 @@ def train(
         InputError: the processes cannot share the recipe's batch evenly.
     """
     set_seed(settings.seed)
-    evaluation = "no" if validation is None else "epoch"
     trainer = trainer_class(
         model=model,
-        args=training_arguments(settings, checkpoints, eval_strategy=evaluation),
+        args=training_arguments(settings, checkpoints, eval_strategy="no" if validation is None else "epoch"),
         train_dataset=training,
         eval_dataset=validation,
         data_collator=lambda rows: encode(encoder, rows),
@@ -223,26 +200,26 @@ def train(
         callbacks=[Progress()],
     )
     trainer.pop_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
+    last = last_whole_checkpoint(checkpoints)
+    if last and isinstance(model, PreTrainedModel) and not sharded():
+        # read as it was saved: Trainer passes over what is saved under the hub's names, as Qwen2.5-VL is
+        model.load_state_dict(type(model).from_pretrained(last, dtype=model.dtype).state_dict())
+    trainer.train(resume_from_checkpoint=last)
     model.eval()
     return _learning_curve(trainer.state.log_history), trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def training_arguments(settings: TrainingSettings, folder: Path, **more) -> TrainingArguments:
-    """What Trainer is told: the settings, checkpoints and a line of the learning curve an epoch, nothing printed.
-
-    Args:
-        folder: of the checkpoints.
-        more: arguments of TrainingArguments that are added or replaced.
+    """Trainer's arguments, `more` added or replaced: checkpoints in `folder` and a log an epoch, nothing printed.
 
     Raises:
         InputError: the processes cannot share the recipe's batch evenly.
     """
-    accelerated = torch.accelerator.is_available()
+    accelerated, share = torch.accelerator.is_available(), share_of(settings.batch_size)
     arguments = dict(
         output_dir=str(folder),
-        per_device_train_batch_size=share_of(settings.batch_size),
-        per_device_eval_batch_size=share_of(settings.batch_size) * 4,
+        per_device_train_batch_size=share,
+        per_device_eval_batch_size=share * 4,
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
@@ -265,10 +242,7 @@ def training_arguments(settings: TrainingSettings, folder: Path, **more) -> Trai
         dataloader_pin_memory=accelerated,
         use_cpu=not accelerated,
     )
-    settled = TrainingArguments(**arguments | more)
-    # of several devices one process takes its own: Trainer would spread its batch over all and train on another recipe
-    settled._n_gpu = min(1, settled.n_gpu)
-    return settled
+    return OneDevice(**arguments | more)
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:
@@ -282,12 +256,10 @@ def last_whole_checkpoint(checkpoints: Path) -> str | None:
 
 
 def _learning_curve(history: list[dict]) -> pd.DataFrame:
-    training = {round(row["epoch"]): row["loss"] for row in history if "loss" in row}
-    validation = {round(row["epoch"]): row["eval_loss"] for row in history if "eval_loss" in row}
-    return pd.DataFrame(
-        {
-            "epoch": sorted(training),
-            "training_loss": [training[epoch] for epoch in sorted(training)],
-            "validation_loss": [validation.get(epoch, float("nan")) for epoch in sorted(training)],
-        }
+    training, validation = (
+        {round(row["epoch"]): row[key] for row in history if key in row} for key in ("loss", "eval_loss")
     )
+    epochs = sorted(training)
+    losses = {"training_loss": [training[epoch] for epoch in epochs]}
+    losses["validation_loss"] = [validation.get(epoch, float("nan")) for epoch in epochs]
+    return pd.DataFrame({"epoch": epochs} | losses)

@@ -1,12 +1,11 @@
-"""The vision tower of a model as a classifier: up to its end, a linear layer on the mean of each image's tokens.
+"""The vision tower of a model as a classifier: a linear layer on the mean of each image's tokens at the tower's end.
 
 Trained with cross-entropy on the class (paper section 5, Table 3), all weights of the tower or LoRA beside its linear
-layers. Connector and LLM have no part in it: the model's own pass is left where the tower ends. Which weights that pass
-has depended on, the gradients say, so that nothing here knows an architecture.
+layers. The model's own pass is left where the tower ends, before connector and LLM. The gradients say which weights
+that pass depends on, so that nothing here knows an architecture.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,22 +13,23 @@ from pathlib import Path
 import mlprobe_utils.models.compat
 
 import numpy as np
+import pandas as pd
 import torch
-from peft import LoraConfig, get_peft_model
+from accelerate.utils import send_to_device
+from peft import get_peft_model
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import set_seed
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes, sharded
-from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.models.adapters import flags_kept
 from mlprobe_utils.models.encoding import Encoder, Questions, joined
 from mlprobe_utils.models.families.base import ProbePoint
 from mlprobe_utils.models.loading import LoadedModel
-from mlprobe_utils.training.fine_tuning import examples, settings_of
+from mlprobe_utils.training.fine_tuning import finish, lora_of, train_on
 from mlprobe_utils.training.settings import FineTuning
-from mlprobe_utils.training.trainer import AnswerTrainer, train
+from mlprobe_utils.training.trainer import AnswerTrainer
 
 
 class _Reached(Exception):
@@ -47,10 +47,7 @@ def tower_end(loaded: LoadedModel) -> ProbePoint:
 def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
     """Mean of each image's tokens where the vision tower ends, float32 [images, width], with its gradient.
 
-    Nothing behind it is computed.
-
-    Args:
-        inputs: what the processor returned, whole, where the model is.
+    `inputs` is what the processor returned, whole, where the model is.
 
     Raises:
         RuntimeError: the pass does not go through the vision tower.
@@ -71,10 +68,8 @@ def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
 
 
 class VisionClassifier(nn.Module):
-    """Logits of the classes, float32 [images, classes]. Its parameters are those that are trained, and no others.
-
-    So a checkpoint holds no LLM, and processes that share a training wait for no gradient that never comes.
-    """
+    """Logits of the classes, float32 [images, classes]. Its parameters are those that are trained, and no others: a
+    checkpoint holds no LLM, and processes that share a training wait for no gradient that never comes."""
 
     def __init__(self, loaded: LoadedModel, trained: Sequence[nn.Parameter], width: int, classes: int):
         super().__init__()
@@ -103,8 +98,8 @@ class ClassTrainer(AnswerTrainer):
 def classify(
     loaded: LoadedModel,
     questions: Questions,
-    image_set: ImageSet,
-    split: str,
+    images: pd.DataFrame,
+    options: list[str],
     positions: Sequence[int],
     way: str,
     recipe: FineTuning,
@@ -112,18 +107,16 @@ def classify(
     batch_size: int,
     folder: Path,
 ) -> np.ndarray:
-    """Trains on the split's train images; returns the options' probabilities, float64 [positions, options].
+    """Trains on the train images; returns the options' probabilities, float64 [positions, options].
 
-    The model is as it was before, afterwards. `learning_curve.parquet` is left in `folder`; the weights are not kept.
+    Afterwards the model is as it was. `learning_curve.parquet` is left in `folder`; the weights are not kept.
 
     Args:
-        questions: about the images of `image_set`.
+        images, run, folder: as of `train_adapter`.
         positions: of the images that are classified.
         way: `all` weights of the tower, or `lora`.
         recipe: budget, schedule, and rank and alpha of LoRA; the learning rate is the highest one.
-        run: the seed of what is trained, and of the order of the images.
         batch_size: of what is classified; changes no result.
-        folder: where checkpoints are kept while training.
 
     Raises:
         InputError: started with FSDP.
@@ -134,22 +127,17 @@ def classify(
             "--use_fsdp (DDP), or a single one"
         )
     set_seed(run)
-    options = image_set.card.options
-    # a tower is small: activations are not computed twice
-    settings = settings_of(recipe.model_copy(update={"gradient_checkpointing": False}), run)
-    sample = _on_device(questions(positions[0]), loaded)
-    with _trainable(loaded, sample, way, recipe) as (trained, width):
+    recipe = recipe.model_copy(update={"gradient_checkpointing": False})  # a tower is small
+    on_device = partial(send_to_device, device=loaded.device)  # a tower sees to the precision itself
+    with _trainable(loaded, on_device(questions(positions[0])), way, recipe) as (trained, width):
         classifier = VisionClassifier(loaded, trained, width, len(options))
-        rows = [image_set.part(split, part) for part in ("train", "validation")]
-        parts = [examples(questions, own, recipe.length_grouped) for own in rows]
-        checkpoints, encode = folder / "checkpoints", partial(_labelled, options=options)
-        curve, _ = train(classifier, questions.encoder, *parts, settings, checkpoints, encode, ClassTrainer)
+        how = {"encode": partial(_labelled, options=options), "trainer_class": ClassTrainer}
+        curve, _ = train_on(classifier, questions, images, recipe, run, folder, **how)
         if processes().is_main_process:
-            write_parquet(curve, folder / "learning_curve.parquet")
-            shutil.rmtree(checkpoints)
+            finish(curve, folder)
         batches = [positions[first : first + batch_size] for first in range(0, len(positions), batch_size)]
         with torch.inference_mode():
-            logits = [classifier(**_on_device(questions.batch(batch), loaded)).cpu() for batch in batches]
+            logits = [classifier(**on_device(questions.batch(batch))).cpu() for batch in batches]
         return torch.cat(logits).double().softmax(dim=1).numpy()
 
 
@@ -157,44 +145,38 @@ def classify(
 def _trainable(
     loaded: LoadedModel, sample: dict, way: str, recipe: FineTuning
 ) -> Iterator[tuple[list[nn.Parameter], int]]:
-    """The parameters to train, and the width of what they make; at the end the model is bit for bit what it was."""
-    model = loaded.model
-    asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    adapted, kept = None, {}
+    """The parameters to train, and the width at the tower's end; afterwards the model is bit for bit what it was."""
+    model, adapted, kept = loaded.model, None, {}
     model.activation_checkpointing_disable()  # an earlier training in this process may have left it on
-    try:
-        model.requires_grad_(True)
-        means = means_at_end(loaded, sample)
-        names, parameters = zip(*model.named_parameters(), strict=True)
-        gradients = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
-        reached = {n: p for n, p, g in zip(names, parameters, gradients, strict=True) if g is not None}
-        model.requires_grad_(False)
-        if way == "lora":
-            linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-            targets = [name for name in linear if f"{name}.weight" in reached]
-            config = LoraConfig(
-                r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=targets
-            )
-            adapted = get_peft_model(model, config)
-            trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
-        else:
-            trained = list(reached.values())
-            places = loaded.family.vision_tower + loaded.family.connector  # of which a side path runs before the end
-            run = {p for place in places for p in model.get_submodule(place).parameters()}
-            kept = {parameter: parameter.detach().clone() for parameter in run.union(trained)}
-            for parameter in kept:
-                parameter.data = parameter.data.float()  # steps this small would be lost in bfloat16
-            for parameter in trained:
-                parameter.requires_grad_(True)
-        yield trained, means.shape[1]
-    finally:
-        if adapted is not None:
-            adapted.unload()
-        for parameter, weights in kept.items():
-            parameter.data, parameter.grad = weights, None
-        for parameter, flag in asked.items():
-            parameter.requires_grad_(flag)
-        model.eval()
+    with flags_kept(model):
+        try:
+            model.requires_grad_(True)
+            means = means_at_end(loaded, sample)
+            names, parameters = zip(*model.named_parameters(), strict=True)
+            gradients = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
+            reached = {n: p for n, p, g in zip(names, parameters, gradients, strict=True) if g is not None}
+            model.requires_grad_(False)
+            if way == "lora":
+                linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+                targets = [name for name in linear if f"{name}.weight" in reached]
+                adapted = get_peft_model(model, lora_of(recipe, target_modules=targets))
+                trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+            else:
+                trained = list(reached.values())
+                places = loaded.family.vision_tower + loaded.family.connector  # a side path runs before the end
+                run = {p for place in places for p in model.get_submodule(place).parameters()}
+                kept = {parameter: parameter.detach().clone() for parameter in run.union(trained)}
+                for parameter in kept:
+                    parameter.data = parameter.data.float()  # steps this small would be lost in bfloat16
+                for parameter in trained:
+                    parameter.requires_grad_(True)
+            yield trained, means.shape[1]
+        finally:
+            if adapted is not None:
+                adapted.unload()
+            for parameter, weights in kept.items():
+                parameter.data, parameter.grad = weights, None
+            model.eval()
 
 
 def _labelled(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]], options: list[str]) -> dict:
@@ -202,8 +184,3 @@ def _labelled(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | 
     labels = [-100 if answer is None else options.index(answer) for _, answer in rows]
     questions = joined([question for question, _ in rows], encoder.tokenizer.pad_token_id)
     return questions | {"labels": torch.tensor(labels)}
-
-
-def _on_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
-    """The inputs where the model is; towers bring them to the precision of their weights themselves."""
-    return {name: value.to(loaded.device) for name, value in inputs.items()}

@@ -18,7 +18,7 @@ from tiny_parts import FAMILY_NAMES
 
 from mlprobe_utils.common import processes
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.pipeline.arms import WAYS, classifier_name
+from mlprobe_utils.pipeline.variants import WAYS, classifier_name
 from mlprobe_utils.probing.extraction import FEATURES, load_features
 
 SCRIPT = Path(in_processes.__file__)

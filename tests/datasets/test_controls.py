@@ -256,7 +256,7 @@ def test_random_weights_need_no_weight_files_but_memory_and_have_the_cards_preci
     (copied / "model.safetensors").unlink()
     for wanted, card in (("bfloat16", card_of(copied, precision="bfloat16")), ("float32", card_of(copied))):
         assert {str(p.dtype) for p in load_random(card).model.parameters()} == {f"torch.{wanted}"}
-    monkeypatch.setattr("mlprobe_utils.models.memory.machine", lambda: 1)
+    monkeypatch.setattr("mlprobe_utils.models.loading.machine", lambda: 1)
     with pytest.raises(InputError, match="model card 'mine': its weights alone need"):
         load_random(card_of(copied))
 

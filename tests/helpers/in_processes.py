@@ -12,6 +12,8 @@ from pathlib import Path
 import mlprobe_utils.models.compat
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from tiny_parts import RECIPE, make_image_set
 
 from mlprobe_utils.common.files import atomic_write
@@ -70,8 +72,22 @@ def note_how_it_trains(folder: Path) -> None:
     AnswerTrainer.evaluate = evaluate
 
 
+def shard_on_cpus() -> None:
+    """Lets FSDP shard over processes on CPUs, where accelerate passes over the request in silence and runs DDP."""
+    create = AnswerTrainer.create_accelerator_and_postprocess
+
+    def create_accelerator_and_postprocess(self):
+        if sharded() and processes().distributed_type == DistributedType.MULTI_CPU:
+            Accelerator(cpu=True).state.fsdp_plugin = FullyShardedDataParallelPlugin()
+            processes().distributed_type = DistributedType.FSDP
+        create(self)
+
+    AnswerTrainer.create_accelerator_and_postprocess = create_accelerator_and_postprocess
+
+
 def main(folder: Path, checkpoint: str, kill_at: int = 0) -> None:
     torch.set_num_threads(1)
+    shard_on_cpus()
     note_how_it_trains(folder)
     if kill_at:
         die_at(kill_at)

@@ -133,6 +133,24 @@ def logits_of(loaded: LoadedModel, image_set: ImageSet) -> torch.Tensor:
     return loaded.model(**questions).logits
 
 
+class Killed(BaseException):
+    """As a kill: nothing but BaseException handlers sees it."""
+
+
+def killed_after(count: int, monkeypatch) -> list[int]:
+    """Lets a pass die when it would read image number `count`; the positions that are read are appended to the list."""
+    seen, whole = [], ImageSet.pixels
+
+    def pixels(self, position):
+        if len(seen) == count:
+            raise Killed
+        seen.append(position)
+        return whole(self, position)
+
+    monkeypatch.setattr(ImageSet, "pixels", pixels)
+    return seen
+
+
 def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
     """The tokens of an answer at the beginning of a line, and the one that ends it."""
     line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))

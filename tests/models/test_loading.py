@@ -168,14 +168,6 @@ def test_a_cap_under_the_earlier_names_of_sizes(tiny):
     assert (size["shortest_edge"], size["longest_edge"]) == (1024, 4096)
 
 
-@each_family
-def test_layers_not_to_be_split_are_layers_of_the_model(tiny):
-    """FSDP looks for each of them, and CLIP and SigLIP name some that their vision towers do not hold."""
-    assert tiny.model._no_split_modules <= {type(module).__name__ for module in tiny.model.modules()}
-    decoder = tiny.model.get_submodule(tiny.family.decoder_layers)[0]
-    assert type(decoder).__name__ in tiny.model._no_split_modules
-
-
 @pytest.mark.parametrize(("count", "expected"), [(1, "auto"), (2, None)])
 def test_a_device_map_is_of_a_single_process(tiny_folder, monkeypatch, count, expected):
     """Each of several processes has a device of its own; accelerate trains nothing that is spread otherwise."""

@@ -5,9 +5,8 @@ import torch
 from tiny_parts import card_of, refusal
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.models import memory
-from mlprobe_utils.models.loading import load
-from mlprobe_utils.models.memory import check_memory
+from mlprobe_utils.models import loading
+from mlprobe_utils.models.loading import check_memory, load
 
 GIB = 2**30
 
@@ -17,8 +16,8 @@ def there(monkeypatch):
     """Lets the machine have other memory, in GiB: its own, and its accelerators'."""
 
     def have(machine: float, *accelerators: float) -> None:
-        monkeypatch.setattr(memory, "machine", lambda: machine * GIB)
-        monkeypatch.setattr(memory, "accelerators", lambda: [size * GIB for size in accelerators])
+        monkeypatch.setattr(loading, "machine", lambda: machine * GIB)
+        monkeypatch.setattr(loading, "accelerators", lambda: [size * GIB for size in accelerators])
 
     return have
 
@@ -71,5 +70,5 @@ def test_a_model_is_refused_before_its_weights_are_read(there, tiny, copied):
 
 
 def test_what_this_machine_has():
-    assert memory.machine() > GIB / 2
-    assert len(memory.accelerators()) == torch.accelerator.device_count()
+    assert loading.machine() > GIB / 2
+    assert len(loading.accelerators()) == torch.accelerator.device_count()

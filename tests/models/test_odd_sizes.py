@@ -22,21 +22,16 @@ from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
 
 
-def points(vision: int, connector: int, llm: int, side_path: int = 0) -> list[str]:
-    counts = {"V": vision, "D": side_path, "C": connector, "L": llm}
-    return [f"{module}.{number:02d}" for module, count in counts.items() for number in range(count)]
-
-
-def of_vision(**fields) -> Callable:
-    return lambda config: [setattr(config.vision_config, name, value) for name, value in fields.items()]
-
-
-def of_model(**fields) -> Callable:
-    return lambda config: [setattr(config, name, value) for name, value in fields.items()]
-
-
 def untied(config) -> None:
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+
+
+def of_vision(name: str, value) -> Callable:
+    return lambda config: setattr(config.vision_config, name, value)
+
+
+def of_model(name: str, value) -> Callable:
+    return lambda config: setattr(config, name, value)
 
 
 @dataclass(frozen=True)
@@ -44,13 +39,17 @@ class Odd:
     """An architecture, what of its configuration is unlike the full-size models', and its probe points."""
 
     family: str
-    points: list[str]
+    counts: dict[str, int]  # module -> its probe points
     vision: tuple[int, int, int, int]  # depth, width, feed-forward width, heads
     llm: tuple[int, int, int, int, int]  # and heads of keys and values
     patch: int
     side: int
     changes: tuple[Callable, ...] = ()
     llm_type: str | None = None
+
+    @property
+    def points(self) -> list[str]:
+        return [f"{module}.{number:02d}" for module, count in self.counts.items() for number in range(count)]
 
     def make(self, folder: Path) -> Path:
         vision, llm = (dict(zip(Tower.model_fields, sizes, strict=False)) for sizes in (self.vision, self.llm))
@@ -59,43 +58,22 @@ class Odd:
         return make_tiny(self.family, folder, architecture, lambda config: [change(config) for change in self.changes])
 
 
+SHORT, LONG = {"V": 3, "C": 2, "L": 5}, {"V": 5, "C": 2, "L": 3}
+WINDOWS = of_vision("fullatt_block_indexes", [0, 2])
+DEEP = of_vision("deepstack_visual_indexes", [0, 2, 4])
+SEVERAL, CLS = of_model("vision_feature_layer", [-4, 3]), of_model("vision_feature_select_strategy", "full")
+LAST = of_model("vision_feature_layer", -1)
 ODD = {
-    "qwen2-vl": Odd("qwen2_vl", points(3, 2, 5), (3, 40, 80, 2), (5, 56, 72, 4, 1), 14, 56, (untied,)),
-    "qwen2.5-vl": Odd(
-        "qwen2_5_vl",
-        points(5, 2, 3),
-        (5, 72, 100, 3),
-        (3, 40, 56, 5, 5),
-        8,
-        48,
-        (of_vision(fullatt_block_indexes=[0, 2]),),
-    ),
-    "llava, last layer": Odd(
-        "llava", points(5, 2, 3), (5, 40, 56, 4), (3, 72, 40, 9, 3), 14, 70, (untied, of_model(vision_feature_layer=-1))
-    ),
-    "llava, several layers and CLS": Odd(
-        "llava",
-        points(3, 2, 5),
-        (5, 56, 72, 7),
-        (5, 40, 88, 2, 1),
-        8,
-        40,
-        (of_model(vision_feature_layer=[-4, 3], vision_feature_select_strategy="full"),),
-    ),
-    "hulu-med, qwen2": Odd("hulu_med", points(3, 2, 5), (3, 72, 40, 6), (5, 56, 40, 7, 1), 14, 56, (untied,), "qwen2"),
-    "hulu-med, qwen3": Odd("hulu_med", points(5, 2, 3), (5, 40, 56, 2), (3, 72, 56, 6, 2), 8, 40, (), "qwen3"),
-    "gemma-3, 9 tokens": Odd("gemma3", points(3, 1, 7), (3, 40, 72, 5), (7, 56, 40, 7, 7), 14, 84),
-    "gemma-3, 4 tokens of 25 patches": Odd(
-        "gemma3", points(5, 1, 3), (5, 72, 56, 3), (3, 40, 88, 5, 1), 8, 40, (untied,)
-    ),
+    "qwen2-vl": Odd("qwen2_vl", SHORT, (3, 40, 80, 2), (5, 56, 72, 4, 1), 14, 56, (untied,)),
+    "qwen2.5-vl": Odd("qwen2_5_vl", LONG, (5, 72, 100, 3), (3, 40, 56, 5, 5), 8, 48, (WINDOWS,)),
+    "llava, last layer": Odd("llava", LONG, (5, 40, 56, 4), (3, 72, 40, 9, 3), 14, 70, (untied, LAST)),
+    "llava, several and CLS": Odd("llava", SHORT, (3, 56, 72, 7), (5, 40, 88, 2, 1), 8, 40, (SEVERAL, CLS)),
+    "hulu-med, qwen2": Odd("hulu_med", SHORT, (3, 72, 40, 6), (5, 56, 40, 7, 1), 14, 56, (untied,), "qwen2"),
+    "hulu-med, qwen3": Odd("hulu_med", LONG, (5, 40, 56, 2), (3, 72, 56, 6, 2), 8, 40, (), "qwen3"),
+    "gemma-3, 9 tokens": Odd("gemma3", SHORT | {"C": 1, "L": 7}, (3, 40, 72, 5), (7, 56, 40, 7, 7), 14, 84),
+    "gemma-3, 4 of 25": Odd("gemma3", LONG | {"C": 1}, (5, 72, 56, 3), (3, 40, 88, 5, 1), 8, 40, (untied,)),
     "qwen3-vl": Odd(
-        "qwen3_vl",
-        points(5, 2, 3, side_path=3),
-        (5, 40, 72, 5),
-        (3, 56, 40, 7, 1),
-        14,
-        84,
-        (untied, of_vision(deepstack_visual_indexes=[0, 2, 4])),
+        "qwen3_vl", {"V": 5, "D": 3, "C": 2, "L": 3}, (5, 40, 72, 5), (3, 56, 40, 7, 1), 14, 84, (untied, DEEP)
     ),
 }
 
@@ -158,17 +136,16 @@ def means_are_of_the_tokens_that_the_connector_reads(loaded, questions) -> None:
     torch.testing.assert_close(mean, kept[0][:, first:].mean(dim=1))
 
 
+FEW = {"epochs": 1, "runs": 1, "tokens": 2}
+
+
 @pytest.mark.slow
 def test_a_card_of_three_lines_through_the_commands_of_make_book(tmp_path, monkeypatch):
     """Images drawn, adapter, answers, features, probes and scores: all of it small, each in a process of its own."""
     shutil.copytree(cards.CARDS, place := tmp_path / "cards")
     few = {
         "datasets/covid19-ct-phantom": [(r"COVID: \d+", "COVID: 8")],
-        "protocols/miniature": [
-            (r"epochs: \d+", "epochs: 1"),
-            (r"runs: \d+", "runs: 1"),
-            (r"tokens: \d+", "tokens: 2"),
-        ],
+        "protocols/miniature": [(rf"{field}: \d+", f"{field}: {n}") for field, n in FEW.items()],
     }
     for name, changes in few.items():
         file = place / f"{name}.yml"

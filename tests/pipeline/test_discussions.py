@@ -1,4 +1,4 @@
-"""What discussions make of a model: arms in folders of their own, towers trained alone, all once, and read back."""
+"""What discussions make of a model: variants in folders of their own, towers trained alone, all once, and read back."""
 
 import json
 
@@ -14,11 +14,11 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.control_names import CONTROL_RUN
 from mlprobe_utils.evaluation.orders import ORDERS
 from mlprobe_utils.evaluation.rows import SCHEMA
-from mlprobe_utils.pipeline import arms, artefacts, discussions, places, probe_steps, results, work
+from mlprobe_utils.pipeline import artefacts, discussions, places, probe_steps, results, variants, work
 from mlprobe_utils.pipeline import model_steps as pipeline
-from mlprobe_utils.pipeline.arms import WAYS, Arm, classifier_name, of_value
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
+from mlprobe_utils.pipeline.variants import WAYS, Variant, classifier_name, of_value
 
 ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 NAMES = ["frozen-vision-tower", "question-first", "training-paradigms"]
@@ -51,7 +51,7 @@ def use(tmp_path_factory, tiny_card, image_set):
         def change(**changed):
             own = {"runs": RUNS, "epochs": 1} | changed.pop("fine_tuning", {})
             made = small.model_copy(update={"fine_tuning": RECIPE.model_copy(update=own)} | changed)
-            for module in (places, results, arms):
+            for module in (places, results, variants):
                 patch.setattr(module, "load_protocol", lambda slug: made)
             return made
 
@@ -114,9 +114,9 @@ def test_what_changed_is_made_again_and_nothing_else(nothing, use):
 
 def test_with_fewer_runs_the_first_of_both_are_read(whole, use):
     rates = load_protocol("miniature").vision_training
-    assert set(arms.tower_rows(ONE, "lora")["run"]) == set(range(RUNS))
+    assert set(variants.tower_rows(ONE, "lora")["run"]) == set(range(RUNS))
     use(vision_training=rates.model_copy(update={"runs": 1}))
-    for rows in (arms.tower_rows(ONE, "lora"), arms.tower_rows(ONE, "frozen"), arms.classifier_rows(ONE)):
+    for rows in (variants.tower_rows(ONE, "lora"), variants.tower_rows(ONE, "frozen"), variants.classifier_rows(ONE)):
         assert set(rows["run"]) == {0}
     use()
 
@@ -141,12 +141,12 @@ def test_an_arm_differs_in_its_setting_alone(whole):
         assert set(rows["order"]) == {order}
         assert set(rows["run"].dropna()) == {CONTROL_RUN}
         SCHEMA.validate(rows)
-    assert set(arms.tower_rows(ONE, "frozen")["run"]) == {0, 1}
-    assert not arms.tower_rows(ONE, "frozen")["text"].isna().any()
+    assert set(variants.tower_rows(ONE, "frozen")["run"]) == {0, 1}
+    assert not variants.tower_rows(ONE, "frozen")["text"].isna().any()
 
 
 def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
-    rows = arms.classifier_rows(ONE)
+    rows = variants.classifier_rows(ONE)
     SCHEMA.validate(rows)
     images = pd.concat([image_set.part("paper", part) for part in ("validation", "test")])
     for (way, seed), own in rows.groupby(["probe", "run"]):
@@ -171,7 +171,7 @@ def test_chapters_read_what_was_made(whole, image_set):
     ]
     assert question_order.largest_before_the_llm(readings) < 1e-9  # bit for bit the same features
     assert len(question_order.differences(readings)) == 2 * 3 * 3
-    prompts = arms.order_prompts(ONE).set_index("order")["prompt"]
+    prompts = variants.order_prompts(ONE).set_index("order")["prompt"]
     assert prompts.nunique() == len(ORDERS)
 
 
@@ -193,23 +193,23 @@ def test_the_provenance_of_an_arm_names_its_own_artefacts(whole):
 def test_what_was_not_run_says_how_to_make_it(nothing):
     command = r"python -m mlprobe_utils discuss tiny --datasets busi-phantom --protocol miniature --split paper"
     for read in (
-        lambda: arms.tower_rows(ONE, "frozen"),
-        lambda: arms.classifier_rows(ONE),
+        lambda: variants.tower_rows(ONE, "frozen"),
+        lambda: variants.classifier_rows(ONE),
         lambda: results.seed_rows(of_value(ONE, ORDER, "question_first")),
     ):
         with pytest.raises(InputError, match=command):
             read()
     with pytest.raises(InputError, match=r"python -m mlprobe_utils probe tiny"):
-        arms.tower_rows(ONE, "lora")
+        variants.tower_rows(ONE, "lora")
 
 
 def test_arms_are_what_the_protocol_is_not(nothing, use):
     own = use()
-    assert arms.arms(ORDER, own) == [Arm(ORDER, "question_first"), Arm(ORDER, "irrelevant_first")]
-    assert arms.arms(VISION_TOWER, own) == [Arm(VISION_TOWER, "frozen")]
+    assert variants.variants(ORDER, own) == [Variant(ORDER, "question_first"), Variant(ORDER, "irrelevant_first")]
+    assert variants.variants(VISION_TOWER, own) == [Variant(VISION_TOWER, "frozen")]
     other = use(order="question_first", fine_tuning={"vision_tower": "frozen"})
-    assert arms.arms(ORDER, other) == [Arm(ORDER, "image_first"), Arm(ORDER, "irrelevant_first")]
-    assert arms.arms(VISION_TOWER, other) == [Arm(VISION_TOWER, "lora")]
+    assert variants.variants(ORDER, other) == [Variant(ORDER, "image_first"), Variant(ORDER, "irrelevant_first")]
+    assert variants.variants(VISION_TOWER, other) == [Variant(VISION_TOWER, "lora")]
     assert of_value(ONE, ORDER, "question_first") is ONE
     assert of_value(ONE, ORDER, "image_first").states == [None, 0]
     assert of_value(ONE, VISION_TOWER, "lora").states == [0, 1]

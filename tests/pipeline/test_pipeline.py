@@ -30,7 +30,7 @@ from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
-from mlprobe_utils.probing.probes import fit_probes, read_elsewhere
+from mlprobe_utils.probing.probes import fit_and_transfer, fit_probes
 
 SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
 ONE = Selection(("tiny",), ("busi",), "miniature", "paper")
@@ -258,7 +258,7 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, image_sets):
     recipe = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
     features = load_features(folder / "features-finetuned-0" / FEATURE_FILE)
     own = {point: features[f"{point}/last_token"] for point in ("L.00", "L.01", "L.02")}
-    expected = read_elsewhere(own, labels, np.arange(8), 3, recipe, seed=0)
+    expected = fit_and_transfer(own, labels, np.arange(8), 3, recipe, seed=0)
     chosen = {"stage": "finetuned", "pooling": "last_token", "probe": "L.02", "point": "L.00"}
     found = results.transfer_rows(ONE, **chosen)
     found = found.set_index("image").loc[order["image"][-2:], OPTIONS]

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_parts import WIDTHS, each_family, each_family_with
+from tiny_parts import WIDTHS, Killed, each_family, each_family_with, killed_after
 from torch import nn
 
-from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Questions
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.probing import extraction
@@ -27,11 +26,22 @@ SETTINGS = Extraction(batch_size=2, shard_images=4)
 POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positions; the last shard is short
 
 
+@pytest.fixture
+def write(tiny, encoder, image_set):
+    """Writes the features of POSITIONS to a folder."""
+
+    def write(folder, settings=SETTINGS):
+        folder.mkdir(exist_ok=True)
+        write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folder)
+
+    return write
+
+
 @each_family
 def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_model(
-    tiny, encoder, image_set, family, tmp_path
+    tiny, encoder, image_set, family, write, tmp_path
 ):
-    write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+    write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
     assert not own_hooks(tiny.model)
     features = load_features(tmp_path / FEATURES)
@@ -57,70 +67,34 @@ def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_m
             torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)
 
 
-def test_batches_and_shards_do_not_matter(tiny, encoder, image_set, tmp_path):
-    folders = []
-    for batch_size, shard_images in ((2, 4), (5, 10), (1, 3)):
-        folders.append(tmp_path / f"{batch_size}")
-        folders[-1].mkdir()
-        settings = Extraction(batch_size=batch_size, shard_images=shard_images)
-        write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folders[-1])
-    first, *others = (load_features(folder / FEATURES) for folder in folders)
-    for other in others:
-        for key in first:
-            torch.testing.assert_close(other[key], first[key], rtol=1e-3, atol=1e-4)
-
-
-class Killed(BaseException):
-    """As a kill: nothing but BaseException handlers sees it."""
-
-
-def killed_after(count: int, monkeypatch) -> list:
-    """Makes extraction die when it would read image number `count`; returns the list of positions that were read."""
-    seen = []
-    whole = ImageSet.pixels
-
-    def pixels(self, position):
-        if len(seen) == count:
-            raise Killed
-        seen.append(position)
-        return whole(self, position)
-
-    monkeypatch.setattr(ImageSet, "pixels", pixels)
-    return seen
-
-
-def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
+def test_killed_run_goes_on_from_its_shards(write, tmp_path, monkeypatch):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    unbroken.mkdir()
-    broken.mkdir()
-    write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, unbroken)
+    write(unbroken)
     with monkeypatch.context() as patch:
         killed_after(6, patch)  # in the middle of the second shard
         with pytest.raises(Killed):
-            write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
+            write(broken)
     with monkeypatch.context() as patch:
         seen = killed_after(100, patch)
-        write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, broken)
+        write(broken)
     assert seen == POSITIONS[4:]  # the first shard was not computed again
     assert (broken / FEATURES).read_bytes() == (unbroken / FEATURES).read_bytes()
     assert sorted(path.name for path in broken.iterdir()) == LEFT
 
 
-def test_shards_of_another_size_are_not_mixed_in(tiny, encoder, image_set, tmp_path, monkeypatch):
+def test_shards_of_another_size_are_not_mixed_in(write, tmp_path, monkeypatch):
     """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
     with monkeypatch.context() as patch:
         killed_after(6, patch)
         with pytest.raises(Killed):
-            write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
-    write_features(
-        tiny, Questions(encoder, image_set.pixels), POSITIONS, Extraction(batch_size=2, shard_images=3), tmp_path
-    )
+            write(tmp_path)
+    write(tmp_path, Extraction(batch_size=2, shard_images=3))
     features = load_features(tmp_path / FEATURES)
     assert {len(tensor) for tensor in features.values()} == {len(POSITIONS)}
     assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
 
 
-def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_set, tmp_path, monkeypatch):
+def test_half_written_shard_is_not_taken_for_a_whole_one(write, tmp_path, monkeypatch):
     save_file = extraction.save_file
 
     def torn(tensors, path):
@@ -132,8 +106,8 @@ def test_half_written_shard_is_not_taken_for_a_whole_one(tiny, encoder, image_se
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "save_file", torn)
         with pytest.raises(Killed):
-            write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
-    write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, SETTINGS, tmp_path)
+            write(tmp_path)
+    write(tmp_path)
     assert len(load_features(tmp_path / FEATURES)["V.00/image_mean"]) == len(POSITIONS)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from slow_reference import option_log_probabilities
-from tiny_parts import answer_ids, card_of, each_family, each_family_with, make_tiny
+from tiny_parts import Killed, answer_ids, card_of, each_family, each_family_with, killed_after, make_tiny
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.answers import parse_answer
@@ -16,11 +16,6 @@ from mlprobe_utils.training.settings import Answering
 
 POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
 SETTINGS = Answering(max_new_tokens=6, batch_size=4, shard_images=5)
-
-
-def alone(tiny, encoder, image_set, position) -> dict:
-    """The model's inputs for one image, which need no padding."""
-    return encoder.questions([image_set.pixels(position)])
 
 
 @torch.no_grad()
@@ -51,7 +46,7 @@ def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_s
     assert len({len(encoder.answer_tokens([option])[0]) for option in options}) > 1  # answers of different lengths
     _, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     for row, position in enumerate(POSITIONS[:4]):
-        inputs = alone(tiny, encoder, image_set, position)
+        inputs = encoder.questions([image_set.pixels(position)])
         logs = [
             reference_log_probability(tiny, inputs, answer_ids(encoder.tokenizer, family, option)) for option in options
         ]
@@ -115,7 +110,7 @@ def step_by_step(tiny, encoder, inputs, steps) -> str:
 def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
     answers, _ = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
     expected = [
-        step_by_step(tiny, encoder, alone(tiny, encoder, image_set, position), SETTINGS.max_new_tokens)
+        step_by_step(tiny, encoder, encoder.questions([image_set.pixels(position)]), SETTINGS.max_new_tokens)
         for position in POSITIONS[:4]
     ]
     assert list(answers["text"][:4]) == expected
@@ -139,20 +134,11 @@ def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, i
 @each_family
 def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, tmp_path):
     whole, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
-    inputs = alone(tiny, encoder, image_set, 0)
+    inputs = encoder.questions([image_set.pixels(0)])
     first = int(tiny.model(**inputs).logits[0, -1].argmax())
     tiny.model.generation_config.eos_token_id = [first, encoder.tokenizer.eos_token_id]
     cut, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
     assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
-
-
-def test_batch_size_does_not_matter(tiny, encoder, image_set, tmp_path):
-    answers, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    for batch_size in (1, 6):
-        settings = SETTINGS.model_copy(update={"batch_size": batch_size})
-        again, same = predicted(tiny, encoder, image_set, POSITIONS, settings, tmp_path)
-        np.testing.assert_allclose(same, probabilities, rtol=1e-3)
-        assert list(again["text"]) == list(answers["text"])
 
 
 @each_family
@@ -249,27 +235,15 @@ def test_templates_of_no_use_are_errors(tiny, image_set, template, order, said):
         Encoder(tiny.processor, image_set.card.template, order)
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
     unbroken, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    seen, whole = [], type(image_set).pixels
-
-    def pixels(self, position):
-        if position == 5 and not seen.count(5):
-            seen.append(5)
-            raise Killed
-        seen.append(position)
-        return whole(self, position)
-
-    monkeypatch.setattr(type(image_set), "pixels", pixels)
-    with pytest.raises(Killed):
-        predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    seen.remove(4)
+    with monkeypatch.context() as patch:
+        killed_after(5, patch)
+        with pytest.raises(Killed):
+            predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    seen = killed_after(100, monkeypatch)
     answers, again = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    assert seen == [0, 1, 2, 3, 5, 5]  # the first shard of five was not done again
+    assert seen == [5]  # the first shard of five was not done again
     assert answers.equals(unbroken)
     np.testing.assert_array_equal(again, probabilities)
     assert not list(tmp_path.iterdir())

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,9 +12,7 @@ import transformers
 from torch import nn
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.models.families.pooling import find_text_tokens, image_positions, last_states, text_means
-
-Pooler = Callable[[torch.Tensor], torch.Tensor]
+from mlprobe_utils.models.families.pooling import Pooler, TextTokens, image_positions
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,7 @@ class Family(ABC):
         return [ProbePoint(name, path, self.model.get_submodule(path)) for name, path in named]
 
     def poolers(self, inputs: dict) -> dict[str, Pooler]:
-        """How the points' outputs on one batch are reduced: `module/pooling` -> function of the output.
-
-        Every function gives float32 [images, width]. Where the tokens are is looked up here, once a batch.
+        """How the points' outputs on one batch are reduced: `module/pooling` -> output -> float32 [images, width].
 
         Args:
             inputs: what the processor returned for the batch, whole; one image a row.
@@ -113,15 +109,10 @@ class Family(ABC):
         """
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
             raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
-        tokens = find_text_tokens(self.image_mask(inputs), inputs["attention_mask"])
+        tokens = TextTokens(self.image_mask(inputs), inputs["attention_mask"])
         connector = self.connector_pooler(inputs)
-        return {
-            "V/image_mean": self.vision_pooler(inputs),
-            "D/image_mean": connector,
-            "C/image_mean": connector,
-            "L/image_mean": lambda output: text_means(output, tokens),
-            "L/last_token": lambda output: last_states(output, tokens),
-        }
+        poolers = {"V/image_mean": self.vision_pooler(inputs), "D/image_mean": connector, "C/image_mean": connector}
+        return poolers | {"L/image_mean": tokens.image_mean, "L/last_token": tokens.last_token}
 
     @classmethod
     def parts(cls) -> dict[str, tuple[str, ...]]:
@@ -145,11 +136,7 @@ class Family(ABC):
     @classmethod
     def is_hosted(cls, architectures: Sequence[str]) -> bool:
         """Whether a checkpoint is of one of the hub's own classes; `architectures` as its config.json names them."""
-        return bool(set(architectures) & set(cls.hosted))
-
-    @classmethod
-    def key_mapping_of(cls, config: PreTrainedConfig) -> dict[str, str] | None:
-        return cls.key_mapping if cls.is_hosted(config.architectures) else None
+        return bool({*architectures} & {*cls.hosted})
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
@@ -162,5 +149,5 @@ class Family(ABC):
 
 def below(paths: Iterable[str]) -> str | None:
     """A regular expression for the names of all modules below any of these paths; None if there are none."""
-    alternatives = "|".join(re.escape(path) for path in paths)
+    alternatives = "|".join(map(re.escape, paths))
     return rf"(.*\.)?({alternatives})(\..*)?" if alternatives else None

@@ -1,15 +1,13 @@
 """Gemma 3: a SigLIP vision tower; the connector pools its tokens, norms them and projects them by one bare matrix."""
 
-from typing import ClassVar
-
 from mlprobe_utils.models.families.fixed_size import FixedSize
 
 
 class Gemma3(FixedSize):
-    model_class: ClassVar[str] = "Gemma3ForConditionalGeneration"
+    model_class = "Gemma3ForConditionalGeneration"
     # image tokens attend to each other in both directions: the types say which they are
-    inputs: ClassVar[tuple[str, ...]] = (*FixedSize.inputs, "token_type_ids")
-    vision_tower: ClassVar[tuple[str, ...]] = ("model.vision_tower",)
-    vision_blocks: ClassVar[str] = "model.vision_tower.encoder.layers"
-    connector: ClassVar[tuple[str, ...]] = ("model.multi_modal_projector",)
-    connector_layers: ClassVar[tuple[str, ...]] = ("model.multi_modal_projector",)  # its matrix is no module
+    inputs = (*FixedSize.inputs, "token_type_ids")
+    vision_tower = ("model.vision_tower",)
+    vision_blocks = "model.vision_tower.encoder.layers"
+    connector = ("model.multi_modal_projector",)
+    connector_layers = ("model.multi_modal_projector",)  # its matrix is no module

@@ -55,24 +55,18 @@ class VideoLlama3ForConditionalGeneration(transformers.VideoLlama3ForConditional
 
 
 class HuluMed(Packed):
-    model_class: ClassVar[str] = "VideoLlama3ForConditionalGeneration"
-    hosted: ClassVar[tuple[str, ...]] = ("HulumedQwen2ForCausalLM", "HulumedQwen3ForCausalLM")
+    model_class = "VideoLlama3ForConditionalGeneration"
+    hosted = ("HulumedQwen2ForCausalLM", "HulumedQwen3ForCausalLM")
     key_mapping: ClassVar[dict[str, str]] = {
         r"^model\.vision_encoder\.": "model.vision_model.",
         r"^model\.mm_projector\.": "model.projector.",
         r"^model\.(layers|norm|embed_tokens)\.": r"model.language_model.\1.",
     }
-    inputs: ClassVar[tuple[str, ...]] = (
-        "input_ids",
-        "attention_mask",
-        "pixel_values",
-        "image_grid_thw",
-        "image_merge_sizes",
-    )
-    vision_tower: ClassVar[tuple[str, ...]] = ("model.vision_model",)
-    vision_blocks: ClassVar[str] = "model.vision_model.encoder.layers"
-    connector: ClassVar[tuple[str, ...]] = ("model.projector",)
-    connector_layers: ClassVar[tuple[str, ...]] = ("model.projector.readout.0", "model.projector.readout.2")
+    inputs = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "image_merge_sizes")
+    vision_tower = ("model.vision_model",)
+    vision_blocks = "model.vision_model.encoder.layers"
+    connector = ("model.projector",)
+    connector_layers = ("model.projector.readout.0", "model.projector.readout.2")
 
     def merged(self, inputs: dict) -> torch.Tensor:
         return inputs["image_merge_sizes"] ** 2
@@ -88,9 +82,8 @@ class HuluMed(Packed):
             return super().config_of(published)
         if (connector := published.get("mm_projector_type", CONNECTOR)) != CONNECTOR:
             raise InputError(f"config.json: mm_projector_type is {connector!r}, only {CONNECTOR!r} is known")
-        kind, tower, token = _fields(
-            "config.json", published, "model_type", "vision_encoder_config", "image_token_index"
-        )
+        names = ("model_type", "vision_encoder_config", "image_token_index")
+        kind, tower, token = _fields("config.json", published, *names)
         text = {key: value for key, value in published.items() if key not in OF_THE_WHOLE}
         return VideoLlama3Config(
             architectures=published["architectures"],
@@ -128,13 +121,8 @@ class HuluMed(Packed):
 
 
 def _fields(file: str, content: dict, *names: str) -> list:
-    """The values of fields; without them the hub's own classes take other defaults than transformers' do.
-
-    Raises:
-        InputError: one is missing.
-    """
+    """The values of fields. Raises InputError for a missing one: the hub's classes have other defaults than ours."""
     if missing := [name for name in names if content.get(name) is None]:
-        raise InputError(
-            f"{file}: {', '.join(missing)} is missing: take the file anew from where the checkpoint is from"
-        )
+        wrong = f"{file}: {', '.join(missing)} is missing"
+        raise InputError(f"{wrong}: take the file anew from where the checkpoint is from")
     return [content[name] for name in names]

@@ -1,7 +1,6 @@
 """LLaVA: a CLIP vision tower of which the connector reads an inner layer, without the CLS token."""
 
 from pathlib import Path
-from typing import ClassVar
 
 from transformers import PreTrainedConfig, ProcessorMixin
 
@@ -9,14 +8,11 @@ from mlprobe_utils.models.families.fixed_size import FixedSize
 
 
 class Llava(FixedSize):
-    model_class: ClassVar[str] = "LlavaForConditionalGeneration"
-    vision_tower: ClassVar[tuple[str, ...]] = ("model.vision_tower",)
-    vision_blocks: ClassVar[str] = "model.vision_tower.encoder.layers"
-    connector: ClassVar[tuple[str, ...]] = ("model.multi_modal_projector",)
-    connector_layers: ClassVar[tuple[str, ...]] = (
-        "model.multi_modal_projector.linear_1",
-        "model.multi_modal_projector.linear_2",
-    )
+    model_class = "LlavaForConditionalGeneration"
+    vision_tower = ("model.vision_tower",)
+    vision_blocks = "model.vision_tower.encoder.layers"
+    connector = ("model.multi_modal_projector",)
+    connector_layers = ("model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2")
 
     def blocks_read(self) -> int:
         """Up to the layer that the configuration names, or the last of several; -2: all blocks but one."""

@@ -2,12 +2,13 @@
 
 import itertools
 from abc import abstractmethod
+from functools import partial
 
 import torch
 from transformers import ProcessorMixin
 
-from mlprobe_utils.models.families.base import Family, Pooler
-from mlprobe_utils.models.families.pooling import packed_means
+from mlprobe_utils.models.families.base import Family
+from mlprobe_utils.models.families.pooling import Pooler, packed_means
 
 EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}  # pixels of an image, by their earlier names
 
@@ -20,19 +21,22 @@ class Packed(Family):
         """How many patches of an image become one token at the connector."""
 
     def vision_pooler(self, inputs: dict) -> Pooler:
-        lengths = inputs["image_grid_thw"].prod(dim=-1).tolist()
-        return lambda output: packed_means(output, lengths)
+        return partial(packed_means, lengths=_patches(inputs).tolist())
 
     def connector_pooler(self, inputs: dict) -> Pooler:
-        lengths = (inputs["image_grid_thw"].prod(dim=-1) // self.merged(inputs)).tolist()
-        return lambda output: packed_means(output, lengths)
+        return partial(packed_means, lengths=(_patches(inputs) // self.merged(inputs)).tolist())
 
     def vision_places(self, inputs: dict) -> list[slice | int]:
-        lengths = inputs["image_grid_thw"].prod(dim=-1).tolist()
-        return [slice(end - length, end) for end, length in zip(itertools.accumulate(lengths), lengths, strict=True)]
+        ends = itertools.accumulate(_patches(inputs).tolist(), initial=0)
+        return [slice(*place) for place in itertools.pairwise(ends)]
 
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
         size = dict(processor.image_processor.size)
         fewest, most = (size.get(edge) or size[old] for edge, old in EDGES.items())
         processor.image_processor.size = {"shortest_edge": min(fewest, pixels), "longest_edge": min(most, pixels)}
+
+
+def _patches(inputs: dict) -> torch.Tensor:
+    """Of each image, int [images]."""
+    return inputs["image_grid_thw"].prod(dim=-1)

@@ -1,57 +1,67 @@
-"""Reducing tokens to one vector an image: means are taken token range by token range, and nothing is copied before.
+"""Reducing tokens to one vector an image, without a copy of the tokens and with sums in float32 in any precision."""
 
-Sums are kept in float32 whatever the model's precision. A pass adds one vector an image and point to what is held,
-however many tokens there are.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 
+Pooler = Callable[[torch.Tensor], torch.Tensor]
 
-@dataclass(frozen=True)
+
 class TextTokens:
-    """Where a batch's image tokens and last tokens are in the LLM; made once a batch, before the pass.
+    """Where a batch's image tokens and last tokens are in the LLM: looked up once a batch, before the pass."""
 
-    `images` has a range of positions for each row, or the positions themselves where they are no range.
-    """
+    def __init__(self, mask: torch.Tensor, attention: torch.Tensor):
+        """Finds them from the mask of image tokens, bool [batch, tokens], and the attention mask of the same shape.
 
-    shape: tuple[int, int]  # batch, tokens
-    images: list[slice | torch.Tensor]
-    last: torch.Tensor  # int [batch]
+        The last token is the last that is attended to, whichever side is padded.
 
+        Raises:
+            RuntimeError: a prompt without an image token.
+        """
+        self.shape, self.images = list(mask.shape), image_positions(mask)
+        places = torch.arange(mask.shape[1], device=mask.device)
+        self.last = torch.where(attention.bool(), places, -1).max(dim=1).values
 
-def find_text_tokens(mask: torch.Tensor, attention: torch.Tensor) -> TextTokens:
-    """Finds them from the mask of image tokens, bool [batch, tokens], and the attention mask of the same shape.
+    def image_mean(self, output: torch.Tensor) -> torch.Tensor:
+        """Mean of each row's image tokens, float32 [batch, width], of LLM states [batch, tokens, width].
 
-    Right for both paddings: the last token is the last that is attended to.
+        Padding is not read: it need not be finite.
 
-    Raises:
-        RuntimeError: a prompt without an image token.
-    """
-    images = image_positions(mask)
-    places = torch.arange(mask.shape[1], device=mask.device)
-    last = torch.where(attention.bool(), places, -1).max(dim=1).values
-    return TextTokens(tuple(mask.shape), images, last)
+        Raises:
+            RuntimeError: the output has another shape.
+        """
+        self._check(output)
+        first = self.images[0]
+        if isinstance(first, slice) and all(place == first for place in self.images):  # one kernel for all
+            return output[:, first].mean(dim=1, dtype=torch.float32)
+        places = [place if isinstance(place, slice) else place.to(output.device) for place in self.images]
+        rows = zip(output, places, strict=True)
+        return torch.stack([row[place].mean(dim=0, dtype=torch.float32) for row, place in rows])
+
+    def last_token(self, output: torch.Tensor) -> torch.Tensor:
+        """The last token's state of each row, float32 [batch, width]. Raises as `image_mean`."""
+        self._check(output)
+        rows = torch.arange(len(output), device=output.device)
+        return output[rows, self.last.to(output.device)].float()  # a model may lie on several devices
+
+    def _check(self, output: torch.Tensor) -> None:
+        if output.ndim != 3 or list(output.shape[:2]) != self.shape:
+            raise RuntimeError(f"expected [{self.shape[0]}, {self.shape[1]}, width], got {list(output.shape)}")
 
 
 def image_positions(mask: torch.Tensor) -> list[slice | torch.Tensor]:
-    """Where each row's image tokens are: a range of positions, or the positions themselves where they are no range.
-
-    Args:
-        mask: of image tokens, bool [batch, tokens].
+    """Where each row's image tokens are, from their mask, bool [batch, tokens]: a range, or positions if they are none.
 
     Raises:
         RuntimeError: a prompt without an image token.
     """
-    mask, device = mask.cpu(), mask.device
-    if not mask.any(dim=1).all():
+    rows, images = mask.cpu(), []
+    if not rows.any(dim=1).all():
         raise RuntimeError("a prompt of the batch holds no image token")
-    images: list[slice | torch.Tensor] = []
-    for row in mask:
+    for row in rows:
         positions = row.nonzero().flatten()
         first, end = int(positions[0]), int(positions[-1]) + 1
-        images.append(slice(first, end) if end - first == len(positions) else positions.to(device))
+        images.append(slice(first, end) if end - first == len(positions) else positions.to(mask.device))
     return images
 
 
@@ -66,49 +76,3 @@ def packed_means(output: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     if len(set(lengths)) == 1:  # one kernel for all
         return output.view(len(lengths), lengths[0], -1).mean(dim=1, dtype=torch.float32)
     return torch.stack([tokens.mean(dim=0, dtype=torch.float32) for tokens in output.split(lengths)])
-
-
-def row_means(output: torch.Tensor, images: int, first: int = 0) -> torch.Tensor:
-    """Mean of each image's tokens from `first` on, float32 [images, width], of one image a row.
-
-    Args:
-        output: [images, tokens, width].
-
-    Raises:
-        RuntimeError: the output has another shape.
-    """
-    if output.ndim != 3 or output.shape[0] != images:
-        raise RuntimeError(f"expected [{images}, tokens, width], got {list(output.shape)}")
-    return output[:, first:].mean(dim=1, dtype=torch.float32)
-
-
-def text_means(output: torch.Tensor, tokens: TextTokens) -> torch.Tensor:
-    """Mean of each row's image tokens, float32 [batch, width], of LLM states [batch, tokens, width].
-
-    What stands at padding is not read: it need not be finite.
-
-    Raises:
-        RuntimeError: the output has another shape.
-    """
-    _check_text(output, tokens)
-    first = tokens.images[0]
-    if isinstance(first, slice) and all(place == first for place in tokens.images):  # one kernel for all
-        return output[:, first].mean(dim=1, dtype=torch.float32)
-    rows = zip(output, tokens.images, strict=True)
-    return torch.stack([row[_on(row, place)].mean(dim=0, dtype=torch.float32) for row, place in rows])
-
-
-def last_states(output: torch.Tensor, tokens: TextTokens) -> torch.Tensor:
-    """The last token's state of each row, float32 [batch, width]. Raises as `text_means`."""
-    _check_text(output, tokens)
-    rows = torch.arange(len(output), device=output.device)
-    return output[rows, tokens.last.to(output.device)].float()  # a model may lie on several devices
-
-
-def _on(row: torch.Tensor, place: slice | torch.Tensor) -> slice | torch.Tensor:
-    return place if isinstance(place, slice) else place.to(row.device)
-
-
-def _check_text(output: torch.Tensor, tokens: TextTokens) -> None:
-    if output.ndim != 3 or tuple(output.shape[:2]) != tokens.shape:
-        raise RuntimeError(f"expected [{tokens.shape[0]}, {tokens.shape[1]}, width], got {list(output.shape)}")

@@ -1,15 +1,8 @@
 """Qwen2-VL: packed vision tokens, a merger that makes one token of 2 x 2 patches."""
 
 from pathlib import Path
-from typing import ClassVar
 
-from transformers import (
-    AutoTokenizer,
-    PreTrainedConfig,
-    ProcessorMixin,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
-)
+from transformers import AutoTokenizer, PreTrainedConfig, ProcessorMixin, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from mlprobe_utils.models.families.packed import Packed
@@ -18,18 +11,12 @@ FORGOTTEN = '"Qwen2_5_VLImageProcessor"'  # what Qwen2.5-VL called Qwen2-VL's fo
 
 
 class Qwen2VL(Packed):
-    model_class: ClassVar[str] = "Qwen2VLForConditionalGeneration"
-    inputs: ClassVar[tuple[str, ...]] = (
-        "input_ids",
-        "attention_mask",
-        "mm_token_type_ids",
-        "pixel_values",
-        "image_grid_thw",
-    )
-    vision_tower: ClassVar[tuple[str, ...]] = ("model.visual.patch_embed", "model.visual.blocks")
-    vision_blocks: ClassVar[str] = "model.visual.blocks"
-    connector: ClassVar[tuple[str, ...]] = ("model.visual.merger",)
-    connector_layers: ClassVar[tuple[str, ...]] = ("model.visual.merger.mlp.0", "model.visual.merger.mlp.2")
+    model_class = "Qwen2VLForConditionalGeneration"
+    inputs = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
+    vision_tower = ("model.visual.patch_embed", "model.visual.blocks")
+    vision_blocks = "model.visual.blocks"
+    connector = ("model.visual.merger",)
+    connector_layers = ("model.visual.merger.mlp.0", "model.visual.merger.mlp.2")
 
     def merged(self, inputs: dict) -> int:
         return self.model.config.vision_config.spatial_merge_size**2

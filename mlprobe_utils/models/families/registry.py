@@ -26,7 +26,7 @@ def family_named(architectures: Sequence[str]) -> type[Family]:
     known = ", ".join(name for family in FAMILIES for name in (family.model_class, *family.hosted))
     raise InputError(
         f"no family for models of class {', '.join(architectures) or '(none named)'}. Known classes: {known}. "
-        f"Add one in mlprobe_utils/families/."
+        f"Add one in mlprobe_utils/models/families/."
     )
 
 
@@ -36,11 +36,7 @@ def family_of(model) -> Family:
 
 
 def family_by_name(name: str) -> type[Family]:
-    """The family that a model card asserts: the name of its module.
-
-    Raises:
-        InputError: no such family; the message lists the known ones.
-    """
+    """The family that a model card asserts. Raises InputError for none that is known; the message lists them."""
     names = {name_of(family): family for family in FAMILIES}
     if name not in names:
         raise unknown("family", name, sorted(names))

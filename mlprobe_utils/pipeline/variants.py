@@ -1,4 +1,4 @@
-"""Arms: a model once more, with one setting of the protocol changed, in a folder of its own.
+"""Variants: a model once more, with one setting of the protocol changed, in a folder of its own.
 
 Everything else is as in the protocol, so that what differs is due to the setting, or to chance.
 """
@@ -11,15 +11,15 @@ import pandas as pd
 from mlprobe_utils.evaluation.orders import ORDERS
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.cards import Protocol, load_protocol
-from mlprobe_utils.pipeline.results import ARM_RUNS, CLASSIFIER, ORDER, VISION_TOWER, Selection, made
+from mlprobe_utils.pipeline.results import CLASSIFIER, ORDER, VARIANT_RUNS, VISION_TOWER, Selection, made
 
 SETTINGS = {ORDER: tuple(ORDERS), VISION_TOWER: ("lora", "frozen")}  # setting -> the values it can have
 WAYS = ("all", "lora")  # of training a vision tower alone: all of its weights, or LoRA
-COMMAND = "discuss"  # that makes arms
+COMMAND = "discuss"  # that makes variants
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One setting of SETTINGS, and its value."""
 
     setting: str
@@ -27,12 +27,11 @@ class Arm:
 
     def changed(self, protocol: Protocol) -> Protocol:
         """The protocol with this setting. An order has one run, and the main probe alone, with all of its seeds."""
-        tuning = protocol.fine_tuning
         if self.setting == VISION_TOWER:
-            changed = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}
-            return protocol.model_copy(update={"fine_tuning": tuning.model_copy(update=changed)})
-        tuning = tuning.model_copy(update={"runs": len(ARM_RUNS)})
-        return protocol.model_copy(update={ORDER: self.value, "fine_tuning": tuning, "probe_variants": {}})
+            tuning, whole = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}, {}
+        else:
+            tuning, whole = {"runs": len(VARIANT_RUNS)}, {ORDER: self.value, "probe_variants": {}}
+        return protocol.model_copy(update={"fine_tuning": protocol.fine_tuning.model_copy(update=tuning)} | whole)
 
     def states(self, protocol: Protocol) -> list[int | None]:
         """None for the pretrained model, then the runs; before it is trained, a tower that is frozen is none other."""
@@ -42,17 +41,17 @@ class Arm:
         return of_model / self.setting / self.value
 
 
-def arms(setting: str, protocol: Protocol) -> list[Arm]:
-    """The arms of a setting: of each value that is not the protocol's own."""
-    return [Arm(setting, value) for value in SETTINGS[setting] if value != _own(setting, protocol)]
+def variants(setting: str, protocol: Protocol) -> list[Variant]:
+    """One of each value of a setting that is not the protocol's own."""
+    return [Variant(setting, value) for value in SETTINGS.get(setting, ()) if value != _own(setting, protocol)]
 
 
 def of_value(selection: Selection, setting: str, value: str) -> Selection:
-    """The results under a value of a setting: of an arm, or where the value is the protocol's own the selection's."""
+    """The results under a value of a setting: a variant's, or the selection's own where the protocol has that value."""
     if value == _own(setting, load_protocol(selection.protocol)):
         return selection
     plain = (selection.models, selection.datasets, selection.protocol, selection.split)
-    return ArmSelection(*plain, Arm(setting, value))
+    return VariantSelection(*plain, Variant(setting, value))
 
 
 def _own(setting: str, protocol: Protocol) -> str:
@@ -60,31 +59,28 @@ def _own(setting: str, protocol: Protocol) -> str:
 
 
 @dataclass(frozen=True)
-class ArmSelection(Selection):
-    """The results of an arm of each of the models."""
+class VariantSelection(Selection):
+    """The results of a variant of each of the models."""
 
-    arm: Arm
-
-    @property
-    def made_by(self) -> str:
-        return COMMAND
+    variant: Variant
+    made_by = COMMAND
 
     @property
     def states(self) -> list[int | None]:
-        return self.arm.states(load_protocol(self.protocol))
+        return self.variant.states(load_protocol(self.protocol))
 
     @property
     def runs(self) -> range:
         return range(len(self.states) - self.states.count(None))
 
     def folder(self, model: str, dataset: str) -> Path:
-        return self.arm.folder(super().folder(model, dataset))
+        return self.variant.folder(super().folder(model, dataset))
 
 
 def tower_rows(selection: Selection, vision_tower: str) -> pd.DataFrame:
-    """The final outputs' rows after fine-tuning with the vision tower adapted (`lora`) or `frozen`.
+    """The final outputs' rows after fine-tuning with the vision tower adapted (`lora`) or `frozen`, of the same seeds.
 
-    Of the runs that both have, so that seeds are the same. Raises InputError for a model and data set that was not run.
+    Raises InputError for a model and data set that was not run.
     """
     rows, runs = results.prediction_rows(of_value(selection, VISION_TOWER, vision_tower)), tower_runs(selection)
     return rows[(rows["stage"] == "finetuned") & rows["run"].isin(runs)].reset_index(drop=True)
@@ -100,13 +96,10 @@ def classifier_rows(selection: Selection) -> pd.DataFrame:
 
     Raises InputError for a model and data set that was not run.
     """
-    frames = []
-    for model, dataset, folder in selection.folders():
-        for way in WAYS:
-            for run in tower_runs(selection):
-                place = made(selection, model, dataset, folder / classifier_name(way, run), COMMAND)
-                frames.append(pd.read_parquet(place / "predictions.parquet"))
-    return pd.concat(frames, ignore_index=True)
+    names = [classifier_name(way, run) for way in WAYS for run in tower_runs(selection)]
+    found = [(*place, name) for place in selection.folders() for name in names]
+    places = [made(selection, model, dataset, folder / name, COMMAND) for model, dataset, folder, name in found]
+    return pd.concat([pd.read_parquet(place / "predictions.parquet") for place in places], ignore_index=True)
 
 
 def classifier_name(way: str, run: int) -> str:
