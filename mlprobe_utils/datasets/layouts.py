@@ -59,8 +59,7 @@ def read_release(tree: FileTree, card: Release) -> Found:
             another kind among the images; split files or metadata that do not fit the images.
     """
     layout = LAYOUTS[card.layout]
-    found = _candidates(tree, layout, card)
-    if not found:
+    if not (found := _candidates(tree, layout, card)):
         inside = " or ".join(f"'{name}'" for name in sorted(layout.inside(card)))
         raise InputError(
             f"{card.slug} was not found under {tree.root}: looked for a folder (or a zip holding it) named "
@@ -70,12 +69,11 @@ def read_release(tree: FileTree, card: Release) -> Found:
     if len(shallowest) > 1:
         both = " and ".join(f"'{folder}'" for folder in shallowest)
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
-    folder, *copies = found
+    folder, *others = found
     records = sorted(layout.records(tree, folder, card), key=lambda record: record.image)
-    inside_copies = {path for copy in copies for path in tree.files_in(copy)}
-    masks = [path for path in set(tree.files_in(folder)) - inside_copies if layout.masks and _is_mask(path)]
-    ignored = {"masks": len(masks), "other_copies": len(inside_copies), "junk": len(tree.junk)}
-    return Found(folder, records, ignored)
+    copies = {path for other in others for path in tree.files_in(other)}
+    masks = [path for path in tree.files_in(folder) if layout.masks and path not in copies and _is_mask(path)]
+    return Found(folder, records, {"masks": len(masks), "other_copies": len(copies), "junk": len(tree.junk)})
 
 
 def _candidates(tree: FileTree, layout: Layout, card: Release) -> list[str]:
@@ -124,8 +122,8 @@ def _chest_patient(tree: FileTree, path: str) -> str:
     name = CHEST_PATIENT.fullmatch(PurePosixPath(path).stem)
     if name is None:
         raise InputError(
-            f"{tree.source(path)} does not say its patient: expected a name like IM-0001-0001.jpeg, "
-            f"NORMAL2-IM-0001-0001.jpeg or person1_bacteria_1.jpeg"
+            f"{tree.source(path)} does not name its patient: expected IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg, "
+            "person1_bacteria_1.jpeg or the like"
         )
     return f"{name['normal']}-{name['film']}" if name["normal"] else f"{name['type']}-{name['number']}"
 
@@ -142,9 +140,7 @@ def _covid_ct(tree: FileTree, release: str, card: Release) -> Iterator[ImageReco
         patients = _covid_patients(tree, release, label)
         for name, path in paths.items():
             if name not in official:
-                raise InputError(
-                    f"{tree.source(path)} is in none of the split files in {splits}/{label}: add or remove it"
-                )
+                raise InputError(f"{tree.source(path)} is in no split file of {splits}/{label}: add or remove it")
             if name not in patients:
                 raise InputError(f"{tree.source(path)} has no patient in {label}-CT-MetaInfo: download that file again")
             yield ImageRecord(_from(release, path), path, label, official[name], f"{label} {patients[name]}")
@@ -169,8 +165,7 @@ def _covid_splits(tree: FileTree, folder: str, label: str, images: dict[str, str
 def _covid_patients(tree: FileTree, release: str, label: str) -> dict[str, str]:
     """Patient of every file name of one class; the metadata are a CSV whatever their ending."""
     stem = f"{label}-CT-MetaInfo"
-    here = (path for path in tree.paths if str(PurePosixPath(path).parent) == release)
-    found = [path for path in here if PurePosixPath(path).stem == stem]
+    found = [path for path in tree.paths if str(PurePosixPath(path).with_suffix("")) == _join(release, stem)]
     if len(found) != 1:
         state = "is missing" if not found else f"is there {len(found)} times"
         raise InputError(f"the metadata file {_join(release, stem)}.csv {state} under {tree.root}: see data/README.md")
@@ -180,9 +175,7 @@ def _covid_patients(tree: FileTree, release: str, label: str) -> dict[str, str]:
         raise InputError(f"{tree.source(found[0])} is not a CSV file ({error}): download it again") from error
     columns = {column.lower().removeprefix("file ").removeprefix("image "): column for column in table.columns}
     if not {"name", "patient id"} <= set(columns):
-        raise InputError(
-            f"{tree.source(found[0])} lacks the column of file names or of patients: {list(table.columns)}"
-        )
+        raise InputError(f"{tree.source(found[0])} lacks the column of file names or of patients: {[*table.columns]}")
     table = table[[columns["name"], columns["patient id"]]].dropna().map(str.strip).drop_duplicates()
     for name in table.loc[table[columns["name"]].duplicated(), columns["name"]]:
         raise InputError(f"{tree.source(found[0])} gives {name!r} two patients: download it again")
@@ -190,31 +183,26 @@ def _covid_patients(tree: FileTree, release: str, label: str) -> dict[str, str]:
 
 
 def _class_names(card: Release) -> set[str]:
-    return {class_of_images.name for class_of_images in card.classes}
+    return {c.name for c in card.classes}
 
 
 def _check_folders(tree: FileTree, folder: str, expected: set[str], allowed: set[str] = frozenset()) -> None:
     found = set(tree.folders_in(folder))
-    wrong = [("folder {} is missing", name) for name in sorted(expected - found)]
-    wrong += [("unknown folder {}", name) for name in sorted(found - expected - allowed)]
-    for problem, name in wrong:
-        expectation = f"expected {', '.join(sorted(expected))} in {folder}"
-        raise InputError(f"{problem.format(_join(folder, name))} under {tree.root}: {expectation}")
+    problems = [f"folder {_join(folder, name)} is missing" for name in sorted(expected - found)]
+    problems += [f"unknown folder {_join(folder, name)}" for name in sorted(found - expected - allowed)]
+    if problems:
+        raise InputError(f"{problems[0]} under {tree.root}: expected {', '.join(sorted(expected))} in {folder}")
 
 
 def _images(tree: FileTree, folder: str) -> list[str]:
     """The images and masks directly in a class folder; anything else in it is an error."""
-    images = []
-    for path in tree.files_in(folder):
-        if str(PurePosixPath(path).parent) != folder:
-            raise InputError(
-                f"{tree.source(path)} lies in a folder inside a class folder: put the images into {folder}"
-            )
-        if PurePosixPath(path).suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{tree.source(path)} is no image ({', '.join(IMAGE_SUFFIXES)}): remove it from {folder}")
-        images.append(path)
-    if not images:
+    if not (images := tree.files_in(folder)):
         raise InputError(f"the class folder {folder} under {tree.root} holds no images: download it again")
+    for path in images:
+        if str(PurePosixPath(path).parent) != folder:
+            raise InputError(f"{tree.source(path)} is in a folder inside a class folder: put images into {folder}")
+        if not path.lower().endswith(IMAGE_SUFFIXES):
+            raise InputError(f"{tree.source(path)} is no image ({', '.join(IMAGE_SUFFIXES)}): remove it from {folder}")
     return images
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from mlprobe_utils.common.files import atomic_write, write_parquet
 from mlprobe_utils.common.progress import Notes
+from mlprobe_utils.datasets.components import duplicate_groups
 from mlprobe_utils.datasets.decoding import decode
-from mlprobe_utils.datasets.duplicates import duplicate_groups
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST
 from mlprobe_utils.datasets.layouts import Found, read_release

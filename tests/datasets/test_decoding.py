@@ -12,8 +12,8 @@ from made_releases import image_bytes, picture
 from PIL import Image, ImageEnhance
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets.components import duplicate_groups
 from mlprobe_utils.datasets.decoding import THUMBNAIL_SIDE, decode
-from mlprobe_utils.datasets.duplicates import duplicate_groups
 from mlprobe_utils.datasets.settings import Images
 
 KEPT = Images(decode_limit=10_000, max_pixels=10_000)

@@ -141,7 +141,7 @@ def test_chest_patients_are_type_and_number(tmp_path):
     assert len({patients[name] for name in names["NORMAL"][:3]}) == 1
     assert len({patients[name] for files in names.values() for name in files}) == 4
     write(release / "train/NORMAL/scan 7.jpeg", image_bytes())
-    refused(tmp_path, "chest-xray", "scan 7.jpeg", "does not say its patient")
+    refused(tmp_path, "chest-xray", "scan 7.jpeg", "does not name its patient")
 
 
 def test_covid_split_files(tmp_path):
@@ -153,7 +153,7 @@ def test_covid_split_files(tmp_path):
     for content, *words in (
         (names + "gone%1.png\n", "trainCT_COVID.txt", "gone%1.png", "not in CT_COVID"),
         (names + (folder / "testCT_COVID.txt").read_text(), "test-p0%0.png", "again"),
-        ("\n".join(names.split()[1:]), names.split()[0], "in none of the split files"),
+        ("\n".join(names.split()[1:]), names.split()[0], "in no split file"),
         (b"\xff\xfe\x00", "trainCT_COVID.txt", "not a text file"),
     ):
         write(train, content)

@@ -113,9 +113,9 @@ def test_lists_that_are_wrong(changed, said):
     [
         ([], "holds no images"),
         (["a/1.png", "a/notes.txt", "b/x.dcm"], r"a/notes.txt and 1 more files are no PNG or JPEG"),
-        (["a/1.png", "2.png"], "2.png lies in no folder of a class"),
+        (["a/1.png", "2.png"], "2.png is in no folder of a class"),
         (["train/a/1.png", "extra/a/2.png"], "'extra' lies beside 'train'"),
-        (["train/1.png"], "train/1.png lies in no folder of a class"),
+        (["train/1.png"], "train/1.png is in no folder of a class"),
     ],
 )
 def test_folders_that_are_wrong(files, said, tmp_path):

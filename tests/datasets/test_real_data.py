@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.datasets.controls import pixel_statistics, rows_without_model
-from mlprobe_utils.datasets.format_shortcut import format_shortcut
 from mlprobe_utils.datasets.splits import leaks
+from mlprobe_utils.datasets.summary import format_rule
 from mlprobe_utils.evaluation.claims import control_scores
 from mlprobe_utils.evaluation.control_names import FILE_FORMAT, MAJORITY
 from mlprobe_utils.pipeline import artefacts
@@ -96,10 +96,10 @@ def test_validation_is_drawn_out_of_train(image_sets):
 def test_the_format_shortcut_of_covid_ct(image_sets):
     table = image_sets["covid19-ct"].manifest
     official = table["official_split"]
-    result = format_shortcut(table[official.isin(["train", "val"])], table[official == "test"])
-    assert (result.correct, result.total) == (163, 203)
-    alone = format_shortcut(table[official == "train"], table[official == "test"])
-    assert (alone.correct, alone.total) == (161, 203)
+    test = table[official == "test"]
+    for parts, correct in ((["train", "val"], 163), (["train"], 161)):
+        _, predicted = format_rule(table[official.isin(parts)], test)
+        assert ((predicted == test["label"]).sum(), len(test)) == (correct, 203)
     assert set(table.loc[table["mode"] == "RGBA", "label"]) == {"COVID"}
     assert set(table.loc[table["extension"] == ".jpg", "label"]) == {"NonCOVID"}
     assert ((table["format"] == "JPEG") & (table["extension"] == ".png")).sum() == 34

@@ -5,17 +5,18 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.datasets.controls import pixel_statistics, rows_without_model
-from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.datasets.reference_classifier import (
+from mlprobe_utils.datasets.controls import (
     CELLS,
     DIRECTIONS,
     SIDE,
     edges,
     image_features,
+    pixel_statistics,
     reference_rows,
+    rows_without_model,
     texture,
 )
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.claims import control_scores
 from mlprobe_utils.evaluation.control_names import PIXELS, REFERENCE
 from mlprobe_utils.evaluation.rows import SCHEMA
