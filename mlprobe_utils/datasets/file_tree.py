@@ -30,7 +30,7 @@ class _File:
 class FileTree:
     """All files below `root`, a folder or a zip; paths are posix and relative to `root`, zips are transparent.
 
-    Junk of operating systems (`__MACOSX`, `.DS_Store`, `Thumbs.db`, hidden files) is left out and listed in `junk`.
+    Junk of operating systems (`__MACOSX`, `.DS_Store`, `Thumbs.db`, hidden files) is left out.
 
     Raises:
         InputError: on construction, `root` is not there; on first use of the files, a link to a folder or out of
@@ -42,7 +42,6 @@ class FileTree:
         if not self.root.exists():
             raise InputError(f"the data folder {root} does not exist: give the folder that holds the release")
         self.name = "" if self.root.is_file() else self.root.resolve().name
-        self.junk: list[str] = []
 
     @cached_property
     def paths(self) -> list[str]:
@@ -89,7 +88,7 @@ class FileTree:
         files: dict[str, _File] = {}
         for path, place, status in self._disk[1]:
             if place.suffix.lower() == ".zip":
-                for inner, file in _zip_files(str(place), place, self.junk):
+                for inner, file in _zip_files(str(place), place):
                     _add(files, _below(path, inner), file)
             else:
                 _add(files, path, _File(str(place), status.st_size, False, place.read_bytes))
@@ -111,7 +110,6 @@ class FileTree:
             inside = Path(folder).relative_to(self.root)
             folders.add(inside.as_posix())
             for found in (subfolders, names):
-                self.junk += [str(Path(folder, name)) for name in found if _is_junk(name)]
                 found[:] = [name for name in found if not _is_junk(name)]  # os.walk then skips those folders
             for place in (Path(folder, name) for name in subfolders):
                 if place.is_symlink():
@@ -137,7 +135,7 @@ def _add(files: dict[str, _File], path: str, new: _File) -> None:
         files[path] = new
 
 
-def _zip_files(name: str, content: Path | io.BytesIO, junk: list[str], depth: int = 1) -> Iterator[tuple[str, _File]]:
+def _zip_files(name: str, content: Path | io.BytesIO, depth: int = 1) -> Iterator[tuple[str, _File]]:
     """(path from the zip's own place, file) of every file in a zip and in the zips inside it."""
     try:
         archive = zipfile.ZipFile(content)
@@ -145,16 +143,13 @@ def _zip_files(name: str, content: Path | io.BytesIO, junk: list[str], depth: in
         raise InputError(f"{name} is no zip or a damaged one ({error}): download it again") from error
     for entry in archive.infolist():
         path = _safe_path(name, entry)
-        if entry.is_dir() or path == ".":
-            continue
-        if _is_junk(path):
-            junk.append(f"{name}: {path}")
+        if entry.is_dir() or path == "." or _is_junk(path):
             continue
         file = _File(f"{name}: {path}", entry.file_size, True, partial(_unpacked, archive, entry, name))
         if path.lower().endswith(".zip"):
             if depth == ZIP_DEPTH:
                 raise InputError(f"{file.source} is a zip within {depth} zips: unpack the outer ones")
-            for inner, inner_file in _zip_files(file.source, io.BytesIO(file.read()), junk, depth + 1):
+            for inner, inner_file in _zip_files(file.source, io.BytesIO(file.read()), depth + 1):
                 yield _below(path, inner), inner_file
         else:
             yield path, file

@@ -32,27 +32,17 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A release as found: its folder in the tree, its images sorted by id, and how many files were left out, by why."""
+class Layout:
+    """How one layout is recognised and read: `folder` is looked for, with at least one of the subfolders `inside`."""
 
     folder: str
-    records: list[ImageRecord]
-    ignored: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one layout is recognised and read."""
-
-    folder: str  # the name to look for
-    inside: Callable[[Release], set[str]]  # subfolders of it, of which at least one must be there
-    parents: int  # how far above `folder` the release's own folder is
+    inside: Callable[[Release], set[str]]
     records: Callable[[FileTree, str, Release], Iterator[ImageRecord]]
-    masks: bool = False  # whether masks lie beside the images
+    inner: bool = False  # whether `folder` lies in the release's own folder, and is not it
 
 
-def read_release(tree: FileTree, card: Release) -> Found:
-    """Finds the card's release in the tree (the shallowest folder of the right name) and lists its images.
+def read_release(tree: FileTree, card: Release) -> list[ImageRecord]:
+    """The images of the card's release, sorted: of the shallowest folder of the right name in the tree.
 
     Raises:
         InputError: not found, or twice at one depth; a class or split folder missing, empty or unknown; a file of
@@ -69,11 +59,7 @@ def read_release(tree: FileTree, card: Release) -> Found:
     if len(shallowest) > 1:
         both = " and ".join(f"'{folder}'" for folder in shallowest)
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
-    folder, *others = found
-    records = sorted(layout.records(tree, folder, card), key=lambda record: record.image)
-    copies = {path for other in others for path in tree.files_in(other)}
-    masks = [path for path in tree.files_in(folder) if layout.masks and path not in copies and _is_mask(path)]
-    return Found(folder, records, {"masks": len(masks), "other_copies": len(copies), "junk": len(tree.junk)})
+    return sorted(layout.records(tree, found[0], card), key=lambda record: record.image)
 
 
 def _candidates(tree: FileTree, layout: Layout, card: Release) -> list[str]:
@@ -83,12 +69,12 @@ def _candidates(tree: FileTree, layout: Layout, card: Release) -> list[str]:
     for folder in tree.folders:
         name = tree.name if folder == "." else PurePosixPath(folder).name
         # the root may have been renamed: it counts if everything that belongs in it is there
-        enough = 1 if name == layout.folder else len(inside) if folder == "." and not layout.parents else None
+        enough = 1 if name == layout.folder else len(inside) if folder == "." and not layout.inner else None
         if enough is not None and len(inside.intersection(tree.folders_in(folder))) >= enough:
             found.append(folder)
-    if layout.parents and "." in found:
+    if layout.inner and "." in found:
         raise InputError(f"{tree.root} is only a part of {card.slug}: give the folder that holds '{layout.folder}'")
-    releases = [str(PurePosixPath(folder).parent) if layout.parents else folder for folder in found]
+    releases = [str(PurePosixPath(folder).parent) if layout.inner else folder for folder in found]
     return sorted(releases, key=lambda folder: (_depth(folder), folder))
 
 
@@ -226,7 +212,7 @@ def _from(release: str, path: str) -> str:
 
 
 LAYOUTS = {
-    "busi": Layout("Dataset_BUSI_with_GT", _class_names, 0, _busi, masks=True),
-    "chest-xray": Layout("chest_xray", lambda card: {"train", "test"}, 0, _chest_xray),
-    "covid-ct": Layout("Images-processed", lambda card: {f"CT_{name}" for name in _class_names(card)}, 1, _covid_ct),
+    "busi": Layout("Dataset_BUSI_with_GT", _class_names, _busi),
+    "chest-xray": Layout("chest_xray", lambda card: {"train", "test"}, _chest_xray),
+    "covid-ct": Layout("Images-processed", lambda card: {f"CT_{c.name}" for c in card.classes}, _covid_ct, inner=True),
 }
