@@ -1,4 +1,4 @@
-"""How images are read, divided and asked about: settings of a data set."""
+"""Settings of a data set: what is released, how images are read and split, and the question about them."""
 
 from collections import Counter
 from typing import Literal
@@ -16,7 +16,7 @@ class ClassOfImages(Part):
 
 
 class Release(Part):
-    """A data set as it is released: what it should hold, and how a model is asked about it."""
+    """A data set as it is released: what it should hold, and the question about its images."""
 
     slug: str
     name: str

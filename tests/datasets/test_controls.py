@@ -222,15 +222,15 @@ def test_planted_cluster_is_not_selective_and_planted_class_is(images, drawn):
     tensors = {point: torch.tensor(own, dtype=torch.float32) for point, own in features.items()}
     truth, seeds = (options == NO).astype(int), dict.fromkeys(tensors, 0)
     fitted = fit_probes(tensors, dict.fromkeys(tensors, truth), np.arange(TRAIN), 2, PROBE, seeds)
-    right = {point: 100 * (chances.argmax(1) == truth)[-120:].mean() for point, chances in fitted.items()}
-    own = selectivity(read(right, dataset=CARD.slug), scores, "accuracy").set_index("point")["selectivity"]
+    correct = {point: 100 * (own.argmax(1) == truth)[-TEST:].mean() for point, own in fitted.items()}
+    own = selectivity(read(correct, dataset=CARD.slug), scores, "accuracy").set_index("point")["selectivity"]
     assert own["V.00"] < 0
     assert own["C.00"] > 25
     assert abs(own["L.00"]) < 20
 
 
 def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images, drawn):
-    """Features as wide as there are images let everything be learned by heart; a single one does not."""
+    """Features as wide as there are images let a probe memorise them; a single one does not."""
     levels, options = drawn
     table = task_of(images(levels, options)).assign(option=options)
     rng = np.random.default_rng(4)
@@ -244,11 +244,11 @@ def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images,
     assert (learned["accuracy"].drop("V.01") < 80).all()
 
 
-def discs(told: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """A disc on noise, in the upper half where the answer is Yes; or, if not `told`, anywhere."""
+def discs(placed: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A disc on noise, in the upper half where the answer is Yes; or, if not `placed`, anywhere."""
     rng = np.random.default_rng(0)
     options = rng.choice([YES, NO], len(FEWER))
-    above = options == YES if told else rng.uniform(size=len(FEWER)) < 0.5
+    above = options == YES if placed else rng.uniform(size=len(FEWER)) < 0.5
     pixels = rng.integers(0, 120, (len(FEWER), 40, 56))
     rows, columns = np.mgrid[:40, :56]
     for i, place in enumerate(rng.uniform(8, 48, len(FEWER))):
@@ -262,7 +262,7 @@ def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(image_set_of
     assert checked(rows, (REFERENCE,), TEST // 2)[REFERENCE] > 95
     assert list(rows["image"]) == list(image_set.part("paper", "test")["image"])
     assert accuracies(rows_without_model(image_set, "paper", pixel_statistics(image_set)))[PIXELS] < 70
-    assert accuracies(reference_rows(image_set_of(*discs(told=False), FEWER), "paper"))[REFERENCE] < 65
+    assert accuracies(reference_rows(image_set_of(*discs(placed=False), FEWER), "paper"))[REFERENCE] < 65
 
 
 def test_the_reference_is_fitted_on_train_images_alone_and_the_same_every_time(image_set_of):
@@ -367,11 +367,12 @@ def test_text_alone_has_one_answer_and_the_probabilities_of_the_bare_question(ti
 
 def test_of_text_alone_the_answer_counts_and_of_other_controls_the_likeliest_option():
     images = pd.DataFrame({"image": ["a", "b"], "option": [YES, NO], "part": "test"})
-    chances = np.array([[0.9, 0.1], [0.9, 0.1]])
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1]])
     constants = CONSTANTS | {"stage": "finetuned", "run": 0}
-    frames = [image_rows(images, [YES, NO], chances, **constants, control=name) for name in (TEXT_ONLY, RANDOM_WEIGHTS)]
-    frames[0] = frames[0].assign(text="hm", parsed=None)
-    found = accuracies(pd.concat(frames))
+    text, weights = (
+        image_rows(images, [YES, NO], probabilities, **constants, control=name) for name in (TEXT_ONLY, RANDOM_WEIGHTS)
+    )
+    found = accuracies(pd.concat([text.assign(text="hm", parsed=None), weights]))
     assert found.to_dict() == {TEXT_ONLY: 0, RANDOM_WEIGHTS: 50}
 
 

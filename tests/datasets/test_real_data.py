@@ -18,11 +18,7 @@ from mlprobe_utils.pipeline.manifest import build_manifest
 
 REAL_DATA = os.environ.get("REAL_DATA")
 pytestmark = pytest.mark.skipif(not REAL_DATA, reason="REAL_DATA names no folder with the real images")
-FOLDERS = {
-    "busi": "BUSI/Dataset_BUSI_with_GT",
-    "covid19-ct": "COVID-CT",
-    "chest-xray": "Chest-Xray/chest_xray",
-}
+FOLDERS = {"busi": "BUSI/Dataset_BUSI_with_GT", "covid19-ct": "COVID-CT", "chest-xray": "Chest-Xray/chest_xray"}
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +37,6 @@ def described(slug: str) -> pd.DataFrame:
     path = folder.split("/")[0] + "/" + table["path"].astype(str)
     inside = path.str.startswith(folder + "/") & (table["kind"] == "image")
     return table[inside].assign(image=path[inside].str.removeprefix(folder + "/")).set_index("image")
-
-
-def counts(table: pd.DataFrame, column: str) -> dict:
-    return {split: rows["label"].value_counts().to_dict() for split, rows in table.groupby(column)}
 
 
 @pytest.mark.parametrize("slug", FOLDERS)
