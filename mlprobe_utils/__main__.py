@@ -195,8 +195,8 @@ def model(given: argparse.Namespace) -> None:
     THREADS,
 )
 def baselines(given: argparse.Namespace) -> None:
-    running = heavy("baselines.running", given.threads)
-    running.run_baselines(given.of, given.datasets, given.protocol, given.split)
+    training = heavy("baselines.training", given.threads)
+    training.run_baselines(given.of, given.datasets, given.protocol, given.split)
 
 
 @command(

@@ -43,7 +43,7 @@ chapter.opening()
 # comparison of {cite:t}`ren-2025`. So every {term}`baseline` here carries its status.
 
 # %%
-from mlprobe_utils.analysis.baseline_tables import status_table
+from mlprobe_utils.analysis.baselines import status_table
 from mlprobe_utils.pipeline.baseline_card import all_baselines
 from mlprobe_utils.plots.tables import show
 
@@ -61,7 +61,7 @@ glue("guessed", sum(card.status == "inferred" for card in listed))
 glue("paper_side", load_protocol("paper").baselines.side)
 
 # %%
-from mlprobe_utils.analysis.baseline_tables import list_table
+from mlprobe_utils.analysis.baselines import list_table
 
 show(list_table(listed))
 
@@ -71,13 +71,13 @@ show(list_table(listed))
 # does for images of {glue:text}`paper_side` pixels. This run trains these:
 
 # %%
-from mlprobe_utils.analysis.baseline_results import trained
+from mlprobe_utils.analysis.baselines import trained
 
 slugs = [card.slug for card in chapter.baselines]
 networks = trained(chapter.selection, slugs)
 
 # %%
-from mlprobe_utils.analysis.baseline_tables import trained_table
+from mlprobe_utils.analysis.baselines import trained_table
 
 variant = recipe_of_run.variant
 show(trained_table(chapter.baselines, networks, variant))
@@ -118,15 +118,14 @@ medical = predicted[~predicted["model"].isin(general)]
 answers = medical[medical["stage"] == "finetuned"]
 
 # %%
-from mlprobe_utils.analysis.baseline_comparison import contests
-from mlprobe_utils.analysis.epoch_choice import OF_PROTOCOL
+from mlprobe_utils.analysis.baselines import OF_PROTOCOL, comparisons
 
-way = OF_PROTOCOL[recipe_of_run.chosen]
+rule = OF_PROTOCOL[recipe_of_run.chosen]
 given = chapter.baselines, chapter.image_sets, split
-compared = contests(networks, answers, *given, way)
+compared = comparisons(networks, answers, *given, rule)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.baseline_comparison import accuracies, group_means
+from mlprobe_utils.analysis.baselines import accuracies, group_means
 from mlprobe_utils.evaluation.claims import control_scores
 from mlprobe_utils.evaluation.control_names import MAJORITY
 
@@ -165,13 +164,13 @@ glue("mllms_all", int((~network).sum()))
 # in points. It is negative where the sentence holds.
 
 # %%
-from mlprobe_utils.analysis.baseline_comparison import claims
+from mlprobe_utils.analysis.baselines import claims
 
 stated = claims(compared)
 show(chapter.named(stated))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.baseline_comparison import ABOVE, BELOW, NEITHER
+from mlprobe_utils.analysis.baselines import ABOVE, BELOW, NEITHER
 
 verdicts = stated["verdict"].value_counts()
 for name, word in (("below", BELOW), ("above", ABOVE), ("open", NEITHER)):
@@ -190,7 +189,7 @@ glue("alone_all", int(stated["MLLMs"].sum()))
 # of a data set at once:
 
 # %%
-from mlprobe_utils.analysis.baseline_comparison import gaps
+from mlprobe_utils.analysis.baselines import gaps
 
 apart = gaps(compared)
 show(chapter.named(apart))
@@ -215,7 +214,7 @@ glue("categories_all", len(apart))
 # %%
 from mlprobe_utils.analysis.epoch_choice import additions
 
-drawn = {slug: contest.drawn for slug, contest in compared.items()}
+drawn = {slug: comparison.each.drawn for slug, comparison in compared.items()}
 added = additions(networks, drawn)
 show(chapter.named(added))
 
@@ -256,7 +255,7 @@ from mlprobe_utils.analysis.epoch_choice import by_chance
 
 epochs = recipe_of_run.epochs
 share = added["last epoch"].mean() / 100
-sizes = [contest.drawn.counts.shape[1] for contest in compared.values()]
+sizes = [own.counts.shape[1] for own in drawn.values()]
 chance = by_chance(epochs, sizes, (0.8, 0.95, 0.99), share, repeats=200)
 show(chance, decimals=2)
 

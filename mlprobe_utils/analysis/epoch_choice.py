@@ -10,33 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.analysis.baseline_results import Trained, right_after
-from mlprobe_utils.common.errors import unknown
+from mlprobe_utils.analysis.baselines import LAST, ON_TEST, ON_VALIDATION, Trained, correct_at, epochs_chosen
 from mlprobe_utils.stats.intervals import PROBE, intervals
 from mlprobe_utils.stats.resampling import Difference, Resamples, Statistic, accuracy
 from mlprobe_utils.stats.simulated_answers import simulate_correct
 
-LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
-OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
 HALVINGS = 20  # of the test images, to choose on one half and count on the other
-
-
-def epochs_chosen(own: Trained, way: str) -> np.ndarray:
-    """The place of the epoch that a way of choosing takes, int [runs], 0 the first; of equally good ones the earliest.
-
-    Raises InputError for a way that is none of the three.
-    """
-    chosen = {LAST: None, ON_VALIDATION: own.validation, ON_TEST: own.test}
-    if way not in chosen:
-        raise unknown("way of choosing an epoch", way, chosen)
-    if chosen[way] is None:
-        return np.full(len(own.test.seeds), len(own.test.points) - 1)
-    return chosen[way].right.mean(axis=2).argmax(axis=1)
-
-
-def right_when(own: Trained, way: str) -> np.ndarray:
-    """Whether each test image is right at the epoch chosen, bool [runs, 1, images]. Raises as `epochs_chosen`."""
-    return right_after(own.test, epochs_chosen(own, way))
 
 
 def right_of_other_half(own: Trained, clusters: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -54,7 +33,7 @@ def right_of_other_half(own: Trained, clusters: np.ndarray, seed: int = 0) -> np
     for _ in range(HALVINGS):
         half = generator.permutation(members.max() + 1)[members] % 2 == 0
         best = {side: right[:, :, half == side].mean(axis=2).argmax(axis=1) for side in (True, False)}
-        after = {side: right_after(own.test, epochs)[:, 0] for side, epochs in best.items()}
+        after = {side: correct_at(own, epochs)[:, 0] for side, epochs in best.items()}
         judged.append(np.where(half, after[False], after[True]))
     return np.concatenate(judged)[:, None]
 
@@ -91,11 +70,12 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
     records = []
     for dataset, own in trained.items():
         resamples = drawn[dataset]
-        ways = {way: mean_accuracy([right_when(one, way) for one in own], resamples) for way in (LAST, ON_VALIDATION)}
-        best, before = best_accuracy(own, resamples), ways[ON_VALIDATION]
+        correct = {rule: [correct_at(one, epochs_chosen(one, rule)) for one in own] for rule in (LAST, ON_VALIDATION)}
+        rules = {rule: mean_accuracy(of_all, resamples) for rule, of_all in correct.items()}
+        best, before = best_accuracy(own, resamples), rules[ON_VALIDATION]
         others = mean_accuracy([right_of_other_half(one, resamples.clusters) for one in own], resamples)
         record = {"dataset": dataset, "baselines": len(own)}
-        record |= {way: float(found.values[0]) for way, found in (ways | {ON_TEST: best}).items()}
+        record |= {rule: float(found.values[0]) for rule, found in (rules | {ON_TEST: best}).items()}
         for name, after in (("added", best), ("left", others)):
             found = intervals(Difference(after, before), PROBE).iloc[0]
             record |= {name: found["value"], f"{name}, low": found["low"], f"{name}, high": found["high"]}
@@ -111,9 +91,9 @@ def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[st
         for one in own:
             found = additions({dataset: [one]}, drawn).drop(columns="baselines")
             found.insert(1, "baseline", one.slug)
-            for way in (ON_VALIDATION, ON_TEST):
-                places = epochs_chosen(one, way)
-                found[f"epoch ({way})"] = ", ".join(str(one.test.points[place]) for place in places)
+            for rule in (ON_VALIDATION, ON_TEST):
+                places = epochs_chosen(one, rule)
+                found[f"epoch ({rule})"] = ", ".join(str(one.test.points[place]) for place in places)
             frames.append(found)
     return pd.concat(frames, ignore_index=True)
 

@@ -1,4 +1,6 @@
-"""From a baseline's card to a network: built by timm, by another package, or by a module of our own."""
+"""From a baseline's card to a network: built by timm, by another package, or by `networks`."""
+
+from collections.abc import Callable
 
 import mlprobe_utils.models.compat
 
@@ -6,28 +8,29 @@ import timm
 import torch
 from torch import nn
 
-from mlprobe_utils.baselines.conv_mlp import ConvMLP
-from mlprobe_utils.baselines.conv_sdmlp_mixer import ConvSdMLPMixer
-from mlprobe_utils.baselines.hifuse import HiFuse
-from mlprobe_utils.baselines.s2_mlp import S2MLP
+from mlprobe_utils.baselines import networks
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant, check_installed
 
-OWN = {"s2_mlp": S2MLP, "conv_mlp": ConvMLP, "hifuse": HiFuse, "conv_sdmlp_mixer": ConvSdMLPMixer}
+OWN = {
+    "s2_mlp": networks.S2MLP,
+    "conv_mlp": networks.ConvMLP,
+    "hifuse": networks.HiFuse,
+    "conv_sdmlp_mixer": networks.ConvSdMLPMixer,
+}
 
 
 def build(card: BaselineCard, which: str, classes: int, side: int, pretrained: bool = False) -> nn.Module:
     """A baseline that maps images float [batch, 3, side, side] to logits [batch, classes].
 
-    Weights are random, by torch's current seed, or those that timm finds on the hub for a model of that name.
-
     Args:
         which: variant of the card, "full" or "small".
         side: of the images, in pixels.
+        pretrained: with timm's weights from the hub; else they are random, by torch's current seed.
 
     Raises:
         InputError: the card has no such variant; its package is not installed, does not know the name or refuses the
-            arguments; no pretrained weights of it can be had; images of that side cannot be read.
+            arguments; there are no pretrained weights; the network cannot read images of that side.
     """
     variant = card.variant(which)
     check_installed(card, which)
@@ -38,25 +41,25 @@ def build(card: BaselineCard, which: str, classes: int, side: int, pretrained: b
     constructor = _constructor(variant, place)
     try:
         model = constructor(pretrained=True, **arguments) if pretrained else constructor(**arguments)
-    except Exception as error:  # whatever a library raises at arguments that it does not take
+    except Exception as error:  # whatever a library raises for arguments that it does not take
         weights = " with pretrained weights" if pretrained else ""
         raise InputError(
-            f"{place}: {variant.name} cannot be built{weights} with {arguments}: {error}; mend its arguments"
+            f"{place}: {variant.name} cannot be built{weights} with {arguments}: {error}; correct its arguments"
         ) from error
-    _check_reads(model, classes, side, place)
+    _check_forward(model, classes, side, place)
     return model
 
 
 def parameters_in(model: nn.Module) -> int:
-    """How many numbers are trained."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _constructor(variant: Variant, place: str):
-    """What builds a variant, of keyword arguments. Raises InputError for a name that its library does not know."""
+def _constructor(variant: Variant, place: str) -> Callable[..., nn.Module]:
+    """What builds a variant from keyword arguments. Raises InputError for a name that its library does not know."""
     if variant.library == "own":
         if variant.name not in OWN:
-            raise unknown(f"module of mlprobe_utils/baselines in {place}", variant.name, OWN)
+            raise unknown(f"network of mlprobe_utils/baselines in {place}", variant.name, OWN)
         return OWN[variant.name]
     if variant.library == "timm":
         module, _, architecture = variant.name.rpartition(".")
@@ -74,15 +77,15 @@ def _constructor(variant: Variant, place: str):
 
 
 @torch.no_grad()
-def _check_reads(model: nn.Module, classes: int, side: int, place: str) -> None:
-    """Raises InputError where a network cannot read images of a side: found out by letting it read one."""
+def _check_forward(model: nn.Module, classes: int, side: int, place: str) -> None:
+    """Passes one image of that side through a network. Raises InputError if it fails or gives no logits."""
     model.eval()
     try:
         shape = model(torch.zeros(1, 3, side, side)).shape
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
         raise InputError(
             f"{place}: images of {side} px cannot be read ({error}); give another baselines.side in the protocol, or "
-            "mend the card's arguments"
+            "correct the card's arguments"
         ) from error
     if shape != (1, classes):
         raise InputError(f"{place}: gives {tuple(shape)} for one image, not (1, {classes}): it is no classifier")

@@ -1,12 +1,18 @@
-"""Training a baseline on one data set; after every epoch it is asked about the validation and the test images."""
+"""Trains traditional classifiers and keeps their predictions for validation and test images after every epoch.
+
+`python -m mlprobe_utils baselines BASELINE ... --datasets D ... --protocol P`; what is current is skipped.
+"""
 
 import io
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import mlprobe_utils.models.compat
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import softmax
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -14,25 +20,68 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import RandomSampler
 from torchvision.transforms import v2
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from mlprobe_utils.baselines.building import build, parameters_in
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.progress import step
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.pipeline.cards import Baselines
+from mlprobe_utils.evaluation.rows import image_rows, write_rows
+from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, BaselineCard, baseline_artefact, load_baseline
+from mlprobe_utils.pipeline.cards import Baselines, Protocol, load_protocol
+from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.work import shared
 from mlprobe_utils.training.trainer import Progress, TrainingSettings, last_whole_checkpoint, training_arguments
+
+EVALUATED = ("validation", "test")
+FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_decay", "max_gradient_norm")
+
+
+def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split: str) -> None:
+    """Makes every baseline's artefact on each data set where it is missing or stale.
+
+    Raises:
+        InputError: an unknown slug, a data set whose manifest is missing; as `build` and `train`.
+    """
+    protocol = load_protocol(protocol_slug)
+    for card in map(load_baseline, baselines):
+        for dataset in datasets:
+            with step(card.slug, dataset, STEP):
+                make_epochs(card, protocol, load_image_set(dataset, protocol_slug), split)
+
+
+def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> None:
+    """Writes the rows of all runs after every epoch (EPOCHS), and how large the network is (NETWORK)."""
+    recipe = protocol.baselines
+    if (artefact := baseline_artefact(card, protocol, image_set, split)).is_current():
+        return
+    images = pd.concat([image_set.part(split, part).assign(part=part) for part in EVALUATED])
+    options = image_set.card.options
+    with shared(artefact) as temporary:
+        frames, trainings = [], temporary / "trainings"
+        for run in range(recipe.runs):
+            set_seed(run)
+            model = build(card, recipe.variant, len(options), recipe.side, recipe.pretrained)
+            epochs = train(model, image_set, split, recipe, run, trainings / str(run))
+            constants = {"model": card.slug, "dataset": image_set.card.slug, "split": split, "run": run}
+            constants |= {"data_hash": image_set.data_hash, "stage": None, "order": None}
+            frames += [image_rows(images, options, own, **constants, epoch=n) for n, own in enumerate(epochs, 1)]
+        if processes().is_main_process:
+            shutil.rmtree(trainings)
+            write_rows(pd.concat(frames, ignore_index=True), temporary / EPOCHS)
+            size = {"parameters": parameters_in(model), "side": recipe.side}
+            atomic_write(temporary / NETWORK, json.dumps(size))
 
 
 def train(model: nn.Module, image_set: ImageSet, split: str, recipe: Baselines, run: int, folder: Path) -> np.ndarray:
-    """Trains a network in place on the train images of a split, from first epoch to last, and resumes after a kill.
-
-    Whatever is chosen later is chosen from what comes back, by the names of the parts: here nothing is.
+    """Trains a network in place on the train images of a split, for all epochs, and resumes after a kill.
 
     Args:
         run: the seed of the images' order and augmentation.
-        folder: of this training alone: its last checkpoint, and what was said after each epoch.
+        folder: of this training alone: its last checkpoint, and the probabilities after each epoch.
 
     Returns:
         Probabilities of the options after each epoch, float [epochs, images, options]: of the validation images, then
@@ -47,32 +96,24 @@ def train(model: nn.Module, image_set: ImageSet, split: str, recipe: Baselines, 
             f"'{image_set.card.slug}', split '{split}': {len(training)} train images are no batch of "
             f"{recipe.batch_size}: lower baselines.batch_size in the protocol"
         )
-    asked = [place for part in ("validation", "test") for place in image_set.part(split, part).index]
+    evaluated = [place for part in EVALUATED for place in image_set.part(split, part).index]
 
-    def said(epoch: int) -> Path:
+    def file_of(epoch: int) -> Path:
         return folder / f"epoch-{epoch}.npy"
 
-    def keep(evaluated: EvalPrediction) -> dict[str, float]:
+    def keep(found: EvalPrediction) -> dict[str, float]:
         written = io.BytesIO()
-        np.save(written, softmax(evaluated.predictions.astype(float), axis=1))
+        np.save(written, softmax(found.predictions.astype(float), axis=1))
         if processes().is_main_process:  # before the epoch's checkpoint is written: no later start lacks it
-            atomic_write(said(round(trainer.state.epoch)), written.getvalue())
+            atomic_write(file_of(round(trainer.state.epoch)), written.getvalue())
         return {}
 
-    settings = TrainingSettings(
-        learning_rate=recipe.learning_rate,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        warmup_ratio=recipe.warmup_ratio,
-        weight_decay=recipe.weight_decay,
-        seed=run,
-        max_gradient_norm=recipe.max_gradient_norm,
-    )
+    settings = TrainingSettings(seed=run, **{name: getattr(recipe, name) for name in FROM_RECIPE})
     trainer = ClassificationTrainer(
         model=model,
         args=training_arguments(settings, folder, eval_strategy="epoch"),
         train_dataset=training,
-        eval_dataset=Pictures(image_set, asked, _plain(recipe)),
+        eval_dataset=Pictures(image_set, evaluated, _plain(recipe)),
         data_collator=batch,
         compute_metrics=keep,
         callbacks=[Progress()],
@@ -80,15 +121,15 @@ def train(model: nn.Module, image_set: ImageSet, split: str, recipe: Baselines, 
     trainer.pop_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     processes().wait_for_everyone()
-    return np.stack([np.load(said(epoch)) for epoch in range(1, recipe.epochs + 1)])
+    return np.stack([np.load(file_of(epoch)) for epoch in range(1, recipe.epochs + 1)])
 
 
 class Pictures(torch.utils.data.Dataset):
-    """(image, place of its option) of some rows of an image set's manifest, each image drawn anew by a transform."""
+    """(image, index of its option) of some rows of an image set's manifest, each image transformed anew."""
 
     def __init__(self, image_set: ImageSet, positions: Sequence[int], transform: v2.Transform):
-        options = image_set.manifest.loc[list(positions), "option"]
         self.image_set, self.positions, self.transform = image_set, list(positions), transform
+        options = image_set.manifest.loc[self.positions, "option"]
         self.labels = options.map(image_set.card.options.index).tolist()
 
     def __len__(self) -> int:
@@ -100,10 +141,10 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class ClassificationTrainer(Trainer):
-    """Trainer for networks that map images to logits: cross-entropy, and evaluations that give logits back."""
+    """Trainer for networks that map images to logits: cross-entropy, and evaluations that return the logits."""
 
     def _get_train_sampler(self, train_dataset=None):
-        """Whole batches, in random order: a last one of a single image has no variance to normalise it by."""
+        """Whole batches in random order: a last one of a single image would have no variance for normalisation."""
         dataset, size = train_dataset or self.train_dataset, self.args.train_batch_size * self.args.world_size
         return RandomSampler(dataset, num_samples=len(dataset) // size * size)
 
@@ -119,21 +160,21 @@ class ClassificationTrainer(Trainer):
 
 
 def batch(rows: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
-    """Images float32 [batch, 3, side, side], normalised as ImageNet's are, and labels int [batch]."""
+    """Images float32 [batch, 3, side, side], normalised with ImageNet's mean and deviation, and labels int [batch]."""
     mean, spread = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     images = torch.stack([image for image, _ in rows]).float() / 255
     return {"images": (images - mean) / spread, "labels": torch.tensor([label for _, label in rows])}
 
 
 def _augmented(recipe: Baselines) -> v2.Transform:
-    """A training image: a piece of it at random, enlarged to the side and perhaps mirrored."""
+    """For training images: a random crop, resized to the side and perhaps flipped."""
     side = (recipe.side, recipe.side)
     crop = v2.RandomResizedCrop(side, scale=(recipe.crop_from, 1.0), antialias=True)
     return v2.Compose([crop, v2.RandomHorizontalFlip(recipe.flip)])
 
 
 def _plain(recipe: Baselines) -> v2.Transform:
-    """An image to be asked about: all of it, or the middle of what it is first reduced to."""
+    """For evaluated images: all of it, or the centre of what it is first reduced to."""
     side = (recipe.side, recipe.side)
     if recipe.shorter_side is None:
         return v2.Resize(side, antialias=True)

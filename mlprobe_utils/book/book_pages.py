@@ -12,8 +12,7 @@ from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.baseline_card import BaselineCard
-from mlprobe_utils.pipeline.baseline_files import baselines_folder
+from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, DataCard, ModelCard, Protocol, card_path, slugs
 from mlprobe_utils.pipeline.code import code_files, files_hash, imported_files
 from mlprobe_utils.pipeline.configuration import Run
@@ -87,7 +86,7 @@ def made_from(page: Page, run: Run) -> str:
     planted = damaged_selection(run).datasets if damaged_models(page.models) else ()
     folders = [run.folder(model, dataset) for model in page.models for dataset in {*run.datasets, *planted}]
     if page.baselines:
-        folders += [baselines_folder(run.protocol, dataset, run.split) for dataset in run.datasets]
+        folders += [baseline_folder(run.protocol, dataset, run.split) for dataset in run.datasets]
     return hash_of(
         {
             "notebook": script.read_text(),

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from mlprobe_utils.book.book_pages import script_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.baseline_card import FOLDER as BASELINES
 from mlprobe_utils.pipeline.baseline_card import BaselineCard
-from mlprobe_utils.pipeline.baseline_files import FOLDER as BASELINES
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.pipeline.images import ImageSet

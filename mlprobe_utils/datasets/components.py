@@ -1,26 +1,83 @@
-"""Which images are of one piece: linked by a patient or a duplicate group, directly or through others."""
+"""Which images belong together: of one patient, byte-identical, or showing the same picture."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+# Two pictures are the same if their 256-bit hashes are near and they are alike beyond what all pictures of the set
+# share. Calibrated on the three real sets and their phantoms. Chest-Xray: no two different films are nearer than 48
+# bits. COVID-CT: all pairs within 32 bits are slices of one patient or known copies. Phantoms, which hold no duplicate,
+# come as near as 22 bits but correlate at most 0.933; the known copies across COVID-CT's labels at least 0.987.
+NEAR_BITS = 32
+ALIKE = 0.94
+BLOCK = 1024  # rows of the table of distances held at a time
+
 
 def components(table: pd.DataFrame) -> np.ndarray:
-    """The component of every image, numbered by row: images linked by a duplicate group or a patient share one.
+    """The component of every image, int [images]: images linked by a duplicate group or a patient share one.
 
     Args:
         table: one row an image with the columns `duplicate_group` and `patient` (null: linked to no other image by it).
-
-    Returns:
-        int [images].
     """
-    rows = np.arange(len(table))
-    links = []
-    for column in ("duplicate_group", "patient"):
-        first_row = pd.Series(rows, index=table.index).groupby(table[column], dropna=True).transform("min")
-        linked = first_row.notna().to_numpy()
-        links.append(np.stack([rows[linked], first_row[linked].to_numpy(dtype=int)]))
-    start, end = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(len(start), dtype=bool), (start, end)), shape=(len(table), len(table)))
+    pairs = [_pairs_with_first(table[column]) for column in ("duplicate_group", "patient")]
+    return _connected(np.concatenate(pairs, axis=1), len(table))
+
+
+def duplicate_groups(
+    images: Sequence[str], sha256: Sequence[str], perceptual_hashes: Sequence[str], thumbnails: np.ndarray
+) -> list[str | None]:
+    """The duplicate group of every image, None for an image without a duplicate.
+
+    Byte-identical images share a group, and so do images whose perceptual hashes (hexadecimal) differ in at most
+    `NEAR_BITS` bits while their thumbnails (grey, [images, side, side]), less the set's mean thumbnail, correlate above
+    `ALIKE`; groups are closed under both. They are called `d001`, ... in the order of their smallest image ids.
+    """
+    order = np.argsort(np.asarray(images, dtype=object))
+    near = _near_pairs([perceptual_hashes[i] for i in order], thumbnails[order])
+    same = _pairs_with_first(np.array([sha256[i] for i in order], dtype=object))
+    group = _connected(np.concatenate([near, same], axis=1), len(order))
+    sizes = np.bincount(group, minlength=1)
+    names: dict[int, str] = {}
+    result: list[str | None] = [None] * len(order)
+    for position, member in zip(order, group, strict=True):
+        if sizes[member] > 1:
+            result[position] = names.setdefault(member, f"d{len(names) + 1:03d}")
+    return result
+
+
+def _connected(pairs: np.ndarray, images: int) -> np.ndarray:
+    graph = coo_array((np.ones(pairs.shape[1], dtype=bool), tuple(pairs)), shape=(images, images))
     return connected_components(graph, directed=False)[1]
+
+
+def _pairs_with_first(values: Sequence) -> np.ndarray:
+    """[2, known] positions of every value that is not null, and of the first equal to it."""
+    codes = pd.factorize(values)[0]
+    known = np.flatnonzero(codes >= 0)
+    first = np.unique(codes[known], return_index=True)[1]
+    return np.stack([known, known[first[codes[known]]]])
+
+
+def _near_pairs(hashes: list[str], thumbnails: np.ndarray) -> np.ndarray:
+    """[2, pairs] positions of images that show the same picture."""
+    bits = np.unpackbits(np.array([[*bytes.fromhex(own)] for own in hashes], np.uint8), axis=1).astype(np.float32)
+    signs = 2 * bits - 1  # a product of signs is bits in common minus bits apart
+    # brightness and contrast are evened out before the mean is taken away, so that copies may differ in them
+    evened = _standardised(thumbnails.reshape(len(thumbnails), -1).astype(np.float32))
+    departures = _standardised(evened - evened.mean(axis=0))  # their products are correlations
+    found = []
+    for start in range(0, len(signs), BLOCK):
+        block = slice(start, start + BLOCK)
+        near = (signs.shape[1] - signs[block] @ signs.T) / 2 <= NEAR_BITS
+        row, column = np.nonzero(near & (departures[block] @ departures.T > ALIKE))
+        found.append(np.stack([row + start, column]))
+    return np.concatenate(found, axis=1)
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    """Rows of mean 0 and length 1; a constant row becomes 0."""
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -1,26 +1,31 @@
-"""Controls of an image set: what is scored without any model, and labels that no model can have learned.
+"""Controls of an image set that need no model, and labels that no model can have learned.
 
 Whatever is claimed of a layer has to beat the majority class, the kind of the file and simple statistics of the pixels.
-The control task (Hewitt and Liang 2019) has labels that mean nothing, but can be told on new images. Does not import
-torch.
+The reference is a support vector machine on hand-made features, trained on the same images: it bounds from below what
+the images tell without a pretrained model. Its features keep places, which the mean of a vision tower's tokens need
+not: what a probe of such means lacks may still be in the tokens. The control task (Hewitt and Liang 2019) has labels
+that mean nothing, but can be predicted for new images. Controls that need the model are in `pipeline.probe_controls`.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
-from mlprobe_utils.datasets.format_shortcut import COLUMNS as FORMAT
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.datasets.reference_classifier import reference_rows
-from mlprobe_utils.evaluation.control_names import FILE, FILE_FORMAT, MAJORITY, PIXELS, WITHOUT_MODEL
+from mlprobe_utils.datasets.summary import FORMAT
+from mlprobe_utils.evaluation.control_names import FILE, FILE_FORMAT, MAJORITY, PIXELS, REFERENCE, WITHOUT_MODEL
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
 
 ROWS, TASK = "controls.parquet", "control_task.parquet"
@@ -28,6 +33,15 @@ SEED = 0
 CLUSTERS = 16
 PERCENTILES = (5, 25, 50, 75, 95)
 STATISTICS = ("mean", "deviation", *(f"percentile {p}" for p in PERCENTILES), "vertical change", "horizontal change")
+# of the reference, chosen by cross-validation on the train and validation images of six sets
+SIDE = 64  # pixels of the square that every working copy is reduced to
+GREY_CELLS, CELLS = 8, 4  # along each side
+DIRECTIONS = 9
+EDGES = 1.5  # deviation of the Gaussian that smooths images before the gradient is taken, pixels
+TEXTURES = (1, 2, 4)  # deviations of the finer of two Gaussians; the coarser has twice as much
+PENALTY = 3.0  # of the support vector machine, C
+FOLDS = 5
+TINY = 1e-6
 
 
 def write_image_controls(image_set: ImageSet, split: str, folder: Path) -> None:
@@ -37,8 +51,7 @@ def write_image_controls(image_set: ImageSet, split: str, folder: Path) -> None:
     and control (an option) of the train, validation and test images.
 
     Raises:
-        InputError: the images to fit on are not of several classes, or there are no train or no test images; as
-            `reference_rows`.
+        InputError: as `rows_without_model`, `reference_rows` and `control_task`.
     """
     statistics = pixel_statistics(image_set)
     rows = pd.concat([rows_without_model(image_set, split, statistics), reference_rows(image_set, split)])
@@ -62,9 +75,9 @@ def pixel_statistics(image_set: ImageSet) -> np.ndarray:
 def control_task(image_set: ImageSet, split: str, statistics: np.ndarray) -> pd.DataFrame:
     """Labels that mean nothing, and that new images have too: image, part, cluster, control.
 
-    Images are put in CLUSTERS clusters by their standardised pixel statistics (k-means, fitted on the train images
-    alone). Every cluster is dealt one option at random, as often as the option is true of train images: one cluster
-    after the other, in random order, gets the option that is furthest from its share.
+    Images are put in CLUSTERS clusters by their standardised pixel statistics (k-means, fitted on the train images).
+    Every cluster is dealt one option at random, as often as the option is true of train images: one cluster after the
+    other, in random order, gets the option that is furthest from its share.
 
     Args:
         statistics: from `pixel_statistics`.
@@ -91,7 +104,7 @@ def control_task(image_set: ImageSet, split: str, statistics: np.ndarray) -> pd.
 
 
 def shuffled(labels: np.ndarray) -> np.ndarray:
-    """The labels of train images dealt out anew: what a probe then gets right on them it has learned by heart."""
+    """The labels of train images permuted: what a probe then predicts correctly on them it has memorised."""
     return np.random.default_rng(SEED).permutation(labels)
 
 
@@ -106,8 +119,8 @@ def rows_without_model(image_set: ImageSet, split: str, statistics: np.ndarray) 
         InputError: the images to fit on are all of one class.
     """
     manifest, options = image_set.manifest, image_set.card.options
-    test = image_set.part(split, "test").assign(part="test")
-    fitted = manifest.index.difference(test.index)
+    tested = image_set.part(split, "test").index
+    fitted = manifest.index.difference(tested)
     codes = pd.Categorical(manifest["option"], options).codes
     if len(np.unique(codes[fitted])) < 2:
         raise InputError(f"the images of '{image_set.card.slug}' outside its test set are not of several classes")
@@ -115,14 +128,87 @@ def rows_without_model(image_set: ImageSet, split: str, statistics: np.ndarray) 
     sizes = np.log(manifest[["width", "height", "bytes"]].to_numpy(float))
     features = {MAJORITY: statistics, FILE_FORMAT: combination, FILE: np.hstack([combination, sizes])}
     features[PIXELS] = statistics
-    constants = {"model": None, "stage": None, "order": None, "dataset": image_set.card.slug, "split": split}
-    constants["data_hash"] = image_set.data_hash
     frames = []
     for control in WITHOUT_MODEL:
         regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         model = DummyClassifier() if control == MAJORITY else regression
         model.fit(features[control][fitted], codes[fitted])
-        probabilities = np.zeros((len(test), len(options)))
-        probabilities[:, model.classes_] = model.predict_proba(features[control][test.index])
-        frames.append(image_rows(test, options, probabilities, **constants, control=control))
+        found = pd.DataFrame(model.predict_proba(features[control][tested]), columns=np.take(options, model.classes_))
+        frames.append(_test_rows(image_set, split, found, control))
     return pd.concat(frames, ignore_index=True)
+
+
+def reference_rows(image_set: ImageSet, split: str) -> pd.DataFrame:
+    """Rows of the test images for the reference, fitted on the train images as probes are.
+
+    Probabilities are calibrated on held-out folds of the train images (Platt 1999).
+
+    Raises:
+        InputError: the train images are not of several classes with two images each, or there are no test images.
+    """
+    training, tested = (image_set.part(split, part) for part in ("train", "test"))
+    counts = training["option"].value_counts()
+    if len(counts) < 2 or counts.min() < 2 or tested.empty:
+        raise InputError(
+            f"split '{split}' of '{image_set.card.slug}': the reference needs two train images of each of several "
+            f"classes and a test image, found {counts.to_dict()} and {len(tested)}"
+        )
+    features = image_features(squares(image_set, [*training.index, *tested.index]))
+    machine = make_pipeline(StandardScaler(), SVC(C=PENALTY))
+    model = CalibratedClassifierCV(machine, cv=min(FOLDS, counts.min()), ensemble=False)
+    model.fit(features[: len(training)], training["option"])
+    found = pd.DataFrame(model.predict_proba(features[len(training) :]), columns=model.classes_)
+    return _test_rows(image_set, split, found, REFERENCE)
+
+
+def _test_rows(image_set: ImageSet, split: str, found: pd.DataFrame, control: str) -> pd.DataFrame:
+    """Rows of a control (schema `rows.SCHEMA`) from the test images' probabilities of the options that it knows."""
+    options = image_set.card.options
+    probabilities = found.reindex(columns=options, fill_value=0.0).to_numpy()
+    constants = {"model": None, "stage": None, "order": None, "dataset": image_set.card.slug, "split": split}
+    constants |= {"data_hash": image_set.data_hash, "control": control}
+    return image_rows(image_set.part(split, "test").assign(part="test"), options, probabilities, **constants)
+
+
+def squares(image_set: ImageSet, positions: list[int]) -> np.ndarray:
+    """Working copies as grey squares of SIDE pixels, of mean 0 and deviation 1 each, float32 [images, SIDE, SIDE]."""
+    grey = [Image.fromarray(image_set.pixels(position)).convert("L") for position in positions]
+    pixels = np.stack([np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) for image in grey])
+    spread = pixels.std(axis=(1, 2), keepdims=True)
+    return (pixels - pixels.mean(axis=(1, 2), keepdims=True)) / (spread + TINY)
+
+
+def image_features(images: np.ndarray) -> np.ndarray:
+    """Features of `squares`, float [images, features]: grey levels, edges, and textures at each of TEXTURES."""
+    parts = [cell_means(images, GREY_CELLS), edges(images)]
+    return np.hstack([*parts, *(texture(images, deviation) for deviation in TEXTURES)])
+
+
+def cell_means(images: np.ndarray, cells: int) -> np.ndarray:
+    """Mean of each of `cells` x `cells` cells, row by row, float [images, cells²]."""
+    count, side = len(images), images.shape[1] // cells
+    return images.reshape(count, cells, side, cells, side).mean(axis=(2, 4)).reshape(count, -1)
+
+
+def edges(images: np.ndarray) -> np.ndarray:
+    """Edge strength in each of CELLS x CELLS cells and DIRECTIONS, of the smoothed images: float [images, 144].
+
+    The square root of histograms of oriented gradients (Dalal and Triggs 2005), normalised over the image.
+    """
+    vertical, horizontal = np.gradient(gaussian_filter(images, (0, EDGES, EDGES)), axis=(1, 2))
+    angle = np.mod(np.arctan2(vertical, horizontal), np.pi)
+    direction = np.minimum((angle / np.pi * DIRECTIONS).astype(int), DIRECTIONS - 1)
+    strength = np.hypot(vertical, horizontal)
+    found = np.hstack([cell_means(np.where(direction == one, strength, 0), CELLS) for one in range(DIRECTIONS)])
+    return np.sqrt(found / (found.mean(axis=1, keepdims=True) + TINY))
+
+
+def texture(images: np.ndarray, deviation: float) -> np.ndarray:
+    """One scale's deviation, minimum and maximum, and the energy of CELLS x CELLS cells, float [images, 19].
+
+    The scale is that between two Gaussians, `deviation` and twice it in pixels (difference of Gaussians).
+    """
+    fine, coarse = (gaussian_filter(images, (0, width, width)) for width in (deviation, 2 * deviation))
+    band = fine - coarse
+    whole = [getattr(band, name)(axis=(1, 2))[:, None] for name in ("std", "min", "max")]
+    return np.hstack([*whole, cell_means(np.square(band), CELLS)])

@@ -15,9 +15,9 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.settings import Images
 
 FORMATS = ("PNG", "JPEG")
-HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see duplicates.py)
+HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see components.py)
 THUMBNAIL_SIDE = 32  # pixels
-BITS_BEYOND_EIGHT = 257  # 65535 / 255: a 16-bit grey value to an 8-bit one
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError)  # what PIL's decoders raise
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,17 @@ def decode(data: bytes, name: str, settings: Images) -> DecodedImage:
 
     Args:
         data: content of the file.
-        name: where it lies, for error messages; its ending is recorded as the extension.
+        name: its path, for error messages; its ending is recorded as the extension.
         settings: the protocol's `images` block; sizes in pixels.
 
     Raises:
-        InputError: not a PNG or JPEG image, larger than `decode_limit` (told from its header, before decoding), cut
-            short or damaged.
+        InputError: as `open_image` and `read_rgb`.
     """
-    image = opened(data, name, settings.decode_limit)
-    mode, kind = image.mode, image.format
-    width, height = image.size
-    picture = read(image, name)
+    image = open_image(data, name, settings.decode_limit)
+    stored = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
+    picture = read_rgb(image, name)
     return DecodedImage(
-        width=width,
-        height=height,
-        mode=mode,
-        format=kind,
+        **stored,
         extension=PurePosixPath(name).suffix.lower(),
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
@@ -70,24 +65,15 @@ def decode(data: bytes, name: str, settings: Images) -> DecodedImage:
     )
 
 
-def read(image: Image.Image, name: str) -> Image.Image:
-    """An opened image as 8-bit RGB (`to_rgb`). Raises InputError for one that is cut short or damaged."""
-    try:
-        image.load()
-        return to_rgb(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise on damaged files
-        raise InputError(f"{name} is cut short or damaged: download it again ({error})") from error
-
-
-def opened(data: bytes, name: str, decode_limit: int) -> Image.Image:
-    """The image with only its header read. Raises InputError for what is no image, or larger than the limit."""
+def open_image(data: bytes, name: str, decode_limit: int) -> Image.Image:
+    """The image with only its header read. Raises InputError for what is no PNG or JPEG, or larger than the limit."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours to check, below
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is checked below
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise InputError(f"{name} is larger than decode_limit ({decode_limit} pixels): {error}") from error
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except DAMAGED as error:
             raise InputError(f"{name} is not a readable {' or '.join(FORMATS)} image: download it again") from error
     pixels = image.width * image.height
     if pixels > decode_limit:
@@ -98,15 +84,24 @@ def opened(data: bytes, name: str, decode_limit: int) -> Image.Image:
     return image
 
 
+def read_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An opened image as 8-bit RGB (`to_rgb`). Raises InputError for one that is cut short or damaged."""
+    try:
+        image.load()
+        return to_rgb(image)
+    except DAMAGED as error:
+        raise InputError(f"{name} is cut short or damaged: download it again ({error})") from error
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """The picture as 8-bit RGB, as a viewer shows it.
 
-    16-bit grey is scaled by its full range (PIL alone would clip it to white). Transparent pixels lie on black, the
+    16-bit grey is scaled by its full range (PIL alone would clip it to white). Transparent pixels become black, the
     background of CT, ultrasound and X-ray: the colours stored beneath them were never meant to be seen.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.uint32) // BITS_BEYOND_EIGHT
+        grey = np.asarray(image).astype(np.uint32) // 257  # 65535 / 255
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from mlprobe_utils.common.errors import InputError
@@ -30,7 +30,7 @@ class _File:
 class FileTree:
     """All files below `root`, a folder or a zip; paths are posix and relative to `root`, zips are transparent.
 
-    Junk of operating systems (`__MACOSX`, `.DS_Store`, `Thumbs.db`, hidden files) is left out and listed in `junk`.
+    Junk of operating systems (`__MACOSX`, `.DS_Store`, `Thumbs.db`, hidden files) is left out.
 
     Raises:
         InputError: on construction, `root` is not there; on first use of the files, a link to a folder or out of
@@ -42,7 +42,6 @@ class FileTree:
         if not self.root.exists():
             raise InputError(f"the data folder {root} does not exist: give the folder that holds the release")
         self.name = "" if self.root.is_file() else self.root.resolve().name
-        self.junk: list[str] = []
 
     @cached_property
     def paths(self) -> list[str]:
@@ -51,9 +50,8 @@ class FileTree:
 
     @cached_property
     def folders(self) -> set[str]:
-        """Every folder, empty ones left out unless they lie on disk; the root is `.`."""
-        parents = {str(parent) for path in self._files for parent in PurePosixPath(path).parents}
-        return {".", *parents, *self._disk_folders}
+        """Every folder, empty ones left out unless they are on disk; the root is `.`."""
+        return {".", *self._disk[0]} | {str(parent) for path in self._files for parent in PurePosixPath(path).parents}
 
     def holds(self, path: str) -> bool:
         """Whether there is a file at `path`."""
@@ -65,9 +63,8 @@ class FileTree:
 
     def folders_in(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted."""
-        return sorted(
-            PurePosixPath(f).name for f in self.folders if f != "." and str(PurePosixPath(f).parent) == folder
-        )
+        paths = [PurePosixPath(path) for path in self.folders - {"."}]
+        return sorted(path.name for path in paths if str(path.parent) == folder)
 
     def read(self, path: str) -> bytes:
         """Content of the file at `path`. Raises InputError if it is not there or its zip is damaged."""
@@ -79,60 +76,52 @@ class FileTree:
             raise InputError(f"{self.source(path)} cannot be read ({error.strerror})") from error
 
     def source(self, path: str) -> str:
-        """Where the file lies, as an error message should name it."""
+        """The file's place on disk or in a zip, for error messages."""
         return self._files[path].source
 
     def fingerprint(self) -> str:
         """Hash over path, size and time of change of all files on disk (a zip counts as one): no file is opened."""
-        return hash_of([[path, status.st_size, status.st_mtime_ns] for path, _, status in self._disk_files])
+        return hash_of([[path, status.st_size, status.st_mtime_ns] for path, _, status in self._disk[1]])
 
     @cached_property
     def _files(self) -> dict[str, _File]:
         files: dict[str, _File] = {}
-        for path, place, status in self._disk_files:
+        for path, place, status in self._disk[1]:
             if place.suffix.lower() == ".zip":
-                for inner, file in _zip_files(str(place), place, self.junk):
+                for inner, file in _zip_files(str(place), place):
                     _add(files, _below(path, inner), file)
             else:
                 _add(files, path, _File(str(place), status.st_size, False, place.read_bytes))
         return files
 
     @cached_property
-    def _disk_files(self) -> list[tuple[str, Path, os.stat_result]]:
+    def _disk(self) -> tuple[set[str], list[tuple[str, Path, os.stat_result]]]:
+        """Folders and files on disk without junk; of a file its path in the tree, its place and its status."""
         if self.root.is_file():
             if self.root.suffix.lower() != ".zip":
                 raise InputError(f"{self.root} is a file: give the folder that holds the release, or its zip")
-            return [(self.root.name, self.root, self.root.stat())]
-        places = [Path(folder, name) for folder, names in self._walk for name in names]
-        return sorted((p.relative_to(self.root).as_posix(), self._checked(p), p.stat()) for p in places)
+            return set(), [(self.root.name, self.root, self.root.stat())]
 
-    @cached_property
-    def _disk_folders(self) -> set[str]:
-        if self.root.is_file():
-            return set()
-        return {Path(folder).relative_to(self.root).as_posix() for folder, _ in self._walk}
-
-    @cached_property
-    def _walk(self) -> list[tuple[str, list[str]]]:
         def refuse(error: OSError):
             raise InputError(f"{error.filename} cannot be read ({error.strerror})") from error
 
-        walk = []
+        folders, files = set(), []
         for folder, subfolders, names in os.walk(self.root, onerror=refuse):
-            self.junk += [str(Path(folder, name)) for name in (*subfolders, *names) if _is_junk(name)]
-            subfolders[:] = [name for name in subfolders if not _is_junk(name)]  # os.walk then leaves the rest out
+            inside = Path(folder).relative_to(self.root)
+            folders.add(inside.as_posix())
+            for found in (subfolders, names):
+                found[:] = [name for name in found if not _is_junk(name)]  # os.walk then skips those folders
             for place in (Path(folder, name) for name in subfolders):
                 if place.is_symlink():
                     raise InputError(f"{place} is a link to the folder {os.readlink(place)}: give that folder itself")
-            walk.append((folder, [name for name in names if not _is_junk(name)]))
-        return walk
-
-    def _checked(self, place: Path) -> Path:
-        if place.is_symlink() and not place.resolve().is_relative_to(self.root.resolve()):
-            raise InputError(f"{place} is a link that leaves {self.root}: put the file itself there")
-        if not place.is_file():
-            raise InputError(f"{place} is a broken link or no plain file: remove it")
-        return place
+            for name in names:
+                place = Path(folder, name)
+                if place.is_symlink() and not place.resolve().is_relative_to(self.root.resolve()):
+                    raise InputError(f"{place} is a link that leaves {self.root}: put the file itself there")
+                if not place.is_file():
+                    raise InputError(f"{place} is a broken link or no plain file: remove it")
+                files.append(((inside / name).as_posix(), place, place.stat()))
+        return folders, sorted(files)
 
 
 def _add(files: dict[str, _File], path: str, new: _File) -> None:
@@ -146,7 +135,7 @@ def _add(files: dict[str, _File], path: str, new: _File) -> None:
         files[path] = new
 
 
-def _zip_files(name: str, content: Path | io.BytesIO, junk: list[str], depth: int = 1) -> Iterator[tuple[str, _File]]:
+def _zip_files(name: str, content: Path | io.BytesIO, depth: int = 1) -> Iterator[tuple[str, _File]]:
     """(path from the zip's own place, file) of every file in a zip and in the zips inside it."""
     try:
         archive = zipfile.ZipFile(content)
@@ -154,46 +143,38 @@ def _zip_files(name: str, content: Path | io.BytesIO, junk: list[str], depth: in
         raise InputError(f"{name} is no zip or a damaged one ({error}): download it again") from error
     for entry in archive.infolist():
         path = _safe_path(name, entry)
-        if entry.is_dir() or path == ".":
+        if entry.is_dir() or path == "." or _is_junk(path):
             continue
-        if _is_junk(path):
-            junk.append(f"{name}: {path}")
-            continue
-        file = _File(f"{name}: {path}", entry.file_size, True, _reader(archive, entry, name))
+        file = _File(f"{name}: {path}", entry.file_size, True, partial(_unpacked, archive, entry, name))
         if path.lower().endswith(".zip"):
             if depth == ZIP_DEPTH:
                 raise InputError(f"{file.source} is a zip within {depth} zips: unpack the outer ones")
-            for inner, inner_file in _zip_files(file.source, io.BytesIO(file.read()), junk, depth + 1):
+            for inner, inner_file in _zip_files(file.source, io.BytesIO(file.read()), depth + 1):
                 yield _below(path, inner), inner_file
         else:
             yield path, file
 
 
 def _safe_path(name: str, entry: zipfile.ZipInfo) -> str:
-    """The entry's path; an entry that could climb out of the folder, or cannot be read safely, is refused."""
+    """The entry's path. Raises InputError for an entry that leads out of the folder or cannot be read safely."""
     path = PurePosixPath(entry.filename.replace("\\", "/"))  # some Windows tools write backslashes
-    problem = None
-    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename):
-        problem = "leads out of the folder"
-    elif stat.S_ISLNK(entry.external_attr >> 16):
-        problem = "is a link"
-    elif entry.flag_bits & 0x1:
-        problem = "is encrypted"
-    elif entry.file_size > ENTRY_LIMIT:
-        problem = f"claims {entry.file_size} bytes, more than {ENTRY_LIMIT}"
-    if problem:
+    outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename)
+    problems = {
+        "leads out of the folder": outside,
+        "is a link": stat.S_ISLNK(entry.external_attr >> 16),
+        "is encrypted": entry.flag_bits & 0x1,
+        f"claims {entry.file_size} bytes, more than {ENTRY_LIMIT}": entry.file_size > ENTRY_LIMIT,
+    }
+    if problem := next((words for words, found in problems.items() if found), None):
         raise InputError(f"{name}: the entry {entry.orig_filename!r} {problem}: this is not the authors' release")
     return str(path)
 
 
-def _reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            return archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
-            raise InputError(f"{name}: {entry.filename} cannot be unpacked ({error}): download it again") from error
-
-    return read
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> bytes:
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+        raise InputError(f"{name}: {entry.filename} cannot be unpacked ({error}): download it again") from error
 
 
 def _below(zip_path: str, inner: str) -> str:
@@ -201,6 +182,5 @@ def _below(zip_path: str, inner: str) -> str:
 
 
 def _is_junk(path: str) -> bool:
-    return any(
-        (part.startswith(".") and part != ".") or part.lower() in JUNK_NAMES for part in PurePosixPath(path).parts
-    )
+    parts = PurePosixPath(path).parts
+    return any((part.startswith(".") and part != ".") or part.lower() in JUNK_NAMES for part in parts)

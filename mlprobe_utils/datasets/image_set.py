@@ -1,4 +1,4 @@
-"""An image set as built: its manifest (one row an image) and its working copies. Reading, not making."""
+"""An image set as built: its manifest (one row an image) and its working copies."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,8 +70,7 @@ class ImageSet:
     def part(self, split: str, part: str) -> pd.DataFrame:
         """The rows of one part (train, validation, test) of a split (paper, clean), with their row position as index.
 
-        Raises:
-            InputError: unknown split or part.
+        Raises InputError for an unknown split or part.
         """
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
@@ -86,7 +85,7 @@ class ImageSet:
 
     @cached_property
     def _places(self) -> np.ndarray:
-        """Offset, height and width of each working copy: a row of the manifest takes many times as long to look up."""
+        """Offset, height and width of each working copy: looking up a row of the manifest takes many times as long."""
         return self.manifest[["offset", "stored_height", "stored_width"]].to_numpy()
 
     @cached_property

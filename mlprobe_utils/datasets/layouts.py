@@ -32,35 +32,24 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A release as found: its folder in the tree, its images sorted by id, and how many files were left out, by why."""
+class Layout:
+    """How one layout is recognised and read: `folder` is looked for, with at least one of the subfolders `inside`."""
 
     folder: str
-    records: list[ImageRecord]
-    ignored: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one layout is recognised and read."""
-
-    folder: str  # the name to look for
-    inside: Callable[[Release], set[str]]  # subfolders of it, of which at least one must be there
-    parents: int  # how far above `folder` the release's own folder is
+    inside: Callable[[Release], set[str]]
     records: Callable[[FileTree, str, Release], Iterator[ImageRecord]]
-    masks: bool = False  # whether masks lie beside the images
+    inner: bool = False  # whether `folder` lies in the release's own folder, and is not it
 
 
-def read_release(tree: FileTree, card: Release) -> Found:
-    """Finds the card's release in the tree (the shallowest folder of the right name) and lists its images.
+def read_release(tree: FileTree, card: Release) -> list[ImageRecord]:
+    """The images of the card's release, sorted: of the shallowest folder of the right name in the tree.
 
     Raises:
         InputError: not found, or twice at one depth; a class or split folder missing, empty or unknown; a file of
             another kind among the images; split files or metadata that do not fit the images.
     """
     layout = LAYOUTS[card.layout]
-    found = _candidates(tree, layout, card)
-    if not found:
+    if not (found := _candidates(tree, layout, card)):
         inside = " or ".join(f"'{name}'" for name in sorted(layout.inside(card)))
         raise InputError(
             f"{card.slug} was not found under {tree.root}: looked for a folder (or a zip holding it) named "
@@ -70,12 +59,7 @@ def read_release(tree: FileTree, card: Release) -> Found:
     if len(shallowest) > 1:
         both = " and ".join(f"'{folder}'" for folder in shallowest)
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
-    folder, *copies = found
-    records = sorted(layout.records(tree, folder, card), key=lambda record: record.image)
-    inside_copies = {path for copy in copies for path in tree.files_in(copy)}
-    masks = [path for path in set(tree.files_in(folder)) - inside_copies if layout.masks and _is_mask(path)]
-    ignored = {"masks": len(masks), "other_copies": len(inside_copies), "junk": len(tree.junk)}
-    return Found(folder, records, ignored)
+    return sorted(layout.records(tree, found[0], card), key=lambda record: record.image)
 
 
 def _candidates(tree: FileTree, layout: Layout, card: Release) -> list[str]:
@@ -85,12 +69,12 @@ def _candidates(tree: FileTree, layout: Layout, card: Release) -> list[str]:
     for folder in tree.folders:
         name = tree.name if folder == "." else PurePosixPath(folder).name
         # the root may have been renamed: it counts if everything that belongs in it is there
-        enough = 1 if name == layout.folder else len(inside) if folder == "." and not layout.parents else None
+        enough = 1 if name == layout.folder else len(inside) if folder == "." and not layout.inner else None
         if enough is not None and len(inside.intersection(tree.folders_in(folder))) >= enough:
             found.append(folder)
-    if layout.parents and "." in found:
+    if layout.inner and "." in found:
         raise InputError(f"{tree.root} is only a part of {card.slug}: give the folder that holds '{layout.folder}'")
-    releases = [str(PurePosixPath(folder).parent) if layout.parents else folder for folder in found]
+    releases = [str(PurePosixPath(folder).parent) if layout.inner else folder for folder in found]
     return sorted(releases, key=lambda folder: (_depth(folder), folder))
 
 
@@ -124,8 +108,8 @@ def _chest_patient(tree: FileTree, path: str) -> str:
     name = CHEST_PATIENT.fullmatch(PurePosixPath(path).stem)
     if name is None:
         raise InputError(
-            f"{tree.source(path)} does not say its patient: expected a name like IM-0001-0001.jpeg, "
-            f"NORMAL2-IM-0001-0001.jpeg or person1_bacteria_1.jpeg"
+            f"{tree.source(path)} does not name its patient: expected IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg, "
+            "person1_bacteria_1.jpeg or the like"
         )
     return f"{name['normal']}-{name['film']}" if name["normal"] else f"{name['type']}-{name['number']}"
 
@@ -142,9 +126,7 @@ def _covid_ct(tree: FileTree, release: str, card: Release) -> Iterator[ImageReco
         patients = _covid_patients(tree, release, label)
         for name, path in paths.items():
             if name not in official:
-                raise InputError(
-                    f"{tree.source(path)} is in none of the split files in {splits}/{label}: add or remove it"
-                )
+                raise InputError(f"{tree.source(path)} is in no split file of {splits}/{label}: add or remove it")
             if name not in patients:
                 raise InputError(f"{tree.source(path)} has no patient in {label}-CT-MetaInfo: download that file again")
             yield ImageRecord(_from(release, path), path, label, official[name], f"{label} {patients[name]}")
@@ -169,8 +151,7 @@ def _covid_splits(tree: FileTree, folder: str, label: str, images: dict[str, str
 def _covid_patients(tree: FileTree, release: str, label: str) -> dict[str, str]:
     """Patient of every file name of one class; the metadata are a CSV whatever their ending."""
     stem = f"{label}-CT-MetaInfo"
-    here = (path for path in tree.paths if str(PurePosixPath(path).parent) == release)
-    found = [path for path in here if PurePosixPath(path).stem == stem]
+    found = [path for path in tree.paths if str(PurePosixPath(path).with_suffix("")) == _join(release, stem)]
     if len(found) != 1:
         state = "is missing" if not found else f"is there {len(found)} times"
         raise InputError(f"the metadata file {_join(release, stem)}.csv {state} under {tree.root}: see data/README.md")
@@ -180,9 +161,7 @@ def _covid_patients(tree: FileTree, release: str, label: str) -> dict[str, str]:
         raise InputError(f"{tree.source(found[0])} is not a CSV file ({error}): download it again") from error
     columns = {column.lower().removeprefix("file ").removeprefix("image "): column for column in table.columns}
     if not {"name", "patient id"} <= set(columns):
-        raise InputError(
-            f"{tree.source(found[0])} lacks the column of file names or of patients: {list(table.columns)}"
-        )
+        raise InputError(f"{tree.source(found[0])} lacks the column of file names or of patients: {[*table.columns]}")
     table = table[[columns["name"], columns["patient id"]]].dropna().map(str.strip).drop_duplicates()
     for name in table.loc[table[columns["name"]].duplicated(), columns["name"]]:
         raise InputError(f"{tree.source(found[0])} gives {name!r} two patients: download it again")
@@ -190,31 +169,26 @@ def _covid_patients(tree: FileTree, release: str, label: str) -> dict[str, str]:
 
 
 def _class_names(card: Release) -> set[str]:
-    return {class_of_images.name for class_of_images in card.classes}
+    return {c.name for c in card.classes}
 
 
 def _check_folders(tree: FileTree, folder: str, expected: set[str], allowed: set[str] = frozenset()) -> None:
     found = set(tree.folders_in(folder))
-    wrong = [("folder {} is missing", name) for name in sorted(expected - found)]
-    wrong += [("unknown folder {}", name) for name in sorted(found - expected - allowed)]
-    for problem, name in wrong:
-        expectation = f"expected {', '.join(sorted(expected))} in {folder}"
-        raise InputError(f"{problem.format(_join(folder, name))} under {tree.root}: {expectation}")
+    problems = [f"folder {_join(folder, name)} is missing" for name in sorted(expected - found)]
+    problems += [f"unknown folder {_join(folder, name)}" for name in sorted(found - expected - allowed)]
+    if problems:
+        raise InputError(f"{problems[0]} under {tree.root}: expected {', '.join(sorted(expected))} in {folder}")
 
 
 def _images(tree: FileTree, folder: str) -> list[str]:
     """The images and masks directly in a class folder; anything else in it is an error."""
-    images = []
-    for path in tree.files_in(folder):
-        if str(PurePosixPath(path).parent) != folder:
-            raise InputError(
-                f"{tree.source(path)} lies in a folder inside a class folder: put the images into {folder}"
-            )
-        if PurePosixPath(path).suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{tree.source(path)} is no image ({', '.join(IMAGE_SUFFIXES)}): remove it from {folder}")
-        images.append(path)
-    if not images:
+    if not (images := tree.files_in(folder)):
         raise InputError(f"the class folder {folder} under {tree.root} holds no images: download it again")
+    for path in images:
+        if str(PurePosixPath(path).parent) != folder:
+            raise InputError(f"{tree.source(path)} is in a folder inside a class folder: put images into {folder}")
+        if not path.lower().endswith(IMAGE_SUFFIXES):
+            raise InputError(f"{tree.source(path)} is no image ({', '.join(IMAGE_SUFFIXES)}): remove it from {folder}")
     return images
 
 
@@ -238,7 +212,7 @@ def _from(release: str, path: str) -> str:
 
 
 LAYOUTS = {
-    "busi": Layout("Dataset_BUSI_with_GT", _class_names, 0, _busi, masks=True),
-    "chest-xray": Layout("chest_xray", lambda card: {"train", "test"}, 0, _chest_xray),
-    "covid-ct": Layout("Images-processed", lambda card: {f"CT_{name}" for name in _class_names(card)}, 1, _covid_ct),
+    "busi": Layout("Dataset_BUSI_with_GT", _class_names, _busi),
+    "chest-xray": Layout("chest_xray", lambda card: {"train", "test"}, _chest_xray),
+    "covid-ct": Layout("Images-processed", lambda card: {f"CT_{c.name}" for c in card.classes}, _covid_ct, inner=True),
 }

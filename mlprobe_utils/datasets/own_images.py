@@ -18,9 +18,10 @@ from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.layouts import IMAGE_SUFFIXES
 from mlprobe_utils.datasets.splits import held_out
+from mlprobe_utils.evaluation import rows
 
 METADATA = "metadata.csv"
-PARTS = ("train", "validation", "test")
+PARTS = rows.PARTS[:3]
 SPLIT_NAMES = {name: name for name in PARTS} | {"val": "validation", "valid": "validation"}
 
 
@@ -67,7 +68,7 @@ class Images(Sequence):
         picture = self._pictures[place].rgb()
         if self._max_side is not None:
             picture.thumbnail((self._max_side, self._max_side), Image.Resampling.BICUBIC)
-        return np.array(picture)  # a copy, as torch warns of what cannot be written to
+        return np.array(picture)  # a copy: torch warns of arrays that are not writable
 
     def rows(self, *parts: str) -> pd.DataFrame:
         """image, label, part and cluster of the images of some parts; the index is their place."""
@@ -103,8 +104,7 @@ def image_folder(
             outside of a class or split; a patient in two splits, a label without an image in a split, too few images.
     """
     tree = FileTree(Path(path))
-    files = [file for file in tree.paths if file != METADATA]
-    if not files:
+    if not (files := [file for file in tree.paths if file != METADATA]):
         raise InputError(f"{path} holds no images: put them there, in a folder for each class")
     if other := [file for file in files if not file.lower().endswith(IMAGE_SUFFIXES)]:
         more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
@@ -145,11 +145,10 @@ def image_list(
     if not count:
         raise InputError("there are no images: give one or more")
     if names is None:
-        paths = [Path(p) if isinstance(p, str | Path) else None for p in pictures]
-        short = [path.name if path else f"{place:05d}" for place, path in enumerate(paths)]
-        names = (
-            short if len({*short}) == count else [str(path or name) for path, name in zip(paths, short, strict=True)]
-        )
+        names = [Path(own).name if isinstance(own, str | Path) else f"{n:05d}" for n, own in enumerate(pictures)]
+        if len({*names}) < count:
+            given = zip(pictures, names, strict=True)
+            names = [str(own) if isinstance(own, str | Path) else name for own, name in given]
     columns = {"image": names, "label": labels, "split": splits, "patient": patients}
     for name, own in columns.items():
         if own is not None and len(own) != count:
@@ -165,9 +164,8 @@ def _from_folders(files: list[str]) -> pd.DataFrame:
     if splits and (other := sorted(tops - splits)):
         raise InputError(f"the folder {other[0]!r} lies beside {min(splits)!r}: call splits train, validation and test")
     depth = 1 if splits else 0
-    for file, own in zip(files, parts, strict=True):
-        if len(own) < depth + 2:
-            raise InputError(f"{file} lies in no folder of a class: move it, or name its label in {METADATA}")
+    if loose := [file for file, own in zip(files, parts, strict=True) if len(own) < depth + 2]:
+        raise InputError(f"{loose[0]} is in no folder of a class: move it, or name its label in {METADATA}")
     split = [own[0] if splits else None for own in parts]
     return pd.DataFrame({"image": files, "label": [own[depth] for own in parts], "split": split, "patient": None})
 
@@ -179,8 +177,7 @@ def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
     if apart := sorted({*files}.symmetric_difference(table["file_name"])):
         where = f"is not in {METADATA}" if apart[0] in files else f"of {METADATA} is not there"
         raise InputError(f"{len(apart)} files are in the folder or in {METADATA} alone: {apart[0]} {where}")
-    table = table.rename(columns={"file_name": "image"})
-    return table.reindex(columns=["image", "label", "split", "patient"])
+    return table.rename(columns={"file_name": "image"}).reindex(columns=["image", "label", "split", "patient"])
 
 
 def _picture(given: str | Path | Image.Image | np.ndarray, name: str) -> _Picture:
@@ -198,8 +195,8 @@ def _picture(given: str | Path | Image.Image | np.ndarray, name: str) -> _Pictur
 
 def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
     limit, data = paper(settings.Images, "images").decode_limit, read()
-    size = decoding.opened(data, name, limit).size[::-1]
-    return _Picture(lambda: decoding.read(decoding.opened(read(), name, limit), name), hash_of(data), size)
+    size = decoding.open_image(data, name, limit).size[::-1]
+    return _Picture(lambda: decoding.read_rgb(decoding.open_image(read(), name, limit), name), hash_of(data), size)
 
 
 def _images(
@@ -219,8 +216,8 @@ def _images(
     if table["label"].isna().all():
         return Images(pictures, table.assign(split="test"), "no labels: all are test images", max_side)
     for column in ("label", "split"):
-        if table[column].notna().any() and table[column].isna().any():
-            raise InputError(f"image {table['image'][table[column].isna()].iloc[0]} has no {column}: give it one")
+        if (missing := table[column].isna()).any() and not missing.all():
+            raise InputError(f"image {table['image'][missing].iloc[0]} has no {column}: give it one")
     given = table["split"].dropna().map(lambda name: SPLIT_NAMES.get(name.casefold(), name))
     if foreign := sorted({*given} - {*PARTS}):
         raise unknown("split", foreign[0], PARTS)
@@ -243,19 +240,10 @@ def _images(
     if len({*given}) < len(PARTS):
         words.append(f"by label, patients and copies whole, seed {seed}")
     table["split"] = pd.Series(split, ordered.index)
-    _check_splits(table)
-    return Images(pictures, table, "; ".join(words), max_side)
-
-
-def _check_splits(table: pd.DataFrame) -> None:
     across = table.groupby("patient")["split"].unique()
     for patient, found in across[across.map(len) > 1].items():
-        raise InputError(
-            f"patient {patient} is in the splits {' and '.join(found)}: put all images of one into one split"
-        )
+        raise InputError(f"patient {patient} is in the splits {' and '.join(found)}: put all their images into one")
     for part in PARTS:
-        there = table.loc[table["split"] == part, "label"].unique()
-        if missing := sorted({*table["label"]} - {*there}):
-            raise InputError(
-                f"no image of split '{part}' has the label {missing[0]!r}: add some, or leave the label out"
-            )
+        if missing := sorted({*table["label"]} - {*table.loc[table["split"] == part, "label"]}):
+            raise InputError(f"no image of split '{part}' has the label {missing[0]!r}: add some, or drop the label")
+    return Images(pictures, table, "; ".join(words), max_side)

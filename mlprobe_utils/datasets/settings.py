@@ -1,4 +1,4 @@
-"""How images are read, divided and asked about: settings of a data set."""
+"""Settings of a data set: what is released, how images are read and split, and the question about them."""
 
 from collections import Counter
 from typing import Literal
@@ -16,7 +16,7 @@ class ClassOfImages(Part):
 
 
 class Release(Part):
-    """A data set as it is released: what it should hold, and how a model is asked about it."""
+    """A data set as it is released: what it should hold, and the question about its images."""
 
     slug: str
     name: str
@@ -30,20 +30,18 @@ class Release(Part):
 
     @model_validator(mode="after")
     def _consistent(self):
-        names = {c.name for c in self.classes}
-        options = [c.option for c in self.classes]
+        names = sorted(c.name for c in self.classes)
         for field in ("name", "option"):
             values = [getattr(c, field) for c in self.classes]
-            counted = Counter(value.casefold() for value in values)  # answers are read case-folded
+            counted = Counter(value.casefold() for value in values)  # answers are parsed case-folded
             if twice := [value for value in values if counted[value.casefold()] > 1]:
                 raise ValueError(f"two classes have the {field} {twice[0]!r}")
-        for field, table in [("release_counts", t) for t in self.release_counts.values()] + [
-            ("test_counts", self.test_counts or {})
-        ]:
-            if extra := set(table) - names:
-                raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {sorted(names)}")
-        if self.positive is not None and self.positive not in options:
-            raise ValueError(f"positive is {self.positive!r}, which is not an option {options}")
+        tables = {"release_counts": [*self.release_counts.values()], "test_counts": [self.test_counts or {}]}
+        for field, counts in tables.items():
+            if extra := {name for table in counts for name in table} - {*names}:
+                raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {names}")
+        if self.positive is not None and self.positive not in self.options:
+            raise ValueError(f"positive is {self.positive!r}, which is not an option {self.options}")
         if self.template.count("<image>") != 1:
             raise ValueError("template must hold <image> exactly once")
         return self

@@ -33,37 +33,31 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataF
     label = ordered["label"].to_numpy(dtype=object)
     official = ordered["official_split"].to_numpy(dtype=object)
     component = components(ordered)
-    conflict = _with_two_labels(component, label)
+    one_label = pd.Series(label).groupby(component).transform("nunique").to_numpy() == 1
     columns = {}
-    for name, drawing in (("split_paper", np.arange(len(ordered))), ("split_clean", component)):
-        rng = np.random.default_rng(settings.seed)
-        usable = np.ones(len(ordered), dtype=bool) if name == "split_paper" else ~conflict
+    for name in ("split_paper", "split_clean"):
+        clean = name == "split_clean"
+        usable = one_label if clean else np.ones(len(ordered), dtype=bool)
         if card.test_counts is None:
-            test = usable & (official == "test")
-            train = usable & (official == "train")
+            test, train = usable & (official == "test"), usable & (official == "train")
         else:
-            test = _draw_test(drawing, label, usable, card, rng)
+            test = _draw_test(component if clean else np.arange(len(ordered)), label, usable, card, settings.seed)
             train = usable & ~test
-        if name == "split_clean":
+        if clean:
             train &= ~np.isin(component, component[test])
-        validation = held_out(
-            component, label, train, settings.validation_fraction, settings.seed, "validation", f"{card.slug}: "
-        )
+        fraction, where = settings.validation_fraction, f"{card.slug}: "
+        validation = held_out(component, label, train, fraction, settings.seed, "validation", where)
         split = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
-        _check_parts(name, split, label, card)
+        for part in PARTS[:3]:
+            if missing := [c.name for c in card.classes if not ((split == part) & (label == c.name)).any()]:
+                raise InputError(f"{where}no image of class '{missing[0]}' is left for the {part} part of {name}")
         columns[name] = pd.Series(split, index=ordered.index)
     return table.assign(**columns)
 
 
-def _with_two_labels(component: np.ndarray, label: np.ndarray) -> np.ndarray:
-    return pd.Series(label).groupby(component).transform("nunique").to_numpy() > 1
-
-
-def _draw_test(
-    unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Release, rng: np.random.Generator
-) -> np.ndarray:
+def _draw_test(unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Release, seed: int) -> np.ndarray:
     """Which images form a drawn test set: whole units, exactly the card's counts."""
-    test = np.zeros(len(unit), dtype=bool)
+    rng, test = np.random.default_rng(seed), np.zeros(len(unit), dtype=bool)
     for name, count in sorted(card.test_counts.items()):
         units, sizes = np.unique(unit[usable & (label == name)], return_counts=True)
         order = rng.permutation(len(units))
@@ -93,13 +87,7 @@ def _fill(sizes: list[int], total: int) -> list[int] | None:
 
 
 def held_out(
-    component: np.ndarray,
-    label: np.ndarray,
-    train: np.ndarray,
-    fraction: float,
-    seed: int,
-    part: str,
-    where: str = "",
+    component: np.ndarray, label: np.ndarray, train: np.ndarray, fraction: float, seed: int, part: str, where: str = ""
 ) -> np.ndarray:
     """Which train images become another part: about a fraction, whole components, stratified by label; bool [images].
 
@@ -107,7 +95,7 @@ def held_out(
         component: which images belong together, from `components`, int [images].
         label: of each image [images].
         train: which images the part is drawn from, bool [images].
-        part, where: what is drawn of which data set, for the error.
+        part, where: for the error.
 
     Raises:
         InputError: a class has too few independent images.
@@ -127,13 +115,6 @@ def held_out(
     chosen = np.zeros(len(label), dtype=bool)
     chosen[rows[np.concatenate(parts[: int(share * folds)])]] = True
     return chosen
-
-
-def _check_parts(column: str, split: np.ndarray, label: np.ndarray, card: Release) -> None:
-    for part in PARTS[:3]:
-        for name in (c.name for c in card.classes):
-            if not ((split == part) & (label == name)).any():
-                raise InputError(f"{card.slug}: no image of class '{name}' is left for the {part} part of {column}")
 
 
 def leaks(table: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -1,17 +1,22 @@
-"""The card of a traditional classifier: which architecture, why it is in the list, how it is built.
+"""The card of a traditional classifier: which architecture, why it is in the list, how it is built; and its results.
 
 The paper names none of its 23 in a table. A card says how sure the project is that its architecture is one of them.
+outputs/<protocol>/<data set>/baselines-<split>/<baseline>/  predictions after every epoch, and the network's size
 """
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.common.settings import Part, Words
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.categories import CATEGORIES
-from mlprobe_utils.pipeline.cards import Card, Protocol, load_card, slugs
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import Artefact
+from mlprobe_utils.pipeline.cards import Card, Protocol, load_card, recorded, slugs
 
 STATUSES = {
     "cited": "the paper's text cites it",
@@ -19,7 +24,8 @@ STATUSES = {
     "inferred": "a candidate of its category: the paper counts more methods than it cites",
 }
 STEP = "baselines"  # in which they are trained
-EXTRAS = {"fastervit": "fastervit"}  # library -> the extra of this package that installs it
+FOLDER = "baselines-"  # and the split; beside the results of models
+EPOCHS, NETWORK = "epochs.parquet", "network.json"
 
 
 class Variant(Part):
@@ -57,12 +63,9 @@ def load_baseline(slug: str) -> BaselineCard:
 
 def all_baselines() -> list[BaselineCard]:
     """Every baseline that has a card, by category, status and name. Raises InputError for a card that is not valid."""
-    places = [list(CATEGORIES), list(STATUSES)]
-
-    def place(card: BaselineCard) -> tuple:
-        return places[0].index(card.category), places[1].index(card.status), card.name
-
-    return sorted(map(load_baseline, slugs(BaselineCard)), key=place)
+    categories, statuses = [*CATEGORIES], [*STATUSES]
+    cards = map(load_baseline, slugs(BaselineCard))
+    return sorted(cards, key=lambda c: (categories.index(c.category), statuses.index(c.status), c.name))
 
 
 def baselines_of(protocol: Protocol) -> list[BaselineCard]:
@@ -82,11 +85,26 @@ def baselines_of(protocol: Protocol) -> list[BaselineCard]:
 
 
 def check_installed(card: BaselineCard, which: str) -> None:
-    """Raises InputError, with the mend, where the package is missing that a variant of a baseline is built by."""
-    library = card.variant(which).library
-    if library in EXTRAS and find_spec(library) is None:
+    """Raises InputError where the package that builds a variant of a baseline is missing."""
+    if card.variant(which).library == "fastervit" and find_spec("fastervit") is None:
         licence = f" ({card.note})" if card.note else ""
         raise InputError(
-            f"baseline '{card.slug}' needs the package {library}, which is not installed: "
-            f"`pip install -e .[{EXTRAS[library]}]`{licence}, or name it in baselines.left_out of the protocol"
+            f"baseline '{card.slug}' needs the package fastervit, which is not installed: "
+            f"`pip install -e .[fastervit]`{licence}, or name it in baselines.left_out of the protocol"
         )
+
+
+def baseline_folder(protocol: str, dataset: str, split: str, slug: str = "") -> Path:
+    """The folder of one baseline on one data set; without slug, of all of them."""
+    return artefacts.OUTPUTS / protocol / dataset / f"{FOLDER}{split}" / slug
+
+
+def baseline_artefact(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> Artefact:
+    """One baseline on one data set, and what it is made from: not which others are trained or which epoch is shown.
+
+    Raises InputError as `BaselineCard.variant`.
+    """
+    recipe = recorded(protocol.baselines, {"variant", "left_out", "chosen"})
+    network = recorded(card.variant(protocol.baselines.variant))
+    inputs = {"network": network, "data": image_set.data_hash, "split": split, "recipe": recipe}
+    return Artefact(baseline_folder(protocol.slug, image_set.card.slug, split, card.slug), "baseline", inputs)

@@ -25,11 +25,7 @@ def phantom(card: DataCard) -> Artefact:
 
 
 def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Artefact:
-    """The manifest of an image set, with its working copies.
-
-    Args:
-        data: where a real release lies, a folder or a zip.
-    """
+    """The manifest of an image set, with its working copies; `data` is a real release, a folder or a zip."""
     read = recorded(card, {*DataCard.model_fields} - {"layout", "classes", "release_counts", "test_counts"})
     inputs = {"card": read, "images": recorded(protocol.images), "splits": recorded(protocol.splits)}
     folder = manifest_folder(card.slug, protocol.slug)
@@ -39,11 +35,7 @@ def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Ar
 
 
 def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
-    """Reads what `build_manifest` made.
-
-    Raises:
-        InputError: it was not made yet, or a card changed since; the message says the command.
-    """
+    """Reads what `build_manifest` made. Raises InputError, with the command, where it is missing or a card changed."""
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
     folder = manifest_folder(slug, protocol_slug)
     command = f"python -m mlprobe_utils manifest {slug} --protocol {protocol_slug}"

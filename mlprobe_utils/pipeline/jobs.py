@@ -10,8 +10,7 @@ from pathlib import Path
 
 from mlprobe_utils.pipeline.artefacts import Artefact, from_outputs, stale
 from mlprobe_utils.pipeline.baseline_card import STEP as BASELINES
-from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
-from mlprobe_utils.pipeline.baseline_files import baseline_artefact
+from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_artefact, baselines_of
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_protocol
 from mlprobe_utils.pipeline.configuration import Run, lineages
 from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection, phantom_twin

@@ -11,10 +11,9 @@ from mlprobe_utils.pipeline.images import manifest, phantom
 
 
 def data_folder_of(card: DataCard, data_folder: Path | None) -> Path:
-    """Where the card's images are: a synthetic set has its place, a real one must be given.
+    """The folder of the card's images: a synthetic set has its own.
 
-    Raises:
-        InputError: a synthetic set that was not made yet, or a real one without its folder.
+    Raises InputError for a synthetic set that was not made yet, or a real one without its folder.
     """
     if card.synthetic:
         made = phantom(card).folder
@@ -33,23 +32,18 @@ def data_folder_of(card: DataCard, data_folder: Path | None) -> Path:
 
 
 def build_manifest(slug: str, protocol_slug: str, data_folder: Path | None) -> Path:
-    """Makes the manifest artefact of an image set, or returns at once if it is current.
+    """Makes the manifest artefact of an image set where it is not current, and returns its folder.
 
     Args:
-        slug, protocol_slug: slugs of the data card and the protocol.
-        data_folder: where the release lies (a folder or a zip); None for a synthetic set.
-
-    Returns:
-        The artefact's folder, with the files of `datasets.manifest.write_manifest`.
+        data_folder: the release, a folder or a zip; None for a synthetic set.
 
     Raises:
         InputError: anything wrong with the cards, the folder, the layout or an image.
     """
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
-    place_of_images = data_folder_of(card, data_folder)
-    own = manifest(card, protocol, place_of_images)
-    if own.is_current():
-        return own.folder
-    with own.making() as place:
-        write_manifest(FileTree(place_of_images), card, protocol.images, protocol.splits, place)
+    images = data_folder_of(card, data_folder)
+    own = manifest(card, protocol, images)
+    if not own.is_current():
+        with own.making() as place:
+            write_manifest(FileTree(images), card, protocol.images, protocol.splits, place)
     return own.folder

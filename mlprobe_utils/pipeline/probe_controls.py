@@ -31,51 +31,44 @@ def probed_rows(
 ) -> pd.DataFrame:
     """Rows of the control task and of random weights (test images), and of memorisation (train images).
 
-    The control task is probed at every point; what can be learned by heart, at the last one of each module.
+    The control task is probed at every point, memorisation at the last one of each module.
 
     Args:
-        tuned: `point/pooling` -> float32 [images, width], of the fine-tuned model.
+        tuned: `point/pooling` -> float32 [images, width], of the fine-tuned model, in the order of the data flow.
         random: the same of the model with random weights, which has no stage.
         images: one row an image, as the features: image, part, option, and control (the control task's option).
         options: in the data card's order.
         constants: the columns that rows of the fine-tuned model share.
     """
     training, tested = (np.flatnonzero(images["part"] == part) for part in ("train", "test"))
-    learned = images["option"].to_numpy(copy=True)
-    learned[training] = shuffled(learned[training])
-    told = {CONTROL_TASK: images["control"], MEMORISATION: learned, RANDOM_WEIGHTS: images["option"]}
-    features = {(CONTROL_TASK, key): tuned[key] for key in _keys(tuned)}
-    features |= {(MEMORISATION, key): tuned[key] for key in _ends(_keys(tuned))}
-    features |= {(RANDOM_WEIGHTS, key): random[key] for key in _keys(random)}
-    codes = {control: pd.Categorical(own, options).codes.astype(int) for control, own in told.items()}
-    labels = {key: codes[key[0]] for key in features}
-    fitted = fit_probes(features, labels, training, len(options), probe, dict.fromkeys(features, CONTROL_RUN))
+    memorised = images["option"].to_numpy(copy=True)
+    memorised[training] = shuffled(memorised[training])
+    labels = {CONTROL_TASK: images["control"], MEMORISATION: memorised, RANDOM_WEIGHTS: images["option"]}
+    keys = [key for key in tuned if key.endswith(f"/{POOLING}")]
+    ends = [[key for key in keys if key[0] == module][-1] for module in MODULES]
+    features = {(CONTROL_TASK, key): tuned[key] for key in keys}
+    features |= {(MEMORISATION, key): tuned[key] for key in ends}
+    features |= {(RANDOM_WEIGHTS, key): random[key] for key in random if key.endswith(f"/{POOLING}")}
+    codes = {control: pd.Categorical(own, options).codes.astype(int) for control, own in labels.items()}
+    targets = {key: codes[key[0]] for key in features}
+    fitted = fit_probes(features, targets, training, len(options), probe, dict.fromkeys(features, CONTROL_RUN))
     frames = []
     for (control, key), probabilities in fitted.items():
         shown = training if control == MEMORISATION else tested
-        own = images.assign(option=told[control]).iloc[shown]
+        own = images.assign(option=labels[control]).iloc[shown]
         place = {"run": CONTROL_RUN, "seed": CONTROL_RUN, "probe": MAIN_PROBE, "pooling": POOLING}
         place |= {"point": key.split("/")[0]} | ({"stage": None} if control == RANDOM_WEIGHTS else {})
         frames.append(image_rows(own, options, probabilities[shown], **constants | place, control=control))
     return pd.concat(frames, ignore_index=True)
 
 
-def _keys(pooled: Features) -> list[str]:
-    return [key for key in pooled if key.endswith(f"/{POOLING}")]
-
-
-def _ends(keys: list[str]) -> list[str]:
-    """The last point of each module; `keys` in the order the data flows."""
-    return [[key for key in keys if key[0] == module][-1] for module in MODULES]
-
-
 def text_only_rows(
     loaded: LoadedModel, card: DataCard, protocol: Protocol, images: pd.DataFrame, constants: dict
 ) -> pd.DataFrame:
-    """Rows of what the model answers to the question without an image: one answer, which stands for all `images`."""
+    """Rows of the answer to the question without an image: one answer, which counts for all `images`."""
     encoder = Encoder(loaded.processor, card.template.replace("<image>", ""), protocol.order)
     answered = answer_batch(loaded, encoder.questions([None]), encoder, card.options, protocol.answering.max_new_tokens)
     text = answered["text"].iloc[0]
-    chances = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
-    rows = image_rows(images, card.options, chances, **constants, control=TEXT_ONLY)
+    probabilities = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
+    rows = image_rows(images, card.options, probabilities, **constants, control=TEXT_ONLY)
     return rows.assign(text=text, parsed=parse_answer(text, card.options))

@@ -20,7 +20,7 @@ STAGES = {
     "manifest": Stage(1, ("pipeline.manifest",)),
     "conversations": Stage(1, ("synthetic.miniatures.conversations",)),
     "miniature": Stage(1, ("synthetic.miniatures.making",)),
-    "baseline": Stage(1, ("baselines.building", "baselines.training", "baselines.running")),
+    "baseline": Stage(1, ("baselines.training",)),
     "random features": Stage(1, ("probing.extraction", "pipeline.model_steps")),
     "adapter": Stage(1, ("training.fine_tuning", "pipeline.model_steps")),
     "predictions": Stage(1, ("training.prediction", "pipeline.model_steps")),

@@ -8,16 +8,14 @@ from mlprobe_utils.stats.resampling import Resamples, resample
 
 
 def resamples_of_tested(image_set: ImageSet, split: str) -> tuple[Resamples, list[str]]:
-    """Resamples of the test images of a split, and the names of their axis: the images sorted, as of `Outcomes`.
+    """Resamples of the test images of a split, and their names, sorted as of `Outcomes`.
 
-    Images are of one piece if a patient or a duplicate group links them, directly or through images of other parts.
+    What is drawn are components: images linked by a patient or duplicate group, be it through images of other parts.
 
-    Raises:
-        InputError: all test images are of one piece; an unknown split.
+    Raises InputError where all test images are of one component, or for an unknown split.
     """
-    pieces = components(image_set.manifest)
     tested = image_set.part(split, "test").sort_values("image")
-    own, slug = pieces[tested.index], image_set.card.slug
+    own, slug = components(image_set.manifest)[tested.index], image_set.card.slug
     if len(set(own)) < 2:
         raise InputError(
             f"{slug}: its test set ({len(own)} images) is of one patient or duplicate group: an interval needs two, "
@@ -27,15 +25,7 @@ def resamples_of_tested(image_set: ImageSet, split: str) -> tuple[Resamples, lis
 
 
 def of_tested(found: Outcomes, images: list[str], whose: str) -> Outcomes:
-    """The outcomes, if they are of exactly the test images.
-
-    Args:
-        images: from `resamples_of_tested`.
-        whose: the outcomes are, for the error.
-
-    Raises:
-        InputError: they are of others.
-    """
+    """The outcomes, if their images are `images`, from `resamples_of_tested`. Raises InputError, naming `whose`."""
     if found.images != images:
         raise InputError(f"{whose}: its rows are not of the test images, make them anew")
     return found

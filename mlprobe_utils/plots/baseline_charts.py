@@ -27,8 +27,8 @@ def accuracy_chart(
     """Every model's accuracy with its interval, by category, beside the mean of all baselines and the majority class.
 
     Args:
-        accuracies: from `baseline_comparison.accuracies`.
-        means: from `baseline_comparison.group_means`; of the groups, ticks in their blocks.
+        accuracies: from `baselines.accuracies`.
+        means: from `baselines.group_means`; of the groups, ticks in their blocks.
         majority: data set (slug) -> accuracy in percent of who always names the most frequent class.
         names: slug -> name of models, baselines and data sets, in the order of the page.
         title: the caption; what the lines are is added.

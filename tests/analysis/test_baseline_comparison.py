@@ -7,29 +7,26 @@ from baseline_parts import answers, final_outputs, training
 from made_rows import no_fewer, no_more
 from station_rows import image_set
 
-from mlprobe_utils.analysis.baseline_comparison import (
+from mlprobe_utils.analysis.baselines import (
     ABOVE,
     BELOW,
-    NEITHER,
-    accuracies,
-    claims,
-    contests,
-    gaps,
-    group_means,
-)
-from mlprobe_utils.analysis.baseline_results import Trained
-from mlprobe_utils.analysis.baseline_tables import list_table, status_table, trained_table
-from mlprobe_utils.analysis.epoch_choice import (
     LAST,
+    NEITHER,
     ON_TEST,
     ON_VALIDATION,
-    addition_of_each,
-    additions,
-    by_chance,
+    Trained,
+    accuracies,
+    claims,
+    comparisons,
+    correct_at,
     epochs_chosen,
-    right_of_other_half,
-    right_when,
+    gaps,
+    group_means,
+    list_table,
+    status_table,
+    trained_table,
 )
+from mlprobe_utils.analysis.epoch_choice import addition_of_each, additions, by_chance, right_of_other_half
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.categories import CATEGORIES, MLLM, TRADITIONAL
 from mlprobe_utils.pipeline.baseline_card import STATUSES, all_baselines, load_baseline
@@ -40,10 +37,10 @@ SLUGS = {"resnet": "CNN", "fasternet": "CNN", "s2-mlp": "MLP", "vit": "ViT"}
 CARDS = [load_baseline(slug) for slug in SLUGS]
 
 
-def compared(networks: dict[str, float], mllms: dict[str, float], images: int = 400, way: str = LAST) -> dict:
+def compared(networks: dict[str, float], mllms: dict[str, float], images: int = 400, rule: str = LAST) -> dict:
     trained = [training(slug, [0.5, share], images, seed=n) for n, (slug, share) in enumerate(networks.items())]
     predicted = pd.concat([final_outputs(model, share, images) for model, share in mllms.items()])
-    return contests({"d": trained}, predicted, CARDS, {"d": image_set(images)}, "paper", way)
+    return comparisons({"d": trained}, predicted, CARDS, {"d": image_set(images)}, "paper", rule)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +80,11 @@ def test_a_mean_is_that_of_its_members_and_the_average_weighs_networks_alike():
 
 def test_answers_to_other_images_are_refused():
     predicted, sets = final_outputs("m", 0.8, 398), {"d": image_set(400)}
-    with pytest.raises(InputError, match="m on d: its answers are not to the test images"):
-        contests({"d": [training("resnet", [0.8])]}, predicted, CARDS[:1], sets, "paper", LAST)
+    with pytest.raises(InputError, match="m on d: its predictions are not for the test images"):
+        comparisons({"d": [training("resnet", [0.8])]}, predicted, CARDS[:1], sets, "paper", LAST)
     own = {"d": [training("resnet", [0.8], 398)]}
-    with pytest.raises(InputError, match="resnet on d: its answers are not to the test images"):
-        contests(own, final_outputs("m", 0.8), CARDS[:1], sets, "paper", LAST)
+    with pytest.raises(InputError, match="resnet on d: its predictions are not for the test images"):
+        comparisons(own, final_outputs("m", 0.8), CARDS[:1], sets, "paper", LAST)
 
 
 def test_the_chart_has_everyone_with_the_interval():
@@ -132,8 +129,8 @@ def test_each_way_takes_its_epoch_and_the_earliest_of_equals():
     assert epochs_chosen(own, LAST).tolist() == [3, 3]
     assert epochs_chosen(own, ON_VALIDATION).tolist() == [1, 2]
     assert epochs_chosen(own, ON_TEST).tolist() == [2, 1]
-    assert right_when(own, ON_VALIDATION).tolist() == [[falls[1].tolist()], [rises[2].tolist()]]
-    with pytest.raises(InputError, match="unknown way of choosing an epoch 'chosen on tests': did you mean"):
+    assert correct_at(own, epochs_chosen(own, ON_VALIDATION)).tolist() == [[falls[1].tolist()], [rises[2].tolist()]]
+    with pytest.raises(InputError, match="unknown rule to choose an epoch 'chosen on tests': did you mean"):
         epochs_chosen(own, "chosen on tests")
 
 

@@ -6,16 +6,13 @@ import pytest
 from tiny_parts import make_image_set
 from transformers import set_seed
 
-from mlprobe_utils.analysis.baseline_results import trained
-from mlprobe_utils.analysis.epoch_choice import LAST, right_when
-from mlprobe_utils.baselines import running as command
+from mlprobe_utils.analysis.baselines import LAST, correct_at, epochs_chosen, trained
 from mlprobe_utils.baselines import training
 from mlprobe_utils.baselines.building import build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.evaluation.rows import SCHEMA
-from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant
-from mlprobe_utils.pipeline.baseline_files import EPOCHS, baseline_folder
+from mlprobe_utils.pipeline.baseline_card import EPOCHS, BaselineCard, Variant, baseline_folder
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.results import Selection
 
@@ -47,27 +44,28 @@ def run(outputs, image_sets, monkeypatch):
     def go(datasets=SELECTION.datasets, **fields) -> list[str]:
         protocol = load_protocol("miniature")
         recipe = protocol.baselines.model_copy(update=SMALL | fields)
-        monkeypatch.setattr(command, "load_protocol", lambda slug: protocol.model_copy(update={"baselines": recipe}))
+        monkeypatch.setattr(training, "load_protocol", lambda slug: protocol.model_copy(update={"baselines": recipe}))
         before = made()
-        command.run_baselines(["mine"], list(datasets), "miniature", "paper")
+        training.run_baselines(["mine"], list(datasets), "miniature", "paper")
         return sorted(path.parents[2].name for path, time in made().items() if time != before.get(path))
 
-    monkeypatch.setattr(command, "load_baseline", lambda slug: CARD)
-    monkeypatch.setattr(command, "load_image_set", lambda slug, protocol: image_sets[slug])
+    monkeypatch.setattr(training, "load_baseline", lambda slug: CARD)
+    monkeypatch.setattr(training, "load_image_set", lambda slug, protocol: image_sets[slug])
     return go
 
 
-def test_what_is_said_of_every_image_after_every_epoch_of_every_run_is_kept(run, image_sets):
+def test_predictions_for_every_image_after_every_epoch_of_every_run_are_kept(run, image_sets):
     assert run() == sorted(SELECTION.datasets)
     for dataset, image_set in image_sets.items():
         rows = SCHEMA.validate(pd.read_parquet(baseline_folder("miniature", dataset, "paper", "mine") / EPOCHS))
-        assert len(rows) == 2 * 3 * (6 + 9)
-        assert not rows.duplicated(["run", "epoch", "image"]).any()
-        assert set(rows["epoch"]) == {1, 2, 3}
-        assert set(rows["part"]) == {"validation", "test"}
-        manifest = image_set.manifest.set_index("image")
-        assert (rows["label"].to_numpy() == manifest.loc[rows["image"], "option"].to_numpy()).all()
-        assert (rows["part"].to_numpy() == manifest.loc[rows["image"], "split_paper"].to_numpy()).all()
+        manifest = image_set.manifest[image_set.manifest["split_paper"].isin(["validation", "test"])]
+        expected = manifest.set_index("image")[["option", "split_paper"]].sort_index()
+        assert rows.groupby(["run", "epoch"]).ngroups == 2 * 3
+        for _, own in rows.groupby(["run", "epoch"]):
+            assert (
+                own.set_index("image")[["label", "part"]].sort_index().to_numpy().tolist()
+                == expected.to_numpy().tolist()
+            )
         options = [f"p_{option}" for option in image_set.card.options]
         np.testing.assert_allclose(rows[options].sum(axis=1), 1)
         runs = [rows[rows["run"] == run][options].to_numpy() for run in (0, 1)]
@@ -75,14 +73,13 @@ def test_what_is_said_of_every_image_after_every_epoch_of_every_run_is_kept(run,
     found = trained(SELECTION, ["mine"])
     assert [*found] == [*SELECTION.datasets]
     (own,) = found["busi"]
-    assert own.test.right.shape == (2, 3, 9)
     assert own.validation.right.shape == (2, 3, 6)
+    assert own.test.right.shape == (2, 3, 9)
     assert own.test.points == [1, 2, 3]
     rows = pd.read_parquet(baseline_folder("miniature", "busi", "paper", "mine") / EPOCHS)
     wanted = rows[(rows["part"] == "test") & (rows["run"] == 1) & (rows["epoch"] == 2)].sort_values("image")
-    said = wanted[["p_Normal", "p_Benign", "p_Malignant"]].to_numpy()
-    np.testing.assert_allclose(own.test.probabilities[1, 1][:, [own.test.options.index(o) for o in
-        ("Normal", "Benign", "Malignant")]], said)  # fmt: skip
+    expected = wanted[[f"p_{option}" for option in own.test.options]].to_numpy()
+    np.testing.assert_allclose(own.test.probabilities[1, 1], expected)
     assert own.parameters > 0
     assert own.side == 16
 
@@ -90,7 +87,7 @@ def test_what_is_said_of_every_image_after_every_epoch_of_every_run_is_kept(run,
 def test_it_is_trained_once_and_again_where_something_changed(run, monkeypatch):
     assert run() == sorted(SELECTION.datasets)
     with monkeypatch.context() as patch:
-        patch.setattr(command, "train", lambda *_: pytest.fail("what is current is not trained"))
+        patch.setattr(training, "train", lambda *_: pytest.fail("what is current is not trained"))
         assert run() == []
         assert run(chosen="last", left_out=["resnet"]) == []  # who is shown, and how
     assert run(["busi"], epochs=2) == ["busi"]
@@ -106,12 +103,12 @@ def test_a_run_that_is_stopped_keeps_what_was_done(run, monkeypatch):
             raise KeyboardInterrupt
         return real(model, image_set, *others)
 
-    monkeypatch.setattr(command, "train", stopped)
+    monkeypatch.setattr(training, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
         run()
     with pytest.raises(InputError, match=r"python -m mlprobe_utils baselines mine --datasets covid19-ct --protocol"):
         trained(SELECTION, ["mine"])
-    monkeypatch.setattr(command, "train", real)
+    monkeypatch.setattr(training, "train", real)
     assert run() == ["covid19-ct"]
     assert [len(own) for own in trained(SELECTION, ["mine"]).values()] == [1, 1]
 
@@ -152,7 +149,7 @@ def test_the_classes_are_learned_and_a_seed_tells_all(run):
     run(["busi"], epochs=12, runs=1)
     one = Selection((), ("busi",), "miniature", "paper")
     (own,) = trained(one, ["mine"])["busi"]
-    assert right_when(own, LAST).mean() > 0.75
+    assert correct_at(own, epochs_chosen(own, LAST)).mean() > 0.75
     folder = baseline_folder("miniature", "busi", "paper", "mine")
     first = (folder / EPOCHS).read_bytes()
     atomic_write(folder / "made_from.json", "{}")

@@ -16,8 +16,7 @@ from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.baseline_card import load_baseline
-from mlprobe_utils.pipeline.baseline_files import baseline_folder
+from mlprobe_utils.pipeline.baseline_card import baseline_folder, load_baseline
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_protocol
 from mlprobe_utils.pipeline.configuration import Run, configure
 from mlprobe_utils.pipeline.images import load_image_set, manifest_folder

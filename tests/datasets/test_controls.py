@@ -8,12 +8,19 @@ from tiny_parts import card_of, each_family, each_family_in_time
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.controls import (
+    CELLS,
     CLUSTERS,
+    DIRECTIONS,
+    SIDE,
     STATISTICS,
     control_task,
+    edges,
+    image_features,
     pixel_statistics,
+    reference_rows,
     rows_without_model,
     shuffled,
+    texture,
 )
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.claims import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
@@ -41,28 +48,34 @@ CARD = load_data_card("covid19-ct")
 YES, NO = CARD.options
 CONSTANTS = {"model": "m", "dataset": CARD.slug, "data_hash": "0" * 64, "split": "paper", "order": "image_first"}
 PROBE = load_protocol("miniature").probe
-COUNT, TRAIN, VALIDATION = 400, 240, 40  # images; the rest test
+TRAIN, VALIDATION, TEST = 240, 40, 120  # images
+PARTS = np.repeat(["train", "validation", "test"], [TRAIN, VALIDATION, TEST])
+FEWER = PARTS[::2]
 
 
 @pytest.fixture
-def images(tmp_path):
-    """Makes an image set of grey squares with a little noise, from their levels, answers and what the manifest says."""
+def image_set_of(tmp_path):
+    def make(pixels: np.ndarray, options: np.ndarray, parts: np.ndarray = PARTS, **columns) -> ImageSet:
+        """Grey images, uint8 [images, height, width], with their answers and what else the manifest says of them."""
+        (tmp_path / "pixels.bin").write_bytes(pixels[..., None].repeat(3, axis=3).tobytes())
+        count, height, width = pixels.shape
+        facts = {"image": [f"{i}.png" for i in range(count)], "option": options, "label": options}
+        facts |= {"split_paper": parts, "stored_height": height, "stored_width": width, "mode": "L", "format": "PNG"}
+        facts |= {"extension": ".png", "width": width, "height": height, "bytes": 99}
+        facts |= {"offset": np.arange(count) * 3 * height * width}
+        return ImageSet(CARD, pd.DataFrame(facts | columns), "0" * 64, {}, tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def images(image_set_of):
+    """An image set of grey squares with a little noise, from their levels and answers."""
 
     def make(levels, options, **columns) -> ImageSet:
-        rng = np.random.default_rng(0)
-        noise = rng.integers(0, 9, (len(levels), 8, 8, 1))
-        pixels = np.clip(np.asarray(levels)[:, None, None, None] + noise, 0, 255).astype(np.uint8).repeat(3, axis=3)
-        (tmp_path / "pixels.bin").write_bytes(pixels.tobytes())
-        parts = np.repeat(["train", "validation", "test"], [TRAIN, VALIDATION, COUNT - TRAIN - VALIDATION])[
-            : len(levels)
-        ]
-        manifest = pd.DataFrame({"image": [f"{i}.png" for i in range(len(levels))], "option": options})
-        manifest = manifest.assign(
-            label=manifest["option"], split_paper=parts, split_clean=parts, stored_height=8, stored_width=8
-        )
-        manifest = manifest.assign(mode="L", format="PNG", extension=".png", width=8, height=8, bytes=99)
-        manifest = manifest.assign(**{"offset": np.arange(len(levels)) * pixels[0].size} | columns)
-        return ImageSet(CARD, manifest, "0" * 64, {}, tmp_path)
+        noise = np.random.default_rng(0).integers(0, 9, (len(levels), 8, 8))
+        pixels = np.clip(np.asarray(levels)[:, None, None] + noise, 0, 255).astype(np.uint8)
+        return image_set_of(pixels, options, **columns)
 
     return make
 
@@ -71,28 +84,32 @@ def images(tmp_path):
 def drawn():
     """Grey levels, and answers that have nothing to do with them; three in ten are Yes."""
     rng = np.random.default_rng(1)
-    return rng.integers(0, 200, COUNT), np.where(rng.uniform(size=COUNT) < 0.3, YES, NO)
+    return rng.integers(0, 200, len(PARTS)), np.where(rng.uniform(size=len(PARTS)) < 0.3, YES, NO)
 
 
 def accuracies(rows: pd.DataFrame) -> pd.Series:
     return control_scores(rows, {CARD.slug: CARD.positive}).set_index("control")["accuracy"]
 
 
-def without_model(image_set: ImageSet) -> pd.Series:
-    rows = rows_without_model(image_set, "paper", pixel_statistics(image_set))
+def checked(rows: pd.DataFrame, controls: tuple[str, ...], images: int) -> pd.Series:
+    """Accuracies of controls of the test images, whose rows are as they should be."""
     SCHEMA.validate(rows)
-    assert rows[["model", "stage", "order", "run", "point"]].isna().all(axis=None)
-    assert rows["control"].value_counts().to_dict() == dict.fromkeys(WITHOUT_MODEL, COUNT - TRAIN - VALIDATION)
+    assert set(rows["part"]) == {"test"}
+    assert rows[["model", "stage", "order", "run", "probe", "point"]].isna().all(axis=None)
+    assert rows["control"].value_counts().to_dict() == dict.fromkeys(controls, images)
     np.testing.assert_allclose(rows[[f"p_{YES}", f"p_{NO}"]].sum(axis=1), 1)
     return accuracies(rows)
 
 
-def test_pixel_statistics_of_flat_and_of_striped_images(images):
-    image_set = images([10, 50], [YES, NO], stored_height=4, stored_width=4, offset=[0, 48])
-    flat, striped = np.full((4, 4, 3), 7, np.uint8), np.zeros((4, 4, 3), np.uint8)
-    striped[:, ::2] = 90
-    (image_set.folder / "pixels.bin").write_bytes(flat.tobytes() + striped.tobytes())
-    table = pd.DataFrame(pixel_statistics(image_set), columns=STATISTICS)
+def without_model(image_set: ImageSet) -> pd.Series:
+    return checked(rows_without_model(image_set, "paper", pixel_statistics(image_set)), WITHOUT_MODEL, TEST)
+
+
+def test_pixel_statistics_of_flat_and_of_striped_images(image_set_of):
+    pixels = np.full((2, 4, 4), 7, np.uint8)
+    pixels[1] = [90, 0, 90, 0]
+    found = pixel_statistics(image_set_of(pixels, [YES, NO], ["train", "test"]))
+    table = pd.DataFrame(found, columns=STATISTICS)
     assert table.loc[0].tolist() == [7, 0, 7, 7, 7, 7, 7, 0, 0]
     assert table.loc[1, ["mean", "deviation", "percentile 5", "percentile 95"]].tolist() == [45, 45, 0, 90]
     assert table.loc[1, "vertical change"] == 0
@@ -118,15 +135,14 @@ def test_a_leak_is_found_by_the_control_that_can_see_it_and_by_no_other(images, 
 
 def test_test_images_are_not_fitted_on(images, drawn):
     levels, options = drawn
-    options = options.copy()
     modes = np.where(options == YES, "RGBA", "RGB")
-    options[TRAIN + VALIDATION :] = np.where(options[TRAIN + VALIDATION :] == YES, NO, YES)
+    options = np.where((PARTS == "test") == (options == YES), NO, YES)
     assert without_model(images(levels, options, mode=modes))[FILE_FORMAT] == 0
 
 
 def test_images_of_one_class_and_empty_parts_are_errors(images, drawn):
     levels, options = drawn
-    one = np.where(np.arange(COUNT) < TRAIN + VALIDATION, YES, options)
+    one = np.where(PARTS == "test", options, YES)
     with pytest.raises(InputError, match="'covid19-ct' outside its test set are not of several classes"):
         without_model(images(levels, one))
     empty = images(levels, options, split_paper="train")
@@ -187,7 +203,7 @@ def test_planted_cluster_is_not_selective_and_planted_class_is(images, drawn):
     """At V the features say the cluster, at C the class, at L nothing; in a model that has learned nothing, nothing."""
     levels, options = drawn
     table = task_of(images(levels, options)).assign(option=options)
-    noise = np.random.default_rng(3).normal(size=(COUNT, 8)) / 4
+    noise = np.random.default_rng(3).normal(size=(len(PARTS), 8)) / 4
     cluster = np.eye(CLUSTERS)[table["cluster"]]
     features = {
         "V.00": np.hstack([cluster, noise]),
@@ -206,19 +222,19 @@ def test_planted_cluster_is_not_selective_and_planted_class_is(images, drawn):
     tensors = {point: torch.tensor(own, dtype=torch.float32) for point, own in features.items()}
     truth, seeds = (options == NO).astype(int), dict.fromkeys(tensors, 0)
     fitted = fit_probes(tensors, dict.fromkeys(tensors, truth), np.arange(TRAIN), 2, PROBE, seeds)
-    right = {point: 100 * (chances.argmax(1) == truth)[-120:].mean() for point, chances in fitted.items()}
-    own = selectivity(read(right, dataset=CARD.slug), scores, "accuracy").set_index("point")["selectivity"]
+    correct = {point: 100 * (own.argmax(1) == truth)[-TEST:].mean() for point, own in fitted.items()}
+    own = selectivity(read(correct, dataset=CARD.slug), scores, "accuracy").set_index("point")["selectivity"]
     assert own["V.00"] < 0
     assert own["C.00"] > 25
     assert abs(own["L.00"]) < 20
 
 
 def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images, drawn):
-    """Features as wide as there are images let everything be learned by heart; a single one does not."""
+    """Features as wide as there are images let a probe memorise them; a single one does not."""
     levels, options = drawn
     table = task_of(images(levels, options)).assign(option=options)
     rng = np.random.default_rng(4)
-    wide, narrow = rng.normal(size=(COUNT, 300)), rng.normal(size=(COUNT, 1))
+    wide, narrow = rng.normal(size=(len(PARTS), 300)), rng.normal(size=(len(PARTS), 1))
     features = {"V.00": narrow, "V.01": wide, "C.00": narrow, "L.00": narrow}
     scores = probed(features, table)
     learned = scores[scores["control"] == MEMORISATION].set_index("point")
@@ -226,6 +242,67 @@ def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images,
     assert (learned["images"] == TRAIN).all()
     assert learned.loc["V.01", "accuracy"] > 97
     assert (learned["accuracy"].drop("V.01") < 80).all()
+
+
+def discs(placed: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A disc on noise, in the upper half where the answer is Yes; or, if not `placed`, anywhere."""
+    rng = np.random.default_rng(0)
+    options = rng.choice([YES, NO], len(FEWER))
+    above = options == YES if placed else rng.uniform(size=len(FEWER)) < 0.5
+    pixels = rng.integers(0, 120, (len(FEWER), 40, 56))
+    rows, columns = np.mgrid[:40, :56]
+    for i, place in enumerate(rng.uniform(8, 48, len(FEWER))):
+        pixels[i][(rows - (12 if above[i] else 28)) ** 2 + (columns - place) ** 2 < 36] += 90
+    return pixels.astype(np.uint8), options
+
+
+def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(image_set_of):
+    image_set = image_set_of(*discs(), FEWER)
+    rows = reference_rows(image_set, "paper")
+    assert checked(rows, (REFERENCE,), TEST // 2)[REFERENCE] > 95
+    assert list(rows["image"]) == list(image_set.part("paper", "test")["image"])
+    assert accuracies(rows_without_model(image_set, "paper", pixel_statistics(image_set)))[PIXELS] < 70
+    assert accuracies(reference_rows(image_set_of(*discs(placed=False), FEWER), "paper"))[REFERENCE] < 65
+
+
+def test_the_reference_is_fitted_on_train_images_alone_and_the_same_every_time(image_set_of):
+    pixels, options = discs()
+    columns = [f"p_{YES}", f"p_{NO}"]
+    first = reference_rows(image_set_of(pixels, options, FEWER), "paper")[columns]
+    others = np.where(FEWER == "train", options, np.where(options == YES, NO, YES))
+    pd.testing.assert_frame_equal(reference_rows(image_set_of(pixels, others, FEWER), "paper")[columns], first)
+    darker = np.where((FEWER == "validation")[:, None, None], 255 - pixels, pixels)
+    pd.testing.assert_frame_equal(reference_rows(image_set_of(darker, options, FEWER), "paper")[columns], first)
+
+
+def test_too_few_train_images_and_no_test_images_are_errors(image_set_of):
+    pixels, options = discs()
+    with pytest.raises(InputError, match="split 'paper' of 'covid19-ct': the reference needs two train images"):
+        reference_rows(image_set_of(pixels, np.where(FEWER == "train", YES, options), FEWER), "paper")
+    with pytest.raises(InputError, match=rf"found \{{'{YES}': 119, '{NO}': 1\}} and 60"):
+        reference_rows(image_set_of(pixels, np.where(np.arange(len(FEWER)) == 5, NO, YES), FEWER), "paper")
+    with pytest.raises(InputError, match=r"and 0$"):
+        reference_rows(image_set_of(pixels, options, np.where(FEWER == "test", "unused", FEWER)), "paper")
+
+
+def stripes(period: float, across: bool) -> np.ndarray:
+    wave = np.sin(2 * np.pi * np.arange(SIDE) / period)
+    image = np.broadcast_to(wave if across else wave[:, None], (SIDE, SIDE))
+    return image[None].astype(np.float32)
+
+
+def test_edges_are_counted_in_their_direction():
+    for across, direction in ((True, 0), (False, DIRECTIONS // 2)):
+        found = edges(stripes(16, across)).reshape(DIRECTIONS, CELLS**2).mean(axis=1)
+        # a gradient of exactly no vertical part may point to either end of the half circle
+        assert found[direction] > 0.5
+        assert np.delete(found, direction).max() < found[direction] / 10
+
+
+def test_a_texture_is_largest_at_its_own_scale():
+    energies = [[texture(stripes(period, True), deviation)[0, 0] for deviation in (1, 2, 4)] for period in (6, 12, 30)]
+    assert [int(np.argmax(own)) for own in energies] == [0, 1, 2]
+    assert np.isfinite(image_features(np.zeros((2, SIDE, SIDE), np.float32))).all()  # of one grey level
 
 
 @each_family
@@ -290,11 +367,12 @@ def test_text_alone_has_one_answer_and_the_probabilities_of_the_bare_question(ti
 
 def test_of_text_alone_the_answer_counts_and_of_other_controls_the_likeliest_option():
     images = pd.DataFrame({"image": ["a", "b"], "option": [YES, NO], "part": "test"})
-    chances = np.array([[0.9, 0.1], [0.9, 0.1]])
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1]])
     constants = CONSTANTS | {"stage": "finetuned", "run": 0}
-    frames = [image_rows(images, [YES, NO], chances, **constants, control=name) for name in (TEXT_ONLY, RANDOM_WEIGHTS)]
-    frames[0] = frames[0].assign(text="hm", parsed=None)
-    found = accuracies(pd.concat(frames))
+    text, weights = (
+        image_rows(images, [YES, NO], probabilities, **constants, control=name) for name in (TEXT_ONLY, RANDOM_WEIGHTS)
+    )
+    found = accuracies(pd.concat([text.assign(text="hm", parsed=None), weights]))
     assert found.to_dict() == {TEXT_ONLY: 0, RANDOM_WEIGHTS: 50}
 
 

@@ -12,15 +12,16 @@ from made_releases import image_bytes, picture
 from PIL import Image, ImageEnhance
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets.components import duplicate_groups
 from mlprobe_utils.datasets.decoding import THUMBNAIL_SIDE, decode
-from mlprobe_utils.datasets.duplicates import duplicate_groups
 from mlprobe_utils.datasets.settings import Images
 
 KEPT = Images(decode_limit=10_000, max_pixels=10_000)
+LARGE = Images(decode_limit=100_000, max_pixels=100_000)
 SQUARE = Images(decode_limit=10_000, max_pixels=4096, square_side=16)
 
 
-def encoded(image, kind="PNG", **options):
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -34,8 +35,7 @@ def test_what_is_recorded():
     assert decoded.sha256 == hashlib.sha256(data).hexdigest()
     assert len(decoded.perceptual_hash) == 64
     assert decoded.thumbnail.shape == (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    assert decoded.pixels.shape == (40, 48, 3)
-    assert decoded.pixels.dtype == np.uint8
+    assert (decoded.pixels.shape, decoded.pixels.dtype) == ((40, 48, 3), np.uint8)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "LA"])
@@ -106,36 +106,27 @@ def test_too_large_an_image_is_refused_by_its_header(side):
             decode(bytes(header), "a/x.png", KEPT)
 
 
-SETTINGS = Images(decode_limit=100_000, max_pixels=100_000)
-
-
 def groups_of(files: dict[str, bytes]) -> dict[str, str | None]:
-    decoded = [decode(data, f"{name}.png", SETTINGS) for name, data in files.items()]
+    decoded = [decode(data, f"{name}.png", LARGE) for name, data in files.items()]
     hashes, thumbnails = [d.perceptual_hash for d in decoded], np.stack([d.thumbnail for d in decoded])
     return dict(zip(files, duplicate_groups(list(files), [d.sha256 for d in decoded], hashes, thumbnails), strict=True))
-
-
-def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_copies_are_joined_and_pictures_kept_apart():
     original = picture(0, size=(160, 120))
     files = {f"other{i}": image_bytes(100 + i, size=(160, 120)) for i in range(20)}
     files |= {
-        "a": saved(original),
-        "b_same_bytes": saved(original),
-        "c_jpeg": saved(original, "JPEG", quality=60),
-        "d_smaller": saved(original.resize((90, 64))),
-        "e_brighter": saved(ImageEnhance.Brightness(original).enhance(1.1)),
-        "f_paler": saved(ImageEnhance.Contrast(original).enhance(0.7)),
+        "a": encoded(original),
+        "b_same_bytes": encoded(original),
+        "c_jpeg": encoded(original, "JPEG", quality=60),
+        "d_smaller": encoded(original.resize((90, 64))),
+        "e_brighter": encoded(ImageEnhance.Brightness(original).enhance(1.1)),
+        "f_paler": encoded(ImageEnhance.Contrast(original).enhance(0.7)),
     }
     groups = groups_of(files)
     assert {groups[name] for name in files if not name.startswith("other")} == {"d001"}
     assert all(groups[name] is None for name in files if name.startswith("other"))
-    blank = saved(Image.new("L", (20, 20)))  # whose bytes alone are alike
+    blank = encoded(Image.new("L", (20, 20)))  # whose bytes alone are alike
     assert groups_of({"a": blank, "b": blank}) == {"a": "d001", "b": "d001"}
     assert groups_of({"a": blank}) == {"a": None}
 
@@ -156,7 +147,7 @@ def test_images_that_share_an_anatomy_are_kept_apart():
     for i in range(60):
         own = np.asarray(picture(1000 + i, size=(64, 64), mode="L"), dtype=float)
         mixed = 0.85 * anatomy + 0.15 * own + rng.normal(0, 5, (64, 64))
-        files[f"{i:02d}"] = saved(Image.fromarray(mixed.clip(0, 255).astype(np.uint8)))
+        files[f"{i:02d}"] = encoded(Image.fromarray(mixed.clip(0, 255).astype(np.uint8)))
     assert set(groups_of(files).values()) == {None}
 
 

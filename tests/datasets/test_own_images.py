@@ -1,4 +1,4 @@
-"""Own images: folders and lists as people have them, their splits, and what is wrong with them in words."""
+"""Own images: folders and lists as people have them, their splits, and what is refused."""
 
 import numpy as np
 import pandas as pd
@@ -84,16 +84,13 @@ LABELS, PARTS = list("ababab"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "words"),
     [
         ({"labels": list("ababac")}, "label 'b' has|label 'c' has one image"),
         ({"labels": LABELS[:5]}, "6 images, but 5 of `label`"),
         ({"labels": [*LABELS[:5], None]}, "image 00005 has no label"),
         ({"splits": [*PARTS[:5], "hold-out"]}, "unknown split 'hold-out'.*test, train, validation"),
-        (
-            {"splits": ["train", *PARTS[1:3], "train", "test", "test"]},
-            "split 'validation' has the label 'b'",
-        ),
+        ({"splits": ["train", *PARTS[1:3], "train", "test", "test"]}, "split 'validation' has the label 'b'"),
         ({"patients": list("012304")}, "patient 0 is in the splits train and test"),
         ({"splits": None}, "too few images of class 'a' to set a test part aside"),
         ({"test_fraction": 0}, "test_fraction is 0: give a share"),
@@ -102,27 +99,27 @@ LABELS, PARTS = list("ababab"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 
         ({"pictures": [*NOISE[:5], "nowhere.png"]}, "there is no image nowhere.png"),
     ],
 )
-def test_lists_that_are_wrong(changed, said):
+def test_lists_that_are_wrong(changed, words):
     given = {"pictures": NOISE, "labels": LABELS, "splits": PARTS} | changed
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=words):
         mp.image_list(**given)
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "words"),
     [
         ([], "holds no images"),
         (["a/1.png", "a/notes.txt", "b/x.dcm"], r"a/notes.txt and 1 more files are no PNG or JPEG"),
-        (["a/1.png", "2.png"], "2.png lies in no folder of a class"),
+        (["a/1.png", "2.png"], "2.png is in no folder of a class"),
         (["train/a/1.png", "extra/a/2.png"], "'extra' lies beside 'train'"),
-        (["train/1.png"], "train/1.png lies in no folder of a class"),
+        (["train/1.png"], "train/1.png is in no folder of a class"),
     ],
 )
-def test_folders_that_are_wrong(files, said, tmp_path):
+def test_folders_that_are_wrong(files, words, tmp_path):
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=words):
         mp.image_folder(tmp_path)
 
 

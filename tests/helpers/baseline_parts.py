@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from station_rows import labels_of, names_of, rows_of
 
-from mlprobe_utils.analysis.baseline_results import Trained
+from mlprobe_utils.analysis.baselines import Trained
 from mlprobe_utils.evaluation.outcomes import Outcomes
 
 OPTIONS = ["Yes", "No"]
