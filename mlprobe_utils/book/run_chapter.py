@@ -22,7 +22,7 @@ from mlprobe_utils.book.left_out import leave_out, unmet_needs
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline.configuration import Run, configure
-from mlprobe_utils.pipeline.step_names import NOTEBOOK
+from mlprobe_utils.pipeline.stages import NOTEBOOK
 
 # of each of several kernels: Snakemake tells the processes of a job to use as many threads as the job has cores
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

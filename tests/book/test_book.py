@@ -22,7 +22,7 @@ from mlprobe_utils.book.pages import ABOUT
 from mlprobe_utils.evaluation.patterns import patterns
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card
 from mlprobe_utils.pipeline.discussion_card import discussions
-from mlprobe_utils.pipeline.step_names import PLANTED, STEPS
+from mlprobe_utils.pipeline.stages import PLANTED, STEPS
 from mlprobe_utils.synthetic.phantoms.writing import write
 
 EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND)]

@@ -52,7 +52,7 @@ def column(box: str, table: str, first: str, name: str) -> str:
 
 def box(name="03_probing", parameters=PARAMETERS, model=MODEL_CARD, data_card=DATA_CARD, started=None) -> str:
     image_set = ImageSet(data_card, None, DATA_HASH, {}, None)
-    return provenance_box(name, parameters, PROTOCOL, [model], [image_set], started or time.time())
+    return provenance_box(name, parameters, PROTOCOL, [PROTOCOL, model, image_set], started or time.time())
 
 
 def command(text: str) -> str:
@@ -129,7 +129,7 @@ def test_a_baseline_of_the_page_is_named_and_its_artefact_counted(made, read):
         pass
     read("data")
     artefacts.read_made_from(folder, MADE_BY)
-    text = provenance_box("06_baselines", PARAMETERS, PROTOCOL, [], [], time.time(), baselines=[card])
+    text = provenance_box("06_baselines", PARAMETERS, PROTOCOL, [card], time.time())
     assert counted(text) == {"manifest": 1, "baseline": 1}
     assert [cells for cells in rows(text) if cells[:4] == ["baseline", "resnet", "ResNet", card.content_hash[:12]]]
 

@@ -16,7 +16,7 @@ from mlprobe_utils.pipeline.fault_card import Fault, all_faults
 from mlprobe_utils.pipeline.model_steps import make_features, make_predictions
 from mlprobe_utils.pipeline.probe_steps import make_probes
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN
-from mlprobe_utils.pipeline.step_names import CALIBRATED, PLANTED
+from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.synthetic.faults.calibration import PARTS, Drawn, calibrate, counts_of, load_damages, save
 from mlprobe_utils.synthetic.faults.damage import Damage, damaged
