@@ -89,14 +89,11 @@ class Chapter:
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
         words = f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split}."
-        rows = [
-            (name, json.dumps(value, ensure_ascii=False), self.meanings.get(name, ""))
-            for name, value in self.parameters.items()
-        ]
+        values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.parameters.items()}
+        rows = [(name, value, self.meanings.get(name, "")) for name, value in values.items()]
         table = table_html(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
-        return HTML(
-            f'{note(words).data}<details class="parameters"><summary>Parameters of this page</summary>{table}</details>'
-        )
+        folded = f"<summary>Parameters of this page</summary>{table}"
+        return HTML(f'{note(words).data}<details class="parameters">{folded}</details>')
 
     def damaged(self) -> "Chapter":
         """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing.
@@ -107,9 +104,8 @@ class Chapter:
         if not (planted := tuple(damaged_models(self.models))):
             raise InputError(without_faults())
         healthy = planted[0].model
-        place = damaged_selection(self.selection)
         prepare(replace(self.run, models=(healthy,)), faults=True)
-        return replace(self._narrowed(place, [healthy]), planted=planted)
+        return replace(self._narrowed(damaged_selection(self.selection), [healthy]), planted=planted)
 
     @property
     def healthy(self) -> Selection:

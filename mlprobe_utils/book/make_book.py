@@ -66,16 +66,13 @@ def graph(run: Run, target: str = BOOK) -> list[Job]:
     if target == LABORATORY:
         return laboratory_jobs(run)
     jobs = book_jobs(run)
-    command = (BOOK, json.dumps(run.parameters()))
-    return [*jobs, Job(BOOK, "all", command, tuple(jobs), partial(pages.due, run))]
+    return [*jobs, Job(BOOK, "all", (BOOK, json.dumps(run.parameters())), tuple(jobs), partial(pages.due, run))]
 
 
 def planned(todo: dict[Job, list[str] | None]) -> list[str]:
     """A line for everything that is to be made, as far as it is known before the jobs upstream have run."""
-    lines = []
-    for job, names in todo.items():
-        lines += [f"{job.kind} {job.name}: {name}" for name in names or ["whatever follows from the jobs before"]]
-    return lines
+    follows = ["whatever follows from the jobs before"]
+    return [f"{job.kind} {job.name}: {name}" for job, names in todo.items() for name in names or follows]
 
 
 def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[str] | None]) -> None:

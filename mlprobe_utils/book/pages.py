@@ -45,9 +45,12 @@ def assemble(run: Run) -> Path:
             raise InputError(f"{artefacts.relative(notebook)} is not there: run `make book`")
         wanted[Path(f"{page.name}.ipynb")] = notebook.read_bytes()
     wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
-    wanted[Path("cite.md")] = wanted[Path("cite.md")].replace(CITATIONS_MARK.encode(), citations().encode())
-    rates = laboratory_results.read().words().encode()
-    wanted[Path("limits.md")] = wanted[Path("limits.md")].replace(LABORATORY_MARK.encode(), rates)
+    marks = {
+        "cite.md": (CITATIONS_MARK, citations()),
+        "limits.md": (LABORATORY_MARK, laboratory_results.read().words()),
+    }
+    for name, (mark, words) in marks.items():
+        wanted[Path(name)] = wanted[Path(name)].replace(mark.encode(), words.encode())
     write_changed(sources, wanted)
     return sources
 
@@ -75,24 +78,14 @@ def made_from(run: Run) -> str:
 
 def front_matter() -> list[Path]:
     """The files of book/ that belong to the sources."""
-    files = (path for path in FRONT.rglob("*") if path.is_file() and "_build" not in path.relative_to(FRONT).parts)
-    return sorted(files)
+    return sorted(path for path in FRONT.rglob("*") if path.is_file() and "_build" not in path.relative_to(FRONT).parts)
 
 
 def contents(run: Run) -> dict:
     """The table of contents of a run's book."""
-    parts = {
-        "Chapters": chapters(),
-        "Models": ["models", *map(model_page, run.models)],
-        "About": ABOUT,
-    }
-    return {
-        "format": "jb-book",
-        "root": "index",
-        "parts": [
-            {"caption": caption, "chapters": [{"file": name} for name in names]} for caption, names in parts.items()
-        ],
-    }
+    parts = {"Chapters": chapters(), "Models": ["models", *map(model_page, run.models)], "About": ABOUT}
+    listed = [{"caption": part, "chapters": [{"file": name} for name in names]} for part, names in parts.items()]
+    return {"format": "jb-book", "root": "index", "parts": listed}
 
 
 def write_changed(folder: Path, wanted: dict[Path, bytes]) -> None:
@@ -120,10 +113,9 @@ def build(sources: Path) -> None:
     log = artefacts.OUTPUTS / "logs" / "pages.log"
     atomic_write(log, done.stdout + done.stderr)
     if done.returncode:
-        lines = [
-            line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "error" in line.lower()
-        ]
-        raise InputError("\n".join(["the book has warnings or errors:", *lines[:20], f"all of it: {log}"]))
+        lines = (done.stdout + done.stderr).splitlines()
+        wrong = [line for line in lines if "WARNING" in line or "error" in line.lower()]
+        raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
     fresh = HTML.with_name(".html.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(output / "_build" / "html", fresh)

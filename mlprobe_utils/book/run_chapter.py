@@ -17,16 +17,15 @@ from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages
-from mlprobe_utils.book.book_pages import MADE_FROM, NEEDS, Page, executed, made_from, script_of
-from mlprobe_utils.book.left_out import leave_out, unmet_needs
+from mlprobe_utils.book.book_pages import MADE_FROM, Page, executed, made_from, script_of
+from mlprobe_utils.book.left_out import NEEDS, leave_out, unmet_needs
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import step
-from mlprobe_utils.pipeline.configuration import Run, configure
+from mlprobe_utils.pipeline.configuration import Run, models_of
 from mlprobe_utils.pipeline.stages import NOTEBOOK
 
 # of each of several kernels: Snakemake tells the processes of a job to use as many threads as the job has cores
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-SELECTING = {"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""}  # if not given
 
 # jsonschema would make a grammar with it at import, most of a second in every kernel, for addresses in no schema here
 WITHOUT_GRAMMAR = "__import__('sys').modules.setdefault('rfc3987_syntax')"
@@ -52,16 +51,14 @@ def run_chapter(
     source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
-        selected = {key: parameters.get(key, value) for key, value in SELECTING.items()}
-        leave_out(notebook, unmet_needs(configure(**selected)))
+        leave_out(notebook, unmet_needs(models_of(parameters.get("models", []))))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     nbformat.write(notebook, source)
     try:
         with contextlib.nullcontext(kernel) if kernel else running_kernel(script.parent) as own:
-            papermill.execute_notebook(
-                str(source), str(executed), parameters, cwd=str(script.parent), progress_bar=False, km=own
-            )
+            options = {"cwd": str(script.parent), "progress_bar": False, "km": own}
+            papermill.execute_notebook(str(source), str(executed), parameters, **options)
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise InputError(f"notebook {name}: {error.evalue}") from error
@@ -91,9 +88,8 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
                     failed.append(error)
                 clear(kernel)
 
-    kernels = min(jobs, len(pages))
-    with ThreadPoolExecutor(kernels) as pool:
-        for worker in [pool.submit(work) for _ in range(kernels)]:
+    with ThreadPoolExecutor() as pool:
+        for worker in [pool.submit(work) for _ in range(min(jobs, len(pages)))]:
             worker.result()
     if failed:
         raise failed[0]
@@ -101,20 +97,16 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
 
 @contextlib.contextmanager
 def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
-    """A kernel that runs in a folder, and that papermill talks to through files instead of TCP ports.
+    """A kernel that runs in a folder, with further variables in its environment, reached through files.
 
-    Ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and the
-    later kernel dies. The folder of the files is this kernel's own, and a short one: a socket's path has to fit into a
-    hundred bytes.
-
-    Args:
-        environment: variables that it has beside those of this process.
+    TCP ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and
+    the later kernel dies. The files are in a folder of the kernel's own with a short name: a socket's path has to fit
+    into a hundred bytes.
     """
     with tempfile.TemporaryDirectory(prefix="kernel") as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
-        environment = os.environ | environment
         options = ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={WITHOUT_GRAMMAR}"]
-        kernel.start_kernel(cwd=str(folder), env=environment, extra_arguments=options)
+        kernel.start_kernel(cwd=str(folder), env=os.environ | environment, extra_arguments=options)
         try:
             yield kernel
         finally:

@@ -57,7 +57,7 @@ def mathml(latex: str, display: str) -> str:
 
 
 def visit_formula(translator, node: nodes.math) -> None:
-    translator.body.append(translator.starttag(node, "span", "", CLASS="math") + _converted(node, "inline") + "</span>")
+    translator.body += [translator.starttag(node, "span", "", CLASS="math"), _converted(node, "inline"), "</span>"]
     raise nodes.SkipNode
 
 
