@@ -26,13 +26,7 @@ class Run(Selection):
         return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
 
 
-def configure(
-    models: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    protocol: str = "miniature",
-    split: str = "paper",
-    data: str = "",
-) -> Run:
+def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split: str, data: str) -> Run:
     """The run of these models and data sets.
 
     Args:

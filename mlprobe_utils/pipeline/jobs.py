@@ -5,7 +5,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from mlprobe_utils.pipeline.artefacts import Artefact, from_outputs, stale
@@ -28,30 +27,20 @@ from mlprobe_utils.pipeline.trial_card import load_trial
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A command that makes artefacts.
+    """A command that makes artefacts."""
 
-    Attributes:
-        kind: a rule of the Snakefile: images, manifest, miniatures, baselines, model, trial, laboratory or pages.
-        name: the slug that it works on, or "all".
-        command: of `python -m mlprobe_utils`, with its arguments.
-        after: the jobs whose artefacts it reads.
-        due: names what is not current of what it makes; raises InputError for what is wrong with its input.
-        steps: the stages of the lines of progress that it prints.
-    """
-
-    kind: str
-    name: str
-    command: tuple[str, ...]
-    after: tuple["Job", ...]
-    due: Callable[[], list[str]]
-    steps: tuple[str, ...] = ()
+    kind: str  # images, manifest, miniatures, baselines, model, trial, laboratory or pages: a rule of the Snakefile
+    name: str  # the slug that it works on, or "all"
+    command: tuple[str, ...]  # of `python -m mlprobe_utils`, with its arguments
+    after: tuple["Job", ...]  # whose artefacts it reads
+    due: Callable[[], list[str]]  # names what is not current of what it makes; InputError: its input is wrong
+    steps: tuple[str, ...] = ()  # the stages of the lines of progress that it prints
 
 
 def due(jobs: Iterable[Job]) -> dict[Job, list[str] | None]:
     """The jobs that have something to do, upstream ones first -> what; None: all that follows from a job before it.
 
-    Raises:
-        InputError: as `Job.due`.
+    Raises InputError as `Job.due` does.
     """
     found = {}
     for job in jobs:
@@ -119,17 +108,11 @@ def image_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
 
 def miniature_jobs(models: Iterable[str]) -> list[Job]:
     """What makes checkpoints: a job for each miniature that is adapted from none, and all that descend from it."""
-    return [
-        Job(
-            "miniatures",
-            root,
-            ("miniatures", *members),
-            (),
-            _due(partial(_miniatures, members)),
-            ("made as miniatures",),
-        )
-        for root, members in lineages(models).items()
-    ]
+    found = []
+    for root, members in lineages(models).items():
+        own = _due(lambda members=members: [miniature(load_model_card(slug)) for slug in members])
+        found.append(Job("miniatures", root, ("miniatures", *members), (), own, ("made as miniatures",)))
+    return found
 
 
 def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussion], planted: tuple[str, ...]) -> Job:
@@ -184,10 +167,6 @@ def baselines_job(run: Run, cards: Sequence[BaselineCard], before: Iterable[Job]
     command = ("baselines", *(card.slug for card in cards), *_options(run))
     after = tuple(job for job in before if job.kind == "manifest" and job.name in run.datasets)
     return Job("baselines", "all", command, after, _due(made), (BASELINES,) * len(cards) * len(run.datasets))
-
-
-def _miniatures(members: list[str]) -> Iterable[Artefact]:
-    return (miniature(load_model_card(slug)) for slug in members)
 
 
 def _due(made: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:

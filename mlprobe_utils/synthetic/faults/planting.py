@@ -38,7 +38,7 @@ class DamagedWork(Work):
 
     @cached_property
     def damage(self) -> Damage:
-        found = load_damages([self.planted.fault], self.healthy / CALIBRATION)
+        found = load_damages([self.planted.fault], self.healthy.folder / CALIBRATION)
         return found[self.planted.fault.slug, self.planted.points_lost]
 
 
