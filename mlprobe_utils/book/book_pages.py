@@ -28,7 +28,6 @@ TOWERS = "08_vision_tower"
 DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults")  # and faults, and models
 OF_A_MODEL = "model"  # the notebook of models' pages
 MADE_FROM = "made_from"  # in the metadata of an executed notebook
-_OF_MODELS = "models/"  # where they lie in the book
 
 
 @dataclass(frozen=True)
@@ -117,12 +116,12 @@ def notebooks() -> list[str]:
 
 def model_page(slug: str) -> str:
     """The name of a model's page."""
-    return f"{_OF_MODELS}{slug}"
+    return f"models/{slug}"
 
 
 def notebook_of(page: str) -> str | None:
     """The notebook that makes a page, by the page's name; None for a page that is written as text."""
-    name = OF_A_MODEL if page.startswith(_OF_MODELS) else page
+    name = OF_A_MODEL if page.startswith("models/") else page
     return name if name in notebooks() else None
 
 

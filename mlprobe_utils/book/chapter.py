@@ -16,17 +16,9 @@ from mlprobe_utils.book.parameters import check_parameters, meanings
 from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.profiles import in_words
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
-from mlprobe_utils.pipeline.cards import (
-    DataCard,
-    ModelCard,
-    Protocol,
-    load_card,
-    load_data_card,
-    load_model_card,
-    load_protocol,
-)
+from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.discussion_card import discussed_on, load_discussion, taking_part
@@ -84,7 +76,7 @@ class Chapter:
 
     def recipe(self, block: str) -> pd.DataFrame:
         """A block of the protocol beside the paper's: `tables.recipe`."""
-        return recipe(getattr(self.protocol, block), getattr(load_protocol("paper"), block))
+        return recipe(getattr(self.protocol, block), getattr(cards.load_protocol("paper"), block))
 
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
@@ -119,9 +111,9 @@ class Chapter:
         Raises:
             InputError: as `baselines_of`; or what could not be trained, with the mend.
         """
-        cards = tuple(baselines_of(self.protocol))
-        prepare(replace(self.run, models=()), baselines=cards)
-        return replace(self, baselines=cards)
+        named = tuple(baselines_of(self.protocol))
+        prepare(replace(self.run, models=()), baselines=named)
+        return replace(self, baselines=named)
 
     def discussion(self, slug: str) -> "Chapter":
         """The chapter narrowed to the models that take part in a discussion; makes what is missing.
@@ -139,19 +131,18 @@ class Chapter:
 
     def _narrowed(self, place: Selection, models: Iterable[str]) -> "Chapter":
         """The chapter on the results at `place`, of those of its models."""
-        datasets = {slug: load_data_card(slug) for slug in place.datasets}
+        datasets = {slug: cards.load_data_card(slug) for slug in place.datasets}
         return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again.
 
-        Raises:
-            InputError: no notebook of that name; an artefact behind the page is not there, or cannot be read.
+        Raises InputError as `provenance_box` does.
         """
         planted = any(FAULTS in folder.parts for folder in artefacts.READ)
-        cards = [self.protocol, *self.models.values(), *self.image_sets.values()]
-        cards += [*(all_faults() if planted else ()), *self.baselines]
-        return HTML(provenance_box(name, self.parameters, self.protocol, cards, self.started))
+        named = [self.protocol, *self.models.values(), *self.image_sets.values()]
+        named += [*(all_faults() if planted else ()), *self.baselines]
+        return HTML(provenance_box(name, self.parameters, self.protocol, named, self.started))
 
 
 def start(namespace: dict) -> Chapter:
@@ -165,13 +156,13 @@ def start(namespace: dict) -> Chapter:
     """
     started = time.time()
     artefacts.READ.clear()  # what the kernel read before belongs to another page
-    load_card.cache_clear()  # a card may have been edited while the kernel was open
+    cards.load_card.cache_clear()  # a card may have been edited while the kernel was open
     run, parameters = check_parameters(namespace)
     prepare(run)
     panels.enable()
-    models = {slug: load_model_card(slug) for slug in run.models}
-    datasets = {slug: load_data_card(slug) for slug in run.datasets}
-    protocol, said = load_protocol(run.protocol), meanings(namespace.get("In", []))
+    models = {slug: cards.load_model_card(slug) for slug in run.models}
+    datasets = {slug: cards.load_data_card(slug) for slug in run.datasets}
+    protocol, said = cards.load_protocol(run.protocol), meanings(namespace.get("In", []))
     return Chapter(run, run, protocol, models, datasets, parameters, said, started)
 
 
@@ -183,8 +174,8 @@ def glue(name: str, value) -> None:
 def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
     """A few sentences: which images are real and which synthetic, which models are miniatures."""
 
-    def named(cards: dict, kind: str, chosen: Callable) -> str:
-        names = [card.name for card in cards.values() if chosen(card)]
+    def named(of: dict, kind: str, chosen: Callable) -> str:
+        names = [card.name for card in of.values() if chosen(card)]
         if len(names) > MOST_NAMES:
             return f"{len(names)} {kind}"
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mlprobe_utils.book import pages
+from mlprobe_utils.book.book_pages import book_pages
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.pipeline import artefacts
@@ -35,8 +36,7 @@ def make_book(run: Run, processes: int, target: str = BOOK, dry: bool = False) -
         dry: say what would be made, and make nothing.
 
     Raises:
-        InputError: another run is at work in this checkout, a card of a model or baseline is not valid, a package that
-            a baseline needs is not installed, the files of a model cannot be read.
+        InputError: another run is at work in this checkout, the files of a model cannot be read; as `graph`.
         SystemExit: a step failed; its own message has been printed.
     """
     artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
@@ -60,8 +60,7 @@ def make_book(run: Run, processes: int, target: str = BOOK, dry: bool = False) -
 def graph(run: Run, target: str = BOOK) -> list[Job]:
     """The jobs of `make book`, upstream ones first; or with LABORATORY those of `make laboratory`.
 
-    Raises:
-        InputError: a card is not valid, a package that a baseline needs is not installed.
+    Raises InputError for a card that is not valid, and for a package that a baseline needs and that is not installed.
     """
     if target == LABORATORY:
         return laboratory_jobs(run)
@@ -88,7 +87,7 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     steps = collections.Counter(step for job in todo for step in job.steps)
     for job, names in todo.items():
         if job.kind == BOOK:
-            steps += {NOTEBOOK: pages.pages_among(run, names), BOOK: 1}
+            steps += {NOTEBOOK: len(book_pages(run) if names is None else names[:-1]), BOOK: 1}
     print(expected(steps, len(todo), processes, run.protocol), file=sys.stderr, flush=True)
     start, progress = time.time(), artefacts.OUTPUTS / ".progress"
     atomic_write(progress, "")

@@ -1,7 +1,6 @@
-"""Assembles the executed notebooks and the pages of text, and builds the HTML book.
+"""Assembles the executed notebooks and the pages of text in outputs/book, and builds the HTML book of them.
 
-The page list depends on the run, so that the book's sources are put together in outputs/book; the finished book takes
-its place in book/_build/html only when the build had no error and no warning.
+The finished book takes its place in book/_build/html only when the build had no error and no warning.
 """
 
 import os
@@ -56,17 +55,12 @@ def assemble(run: Run) -> Path:
 
 
 def due(run: Run) -> list[str]:
-    """The names of the pages of a run that have to be executed, and INDEX where the HTML is not built of all."""
+    """The names of the pages of a run that have to be executed, and last INDEX if the HTML is not built of all."""
     if stale := [page.name for page in stale_pages(run)]:
         return [*stale, INDEX]
     record = artefacts.OUTPUTS / RECORD
     built = record.is_file() and (HTML / INDEX).is_file() and record.read_text() == made_from(run)
     return [] if built else [INDEX]
-
-
-def pages_among(run: Run, names: list[str] | None) -> int:
-    """How many notebooks are executed of what is `due`; None: all."""
-    return len(book_pages(run)) if names is None else len(names) - names.count(INDEX)
 
 
 def made_from(run: Run) -> str:
@@ -101,11 +95,7 @@ def write_changed(folder: Path, wanted: dict[Path, bytes]) -> None:
 
 
 def build(sources: Path) -> None:
-    """Builds the HTML and puts it in place.
-
-    Raises:
-        InputError: the build failed or warned; the message ends with what Sphinx said.
-    """
+    """Builds the HTML and puts it in place. Raises InputError, with what Sphinx said, if the build failed or warned."""
     output = artefacts.OUTPUTS / "book_build"
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [str(jupyter_book), "build", str(sources), "--path-output", str(output)]

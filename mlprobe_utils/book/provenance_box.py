@@ -1,7 +1,6 @@
 """The box at the end of a page: how it was made, from what, and the command that makes it again.
 
-A page may be executed at another commit, and with other packages, than the artefacts that it shows were made: the box
-names both.
+A page may be executed at another commit, with other packages, than its artefacts were made: the box names both.
 """
 
 import html
@@ -49,8 +48,7 @@ def provenance_box(
         cards: all that the page depends on, in the order of their rows; an image set stands for its card.
         started: when its execution began, seconds since the epoch.
 
-    Raises:
-        InputError: no notebook of that name; an artefact behind the page is not there, or its provenance unreadable.
+    Raises InputError as `rerun_command` and `read_provenance` do.
     """
     page = Provenance(**artefacts.provenance(started))
     # those that were read for this page, and those that they were made from, each with the command that makes it
@@ -83,31 +81,23 @@ def provenance_box(
 def rerun_command(name: str, parameters: dict) -> str:
     """The command, for a shell in the project's root, that executes a notebook into <name>.ipynb there.
 
-    It names this environment's Python from the root, or as `python` where the environment lies outside (conda).
-
-    Raises:
-        InputError: no notebook of that name.
+    Raises InputError for a name that no notebook has.
     """
-    python = Path(sys.executable)
-    python = str(python.relative_to(artefacts.ROOT)) if python.is_relative_to(artefacts.ROOT) else "python"
+    own = Path(sys.executable).is_relative_to(artefacts.ROOT)  # else the environment lies outside (conda)
+    python = artefacts.relative(sys.executable) if own else "python"
     command = [python, "-m", "mlprobe_utils", "chapter", script_of(name).stem, f"{name}.ipynb"]
     return shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
 
 
 def read_provenance(folder: Path, made_by: str) -> Provenance:
-    """How an artefact was made; `made_by` is the command that makes it.
-
-    Raises:
-        InputError: it does not exist, or its `provenance.json` is not there or not readable.
-    """
+    """How an artefact was made, by the command `made_by`. Raises InputError if it does not exist or cannot be read."""
     artefacts.read_made_from(folder, made_by)
     try:
         return Provenance.model_validate_json((folder / "provenance.json").read_bytes())
     except (OSError, ValidationError) as error:
         place = artefacts.relative(folder)
-        raise InputError(
-            f"{place}/provenance.json cannot be read: remove the folder {place} and make it again with `{made_by}`"
-        ) from error
+        mend = f"remove the folder {place} and make it again with `{made_by}`"
+        raise InputError(f"{place}/provenance.json cannot be read: {mend}") from error
 
 
 def _row(card: Card | ImageSet, folders: dict[Path, str]) -> dict[str, str]:

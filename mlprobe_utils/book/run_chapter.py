@@ -34,9 +34,7 @@ WITHOUT_GRAMMAR = "__import__('sys').modules.setdefault('rfc3987_syntax')"
 def run_chapter(
     name: str, parameters: dict, output: Path, kernel: KernelManager | None = None, made_from: str | None = None
 ) -> None:
-    """Executes a notebook with papermill and leaves it with its results at `output`.
-
-    Sections that the run's models cannot fill are left out (`left_out`).
+    """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
 
     Args:
         kernel: a running one, without variables, to execute it in; None: one of its own.
@@ -125,10 +123,7 @@ def clear(kernel: KernelManager) -> None:
 
 
 def make_publishable(path: Path, made_from: str | None) -> None:
-    """Tags the cell that papermill adds, so that a page shows the parameters once, and drops its note of where it ran.
-
-    The notebook is published beside the page: it names no folder outside of the project by where it lies on a disk.
-    """
+    """Tags papermill's cell, so that a page shows the parameters once, and drops what papermill notes of folders."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill")
     if made_from:

@@ -72,6 +72,7 @@ def visit_equation(translator, node: nodes.math_block) -> None:
 
 
 def _converted(node: nodes.Node, display: str) -> str:
+    """The formula, or, with a warning, which fails the build, its LaTeX."""
     try:
         return mathml(node.astext(), display)
     except ValueError as error:
