@@ -55,8 +55,8 @@ def run_chapter(
     nbformat.write(notebook, source)
     try:
         with contextlib.nullcontext(kernel) if kernel else running_kernel(script.parent) as own:
-            options = {"cwd": str(script.parent), "progress_bar": False, "km": own}
-            papermill.execute_notebook(str(source), str(executed), parameters, **options)
+            # no `cwd`: the kernel has its own, and papermill would change that of all threads of this process
+            papermill.execute_notebook(str(source), str(executed), parameters, progress_bar=False, km=own)
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise InputError(f"notebook {name}: {error.evalue}") from error

@@ -44,12 +44,7 @@ def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model(mode
         page = made.pop(model_page(slug))
         assert (page.notebook, page.parameters["models"], page.models) == ("model", [slug], (slug,))
     assert all(page.models == models for page in made.values())
-
-
-def test_the_table_of_models_reads_every_card_and_the_papers_table():
-    (page,) = [page for page in book_pages(run_of("lingshu-7b-miniature")) if page.name == "models"]
-    assert {path.name for path in page.files} >= {"lingshu-7b-miniature.yml", "table_s1.csv"}
-    assert all(path.is_file() for path in page.files)
+    assert {path.name for path in made["models"].files} >= {"lingshu-7b-miniature.yml", "table_s1.csv"}
 
 
 def test_a_page_of_text_has_no_notebook():
