@@ -86,7 +86,7 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
                     failed.append(error)
                 clear(kernel)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         for worker in [pool.submit(work) for _ in range(min(jobs, len(pages)))]:
             worker.result()
     if failed:
