@@ -162,8 +162,8 @@ def start(namespace: dict) -> Chapter:
     panels.enable()
     models = {slug: cards.load_model_card(slug) for slug in run.models}
     datasets = {slug: cards.load_data_card(slug) for slug in run.datasets}
-    protocol, said = cards.load_protocol(run.protocol), meanings(namespace.get("In", []))
-    return Chapter(run, run, protocol, models, datasets, parameters, said, started)
+    protocol, comments = cards.load_protocol(run.protocol), meanings(namespace.get("In", []))
+    return Chapter(run, run, protocol, models, datasets, parameters, comments, started)
 
 
 def glue(name: str, value) -> None:

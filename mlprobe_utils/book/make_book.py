@@ -1,4 +1,4 @@
-"""`make book` and `make laboratory`: check what was asked for, run what is not current, say how it goes."""
+"""`make book` and `make laboratory`: find what is not current, run it, and say how long it takes."""
 
 import collections
 import json
@@ -79,7 +79,7 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     stamps = write_graph(run, jobs, todo)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
     command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(processes), "--nolock", "--rerun-incomplete"]
-    # whether a job is current is said by its stamp alone: its file's time, command and inputs decide nothing
+    # the stamp alone decides whether a job is current, not its command or the times of files
     command += ["--configfile", str(graph_file()), "--quiet", "all", "--rerun-triggers", "mtime"]
     # the models come in order of their work: the longest begun last would keep one core only
     models = [str(stamps[job]) for job in todo if job.kind == "model"]

@@ -100,11 +100,11 @@ def keep_definitions(app, doctree: nodes.document) -> None:
 def write_definitions(app, page: str, template: str, context: dict, doctree) -> None:
     """Gives every reference to a glossary term the term's definition, for a script to show."""
 
-    def told(link: re.Match) -> str:
+    def with_definition(link: re.Match) -> str:
         definition = html.escape(app.env.definitions[link[2]])
         return f'<a class="reference internal told" href="{link[1]}#{link[2]}" data-told="{definition}">'
 
-    context["body"] = TERM.sub(told, context.get("body", ""))
+    context["body"] = TERM.sub(with_definition, context.get("body", ""))
 
 
 def mend_markup(app, page: str, template: str, context: dict, doctree) -> None:

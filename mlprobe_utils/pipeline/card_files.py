@@ -44,7 +44,7 @@ def parse_card(card_class: type[Card], path: Path) -> Card:
         mend = "rename it to letters, digits, '.', '_' and '-': files and links have its name"
         raise InputError(f"{relative(path)}: {mend}")
     try:
-        # JSON, so that whole numbers serve where a fraction is asked but text never serves as a number
+        # JSON, so that a whole number is valid as a fraction, and text never as a number
         return card_class.model_validate_json(json.dumps({"slug": path.stem} | content, default=str))
     except ValidationError as error:
         problems = "; ".join(_problem(card_class, problem) for problem in error.errors())

@@ -209,8 +209,7 @@ def _recorded(faults: list[Fault]) -> list[dict]:
 def places(model: str, datasets: list[str], protocol_slug: str, split: str) -> Iterator[Place]:
     """A model on each of some data sets.
 
-    Raises:
-        InputError: an unknown slug, a data set whose manifest or a model whose weights are not there.
+    Raises InputError for an unknown slug, and where a manifest or the model's weights are not there.
     """
     card, protocol = load_model_card(model), load_protocol(protocol_slug)
     selection = Selection((model,), tuple(datasets), protocol_slug, split)

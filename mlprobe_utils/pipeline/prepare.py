@@ -22,13 +22,9 @@ STEP_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 def prepare(
     run: Run, discussions: Sequence[Discussion] = (), faults: bool = False, baselines: Sequence[BaselineCard] = ()
 ) -> None:
-    """Makes what is not current of a run; progress goes to the terminal as it comes, not to the page.
+    """Makes what is not current of `jobs_of` the run; progress goes to the terminal as it comes, not to the page.
 
-    Args:
-        discussions, faults, baselines: as of `jobs_of`.
-
-    Raises:
-        InputError: what the command that failed said.
+    Raises InputError with the message of the command that failed.
     """
     if not os.environ.get("MLPROBE_PREPARED"):
         for job in due(jobs_of(run, discussions, faults, baselines)):
@@ -36,17 +32,13 @@ def prepare(
 
 
 def look_at(models: Iterable[str]) -> None:
-    """Checks the files of those models that are not made here, before anything is run on one of them.
-
-    Raises:
-        InputError: what is wrong with the first that cannot be loaded.
-    """
+    """Checks the files of models that are not made here. Raises InputError for the first that cannot be loaded."""
     if own := [slug for slug in models if not load_model_card(slug).made_by]:
         run_command("look", *own)
 
 
 def run_command(*command: str) -> None:
-    """Runs a command of the package in a process of its own. Raises InputError with what it said if it fails."""
+    """Runs a command of the package in a process of its own. Raises InputError with its message if it fails."""
     whole = [sys.executable, "-m", "mlprobe_utils", *command]
     lines = []
     with subprocess.Popen(whole, env=os.environ | STEP_ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
