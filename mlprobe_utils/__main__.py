@@ -106,15 +106,12 @@ def laboratory(**selected) -> None:
     argument("--dry-run", action="store_true", help="say what is not current, and make nothing"),
 )
 def book(laboratory: bool, jobs: str, dry_run: bool, **selected) -> None:
-    from mlprobe_utils.book.make_book import BOOK, LABORATORY, make_book, result_of
+    from mlprobe_utils.book.make_book import make_book
     from mlprobe_utils.pipeline.configuration import configure
 
     if not re.fullmatch(r"[1-9][0-9]*", jobs):
         raise InputError(f"JOBS={jobs}: give the number of processes at a time, 1 or more")
-    target = LABORATORY if laboratory else BOOK
-    make_book(configure(**selected), int(jobs), target, dry_run)
-    if not dry_run:
-        print(f"the {'laboratory' if laboratory else 'book'}: {result_of(target)}")
+    make_book(configure(**selected), int(jobs), laboratory, dry_run)
 
 
 @command(

@@ -26,11 +26,11 @@ from mlprobe_utils.pipeline.stages import NOTEBOOK
 from mlprobe_utils.pipeline.time_spent import account, expected, remember
 from mlprobe_utils.pipeline.trial_card import laboratory_files
 
-BOOK, LABORATORY = "pages", "laboratory"  # the kinds of the last job
+PAGES = "pages"  # the kind of the book's last job
 
 
-def make_book(run: Run, processes: int, target: str = BOOK, dry: bool = False) -> None:
-    """Brings the book up to date, or with LABORATORY as the target what says how far its diagnosis can be trusted.
+def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False) -> None:
+    """Brings the book up to date, or the laboratory: how far the book's diagnosis can be trusted.
 
     Args:
         dry: say what would be made, and make nothing.
@@ -48,24 +48,27 @@ def make_book(run: Run, processes: int, target: str = BOOK, dry: bool = False) -
     with lock:
         for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is an error now, not after the work
             load_model_card(slug)
-        jobs = graph(run, target)
+        jobs = graph(run, laboratory)
         todo = due(jobs)
         if dry:
             print("\n".join(planned(todo)) or "everything is current")
         elif todo:
             look_at(job.name for job in todo if job.kind in ("model", "trial"))
             carry_out(run, processes, jobs, todo)
+    if not dry:
+        result = laboratory_files()[0] if laboratory else pages.HTML / "index.html"
+        print(f"the {'laboratory' if laboratory else 'book'}: {artefacts.relative(result)}")
 
 
-def graph(run: Run, target: str = BOOK) -> list[Job]:
-    """The jobs of `make book`, upstream ones first; or with LABORATORY those of `make laboratory`.
+def graph(run: Run, laboratory: bool = False) -> list[Job]:
+    """The jobs of `make book` or of `make laboratory`, upstream ones first.
 
     Raises InputError for a card that is not valid, and for a package that a baseline needs and that is not installed.
     """
-    if target == LABORATORY:
+    if laboratory:
         return laboratory_jobs(run)
     jobs = book_jobs(run)
-    return [*jobs, Job(BOOK, "all", (BOOK, json.dumps(run.parameters())), tuple(jobs), partial(pages.due, run))]
+    return [*jobs, Job(PAGES, "all", (PAGES, json.dumps(run.parameters())), tuple(jobs), partial(pages.due, run))]
 
 
 def planned(todo: dict[Job, list[str] | None]) -> list[str]:
@@ -86,8 +89,8 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     command += ["--prioritize", *models[:processes]] if models else []
     steps = collections.Counter(step for job in todo for step in job.steps)
     for job, names in todo.items():
-        if job.kind == BOOK:
-            steps += {NOTEBOOK: len(book_pages(run) if names is None else names[:-1]), BOOK: 1}
+        if job.kind == PAGES:
+            steps += {NOTEBOOK: len(book_pages(run) if names is None else names[:-1]), PAGES: 1}
     print(expected(steps, len(todo), processes, run.protocol), file=sys.stderr, flush=True)
     start, progress = time.time(), artefacts.OUTPUTS / ".progress"
     atomic_write(progress, "")
@@ -122,11 +125,6 @@ def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Pat
     ]
     atomic_write(graph_file(), json.dumps({"stamps": str(folder), "jobs": described}, indent=1))
     return stamps
-
-
-def result_of(target: str) -> str:
-    """The file to look at, named from the project's root."""
-    return artefacts.relative(laboratory_files()[0] if target == LABORATORY else pages.HTML / "index.html")
 
 
 def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
