@@ -25,10 +25,8 @@ PAPER_TABLE = ("04_feature_health", "10_comparisons")  # chapters that print the
 BASELINES = "06_baselines"
 TOWERS = "08_vision_tower"
 DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults")  # and faults, and models
-NEEDS = "needs-"  # tag of a section's first cell: what a run has to have to fill it (`left_out`)
 OF_A_MODEL = "model"  # the notebook of models' pages
 MADE_FROM = "made_from"  # in the metadata of an executed notebook
-_OF_MODELS = "models/"  # where they lie in the book
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class Page:
     notebook: str  # its source, as `script_of` takes it
     parameters: dict  # what the notebook is executed with
     files: tuple[Path, ...] = ()  # the cards and tables that it reads beside the results of its models
-    baselines: bool = False  # whether it reads those of the traditional classifiers
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -51,23 +48,22 @@ def book_pages(run: Run) -> list[Page]:
     """Every page of a run's book that a notebook makes, in the order of the book."""
     parameters = run.parameters()
     shown = [card_path(Protocol, run.protocol), *(card_path(DataCard, slug) for slug in run.datasets)]
-    cards = tuple(card_path(ModelCard, slug) for slug in slugs(ModelCard))
-    table1 = (*cards, PUBLISHED / "table1.csv")
-    laboratory = (*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml")))
-    discussions = tuple(sorted((CARDS / "discussions").glob("*.yml")))
-    files = dict.fromkeys(PAPER_TABLE, table1)
-    for name in DIAGNOSED:
-        files[name] = (*files.get(name, ()), *laboratory)
-    files[BASELINES] = tuple(card_path(BaselineCard, slug) for slug in slugs(BaselineCard))
-    files[TOWERS] = (*table1, *(PUBLISHED / name for name in ("table2.csv", "table3.csv")), *discussions)
+    cards = [card_path(ModelCard, slug) for slug in slugs(ModelCard)]
+    table1 = [*cards, PUBLISHED / "table1.csv"]
+    laboratory = [*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml"))]
+    discussions = sorted((CARDS / "discussions").glob("*.yml"))
+    files = {name: [*laboratory] for name in (*DIAGNOSED, OF_A_MODEL)}
+    for name in PAPER_TABLE:
+        files[name] = [*table1, *files.get(name, [])]
+    files[BASELINES] = [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)]
+    files[TOWERS] = [*table1, *(PUBLISHED / name for name in ("table2.csv", "table3.csv")), *discussions]
     files["09_comprehension_utilization"] = discussions
-    files[OF_A_MODEL] = laboratory
-    files["models"] = (*cards, PUBLISHED / "table_s1.csv")
+    files["models"] = [*cards, PUBLISHED / "table_s1.csv"]
 
     def page(name: str, notebook: str, models: tuple[str, ...] = run.models) -> Page:
         own = (card_path(ModelCard, slug) for slug in models)
         read = (*shown, *own, *files.get(notebook, ()))
-        return Page(name, notebook, parameters | {"models": [*models]}, read, name == BASELINES)
+        return Page(name, notebook, parameters | {"models": [*models]}, read)
 
     return [
         *(page(name, name) for name in ("index", *chapters(), "models")),
@@ -85,7 +81,7 @@ def made_from(page: Page, run: Run) -> str:
     script = script_of(page.notebook)
     planted = damaged_selection(run).datasets if damaged_models(page.models) else ()
     folders = [run.folder(model, dataset) for model in page.models for dataset in {*run.datasets, *planted}]
-    if page.baselines:
+    if page.name == BASELINES:
         folders += [baseline_folder(run.protocol, dataset, run.split) for dataset in run.datasets]
     return hash_of(
         {
@@ -119,12 +115,12 @@ def notebooks() -> list[str]:
 
 def model_page(slug: str) -> str:
     """The name of a model's page."""
-    return f"{_OF_MODELS}{slug}"
+    return f"models/{slug}"
 
 
 def notebook_of(page: str) -> str | None:
     """The notebook that makes a page, by the page's name; None for a page that is written as text."""
-    name = OF_A_MODEL if page.startswith(_OF_MODELS) else page
+    name = OF_A_MODEL if page.startswith("models/") else page
     return name if name in notebooks() else None
 
 

@@ -3,6 +3,7 @@ real on the page, what it was run with, and how it was made."""
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,23 +16,15 @@ from mlprobe_utils.book.parameters import check_parameters, meanings
 from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import in_words
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
-from mlprobe_utils.pipeline.cards import (
-    DataCard,
-    ModelCard,
-    Protocol,
-    load_card,
-    load_data_card,
-    load_model_card,
-    load_protocol,
-)
+from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.discussion_card import discussed_on, load_discussion, taking_part
 from mlprobe_utils.pipeline.fault_card import all_faults
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set
-from mlprobe_utils.pipeline.prepare import prepare, prepare_baselines, prepare_discussion, prepare_faults
+from mlprobe_utils.pipeline.prepare import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
 from mlprobe_utils.plots import panels
 from mlprobe_utils.plots.tables import note, recipe, table_html
@@ -83,19 +76,16 @@ class Chapter:
 
     def recipe(self, block: str) -> pd.DataFrame:
         """A block of the protocol beside the paper's: `tables.recipe`."""
-        return recipe(getattr(self.protocol, block), getattr(load_protocol("paper"), block))
+        return recipe(getattr(self.protocol, block), getattr(cards.load_protocol("paper"), block))
 
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
         words = f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split}."
-        rows = [
-            (name, json.dumps(value, ensure_ascii=False), self.meanings.get(name, ""))
-            for name, value in self.parameters.items()
-        ]
+        values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.parameters.items()}
+        rows = [(name, value, self.meanings.get(name, "")) for name, value in values.items()]
         table = table_html(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
-        return HTML(
-            f'{note(words).data}<details class="parameters"><summary>Parameters of this page</summary>{table}</details>'
-        )
+        folded = f"<summary>Parameters of this page</summary>{table}"
+        return HTML(f'{note(words).data}<details class="parameters">{folded}</details>')
 
     def damaged(self) -> "Chapter":
         """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing.
@@ -103,14 +93,11 @@ class Chapter:
         Raises:
             InputError: the run lacks the model in which faults are planted; or what could not be made, with the mend.
         """
-        planted = damaged_models(self.models)
-        if not planted:
+        if not (planted := tuple(damaged_models(self.models))):
             raise InputError(without_faults())
-        place = damaged_selection(self.selection)
-        prepare_faults(self.run, planted[0].model, place.datasets)
-        datasets = {slug: load_data_card(slug) for slug in place.datasets}
-        models = {planted[0].model: self.models[planted[0].model]}
-        return replace(self, selection=place, models=models, datasets=datasets, planted=tuple(planted))
+        healthy = planted[0].model
+        prepare(replace(self.run, models=(healthy,)), faults=True)
+        return replace(self._narrowed(damaged_selection(self.selection), [healthy]), planted=planted)
 
     @property
     def healthy(self) -> Selection:
@@ -124,9 +111,9 @@ class Chapter:
         Raises:
             InputError: as `baselines_of`; or what could not be trained, with the mend.
         """
-        cards = tuple(baselines_of(self.protocol))
-        prepare_baselines(self.run, cards)
-        return replace(self, baselines=cards)
+        named = tuple(baselines_of(self.protocol))
+        prepare(replace(self.run, models=()), baselines=named)
+        return replace(self, baselines=named)
 
     def discussion(self, slug: str) -> "Chapter":
         """The chapter narrowed to the models that take part in a discussion; makes what is missing.
@@ -136,23 +123,26 @@ class Chapter:
                 with the mend.
         """
         card = load_discussion(slug)
-        if not (models := taking_part(card, self.models)):
+        if not (models := tuple(taking_part(card, self.models))):
             raise InputError(without_models(card))
-        place = replace(self.selection, models=tuple(models), datasets=tuple(discussed_on(card, self.datasets)))
-        prepare_discussion(self.run, card, models)
-        datasets = {slug: self.datasets[slug] for slug in place.datasets}
+        place = replace(self.selection, models=models, datasets=tuple(discussed_on(card, self.datasets)))
+        prepare(replace(self.run, models=models), [card])
+        return self._narrowed(place, models)
+
+    def _narrowed(self, place: Selection, models: Iterable[str]) -> "Chapter":
+        """The chapter on the results at `place`, of those of its models."""
+        datasets = {slug: cards.load_data_card(slug) for slug in place.datasets}
         return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again.
 
-        Raises:
-            InputError: no notebook of that name; an artefact behind the page is not there, or cannot be read.
+        Raises InputError as `provenance_box` does.
         """
-        sets, models = self.image_sets.values(), self.models.values()
         planted = any(FAULTS in folder.parts for folder in artefacts.READ)
-        others = all_faults() if planted else (), self.baselines
-        return HTML(provenance_box(name, self.parameters, self.protocol, models, sets, self.started, *others))
+        named = [self.protocol, *self.models.values(), *self.image_sets.values()]
+        named += [*(all_faults() if planted else ()), *self.baselines]
+        return HTML(provenance_box(name, self.parameters, self.protocol, named, self.started))
 
 
 def start(namespace: dict) -> Chapter:
@@ -166,20 +156,14 @@ def start(namespace: dict) -> Chapter:
     """
     started = time.time()
     artefacts.READ.clear()  # what the kernel read before belongs to another page
-    load_card.cache_clear()  # a card may have been edited while the kernel was open
+    cards.load_card.cache_clear()  # a card may have been edited while the kernel was open
     run, parameters = check_parameters(namespace)
     prepare(run)
     panels.enable()
-    return Chapter(
-        run,
-        run,
-        load_protocol(run.protocol),
-        {slug: load_model_card(slug) for slug in run.models},
-        {slug: load_data_card(slug) for slug in run.datasets},
-        parameters,
-        meanings(namespace.get("In", [])),
-        started,
-    )
+    models = {slug: cards.load_model_card(slug) for slug in run.models}
+    datasets = {slug: cards.load_data_card(slug) for slug in run.datasets}
+    protocol, comments = cards.load_protocol(run.protocol), meanings(namespace.get("In", []))
+    return Chapter(run, run, protocol, models, datasets, parameters, comments, started)
 
 
 def glue(name: str, value) -> None:
@@ -188,29 +172,25 @@ def glue(name: str, value) -> None:
 
 
 def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
-    """One or two sentences: which images are real and which synthetic, which models are miniatures."""
-    real = _listed([card.name for card in datasets.values() if not card.synthetic], "data sets")
-    synthetic = _listed([card.name for card in datasets.values() if card.synthetic], "data sets")
-    small = _listed([card.name for card in models.values() if card.is_miniature and not card.is_untrained], "models")
-    random = _listed([card.name for card in models.values() if card.is_untrained], "models")
-    full = _listed([card.name for card in models.values() if not card.is_miniature], "models")
-    sentences = []
-    if real:
-        sentences.append(f"The images of {real} are real.")
-    if synthetic:
-        sentences.append(f"The images of {synthetic} are synthetic phantoms, not of any patient.")
+    """A few sentences: which images are real and which synthetic, which models are miniatures."""
+
+    def named(of: dict, kind: str, chosen: Callable) -> str:
+        names = [card.name for card in of.values() if chosen(card)]
+        if len(names) > MOST_NAMES:
+            return f"{len(names)} {kind}"
+        return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+    real = named(datasets, "data sets", lambda card: not card.synthetic)
+    synthetic = named(datasets, "data sets", lambda card: card.synthetic)
+    small = named(models, "models", lambda card: card.is_miniature and not card.is_untrained)
+    random = named(models, "models", lambda card: card.is_untrained)
+    full = named(models, "models", lambda card: not card.is_miniature)
     kinds = [f"trained from scratch here ({small})"] if small else []
     kinds += [f"with random weights, which have learned nothing ({random})"] if random else []
-    if kinds:
-        sentences.append(
-            f"The models are miniatures: {', or '.join(kinds)}. Their figures say nothing about the originals."
-        )
-    if full:
-        sentences.append(f"{full}: no miniature, weights as its card names them.")
-    return " ".join(sentences)
-
-
-def _listed(names: list[str], kind: str) -> str:
-    if len(names) > MOST_NAMES:
-        return f"{len(names)} {kind}"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    sentences = {
+        f"The images of {real} are real.": real,
+        f"The images of {synthetic} are synthetic phantoms, not of any patient.": synthetic,
+        f"The models are miniatures: {', or '.join(kinds)}. Their figures say nothing about the originals.": kinds,
+        f"{full}: no miniature, weights as its card names them.": full,
+    }
+    return " ".join(sentence for sentence, applies in sentences.items() if applies)

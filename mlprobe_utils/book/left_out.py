@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from mlprobe_utils.book.book_pages import NEEDS
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.damaged_models import damaged_models
 from mlprobe_utils.pipeline.discussion_card import Discussion, discussions, taking_part
-from mlprobe_utils.pipeline.results import Selection
 
-PLANTED_FAULTS = "planted-faults"
+NEEDS = "needs-"  # how the tag begins
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
 
@@ -38,10 +36,10 @@ def without_faults() -> str:
     )
 
 
-def unmet_needs(selection: Selection) -> dict[str, str]:
-    """What sections may need and this run cannot give -> a sentence that says so."""
-    found = {card.slug: without_models(card) for card in discussions() if not taking_part(card, selection.models)}
-    return found if damaged_models(selection.models) else found | {PLANTED_FAULTS: without_faults()}
+def unmet_needs(models: Iterable[str]) -> dict[str, str]:
+    """What sections may need and a run of these models cannot give -> a sentence that says so."""
+    found = {card.slug: without_models(card) for card in discussions() if not taking_part(card, models)}
+    return found if damaged_models(models) else found | {"planted-faults": without_faults()}
 
 
 def leave_out(notebook: NotebookNode, needs: dict[str, str]) -> None:
@@ -49,27 +47,23 @@ def leave_out(notebook: NotebookNode, needs: dict[str, str]) -> None:
 
     What links to a heading that is gone keeps its words.
     """
-    cells, level, before = [], 0, None  # level of the heading whose section is being left out, 0: none is
+    kept, level, before = [], 0, None  # level of the heading whose section is being left out, 0: none is
     everything = headings(notebook.cells)
     for cell in notebook.cells:
         heading = re.match(r"(#+) .*", cell.source) if cell.cell_type == "markdown" else None
         if level and not (heading and len(heading[1]) <= level):
             continue
-        level = 0
-        tags = [tag.removeprefix(NEEDS) for tag in cell.metadata.get("tags", []) if tag.startswith(NEEDS)]
-        if heading and (sentences := [needs[need] for need in tags if need in needs]):
-            level = len(heading[1])
-            if sentences == before:  # said of the section right before this one
-                continue
-            cell, before = new_markdown_cell("\n\n".join([heading[0], *sentences])), sentences
-        else:
-            before = None
-        cells.append(cell)
-    gone = everything - headings(cells)
-    for cell in cells:
+        tags = [tag.removeprefix(NEEDS) for tag in cell.metadata.get("tags", []) if heading and tag.startswith(NEEDS)]
+        sentences = [needs[need] for need in tags if need in needs]
+        level = len(heading[1]) if sentences else 0
+        if not sentences or sentences != before:  # else it stands right before this section
+            kept.append(new_markdown_cell("\n\n".join([heading[0], *sentences])) if sentences else cell)
+        before = sentences
+    gone = everything - headings(kept)
+    for cell in kept:
         if cell.cell_type == "markdown":
             cell["source"] = LINK.sub(lambda link: link[1] if link[2] in gone else link[0], cell.source)
-    notebook.cells = cells
+    notebook.cells = kept
 
 
 def headings(cells: Iterable[NotebookNode]) -> set[str]:

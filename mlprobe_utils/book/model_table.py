@@ -27,37 +27,44 @@ def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> Table:
     Raises:
         InputError: a card's `base` that is neither a card nor a hub id.
     """
-    places = {slug: place for place, slug in enumerate(of_run)}
-    ordered = sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name))
-    rows = [{"model": _linked(card) if card.slug in places else _text(card.name)} | facts(card) for card in ordered]
+    places, rows = {slug: place for place, slug in enumerate(of_run)}, []
+    for card in sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name)):
+        name = html.escape(card.name)
+        link = f'<a href="{model_page(card.slug)}.html">{name}</a>'
+        rows.append({"model": link if card.slug in places else name} | facts(card))
     caption = "The models that have a card; a link leads to the page of a model of this run."
     return captioned(pd.DataFrame(rows), caption)
 
 
 def card_table(card: ModelCard) -> Table:
     """One card, a row a fact. Raises InputError as `model_table` does."""
-    known = {"slug": _text(card.slug), "revision": _text(card.revision)} | facts(card)
+    known = {"slug": html.escape(card.slug), "revision": html.escape(card.revision or "")} | facts(card)
     rows = [(fact, value) for fact, value in known.items() if value]
-    return captioned(pd.DataFrame(rows, columns=["", _text(card.name)]), f"From data/models/{_text(card.slug)}.yml.")
+    table = pd.DataFrame(rows, columns=["", html.escape(card.name)])
+    return captioned(table, f"From data/models/{html.escape(card.slug)}.yml.")
 
 
 def facts(card: ModelCard) -> dict[str, str]:
     """The columns of Table S1 but for the name; before its last, what running takes and where the weights come from.
 
-    HTML, empty where nothing is said. Raises InputError as `model_table` does.
+    HTML, empty where the card gives nothing. Raises InputError as `model_table` does.
     """
     count = parameters_of(card)
-    return {
+    of_card = card.base and "/" not in card.base  # else a hub id
+    source = "a folder of the machine that made this page" if _folder(card).is_dir() else card.source
+    texts = {
         "parameters": short(count) if count else "",
-        "base model": _base(card),
-        "vision tower": _text(card.vision_tower),
-        "connector": _text(card.connector),
-        "LLM": _text(card.llm),
+        "base model": load_model_card(card.base).name if of_card else card.base,
+        "vision tower": card.vision_tower,
+        "connector": card.connector,
+        "LLM": card.llm,
         "to run it": _running(card, count),
-        "licence": _text(card.licence),
-        "source": _source(card),
-        "training stages": _listed(card.training_stages or []),
+        "licence": card.licence,
+        "source": f"made here, in place of {card.miniature_of}" if card.miniature_of else source,
     }
+    items = "".join(f"<li>{html.escape(stage)}</li>" for stage in card.training_stages or [])
+    stages = f'<ol style="min-width:min(32em,50vw);margin:0">{items}</ol>' if items else ""
+    return {name: html.escape(text or "") for name, text in texts.items()} | {"training stages": stages}
 
 
 def parameters_of(card: ModelCard) -> int | None:
@@ -76,41 +83,12 @@ def _folder(card: ModelCard) -> Path:
     return (artefacts.OUTPUTS if card.made_by else artefacts.ROOT) / Path(card.source).expanduser()
 
 
-def _base(card: ModelCard) -> str:
-    """The name of the base's card; a hub id as it is."""
-    if card.base is None or "/" in card.base:
-        return _text(card.base)
-    return _text(load_model_card(card.base).name)
-
-
 def _running(card: ModelCard, count: int | None) -> str:
     """Precision and memory of the weights (nothing where the precision is the protocol's), cap on pixels, gating."""
-    said = []
-    if card.precision:
-        said += [card.precision]
-        said += [f"{count * BYTES[card.precision] / 2**30:.1f} GiB of weights"] if count else []
-    if card.max_pixels:
-        said += [f"at most {card.max_pixels:,} pixels"]
-    if card.gated:
-        said += ["gated"]
-    return ", ".join(words.replace(" ", "\N{NO-BREAK SPACE}") for words in said)  # breaks between, not within
-
-
-def _source(card: ModelCard) -> str:
-    """Where the weights come from; a folder is not named, as it may lie in somebody's home."""
-    if card.miniature_of:
-        return f"made here, in place of {_text(card.miniature_of)}"
-    return "a folder of the machine that made this page" if _folder(card).is_dir() else _text(card.source)
-
-
-def _linked(card: ModelCard) -> str:
-    return f'<a href="{model_page(card.slug)}.html">{_text(card.name)}</a>'
-
-
-def _listed(texts: Sequence[str]) -> str:
-    items = "".join(f"<li>{_text(text)}</li>" for text in texts)
-    return f'<ol style="min-width:min(32em,50vw);margin:0">{items}</ol>' if texts else ""
-
-
-def _text(text: str | None) -> str:
-    return html.escape(text or "")
+    words = [
+        card.precision,
+        f"{count * BYTES[card.precision] / 2**30:.1f} GiB of weights" if card.precision and count else None,
+        f"at most {card.max_pixels:,} pixels" if card.max_pixels else None,
+        "gated" if card.gated else None,
+    ]
+    return ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in words if text)  # breaks between, not within

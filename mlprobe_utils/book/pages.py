@@ -1,7 +1,6 @@
-"""Assembles the executed notebooks and the pages of text, and builds the HTML book.
+"""Assembles the executed notebooks and the pages of text in outputs/book, and builds the HTML book of them.
 
-The page list depends on the run, so that the book's sources are put together in outputs/book; the finished book takes
-its place in book/_build/html only when the build had no error and no warning.
+The finished book takes its place in book/_build/html only when the build had no error and no warning.
 """
 
 import os
@@ -45,25 +44,23 @@ def assemble(run: Run) -> Path:
             raise InputError(f"{artefacts.relative(notebook)} is not there: run `make book`")
         wanted[Path(f"{page.name}.ipynb")] = notebook.read_bytes()
     wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
-    wanted[Path("cite.md")] = wanted[Path("cite.md")].replace(CITATIONS_MARK.encode(), citations().encode())
-    rates = laboratory_results.read().words().encode()
-    wanted[Path("limits.md")] = wanted[Path("limits.md")].replace(LABORATORY_MARK.encode(), rates)
+    marks = {
+        "cite.md": (CITATIONS_MARK, citations()),
+        "limits.md": (LABORATORY_MARK, laboratory_results.read().words()),
+    }
+    for name, (mark, words) in marks.items():
+        wanted[Path(name)] = wanted[Path(name)].replace(mark.encode(), words.encode())
     write_changed(sources, wanted)
     return sources
 
 
 def due(run: Run) -> list[str]:
-    """The names of the pages of a run that have to be executed, and INDEX where the HTML is not built of all."""
+    """The names of the pages of a run that have to be executed, and last INDEX if the HTML is not built of all."""
     if stale := [page.name for page in stale_pages(run)]:
         return [*stale, INDEX]
     record = artefacts.OUTPUTS / RECORD
     built = record.is_file() and (HTML / INDEX).is_file() and record.read_text() == made_from(run)
     return [] if built else [INDEX]
-
-
-def pages_among(run: Run, names: list[str] | None) -> int:
-    """How many notebooks are executed of what is `due`; None: all."""
-    return len(book_pages(run)) if names is None else len(names) - names.count(INDEX)
 
 
 def made_from(run: Run) -> str:
@@ -75,24 +72,14 @@ def made_from(run: Run) -> str:
 
 def front_matter() -> list[Path]:
     """The files of book/ that belong to the sources."""
-    files = (path for path in FRONT.rglob("*") if path.is_file() and "_build" not in path.relative_to(FRONT).parts)
-    return sorted(files)
+    return sorted(path for path in FRONT.rglob("*") if path.is_file() and "_build" not in path.relative_to(FRONT).parts)
 
 
 def contents(run: Run) -> dict:
     """The table of contents of a run's book."""
-    parts = {
-        "Chapters": chapters(),
-        "Models": ["models", *map(model_page, run.models)],
-        "About": ABOUT,
-    }
-    return {
-        "format": "jb-book",
-        "root": "index",
-        "parts": [
-            {"caption": caption, "chapters": [{"file": name} for name in names]} for caption, names in parts.items()
-        ],
-    }
+    parts = {"Chapters": chapters(), "Models": ["models", *map(model_page, run.models)], "About": ABOUT}
+    listed = [{"caption": part, "chapters": [{"file": name} for name in names]} for part, names in parts.items()]
+    return {"format": "jb-book", "root": "index", "parts": listed}
 
 
 def write_changed(folder: Path, wanted: dict[Path, bytes]) -> None:
@@ -108,11 +95,7 @@ def write_changed(folder: Path, wanted: dict[Path, bytes]) -> None:
 
 
 def build(sources: Path) -> None:
-    """Builds the HTML and puts it in place.
-
-    Raises:
-        InputError: the build failed or warned; the message ends with what Sphinx said.
-    """
+    """Builds the HTML and puts it in place. Raises InputError, with what Sphinx said, if the build failed or warned."""
     output = artefacts.OUTPUTS / "book_build"
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [str(jupyter_book), "build", str(sources), "--path-output", str(output)]
@@ -120,10 +103,9 @@ def build(sources: Path) -> None:
     log = artefacts.OUTPUTS / "logs" / "pages.log"
     atomic_write(log, done.stdout + done.stderr)
     if done.returncode:
-        lines = [
-            line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "error" in line.lower()
-        ]
-        raise InputError("\n".join(["the book has warnings or errors:", *lines[:20], f"all of it: {log}"]))
+        lines = (done.stdout + done.stderr).splitlines()
+        wrong = [line for line in lines if "WARNING" in line or "error" in line.lower()]
+        raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
     fresh = HTML.with_name(".html.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(output / "_build" / "html", fresh)

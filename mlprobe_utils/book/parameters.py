@@ -2,7 +2,7 @@
 
 papermill only logs a parameter that a notebook does not declare, and injects values of any type. The first code cell
 after the parameters calls `check_parameters(globals())`: a chapter declares those of `Parameters` that its parameters
-cell annotates. What else a reader defines in the notebook is nobody's business.
+cell annotates. What else a reader defines in the notebook is not looked at.
 """
 
 import ast
@@ -21,7 +21,7 @@ INJECTED = "# Parameters"  # how papermill begins the cell that it adds
 class Parameters(BaseModel):
     """All that chapters can be run with."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(strict=True)
     models: list[str]
     datasets: list[str]
     protocol: str
@@ -41,29 +41,23 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
             real images without their folder.
     """
     declared = [name for name in Parameters.model_fields if name in namespace.get("__annotations__", {})]
-    for name in injected(namespace.get("In", [])):
-        if name not in declared:
-            raise unknown("parameter", name, declared)
+    injected = []  # the names that papermill's last cell assigns
+    for source, nodes in _parsed(namespace.get("In", [])):
+        if source.splitlines()[0] == INJECTED:
+            injected = [target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    if foreign := [name for name in injected if name not in declared]:
+        raise unknown("parameter", foreign[0], declared)
     given = {name: namespace[name] for name in declared}
     try:
-        found = Parameters.model_validate(given)
+        metric = Parameters.model_validate(given).metric
     except ValidationError as error:
         problem = error.errors()[0]
         name = problem["loc"][0]
-        expected = Parameters.model_fields[name].annotation
-        expected = expected if "[" in str(expected) else expected.__name__
-        said = f"parameter '{name}' must be {expected}: {problem['msg']} (found {given[name]!r:.80})"
-        raise InputError(said) from error
-    if found.metric not in METRICS:
-        raise unknown("metric", found.metric, METRICS)
-    run = configure(found.models, found.datasets, found.protocol, found.split, found.data)
+        raise InputError(f"parameter '{name}': {problem['msg']} (found {given[name]!r:.80})") from error
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    run = configure(**{name: value for name, value in given.items() if name != "metric"})
     return run, given | run.parameters()
-
-
-def injected(cells: Iterable[str]) -> list[str]:
-    """The names that the last cell of papermill's assigns, of all cells in the order they ran (IPython's `In`)."""
-    own = [nodes for source, nodes in _parsed(cells) if source.splitlines()[0] == INJECTED]
-    return [target.id for node in own[-1] if isinstance(node, ast.Assign) for target in node.targets] if own else []
 
 
 def meanings(cells: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The box at the end of a page: how it was made, from what, and the command that makes it again.
 
-A page may be executed at another commit, and with other packages, than the artefacts that it shows were made: the box
-names both.
+A page may be executed at another commit, with other packages, than its artefacts were made: the box names both.
 """
 
 import html
@@ -18,9 +17,7 @@ from mlprobe_utils.book.book_pages import script_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.baseline_card import FOLDER as BASELINES
-from mlprobe_utils.pipeline.baseline_card import BaselineCard
-from mlprobe_utils.pipeline.cards import ModelCard, Protocol
-from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.pipeline.cards import Card, ModelCard, Protocol
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.variants import SETTINGS
 from mlprobe_utils.plots.tables import table_html
@@ -41,48 +38,41 @@ class Provenance(BaseModel):
 
 
 def provenance_box(
-    name: str,
-    parameters: dict,
-    protocol: Protocol,
-    models: Iterable[ModelCard],
-    image_sets: Iterable[ImageSet],
-    started: float,
-    faults: Iterable[Fault] = (),
-    baselines: Iterable[BaselineCard] = (),
+    name: str, parameters: dict, protocol: Protocol, cards: Iterable[Card | ImageSet], started: float
 ) -> str:
     """The box of a page, as HTML that is folded until it is opened and needs no script.
 
     Args:
         name: the notebook's.
         parameters: everything it was run with, by name.
-        protocol, models, image_sets: what the parameters name.
+        cards: all that the page depends on, in the order of their rows; an image set stands for its card.
         started: when its execution began, seconds since the epoch.
-        faults: that were planted for it.
-        baselines: that were trained for it.
 
-    Raises:
-        InputError: no notebook of that name; an artefact behind the page is not there, or its provenance unreadable.
+    Raises InputError as `rerun_command` and `read_provenance` do.
     """
-    runs = range(protocol.fine_tuning.runs)
     page = Provenance(**artefacts.provenance(started))
-    artefacts_behind = behind()
-    made = [(_kind(folder), read_provenance(folder, by)) for folder, by in artefacts_behind.items()]
+    # those that were read for this page, and those that they were made from, each with the command that makes it
+    folders = {folder: by for read, by in artefacts.READ.items() for folder in artefacts.upstream(read)}
+    made = [(_kind(folder), read_provenance(folder, by)) for folder, by in folders.items()]
     execution = {
         "executed at": page.made_at,
         "duration (s)": page.seconds,
         "peak memory of the kernel (MiB)": page.peak_memory_mib,
         "commit": page.commit,
         "seed of the split": protocol.splits.seed,
-        "seeds of the runs": ", ".join(map(str, runs)),
+        "seeds of the runs": ", ".join(map(str, range(protocol.fine_tuning.runs))),
     }
+    versions = pd.DataFrame([provenance.versions for _, provenance in made]).reindex(columns=list(page.versions))
+    packages = {"package": page.versions.keys(), "this page": page.versions.values()}
+    packages |= {"artefacts": versions.agg(_distinct)}
     sections = {
         "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
         f"{html.escape(rerun_command(name, parameters))}</code></pre>",
-        "This execution": table_html(_pairs(execution, "execution", "value")),
-        "Cards and data": table_html(_cards(protocol, models, image_sets, [*faults, *baselines], artefacts_behind)),
+        "This execution": table_html(pd.DataFrame(execution.items(), columns=["execution", "value"])),
+        "Cards and data": table_html(pd.DataFrame([_row(card, folders) for card in cards])),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
         f"changes that were not committed.</p>{table_html(_summary(made))}",
-        "Packages": table_html(_versions(page, [provenance for _, provenance in made])),
+        "Packages": table_html(pd.DataFrame(packages)),
     }
     body = "".join(f"<h3>{title}</h3>{content}" for title, content in sections.items())
     return f'<details class="provenance"><summary>Provenance of this page</summary>{body}</details>'
@@ -91,72 +81,45 @@ def provenance_box(
 def rerun_command(name: str, parameters: dict) -> str:
     """The command, for a shell in the project's root, that executes a notebook into <name>.ipynb there.
 
-    It names this environment's Python from the root, or as `python` where the environment lies outside (conda).
-
-    Raises:
-        InputError: no notebook of that name.
+    Raises InputError for a name that no notebook has.
     """
-    python = Path(sys.executable)
-    python = str(python.relative_to(artefacts.ROOT)) if python.is_relative_to(artefacts.ROOT) else "python"
+    own = Path(sys.executable).is_relative_to(artefacts.ROOT)  # else the environment lies outside (conda)
+    python = artefacts.relative(sys.executable) if own else "python"
     command = [python, "-m", "mlprobe_utils", "chapter", script_of(name).stem, f"{name}.ipynb"]
     return shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
 
 
-def behind() -> dict[Path, str]:
-    """The artefacts that were read for this page, and those that they were made from; each with the command for it."""
-    return {folder: by for read, by in artefacts.READ.items() for folder in artefacts.upstream(read)}
-
-
 def read_provenance(folder: Path, made_by: str) -> Provenance:
-    """How an artefact was made; `made_by` is the command that makes it.
-
-    Raises:
-        InputError: it does not exist, or its `provenance.json` is not there or not readable.
-    """
+    """How an artefact was made, by the command `made_by`. Raises InputError if it does not exist or cannot be read."""
     artefacts.read_made_from(folder, made_by)
     try:
         return Provenance.model_validate_json((folder / "provenance.json").read_bytes())
     except (OSError, ValidationError) as error:
         place = artefacts.relative(folder)
-        raise InputError(
-            f"{place}/provenance.json cannot be read: remove the folder {place} and make it again with `{made_by}`"
-        ) from error
+        mend = f"remove the folder {place} and make it again with `{made_by}`"
+        raise InputError(f"{place}/provenance.json cannot be read: {mend}") from error
 
 
-def _pairs(pairs: dict, *columns: str) -> pd.DataFrame:
-    return pd.DataFrame(pairs.items(), columns=columns)
-
-
-def _cards(
-    protocol: Protocol,
-    models: Iterable[ModelCard],
-    image_sets: Iterable[ImageSet],
-    others: Iterable[Fault | BaselineCard],
-    folders: dict[Path, str],
-) -> pd.DataFrame:
-    """One row a card; `content` is what the images, or the weights as they were read, are known by."""
-    rows = [("protocol", protocol, protocol.title, "", "")]
-    rows += [("model", card, card.name, *_weights(card, folders)) for card in models]
-    rows += [("data set", image_set.card, image_set.card.name, image_set.data_hash, "") for image_set in image_sets]
-    rows += [(card.kind, card, card.name, "", "") for card in others]
-    return pd.DataFrame(
-        [(kind, card.slug, name, card.content_hash[:DIGITS], *more) for kind, card, name, *more in rows],
-        columns=["kind", "slug", "name", "card", "content", "read as"],
-    )
-
-
-def _weights(card: ModelCard, folders: dict[Path, str]) -> tuple[str, str]:
-    """The hub's commit, or a fingerprint of the folder, that artefacts of a model were made from; how it was read."""
-    records = [artefacts.read_made_from(f, by) for f, by in folders.items() if f.parent.name == card.slug]
-    readings = [_words(record["reading"]) for record in records if "reading" in record]
-    return _distinct(pd.Series([record.get("model") for record in records])), _distinct(pd.Series(readings))
+def _row(card: Card | ImageSet, folders: dict[Path, str]) -> dict[str, str]:
+    """One card; `content` is what the images, or the weights as they were read, are known by."""
+    content, read_as = "", ""
+    if isinstance(card, ImageSet):
+        card, content = card.card, card.data_hash
+    elif isinstance(card, ModelCard):  # the hub's commit, or a fingerprint of the folder, that artefacts were made from
+        records = [
+            artefacts.read_made_from(place, by) for place, by in folders.items() if place.parent.name == card.slug
+        ]
+        content = _distinct(pd.Series([record.get("model") for record in records]))
+        read_as = _distinct(pd.Series([_words(record["reading"]) for record in records if "reading" in record]))
+    name = card.title if isinstance(card, Protocol) else card.name
+    own = {"kind": card.kind, "slug": card.slug, "name": name, "card": card.content_hash[:DIGITS]}
+    return own | {"content": content, "read as": read_as}
 
 
 def _words(reading: dict) -> str:
     """What decided how a model was read; a chat template is long, and stands in its card."""
-    short = {key.replace("_", " "): value for key, value in reading.items() if key != "chat_template"}
-    said = [f"{key} {value}" for key, value in short.items()]
-    return ", ".join([*said, *(["its card's chat template"] if "chat_template" in reading else [])])
+    words = [f"{key.replace('_', ' ')} {value}" for key, value in reading.items() if key != "chat_template"]
+    return ", ".join([*words, *(["its card's chat template"] if "chat_template" in reading else [])])
 
 
 def _kind(folder: Path) -> str:
@@ -186,13 +149,6 @@ def _summary(made: list[tuple[str, Provenance]]) -> pd.DataFrame:
     if frame["accelerator"].notna().any():
         columns |= {"accelerators": ("accelerator", _distinct), "highest peak on one (MiB)": (peaks[1], "max")}
     return frame.groupby("artefact").agg(**columns).reset_index().sort_values("first made")
-
-
-def _versions(page: Provenance, made: list[Provenance]) -> pd.DataFrame:
-    of_artefacts = pd.DataFrame([provenance.versions for provenance in made]).reindex(columns=list(page.versions))
-    return pd.DataFrame(
-        {"package": page.versions.keys(), "this page": page.versions.values(), "artefacts": of_artefacts.agg(_distinct)}
-    )
 
 
 def _distinct(values: pd.Series) -> str:

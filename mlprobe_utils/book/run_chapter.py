@@ -17,16 +17,15 @@ from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages
-from mlprobe_utils.book.book_pages import MADE_FROM, NEEDS, Page, executed, made_from, script_of
-from mlprobe_utils.book.left_out import leave_out, unmet_needs
+from mlprobe_utils.book.book_pages import MADE_FROM, Page, executed, made_from, script_of
+from mlprobe_utils.book.left_out import NEEDS, leave_out, unmet_needs
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import step
-from mlprobe_utils.pipeline.configuration import Run, configure
-from mlprobe_utils.pipeline.step_names import NOTEBOOK
+from mlprobe_utils.pipeline.configuration import Run, models_of
+from mlprobe_utils.pipeline.stages import NOTEBOOK
 
 # of each of several kernels: Snakemake tells the processes of a job to use as many threads as the job has cores
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-SELECTING = {"models": [], "datasets": [], "protocol": "miniature", "split": "paper", "data": ""}  # if not given
 
 # jsonschema would make a grammar with it at import, most of a second in every kernel, for addresses in no schema here
 WITHOUT_GRAMMAR = "__import__('sys').modules.setdefault('rfc3987_syntax')"
@@ -35,9 +34,7 @@ WITHOUT_GRAMMAR = "__import__('sys').modules.setdefault('rfc3987_syntax')"
 def run_chapter(
     name: str, parameters: dict, output: Path, kernel: KernelManager | None = None, made_from: str | None = None
 ) -> None:
-    """Executes a notebook with papermill and leaves it with its results at `output`.
-
-    Sections that the run's models cannot fill are left out (`left_out`).
+    """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
 
     Args:
         kernel: a running one, without variables, to execute it in; None: one of its own.
@@ -52,16 +49,14 @@ def run_chapter(
     source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
-        selected = {key: parameters.get(key, value) for key, value in SELECTING.items()}
-        leave_out(notebook, unmet_needs(configure(**selected)))
+        leave_out(notebook, unmet_needs(models_of(parameters.get("models", []))))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     nbformat.write(notebook, source)
     try:
         with contextlib.nullcontext(kernel) if kernel else running_kernel(script.parent) as own:
-            papermill.execute_notebook(
-                str(source), str(executed), parameters, cwd=str(script.parent), progress_bar=False, km=own
-            )
+            # no `cwd`: the kernel has its own, and papermill would change that of all threads of this process
+            papermill.execute_notebook(str(source), str(executed), parameters, progress_bar=False, km=own)
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise InputError(f"notebook {name}: {error.evalue}") from error
@@ -91,9 +86,8 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
                     failed.append(error)
                 clear(kernel)
 
-    kernels = min(jobs, len(pages))
-    with ThreadPoolExecutor(kernels) as pool:
-        for worker in [pool.submit(work) for _ in range(kernels)]:
+    with ThreadPoolExecutor(jobs) as pool:
+        for worker in [pool.submit(work) for _ in range(min(jobs, len(pages)))]:
             worker.result()
     if failed:
         raise failed[0]
@@ -101,20 +95,16 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
 
 @contextlib.contextmanager
 def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
-    """A kernel that runs in a folder, and that papermill talks to through files instead of TCP ports.
+    """A kernel that runs in a folder, with further variables in its environment, reached through files.
 
-    Ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and the
-    later kernel dies. The folder of the files is this kernel's own, and a short one: a socket's path has to fit into a
-    hundred bytes.
-
-    Args:
-        environment: variables that it has beside those of this process.
+    TCP ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and
+    the later kernel dies. The files are in a folder of the kernel's own with a short name: a socket's path has to fit
+    into a hundred bytes.
     """
     with tempfile.TemporaryDirectory(prefix="kernel") as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
-        environment = os.environ | environment
         options = ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={WITHOUT_GRAMMAR}"]
-        kernel.start_kernel(cwd=str(folder), env=environment, extra_arguments=options)
+        kernel.start_kernel(cwd=str(folder), env=os.environ | environment, extra_arguments=options)
         try:
             yield kernel
         finally:
@@ -133,10 +123,7 @@ def clear(kernel: KernelManager) -> None:
 
 
 def make_publishable(path: Path, made_from: str | None) -> None:
-    """Tags the cell that papermill adds, so that a page shows the parameters once, and drops its note of where it ran.
-
-    The notebook is published beside the page: it names no folder outside of the project by where it lies on a disk.
-    """
+    """Tags papermill's cell, so that a page shows the parameters once, and drops what papermill notes of folders."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill")
     if made_from:

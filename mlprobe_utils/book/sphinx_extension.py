@@ -1,6 +1,6 @@
-"""The book's own Sphinx extension: formulas, definitions under glossary terms, header buttons, access by keyboard.
+"""The book's own Sphinx extension: formulas as MathML, glossary definitions on hover, downloads, keyboard access.
 
-All of it is written into the pages while they are built: none of it needs a script or another host.
+All of it is written into the pages while they are built; none of it needs a script or another host.
 """
 
 import html
@@ -15,17 +15,11 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebook_of
-from mlprobe_utils.book.launch import launch_links, load_launch
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.pipeline.code import code_hash
 
 SCROLLING = 'class="pst-scrollable-table-container"'
 TERM = re.compile(r'<a class="reference internal" href="([^"#]*)#(term-[^"]*)">')
-LOGOS = {  # which the theme brings
-    "Binder": "_static/images/logo_binder.svg",
-    "Colab": "_static/images/logo_colab.png",
-    "JupyterHub": "_static/images/logo_jupyterhub.svg",
-}
 logger = logging.getLogger(__name__)
 
 
@@ -41,12 +35,10 @@ def setup(app) -> dict:
 
 
 def made_with(folder: Path) -> str:
-    """Hash of all that pages are made with but their sources: when it is new, Sphinx builds every page anew.
-
-    By itself it would leave pages, styles and scripts of an earlier build as they are.
-    """
+    """Hash of this code and the static files: when it changes, Sphinx rebuilds every page, which it would not do by
+    itself."""
     static = sorted(path for path in (folder / "_static").rglob("*") if path.is_file())
-    return hash_of([code_hash(__name__), load_launch().content_hash, [hash_of(path.read_bytes()) for path in static]])
+    return hash_of([code_hash(__name__), [hash_of(path.read_bytes()) for path in static]])
 
 
 def mathml(latex: str, display: str) -> str:
@@ -65,7 +57,7 @@ def mathml(latex: str, display: str) -> str:
 
 
 def visit_formula(translator, node: nodes.math) -> None:
-    translator.body.append(translator.starttag(node, "span", "", CLASS="math") + _converted(node, "inline") + "</span>")
+    translator.body += [translator.starttag(node, "span", "", CLASS="math"), _converted(node, "inline"), "</span>"]
     raise nodes.SkipNode
 
 
@@ -80,6 +72,7 @@ def visit_equation(translator, node: nodes.math_block) -> None:
 
 
 def _converted(node: nodes.Node, display: str) -> str:
+    """The formula, or, with a warning, which fails the build, its LaTeX."""
     try:
         return mathml(node.astext(), display)
     except ValueError as error:
@@ -107,11 +100,11 @@ def keep_definitions(app, doctree: nodes.document) -> None:
 def write_definitions(app, page: str, template: str, context: dict, doctree) -> None:
     """Gives every reference to a glossary term the term's definition, for a script to show."""
 
-    def told(link: re.Match) -> str:
+    def with_definition(link: re.Match) -> str:
         definition = html.escape(app.env.definitions[link[2]])
         return f'<a class="reference internal told" href="{link[1]}#{link[2]}" data-told="{definition}">'
 
-    context["body"] = TERM.sub(told, context.get("body", ""))
+    context["body"] = TERM.sub(with_definition, context.get("body", ""))
 
 
 def mend_markup(app, page: str, template: str, context: dict, doctree) -> None:
@@ -121,40 +114,29 @@ def mend_markup(app, page: str, template: str, context: dict, doctree) -> None:
 
 
 def add_buttons(app, page: str, template: str, context: dict, doctree) -> None:
-    """Header buttons of a page: where it can be launched, what can be downloaded."""
+    """Adds printing and, for a page that a notebook makes, downloads to the header buttons of the theme.
+
+    The theme's launch buttons open the notebook of the page's own name: on the page of a model, that of the template.
+    """
     if doctree is None:  # search and index
         return
-    printing = {
-        "type": "javascript",
-        "javascript": "window.print()",
-        "icon": "fas fa-file-pdf fa-fw",
-        "tooltip": "Print",
-    }
+    printing = {"type": "javascript", "javascript": "window.print()", "icon": "fas fa-file-pdf fa-fw"}
     name = notebook_of(page)
     if name is None:
-        context["header_buttons"].insert(0, printing)
+        context["header_buttons"].insert(0, printing | {"tooltip": "Print"})
         return
+    for button in (button for group in context["header_buttons"] for button in group.get("buttons", ())):
+        if "url" in button:
+            button["url"] = button["url"].replace(f"/{page}.ipynb", f"/{name}.ipynb")
     script = Path(app.outdir, "_sources", f"{name}.py")
     script.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(NOTEBOOKS / script.name, script)
     sources = context["pathto"]("_sources", resource=True)
-    downloads = {
-        "Notebook, as executed (.ipynb)": ("fas fa-book fa-fw", f"{sources}/{context['sourcename']}"),
-        "Script (.py)": ("fas fa-code fa-fw", f"{sources}/{script.name}"),
-    }
-    services = launch_links(load_launch(), name)
-    launches = {f"Open in {service}": (LOGOS[service], url) for service, url in services.items()}
-    groups = [
-        _group("Download this page", "fas fa-download", [*_links(downloads), printing | {"text": "Print (.pdf)"}])
+    downloads = [
+        ("Notebook, as executed (.ipynb)", "fas fa-book fa-fw", f"{sources}/{context['sourcename']}"),
+        ("Script (.py)", "fas fa-code fa-fw", f"{sources}/{script.name}"),
     ]
-    if launches:
-        groups.insert(0, _group("Run this page", "fas fa-rocket", _links(launches)))
-    context["header_buttons"][:0] = groups
-
-
-def _links(targets: dict[str, tuple[str, str]]) -> list[dict]:
-    return [{"type": "link", "text": text, "icon": icon, "url": url} for text, (icon, url) in targets.items()]
-
-
-def _group(tooltip: str, icon: str, buttons: list[dict]) -> dict:
-    return {"type": "group", "tooltip": tooltip, "icon": icon, "buttons": buttons}
+    buttons = [{"type": "link", "text": text, "icon": icon, "url": url} for text, icon, url in downloads]
+    buttons.append(printing | {"text": "Print (.pdf)"})
+    group = {"type": "group", "tooltip": "Download this page", "icon": "fas fa-download", "buttons": buttons}
+    context["header_buttons"].insert(0, group)

@@ -1,9 +1,8 @@
 """Artefacts: folders that appear whole or not at all, and know what they were made from.
 
-An artefact is a folder with `made_from.json` beside its files: everything that their content depends on, which is what
-of cards, data and seeds it reads, the version of its stage, and the content of the artefacts upstream. `files.json`
-has the SHA-256 of each of its own files, for what is made from them; `provenance.json` says when, how long, how much
-memory, which versions and commit: recorded, never compared.
+Beside its files, `made_from.json` holds everything that they depend on: what of cards, data and seeds is read, the
+version of the stage, and the content of the artefacts upstream. `files.json` has the SHA-256 of each file, for what is
+made from them; `provenance.json` time, memory, versions and commit: recorded, never compared.
 """
 
 import contextlib
@@ -34,25 +33,17 @@ RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "sci
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder, and everything that decides what is in it.
-
-    Attributes:
-        folder: where it lies.
-        stage: what makes it, one of STAGES, whose version counts.
-        inputs: what of cards, data and seeds it depends on, JSON.
-        upstream: the artefacts whose files it is made from.
-    """
+    """A folder, and everything that decides what is in it."""
 
     folder: Path
-    stage: str
-    inputs: dict
-    upstream: tuple["Artefact", ...] = ()
+    stage: str  # what makes it, one of STAGES, whose version counts
+    inputs: dict  # what of cards, data and seeds it depends on, JSON
+    upstream: tuple["Artefact", ...] = ()  # the artefacts whose files it is made from
 
     def made_from(self) -> dict:
         """Everything that it depends on, as its record keeps it; of upstream artefacts what is in them now.
 
-        Raises:
-            InputError: an upstream artefact is not there.
+        Raises InputError where one of these is not there.
         """
         upstream = {from_outputs(one.folder): content_hash(one.folder) for one in self.upstream}
         return {"stage": self.stage, "version": STAGES[self.stage].version, **self.inputs, "upstream": upstream}
@@ -83,11 +74,7 @@ def is_current(folder: Path, made_from: dict) -> bool:
 
 
 def content_hash(folder: Path) -> str:
-    """Hash of the files of an artefact, as they were when it was completed: for whatever is made from it in turn.
-
-    Raises:
-        InputError: the artefact is not there.
-    """
+    """Hash of the files of an artefact, as they were when it was completed. Raises InputError if it is not there."""
     if not (files := folder / FILES).is_file():
         raise InputError(f"{relative(folder)} is not there, or not whole: run `make book`")
     return hash_of(files.read_bytes())
@@ -102,8 +89,7 @@ def from_outputs(folder: Path) -> str:
 def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     """Yields a temporary folder to fill; on success it takes the place of `folder`, on an error `folder` is untouched.
 
-    What an interrupted try left in the temporary folder is still there (stages that work in shards resume from it)
-    if it was made from the same things, and removed otherwise.
+    What an interrupted try left in it, made from the same things, is still there: stages that work in shards resume.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_folder(folder)
@@ -157,8 +143,7 @@ def peak_memory() -> dict:
 
     A process that makes several artefacts has one peak: a later artefact's is never below an earlier one's.
     """
-    unit = 1 if sys.platform == "darwin" else 2**10  # getrusage counts bytes there, KiB on Linux
-    peak = {"peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)}
+    peak = {"peak_memory_mib": round(peak_of(resource.RUSAGE_SELF), 1)}
     torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
     if torch and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
@@ -168,11 +153,16 @@ def peak_memory() -> dict:
     return peak
 
 
-def read_made_from(folder: Path, made_by: str) -> dict:
-    """What an artefact was made from; it counts as read from now on.
+def peak_of(processes: int) -> float:
+    """The most memory, in MiB, of this process or of the largest that it has waited for, as `getrusage` names them."""
+    unit = 1 if sys.platform == "darwin" else 2**10  # getrusage counts bytes there, KiB on Linux
+    return resource.getrusage(processes).ru_maxrss * unit / 2**20
 
-    Raises:
-        InputError: the artefact does not exist; `made_by` is the command that makes it.
+
+def read_made_from(folder: Path, made_by: str) -> dict:
+    """What an artefact was made from; it counts as read from now on. `made_by` is the command that makes it.
+
+    Raises InputError, which names that command, where the artefact does not exist.
     """
     record = folder / "made_from.json"
     if not record.is_file():

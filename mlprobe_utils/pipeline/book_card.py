@@ -2,13 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.settings import Part, Words
 from mlprobe_utils.pipeline.cards import Card, DataCard, ModelCard, load_card, slugs
-
-BOOK, ALL = "book", "all"  # the card; what stands for the long list of models
 
 
 class PlantedFaults(Part):
@@ -22,28 +20,21 @@ class PlantedFaults(Part):
 
 
 class Book(Card):
-    """What `make book` runs over."""
+    """What `make book` runs over; `configuration` refuses a model that is named twice."""
 
     folder, kind = "", "book"
     models: list[Words] = Field(min_length=1, description="of the default, by slug")
     all: list[Words] = Field(min_length=1, description="of MODELS=all")
     planted_faults: PlantedFaults
 
-    @model_validator(mode="after")
-    def _named_once(self):
-        for field in ("models", "all"):
-            named = getattr(self, field)
-            if twice := [slug for slug in named if named.count(slug) > 1]:
-                raise ValueError(f"{field} names {twice[0]!r} twice: remove one")
-        return self
-
 
 def load_book() -> Book:
-    """The book's card. Raises InputError as `cards.load_card` does, and for a model that has no card."""
-    book, known = load_card(Book, BOOK), slugs(ModelCard)
+    """The book's card. Raises InputError as `cards.load_card` does, and for a slug that has no card."""
+    book, mend = load_card(Book, "book"), "It is named in data/book.yml."
+    known = slugs(ModelCard)
     for slug in (*book.models, *book.all, book.planted_faults.model):
         if slug not in known:
-            raise unknown("model", slug, known, "It is named in data/book.yml.")
+            raise unknown("model", slug, known, mend)
     if (dataset := book.planted_faults.dataset) not in (known := slugs(DataCard)):
-        raise unknown("data set", dataset, known, "It is named in data/book.yml.")
+        raise unknown("data set", dataset, known, mend)
     return book

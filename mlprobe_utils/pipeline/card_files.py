@@ -1,5 +1,4 @@
-"""Reading a card's file: a typo in a key, a wrong type or a value out of range is an error that names the file, the
-field and the mend."""
+"""Reading a card's file: what is wrong with it is an error that names the file, the field and the mend."""
 
 import difflib
 import json
@@ -42,11 +41,10 @@ def parse_card(card_class: type[Card], path: Path) -> Card:
     if "slug" in content:
         raise InputError(f"{relative(path)}: remove the key 'slug', the file's name is the slug")
     if not re.fullmatch(r"[A-Za-z0-9._-]+", path.stem):
-        raise InputError(
-            f"{relative(path)}: rename it to letters, digits, '.', '_' and '-': files and links have its name"
-        )
+        mend = "rename it to letters, digits, '.', '_' and '-': files and links have its name"
+        raise InputError(f"{relative(path)}: {mend}")
     try:
-        # JSON, so that whole numbers serve where a fraction is asked but text never serves as a number
+        # JSON, so that a whole number is valid as a fraction, and text never as a number
         return card_class.model_validate_json(json.dumps({"slug": path.stem} | content, default=str))
     except ValidationError as error:
         problems = "; ".join(_problem(card_class, problem) for problem in error.errors())

@@ -16,8 +16,7 @@ from mlprobe_utils.pipeline import artefacts
 def code_files(module: str) -> tuple[Path, ...]:
     """The package's source files that `module` imports, directly or not, itself included; sorted.
 
-    Raises:
-        ValueError: no such module: nothing would ever count as changed.
+    Raises ValueError for a module that does not exist: nothing would ever count as changed.
     """
     if _source_file(module) is None:
         raise ValueError(f"there is no module {module}")
@@ -27,6 +26,20 @@ def code_files(module: str) -> tuple[Path, ...]:
 def imported_files(script: Path) -> tuple[Path, ...]:
     """The package's source files that a script outside of it (a chapter) imports, directly or not; sorted."""
     return _closure(_imports(script))
+
+
+@functools.cache
+def code_hash(*modules: str) -> str:
+    """Hash of the source files of some modules and of all they import from this package.
+
+    As they were when the process first asked: an open kernel runs on what it has imported, whatever is edited since.
+    """
+    return files_hash({path for module in modules for path in code_files(module)})
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """Hash of what some files hold."""
+    return hash_of([hash_of(path.read_bytes()) for path in sorted(paths)])
 
 
 def _closure(modules: list[str]) -> tuple[Path, ...]:
@@ -43,30 +56,13 @@ def _closure(modules: list[str]) -> tuple[Path, ...]:
 def _imports(path: Path) -> list[str]:
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mlprobe_utils"):
+        if isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names if alias.name.startswith("mlprobe_utils")]
-    return names
+            names += [alias.name for alias in node.names]
+    return [name for name in names if name.startswith("mlprobe_utils")]
 
 
 def _source_file(module: str) -> Path | None:
     base = artefacts.ROOT / Path(*module.split("."))
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-@functools.cache
-def code_hash(*modules: str) -> str:
-    """Hash of the source files of some modules and of all they import from this package.
-
-    As they were when the process first asked: an open kernel runs on what it has imported, whatever is edited since.
-    """
-    return files_hash({path for module in modules for path in code_files(module)})
-
-
-def files_hash(paths: Iterable[Path]) -> str:
-    """Hash of what some files hold."""
-    return hash_of([hash_of(path.read_bytes()) for path in sorted(paths)])
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)

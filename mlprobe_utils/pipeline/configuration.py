@@ -1,15 +1,17 @@
 """What one `make book` runs over: checked before anything starts."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.evaluation.rows import SPLITS
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.book_card import ALL, load_book
+from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, load_protocol, slugs
 from mlprobe_utils.pipeline.results import Selection
+
+ALL = "all"  # stands for the long list of models
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class Run(Selection):
         return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
 
 
-def configure(models: list[str], datasets: list[str], protocol: str, split: str, data: str) -> Run:
+def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split: str, data: str) -> Run:
     """The run of these models and data sets.
 
     Args:
-        models: slugs; empty: the default of data/book.yml, `["all"]`: its list `all`.
+        models: as of `models_of`.
         datasets: slugs; empty: all phantoms, or all real sets where `data` is given.
         data: folder of the real images; a relative one starts at the project's root.
 
@@ -36,17 +38,7 @@ def configure(models: list[str], datasets: list[str], protocol: str, split: str,
         InputError: an unknown slug, one given twice, a card that is not valid, a folder that does not exist, real
             images without one.
     """
-    book = load_book()
-    models = {(): book.models, (ALL,): book.all}.get(tuple(models), models)
-    for variable, slugs_given in (("MODELS", models), ("DATASETS", datasets)):
-        if twice := [slug for slug in slugs_given if slugs_given.count(slug) > 1]:
-            raise InputError(f"{variable} names '{twice[0]}' twice: remove one")
-    known = slugs(ModelCard)
-    for slug in models:
-        if slug == ALL:
-            raise InputError(f"MODELS: '{ALL}' stands for a whole list: give it alone, or name models")
-        if slug not in known:
-            raise unknown("model", slug, [ALL, *known], "A card of your own goes to data/models/.")
+    models = models_of(models)
     load_protocol(protocol)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -54,22 +46,32 @@ def configure(models: list[str], datasets: list[str], protocol: str, split: str,
     if not folder.exists():
         raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
     default = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
-    run = Run(
-        tuple(models),
-        tuple(datasets) or tuple(default),
-        protocol,
-        split,
-        str(folder) if data else "",
-    )
-    for slug in run.models:
-        load_model_card(slug)
-    for slug in run.datasets:
+    datasets = _once("DATASETS", datasets or default)
+    for slug in datasets:
         if not load_data_card(slug).synthetic and not data:
             raise InputError(
                 f"'{slug}' is a real data set: give DATA=<folder> (data/README.md says what to download), "
                 f"or choose '{slug}-phantom'"
             )
-    return run
+    return Run(models, datasets, protocol, split, str(folder) if data else "")
+
+
+def models_of(models: Sequence[str]) -> tuple[str, ...]:
+    """The models of a run, by slug; for none the default of data/book.yml, for "all" its list `all`.
+
+    Raises:
+        InputError: an unknown slug, one given twice, a card that is not valid.
+    """
+    book = load_book()
+    lists = {(): book.models, (ALL,): book.all}
+    models = _once("data/book.yml" if tuple(models) in lists else "MODELS", lists.get(tuple(models), models))
+    for slug in models:
+        if slug == ALL:
+            raise InputError(f"MODELS: '{ALL}' stands for a whole list: give it alone, or name models")
+        if slug not in (known := slugs(ModelCard)):
+            raise unknown("model", slug, [ALL, *known], "A card of your own goes to data/models/.")
+        load_model_card(slug)
+    return models
 
 
 def lineages(models: Iterable[str]) -> dict[str, list[str]]:
@@ -82,3 +84,9 @@ def lineages(models: Iterable[str]) -> dict[str, list[str]]:
                 ancestry.insert(0, base)
             made[ancestry[0]] = list(dict.fromkeys([*made.get(ancestry[0], []), *ancestry]))
     return made
+
+
+def _once(variable: str, given: Sequence[str]) -> tuple[str, ...]:
+    if twice := [slug for slug in given if given.count(slug) > 1]:
+        raise InputError(f"{variable} names '{twice[0]}' twice: remove one")
+    return tuple(given)

@@ -1,4 +1,4 @@
-"""How models hang together: what a miniature stands for, which models others were adapted from, series and sizes."""
+"""Model lineage: what a miniature stands for, which models others were adapted from, series and sizes."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -30,7 +30,11 @@ def bases(models: Mapping[str, ModelCard]) -> list[str]:
 
 def series(models: Mapping[str, ModelCard]) -> dict[str, str]:
     """slug -> series in words for a page; a model whose card and original name none is one of its own, by its name."""
-    return {slug: _series(card) for slug, card in models.items()}
+    of = {slug: original(card).series for slug, card in models.items()}
+    return {
+        slug: (f"miniatures of {of[slug]}" if card.is_miniature else of[slug]) if of[slug] else card.name
+        for slug, card in models.items()
+    }
 
 
 def sizes(models: Mapping[str, ModelCard]) -> pd.DataFrame:
@@ -45,11 +49,6 @@ def paper_sizes() -> pd.DataFrame:
 
 def _cards() -> list[ModelCard]:
     return [load_model_card(slug) for slug in slugs(ModelCard)]
-
-
-def _series(card: ModelCard) -> str:
-    name = original(card).series
-    return (f"miniatures of {name}" if card.is_miniature else name) if name else card.name
 
 
 def _sizes(cards: Mapping[str, ModelCard]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from mlprobe_utils.evaluation.rows import image_rows, write_rows
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.probe_steps import make_controls, make_probes, make_transfer
 from mlprobe_utils.pipeline.results import PROMPT, RANDOM_FEATURES
-from mlprobe_utils.pipeline.step_names import STEPS
+from mlprobe_utils.pipeline.stages import STEPS
 from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows

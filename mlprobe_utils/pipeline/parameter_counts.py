@@ -1,6 +1,6 @@
-"""`python -m mlprobe_utils parameters [SLUG ...]`: counts models' parameters and sets Table S1's beside them.
+"""Counts models' parameters and sets Table S1's beside them: `python -m mlprobe_utils parameters [SLUG ...]`.
 
-A shape is a file in data/architectures. Models are built without their weights, which takes seconds and no memory.
+An architecture is a file in data/architectures. Models are built without their weights, in seconds, without memory.
 """
 
 import functools
@@ -17,11 +17,7 @@ ARCHITECTURES = CARDS / "architectures"
 
 
 def published_config(architecture: str) -> dict:
-    """A shape as the hub's config.json has it, by the name of its file.
-
-    Raises:
-        InputError: no such file, or not JSON.
-    """
+    """The hub's config.json of an architecture. Raises InputError: no such file, or not JSON."""
     known = [path.stem for path in ARCHITECTURES.glob("*.json")]
     if architecture not in known:
         raise unknown("architecture", architecture, known, "A shape of your own goes to data/architectures/.")
@@ -31,13 +27,9 @@ def published_config(architecture: str) -> dict:
         raise InputError(f"data/architectures/{architecture}.json is not valid JSON: {error}") from error
 
 
-@functools.cache  # many models share a shape
+@functools.cache  # many models share an architecture
 def count(architecture: str) -> Counts:
-    """The counts of a shape.
-
-    Raises:
-        InputError: as `published_config`; a class that no family knows.
-    """
+    """The counts of an architecture. Raises InputError as `published_config`; for a class that no family knows."""
     return count_of(published_config(architecture))
 
 
@@ -55,10 +47,8 @@ def table(cards: list[ModelCard]) -> pd.DataFrame:
         counted = count(card.architecture)
         row = {"model": card.name, "class": counted.model_class}
         row |= {part: f"{number:,}" for part, number in counted.parameters.items()}
-        row |= {"total": f"{counted.total:,}", "Table S1": "", "equal": ""}
-        if card.name in printed:
-            row["Table S1"] = printed[card.name]
-            row["equal"] = "yes" if short(counted.total) == printed[card.name] else "NO"
-        row["probe points"] = ", ".join(f"{module} {number}" for module, number in counted.points.items())
-        rows.append(row)
+        known = printed.get(card.name, "")
+        equal = {True: "yes", False: "NO"}[short(counted.total) == known] if known else ""
+        points = ", ".join(f"{module} {number}" for module, number in counted.points.items())
+        rows.append(row | {"total": f"{counted.total:,}", "Table S1": known, "equal": equal, "probe points": points})
     return pd.DataFrame(rows)

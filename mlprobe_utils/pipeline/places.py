@@ -63,9 +63,9 @@ class Place:
         return self.card.precision or self.protocol.fine_tuning.precision
 
     @property
-    def healthy(self) -> Path:
-        """The folder of the model without a planted fault."""
-        return self.folder.parents[1] if self.planted else self.folder
+    def healthy(self) -> Self:
+        """The model without a planted fault."""
+        return replace(self, folder=self.folder.parents[1], planted=None) if self.planted else self
 
     def runs(self) -> range:
         return range(self.protocol.fine_tuning.runs)
@@ -87,7 +87,7 @@ class Place:
         return self.protocol.probes if set(SEEDED) <= set(self.states()) else {MAIN_PROBE: self.protocol.probe}
 
     def adapter_folder(self, run: int | None) -> Path | None:
-        return None if run is None else self.healthy / f"adapter-{run}"
+        return None if run is None else self.healthy.folder / f"adapter-{run}"
 
     def adapter(self, run: int) -> Artefact:
         recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING)
@@ -98,9 +98,8 @@ class Place:
         return self._made(state_name("predictions", run), "predictions", run, self._weights(run), recipe=recipe)
 
     def features(self, run: int | None) -> Artefact:
-        upstream = self._weights(run)
-        if self.planted and self.planted.fault.module == ANSWER:  # which changes no state
-            upstream = (replace(self, folder=self.healthy, planted=None).features(run),)
+        unchanged = self.planted and self.planted.fault.module == ANSWER  # which changes no state
+        upstream = (self.healthy.features(run),) if unchanged else self._weights(run)
         return self._made(state_name("features", run), "features", run, upstream)
 
     def random_features(self) -> Artefact:
@@ -140,7 +139,7 @@ class Place:
         """How severe each fault has to be at every strength of trial and book."""
         trial = load_trial()
         strengths = sorted({*trial.points_lost, *load_book().planted_faults.strengths.values()})
-        recipe = {"faults": list(map(_fault, all_faults())), "points_lost": strengths, "images": trial.images}
+        recipe = {"faults": _recorded(all_faults()), "points_lost": strengths, "images": trial.images}
         recipe["phantom"] = self.image_set.card.recipe
         return self._made(CALIBRATION, "calibration", DAMAGED_RUN, (self.adapter(DAMAGED_RUN),), recipe=recipe)
 
@@ -148,7 +147,7 @@ class Place:
         """The laboratory's cases."""
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
         upstream += [self.calibration()] if faults else []
-        recipe = {"faults": list(map(_fault, faults)), "points_lost": trial.points_lost}
+        recipe = {"faults": _recorded(faults), "points_lost": trial.points_lost}
         recipe |= {"probe": recorded(self.protocol.probe), "seeds": self.protocol.probe_seeds}
         recipe["max_new_tokens"] = self.protocol.answering.max_new_tokens
         return self._made(FOLDER, "trial", upstream=tuple(upstream), recipe=recipe)
@@ -160,11 +159,8 @@ class Place:
 
     def of_pipeline(self) -> Iterator[Artefact]:
         """What is made of every model, upstream first."""
-        yield self.random_features()
-        yield self.image_controls()
-        yield from map(self.adapter, self.runs())
-        yield from map(self.predictions, self.states())
-        yield from map(self.features, self.states())
+        yield from (self.random_features(), self.image_controls(), *map(self.adapter, self.runs()))
+        yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
         yield from (self.lens(), self.probes(), self.transfer(), self.controls())
 
     def of_discussion(self, discussion: Discussion) -> Iterator[Artefact]:
@@ -172,17 +168,11 @@ class Place:
         if discussion.varies == "training":
             runs = range(self.protocol.vision_training.runs)
             yield from (self.classifier(way, run) for way in WAYS for run in runs)
-        else:
-            for variant in variants(discussion.varies, self.protocol):
-                yield from self.of_variant(variant).of_a_variant()
-
-    def of_a_variant(self) -> Iterator[Artefact]:
-        """What is made of a variant: of an order of image and question also features and probes."""
-        yield from map(self.adapter, self.runs())
-        yield from map(self.predictions, self.states())
-        if self.variant.setting == ORDER:
-            yield from map(self.features, self.states())
-            yield self.probes()
+            return
+        for one in (self.of_variant(own) for own in variants(discussion.varies, self.protocol)):
+            yield from (*map(one.adapter, one.runs()), *map(one.predictions, one.states()))
+            if one.variant.setting == ORDER:
+                yield from (*map(one.features, one.states()), one.probes())
 
     def of_faults(self) -> Iterator[Artefact]:
         """The calibration of all faults, and what is made of the book's damaged models."""
@@ -193,7 +183,7 @@ class Place:
     def _weights(self, run: int | None) -> tuple[Artefact, ...]:
         """What, beside the checkpoint, the weights of a state follow from."""
         if self.planted:
-            return (replace(self, folder=self.healthy, planted=None).calibration(),)
+            return (self.healthy.calibration(),)
         return () if run is None else (self.adapter(run),)
 
     def _made(
@@ -208,20 +198,20 @@ class Place:
             "order": self.protocol.order,
         }
         if self.planted:
-            common["fault"] = {"card": _fault(self.planted.fault), "points_lost": self.planted.points_lost}
+            (card,) = _recorded([self.planted.fault])
+            common["fault"] = {"card": card, "points_lost": self.planted.points_lost}
         return Artefact(self.folder / name, stage, common | inputs, upstream)
 
 
-def _fault(fault: Fault) -> dict:
-    """What of a fault's card decides what is damaged."""
-    return recorded(fault, {"name"})
+def _recorded(faults: list[Fault]) -> list[dict]:
+    """What of faults' cards decides what is damaged."""
+    return [recorded(fault, {"name"}) for fault in faults]
 
 
 def places(model: str, datasets: list[str], protocol_slug: str, split: str) -> Iterator[Place]:
     """A model on each of some data sets.
 
-    Raises:
-        InputError: an unknown slug, a data set whose manifest or a model whose weights are not there.
+    Raises InputError for an unknown slug, and where a manifest or the model's weights are not there.
     """
     card, protocol = load_model_card(model), load_protocol(protocol_slug)
     selection = Selection((model,), tuple(datasets), protocol_slug, split)

@@ -5,14 +5,7 @@ import pandas as pd
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.pipeline.cards import PUBLISHED
 
-PAPER_COLUMNS = {
-    "model": "model",
-    "params": "parameters",
-    "base_mllm": "base model",
-    "vision_tower": "vision tower",
-    "connector": "connector",
-    "llm": "LLM",
-}
+PAPER_COLUMNS = {"params": "parameters", "base_mllm": "base model", "vision_tower": "vision tower", "llm": "LLM"}
 
 
 def paper_profiles() -> pd.DataFrame:

@@ -7,6 +7,11 @@ fails until one of the two was done. Pages, and scores that follow from rows, ar
 
 from typing import NamedTuple
 
+# the steps of the work for one model on one data set, in order; of faults; of pages: as lines of progress call them
+STEPS = ("random weights", "fine-tuning", "answers", "features", "logit lens", "probes", "layer transfer", "controls")
+CALIBRATED, PLANTED = "faults calibrated", "planted faults"
+NOTEBOOK = "notebook"
+
 
 class Stage(NamedTuple):
     """A stage: raise `version` where its results change; `code` names the modules that it starts from."""

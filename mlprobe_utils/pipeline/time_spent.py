@@ -1,7 +1,6 @@
 """Where the time of a `make book` went, how much memory it took, and how long the next one should take."""
 
 import resource
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -31,35 +30,28 @@ def spent(progress: Path) -> pd.DataFrame:
 def account(progress: Path, wall: float) -> str:
     """`spent` as text, with the wall and processor time and the memory of all processes that this one has waited for.
 
-    Starting up, reading and waiting between steps is in the wall time and in no stage.
-
-    Args:
-        progress: as in `spent`.
-        wall: seconds from start to end.
+    Starting up, reading and waiting between steps is in the wall time, in seconds, and in no stage.
     """
     table = spent(progress)
     stages = [*table.itertuples(index=False, name=None), ("all of them", table["steps"].sum(), table["seconds"].sum())]
-    unit = 1 if sys.platform == "darwin" else 2**10  # getrusage counts bytes there, KiB on Linux
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     numbers = {
         "from start to end": wall,
         "processor seconds": usage.ru_utime + usage.ru_stime,
-        "largest process (MiB)": usage.ru_maxrss * unit / 2**20,
+        "largest process (MiB)": artefacts.peak_of(resource.RUSAGE_CHILDREN),
     }
     lines = [f"{'where the time went':<24}{'steps':>6}{'seconds':>9}"]
     lines += [f"{stage:<24}{steps:>6}{seconds:>9.0f}" for stage, steps, seconds in stages]
-    lines += [f"{name:<24}{number:>15.0f}" for name, number in numbers.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"{name:<24}{number:>15.0f}" for name, number in numbers.items())])
 
 
 def remember(progress: Path, wall: float, jobs: int, processes: int, protocol: str) -> None:
-    """Keeps a run's seconds a step for the next estimate; stages that it did not have keep theirs.
+    """Keeps a run's seconds a step, of its protocol, for the next estimate; stages that it did not have keep theirs.
 
     Args:
-        progress, wall: as in `account`.
+        wall: seconds from start to end.
         jobs: commands that the run consisted of.
         processes: how many of them ran at a time.
-        protocol: slug; times of protocols have nothing to do with each other.
     """
     table = spent(progress)
     seconds = dict(zip(table["stage"], table["seconds"] / table["steps"], strict=True))
@@ -72,19 +64,14 @@ def remember(progress: Path, wall: float, jobs: int, processes: int, protocol: s
 
 
 def expected(steps: Counter, jobs: int, processes: int, protocol: str) -> str:
-    """How many steps a run will take and about how long, in words.
-
-    Args:
-        steps: stage -> how many.
-        jobs, processes, protocol: as of `remember`.
-    """
-    said = f"{steps.total()} steps"
+    """How many steps (stage -> how many) a run will take and about how long, in words; the rest as of `remember`."""
+    words = f"{steps.total()} steps"
     own = artefacts.OUTPUTS / TIMES
     path, whose = (own, "of the last run") if own.is_file() else (CARDS / TIMES, "that ship with the project")
     known = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["protocol", "stage", "seconds"])
     known = known[known["protocol"] == protocol].set_index("stage")["seconds"]
     if known.empty:
-        return f"{said}; how long, no run of the protocol '{protocol}' has shown yet"
+        return f"{words}; how long, no run of the protocol '{protocol}' has shown yet"
     seconds = sum(number * known.get(stage, known.mean()) for stage, number in steps.items())
     minutes = (seconds + jobs * known.get(STARTING, 0)) / processes / 60
-    return f"{said}, about {max(1, round(minutes))} min, going by the times {whose}"
+    return f"{words}, about {max(1, round(minutes))} min, going by the times {whose}"

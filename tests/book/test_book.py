@@ -22,7 +22,7 @@ from mlprobe_utils.book.book_pages import chapters, model_page, notebook_of
 from mlprobe_utils.book.pages import ABOUT
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card
 from mlprobe_utils.pipeline.discussion_card import discussions
-from mlprobe_utils.pipeline.step_names import PLANTED, STEPS
+from mlprobe_utils.pipeline.stages import PLANTED, STEPS
 from mlprobe_utils.synthetic.phantoms.writing import write
 
 EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND)]
@@ -170,17 +170,6 @@ def test_nothing_runs_again_when_nothing_changed(book):
     assert {path: path.stat().st_mtime_ns for path in book.outputs.rglob("*.parquet")} == before
 
 
-def test_a_changed_score_makes_pages_anew_and_no_model(book):
-    """As `make book` plans it when the protocol's lambda is another."""
-    book.change("protocols", "miniature", r"penalty: 0\.2", "penalty: 0.3")
-    try:
-        code, said = book.make(dry=True)
-    finally:
-        book.change("protocols", "miniature", r"penalty: 0\.3", "penalty: 0.2")
-    assert code == 0, said
-    assert {line.split()[0] for line in said.splitlines()} == {"pages"}
-
-
 @pytest.mark.nightly
 def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(tmp_path):
     """Phantoms that lie where the release lies."""
@@ -266,11 +255,3 @@ def test_ctrl_c_says_that_nothing_is_lost(tmp_path):
     _, said = process.communicate()
     assert process.returncode == 130
     assert "nothing made before is lost, and the same command goes on from there" in said
-
-
-def test_provenance_names_what_made_an_artefact(book):
-    made_from = json.loads((book.results / "probes" / "made_from.json").read_text())
-    assert {"stage", "version", "model", "data", "split", "recipe", "upstream"} <= set(made_from)
-    provenance = json.loads((book.results / "probes" / "provenance.json").read_text())
-    assert provenance["versions"]["torch"]
-    assert provenance["seconds"] >= 0

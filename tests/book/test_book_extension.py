@@ -5,13 +5,14 @@ import shutil
 from html import unescape
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import yaml
+from nbformat.v4 import new_markdown_cell, new_notebook
 
 from mlprobe_utils.book import pages, sphinx_extension
 from mlprobe_utils.book.citation import citations
-from mlprobe_utils.book.launch import Launch
-from mlprobe_utils.book.sphinx_extension import add_buttons, mathml
+from mlprobe_utils.book.sphinx_extension import mathml
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
 
@@ -29,7 +30,7 @@ TEXTS = ["glossary", "limits", "cite", "bibliography"]
 
 
 class Book:
-    """The pages of text as they are, around one chapter that a test writes."""
+    """The pages of text as they are, around one chapter that a test writes and the page of a model."""
 
     def __init__(self, place):
         self.sources, self.html = place / "sources", place / "html"
@@ -42,7 +43,14 @@ class Book:
         linked -= {"01_datasets"}
         for name in linked:
             self.page(name, "# Another chapter\n")
-        files = [{"file": name} for name in [*sorted(linked), *TEXTS]]
+        configuration = self.sources / "_config.yml"
+        offered = re.sub(r"# (?=repository_|path_to_|launch_|  )", "", configuration.read_text())  # as it says itself
+        configuration.write_text(offered.replace("<owner>/<repository>", "a/b"))
+        kernel = {"name": "python3", "display_name": "Python 3"}
+        notebook = new_notebook(cells=[new_markdown_cell("# A model")], metadata={"kernelspec": kernel})
+        (self.sources / "models").mkdir()
+        nbformat.write(notebook, self.sources / "models" / "tiny.ipynb")
+        files = [{"file": name} for name in [*sorted(linked), "models/tiny", *TEXTS]]
         contents = {"format": "jb-book", "root": "01_datasets", "chapters": files}
         (self.sources / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False))
 
@@ -107,9 +115,23 @@ def test_a_chapter_offers_its_files_and_they_are_there(book):
     assert (book.html / links[1]).read_bytes() == (ROOT / "notebooks" / "01_datasets.py").read_bytes()
     assert (book.html / links[0]).read_text() == CHAPTER
     assert "window.print()" in book.built("01_datasets")
-    assert "Run this page" not in book.built("01_datasets")
     assert book.built("limits").count("window.print()") == 1  # a page of text has nothing else
     assert "_sources/" not in book.built("limits")
+
+
+def test_services_that_the_configuration_names_open_the_notebook_of_a_page(book):
+    """On the page of a model that of the template; no page of text offers any."""
+    page = unescape(book.built("models/tiny"))
+    file = "lab/tree/notebooks/model.ipynb"
+    for address in (
+        f"https://mybinder.org/v2/gh/a/b/main?urlpath={file}",
+        "https://colab.research.google.com/github/a/b/blob/main/notebooks/model.ipynb",
+        f"https://hub.example.edu/hub/user-redirect/git-pull?repo=https%3A//github.com/a/b&urlpath="
+        f"{file.replace('notebooks', 'b/notebooks')}&branch=main",
+    ):
+        assert f'href="{address}"' in page
+    assert re.findall(r'href="(../_sources/[^"]+)"', page) == ["../_sources/models/tiny.ipynb", "../_sources/model.py"]
+    assert "mybinder" not in book.built("limits")
 
 
 def test_the_citations_stand_on_their_page(book):
@@ -153,26 +175,6 @@ def test_mathml():
 def test_what_is_no_formula_is_an_error(latex):
     with pytest.raises(ValueError, match="the formula"):
         mathml(latex, "inline")
-
-
-@pytest.mark.parametrize(("page", "notebook"), [("01_datasets", "01_datasets"), ("models/tiny", "model")])
-def test_a_configured_service_is_offered(page, notebook, tmp_path, monkeypatch):
-    (tmp_path / f"{notebook}.py").write_text("# %%")
-    monkeypatch.setattr(sphinx_extension, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr(sphinx_extension, "notebook_of", lambda page: notebook)
-    repository, hub = {"url": "https://github.com/a/b"}, {"hub": "https://mybinder.org"}
-    launch = Launch.model_validate({"slug": "launch", "repository": repository, "binder": hub})
-    monkeypatch.setattr(sphinx_extension, "load_launch", lambda: launch)
-    context = {"header_buttons": [], "pathto": lambda path, resource: path, "sourcename": f"{page}.ipynb"}
-    add_buttons(SimpleNamespace(outdir=tmp_path / "html"), page, "page.html", context, doctree=object())
-    run, download = context["header_buttons"]
-    (binder,) = run["buttons"]
-    assert binder["url"] == f"https://mybinder.org/v2/gh/a/b/main?urlpath=lab/tree/notebooks/{notebook}.ipynb"
-    assert [button.get("url") for button in download["buttons"]] == [
-        f"_sources/{page}.ipynb",
-        f"_sources/{notebook}.py",
-        None,
-    ]
 
 
 @pytest.mark.parametrize(

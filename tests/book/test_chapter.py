@@ -48,11 +48,8 @@ def test_tables_follow_the_selection_and_speak_its_names(chapter):
     assert list(of_model["module"].head(6)) == ["V", "V", "C", "C", "L", "L"]
     assert list(of_model["share"]) == [2, 1] * 9  # what nothing orders stays as it was
     assert len(named) == len(rows)
-
-
-def test_table_of_anything_else_is_left_alone(chapter):
-    table = pd.DataFrame({"hyperparameter": ["b", "a"], "value": [1, 2]})
-    pd.testing.assert_frame_equal(chapter.named(table), table)
+    other = pd.DataFrame({"hyperparameter": ["b", "a"], "value": [1, 2]})
+    pd.testing.assert_frame_equal(chapter.named(other), other)
 
 
 def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):

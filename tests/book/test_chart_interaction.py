@@ -113,22 +113,6 @@ def test_a_chart_is_enlarged_and_put_back(visit):
         assert chart.locator(DRAWING).first.bounding_box()["width"] == pytest.approx(before["width"], abs=1)
 
 
-def test_folds_open_by_click_and_by_key(visit):
-    """The data below the charts, and the code of the cells."""
-    tab = visit(CURVES)
-    folds = {"details.chart-data": "table", "details.hide.above-input": "pre", "details.provenance": "table"}
-    for selector, content in folds.items():
-        fold = tab.page.locator(selector).first
-        inside = fold.locator(content).first
-        assert not inside.is_visible(), selector
-        fold.locator("summary").click()
-        assert inside.is_visible(), selector
-        fold.locator("summary").press("Enter")
-        assert not inside.is_visible(), selector
-        fold.locator("summary").press("Space")
-        assert inside.is_visible(), selector
-
-
 def downloaded(tab, chart) -> pd.DataFrame:
     """The table that a chart's link gives."""
     chart.locator("details.chart-data").evaluate("fold => fold.open = true")

@@ -56,9 +56,13 @@ def test_what_a_page_asks_for_and_complains_of_is_heard(tab, tmp_path):
     assert 50_000 < wrong.bytes() < 52_000
 
 
-def test_what_overflows_is_named(tab):
+def test_what_overflows_or_is_not_drawn_is_named(tab):
     body = '<div id="wide" style="width: 1300px"><p id="short" style="width: 9px">text</p></div>'
-    assert tab(body).measure("overflowing()") == ["1308 px wide", "div#wide"]
+    hidden = '<figure class="chart" style="display: none"><svg role="img"></svg></figure>'
+    wrong = tab(body + hidden)
+    assert wrong.measure("overflowing()") == ["1308 px wide", "div#wide"]
+    (found,) = wrong.measure("charts()")["found"]
+    assert "not drawn" in found
 
 
 def test_low_contrast_in_a_chart_is_found(tab):
@@ -69,13 +73,6 @@ def test_low_contrast_in_a_chart_is_found(tab):
     found = tab("".join(CHART.format(**good | colours) for colours in wrong)).measure("charts()")["found"]
     marks = [f"2.3:1 figure.chart.chart-panel > svg > {mark}" for mark in ("path", "line")]
     assert found == ["2.8:1 text", "1.7:1 text", "2.7:1 text", *marks]
-
-
-def test_a_chart_without_a_size_is_found(tab):
-    (found,) = tab('<figure class="chart" style="display: none"><svg role="img"></svg></figure>').measure("charts()")[
-        "found"
-    ]
-    assert "not drawn" in found
 
 
 @pytest.mark.parametrize(

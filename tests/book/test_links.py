@@ -5,7 +5,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
 from browser import pages
 
 
@@ -53,17 +52,7 @@ def test_no_link_inside_the_book_is_dead(book):
     assert dead_links(book.html) == []
 
 
-@pytest.mark.parametrize(
-    ("link", "why"),
-    [
-        ("away.html", "no such file"),
-        ("sub/other.html#nowhere", "no such place"),
-        ("#nowhere", "no such place"),
-        ("../outside.html", "no such file"),
-        ("sub", "no such file"),
-    ],
-)
-def test_a_dead_link_is_named(link, why, tmp_path):
+def test_a_dead_link_is_named(tmp_path):
     (tmp_path / "outside.html").write_text("")
     folder = tmp_path / "book"
     (folder / "sub").mkdir(parents=True)
@@ -71,5 +60,7 @@ def test_a_dead_link_is_named(link, why, tmp_path):
     good = '<b id="top"></b><a href="#top">t</a><a href="sub/other.html#%C3%BCber-uns">o</a><a href="https://a.org/b">w</a>'
     (folder / "index.html").write_text(good)
     assert dead_links(folder) == []
-    (folder / "index.html").write_text(f'{good}<a href="{link}">dead</a>')
-    assert dead_links(folder) == [f"index: {link}: {why}"]
+    dead = {"#nowhere": "place", "../outside.html": "file", "away.html": "file", "sub": "file"}
+    dead["sub/other.html#nowhere"] = "place"
+    (folder / "index.html").write_text(good + "".join(f'<a href="{link}">dead</a>' for link in dead))
+    assert dead_links(folder) == [f"index: {link}: no such {what}" for link, what in dead.items()]

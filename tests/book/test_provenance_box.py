@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 import re
 import shlex
 import shutil
@@ -26,7 +25,6 @@ from mlprobe_utils.pipeline.results import Selection
 MODEL, DATASET, DATA_HASH = "lingshu-7b-miniature", "busi-phantom", "0123456789abcdef" * 4
 MODEL_CARD, DATA_CARD, PROTOCOL = load_model_card(MODEL), load_data_card(DATASET), load_protocol("miniature")
 PARAMETERS = {"models": [MODEL], "datasets": [DATASET], "split": "clean", "data": "", "metric": "recall"}
-RESULTS = {"adapter": 2, "predictions": 3, "features": 3, "probes": 1}
 WEIGHTS = "c0ffee" * 6  # the hub's commit
 MADE_BY = "python -m maker"
 
@@ -51,7 +49,7 @@ def column(box: str, table: str, first: str, name: str) -> str:
 
 def box(name="03_probing", parameters=PARAMETERS, model=MODEL_CARD, data_card=DATA_CARD, started=None) -> str:
     image_set = ImageSet(data_card, None, DATA_HASH, {}, None)
-    return provenance_box(name, parameters, PROTOCOL, [model], [image_set], started or time.time())
+    return provenance_box(name, parameters, PROTOCOL, [PROTOCOL, model, image_set], started or time.time())
 
 
 def command(text: str) -> str:
@@ -128,7 +126,7 @@ def test_a_baseline_of_the_page_is_named_and_its_artefact_counted(made, read):
         pass
     read("data")
     artefacts.read_made_from(folder, MADE_BY)
-    text = provenance_box("06_baselines", PARAMETERS, PROTOCOL, [], [], time.time(), baselines=[card])
+    text = provenance_box("06_baselines", PARAMETERS, PROTOCOL, [card], time.time())
     assert counted(text) == {"manifest": 1, "baseline": 1}
     assert [cells for cells in rows(text) if cells[:4] == ["baseline", "resnet", "ResNet", card.content_hash[:12]]]
 
@@ -136,11 +134,8 @@ def test_a_baseline_of_the_page_is_named_and_its_artefact_counted(made, read):
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["data"], {"manifest": 1}),
-        (["data", "features-pretrained"], {"manifest": 1, "features": 1}),
-        (["predictions-finetuned-0"], {"adapter": 1, "predictions": 1}),
-        (["probes"], {"adapter": 2, "features": 3, "probes": 1}),
-        (["probes", "features-pretrained", "predictions-pretrained"], RESULTS | {"predictions": 1}),
+        (["data", "predictions-finetuned-0"], {"manifest": 1, "adapter": 1, "predictions": 1}),
+        (["probes", "features-pretrained"], {"adapter": 2, "features": 3, "probes": 1}),
     ],
 )
 def test_what_was_read_is_listed_with_what_it_was_made_of(read, names, expected):
@@ -148,34 +143,27 @@ def test_what_was_read_is_listed_with_what_it_was_made_of(read, names, expected)
     assert counted(box()) == expected
 
 
-def test_artefacts_are_summed_up_with_the_commits_that_made_them(made, read):
-    facts = [("2026-01-02T00:00:00Z", 1.25, 300.0, "aaa1111"), ("2026-01-01T00:00:00Z", 2.5, 700.5, "bbb2222-dirty")]
-    for name, (made_at, seconds, peak, commit) in zip(("adapter-0", "adapter-1"), facts, strict=True):
-        versions = {"torch": "1.0"} if name == "adapter-0" else {"torch": "2.0", "numpy": "1.5"}
-        fields = {"seconds": seconds, "peak_memory_mib": peak, "commit": commit, "versions": versions}
-        record(made[name], made_at=made_at, **fields)
-    read("adapter-0", "adapter-1")
-    text = box()
-    dates = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
-    assert row(text, "adapter") == ["adapter", "2", *dates, "3.8", "700.5", "aaa1111, bbb2222-dirty"]
-    assert row(text, "torch")[2] == "1.0, 2.0"
-    assert row(text, "numpy")[2] == "1.5"
-    assert row(text, "peft")[2] == ""
-
-
-def test_peaks_and_accelerators_are_named_where_they_were_recorded(made, read):
+def test_artefacts_are_summed_up_with_what_was_recorded_of_them(made, read):
+    """Each field of two adapters, of which one was made on an accelerator; an earlier manifest has less."""
     read("data", "adapter-0", "adapter-1")
     assert "accelerator" not in box()
-    for name, peak in (("data", None), ("adapter-0", None), ("adapter-1", 640.0)):
-        record(made[name], peak_memory_mib=peak)
-    record(made["adapter-0"], accelerator="Big One", accelerator_peak_memory_mib=900.0)
-    record(made["adapter-1"], accelerator="Big One", accelerator_peak_memory_mib=1000.0)
+    one = {"made_at": "2026-01-02T00:00:00Z", "seconds": 1.25, "peak_memory_mib": 300.0, "commit": "aaa1111"}
+    two = {"made_at": "2026-01-01T00:00:00Z", "seconds": 2.5, "peak_memory_mib": 700.5, "commit": "bbb2222-dirty"}
+    accelerators = ({"accelerator": "Big One", "accelerator_peak_memory_mib": peak} for peak in (900.0, 1000.0))
+    versions = ({"torch": "1.0"}, {"torch": "2.0", "numpy": "1.5"})
+    for number, fields in enumerate((one, two)):
+        record(made[f"adapter-{number}"], **fields, **next(accelerators), versions=versions[number])
+    record(made["data"], peak_memory_mib=None)
+    text = box()
+    dates, commits = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"], "aaa1111, bbb2222-dirty"
+    assert row(text, "adapter") == ["adapter", "2", *dates, "3.8", "700.5", commits, "Big One", "1000.0"]
     names = ("highest peak memory (MiB)", "accelerators", "highest peak on one (MiB)")
-    assert [column(box(), "artefact", "adapter", name) for name in names] == ["640.0", "Big One", "1000.0"]
-    assert [column(box(), "artefact", "manifest", name) for name in names] == ["", "", ""]
+    assert [column(text, "artefact", "manifest", name) for name in names] == ["", "", ""]
+    assert row(text, "torch")[2].startswith("1.0, 2.0")
+    assert row(text, "numpy")[2].startswith("1.5")
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"made_at": "2026-01-01T00:00:00Z"}'])
+@pytest.mark.parametrize("content", [None, "{", '{"made_at": "2026-01-01T00:00:00Z"}'])
 def test_a_provenance_that_cannot_be_read_is_named_with_the_remedy(made, read, content):
     read("probes")
     path = made["adapter-1"] / "provenance.json"
@@ -200,7 +188,7 @@ def test_everything_is_escaped(made, read):
     assert json.loads(shlex.split(command(text))[-1])["data"] == evil
 
 
-@pytest.mark.parametrize("folder", ["", "data/raw", "../two words", 'it\'s $HOME `here` "ü"\\n'])
+@pytest.mark.parametrize("folder", ["", '../it\'s $HOME `here` "ü"\\n'])
 def test_the_command_reaches_the_chapter_through_a_shell(read, folder):
     read("data")
     parameters = PARAMETERS | {"data": folder}
@@ -229,14 +217,3 @@ def test_a_chapter_knows_its_parameters_and_what_it_read(outputs, monkeypatch, t
     assert counted(text) == {"manifest": 1, "phantom": 1}
     with pytest.raises(InputError, match="did you mean '01_datasets'"):
         page.provenance("01_dataset")
-
-
-def test_a_relative_folder_starts_at_the_projects_root_wherever_it_is_read(tmp_path, monkeypatch):
-    """As a chapter reads it, whose directory is notebooks/; and no page has to name a home directory."""
-    monkeypatch.chdir(tmp_path)
-    run = configure([], ["busi"], "miniature", "paper", "data")
-    assert run.data == str(artefacts.ROOT / "data")
-    assert run.parameters()["data"] == "data"
-    outside = configure([], ["busi"], "miniature", "paper", str(tmp_path))
-    assert outside.parameters()["data"] == os.path.relpath(tmp_path, artefacts.ROOT)
-    assert configure(**outside.parameters()) == outside

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from mlprobe_utils.__main__ import main
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.configuration import configure, lineages
 
@@ -18,6 +19,16 @@ def test_defaults_follow_the_data(tmp_path):
     real = configure([], [], "miniature", "paper", str(tmp_path))
     assert real.datasets == ("busi", "chest-xray", "covid19-ct")
     assert real.data == str(tmp_path)
+
+
+def test_a_relative_folder_starts_at_the_projects_root_wherever_it_is_read(tmp_path, monkeypatch):
+    """As a chapter reads it, whose directory is notebooks/; and no page has to name a home directory."""
+    monkeypatch.chdir(tmp_path)
+    run = configure([], ["busi"], "miniature", "paper", "data")
+    assert (run.data, run.parameters()["data"]) == (str(ROOT / "data"), "data")
+    outside = configure([], ["busi"], "miniature", "paper", str(tmp_path))
+    assert outside.parameters()["data"] == os.path.relpath(tmp_path, ROOT)
+    assert configure(**outside.parameters()) == outside
 
 
 def test_models_are_those_of_the_books_card_or_all():
@@ -62,7 +73,7 @@ def test_a_wrong_request_names_itself_and_the_mend(arguments, words):
 def test_the_command_ends_in_one_message_and_leaves_what_was_there(tmp_path):
     """The real command, a typo in a card: exit code 2, a single line, earlier artefacts intact."""
     cards = tmp_path / "cards"
-    subprocess.run(["cp", "-r", "data", str(cards)], check=True)
+    subprocess.run(["cp", "-r", str(ROOT / "data"), str(cards)], check=True)
     card = cards / "protocols" / "miniature.yml"
     card.write_text(card.read_text().replace("  epochs: ", "  epoch: ", 1))
     earlier = tmp_path / "outputs" / "miniature" / "kept.txt"

@@ -11,6 +11,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts, prepare
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.discussion_card import load_discussion
+from mlprobe_utils.pipeline.jobs import jobs_of
 
 
 @pytest.fixture(autouse=True)
@@ -45,16 +46,14 @@ def test_nothing_runs_where_make_book_has_prepared(tmp_path, monkeypatch):
     assert not (tmp_path / "phantoms").exists()
 
 
-def test_a_discussion_is_made_for_the_models_that_take_part(monkeypatch):
-    asked = []
-    monkeypatch.setattr(prepare, "make", asked.extend)
+def test_a_discussion_is_made_for_the_models_that_take_part():
     models = ("lingshu-7b-miniature", "gemma-3-4b-miniature")
     place = Run(models, ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")
-    prepare.prepare_discussion(place, load_discussion("question-first"), models[:1])
+    jobs = jobs_of(place, [load_discussion("question-first")])
     options = ("--datasets", *place.datasets, "--protocol", "miniature", "--split", "clean")
-    (command,) = [job.command for job in asked if job.kind == "model"]
-    assert command == ("model", models[0], *options, "--discussions", "question-first")
-    assert {job.name for job in asked if job.kind == "manifest"} == {*place.datasets}
+    commands = [("model", models[0], *options, "--discussions", "question-first"), ("model", models[1], *options)]
+    assert [job.command for job in jobs if job.kind == "model"] == commands
+    assert {job.name for job in jobs if job.kind == "manifest"} == {*place.datasets}
 
 
 def test_when_everything_is_current_no_process_is_started(monkeypatch):

@@ -201,6 +201,7 @@ PROTOCOL, CARD = "protocols/miniature.yml", f"models/{LINGSHU}.yml"
             | of("medgemma", TOWER[1]),
         ),
         (PROTOCOL, "probe_seeds: 5", "probe_seeds: 6", both("probes") | of("lingshu", "order/probes", "faults/probes")),
+        (PROTOCOL, r"penalty: 0\.2", "penalty: 0.3", set()),  # a score: pages alone are made anew
         (PROTOCOL, r"learning_rate_lora: 0\.003", "learning_rate_lora: 0.01", of("medgemma", "classifier-lora")),
         (PROTOCOL, r"epochs: 10\n  batch_size: 16", "epochs: 9\n  batch_size: 16", {"baselines"}),
         (PROTOCOL, "max_pixels: 4096", "max_pixels: 1024", {"manifest"} | FOLLOWS),

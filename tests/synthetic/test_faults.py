@@ -33,7 +33,7 @@ from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, check_drawable, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.fault_card import Fault, all_faults, load_fault
 from mlprobe_utils.pipeline.fault_strengths import strengths_of
-from mlprobe_utils.pipeline.prepare import prepare, prepare_faults
+from mlprobe_utils.pipeline.prepare import prepare
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.trial_card import load_trial
 from mlprobe_utils.probing.extraction import features_of
@@ -497,9 +497,8 @@ def test_a_damaged_models_curve_drops_at_the_damaged_place_and_not_before_it(tmp
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
     healthy = Selection((load_book().planted_faults.model,), ("chest-xray-phantom",), "miniature", "paper")
     run = Run(healthy.models, healthy.datasets, healthy.protocol, healthy.split, "")
-    prepare(run)
+    prepare(run, faults=True)
     place, damaged = damaged_selection(healthy), damaged_models(healthy.models)
-    prepare_faults(run, healthy.models[0], place.datasets)
     table, strengths = effects(healthy, place, damaged), strengths_of(healthy, damaged).set_index("model")
     for one in damaged:
         own, strength = table[table["model"] == one.slug], strengths.loc[one.slug]

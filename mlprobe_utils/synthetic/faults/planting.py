@@ -16,7 +16,7 @@ from mlprobe_utils.pipeline.fault_card import Fault, all_faults
 from mlprobe_utils.pipeline.model_steps import make_features, make_predictions
 from mlprobe_utils.pipeline.probe_steps import make_probes
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN
-from mlprobe_utils.pipeline.step_names import CALIBRATED, PLANTED
+from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.synthetic.faults.calibration import PARTS, Drawn, calibrate, counts_of, load_damages, save
 from mlprobe_utils.synthetic.faults.damage import Damage, damaged
@@ -38,7 +38,7 @@ class DamagedWork(Work):
 
     @cached_property
     def damage(self) -> Damage:
-        found = load_damages([self.planted.fault], self.healthy / CALIBRATION)
+        found = load_damages([self.planted.fault], self.healthy.folder / CALIBRATION)
         return found[self.planted.fault.slug, self.planted.points_lost]
 
 
