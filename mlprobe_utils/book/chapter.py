@@ -33,7 +33,7 @@ from mlprobe_utils.pipeline.fault_card import all_faults
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set
 from mlprobe_utils.pipeline.prepare import prepare, prepare_baselines, prepare_discussion, prepare_faults
 from mlprobe_utils.pipeline.results import FAULTS, Selection
-from mlprobe_utils.plots import panels
+from mlprobe_utils.plots import drawing
 from mlprobe_utils.plots.tables import note, recipe, table_html
 
 MOST_NAMES = 4  # more are counted: the page's parameters list them
@@ -169,7 +169,7 @@ def start(namespace: dict) -> Chapter:
     load_card.cache_clear()  # a card may have been edited while the kernel was open
     run, parameters = check_parameters(namespace)
     prepare(run)
-    panels.enable()
+    drawing.enable()
     return Chapter(
         run,
         run,
