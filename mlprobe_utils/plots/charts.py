@@ -1,4 +1,4 @@
-"""The line charts of the book: small multiples, a row a model and a column a data set, or as it is said.
+"""The line charts of the book: small multiples, a row a model and a column a data set unless stated.
 
 `names` is everywhere slug -> name of models and data sets, in the order of rows and columns.
 """
@@ -68,7 +68,7 @@ def probe_curves(
         long = pd.concat([long, in_words(_controls(scores, controls, metric), names, STATE)], ignore_index=True)
         keys, title = [*STAGES, *CONTROLS], f"{title}, and what they have to beat"
     title += " (areas: 95 % bands, of new seeds and images)" if banded else ""
-    return lines(long, keys, _percent(metric), title)
+    return lines(long, keys, Values(f"{METRIC_NAMES[metric]} (%)"), title)
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -91,7 +91,7 @@ def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], 
     curves = curves[(curves["pooling"] == "image_mean") & (curves["stage"] == "finetuned")]
     keys = [Key(name, "recipe", COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
     title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by probe recipe"
-    return lines(curves, keys, _percent(metric), title, names)
+    return lines(curves, keys, Values(f"{METRIC_NAMES[metric]} (%)"), title, names)
 
 
 def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -183,7 +183,7 @@ def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     long = differences.drop(columns="value").melt([*STATE, "point"], [*POOLINGS])
     long["series"] = long["variable"] + ", " + long["stage"].map(STAGE_NAMES)
     keys = [
-        Key(f"{quantity}, {stage}", "reading", COLOURS[colour], dashed=early)
+        Key(f"{quantity}, {stage}", "curve", COLOURS[colour], dashed=early)
         for colour, quantity in enumerate(POOLINGS)
         for stage, early in zip(STAGE_NAMES.values(), (True, False), strict=True)
     ]
@@ -289,7 +289,3 @@ def _with_faults(
     keys += [Key(name, "model", colour) for name, colour in zip(strengths, colours, strict=False)]
     long, title = long.assign(dataset=long["dataset"].map(names), model=model), title.format(model, PLANTED)
     return lines(long, keys, values, title, None, ("fault", "dataset"), horizontal, marked)
-
-
-def _percent(metric: str) -> Values:
-    return Values(f"{METRIC_NAMES[metric]} (%)")

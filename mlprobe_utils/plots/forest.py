@@ -30,16 +30,6 @@ RULES = {  # across all blocks
 }
 
 
-@dataclass(frozen=True)
-class Look:
-    """How the panels of a forest plot are laid out."""
-
-    pitch: int  # pixels from line to line
-    gap: int  # empty lines below a block
-    step: int  # the horizontal axis ends at multiples of it
-    least: tuple[int, ...] = ()  # values that the axis holds in any case
-
-
 def change_chart(
     changes: pd.DataFrame, names: Mapping[str, str], title: str, verdicts: Sequence[str] = VERDICTS
 ) -> Figure:
@@ -72,9 +62,10 @@ def change_chart(
         columns.append("threshold")
         ticks = rows[["dataset", "block", "model"]].assign(value=-rows["threshold"])
     zero = pd.DataFrame({"dataset": rows["dataset"].unique(), "name": "", "value": 0.0})
-    look = Look(14 if rows["model"].nunique() <= FEW else 8, 1, 5, (-5, 5))
+    pitch = 14 if rows["model"].nunique() <= FEW else 8
     axes = ("a block a statement, a line a model", "change in accuracy (points); a loss lies to the left of 0")
-    return _forest(rows.assign(value=rows["change"]), zero, ticks, keys, look, title, axes, rows[columns])
+    forest = _Forest(rows.assign(value=rows["change"]), zero, ticks, keys, pitch, gap=1, step=5, least=(-5, 5))
+    return forest.figure(title, axes, rows[columns])
 
 
 def accuracy_chart(
@@ -102,78 +93,67 @@ def accuracy_chart(
     )
     ticks = means[means["group"] != TRADITIONAL].assign(block=means["group"], kind=means["group"])
     words = [f"mean of {mean.block}: {mean.value:.1f} %" for mean in ticks.itertuples()]
-    ticks["tip"] = [description([kind], told) for kind, told in zip(ticks["kind"], words, strict=True)]
+    ticks["tip"] = [description([kind], own) for kind, own in zip(ticks["kind"], words, strict=True)]
     keys = [key for key in CATEGORY_KEYS if key.name in set(rows["group"])]
     title += "; ticks: means of a category; dashed: mean of all traditional; dotted: majority class"
     axes = ("a block a category, a line a model", "accuracy on the test images (%)")
-    return _forest(rows, rules, ticks, keys, Look(10, 0, 10), title, axes, numbers)
+    return _Forest(rows, rules, ticks, keys, pitch=10, gap=0, step=10).figure(title, axes, numbers)
 
 
-def _forest(
-    rows: pd.DataFrame,
-    rules: pd.DataFrame,
-    ticks: pd.DataFrame,
-    keys: Sequence[Key],
-    look: Look,
-    title: str,
-    axes: tuple[str, str],
-    numbers: pd.DataFrame,
-) -> Figure:
-    """A panel a data set.
+@dataclass(frozen=True)
+class _Forest:
+    """What a forest plot shows, and how its panels are laid out."""
 
-    Args:
-        rows: dataset, block, model, kind (a key with a shape), value, low, high, words (of a mark).
-        rules: dataset, name (of RULES) and value of lines across all blocks.
-        ticks: dataset, block and value of upright ticks: with `kind` and `tip` (a description) through all lines of a
-            block, or with `model` in its line.
-    """
-    ends = [rows["low"].min(), rows["high"].max(), rules["value"].min(), *look.least]
-    ends = look.step * floor(min(ends) / look.step), look.step * ceil(max(ends) / look.step)
-    panels = []
-    for dataset, own in rows.groupby("dataset", sort=False):
-        across, within = (table[table["dataset"] == dataset] for table in (rules, ticks))
-        words = [f"{rule.name}: {rule.value:.1f} %" for rule in across.itertuples(index=False) if rule.name]
-        drawn = _panel(own, across, within, [key for key in keys if key.shape], ends, look)
-        panels.append(Panel(dataset, *drawn, "; ".join([*own["words"], *words])))
-    return figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
+    rows: pd.DataFrame  # dataset, block, model, kind (a key with a shape), value, low, high, words (of a mark)
+    rules: pd.DataFrame  # dataset, name (of RULES) and value of lines across all blocks
+    ticks: pd.DataFrame  # dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`
+    keys: Sequence[Key]
+    pitch: int  # pixels from line to line
+    gap: int  # empty lines below a block
+    step: int  # the horizontal axis ends at multiples of it
+    least: tuple[int, ...] = ()  # values that the axis holds in any case
 
+    def figure(self, title: str, axes: tuple[str, str], numbers: pd.DataFrame) -> Figure:
+        """A panel a data set."""
+        panels = []
+        for dataset, own in self.rows.groupby("dataset", sort=False):
+            rules, ticks = (table[table["dataset"] == dataset] for table in (self.rules, self.ticks))
+            words = [f"{rule.name}: {rule.value:.1f} %" for rule in rules.itertuples(index=False) if rule.name]
+            panels.append(Panel(dataset, *self._panel(own, rules, ticks), "; ".join([*own["words"], *words])))
+        return figure(panels, title, min(MOST_COLUMNS, len(panels)), self.keys, axes, numbers)
 
-def _panel(
-    rows: pd.DataFrame,
-    rules: pd.DataFrame,
-    ticks: pd.DataFrame,
-    kinds: Sequence[Key],
-    ends: tuple[int, int],
-    look: Look,
-) -> tuple[str, dict]:
-    sizes = rows.groupby("block", sort=False).size() + TITLE_LINES + look.gap
-    tops = sizes.cumsum() - sizes
-    lines = rows["block"].map(tops) + rows.groupby("block").cumcount() + TITLE_LINES + 0.5
-    rows = rows.assign(place=lines, first=lines - 0.5, last=lines + 0.5)
-    rows["tip"] = [description([row.model, row.kind], row.words) for row in rows.itertuples()]
-    of = [column for column in ("block", "model") if column in ticks]
-    ticks = ticks.merge(rows.groupby(of).agg({"first": "min", "last": "max"}), left_on=of, right_index=True)
-    tables = {f"rule {name}": own for name, own in rules.groupby("name")} | {"ticks": ticks, "rows": rows}
-    tables["titles"] = pd.DataFrame({"block": tops.index, "place": tops + 1.35})
+    def _panel(self, rows: pd.DataFrame, rules: pd.DataFrame, ticks: pd.DataFrame) -> tuple[str, dict]:
+        sizes = rows.groupby("block", sort=False).size() + TITLE_LINES + self.gap
+        tops = sizes.cumsum() - sizes
+        lines = rows["block"].map(tops) + rows.groupby("block").cumcount() + TITLE_LINES + 0.5
+        rows = rows.assign(place=lines, first=lines - 0.5, last=lines + 0.5)
+        rows["tip"] = [description([row.model, row.kind], row.words) for row in rows.itertuples()]
+        of = [column for column in ("block", "model") if column in ticks]
+        ticks = ticks.merge(rows.groupby(of).agg({"first": "min", "last": "max"}), left_on=of, right_index=True)
+        tables = {f"rule {name}": own for name, own in rules.groupby("name")} | {"ticks": ticks, "rows": rows}
+        tables["titles"] = pd.DataFrame({"block": tops.index, "place": tops + 1.35})
 
-    y = alt.Y("place:Q", axis=None).scale(domain=[0, int(sizes.sum())], reverse=True, nice=False)
-    x = alt.X("value:Q", title=None).scale(domain=list(ends), nice=False, zero=False).axis(tickCount=4)
-    low, span = x.copy(), {"x": x, "y": alt.Y("first:Q", axis=None), "y2": "last:Q"}
-    low.shorthand = "low:Q"
-    names = [key.name for key in kinds]
-    colour = alt.Color("kind:N", legend=None).scale(domain=names, range=[key.colour for key in kinds])
-    shape = alt.Shape("kind:N", legend=None).scale(domain=names, range=[key.shape for key in kinds])
-    marked = {"y": y, "color": colour, "description": "tip:N"}
-    layers = [
-        layer(f"rule {n}").mark_rule(color="gray", **RULES[n]).encode(x=x) for n in RULES if f"rule {n}" in tables
-    ]
-    if "tip" in ticks:
-        layers.append(layer("ticks").mark_rule(strokeWidth=2.5, opacity=0.8).encode(**marked | span))
-    elif len(ticks):
-        layers.append(layer("ticks").mark_rule(color="gray", strokeWidth=1.5).encode(**span))
-    layers += [
-        layer("titles").mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=y, text="block:N"),
-        layer("rows").mark_rule(strokeWidth=1.5).encode(**marked, x=low, x2="high:Q"),
-        layer("rows").mark_point(filled=True, size=40, opacity=1).encode(**marked, x=x, shape=shape),
-    ]
-    return drawing(layered(layers, int(sizes.sum()) * look.pitch), tables)
+        y = alt.Y("place:Q", axis=None).scale(domain=[0, int(sizes.sum())], reverse=True, nice=False)
+        ends = [self.rows["low"].min(), self.rows["high"].max(), self.rules["value"].min(), *self.least]
+        ends = [self.step * floor(min(ends) / self.step), self.step * ceil(max(ends) / self.step)]
+        x = alt.X("value:Q", title=None).scale(domain=ends, nice=False, zero=False).axis(tickCount=4)
+        low, span = x.copy(), {"x": x, "y": alt.Y("first:Q", axis=None), "y2": "last:Q"}
+        low.shorthand = "low:Q"
+        kinds = [key for key in self.keys if key.shape]
+        names = [key.name for key in kinds]
+        colour = alt.Color("kind:N", legend=None).scale(domain=names, range=[key.colour for key in kinds])
+        shape = alt.Shape("kind:N", legend=None).scale(domain=names, range=[key.shape for key in kinds])
+        marked = {"y": y, "color": colour, "description": "tip:N"}
+        layers = [
+            layer(f"rule {n}").mark_rule(color="gray", **RULES[n]).encode(x=x) for n in RULES if f"rule {n}" in tables
+        ]
+        if "tip" in ticks:
+            layers.append(layer("ticks").mark_rule(strokeWidth=2.5, opacity=0.8).encode(**marked | span))
+        elif len(ticks):
+            layers.append(layer("ticks").mark_rule(color="gray", strokeWidth=1.5).encode(**span))
+        layers += [
+            layer("titles").mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=y, text="block:N"),
+            layer("rows").mark_rule(strokeWidth=1.5).encode(**marked, x=low, x2="high:Q"),
+            layer("rows").mark_point(filled=True, size=40, opacity=1).encode(**marked, x=x, shape=shape),
+        ]
+        return drawing(layered(layers, int(sizes.sum()) * self.pitch), tables)

@@ -1,7 +1,8 @@
 """The pipeline of the loaded model drawn with its probe points (after figure 2 of the paper), and the same as a table.
 
-`points` has one row a probe point: point (`V.00`…), path (of the module in the model), module (class name), width
-(features) and poolings ("image_mean, last_token"). A side path stands beside the connector, which it goes past.
+`points` has one row a probe point, as `extraction.describe_points` makes them: point (`V.00`…), path (of the module in
+the model), module (class name), width (features) and poolings ("image_mean, last_token"). A side path stands beside the
+connector, which it goes past.
 """
 
 import math
@@ -10,19 +11,17 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.points import MODULES, PROBED, is_point
+from mlprobe_utils.evaluation.points import MODULES, PROBED
 from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer
 from mlprobe_utils.plots.figures import Figure, Panel, figure
 
-COLUMNS = ("point", "path", "module", "width", "poolings")
 UNITS = {"V": "block", "D": "merger", "C": "linear layer", "L": "decoder layer"}
 POOLINGS = {  # what each marker reads, and its look; colours that no chart uses for a stage
     "image_mean": ("mean of the image tokens (comprehension)", ("circle", 100, COLOURS[2])),
     "last_token": ("last token (utilization)", ("diamond", 144, COLOURS[3])),
 }
 
-WIDTH, GUTTER, EDGE = 800, 176, 16  # of the drawing; left of the boxes, for what is said of a module; its right margin
+WIDTH, GUTTER, EDGE = 800, 176, 16  # of the drawing; left of the boxes, for the notes; its right margin
 MOST_IN_ROW, WIDEST_CELL = 11, 104
 BOX, PITCH, GAP = 34, 76, 10  # height of a box; from one row of boxes to the next; between boxes
 END = 120  # width of the boxes of image, question and answer
@@ -59,11 +58,7 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
         points: as above, in the order the data flows; a width is written where it changes.
         name: of the model.
         adapted: letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
-
-    Raises:
-        InputError: a column or module that is missing, or a point or pooling that is none.
     """
-    _check(points)
     parts = {letter: own for letter in PROBED if len(own := points[points["point"].str[0] == letter])}
     scheme = _Scheme({letter: len(layers) for letter, layers in parts.items()})
     for letter in MODULES:
@@ -79,9 +74,8 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
     """Probe points with runs of the same module class, width and poolings in one row each.
 
-    `V.00 - V.05 | Qwen2_5_VLVisionBlock | model.visual.blocks.{0..5} | 48 | image_mean`. Raises as `pipeline_scheme`.
+    `V.00 - V.05 | Qwen2_5_VLVisionBlock | model.visual.blocks.{0..5} | 48 | image_mean`.
     """
-    _check(points)
     alike = points["path"].str.replace(r"(?<![^.])\d+(?![^.])", "#", regex=True)
     kind = pd.DataFrame({"letter": points["point"].str[0], "path": alike, **points[["module", "width", "poolings"]]})
     runs = points.groupby((kind != kind.shift()).any(axis=1).cumsum(), sort=False)
@@ -102,17 +96,6 @@ def _common_path(paths: pd.Series) -> str:
         else:
             parts.append(distinct[0] if len(distinct) == 1 else f"{{{','.join(distinct)}}}")
     return ".".join(parts)
-
-
-def _check(points: pd.DataFrame) -> None:
-    if absent := [column for column in COLUMNS if column not in points.columns]:
-        raise InputError(f"probe points lack the columns {', '.join(absent)}")
-    if odd := [point for point in points["point"] if not is_point(str(point))]:
-        raise InputError(f"no names of probe points: {', '.join(map(str, odd))}")
-    if absent := [f"{title} ({m})" for m, title in MODULES.items() if not points["point"].str.startswith(m).any()]:
-        raise InputError(f"no probe points of the {' and the '.join(absent)}")
-    if odd := sorted({p for poolings in points["poolings"] for p in poolings.split(", ") if p not in POOLINGS}):
-        raise InputError(f"unknown poolings {', '.join(odd)}; known: {', '.join(POOLINGS)}")
 
 
 def _columns(count: int) -> int:
@@ -193,7 +176,7 @@ class _Scheme:
             self.y += 26
 
     def _panel(self, letter: str, layers: pd.DataFrame, adapted: bool, left: float, right: float) -> list[Box]:
-        """The ground from `top` on, what is said of the layers, and a box each; `y` is then below all of it."""
+        """The ground from `top` on, notes on the module, and a box a layer; `y` is then below all of it."""
         columns, first, title = _columns(len(layers)), self.top + PADDING, PROBED[letter]
         self.y = max(self.y, first + (math.ceil(len(layers) / columns) - 1) * PITCH + BOX + 2 * PADDING)
         self._add("grounds", left + 4, self.top, x2=right - 4, y2=self.y)
@@ -255,21 +238,21 @@ class _Scheme:
 
 
 def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
-    told = {}
+    described = {}
     for letter, layers in parts.items():
         names = " to ".join(dict.fromkeys([layers["point"].iloc[0], layers["point"].iloc[-1]]))
         widths = " then ".join(map(str, dict.fromkeys(layers["width"])))
         found = {pooling for words in layers["poolings"] for pooling in words.split(", ")}
         read = " and the ".join(what for pooling, (what, _) in POOLINGS.items() if pooling in found)
         lora = ", with LoRA after fine-tuning" if letter in adapted else ""
-        told[letter] = (
+        described[letter] = (
             f"{PROBED[letter]} of {_counted(letter, len(layers))} ({names}, {widths} features{lora}), probed on "
             f"the {read} and {_judged(letter)}"
         )
-    flow = "; ".join(f"the {told[letter]}" for letter in MODULES)
+    flow = "; ".join(f"the {described[letter]}" for letter in MODULES)
     words = f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
-    if "D" in told:
-        words += f" A side path goes from the vision tower past the connector into the LLM: {told['D']}."
+    if "D" in described:
+        words += f" A side path goes from the vision tower past the connector into the LLM: {described['D']}."
     return words
 
 

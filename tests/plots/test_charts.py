@@ -95,16 +95,18 @@ def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_
         assert ET.tostring(drawing) == ET.tostring(before)
 
 
-def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value_and_a_low_probe_in_its_place():
+def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value_and_a_low_probe_in_its_place_and_none_leaves_a_gap():
     scores, outputs = made()
     words = words_in(drawings(charts.probe_curves(scores, outputs, NAMES))[0])
     assert "▼ 0" in words
     assert max(float(word) for word in words if word.isdigit()) >= 70
     none_low = drawings(charts.probe_curves(*made(answers=55.0), NAMES))[0]
     assert "answer 0.0 %" in [texts[-1] for texts in lines_in(none_low).values()]
-    low = scores.assign(mcc=scores["mcc"].mask(scores["point"] == "L.00", -7))
+    low = scores.assign(mcc=scores["mcc"].mask(scores["point"] == "L.00", -7).mask(scores["point"] == "L.01"))
     drawing = drawings(charts.probe_curves(low, outputs, NAMES, "mcc"))[0]
-    assert "L.00 -7.0 %" in itertools.chain(*lines_in(drawing).values())
+    texts = [*itertools.chain(*lines_in(drawing).values())]
+    assert "L.00 -7.0 %" in texts
+    assert not [text for text in texts if text.startswith("L.01") or "nan" in text]  # a missing value leaves a gap
     assert not [word for word in words_in(drawing) if word.startswith("▼")]
     with pytest.raises(InputError, match="accuracy"):
         charts.probe_curves(scores, outputs, NAMES, "accurracy")
@@ -261,15 +263,6 @@ def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
     thin = [path for path in drawing.iter(f"{SVG}path") if path.get("opacity") == "0.5"]
     faint = [path.get("d") for path in thin if path.get("data-series").startswith(charts.MEAN)]
     assert [path.count("L") for path in faint] == [3] * 32
-
-
-def test_a_missing_value_leaves_a_gap_and_no_false_text():
-    scores, outputs = made()
-    scores.loc[(scores["point"] == "L.00"), "auc"] = np.nan
-    drawn = drawings(charts.probe_curves(scores, outputs, NAMES, "auc"))
-    texts = [text for drawing in drawn for own in lines_in(drawing).values() for text in own]
-    assert texts
-    assert not [text for text in texts if text.startswith("L.00") or "nan" in text]
 
 
 def test_many_panels_are_compact_and_still_name_their_model():
