@@ -18,7 +18,7 @@ _PLACES = {
     "fine_tune": "training.fine_tuning",
     "health": "evaluation.own_rows",
     "diagnose": "evaluation.own_rows",
-    "plot": "plots.own_curve",
+    "plot": "plots.charts",
 }
 __all__ = [*_PLACES]
 

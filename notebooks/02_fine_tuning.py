@@ -81,7 +81,7 @@ glue("adapted_most", of_module.idxmax())
 # ## Learning curves
 
 # %%
-from mlprobe_utils.plots import charts
+from mlprobe_utils.plots import charts, squares
 
 curves = results.learning_curves(chapter.selection)
 charts.learning_curves(curves, chapter.names)
@@ -175,7 +175,7 @@ glue("unparsed_before", before)
 # ## Where the fine-tuned answers go wrong
 
 # %%
-charts.confusion(rows[rows["stage"] == "finetuned"], chapter.names)
+squares.confusion(rows[rows["stage"] == "finetuned"], chapter.names)
 
 # %% tags=["hide-input"]
 tested = rows[(rows["part"] == "test") & (rows["stage"] == "finetuned")]

@@ -139,7 +139,7 @@ glue("band_outside", int(outside.sum()))
 
 # %%
 from mlprobe_utils.analysis.fault_effects import effects
-from mlprobe_utils.plots.fault_charts import fault_curves
+from mlprobe_utils.plots.charts import fault_curves
 
 damaged = chapter.damaged()
 changed = effects(damaged.healthy, damaged.selection, damaged.planted)

@@ -159,7 +159,7 @@ answered = pd.concat([scoring.output_scores(one) for one in both])
 first_run = "stage == 'finetuned' and run == 0"
 
 # %%
-from mlprobe_utils.plots.fault_charts import fault_profiles
+from mlprobe_utils.plots.charts import fault_profiles
 
 by_fault = profile(
     health_by_run(probed.query(first_run), penalty, metric),

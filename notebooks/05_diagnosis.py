@@ -125,13 +125,13 @@ given = chapter.image_sets, split, thresholds
 told = diagnoses(probed, predicted, reference, *given)
 
 # %%
-from mlprobe_utils.plots.diagnosis_charts import loss_chart
+from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import RECIPE
 
 of_recipe = told[told["question"] == RECIPE]
 after = of_recipe[of_recipe["stage"] == "finetuned"]
 title = "What is lost between stations after fine-tuning"
-loss_chart(after, chapter.names, title)
+change_chart(after, chapter.names, title)
 
 # %%
 from mlprobe_utils.analysis.diagnosis_tables import in_short
@@ -180,7 +180,7 @@ of_damaged = diagnoses(*rows, reference, *given)
 
 # %%
 title = "What is lost between stations where a fault was planted"
-loss_chart(of_damaged, damaged.names, title)
+change_chart(of_damaged, damaged.names, title)
 
 # %%
 from mlprobe_utils.analysis.diagnosis_tables import against_planted
@@ -229,7 +229,7 @@ glue("asked", len(of_recipe))
 # %%
 before = of_recipe[of_recipe["stage"] == "pretrained"]
 title = "What is lost between stations before fine-tuning"
-loss_chart(before, chapter.names, title)
+change_chart(before, chapter.names, title)
 
 # %% [markdown]
 # A model that was never told how to answer this question can hold the class and say something else. Misalignment, and
@@ -282,12 +282,12 @@ from mlprobe_utils.analysis.misalignment import GAINED, LOST, NEITHER
 
 of_stage = mapped[mapped["stage"] == "pretrained"]
 title = "From the last token to the answer, before fine-tuning"
-loss_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
+change_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
 
 # %%
 of_stage = mapped[mapped["stage"] == "finetuned"]
 title = "From the last token to the answer, after fine-tuning"
-loss_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
+change_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.misalignment import STEPS

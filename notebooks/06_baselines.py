@@ -136,7 +136,7 @@ blind = scores[scores["control"] == MAJORITY]
 majority = dict(zip(blind["dataset"], blind["accuracy"], strict=True))
 
 # %%
-from mlprobe_utils.plots.baseline_charts import accuracy_chart
+from mlprobe_utils.plots.forest import accuracy_chart
 
 title = "Traditional classifiers and MLLMs"
 accuracy_chart(each, means, majority, chapter.names, title)

@@ -73,13 +73,13 @@ gained = gains_of_stages(predicted, compared, chapter.image_sets, split)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.adaptation import GAINED, LOST, NEITHER
-from mlprobe_utils.plots.diagnosis_charts import loss_chart
+from mlprobe_utils.plots.forest import change_chart
 
 ends = {"gain": "value", "low": "band_low", "high": "band_high"}
 title = "Accuracy of adapted models less that of their bases"
 words = LOST, GAINED, NEITHER
 drawn = gained.rename(columns=ends), chapter.names, title, words
-loss_chart(*drawn) if compared else show(gained)
+change_chart(*drawn) if compared else show(gained)
 
 # %%
 from mlprobe_utils.evaluation.health import STAGE_NAMES

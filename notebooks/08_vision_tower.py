@@ -76,14 +76,12 @@ changes = frozen_tower.changes(compared)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.frozen_tower import LOWERED, NEITHER, RAISED
-from mlprobe_utils.plots.discussion_charts import difference_chart
+from mlprobe_utils.plots.forest import change_chart
 
 drawn = changes[changes["metric"] == "accuracy"]
-statement = pd.Series("frozen less adapted", drawn.index)
+drawn = drawn.assign(statement="frozen less adapted")
 title = "Accuracy with a frozen vision tower less that with an adapted one"
-difference_chart(
-    drawn, statement, chapter.names, title, (LOWERED, RAISED, NEITHER)
-)
+change_chart(drawn, chapter.names, title, (LOWERED, RAISED, NEITHER))
 
 # %%
 show(chapter.named(changes.drop(columns="p")))
@@ -205,7 +203,7 @@ verdicts = LOWER, HIGHER, training_paradigms.NEITHER
 
 # %% tags=["hide-input"]
 title = "Accuracy of one way to train less that of another"
-difference_chart(told, ways, chapter.names, title, verdicts)
+change_chart(told.assign(statement=ways), chapter.names, title, verdicts)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.plots.tables import file

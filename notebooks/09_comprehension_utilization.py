@@ -55,7 +55,7 @@ told = comprehension.differences(readings)
 
 # %%
 from mlprobe_utils.pipeline.lineage import original
-from mlprobe_utils.plots.llm_charts import both_curves
+from mlprobe_utils.plots.charts import both_curves
 
 names = {slug: original(card).name for slug, card in chapter.models.items()}
 shown = [
@@ -71,7 +71,7 @@ both_curves(told[told["model"].isin(shown)], chapter.names)
 # is a {term}`simultaneous band` of {term}`this recipe`: where it lies wholly on one side of 0, the difference is told.
 
 # %%
-from mlprobe_utils.plots.llm_charts import difference_curves
+from mlprobe_utils.plots.charts import difference_curves
 
 difference_curves(told, chapter.names)
 
@@ -161,7 +161,7 @@ for stage, own in best.groupby("stage"):
 # %%
 from mlprobe_utils.analysis.lens_paths import true_option
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.plots.llm_charts import lens_curves
+from mlprobe_utils.plots.charts import lens_curves
 
 lens = results.lens_rows(chapter.selection)
 chances = true_option(lens)
@@ -259,7 +259,7 @@ asked = order_prompts(part.selection).drop_duplicates("order")
 show(question_order.in_words(asked[["order", "prompt"]]))
 
 # %%
-from mlprobe_utils.plots.discussion_charts import order_curves
+from mlprobe_utils.plots.charts import order_curves
 
 curves = question_order.curves(orders)
 order_curves(curves[curves["stage"] == "finetuned"], chapter.names)
@@ -272,20 +272,21 @@ glue("before_the_llm", question_order.largest_before_the_llm(orders))
 # no text has been read there yet. What differs in the LLM is compared at stations that were fixed before, in pairs:
 
 # %% tags=["hide-input"]
-from mlprobe_utils.plots.discussion_charts import difference_chart
+from mlprobe_utils.plots.forest import change_chart
 
 tuned = moved[moved["stage"] == "finetuned"]
+tuned = tuned.assign(statement=tuned["station"])
 verdicts = question_order.VERDICTS
 drawn = tuned.query("order == 'question_first' and less == 'image_first'")
 title = "Question first less image first, after fine-tuning"
-difference_chart(drawn, drawn["station"], chapter.names, title, verdicts)
+change_chart(drawn, chapter.names, title, verdicts)
 
 # %% tags=["hide-input"]
 drawn = tuned.query(
     "order == 'question_first' and less == 'irrelevant_first'"
 )
 title = "Question first less irrelevant text first, after fine-tuning"
-difference_chart(drawn, drawn["station"], chapter.names, title, verdicts)
+change_chart(drawn, chapter.names, title, verdicts)
 
 # %%
 file(chapter.named(question_order.in_words(moved)), "Orders compared")

@@ -100,7 +100,7 @@ glue("dataset", next(iter(damaged.datasets.values())).name)
 
 # %%
 from mlprobe_utils.analysis.fault_effects import effects
-from mlprobe_utils.plots.fault_charts import fault_curves
+from mlprobe_utils.plots.charts import fault_curves
 
 table = effects(damaged.healthy, damaged.selection, damaged.planted)
 fault_curves(table, damaged.planted, damaged.names)

@@ -165,7 +165,7 @@ glue("fewer", "; ".join(said) or "this protocol has no such recipe")
 
 # %%
 from mlprobe_utils.analysis.layer_tables import transfer_scores
-from mlprobe_utils.plots.llm_charts import transfer_squares
+from mlprobe_utils.plots.squares import transfer_squares
 
 tuned = results.transfer_rows(chapter.selection, stage="finetuned")
 of_first = tuned[tuned["model"] == first]
@@ -177,7 +177,7 @@ transfer_squares(transfer_scores(of_first), chapter.names)
 
 # %%
 from mlprobe_utils.analysis.layer_tables import transfer_losses
-from mlprobe_utils.plots.llm_charts import POOLING_NAMES
+from mlprobe_utils.plots.squares import POOLING_NAMES
 from mlprobe_utils.stats.mean_differences import of_mean
 
 lost = transfer_losses(tuned, chapter.image_sets, split)

@@ -107,7 +107,7 @@ glue("modes", listed or "none")
 # %% tags=["remove-input"]
 from mlprobe_utils.analysis.diagnosis_tables import against_planted
 from mlprobe_utils.analysis.fault_effects import effects
-from mlprobe_utils.plots.fault_charts import fault_curves
+from mlprobe_utils.plots.charts import fault_curves
 
 damaged = chapter.damaged()
 changed = effects(damaged.healthy, damaged.selection, damaged.planted)

@@ -88,7 +88,7 @@ glue("adapted_share", share)
 
 # %%
 from mlprobe_utils.pipeline import scoring
-from mlprobe_utils.plots import charts
+from mlprobe_utils.plots import charts, squares
 
 scores = scoring.probe_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
@@ -203,14 +203,14 @@ glue("widest", width.max())
 rows = results.prediction_rows(chapter.selection)
 tested = rows[rows["part"] == "test"]
 early = tested[tested["stage"] == "pretrained"]
-charts.confusion(early, chapter.names)
+squares.confusion(early, chapter.names)
 
 # %% [markdown]
 # And after it:
 
 # %%
 late = tested[tested["stage"] == "finetuned"]
-charts.confusion(late, chapter.names)
+squares.confusion(late, chapter.names)
 
 # %% tags=["hide-input"]
 right = late["parsed"] == late["label"]
@@ -251,11 +251,11 @@ short = in_short(told)
 show(chapter.named(short)[columns])
 
 # %%
-from mlprobe_utils.plots.diagnosis_charts import loss_chart
+from mlprobe_utils.plots.forest import change_chart
 
 told_after = told[told["stage"] == "finetuned"]
 title = "What is lost between stations after fine-tuning"
-loss_chart(told_after, chapter.names, title)
+change_chart(told_after, chapter.names, title)
 
 # %% tags=["hide-input"]
 main = short[short["stage"] == "finetuned"].dropna(subset="main")

@@ -26,7 +26,7 @@ from mlprobe_utils.pipeline.fault_card import all_faults
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set
 from mlprobe_utils.pipeline.prepare import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
-from mlprobe_utils.plots import panels
+from mlprobe_utils.plots import drawing
 from mlprobe_utils.plots.tables import note, recipe, table_html
 
 MOST_NAMES = 4  # more are counted: the page's parameters list them
@@ -159,7 +159,7 @@ def start(namespace: dict) -> Chapter:
     cards.load_card.cache_clear()  # a card may have been edited while the kernel was open
     run, parameters = check_parameters(namespace)
     prepare(run)
-    panels.enable()
+    drawing.enable()
     models = {slug: cards.load_model_card(slug) for slug in run.models}
     datasets = {slug: cards.load_data_card(slug) for slug in run.datasets}
     protocol, comments = cards.load_protocol(run.protocol), meanings(namespace.get("In", []))

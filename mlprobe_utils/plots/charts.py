@@ -1,28 +1,33 @@
-"""The charts of the book: what is drawn against what. Small multiples, with their numbers beneath."""
+"""The line charts of the book: small multiples, a row a model and a column a data set unless stated.
 
-import itertools
+`names` is everywhere slug -> name of models and data sets, in the order of rows and columns.
+"""
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import altair as alt
 import pandas as pd
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.claims import best_without_model
 from mlprobe_utils.evaluation.control_names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
-from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, in_words
+from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE, in_words
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS
-from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.plots.figures import Figure, Key, Panel, figure
-from mlprobe_utils.plots.line_panels import BAND, Values, domain_of, line_panel, line_words, stations
-from mlprobe_utils.plots.panels import COLOURS, square_panel
+from mlprobe_utils.evaluation.orders import ORDER_NAMES
+from mlprobe_utils.evaluation.own_rows import accuracy
+from mlprobe_utils.evaluation.points import MODULES, POOLINGS, PROBED, is_point, main_path
+from mlprobe_utils.plots.drawing import COLOURS
+from mlprobe_utils.plots.figures import LIGHT, Figure, Key
+from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Values, lines
+from mlprobe_utils.plots.squares import POOLING_NAMES
+
+if TYPE_CHECKING:
+    from mlprobe_utils.pipeline.damaged_models import DamagedModel
 
 METRIC_NAMES = {name: name.replace("_", " ") for name in METRICS} | {"f1": "F1", "auc": "AUC", "mcc": "MCC"}
-ANSWER = "answer"  # the station after the last layer: what the model says
-ANSWERS = (ANSWER, "P_final")
-MOST_COLUMNS = 3
-MANY = 15  # panels; more are drawn compact
 FEW = 6  # models that lines in one panel can tell apart
 MEAN = "mean over models"
-ORDER = ("model", "dataset", "stage")  # of the rows that a chart draws
 STAGES = [Key(name, "stage", COLOURS[n], dashed=n == 0) for n, name in enumerate(STAGE_NAMES.values())]
 BLIND = "best without a model"
 CONTROLS = [
@@ -30,8 +35,9 @@ CONTROLS = [
     Key(RANDOM_WEIGHTS, "control", COLOURS[4], dashed=True, thin=True),
     Key(BLIND, "control", COLOURS[3], thin=True),
 ]
-FLOW = "as the information flows"
-POINTS = "probe point, in the order the data flows"
+HEALTHY, PLANTED = "healthy", "healthy and with a planted fault"
+FLOW, LAYERS = "as the information flows", "LLM layer"
+ACCURACY, SCORE = Values("accuracy (%)"), Values("score (%)")
 
 
 def probe_curves(
@@ -41,115 +47,84 @@ def probe_curves(
     metric: str = "accuracy",
     controls: pd.DataFrame | None = None,
     bands: pd.DataFrame | None = None,
-    what: str = "Layer-wise probing",
 ) -> Figure:
     """Figure 3: a probe metric at every point, before and after, and the final output's as a diamond at the end.
 
     Args:
-        scores: from `metrics.probe_scores`, one pooling.
-        outputs: from `metrics.output_scores`.
-        names: slug -> name of models and data sets, in the order of rows and columns.
-        metric: one of METRICS.
+        scores, outputs: from `metrics.probe_scores`, one pooling, and `metrics.output_scores`.
+        metric: one of METRICS, else InputError.
         controls: from `scoring.control_scores`; drawn are the control task after fine-tuning, random weights, and the
             best that needs no model.
         bands: from `certainty.bands`, drawn as areas; none where it is empty.
-        what: reads the points, for the caption.
-
-    Returns:
-        One row a model, one column a data set.
-
-    Raises:
-        InputError: unknown metric.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
+    title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
     banded = bands is not None and len(bands) > 0
-    if banded:
-        scores = scores.merge(bands, "left", ["model", "dataset", "stage", "point"])
-    long = _points_and_answer(scores, outputs, names)
-    long["value"], long["series"] = long[metric], long["stage"]
-    title = f"{what} {METRIC_NAMES[metric]} before and after fine-tuning"
-    keys = [*STAGES, *model_keys(long)]
+    points = scores.merge(bands, "left", ["model", "dataset", "stage", "point"]) if banded else scores
+    long = in_words(_points_and_answer(points, outputs), names, STATE)
+    long = long.assign(value=long[metric], series=long["stage"])
     if controls is not None:
-        long = pd.concat([long, _controls(scores, controls, names, metric)], ignore_index=True)
-        keys += CONTROLS
-        title += ", and what they have to beat"
-    if banded:
-        title += " (areas: 95 % bands, of new seeds and images)"
-    return lines(long, ("model", "dataset"), keys, _percent(metric), title)
+        long = pd.concat([long, in_words(_controls(scores, controls, metric), names, STATE)], ignore_index=True)
+        keys, title = [*STAGES, *CONTROLS], f"{title}, and what they have to beat"
+    title += " (areas: 95 % bands, of new seeds and images)" if banded else ""
+    return lines(long, keys, Values(f"{METRIC_NAMES[metric]} (%)"), title)
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Figures S4 to S17: the paper's five metrics of one model at every point, before and after; one row a metric.
 
-    Args: as of `probe_curves`, of one model.
+    Args: as of `probe_curves`.
     """
-    long = _points_and_answer(scores, outputs, names)
-    long = long.melt(["model", "dataset", "stage", "run", "x"], list(PAPER_METRICS), var_name="metric")
-    long = long.assign(metric=long["metric"].map(METRIC_NAMES), series=long["stage"])
-    title = f"Five metrics of {long['model'].iloc[0]} at every probe point, before and after fine-tuning"
-    return lines(long, ("metric", "dataset"), STAGES, Values("percent"), title)
+    long = _points_and_answer(scores, outputs).melt([*STATE, "run", "point"], list(PAPER_METRICS), var_name="metric")
+    long["metric"] = long["metric"].map(METRIC_NAMES)
+    title = f"Five metrics of {names[long['model'].iloc[0]]} at every probe point, before and after fine-tuning"
+    return lines(long, STAGES, Values("percent"), title, names, ("metric", "dataset"))
 
 
 def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], metric: str = "accuracy") -> Figure:
-    """Image-token curves after fine-tuning, a line a probe recipe; one row a model, one column a data set.
+    """Image-token curves after fine-tuning, a line a probe recipe.
 
-    Args:
-        scores: recipe -> from `metrics.probe_scores`, of one run.
-        names, metric: as in `probe_curves`.
+    Args: `scores`: recipe -> from `metrics.probe_scores`, of one run.
     """
-    curves = pd.concat([own.assign(series=name) for name, own in scores.items()])
+    curves = pd.concat([own.assign(series=name, value=own[metric]) for name, own in scores.items()])
     curves = curves[(curves["pooling"] == "image_mean") & (curves["stage"] == "finetuned")]
-    long = in_words(curves, names, ORDER).rename(columns={"point": "x", metric: "value"})
     keys = [Key(name, "recipe", COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
     title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by probe recipe"
-    return lines(long, ("model", "dataset"), [*keys, *model_keys(long)], _percent(metric), title)
+    return lines(curves, keys, Values(f"{METRIC_NAMES[metric]} (%)"), title, names)
 
 
 def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Training and validation loss over epochs; one row a model, one column a data set.
-
-    Args:
-        curves: from `results.learning_curves`.
-        names: as in `probe_curves`.
-    """
+    """Training and validation loss over epochs, from `results.learning_curves`."""
     losses = {"training_loss": "training images", "validation_loss": "validation images"}
-    long = curves.rename(columns=losses).melt(
-        ["model", "dataset", "run", "epoch"], list(losses.values()), var_name="series"
-    )
-    long = in_words(long, names, ORDER).assign(x=long["epoch"].astype(int).astype(str))
+    long = curves.assign(x=curves["epoch"].astype(int).astype(str)).rename(columns=losses)
+    long = long.melt(["model", "dataset", "run", "x"], list(losses.values()), var_name="series")
     keys = [Key(name, "images", COLOURS[1 + n], dashed=n == 1) for n, name in enumerate(losses.values())]
     values = Values("loss per answer token (nats), logarithmic", "", 3, logarithmic=True)
-    title = "Learning curves of the fine-tuning"
-    return lines(long, ("model", "dataset"), [*keys, *model_keys(long)], values, title, "epoch")
+    return lines(long, keys, values, "Learning curves of the fine-tuning", names, horizontal="epoch")
 
 
 def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
-    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model; one row a series of models, one column a data set.
+    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model; one row a series of models.
 
     Args:
         profile: from `profiles.profile`, of one stage.
-        names: as in `probe_curves`; the models of a series in the order of their size.
+        names: the models of a series in the order of their size.
         series: from `lineage.series`.
     """
     long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
-    long["group"] = long["model"].map(series)
-    long = in_words(long, names, ORDER)
+    long = in_words(long.assign(group=long["model"].map(series)), names, STATE)
+    models = long.drop_duplicates("model")
+    places = zip(models["model"], models.groupby("group").cumcount(), strict=True)
+    keys = [Key(name, "model", COLOURS[place % len(COLOURS)], dashed=place % 2 == 1) for name, place in places]
     long["series"] = long["model"]
-    of_group = long.drop_duplicates("model").groupby("group").cumcount()
-    places = dict(zip(long.drop_duplicates("model")["model"], of_group, strict=True))
-    keys = [Key(name, "model", COLOURS[place % len(COLOURS)], dashed=place % 2 == 1) for name, place in places.items()]
-    return lines(long, ("group", "dataset"), keys, Values("score (%)"), "Four-score health profiles by series", FLOW)
+    return lines(long, keys, SCORE, "Four-score health profiles by series", None, ("group", "dataset"), FLOW)
 
 
 def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """The profiles of one model, a line a stage; one column a data set.
-
-    Args: `profile` from `profiles.profile`; `names` as in `probe_curves`.
-    """
-    long = in_words(profile.melt(["model", "dataset", "stage"], list(SCORES), var_name="x"), names, ORDER)
-    long["series"] = long["stage"]
-    return lines(long, (None, "dataset"), STAGES, Values("score (%)"), "Four-score health profiles", FLOW)
+    """The profiles of one model, from `profiles.profile`, a line a stage."""
+    long = profile.melt(STATE, list(SCORES), var_name="x")
+    return lines(long, STAGES, SCORE, "Four-score health profiles", names, (None, "dataset"), FLOW)
 
 
 def journey(
@@ -161,136 +136,156 @@ def journey(
 
     Args:
         ends: from `tables.module_ends`.
-        names, metric: as in `probe_curves`.
         majority: name of a data set -> what naming its majority class scores, percent: a line that is no model's.
     """
-    ways = {"V end": MODULES["V"], "C end": MODULES["C"], "L end": MODULES["L"], "final output": ANSWER}
-    long = ends.rename(columns=ways).melt(["model", "dataset", "stage"], list(ways.values()), var_name="x")
-    long = in_words(long, names, ORDER)
-    long["series"] = long["stage"]
+    ends = ends.rename(columns={f"{letter} end": module for letter, module in MODULES.items()})
+    long = in_words(ends.melt(STATE, [*MODULES.values(), "final output"], var_name="x"), names, STATE)
+    long["series"], keys = long["stage"], [*STAGES]
     title = f"What a probe reads where each module ends, and what the model answers: {METRIC_NAMES[metric]}"
     if (models := long["model"].nunique()) > FEW:
         long = long.assign(run=long["model"], model=MEAN)
         title += f", mean over {models} models (faint: each)"
-    keys = [*STAGES, *model_keys(long)]
     if majority is not None:
         blind = long.drop_duplicates(["dataset", "x"]).assign(model=MAJORITY, series=MAJORITY)
         long = pd.concat([long, blind.assign(value=blind["dataset"].map(majority))])
         keys.append(Key(MAJORITY, "baseline", COLOURS[4], dashed=True))
-    values = Values(f"{METRIC_NAMES[metric]} (%)", whole=True)
-    return lines(long, (None, "dataset"), keys, values, title, FLOW)
+    return lines(long, keys, Values(f"{METRIC_NAMES[metric]} (%)", whole=True), title, None, (None, "dataset"), FLOW)
 
 
-def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Answers against truth on the test images of one stage, summed over runs; one row a model, one column a data set.
-
-    Args:
-        rows: prediction rows of one stage; only those of test images count.
-        names: as in `probe_curves`.
-    """
-    tested = in_words(rows[rows["part"] == "test"], names, ORDER)
-    tested["answer"] = tested["parsed"].fillna("unparsed")
-    tables, panels = [], []
-    pairs = tested.groupby(["model", "dataset"], sort=False)
-    for (model, dataset), own in pairs:
-        counts = pd.crosstab(own["label"], own["answer"])
-        counts = counts.reindex(columns=[*counts.index, "unparsed"], fill_value=0)
-        cells = counts.rename_axis("truth").stack().rename("images").reset_index().assign(model=model, dataset=dataset)
-        cells["share"] = cells["images"] / cells.groupby("truth")["images"].transform("sum")
-        tables.append(cells)
-        words = "; ".join(f"{c.truth} answered {c.answer} {c.images} times" for c in cells.itertuples())
-        squares = cells.rename(columns={"truth": "row", "answer": "column", "images": "number", "share": "shade"})
-        squares["words"] = [
-            f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.share:.0f} % of {c.truth}"
-            for c in cells.itertuples()
-        ]
-        compact = pairs.ngroups > MANY
-        drawn = square_panel(squares, 11 if compact else 13, compact)
-        panels.append(Panel(f"{model} · {dataset}", drawn, f"{model}, {dataset}: {words}."))
-    title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
-    numbers = pd.concat(tables)[["model", "dataset", "truth", "answer", "images"]]
-    numbers = numbers.rename(columns={"dataset": "data set"})
-    return figure(panels, title, _columns(tested, "model", "dataset"), (), ("truth", "answer"), numbers)
-
-
-def lines(
-    long: pd.DataFrame,
-    by: tuple[str | None, str],
-    keys: Sequence[Key],
-    values: Values,
-    title: str,
-    horizontal: str = POINTS,
-    marked: str | None = None,
+def fault_curves(
+    table: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str], pooling: str = "image_mean"
 ) -> Figure:
-    """Small multiples of lines.
+    """Probing accuracy at every point and of the answer, healthy and damaged; a vertical line where the damage is.
 
     Args:
-        long: columns x (a station), value, series (the name that has a colour), model, those of `by`, and run where
-            there are several.
-        by: the columns whose values make the rows (None: one row) and the columns of panels.
-        keys: first those of the series.
-        marked: the column with the x at which a panel has a vertical line; None: no panel has one.
+        table: from `effects.effects`.
+        damaged: the damaged models that it is of, of one healthy model.
+        pooling: of the features.
     """
-    long = long.assign(run=long.get("run", 0)).dropna(subset="value").reset_index(drop=True)
-    above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
-    order = stations(long["x"], ANSWERS)
-    domain = domain_of(long, values, ANSWERS)
-    there = [
-        place
-        for place in itertools.product(above.unique(), beside.unique())
-        if ((above == place[0]) & (beside == place[1])).any()
+    path = main_path(table, pooling).melt(["model", "dataset", "point", "place"], ["intact", "damaged"])
+    series = [(one, *pair) for one in damaged for pair in ((HEALTHY, "intact"), (one.strength, "damaged"))]
+    parts = [
+        (one, name, path[(path["model"] == one.slug) & (path["variable"] == state)]) for one, name, state in series
     ]
-    compact = len(there) > MANY
-    panels = []
-    for place in there:
-        of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
-        own = long[(above == place[0]) & (beside == place[1])]
-        name = " · ".join(filter(None, place))
-        at = own[marked].iloc[0] if marked else None
-        drawn = line_panel(own, [x for x in order if x in of_row], keys, values, domain, ANSWERS, compact, at)
-        panels.append(Panel(name, drawn, f"{name}: {line_words(own)}."))
-    if compact:  # every panel names its model
-        keys = [key for key in keys if key.colour]
-        horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""
-    lines = list(dict.fromkeys([*filter(None, by), "model", keys[0].kind]))
-    drawn = long.assign(**{keys[0].kind: long["series"]}).groupby([*lines, "x"], sort=False)
-    numbers = drawn["value"].mean().unstack("x")[order]
-    if BAND[0] in long:
-        ends = {end.replace("_", ", "): drawn[end].mean().unstack("x")[order].dropna(how="all") for end in BAND}
-        numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*lines, "number"])
-    numbers = numbers.rename_axis(columns=None).reset_index().rename(columns={"dataset": "data set"})
-    return figure(panels, title, _columns(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
+    return _with_faults(parts, names, ACCURACY, "Probing accuracy of {}, {} (vertical line)", POINTS, "place")
 
 
-def _columns(table: pd.DataFrame, row: str | None, column: str) -> int:
-    """Panels beside each other: a data set each, or where there is only one the models."""
-    beside = table[column].nunique()
-    panels = beside if beside > 1 or not row else table[row].nunique()
-    return 2 if panels == 4 else min(MOST_COLUMNS, panels)  # no panel alone in a second row
+def fault_profiles(profiles: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str]) -> Figure:
+    """The four scores of the healthy model and of each damaged one, from `profiles.profile` of both, of one stage."""
+    scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="point")
+    series = [(one, *pair) for one in damaged for pair in ((HEALTHY, one.model), (one.strength, one.slug))]
+    parts = [(one, name, scores[scores["model"] == slug]) for one, name, slug in series]
+    return _with_faults(parts, names, SCORE, "Four-score profiles of {}, {}", FLOW)
 
 
-def _points_and_answer(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Probe scores and behind them the final output's; x is the probe point, or ANSWER."""
-    long = pd.concat([scores.assign(x=scores["point"]), outputs.assign(x=ANSWER)])
-    bands = [end for end in BAND if end in long]
-    return in_words(long[["model", "dataset", "stage", "run", "x", *METRICS, *bands]], names, ORDER)
+def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Figure 5: comprehension and utilization at every LLM layer, from `comprehension.differences`."""
+    long = differences.drop(columns="value").melt([*STATE, "point"], [*POOLINGS])
+    long["series"] = long["variable"] + ", " + long["stage"].map(STAGE_NAMES)
+    keys = [
+        Key(f"{quantity}, {stage}", "curve", COLOURS[colour], dashed=early)
+        for colour, quantity in enumerate(POOLINGS)
+        for stage, early in zip(STAGE_NAMES.values(), (True, False), strict=True)
+    ]
+    title = "Comprehension (image tokens) and utilization (last token) along the LLM"
+    return lines(long, keys, ACCURACY, title, names, horizontal=LAYERS)
 
 
-def _controls(scores: pd.DataFrame, controls: pd.DataFrame, names: Mapping[str, str], metric: str) -> pd.DataFrame:
-    """Lines of controls, of the models and data sets that `scores` has: model, dataset, x, series, value, run."""
+def difference_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Utilization less comprehension at every LLM layer, with simultaneous bands, from `comprehension.differences`."""
+    values = Values("utilization less comprehension (points)", " points")
+    title = "Utilization less comprehension, with 95 % bands of new seeds and images"
+    return lines(differences, STAGES, values, title, names, horizontal=LAYERS)
+
+
+def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, title: str) -> Figure:
+    """A quantity of the logit lens at every LLM layer, before and after.
+
+    Args: `table`: model, dataset, stage, run, point, value (percent), from `lens_paths`; `meaning` of the value.
+    """
+    long = table.assign(run=table["run"].astype("Int64").fillna(0))
+    return lines(long, STAGES, Values(f"{meaning} (%)"), title, names, horizontal=LAYERS)
+
+
+def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Accuracy of image tokens and answer, a line an order of the prompt, from `question_order.curves` of one stage."""
+    (stage,) = curves["stage"].unique()
+    keys = [Key(name, "order", COLOURS[n], dashed=n > 0) for n, name in enumerate(ORDER_NAMES.values())]
+    title = f"Image tokens and answer {STAGE_NAMES[stage]}, by what the model reads first (areas: 95 % bands)"
+    return lines(curves.assign(series=curves["order"].map(ORDER_NAMES)), keys, ACCURACY, title, names)
+
+
+def plot(
+    rows: pd.DataFrame, answers: pd.DataFrame | None = None, metric: str = "accuracy", **choices
+) -> alt.LayerChart:
+    """A metric at every probe point with its interval, and that of the answers as a horizontal line.
+
+    >>> mp.plot(rows, answers).save("curve.svg")
+
+    Args:
+        rows, answers: from `probe` and `answer`.
+        metric: as of `accuracy`.
+        choices: `part`, `level` and `positive`, as of `accuracy`.
+
+    Raises:
+        InputError: as `accuracy`.
+    """
+    curve = accuracy(rows, metric, **choices)
+    curve["line"] = [_line(*own) for own in zip(curve["point"], curve["pooling"], strict=True)]
+    names, value = [*curve["line"].unique()], f"{METRIC_NAMES[metric]} (%)"
+    colours = [LIGHT[place % len(LIGHT)] for place in range(len(names))]
+    base = alt.Chart(curve).encode(
+        x=alt.X("point:N", sort=[*curve["point"].unique()], title=POINTS),
+        color=alt.Color("line:N", title=None, legend=alt.Legend(labelLimit=0)).scale(domain=names, range=colours),
+    )
+    scale = alt.Scale(zero=False)
+    tooltip = ["point:N", "line:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in (metric, "low", "high"))]
+    layers = [
+        base.mark_area(opacity=BAND_OPACITY).encode(y=alt.Y("low:Q", title=value, scale=scale), y2="high:Q"),
+        base.mark_line(point=True).encode(y=alt.Y(f"{metric}:Q", title=value, scale=scale), tooltip=tooltip),
+    ]
+    if answers is not None:
+        final = alt.Chart(accuracy(answers, metric, **choices)).encode(y=f"{metric}:Q")
+        layers.append(final.mark_rule(strokeDash=[4, 3]))
+        layers.append(final.mark_text(align="right", dy=-6).encode(x=alt.value("width"), text=alt.value("answers")))
+    words = f"{value} of probes at {curve['point'].nunique()} points, with intervals"
+    return alt.layer(*layers).properties(width=480, height=240, description=words)
+
+
+def _line(point: str, pooling: str | None) -> str:
+    """The name of a point's line: its module and pooling in words."""
+    return f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"
+
+
+def _points_and_answer(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
+    """Probe scores and behind them the final output's; its point is ANSWER."""
+    long = pd.concat([scores, outputs.assign(point=ANSWER)])
+    return long[[*STATE, "run", "point", *METRICS, *(end for end in BAND if end in long)]]
+
+
+def _controls(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Lines of controls, of the models and data sets that `scores` has: model, dataset, point, series, value, run."""
     places = scores[["model", "dataset", "point"]].drop_duplicates()
     blind = places.assign(series=BLIND, value=places["dataset"].map(best_without_model(controls, metric)))
     probed = controls[controls["control"].isin([CONTROL_TASK, RANDOM_WEIGHTS]) & (controls["stage"] != "pretrained")]
     probed = probed.merge(places).assign(series=lambda own: own["control"], value=lambda own: own[metric])
-    long = pd.concat([probed, blind])[["model", "dataset", "point", "series", "value"]]
-    return in_words(long.rename(columns={"point": "x"}).assign(run=0), names, ORDER)
+    return pd.concat([probed, blind])[["model", "dataset", "point", "series", "value"]].assign(run=0)
 
 
-def model_keys(long: pd.DataFrame) -> list[Key]:
-    """Keys of the models, where there are several to single one out of."""
-    models = long["model"].unique()
-    return [Key(model, "model") for model in models] if len(models) > 1 else []
-
-
-def _percent(metric: str) -> Values:
-    return Values(f"{METRIC_NAMES[metric]} (%)")
+def _with_faults(
+    parts: Sequence[tuple["DamagedModel", str, pd.DataFrame]],
+    names: Mapping[str, str],
+    values: Values,
+    title: str,
+    horizontal: str,
+    marked: str | None = None,
+) -> Figure:
+    """Lines of `parts` (damaged model, series, rows with dataset, point and value); one row a fault."""
+    long = pd.concat([own.assign(fault=one.fault.name, series=series) for one, series, own in parts])
+    long = long.drop_duplicates(["fault", "series", "dataset", "point"])  # the healthy model's, once for every strength
+    model, strengths = names[parts[0][0].model], dict.fromkeys(series for _, series, _ in parts if series != HEALTHY)
+    keys = [Key(HEALTHY, "model", COLOURS[1], dashed=True)]
+    colours = (COLOURS[3], COLOURS[0], *COLOURS)
+    keys += [Key(name, "model", colour) for name, colour in zip(strengths, colours, strict=False)]
+    long, title = long.assign(dataset=long["dataset"].map(names), model=model), title.format(model, PLANTED)
+    return lines(long, keys, values, title, None, ("fault", "dataset"), horizontal, marked)

@@ -9,7 +9,7 @@ vertex, separated by |), keys carry `data-highlight` (the name that they single 
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +22,8 @@ from mlprobe_utils.common.errors import unknown
 
 BETWEEN = "|"
 SERIES_END = "‖"  # in a mark's description for Altair: names that it belongs to, then what a tooltip says of it
+MOST_COLUMNS = 3  # of panels
+MANY = 15  # panels; more are drawn compact
 MOST_ROWS = 40  # of numbers that a page shows; more are only in the file
 ENLARGE = '<button type="button" class="chart-zoom" hidden>Enlarge</button>'
 # distinguishable with every kind of colour vision, on white and on black
@@ -52,25 +54,23 @@ STYLE = [
     ".chart-data{margin-top:.25rem;font-size:.85rem}",
 ]
 _VARIABLE = re.compile(r"var\(--[\w-]+, ([^)]+)\)")  # a colour of a theme, and what it is without one
+_WHOLE_CHART = ("datasets", "autosize", "padding", "$schema")  # only this has these, and no part of it
 _WITHOUT_LEGEND = ("color", "strokeDash", "strokeWidth", "shape")  # a page's keys stand in the place of theirs
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A drawing as it stands on a page, and the specification of a chart that looks the same."""
-
-    svg: str
-    spec: dict  # Vega-Lite, with its data
-
-
-@dataclass(frozen=True)
 class Panel:
-    """One drawing of a figure."""
+    """One drawing of a figure, and the specification of a chart that looks the same."""
 
     title: str  # empty where the figure's caption says all
-    drawing: Drawing
-    description: str  # in words, for those who cannot see it
+    svg: str
+    spec: dict  # Vega-Lite, with its data
+    words: str  # what it shows, for those who cannot see it
     wide: bool = False  # cannot be read on a phone unless it scrolls
+
+    @property
+    def description(self) -> str:
+        return f"{self.title}: {self.words}." if self.title else self.words
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Key:
     colour: str = ""  # CSS; empty: the name has no colour of its own
     dashed: bool = False
     thin: bool = False
+    shape: str = ""  # of a point; empty: the name has no points
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,14 @@ class Figure:
     """A figure for a notebook: HTML on a page, a description in words where there is only text."""
 
     html: str
-    description: str
     title: str
     panels: tuple[Panel, ...]
     columns: int
     axes: tuple[str, str]
+
+    @property
+    def description(self) -> str:
+        return " ".join([f"{self.title}.", *(panel.description for panel in self.panels)])
 
     @property
     def spec(self) -> dict:
@@ -110,11 +114,7 @@ class Figure:
         return alt.ConcatChart.from_dict(self.spec | {"description": self.description}, validate=False)
 
     def save(self, path: str | Path) -> None:
-        """Writes it to a file: .html as it stands on a page, .svg, or .png (200 pixels an inch).
-
-        Raises:
-            InputError: a file of another kind.
-        """
+        """Writes it to a file: .html as it stands on a page, .svg, or .png (200 pixels an inch), else InputError."""
         match Path(path).suffix:
             case ".html":
                 head = f'<meta charset="utf-8"><title>{html.escape(self.title)}</title>'
@@ -135,7 +135,7 @@ def figure(
     panels: Sequence[Panel],
     title: str,
     columns: int = 1,
-    keys: Iterable[Key] = (),
+    keys: Sequence[Key] = (),
     axes: tuple[str, str] = ("", ""),
     numbers: pd.DataFrame | None = None,
     decimals: int = 1,
@@ -144,8 +144,7 @@ def figure(
 
     Args:
         panels: in the order of reading.
-        title: the caption.
-        keys: the legend.
+        title, keys: the caption and the legend.
         axes: what the vertical and the horizontal axis of all panels mean.
         numbers: everything that the panels draw, as CSV and, up to MOST_ROWS rows, as a table, in a fold.
         decimals: of the numbers in the table; the CSV has six digits.
@@ -158,18 +157,23 @@ def figure(
         f'<div class="chart-panels">{"".join(_panel(panel, title) for panel in panels)}</div>',
         f'<p class="chart-axis chart-axis-below">→ {horizontal}</p>' if horizontal else "",
         f"</div><figcaption>{html.escape(title)} {ENLARGE}</figcaption>",
-        _numbers(numbers, title, decimals) if numbers is not None else "",
+        _numbers(numbers.rename(columns={"dataset": "data set"}), title, decimals) if numbers is not None else "",
         "</figure>",
     ]
-    description = " ".join([f"{title}.", *(panel.description for panel in panels)])
-    return Figure("".join(parts), description, title, tuple(panels), columns, axes)
+    return Figure("".join(parts), title, tuple(panels), columns, axes)
+
+
+def columns_of(table: pd.DataFrame, row: str | None, column: str) -> int:
+    """Panels beside each other: a value of `column` each, or where there is only one those of `row`."""
+    beside = table[column].nunique()
+    panels = beside if beside > 1 or not row else table[row].nunique()
+    return 2 if panels == 4 else min(MOST_COLUMNS, panels)  # no panel alone in a second row
 
 
 def standing_alone(panel: Panel) -> dict:
     """The specification of a panel, which needs no page: with its data in place, plain colours, title and legends."""
-    left_out = ("datasets", "autosize", "$schema")  # what only a whole chart has
-    spec = plain(json.dumps({key: value for key, value in panel.drawing.spec.items() if key not in left_out}))
-    tables, legend = panel.drawing.spec.get("datasets", {}), {"title": None, "labelLimit": 0, "symbolOpacity": 1}
+    spec = _VARIABLE.sub(r"\1", json.dumps(panel.spec)).replace("currentColor", "black").replace("transparent", "white")
+    tables, legend = json.loads(spec).get("datasets", {}), {"title": None, "labelLimit": 0, "symbolOpacity": 1}
     legend |= {} if '"shape": {' in spec else {"symbolType": "stroke"}
 
     def completed(node: dict) -> dict:
@@ -180,13 +184,8 @@ def standing_alone(panel: Panel) -> dict:
                 channel["legend"] = legend
         return node
 
-    spec = json.loads(spec.replace('"transparent"', '"white"'), object_hook=completed)
-    return spec | ({"title": panel.title} if panel.title else {})
-
-
-def plain(drawing: str) -> str:
-    """SVG, or a specification as JSON, with the colours of a light page in place of a theme's."""
-    return _VARIABLE.sub(r"\1", drawing).replace("currentColor", "black")
+    whole = json.loads(spec, object_hook=completed) | ({"title": panel.title} if panel.title else {})
+    return {key: value for key, value in whole.items() if key not in _WHOLE_CHART}
 
 
 def single(name: str) -> str:
@@ -217,7 +216,7 @@ def scrolling(table: str) -> str:
 
 
 def _panel(panel: Panel, title: str) -> str:
-    head, rest = panel.drawing.svg.split(">", 1)
+    head, rest = panel.svg.split(">", 1)
     name = html.escape(f"{title}: {panel.title}" if panel.title else title)
     heading = f'<p class="chart-panel-title">{html.escape(panel.title)}</p>' if panel.title else ""
     described = f'{head} role="img"><title>{name}</title><desc>{html.escape(panel.description)}</desc>{rest}'
@@ -225,13 +224,12 @@ def _panel(panel: Panel, title: str) -> str:
     return f"<div {box}>{heading}{described}</div>"
 
 
-def _legend(keys: Iterable[Key]) -> str:
-    kinds: dict[str, list[Key]] = {}
-    for key in keys:
-        kinds.setdefault(key.kind, []).append(key)
+def _legend(keys: Sequence[Key]) -> str:
+    kinds = dict.fromkeys(key.kind for key in keys)
     groups = [
-        f'<div class="chart-keys" role="group" aria-label="{html.escape(kind)}">{"".join(map(_key, of_kind))}</div>'
-        for kind, of_kind in kinds.items()
+        f'<div class="chart-keys" role="group" aria-label="{html.escape(kind)}">'
+        f"{''.join(_key(key) for key in keys if key.kind == kind)}</div>"
+        for kind in kinds
     ]
     return f'<div class="chart-legend">{"".join(groups)}</div>' if groups else ""
 

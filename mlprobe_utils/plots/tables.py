@@ -15,6 +15,7 @@ from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.plots.figures import download, scrolling, scrolling_table
 
 MOST_TEXT = 80  # characters of an answer that a table shows
+ARROW = " → "
 
 
 class Table(pd.DataFrame):
@@ -43,12 +44,10 @@ def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
     if table.empty:
         return "<p><em>No rows.</em></p>"
     of_p = [column for column in table if str(column).split(" (")[0] == "p"]
-    table = table.assign(**{column: table[column].map(_p_value, na_action="ignore") for column in of_p})
-    return scrolling_table(table, decimals)
-
-
-def _p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "<\N{NO-BREAK SPACE}0.001"
+    words = {
+        column: table[column].map(lambda p: f"{p:.3f}" if p >= 0.001 else "<\xa00.001", "ignore") for column in of_p
+    }
+    return scrolling_table(table.assign(**words), decimals)
 
 
 def note(words: str) -> HTML:
@@ -72,24 +71,20 @@ def captioned(cells: pd.DataFrame, caption: str) -> Table:
 
 def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
     """`style` is the table's own, as CSS."""
-    body = "".join(_row("td", row) for row in cells.to_numpy().tolist())
-    table = f'<table class="table" style="{style}"><thead>{_row("th", cells)}</thead><tbody>{body}</tbody></table>'
+    head = "".join(f"<th>{cell}</th>" for cell in cells)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells.to_numpy())
+    table = f'<table class="table" style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f"<figure>{scrolling(table)}<figcaption>{caption}</figcaption></figure>"
 
 
 def recipe(own: Part, paper: Part) -> pd.DataFrame:
     """A block of a protocol, one row a hyperparameter: its value, that of the `paper` protocol, and what it means."""
-    of_paper = paper.model_dump()
+    fields, of_paper = type(own).model_fields, paper.model_dump()
     rows = [
-        {
-            "hyperparameter": key.replace("_", " "),
-            "this run": _plain(value),
-            "paper protocol": _plain(of_paper[key]),
-            "meaning": type(own).model_fields[key].description,
-        }
+        (key.replace("_", " "), _plain(value), _plain(of_paper[key]), fields[key].description)
         for key, value in own.model_dump().items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["hyperparameter", "this run", "paper protocol", "meaning"])
 
 
 def _plain(value) -> str:
@@ -153,53 +148,27 @@ def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
 
 
 def _profile_html(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: list[str]) -> str:
-    models, datasets = (_in_order(profiles[column].unique(), names) for column in ("model", "dataset"))
+    models, datasets = (
+        [*(slug for slug in names if slug in found), *(slug for slug in found if slug not in names)]
+        for found in (profiles["model"].unique(), profiles["dataset"].unique())
+    )
     scores = profiles.set_index(["dataset", "model"])[list(SCORES)]
-    printed = scores.round(2)
-    compared = scores[~scores.index.isin(apart, level="model")]
-    best, worst = (getattr(compared.round(2).groupby("dataset"), end)() for end in ("max", "min"))
-
-    def row(model: str, *, marked: bool) -> list[str]:
-        cells = [_named(model, names)]
-        for dataset in datasets:
-            values = printed.loc[(dataset, model)].items() if (dataset, model) in printed.index else ()
-            limits = (best, worst) if marked else ()
-            cells.append(
-                _arrows(_marked(value, *(limit.at[dataset, score] for limit in limits)) for score, value in values)
-            )
-        return cells
-
-    rows = [row(model, marked=True) for model in models if model not in apart]
-    if several := len(rows) > 1:
-        averages = compared.groupby("dataset").mean()
-        rows.append(["average", *(_arrows(f"{value:.2f}" for value in averages.loc[d]) for d in datasets)])
-    rows += [row(model, marked=False) for model in models if model in apart]
-    caption = [f"{_arrows(SCORES)} (%), {html.escape(what)}."]
-    caption += ["Best of a data set bold, worst underlined."] if several else []
-    caption += [f"Beneath {'the average' if several else 'it'}: what others were adapted from."] if apart else []
-    head = ["model", *(_named(dataset, names) for dataset in datasets)]
-    return _captioned(pd.DataFrame(rows, columns=head), " ".join(caption), "white-space:nowrap;font-size:0.72em")
-
-
-def _in_order(slugs: Iterable[str], names: Mapping[str, str]) -> list[str]:
-    """Slugs as `names` orders them, those without a name last."""
-    order = list(names)
-    return sorted(slugs, key=lambda slug: order.index(slug) if slug in names else len(order))
-
-
-def _named(slug: str, names: Mapping[str, str]) -> str:
-    return html.escape(names.get(slug, slug))
-
-
-def _row(tag: str, cells: Iterable[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
-
-
-def _arrows(values: Iterable[str]) -> str:
-    return " → ".join(values)
-
-
-def _marked(value: float, best: float | None = None, worst: float | None = None) -> str:
-    """A score as printed, bold or underlined; with one value all round neither."""
-    mark = None if best == worst else {best: "strong", worst: "u"}.get(value)
-    return f"<{mark}>{value:.2f}</{mark}>" if mark else f"{value:.2f}"
+    printed, compared = scores.round(2), scores[~scores.index.isin(apart, level="model")]
+    ends = compared.round(2).groupby("dataset")
+    best, worst = (ends.transform(end).reindex(printed.index) for end in ("max", "min"))
+    text = printed.map("{:.2f}".format)
+    for tag, limit in (("strong", best), ("u", worst)):
+        text = text.mask((printed == limit) & (best != worst), f"<{tag}>" + text + f"</{tag}>")
+    cells = text.agg(ARROW.join, axis=1).unstack("dataset").reindex(index=models, columns=datasets)
+    averages = compared.groupby("dataset").mean().map("{:.2f}".format).agg(ARROW.join, axis=1).to_frame("average").T
+    above = [model for model in models if model not in apart]
+    several = len(above) > 1
+    cells = pd.concat([cells.loc[above], *([averages] if several else []), cells.drop(index=above)])[datasets].fillna(
+        ""
+    )
+    cells.insert(0, "model", [html.escape(names.get(model, model)) for model in cells.index])
+    caption = f"{ARROW.join(SCORES)} (%), {html.escape(what)}."
+    caption += " Best of a data set bold, worst underlined." if several else ""
+    caption += f" Beneath {'the average' if several else 'it'}: what others were adapted from." if apart else ""
+    cells.columns = [html.escape(names.get(column, column)) for column in cells]
+    return _captioned(cells, caption, "white-space:nowrap;font-size:0.72em")

@@ -30,7 +30,7 @@ from mlprobe_utils.analysis.epoch_choice import addition_of_each, additions, by_
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.categories import CATEGORIES, MLLM, TRADITIONAL
 from mlprobe_utils.pipeline.baseline_card import STATUSES, all_baselines, load_baseline
-from mlprobe_utils.plots.baseline_charts import accuracy_chart
+from mlprobe_utils.plots.forest import accuracy_chart
 from mlprobe_utils.stats.resampling import resample
 
 SLUGS = {"resnet": "CNN", "fasternet": "CNN", "s2-mlp": "MLP", "vit": "ViT"}

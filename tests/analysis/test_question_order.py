@@ -13,7 +13,8 @@ from mlprobe_utils.evaluation.orders import ORDER_NAMES, ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.evaluation.stations import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.pipeline.tested import resamples_of_tested
-from mlprobe_utils.plots.discussion_charts import difference_chart, order_curves
+from mlprobe_utils.plots.charts import order_curves
+from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, RECIPE
 
 IMAGES = 300
@@ -126,7 +127,7 @@ def test_charts_tell_every_order_and_every_difference_with_its_interval(planted)
     assert set(question_order.in_words(told)["less"]) == {"image first", "irrelevant first"}
     told = told[(told["stage"] == "finetuned") & (told["order"] == "question_first") & (told["less"] == "image_first")]
     verdicts = LOWER, HIGHER, NEITHER
-    drawn = difference_chart(told, told["station"], names, "Question first less image first", verdicts)
+    drawn = change_chart(told.assign(statement=told["station"]), names, "Question first less image first", verdicts)
     for row in told.itertuples():
         words = f"{row.station}: {row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}) points, {row.verdict}"
         assert words in drawn.description

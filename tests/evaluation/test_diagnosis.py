@@ -38,7 +38,7 @@ from mlprobe_utils.evaluation.diagnosis import (
 from mlprobe_utils.evaluation.stations import LAST_TOKEN, OUTPUT, STATIONS
 from mlprobe_utils.pipeline.damaged_models import DamagedModel
 from mlprobe_utils.pipeline.fault_card import Fault
-from mlprobe_utils.plots.diagnosis_charts import loss_chart
+from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE
 from mlprobe_utils.stats.resampling import resample
 
@@ -217,7 +217,7 @@ def test_the_chart_shows_every_interval_and_describes_it():
     told = diagnosed(planted(FIDELITY))
     told = told[told["question"] == RECIPE]
     several = pd.concat([told.assign(model=f"model {n}") for n in range(8)])
-    chart = loss_chart(several, {"d": "Set <D>"}, "Losses")
+    chart = change_chart(several, {"d": "Set <D>"}, "Losses")
     assert chart.html.count("<svg") == 1
     assert "Set &lt;D&gt;" in chart.html
     assert "upright ticks: thresholds" in chart.html
@@ -227,7 +227,7 @@ def test_the_chart_shows_every_interval_and_describes_it():
         for model in several["model"].unique():
             assert chart.html.count(f'data-told="{model}, {statement.name}: {words}"') == 2  # interval and point
             assert f"{model}, {statement.name}: {words}" in chart.description
-    assert "ticks" not in loss_chart(told.drop(columns="threshold"), {}, "Losses").html
+    assert "ticks" not in change_chart(told.drop(columns="threshold"), {}, "Losses").html
 
 
 def test_statements_stand_beside_the_thresholds_of_each_family():

@@ -19,11 +19,11 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import is_point
-from mlprobe_utils.plots import charts, figures, panels
+from mlprobe_utils.plots import charts, figures, squares
+from mlprobe_utils.plots.drawing import COLOURS, description, enable, inline
 from mlprobe_utils.plots.figures import Figure
-from mlprobe_utils.plots.inline_svg import description, inline
 
-POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
+POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -40,15 +40,23 @@ def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
     return pd.DataFrame(rows), pd.DataFrame(outputs)
 
 
+def words_in(drawing: ET.Element) -> list[str]:
+    return [text.text for text in drawing.iter(f"{SVG}text")]
+
+
+def lines_in(drawing: ET.Element) -> dict[str, list[str]]:
+    """Texts of every mark that has some, by the names of what they are of."""
+    return {names: texts for names, texts, _ in marks(drawing)}
+
+
 def test_curves_show_the_means_over_runs_at_every_point_and_the_answer():
     scores, outputs = made()
     scores["accuracy"] += 1 / 3
     figure = charts.probe_curves(scores, outputs, NAMES)
-    told = marks(drawings(figure)[0])
-    after = [texts for names, texts, _ in told if names.endswith("after fine-tuning")]
+    lines = lines_in(drawings(figure)[0])
+    assert [*lines] == [f"{NAMES['one']}|{stage} fine-tuning" for stage in ("after", "before")]
     means = {"V.00": 60.8, "V.01": 61.8, "C.00": 62.8, "L.00": 63.8, "L.01": 64.8, "answer": 70.0}
-    assert {text for texts in after for text in texts} == {f"{point} {mean} %" for point, mean in means.items()}
-    assert {names for names, _, _ in told} == {f"{NAMES['one']}|{s} fine-tuning" for s in ("before", "after")}
+    assert next(iter(lines.values())) == [f"{point} {mean} %" for point, mean in means.items()]
     one = "Model &amp; &lt;One&gt;"
     titles = re.findall(r'chart-panel-title">(.*?)</p>', figure.html)
     assert titles == [f"{one} · Set B", f"{one} · Set A", "Model Two · Set B", "Model Two · Set A"]
@@ -59,9 +67,7 @@ def test_curves_show_the_means_over_runs_at_every_point_and_the_answer():
     of_one = numbers.query("model == 'Model Two' and `data set` == 'Set A' and stage == 'after fine-tuning'")
     np.testing.assert_allclose(of_one[POINTS].to_numpy()[0], 60.5 + np.arange(5) + 1 / 3, rtol=1e-5)
     for drawing in drawings(figure):
-        lines = marks(drawing)
-        assert len(lines) == 2  # before and after
-        for _, texts, path in lines:
+        for _, texts, path in marks(drawing):
             places = [float(number) for number in re.findall(r"-?[\d.]+", path)]
             heights = places[1::2]
             assert len(heights) == len(texts) == 6  # a vertex for each text
@@ -76,31 +82,32 @@ def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_
     side = side.assign(point=side["point"].str.replace("V", "D"), **dict.fromkeys(METRICS, 55.0))
     drawn = charts.probe_curves(pd.concat([scores, side]), outputs, NAMES)
     assert list(downloaded(drawn)) == ["model", "data set", "stage", *POINTS[:2], "D.00", "D.01", *POINTS[2:], "answer"]
-    panels_of = {name: drawings(drawn)[place : place + 2] for name, place in (("one", 0), ("two", 2))}
-    for drawing in panels_of["one"]:
-        words = [text.text for text in drawing.iter(f"{SVG}text")]
+    own, other = drawings(drawn)[:2], drawings(drawn)[2:]
+    for drawing in own:
+        words = words_in(drawing)
         assert words.count("deepstack") == 1
         assert [word for word in words if is_point(word or "")] == [*POINTS[:2], "D.00", "D.01", *POINTS[2:]]
         for _, texts, path in marks(drawing):
             assert {"D.00 55.0 %", "D.01 55.0 %"} <= set(texts)
             assert path.count("M") == 5  # its own curve, joined to neither neighbour
     alone = drawings(charts.probe_curves(scores, outputs, NAMES))
-    for drawing, before in zip(panels_of["two"], alone[2:], strict=True):
+    for drawing, before in zip(other, alone[2:], strict=True):
         assert ET.tostring(drawing) == ET.tostring(before)
 
 
-def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value_and_a_low_probe_in_its_place():
-    drawing = drawings(charts.probe_curves(*made(), NAMES))[0]
-    assert "▼ 0" in [text.text for text in drawing.iter(f"{SVG}text")]
-    lowest = max(float(label.text) for label in drawing.iter(f"{SVG}text") if (label.text or "").isdigit())
-    assert lowest >= 70
-    none_low = drawings(charts.probe_curves(*made(answers=55.0), NAMES))[0]
-    assert "answer 0.0 %" in [texts[-1] for _, texts, _ in marks(none_low)]
+def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value_and_none_leaves_a_gap():
     scores, outputs = made()
-    low = scores.assign(mcc=scores["mcc"].mask(scores["point"] == "L.00", -7))
+    words = words_in(drawings(charts.probe_curves(scores, outputs, NAMES))[0])
+    assert "▼ 0" in words
+    assert max(float(word) for word in words if word.isdigit()) >= 70
+    none_low = drawings(charts.probe_curves(*made(answers=55.0), NAMES))[0]
+    assert "answer 0.0 %" in [texts[-1] for texts in lines_in(none_low).values()]
+    low = scores.assign(mcc=scores["mcc"].mask(scores["point"] == "L.00", -7).mask(scores["point"] == "L.01"))
     drawing = drawings(charts.probe_curves(low, outputs, NAMES, "mcc"))[0]
-    assert "L.00 -7.0 %" in [text for _, texts, _ in marks(drawing) for text in texts]
-    assert not [text for text in drawing.iter(f"{SVG}text") if text.text.startswith("▼")]
+    texts = [*itertools.chain(*lines_in(drawing).values())]
+    assert "L.00 -7.0 %" in texts
+    assert not [text for text in texts if text.startswith("L.01") or "nan" in text]  # a missing value leaves a gap
+    assert not [word for word in words_in(drawing) if word.startswith("▼")]
     with pytest.raises(InputError, match="accuracy"):
         charts.probe_curves(scores, outputs, NAMES, "accurracy")
 
@@ -132,7 +139,7 @@ def test_a_figure_is_a_chart_of_the_same_data_and_is_saved(name, tmp_path):
     for kind in ("svg", "png", "html"):
         figure.save(tmp_path / f"figure.{kind}")
     drawn = ET.parse(tmp_path / "figure.svg").getroot()
-    words = {text.text for text in drawn.iter(f"{SVG}text")}
+    words = {*words_in(drawn)}
     assert {figure.title, *(panel.title for panel in figure.panels)} <= words
     assert ({*STAGE_NAMES.values()} <= words) == (name == "probe")  # the legend
     inked = {value for mark in drawn.iter() for value in (mark.get("fill"), mark.get("stroke"))}
@@ -177,7 +184,7 @@ def one_of_each() -> dict[str, Figure]:
         ),
         "stages": charts.stage_profiles(profile[profile["model"] == "one"], NAMES),
         "journey": charts.journey(ends.assign(**{"final output": 40.0}), NAMES),
-        "confusion": charts.confusion(answers, NAMES),
+        "confusion": squares.confusion(answers, NAMES),
     }
 
 
@@ -206,20 +213,14 @@ def test_controls_are_thin_lines_and_a_rule_of_their_own():
     assert "control task" not in charts.probe_curves(scores, outputs, NAMES).html
 
 
-def banded(chosen: pd.DataFrame) -> pd.DataFrame:
-    """Bands from 3 below to 4 above the values of the first run."""
-    places = chosen.loc[chosen["run"] == 0, ["model", "dataset", "stage", "point", "accuracy"]]
-    ends = {"band_low": places["accuracy"] - 3, "band_high": places["accuracy"] + 4}
-    return places.drop(columns="accuracy").assign(**ends)
-
-
 def areas(drawing: ET.Element) -> list[ET.Element]:
     return [e for e in drawing.iter() if "0.2" in (e.get("opacity"), e.get("fill-opacity"), e.get("stroke-opacity"))]
 
 
-def test_bands_are_light_areas_of_each_module_and_their_ends_are_in_the_file():
+def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are_in_the_file():
     scores, outputs = made()
-    bands = banded(scores)
+    places = scores.loc[scores["run"] == 0, ["model", "dataset", "stage", "point", "accuracy"]]
+    bands = places.assign(band_low=places["accuracy"] - 3, band_high=places["accuracy"] + 4).drop(columns="accuracy")
     figure = charts.probe_curves(scores, outputs, NAMES, bands=bands)
     for drawing in drawings(figure):
         drawn = areas(drawing)
@@ -227,30 +228,19 @@ def test_bands_are_light_areas_of_each_module_and_their_ends_are_in_the_file():
         names = {name for mark in drawn for name in mark.get("data-series").split("|")}
         assert {"before fine-tuning", "after fine-tuning"} < names
         assert sum(mark.tag == f"{SVG}line" for mark in drawn) == 2  # of the connector's one point
-        lines = marks(drawing)
-        assert len(lines) == 2  # an area tells nothing that its line does not
+        assert len(marks(drawing)) == 2  # an area tells nothing that its line does not
     numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"])
-    place = "Model Two", "Set A", "after fine-tuning"
-    first = 60.0 + np.arange(5)
-    np.testing.assert_allclose(numbers.loc[(*place, "mean"), POINTS].astype(float), first + 0.5)
-    np.testing.assert_allclose(numbers.loc[(*place, "band, low"), POINTS].astype(float), first - 3)
-    np.testing.assert_allclose(numbers.loc[(*place, "band, high"), POINTS].astype(float), first + 4)
+    for number, shift in {"mean": 0.5, "band, low": -3, "band, high": 4}.items():
+        row = numbers.loc[("Model Two", "Set A", "after fine-tuning", number), POINTS]
+        np.testing.assert_allclose(row.astype(float), 60.0 + np.arange(5) + shift)
     assert "95 % bands" in figure.html
-    without = charts.probe_curves(scores, outputs, NAMES, bands=banded(scores).iloc[:0])
-    assert not any(map(areas, drawings(without)))
-    assert "band" not in without.html
-
-
-def test_a_band_that_leaves_the_axis_is_cut_there():
-    scores, outputs = made()
-    wide = banded(scores).assign(band_low=0.0, band_high=100.0)
-    for drawing in drawings(charts.probe_curves(scores, outputs, NAMES, bands=wide)):
-        height = float(drawing.get("viewBox").split()[3])
+    for drawing in drawings(
+        charts.probe_curves(scores, outputs, NAMES, bands=bands.assign(band_low=0.0, band_high=100))
+    ):
         paths = [mark.get("d") for mark in areas(drawing) if mark.get("d")]
         heights = [float(y) for path in paths for y in re.findall(r"[\d.-]+,([\d.-]+)", path)]
-        assert heights
-        assert min(heights) >= 0
-        assert max(heights) <= height
+        assert 0 <= min(heights) <= max(heights) <= float(drawing.get("viewBox").split()[3])
+    assert "band" not in charts.probe_curves(scores, outputs, NAMES, bands=bands.iloc[:0]).html
 
 
 def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
@@ -267,22 +257,12 @@ def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
     figure = charts.journey(many.assign(**dict.fromkeys(ends, values)), {})
     assert charts.MAJORITY not in figure.html
     (drawing,) = drawings(figure)
-    told = {names: texts for names, texts, _ in marks(drawing)}
+    told = lines_in(drawing)
     stations = ("vision tower", "connector", "LLM", "answer")
     assert told[f"{charts.MEAN}|after fine-tuning"] == [f"{station} 57.5 %" for station in stations]
     thin = [path for path in drawing.iter(f"{SVG}path") if path.get("opacity") == "0.5"]
     faint = [path.get("d") for path in thin if path.get("data-series").startswith(charts.MEAN)]
     assert [path.count("L") for path in faint] == [3] * 32
-
-
-def test_a_missing_value_leaves_a_gap_and_no_false_text():
-    scores, outputs = made()
-    scores.loc[(scores["point"] == "L.00"), "auc"] = np.nan
-    told = [
-        text for d in drawings(charts.probe_curves(scores, outputs, NAMES, "auc")) for _, t, _ in marks(d) for text in t
-    ]
-    assert told
-    assert not [text for text in told if text.startswith("L.00") or "nan" in text]
 
 
 def test_many_panels_are_compact_and_still_name_their_model():
@@ -296,7 +276,7 @@ def test_many_panels_are_compact_and_still_name_their_model():
     few = charts.probe_curves(*made(models=("one",), datasets=("a",)), NAMES)
     assert int(drawn[0].get("height")) < int(drawings(few)[0].get("height"))
     for drawing in drawn:
-        words = [text.text for text in drawing.iter(f"{SVG}text") if not text.text.isdigit()]
+        words = [word for word in words_in(drawing) if not word.isdigit()]
         assert words[:4] == ["V", "C", "L", "answer"]
     ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
     assert ends[0] != ends[3]  # a deeper model's row has more stations, and only that row
@@ -313,7 +293,7 @@ def test_many_points_are_not_all_labelled_and_one_run_is_not_drawn_beside_its_me
     last = scores[scores["point"] == "L.01"]
     deep = pd.concat([scores, *(last.assign(point=f"L.{place:02d}") for place in range(2, 64))])
     figure = charts.probe_curves(deep, outputs, NAMES)
-    labels = [text.text for text in drawings(figure)[0].iter(f"{SVG}text")]
+    labels = words_in(drawings(figure)[0])
     assert "answer" in labels
     assert 4 < len([label for label in labels if is_point(label or "")]) < 20  # of 67
     assert 'stroke-width="0.8"' in figure.html
@@ -321,8 +301,50 @@ def test_many_points_are_not_all_labelled_and_one_run_is_not_drawn_beside_its_me
     assert 'stroke-width="0.8"' not in charts.probe_curves(*of_one_run, NAMES).html
 
 
+def along_the_llm() -> pd.DataFrame:
+    rows = pd.DataFrame(itertools.product(("one", "two"), STAGE_NAMES, LAYERS), columns=["model", "stage", "point"])
+    value = -10.0 + 10 * rows["point"].map(LAYERS.index)
+    rows = rows.assign(dataset="a", comprehension=80.0, utilization=80 + value, value=value)
+    return rows.assign(band_low=value - 4, band_high=value + 4)
+
+
+def test_comprehension_and_utilization_are_lines_of_their_own_in_both_stages_and_their_difference_has_a_band():
+    drawn = drawings(charts.both_curves(along_the_llm(), NAMES))
+    assert len(drawn) == 2
+    lines = {names.split("|")[1]: texts for names, texts in lines_in(drawn[0]).items()}
+    assert len(lines) == 4
+    for stage in STAGE_NAMES.values():
+        assert lines[f"comprehension, {stage}"] == [f"{point} 80.0 %" for point in LAYERS]
+        assert lines[f"utilization, {stage}"] == ["L.00 70.0 %", "L.01 80.0 %", "L.02 90.0 %"]
+    figure = charts.difference_curves(along_the_llm(), NAMES)
+    assert ["L.00 -10.0 points", "L.01 0.0 points", "L.02 10.0 points"] in lines_in(drawings(figure)[0]).values()
+    numbers = downloaded(figure)
+    assert set(numbers["number"]) == {"mean", "band, low", "band, high"}
+    low = numbers[(numbers["number"] == "band, low") & (numbers["model"] == "Model Two")]
+    np.testing.assert_allclose(low[LAYERS], [[-14, -4, 6]] * 2)
+
+
+def test_the_lens_is_drawn_for_the_pretrained_model_too_which_has_no_run():
+    table = pd.DataFrame({"model": "one", "dataset": "a", "stage": "pretrained", "run": pd.NA, "point": LAYERS})
+    figure = charts.lens_curves(table.assign(value=[30.0, 40.0, 50.0]), NAMES, "probability", "The lens")
+    (texts,) = lines_in(drawings(figure)[0]).values()
+    assert texts == ["L.00 30.0 %", "L.01 40.0 %", "L.02 50.0 %"]
+    assert "probability (%)" in figure.html
+
+
+def test_every_pair_of_layers_is_a_square_with_its_accuracy():
+    pairs = pd.DataFrame(itertools.product(LAYERS, LAYERS), columns=["fitted at", "read at"])
+    scores = pairs.assign(model="one", dataset="a", stage="finetuned", pooling="last_token", accuracy=np.arange(9.0))
+    figure = squares.transfer_squares(scores, NAMES)
+    (drawing,) = drawings(figure)
+    found = {texts[0] for _, texts, _ in marks(drawing)}
+    assert found == {f"fitted at {row[0]}, read at {row[1]}: {n:.1f} %" for n, row in enumerate(pairs.to_numpy())}
+    assert "last token · Set A" in figure.html
+    assert downloaded(figure)["accuracy"].tolist() == list(range(9))
+
+
 def test_a_readers_own_chart_comes_out_as_a_described_figure():
-    panels.enable()
+    enable()
     own = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4]})).mark_line().encode(x="x", y="y")
     with alt.renderers.enable("inline_svg"):
         bundle = own.properties(title="Mine", description="a line that rises")._repr_mimebundle_()
@@ -378,7 +400,7 @@ DEFICIENCIES = {
 @pytest.mark.parametrize("theme", GROUNDS)
 def test_colours_contrast_with_the_page_and_are_distinguishable_to_everyone(theme):
     ground, palette = linear(GROUNDS[theme]), [linear(bytes.fromhex(colour[1:])) for colour in PALETTES[theme]]
-    assert len(palette) == len(panels.COLOURS)
+    assert len(palette) == len(COLOURS)
     for colour in palette:
         light, dark = sorted([own @ [0.2126, 0.7152, 0.0722] for own in (colour, ground)], reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5

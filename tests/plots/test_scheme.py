@@ -1,16 +1,15 @@
 """The drawn pipeline: every probe point is on it, nothing lies on or outside of anything else, and the table's runs."""
 
-import base64
 import itertools
-import re
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from drawn_charts import drawings, marks
 
-from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.points import flow_order, is_point
-from mlprobe_utils.plots.scheme import COLUMNS, pipeline_scheme, scheme_table
+from mlprobe_utils.plots.figures import Figure
+from mlprobe_utils.plots.scheme import pipeline_scheme, scheme_table
 
 SIZES = {"miniature": (6, 2, 6), "deep": (32, 2, 64), "one connector layer": (27, 1, 34), "least": (1, 1, 1)}
 SIZES |= {"side path": (27, 2, 36, 3), "miniature with a side path": (6, 2, 6, 3), "least side path": (1, 1, 1, 1)}
@@ -29,27 +28,22 @@ def points_of(
         rows.append((f"C.{i:02d}", f"model.visual.merger.mlp.{2 * i}", "Linear", width, "image_mean"))
     both = "image_mean, last_token"
     rows += [(f"L.{i:02d}", f"model.language_model.layers.{i}", "Decoder", widths[2], both) for i in range(llm)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=["point", "path", "module", "width", "poolings"])
 
 
-def drawn(points: pd.DataFrame, name: str = "a model", **options) -> ElementTree.Element:
-    page = pipeline_scheme(points, name, **options).html
-    return ElementTree.fromstring(re.search(r"<svg.*</svg>", page)[0])
+def drawn(points: pd.DataFrame, name: str = "a model", **options) -> tuple[Figure, dict[str, list[dict]]]:
+    """The figure, and the tables that it draws; a text has its edges, of 0.6 of the font's size a character."""
+    figure = pipeline_scheme(points, name, **options)
+    tables = figure.panels[0].spec["datasets"]
+    for text in tables["texts"]:
+        width = 0.6 * text["size"] * len(text["words"])
+        left = text["x"] - width * {"left": 0, "center": 0.5, "right": 1}[text["align"]]
+        text["box"] = left, text["y"] - 0.8 * text["size"], left + width, text["y"] + 0.2 * text["size"]
+    return figure, tables
 
 
-def texts(svg: ElementTree.Element) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Every text with the box (left, top, right, bottom) that it needs: 0.6 of the font's size a character."""
-    found = []
-    for text in svg.iter(f"{SVG}text"):
-        size, x, y = (float(text.get(key)) for key in ("font-size", "x", "y"))
-        width = 0.6 * size * len(text.text)
-        left = x - width * {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor")]
-        found.append((text.text, (left, y - 0.8 * size, left + width, y + 0.2 * size)))
-    return found
-
-
-def overlap(a, b) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def words_of(points: pd.DataFrame, **options) -> list[str]:
+    return [text["words"] for text in drawn(points, **options)[1]["texts"]]
 
 
 sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -58,104 +52,99 @@ sizes = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @sizes
 def test_one_labelled_box_a_point_and_one_marker_a_pooling(size):
     points = points_of(*size)
-    svg = drawn(points)
-    labels = [words for words, _ in texts(svg) if is_point(words)]
+    figure, tables = drawn(points)
+    (drawing,) = drawings(figure)
+    assert [text.text for text in drawing.iter(f"{SVG}text")] == [text["words"] for text in tables["texts"]]
+    labels = [text["words"] for text in tables["texts"] if is_point(text["words"])]
     assert sorted(labels, key=flow_order) == list(points["point"])
-    markers = [group.get("data-told") for group in svg.iter(f"{SVG}g") if group.get("class") == "probe"]
-    assert len(markers) == sum(size) + size[2]
+    tips = [tip for _, (tip,), _ in marks(drawing)]
+    assert len(tips) == sum(size) + size[2]
     for point, path, width in points[["point", "path", "width"]].itertuples(index=False):
-        of_point = [words for words in markers if words.startswith(f"{point}: ")]
+        of_point = [tip for tip in tips if tip.startswith(f"{point}: ")]
         assert len(of_point) == 1 + point.startswith("L")
-        assert all(f"{width} features of {path} " in words for words in of_point)
+        assert all(f"{width} features of {path} " in tip for tip in of_point)
 
 
 @sizes
 def test_nothing_lies_outside_or_on_anything_else(size):
     """Neither texts on each other nor boxes and markers."""
-    svg = drawn(points_of(*size))
-    _, _, width, height = map(float, svg.get("viewBox").split())
-    found = texts(svg)
-    for words, (left, top, right, bottom) in found:
-        assert 0 <= left <= right <= width, words
-        assert 0 <= top <= bottom <= height, words
-    boxes = [rect for rect in svg.iter(f"{SVG}rect") if rect.get("rx") == "4"]
-    assert len(boxes) == sum(size) + 3  # image, question, answer
-    places = [[float(rect.get(key)) for key in ("x", "y", "width", "height")] for rect in boxes]
-    areas = [(x, y, x + width, y + height) for x, y, width, height in places]
-    dots = [[float(dot.get(key)) for key in ("cx", "cy", "r")] for dot in svg.iter(f"{SVG}circle")]
-    areas += [(x - r, y - r, x + r, y + r) for x, y, r in dots]
-    for these in ([place for _, place in found], areas):
-        assert not [pair for pair in itertools.combinations(these, 2) if overlap(*pair)]
+    figure, tables = drawn(points_of(*size))
+    texts = [text["box"] for text in tables["texts"]]
+    width, height = (figure.panels[0].spec[side] for side in ("width", "height"))
+    assert all(0 <= left <= right <= width and 0 <= top <= bottom <= height for left, top, right, bottom in texts)
+    assert len(tables["boxes"]) == sum(size) + 3  # image, question, answer
+    areas = [tuple(box[side] for side in ("x", "y", "x2", "y2")) for box in tables["boxes"]]
+    radii = [(one, one["size"] ** 0.5 / 2) for one in tables["markers"]]
+    areas += [(one["x"] - r, one["y"] - r, one["x"] + r, one["y"] + r) for one, r in radii]
+    for these in (texts, areas):
+        pairs = itertools.combinations(these, 2)
+        assert not [1 for a, b in pairs if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
 
 
 def test_a_label_fits_its_box():
-    svg = drawn(points_of(32, 2, 64, widths=(1280, 27648, 18432)))
-    widths = [float(rect.get("width")) for rect in svg.iter(f"{SVG}rect") if rect.get("rx") == "4"]
-    inside = [place for words, place in texts(svg) if is_point(words) or words.isdigit()]
-    assert max(right - left for left, _, right, _ in inside) < min(widths)
+    _, tables = drawn(points_of(32, 2, 64, widths=(1280, 27648, 18432)))
+    inside = [text["box"] for text in tables["texts"] if is_point(text["words"]) or text["words"].isdigit()]
+    widest = max(right - left for left, _, right, _ in inside)
+    assert widest < min(box["x2"] - box["x"] for box in tables["boxes"])
 
 
 def test_width_is_written_where_it_changes():
-    written = [words for words, _ in texts(drawn(points_of(3, 2, 3))) if words.isdigit()]
+    written = [words for words in words_of(points_of(3, 2, 3)) if words.isdigit()]
     assert written == ["1280", "5120", "3584", "3584"]  # V.00, C.00, C.01, and the LLM's first
 
 
 def test_what_judges_a_module_and_where_lora_is():
-    words = [words for words, _ in texts(drawn(points_of(6, 2, 6)))]
-    assert [w for w in words if w.startswith("judged")] == [
-        f"judged by {s}" for s in ("FHS_V", "FHS_C", "FHS_L", "P_final")
-    ]
-    assert words.count("LoRA") == 3 + 1  # and the legend's
-    assert [w for w, _ in texts(drawn(points_of(6, 2, 6), adapted="CL"))].count("LoRA") == 2 + 1
-    assert "LoRA" not in [w for w, _ in texts(drawn(points_of(6, 2, 6), adapted=""))]
+    points = points_of(6, 2, 6)
+    judged = [words for words in words_of(points) if words.startswith("judged")]
+    assert judged == [f"judged by {score}" for score in ("FHS_V", "FHS_C", "FHS_L", "P_final")]
+    counts = [words_of(points, adapted=letters).count("LoRA") for letters in ("VDCL", "CL", "")]
+    assert counts == [3 + 1, 2 + 1, 0]  # and the legend's
 
 
 def test_description_says_what_is_drawn():
-    svg = drawn(points_of(6, 2, 6, widths=(48, 192, 64)), "Tiny", adapted="L")
-    assert svg.find(f"{SVG}title").text == "Pipeline and probe points of Tiny"
-    words = svg.find(f"{SVG}desc").text
+    figure, _ = drawn(points_of(6, 2, 6, widths=(48, 192, 64)), "Tiny", adapted="L")
+    assert drawings(figure)[0].find(f"{SVG}title").text == "Pipeline and probe points of Tiny"
+    words = drawings(figure)[0].find(f"{SVG}desc").text
     assert "vision tower of 6 blocks (V.00 to V.05, 48 features), probed on the mean of the image tokens" in words
     assert "connector of 2 linear layers (C.00 to C.01, 192 then 64 features)" in words
     assert "LLM of 6 decoder layers (L.00 to L.05, 64 features, with LoRA after fine-tuning)" in words
-    assert (
-        "connector of 1 linear layer (C.00, 64 features"
-        in drawn(points_of(1, 1, 1, widths=(48, 9, 64))).find(f"{SVG}desc").text
-    )
+    assert "side path" not in words
+    figure, _ = drawn(points_of(1, 1, 1, widths=(48, 9, 64)))
+    assert "connector of 1 linear layer (C.00, 64 features" in figure.description
 
 
 def test_a_side_path_leaves_the_vision_tower_passes_the_connector_and_enters_the_llm():
-    svg = drawn(points_of(6, 2, 6, 3, (48, 192, 64)), "Tiny")
-    grounds = [rect for rect in svg.iter(f"{SVG}rect") if rect.get("rx") == "8"]
-    vision, connector, side, llm = ({k: float(rect.get(k)) for k in ("x", "y", "width", "height")} for rect in grounds)
+    figure, tables = drawn(points_of(6, 2, 6, 3, (48, 192, 64)), "Tiny")
+    vision, connector, side, llm = tables["grounds"]
     assert side["y"] == connector["y"]
-    assert side["x"] > connector["x"] + connector["width"]
-    upright = [[float(n) for n in re.split("[ ,]", line.get("points"))] for line in svg.iter(f"{SVG}polyline")]
-    ways = [(y, until) for x, y, *_, until_x, until in upright if x == until_x > side["x"] and until - y > 10]
-    assert ways == [(vision["y"] + vision["height"], side["y"]), (side["y"] + side["height"], llm["y"])]
-    words = svg.find(f"{SVG}desc").text
+    assert side["x"] > connector["x2"]
+    lines = pd.DataFrame(tables["lines"]).groupby("line").agg({"x": ["min", "max"], "y": ["min", "max"]})
+    upright = lines[(lines["x"]["min"] == lines["x"]["max"]) & (lines["x"]["min"] > side["x"])]["y"]
+    ways = upright[upright["max"] - upright["min"] > 10]
+    assert ways.to_numpy().tolist() == [[vision["y2"], side["y"]], [side["y2"], llm["y"]]]
+    words = figure.description
     assert "the vision tower of 6 blocks" in words
     assert "past the connector into the LLM: deepstack of 3 mergers (D.00 to D.02, 64 features" in words
-    assert [w for w, _ in texts(svg)].count("in no health score") == words.count("in no health score") == 1
-    assert "side path" not in drawn(points_of(6, 2, 6)).find(f"{SVG}desc").text
+    assert [text["words"] for text in tables["texts"]].count("in no health score") == 1
+    assert words.count("in no health score") == 1
 
 
-def test_it_is_saved_as_a_picture_of_its_size(tmp_path):
-    pipeline_scheme(points_of(6, 2, 6), "a model").save(tmp_path / "scheme.svg")
-    (picture,) = ElementTree.parse(tmp_path / "scheme.svg").getroot().iter(f"{SVG}image")
-    kind, _, content = picture.get("{http://www.w3.org/1999/xlink}href").partition(",")
-    assert kind == "data:image/svg+xml;base64"
-    assert "var(" not in base64.b64decode(content).decode()
-    assert picture.get("width") == "800"
+def test_it_is_saved_as_a_picture_with_all_its_texts_and_colours(tmp_path):
+    figure, tables = drawn(points_of(6, 2, 6))
+    figure.save(tmp_path / "scheme.svg")
+    words = {text.text for text in ElementTree.parse(tmp_path / "scheme.svg").getroot().iter(f"{SVG}text")}
+    assert {text["words"] for text in tables["texts"]} <= words
+    assert "var(" not in (tmp_path / "scheme.svg").read_text()
 
 
 def test_names_are_escaped():
     points = points_of(2, 1, 2)
     points["module"] = 'A<b>&"'
     name = '<script>alert("x")</script> & co'
-    page = pipeline_scheme(points, name).html
-    assert "<script>" not in page
-    assert "<b>" not in page
-    assert name in drawn(points, name).find(f"{SVG}title").text
+    figure, _ = drawn(points, name)
+    assert "<script>" not in figure.html
+    assert "<b>" not in figure.html
+    assert name in drawings(figure)[0].find(f"{SVG}title").text
 
 
 def test_table_collapses_runs():
@@ -180,18 +169,3 @@ def test_table_keeps_apart_what_differs():
     points = points_of(2, 2, 2, widths=(48, 64, 64))
     points["path"] = ["a.x", "a.y", "up", "down", "llm.1.block", "llm.2.block"]
     assert list(scheme_table(points)["path"]) == ["a.x", "a.y", "up", "down", "llm.{1,2}.block"]
-
-
-@pytest.mark.parametrize("function", [lambda points: pipeline_scheme(points, "m"), scheme_table])
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        (lambda p: p.drop(columns=["width", "path"]), "path, width"),
-        (lambda p: p[p["point"].str[0] != "C"], r"connector \(C\)"),
-        (lambda p: p.assign(point=p["point"].replace("V.00", "X.00")), r"X\.00"),
-        (lambda p: p.assign(poolings="image_mean, first_token"), "first_token"),
-    ],
-)
-def test_wrong_points_are_named(function, broken, message):
-    with pytest.raises(InputError, match=message):
-        function(broken(points_of(2, 2, 2)))

@@ -1,0 +1,159 @@
+"""Forest plots: values with intervals, in blocks with a line a model, one panel a data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+import altair as alt
+import pandas as pd
+
+from mlprobe_utils.evaluation.categories import CATEGORIES, MLLM, TRADITIONAL
+from mlprobe_utils.evaluation.control_names import MAJORITY
+from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNTOLD
+from mlprobe_utils.evaluation.health import in_words
+from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, figure
+
+VERDICTS = (NAMED, RULED_OUT, UNTOLD)
+CATEGORY_KEYS = [
+    Key(name, "category", colour, shape=shape)
+    for name, colour, shape in zip(
+        (*CATEGORIES, MLLM), COLOURS, ("circle", "square", "diamond", "triangle-up", "cross"), strict=False
+    )
+]
+FEW = 6  # models whose lines stand apart
+TITLE_LINES = 2  # of a block, for its title
+RULES = {  # across all blocks
+    "": {},
+    TRADITIONAL: {"strokeDash": [3, 2], "strokeWidth": 1.5},
+    MAJORITY: {"strokeDash": [1, 2], "strokeWidth": 1.5},
+}
+
+
+def change_chart(
+    changes: pd.DataFrame, names: Mapping[str, str], title: str, verdicts: Sequence[str] = VERDICTS
+) -> Figure:
+    """Changes in accuracy with their intervals: a block a statement, with a tick at the threshold where there is one.
+
+    Args:
+        changes: model, dataset, statement, the change (`value`, `change` or `difference`) and the ends of its interval
+            (`band_low` and `band_high`, else `low` and `high`) in percentage points, verdict, and threshold.
+        names: slug -> name of models and data sets, in the order of the page.
+        title: the caption; what a tick is, is added.
+        verdicts: the three there can be: below 0, above 0 (or no loss), and neither.
+    """
+    if "band_low" in changes:
+        changes = changes.drop(columns=["low", "high"], errors="ignore")
+    ends = {"value": "change", "difference": "change", "band_low": "low", "band_high": "high"}
+    rows = in_words(changes.rename(columns=ends), names, ("dataset", "model"))
+    rows = rows.assign(block=rows["statement"], kind=rows["verdict"])
+    rows["words"] = [
+        f"{s.model}, {s.statement}: {s.change:+.1f} ({s.low:+.1f} to {s.high:+.1f}) points, {s.verdict}"
+        for s in rows.itertuples()
+    ]
+    looks = zip(verdicts, (0, 1, 3), ("diamond", "circle", "square"), strict=True)
+    keys = [Key(word, "verdict", COLOURS[place], shape=shape) for word, place, shape in looks]
+    if rows["model"].nunique() > 1:
+        keys += [Key(model, "model") for model in rows["model"].unique()]
+    columns = ["dataset", "model", "statement", "change", "low", "high", "verdict"]
+    ticks = rows[:0]
+    if "threshold" in rows:
+        title += "; upright ticks: thresholds"
+        columns.append("threshold")
+        ticks = rows[["dataset", "block", "model"]].assign(value=-rows["threshold"])
+    zero = pd.DataFrame({"dataset": rows["dataset"].unique(), "name": "", "value": 0.0})
+    pitch = 14 if rows["model"].nunique() <= FEW else 8
+    axes = ("a block a statement, a line a model", "change in accuracy (points); a loss lies to the left of 0")
+    forest = _Forest(rows.assign(value=rows["change"]), zero, ticks, keys, pitch, gap=1, step=5, least=(-5, 5))
+    return forest.figure(title, axes, rows[columns])
+
+
+def accuracy_chart(
+    accuracies: pd.DataFrame, means: pd.DataFrame, majority: Mapping[str, float], names: Mapping[str, str], title: str
+) -> Figure:
+    """Every model's accuracy with its interval, by category, beside the mean of all baselines and the majority class.
+
+    Args:
+        accuracies: from `baseline_comparison.accuracies`.
+        means: from `baseline_comparison.group_means`; of the groups, ticks in their blocks.
+        majority: data set (slug) -> accuracy in percent of naming always the most frequent class.
+        names: slug -> name of models, baselines and data sets, in the order of the page.
+        title: the caption; what the lines are is added.
+    """
+    rows, means = (in_words(table, names, ("dataset",)) for table in (accuracies, means))
+    numbers = rows[["dataset", "group", "model", "value", "low", "high"]]
+    numbers = numbers.rename(columns={"group": "category", "value": "accuracy"})
+    rows = rows.assign(block=rows["group"], kind=rows["group"])
+    rows["words"] = [
+        f"{row.model} ({row.group}): {row.value:.1f} % ({row.low:.1f} to {row.high:.1f})" for row in rows.itertuples()
+    ]
+    blind = pd.DataFrame({"dataset": [*majority], "name": MAJORITY, "value": [*majority.values()]})
+    rules = pd.concat(
+        [means[means["group"] == TRADITIONAL].rename(columns={"group": "name"}), in_words(blind, names, ())]
+    )
+    ticks = means[means["group"] != TRADITIONAL].assign(block=means["group"], kind=means["group"])
+    words = [f"mean of {mean.block}: {mean.value:.1f} %" for mean in ticks.itertuples()]
+    ticks["tip"] = [description([kind], own) for kind, own in zip(ticks["kind"], words, strict=True)]
+    keys = [key for key in CATEGORY_KEYS if key.name in set(rows["group"])]
+    title += "; ticks: means of a category; dashed: mean of all traditional; dotted: majority class"
+    axes = ("a block a category, a line a model", "accuracy on the test images (%)")
+    return _Forest(rows, rules, ticks, keys, pitch=10, gap=0, step=10).figure(title, axes, numbers)
+
+
+@dataclass(frozen=True)
+class _Forest:
+    """What a forest plot shows, and how its panels are laid out."""
+
+    rows: pd.DataFrame  # dataset, block, model, kind (a key with a shape), value, low, high, words (of a mark)
+    rules: pd.DataFrame  # dataset, name (of RULES) and value of lines across all blocks
+    ticks: pd.DataFrame  # dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`
+    keys: Sequence[Key]
+    pitch: int  # pixels from line to line
+    gap: int  # empty lines below a block
+    step: int  # the horizontal axis ends at multiples of it
+    least: tuple[int, ...] = ()  # values that the axis holds in any case
+
+    def figure(self, title: str, axes: tuple[str, str], numbers: pd.DataFrame) -> Figure:
+        """A panel a data set."""
+        panels = []
+        for dataset, own in self.rows.groupby("dataset", sort=False):
+            rules, ticks = (table[table["dataset"] == dataset] for table in (self.rules, self.ticks))
+            words = [f"{rule.name}: {rule.value:.1f} %" for rule in rules.itertuples(index=False) if rule.name]
+            panels.append(Panel(dataset, *self._panel(own, rules, ticks), "; ".join([*own["words"], *words])))
+        return figure(panels, title, min(MOST_COLUMNS, len(panels)), self.keys, axes, numbers)
+
+    def _panel(self, rows: pd.DataFrame, rules: pd.DataFrame, ticks: pd.DataFrame) -> tuple[str, dict]:
+        sizes = rows.groupby("block", sort=False).size() + TITLE_LINES + self.gap
+        tops = sizes.cumsum() - sizes
+        lines = rows["block"].map(tops) + rows.groupby("block").cumcount() + TITLE_LINES + 0.5
+        rows = rows.assign(place=lines, first=lines - 0.5, last=lines + 0.5)
+        rows["tip"] = [description([row.model, row.kind], row.words) for row in rows.itertuples()]
+        of = [column for column in ("block", "model") if column in ticks]
+        ticks = ticks.merge(rows.groupby(of).agg({"first": "min", "last": "max"}), left_on=of, right_index=True)
+        tables = {f"rule {name}": own for name, own in rules.groupby("name")} | {"ticks": ticks, "rows": rows}
+        tables["titles"] = pd.DataFrame({"block": tops.index, "place": tops + 1.35})
+
+        y = alt.Y("place:Q", axis=None).scale(domain=[0, int(sizes.sum())], reverse=True, nice=False)
+        ends = [self.rows["low"].min(), self.rows["high"].max(), self.rules["value"].min(), *self.least]
+        ends = [self.step * floor(min(ends) / self.step), self.step * ceil(max(ends) / self.step)]
+        x = alt.X("value:Q", title=None).scale(domain=ends, nice=False, zero=False).axis(tickCount=4)
+        low, span = x.copy(), {"x": x, "y": alt.Y("first:Q", axis=None), "y2": "last:Q"}
+        low.shorthand = "low:Q"
+        kinds = [key for key in self.keys if key.shape]
+        names = [key.name for key in kinds]
+        colour = alt.Color("kind:N", legend=None).scale(domain=names, range=[key.colour for key in kinds])
+        shape = alt.Shape("kind:N", legend=None).scale(domain=names, range=[key.shape for key in kinds])
+        marked = {"y": y, "color": colour, "description": "tip:N"}
+        layers = [
+            layer(f"rule {n}").mark_rule(color="gray", **RULES[n]).encode(x=x) for n in RULES if f"rule {n}" in tables
+        ]
+        if "tip" in ticks:
+            layers.append(layer("ticks").mark_rule(strokeWidth=2.5, opacity=0.8).encode(**marked | span))
+        elif len(ticks):
+            layers.append(layer("ticks").mark_rule(color="gray", strokeWidth=1.5).encode(**span))
+        layers += [
+            layer("titles").mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=y, text="block:N"),
+            layer("rows").mark_rule(strokeWidth=1.5).encode(**marked, x=low, x2="high:Q"),
+            layer("rows").mark_point(filled=True, size=40, opacity=1).encode(**marked, x=x, shape=shape),
+        ]
+        return drawing(layered(layers, int(sizes.sum()) * self.pitch), tables)

@@ -1,0 +1,247 @@
+"""Small multiples of lines over named stations.
+
+Panels of a figure differ in their data alone: what Altair makes of the layers is made once, and each panel fills it.
+"""
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+
+from mlprobe_utils.evaluation.health import STATE, in_words
+from mlprobe_utils.evaluation.points import ANSWER as MAPPED
+from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
+from mlprobe_utils.evaluation.stations import OUTPUT
+from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of, figure
+
+ANSWER = "answer"  # the station after the last layer: the generated answer
+ANSWERS = (ANSWER, "P_final")
+LAST = dict.fromkeys((OUTPUT, MAPPED), ANSWER)
+POINTS = "probe point, in the order the data flows"
+BAND = ("band_low", "band_high")
+BAND_OPACITY = 0.2
+MOST_LABELS = 20  # stations that can all be written under a panel
+MOST_LETTERS = 36  # beside each other under a panel
+_LINE = ["model", "series"]  # what makes marks one line
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the lines of a figure show."""
+
+    meaning: str  # of the vertical axis
+    unit: str = " %"
+    decimals: int = 1
+    logarithmic: bool = False
+    whole: bool = False  # an axis from 0 to 100; else it begins a little below the probes
+
+
+def lines(
+    long: pd.DataFrame,
+    keys: Sequence[Key],
+    values: Values,
+    title: str,
+    names: Mapping[str, str] | None = None,
+    by: tuple[str | None, str] = ("model", "dataset"),
+    horizontal: str = POINTS,
+    marked: str | None = None,
+) -> Figure:
+    """Small multiples of lines.
+
+    Args:
+        long: columns point or x (a station), value, series (the name that has a colour; without it the stage), model,
+            those of `by`, run where there are several, and those of BAND for an area behind a line (nan: none).
+        keys: first those of the series; those of models, where there are several, are added.
+        values, horizontal: of the two axes.
+        title: the caption.
+        names: slug -> name of models and data sets, in the order of the page; None: `long` has names.
+        by: the columns whose values make the rows (None: one row) and the columns of panels.
+        marked: the column with the station at which a panel has a vertical line.
+    """
+    long = long.rename(columns={"point": "x"}).replace({"x": LAST, marked: LAST})
+    long = long if names is None else in_words(long, names, STATE)
+    long = long.assign(run=long.get("run", 0), series=long.get("series", long.get("stage")))
+    long = long.dropna(subset="value").reset_index(drop=True)
+    above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
+    order, domain = _stations(long["x"]), _domain(long, values)
+    places = itertools.product(above.unique(), beside.unique())
+    parts = {place: own for place in places if len(own := long[(above == place[0]) & (beside == place[1])])}
+    compact, kind = len(parts) > MANY, keys[0].kind
+    models = [model for model in long["model"].unique() if model not in {key.name for key in keys}]
+    if compact:  # every panel names its model
+        horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""
+    elif len(models) > 1:
+        series = [key for key in keys if key.kind == kind]
+        keys = [*series, *(Key(model, "model") for model in models), *keys[len(series) :]]
+    panels = []
+    for place, own in parts.items():
+        of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
+        at = own[marked].iloc[0] if marked else None
+        drawn = _panel(own, [x for x in order if x in of_row], keys, values, domain, compact, at)
+        panels.append(Panel(" · ".join(filter(None, place)), *drawn, _words(own)))
+    line = list(dict.fromkeys([*filter(None, by), "model", kind]))
+    drawn = long.assign(**{kind: long["series"]}).groupby([*line, "x"], sort=False)
+    numbers = drawn["value"].mean().unstack("x")[order]
+    if BAND[0] in long:
+        ends = {end.replace("_", ", "): drawn[end].mean().unstack("x")[order].dropna(how="all") for end in BAND}
+        numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*line, "number"])
+    numbers = numbers.rename_axis(columns=None).reset_index()
+    return figure(panels, title, columns_of(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
+
+
+def _stations(x: pd.Series) -> list[str]:
+    """Probe points in the order the data flows, other stations as they come, and the answer at the end."""
+    found = [station for station in x.unique() if station not in ANSWERS]
+    points = sorted(filter(is_point, found), key=flow_order)
+    return [*points, *(s for s in found if not is_point(s)), *(s for s in ANSWERS if s in set(x))]
+
+
+def _domain(long: pd.DataFrame, values: Values) -> tuple[float, float]:
+    """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
+    low, high = float(long["value"].min()), float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
+    if values.whole:
+        return 0.0, 100.0
+    if values.logarithmic:
+        return low, high
+    lowest = long.loc[~long["x"].isin(ANSWERS), "value"].min()
+    low = max(min(0.0, lowest), 10 * ((lowest - 5) // 10))  # below 0 only what is
+    return low, max(high, low + 10)
+
+
+def _words(own: pd.DataFrame) -> str:
+    """What a panel of lines shows, in words."""
+    parts = []
+    means = own.groupby([*_LINE, "x"], sort=False)["value"].mean()
+    for (model, series), values in means.groupby(level=_LINE, sort=False):
+        values = values.droplevel(_LINE)
+        name = series if own["model"].nunique() == 1 else " ".join(dict.fromkeys([model, series]))
+        parts.append(f"{name} from {values.min():.3g} at {values.idxmin()} to {values.max():.3g} at {values.idxmax()}")
+    return "; ".join(parts)
+
+
+def _panel(
+    own: pd.DataFrame,
+    order: Sequence[str],
+    keys: Sequence[Key],
+    values: Values,
+    domain: tuple[float, float],
+    compact: bool,
+    marked: str | None,
+) -> tuple[str, dict]:
+    """One panel: means over runs as strong lines, single runs as faint ones, answers as diamonds.
+
+    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. One of
+    many panels is compact: lower, and of a module's points only its letter is written.
+    """
+    runs = _vertices(own[[*_LINE, "x", "value", "run"]], [*_LINE, "run"], order, domain[0])
+    means = _vertices(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
+    there, answers = means["value"].notna(), means["x"].isin(ANSWERS)
+    tips = means["x"] + " " + means["value"].map(f"{{:.{values.decimals}f}}{values.unit}".format)
+    together = tips[there].groupby([means[column] for column in _LINE]).transform(BETWEEN.join)
+    means["tip"] = means["silent"] + together  # of a path Vega takes the first vertex's description
+    several = runs.groupby(_LINE)["run"].transform("nunique") > 1
+    apart = runs["x"].isin(ANSWERS) & any(map(is_point, order))  # no line leads from a probe to an answer
+    alone = means.groupby([*_LINE, "part"])["value"].transform("count").eq(1)
+    low = means[means["value"] < domain[0]]
+    aside = {title: [x for x in order if is_point(x) and x[0] == letter] for letter, title in SIDE_PATHS.items()}
+    tables = {
+        "marked": pd.DataFrame({"x": [] if marked is None else [marked]}),
+        **_bands(own, order, domain),
+        "runs": runs[several & ~apart],
+        "means": means,
+        "answers": means[answers & there],
+        "alone": means[alone & there & ~answers],
+        "side paths": pd.DataFrame([{"x": own[len(own) // 2], "text": title} for title, own in aside.items() if own]),
+        "low": low.assign(text=low["value"].map("▼ {:.0f}".format)),
+    }
+    tables = {name: table for name, table in tables.items() if len(table)}
+    return drawing(_template(tuple(tables), tuple(order), tuple(keys), values, domain, compact), tables)
+
+
+def _bands(own: pd.DataFrame, order: Sequence[str], domain: tuple[float, float]) -> dict[str, pd.DataFrame]:
+    """Bands as light areas, one a module, and as a light bar where a module has one point; cut at the axis."""
+    if BAND[0] not in own:
+        return {}
+    ends = own.dropna(subset=[*BAND]).drop_duplicates([*_LINE, "x"])[[*_LINE, "x", *BAND]].assign(value=0.0)
+    ends = _vertices(ends, _LINE, order, domain[0]).dropna(subset="value")
+    ends[[*BAND]] = ends[[*BAND]].clip(*domain)
+    alone = ends.groupby([*_LINE, "part"])["x"].transform("count") == 1
+    return {"areas": ends[~alone], "bars": ends[alone]}
+
+
+def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
+    """Vertices of lines in the stations' order; a line is interrupted, by a row without value, where a module ends."""
+    table = table.assign(
+        place=table["x"].map({station: float(place) for place, station in enumerate(order)}),
+        part=[x[0] if is_point(x) else "" for x in table["x"]],
+        drawn=table["value"].clip(lower=floor),
+        silent=[description(pair) for pair in zip(table["model"], table["series"], strict=True)],
+    ).sort_values([*line, "place"])
+    after = table.groupby(line)["part"].shift(-1)
+    ends = table[after.notna() & (after != table["part"])]
+    gaps = ends.assign(place=ends["place"] + 0.5, drawn=None, value=None)
+    return pd.concat([table, gaps.astype(table.dtypes)], ignore_index=True).sort_values([*line, "place"])
+
+
+@functools.lru_cache(maxsize=64)
+def _template(
+    tables: tuple[str, ...],
+    order: tuple[str, ...],
+    keys: tuple[Key, ...],
+    values: Values,
+    domain: tuple[float, float],
+    compact: bool,
+) -> dict:
+    """The specification of a panel without its data: a layer a table, the lowest first."""
+    place = _encodings(order, keys, values, domain, compact)
+    style = {name: place.pop(name) for name in ("strokeDash", "strokeWidth")}
+    low, silent = place["y"].copy(), {"description": "silent:N"}
+    low.shorthand = f"{BAND[0]}:Q"
+    band = {"x": place["x"], "y": low, "y2": alt.Y2(f"{BAND[1]}:Q"), "color": place["color"]} | silent
+    line, point, x = {**place, "order": "place:Q"}, {"filled": True, "opacity": 1}, place["x"]
+    layers = {
+        "marked": layer("marked").mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5).encode(x=x),
+        "areas": layer("areas").mark_area(opacity=BAND_OPACITY).encode(**band, detail=["model:N", "part:N"]),
+        "bars": layer("bars").mark_rule(opacity=BAND_OPACITY, strokeWidth=6).encode(**band),
+        "runs": layer("runs")
+        .mark_line(strokeWidth=0.8, opacity=0.5)
+        .encode(**line, **silent, detail=["model:N", "run:N"]),
+        "means": layer("means").mark_line().encode(**line, **style, detail="model:N", description="tip:N"),
+        "answers": layer("answers").mark_point(shape="diamond", size=60, **point).encode(**place, **silent),
+        "alone": layer("alone").mark_point(shape="circle", size=30, **point).encode(**place, **silent),
+        "side paths": layer("side paths").mark_text(dy=-7, fontSize=10).encode(x=x, y=alt.value(0), text="text:N"),
+        "low": layer("low").mark_text(align="right", dx=-6, dy=-6).encode(**place, **silent, text="text:N"),
+    }
+    return layered([layers[name] for name in tables], COMPACT_HEIGHT if compact else HEIGHT)
+
+
+def _encodings(
+    order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float], compact: bool
+) -> dict:
+    axis = {"labelOverlap": True, "ticks": False, "labelPadding": 4}
+    if compact:  # of a module the letter at the middle one of its points
+        modules = [[*own] for _, own in itertools.groupby(order, lambda x: x[0] if is_point(x) else x)]
+        labels = [own[len(own) // 2] for own in modules]
+        axis["labelExpr"] = "test(/^[A-Z][.]\\d\\d$/, datum.value) ? slice(datum.value, 0, 1) : datum.value"
+    else:
+        labels = [x for x in order if len(order) <= MOST_LABELS or x.endswith("0") or not is_point(x)]
+    flat = len(labels) * max(map(len, labels)) < MOST_LETTERS
+    axis |= {"values": labels, "labelAngle": 0 if flat else -25 if len(labels) < 8 else -90}
+    coloured = [key for key in keys if key.colour]
+    names = [key.name for key in coloured]
+    dashes = [[4, 3] if key.dashed else [1, 0] for key in coloured]
+    widths = [1 if key.thin else 2 for key in coloured]
+    kind = "log" if values.logarithmic else "linear"
+    return {
+        "x": alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis),
+        "y": alt.Y("drawn:Q", title=None)
+        .scale(domain=list(domain), type=kind, nice=not values.logarithmic)
+        .axis(tickCount=3 if compact else 5),
+        "color": alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured]),
+        "strokeWidth": alt.StrokeWidth("series:N", legend=None).scale(type="ordinal", domain=names, range=widths),
+        "strokeDash": alt.StrokeDash("series:N", legend=None).scale(domain=names, range=dashes),
+    }

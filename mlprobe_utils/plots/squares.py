@@ -1,0 +1,91 @@
+"""Matrices of shaded squares, each with its number: answers against truth, probes at other layers than their own."""
+
+import functools
+from collections.abc import Mapping
+
+import altair as alt
+import pandas as pd
+
+from mlprobe_utils.evaluation.health import STATE, in_words
+from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import MANY, Figure, Panel, columns_of, figure
+
+SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
+POOLING_NAMES = {"image_mean": "image tokens", "last_token": "last token"}
+
+
+def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Answers against truth on the test images of one stage, summed over runs; one row a model, one column a data set.
+
+    Args:
+        rows: prediction rows of one stage; only those of test images count.
+        names: slug -> name of models and data sets, in the order of rows and columns.
+    """
+    tested = in_words(rows[rows["part"] == "test"], names, STATE)
+    tested["answer"] = tested["parsed"].fillna("unparsed")
+    tables = []
+    for (model, dataset), own in tested.groupby(["model", "dataset"], sort=False):
+        counts = pd.crosstab(own["label"], own["answer"])
+        counts = counts.reindex(columns=[*counts.index, "unparsed"], fill_value=0)
+        cells = counts.rename_axis("truth").stack().rename("images").reset_index().assign(model=model, dataset=dataset)
+        tables.append(cells.assign(shade=cells["images"] / cells.groupby("truth")["images"].transform("sum")))
+    cells = pd.concat(tables)
+    cells["words"] = [
+        f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.shade:.0f} % of {c.truth}"
+        for c in cells.itertuples()
+    ]
+    title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
+    cells = cells[["model", "dataset", "truth", "answer", "images", "shade", "words"]]
+    return squares(cells, ("model", "dataset"), ("truth", "answer", "images"), title, 13)
+
+
+def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Accuracy of probes fitted at one LLM layer (row) and read at another (column); one panel a pooling and data set.
+
+    Args:
+        scores: from `layer_tables.transfer_scores`, of one model and stage.
+        names: as in `confusion`.
+    """
+    cells = in_words(scores, names, STATE).replace({"pooling": POOLING_NAMES})
+    of_cells = zip(cells["fitted at"], cells["read at"], cells["accuracy"], strict=True)
+    cells["words"] = [f"fitted at {row}, read at {column}: {value:.1f} %" for row, column, value in of_cells]
+    low, high = cells["accuracy"].min(), cells["accuracy"].max()
+    cells["shade"] = (cells["accuracy"] - low) / max(high - low, 1)
+    model, stage = cells["model"].iloc[0], cells["stage"].iloc[0]
+    title = f"Probes read at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
+    cells = cells.drop(columns="stage")
+    return squares(cells, ("pooling", "dataset"), ("fitted at", "read at", "accuracy"), title, 10)
+
+
+def squares(
+    cells: pd.DataFrame, by: tuple[str, str], shown: tuple[str, str, str], title: str, text_size: int
+) -> Figure:
+    """Small multiples of matrices.
+
+    Args:
+        cells: the columns of `by` and `shown`, model, shade (0 to 1) and words (of a square).
+        by: the columns whose values make the rows and the columns of panels.
+        shown: columns of what makes the rows and columns of squares, in the order of their first cells, and of their
+            number, shown without decimals.
+        text_size: of the numbers, pixels.
+    """
+    panels, parts = [], cells.groupby([*by], sort=False)
+    compact = parts.ngroups > MANY
+    for place, own in parts:
+        tips = [description([model], words) for model, words in zip(own["model"], own["words"], strict=True)]
+        own = own.rename(columns=dict(zip(shown, ("row", "column", "number"), strict=True))).assign(tip=tips)
+        sides = tuple(own["row"].unique()), tuple(own["column"].unique())
+        template = _template(*sides, *((text_size - 2, COMPACT_HEIGHT) if compact else (text_size, HEIGHT)))
+        panels.append(Panel(" · ".join(place), *drawing(template, {"cells": own}), "; ".join(own["words"])))
+    numbers = cells.drop(columns=["shade", "words"])
+    return figure(panels, title, columns_of(cells, *by), (), shown[:2], numbers)
+
+
+@functools.lru_cache(maxsize=64)
+def _template(rows: tuple[str, ...], columns: tuple[str, ...], text_size: int, height: int) -> dict:
+    """The specification of a matrix without its data."""
+    x = alt.X("column:N", sort=list(columns), title=None).axis(labelAngle=-40)
+    base = layer("cells").encode(x=x, y=alt.Y("row:N", sort=list(rows), title=None))
+    shade = alt.Opacity("shade:Q", scale=alt.Scale(domain=[0, 1], range=list(SHADES)), legend=None)
+    shaded = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="tip:N")
+    return layered([shaded, base.mark_text(fontSize=text_size).encode(text=alt.Text("number:Q", format=".0f"))], height)
