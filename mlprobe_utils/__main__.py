@@ -185,7 +185,7 @@ def discuss(given: argparse.Namespace) -> None:
     argument("--planted", nargs="+", help="slugs of phantom sets on which faults are planted in it"),
 )
 def model(given: argparse.Namespace) -> None:
-    whole = heavy("synthetic.whole_model", given.threads)
+    whole = heavy("synthetic.faults.planting", given.threads)
     whole.run_whole_model(given.of, given.datasets, given.protocol, given.split, given.discussions, given.planted)
 
 
@@ -205,7 +205,7 @@ def baselines(given: argparse.Namespace) -> None:
     argument("--undamaged", action="store_true", help="plant no fault"),
 )
 def trial(given: argparse.Namespace) -> None:
-    trials = heavy("synthetic.faults.trial", given.threads)
+    trials = heavy("synthetic.faults.cases", given.threads)
     trials.run_trial(given.of, given.datasets, given.protocol, given.split, given.undamaged)
 
 

@@ -16,13 +16,12 @@ from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_p
 from mlprobe_utils.pipeline.configuration import Run, lineages
 from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection, phantom_twin
 from mlprobe_utils.pipeline.discussion_card import Discussion, discussed_on, discussions, taking_part
-from mlprobe_utils.pipeline.fault_card import all_faults
+from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
+from mlprobe_utils.pipeline.fault_card import all_faults, load_trial
 from mlprobe_utils.pipeline.images import load_image_set, manifest, phantom
 from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.step_names import CALIBRATED, PLANTED, STEPS
-from mlprobe_utils.pipeline.trial_card import STEPS as TRIAL_STEPS
-from mlprobe_utils.pipeline.trial_card import load_trial
 
 KINDS = ("images", "manifest", "miniatures", "baselines", "model", "trial", "laboratory", "pages")
 

@@ -7,10 +7,10 @@ in outputs/diagnosis/ and is shown instead. The thresholds of every diagnosis co
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
-from scipy.stats import binomtest
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
@@ -19,11 +19,11 @@ from mlprobe_utils.evaluation.diagnosis import MODES
 from mlprobe_utils.evaluation.judging import LOSS, NAMES, judged, thresholds
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.card_files import parse_card
-from mlprobe_utils.pipeline.cards import Card
-from mlprobe_utils.pipeline.fault_card import all_faults
-from mlprobe_utils.pipeline.trial_card import DIAGNOSIS, LABORATORY, laboratory_files, load_trial
-from mlprobe_utils.stats.intervals import LEVEL
+from mlprobe_utils.pipeline.cards import CARDS, Card
+from mlprobe_utils.pipeline.fault_card import all_faults, load_trial
+from mlprobe_utils.pipeline.fault_results import exact_interval
 
+DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # cases, run
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
@@ -73,10 +73,22 @@ class Laboratory:
     def words(self) -> str:
         """How often the diagnosis is right, in sentences: date and commit, cases, rates, and whether cards changed."""
         cases, damaged = self.cases, int(self.cases["mode"].notna().sum())
-        said = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
-        said += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
-        said += f"{rate_words(self.rates)}."
-        return f"{said} {CHANGED}" if self.changed else said
+        text = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
+        text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
+        whole = self.rates[self.rates["of"] == "all"].set_index("what")
+        names = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
+        for r in whole.itertuples():
+            text += f"{names[r.Index]} {r.right} of {r.cases} "
+            text += f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f}); "
+        text = text.removesuffix("; ") + "."
+        return f"{text} {CHANGED}" if self.changed else text
+
+
+def laboratory_files() -> list[Path]:
+    """The two files of the last laboratory run: that of outputs/ where there was one, else the project's own."""
+    own = artefacts.OUTPUTS / DIAGNOSIS
+    folder = own if (own / FILES[1]).is_file() else CARDS / DIAGNOSIS
+    return [folder / name for name in FILES]
 
 
 def read() -> Laboratory:
@@ -99,9 +111,9 @@ def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
     """Leaves a table of cases (`judging`) and what it was run with in outputs/diagnosis/; losses to 0.01 points."""
     folder = artefacts.OUTPUTS / DIAGNOSIS
     table = cases[[*PLACED, *LOST]].round(dict.fromkeys(LOST, 2) | {"severity": 6})
-    atomic_write(folder / LABORATORY[0], table.to_csv(index=False))
-    told = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
-    atomic_write(folder / LABORATORY[1], "".join(f"{key}: '{value}'\n" for key, value in told.items()))
+    atomic_write(folder / FILES[0], table.to_csv(index=False))
+    run = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
+    atomic_write(folder / FILES[1], "".join(f"{key}: '{value}'\n" for key, value in run.items()))
 
 
 def cards_hash() -> str:
@@ -117,7 +129,7 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """How often the diagnosis is right, with exact intervals (Clopper and Pearson 1934).
+    """How often the diagnosis is right, with exact intervals.
 
     The cases of one model are not independent of each other, so that the intervals are narrower than those over models
     would be: beside the cases, count the models.
@@ -134,26 +146,13 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
         parts = [("all", own)]
         for column in ("mode", "family", "dataset", "wanted"):
             parts += own.groupby(column, sort=False)
-        records += [_rate(what, of, part) for of, part in parts if len(part)]
+        for of, cases in parts:
+            if len(cases):
+                counted = int((cases["told"].notna() if what == FALSE_ALARMS else cases["right"]).sum())
+                low, high = exact_interval(counted, len(cases))
+                of = f"{of:g} points" if isinstance(of, float) else of
+                counts = {"cases": len(cases), "models": cases["model"].nunique(), "right": counted}
+                shares = {"share": 100 * (counted / len(cases)), "low": low, "high": high}
+                shares["others"] = 100 * cases["named"].str.contains(";").mean()
+                records.append({"what": what, "of": of} | counts | shares)
     return pd.DataFrame(records)
-
-
-def _rate(what: str, of: object, cases: pd.DataFrame) -> dict:
-    counted = int((cases["told"].notna() if what == FALSE_ALARMS else cases["right"]).sum())
-    bounds = binomtest(counted, len(cases)).proportion_ci(LEVEL, method="exact")
-    shares = {"share": counted / len(cases), "low": bounds.low, "high": bounds.high}
-    shares["others"] = cases["named"].str.contains(";").mean()
-    counts = {"cases": len(cases), "models": cases["model"].nunique(), "right": counted}
-    of = f"{of:g} points" if isinstance(of, float) else of
-    return {"what": what, "of": of} | counts | {name: 100 * share for name, share in shares.items()}
-
-
-def rate_words(rates: pd.DataFrame) -> str:
-    """The rates over all cases in a sentence's words, from `rates`."""
-    whole = rates[rates["of"] == "all"].set_index("what")
-    words = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
-    said = [(words[what], whole.loc[what]) for what in words if what in whole.index]
-    return "; ".join(
-        f"{name} {r.right} of {r.cases} ({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f})"
-        for name, r in said
-    )

@@ -22,7 +22,7 @@ from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models
 from mlprobe_utils.pipeline.discussion_card import Discussion
-from mlprobe_utils.pipeline.fault_card import Fault, all_faults
+from mlprobe_utils.pipeline.fault_card import FOLDER, Fault, Trial, all_faults, load_trial
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import (
     CALIBRATION,
@@ -37,7 +37,6 @@ from mlprobe_utils.pipeline.results import (
     image_controls,
     state_name,
 )
-from mlprobe_utils.pipeline.trial_card import FOLDER, Trial, load_trial
 from mlprobe_utils.probing.settings import Probe
 
 SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds, and with every recipe

@@ -18,11 +18,11 @@ from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import lineages
-from mlprobe_utils.synthetic.miniatures import making, rejection_sampling
+from mlprobe_utils.synthetic.miniatures import making
 from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, Conversations, conversations
+from mlprobe_utils.synthetic.miniatures.making import right_answers
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
-from mlprobe_utils.synthetic.miniatures.rejection_sampling import right_answers
-from mlprobe_utils.synthetic.phantoms.sentences import medical_sentences
+from mlprobe_utils.synthetic.phantoms.texts import medical_sentences
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,7 +197,7 @@ def test_samples_are_a_function_of_the_seed_and_none_that_is_right_is_an_error(t
             right_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == 18
-    assert len(drawn[0][0]) <= rejection_sampling.MAX_NEW_TOKENS
+    assert len(drawn[0][0]) <= making.MAX_NEW_TOKENS
 
 
 @pytest.mark.parametrize("module", ["vision tower", "connector", "LLM"])

@@ -21,9 +21,9 @@ FOCUS, LATERAL_WIDTH, SPREADING = 0.35, 0.7, 0.9  # depth (share) of the focus; 
 
 @functools.cache
 def point_spread() -> tuple[np.ndarray, np.ndarray]:
-    """The blur of the pulse [SAMPLES, SAMPLES] and of the beam [ZONES, BEAMS, BEAMS], of unit energy each.
+    """The blur of the pulse [SAMPLES, SAMPLES] and of the beam [ZONES, BEAMS, BEAMS], which is narrowest in its focus.
 
-    The beam is narrowest in its focus and wider away from it. Unit energy keeps the mean intensity of the echo.
+    Unit energy of each keeps the mean intensity of the echo.
     """
 
     def gaussian(n: int, width: np.ndarray) -> np.ndarray:
@@ -38,18 +38,15 @@ def point_spread() -> tuple[np.ndarray, np.ndarray]:
 
 
 def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The received complex echo before attenuation: fully developed speckle.
+    """The echo before attenuation: real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS].
 
-    Many scatterers of random phase in each cell add up to a circular complex normal number, which the point-spread
-    function blurs; the envelope of one look is then Rayleigh distributed: its mean is 1.91 standard deviations (Wagner
-    1983).
+    Fully developed speckle: many scatterers of random phase in each cell add up to a circular complex normal number,
+    which the point-spread function blurs; the envelope of one look is Rayleigh distributed, with a mean of 1.91
+    standard deviations (Wagner 1983).
 
     Args:
         echogenicity: backscattered amplitude, float [SAMPLES, BEAMS]; the mean intensity is twice its square.
         rng: consumed.
-
-    Returns:
-        Real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS].
     """
     along, across = point_spread()
     scatterers = rng.standard_normal((SAMPLES, 2 * LOOKS, BEAMS), dtype=np.float32)
@@ -58,38 +55,28 @@ def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (pulsed.reshape(ZONES, -1, BEAMS) @ across).reshape(SAMPLES, 2 * LOOKS, BEAMS)
 
 
-def intensity(received: np.ndarray) -> np.ndarray:
-    """Squared envelope [SAMPLES, BEAMS] of an echo [SAMPLES, 2 * looks, BEAMS], the mean over looks."""
-    return np.square(received).sum(1) / (received.shape[1] // 2)
-
-
 def loss(attenuation: np.ndarray) -> np.ndarray:
-    """What an echo has lost when it is back at the probe, in dB: the integral of attenuation there and back.
+    """What an echo has lost when it is back at the probe, dB at the middle of every sample, float [SAMPLES, BEAMS].
 
-    Shadow and enhancement are nothing else: the loss behind a lesion differs from the loss beside it.
-
-    Args:
-        attenuation: dB per cm and MHz, float [SAMPLES, BEAMS].
-
-    Returns:
-        dB, float [SAMPLES, BEAMS], at the middle of every sample.
+    The integral of `attenuation` (dB per cm and MHz) there and back. Shadow and enhancement are nothing else: the loss
+    behind a lesion differs from the loss beside it.
     """
     step = 2 * FREQUENCY * DEPTH / SAMPLES * attenuation
     return np.cumsum(step, axis=0) - step / 2
 
 
 def b_mode(received: np.ndarray, lost: np.ndarray, compensated: float, gain: float) -> np.ndarray:
-    """Brightness of the picture: time-gain compensation and log compression to `DYNAMIC_RANGE`.
+    """Brightness, float [SAMPLES, BEAMS], after time-gain compensation and log compression to `DYNAMIC_RANGE`.
+
+    1 for an echo of amplitude 1 (and no gain), 0 for one that is `DYNAMIC_RANGE` below.
 
     Args:
-        received: echo before attenuation, [SAMPLES, 2 * looks, BEAMS].
-        lost: dB, [SAMPLES, BEAMS].
+        received: from `echo`.
+        lost: from `loss`.
         compensated: dB per cm and MHz that the time-gain compensation takes all tissue to attenuate.
         gain: dB.
-
-    Returns:
-        float [SAMPLES, BEAMS]: 1 for an echo of amplitude 1 (and no gain), 0 for one that is `DYNAMIC_RANGE` below.
     """
     depth = (np.arange(SAMPLES, dtype=np.float32)[:, None] + 0.5) / SAMPLES * DEPTH
-    level = 10 * np.log10(intensity(received) + 1e-12) - lost + 2 * FREQUENCY * compensated * depth + gain
+    intensity = np.square(received).sum(1) / (received.shape[1] // 2)  # squared envelope, the mean over looks
+    level = 10 * np.log10(intensity + 1e-12) - lost + 2 * FREQUENCY * compensated * depth + gain
     return np.clip(1 + level / DYNAMIC_RANGE, 0, 1)

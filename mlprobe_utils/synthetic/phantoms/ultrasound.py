@@ -6,11 +6,11 @@ features (enhancement or shadow), which follow here from how much the lesion att
 
 import numpy as np
 
-from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.synthetic.phantoms import acoustics, canvas, marks
-from mlprobe_utils.synthetic.phantoms.difficulty import DIFFICULTY, gap, looks_like, sign
+from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
 
 LABELS = ("normal", "benign", "malignant")
+pointer = marks.calipers
 HARMONICS = np.arange(3, 9)  # waves round the lesion's contour: lobes to spicules, each several pixels wide
 CENTIMETRES = acoustics.DEPTH / 2  # in half an image side
 SKIN = 0.12  # half image sides, thickness
@@ -25,49 +25,11 @@ SIGNS = {
 }
 
 
-def draw(
-    label: str,
-    rng: np.random.Generator,
-    side: int,
-    difficulty: float = DIFFICULTY,
-    shortcut: marks.Shortcut | None = None,
-) -> tuple[np.ndarray, dict]:
-    """One image and the parameters that made it.
-
-    Args:
-        label: "normal", "benign" or "malignant".
-        rng: consumed.
-        side: pixels.
-        difficulty: 0 to 1.
-        shortcut: planted, if given.
-
-    Returns:
-        Image uint8 [side, side], parameters (JSON-able; lengths in half image sides, levels in dB; lesion parameters
-        are None where there is no lesion, but `x`, `y` and `size`: where one is looked for, which calipers show).
-
-    Raises:
-        InputError: no such label.
-    """
-    parameters = random_parameters(label, rng, difficulty, shortcut)
-    return picture(parameters, rng, side), parameters
-
-
-def random_parameters(
-    label: str, rng: np.random.Generator, difficulty: float = DIFFICULTY, shortcut: marks.Shortcut | None = None
-) -> dict:
-    """The parameters of one image, nuisance first; arguments and errors as of `draw`."""
-    if label not in LABELS:
-        raise unknown("class of ultrasound phantoms", label, LABELS)
-    parameters = _nuisance(rng)
-    parameters["shortcut"] = marks.has_shortcut(label, parameters["shortcut_draw"], shortcut)
-    return parameters | _lesion(label, parameters, difficulty, rng)
-
-
-def picture(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
-    brightness = canvas.enlarge(_render(parameters, rng), side)
-    place = (parameters["x"], parameters["y"], 1.3 * parameters["size"], parameters["pointer_angle"])
-    return marks.burnt_in(brightness, parameters, marks.calipers(*place))
+def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    level, attenuation = _tissue(parameters, rng)
+    received = acoustics.echo(10 ** (level / 20), rng)
+    lost = acoustics.loss(attenuation)
+    return canvas.enlarge(acoustics.b_mode(received, lost, parameters["compensation"], parameters["gain"]), side)
 
 
 def lesion_mask(parameters: dict, side: int) -> np.ndarray:
@@ -77,8 +39,7 @@ def lesion_mask(parameters: dict, side: int) -> np.ndarray:
     return _lesion_distance(parameters, *canvas.grid(side)) < 0
 
 
-def _nuisance(rng: np.random.Generator) -> dict:
-    """What differs between examinations and has nothing to do with the class: drawn first, whatever the class."""
+def nuisance(rng: np.random.Generator) -> dict:
     return {
         **marks.random_marks(rng),
         "gain": float(rng.normal(-27.0, 3.5)),  # dB
@@ -95,15 +56,17 @@ def _nuisance(rng: np.random.Generator) -> dict:
     }
 
 
-def _lesion(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
-    """The signs of the lesion; `posterior` is the gain in dB behind its middle that follows from its attenuation."""
+def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
+    """The signs of the lesion, None where there is none; levels in dB.
+
+    `posterior` is the gain behind its middle that follows from its attenuation. `x`, `y` and `size` of `nuisance` are
+    where a lesion is looked for, which calipers show.
+    """
     if label == "normal":
         return {"looks_like": label} | dict.fromkeys(["darkness", *SIGNS, "posterior", "phases"])
-    drawn, shown = {}, looks_like(label, "malignant" if label == "benign" else "benign", rng)
-    for name, (benign, malignant, spread) in SIGNS.items():
-        means = (benign, malignant) if shown == "benign" else (malignant, benign)
-        floor = -1.0 if name == "log_aspect" else 0.02
-        drawn[name] = sign(rng, *means, spread, difficulty, floor)
+    drawn, shown = {}, looks_like(label, LABELS[1:], rng)
+    for name, means in SIGNS.items():
+        drawn[name] = sign(rng, means, shown == "benign", difficulty, -1.0 if name == "log_aspect" else 0.02)
     height = parameters["size"] * np.exp(drawn["log_aspect"] / 2) * CENTIMETRES
     return drawn | {
         "looks_like": shown,
@@ -122,13 +85,6 @@ def _lesion_distance(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarr
     waves = np.cos(np.outer(angle, HARMONICS) + parameters["phases"]) @ (weights * np.sqrt(2 / (weights**2).sum()))
     contour = np.clip(1 + parameters["irregularity"] * waves, 0.5, 1.7)
     return np.sqrt(dx**2 + dy**2) / np.interp(np.arctan2(dy, dx), angle, contour) - 1
-
-
-def _render(parameters: dict, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, float [SAMPLES, BEAMS]."""
-    level, attenuation = _tissue(parameters, rng)
-    received = acoustics.echo(10 ** (level / 20), rng)
-    return acoustics.b_mode(received, acoustics.loss(attenuation), parameters["compensation"], parameters["gain"])
 
 
 def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
