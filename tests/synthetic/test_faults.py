@@ -151,8 +151,8 @@ def test_a_broken_mapping_changes_the_answer_and_no_state(tiny, encoder, image_s
     intact, broken = observed(pixels), observed(pixels, damage)
     assert all(torch.equal(intact[key], broken[key]) for key in intact if "/" in key)
     assert changed_by(damage, ["L.00/last_token"]) == []
-    whole = read_whole(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})["broken"]
-    assert (whole.intact != whole.full).all()
+    before, after, _ = read_whole(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})["broken"]
+    assert (before != after).all()
     share = observed(pixels, damage.at(0.5))["options"]
     hit = (share != intact["options"]).any(dim=1)
     torch.testing.assert_close(share[hit], broken["options"][hit])
@@ -272,9 +272,7 @@ def test_the_chosen_option_is_the_one_written_under_constraint(root, second, wan
 
 
 @pytest.mark.parametrize("module", OF_STATES)
-def test_means_at_any_severity_follow_from_one_pass(
-    tiny, encoder, observed, damage_in, pixels, module
-):
+def test_means_at_any_severity_follow_from_one_pass(tiny, encoder, observed, damage_in, pixels, module):
     damage, before = damage_in(module, severity=1.0), observed(pixels)
     questions, key = encoder.questions(pixels), f"{damage.point}/image_mean"
     with torch.inference_mode(), damage_noted(tiny, {"it": damage}, questions) as noted:

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlprobe_utils.synthetic.phantoms import acoustics, ct, ultrasound, xray
+from mlprobe_utils.synthetic.phantoms import ct, ultrasound, xray
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, picture, random_parameters
 from mlprobe_utils.synthetic.phantoms.randomness import generator
 
 
 def test_speckle_of_even_tissue_is_rayleigh():
     rng = np.random.default_rng(0)
-    even = np.ones((acoustics.SAMPLES, acoustics.BEAMS))
+    even = np.ones((ultrasound.SAMPLES, ultrasound.BEAMS))
     looks = np.concatenate(
-        [acoustics.echo(even, rng).reshape(-1, acoustics.LOOKS, 2, acoustics.BEAMS) for _ in range(40)]
+        [ultrasound.echo(even, rng).reshape(-1, ultrasound.LOOKS, 2, ultrasound.BEAMS) for _ in range(40)]
     )
     envelope = np.hypot(looks[:, :, 0], looks[:, :, 1])[:, :, 8:-8]
     assert envelope.mean() / envelope.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.02)  # 1.91
@@ -22,8 +22,8 @@ def test_speckle_of_even_tissue_is_rayleigh():
 
 def test_beam_widens_away_from_its_focus():
     rng = np.random.default_rng(0)
-    even = np.ones((acoustics.SAMPLES, acoustics.BEAMS))
-    many = np.stack([acoustics.echo(even, rng) for _ in range(40)])
+    even = np.ones((ultrasound.SAMPLES, ultrasound.BEAMS))
+    many = np.stack([ultrasound.echo(even, rng) for _ in range(40)])
     neighbours = [
         np.corrcoef(part[..., :-2].ravel(), part[..., 2:].ravel())[0, 1] for part in np.split(many, 4, axis=1)
     ]
@@ -32,19 +32,19 @@ def test_beam_widens_away_from_its_focus():
 
 
 def test_shadow_is_the_integral_of_attenuation():
-    attenuation = np.full((acoustics.SAMPLES, acoustics.BEAMS), 0.6)
+    attenuation = np.full((ultrasound.SAMPLES, ultrasound.BEAMS), 0.6)
     attenuation[20:36, 20:40] = 1.4
-    lost, slow = acoustics.loss(attenuation), np.zeros_like(attenuation)
-    step = acoustics.DEPTH / acoustics.SAMPLES  # cm
-    for beam in range(acoustics.BEAMS):
-        for sample in range(acoustics.SAMPLES):
+    lost, slow = ultrasound.loss(attenuation), np.zeros_like(attenuation)
+    step = ultrasound.DEPTH / ultrasound.SAMPLES  # cm
+    for beam in range(ultrasound.BEAMS):
+        for sample in range(ultrasound.SAMPLES):
             above = sum(attenuation[k, beam] for k in range(sample)) + attenuation[sample, beam] / 2
-            slow[sample, beam] = above * step * acoustics.FREQUENCY * 2  # there and back
+            slow[sample, beam] = above * step * ultrasound.FREQUENCY * 2  # there and back
     np.testing.assert_allclose(lost, slow)
-    received = acoustics.echo(np.ones_like(attenuation), np.random.default_rng(0))
-    picture = acoustics.b_mode(received, lost, 0.6, -30) * acoustics.DYNAMIC_RANGE
+    received = ultrasound.echo(np.ones_like(attenuation), np.random.default_rng(0))
+    picture = ultrasound.b_mode(received, lost, 0.6, -30) * ultrasound.DYNAMIC_RANGE
     shadow = picture[40:, :18].mean() - picture[40:, 22:38].mean()  # dB
-    assert shadow == pytest.approx(2 * acoustics.FREQUENCY * 0.8 * 16 * step, abs=1.0)
+    assert shadow == pytest.approx(2 * ultrasound.FREQUENCY * 0.8 * 16 * step, abs=1.0)
 
 
 @pytest.mark.parametrize(("attenuation", "brighter"), [(0.1, True), (1.3, False)])

@@ -12,7 +12,6 @@ swapped at some severity is swapped in the same way at all above. So one pass ov
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -192,24 +191,17 @@ def statistics_of(
     return found
 
 
-@dataclass(frozen=True)
-class Whole:
-    """What is read of some images for a damage: `intact`, and `full` as severity 1 leaves it.
-
-    Means of the image tokens at its place, float32 [images, width]; of the semantic mapping the options that are
-    answered, int [images], and `hit_above`, float [images], from which severity on an image's answer is swapped.
-    """
-
-    intact: np.ndarray
-    full: np.ndarray
-    hit_above: np.ndarray | None = None
-
-
 @torch.inference_mode()
 def read_whole(
     loaded: LoadedModel, encoder: Encoder, options: list[str], batches: Batches, damages: Mapping[str, Damage]
-) -> dict[str, Whole]:
-    """Reads images once through the intact model, noting what each damage of severity 1 would leave: name -> Whole."""
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """Reads images once through the intact model, noting what each damage of severity 1 would leave.
+
+    Returns:
+        Name -> intact, and as severity 1 leaves it: means of the image tokens at its place, float32 [images, width]; of
+        the semantic mapping the options that are answered, int [images], and from which severity on an image's answer
+        is swapped, float [images].
+    """
     parting = branches(encoder.answer_tokens(options))
     of_states = {name: damage for name, damage in damages.items() if damage.module != ANSWER}
     parts: dict[str, list[tuple]] = {name: [] for name in damages}
@@ -221,17 +213,10 @@ def read_whole(
             if damage.module != ANSWER:
                 parts[name].append((states[f"{damage.point}/image_mean"], noted[name]))
                 continue
-            numbers = numbers_of(damage, loaded.family, inputs)
-
-            def swapped(logits: torch.Tensor, written: torch.Tensor, damage=damage, numbers=numbers) -> torch.Tensor:
-                return damage.of_logits(logits[:, None], written, numbers, parting)[:, 0]
-
-            given = loaded, encoder, inputs, first, parting, len(options)
-            answers = _answered(*given), _answered(*given, swapped)
-            parts[name].append((*answers, torch.tensor([uniform(number) for number in numbers], dtype=torch.float64)))
-    return {
-        name: Whole(*(torch.cat(column).numpy() for column in zip(*own, strict=True))) for name, own in parts.items()
-    }
+            answers = (_answered(loaded, encoder, inputs, first, parting, len(options), by) for by in (None, damage))
+            hit_above = [uniform(number) for number in numbers_of(damage, loaded.family, inputs)]
+            parts[name].append((*answers, torch.tensor(hit_above, dtype=torch.float64)))
+    return {name: tuple(torch.cat(column).numpy() for column in zip(*own, strict=True)) for name, own in parts.items()}
 
 
 def _answered(
@@ -241,7 +226,7 @@ def _answered(
     first: torch.Tensor,
     parting: Branches,
     options: int,
-    changed: Callable = lambda logits, written: logits,
+    damage: Damage | None,
 ) -> torch.Tensor:
     """The option that each image is answered with, int [images]; `first` are the logits after the prompt."""
 
@@ -251,8 +236,11 @@ def _answered(
             longer = append_answers(inputs, [list(prefix)] * len(first), encoder.tokenizer.pad_token_id)
             longer.pop("labels")
             logits = _next_logits(loaded, to_device(longer, loaded))
-        beginning = written.new_tensor([prefix] * len(written)).view(len(written), -1)
-        return changed(logits, torch.cat([written, beginning], dim=1))
+        if damage is None:
+            return logits
+        numbers = numbers_of(damage, loaded.family, inputs)
+        written = torch.cat([written, written.new_tensor([prefix] * len(written)).view(len(written), -1)], dim=1)
+        return damage.of_logits(logits[:, None], written, numbers, parting)[:, 0]
 
     return chosen(next_logits, parting, options).cpu()
 
@@ -261,15 +249,14 @@ def _next_logits(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
     return loaded.model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
 
 
-def _hits(damage: Damage, read: Mapping[str, Whole], labels: Mapping[str, np.ndarray]) -> Callable:
+def _hits(damage: Damage, read: Mapping[str, tuple[np.ndarray, ...]], labels: Mapping[str, np.ndarray]) -> Callable:
     def hits(severity: float, part: str) -> np.ndarray:
         """Whether the oracle is right about the images of a part under the damage, bool [images]."""
-        own = read[part]
         if damage.module == ANSWER:
-            return np.where(own.hit_above < severity, own.full, own.intact) == labels[part]
+            intact, full, hit_above = read[part]
+            return np.where(hit_above < severity, full, intact) == labels[part]
         fitting, judged = (
-            pooled_at(damage.at(severity), one.intact, one.full) if severity else one.intact
-            for one in (read["fitting"], own)
+            pooled_at(damage.at(severity), *read[name]) if severity else read[name][0] for name in ("fitting", part)
         )
         return correct(fitting, labels["fitting"], judged, labels[part])
 

@@ -2,17 +2,32 @@
 
 The signs are those of the ACR BI-RADS atlas: orientation (wider or taller), margin (smooth or irregular), posterior
 features (enhancement or shadow), which follow here from how much the lesion attenuates.
+
+Physics, from maps [SAMPLES, BEAMS] of scatterers and attenuation (one column a beam of a linear array, one row a sample
+along it, the probe on top): Wagner, Smith, Sandrik and Lopez 1983 (statistics of speckle); Szabo, Diagnostic Ultrasound
+Imaging (the attenuation of soft tissue grows about linearly with frequency; time-gain compensation; compounding; log
+compression).
 """
+
+import functools
 
 import numpy as np
 
-from mlprobe_utils.synthetic.phantoms import acoustics, canvas, marks
+from mlprobe_utils.synthetic.phantoms import canvas, marks
 from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
 
 LABELS = ("normal", "benign", "malignant")
 pointer = marks.calipers
+SAMPLES, BEAMS = 64, 64
+DEPTH = 4.0  # cm, also the width
+FREQUENCY = 8.0  # MHz
+DYNAMIC_RANGE = 60.0  # dB between black and white
+ZONES = 8  # of depth, each with a beam width of its own, as scanners stitch pictures from focal zones
+LOOKS = 3  # directions that the beam is steered in: spatial compounding averages their intensities
+AXIAL_WIDTH = 0.6  # samples, standard deviation of the pulse: a wavelength or two
+FOCUS, LATERAL_WIDTH, SPREADING = 0.35, 0.7, 0.9  # depth (share) of the focus; beams; beams more a share of depth
 HARMONICS = np.arange(3, 9)  # waves round the lesion's contour: lobes to spicules, each several pixels wide
-CENTIMETRES = acoustics.DEPTH / 2  # in half an image side
+CENTIMETRES = DEPTH / 2  # in half an image side
 SKIN = 0.12  # half image sides, thickness
 TISSUE = 0.65  # dB per cm and MHz: what breast tissue attenuates
 
@@ -27,9 +42,9 @@ SIGNS = {
 
 def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
     level, attenuation = _tissue(parameters, rng)
-    received = acoustics.echo(10 ** (level / 20), rng)
-    lost = acoustics.loss(attenuation)
-    return canvas.enlarge(acoustics.b_mode(received, lost, parameters["compensation"], parameters["gain"]), side)
+    received = echo(10 ** (level / 20), rng)
+    lost = loss(attenuation)
+    return canvas.enlarge(b_mode(received, lost, parameters["compensation"], parameters["gain"]), side)
 
 
 def lesion_mask(parameters: dict, side: int) -> np.ndarray:
@@ -71,7 +86,7 @@ def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Gen
     return drawn | {
         "looks_like": shown,
         "darkness": float(max(rng.normal(20 * gap(difficulty), 4.0), 4.0)),  # dB below the tissue around
-        "posterior": float(2 * acoustics.FREQUENCY * (TISSUE - drawn["attenuation"]) * 2 * height),
+        "posterior": float(2 * FREQUENCY * (TISSUE - drawn["attenuation"]) * 2 * height),
         "phases": [float(phase) for phase in rng.uniform(0, 2 * np.pi, len(HARMONICS))],
     }
 
@@ -89,7 +104,7 @@ def _lesion_distance(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarr
 
 def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Maps of echogenicity (dB against glandular tissue) and of attenuation (dB per cm and MHz), [SAMPLES, BEAMS]."""
-    shape = acoustics.BEAMS, acoustics.SAMPLES
+    shape = BEAMS, SAMPLES
     x, y = canvas.grid(*shape)
     depth = y + np.tan(np.radians(parameters["rotation"])) * x + 0.07 * canvas.smooth_noise(rng, 3, 4, *shape)
     fat, muscle = parameters["fat_depth"], parameters["muscle_depth"]
@@ -103,9 +118,72 @@ def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.
     # where the probe touches the skin badly, less gets in: shadows that no lesion throws
     columns = np.maximum(canvas.smooth_noise(rng, 1, 9, *shape), 0)
     skin = 1.0 - np.clip((y + 1) / SKIN, 0, 1)
-    attenuation += skin * columns * parameters["contact"] / (acoustics.FREQUENCY * SKIN * CENTIMETRES)
+    attenuation += skin * columns * parameters["contact"] / (FREQUENCY * SKIN * CENTIMETRES)
     if parameters["darkness"] is not None:
         lesion = canvas.inside(_lesion_distance(parameters, x, y), parameters["softness"])
         level += lesion * (2.0 * streaks - parameters["darkness"] - level)
         attenuation = attenuation + lesion * (parameters["attenuation"] - attenuation)
     return level, attenuation
+
+
+@functools.cache
+def point_spread() -> tuple[np.ndarray, np.ndarray]:
+    """The blur of the pulse [SAMPLES, SAMPLES] and of the beam [ZONES, BEAMS, BEAMS], which is narrowest in its focus.
+
+    Unit energy of each keeps the mean intensity of the echo.
+    """
+
+    def gaussian(n: int, width: np.ndarray) -> np.ndarray:
+        offset = np.arange(n)[:, None] - np.arange(n)
+        kernel = np.exp(-((offset / width) ** 2) / 2)
+        kernel[kernel < 1e-6] = 0  # numbers too small for float32's full precision make products slow
+        return (kernel / np.sqrt((kernel**2).sum(-2, keepdims=True))).astype(np.float32)
+
+    depth = (np.arange(ZONES) + 0.5) / ZONES
+    width = LATERAL_WIDTH + SPREADING * np.maximum(depth - FOCUS, 0.4 * (FOCUS - depth))
+    return gaussian(SAMPLES, np.float64(AXIAL_WIDTH)).T.copy(), gaussian(BEAMS, width[:, None, None])
+
+
+def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The echo before attenuation: real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS].
+
+    Fully developed speckle: many scatterers of random phase in each cell add up to a circular complex normal number,
+    which the point-spread function blurs; the envelope of one look is Rayleigh distributed, with a mean of 1.91
+    standard deviations (Wagner 1983).
+
+    Args:
+        echogenicity: backscattered amplitude, float [SAMPLES, BEAMS]; the mean intensity is twice its square.
+        rng: consumed.
+    """
+    along, across = point_spread()
+    scatterers = rng.standard_normal((SAMPLES, 2 * LOOKS, BEAMS), dtype=np.float32)
+    scatterers *= echogenicity[:, None].astype(np.float32)
+    pulsed = along @ scatterers.reshape(SAMPLES, -1)
+    return (pulsed.reshape(ZONES, -1, BEAMS) @ across).reshape(SAMPLES, 2 * LOOKS, BEAMS)
+
+
+def loss(attenuation: np.ndarray) -> np.ndarray:
+    """What an echo has lost when it is back at the probe, dB at the middle of every sample, float [SAMPLES, BEAMS].
+
+    The integral of `attenuation` (dB per cm and MHz) there and back. Shadow and enhancement are nothing else: the loss
+    behind a lesion differs from the loss beside it.
+    """
+    step = 2 * FREQUENCY * DEPTH / SAMPLES * attenuation
+    return np.cumsum(step, axis=0) - step / 2
+
+
+def b_mode(received: np.ndarray, lost: np.ndarray, compensated: float, gain: float) -> np.ndarray:
+    """Brightness, float [SAMPLES, BEAMS], after time-gain compensation and log compression to `DYNAMIC_RANGE`.
+
+    1 for an echo of amplitude 1 (and no gain), 0 for one that is `DYNAMIC_RANGE` below.
+
+    Args:
+        received: from `echo`.
+        lost: from `loss`.
+        compensated: dB per cm and MHz that the time-gain compensation takes all tissue to attenuate.
+        gain: dB.
+    """
+    depth = (np.arange(SAMPLES, dtype=np.float32)[:, None] + 0.5) / SAMPLES * DEPTH
+    intensity = np.square(received).sum(1) / (received.shape[1] // 2)  # squared envelope, the mean over looks
+    level = 10 * np.log10(intensity + 1e-12) - lost + 2 * FREQUENCY * compensated * depth + gain
+    return np.clip(1 + level / DYNAMIC_RANGE, 0, 1)
