@@ -26,9 +26,8 @@ def effects(healthy: Selection, selection: DamagedSelection, damaged: Sequence[D
 
     Columns: dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling (none of
     the answer), images, where (before, at or after the place), intact and damaged (accuracy, percent), change (points)
-    with the ends `low` and `high` of its 95 % interval (`intervals`, of these probes on new images: in a phantom set
-    every image is a patient of its own). The intact curve is that of the same run, on the test images. In the order the
-    data flows.
+    with the ends `low` and `high` of its 95 % interval (of these probes on new images: in a phantom set every image is
+    a patient of its own). Of the test images, in the order the data flows.
 
     Args:
         healthy: the results of the one model in which all faults are planted, on the same data sets.

@@ -58,14 +58,12 @@ class Laboratory:
 
     @cached_property
     def rates(self) -> pd.DataFrame:
-        """`rates` of the cases."""
         return rates(self.cases)
 
     def thresholds(self, families: Iterable[str]) -> dict[str, dict[str, float]]:
         """Family -> statement -> the least loss that counts, in points, set on undamaged cases of other families.
 
-        Raises:
-            InputError: all undamaged cases are of this family.
+        Raises InputError where all undamaged cases are of this family.
         """
         undamaged, least = self.cases[self.cases["mode"].isna()], load_trial().least_loss
         return {family: thresholds(undamaged[undamaged["family"] != family], least) for family in families}
@@ -99,9 +97,8 @@ def read() -> Laboratory:
             raise InputError(f"{artefacts.relative(path)} is not there: restore it, or run `make laboratory`")
     table, trial = pd.read_csv(cases), load_trial()
     if missing := [column for column in (*PLACED, *LOST) if column not in table]:
-        raise InputError(
-            f"{artefacts.relative(cases)} lacks the column '{missing[0]}': restore it, or run `make laboratory`"
-        )
+        name = artefacts.relative(cases)
+        raise InputError(f"{name} lacks the column '{missing[0]}': restore it, or run `make laboratory`")
     table = judged(table, trial.least_loss)
     strong = table["mode"].notna() & (table["lost"] >= trial.strong)
     return Laboratory(parse_card(LaboratoryRun, run), table.assign(strong=strong))
@@ -131,8 +128,8 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
 def rates(table: pd.DataFrame) -> pd.DataFrame:
     """How often the diagnosis is right, with exact intervals.
 
-    The cases of one model are not independent of each other, so that the intervals are narrower than those over models
-    would be: beside the cases, count the models.
+    These are narrower than intervals over models would be, as the cases of one model are not independent of each other:
+    count the models beside them.
 
     Returns:
         what, of (all, or one mode, family, data set, or the points that were to be lost), cases, models, right (of
@@ -143,16 +140,15 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
     groups = {STRONG: table[table["strong"]], WEAK: table[damaged & ~table["strong"]], FALSE_ALARMS: table[~damaged]}
     records = []
     for what, own in groups.items():
-        parts = [("all", own)]
+        parts = [("all", own)] if len(own) else []
         for column in ("mode", "family", "dataset", "wanted"):
             parts += own.groupby(column, sort=False)
         for of, cases in parts:
-            if len(cases):
-                counted = int((cases["told"].notna() if what == FALSE_ALARMS else cases["right"]).sum())
-                low, high = exact_interval(counted, len(cases))
-                of = f"{of:g} points" if isinstance(of, float) else of
-                counts = {"cases": len(cases), "models": cases["model"].nunique(), "right": counted}
-                shares = {"share": 100 * (counted / len(cases)), "low": low, "high": high}
-                shares["others"] = 100 * cases["named"].str.contains(";").mean()
-                records.append({"what": what, "of": of} | counts | shares)
+            counted = int((cases["told"].notna() if what == FALSE_ALARMS else cases["right"]).sum())
+            low, high = exact_interval(counted, len(cases))
+            of = f"{of:g} points" if isinstance(of, float) else of
+            counts = {"cases": len(cases), "models": cases["model"].nunique(), "right": counted}
+            shares = {"share": 100 * (counted / len(cases)), "low": low, "high": high}
+            shares["others"] = 100 * cases["named"].str.contains(";").mean()
+            records.append({"what": what, "of": of} | counts | shares)
     return pd.DataFrame(records)

@@ -151,7 +151,10 @@ def test_text_alone_can_be_learned(tiny):
     turns = [("Which?", "Benign"), ("What does it look like?", "Benign")]
     batch = ConversationEncoder(tiny.processor).answered([None, None], turns)
     assert "pixel_values" not in batch
-    assert torch.isfinite(tiny.model(**batch).loss)
+    assert (batch.pop("labels") != -100).any()
+    logits = tiny.model(**batch).logits
+    assert logits.shape[:2] == batch["input_ids"].shape
+    assert torch.isfinite(logits).all()
 
 
 @pytest.fixture
