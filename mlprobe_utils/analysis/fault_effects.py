@@ -10,7 +10,7 @@ from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order, main_path
 from mlprobe_utils.evaluation.rows import predicted_option
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, DamagedSelection
-from mlprobe_utils.pipeline.fault_tables import PLACES
+from mlprobe_utils.pipeline.fault_results import PLACES
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, prediction_rows, probe_rows
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.resampling import accuracy, resample
@@ -18,46 +18,38 @@ from mlprobe_utils.stats.resampling import accuracy, resample
 OF = ["dataset", "model"]
 KEYS = ["point", "pooling"]
 WHERE = ("before", "at", "after")
+CORRECT = ("correct_intact", "correct_damaged")
 
 
-def effects(
-    healthy: Selection, selection: DamagedSelection, damaged: Sequence[DamagedModel], part: str = "test"
-) -> pd.DataFrame:
+def effects(healthy: Selection, selection: DamagedSelection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
     """One row a damaged model, data set, probe point and pooling, and one for the generated answer (point `output`).
 
     Columns: dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling (none of
     the answer), images, where (before, at or after the place), intact and damaged (accuracy, percent), change (points)
-    with the ends `low` and `high` of its 95 % interval (`intervals`, of these probes on new images: in a phantom set
-    every image is a patient of its own). The intact curve is that of the same run. In the order the data flows.
+    with the ends `low` and `high` of its 95 % interval (of these probes on new images: in a phantom set every image is
+    a patient of its own). Of the test images, in the order the data flows.
 
     Args:
         healthy: the results of the one model in which all faults are planted, on the same data sets.
-        part: `test` or `validation`.
 
     Raises:
         InputError: the model was not run, healthy or damaged.
     """
-    before = _right(probe_rows(healthy), prediction_rows(healthy), part)
-    after = _right(probe_rows(selection), prediction_rows(selection), part)
-    frames = []
+    before, after, frames = _correct(healthy), _correct(selection), []
     for one, dataset in itertools.product(damaged, selection.datasets):
         own = after[(after["model"] == one.slug) & (after["dataset"] == dataset)]
         points = sorted({point for point in own["point"] if point != ANSWER}, key=flow_order)
         place = one.fault.place(points) or ANSWER
         pairs = before[before["dataset"] == dataset].merge(own, on=[*KEYS, "image"], suffixes=("_intact", "_damaged"))
-        pairs = pairs.sort_values("image", kind="stable")
-        records, both = [], {"intact": [], "damaged": []}
-        for (point, pooling), pair in pairs.groupby(KEYS, dropna=False, sort=False):
-            for name, right in both.items():
-                right.append(pair[f"right_{name}"].to_numpy(bool))
-            record = {"dataset": dataset, "model": one.slug, "place": place, "point": point, "pooling": pooling}
-            record |= {"images": len(pair), "where": _where(point, place)}
-            records.append(record)
-        drawn = resample(np.arange(len(both["intact"][0])))
-        scored = {name: accuracy(np.stack(right), drawn) for name, right in both.items()}
-        ends = intervals(scored["damaged"] - scored["intact"])
-        table = pd.DataFrame(records).assign(**{name: own.values for name, own in scored.items()})
-        table = table.assign(change=ends["value"], low=ends["low"], high=ends["high"])
+        groups = dict(list(pairs.sort_values("image", kind="stable").groupby(KEYS, dropna=False, sort=False)))
+        both = [np.stack([pair[name].to_numpy(bool) for pair in groups.values()]) for name in CORRECT]
+        images = both[0].shape[1]
+        drawn = resample(np.arange(images))
+        intact, broken = (accuracy(correct, drawn) for correct in both)
+        rows = [(dataset, one.slug, place, *key, images, _where(key[0], place)) for key in groups]
+        table = pd.DataFrame(rows, columns=[*OF, "place", *KEYS, "images", "where"])
+        ends = intervals(broken - intact).rename(columns={"value": "change"})[["change", "low", "high"]]
+        table = table.assign(intact=intact.values, damaged=broken.values).join(ends)
         frames.append(table.sort_values("point", key=lambda column: column.map(_flow), kind="stable"))
     return pd.concat(frames, ignore_index=True)
 
@@ -70,45 +62,35 @@ def _flow(point: str) -> tuple[int, int]:
     return (99, 0) if point == ANSWER else flow_order(point)
 
 
-def _right(probes: pd.DataFrame, answers: pd.DataFrame, part: str) -> pd.DataFrame:
-    """model, dataset, point, pooling, image, right: of the fine-tuned run that faults are planted in."""
-    frames = []
+def _correct(selection: Selection) -> pd.DataFrame:
+    """model, dataset, point, pooling, image, correct: of the fine-tuned run that faults are planted in, test images."""
+    probes, answers, frames = probe_rows(selection), prediction_rows(selection), []
     for rows, predicted in ((probes, predicted_option(probes)), (answers, answers["parsed"])):
-        own = rows.assign(right=predicted == rows["label"], point=rows["point"].fillna(ANSWER))
-        own = own[(own["part"] == part) & (own["stage"] == "finetuned") & (own["run"] == DAMAGED_RUN)]
-        frames.append(own[["model", "dataset", *KEYS, "image", "right"]])
+        own = rows.assign(correct=predicted == rows["label"], point=rows["point"].fillna(ANSWER))
+        own = own[(own["part"] == "test") & (own["stage"] == "finetuned") & (own["run"] == DAMAGED_RUN)]
+        frames.append(own[["model", "dataset", *KEYS, "image", "correct"]])
     return pd.concat(frames, ignore_index=True)
 
 
 def around(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each damaged model and data set the last point before the damaged place, the place, and the first after it.
+    """Of each damaged model and data set in `effects` the last point before the damaged place, it, the first after it.
 
-    Args:
-        table: from `effects`.
-
-    Returns:
-        Its rows of image tokens (or the answer); then of the last token, where that has a state at the place.
+    Rows of image tokens (or the answer); then of the last token, where that has a state at the place.
     """
     parts = []
     for _, own in table.groupby(OF, sort=False):
         for pooling in ("image_mean", "last_token"):
-            before, at, after = _by_where(main_path(own, pooling))
+            path = main_path(own, pooling)
+            before, at, after = (path[path["where"] == where] for where in WHERE)
             if len(at):
                 parts += [before.tail(1), at, after.head(1)]
     return pd.concat(parts, ignore_index=True).drop_duplicates([*OF, *KEYS])
 
 
-def _by_where(path: pd.DataFrame) -> list[pd.DataFrame]:
-    return [path[path["where"] == where] for where in WHERE]
-
-
 def first_drop(table: pd.DataFrame, pooling: str = "image_mean") -> pd.DataFrame:
-    """Where a curve falls first: dataset, model, damaged at, first drop (both points), module.
+    """Where a curve of `effects` falls first: dataset, model, damaged at, first drop (both points), module.
 
     The first point, on the way from the vision tower to the answer, whose interval lies below 0, or `nowhere`.
-
-    Args:
-        table: from `effects`.
     """
     records = []
     for of, own in table.groupby(OF, sort=False):
@@ -121,18 +103,14 @@ def first_drop(table: pd.DataFrame, pooling: str = "image_mean") -> pd.DataFrame
 
 
 def found_at_the_place(first: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """How often a curve falls first where the fault is: strength, planted (cases), first drop there (cases).
-
-    Args:
-        first: from `first_drop`.
-    """
+    """How often `first_drop` is where the fault is: strength, planted (cases), first drop there (cases)."""
     strength = first["model"].map({one.slug: one.strength for one in damaged}).rename("strength")
     there = (first["damaged at"] == first["first drop"]).groupby(strength, sort=False)
     return there.agg(["size", "sum"]).set_axis(["planted", "first drop there"], axis=1).reset_index()
 
 
 def profile_changes(profiles: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """What the four scores of damaged models differ by from the healthy model's, in points, mean over data sets.
+    """What the scores of damaged models differ by from the healthy model's, in points, mean over data sets.
 
     Args:
         profiles: from `profiles.profile`, of the damaged models and the healthy one, of one stage.

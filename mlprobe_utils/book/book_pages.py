@@ -17,8 +17,8 @@ from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, DataCard, ModelCard, 
 from mlprobe_utils.pipeline.code import code_files, files_hash, imported_files
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection
+from mlprobe_utils.pipeline.laboratory_results import laboratory_files
 from mlprobe_utils.pipeline.results import results_below
-from mlprobe_utils.pipeline.trial_card import laboratory_files
 
 NOTEBOOKS = ROOT / "notebooks"
 PAPER_TABLE = ("04_feature_health", "10_comparisons")  # chapters that print the paper's own Table 1

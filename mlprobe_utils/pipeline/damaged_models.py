@@ -1,7 +1,7 @@
-"""The models with a planted fault that a book shows beside the healthy ones.
+"""The models with a planted fault that a book shows beside the healthy ones; data/book.yml says which.
 
 Each is a model of its own, with a slug, a folder and rows: one fault at one strength, planted in one fine-tuned state
-of a healthy model of the run. data/book.yml says which.
+of a healthy model of the run.
 """
 
 from collections.abc import Container
@@ -67,9 +67,6 @@ class DamagedSelection(Selection):
 def damaged_models(models: Container[str]) -> list[DamagedModel]:
     """The damaged models of a run, in the order the data flows, the weakest first; none if it lacks the healthy one.
 
-    Args:
-        models: the run's healthy ones, by slug.
-
     Raises:
         InputError: a card is not valid.
     """
@@ -82,9 +79,8 @@ def damaged_models(models: Container[str]) -> list[DamagedModel]:
 def damaged_selection(selection: Selection) -> DamagedSelection:
     """Where the results of a run's damaged models are.
 
-    On the phantom set of data/book.yml, or the first of the run; for a run of real images alone on the phantom set of
-    the first one's layout: how much a fault costs is measured on images drawn afresh, and the model is then fine-tuned
-    on that set too.
+    On the phantom set of data/book.yml, or the first of the run. How much a fault costs is measured on images drawn
+    afresh: a run of real images alone has its model fine-tuned on the phantom set of the first one's layout, too.
 
     Raises:
         InputError: no phantom set has the layout of the first real one.
@@ -98,7 +94,7 @@ def damaged_selection(selection: Selection) -> DamagedSelection:
 
 
 def phantom_twin(card: DataCard) -> DataCard:
-    """The phantom set that stands in for a real one, by its layout; a phantom set stands for itself.
+    """The phantom set of a data set's layout, which stands in for it; a phantom set is its own.
 
     Raises:
         InputError: no phantom set has this layout.

@@ -1,4 +1,4 @@
-"""The card of a planted fault: which module is damaged, and where in it."""
+"""The cards of planted faults: which module is damaged and where in it; and what a trial plants."""
 
 from typing import Annotated, Literal
 
@@ -10,6 +10,8 @@ from mlprobe_utils.pipeline.cards import Card, load_card, slugs
 
 MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
+FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what a trial leaves of a model on a data set
+STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases")  # of a trial
 
 
 class Fault(Card):
@@ -37,16 +39,28 @@ class Fault(Card):
         return of_module[int(depth * (len(of_module) - 1) + 0.5)] if self.module in MODULES else None
 
 
-def load_fault(slug: str) -> Fault:
-    """The card of a fault, by slug. Raises InputError as `cards.load_card` does."""
-    return load_card(Fault, slug)
+class Trial(Card):
+    """Every fault that has a card is planted at several strengths in every model, on every data set."""
+
+    folder, kind = "trials", "trial"
+    points_lost: list[Annotated[float, Field(gt=0, le=100)]] = Field(
+        min_length=1, description="percentage points that the oracle is to lose; of each, one case a fault"
+    )
+    images: Annotated[int, Field(ge=50)] = Field(description="fresh phantoms that each strength is measured on")
+    strong: Annotated[float, Field(gt=0, le=100)] = Field(
+        description="points that the oracle measured lost from which on a case is strong"
+    )
+    least_loss: Annotated[float, Field(ge=0, le=100)] = Field(
+        description="points: a smaller loss is no failure mode, however clear it is"
+    )
 
 
 def all_faults() -> list[Fault]:
-    """Every fault that has a card, in the order the data flows.
+    """Every fault that has a card, in the order the data flows. Raises InputError where a card is not valid."""
+    faults, order = [load_card(Fault, slug) for slug in slugs(Fault)], [*MODULES, ANSWER]
+    return sorted(faults, key=lambda fault: (order.index(fault.module), fault.depth or 0))
 
-    Raises:
-        InputError: a card is not valid.
-    """
-    order = [*MODULES, ANSWER]
-    return sorted(map(load_fault, slugs(Fault)), key=lambda fault: (order.index(fault.module), fault.depth or 0))
+
+def load_trial() -> Trial:
+    """The trial of `make laboratory`. Raises InputError where its card is not valid."""
+    return load_card(Trial, "planted-faults")

@@ -15,13 +15,12 @@ from mlprobe_utils.pipeline.configuration import Run, lineages
 from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection, phantom_twin
 from mlprobe_utils.pipeline.discussion_card import Discussion, discussed_on, taking_part
 from mlprobe_utils.pipeline.discussion_card import discussions as all_discussions
-from mlprobe_utils.pipeline.fault_card import all_faults
+from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
+from mlprobe_utils.pipeline.fault_card import all_faults, load_trial
 from mlprobe_utils.pipeline.images import load_image_set, manifest, phantom
 from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, STEPS
-from mlprobe_utils.pipeline.trial_card import STEPS as TRIAL_STEPS
-from mlprobe_utils.pipeline.trial_card import load_trial
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,10 @@ in outputs/diagnosis/ and is shown instead. The thresholds of every diagnosis co
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
-from scipy.stats import binomtest
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
@@ -18,11 +18,11 @@ from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, judged, thresholds
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.card_files import parse_card
-from mlprobe_utils.pipeline.cards import Card
-from mlprobe_utils.pipeline.fault_card import all_faults
-from mlprobe_utils.pipeline.trial_card import DIAGNOSIS, LABORATORY, laboratory_files, load_trial
-from mlprobe_utils.stats.intervals import LEVEL
+from mlprobe_utils.pipeline.cards import CARDS, Card
+from mlprobe_utils.pipeline.fault_card import all_faults, load_trial
+from mlprobe_utils.pipeline.fault_results import exact_interval
 
+DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # cases, run
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
@@ -57,14 +57,12 @@ class Laboratory:
 
     @cached_property
     def rates(self) -> pd.DataFrame:
-        """`rates` of the cases."""
         return rates(self.cases)
 
     def thresholds(self, families: Iterable[str]) -> dict[str, dict[str, float]]:
         """Family -> statement -> the least loss that counts, in points, set on undamaged cases of other families.
 
-        Raises:
-            InputError: all undamaged cases are of this family.
+        Raises InputError where all undamaged cases are of this family.
         """
         undamaged, least = self.cases[self.cases["mode"].isna()], load_trial().least_loss
         return {family: thresholds(undamaged[undamaged["family"] != family], least) for family in families}
@@ -72,10 +70,22 @@ class Laboratory:
     def words(self) -> str:
         """How often the diagnosis is right, in sentences: date and commit, cases, rates, and whether cards changed."""
         cases, damaged = self.cases, int(self.cases["mode"].notna().sum())
-        said = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
-        said += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
-        said += f"{rate_words(self.rates)}."
-        return f"{said} {CHANGED}" if self.changed else said
+        text = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
+        text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
+        whole = self.rates[self.rates["of"] == "all"].set_index("what")
+        names = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
+        for r in whole.itertuples():
+            text += f"{names[r.Index]} {r.right} of {r.cases} "
+            text += f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f}); "
+        text = text.removesuffix("; ") + "."
+        return f"{text} {CHANGED}" if self.changed else text
+
+
+def laboratory_files() -> list[Path]:
+    """The two files of the last laboratory run: that of outputs/ where there was one, else the project's own."""
+    own = artefacts.OUTPUTS / DIAGNOSIS
+    folder = own if (own / FILES[1]).is_file() else CARDS / DIAGNOSIS
+    return [folder / name for name in FILES]
 
 
 def read() -> Laboratory:
@@ -86,9 +96,8 @@ def read() -> Laboratory:
             raise InputError(f"{artefacts.relative(path)} is not there: restore it, or run `make laboratory`")
     table, trial = pd.read_csv(cases), load_trial()
     if missing := [column for column in (*PLACED, *LOST) if column not in table]:
-        raise InputError(
-            f"{artefacts.relative(cases)} lacks the column '{missing[0]}': restore it, or run `make laboratory`"
-        )
+        name = artefacts.relative(cases)
+        raise InputError(f"{name} lacks the column '{missing[0]}': restore it, or run `make laboratory`")
     table = judged(table, trial.least_loss)
     strong = table["mode"].notna() & (table["lost"] >= trial.strong)
     return Laboratory(parse_card(LaboratoryRun, run), table.assign(strong=strong))
@@ -98,9 +107,9 @@ def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
     """Leaves a table of cases (`judging`) and what it was run with in outputs/diagnosis/; losses to 0.01 points."""
     folder = artefacts.OUTPUTS / DIAGNOSIS
     table = cases[[*PLACED, *LOST]].round(dict.fromkeys(LOST, 2) | {"severity": 6})
-    atomic_write(folder / LABORATORY[0], table.to_csv(index=False))
-    told = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
-    atomic_write(folder / LABORATORY[1], "".join(f"{key}: '{value}'\n" for key, value in told.items()))
+    atomic_write(folder / FILES[0], table.to_csv(index=False))
+    run = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
+    atomic_write(folder / FILES[1], "".join(f"{key}: '{value}'\n" for key, value in run.items()))
 
 
 def cards_hash() -> str:
@@ -116,10 +125,10 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """How often the diagnosis is right, with exact intervals (Clopper and Pearson 1934).
+    """How often the diagnosis is right, with exact intervals.
 
-    The cases of one model are not independent of each other, so that the intervals are narrower than those over models
-    would be: beside the cases, count the models.
+    These are narrower than intervals over models would be, as the cases of one model are not independent of each other:
+    count the models beside them.
 
     Returns:
         what, of (all, or one mode, family, data set, or the points that were to be lost), cases, models, right (of
@@ -130,29 +139,15 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
     groups = {STRONG: table[table["strong"]], WEAK: table[damaged & ~table["strong"]], FALSE_ALARMS: table[~damaged]}
     records = []
     for what, own in groups.items():
-        parts = [("all", own)]
+        parts = [("all", own)] if len(own) else []
         for column in ("mode", "family", "dataset", "wanted"):
             parts += own.groupby(column, sort=False)
-        records += [_rate(what, of, part) for of, part in parts if len(part)]
+        for of, cases in parts:
+            counted = int((cases["told"].notna() if what == FALSE_ALARMS else cases["right"]).sum())
+            low, high = exact_interval(counted, len(cases))
+            of = f"{of:g} points" if isinstance(of, float) else of
+            counts = {"cases": len(cases), "models": cases["model"].nunique(), "right": counted}
+            shares = {"share": 100 * (counted / len(cases)), "low": low, "high": high}
+            shares["others"] = 100 * cases["named"].str.contains(";").mean()
+            records.append({"what": what, "of": of} | counts | shares)
     return pd.DataFrame(records)
-
-
-def _rate(what: str, of: object, cases: pd.DataFrame) -> dict:
-    counted = int((cases["told"].notna() if what == FALSE_ALARMS else cases["right"]).sum())
-    bounds = binomtest(counted, len(cases)).proportion_ci(LEVEL, method="exact")
-    shares = {"share": counted / len(cases), "low": bounds.low, "high": bounds.high}
-    shares["others"] = cases["named"].str.contains(";").mean()
-    counts = {"cases": len(cases), "models": cases["model"].nunique(), "right": counted}
-    of = f"{of:g} points" if isinstance(of, float) else of
-    return {"what": what, "of": of} | counts | {name: 100 * share for name, share in shares.items()}
-
-
-def rate_words(rates: pd.DataFrame) -> str:
-    """The rates over all cases in a sentence's words, from `rates`."""
-    whole = rates[rates["of"] == "all"].set_index("what")
-    words = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
-    said = [(words[what], whole.loc[what]) for what in words if what in whole.index]
-    return "; ".join(
-        f"{name} {r.right} of {r.cases} ({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f})"
-        for name, r in said
-    )

@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models
 from mlprobe_utils.pipeline.discussion_card import Discussion
-from mlprobe_utils.pipeline.fault_card import Fault, all_faults
+from mlprobe_utils.pipeline.fault_card import FOLDER, Fault, Trial, all_faults, load_trial
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import (
     CALIBRATION,
@@ -36,7 +36,6 @@ from mlprobe_utils.pipeline.results import (
     image_controls,
     state_name,
 )
-from mlprobe_utils.pipeline.trial_card import FOLDER, Trial, load_trial
 from mlprobe_utils.pipeline.variants import WAYS, Variant, classifier_name, variants
 from mlprobe_utils.probing.settings import Probe
 

@@ -21,7 +21,7 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "phantom": Stage(1, ("synthetic.phantoms.writing",)),
+    "phantom": Stage(1, ("synthetic.phantoms.making",)),
     "manifest": Stage(1, ("pipeline.manifest",)),
     "conversations": Stage(1, ("synthetic.miniatures.conversations",)),
     "miniature": Stage(1, ("synthetic.miniatures.making",)),
@@ -36,6 +36,6 @@ STAGES = {
     "controls": Stage(1, ("pipeline.probe_controls", "pipeline.probe_steps")),
     "image controls": Stage(1, ("datasets.controls",)),
     "vision tower alone": Stage(1, ("training.vision_classifier", "pipeline.discussions")),
-    "calibration": Stage(1, ("synthetic.faults.calibration", "synthetic.faults.planting")),
+    "calibration": Stage(1, ("synthetic.faults.calibration",)),
     "trial": Stage(1, ("synthetic.faults.cases",)),
 }

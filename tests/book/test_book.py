@@ -23,7 +23,7 @@ from mlprobe_utils.book.pages import ABOUT
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card
 from mlprobe_utils.pipeline.discussion_card import discussions
 from mlprobe_utils.pipeline.stages import PLANTED, STEPS
-from mlprobe_utils.synthetic.phantoms.writing import write
+from mlprobe_utils.synthetic.phantoms.making import Recipe, write
 
 EXECUTED = ["index", *chapters(), "models", model_page(MODEL), model_page(SECOND)]
 PAGES = [*EXECUTED, *ABOUT]
@@ -176,7 +176,7 @@ def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(tmp_path)
     card = load_data_card(DATASET)
     counts = {part: {"COVID": 40, "NonCOVID": 40} for part in card.release_counts}
     card = card.model_copy(update={"release_counts": counts})
-    write(card, 0, 64, 0.25, None, release := tmp_path / "data" / "COVID-CT")
+    write(card, Recipe(seed=0, side=64, difficulty=0.25), release := tmp_path / "data" / "COVID-CT")
     book = SmallBook(tmp_path / "book", dataset="covid19-ct", data=release.parent)
     code, said = book.make()
     assert code == 0, said

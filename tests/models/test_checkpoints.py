@@ -12,7 +12,7 @@ from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.hulu_med import HuluMed
 from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.synthetic.miniatures.hub_form import NAMES as HUB_NAMES
+from mlprobe_utils.synthetic.miniatures.making import HUB_NAMES
 
 # names of weights in transformers 5 -> in older checkpoints: first as transformers 4 had them at the end, then before
 QWEN = [{}, {r"^model\.visual\.": "visual.", r"^model\.language_model\.": "model."}]

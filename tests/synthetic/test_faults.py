@@ -31,21 +31,23 @@ from mlprobe_utils.pipeline.book_card import PlantedFaults, load_book
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import DamagedModel, check_drawable, damaged_models, damaged_selection
-from mlprobe_utils.pipeline.fault_card import Fault, all_faults, load_fault
-from mlprobe_utils.pipeline.fault_strengths import strengths_of
+from mlprobe_utils.pipeline.fault_card import Fault, load_trial
+from mlprobe_utils.pipeline.fault_results import strengths_of
 from mlprobe_utils.pipeline.prepare import prepare
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.trial_card import load_trial
 from mlprobe_utils.probing.extraction import features_of
-from mlprobe_utils.synthetic import whole_model
 from mlprobe_utils.synthetic.faults import planting
-from mlprobe_utils.synthetic.faults.calibration import read_whole
-from mlprobe_utils.synthetic.faults.damage import Damage, damaged, planted
-from mlprobe_utils.synthetic.faults.fresh import fresh_images
+from mlprobe_utils.synthetic.faults.calibration import (
+    correct,
+    fresh_images,
+    pooled_at,
+    read_whole,
+    severity_for,
+    statistics_of,
+)
+from mlprobe_utils.synthetic.faults.cases import changed_by, module_ends
+from mlprobe_utils.synthetic.faults.damage import Damage, damage_noted, damaged, digest, planted, uniform
 from mlprobe_utils.synthetic.faults.mapping import branches, chosen, swapped
-from mlprobe_utils.synthetic.faults.oracle import pooled_at, right, severity_for
-from mlprobe_utils.synthetic.faults.randomness import digest, uniform
-from mlprobe_utils.synthetic.faults.reference import statistics_of
 from mlprobe_utils.training.prediction import answer_batch
 
 MODULES = ("V", "C", "L", ANSWER)
@@ -125,12 +127,17 @@ def test_an_image_is_damaged_alike_in_every_batch(observed, damage_in, pixels):
 def test_what_lies_before_the_damage_is_as_it_was(observed, damage_in, pixels):
     intact = observed(pixels[:4])
     keys = [key for key in intact if "/" in key]
+    stations = list(module_ends({key: intact[key] for key in keys}))
+    assert [key[0] + key.partition("/")[2] for key in stations] == [
+        "Vimage_mean", "Cimage_mean", "Limage_mean", "Llast_token"
+    ]  # fmt: skip
     for damage in map(damage_in, OF_STATES):
         broken, place = observed(pixels[:4], damage), flow_order(damage.point)
         changed = {key for key in keys if not torch.equal(intact[key], broken[key])}
+        assert changed & {*stations} <= {*changed_by(damage, stations)}
         before = {key for key in keys if flow_order(key.split("/")[0]) < place}
         assert before
-        assert not before & changed
+        assert not before & (changed | {*changed_by(damage, stations)})
         assert f"{damage.point}/image_mean" in changed
         later = {key.split("/")[0] for key in keys if flow_order(key.split("/")[0]) > place}
         assert {f"{point}/image_mean" for point in later if not on_side_path(point)} <= changed
@@ -143,8 +150,9 @@ def test_a_broken_mapping_changes_the_answer_and_no_state(tiny, encoder, image_s
     damage = damage_in(ANSWER, severity=1.0)
     intact, broken = observed(pixels), observed(pixels, damage)
     assert all(torch.equal(intact[key], broken[key]) for key in intact if "/" in key)
-    whole = read_whole(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})["broken"]
-    assert (whole.intact != whole.full).all()
+    assert changed_by(damage, ["L.00/last_token"]) == []
+    before, after, _ = read_whole(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})["broken"]
+    assert (before != after).all()
     share = observed(pixels, damage.at(0.5))["options"]
     hit = (share != intact["options"]).any(dim=1)
     torch.testing.assert_close(share[hit], broken["options"][hit])
@@ -264,20 +272,23 @@ def test_the_chosen_option_is_the_one_written_under_constraint(root, second, wan
 
 
 @pytest.mark.parametrize("module", OF_STATES)
-def test_means_at_any_severity_follow_from_two_passes(observed, damage_in, pixels, module):
-    damage = damage_in(module, severity=1.0)
-    key = f"{damage.point}/image_mean"
-    intact, full = observed(pixels)[key].numpy(), observed(pixels, damage)[key].numpy()
-    for severity in (0.25, 0.8):
+def test_means_at_any_severity_follow_from_one_pass(tiny, encoder, observed, damage_in, pixels, module):
+    damage, before = damage_in(module, severity=1.0), observed(pixels)
+    questions, key = encoder.questions(pixels), f"{damage.point}/image_mean"
+    with torch.inference_mode(), damage_noted(tiny, {"it": damage}, questions) as noted:
+        intact = features_of(tiny, questions)
+    assert all(torch.equal(intact[key], before[key]) for key in intact)
+    for severity in (0.25, 0.8, 1.0):
         found = observed(pixels, damage.at(severity))[key].numpy()
-        np.testing.assert_allclose(pooled_at(damage.at(severity), intact, full), found, rtol=1e-3, atol=1e-4)
+        follows = pooled_at(damage.at(severity), intact[key].numpy(), noted["it"].numpy())
+        np.testing.assert_allclose(follows, found, rtol=1e-3, atol=1e-4)
 
 
 def test_the_oracle_is_fitted_on_other_images_than_it_judges():
     states = np.random.default_rng(0).standard_normal((2, 200, 4))
     labels = states[..., 0] > 0
-    assert right(states[0], labels[0], states[1], labels[1]).mean() > 0.9
-    assert right(states[0], labels[0], states[1], ~labels[1]).mean() < 0.1
+    assert correct(states[0], labels[0], states[1], labels[1]).mean() > 0.9
+    assert correct(states[0], labels[0], states[1], ~labels[1]).mean() < 0.1
 
 
 def test_the_severity_is_found_or_the_most_is_said():
@@ -289,15 +300,11 @@ def test_the_severity_is_found_or_the_most_is_said():
 
 def test_fresh_phantoms_are_new_and_always_the_same():
     card, settings = load_data_card("chest-xray-phantom"), load_protocol("miniature").images
-    labels = ["NORMAL", "PNEUMONIA"]
-    one, again = (fresh_images(card, settings, labels, 0) for _ in range(2))
-    later, other = fresh_images(card, settings, labels, 0, first=2), fresh_images(card, settings, labels, 1)
-    assert [image.shape for image in one] == [(64, 64, 3)] * 2
-    assert all((a == b).all() for a, b in zip(one, again, strict=True))
-    drawn = [image.tobytes() for image in (*one, *later, *other)]
-    assert len(set(drawn)) == len(drawn)
-    (alone,) = fresh_images(card, settings, labels[1:], 0, first=1)
-    assert (alone == one[1]).all()
+    labels = ["NORMAL", "PNEUMONIA"] * 2
+    few, more, other = (fresh_images(card, settings, labels[:n], part) for n, part in ((2, 0), (4, 0), (4, 1)))
+    assert [image.shape for image in few] == [(64, 64, 3)] * 2
+    assert all((a == b).all() for a, b in zip(few, more[:2], strict=True))
+    assert len({image.tobytes() for image in (*more, *other)}) == 8
 
 
 def test_a_digest_is_of_pixels_and_stream():
@@ -305,12 +312,7 @@ def test_a_digest_is_of_pixels_and_stream():
     assert digest(image, 1, "V.00") == digest(image.clone(), 1, "V.00")
     assert len({digest(image, 1, "V.00"), digest(image, 2, "V.00"), digest(image, 1, "L.00")}) == 3
     draws = [uniform(digest(image + number, 1)) for number in range(300)]
-    assert 0 <= min(draws) < 0.05
-    assert 0.95 < max(draws) < 1
-
-
-def test_cards_of_all_four_kinds_are_there():
-    assert [fault.module for fault in all_faults()] == list(MODULES)
+    assert 0 <= min(draws) < 0.05 < 0.95 < max(draws) < 1
 
 
 @pytest.mark.parametrize(
@@ -330,11 +332,11 @@ def test_a_bad_card_is_refused_by_file_field_and_mend(tmp_path, monkeypatch, con
     (tmp_path / "faults").mkdir()
     (tmp_path / "faults" / "mine.yml").write_text(f"name: mine\n{content}\n")
     with pytest.raises(InputError) as error:
-        load_fault("mine")
+        cards.load_card(Fault, "mine")
     assert "faults/mine.yml: " in str(error.value)
     assert said in str(error.value)
     with pytest.raises(InputError, match="unknown fault 'mein': did you mean 'mine'"):
-        load_fault("mein")
+        cards.load_card(Fault, "mein")
     cards.load_card.cache_clear()
 
 
@@ -382,7 +384,7 @@ def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
 
     def plant() -> list[str]:
         before, place = times(), (["busi-phantom"], "miniature", "paper")
-        whole_model.run_whole_model("tiny", *place, planted=["busi-phantom"])
+        planting.run_whole_model("tiny", *place, planted=["busi-phantom"])
         changed = [path.parent for path, time in times().items() if time != before.get(path)]
         return sorted(os.path.relpath(path, SELECTION.folder("tiny", "busi-phantom")) for path in changed)
 
@@ -470,10 +472,9 @@ def test_the_first_drop_and_what_lies_around_a_place():
     table = table_of(changes, "C.00")
     found = first_drop(table).iloc[0]
     assert list(found) == ["d", "f", "C.00", "C.00", "connector"]
-    near = around(table)
-    assert dict(zip(near["where"], near["point"], strict=True)) == dict(
-        zip(WHERE, ("V.01", "C.00", "L.00"), strict=True)
-    )
+    assert around(table)[["where", "point"]].to_numpy().tolist() == [
+        ["before", "V.01"], ["at", "C.00"], ["after", "L.00"]
+    ]  # fmt: skip
     nothing = first_drop(table_of({"V.00": 0, ANSWER: -0.5}, ANSWER)).iloc[0]
     assert list(nothing)[3:] == ["nowhere", "none"]
 

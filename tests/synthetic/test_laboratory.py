@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy.stats import beta
 from tiny_parts import RECIPE
 
@@ -20,20 +19,16 @@ from mlprobe_utils.evaluation.diagnosis import (
     judged,
     thresholds,
 )
-from mlprobe_utils.evaluation.points import ANSWER
-from mlprobe_utils.pipeline import artefacts, laboratory_results, places, trial_card
+from mlprobe_utils.pipeline import artefacts, laboratory_results, places
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.fault_card import MODE_OF, all_faults
+from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, ROWS, all_faults, load_trial
+from mlprobe_utils.pipeline.fault_results import exact_interval
+from mlprobe_utils.pipeline.laboratory_results import laboratory_files
 from mlprobe_utils.pipeline.prepare import prepare
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.trial_card import CASES, FOLDER, ROWS, laboratory_files, load_trial
-from mlprobe_utils.probing.extraction import features_of
-from mlprobe_utils.synthetic.faults import trial
-from mlprobe_utils.synthetic.faults.cases import changed_by, module_ends
+from mlprobe_utils.synthetic.faults import cases as trial
 from mlprobe_utils.synthetic.faults.confusion import write_confusion
-from mlprobe_utils.synthetic.faults.damage import Damage, damage_noted, damaged, planted
-from mlprobe_utils.synthetic.faults.reference import statistics_of
 
 SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
@@ -117,7 +112,7 @@ def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(ou
 
 
 def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(trial_card, "CARDS", tmp_path)
+    monkeypatch.setattr(laboratory_results, "CARDS", tmp_path)
     with pytest.raises(InputError, match=r"laboratory\.csv is not there: restore it, or run `make laboratory`"):
         laboratory_results.read()
     laboratory_results.write(pd.DataFrame([case("a"), case("b")]), "d", "c", "m")
@@ -128,12 +123,11 @@ def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path
 
 
 def test_intervals_of_rates_are_exact():
-    rows = [case("a") for _ in range(40)] + [case("b", noise=30.0) for _ in range(3)]
-    table = judged(pd.DataFrame(rows), 2.0).assign(strong=False)
-    found = laboratory_results.rates(table).set_index(["what", "of"]).loc[(laboratory_results.FALSE_ALARMS, "all")]
-    assert found["right"] == 3
-    assert found["low"] == pytest.approx(100 * beta.ppf(0.025, 3, 41))
-    assert found["high"] == pytest.approx(100 * beta.ppf(0.975, 4, 40))
+    assert exact_interval(3, 43) == pytest.approx((100 * beta.ppf(0.025, 3, 41), 100 * beta.ppf(0.975, 4, 40)))
+    table = judged(pd.DataFrame([case("a")] * 40 + [case("b", noise=30.0)] * 3), 2.0).assign(strong=False)
+    found = laboratory_results.rates(table).iloc[0]
+    assert (found["what"], found["right"]) == (laboratory_results.FALSE_ALARMS, 3)
+    assert (found["low"], found["high"]) == exact_interval(3, 43)
 
 
 @pytest.fixture
@@ -168,34 +162,6 @@ def test_cases_of_a_tiny_model(make_tiny_cases):
     assert set(rows.loc[rows["point"].isna(), "fault"].dropna()) == set(cases["case"].dropna())
     assert (rows.groupby(["run", "point", "pooling", "seed", "fault"], dropna=False).size() == 6).all()
     assert make_tiny_cases() == []
-
-
-@pytest.mark.parametrize("module", ["V", "C", "L", ANSWER])
-def test_stations_before_a_damage_are_the_intact_ones(tiny, encoder, image_set, module):
-    pixels = [image_set.pixels(i) for i in range(8)]
-    (fault,) = [fault for fault in all_faults() if fault.module == module]
-    place = planted(fault, tiny.family)
-    statistics = statistics_of(tiny, encoder, [pixels], [place.point] if place.point else [])
-    damage = Damage(module, 1, place.point, 0.9, statistics.get(place.point, {}))
-    questions = encoder.questions(pixels)
-    intact = features_of(tiny, questions)
-    stations = list(module_ends(intact))
-    assert [key[0] + key.partition("/")[2] for key in stations] == [
-        "Vimage_mean", "Cimage_mean", "Limage_mean", "Llast_token"
-    ]  # fmt: skip
-    with damaged(tiny, damage, {}):
-        broken = features_of(tiny, questions)
-    differing = [key for key in stations if not torch.equal(intact[key], broken[key])]
-    assert changed_by(damage, stations) == differing
-    if module != ANSWER:
-        with torch.inference_mode(), damage_noted(tiny, {"it": damage}, questions) as left:
-            after = features_of(tiny, questions)
-        assert all(torch.equal(intact[key], after[key]) for key in intact)
-        torch.testing.assert_close(left["it"], broken[f"{damage.point}/image_mean"])
-
-
-def test_every_module_of_a_fault_has_its_mode():
-    assert [MODE_OF[fault.module] for fault in all_faults()] == list(MODES)
 
 
 @pytest.mark.nightly

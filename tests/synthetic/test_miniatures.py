@@ -18,11 +18,12 @@ from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import lineages
-from mlprobe_utils.synthetic.miniatures import making, rejection_sampling
+from mlprobe_utils.synthetic.miniatures import conversations as of_conversations
+from mlprobe_utils.synthetic.miniatures import making
 from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, Conversations, conversations
+from mlprobe_utils.synthetic.miniatures.making import right_answers
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
-from mlprobe_utils.synthetic.miniatures.rejection_sampling import right_answers
-from mlprobe_utils.synthetic.phantoms.sentences import medical_sentences
+from mlprobe_utils.synthetic.phantoms.texts import medical_sentences
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,15 +33,8 @@ def outputs(tmp_path_factory):
         yield
 
 
-STAGE = {
-    "title": "a stage",
-    "texts": ["medical questions"],
-    "count": 12,
-    "train": ["LLM"],
-    "epochs": 1,
-    "batch_size": 4,
-    "learning_rate": 0.001,
-}
+STAGE = {"title": "a stage", "texts": ["medical questions"], "count": 12, "train": ["LLM"]}
+STAGE |= {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}
 
 
 def stage(**changes) -> Stage:
@@ -56,9 +50,6 @@ def test_the_default_is_a_miniature_of_each_model_of_the_paper():
     of_the_paper = {slug for slug in slugs(ModelCard) if load_model_card(slug).table1}
     assert set(originals) == of_the_paper | {"gemma-3-4b", "qwen2.5-vl-7b"}
     assert len(originals) == 16
-
-
-def test_none_has_a_models_bare_name():
     for card in map(load_model_card, slugs(ModelCard)):
         if card.made_by:
             assert card.name.startswith(("miniature of ", "base made for the miniature of ")), card.slug
@@ -111,7 +102,7 @@ def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_reads_again_
     assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
     one = conversations(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
     assert all("ct" in caption for caption in one.answers)
-    monkeypatch.setattr(artefacts, "artefact", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(of_conversations, "DRAWN_BY", {})  # nothing can be drawn again
     again = conversations(stage(texts=texts, count=36), seed=3, side=32)
     assert again.turns() == taught.turns()
     np.testing.assert_array_equal(again.images, taught.images)
@@ -157,14 +148,13 @@ def test_text_alone_can_be_learned(tiny):
     taught = conversations(stage(texts=["medical sentences"]), seed=3, side=32)
     assert taught.images is taught.image(0) is None
     assert taught.turns() == list(zip(*medical_sentences(12, 3), strict=True))
-    encoder = ConversationEncoder(tiny.processor)
-    batch = encoder.answered([None, None], [("Which?", "Benign"), ("What does it look like?", "Benign")])
-    labels = batch.pop("labels")
-    logits = tiny.model(**batch).logits
+    turns = [("Which?", "Benign"), ("What does it look like?", "Benign")]
+    batch = ConversationEncoder(tiny.processor).answered([None, None], turns)
     assert "pixel_values" not in batch
-    assert torch.isfinite(logits).all()
+    assert (batch.pop("labels") != -100).any()
+    logits = tiny.model(**batch).logits
     assert logits.shape[:2] == batch["input_ids"].shape
-    assert (labels != -100).any()
+    assert torch.isfinite(logits).all()
 
 
 @pytest.fixture
@@ -197,18 +187,16 @@ def test_samples_are_a_function_of_the_seed_and_none_that_is_right_is_an_error(t
             right_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == 18
-    assert len(drawn[0][0]) <= rejection_sampling.MAX_NEW_TOKENS
+    assert len(drawn[0][0]) <= making.MAX_NEW_TOKENS
 
 
 @pytest.mark.parametrize("module", ["vision tower", "connector", "LLM"])
 def test_a_stage_changes_the_named_module_and_nothing_else(tiny_folder, tmp_path, module):
     loaded = load(card_of(tiny_folder))
     before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
-    checkpoints = tmp_path / "checkpoints" / "0"
-    checkpoints.mkdir(parents=True)
+    (checkpoints := tmp_path / "checkpoints" / "0").mkdir(parents=True)
     taught = conversations(stage(), seed=0, side=64)
     making.run_stage(loaded.model, loaded.processor, stage(train=[module]), taught, 0, checkpoints)
     changed = {name for name, weight in loaded.model.state_dict().items() if not torch.equal(weight, before[name])}
-    paths = family_of(loaded.model).parts()[module]
     assert changed
-    assert all(name.startswith(tuple(paths)) for name in changed)
+    assert all(name.startswith(tuple(family_of(loaded.model).parts()[module])) for name in changed)

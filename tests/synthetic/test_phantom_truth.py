@@ -3,35 +3,34 @@
 import itertools
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.feature_selection import VarianceThreshold
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.synthetic.phantoms import ct, layouts, marks, ultrasound, xray
-from mlprobe_utils.synthetic.phantoms.difficulty import ATYPICAL
-from mlprobe_utils.synthetic.phantoms.seeds import generator
-from mlprobe_utils.synthetic.phantoms.writing import SPLITS
+from mlprobe_utils.synthetic.phantoms import marks
+from mlprobe_utils.synthetic.phantoms.making import SPLITS, places
+from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, random_parameters
+from mlprobe_utils.synthetic.phantoms.randomness import ATYPICAL, gap, generator, sign
 
-MODULES = {"busi-phantom": ultrasound, "covid19-ct-phantom": ct, "chest-xray-phantom": xray}
+MODALITY_OF = {"busi-phantom": "ultrasound", "covid19-ct-phantom": "ct", "chest-xray-phantom": "xray"}
+each_modality = pytest.mark.parametrize("modality", MODALITIES)
 
 
 def training_and_test(slug) -> list[np.ndarray]:
     """Images and labels of a set as its card draws them: training images, labels, test images, labels."""
-    card, module = load_data_card(slug), MODULES[slug]
+    card, modality = load_data_card(slug), MODALITY_OF[slug]
     parts = {"train": ([], []), "test": ([], [])}
-    for place in layouts.places(card.release_counts):
+    for place in places(card.release_counts):
         if place.split == "val":
             continue
-        seed = card.recipe["seed"], module.LABELS.index(place.label), SPLITS.index(place.split), place.number
-        image, _ = module.draw(place.label, generator("dataset", *seed), 64, card.recipe["difficulty"])
+        index = MODALITIES[modality].LABELS.index(place.label)
+        seed = card.recipe["seed"], index, SPLITS.index(place.split), place.number
+        image, _ = draw(modality, place.label, generator("dataset", *seed), 64, card.recipe["difficulty"])
         # where there is no official split, the first of each class are tested
         tested = place.number < card.test_counts[place.label] if card.test_counts else place.split == "test"
         images, labels = parts["test" if tested else "train"]
@@ -40,7 +39,7 @@ def training_and_test(slug) -> list[np.ndarray]:
     return [np.array(values) for part in parts.values() for values in part]
 
 
-@pytest.mark.parametrize("slug", MODULES)
+@pytest.mark.parametrize("slug", MODALITY_OF)
 def test_a_weak_classifier_finds_something_but_not_much(slug):
     """The nearest class mean of the grey levels, about 70 %; 150 to 624 test images leave a 95 % interval of 4 to 8
     points on either side, and the bounds a little more."""
@@ -51,16 +50,16 @@ def test_a_weak_classifier_finds_something_but_not_much(slug):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("slug", MODULES)
+@pytest.mark.parametrize("slug", MODALITY_OF)
 def test_a_good_classifier_finds_nearly_all(slug):
     """A small convolutional network that has seen 6000 images, about 95 % of 2000 others (95 % interval +-1); the bound
     leaves 3 points, for the seed of the network and other versions of the libraries."""
-    card, module = load_data_card(slug), MODULES[slug]
-    counts = card.test_counts or card.release_counts["test"]
-    shares = np.array([counts[label] for label in module.LABELS]) / sum(counts.values())
+    card, modality = load_data_card(slug), MODALITY_OF[slug]
+    labels, counts = MODALITIES[modality].LABELS, card.test_counts or card.release_counts["test"]
+    shares = np.array([counts[label] for label in labels]) / sum(counts.values())
     truth = np.random.default_rng(0).choice(len(shares), 8000, p=shares)
     difficulty = card.recipe["difficulty"]
-    drawn = [module.draw(module.LABELS[y], generator("captions", 9, i), 64, difficulty)[0] for i, y in enumerate(truth)]
+    drawn = [draw(modality, labels[y], generator("captions", 9, i), 64, difficulty)[0] for i, y in enumerate(truth)]
     images = torch.tensor(np.stack(drawn)[:, None]).float()
     images = (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), keepdim=True)
     assert trained_network_scores(images, torch.tensor(truth), 6000) >= 0.92
@@ -90,73 +89,50 @@ def trained_network_scores(images: torch.Tensor, truth: torch.Tensor, n: int, ep
         return (network(images[n:]).argmax(1) == truth[n:]).float().mean().item()
 
 
-@pytest.mark.parametrize("module", [ultrasound, ct, xray])
-def test_nuisance_is_independent_of_the_class(module):
-    labels = np.array([module.LABELS[i % len(module.LABELS)] for i in range(1500)])
-    drawn = pd.DataFrame([module.random_parameters(y, generator("dataset", 4, i)) for i, y in enumerate(labels)])
-    for name in module._nuisance(generator("dataset", 0)):
-        # of texts and corners, how often there is one
-        values = drawn[name] if drawn[name].dtype.kind in "fib" else drawn[name].isna()
-        groups = [part.to_numpy(float) for _, part in values.groupby(labels)]
-        for group in groups[1:]:
-            error = np.hypot(*(g.std() / np.sqrt(len(g)) for g in (groups[0], group)))
-            assert abs(groups[0].mean() - group.mean()) < 4 * error, name
+def labels_of(modality: str, n: int) -> list[str]:
+    """Classes in turn."""
+    return list(itertools.islice(itertools.cycle(MODALITIES[modality].LABELS), n))
 
 
-@pytest.mark.parametrize("module", [ultrasound, ct, xray])
-def test_nuisance_is_drawn_before_the_class_and_the_difficulty_count(module):
-    names = module._nuisance(generator("dataset", 0, 7))
-    for label, difficulty in itertools.product(module.LABELS, (0, 0.5, 1)):
-        drawn = module.random_parameters(label, generator("dataset", 0, 7), difficulty)
+@each_modality
+def test_nuisance_is_drawn_before_the_class_and_the_difficulty_count(modality):
+    names = MODALITIES[modality].nuisance(generator("dataset", 0, 7))
+    for label, difficulty in itertools.product(MODALITIES[modality].LABELS, (0, 0.5, 1)):
+        drawn = random_parameters(modality, label, generator("dataset", 0, 7), difficulty)
         assert {name: drawn[name] for name in names} == names
 
 
-def parameter_table(module, n: int, difficulty: float) -> tuple[pd.DataFrame, np.ndarray]:
-    """Numbers of n images less the atypical, classes in turn, lists of opacities as their sums; and the labels."""
-    labels = [module.LABELS[i % len(module.LABELS)] for i in range(n)]
-    drawn = [module.random_parameters(y, generator("dataset", 3, i), difficulty) for i, y in enumerate(labels)]
-    typical = [made["looks_like"] == label for made, label in zip(drawn, labels, strict=True)]
-    assert abs(1 - np.mean(typical) - ATYPICAL) < 0.015
-    drawn, labels = (list(itertools.compress(values, typical)) for values in (drawn, labels))
-    for made in drawn:
-        opacities = made.get("opacities", [])
-        made |= {"number": len(opacities), "lungs": len({opacity["lung"] for opacity in opacities})}
-        made |= {name: sum(opacity.get(name, 0) for opacity in opacities) for name in ("strength", "radius", "reach")}
-    table = pd.DataFrame(drawn).drop(columns=["opacities", "phases", "pattern"], errors="ignore")
-    return table.select_dtypes(["number", "bool"]).astype(float).fillna(0), np.array(labels)
-
-
-@pytest.mark.parametrize("module", [ultrasound, ct, xray])
-def test_the_harder_the_less_the_true_parameters_tell(module):
-    scores = []
+def test_the_harder_the_nearer_the_classes_and_some_images_look_like_the_other():
+    rng, apart = np.random.default_rng(0), []
     for difficulty in (0, 0.5, 1):
-        table, labels = parameter_table(module, 3000, difficulty)
-        table = table[labels != "normal"]
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        scores.append(cross_val_score(model, table, labels[labels != "normal"], cv=3).mean())
-    assert scores[0] >= scores[1] > scores[2]
-    assert scores[0] > scores[2] + 0.01
-    assert scores[0] > 0.97
+        drawn = [[sign(rng, (3.0, 1.0, 0.7), first, difficulty) for _ in range(3000)] for first in (True, False)]
+        assert np.std(drawn, axis=1) == pytest.approx(0.7, rel=0.05)
+        apart.append(np.subtract(*np.mean(drawn, axis=1)))
+    assert apart == pytest.approx([2 * gap(difficulty) for difficulty in (0, 0.5, 1)], abs=0.1)
+    assert gap(0) > gap(0.5) > gap(1) > 0.99
+    for modality, module in MODALITIES.items():
+        labels = [label for label in labels_of(modality, 3000) if label != "normal"]
+        made = [random_parameters(modality, label, generator("dataset", 3, i)) for i, label in enumerate(labels)]
+        other = [one["looks_like"] != label for one, label in zip(made, labels, strict=True)]
+        assert abs(np.mean(other) - ATYPICAL) < 0.015
+        assert {one["looks_like"] for one in made} <= {*module.LABELS}
+        easy, hard = (random_parameters(modality, labels[0], generator("dataset", 0, 7), harder) for harder in (0, 1))
+        assert easy != hard
 
 
-@pytest.mark.parametrize("module", [ultrasound, ct, xray])
-def test_a_planted_shortcut_tells_the_class_as_often_as_it_agrees(module):
-    label = module.LABELS[0]
-    shortcut, marked, labels = marks.Shortcut(label=label, agreement=0.9), [], []
-    for i in range(600):
-        labels.append(module.LABELS[i % len(module.LABELS)])
-        made = module.random_parameters(labels[-1], generator("dataset", 2, i), shortcut=shortcut)
+@each_modality
+def test_a_planted_shortcut_tells_the_class_as_often_as_it_agrees(modality):
+    labels, marked = labels_of(modality, 600), []
+    shortcut = marks.Shortcut(label=labels[0], agreement=0.9)
+    for i, label in enumerate(labels):
+        made = random_parameters(modality, label, generator("dataset", 2, i), shortcut=shortcut)
         marked.append(made["shortcut"])
-        plain = module.random_parameters(labels[-1], generator("dataset", 2, i))
-        assert plain == made | {"shortcut": False}
-    agrees = np.array(marked) == (np.array(labels) == label)
+        assert random_parameters(modality, label, generator("dataset", 2, i)) == made | {"shortcut": False}
+    agrees = np.array(marked) == (np.array(labels) == labels[0])
     assert abs(agrees.mean() - 0.9) < 4 * np.sqrt(0.9 * 0.1 / 600)
-    seen = []
-    for i in range(60):
-        made = module.draw(labels[i], generator("dataset", 2, i), 64, shortcut=shortcut)
-        image, without = made[0], module.draw(labels[i], generator("dataset", 2, i), 64)[0]
-        seen.append(image[marks.SHORTCUT].min() > 230)
-        changed = image != without
+    for i, label in enumerate(labels[:60]):
+        image, _ = draw(modality, label, generator("dataset", 2, i), 64, shortcut=shortcut)
+        assert (image[marks.SHORTCUT].min() > 230) == marked[i]
+        changed = image != draw(modality, label, generator("dataset", 2, i), 64)[0]
         changed[-9:, -9:] = False  # enlarged cells may ring by a pixel or two
         assert not changed.any()
-    assert seen == marked[:60]

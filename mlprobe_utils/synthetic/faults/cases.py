@@ -1,9 +1,11 @@
-"""Cases to judge the diagnosis by, of one model on one data set: undamaged, and with every fault at every strength.
+"""A model's trial: cases to judge the diagnosis by, undamaged, and with every fault at every strength.
+
+`python -m mlprobe_utils trial MODEL --datasets D ... --protocol P`; what is current is skipped, of the intact
+model too, which is made first where it is not there. A model that is not among those of the book, but that one of them
+was trained on from, is given `--undamaged`: it has undamaged cases alone.
 
 Of a damaged model only the stations that lie after the damage are read and probed: all before are the intact model's.
 """
-
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -17,46 +19,67 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.evaluation.stations import PROBED
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import to_device
-from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.pipeline.cards import load_data_card
+from mlprobe_utils.pipeline.damaged_models import check_drawable
+from mlprobe_utils.pipeline.fault_card import CASES, ROWS, STEPS, Fault, Trial, load_trial
+from mlprobe_utils.pipeline.model_steps import make_adapters, make_features, make_predictions
+from mlprobe_utils.pipeline.probe_steps import make_image_controls
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, state_name
-from mlprobe_utils.pipeline.trial_card import CASES, ROWS, Trial
-from mlprobe_utils.pipeline.work import Work
+from mlprobe_utils.pipeline.work import Work, works
 from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
 from mlprobe_utils.probing.probes import fit_probes
-from mlprobe_utils.synthetic.faults.calibration import load_damages
+from mlprobe_utils.synthetic.faults.calibration import batched, load_damages, make_calibration
 from mlprobe_utils.synthetic.faults.damage import Damage, damaged
 from mlprobe_utils.synthetic.faults.mapping import branches
 from mlprobe_utils.training.prediction import greedy
 
 Features = dict[str, torch.Tensor]  # point/pooling -> float32 [images, width]
+CASE = ["case", "run", "fault", "module", "wanted", "severity"]
+
+
+def run_trial(model: str, datasets: list[str], protocol: str, split: str, undamaged: bool = False) -> None:
+    """Makes a model's cases on some phantom sets that are not there and current.
+
+    Raises:
+        InputError: a set of real images; a fault without a place in the model; and as `pipeline.run_model`.
+    """
+    for slug in datasets:
+        check_drawable(load_data_card(slug))
+    trial = load_trial()
+    for work in works(model, datasets, protocol, split):
+        actions = (make_adapters, make_predictions, make_features, make_image_controls)
+        for name, action in zip(STEPS, actions, strict=False):
+            with work.step(name):
+                action(work)
+        with work.step(STEPS[-1]):
+            make_cases(work, trial, [] if undamaged else make_calibration(work))
 
 
 def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
     """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, station, seed and test image."""
-    if not processes().is_main_process:
-        return
-    if (own := work.trial(trial, faults)).is_current():
+    if not processes().is_main_process or (own := work.trial(trial, faults)).is_current():
         return
     with own.making() as temporary:
         rows, cases = [], []
         images = work.images("train", "validation", "test")
         read = np.flatnonzero(images["part"] != "validation")
         images = images.iloc[read]
-        intact = {run: module_ends(_saved_features(work, run, read)) for run in work.runs()}
+        features = {}
         for run in work.runs():
+            saved = module_ends(load_features(work.folder / state_name("features", run) / FEATURES))
+            features |= {(None, run, key): tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
             answered = pd.read_parquet(work.folder / state_name("predictions", run) / "predictions.parquet")
-            rows += [_answers(work, answered[answered["part"] == "test"]["parsed"], images, run)]
+            rows.append(_answers(work, answered[answered["part"] == "test"]["parsed"], images, run))
             cases.append({"run": run})
-        features = {(None, run, key): tensor for run, own in intact.items() for key, tensor in own.items()}
         if faults:
             planted = _calibrated(work, trial, faults)
             damages = {name: damage for name, (*_, damage) in planted.items()}
             with work.state(DAMAGED_RUN):
                 found = read_damaged(work, list(images.index), damages)
-                spoken = answer_damaged(work, list(images.index[images["part"] == "test"]), damages)
+                parsed = answer_damaged(work, list(images.index[images["part"] == "test"]), damages)
             for name, (fault, points, damage) in planted.items():
                 features |= {(name, DAMAGED_RUN, key): tensor for key, tensor in found.get(name, {}).items()}
-                rows.append(_answers(work, spoken[name], images, DAMAGED_RUN, name))
+                rows.append(_answers(work, parsed[name], images, DAMAGED_RUN, name))
                 of_fault = {"fault": fault.slug, "module": fault.module, "wanted": points}
                 cases.append({"run": DAMAGED_RUN, "case": name, "severity": damage.severity} | of_fault)
         rows += _probed(work, images, features)
@@ -66,12 +89,9 @@ def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
         write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / CASES)
 
 
-CASE = ["case", "run", "fault", "module", "wanted", "severity"]
-
-
 def _calibrated(work: Work, trial: Trial, faults: list[Fault]) -> dict[str, tuple[Fault, float, Damage]]:
     """Name of the case -> its fault, the points wanted, and the damage: of strengths that are the same, the least."""
-    found, damages = {}, load_damages(faults, work.folder / CALIBRATION)
+    found, damages = {}, load_damages(work.folder / CALIBRATION)
     for fault in faults:
         severities = set()
         for points in sorted(trial.points_lost):
@@ -90,11 +110,6 @@ def module_ends(features: Features) -> Features:
         point, pooling = key.split("/")
         last[point[0], pooling] = key  # in the order the data flows
     return {last[place]: features[last[place]] for place in PROBED.values()}
-
-
-def _saved_features(work: Work, run: int, read: np.ndarray) -> Features:
-    saved = load_features(work.folder / state_name("features", run) / FEATURES)
-    return {key: tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
 
 
 def changed_by(damage: Damage, stations: list[str]) -> list[str]:
@@ -123,7 +138,7 @@ def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage])
     """What the model answers under each damage about the images at `positions`: case -> option, None if unparsed."""
     options, settings = work.image_set.card.options, work.protocol.answering
     parting = branches(work.encoder.answer_tokens(options))
-    said: dict[str, list[str | None]] = {name: [] for name in planted}
+    parsed: dict[str, list[str | None]] = {name: [] for name in planted}
     for batch in batched(positions, settings.batch_size):
         inputs = to_device(work.questions.batch(batch), work.loaded)
         for name, damage in planted.items():
@@ -132,16 +147,10 @@ def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage])
                 greedy(work.loaded, settings.max_new_tokens, work.encoder.end) as configuration,
             ):
                 new = work.loaded.model.generate(**inputs, generation_config=configuration)
-            texts = work.encoder.tokenizer.batch_decode(
-                new[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-            )
-            said[name] += [parse_answer(text, options) for text in texts]
-    return said
-
-
-def batched(positions: list[int], size: int) -> Iterator[list[int]]:
-    for first in range(0, len(positions), size):
-        yield positions[first : first + size]
+            new = new[:, inputs["input_ids"].shape[1] :]
+            texts = work.encoder.tokenizer.batch_decode(new, skip_special_tokens=True)
+            parsed[name] += [parse_answer(text, options) for text in texts]
+    return parsed
 
 
 def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor]) -> list[pd.DataFrame]:
@@ -150,21 +159,13 @@ def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor
     tested = np.flatnonzero(images["part"] == "test")
     labels = images["option"].map(options.index).to_numpy(copy=True)
     seeded = {(*key, seed): tensor for key, tensor in features.items() for seed in range(protocol.probe_seeds)}
-    fitted = fit_probes(
-        seeded,
-        dict.fromkeys(seeded, labels),
-        np.flatnonzero(images["part"] == "train"),
-        len(options),
-        protocol.probe,
-        {key: key[-1] for key in seeded},
-    )
+    train, seeds = np.flatnonzero(images["part"] == "train"), {key: key[-1] for key in seeded}
+    fitted = fit_probes(seeded, dict.fromkeys(seeded, labels), train, len(options), protocol.probe, seeds)
     rows = []
     for (name, run, key, seed), probabilities in fitted.items():
         point, pooling = key.split("/")
-        constants = work.constants(run) | {"probe": MAIN_PROBE, "point": point, "pooling": pooling}
-        rows.append(
-            image_rows(images.iloc[tested], options, probabilities[tested], **constants, fault=name).assign(seed=seed)
-        )
+        of = work.constants(run) | {"probe": MAIN_PROBE, "point": point, "pooling": pooling, "fault": name}
+        rows.append(image_rows(images.iloc[tested], options, probabilities[tested], **of).assign(seed=seed))
     return rows
 
 

@@ -12,12 +12,11 @@ from mlprobe_utils.common.progress import step
 from mlprobe_utils.evaluation.diagnosis import flat, losses
 from mlprobe_utils.evaluation.outcomes import station_outcomes
 from mlprobe_utils.pipeline import artefacts, laboratory_results
-from mlprobe_utils.pipeline.fault_card import MODE_OF
-from mlprobe_utils.pipeline.fault_strengths import measured
+from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, MODE_OF, ROWS
+from mlprobe_utils.pipeline.fault_results import measured
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, reference_rows
 from mlprobe_utils.pipeline.tested import resamples_of_tested
-from mlprobe_utils.pipeline.trial_card import CASES, FOLDER, ROWS
 from mlprobe_utils.stats.intervals import RECIPE
 
 
@@ -29,11 +28,11 @@ def write_confusion(selection: Selection) -> None:
     """
     with step("laboratory", "diagnosis of the cases"):
         cases = all_cases(selection)
-    date, commit = datetime.datetime.now(datetime.UTC).date().isoformat(), artefacts.commit()
-    options = f'DATASETS="{" ".join(selection.datasets)}" PROTOCOL={selection.protocol} SPLIT={selection.split}'
-    damaged = cases.loc[cases["fault"].notna(), "model"].unique()  # the others are their bases
-    command = f'make laboratory MODELS="{" ".join(damaged)}" {options}'
-    laboratory_results.write(cases, date, commit, command)
+    damaged = " ".join(cases.loc[cases["fault"].notna(), "model"].unique())  # the others are their bases
+    command = f'make laboratory MODELS="{damaged}" DATASETS="{" ".join(selection.datasets)}" '
+    command += f"PROTOCOL={selection.protocol} SPLIT={selection.split}"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    laboratory_results.write(cases, date, artefacts.commit(), command)
     found = laboratory_results.read()
     whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
     print(f"{laboratory_results.confusion(found.cases).to_string()}\n\n{whole.to_string()}\n\n{found.words()}")

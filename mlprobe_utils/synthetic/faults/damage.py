@@ -12,6 +12,7 @@ A side path (deepstack) that leaves the vision tower before the damaged place, o
 
 import contextlib
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,6 @@ from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.synthetic.faults.mapping import Branches, swapped
-from mlprobe_utils.synthetic.faults.randomness import digest, directions, normal, uniform
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Damage:
 
     `severity` is from 0, intact, to 1: the share of a state's variance that is noise (V, L), of directions that are
     dropped (C), of images that are hit (output). `statistics` are those of the intact states at the place, as
-    `reference.statistics_of` gives them; the output needs none.
+    `calibration.statistics_of` gives them; the output needs none.
     """
 
     module: str
@@ -51,9 +51,11 @@ class Damage:
         mean = statistics["mean"]
         centred = states.float() - mean
         if self.module == "C":
-            kept = directions(self.seed, len(mean))[:, : self.rank(len(mean))].to(states.device)
+            kept = _directions(self.seed, len(mean))[:, : self.rank(len(mean))].to(states.device)
             return (mean + centred @ (statistics["inverse"] @ kept) @ (kept.T @ statistics["root"])).to(states.dtype)
-        shared, own = (noise.to(states.device) for noise in normal(number, *states.shape))
+        generator = torch.Generator().manual_seed(number)
+        shared = torch.randn(len(mean), generator=generator).to(states.device)
+        own = torch.randn(states.shape, generator=generator).to(states.device)
         noise = statistics["between"] * shared + statistics["within"] * own
         return (mean + (1 - self.severity) ** 0.5 * centred + self.severity**0.5 * noise).to(states.dtype)
 
@@ -61,16 +63,37 @@ class Damage:
         """Of a damaged connector's outputs, of `width` numbers each."""
         return round((1 - self.severity) * width)
 
-    def hits(self, number: int) -> bool:
-        """Whether the semantic mapping fails for an image; one that is hit at some severity is hit at all above."""
-        return uniform(number) < self.severity
-
     def of_logits(
         self, logits: torch.Tensor, written: torch.Tensor, numbers: list[int], parting: Branches
     ) -> torch.Tensor:
-        """Damaged logits; arguments as of `mapping.swapped`, `numbers` one an image from its pixels."""
-        hit = torch.tensor([self.hits(number) for number in numbers], device=logits.device)
+        """Damaged logits; arguments as of `mapping.swapped`, `numbers` one an image from its pixels.
+
+        An image that is hit at some severity is hit at all above.
+        """
+        hit = torch.tensor([uniform(number) < self.severity for number in numbers], device=logits.device)
         return swapped(logits, written.to(logits.device), hit, parting, self.seed)
+
+
+# What is drawn for an image depends on the fault's seed and the image's own pixels: never on its place in a batch.
+
+
+def digest(pixels: torch.Tensor, *stream) -> int:
+    """63 bits that stand for an image, by its pixels as the processor made them, in one stream of random numbers."""
+    whole = hashlib.sha256(repr(stream).encode())
+    whole.update(pixels.detach().float().cpu().contiguous().numpy().tobytes())
+    return int.from_bytes(whole.digest()[:8]) >> 1
+
+
+def uniform(number: int) -> float:
+    """A digest as a number from 0 to 1, 1 excluded."""
+    return (number >> 10) / 2**53
+
+
+@functools.cache
+def _directions(seed: int, width: int) -> torch.Tensor:
+    """Orthonormal directions, float32 [width, width], one a column, drawn evenly."""
+    drawn = torch.randn(width, width, generator=torch.Generator().manual_seed(seed))
+    return torch.linalg.qr(drawn.double()).Q.float()
 
 
 def planted(fault: Fault, family: Family) -> Damage:
@@ -96,31 +119,42 @@ def numbers_of(damage: Damage, family: Family, inputs: dict) -> list[int]:
 
 
 @contextlib.contextmanager
-def damage_noted(loaded: LoadedModel, damages: Mapping[str, Damage], inputs: dict) -> Iterator[dict[str, torch.Tensor]]:
-    """While it lasts, one forward pass on `inputs` notes what each damage would leave at its place, and goes on.
+def pooled_states(
+    loaded: LoadedModel, inputs: dict, changes: Mapping[str, tuple[str, Callable]]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """While it lasts, a forward pass on `inputs` notes what each change would make of the states at a point.
 
-    Yields name -> means of each image's tokens there, float32 [images, width], filled by the pass.
+    Args:
+        changes: name -> (probe point, function of its states).
+
+    Yields:
+        Name -> means of each image's tokens, float32 [images, width], filled by the pass.
     """
     noted: dict[str, torch.Tensor] = {}
     poolers = loaded.family.poolers(inputs)
-    places = {"V": loaded.family.vision_places(inputs), "L": loaded.family.text_places(inputs)}
-    points = {point.name: point.module for point in loaded.family.probe_points()}
+    modules = {point.name: point.module for point in loaded.family.probe_points()}
 
-    def hook_of(name: str, damage: Damage) -> Callable:
-        change = _on_states(places | {"numbers": numbers_of(damage, loaded.family, inputs)}, damage)
-        pool = poolers[f"{damage.module}/image_mean"]
-
+    def hook_of(name: str, point: str, change: Callable) -> Callable:
         def hook(module, arguments, output):
-            left = change(module, arguments, output)
-            noted[name] = pool(left[0] if isinstance(left, tuple) else left).cpu()
+            states = output[0] if isinstance(output, tuple) else output
+            noted[name] = poolers[f"{point[0]}/image_mean"](change(states)).cpu()
 
         return hook
 
     with contextlib.ExitStack() as stack:
-        for name, damage in damages.items():
-            handle = points[damage.point].register_forward_hook(hook_of(name, damage))
-            stack.callback(handle.remove)
+        for name, (point, change) in changes.items():
+            stack.callback(modules[point].register_forward_hook(hook_of(name, point, change)).remove)
         yield noted
+
+
+def damage_noted(loaded: LoadedModel, damages: Mapping[str, Damage], inputs: dict) -> contextlib.AbstractContextManager:
+    """`pooled_states` as each damage, by name, would leave them at its place."""
+    places = {"V": loaded.family.vision_places(inputs), "L": loaded.family.text_places(inputs)}
+    changes = {}
+    for name, damage in damages.items():
+        batch = places | {"numbers": numbers_of(damage, loaded.family, inputs)}
+        changes[name] = damage.point, functools.partial(_damaged_states, batch, damage)
+    return pooled_states(loaded, inputs, changes)
 
 
 @contextlib.contextmanager
@@ -141,8 +175,8 @@ def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None
             head = loaded.model.get_output_embeddings()
             hooks.append(head.register_forward_hook(_on_logits(batch, damage, parting)))
         else:
-            (point,) = [point for point in loaded.family.probe_points() if point.name == damage.point]
-            hooks.append(point.module.register_forward_hook(_on_states(batch, damage)))
+            modules = {point.name: point.module for point in loaded.family.probe_points()}
+            hooks.append(modules[damage.point].register_forward_hook(_on_states(batch, damage)))
         for hook in hooks:
             stack.callback(hook.remove)
         yield
@@ -183,15 +217,20 @@ def _note_text(batch: dict, family: Family) -> Callable:
     return hook
 
 
+def _damaged_states(batch: dict, damage: Damage, states: torch.Tensor) -> torch.Tensor:
+    if damage.module == "C":
+        return damage.of_states(states)
+    if places := batch[damage.module]:
+        states = states.clone()
+        for place, number in zip(places, batch["numbers"], strict=True):
+            states[place] = damage.of_states(states[place], number)
+    return states
+
+
 def _on_states(batch: dict, damage: Damage) -> Callable:
     def hook(module, arguments, output):
         states, *rest = output if isinstance(output, tuple) else (output,)
-        if damage.module == "C":
-            states = damage.of_states(states)
-        elif places := batch[damage.module]:
-            states = states.clone()
-            for place, number in zip(places, batch["numbers"], strict=True):
-                states[place] = damage.of_states(states[place], number)
+        states = _damaged_states(batch, damage, states)
         return (states, *rest) if isinstance(output, tuple) else states
 
     return hook

@@ -14,10 +14,10 @@ Branches = dict[Prefix, dict[int, list[int]]]
 def branches(options: list[list[int]]) -> Branches:
     """Where the options part: tokens written so far -> next token -> the options (by number) that go on with it.
 
+    Shorter prefixes come first. Options that begin with different tokens, however many follow, part at `()` alone.
+
     Args:
         options: token ids of each option with the token that ends it, so that none is the beginning of another.
-
-    Shorter prefixes come first. Options that begin with different tokens, however many follow, part at `()` alone.
     """
     found: Branches = {}
     for number, tokens in enumerate(options):
@@ -36,7 +36,6 @@ def swapped(
         logits: [images, positions, vocabulary], of the last positions of `written`.
         written: tokens that the model has read so far, int [images, tokens].
         hit: which images, bool [images]; the others' logits stay as they are.
-        parting: from `branches`.
         seed: chooses which token has the logit of which, the same for all images.
     """
     out = logits.clone()
@@ -56,12 +55,10 @@ def _ends_with(written: torch.Tensor, prefix: Prefix, positions: int) -> torch.T
 
 
 def chosen(next_logits: Callable[[Prefix], torch.Tensor], parting: Branches, options: int) -> torch.Tensor:
-    """The option of each image that the model begins to write if it may write nothing else, int [images].
+    """The option of each image, of so many `options`, that the model writes if it may write nothing else, int [images].
 
     Args:
         next_logits: tokens of an answer -> logits of the token after them, [images, vocabulary].
-        parting: from `branches`.
-        options: how many there are.
     """
     alive = None
     for prefix, following in parting.items():

@@ -17,10 +17,8 @@ from mlprobe_utils.models.encoding import Encoder, append_answers
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.synthetic.miniatures.recipe import TEXT_ALONE, Stage, Text
-from mlprobe_utils.synthetic.phantoms.captions import captioned_phantoms
 from mlprobe_utils.synthetic.phantoms.general import captioned_shapes, questioned_shapes
-from mlprobe_utils.synthetic.phantoms.questions import questioned_phantoms
-from mlprobe_utils.synthetic.phantoms.sentences import medical_sentences
+from mlprobe_utils.synthetic.phantoms.texts import captioned_phantoms, medical_sentences, questioned_phantoms
 
 CAPTION_REQUEST = "Describe the image."
 
@@ -43,18 +41,11 @@ class Conversations:
         """(question, answer) of each."""
         return list(zip(self.questions, self.answers, strict=True))
 
-    def chosen(self, positions: list[int]) -> "Conversations":
-        """Those at some positions, which may repeat."""
-        images = None if self.images is None else self.images[positions]
-        return Conversations(images, [self.questions[i] for i in positions], [self.answers[i] for i in positions])
-
 
 def conversations(stage: Stage, seed: int, side: int) -> Conversations:
     """What a training stage teaches: of each text its share, and within the medical ones equally many of each modality.
 
-    Args:
-        seed: not negative; no image of a phantom set is ever among these, whatever the seeds.
-        side: pixels.
+    No image of a phantom set is ever among these, whatever the seeds.
     """
     drawn = []
     for text in dict.fromkeys(stage.texts):  # one that is named twice has twice the share
@@ -65,11 +56,19 @@ def conversations(stage: Stage, seed: int, side: int) -> Conversations:
     return Conversations(images, questions, [answer for part in drawn for answer in part.answers])
 
 
+DRAWN_BY: dict[Text, Callable] = {
+    "general captions": captioned_shapes,
+    "general questions": questioned_shapes,
+    "medical captions": captioned_phantoms,
+    "medical questions": questioned_phantoms,
+}
+
+
 def drawn_of(text: Text, modalities: Sequence[str], count: int, seed: int, side: int) -> list[Conversations]:
     """At least `count` conversations of one kind of text; of a medical one about images a part for each modality."""
     if text == TEXT_ALONE:
         return [Conversations(None, *medical_sentences(count, seed))]
-    if text in _GENERAL:
+    if text.startswith("general"):
         return [_kept(text, "", count, seed, side)]
     return [_kept(text, modality, math.ceil(count / len(modalities)), seed, side) for modality in modalities]
 
@@ -82,27 +81,14 @@ def _kept(text: Text, modality: str, count: int, seed: int, side: int) -> Conver
     with FileLock(folder.with_suffix(".lock")):
         if not (own := Artefact(folder, "conversations", drawn_with)).is_current():
             arguments = (modality, count, seed, side) if modality else (count, seed, side)
-            drawn = (_MEDICAL if modality else _GENERAL)[text](*arguments)
+            images, *questions, answers = DRAWN_BY[text](*arguments)
+            turns = list(zip(*questions or [[CAPTION_REQUEST] * len(answers)], answers, strict=True))
             with own.making() as temporary:
-                np.save(temporary / "images.npy", drawn.images[..., 0])  # all are grey
-                atomic_write(temporary / "turns.json", json.dumps(drawn.turns()))
+                np.save(temporary / "images.npy", images[..., 0])  # all are grey
+                atomic_write(temporary / "turns.json", json.dumps(turns))
     grey = np.load(folder / "images.npy")
     questions, answers = zip(*json.loads((folder / "turns.json").read_text()), strict=True)
     return Conversations(np.repeat(grey[..., None], 3, axis=-1), list(questions), list(answers))
-
-
-def _captioned(images: np.ndarray, captions: list[str], *_) -> Conversations:
-    return Conversations(images, [CAPTION_REQUEST] * len(captions), captions)
-
-
-_GENERAL: dict[str, Callable[..., Conversations]] = {
-    "general captions": lambda *drawn: _captioned(*captioned_shapes(*drawn)),
-    "general questions": lambda *drawn: Conversations(*questioned_shapes(*drawn)),
-}
-_MEDICAL: dict[str, Callable[..., Conversations]] = {
-    "medical captions": lambda *drawn: _captioned(*captioned_phantoms(*drawn)),
-    "medical questions": lambda *drawn: Conversations(*questioned_phantoms(*drawn)),
-}
 
 
 @dataclass
@@ -110,7 +96,7 @@ class ConversationEncoder:
     """Encodes images each with a question of its own, as `Encoder` does many images with one question."""
 
     processor: ProcessorMixin
-    _encoders: dict[tuple[str, bool], Encoder] = field(default_factory=dict)
+    _encoders: dict[tuple[str, bool], Encoder] = field(default_factory=dict)  # the same questions come again and again
     _tokens: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
     def questions(self, images: list[np.ndarray | None], questions: list[str]) -> dict[str, torch.Tensor]:
@@ -127,7 +113,6 @@ class ConversationEncoder:
         return append_answers(inputs, [self._tokens[turn] for turn in turns], self.processor.tokenizer.pad_token_id)
 
     def _encoder(self, question: str, image: np.ndarray | None) -> Encoder:
-        """Of one question; kept, as the same questions come again and again."""
         key = (question, image is not None)
         if key not in self._encoders:
             self._encoders[key] = Encoder(self.processor, f"<image> {question}" if key[1] else question)

@@ -1,6 +1,7 @@
 """Makes a miniature: its own architecture or its base's weights, then the recipe's stages, then `save_pretrained`."""
 
 import functools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,23 +10,29 @@ from typing import get_args
 import mlprobe_utils.models.compat
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin, set_seed
+from safetensors.torch import save_file
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, set_seed
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.base import below
-from mlprobe_utils.models.families.hulu_med import HuluMed
+from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN, NAMING_IT, HuluMed
 from mlprobe_utils.models.families.registry import family_by_name, family_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
 from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, Conversations, conversations, drawn_of
-from mlprobe_utils.synthetic.miniatures.hub_form import save_hulu_med
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Stage, Text, architecture_of, recipe_of
-from mlprobe_utils.synthetic.miniatures.rejection_sampling import right_answers
-from mlprobe_utils.synthetic.phantoms.captions import MODALITIES
+from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES
 from mlprobe_utils.training.trainer import Examples, TrainingSettings, train
 
 WARMUP_RATIO, WEIGHT_DECAY = 0.05, 0.01
+SAMPLED_BATCH, MAX_NEW_TOKENS = 64, 8
+HUB_NAMES = {  # of Hulu-Med's weights
+    r"^model\.vision_model\.": "model.vision_encoder.",
+    r"^model\.projector\.": "model.mm_projector.",
+    r"^model\.language_model\.": "model.",
+}
 
 
 def make_miniature(slug: str) -> Path:
@@ -58,11 +65,7 @@ def make_miniature(slug: str) -> Path:
 
 
 def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A model of a family's class with random weights, and its processor.
-
-    Args:
-        family: name of a module of `mlprobe_utils.models.families`.
-    """
+    """A model of a family (a module of `mlprobe_utils.models.families`) with random weights, and its processor."""
     config, processor = blueprint(family, architecture, corpus(architecture.side))
     model = family_by_name(family).transformers_class()(config)
     for parameter in model.parameters():
@@ -76,8 +79,7 @@ def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedMod
 @functools.cache
 def corpus(side: int) -> list[str]:
     """What the tokenizer should know in few tokens: the data cards' questions and answers, and all that is taught."""
-    cards: list[DataCard] = [load_data_card(slug) for slug in slugs(DataCard)]
-    asked = [text for card in cards for text in (card.template, *card.options)]
+    asked = [text for card in map(load_data_card, slugs(DataCard)) for text in (card.template, *card.options)]
     drawn = [part for text in get_args(Text) for part in drawn_of(text, MODALITIES, 200, seed=0, side=side)]
     taught = [text for part in drawn for turn in part.turns() for text in turn]
     return [*(asked * 20), *(["user", "assistant"] * 20), *taught]
@@ -99,11 +101,91 @@ def run_stage(model, processor, stage: Stage, taught: Conversations, seed: int, 
     curve.to_csv(checkpoints.parent.parent / f"learning_curve_{checkpoints.name}.csv", index=False)
 
 
+@torch.inference_mode()
+def right_answers(
+    model: PreTrainedModel, encoder: ConversationEncoder, asked: Conversations, samples: int, seed: int
+) -> Conversations:
+    """Those of the model's own answers that are right, each as often as it was drawn.
+
+    In place of policy gradients (GRPO, as Table S1 has it of MedVLM-R1 and Lingshu), which reward a model's own right
+    answers, as does one round of learning from them (Yuan et al. 2023, "rejection sampling fine-tuning").
+
+    Args:
+        asked: questions about images, with their right answers.
+        samples: answers drawn a question, at temperature 1.
+
+    Raises:
+        InputError: no answer is right, so that there is nothing to learn.
+    """
+    set_seed(seed)
+    model.eval()
+    own = model.generation_config
+    ends = {"max_new_tokens": MAX_NEW_TOKENS, "eos_token_id": own.eos_token_id, "pad_token_id": own.pad_token_id}
+    settings = GenerationConfig(do_sample=True, top_k=0, num_return_sequences=samples, **ends)
+    kept: list[int] = []
+    for start in range(0, len(asked), SAMPLED_BATCH):
+        positions = range(start, min(start + SAMPLED_BATCH, len(asked)))
+        inputs = encoder.questions([asked.image(i) for i in positions], [asked.questions[i] for i in positions])
+        generated = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
+        texts = encoder.processor.tokenizer.batch_decode(generated, skip_special_tokens=True)
+        drawn = [i for i in positions for _ in range(samples)]
+        kept += [i for i, text in zip(drawn, texts, strict=True) if text.strip() == asked.answers[i]]
+    if not kept:
+        raise InputError(
+            f"none of {len(asked) * samples} sampled answers is right: give the recipe a stage with questions before "
+            "its stage with samples"
+        )
+    return Conversations(asked.images[kept], [asked.questions[i] for i in kept], [asked.answers[i] for i in kept])
+
+
 def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Saves model and processor as the hub's are saved."""
     for parameter in model.parameters():
         parameter.requires_grad = True
     if isinstance(family_of(model), HuluMed):
-        return save_hulu_med(model, processor, folder)
+        return _save_hulu_med(model, processor, folder)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def _save_hulu_med(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Weights under the hub's names, the hub's flat configuration, tokenizer, image processor and chat template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue  # it is the embedding
+        for pattern, replacement in HUB_NAMES.items():
+            name = re.sub(pattern, replacement, name)
+        weights[name] = tensor.contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model.generation_config.save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
+    config, kind, images = model.config, model.config.text_config.model_type, processor.image_processor
+    files = {
+        "config": config.text_config.to_dict()
+        | {
+            "architectures": [f"Hulumed{kind.title()}ForCausalLM"],
+            "model_type": f"hulumed_{kind}",
+            "auto_map": {"AutoModelForCausalLM": f"modeling_hulumed_{kind}.Hulumed{kind.title()}ForCausalLM"},
+            "vision_encoder_config": config.vision_config.to_dict() | {"model_type": "hulumed_vision_encoder"},
+            "mm_projector_type": "mlp2x_gelu",
+            "use_token_compression": True,
+            "image_token_index": config.image_token_id,
+            "tie_word_embeddings": config.tie_word_embeddings,
+        },
+        "preprocessor_config": {
+            "image_processor_type": "HulumedImageProcessor",
+            "auto_map": {"AutoImageProcessor": "image_processing_hulumed.HulumedImageProcessor"},
+            "image_mean": list(images.image_mean),
+            "image_std": list(images.image_std),
+            "patch_size": images.patch_size,
+            "min_tokens": images.size["shortest_edge"] // images.patch_size**2,
+            "max_tokens": images.size["longest_edge"] // images.patch_size**2,
+        },
+        "chat_template": {
+            "chat_template": processor.chat_template.removeprefix(NAMING_IT).replace(IMAGE_TOKEN, "{{ image_token }}")
+        },
+    }
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -71,7 +71,7 @@ class Recipe(_Strict):
 
 
 def recipe_of(card: ModelCard) -> Recipe:
-    """The validated recipe of a miniature's card.
+    """The recipe of a miniature's card.
 
     Raises:
         InputError: the card has no recipe, or one with a wrong field, or both or neither of base and architecture.
@@ -96,7 +96,7 @@ def architecture_of(card: ModelCard) -> Architecture:
 
 
 def described(card: ModelCard) -> ModelCard:
-    """The card with its vision tower, LLM and training stages as its recipe has them, connector and shape as its base.
+    """A miniature's card with vision tower, LLM and stages from its recipe, connector and shape from its base.
 
     A model that is not made here comes back as it is.
 
@@ -107,10 +107,10 @@ def described(card: ModelCard) -> ModelCard:
         return card
     recipe = recipe_of(card)
     if recipe.architecture:
-        told = {"vision_tower": recipe.architecture.vision.words, "llm": recipe.architecture.llm.words}
+        fields = {"vision_tower": recipe.architecture.vision.words, "llm": recipe.architecture.llm.words}
     else:
-        told = described(load_model_card(card.base)).model_dump(include={"vision_tower", "connector", "llm"})
-    told["training_stages"] = [stage.title for stage in recipe.stages] or ["none: random weights"]
-    if twice := [field for field in told if getattr(card, field) is not None]:
+        fields = described(load_model_card(card.base)).model_dump(include={"vision_tower", "connector", "llm"})
+    fields["training_stages"] = [stage.title for stage in recipe.stages] or ["none: random weights"]
+    if twice := [field for field in fields if getattr(card, field) is not None]:
         raise InputError(f"data/models/{card.slug}.yml: remove {', '.join(twice)}: the recipe or the base says it")
-    return card.model_copy(update=told)
+    return card.model_copy(update=fields)

@@ -8,12 +8,7 @@ from PIL import Image, ImageDraw
 
 @functools.cache
 def grid(columns: int, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """x (to the right) and y (downwards) of the cell centres, each float32 [rows, columns] in (-1, 1); read-only.
-
-    Args:
-        columns: cells across the image.
-        rows: cells down it; as many as `columns` if not given.
-    """
+    """x (to the right) and y (downwards) of the cell centres, each float32 [rows, columns] in (-1, 1); read-only."""
     across, down = (((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1) for n in (columns, rows or columns))
     x, y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
     x.flags.writeable = y.flags.writeable = False
@@ -21,13 +16,10 @@ def grid(columns: int, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]
 
 
 def posed_grid(side: int, pose: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The coordinates of every pixel in the frame of a body that is shifted, rotated and scaled by `pose`.
+    """x and y of every pixel, float32 [side, side], in the frame of a body that is shifted, rotated and scaled.
 
     Args:
         pose: `shift_x`, `shift_y` (half sides), `rotation` (degrees, clockwise), `scale` (1: as designed).
-
-    Returns:
-        x and y, float32 [side, side].
     """
     x, y = grid(side)
     cos, sin = np.cos(np.radians(pose["rotation"])), np.sin(np.radians(pose["rotation"]))
@@ -55,8 +47,7 @@ def random_pose(rng: np.random.Generator, shift: float, rotation: float, scale: 
 def smooth_noise(
     rng: np.random.Generator, rows: int, columns: int, width: int, height: int | None = None
 ) -> np.ndarray:
-    """Normal noise on rows x columns cells, interpolated to float32 [height, width]: the grain keeps its size in the
-    image whatever the side."""
+    """Normal noise on rows x columns cells (the grain keeps its size), interpolated to float32 [height, width]."""
     return enlarge(rng.standard_normal((rows, columns), dtype=np.float32), width, height)
 
 
@@ -79,11 +70,7 @@ def ellipse(x: np.ndarray, y: np.ndarray, centre: tuple, radii: tuple) -> np.nda
 
 
 def strokes(lines: list[tuple[np.ndarray, float]], side: int) -> np.ndarray:
-    """Draws polylines, float32 [side, side] in 0..1.
-
-    Args:
-        lines: (points [n, 2] in image coordinates, width in half sides).
-    """
+    """Polylines (points [n, 2] in image coordinates, width in half sides) drawn, float32 [side, side] in 0..1."""
     fine = 3 * side  # drawn finer and averaged down, for smooth edges
     image = Image.new("L", (fine, fine))
     pen = ImageDraw.Draw(image)

@@ -1,16 +1,23 @@
 """Chest CT phantoms: an axial slice in a lung window, clear or with ground-glass patches or denser opacities.
 
 The signs follow the RSNA consensus on COVID-19 (Simpson 2020): ground glass, in both lungs, several, at the rim; other
-opacities are denser, sharper, fewer, on one side.
+opacities are denser, sharper, fewer, on one side. Physics: Hounsfield 1973 (a unit is a thousandth of the attenuation
+of water, which is 0; air is -1000); Riederer, Pelc and Chesler 1978 (noise power of filtered back-projection: the ramp
+times the apodisation, hence band-passed).
 """
+
+import functools
 
 import numpy as np
 
-from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.synthetic.phantoms import canvas, marks, tomography
-from mlprobe_utils.synthetic.phantoms.difficulty import DIFFICULTY, gap, looks_like, sign
+from mlprobe_utils.synthetic.phantoms import canvas, marks
+from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
 
 LABELS = ("COVID", "NonCOVID")
+pointer = marks.arrow
+AIR, FAT, WATER, SOFT_TISSUE, BLOOD, BONE = -1000, -100, 0, 45, 40, 450  # Hounsfield units
+WINDOW_LEVEL = -550  # Hounsfield units: of the lung window
+CELLS = 64  # of the noise, across and down: the detector's resolution is the same whatever the image's side
 LUNGS = {"right": -1, "left": 1}  # the patient's sides, seen from the feet: the right lung is on the image's left
 LUNG_X, LUNG_WIDTH, LUNG_HEIGHT = 0.44, 0.36, 0.58
 FAINTEST = -620  # Hounsfield units: what is fainter would be lost beside the dependent lung
@@ -27,57 +34,12 @@ SIGNS = {
 }
 
 
-def draw(
-    label: str,
-    rng: np.random.Generator,
-    side: int,
-    difficulty: float = DIFFICULTY,
-    shortcut: marks.Shortcut | None = None,
-) -> tuple[np.ndarray, dict]:
-    """One image and the parameters that made it.
-
-    Args:
-        label: "COVID" (ground-glass patches) or "NonCOVID" (clear lungs or other opacities).
-        rng: consumed.
-        side: pixels.
-        difficulty: 0 to 1.
-        shortcut: planted, if given.
-
-    Returns:
-        Image uint8 [side, side], parameters (JSON-able; lengths in half image sides, `opacities` a list with the lung,
-        place and radius of each; `density` (Hounsfield units) and `softness` of all of them, None where lungs are
-        clear).
-
-    Raises:
-        InputError: no such label.
-    """
-    parameters = random_parameters(label, rng, difficulty, shortcut)
-    return picture(parameters, rng, side), parameters
+def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    noise = parameters["noise"] * reconstruction_noise(rng, side)
+    return windowed(hounsfield(parameters, rng, side) + noise, WINDOW_LEVEL - parameters["gain"], parameters["window"])
 
 
-def random_parameters(
-    label: str, rng: np.random.Generator, difficulty: float = DIFFICULTY, shortcut: marks.Shortcut | None = None
-) -> dict:
-    """The parameters of one image, nuisance first; arguments and errors as of `draw`."""
-    if label not in LABELS:
-        raise unknown("class of CT phantoms", label, LABELS)
-    parameters = _nuisance(rng)
-    parameters["shortcut"] = marks.has_shortcut(label, parameters["shortcut_draw"], shortcut)
-    return parameters | _findings(label, difficulty, rng)
-
-
-def picture(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
-    noise = parameters["noise"] * tomography.reconstruction_noise(rng, side)
-    brightness = tomography.windowed(
-        hounsfield(parameters, rng, side) + noise, tomography.WINDOW_LEVEL - parameters["gain"], parameters["window"]
-    )
-    arrow = marks.arrow(parameters["pointer_x"], parameters["pointer_y"], parameters["pointer_angle"])
-    return marks.burnt_in(brightness, parameters, arrow)
-
-
-def _nuisance(rng: np.random.Generator) -> dict:
-    """What differs between examinations and has nothing to do with the class: drawn first, whatever the class."""
+def nuisance(rng: np.random.Generator) -> dict:
     pose = canvas.random_pose(rng, shift=0.06, rotation=8, scale=0.08)
     return {
         **marks.random_marks(rng),
@@ -96,14 +58,15 @@ def _nuisance(rng: np.random.Generator) -> dict:
     }
 
 
-def _findings(label: str, difficulty: float, rng: np.random.Generator) -> dict:
-    shown = looks_like(label, "NonCOVID" if label == "COVID" else "COVID", rng)
+def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
+    """`opacities`, a list with the lung, place and radius of each; `density` (Hounsfield units) and `softness` of all.
+
+    The latter are None where the lungs are clear.
+    """
+    shown = looks_like(label, LABELS, rng)
     if shown == "NonCOVID" and rng.random() < CLEAR:
         return {"looks_like": shown, "density": None, "softness": None, "opacities": []}
-    drawn = {}
-    for name, (covid, other, spread) in SIGNS.items():
-        means = (covid, other) if shown == "COVID" else (other, covid)
-        drawn[name] = sign(rng, *means, spread, difficulty)
+    drawn = {name: sign(rng, means, shown == "COVID", difficulty) for name, means in SIGNS.items()}
     drawn["radius"] = max(drawn["radius"] * (0.5 + 0.5 * gap(difficulty)), 0.1)  # the smaller, the nearer to clear
     first = str(rng.choice(list(LUNGS)))
     second = next(lung for lung in LUNGS if lung != first)
@@ -117,32 +80,26 @@ def _findings(label: str, difficulty: float, rng: np.random.Generator) -> dict:
         }
         for i in range(number)
     ]
-    density = float(np.clip(drawn["density"], FAINTEST, tomography.SOFT_TISSUE))
+    density = float(np.clip(drawn["density"], FAINTEST, SOFT_TISSUE))
     softness = float(np.clip(drawn["softness"], 0.15, 1))
     return {"looks_like": shown, "density": density, "softness": softness, "opacities": opacities}
 
 
 def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    """The slice without noise, Hounsfield units, float32 [side, side].
-
-    Args:
-        parameters: from `draw`.
-        rng: consumed, for the course of vessels and the unevenness of tissue.
-        side: pixels.
-    """
+    """The slice without noise, Hounsfield units, float32 [side, side]; `rng` is consumed for vessels and unevenness."""
     x, y = canvas.posed_grid(side, parameters)
     bend = 0.05 * canvas.smooth_noise(rng, 5, 5, side)
     wall = canvas.ellipse(x, y, (0, 0.02), (0.96, 0.76)) + 0.3 * bend
-    units = np.full((side, side), tomography.AIR, np.float32)
+    units = np.full((side, side), AIR, np.float32)
     table = canvas.inside(np.abs(y - 0.9 + 0.12 * x**2) - 0.02, 0.03)
-    units = _laid_over(units, 0.5 * table, tomography.WATER)
-    units = _laid_over(units, canvas.inside(wall, 0.06), tomography.FAT)
-    units = _laid_over(units, canvas.inside(wall + parameters["fat"], 0.06), tomography.SOFT_TISSUE)
-    units = _laid_over(units, _ribs(x, y, wall + parameters["fat"] + 0.06), tomography.BONE)
+    units = _laid_over(units, 0.5 * table, WATER)
+    units = _laid_over(units, canvas.inside(wall, 0.06), FAT)
+    units = _laid_over(units, canvas.inside(wall + parameters["fat"], 0.06), SOFT_TISSUE)
+    units = _laid_over(units, _ribs(x, y, wall + parameters["fat"] + 0.06), BONE)
     units = _laid_over(units, _lungs(parameters, x, y, bend), _air_spaces(parameters, rng, x, y))
     spine = canvas.ellipse(x, y, (0, 0.46), (0.13, 0.12))
-    units = _laid_over(units, canvas.inside(spine, 0.3), tomography.BONE)
-    return _laid_over(units, canvas.inside(canvas.ellipse(x, y, (0.0, 0.1), (0.07, 0.06)), 0.5), tomography.AIR)
+    units = _laid_over(units, canvas.inside(spine, 0.3), BONE)
+    return _laid_over(units, canvas.inside(canvas.ellipse(x, y, (0.0, 0.1), (0.07, 0.06)), 0.5), AIR)
 
 
 def _laid_over(units: np.ndarray, share: np.ndarray, new: np.ndarray | float) -> np.ndarray:
@@ -176,7 +133,7 @@ def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np
             hazy = np.maximum(hazy, canvas.inside(distance + 0.15 * texture, parameters["softness"]))
         air = _laid_over(air, hazy, parameters["density"] + 50 * texture)
     vessels = 0.65 * canvas.strokes(_vessels(parameters, rng), side)
-    return _laid_over(air, vessels, np.maximum(air, tomography.BLOOD))
+    return _laid_over(air, vessels, np.maximum(air, BLOOD))
 
 
 def _centre(opacity: dict, size: float) -> tuple[float, float]:
@@ -208,3 +165,27 @@ def _vessels(parameters: dict, rng: np.random.Generator) -> list[tuple[np.ndarra
 def _ribs(x: np.ndarray, y: np.ndarray, wall: np.ndarray) -> np.ndarray:
     """Cut ribs: bright dashes in the chest wall."""
     return canvas.inside(np.abs(wall) - 0.03, 0.06) * (np.sin(9 * np.arctan2(y, x)) > 0.35)
+
+
+@functools.cache
+def noise_spectrum() -> np.ndarray:
+    """Amplitude of the noise [CELLS, CELLS // 2 + 1] at each frequency of `numpy.fft.rfft2`; unit variance.
+
+    The power is the ramp |f| of the reconstruction filter times a Hann apodisation.
+    """
+    down, across = np.fft.fftfreq(CELLS)[:, None], np.fft.rfftfreq(CELLS)
+    frequency = np.hypot(down, across)
+    power = frequency * np.cos(np.pi * np.minimum(frequency, 0.5)) ** 2
+    both_halves = np.where((across > 0) & (across < 0.5), 2, 1)  # rfft2 leaves out the mirrored half
+    return np.sqrt(power / (power * both_halves).sum() * CELLS**2)
+
+
+def reconstruction_noise(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Noise of filtered back-projection, float32 [side, side], of standard deviation 1 before interpolation to it."""
+    white = np.fft.rfft2(rng.standard_normal((CELLS, CELLS)))
+    return canvas.enlarge(np.fft.irfft2(white * noise_spectrum(), (CELLS, CELLS)), side)
+
+
+def windowed(units: np.ndarray, level: float, width: float) -> np.ndarray:
+    """Brightness 0..1: black `width / 2` below `level`, white as far above it; all in Hounsfield units."""
+    return np.clip((units - level) / width + 0.5, 0, 1)

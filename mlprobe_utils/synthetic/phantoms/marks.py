@@ -38,8 +38,7 @@ class Shortcut(BaseModel):
 
 
 def random_marks(rng: np.random.Generator) -> dict:
-    """Draws which marks an image carries: `pointer` and `pointer_angle` (radians), `text` and its `corner` (None: no
-    text), and `shortcut_draw`, the uniform number that decides about a shortcut should one be planted."""
+    """Which marks an image carries; `shortcut_draw` decides about a shortcut should one be planted."""
     pointer, angle = rng.random() < POINTER_PROBABILITY, rng.uniform(0, np.pi)
     written, text, corner = rng.random() < TEXT_PROBABILITY, rng.integers(len(TEXTS)), rng.integers(len(CORNERS))
     return {
@@ -51,57 +50,40 @@ def random_marks(rng: np.random.Generator) -> dict:
     }
 
 
-def has_shortcut(label: str, shortcut_draw: float, shortcut: Shortcut | None) -> bool:
-    """Whether an image carries the shortcut's mark.
+def burnt_in(brightness: np.ndarray, parameters: dict, pointer: list[tuple[np.ndarray, float]]) -> np.ndarray:
+    """The finished image, uint8 [side, side], from its brightness (0 black to 1 white) and the marks over it.
 
     Args:
-        label: the image's class.
-        shortcut_draw: uniform in 0..1, from `random_marks`.
-        shortcut: None if none is planted.
-    """
-    if shortcut is None:
-        return False
-    return shortcut_draw < (shortcut.agreement if label == shortcut.label else 1 - shortcut.agreement)
-
-
-def burnt_in(picture: np.ndarray, parameters: dict, pointers: list[tuple[np.ndarray, float]]) -> np.ndarray:
-    """The finished image: grey levels with the marks over them.
-
-    Args:
-        picture: brightness, float [side, side], 0 black to 1 white.
         parameters: from `random_marks`, and `shortcut`.
-        pointers: the lines of the calipers or the arrow, as `canvas.strokes` takes them; drawn if `pointer`.
-
-    Returns:
-        uint8 [side, side].
+        pointer: lines as `canvas.strokes` takes them; drawn if `parameters["pointer"]`.
     """
-    side = len(picture)
+    side = len(brightness)
     if parameters["text"] is not None or parameters["shortcut"]:
         cells = np.zeros((CELLS, CELLS), np.float32)
         if parameters["text"] is not None:
             _write(cells, parameters["text"], *CORNERS[parameters["corner"]])
         if parameters["shortcut"]:
             cells[SHORTCUT] = 1
-        picture = np.maximum(picture, 0.95 * canvas.enlarge(cells, side))
+        brightness = np.maximum(brightness, 0.95 * canvas.enlarge(cells, side))
     if parameters["pointer"]:
-        picture = np.maximum(picture, 0.95 * canvas.strokes(pointers, side))
-    return canvas.to_bytes(picture)
+        brightness = np.maximum(brightness, 0.95 * canvas.strokes(pointer, side))
+    return canvas.to_bytes(brightness)
 
 
-def calipers(x: float, y: float, reach: float, angle: float) -> list[tuple[np.ndarray, float]]:
-    """Two crosses at the ends of a line through (x, y); lengths in half image sides, angle in radians."""
-    lines = []
+def calipers(parameters: dict) -> list[tuple[np.ndarray, float]]:
+    """Two crosses at the ends of a line through the middle (`x`, `y`) of what is measured."""
+    lines, reach, angle = [], 1.3 * parameters["size"], parameters["pointer_angle"]
     for end in (-reach, reach):
-        centre = np.array([x + end * np.cos(angle), y + end * np.sin(angle)])
+        centre = np.array([parameters["x"] + end * np.cos(angle), parameters["y"] + end * np.sin(angle)])
         lines += [(centre + 0.07 * np.array([[-a, -b], [a, b]]), 0.03) for a, b in ((1, 0), (0, 1))]
     return lines
 
 
-def arrow(x: float, y: float, angle: float) -> list[tuple[np.ndarray, float]]:
-    """An arrow with its tip at (x, y), flying in the direction of `angle` (radians)."""
-    turned = [np.array([np.cos(angle + turn), np.sin(angle + turn)]) for turn in (0, 0.6, -0.6)]
-    tip = np.array([x, y])
-    return [(np.stack([tip, tip - length * way]), 0.03) for length, way in zip((0.28, 0.12, 0.12), turned, strict=True)]
+def arrow(parameters: dict) -> list[tuple[np.ndarray, float]]:
+    """An arrow with its tip at (`pointer_x`, `pointer_y`), flying in the direction of `pointer_angle` (radians)."""
+    tip, angle = np.array([parameters["pointer_x"], parameters["pointer_y"]]), parameters["pointer_angle"]
+    ways = [np.array([np.cos(angle + turn), np.sin(angle + turn)]) for turn in (0, 0.6, -0.6)]
+    return [(np.stack([tip, tip - length * way]), 0.03) for length, way in zip((0.28, 0.12, 0.12), ways, strict=True)]
 
 
 def _write(cells: np.ndarray, text: str, row: int, column: int) -> None:

@@ -2,17 +2,32 @@
 
 The signs are those of the ACR BI-RADS atlas: orientation (wider or taller), margin (smooth or irregular), posterior
 features (enhancement or shadow), which follow here from how much the lesion attenuates.
+
+Physics, from maps [SAMPLES, BEAMS] of scatterers and attenuation (one column a beam of a linear array, one row a sample
+along it, the probe on top): Wagner, Smith, Sandrik and Lopez 1983 (statistics of speckle); Szabo, Diagnostic Ultrasound
+Imaging (the attenuation of soft tissue grows about linearly with frequency; time-gain compensation; compounding; log
+compression).
 """
+
+import functools
 
 import numpy as np
 
-from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.synthetic.phantoms import acoustics, canvas, marks
-from mlprobe_utils.synthetic.phantoms.difficulty import DIFFICULTY, gap, looks_like, sign
+from mlprobe_utils.synthetic.phantoms import canvas, marks
+from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
 
 LABELS = ("normal", "benign", "malignant")
+pointer = marks.calipers
+SAMPLES, BEAMS = 64, 64
+DEPTH = 4.0  # cm, also the width
+FREQUENCY = 8.0  # MHz
+DYNAMIC_RANGE = 60.0  # dB between black and white
+ZONES = 8  # of depth, each with a beam width of its own, as scanners stitch pictures from focal zones
+LOOKS = 3  # directions that the beam is steered in: spatial compounding averages their intensities
+AXIAL_WIDTH = 0.6  # samples, standard deviation of the pulse: a wavelength or two
+FOCUS, LATERAL_WIDTH, SPREADING = 0.35, 0.7, 0.9  # depth (share) of the focus; beams; beams more a share of depth
 HARMONICS = np.arange(3, 9)  # waves round the lesion's contour: lobes to spicules, each several pixels wide
-CENTIMETRES = acoustics.DEPTH / 2  # in half an image side
+CENTIMETRES = DEPTH / 2  # in half an image side
 SKIN = 0.12  # half image sides, thickness
 TISSUE = 0.65  # dB per cm and MHz: what breast tissue attenuates
 
@@ -25,49 +40,11 @@ SIGNS = {
 }
 
 
-def draw(
-    label: str,
-    rng: np.random.Generator,
-    side: int,
-    difficulty: float = DIFFICULTY,
-    shortcut: marks.Shortcut | None = None,
-) -> tuple[np.ndarray, dict]:
-    """One image and the parameters that made it.
-
-    Args:
-        label: "normal", "benign" or "malignant".
-        rng: consumed.
-        side: pixels.
-        difficulty: 0 to 1.
-        shortcut: planted, if given.
-
-    Returns:
-        Image uint8 [side, side], parameters (JSON-able; lengths in half image sides, levels in dB; lesion parameters
-        are None where there is no lesion, but `x`, `y` and `size`: where one is looked for, which calipers show).
-
-    Raises:
-        InputError: no such label.
-    """
-    parameters = random_parameters(label, rng, difficulty, shortcut)
-    return picture(parameters, rng, side), parameters
-
-
-def random_parameters(
-    label: str, rng: np.random.Generator, difficulty: float = DIFFICULTY, shortcut: marks.Shortcut | None = None
-) -> dict:
-    """The parameters of one image, nuisance first; arguments and errors as of `draw`."""
-    if label not in LABELS:
-        raise unknown("class of ultrasound phantoms", label, LABELS)
-    parameters = _nuisance(rng)
-    parameters["shortcut"] = marks.has_shortcut(label, parameters["shortcut_draw"], shortcut)
-    return parameters | _lesion(label, parameters, difficulty, rng)
-
-
-def picture(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
-    brightness = canvas.enlarge(_render(parameters, rng), side)
-    place = (parameters["x"], parameters["y"], 1.3 * parameters["size"], parameters["pointer_angle"])
-    return marks.burnt_in(brightness, parameters, marks.calipers(*place))
+def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    level, attenuation = _tissue(parameters, rng)
+    received = echo(10 ** (level / 20), rng)
+    lost = loss(attenuation)
+    return canvas.enlarge(b_mode(received, lost, parameters["compensation"], parameters["gain"]), side)
 
 
 def lesion_mask(parameters: dict, side: int) -> np.ndarray:
@@ -77,8 +54,7 @@ def lesion_mask(parameters: dict, side: int) -> np.ndarray:
     return _lesion_distance(parameters, *canvas.grid(side)) < 0
 
 
-def _nuisance(rng: np.random.Generator) -> dict:
-    """What differs between examinations and has nothing to do with the class: drawn first, whatever the class."""
+def nuisance(rng: np.random.Generator) -> dict:
     return {
         **marks.random_marks(rng),
         "gain": float(rng.normal(-27.0, 3.5)),  # dB
@@ -95,20 +71,22 @@ def _nuisance(rng: np.random.Generator) -> dict:
     }
 
 
-def _lesion(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
-    """The signs of the lesion; `posterior` is the gain in dB behind its middle that follows from its attenuation."""
+def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
+    """The signs of the lesion, None where there is none; levels in dB.
+
+    `posterior` is the gain behind its middle that follows from its attenuation. `x`, `y` and `size` of `nuisance` are
+    where a lesion is looked for, which calipers show.
+    """
     if label == "normal":
         return {"looks_like": label} | dict.fromkeys(["darkness", *SIGNS, "posterior", "phases"])
-    drawn, shown = {}, looks_like(label, "malignant" if label == "benign" else "benign", rng)
-    for name, (benign, malignant, spread) in SIGNS.items():
-        means = (benign, malignant) if shown == "benign" else (malignant, benign)
-        floor = -1.0 if name == "log_aspect" else 0.02
-        drawn[name] = sign(rng, *means, spread, difficulty, floor)
+    drawn, shown = {}, looks_like(label, LABELS[1:], rng)
+    for name, means in SIGNS.items():
+        drawn[name] = sign(rng, means, shown == "benign", difficulty, -1.0 if name == "log_aspect" else 0.02)
     height = parameters["size"] * np.exp(drawn["log_aspect"] / 2) * CENTIMETRES
     return drawn | {
         "looks_like": shown,
         "darkness": float(max(rng.normal(20 * gap(difficulty), 4.0), 4.0)),  # dB below the tissue around
-        "posterior": float(2 * acoustics.FREQUENCY * (TISSUE - drawn["attenuation"]) * 2 * height),
+        "posterior": float(2 * FREQUENCY * (TISSUE - drawn["attenuation"]) * 2 * height),
         "phases": [float(phase) for phase in rng.uniform(0, 2 * np.pi, len(HARMONICS))],
     }
 
@@ -124,16 +102,9 @@ def _lesion_distance(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarr
     return np.sqrt(dx**2 + dy**2) / np.interp(np.arctan2(dy, dx), angle, contour) - 1
 
 
-def _render(parameters: dict, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, float [SAMPLES, BEAMS]."""
-    level, attenuation = _tissue(parameters, rng)
-    received = acoustics.echo(10 ** (level / 20), rng)
-    return acoustics.b_mode(received, acoustics.loss(attenuation), parameters["compensation"], parameters["gain"])
-
-
 def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Maps of echogenicity (dB against glandular tissue) and of attenuation (dB per cm and MHz), [SAMPLES, BEAMS]."""
-    shape = acoustics.BEAMS, acoustics.SAMPLES
+    shape = BEAMS, SAMPLES
     x, y = canvas.grid(*shape)
     depth = y + np.tan(np.radians(parameters["rotation"])) * x + 0.07 * canvas.smooth_noise(rng, 3, 4, *shape)
     fat, muscle = parameters["fat_depth"], parameters["muscle_depth"]
@@ -147,9 +118,72 @@ def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.
     # where the probe touches the skin badly, less gets in: shadows that no lesion throws
     columns = np.maximum(canvas.smooth_noise(rng, 1, 9, *shape), 0)
     skin = 1.0 - np.clip((y + 1) / SKIN, 0, 1)
-    attenuation += skin * columns * parameters["contact"] / (acoustics.FREQUENCY * SKIN * CENTIMETRES)
+    attenuation += skin * columns * parameters["contact"] / (FREQUENCY * SKIN * CENTIMETRES)
     if parameters["darkness"] is not None:
         lesion = canvas.inside(_lesion_distance(parameters, x, y), parameters["softness"])
         level += lesion * (2.0 * streaks - parameters["darkness"] - level)
         attenuation = attenuation + lesion * (parameters["attenuation"] - attenuation)
     return level, attenuation
+
+
+@functools.cache
+def point_spread() -> tuple[np.ndarray, np.ndarray]:
+    """The blur of the pulse [SAMPLES, SAMPLES] and of the beam [ZONES, BEAMS, BEAMS], which is narrowest in its focus.
+
+    Unit energy of each keeps the mean intensity of the echo.
+    """
+
+    def gaussian(n: int, width: np.ndarray) -> np.ndarray:
+        offset = np.arange(n)[:, None] - np.arange(n)
+        kernel = np.exp(-((offset / width) ** 2) / 2)
+        kernel[kernel < 1e-6] = 0  # numbers too small for float32's full precision make products slow
+        return (kernel / np.sqrt((kernel**2).sum(-2, keepdims=True))).astype(np.float32)
+
+    depth = (np.arange(ZONES) + 0.5) / ZONES
+    width = LATERAL_WIDTH + SPREADING * np.maximum(depth - FOCUS, 0.4 * (FOCUS - depth))
+    return gaussian(SAMPLES, np.float64(AXIAL_WIDTH)).T.copy(), gaussian(BEAMS, width[:, None, None])
+
+
+def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The echo before attenuation: real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS].
+
+    Fully developed speckle: many scatterers of random phase in each cell add up to a circular complex normal number,
+    which the point-spread function blurs; the envelope of one look is Rayleigh distributed, with a mean of 1.91
+    standard deviations (Wagner 1983).
+
+    Args:
+        echogenicity: backscattered amplitude, float [SAMPLES, BEAMS]; the mean intensity is twice its square.
+        rng: consumed.
+    """
+    along, across = point_spread()
+    scatterers = rng.standard_normal((SAMPLES, 2 * LOOKS, BEAMS), dtype=np.float32)
+    scatterers *= echogenicity[:, None].astype(np.float32)
+    pulsed = along @ scatterers.reshape(SAMPLES, -1)
+    return (pulsed.reshape(ZONES, -1, BEAMS) @ across).reshape(SAMPLES, 2 * LOOKS, BEAMS)
+
+
+def loss(attenuation: np.ndarray) -> np.ndarray:
+    """What an echo has lost when it is back at the probe, dB at the middle of every sample, float [SAMPLES, BEAMS].
+
+    The integral of `attenuation` (dB per cm and MHz) there and back. Shadow and enhancement are nothing else: the loss
+    behind a lesion differs from the loss beside it.
+    """
+    step = 2 * FREQUENCY * DEPTH / SAMPLES * attenuation
+    return np.cumsum(step, axis=0) - step / 2
+
+
+def b_mode(received: np.ndarray, lost: np.ndarray, compensated: float, gain: float) -> np.ndarray:
+    """Brightness, float [SAMPLES, BEAMS], after time-gain compensation and log compression to `DYNAMIC_RANGE`.
+
+    1 for an echo of amplitude 1 (and no gain), 0 for one that is `DYNAMIC_RANGE` below.
+
+    Args:
+        received: from `echo`.
+        lost: from `loss`.
+        compensated: dB per cm and MHz that the time-gain compensation takes all tissue to attenuate.
+        gain: dB.
+    """
+    depth = (np.arange(SAMPLES, dtype=np.float32)[:, None] + 0.5) / SAMPLES * DEPTH
+    intensity = np.square(received).sum(1) / (received.shape[1] // 2)  # squared envelope, the mean over looks
+    level = 10 * np.log10(intensity + 1e-12) - lost + 2 * FREQUENCY * compensated * depth + gain
+    return np.clip(1 + level / DYNAMIC_RANGE, 0, 1)

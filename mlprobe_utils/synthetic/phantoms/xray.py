@@ -2,15 +2,21 @@
 
 The signs are those of the WHO's reading of children's radiographs (Cherian 2005): consolidation, dense and focal, or
 diffuse haze in both lungs. Kermany 2018 calls the first bacterial and the second viral pneumonia.
+Physics: Beer and Lambert (intensity falls exponentially with coefficient times thickness); attenuation coefficients of
+NIST (Hubbell and Seltzer) at 50 keV, about the mean energy of a child's chest radiograph; Dance, Diagnostic Radiology
+Physics, IAEA 2014 (scatter, photon noise).
 """
 
 import numpy as np
 
-from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.synthetic.phantoms import canvas, marks, radiography
-from mlprobe_utils.synthetic.phantoms.difficulty import DIFFICULTY, looks_like, sign
+from mlprobe_utils.synthetic.phantoms import canvas, marks
+from mlprobe_utils.synthetic.phantoms.randomness import looks_like, sign
 
 LABELS = ("PNEUMONIA", "NORMAL")
+pointer = marks.arrow
+SOFT_TISSUE, LUNG, BONE = 0.23, 0.06, 0.60  # per cm; the lung is a quarter tissue, the rest air; bone of a child
+PHOTONS = 20_000  # that would reach one of 64 x 64 pixels through air
+SCATTER = 0.25  # scattered over primary photons behind the grid
 LUNGS = {"right": -1, "left": 1}  # the patient's sides, who faces the viewer: the right lung is on the image's left
 ZONES = {"upper": -0.45, "middle": -0.05, "lower": 0.3}  # height of a zone's centre
 THICKNESS, LUNG_THICKNESS = 13.0, 9.0  # cm, of a child's chest from front to back, and of a lung
@@ -21,56 +27,13 @@ DIFFUSE = 0.3  # share of pneumonias with haze in both lungs
 SIGNS = {"consolidation": (4.8, 0.3, 0.9), "haze": (3.0, 0.1, 0.5)}
 
 
-def draw(
-    label: str,
-    rng: np.random.Generator,
-    side: int,
-    difficulty: float = DIFFICULTY,
-    shortcut: marks.Shortcut | None = None,
-) -> tuple[np.ndarray, dict]:
-    """One image and the parameters that made it.
-
-    Args:
-        label: "PNEUMONIA" (consolidation in one or two places, or diffuse haze in both lungs) or "NORMAL".
-        rng: consumed.
-        side: pixels.
-        difficulty: 0 to 1.
-        shortcut: planted, if given.
-
-    Returns:
-        Image uint8 [side, side], parameters (JSON-able; lengths in half image sides, `opacities` a list with the lung,
-        zone, place, radii and strength (cm of fluid in the ray) of each, `haze` in cm likewise, `pattern`: what a
-        pneumonia is made of, "focal" or "diffuse", or "clear").
-
-    Raises:
-        InputError: no such label.
-    """
-    parameters = random_parameters(label, rng, difficulty, shortcut)
-    return picture(parameters, rng, side), parameters
-
-
-def random_parameters(
-    label: str, rng: np.random.Generator, difficulty: float = DIFFICULTY, shortcut: marks.Shortcut | None = None
-) -> dict:
-    """The parameters of one image, nuisance first; arguments and errors as of `draw`."""
-    if label not in LABELS:
-        raise unknown("class of X-ray phantoms", label, LABELS)
-    parameters = _nuisance(rng)
-    parameters["shortcut"] = marks.has_shortcut(label, parameters["shortcut_draw"], shortcut)
-    return parameters | _findings(label, difficulty, rng)
-
-
-def picture(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
-    film = radiography.film(integral(parameters, rng, side), rng)
+def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    exposed = film(integral(parameters, rng, side), rng)
     # the display spans what a chest attenuates: from 0.7 (lung at the rim) to 3.5 (spine before the liver)
-    brightness = 0.5 + parameters["contrast"] * ((film - 0.7) / 2.8 - 0.5) + parameters["gain"]
-    arrow = marks.arrow(parameters["pointer_x"], parameters["pointer_y"], parameters["pointer_angle"])
-    return marks.burnt_in(brightness, parameters, arrow)
+    return 0.5 + parameters["contrast"] * ((exposed - 0.7) / 2.8 - 0.5) + parameters["gain"]
 
 
-def _nuisance(rng: np.random.Generator) -> dict:
-    """What differs between examinations and has nothing to do with the class: drawn first, whatever the class."""
+def nuisance(rng: np.random.Generator) -> dict:
     pose = canvas.random_pose(rng, shift=0.07, rotation=6, scale=0.07)
     return {
         **marks.random_marks(rng),
@@ -91,12 +54,17 @@ def _nuisance(rng: np.random.Generator) -> dict:
     }
 
 
-def _findings(label: str, difficulty: float, rng: np.random.Generator) -> dict:
-    diffuse, shown = rng.random() < DIFFUSE, looks_like(label, "NORMAL" if label == "PNEUMONIA" else "PNEUMONIA", rng)
+def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
+    """What a pneumonia is made of: consolidation in one or two places, or diffuse haze in both lungs.
+
+    `opacities` is a list with the lung, zone, place, radii and strength (cm of fluid in the ray) of each, `haze` in cm
+    likewise; `pattern` is "focal" or "diffuse", or "clear".
+    """
+    diffuse, shown = rng.random() < DIFFUSE, looks_like(label, LABELS, rng)
     drawn = {}
-    for name, (ill, well, spread) in SIGNS.items():
+    for name, means in SIGNS.items():
         present = shown == "PNEUMONIA" and diffuse == (name == "haze")
-        drawn[name] = sign(rng, *((ill, well) if present else (well, ill)), spread, difficulty, 0)
+        drawn[name] = sign(rng, means, present, difficulty, 0)
     places = [(lung, zone) for lung in LUNGS for zone in ZONES]
     chosen = rng.choice(len(places), size=1 + int(rng.random() < 0.5), replace=False)
     pattern = "clear" if label == "NORMAL" else "diffuse" if diffuse else "focal"
@@ -117,13 +85,7 @@ def _opacity(lung: str, zone: str, strength: float, rng: np.random.Generator) ->
 
 
 def integral(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    """Coefficient times thickness along every ray, float [side, side].
-
-    Args:
-        parameters: from `draw`.
-        rng: consumed, for the unevenness of tissue.
-        side: pixels.
-    """
+    """Coefficient times thickness along every ray, float [side, side]; `rng` is consumed for unevenness."""
     x, y = canvas.posed_grid(side, parameters)
     bend = canvas.smooth_noise(rng, 5, 5, side)
     lung = parameters["inspiration"] * LUNG_THICKNESS * _lungs(parameters, x, y, bend)
@@ -138,7 +100,7 @@ def integral(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarra
     for opacity in parameters["opacities"]:
         distance = canvas.ellipse(x, y, (opacity["x"], opacity["y"]), (opacity["width"], opacity["height"]))
         filled = filled + opacity["strength"] * canvas.inside(distance + 0.15 * texture, 0.8)
-    return radiography.line_integral(body, lung, _bones(parameters, x, y), np.minimum(filled, lung))
+    return line_integral(body, lung, _bones(parameters, x, y), np.minimum(filled, lung))
 
 
 def _body(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> np.ndarray:
@@ -176,3 +138,30 @@ def _bones(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     clavicle = np.exp(-(((y + 0.72 + 0.2 * (away - 0.2)) / 0.04) ** 2)) * canvas.inside(away - 0.72, 0.1)
     disc = 0.85 + 0.15 * np.cos(2 * np.pi * y / RIB_SPACING)
     return ribs + 0.8 * clavicle * canvas.inside(0.08 - away, 0.1) + 0.9 * disc * canvas.inside(away - 0.09, 0.08)
+
+
+def line_integral(body: np.ndarray, lung: np.ndarray, bone: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """Coefficient times thickness, summed along every ray; no unit.
+
+    Args:
+        body: thickness of the whole body, cm, float [side, side].
+        lung: of it the lung, cm.
+        bone: of it bone, cm.
+        filled: of the lung what fluid has filled, cm.
+    """
+    aerated = np.maximum(lung - filled, 0)
+    return SOFT_TISSUE * (body - aerated) + LUNG * aerated + (BONE - SOFT_TISSUE) * bone
+
+
+def film(integral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The negative logarithm of what the detector counts, scatter and photon noise included, float [side, side].
+
+    The integral itself, from `line_integral`, were there no scatter and no noise, up to a constant.
+    """
+    side = len(integral)
+    primary = np.exp(-integral)  # the share of the photons that pass without any interaction
+    # scattered photons come from all around: the primary image, blurred to an eighth of its side
+    coarse = canvas.enlarge(canvas.enlarge(primary, 8), side)
+    photons = PHOTONS * (64 / side) ** 2
+    counted = rng.poisson(photons * (primary + SCATTER * np.maximum(coarse, 0)))
+    return -np.log(np.maximum(counted, 1) / (photons * (1 + SCATTER)))

@@ -1,0 +1,57 @@
+"""The modalities of phantoms and what they share: nuisance is drawn first, then what the class shows, then the picture.
+
+A modality's module has its classes in `LABELS`; `nuisance`, what differs between examinations whatever the class;
+`findings`, what the class shows; `brightness`, float [side, side] from 0 black to 1 white; and `pointer`, the lines of
+calipers or arrow. Parameters are JSON-able; lengths in half image sides.
+"""
+
+import numpy as np
+
+from mlprobe_utils.common.errors import unknown
+from mlprobe_utils.synthetic.phantoms import ct, marks, ultrasound, xray
+from mlprobe_utils.synthetic.phantoms.marks import Shortcut
+from mlprobe_utils.synthetic.phantoms.randomness import DIFFICULTY
+
+MODALITIES = {"ultrasound": ultrasound, "ct": ct, "xray": xray}
+
+
+def class_index(modality: str, label: str) -> int:
+    """The place of a class in its modality: part of an image's seed. Raises InputError for an unknown class."""
+    labels = MODALITIES[modality].LABELS
+    if label not in labels:
+        raise unknown(f"class of {modality} phantoms", label, labels)
+    return labels.index(label)
+
+
+def random_parameters(
+    modality: str,
+    label: str,
+    rng: np.random.Generator,
+    difficulty: float = DIFFICULTY,
+    shortcut: Shortcut | None = None,
+) -> dict:
+    """The parameters of one image of a class, nuisance first. Raises InputError for an unknown class."""
+    class_index(modality, label)
+    parameters = MODALITIES[modality].nuisance(rng)
+    agreed = shortcut and (shortcut.agreement if label == shortcut.label else 1 - shortcut.agreement)
+    parameters["shortcut"] = shortcut is not None and parameters["shortcut_draw"] < agreed
+    return parameters | MODALITIES[modality].findings(label, parameters, difficulty, rng)
+
+
+def picture(modality: str, parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
+    """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
+    brightness = MODALITIES[modality].brightness(parameters, rng, side)
+    return marks.burnt_in(brightness, parameters, MODALITIES[modality].pointer(parameters))
+
+
+def draw(
+    modality: str,
+    label: str,
+    rng: np.random.Generator,
+    side: int,
+    difficulty: float = DIFFICULTY,
+    shortcut: Shortcut | None = None,
+) -> tuple[np.ndarray, dict]:
+    """One image, uint8 [side, side], and the parameters that made it; arguments and errors as of the parts."""
+    parameters = random_parameters(modality, label, rng, difficulty, shortcut)
+    return picture(modality, parameters, rng, side), parameters
