@@ -1,9 +1,8 @@
 """How often the intervals hold the truth: counted on simulated outcomes whose truth is known.
 
-Whether an image is answered rightly at a point is decided by a normal variable, the sum of what its cluster, the image,
-the seed of the probe, and the image under that seed add to it. Each part is correlated along the curve and between the
-two stages, so the probabilities of a right answer are known exactly, given the seeds (*this probe*) or not (*this
-recipe*).
+Whether an image is correct at a point is decided by a normal variable, the sum of what its cluster, the image, the seed
+of the probe, and the image under that seed add to it, each correlated along the curve and between the two stages. So
+the probability of a correct answer is known exactly, given the seeds (*this probe*) or not (*this recipe*).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -78,16 +77,13 @@ def coverage(
     Args:
         test_sets: name -> images, and images that a cluster has in the mean.
         curves: of CURVES.
-        points: of each curve.
-        seeds: that the recipe's question is answered with; the probe's is asked of the first.
+        seeds: for RECIPE; PROBE is of the first.
         repetitions: simulated data sets for each test set and curve.
-        seed: of the simulation.
 
     Returns:
-        dataset, images, curve, question, what (accuracy, or change between the stages), interval, covered, error,
-        width. `interval` is one of `pointwise` and `band` from `intervals`, or for comparison the plain `percentile`
-        interval of the bootstrap at a point. `covered`: percent of intervals that hold the truth (of bands that hold
-        all of it); `error`: its standard error; `width`: the mean, in points.
+        dataset, images, curve, question, what (accuracy, or change between the stages), interval (`pointwise` and
+        `band` from `intervals`, or the plain `percentile` interval of the bootstrap), covered (percent of intervals
+        that hold the truth, of bands that hold all of it), error (its standard error), width (mean, percentage points).
     """
     rows = []
     for name, (images, size) in test_sets.items():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from mlprobe_utils.analysis.readout import readout_rows
+from mlprobe_utils.analysis.misalignment import readout_rows
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, predicted_option
 
