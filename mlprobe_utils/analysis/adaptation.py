@@ -58,23 +58,21 @@ def gains(
 ) -> pd.DataFrame:
     """The gain of each pair on each data set and, of several data sets, their mean.
 
-    Accuracies are means over the runs of the fine-tuning, of the generated answers; intervals and tests allow for
-    other images, not for other runs. The mean weighs data sets alike, as the paper's does; its interval is made of
-    theirs (Zou and Donner 2008), which are independent.
+    Accuracies are means over the runs of the fine-tuning; intervals and tests allow for other images, not for other
+    runs. The mean weighs data sets alike, as the paper's does; its interval is made of theirs, which are independent
+    (Zou and Donner 2008).
 
     Args:
         predicted: from `results.prediction_rows`, of one stage.
         compared: from `pairs`.
-        image_sets: by slug, of the rows' data sets.
-        split: of the rows.
+        image_sets, split: by slug, of the rows.
 
     Returns:
         dataset, model, base, accuracy, accuracy of the base, gain, low, high (percentage points), relative gain (%),
         relative low, relative high, disagreement (percent of the images that only one predicts correctly), p, p (Holm).
-        The rows of the mean have no p: a test of each data set is one of other images.
+        The rows of the mean have no p.
 
-    Raises:
-        InputError: rows of other images than the test images; as `output_outcomes`.
+    Raises InputError for rows of other images than the test images.
     """
     tested, found = predicted[predicted["part"] == "test"], []
     for dataset, of_dataset in tested.groupby("dataset", sort=False):

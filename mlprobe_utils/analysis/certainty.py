@@ -34,11 +34,7 @@ BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: module and 
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
-    """(stage, PROBES or ANSWERS) -> outcomes on test images, of one model and data set.
-
-    Raises:
-        InputError: what `results.seed_rows`, `results.prediction_rows` and `outcomes` raise.
-    """
+    """(stage, PROBES or ANSWERS) -> outcomes on test images, of one model and data set."""
     seeds, answers = results.seed_rows(one), results.prediction_rows(one)
     seeds, answers = seeds[seeds["pooling"] == "image_mean"], answers[answers["part"] == "test"]
     found = {(stage, PROBES): outcomes(seeds[seeds["stage"] == stage]) for stage in STAGES}

@@ -29,11 +29,7 @@ NEVER = "never"
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
-    """(stage, of POOLINGS, CURVE or BEST) -> outcomes at LLM points, of one model and data set.
-
-    Raises:
-        InputError: what `results.seed_rows`, `outcomes` and `best_on_validation` raise.
-    """
+    """(stage, of POOLINGS, CURVE or BEST) -> outcomes at LLM points, of one model and data set."""
     seeds, fitted = (rows[rows["point"].str[0] == "L"] for rows in (results.seed_rows(one), results.probe_rows(one)))
     found = {}
     for stage, (name, pooling) in product(STAGES, POOLINGS.items()):
@@ -44,13 +40,9 @@ def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 
 
 def best_on_validation(rows: pd.DataFrame) -> str:
-    """The point with the highest accuracy on the validation images, mean over runs; of several the earliest.
+    """The point of a curve with the highest accuracy on validation images, mean over runs; of several the earliest.
 
-    Args:
-        rows: of one curve, of validation images among others.
-
-    Raises:
-        InputError: no rows of validation images.
+    Raises InputError if there are no rows of validation images.
     """
     own = rows[rows["part"] == "validation"]
     if own.empty:
@@ -112,8 +104,7 @@ def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
 
     Returns:
         model, dataset, stage, at, earliest, latest: LLM points, or NEVER. The last two are the ends of a 95 %
-        percentile interval over resamples of images, with the probes as they are: where a curve crosses again and again
-        it is wide.
+        percentile interval over resamples of images, with the probes as they are.
     """
     rows = []
     for place, points, before, after in _curves(found):

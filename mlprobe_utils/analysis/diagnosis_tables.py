@@ -62,9 +62,6 @@ def diagnoses(
 
     Returns:
         Five rows a model, data set, stage and question: these and the columns of `diagnosis.verdicts`.
-
-    Raises:
-        InputError: as `station_outcomes` and `diagnosis.losses`.
     """
     frames, answers = [], by_state(predicted)
     for state, rows, drawn, images in groups(probed, STATE, image_sets, split):

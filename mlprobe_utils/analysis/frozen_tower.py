@@ -24,10 +24,7 @@ RAISED, LOWERED = "frozen is better", "frozen is worse"
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str], Outcomes]:
-    """(tower of TOWERS,) -> outcomes of the final output after fine-tuning, of one model and data set.
-
-    Raises InputError for what was not run.
-    """
+    """(tower of TOWERS,) -> outcomes of the final output after fine-tuning, of one model and data set."""
     rows = {tower: arms.tower_rows(one, setting) for tower, setting in TOWERS.items()}
     return {(tower,): output_outcomes(own[own["part"] == "test"]) for tower, own in rows.items()}
 

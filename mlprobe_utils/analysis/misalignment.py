@@ -59,8 +59,7 @@ def mapping_losses(
         Three rows (STEPS) a model, data set and stage: these, the columns of `diagnosis.losses`, and verdict by the
         simultaneous interval: LOST, GAINED or NEITHER.
 
-    Raises:
-        InputError: rows of a state or of an image are missing; as `diagnosis.losses`.
+    Raises InputError if rows of a state or of an image are missing.
     """
     module, pooling = PROBED[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]

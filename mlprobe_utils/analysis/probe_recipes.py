@@ -31,9 +31,7 @@ def recipe_changes(rows: Mapping[str, pd.DataFrame], image_sets: Mapping[str, Im
     Returns:
         dataset, model, stage, recipe, module (its letter), change and further columns of `paired.compare`.
 
-    Raises:
-        InputError: as `outcomes`.
-        ValueError: two recipes were fitted at different points.
+    Raises ValueError if two recipes were fitted at different points.
     """
     tested = {name: own[own["part"] == "test"] for name, own in rows.items()}
     others = {name: dict(iter(own.groupby(RECIPE_OF))) for name, own in tested.items() if name != MAIN_PROBE}
@@ -90,16 +88,10 @@ def label_efficiency(changes: pd.DataFrame, recipes: Mapping[str, Probe]) -> pd.
 
 
 def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Whether each image is correct, of one model, data set, stage and pooling: bool [fitted at, applied at, images].
+    """Whether each image is correct, bool [fitted at, applied at, images], and the LLM points as the data flows.
 
     Args:
-        rows: from `results.transfer_rows`.
-
-    Returns:
-        The outcomes, images sorted; the LLM points, in the order the data flows.
-
-    Raises:
-        InputError: as `outcomes`.
+        rows: from `results.transfer_rows`, of one model, data set, stage and pooling.
     """
     points = sorted(rows["probe"].unique(), key=flow_order)
     return np.stack([outcomes(rows[rows["probe"] == p]).at(*points).right[0] for p in points]), points

@@ -34,7 +34,7 @@ POINTS = "all points"  # of the image tokens
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
     """(stage, order, what) -> outcomes of one model and data set; what: POINTS, or a station after the LLM.
 
-    Those of OUTPUT are of the run that the probes are of. Raises InputError for an order that was not run.
+    Those of OUTPUT are of the run that the probes are of.
     """
     found = {}
     for order in ORDERS:

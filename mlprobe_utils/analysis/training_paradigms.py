@@ -32,10 +32,7 @@ COMPARED = [  # paradigm, and what is subtracted from it
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str], Outcomes]:
-    """(paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set.
-
-    Raises InputError for what was not run.
-    """
+    """(paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set."""
     answers, probed, classified = (
         rows[rows["part"] == "test"]
         for rows in (results.prediction_rows(one), results.end_rows(one), arms.classifier_rows(one))

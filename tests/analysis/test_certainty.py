@@ -83,45 +83,38 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
 
 
 def test_a_value_outside_of_its_band_is_counted():
-    bands = certainty.bands(FOUND, "accuracy")
-    keys = ["model", "dataset", "stage", "point"]
-    inside = bands.set_index(keys).mean(axis=1)
-    assert not certainty.outside(bands, inside).any()
-    off = inside.copy()
-    off.iloc[[0, 7]] += [50, -50]
-    assert certainty.outside(bands, off).sum() == 2
+    bands = certainty.bands(FOUND, "accuracy").set_index(["model", "dataset", "stage", "point"])
+    means = bands.mean(axis=1)
+    means.iloc[[0, 7]] += [50, -50]
+    assert certainty.outside(bands.reset_index(), means).sum() == 2
 
 
 def test_a_metric_without_resamples_has_no_bands_and_a_sentence_instead():
-    assert "mcc" in certainty.band_words("mcc")
-    assert "accuracy" in certainty.band_words("mcc")
+    assert all(word in certainty.band_words("mcc") for word in ("mcc", "accuracy"))
     assert "this recipe" in certainty.band_words("f1")
     assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
     bands, ends = certainty.bands(FOUND, "mcc"), certainty.end_intervals(FOUND, "mcc")
     assert bands.empty
     assert certainty.side_by_side(ends).empty
     assert certainty.width_words(ends) == "Of this metric no intervals are computed."
-    assert certainty.outside(bands, pd.Series(dtype=float, index=pd.MultiIndex.from_arrays(
-        [[]] * 4, names=["model", "dataset", "stage", "point"]))).sum() == 0  # fmt: skip
+    index = pd.MultiIndex.from_arrays([[]] * 4, names=["model", "dataset", "stage", "point"])
+    assert certainty.outside(bands, pd.Series(dtype=float, index=index)).empty
 
 
 def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():
     tests = certainty.before_and_after(FOUND)
     assert tests["station"].tolist() == [*ENDS] * 2
     by_place = tests.set_index(["model", "station"])
-    told = by_place[f"p (Holm, {PROBE})"] < certainty.ALPHA
-    assert told[told].index.tolist() == [("m", "C end"), ("m", "final output")]
-    told = by_place[f"p (Holm, {RECIPE})"] < certainty.ALPHA
-    assert told[told].index.tolist() == [("m", "C end")]
-    assert by_place.loc[("m", "C end"), "change"] == pytest.approx(25, abs=5)
     before, after = (FOUND[0].outcomes[stage, PROBES].right[:, [1, 2, 4]] for stage in STAGES)
-    for question in QUESTIONS:
+    for question, planted in ((PROBE, ["C end", "final output"]), (RECIPE, ["C end"])):
+        told = by_place[f"p (Holm, {question})"] < certainty.ALPHA
+        assert told[told].index.tolist() == [("m", station) for station in planted]
         expected = paired_tests(before, after, DRAWN, question)
-        found = by_place.loc["m"].iloc[:3]
         for name in ("low", "high", "p"):
-            np.testing.assert_allclose(found[f"{name} ({question})"], expected[name])
-        p = tests[f"p ({question})"]
-        pd.testing.assert_series_equal(tests[f"p (Holm, {question})"], holm(p), check_names=False)
+            np.testing.assert_allclose(by_place.loc["m"][f"{name} ({question})"].iloc[:3], expected[name])
+        adjusted = holm(tests[f"p ({question})"])
+        pd.testing.assert_series_equal(tests[f"p (Holm, {question})"], adjusted, check_names=False)
+    assert by_place.loc[("m", "C end"), "change"] == pytest.approx(25, abs=5)
     assert tests.loc[tests["station"] == "final output", f"p ({RECIPE})"].isna().all()
     counted = certainty.counted(tests).set_index("station")
     assert counted["models"].tolist() == [2] * 4

