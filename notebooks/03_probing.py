@@ -91,8 +91,10 @@ show(chapter.recipe("probe"))
 
 # %%
 from mlprobe_utils.analysis import certainty
+from mlprobe_utils.pipeline.tested import evaluated
 
-readings = certainty.read(chapter.selection, chapter.image_sets)
+selected = chapter.selection, chapter.image_sets
+readings = evaluated(*selected, certainty.outcomes_of)
 bands = certainty.bands(readings, metric)
 
 # %%
@@ -201,11 +203,11 @@ for module in ("V", "C", "L", "output"):
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.patterns import changes
 
-tested = certainty.tested_changes(readings)
-called = certainty.survivors(tested, changes(scores, outputs))
+tests = certainty.tested_changes(readings)
+called = certainty.survivors(tests, changes(scores, outputs))
 glue("called", len(called))
 glue("called_survive", int(called["survives"].sum()))
-glue("called_of", len(tested))
+glue("called_of", len(tests))
 
 # %% [markdown]
 # Of {glue:text}`curves` curves, the vision tower's commonest pattern is *{glue:text}`most_V`*

@@ -269,8 +269,10 @@ for stage, own in said.groupby("stage"):
 # on the options' probabilities of the validation images, shows what another mapping could make of them.
 
 # %%
-from mlprobe_utils.analysis.misalignment import mapping_losses
-from mlprobe_utils.analysis.readout import readout_rows
+from mlprobe_utils.analysis.misalignment import (
+    mapping_losses,
+    readout_rows,
+)
 
 lens = results.lens_rows(chapter.selection)
 readout = readout_rows(predicted)

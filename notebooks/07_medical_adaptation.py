@@ -106,7 +106,7 @@ for stage, words in STAGE_NAMES.items():
     glue(f"told_{stage}", int((own["p (Holm)"] < 0.05).sum()))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stats.mean_differences import in_words
+from mlprobe_utils.stats.paired import in_words
 
 for stage, words in STAGE_NAMES.items():
     own = single[single["statement"] == words]
@@ -129,7 +129,7 @@ for stage, words in STAGE_NAMES.items():
 # The paper's gains, and what they are a gain of:
 
 # %%
-from mlprobe_utils.analysis.printed_gains import printed_gains
+from mlprobe_utils.analysis.printed_tables import printed_gains
 
 printed = printed_gains()
 show(printed, decimals=2)
@@ -141,7 +141,7 @@ show(printed, decimals=2)
 # this run's pairs. How often, in percent, would an exact paired test on so many images find a gain that is really there?
 
 # %%
-from mlprobe_utils.analysis.printed_gains import IMAGES
+from mlprobe_utils.analysis.printed_tables import IMAGES
 from mlprobe_utils.stats import detectable
 
 own = single[single["statement"] == STAGE_NAMES["finetuned"]]
@@ -183,7 +183,7 @@ show(least)
 # gain" can be read in three ways.
 
 # %%
-from mlprobe_utils.analysis.printed_gains import search
+from mlprobe_utils.analysis.printed_tables import search
 
 fitting = search()
 show(fitting)

@@ -69,9 +69,11 @@ show(pd.DataFrame(rows, columns=["table", "models of this run"]))
 
 # %%
 from mlprobe_utils.analysis import frozen_tower
+from mlprobe_utils.pipeline.tested import evaluated
 
 frozen = chapter.discussion("frozen-vision-tower")
-compared = frozen_tower.read(frozen.selection, frozen.image_sets)
+selected = frozen.selection, frozen.image_sets
+compared = evaluated(*selected, frozen_tower.outcomes_of)
 changes = frozen_tower.changes(compared)
 
 # %% tags=["hide-input"]
@@ -107,7 +109,7 @@ glue("widest", (changes["high"] - changes["low"]).max() / 2)
 # *relative* change of accuracy and F1, in percent of the adapted model's, or the mean difference in points.
 
 # %%
-from mlprobe_utils.analysis.printed_towers import printed_gaps
+from mlprobe_utils.analysis.printed_tables import printed_gaps
 
 printed = printed_gaps()
 show(printed, decimals=2)
@@ -138,7 +140,7 @@ glue("half_gap", (gaps["high"] - gaps["value"]).mean())
 # {glue:text}`half_gap:.1f` to either side. The paper's gaps have none, but its accuracies can be counted in images:
 
 # %%
-from mlprobe_utils.analysis.printed_towers import printed_changes
+from mlprobe_utils.analysis.printed_tables import printed_changes
 
 in_images = printed_changes()
 show(in_images, decimals=2)
@@ -179,7 +181,10 @@ show(
 # after it; so both are shown.
 
 # %%
-readings = training_paradigms.read(alone.selection, alone.image_sets)
+from mlprobe_utils.pipeline.tested import evaluated
+
+selected = alone.selection, alone.image_sets
+readings = evaluated(*selected, training_paradigms.outcomes_of)
 levels = training_paradigms.levels(readings)
 show(chapter.named(levels))
 
@@ -192,18 +197,12 @@ ways = (
 )
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.training_paradigms import (
-    ALONE,
-    FINE_TUNED,
-    HIGHER,
-    LOWER,
-)
-
-verdicts = LOWER, HIGHER, training_paradigms.NEITHER
+from mlprobe_utils.analysis.training_paradigms import ALONE, FINE_TUNED
+from mlprobe_utils.stats.paired import HIGHER, LOWER, WORDS
 
 # %% tags=["hide-input"]
 title = "Accuracy of one way to train less that of another"
-change_chart(told.assign(statement=ways), chapter.names, title, verdicts)
+change_chart(told.assign(statement=ways), chapter.names, title, WORDS)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.plots.tables import file
@@ -211,7 +210,7 @@ from mlprobe_utils.plots.tables import file
 file(chapter.named(told), "Ways to train a vision tower")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stats.mean_differences import in_words
+from mlprobe_utils.stats.paired import in_words
 
 against = told[told["less"] == FINE_TUNED]
 glue("pairs", len(readings))
@@ -242,7 +241,7 @@ for stage, name in training_paradigms.PROBES.items():
 # Every accuracy is a whole number of right answers. So each cell of table 3 can be checked:
 
 # %%
-from mlprobe_utils.analysis.printed_towers import (
+from mlprobe_utils.analysis.printed_tables import (
     disagreements,
     printed_paradigms,
 )
@@ -275,7 +274,7 @@ glue("disagreements", len(other))
 # as printed and with the exchanged cells put back:
 
 # %%
-from mlprobe_utils.analysis.printed_towers import printed_differences
+from mlprobe_utils.analysis.printed_tables import printed_differences
 
 both = {name: printed_differences(name) for name in ("printed", "corrected")}
 gains = pd.concat(both, names=["cells"]).reset_index("cells")

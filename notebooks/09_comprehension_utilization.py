@@ -46,8 +46,10 @@ chapter.opening()
 
 # %%
 from mlprobe_utils.analysis import comprehension
+from mlprobe_utils.pipeline.tested import evaluated
 
-readings = comprehension.read(chapter.selection, chapter.image_sets)
+selected = chapter.selection, chapter.image_sets
+readings = evaluated(*selected, comprehension.outcomes_of)
 told = comprehension.differences(readings)
 
 # %% [markdown]
@@ -135,7 +137,7 @@ show(chapter.named(for_page[for_page["stage"] == "finetuned"]))
 file(chapter.named(best), "Best of comprehension and of utilization")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stats.mean_differences import in_words
+from mlprobe_utils.stats.paired import in_words
 
 for stage, own in best.groupby("stage"):
     glue(f"exceeds_{stage}", int((own["verdict"] == ABOVE).sum()))
@@ -242,9 +244,11 @@ for stage, own in way.groupby("stage"):
 
 # %%
 from mlprobe_utils.analysis import question_order
+from mlprobe_utils.pipeline.tested import evaluated
 
 part = chapter.discussion("question-first")
-orders = question_order.read(part.selection, part.image_sets)
+selected = part.selection, part.image_sets
+orders = evaluated(*selected, question_order.outcomes_of)
 moved = question_order.differences(orders)
 
 # %% [markdown]
@@ -273,20 +277,20 @@ glue("before_the_llm", question_order.largest_before_the_llm(orders))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.plots.forest import change_chart
+from mlprobe_utils.stats.paired import WORDS
 
 tuned = moved[moved["stage"] == "finetuned"]
 tuned = tuned.assign(statement=tuned["station"])
-verdicts = question_order.VERDICTS
 drawn = tuned.query("order == 'question_first' and less == 'image_first'")
 title = "Question first less image first, after fine-tuning"
-change_chart(drawn, chapter.names, title, verdicts)
+change_chart(drawn, chapter.names, title, WORDS)
 
 # %% tags=["hide-input"]
 drawn = tuned.query(
     "order == 'question_first' and less == 'irrelevant_first'"
 )
 title = "Question first less irrelevant text first, after fine-tuning"
-change_chart(drawn, chapter.names, title, verdicts)
+change_chart(drawn, chapter.names, title, WORDS)
 
 # %%
 file(chapter.named(question_order.in_words(moved)), "Orders compared")

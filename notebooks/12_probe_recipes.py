@@ -42,7 +42,7 @@ chapter.opening()
 # one thing, the steps of the training following where it must.
 
 # %%
-from mlprobe_utils.analysis.recipe_tables import differing
+from mlprobe_utils.analysis.probe_recipes import differing
 from mlprobe_utils.plots.tables import show
 
 recipes = chapter.protocol.probes
@@ -54,7 +54,7 @@ show(differing(recipes))
 # their number over the whole file ({term}`Holm <Holm correction>`). Probes with fewer images have a table below.
 
 # %%
-from mlprobe_utils.analysis.recipe_tables import recipe_changes
+from mlprobe_utils.analysis.probe_recipes import recipe_changes
 from mlprobe_utils.pipeline import results
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
@@ -63,7 +63,7 @@ rows = {name: results.probe_rows(select, name, **of) for name in recipes}
 changes = recipe_changes(rows, chapter.image_sets, split)
 
 # %%
-from mlprobe_utils.analysis.recipe_tables import counted, label_efficiency
+from mlprobe_utils.analysis.probe_recipes import counted, label_efficiency
 
 fewer = label_efficiency(changes, recipes)
 others = changes[~changes["recipe"].isin(fewer["recipe"])]
@@ -110,7 +110,7 @@ charts.recipe_curves(scores, chapter.names, metric)
 # same to the last bit, so that no difference of the two is one of information.
 
 # %%
-from mlprobe_utils.analysis.recipe_tables import extremes
+from mlprobe_utils.analysis.probe_recipes import extremes
 
 show(chapter.named(extremes(changes, "raw")))
 
@@ -126,7 +126,7 @@ show(chapter.named(extremes(changes, "raw")))
 show(chapter.named(extremes(changes, "linear")))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stats.mean_differences import in_words
+from mlprobe_utils.stats.paired import in_words
 
 linear = changes[changes["recipe"] == "linear"]
 certain = linear.loc[linear["p (Holm)"] < 0.05, "change"]
@@ -164,7 +164,7 @@ glue("fewer", "; ".join(said) or "this protocol has no such recipe")
 # their features are standardised by their own statistics, and nothing is fitted again.
 
 # %%
-from mlprobe_utils.analysis.layer_tables import transfer_scores
+from mlprobe_utils.analysis.probe_recipes import transfer_scores
 from mlprobe_utils.plots.squares import transfer_squares
 
 tuned = results.transfer_rows(chapter.selection, stage="finetuned")
@@ -176,9 +176,9 @@ transfer_squares(transfer_scores(of_first), chapter.names)
 # layer's own:
 
 # %%
-from mlprobe_utils.analysis.layer_tables import transfer_losses
+from mlprobe_utils.analysis.probe_recipes import transfer_losses
 from mlprobe_utils.plots.squares import POOLING_NAMES
-from mlprobe_utils.stats.mean_differences import of_mean
+from mlprobe_utils.stats.paired import of_mean
 
 lost = transfer_losses(tuned, chapter.image_sets, split)
 summary = of_mean(lost, "change", ["pooling", "probe of"])

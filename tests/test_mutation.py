@@ -24,13 +24,13 @@ def test_a_mutant_changes_one_place_of_the_package(own):
 
 @pytest.mark.parametrize("change", [{"function": "nowhere"}, {"old": "no such code"}, {"old": "a"}])
 def test_a_mutant_that_is_not_in_one_place_is_an_error_that_names_it(change):
-    with pytest.raises(ValueError, match="holm-not-monotone"):
-        planted(EVERY["holm-not-monotone"] | change)
+    with pytest.raises(ValueError, match="false-discoveries-for-holm"):
+        planted(EVERY["false-discoveries-for-holm"] | change)
 
 
 def test_the_tests_that_import_a_module_come_first():
-    own, others = importing_and_others(PACKAGE / "stats" / "paired_tests.py")
-    assert own[0] == "tests/stats/test_paired_tests.py"
+    own, others = importing_and_others(PACKAGE / "stats" / "paired.py")
+    assert own[0] == "tests/stats/test_paired.py"
     assert "tests/evaluation/test_answers.py" in others
     assert not set(own) & set(others)
 

@@ -1,6 +1,6 @@
-"""What medical adaptation gained: a model's answers less those of the general model it was adapted from.
+"""What medical adaptation gained: accuracy of a model less that of the general model it was adapted from.
 
-Both are asked about the same test images, so that gains are paired (paper section 5, figure 4).
+Both are evaluated on the same test images, so that gains are paired (paper section 5, figure 4).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,21 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import STAGE_NAMES
-from mlprobe_utils.evaluation.outcomes import Outcomes, output_outcomes
+from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.images import ImageSet
-from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import LEVEL, ROUNDING
-from mlprobe_utils.stats.paired_tests import holm, paired_tests
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
+from mlprobe_utils.stats.paired import NEITHER, Pair, compare, verdicts
+from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 MEAN = "mean over data sets"
-ABSOLUTE, RELATIVE = "gain", "relative gain (%)"
-GAINED, LOST, NEITHER = "gain", "loss", "not distinguishable"
+GAINED, LOST = "gain", "loss"
+WORDS = LOST, GAINED, NEITHER
+PAIR = ["dataset", "model", "base"]
+SIDES = ["accuracy", "accuracy of the base"]
+ABSOLUTE, RELATIVE = ["gain", "low", "high"], ["relative gain (%)", "relative low", "relative high"]
 
 
 def base_in(card: ModelCard, models: Mapping[str, ModelCard]) -> str | None:
@@ -56,75 +58,50 @@ def gains(
 ) -> pd.DataFrame:
     """The gain of each pair on each data set and, of several data sets, their mean.
 
-    Accuracies are means over the runs of the fine-tuning, of the answers as they were given; intervals and tests allow
-    for other images, not for other runs. The mean weighs data sets alike, as the paper's does; its interval is made of
-    theirs (Zou and Donner 2008), which are independent.
+    Accuracies are means over the runs of the fine-tuning; intervals and tests allow for other images, not for other
+    runs. The mean weighs data sets alike, as the paper's does; its interval is made of theirs, which are independent
+    (Zou and Donner 2008).
 
     Args:
         predicted: from `results.prediction_rows`, of one stage.
         compared: from `pairs`.
-        image_sets: by slug, of the rows' data sets.
-        split: of the rows.
+        image_sets, split: by slug, of the rows.
 
     Returns:
-        dataset, model, base, accuracy, accuracy of the base, gain, low, high (points), relative gain (%), relative
-        low, relative high, disagreement (percent of the images that one has right and the other wrong), p, p (Holm).
-        The rows of the mean have no p: a test of each data set is one of other images.
+        dataset, model, base, accuracy, accuracy of the base, gain, low, high (percentage points), relative gain (%),
+        relative low, relative high, disagreement (percent of the images that only one predicts correctly), p, p (Holm).
+        The rows of the mean have no p.
 
-    Raises:
-        InputError: rows of other images than the test images; as `output_outcomes`.
+    Raises InputError for rows of other images than the test images.
     """
-    tested, records = predicted[predicted["part"] == "test"], []
-    for dataset in tested["dataset"].unique():
+    tested, found = predicted[predicted["part"] == "test"], []
+    for dataset, of_dataset in tested.groupby("dataset", sort=False):
         drawn, images = resamples_of_tested(image_sets[dataset], split)
-        of_dataset = tested[tested["dataset"] == dataset]
-        answered = {slug: _answers(own, images) for slug, own in of_dataset.groupby("model", sort=False)}
+        right = {
+            slug: of_tested(output_outcomes(rows), images, f"{slug} on {dataset}").right
+            for slug, rows in of_dataset.groupby("model", sort=False)
+        }
         for model, base in compared:
-            place = {"dataset": dataset, "model": model, "base": base}
-            records.append(place | _gain(answered[model].right, answered[base].right, drawn))
-    columns = ["dataset", "model", "base", *_COLUMNS]
-    table = pd.DataFrame(records, columns=columns)
-    table["p (Holm)"] = holm(table["p"])
+            sides = [accuracy(right[slug], drawn) for slug in (model, base)]
+            place = dict(zip(PAIR, (dataset, model, base), strict=True))
+            place |= dict(zip(SIDES, (side.values.mean() for side in sides), strict=True))
+            place |= dict(zip(RELATIVE, relative_change(*sides), strict=True))
+            place["disagreement"] = 100 * np.mean(right[model] != right[base])
+            found.append(Pair(place, right[base], right[model], drawn))
+    table = compare(found, [*PAIR, *SIDES, *RELATIVE, "disagreement"], ABSOLUTE[0])
+    table = table[[*PAIR, *SIDES, *ABSOLUTE, *RELATIVE, "disagreement", "p", "p (Holm)"]]
     return pd.concat([table, *_means(table)], ignore_index=True)
 
 
 def gains_of_stages(
     predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split: str
 ) -> pd.DataFrame:
-    """`gains` after fine-tuning and before it, one below the other, with statement (the stage's name) and verdict."""
+    """`gains` after fine-tuning and before it, with statement (stage in words) and verdict of WORDS by interval."""
     found = []
     for stage in ("finetuned", "pretrained"):
         own = gains(predicted[predicted["stage"] == stage], compared, image_sets, split)
-        found.append(own.assign(statement=STAGE_NAMES[stage], verdict=verdicts(own)))
+        found.append(own.assign(statement=STAGE_NAMES[stage], verdict=verdicts(own["low"], own["high"], WORDS)))
     return pd.concat(found, ignore_index=True)
-
-
-def verdicts(gained: pd.DataFrame) -> pd.Series:
-    """Whether a gain's whole interval lies beyond 0: GAINED, LOST or NEITHER, of each row of `gains`."""
-    return pd.Series(np.select([gained["low"] > 0, gained["high"] < 0], [GAINED, LOST], NEITHER), gained.index)
-
-
-_COLUMNS = ["accuracy", "accuracy of the base", ABSOLUTE, "low", "high", RELATIVE, "relative low", "relative high"]
-_COLUMNS += ["disagreement", "p"]
-
-
-def _answers(rows: pd.DataFrame, images: list[str]) -> Outcomes:
-    found = output_outcomes(rows)
-    if found.images != images:
-        where = f"{rows['model'].iloc[0]} on {rows['dataset'].iloc[0]}"
-        raise InputError(f"{where}: its answers are not to the test images, make them anew")
-    return found
-
-
-def _gain(own: np.ndarray, base: np.ndarray, drawn: Resamples) -> dict[str, float]:
-    """One pair on one data set; bool [runs, 1, images] each."""
-    runs = max(len(own), len(base))
-    own, base = (np.broadcast_to(side, (runs, *side.shape[1:])) for side in (own, base))
-    test = paired_tests(base, own, drawn).iloc[0]
-    sides = accuracy(own, drawn), accuracy(base, drawn)
-    found = [float(side.values.mean()) for side in sides]
-    found += [*test[["value", "low", "high"]], *relative_change(*sides), 100 * np.mean(own != base), test["p"]]
-    return dict(zip(_COLUMNS, found, strict=True))
 
 
 def relative_change(after: Statistic, before: Statistic) -> tuple[float, float, float]:
@@ -139,8 +116,7 @@ def relative_change(after: Statistic, before: Statistic) -> tuple[float, float, 
         quotient = 100 * (values[0] / values[1] - 1) if values[1] > 0 else np.nan
         return quotient, np.nan, np.nan
     clusters = min(after.clusters, before.clusters)
-    logarithms = np.log(drawn[0] / drawn[1])
-    error = logarithms.std(ddof=1) * np.sqrt(clusters / max(clusters - 1, 1))
+    error = np.log(drawn[0] / drawn[1]).std(ddof=1) * np.sqrt(clusters / max(clusters - 1, 1))
     error = error if error > ROUNDING else 100 / clusters / values[1]
     half = t.isf((1 - LEVEL) / 2, max(clusters - 1, 1)) * error
     middle = np.log(values[0] / values[1])
@@ -152,8 +128,9 @@ def _means(table: pd.DataFrame) -> list[pd.DataFrame]:
     frames = []
     for (model, base), own in table.groupby(["model", "base"], sort=False):
         if len(own) > 1:
-            row = {"dataset": MEAN, "model": model, "base": base} | own[_COLUMNS[:-1]].mean().to_dict()
-            for value, low, high in ((ABSOLUTE, "low", "high"), (RELATIVE, "relative low", "relative high")):
+            row = {"dataset": MEAN, "model": model, "base": base}
+            row |= own[[*SIDES, *ABSOLUTE, *RELATIVE, "disagreement"]].mean().to_dict()
+            for value, low, high in (ABSOLUTE, RELATIVE):
                 row[low] = row[value] - np.sqrt(((own[value] - own[low]) ** 2).sum()) / len(own)
                 row[high] = row[value] + np.sqrt(((own[high] - own[value]) ** 2).sum()) / len(own)
             frames.append(pd.DataFrame([row]))

@@ -1,31 +1,30 @@
-"""How sure the results of a run are: bands of its curves, intervals at the ends of modules, paired tests.
+"""How certain the results of a run are: bands of its curves, intervals at the ends of modules, paired tests.
 
 Probes are those of `results.seed_rows`, on the image tokens: several seeds, before fine-tuning and after its first run.
-Final outputs are those of all runs, which are too few to ask RECIPE of: a comparison with one has nothing there. All
-that is compared is compared on the same resamples of whole patients and duplicate groups.
+Final outputs are those of all runs, which are too few for RECIPE: a comparison with one has nothing there.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.claims import ENDS
 from mlprobe_utils.evaluation.control_names import CONTROL_RUN
+from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.tested import Evaluated
 from mlprobe_utils.stats.intervals import LEVEL, PROBE, QUESTIONS, RECIPE, intervals
-from mlprobe_utils.stats.paired_tests import holm, paired_tests
-from mlprobe_utils.stats.resampling import RESAMPLED, Resamples
+from mlprobe_utils.stats.paired import Pair, compare
+from mlprobe_utils.stats.resampling import RESAMPLED
 
 ALPHA = 1 - LEVEL  # of significance, after Holm
+PROBES, ANSWERS = "probes", "answers"
 BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: module and place of the second, and of the first
     "projection": (("C", -1), ("V", -1)),
     "entry drop": (("C", -1), ("L", 0)),
@@ -34,61 +33,29 @@ BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: module and 
 }
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What was answered to the test images of a data set by one model in one stage: by its probes, and by itself."""
-
-    model: str
-    dataset: str
-    stage: str
-    probes: Outcomes
-    answers: Outcomes
-    resamples: Resamples
-    positive: str | None
-
-    @property
-    def place(self) -> dict[str, str]:
-        return {"model": self.model, "dataset": self.dataset, "stage": self.stage}
-
-    @property
-    def ends(self) -> list[str]:
-        """The last probe point of each module."""
-        return [self.probes.of_module(module)[-1] for module in MODULES]
+def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
+    """(stage, PROBES or ANSWERS) -> outcomes on test images, of one model and data set."""
+    seeds, answers = results.seed_rows(one), results.prediction_rows(one)
+    seeds, answers = seeds[seeds["pooling"] == "image_mean"], answers[answers["part"] == "test"]
+    found = {(stage, PROBES): outcomes(seeds[seeds["stage"] == stage]) for stage in STAGES}
+    return found | {(stage, ANSWERS): output_outcomes(answers[answers["stage"] == stage]) for stage in STAGES}
 
 
-def read(selection: Selection, image_sets: Mapping[str, ImageSet]) -> list[Reading]:
-    """The readings of a selection, in the order data set, model, stage.
-
-    Raises:
-        InputError: what `results.seed_rows`, `outcomes` and `resamples_of_tested` raise; rows of other test images
-            than the image set's.
-    """
-    drawn = {dataset: resamples_of_tested(image_sets[dataset], selection.split) for dataset in selection.datasets}
-    found = []
-    for model, dataset, _ in selection.folders():
-        one = replace(selection, models=(model,), datasets=(dataset,))
-        seeds, answers = results.seed_rows(one), results.prediction_rows(one)
-        for stage in STAGES:
-            own = seeds[(seeds["stage"] == stage) & (seeds["pooling"] == "image_mean")]
-            told = answers[(answers["stage"] == stage) & (answers["part"] == "test")]
-            both = outcomes(own), output_outcomes(told)
-            resamples, images = drawn[dataset]
-            if any(of.images != images for of in both):
-                raise InputError(f"{model} on {dataset}, {stage}: its rows are not of the test images, make them anew")
-            found.append(Reading(model, dataset, stage, *both, resamples, image_sets[dataset].card.positive))
-    return found
+def ends_of(probes: Outcomes) -> list[str]:
+    """The last probe point of each module."""
+    return [probes.of_module(module)[-1] for module in MODULES]
 
 
-def bands(readings: Iterable[Reading], metric: str) -> pd.DataFrame:
+def bands(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
     """The simultaneous bands of curves for RECIPE: model, dataset, stage, point, band_low, band_high (percent).
 
     Empty for a metric that is none of RESAMPLED.
     """
-    frames = [pd.DataFrame(columns=["model", "dataset", "stage", "point", "band_low", "band_high"])]
-    for reading in readings if metric in RESAMPLED else ():
-        found = intervals(reading.probes.score(metric, reading.positive, reading.resamples), RECIPE)
-        place = reading.place | {"point": reading.probes.points}
-        frames.append(found[["band_low", "band_high"]].assign(**place))
+    frames = [pd.DataFrame(columns=[*STATE, "point", "band_low", "band_high"])]
+    for own, stage in product(found, STAGES) if metric in RESAMPLED else ():
+        probes = own.outcomes[stage, PROBES]
+        band = intervals(probes.score(metric, own.positive, own.resamples), RECIPE)[["band_low", "band_high"]]
+        frames.append(band.assign(**own.place(stage=stage, point=probes.points)))
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
@@ -111,13 +78,7 @@ def outside(bands: pd.DataFrame, means: pd.Series) -> pd.Series:
     return (values < ends["band_low"]) | (values > ends["band_high"])
 
 
-def mean_width(ends: pd.DataFrame, question: str) -> float:
-    """The mean width of the intervals where modules end (points); the final output's are left out."""
-    probed = ends[ends["station"] != ENDS[-1]]
-    return float((probed[f"{question}, high"] - probed[f"{question}, low"]).mean())
-
-
-def end_intervals(readings: Iterable[Reading], metric: str) -> pd.DataFrame:
+def end_intervals(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
     """The intervals at the end of each module and of the final output, for both questions.
 
     Returns:
@@ -127,17 +88,23 @@ def end_intervals(readings: Iterable[Reading], metric: str) -> pd.DataFrame:
     columns = ["dataset", "model", "stage", "station", "value"]
     columns += [f"{question}, {end}" for question in QUESTIONS for end in ("low", "high")]
     frames = [pd.DataFrame(columns=columns)]
-    for reading in readings if metric in RESAMPLED else ():
-        both = {}
-        for question in QUESTIONS:
-            parts = [reading.probes.at(*reading.ends), *([reading.answers] if question == PROBE else [])]
-            scored = [part.score(metric, reading.positive, reading.resamples) for part in parts]
-            both[question] = pd.concat([intervals(of, question) for of in scored], ignore_index=True)
-        table = pd.DataFrame(reading.place | {"station": ENDS, "value": both[PROBE]["value"]})
-        for question, found in both.items():
-            table[[f"{question}, {end}" for end in ("low", "high")]] = found[["low", "high"]].reindex(table.index)
+    for own, stage in product(found, STAGES) if metric in RESAMPLED else ():
+        probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
+        ends = probes.at(*ends_of(probes)).score(metric, own.positive, own.resamples)
+        output = answers.score(metric, own.positive, own.resamples)
+        both = {PROBE: pd.concat([intervals(ends), intervals(output)], ignore_index=True)}
+        both[RECIPE] = intervals(ends, RECIPE).reindex(both[PROBE].index)
+        table = pd.DataFrame(own.place(stage=stage, station=ENDS, value=both[PROBE]["value"]))
+        for question, interval in both.items():
+            table[[f"{question}, {end}" for end in ("low", "high")]] = interval[["low", "high"]]
         frames.append(table)
     return pd.concat(frames[1:] or frames, ignore_index=True)[columns]
+
+
+def mean_width(ends: pd.DataFrame, question: str) -> float:
+    """The mean width of the intervals where modules end (percentage points), without the final output's."""
+    probed = ends[ends["station"] != ENDS[-1]]
+    return float((probed[f"{question}, high"] - probed[f"{question}, low"]).mean())
 
 
 def width_words(ends: pd.DataFrame) -> str:
@@ -155,38 +122,45 @@ def questions() -> pd.DataFrame:
 
 def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
     """`end_intervals` for the page: a row a model, data set and stage; each interval a text."""
-    texts = {}
+    keys, texts = ["dataset", "model", "stage"], {}
     for station in ENDS:
-        own = ends[ends["station"] == station].set_index(["dataset", "model", "stage"])
+        own = ends[ends["station"] == station].set_index(keys)
         for question in QUESTIONS if station != ENDS[-1] else [PROBE]:
             low, high = (own[f"{question}, {end}"].map("{:.1f}".format) for end in ("low", "high"))
             texts[f"{station}: {question}"] = low + "–" + high
-    return pd.DataFrame(texts).rename_axis(["dataset", "model", "stage"]).reset_index()
+    return pd.DataFrame(texts).rename_axis(keys).reset_index()
 
 
-def before_and_after(readings: Iterable[Reading]) -> pd.DataFrame:
+def before_and_after(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Accuracy after fine-tuning less before it, at the end of each module and of the final output, with paired tests.
 
     Returns:
-        dataset, model, station, change (points), and of each question low, high, p and p (Holm), which allows for the
-        number of all rows.
+        dataset, model, station, change (percentage points), and of each question low, high, p and p (Holm), which
+        allows for the number of all rows.
     """
-    by_stage = {stage: {(r.model, r.dataset): r for r in readings if r.stage == stage} for stage in STAGES}
-    frames = []
-    for pair, after in by_stage["finetuned"].items():
-        before = by_stage["pretrained"][pair]
-        probed = [reading.probes.at(*reading.ends).right for reading in (before, after)]
-        answered = _paired(before.answers.right, after.answers.right)
-        found = [_tests(*probed, after.resamples), _tests(*answered, after.resamples, [PROBE])]
-        frames.append(pd.concat(found, ignore_index=True).assign(model=after.model, dataset=after.dataset))
-    table = pd.concat(frames, ignore_index=True).assign(station=[*ENDS] * len(frames))
-    return _corrected(table, ["dataset", "model", "station"])
+    by, tables = ["dataset", "model", "station"], []
+    for question in QUESTIONS:
+        table = compare(_stages(found, question), by).set_index([*by, "change"] if tables else by)
+        names = {name: f"{name} ({question})" for name in ("low", "high", "p")}
+        tables.append(table.rename(columns=names | {"p (Holm)": _holm(question)}))
+    return tables[0].join(tables[1].reset_index("change", drop=True)).reset_index()
+
+
+def _stages(found: Iterable[Evaluated], question: str) -> Iterator[Pair]:
+    for own in found:
+        sides = []
+        for stage in STAGES:
+            probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
+            sides.append([*(probes.at(end).right for end in ends_of(probes)), answers.right])
+        for station, before, after in zip(ENDS, *sides, strict=True):
+            if question == PROBE or station != ENDS[-1]:
+                yield Pair(own.place(station=station), before, after, own.resamples, question)
 
 
 def counted(tests: pd.DataFrame) -> pd.DataFrame:
     """`before_and_after`, counted: dataset, station, models, higher, lower, and those significant after Holm.
 
-    The last columns, `told apart: …`, count tests of a question with p (Holm) below ALPHA; null where it is not asked.
+    The last columns, `told apart: …`, count tests of a question with p (Holm) below ALPHA; null where there is none.
     """
     ways = tests.assign(higher=tests["change"] > 0, lower=tests["change"] < 0)
     groups = ways.groupby(["dataset", "station"], sort=False)
@@ -199,29 +173,26 @@ def counted(tests: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def tested_changes(readings: Iterable[Reading]) -> pd.DataFrame:
+def tested_changes(found: Iterable[Evaluated]) -> pd.DataFrame:
     """The changes between two fixed points that patterns are read off, with paired tests of RECIPE.
 
     The answer is that of the fine-tuning that the probes are of; it varies with no seed.
 
     Returns:
-        model, dataset, stage, name (of BETWEEN_POINTS), change (points), low, high, p and p (Holm), which allows for
-        the number of all rows.
+        model, dataset, stage, name (of BETWEEN_POINTS), change and further columns of `paired.compare`.
     """
-    frames = []
-    for reading in readings:
-        runs = reading.answers.seeds
-        run = runs.index(CONTROL_RUN) if CONTROL_RUN in runs else 0  # the pretrained model has no run
-        answer = np.broadcast_to(reading.answers.right[run], reading.probes.right[:, :1].shape)
-        sides = {end: [] for end in ("after", "before")}
-        for name in BETWEEN_POINTS:
-            for place, own in zip(BETWEEN_POINTS[name], sides.values(), strict=True):
-                point = place and reading.probes.of_module(place[0])[place[1]]
-                own.append(reading.probes.at(point).right if point else answer)
-        after, before = (np.concatenate(own, axis=1) for own in sides.values())
-        found = _tests(before, after, reading.resamples, [RECIPE])
-        frames.append(found.assign(**reading.place, name=[*BETWEEN_POINTS]))
-    return _corrected(pd.concat(frames, ignore_index=True), ["model", "dataset", "stage", "name"], [RECIPE])
+    return compare(_between_points(found), [*STATE, "name"])
+
+
+def _between_points(found: Iterable[Evaluated]) -> Iterator[Pair]:
+    for own, stage in product(found, STAGES):
+        probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
+        run = answers.seeds.index(CONTROL_RUN) if CONTROL_RUN in answers.seeds else 0  # none before fine-tuning
+        for name, ends in BETWEEN_POINTS.items():
+            after, before = (
+                probes.at(probes.of_module(end[0])[end[1]]).right if end else answers.right[[run]] for end in ends
+            )
+            yield Pair(own.place(stage=stage, name=name), before, after, own.resamples, RECIPE)
 
 
 def survivors(tests: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
@@ -233,38 +204,10 @@ def survivors(tests: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
         tests: from `tested_changes`.
         changes: from `patterns.changes`.
     """
-    keys = ["model", "dataset", "stage"]
-    called = changes.melt([*keys, "tolerance"], [*BETWEEN_POINTS], var_name="name", value_name="called")
-    called = called[called["called"].abs() > called["tolerance"]].merge(tests, on=[*keys, "name"])
+    called = changes.melt([*STATE, "tolerance"], [*BETWEEN_POINTS], var_name="name", value_name="called")
+    called = called[called["called"].abs() > called["tolerance"]].merge(tests, on=[*STATE, "name"])
     same_way = np.sign(called["called"]) == np.sign(called["change"])
-    return called.assign(survives=same_way & (called[_holm(RECIPE)] < ALPHA))
-
-
-def _paired(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with as many runs: what has one (the pretrained model) is compared with each of the other's."""
-    runs = max(len(before), len(after))
-    return tuple(np.broadcast_to(side, (runs, *side.shape[1:])) for side in (before, after))
-
-
-def _tests(
-    before: np.ndarray, after: np.ndarray, resamples: Resamples, questions: Iterable[str] = tuple(QUESTIONS)
-) -> pd.DataFrame:
-    columns = {}
-    for question in questions:
-        found = paired_tests(before, after, resamples, question)
-        columns["change"] = found["value"]
-        columns |= {f"{name} ({question})": found[name] for name in ("low", "high", "p")}
-    return pd.DataFrame(columns)
-
-
-def _corrected(table: pd.DataFrame, keys: list[str], questions: Iterable[str] = tuple(QUESTIONS)) -> pd.DataFrame:
-    """The columns in order, with Holm's p values of each question over all rows."""
-    own = []
-    for question in questions:
-        p = f"p ({question})"
-        table = table.assign(**{_holm(question): holm(table[p])})
-        own += [f"low ({question})", f"high ({question})", p, _holm(question)]
-    return table[[*keys, "change", *own]].reset_index(drop=True)
+    return called.assign(survives=same_way & (called["p (Holm)"] < ALPHA))
 
 
 def _holm(question: str) -> str:

@@ -1,8 +1,8 @@
-"""The readings of section 4.3: what four-score profiles say of modules, models, size and data sets, with their noise.
+"""The claims of section 4.3, recomputed: what profiles of four scores show of modules, models, size and data sets.
 
-Every reading takes one table of profiles, so that the same code reads a run's results and the paper's Table 1: columns
-model, dataset and SCORES (percent), a row a model and data set, all of one stage. p values are two-sided unless a
-docstring says otherwise, and nan where there are fewer than LEAST models: that few can show anything.
+Every function takes one table of profiles, of a run or the paper's Table 1: columns model, dataset and SCORES
+(percent), a row a model and data set, all of one stage. p values are two-sided unless a docstring says otherwise, and
+nan where there are fewer than LEAST models.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from mlprobe_utils.evaluation.health import HEALTH, SCORES
-from mlprobe_utils.stats.paired_tests import holm
+from mlprobe_utils.stats.paired import holm
 
 LEAST = 4  # models; of three any order is one of six
 QUARTER = 0.25  # of the models: what counts as lowest or highest
@@ -21,7 +21,7 @@ ALL_HEALTH = "all three health scores"  # a row of `size_signs`
 
 
 def models_compared(profiles: pd.DataFrame) -> str:
-    """How many models there are to compare, how many it takes, and how to have more, for the page."""
+    """How many models there are to compare, and how to have more, for the page."""
     found = profiles["model"].nunique()
     if found >= LEAST:
         return f"This run compares {found} models."
@@ -32,17 +32,15 @@ def models_compared(profiles: pd.DataFrame) -> str:
 
 
 def beside(tables: Mapping[str, pd.DataFrame], reading: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    """One reading of several tables of profiles, beneath each other; the first column, results, names the table."""
-    return pd.concat({name: reading(table) for name, table in tables.items()}, names=["results", None]).reset_index(
-        level="results"
-    )
+    """One function of several tables of profiles, beneath each other; the first column, results, names the table."""
+    found = {name: reading(table) for name, table in tables.items()}
+    return pd.concat(found, names=["results", None]).reset_index(level="results")
 
 
 def spread(profiles: pd.DataFrame) -> pd.DataFrame:
-    """How much each score varies over models: dataset, score, models, worst, best, range, standard deviation (points).
+    """How much each score varies over models: dataset, score, models, worst, best, range, standard deviation (pp).
 
-    Section 4.3, module level: "FHS_C shows the least variation across models: the best and worst values are closer",
-    while FHS_V and FHS_L "range widely". The standard deviation is the sample's; nan for one model.
+    Section 4.3, module level: "FHS_C shows the least variation across models".
     """
     scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="score")
     found = scores.groupby(["dataset", "score"], sort=False)["value"].agg(
@@ -54,9 +52,8 @@ def spread(profiles: pd.DataFrame) -> pd.DataFrame:
 def steadier(profiles: pd.DataFrame, score: str = "FHS_C") -> pd.DataFrame:
     """Whether one health score varies less over models than the others: dataset, against, models, ratio, p, p (Holm).
 
-    Section 4.3, module level, the same sentence as `spread`, with what chance can do. `ratio` is that of the standard
-    deviations, below 1 where `score` varies less. As all scores are of the same models, p is that of Pitman and Morgan
-    for variances of paired values: two variables vary alike if their sum and their difference are uncorrelated.
+    The claim of `spread`, tested. `ratio` is that of the standard deviations, below 1 where `score` varies less; p is
+    that of Pitman and Morgan for variances of paired values, whose sum and difference are uncorrelated if these agree.
     """
     records = []
     for dataset, own in profiles.groupby("dataset", sort=False):
@@ -72,8 +69,7 @@ def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether healthier modules go with a better output: dataset, score, models, Spearman, p, p (Holm).
 
     Section 4.3, model level: "Achieving a high P_final necessitates robust health across all preceding modules". Rank
-    correlation of each health score with P_final over models. Nine such numbers are read at once: Holm's p values
-    allow for their number.
+    correlation of each health score with P_final over models.
     """
     records = []
     for dataset, own in profiles.groupby("dataset", sort=False):
@@ -88,15 +84,13 @@ def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
 def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether the worst outputs come with a degraded module, and the best without: dataset, P_final, and counts.
 
-    Section 4.3, model level: "a poor P_final invariably correlates with at least one severely degraded module", and a
-    high one needs health "with no single stage exhibiting catastrophic failure". Made a rule: a model's module is
-    degraded if its score lies in the lowest quarter of all models' on that data set, and P_final is poor or high in
-    the lowest or highest quarter.
+    Section 4.3, model level: "a poor P_final invariably correlates with at least one severely degraded module". A
+    module is degraded if its score lies in the lowest quarter of all models' on that data set.
 
     Returns:
         dataset, P_final ("lowest" or "highest" quarter), models (in that quarter), degraded (of them, with a degraded
-        module), by chance (how many of so many models drawn at random have one), p (hypergeometric, one-sided: at
-        least so many degraded among the lowest, at most so many among the highest).
+        module), by chance (how many to expect), p (hypergeometric, one-sided: at least so many degraded among the
+        lowest, at most so many among the highest).
     """
     records = []
     for dataset, own in profiles.groupby("dataset", sort=False):
@@ -112,14 +106,12 @@ def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """What each step up in size within a series changes: series, from, to, dataset, and SCORES (differences, points).
+    """What each step up in size within a series changes: series, from, to, dataset, and SCORES (differences, pp).
 
-    Section 4.3, model level: "Within model series, increasing model size does not consistently improve all FHS
-    metrics".
+    Section 4.3, model level: "increasing model size does not consistently improve all FHS metrics".
 
     Args:
-        sizes: series and parameters by model, as `lineage.sizes`; steps go from one size to the next larger one that
-            is there. Models without a size take no part.
+        sizes: series and parameters by model, as `lineage.sizes`. Models without a size take no part.
     """
     columns = ["series", "from", "to", "dataset", *SCORES]
     by_model = profiles.set_index(["dataset", "model"])[list(SCORES)]
@@ -136,9 +128,8 @@ def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
 def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
     """How many steps up in size improve a score: score, steps, up, down, p (sign test; steps without change left out).
 
-    Section 4.3, as `size_steps`, which makes `steps`. The last rows count steps that move every health score, and every
-    score, the same way; they have no p. The steps of a series on several data sets are of the same models: p is too
-    small.
+    The last rows count steps, from `size_steps`, that move every health score, and every score, the same way; they have
+    no p. The steps of a series on several data sets are of the same models: p is too small.
     """
     records = []
     for score in SCORES:
@@ -154,10 +145,9 @@ def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
 def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
     """Which data set gets the highest scores: score, a column a data set (mean over models), order, models, follow, p.
 
-    Section 4.3, data-set level: "BUSI consistently achieves the highest scores, followed by COVID-19 CT, with
-    Chest-Xray lagging substantially behind". `follow` counts the models whose own scores are strictly in the order of
-    the means. p is Friedman's, or with two data sets that of Wilcoxon's signed ranks: would the ranks be so uneven if
-    data sets made no difference? Models that miss a data set take no part.
+    Section 4.3, data-set level: "BUSI consistently achieves the highest scores, followed by COVID-19 CT". `follow`
+    counts the models whose own scores are strictly in the order of the means. p is Friedman's, or with two data sets
+    that of Wilcoxon's signed ranks. Models that miss a data set take no part.
     """
     records = []
     for score in SCORES:
@@ -174,7 +164,7 @@ def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
-    """Every reading in a few words, by the claim of section 4.3 that it recomputes; arguments as of `size_steps`."""
+    """Every result in a few words, by the claim of section 4.3; arguments as of `size_steps`."""
     spreads = spread(profiles).query("score in @HEALTH").dropna(subset="standard deviation")
     least = spreads.sort_values("standard deviation").drop_duplicates("dataset")["score"]
     ratios, ranks, ends = steadier(profiles), correlations(profiles), extremes(profiles).groupby("P_final")

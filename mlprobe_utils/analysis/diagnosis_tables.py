@@ -1,7 +1,7 @@
 """The diagnoses of a run: verdicts on every model, data set and stage, and what they say in words."""
 
 import collections
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -22,9 +22,8 @@ from mlprobe_utils.pipeline import laboratory_results, results
 from mlprobe_utils.pipeline.damaged_models import DamagedModel
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.tested import groups
 from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE
-from mlprobe_utils.stats.resampling import Resamples
 
 NOTHING = "nothing is lost beyond the thresholds"
 DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
@@ -37,13 +36,11 @@ def statement_table(thresholds: Mapping[str, Mapping[str, float]]) -> pd.DataFra
         thresholds: family -> statement -> points; a column each.
     """
     columns = ["mode", "more can be told at", "than at", *(f"threshold for {family}" for family in thresholds)]
-    rows = [(s.mode, s.before, _nor(s.after), *(own[s.name] for own in thresholds.values())) for s in STATEMENTS]
+    rows = []
+    for own in STATEMENTS:
+        after = own.after[0] + (", and than at every station after it" if len(own.after) > 1 else "")
+        rows.append((own.mode, own.before, after, *(points[own.name] for points in thresholds.values())))
     return pd.DataFrame(rows, columns=columns)
-
-
-def _nor(stations: Sequence[str]) -> str:
-    """Stations in words; of several, where none of them is enough, the first and what comes after it."""
-    return stations[0] if len(stations) == 1 else f"{stations[0]}, and than at every station after it"
 
 
 def diagnoses(
@@ -58,22 +55,16 @@ def diagnoses(
     """The verdicts on every state that has probes of several seeds.
 
     Args:
-        probed: from `results.end_rows`.
-        predicted: from `results.prediction_rows`.
-        reference: from `results.reference_rows`.
-        image_sets: data set -> its images.
-        split: of the images.
+        probed, predicted, reference: from `results.end_rows`, `results.prediction_rows` and `results.reference_rows`.
+        image_sets, split: by slug, of the rows.
         thresholds: model -> statement -> points, set on models of other families than its own.
         questions: of `intervals.QUESTIONS`.
 
     Returns:
         Five rows a model, data set, stage and question: these and the columns of `diagnosis.verdicts`.
-
-    Raises:
-        InputError: as `station_outcomes` and `diagnosis.losses`.
     """
     frames, answers = [], by_state(predicted)
-    for state, rows, drawn, images in states(probed, image_sets, split):
+    for state, rows, drawn, images in groups(probed, STATE, image_sets, split):
         of_set = reference[reference["dataset"] == state["dataset"]]
         right = station_outcomes(rows, answers[(*state.values(),)], of_set, images)
         for question in questions:
@@ -82,35 +73,19 @@ def diagnoses(
     return pd.concat(frames, ignore_index=True)
 
 
-def states(
-    rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: str
-) -> Iterator[tuple[dict[str, str], pd.DataFrame, Resamples, list[str]]]:
-    """Every model, data set and stage of `rows`: which it is, its rows, the data set's resamples and test images."""
-    for dataset, image_set in image_sets.items():
-        drawn, images = resamples_of_tested(image_set, split)
-        for key, own in rows[rows["dataset"] == dataset].groupby(STATE, sort=False):
-            yield dict(zip(STATE, key, strict=True)), own, drawn, images
-
-
 def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The rows of test images of each STATE; after fine-tuning those of the run that is diagnosed.
-
-    A state without rows has an empty table.
-    """
+    """The rows of test images of each STATE, maybe none; after fine-tuning those of the run that is diagnosed."""
     diagnosed = rows[(rows["part"] == "test") & (rows["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN)]
     return collections.defaultdict(lambda: diagnosed.iloc[:0], iter(diagnosed.groupby(STATE, sort=False)))
 
 
 def in_short(told: pd.DataFrame) -> pd.DataFrame:
-    """What was diagnosed, in words.
-
-    Args:
-        told: from `diagnoses`.
+    """What was diagnosed, in words, from `diagnoses`.
 
     Returns:
         A row a model, data set, stage and question: these, main (the main mode, null where none is named), diagnosis
-        (the statements named, in their order, with their loss in points and its simultaneous interval; or why there is
-        none), ruled out and left open (statements, counted).
+        (the statements named, with their loss in points and its simultaneous interval; or why there is none), ruled out
+        and left open (statements, counted).
     """
     records = []
     for key, own in told.groupby([*STATE, "question"], sort=False):
@@ -159,11 +134,7 @@ def thresholds_of(*selections: Selection) -> dict[str, dict[str, float]]:
 
 
 def detection(judged: pd.DataFrame) -> pd.DataFrame:
-    """How often the planted mode is found: planted, strength, cases, detected, another mode, none.
-
-    Args:
-        judged: from `against_planted`.
-    """
+    """How often `against_planted` finds the planted mode: planted, strength, cases, detected, another mode, none."""
     counts = judged.groupby(["planted", "strength"], sort=False)["detected"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=["yes", "another mode", "no"], fill_value=0)
     counts = counts.set_axis(["detected", "another mode", "none"], axis=1).rename_axis(columns=None)
@@ -171,10 +142,7 @@ def detection(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_planted(told: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """What was diagnosed in damaged models beside what was planted.
-
-    Args:
-        told: from `diagnoses`, of one question, of damaged models.
+    """What was diagnosed in damaged models (from `diagnoses`, of one question) beside what was planted.
 
     Returns:
         A row a damaged model and data set: model, dataset, strength, planted (the mode), diagnosis (as of `in_short`),

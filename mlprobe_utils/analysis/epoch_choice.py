@@ -21,8 +21,6 @@ HALVINGS = 20  # of the test images, to choose on one half and count on the othe
 def right_of_other_half(own: Trained, clusters: np.ndarray, seed: int = 0) -> np.ndarray:
     """Each test image judged at the epoch that is best on a half it is not in, bool [runs * HALVINGS, 1, images].
 
-    What is left of choosing on test images where those that chose do not count.
-
     Args:
         clusters: which images belong together, int [images]; they stay in one half.
         seed: of the halves.
@@ -39,11 +37,7 @@ def right_of_other_half(own: Trained, clusters: np.ndarray, seed: int = 0) -> np
 
 
 def mean_accuracy(right: Sequence[np.ndarray], drawn: Resamples) -> Statistic:
-    """Accuracy of a group, one point: the mean over its members, each the mean over its runs.
-
-    Args:
-        right: of each member, bool [runs, 1, images].
-    """
+    """Accuracy of a group, one point: the mean over its members, bool [runs, 1, images], each the mean over runs."""
     return _mean([accuracy(own, drawn) for own in right])
 
 
@@ -62,10 +56,9 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
         drawn: data set -> resamples of its test images.
 
     Returns:
-        dataset, baselines, accuracy at the last epoch, chosen on validation, chosen on test; then of two differences
-        in points, each less the accuracy of what validation chose, the value with its interval: `added` by choosing
-        on test, and `left`, by choosing on other test images than those that count. Nothing is ever taken away, so
-        that the interval of what is added ends at 0.
+        dataset, baselines, accuracy at the last epoch, chosen on validation, chosen on test; then two differences from
+        what validation chose, with intervals (percentage points): `added` by choosing on test, which is never below 0,
+        and `left`, by choosing on other test images than those that count.
     """
     records = []
     for dataset, own in trained.items():
@@ -104,12 +97,10 @@ def by_chance(
     """What choosing on test adds where all epochs are equally good: simulated, in points.
 
     Args:
-        epochs: to choose from.
         images: sizes of a test set, all images independent.
-        correlations: between what two epochs get right (of the Gaussian copula of `simulate_correct`).
+        correlations: between the correct answers of two epochs (of the Gaussian copula of `simulate_correct`).
         share: true accuracy of every epoch.
         repeats: trainings simulated of each size and correlation.
-        seed: of all random numbers.
 
     Returns:
         images, correlation, added (the best epoch's accuracy less the true one), error (its standard error).
@@ -118,11 +109,8 @@ def by_chance(
     for size in images:
         for correlation in correlations:
             generator = np.random.default_rng([seed, epochs, size, int(1000 * correlation)])
-            curve = np.full(epochs, share)
-            best = [
-                simulate_correct(curve, size, correlation, generator, "shared").mean(axis=1).max()
-                for _ in range(repeats)
-            ]
+            simulated = (np.full(epochs, share), size, correlation, generator, "shared")
+            best = [simulate_correct(*simulated).mean(axis=1).max() for _ in range(repeats)]
             added = 100 * (np.array(best) - share)
             error = added.std(ddof=1) / np.sqrt(repeats)
             records.append({"images": size, "correlation": correlation, "added": added.mean(), "error": error})

@@ -1,10 +1,69 @@
-"""Resamples of a data set's test images, by whole patients and duplicate groups: one draw for all that is compared."""
+"""Outcomes on the test images of a data set, with resamples that are drawn once for all that is compared."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.outcomes import Outcomes
+from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.stats.resampling import Resamples, resample
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one model predicts for the test images of one data set.
+
+    Attributes:
+        outcomes: by what they are of, such as (stage, order).
+        resamples: of the test images, the same for all models.
+        positive: the option that counts as positive; None: metrics are means over options.
+    """
+
+    model: str
+    dataset: str
+    outcomes: Mapping[tuple[str, ...], Outcomes]
+    resamples: Resamples
+    positive: str | None = None
+
+    def place(self, **more: object) -> dict[str, object]:
+        return {"model": self.model, "dataset": self.dataset} | more
+
+
+def evaluated(
+    selection: Selection,
+    image_sets: Mapping[str, ImageSet],
+    outcomes_of: Callable[[Selection], Mapping[tuple[str, ...], Outcomes]],
+) -> list[Evaluated]:
+    """The outcomes of a selection, in the order data set, model.
+
+    Args:
+        outcomes_of: reads those of a selection of one model and data set.
+
+    Raises:
+        InputError: something was not run, or on other images than the test images; as `resamples_of_tested`.
+    """
+    drawn, found = {slug: resamples_of_tested(image_sets[slug], selection.split) for slug in selection.datasets}, []
+    for model, dataset, _ in selection.folders():
+        resamples, images = drawn[dataset]
+        own = outcomes_of(replace(selection, models=(model,), datasets=(dataset,)))
+        for what, one in own.items():
+            of_tested(one, images, ", ".join([f"{model} on {dataset}", *what]))
+        found.append(Evaluated(model, dataset, own, resamples, image_sets[dataset].card.positive))
+    return found
+
+
+def groups(
+    rows: pd.DataFrame, by: Sequence[str], image_sets: Mapping[str, ImageSet], split: str
+) -> Iterator[tuple[dict[str, str], pd.DataFrame, Resamples, list[str]]]:
+    """Every group of rows by these columns, data set by data set: which it is, its rows, resamples and test images."""
+    for dataset, own in rows.groupby("dataset", sort=False):
+        drawn, images = resamples_of_tested(image_sets[dataset], split)
+        for place, group in own.groupby([*by], sort=False):
+            yield dict(zip(by, place, strict=True)), group, drawn, images
 
 
 def resamples_of_tested(image_set: ImageSet, split: str) -> tuple[Resamples, list[str]]:

@@ -43,7 +43,7 @@ def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Accuracy of probes fitted at one LLM layer (row) and read at another (column); one panel a pooling and data set.
 
     Args:
-        scores: from `layer_tables.transfer_scores`, of one model and stage.
+        scores: from `probe_recipes.transfer_scores`, of one model and stage.
         names: as in `confusion`.
     """
     cells = in_words(scores, names, STATE).replace({"pooling": POOLING_NAMES})

@@ -1,8 +1,7 @@
 """How large a difference of two accuracies has to be before a test set of some size can show it.
 
-Two models on the same images differ only in those that one has right and the other wrong. The exact test of McNemar
-(1947) asks whether these fall to one side more than a coin would; how often it finds a true difference follows from
-the binomial distribution alone, as long as images are independent (patients with several images show less).
+Two models on the same images differ only in those that one of them gets wrong. How often the exact test of McNemar
+(1947) finds a true difference follows from the binomial distribution, as long as images are independent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,8 @@ def chance_to_find(gain: float, disagreement: float, images: int, alpha: float =
 
     Args:
         gain: true difference of the accuracies, as a share.
-        disagreement: share of images that one of the models has right and the other wrong.
+        disagreement: share of images that only one of the models gets right; ValueError if it is less than the gain.
         images: of the test set, all independent.
-        alpha: level of the test.
-
-    Raises:
-        ValueError: a disagreement that is less than the gain, or no share.
     """
     if not abs(gain) <= disagreement <= 1 or disagreement == 0:
         raise ValueError(f"disagreement must lie between the gain ({gain}) and 1, found {disagreement}")
@@ -42,10 +37,7 @@ def chance_to_find(gain: float, disagreement: float, images: int, alpha: float =
 
 
 def chance_to_find_mean(gain: float, disagreement: float, images: Sequence[int], alpha: float = ALPHA) -> float:
-    """How often the mean of a gain over several test sets is told from 0, in the normal approximation.
-
-    Args: as of `chance_to_find`; `images` of each test set, all of which have this gain and disagreement.
-    """
+    """As `chance_to_find`, of the mean over test sets with this gain and disagreement, in the normal approximation."""
     variance = sum((disagreement - gain**2) / own for own in images) / len(images) ** 2
     far, critical = np.sqrt(gain**2 / variance), norm.isf(alpha / 2)
     return float(norm.sf(critical - far) + norm.cdf(-critical - far))

@@ -1,21 +1,20 @@
-"""How sure a curve is: intervals at each point, and bands over all points at once, for two questions.
+"""Intervals at each point of a curve, and bands over all points at once, for two questions.
 
 *This probe*: how well would the probes that were fitted do on new images? *This recipe*: how well would they do if they
-were also fitted anew, with new seeds? The second has one more source of chance, and needs several seeds to see it.
+were also fitted anew, with new seeds? The second needs several seeds.
 
 The bootstrap over clusters of images (`resampling`) gives the standard errors; from them:
 
 - a statistic between 0 and 100 % has the interval of Wilson (1927), with as many independent images as explain its
-  error, as is done for clustered surveys (Korn and Graubard 1998). It holds its level near 100 %, where intervals of
-  percentiles are too narrow, and has a width at 100 %, where they have none;
+  error (Korn and Graubard 1998). It holds its level near 100 %, where percentiles of the bootstrap are too narrow;
 - a difference has the interval of Newcombe (1998, method 10), which joins the intervals of its two sides by their
-  correlation. Where nothing has changed, the error is taken as if one cluster had: the interval still has a width;
+  correlation. Where nothing has changed, the error is taken as if one cluster had;
 - a band puts the critical value of the largest deviation over all points in place of that of one point (max-|t|);
 - seeds add a component of variance of their own, estimated without bias (Searle, Casella and McCulloch 1992, chapter
-  4); what few of them cannot tell is allowed for by Student's t with the degrees of freedom of Satterthwaite (1946).
+  4), with Student's t and the degrees of freedom of Satterthwaite (1946).
 
-`coverage` measures how often they hold the truth: at 95 %, on test sets as the paper's, 93 to 97 times in 100; only the
-bands of a change of these probes are wider than they need be, of 150 images or where few are wrong: 97 to 99 times.
+`coverage` measures how often they hold the truth: at 95 %, on test sets as the paper's, 93 to 97 times in 100; the
+bands of a change of these probes are wider than need be on 150 images or where few are wrong: 97 to 99 times.
 """
 
 from collections.abc import Callable
@@ -48,8 +47,8 @@ class Spread:
         value: float [points]; over seeds the mean.
         error: its standard error [points].
         freedom: degrees of freedom of the error [points].
-        tails: computes how seldom chance alone takes the value as far as it is in a resample, float [resamples,
-            points]: the two-sided p of the resample's deviation; nan at points that never vary.
+        tails: computes the two-sided p of each resample's deviation, float [resamples, points]; nan at points that
+            never vary.
     """
 
     value: np.ndarray
@@ -61,8 +60,8 @@ class Spread:
 def intervals(of: Statistic | Difference, question: str = PROBE, level: float = LEVEL) -> pd.DataFrame:
     """Interval and band of every point of a curve: value, error (standard), low, high, band_low, band_high.
 
-    All in percent (points of a difference). With probability `level` an interval holds its own truth, and the band the
-    truth of all points. A curve of one point has a band equal to its interval.
+    All in percent (percentage points of a difference). With probability `level` an interval holds its own truth, and
+    the band the truth of all points.
 
     Args:
         of: from `resampling`. Where it has seeds, the value is their mean.
@@ -122,10 +121,9 @@ def _with_seeds(
 ) -> tuple[np.ndarray, np.ndarray, Callable[[], np.ndarray]]:
     """Variance, degrees of freedom and tails of the mean over seeds and images that are both drawn anew.
 
-    The variance that the bootstrap over images gives the mean of all seeds, `by_images`, and that of the seeds' own
-    values both count what images and seeds do together; a single seed's, `of_one`, shows how much that is. For the
-    tails, seeds are drawn that vary and go along with each other as those that were seen, and their variance is
-    estimated again; that of images is taken as known.
+    The bootstrap variance of the mean of all seeds, `by_images`, and that of the seeds' own values both count the
+    interaction of images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn
+    with the covariance of those seen, and their variance is estimated again; that of images is taken as known.
 
     Args:
         values: float [seeds, points].
@@ -164,10 +162,11 @@ def _left_to_each(spread: Spread, level: float) -> np.ndarray:
     """Probability that each point may miss by, if all together are to hold with `level` [points].
 
     That of the point that is farthest off in each resample; at most that of a point alone, at least its share if all
-    points were independent of each other (Bonferroni), which is also what a point gets that never varied: of how it
-    goes with the others nothing is known.
+    points were independent (Bonferroni), which is also what a point gets that never varied.
     """
     alone, divided = 1 - level, (1 - level) / len(spread.value)
+    if len(spread.value) == 1:
+        return np.array([alone])
     tails = spread.tails()
     varied = ~np.isnan(tails).all(axis=0)
     if not varied.any():

@@ -1,8 +1,7 @@
 """Bootstrap resamples of a data set's images, and statistics of every probe point in each of them.
 
-The resamples are drawn once for a data set and serve all points, stages and models, so that whatever is compared is
-compared on the same images. What is drawn are whole clusters, with replacement: images of one patient, or copies of one
-picture, are no independent evidence (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
+The resamples are drawn once for a data set and serve all points, stages and models, which are compared on the same
+images. Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
 """
 
 from collections.abc import Sequence
@@ -14,16 +13,7 @@ import numpy as np
 from mlprobe_utils.common.errors import InputError, unknown
 
 RESAMPLES = 2000
-RESAMPLED = (
-    "accuracy",
-    "f1",
-    "precision",
-    "recall",
-    "auc",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-)  # the metrics that resamples are told in
+RESAMPLED = ("accuracy", "f1", "precision", "recall", "auc", "balanced_accuracy", "sensitivity", "specificity")
 MOST_MISSING = 0.05  # of the resamples may lack a class
 
 
@@ -78,8 +68,7 @@ class Statistic:
     Attributes:
         values: float [points], or [seeds, points] of probes that were fitted with several seeds.
         resampled: float [resamples, *values.shape]; nan in a resample that lacks a class.
-        clusters: how many independent clusters it rests on, as many as would tell as much if they were of one size
-            (Kish 1965) and, of a mean over classes, if they were of one class.
+        clusters: the effective number of independent clusters, for their sizes (Kish 1965) and for the classes.
         drawn: the resamples.
     """
 
@@ -103,7 +92,7 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two statistics of the same images and resamples, of which the second is taken from the first; in points."""
+    """Two statistics of the same images and resamples, the second subtracted from the first (percentage points)."""
 
     after: Statistic
     before: Statistic
@@ -125,10 +114,7 @@ def accuracy(right: np.ndarray, resamples: Resamples) -> Statistic:
     """Accuracy of every point in every resample, in one product of matrices.
 
     Args:
-        right: whether each image is right, bool [points, images] or [seeds, points, images].
-
-    Raises:
-        ValueError: not of that type and shape.
+        right: whether each image is correct, bool [points, images] or [seeds, points, images]; else ValueError.
     """
     right = _checked("right", right, resamples, bool)
     flat = right.reshape(-1, right.shape[-1]).astype(np.float32).T
@@ -192,7 +178,7 @@ def metric(
 
 
 def _equal_clusters(clusters: np.ndarray) -> float:
-    """How many clusters of one size would make the variance of a mean that these make whose sizes differ."""
+    """How many clusters of one size would give a mean the variance that these give it."""
     sizes = np.bincount(clusters)
     return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
 

@@ -7,14 +7,24 @@ from made_rows import answers_of, no_fewer, right_of
 from scipy.stats import norm
 from station_rows import image_set
 
-from mlprobe_utils.analysis.adaptation import GAINED, LOST, MEAN, NEITHER, base_in, gains, left_out, pairs, verdicts
+from mlprobe_utils.analysis.adaptation import (
+    GAINED,
+    LOST,
+    MEAN,
+    base_in,
+    gains,
+    gains_of_stages,
+    left_out,
+    pairs,
+    relative_change,
+)
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.pipeline.tested import resamples_of_tested
-from mlprobe_utils.stats.paired_tests import paired_tests
+from mlprobe_utils.stats.paired import NEITHER, paired_tests
+from mlprobe_utils.stats.resampling import accuracy, resample
 
 IMAGES = 400
-SHARES = {"own": 0.8, "base": 0.7}
 SETS = {"d": image_set(IMAGES), "e": image_set(IMAGES)}
 HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES  # the same images are hard for all
 
@@ -35,15 +45,16 @@ def of_two_models(own: float, base: float) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("own", "expected"), [(0.85, GAINED), (0.7, NEITHER), (0.55, LOST)])
 def test_a_gain_is_significant_if_it_was_planted(own, expected):
-    table = gains(of_two_models(own, 0.7), [("own", "base")], SETS, "paper")
+    after, before = of_two_models(own, 0.7), of_two_models(0.7, 0.7).assign(stage="pretrained")
+    both = gains_of_stages(pd.concat([after, before]), [("own", "base")], SETS, "paper")
+    assert both["statement"].tolist() == ["after fine-tuning"] * 3 + ["before fine-tuning"] * 3
+    assert both["verdict"].tolist() == [expected] * 3 + [NEITHER] * 3
+    table = both[:3]
     assert table["dataset"].tolist() == ["d", "e", MEAN]
-    assert (verdicts(table) == expected).all()
     told = table["p (Holm)"].dropna() < 0.05
     assert told.tolist() == [expected != NEITHER] * 2
     np.testing.assert_allclose(table["gain"], 100 * (own - 0.7), atol=3)
     np.testing.assert_allclose(table["gain"], table["accuracy"] - table["accuracy of the base"])
-    assert (table["low"] < table["gain"]).all()
-    assert (table["gain"] < table["high"]).all()
 
 
 def test_gains_are_of_pairs_of_images_and_means_over_runs():
@@ -69,12 +80,12 @@ def test_the_relative_gain_holds_its_truth_about_as_often_as_it_should():
         return 0.2 * np.subtract(*(ends * norm.cdf(ends) + norm.pdf(ends)))
 
     held, truth = 0, 100 * (share_right(0.8) / share_right(0.7) - 1)
+    drawn = resample(np.arange(150))
     for seed in range(30):
         hard = np.random.default_rng(seed).random(150)
-        rights = {model: right_of(hard, share, [seed, len(model)], noise=0.2) for model, share in SHARES.items()}
-        rows = pd.concat([answers_of(right, model=model) for model, right in rights.items()])
-        row = gains(rows, [("own", "base")], {"d": image_set(150)}, "paper").iloc[0]
-        held += row["relative low"] <= truth <= row["relative high"]
+        sides = (right_of(hard, share, [seed, n], (1, 1), 0.2) for n, share in enumerate((0.8, 0.7)))
+        _, low, high = relative_change(*(accuracy(side, drawn) for side in sides))
+        held += low <= truth <= high
     assert no_fewer(held, 30, 0.95)
 
 
@@ -98,7 +109,7 @@ def test_gains_at_the_edges():
 def test_answers_to_other_images_are_refused():
     rows = of_two_models(0.8, 0.7)
     rows = rows[(rows["image"] != "0003.png") | (rows["model"] != "own")]
-    with pytest.raises(InputError, match="own on d: its answers are not to the test images"):
+    with pytest.raises(InputError, match="own on d: its rows are not of the test images"):
         gains(rows, [("own", "base")], SETS, "paper")
 
 

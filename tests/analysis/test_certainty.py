@@ -5,19 +5,20 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from made_rows import right_of, scored_set
-from station_rows import rows_of
+from made_rows import right_of
+from station_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import certainty
-from mlprobe_utils.analysis.certainty import Reading
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.analysis.certainty import ANSWERS, PROBES
 from mlprobe_utils.evaluation.claims import ENDS
 from mlprobe_utils.evaluation.outcomes import Outcomes
+from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.evaluation.stations import OUTPUT
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE, intervals
-from mlprobe_utils.stats.paired_tests import holm, paired_tests
+from mlprobe_utils.stats.paired import holm, paired_tests
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 IMAGES, SEEDS = 200, 5
@@ -35,43 +36,46 @@ def answered(right: np.ndarray, seeds: list, points: list[str]) -> Outcomes:
     return Outcomes(said, truth, chances, seeds, points, NAMES, ["Yes", "No"])
 
 
-def reading(model: str, stage: str, shares: list[float], answer: float, seed: int = 0) -> Reading:
-    """Accuracies of the five points, and of the final output; two runs after fine-tuning."""
-    runs, luck = [None] if stage == "pretrained" else [0, 1], [seed, len(stage)]
-    probed = np.stack([right_of(HARD, share, [*luck, n], (SEEDS,)) for n, share in enumerate(shares)], axis=1)
-    answers = answered(right_of(HARD, answer, luck, (len(runs), 1)), runs, [OUTPUT])
-    return Reading(model, "d", stage, answered(probed, list(range(SEEDS)), POINTS), answers, DRAWN, None)
+def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Evaluated:
+    """Accuracies of the five points, and of the final output, by stage; two runs after fine-tuning."""
+    outcomes = {}
+    for stage, (shares, answer) in stages.items():
+        runs, luck = [None] if stage == "pretrained" else [0, 1], [seed, len(stage)]
+        probed = np.stack([right_of(HARD, share, [*luck, n], (SEEDS,)) for n, share in enumerate(shares)], axis=1)
+        outcomes[stage, PROBES] = answered(probed, list(range(SEEDS)), POINTS)
+        outcomes[stage, ANSWERS] = answered(right_of(HARD, answer, luck, (len(runs), 1)), runs, [OUTPUT])
+    return Evaluated(model, "d", outcomes, DRAWN)
 
 
-READINGS = [
-    reading("m", "pretrained", [0.6, 0.6, 0.6, 0.6, 0.6], 0.5),
-    reading("m", "finetuned", [0.6, 0.6, 0.85, 0.6, 0.6], 0.8),
-    reading("base", "pretrained", [0.6, 0.6, 0.6, 0.6, 0.6], 0.6, 1),
-    reading("base", "finetuned", [0.6, 0.6, 0.6, 0.6, 0.6], 0.6, 1),
+FLAT = [0.6] * 5
+FOUND = [
+    of_model("m", 0, pretrained=(FLAT, 0.5), finetuned=([0.6, 0.6, 0.85, 0.6, 0.6], 0.8)),
+    of_model("base", 1, pretrained=(FLAT, 0.6), finetuned=(FLAT, 0.6)),
 ]
+CURVES = len(FOUND) * len(STAGES)
 
 
 def test_bands_and_intervals_are_those_of_their_outcomes():
-    bands, ends = certainty.bands(READINGS, "accuracy"), certainty.end_intervals(READINGS, "accuracy")
-    assert len(bands) == len(READINGS) * len(POINTS)
-    for own in READINGS:
-        place = " and ".join(f"{name} == '{value}'" for name, value in own.place.items())
-        expected = intervals(accuracy(own.probes.right, DRAWN), RECIPE)
+    bands, ends = certainty.bands(FOUND, "accuracy"), certainty.end_intervals(FOUND, "accuracy")
+    assert len(bands) == CURVES * len(POINTS)
+    for own, stage in itertools.product(FOUND, STAGES):
+        place, probes = f"model == '{own.model}' and stage == '{stage}'", own.outcomes[stage, PROBES]
+        expected = intervals(accuracy(probes.right, DRAWN), RECIPE)
         found = bands.query(place)
         assert found["point"].tolist() == POINTS
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
         table = ends.query(place).set_index("station")
         assert table.index.tolist() == [*ENDS]
         for question in QUESTIONS:
-            expected = intervals(accuracy(own.probes.right[:, [1, 2, 4]], DRAWN), question)
+            expected = intervals(accuracy(probes.right[:, [1, 2, 4]], DRAWN), question)
             columns = [f"{question}, low", f"{question}, high"]
-            np.testing.assert_allclose(table[columns].iloc[:3], expected[["low", "high"]])
-        expected = intervals(accuracy(own.answers.right, DRAWN), PROBE).iloc[0]
+            np.testing.assert_allclose(table[columns].iloc[:3].astype(float), expected[["low", "high"]])
+        expected = intervals(accuracy(own.outcomes[stage, ANSWERS].right, DRAWN)).iloc[0]
         found = table.loc["final output", ["value", f"{PROBE}, low", f"{PROBE}, high"]].astype(float)
         np.testing.assert_allclose(found, expected[["value", "low", "high"]])
         assert np.isnan(table.at["final output", f"{RECIPE}, low"])
     shown = certainty.side_by_side(ends)
-    assert len(shown) == len(READINGS)
+    assert len(shown) == CURVES
     assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS[:3] for q in QUESTIONS] + [f"final output: {PROBE}"]
     assert shown.iloc[:, 3:].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
     for question in QUESTIONS:
@@ -79,45 +83,38 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
 
 
 def test_a_value_outside_of_its_band_is_counted():
-    bands = certainty.bands(READINGS, "accuracy")
-    keys = ["model", "dataset", "stage", "point"]
-    inside = bands.set_index(keys).mean(axis=1)
-    assert not certainty.outside(bands, inside).any()
-    off = inside.copy()
-    off.iloc[[0, 7]] += [50, -50]
-    assert certainty.outside(bands, off).sum() == 2
+    bands = certainty.bands(FOUND, "accuracy").set_index(["model", "dataset", "stage", "point"])
+    means = bands.mean(axis=1)
+    means.iloc[[0, 7]] += [50, -50]
+    assert certainty.outside(bands.reset_index(), means).sum() == 2
 
 
 def test_a_metric_without_resamples_has_no_bands_and_a_sentence_instead():
-    assert "mcc" in certainty.band_words("mcc")
-    assert "accuracy" in certainty.band_words("mcc")
+    assert all(word in certainty.band_words("mcc") for word in ("mcc", "accuracy"))
     assert "this recipe" in certainty.band_words("f1")
-    assert len(certainty.bands(READINGS, "f1")) == len(READINGS) * len(POINTS)
-    bands, ends = certainty.bands(READINGS, "mcc"), certainty.end_intervals(READINGS, "mcc")
+    assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
+    bands, ends = certainty.bands(FOUND, "mcc"), certainty.end_intervals(FOUND, "mcc")
     assert bands.empty
     assert certainty.side_by_side(ends).empty
     assert certainty.width_words(ends) == "Of this metric no intervals are computed."
-    assert certainty.outside(bands, pd.Series(dtype=float, index=pd.MultiIndex.from_arrays(
-        [[]] * 4, names=["model", "dataset", "stage", "point"]))).sum() == 0  # fmt: skip
+    index = pd.MultiIndex.from_arrays([[]] * 4, names=["model", "dataset", "stage", "point"])
+    assert certainty.outside(bands, pd.Series(dtype=float, index=index)).empty
 
 
 def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():
-    tests = certainty.before_and_after(READINGS)
+    tests = certainty.before_and_after(FOUND)
     assert tests["station"].tolist() == [*ENDS] * 2
     by_place = tests.set_index(["model", "station"])
-    told = by_place[f"p (Holm, {PROBE})"] < certainty.ALPHA
-    assert told[told].index.tolist() == [("m", "C end"), ("m", "final output")]
-    told = by_place[f"p (Holm, {RECIPE})"] < certainty.ALPHA
-    assert told[told].index.tolist() == [("m", "C end")]
-    assert by_place.loc[("m", "C end"), "change"] == pytest.approx(25, abs=5)
-    before, after = (own.probes.right[:, [1, 2, 4]] for own in READINGS[:2])
-    for question in QUESTIONS:
+    before, after = (FOUND[0].outcomes[stage, PROBES].right[:, [1, 2, 4]] for stage in STAGES)
+    for question, planted in ((PROBE, ["C end", "final output"]), (RECIPE, ["C end"])):
+        told = by_place[f"p (Holm, {question})"] < certainty.ALPHA
+        assert told[told].index.tolist() == [("m", station) for station in planted]
         expected = paired_tests(before, after, DRAWN, question)
-        found = by_place.loc["m"].iloc[:3]
         for name in ("low", "high", "p"):
-            np.testing.assert_allclose(found[f"{name} ({question})"], expected[name])
-        p = tests[f"p ({question})"]
-        pd.testing.assert_series_equal(tests[f"p (Holm, {question})"], holm(p), check_names=False)
+            np.testing.assert_allclose(by_place.loc["m"][f"{name} ({question})"].iloc[:3], expected[name])
+        adjusted = holm(tests[f"p ({question})"])
+        pd.testing.assert_series_equal(tests[f"p (Holm, {question})"], adjusted, check_names=False)
+    assert by_place.loc[("m", "C end"), "change"] == pytest.approx(25, abs=5)
     assert tests.loc[tests["station"] == "final output", f"p ({RECIPE})"].isna().all()
     counted = certainty.counted(tests).set_index("station")
     assert counted["models"].tolist() == [2] * 4
@@ -127,16 +124,16 @@ def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for
 
 
 def test_changes_between_points_survive_if_they_are_significant_with_their_sign():
-    tests = certainty.tested_changes(READINGS)
-    assert len(tests) == len(READINGS) * len(certainty.BETWEEN_POINTS)
-    told = tests[tests[f"p (Holm, {RECIPE})"] < certainty.ALPHA].set_index(["model", "stage", "name"])["change"]
+    tests = certainty.tested_changes(FOUND)
+    assert len(tests) == CURVES * len(certainty.BETWEEN_POINTS)
+    told = tests[tests["p (Holm)"] < certainty.ALPHA].set_index(["model", "stage", "name"])["change"]
     planted = {("m", "finetuned", "projection"): 25, ("m", "finetuned", "entry drop"): 25}
     planted |= {("m", "finetuned", "answer"): 20, ("m", "pretrained", "answer"): -10}
     assert told.to_dict() == pytest.approx(planted, abs=5)
-    changes = pd.DataFrame([own.place | {"tolerance": 8.0} for own in READINGS])
+    changes = pd.DataFrame([own.place(stage=stage, tolerance=8.0) for own in FOUND for stage in STAGES])
     called = changes.assign(**{"projection": 20.0, "entry drop": -20.0, "course": 9.0, "answer": 1.0})
     found = certainty.survivors(tests, called)
-    assert len(found) == 3 * len(READINGS)  # no answer exceeds the tolerance
+    assert len(found) == 3 * CURVES  # no answer exceeds the tolerance
     assert found.loc[found["survives"], ["model", "stage", "name"]].to_numpy().tolist() == [
         ["m", "finetuned", "projection"]
     ]
@@ -144,22 +141,19 @@ def test_changes_between_points_survive_if_they_are_significant_with_their_sign(
 
 def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkeypatch):
     right, places = np.array([False, True, True, True]), [*((p, "image_mean") for p in POINTS), ("L.00", "last_token")]
-    stages = ("pretrained", "finetuned")
     probed = [
         rows_of(right, seed, stage=stage, probe="main", seed=seed, point=point, pooling=pooling)
-        for stage, seed, (point, pooling) in itertools.product(stages, range(SEEDS), places)
+        for stage, seed, (point, pooling) in itertools.product(STAGES, range(SEEDS), places)
     ]
-    both = itertools.product(stages, ("validation", "test"))
+    both = itertools.product(STAGES, ("validation", "test"))
     answers = [rows_of(right, stage=stage, part=part, run=None).assign(parsed="Yes") for stage, part in both]
     monkeypatch.setattr(results, "seed_rows", lambda selection: pd.concat(probed, ignore_index=True))
     monkeypatch.setattr(results, "prediction_rows", lambda selection: pd.concat(answers, ignore_index=True))
     selection = Selection(("m",), ("d",), "miniature", "paper")
-    found = certainty.read(selection, {"d": scored_set(4)})
-    assert [own.stage for own in found] == ["pretrained", "finetuned"]
-    for own in found:
-        assert own.probes.said.shape == (SEEDS, len(POINTS), 4)
-        assert own.answers.right[0, 0].tolist() == [False, True, False, True]
-        assert own.probes.right[0, 0].tolist() == right.tolist()
-        assert own.ends == ["V.01", "C.00", "L.01"]
-    with pytest.raises(InputError, match="m on d, pretrained: its rows are not of the test images"):
-        certainty.read(selection, {"d": scored_set(6)})
+    (found,) = evaluated(selection, {"d": image_set(4)}, certainty.outcomes_of)
+    for stage in STAGES:
+        probes, answers = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWERS]
+        assert probes.said.shape == (SEEDS, len(POINTS), 4)
+        assert answers.right[0, 0].tolist() == [False, True, False, True]
+        assert probes.right[0, 0].tolist() == right.tolist()
+        assert certainty.ends_of(probes) == ["V.01", "C.00", "L.01"]

@@ -14,13 +14,7 @@ from mlprobe_utils.pipeline.lineage import bases, original, paper_sizes, series,
 from mlprobe_utils.pipeline.published import paper_profiles
 
 PAPER = paper_profiles()
-READINGS = [
-    comparisons.spread,
-    comparisons.steadier,
-    comparisons.correlations,
-    comparisons.extremes,
-    comparisons.dataset_order,
-]
+NAMES = ("spread", "steadier", "correlations", "extremes", "dataset_order")
 
 
 def profiles_of(values: dict[str, dict[str, tuple]]) -> pd.DataFrame:
@@ -30,9 +24,7 @@ def profiles_of(values: dict[str, dict[str, tuple]]) -> pd.DataFrame:
 
 
 def test_paper_table_has_its_models_data_sets_and_averages():
-    assert PAPER.groupby("dataset", sort=False)["model"].nunique().to_dict() == dict.fromkeys(
-        ["BUSI", "COVID19-CT", "Chest-Xray"], 14
-    )
+    assert PAPER.groupby("dataset")["model"].nunique().to_dict() == {"BUSI": 14, "COVID19-CT": 14, "Chest-Xray": 14}
     printed = pd.read_csv(PUBLISHED / "table1.csv").query("model == 'Average'").set_index("dataset")
     means = PAPER.groupby("dataset")[list(SCORES)].mean()
     for dataset, score in itertools.product(means.index, SCORES):
@@ -97,8 +89,8 @@ def test_few_models_have_comparisons_and_no_p(models, datasets):
     table = profiles_of(
         {f"d{d}": {f"m{m}": (70 + m, 60 + d + m, 50 - m, 40 + m * d) for m in range(models)} for d in range(datasets)}
     )
-    for reading in READINGS:
-        found = reading(table)
+    for name in NAMES:
+        found = getattr(comparisons, name)(table)
         assert len(found) >= datasets
         assert found.get("p", pd.Series(np.nan)).isna().all()
     none = pd.DataFrame({"series": [], "parameters": []})

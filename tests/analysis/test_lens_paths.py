@@ -8,12 +8,12 @@ from station_rows import image_set, rows_of
 from mlprobe_utils.analysis.lens_paths import (
     GAINED,
     LOST,
-    NEITHER,
     lost_on_the_way,
     settled,
     settling_layers,
     true_option,
 )
+from mlprobe_utils.stats.paired import NEITHER
 
 IMAGES = 300
 SETS = {"d": image_set(IMAGES)}

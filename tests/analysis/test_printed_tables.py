@@ -4,22 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlprobe_utils.analysis import printed_towers
-from mlprobe_utils.analysis.printed_gains import (
+from mlprobe_utils.analysis import printed_tables
+from mlprobe_utils.analysis.printed_tables import (
     IMAGES,
     MEANINGS,
     bases_that_fit,
+    fits,
     printed_answers,
     printed_gains,
     search,
 )
-from mlprobe_utils.analysis.printed_towers import fits
 from mlprobe_utils.pipeline.cards import PUBLISHED
 from mlprobe_utils.pipeline.published import paper_profiles
 
 
 def test_the_average_gap_is_the_mean_relative_change_over_all_six_numbers():
-    table = printed_towers.printed_gaps().set_index("model")
+    table = printed_tables.printed_gaps().set_index("model")
     assert table["printed"].to_dict() == {"HuatuoGPT-Vision-7B": -0.38, "MedGemma-4B": 0.27}
     assert (table["reading"] == "mean relative change").all()
     assert table["mean relative change"].tolist() == pytest.approx([-0.378, 0.265], abs=0.001)
@@ -27,20 +27,17 @@ def test_the_average_gap_is_the_mean_relative_change_over_all_six_numbers():
 
 
 def test_differences_of_table_2_are_whole_numbers_of_images():
-    table = printed_towers.printed_changes().set_index(["model", "dataset"])
+    table = printed_tables.printed_changes().set_index(["model", "dataset"])
     assert len(table) == 6
     for (_, dataset), row in table.iterrows():
-        assert fits(row["adapted"], IMAGES[dataset])
-        assert fits(row["frozen"], IMAGES[dataset])
         assert 100 * row["images"] / IMAGES[dataset] == pytest.approx(row["difference"], abs=0.011)
-    assert table.loc[("HuatuoGPT-Vision-7B", "BUSI"), "images"] == -2
-    assert table.loc[("HuatuoGPT-Vision-7B", "BUSI"), "p (least)"] == 0.5
+    assert table.loc[("HuatuoGPT-Vision-7B", "BUSI"), ["images", "p (least)"]].tolist() == [-2, 0.5]
     assert table.loc[("HuatuoGPT-Vision-7B", "COVID19-CT"), "p (least)"] == 1
     assert table.loc[("MedGemma-4B", "Chest-Xray"), "p (least)"] < 1e-6
 
 
 def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
-    found = printed_towers.printed_paradigms()
+    found = printed_tables.printed_paradigms()
     assert len(found) == 18
     odd = found[found["right"].isna()].set_index("dataset")
     assert set(odd["model"]) == {"MedGemma-1.5-4B"}
@@ -55,8 +52,8 @@ def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
         assert round(100 * row.right / IMAGES[row.dataset], 2) == pytest.approx(row.printed, abs=0.011)
     table = pd.read_csv(PUBLISHED / "table3.csv").assign(acc=found["corrected"])  # every cell in its place
     table.to_csv(tmp_path / "table3.csv", index=False)
-    monkeypatch.setattr(printed_towers, "PUBLISHED", tmp_path)
-    again = printed_towers.printed_paradigms()
+    monkeypatch.setattr(printed_tables, "PUBLISHED", tmp_path)
+    again = printed_tables.printed_paradigms()
     assert again["right"].notna().all()
     assert (again["swapped with"] == "").all()
     assert [fits(accuracy, 150) for accuracy in (66.67, 66.66)] == [True, False]
@@ -64,21 +61,18 @@ def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
 
 
 def test_differences_of_table_3_before_and_after_putting_cells_back():
-    given = map(printed_towers.printed_differences, ("printed", "corrected"))
+    given = map(printed_tables.printed_differences, ("printed", "corrected"))
     printed, corrected = (table.set_index(["less", "model", "dataset"]) for table in given)
-    model, gains = "MedGemma-1.5-4B", corrected["difference"]
+    model = "MedGemma-1.5-4B"
     assert printed.at[("MLLM SFT", model, "COVID19-CT"), "difference"] == pytest.approx(89.10 - 83.74)
-    assert gains["MLLM SFT", model, "COVID19-CT"] == pytest.approx(85.22 - 83.74)
-    assert gains["MLLM SFT", model, "Chest-Xray"] == pytest.approx(89.10 - 70.03)
-    assert corrected.at[("MLLM SFT", model, "COVID19-CT"), "images"] == 173 - 170
-    assert corrected.at[("MLLM SFT", model, "COVID19-CT"), "p (least)"] == 0.25
-    assert corrected.at[("Feature Probing", model, "BUSI"), "images"] == 140 - 129
+    assert corrected.at[("MLLM SFT", model, "COVID19-CT"), "difference"] == pytest.approx(85.22 - 83.74)
+    assert corrected.loc[("MLLM SFT", model, "COVID19-CT"), ["images", "p (least)"]].tolist() == [173 - 170, 0.25]
     others = corrected.drop(index=model, level="model")
     pd.testing.assert_frame_equal(others, printed.drop(index=model, level="model"))
 
 
 def test_the_one_disagreement_with_table_1_is_found():
-    (row,) = printed_towers.disagreements().to_dict("records")
+    (row,) = printed_tables.disagreements().to_dict("records")
     assert row == {"model": "ShizhenGPT-7B-VL", "dataset": "COVID19-CT", "Table 3": 78.82, "Table 1": 81.28}
 
 

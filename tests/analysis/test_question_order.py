@@ -7,21 +7,23 @@ from made_rows import answers_of, right_of
 from station_rows import SEEDS, image_set, rows_of
 
 from mlprobe_utils.analysis import question_order
-from mlprobe_utils.analysis.question_order import COMPARED, HIGHER, LOWER, NEITHER, Reading, readings_of
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.analysis.question_order import COMPARED, POINTS
 from mlprobe_utils.evaluation.orders import ORDER_NAMES, ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.evaluation.stations import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
-from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline import results
+from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.plots.charts import order_curves
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, RECIPE
+from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, WORDS
 
 IMAGES = 300
 HARD = np.random.default_rng(2).random(IMAGES)
-DRAWN, NAMES = resamples_of_tested(image_set(IMAGES), "paper")
-POINTS = [("V.05", "image_mean"), ("C.01", "image_mean"), ("L.00", "image_mean"), ("L.03", "image_mean")]
-POINTS += [("L.00", "last_token"), ("L.03", "last_token")]
+SELECTION, SETS = Selection(("m",), ("d",), "miniature", "paper"), {"d": image_set(IMAGES)}
+PROBED = [("V.05", "image_mean"), ("C.01", "image_mean"), ("L.00", "image_mean"), ("L.03", "image_mean")]
+PROBED += [("L.00", "last_token"), ("L.03", "last_token")]
 EQUAL = {IMAGE_TOKENS: 0.7, LAST_TOKEN: 0.7, OUTPUT: 0.7}
 WHERE = {("L.03", "image_mean"): IMAGE_TOKENS, ("L.03", "last_token"): LAST_TOKEN}
 
@@ -32,7 +34,7 @@ def rows_in(order: str, shares: dict[str, float]) -> tuple[pd.DataFrame, pd.Data
     for stage in STAGES:
         own = shares if stage == "finetuned" else EQUAL
         for seed in range(SEEDS):
-            for place, (point, pooling) in enumerate(POINTS):
+            for place, (point, pooling) in enumerate(PROBED):
                 # what is before the LLM is the same in every order
                 luck = [seed, place, number if point[0] == "L" else 0, len(stage)]
                 right = right_of(HARD, own.get(WHERE.get((point, pooling)), 0.7), luck)
@@ -45,17 +47,21 @@ def rows_in(order: str, shares: dict[str, float]) -> tuple[pd.DataFrame, pd.Data
     return pd.concat(seeds, ignore_index=True), pd.concat(answers, ignore_index=True)
 
 
-def readings(**shares: dict[str, float]) -> list[Reading]:
-    found = []
-    for order in ORDERS:
-        found += readings_of(*rows_in(order, EQUAL | shares.get(order, {})), order, DRAWN, NAMES)
-    return found
+def read(patch: pytest.MonkeyPatch, **shares: dict[str, float]) -> list[Evaluated]:
+    """The outcomes in every order; the rows of an order can be given instead of its shares."""
+    rows = {order: shares.get(order, {}) for order in ORDERS}
+    rows = {order: own if isinstance(own, tuple) else rows_in(order, EQUAL | own) for order, own in rows.items()}
+    patch.setattr(question_order, "of_value", lambda selection, setting, order: order)
+    patch.setattr(results, "seed_rows", lambda order: rows[order][0])
+    patch.setattr(results, "prediction_rows", lambda order: rows[order][1])
+    return evaluated(SELECTION, SETS, question_order.outcomes_of)
 
 
 @pytest.fixture(scope="module")
-def planted() -> list[Reading]:
+def planted() -> list[Evaluated]:
     """With the question first the image tokens tell more; irrelevant text first costs the answer."""
-    return readings(question_first={IMAGE_TOKENS: 0.9}, irrelevant_first={OUTPUT: 0.4})
+    with pytest.MonkeyPatch.context() as patch:
+        return read(patch, question_first={IMAGE_TOKENS: 0.9}, irrelevant_first={OUTPUT: 0.4})
 
 
 def test_a_planted_effect_is_significant_where_it_is_with_its_sign(planted):
@@ -74,46 +80,29 @@ def test_a_planted_effect_is_significant_where_it_is_with_its_sign(planted):
     assert set(table.loc[table["station"] != OUTPUT, "question"]) == {RECIPE}
 
 
-def test_nothing_is_significant_where_orders_do_not_differ():
-    table = question_order.differences(readings())
-    assert (table["verdict"] == NEITHER).all()
-    assert (table["low"] < table["high"]).all()
+def test_nothing_is_significant_where_orders_do_not_differ(monkeypatch):
+    assert (question_order.differences(read(monkeypatch))["verdict"] == NEITHER).all()
 
 
-def test_answers_are_of_the_run_that_the_probes_are_of(planted):
-    tuned = [own for own in planted if own.stage == "finetuned"]
-    assert all(own.answers.seeds == [0] for own in tuned)
-    assert [own.answers.right.mean() for own in tuned] == pytest.approx([0.7, 0.7, 0.4], abs=0.06)
+def test_curves_are_the_means_with_their_bands_and_the_answers_of_the_same_run(planted):
+    table = question_order.curves(planted).set_index(["stage", "order", "point"]).sort_index()
+    assert [table.at[("finetuned", order, OUTPUT), "value"] for order in ORDERS] == pytest.approx([70, 70, 40], abs=6)
+    for (stage, order, what), own in planted[0].outcomes.items():
+        if what == OUTPUT:
+            assert own.seeds == [None if stage == "pretrained" else 0]
+        if what == POINTS:
+            curve = table.loc[(stage, order)].drop(index=OUTPUT).loc[own.points]
+            assert curve["value"].to_numpy() == pytest.approx(100 * own.right.mean(axis=(0, 2)))
+            assert (curve["band_low"] < curve["value"]).all()
+            assert (curve["value"] < curve["band_high"]).all()
 
 
-def test_curves_are_the_means_with_their_bands(planted):
-    table = question_order.curves(planted)
-    assert set(table["order"]) == {*ORDERS}
-    for reading in planted:
-        place = " and ".join(f"{k} == '{v}'" for k, v in (reading.place | {"order": reading.order}).items())
-        own = table.query(place).set_index("point")
-        assert own.index.tolist() == [*reading.image_tokens.points, OUTPUT]
-        probed = own.loc[reading.image_tokens.points]
-        assert probed["value"].to_numpy() == pytest.approx(100 * reading.image_tokens.right.mean(axis=(0, 2)))
-        assert (probed["band_low"] < probed["value"]).all()
-        assert (probed["value"] < probed["band_high"]).all()
-        assert own.at[OUTPUT, "value"] == pytest.approx(100 * reading.answers.right.mean())
-
-
-def test_what_comes_before_the_llm_is_the_same_and_is_checked(planted):
+def test_what_comes_before_the_llm_is_the_same_and_is_checked(planted, monkeypatch):
     assert question_order.largest_before_the_llm(planted) == 0
     seeds, answers = rows_in("question_first", EQUAL)
-    at_connector = (seeds["point"] == "C.01") & (seeds["image"] == NAMES[0])
+    at_connector = (seeds["point"] == "C.01") & (seeds["image"] == seeds["image"].iloc[0])
     seeds.loc[at_connector, ["p_Yes", "p_No"]] = seeds.loc[at_connector, ["p_No", "p_Yes"]].to_numpy()
-    other = readings_of(seeds, answers, "question_first", DRAWN, NAMES)
-    rest = [own for own in planted if own.order != "question_first"]
-    assert question_order.largest_before_the_llm([*rest, *other]) > 0
-
-
-def test_rows_of_other_images_are_refused():
-    seeds, answers = rows_in("image_first", EQUAL)
-    with pytest.raises(InputError, match="m on d, pretrained, image_first: its rows are not of the test images"):
-        readings_of(seeds, answers[answers["image"] != NAMES[0]], "image_first", DRAWN, NAMES)
+    assert question_order.largest_before_the_llm(read(monkeypatch, question_first=(seeds, answers))) > 0
 
 
 def test_charts_tell_every_order_and_every_difference_with_its_interval(planted):
@@ -126,8 +115,7 @@ def test_charts_tell_every_order_and_every_difference_with_its_interval(planted)
     told = question_order.differences(planted)
     assert set(question_order.in_words(told)["less"]) == {"image first", "irrelevant first"}
     told = told[(told["stage"] == "finetuned") & (told["order"] == "question_first") & (told["less"] == "image_first")]
-    verdicts = LOWER, HIGHER, NEITHER
-    drawn = change_chart(told.assign(statement=told["station"]), names, "Question first less image first", verdicts)
+    drawn = change_chart(told.assign(statement=told["station"]), names, "Question first less image first", WORDS)
     for row in told.itertuples():
         words = f"{row.station}: {row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}) points, {row.verdict}"
         assert words in drawn.description

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from mlprobe_utils.analysis.readout import readout_rows
+from mlprobe_utils.analysis.misalignment import readout_rows
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, predicted_option
 
@@ -63,10 +63,9 @@ def test_what_the_scores_hold_is_found_and_nothing_in_random_ones(planted):
 
 def test_test_images_are_not_fitted_on(planted):
     scores, truth = planted
-    other = truth.copy()
-    other[VALIDATION:] = (truth[VALIDATION:] + 1) % 3
+    other = np.where(np.arange(len(truth)) < VALIDATION, truth, (truth + 1) % 3)
     columns = [f"p_{option}" for option in OPTIONS]
-    first, second = readout_rows(answered(scores, truth)), readout_rows(answered(scores, other))
+    first, second = (readout_rows(answered(scores, labels)) for labels in (truth, other))
     np.testing.assert_array_equal(first[columns], second[columns])
 
 

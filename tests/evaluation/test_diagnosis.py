@@ -19,7 +19,7 @@ from mlprobe_utils.analysis.diagnosis_tables import (
     misalignment_and_unparsed,
     statement_table,
 )
-from mlprobe_utils.analysis.misalignment import LOST, NEITHER, RANKED, READ_OUT, STEPS, mapping_losses
+from mlprobe_utils.analysis.misalignment import LOST, RANKED, READ_OUT, STEPS, mapping_losses
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import (
     COMPREHENSION,
@@ -40,6 +40,7 @@ from mlprobe_utils.pipeline.damaged_models import DamagedModel
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE
+from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import resample
 
 THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}

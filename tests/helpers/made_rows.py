@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
-from station_rows import image_set, rows_of
+from station_rows import rows_of
 
 SURE = 1e-3  # a test fails by chance at most so often
 
@@ -27,10 +27,3 @@ def answers_of(right: np.ndarray, shuffled: int = 0, **columns) -> pd.DataFrame:
     """Prediction rows: as probe rows, with the more probable option as the parsed answer."""
     rows = rows_of(right, shuffled, **columns)
     return rows.assign(parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No"))
-
-
-def scored_set(images: int):
-    """As much of an image set as scores need: `image_set` with a positive option."""
-    own = image_set(images)
-    own.card.positive = "Yes"
-    return own

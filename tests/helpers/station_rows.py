@@ -17,7 +17,9 @@ def image_set(images: int) -> SimpleNamespace:
     """As much of an image set as resamples need: every image alone."""
     names = names_of(images)
     manifest = pd.DataFrame({"image": names, "option": labels_of(images), "patient": names, "duplicate_group": names})
-    return SimpleNamespace(manifest=manifest, card=SimpleNamespace(slug="d"), part=lambda split, part: manifest)
+    return SimpleNamespace(
+        manifest=manifest, card=SimpleNamespace(slug="d", positive="Yes"), part=lambda split, part: manifest
+    )
 
 
 def names_of(images: int) -> list[str]:

@@ -18,6 +18,7 @@ from mlprobe_utils.pipeline import artefacts, discussions, places, probe_steps, 
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
+from mlprobe_utils.pipeline.tested import evaluated
 from mlprobe_utils.pipeline.variants import WAYS, Variant, classifier_name, of_value
 
 ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
@@ -161,16 +162,14 @@ def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
 
 def test_chapters_read_what_was_made(whole, image_set):
     """Every row of the analysis modules comes out of real artefacts of a model."""
-    image_sets = {"busi-phantom": image_set}
-    assert len(frozen_tower.changes(frozen_tower.read(ONE, image_sets))) == 2
-    levels = training_paradigms.levels(training_paradigms.read(ONE, image_sets))
-    assert levels["trained"].tolist() == [RUNS, 5, 5, RUNS, RUNS]
-    readings = question_order.read(ONE, image_sets)
-    assert [(own.order, own.stage) for own in readings] == [
-        (order, stage) for order in ORDERS for stage in ("pretrained", "finetuned")
-    ]
-    assert question_order.largest_before_the_llm(readings) < 1e-9  # bit for bit the same features
-    assert len(question_order.differences(readings)) == 2 * 3 * 3
+    towers, paradigms, orders = (
+        evaluated(ONE, {"busi-phantom": image_set}, module.outcomes_of)
+        for module in (frozen_tower, training_paradigms, question_order)
+    )
+    assert len(frozen_tower.changes(towers)) == 2
+    assert training_paradigms.levels(paradigms)["trained"].tolist() == [RUNS, 5, 5, RUNS, RUNS]
+    assert question_order.largest_before_the_llm(orders) < 1e-9  # bit for bit the same features
+    assert len(question_order.differences(orders)) == 2 * 3 * 3
     prompts = variants.order_prompts(ONE).set_index("order")["prompt"]
     assert prompts.nunique() == len(ORDERS)
 

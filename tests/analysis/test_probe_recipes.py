@@ -6,13 +6,26 @@ import pytest
 import torch
 from station_rows import image_set, rows_of
 
-from mlprobe_utils.analysis.recipe_tables import counted, differing, extremes, label_efficiency, recipe_changes
+from mlprobe_utils.analysis.probe_recipes import (
+    BEFORE,
+    FIRST,
+    LAST,
+    counted,
+    differing,
+    extremes,
+    label_efficiency,
+    recipe_changes,
+    transfer_losses,
+    transfer_scores,
+    transferred,
+)
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
 
 IMAGES = 400
 SETS = {"d": image_set(IMAGES)}
-HARD = np.random.default_rng(0).random(IMAGES)
+HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
+LAYERS = ["L.08", "L.09", "L.10"]  # by number, not by name
 POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01", "L.02"]
 SHARES = dict.fromkeys(POINTS, 0.7)
 
@@ -93,3 +106,41 @@ def test_what_a_plane_cannot_find_and_few_labels_cannot_teach_is_significant_and
     assert told["linear", "C"] < -30
     assert told["10 % of the images", "C"] < 0
     assert set(told.index.get_level_values("module")) == {"C"}
+
+
+def rows_between(shares: np.ndarray, points: list[str] = LAYERS) -> pd.DataFrame:
+    """Rows of every pair with these shares right, [fitted at, read at]."""
+    rng, frames = np.random.default_rng(1), []
+    for i, fitted_at in enumerate(points):
+        for j, point in enumerate(points):
+            right = HARD + rng.normal(0, 0.05, IMAGES) < shares[i][j]
+            frames.append(rows_of(right, pooling="image_mean", probe=fitted_at, point=point, seed=0))
+    return pd.concat(frames, ignore_index=True).sample(frac=1, random_state=0)
+
+
+def test_pairs_are_in_their_places():
+    shares = np.array([[0.5, 0.6, 0.7], [0.55, 0.9, 0.65], [0.75, 0.8, 0.85]])
+    right, points = transferred(rows_between(shares))
+    assert points == LAYERS
+    assert right.shape == (3, 3, IMAGES)
+    np.testing.assert_allclose(right.mean(axis=2), shares, atol=0.05)
+    scores = transfer_scores(rows_between(shares)).set_index(["fitted at", "read at"])["accuracy"]
+    assert scores["L.10", "L.08"] == pytest.approx(75, abs=5)
+
+
+def test_a_code_that_changes_at_one_layer_is_found_and_a_shared_one_is_not():
+    changed = np.full((3, 3), 0.9)
+    changed[:2, 2], changed[2, :2] = 0.5, 0.7  # the last layer writes the class in a code of its own
+    losses = transfer_losses(rows_between(changed), SETS, "paper").set_index("probe of")
+    assert (losses["p (Holm)"] < 0.05).all()
+    np.testing.assert_allclose(losses["change"][[FIRST, LAST, BEFORE]], [-40, -20, -20], atol=4)
+    assert (losses["high"] < 0).all()
+    shared = transfer_losses(rows_between(np.full((3, 3), 0.9)), SETS, "paper")
+    assert (shared["p (Holm)"] > 0.05).all()
+    assert ((shared["low"] <= 0) & (shared["high"] >= 0)).all()
+
+
+def test_one_layer_has_nowhere_to_carry_over_to():
+    rows = rows_between(np.array([[0.9]]), LAYERS[:1])
+    assert transfer_losses(rows, SETS, "paper").empty
+    assert len(transfer_scores(rows)) == 1

@@ -11,18 +11,25 @@ from made_rows import no_fewer, no_more
 from scipy.stats import binom, binomtest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.stats.detectable import (
-    chance_to_find,
-    chance_to_find_mean,
-    images_needed,
-    least_gain,
-    least_gains,
-    table,
-)
+from mlprobe_utils.stats import detectable
+from mlprobe_utils.stats.detectable import chance_to_find, images_needed, least_gain
 from mlprobe_utils.stats.intervals import RECIPE
-from mlprobe_utils.stats.mean_differences import NOTHING, in_words, of_mean
-from mlprobe_utils.stats.paired_tests import holm, paired_tests, sign_flip_p
-from mlprobe_utils.stats.resampling import resample
+from mlprobe_utils.stats.paired import (
+    HIGHER,
+    LOWER,
+    NEITHER,
+    NOTHING,
+    WORDS,
+    Pair,
+    compare,
+    holm,
+    in_words,
+    of_mean,
+    paired_tests,
+    sign_flip_p,
+    verdicts,
+)
+from mlprobe_utils.stats.resampling import accuracy, resample
 
 
 def outcomes(shape: tuple, share: float, seed: int = 0) -> np.ndarray:
@@ -65,17 +72,24 @@ def test_of_equal_accuracies_it_rejects_as_seldom_as_its_level(size):
         assert not no_more((sign_flip_p(before, after, np.arange(150)) < 0.05).sum(), times, 0.1)
 
 
-def test_a_planted_change_is_found_and_corrected_for_its_number():
-    clusters = np.arange(300) // 2
-    before = outcomes((6, 300), 0.8)
-    after = before.copy()
-    after[0, :60] = False
-    table = paired_tests(before, after, resample(clusters))
-    assert table["p (Holm)"][0] == pytest.approx(6 * table["p"][0])
-    assert table["p (Holm)"][0] < 0.001
-    assert table["high"][0] < 0
-    assert (table["p (Holm)"][1:] == 1).all()
-    assert table["value"].tolist() == pytest.approx([100 * (after[0].mean() - before[0].mean()), 0, 0, 0, 0, 0])
+def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
+    """A planted loss and gain are significant, equal outcomes are not; a side with one seed is compared with all."""
+    drawn, before = resample(np.arange(300) // 2), outcomes((5, 1, 300), 0.5)
+    moved = {"lost": before & (np.arange(300) > 90), "gained": before | (np.arange(300) < 90), "same": before[:1]}
+    pairs = [Pair({"what": what, "n": 1}, before, after, drawn, RECIPE) for what, after in moved.items()]
+    pairs.append(Pair({"what": "metric", "n": 1}, *(accuracy(own, drawn) for own in (before, moved["lost"])), drawn))
+    table = compare(pairs, ["n", "what"], "gain", WORDS)
+    assert table.columns.tolist() == ["n", "what", "gain", "low", "high", "p", "p (Holm)", "verdict"]
+    assert table["verdict"].tolist() == [LOWER, HIGHER, NEITHER, LOWER]
+    for own, after in zip(table.itertuples(), moved.values(), strict=False):
+        expected = paired_tests(before, np.broadcast_to(after, before.shape), drawn, RECIPE).iloc[0]
+        assert [own.gain, own.low, own.high, own.p] == pytest.approx(expected[["value", "low", "high", "p"]].tolist())
+    np.testing.assert_allclose(table["p (Holm)"], holm(table["p"]))
+    exact = compare([Pair({}, before, moved["lost"], drawn)], []).iloc[0]
+    assert exact["p"] == pytest.approx(sign_flip_p(before, moved["lost"], drawn.clusters)[0])
+    assert exact["p"] != pytest.approx(table["p"].iloc[3])  # a metric has no exact test
+    assert compare([], ["what"], words=WORDS).columns.tolist() == ["what", "change", *table.columns[3:]]
+    assert verdicts(pd.Series([-2, 1, -1]), pd.Series([-1, 2, 1])).tolist() == [LOWER, HIGHER, NEITHER]
 
 
 def test_the_recipe_is_judged_by_its_seeds():
@@ -112,14 +126,10 @@ def test_the_chance_is_the_sum_over_all_outcomes_of_the_test(gain, disagreement,
         expected += binom.pmf(split, images, disagreement) * (won @ found)
     chance = chance_to_find(gain, disagreement, images)
     assert chance == pytest.approx(expected)
+    assert chance == pytest.approx(chance_to_find(-gain, disagreement, images))
     assert gain or chance <= 0.05
     with pytest.raises(ValueError, match="between the gain"):
         chance_to_find(2 * disagreement, disagreement, images)
-
-
-@pytest.mark.parametrize(("gain", "disagreement", "images"), [(0.02, 0.1, 624), (0.2, 0.2, 150), (0.3, 0.9, 7)])
-def test_the_sign_of_a_gain_changes_nothing(gain, disagreement, images):
-    assert chance_to_find(gain, disagreement, images) == pytest.approx(chance_to_find(-gain, disagreement, images))
 
 
 def test_few_images_find_nothing_however_large_the_gain():
@@ -139,20 +149,20 @@ def test_the_least_gain_and_the_images_needed_are_found_as_often_as_required():
 
 
 def test_the_mean_of_one_set_is_about_as_often_found_as_by_the_exact_test():
-    exact, normal = chance_to_find(0.05, 0.1, 2000), chance_to_find_mean(0.05, 0.1, [2000])
+    exact, normal = chance_to_find(0.05, 0.1, 2000), detectable.chance_to_find_mean(0.05, 0.1, [2000])
     assert normal == pytest.approx(exact, abs=0.02)
-    assert chance_to_find_mean(0.02, 0.1, [150, 203, 624]) > chance_to_find_mean(0.02, 0.1, [150])
+    assert detectable.chance_to_find_mean(0.02, 0.1, [150, 203, 624]) > detectable.chance_to_find_mean(0.02, 0.1, [150])
 
 
 def test_tables_have_a_row_a_gain_and_disagreement():
     disagreements = {"fewest": None, "10 %": 10.0}
-    found = table([1.0, -2.0], disagreements, {"a": 100, "b": 1000})
+    found = detectable.table([1.0, -2.0], disagreements, {"a": 100, "b": 1000})
     rows = [[gain, words] for gain in (1.0, -2.0) for words in disagreements]
     assert found[["gain", "they disagree on"]].to_numpy().tolist() == rows
     assert found.at[3, "b"] == pytest.approx(100 * chance_to_find(0.02, 0.1, 1000))
     assert found.at[2, "a"] == pytest.approx(100 * chance_to_find(0.02, 0.02, 100))
     assert (found["images needed"] > 100).all()
-    least = least_gains(disagreements, {"a": 150, "b": 624})
+    least = detectable.least_gains(disagreements, {"a": 150, "b": 624})
     assert least["they disagree on"].tolist() == ["10 %"]  # where the disagreement does not depend on the gain
     assert least.at[0, "b"] == pytest.approx(100 * least_gain(0.1, 624))
     assert least.at[0, "b"] < least.at[0, "a"]
@@ -161,12 +171,9 @@ def test_tables_have_a_row_a_gain_and_disagreement():
 TABLE = pd.DataFrame({"dataset": ["b", "a", "b"], "change": [1.0, -2, 3], "low": [-1.0, -3, 2], "high": [4.0, -1, 6]})
 
 
-def test_groups_keep_their_order_and_sides_are_means():
+def test_means_of_groups_keep_their_order_and_have_sentences():
     found = of_mean(TABLE, "change", ["dataset"])
     assert found.to_numpy().tolist() == [["b", 2.0, 0.5, 5.0], ["a", -2.0, -3.0, -1.0]]
     assert found.columns.tolist() == ["dataset", "change", "low", "high"]
-
-
-def test_a_sentence_has_all_three_numbers_or_that_there_is_nothing():
     assert in_words(TABLE[:1], "change") == "+1.0 (-1.0 to +4.0)"
     assert in_words(TABLE[:0], "change") == NOTHING

@@ -1,0 +1,156 @@
+"""The paper's printed numbers by arithmetic: accuracies are whole numbers of images, gains and gaps follow from them.
+
+The paper prints the mean gain of five adapted models over their bases (section 5, figure 4) and no accuracy of a base.
+All bases can be tried: those that give every printed gain of a base's models are left. Tables 2 and 3 are recomputed.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from mlprobe_utils.pipeline.cards import PUBLISHED
+from mlprobe_utils.pipeline.published import paper_profiles
+
+IMAGES = {"BUSI": 150, "COVID19-CT": 203, "Chest-Xray": 624}  # of the paper's test sets
+LEAST = 0.4  # accuracy of a base that is tried
+MEANINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {  # of shares [..., data sets]
+    "mean difference": lambda own, base: (own - base).mean(axis=-1),
+    "mean of relative changes": lambda own, base: (own / base - 1).mean(axis=-1),
+    "relative change of the mean": lambda own, base: own.mean(axis=-1) / base.mean(axis=-1) - 1,
+}
+FINE_TUNED, PROBED, ALONE = "MLLM SFT", "Feature Probing", "Vision Tower SFT"  # as Table 3 calls its rows
+ROUNDING = 0.005 + 1e-9  # what rounding to two decimals can do
+
+
+def printed_gains() -> pd.DataFrame:
+    """The five gains as printed: model (as Table 1 spells it), base, gain (percent)."""
+    return pd.read_csv(PUBLISHED / "gains.csv")
+
+
+def printed_answers() -> pd.DataFrame:
+    """P_final of Table 1 as unrounded shares, a row a model, a column a data set of IMAGES.
+
+    All are whole numbers of images.
+    """
+    printed = paper_profiles().pivot_table("P_final", "model", "dataset", sort=False)[[*IMAGES]]
+    images = pd.Series(IMAGES)
+    return (printed / 100 * images).round() / images
+
+
+def bases_that_fit(answers: np.ndarray, gains: np.ndarray, meaning: str) -> np.ndarray:
+    """The bases from which all gains come out as they are printed: correct answers, int [bases, data sets].
+
+    Args:
+        answers: shares of correct answers of the adapted models, float [models, data sets of IMAGES].
+        gains: as printed, percent with two decimals [models].
+        meaning: of MEANINGS.
+    """
+    tried = np.meshgrid(*(np.arange(int(LEAST * images), images + 1) for images in IMAGES.values()), indexing="ij")
+    counts = np.stack([axis.ravel() for axis in tried], axis=-1)
+    for own, gain in zip(answers, gains, strict=True):
+        found = 100 * MEANINGS[meaning](own, counts / [*IMAGES.values()])
+        counts = counts[np.abs(found - gain) <= ROUNDING]
+    return counts
+
+
+def search() -> pd.DataFrame:
+    """Every base and meaning of a gain: base, models, a gain is the …, bases that fit (their number)."""
+    answers, rows = printed_answers(), []
+    for base, own in printed_gains().groupby("base", sort=False):
+        for meaning in MEANINGS:
+            found = bases_that_fit(answers.loc[own["model"]].to_numpy(), own["gain"].to_numpy(), meaning)
+            rows.append((base, len(own), meaning, len(found)))
+    return pd.DataFrame(rows, columns=["base", "models", "a gain is the", "bases that fit"])
+
+
+def printed_gaps() -> pd.DataFrame:
+    """The average gap of each model of Table 2, as printed and in the two ways that it can be computed.
+
+    Returns:
+        model, printed (percent), mean relative change (percent), mean difference (percentage points), both frozen less
+        adapted, over accuracy and F1 of all data sets; reading: those of the two that round to what is printed.
+    """
+    table, rows = pd.read_csv(PUBLISHED / "table2.csv"), []
+    for model, own in table.groupby("model", sort=False):
+        printed = float(own["average_gap"].dropna().iloc[0].rstrip("%"))
+        towers = own.set_index(["dataset", "vision_tower"])[["acc", "f1"]]
+        frozen, adapted = (towers.xs(tower, level="vision_tower") for tower in ("frozen", "lora"))
+        found = {
+            "mean relative change": 100 * (frozen / adapted - 1).to_numpy().mean(),
+            "mean difference": (frozen - adapted).to_numpy().mean(),
+        }
+        reading = [name for name, value in found.items() if abs(value - printed) <= ROUNDING]
+        rows.append({"model": model, "printed": printed} | found | {"reading": ", ".join(reading) or "neither"})
+    return pd.DataFrame(rows)
+
+
+def printed_changes() -> pd.DataFrame:
+    """Accuracies of Table 2: model, dataset, adapted, frozen (percent), difference, images, p (least).
+
+    `images` is the difference as a number of test images. The paper does not print on how many images the two
+    disagree: with as few as can be, each of these the same way, an exact paired test gives the least p there can be.
+    """
+    table = pd.read_csv(PUBLISHED / "table2.csv").set_index(["model", "dataset", "vision_tower"])["acc"]
+    table = table.unstack("vision_tower").reset_index().rename(columns={"lora": "adapted"}).rename_axis(columns=None)
+    table = table[["model", "dataset", "adapted", "frozen"]]
+    return _in_images(table.assign(difference=table["frozen"] - table["adapted"]))
+
+
+def fits(accuracy: float, images: int) -> bool:
+    """Whether an accuracy, in percent with two decimals, is a whole number of correct answers to so many images."""
+    return abs(100 * round(accuracy / 100 * images) / images - accuracy) <= ROUNDING
+
+
+def printed_paradigms() -> pd.DataFrame:
+    """Table 3, cell by cell: model, dataset, paradigm, printed, right, corrected, fits instead, swapped with.
+
+    `right` is the number of correct answers that a cell stands for, null where it is none; `fits instead` names the
+    data sets whose number of images would explain such a cell. Two cells of a row are swapped if neither is explained
+    by its own data set, and each by the other's; `corrected` has them exchanged (percent).
+    """
+    table = pd.read_csv(PUBLISHED / "table3.csv").rename(columns={"acc": "printed"})
+    table = table[["model", "dataset", "paradigm", "printed"]]
+    whole = [fits(cell.printed, IMAGES[cell.dataset]) for cell in table.itertuples()]
+    counts = (table["printed"] / 100 * table["dataset"].map(IMAGES)).round().astype("Int64")
+    instead = [
+        [] if own else [name for name, images in IMAGES.items() if fits(cell.printed, images)]
+        for own, cell in zip(whole, table.itertuples(), strict=True)
+    ]
+    table = table.assign(right=counts.where(whole), corrected=table["printed"])
+    table["fits instead"], table["swapped with"] = [", ".join(names) for names in instead], ""
+    for _, own in table.groupby(["model", "paradigm"]):
+        for one in own.index:
+            for other in own.index:
+                if table.at[other, "dataset"] in instead[one] and table.at[one, "dataset"] in instead[other]:
+                    table.at[one, "swapped with"] = table.at[other, "dataset"]
+                    table.at[one, "corrected"] = table.at[other, "printed"]
+    return table
+
+
+def printed_differences(column: str = "printed") -> pd.DataFrame:
+    """What the tower alone gains in Table 3: model, dataset, less, difference, images, p (least).
+
+    Args:
+        column: `printed`, or `corrected` with swapped cells exchanged.
+
+    Returns:
+        `less` is the row of the table that is subtracted; `images` and `p (least)` are as of `printed_changes`.
+    """
+    wide = printed_paradigms().pivot(index=["model", "dataset"], columns="paradigm", values=column)
+    gains = pd.DataFrame({other: wide[ALONE] - wide[other] for other in (FINE_TUNED, PROBED)}).reset_index()
+    return _in_images(gains.melt(["model", "dataset"], var_name="less", value_name="difference"))
+
+
+def disagreements() -> pd.DataFrame:
+    """Where Table 3 and Table 1 print another accuracy of the same fine-tuned model: model, dataset, and both."""
+    third = printed_paradigms().query("paradigm == @FINE_TUNED")[["model", "dataset", "printed"]]
+    both = third.merge(paper_profiles()[["model", "dataset", "P_final"]], how="left")
+    both = both.rename(columns={"printed": "Table 3", "P_final": "Table 1"})
+    return both[both["Table 3"] != both["Table 1"]].reset_index(drop=True)
+
+
+def _in_images(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with its differences in images, and the least p that an exact paired test of them can have."""
+    images = (table["difference"] / 100 * table["dataset"].map(IMAGES)).round().astype(int)
+    return table.assign(images=images, **{"p (least)": np.minimum(1.0, 2.0 ** (1 - images.abs()))})

@@ -1,0 +1,155 @@
+"""Paired comparisons: two sets of outcomes on the same images, with intervals, exact tests and Holm's correction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom, t
+from statsmodels.stats.multitest import multipletests
+
+from mlprobe_utils.stats.intervals import LEVEL, PROBE, intervals, spread_of
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
+
+WORDS = LOWER, HIGHER, NEITHER = "lower", "higher", "not distinguishable"
+NOTHING = "nothing to compare"
+
+
+class Pair(NamedTuple):
+    """One comparison on the same images.
+
+    Attributes:
+        place: what is compared, column -> value.
+        before, after: whether each image is correct, bool [seeds, 1, images], or another metric of one point.
+        question: of `intervals.QUESTIONS`.
+    """
+
+    place: Mapping[str, object]
+    before: np.ndarray | Statistic
+    after: np.ndarray | Statistic
+    resamples: Resamples
+    question: str = PROBE
+
+
+def compare(
+    pairs: Iterable[Pair], by: Sequence[str], change: str = "change", words: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """All comparisons of one table, corrected for their number.
+
+    Args:
+        by: the columns of `Pair.place`, in order.
+        change: what the column of differences is called.
+        words: lower, higher, neither; none: no verdicts.
+
+    Returns:
+        `by`; after less before, low, high (percentage points); p; p (Holm) over all rows; verdict, where p (Holm) is
+        below 5 % one of the first two words.
+    """
+    records = []
+    for place, *compared in pairs:
+        test = paired_tests(*compared).iloc[0]
+        records.append([*(place[name] for name in by), *test[["value", "low", "high", "p"]]])
+    table = pd.DataFrame(records, columns=[*by, change, "low", "high", "p"])
+    table["p (Holm)"] = holm(table["p"])
+    if words:
+        sign = np.sign(table[change]).where(table["p (Holm)"] < 1 - LEVEL, 0)
+        table["verdict"] = verdicts(sign, sign, words)
+    return table
+
+
+def verdicts(low: pd.Series, high: pd.Series, words: Sequence[str] = WORDS) -> np.ndarray:
+    """Of each interval, whether the whole of it lies below 0, above 0, or neither."""
+    lower, higher, neither = words
+    return np.select([high < 0, low > 0], [lower, higher], neither)
+
+
+def paired_tests(
+    before: np.ndarray | Statistic, after: np.ndarray | Statistic, resamples: Resamples, question: str = PROBE
+) -> pd.DataFrame:
+    """After less before at every point, with its test: the columns of `intervals` and p.
+
+    Args:
+        before, after: whether each image is correct, bool [points, images] or [seeds, points, images]; a side with one
+            seed is compared with each seed of the other. Or another metric on the same resamples.
+        question: of `intervals.QUESTIONS`. For outcomes under PROBE, p is that of `sign_flip_p`; else of the t
+            statistic that the interval is made from, so that the two agree.
+
+    Raises:
+        InputError, ValueError: as `accuracy` and `intervals`.
+    """
+    exact = question == PROBE and not isinstance(after, Statistic)
+    if not isinstance(after, Statistic):
+        before, after = np.broadcast_arrays(before, after)
+    sides = [side if isinstance(side, Statistic) else accuracy(side, resamples) for side in (after, before)]
+    change = sides[0] - sides[1]
+    table = intervals(change, question)
+    if exact:
+        p = sign_flip_p(before, after, resamples.clusters)
+    else:
+        spread = spread_of(change, question)
+        p = 2 * t.sf(np.abs(spread.value) / spread.error, spread.freedom)
+    return table.assign(p=p)
+
+
+def sign_flip_p(before: np.ndarray, after: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Exact two-sided p of a difference in accuracy between paired outcomes, float [points].
+
+    Under the null hypothesis, exchanging before and after in any cluster is as likely as not: p is the share of all
+    2^clusters exchanges with a difference as large (Fisher's randomisation test). Where every image is a cluster of its
+    own this is the exact test of McNemar (1947).
+
+    Args:
+        before, after: whether each image is correct, bool [points, images] or [seeds, points, images]; seeds are
+            summed.
+        clusters: which images belong together, int [images].
+    """
+    members = np.unique(clusters, return_inverse=True)[1]
+    changed = after.astype(int) - before.astype(int)
+    by_point = changed.reshape(-1, *changed.shape[-2:]).sum(axis=0)
+    return np.array([_flipped(np.bincount(members, own).astype(int)) for own in by_point])
+
+
+def _flipped(totals: np.ndarray) -> float:
+    """Share of the assignments of signs to whole numbers whose sum is, in size, at least that of `totals`."""
+    probabilities = np.ones(1)  # of the sum of those that are positive
+    sizes, times = np.unique(np.abs(totals[totals != 0]), return_counts=True)
+    for size, count in zip(sizes, times, strict=True):
+        own = np.zeros(size * count + 1)
+        own[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        probabilities = np.convolve(probabilities, own)
+    sums = 2 * np.arange(len(probabilities)) - len(probabilities) + 1
+    return min(1.0, float(probabilities[np.abs(sums) >= abs(totals.sum())].sum()))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p values adjusted for their number by Holm's method; nan is no comparison. For whole tables, as it is slow."""
+    known = p.dropna().astype(float)
+    adjusted = multipletests(known, method="holm")[1] if len(known) else known
+    return pd.Series(adjusted, known.index).reindex(p.index)
+
+
+def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Means of differences, with intervals that hold whatever the correlation of the differences.
+
+    Differences on the same images are correlated. The standard error of a mean is at most the mean of the standard
+    errors, so each side of the interval is the mean of the single ones' sides: wide enough in any case, too wide where
+    they are independent.
+
+    Args:
+        differences: `value`, low and high of each, and the columns of `by`.
+        by: groups that each get a mean, in the order they appear; none: one mean of all.
+
+    Returns:
+        The columns of `by`, `value`, low, high; no row without differences.
+    """
+    columns = [value, "low", "high"]
+    if by:
+        return differences.groupby([*by], sort=False)[columns].mean().reset_index()
+    return differences[columns].mean().to_frame().T if len(differences) else differences[columns]
+
+
+def in_words(differences: pd.DataFrame, value: str) -> str:
+    """The mean of all of them for a sentence, as in "+1.2 (-0.3 to +2.7)"; NOTHING without any."""
+    for mean, low, high in of_mean(differences, value).itertuples(index=False):
+        return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    return NOTHING

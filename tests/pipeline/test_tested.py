@@ -1,0 +1,86 @@
+"""Resamples of test images by patients and duplicates, and outcomes that are of exactly these images."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_rows import answers_of
+from station_rows import image_set as plain_set
+
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.evaluation.outcomes import output_outcomes
+from mlprobe_utils.pipeline.cards import load_data_card
+from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.tested import evaluated, groups, resamples_of_tested
+
+
+def image_set(**changed) -> ImageSet:
+    """Test images of three patients, and a train image."""
+    columns = {
+        "image": ["f", "b", "d", "a", "c", "e"],
+        "option": ["Normal", "Benign", "Normal", "Benign", "Normal", "Benign"],
+        "patient": ["one", "one", "two", "two", "three", None],
+        "duplicate_group": [None, None, None, None, None, None],
+        "split_paper": ["test", "test", "test", "test", "test", "train"],
+    }
+    return ImageSet(load_data_card("busi"), pd.DataFrame(columns | changed), "0" * 64, {}, None)
+
+
+def test_a_patient_is_drawn_whole_and_images_are_sorted():
+    resamples, images = resamples_of_tested(image_set(), "paper")
+    assert images == ["a", "b", "c", "d", "f"]
+    drawn = dict(zip(images, resamples.counts.T, strict=True))
+    for together in ("ad", "bf"):
+        assert (drawn[together[0]] == drawn[together[1]]).all()
+    assert (drawn["a"] != drawn["b"]).any()
+    assert (drawn["a"] + drawn["b"] + drawn["c"] == 3).all()
+
+
+def test_images_are_linked_through_an_image_of_another_part():
+    """Train image e is of patient one, and a copy of test image c."""
+    linked = image_set(
+        patient=["one", "one", "two", "two", "three", "one"], duplicate_group=[None, None, None, None, "copy", "copy"]
+    )
+    resamples, images = resamples_of_tested(linked, "paper")
+    drawn = dict(zip(images, resamples.counts.T, strict=True))
+    assert (drawn["c"] == drawn["b"]).all()
+    assert (drawn["c"] != drawn["a"]).any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"split_paper": ["test"] + ["train"] * 5}, r"busi: its test set \(1 images\) is of one patient"),
+        ({"split_paper": ["train"] * 6}, r"busi: its test set \(0 images\)"),
+        ({"patient": ["one"] * 6}, r"busi: its test set \(5 images\) .* add test images of others"),
+    ],
+)
+def test_what_has_no_interval_is_named_with_the_remedy(changed, message):
+    with pytest.raises(InputError, match=message):
+        resamples_of_tested(image_set(**changed), "paper")
+
+
+def test_outcomes_are_read_model_by_model_and_have_to_be_of_the_test_images():
+    sets = {dataset: plain_set(20) for dataset in "de"}
+    selection, read = Selection(("m", "n"), ("d", "e"), "miniature", "paper"), []
+
+    def outcomes_of(one: Selection) -> dict:
+        read.append((*one.datasets, *one.models))
+        return {("finetuned", "answers"): output_outcomes(answers_of(np.arange(20) < 15))}
+
+    found = evaluated(selection, sets, outcomes_of)
+    assert read == [(own.dataset, own.model) for own in found] == [("d", "m"), ("d", "n"), ("e", "m"), ("e", "n")]
+    assert found[0].resamples is found[1].resamples
+    assert found[0].place(stage="s") == {"model": "m", "dataset": "d", "stage": "s"}
+    assert found[0].positive == "Yes"
+    with pytest.raises(InputError, match="m on d, finetuned, answers: its rows are not of the test images"):
+        evaluated(selection, {"d": plain_set(22), "e": plain_set(20)}, outcomes_of)
+
+
+def test_groups_of_rows_come_with_the_resamples_of_their_data_set():
+    rows = pd.concat([answers_of(np.ones(20, dtype=bool), dataset=d, stage=s) for d in "ed" for s in "ba"])
+    found = list(groups(rows, ["stage", "dataset"], {"d": plain_set(20), "e": plain_set(20)}, "paper"))
+    assert [tuple(place.values()) for place, *_ in found] == [("b", "e"), ("a", "e"), ("b", "d"), ("a", "d")]
+    assert found[0][2] is found[1][2]
+    assert [len(own) for _, own, *_ in found] == [20] * 4
+    assert found[0][3] == sorted(rows["image"].unique())
