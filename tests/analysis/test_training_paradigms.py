@@ -9,7 +9,7 @@ from tiny_parts import RECIPE
 
 from mlprobe_utils.analysis import training_paradigms
 from mlprobe_utils.analysis.training_paradigms import ALONE, COMPARED, FINE_TUNED, PARADIGMS, PROBES, differences
-from mlprobe_utils.pipeline import results
+from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, sign_flip_p
