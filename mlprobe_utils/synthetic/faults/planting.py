@@ -32,7 +32,7 @@ class DamagedWork(Work):
     @contextmanager
     def state(self, run: int | None) -> Iterator[None]:
         options = self.encoder.answer_tokens(self.image_set.card.options)
-        damages = load_damages(self.healthy / CALIBRATION)
+        damages = load_damages(self.healthy.folder / CALIBRATION)
         self.fine_tuned()
         with damaged(self.loaded, damages[self.planted.fault.slug, self.planted.points_lost], branches(options)):
             yield
