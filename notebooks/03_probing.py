@@ -203,11 +203,11 @@ for module in ("V", "C", "L", "output"):
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.patterns import changes
 
-tests = certainty.tested_changes(readings)
-called = certainty.survivors(tests, changes(scores, outputs))
+tested = certainty.tested_changes(readings)
+called = certainty.survivors(tested, changes(scores, outputs))
 glue("called", len(called))
 glue("called_survive", int(called["survives"].sum()))
-glue("called_of", len(tests))
+glue("called_of", len(tested))
 
 # %% [markdown]
 # Of {glue:text}`curves` curves, the vision tower's commonest pattern is *{glue:text}`most_V`*

@@ -17,7 +17,7 @@ from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, DataCard, ModelCard, 
 from mlprobe_utils.pipeline.code import code_files, files_hash, imported_files
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection
-from mlprobe_utils.pipeline.laboratory_results import laboratory_files
+from mlprobe_utils.pipeline.fault_card import laboratory_files
 from mlprobe_utils.pipeline.results import results_below
 
 NOTEBOOKS = ROOT / "notebooks"

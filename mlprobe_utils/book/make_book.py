@@ -20,8 +20,8 @@ from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.pipeline.fault_card import laboratory_files
 from mlprobe_utils.pipeline.jobs import Job, book_jobs, due, laboratory_jobs
-from mlprobe_utils.pipeline.laboratory_results import laboratory_files
 from mlprobe_utils.pipeline.prepare import STEP_ENVIRONMENT, look_at
 from mlprobe_utils.pipeline.stages import NOTEBOOK
 from mlprobe_utils.pipeline.time_spent import account, expected, remember

@@ -19,7 +19,7 @@ from mlprobe_utils.common.files import atomic_write, hash_of, swap_in
 from mlprobe_utils.pipeline import artefacts, laboratory_results
 from mlprobe_utils.pipeline.code import code_hash
 from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.laboratory_results import laboratory_files
+from mlprobe_utils.pipeline.fault_card import laboratory_files
 
 FRONT = artefacts.ROOT / "book"
 HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))

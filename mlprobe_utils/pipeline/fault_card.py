@@ -1,16 +1,19 @@
 """The cards of planted faults: which module is damaged and where in it; and what a trial plants."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.evaluation.stations import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
-from mlprobe_utils.pipeline.cards import Card, load_card, slugs
+from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.cards import CARDS, Card, load_card, slugs
 
 MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
 FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what a trial leaves of a model on a data set
+DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # of all trials judged: cases, run
 STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases")  # of a trial
 
 
@@ -64,3 +67,10 @@ def all_faults() -> list[Fault]:
 def load_trial() -> Trial:
     """The trial of `make laboratory`. Raises InputError where its card is not valid."""
     return load_card(Trial, "planted-faults")
+
+
+def laboratory_files() -> list[Path]:
+    """The two files of the last laboratory run: that of outputs/ where there was one, else the project's own."""
+    own = artefacts.OUTPUTS / DIAGNOSIS
+    folder = own if (own / FILES[1]).is_file() else CARDS / DIAGNOSIS
+    return [folder / name for name in FILES]

@@ -7,7 +7,6 @@ in outputs/diagnosis/ and is shown instead. The thresholds of every diagnosis co
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
@@ -18,11 +17,10 @@ from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, judged, thresholds
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.card_files import parse_card
-from mlprobe_utils.pipeline.cards import CARDS, Card
-from mlprobe_utils.pipeline.fault_card import all_faults, load_trial
+from mlprobe_utils.pipeline.cards import Card
+from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, laboratory_files, load_trial
 from mlprobe_utils.pipeline.fault_results import exact_interval
 
-DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # cases, run
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
@@ -79,13 +77,6 @@ class Laboratory:
             text += f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f}); "
         text = text.removesuffix("; ") + "."
         return f"{text} {CHANGED}" if self.changed else text
-
-
-def laboratory_files() -> list[Path]:
-    """The two files of the last laboratory run: that of outputs/ where there was one, else the project's own."""
-    own = artefacts.OUTPUTS / DIAGNOSIS
-    folder = own if (own / FILES[1]).is_file() else CARDS / DIAGNOSIS
-    return [folder / name for name in FILES]
 
 
 def read() -> Laboratory:

@@ -22,9 +22,8 @@ from mlprobe_utils.evaluation.diagnosis import (
 from mlprobe_utils.pipeline import artefacts, laboratory_results, places
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, ROWS, all_faults, load_trial
+from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, ROWS, all_faults, laboratory_files, load_trial
 from mlprobe_utils.pipeline.fault_results import exact_interval
-from mlprobe_utils.pipeline.laboratory_results import laboratory_files
 from mlprobe_utils.pipeline.prepare import prepare
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.synthetic.faults import cases as trial
