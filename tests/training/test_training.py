@@ -10,7 +10,6 @@ from tiny_parts import RECIPE, Killed, answer_ids, each_family, each_family_in_t
 from torch import nn
 from transformers import TrainingArguments
 
-from mlprobe_utils.models import encoding
 from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions, answer_losses
 from mlprobe_utils.models.loading import load
@@ -69,13 +68,9 @@ def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, famil
         torch.testing.assert_close(gradient, tiny.model.get_parameter(name).grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images, tmp_path, monkeypatch):
+def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images, tmp_path):
     """Trainer may divide by accumulation steps or token counts, and clips: held against a plain loop of AdamW."""
     data = Examples(images.__getitem__, IMAGES, ANSWERS)
-    seen = []
-    monkeypatch.setattr(
-        encoding, "cross_entropy", lambda *a, **k: seen.append(nn.functional.cross_entropy(*a, **k)) or seen[-1]
-    )
     epochs, warmup = 4, 2
     settings = settings_of(epochs=epochs, learning_rate=1e-3, warmup_ratio=0.26)  # a step and a little
     curve, _ = train(tiny.model, encoder, data, data, settings, tmp_path / "c")
@@ -96,7 +91,6 @@ def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images
     assert curve["epoch"].tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(curve["training_loss"], losses, rtol=1e-3)
     np.testing.assert_allclose(curve["validation_loss"], validation, rtol=1e-3)
-    assert len(seen) == 2 * epochs
     assert validation[0] > validation[-1]
 
 
