@@ -31,8 +31,8 @@ EPOCHS, NETWORK = "epochs.parquet", "network.json"
 class Variant(Part):
     """One size of an architecture, and the call that builds it."""
 
-    library: Literal["timm", "fastervit", "own"] = Field(description="own: a module of mlprobe_utils/baselines")
-    name: Words = Field(description="of the model in its library (timm also: module.Class), or of the module")
+    library: Literal["timm", "fastervit", "own"] = Field(description="own: a network of mlprobe_utils/baselines")
+    name: Words = Field(description="of the model in its library (timm also: module.Class)")
     arguments: dict[str, Any] = Field({}, description="that the library's own defaults are replaced by")
     sized: bool = Field(False, description="is built for one image size, and gets the side as img_size")
 

@@ -94,7 +94,7 @@ def results(folder: Path) -> Path:
     return folder / "outputs" / "miniature" / "busi" / "paper" / "tiny"
 
 
-def test_weights_are_whole_or_spread_as_asked_for(two):
+def test_weights_are_whole_or_sharded_as_launched(two):
     kind, folder = two
     for process in (0, 1):
         seen = json.loads((folder / f"training-{process}.json").read_text())
@@ -115,7 +115,7 @@ def test_evaluation_and_training_equal_those_of_one_process(one, two):
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_image_is_answered_once(one, two, state):
+def test_every_image_is_predicted_once(one, two, state):
     rows, expected = (
         pd.read_parquet(results(f) / f"predictions-{state}" / "predictions.parquet") for f in (two[1], one)
     )
@@ -138,7 +138,7 @@ def test_features_are_those_of_one_process_in_the_same_rows(one, two, state):
         assert difference < tolerance, key
 
 
-def test_nothing_of_the_way_is_left(one, two):
+def test_no_temporary_files_are_left(one, two):
     names = [sorted(str(p.relative_to(results(f))) for p in results(f).rglob("*")) for f in (one, two[1])]
     alone = [name for name in names[0] if name.startswith("classifier-")]  # which FSDP does not train
     assert alone
@@ -179,9 +179,9 @@ def test_a_tower_alone_equals_that_of_one_process(one, two):
     kind, folder = two
     for name in (classifier_name(way, 0) for way in WAYS) if kind == "DDP" else ():
         found, expected = (pd.read_parquet(results(f) / name / "predictions.parquet") for f in (folder, one))
-        chances = [column for column in expected if column.startswith("p_")]
-        pd.testing.assert_frame_equal(found.drop(columns=chances), expected.drop(columns=chances))
-        np.testing.assert_allclose(found[chances], expected[chances], atol=5e-3)
+        options = [column for column in expected if column.startswith("p_")]
+        pd.testing.assert_frame_equal(found.drop(columns=options), expected.drop(columns=options))
+        np.testing.assert_allclose(found[options], expected[options], atol=5e-3)
         curves = [pd.read_parquet(results(f) / name / "learning_curve.parquet") for f in (folder, one)]
         np.testing.assert_allclose(*curves, rtol=2e-3)
     assert (kind == "DDP") == bool(list(results(folder).glob("classifier-*")))

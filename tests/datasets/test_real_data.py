@@ -76,12 +76,6 @@ def test_the_papers_test_sets(image_sets, slug):
     assert leaks(images.manifest, "clean").empty
 
 
-def test_validation_is_drawn_out_of_train(image_sets):
-    for slug in ("covid19-ct", "chest-xray"):
-        for split in ("paper", "clean"):
-            assert (image_sets[slug].part(split, "validation")["official_split"] == "train").all()
-
-
 def test_the_format_shortcut_of_covid_ct(image_sets):
     table = image_sets["covid19-ct"].manifest
     official = table["official_split"]
