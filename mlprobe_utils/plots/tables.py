@@ -160,12 +160,12 @@ def _profile_html(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
     for tag, limit in (("strong", best), ("u", worst)):
         text = text.mask((printed == limit) & (best != worst), f"<{tag}>" + text + f"</{tag}>")
     cells = text.agg(ARROW.join, axis=1).unstack("dataset").reindex(index=models, columns=datasets)
-    averages = compared.groupby("dataset").mean().map("{:.2f}".format).agg(ARROW.join, axis=1).to_frame("average").T
     above = [model for model in models if model not in apart]
-    several = len(above) > 1
-    cells = pd.concat([cells.loc[above], *([averages] if several else []), cells.drop(index=above)])[datasets].fillna(
-        ""
-    )
+    rows = [cells.loc[above], cells.drop(index=above)]
+    if several := len(above) > 1:
+        averages = compared.groupby("dataset").mean().map("{:.2f}".format).agg(ARROW.join, axis=1)
+        rows.insert(1, averages.to_frame("average").T)
+    cells = pd.concat(rows)[datasets].fillna("")
     cells.insert(0, "model", [html.escape(names.get(model, model)) for model in cells.index])
     caption = f"{ARROW.join(SCORES)} (%), {html.escape(what)}."
     caption += " Best of a data set bold, worst underlined." if several else ""

@@ -95,7 +95,7 @@ def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_
         assert ET.tostring(drawing) == ET.tostring(before)
 
 
-def test_an_answer_below_the_axis_stands_at_its_edge_with_its_value_and_none_leaves_a_gap():
+def test_an_answer_below_the_axis_stands_at_its_edge_a_low_probe_in_its_place_and_a_missing_one_nowhere():
     scores, outputs = made()
     words = words_in(drawings(charts.probe_curves(scores, outputs, NAMES))[0])
     assert "▼ 0" in words
