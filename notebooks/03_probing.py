@@ -93,8 +93,8 @@ show(chapter.recipe("probe"))
 from mlprobe_utils.analysis import certainty
 from mlprobe_utils.pipeline.tested import evaluated
 
-selected = chapter.selection, chapter.image_sets
-readings = evaluated(*selected, certainty.outcomes_of)
+of_run = chapter.selection, chapter.image_sets
+readings = evaluated(*of_run, certainty.outcomes_of)
 bands = certainty.bands(readings, metric)
 
 # %%
