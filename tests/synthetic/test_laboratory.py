@@ -19,7 +19,7 @@ from mlprobe_utils.evaluation.diagnosis import (
     judged,
     thresholds,
 )
-from mlprobe_utils.pipeline import artefacts, laboratory_results, places
+from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, places
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, ROWS, all_faults, laboratory_files, load_trial
@@ -111,7 +111,7 @@ def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(ou
 
 
 def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(laboratory_results, "CARDS", tmp_path)
+    monkeypatch.setattr(fault_card, "CARDS", tmp_path)
     with pytest.raises(InputError, match=r"laboratory\.csv is not there: restore it, or run `make laboratory`"):
         laboratory_results.read()
     laboratory_results.write(pd.DataFrame([case("a"), case("b")]), "d", "c", "m")
