@@ -40,6 +40,7 @@ def test_the_search_finds_the_one_page_that_holds_a_word(visit, book):
     assert results.count() == 1
     results.first.click()
     tab.page.wait_for_url(re.compile(rf"/{page}\.html"))
+    tab.page.wait_for_load_state("networkidle")  # leaving earlier would abort what it loads, which counts as failed
     assert word in tab.page.locator("article").inner_text().lower()
     # and nothing where there is nothing to find
     tab.page.goto(tab.url.replace("index.html", f"search.html?q=zz{word[::-1]}"), wait_until="networkidle")
