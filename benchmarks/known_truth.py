@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from simulations import bias_and_coverage, coverage, false_alarms, noise_bias
+from simulations import bias_and_coverage, coverage, false_alarms, noise_bias, settings
 
 from mlprobe_utils.common.files import atomic_write
 
@@ -31,12 +31,12 @@ def tables(repetitions: int, health: int, penalty: float) -> dict[str, Callable[
         health: the same of health scores.
         penalty: lambda of equation 2.
     """
-    known = SHAPES, DEPTHS, IMAGES, CORRELATIONS
+    known = SHAPES, DEPTHS, IMAGES, CORRELATIONS, penalty
     return {
         "intervals": lambda: coverage(repetitions=repetitions),
         "fixed_ends": lambda: false_alarms(points=28, images=IMAGES, repeats=repetitions),
-        "raw_health": lambda: noise_bias(*known, repeats=health, penalty=penalty).assign(penalty=penalty),
-        "corrected_health": lambda: bias_and_coverage(*known, repeats=health, penalty=penalty).assign(penalty=penalty),
+        "raw_health": lambda: noise_bias(settings(*known), health).assign(penalty=penalty),
+        "corrected_health": lambda: bias_and_coverage(settings(*known), health).assign(penalty=penalty),
     }
 
 

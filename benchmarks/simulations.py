@@ -53,67 +53,71 @@ class Setting(NamedTuple):
     place: dict[str, str | int | float]  # shape, points, images, correlation, true score (percent)
     draw: Callable[[], np.ndarray]  # a test set, as of `simulate_correct`
     generator: np.random.Generator
+    penalty: float
 
 
-def noise_bias(
+def settings(
     shapes: Iterable[str],
     points: Iterable[int],
     images: Iterable[int],
     correlations: Iterable[float],
-    repeats: int,
     penalty: float,
-    dependence: str = "neighbouring",
     seed: int = 0,
-) -> pd.DataFrame:
-    """Simulates test sets and sets the raw score of each beside that of the true curve.
-
-    Its interval is the usual one, from the 2.5th to the 97.5th percentile over resampled images.
+) -> Iterator[Setting]:
+    """Every combination, with random numbers of its own, whichever others there are.
 
     Args:
         shapes: names of SHAPES.
         points: depths of a module.
         images: sizes of a test set.
-        correlations: of `simulate_correct`.
-        repeats: test sets simulated of each combination.
+        correlations: of `simulate_correct`, between neighbouring points.
         penalty: lambda.
-        dependence: of `simulate_correct`.
-        seed: of all random numbers; a combination has its own, whichever others are simulated.
+        seed: of all random numbers.
+    """
+    for shape, depth, size, correlation in itertools.product(shapes, points, images, correlations):
+        curve = true_curve(shape, depth)
+        generator = np.random.default_rng([seed, [*SHAPES].index(shape), depth, size, round(100 * correlation)])
+        place = {"shape": shape, "points": depth, "images": size, "correlation": correlation}
+        place["true score"] = 100 * health_score(curve, penalty)
+        draw = functools.partial(simulate_correct, curve, size, correlation, generator)
+        yield Setting(place, draw, generator, penalty)
+
+
+def noise_bias(combinations: Iterable[Setting], repeats: int) -> pd.DataFrame:
+    """Simulates test sets and sets the raw score of each beside that of the true curve.
+
+    Its interval is the usual one, from the 2.5th to the 97.5th percentile over resampled images.
+
+    Args:
+        combinations: from `settings`.
+        repeats: test sets simulated of each.
 
     Returns:
         A row a combination, points in percent: shape, points, images, correlation, true score, raw bias, error (its
         standard error), raw coverage (percent of intervals that hold the true score).
     """
     records = []
-    for setting in _settings(shapes, points, images, correlations, penalty, dependence, seed):
+    for setting in combinations:
         truth, size = setting.place["true score"], setting.place["images"]
         counts = setting.generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
         scores, ends = [], []
         for _ in range(repeats):
             right = setting.draw().T.astype(float)
-            scores.append(100 * health_scores(right.mean(axis=0), penalty))
-            ends.append(100 * np.quantile(health_scores(counts @ right / size, penalty), [0.025, 0.975]))
+            scores.append(100 * health_scores(right.mean(axis=0), setting.penalty))
+            ends.append(100 * np.quantile(health_scores(counts @ right / size, setting.penalty), [0.025, 0.975]))
         found = {"raw bias": np.mean(scores) - truth, "error": stats.sem(scores)}
         records.append(setting.place | found | {"raw coverage": _covered(*np.transpose(ends), truth)})
     return pd.DataFrame(records)
 
 
-def bias_and_coverage(
-    shapes: Iterable[str],
-    points: Iterable[int],
-    images: Iterable[int],
-    correlations: Iterable[float],
-    repeats: int,
-    penalty: float,
-    dependence: str = "neighbouring",
-    seed: int = 0,
-) -> pd.DataFrame:
+def bias_and_coverage(combinations: Iterable[Setting], repeats: int) -> pd.DataFrame:
     """Simulates test sets and sets the corrected score of each beside that of the true curve.
 
     Its bias is that of the raw one, known better by more test sets, and the mean difference of the two.
 
     Args:
-        shapes, points, images, correlations, penalty, dependence, seed: as of `noise_bias`.
-        repeats: test sets simulated of each combination, and RAW_TIMES as many for the raw score.
+        combinations: from `settings`.
+        repeats: test sets simulated of each, and RAW_TIMES as many for the raw score.
 
     Returns:
         A row a combination, points in percent: shape, points, images, correlation, true score, raw bias, bias, error
@@ -121,10 +125,10 @@ def bias_and_coverage(
         (percent of intervals that hold the true score), width (of its interval, mean).
     """
     records = []
-    for setting in _settings(shapes, points, images, correlations, penalty, dependence, seed):
+    for setting in combinations:
         truth = setting.place["true score"]
-        raw, score, low, high = np.array([corrected_health(setting.draw(), penalty) for _ in range(repeats)]).T
-        further = [100 * health_score(setting.draw().mean(axis=1), penalty) for _ in range(RAW_TIMES * repeats)]
+        raw, score, low, high = np.array([corrected_health(setting.draw(), setting.penalty) for _ in range(repeats)]).T
+        further = [100 * health_score(setting.draw().mean(axis=1), setting.penalty) for _ in range(RAW_TIMES * repeats)]
         raw_bias = np.mean(further) - truth
         records.append(
             setting.place
@@ -133,25 +137,6 @@ def bias_and_coverage(
             | {"coverage": _covered(low, high, truth), "width": (high - low).mean()}
         )
     return pd.DataFrame(records)
-
-
-def _settings(
-    shapes: Iterable[str],
-    points: Iterable[int],
-    images: Iterable[int],
-    correlations: Iterable[float],
-    penalty: float,
-    dependence: str,
-    seed: int,
-) -> Iterator[Setting]:
-    """Every combination, with random numbers of its own."""
-    for shape, depth, size, correlation in itertools.product(shapes, points, images, correlations):
-        curve = true_curve(shape, depth)
-        generator = np.random.default_rng([seed, [*SHAPES].index(shape), depth, size, round(100 * correlation)])
-        place = {"shape": shape, "points": depth, "images": size, "correlation": correlation}
-        place["true score"] = 100 * health_score(curve, penalty)
-        draw = functools.partial(simulate_correct, curve, size, correlation, generator, dependence)
-        yield Setting(place, draw, generator)
 
 
 def _covered(low: np.ndarray, high: np.ndarray, truth: float) -> float:
@@ -273,7 +258,7 @@ def coverage(
         test_sets: name -> images, and images that a cluster has in the mean.
         curves: of CURVES.
         points: of each curve.
-        seeds: that the recipe's question is answered with; the probe's is asked of the first.
+        seeds: probes fitted at each point; RECIPE takes all of them, PROBE the first.
         repetitions: simulated data sets for each test set and curve.
         seed: of the simulation.
 

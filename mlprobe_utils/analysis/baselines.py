@@ -20,6 +20,7 @@ from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection, made
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.stats.intervals import PROBE, intervals
+from mlprobe_utils.stats.paired import verdicts
 from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
@@ -223,11 +224,11 @@ def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
     records = []
     for dataset, own in found.items():
         mllms, baselines = own.members(MLLM), own.categories
-        whole = intervals(own.means([MLLM]) - own.means(baselines), PROBE).iloc[0]
+        of_means = intervals(own.means([MLLM]) - own.means(baselines), PROBE)
+        (verdict,), whole = verdicts(of_means["low"], of_means["high"], (BELOW, ABOVE, NEITHER)), of_means.iloc[0]
         alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)), PROBE)
         record = {"dataset": dataset, "MLLMs": len(mllms), "baselines": len(own.members(*baselines))}
         record |= {"difference": whole["value"], "low": whole["low"], "high": whole["high"]}
-        verdict = BELOW if whole["high"] < 0 else ABOVE if whole["low"] > 0 else NEITHER
         records.append(record | {"verdict": verdict, "MLLMs below": int((alone["band_high"] < 0).sum())})
     return pd.DataFrame(records)
 

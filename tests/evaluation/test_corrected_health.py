@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from made_rows import no_fewer
 from scipy import stats
 from simulations import bias_and_coverage, true_curve
+from simulations import settings as combinations
 
 from mlprobe_utils.analysis.health import flat_covariance
 from mlprobe_utils.evaluation import corrected_health as module
@@ -128,7 +129,7 @@ def test_the_same_seed_gives_the_same_score():
 
 
 def test_the_correction_takes_out_most_of_the_bias():
-    found = bias_and_coverage(["flat", "falling"], [20], [150], [0], 12, 0.2)
+    found = bias_and_coverage(combinations(["flat", "falling"], [20], [150], [0], 0.2), 12)
     assert (found["raw bias"] < -5).all()
     assert (found["bias"].abs() < 1 + 2 * found["error"]).all()
     assert no_fewer(round(found["coverage"].sum() * 12 / 100), 24, 0.9)
@@ -142,7 +143,7 @@ def test_bias_is_below_a_point_and_intervals_cover(shape):
     In the corner, a volatile curve of 4 to 16 points under independent noise of 203 images or fewer, posterior curves
     have less equal lows than the true one, so that noise moves their minimum less: 1.5 points remain.
     """
-    found = bias_and_coverage([shape], [2, 4, 8, 16, 28, 64], [150, 624], [0, 0.9], 60, 0.2)
+    found = bias_and_coverage(combinations([shape], [2, 4, 8, 16, 28, 64], [150, 624], [0, 0.9], 0.2), 60)
     corner = (found["images"] < 300) & (found["correlation"] == 0) & found["points"].between(4, 16)
     most = np.where(corner & (shape == "volatile"), 2, 1)
     assert (found["bias"].abs() < most + 2 * found["error"]).all()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_rows import no_more
 from scipy import stats
-from simulations import SHAPES, bias_and_coverage, noise_bias, true_curve
+from simulations import SHAPES, bias_and_coverage, noise_bias, settings, true_curve
 
 from mlprobe_utils.analysis.health import (
     against_flat,
@@ -124,11 +124,12 @@ def test_the_table_of_raw_scores_shows_what_the_audit_found():
 
 @pytest.mark.parametrize("simulate", [noise_bias, bias_and_coverage])
 def test_a_combination_has_its_own_random_numbers(simulate):
-    alone = simulate(["flat"], [4], [50], [0.9], 3, 0.2)
-    among = simulate(["rising", "flat"], [2, 4], [50], [0, 0.9], 3, 0.2)
+    alone = simulate(settings(["flat"], [4], [50], [0.9], 0.2), 3)
+    among = simulate(settings(["rising", "flat"], [2, 4], [50], [0, 0.9], 0.2), 3)
     same = among.query("shape == 'flat' and points == 4 and correlation == 0.9").reset_index(drop=True)
     assert alone.astype({"correlation": float}).equals(same.astype({"correlation": float}))
-    assert alone["raw bias"].item() != simulate(["flat"], [4], [50], [0.9], 3, 0.2, seed=1)["raw bias"].item()
+    other = simulate(settings(["flat"], [4], [50], [0.9], 0.2, seed=1), 3)
+    assert alone["raw bias"].item() != other["raw bias"].item()
 
 
 def test_what_cannot_be_simulated_is_an_error():

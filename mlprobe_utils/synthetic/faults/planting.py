@@ -79,7 +79,7 @@ def run_whole_model(
         planted: the phantom sets on which faults are planted in it.
 
     Raises:
-        InputError: as `check_plantable`, `load_discussion`, `run_model`, `run_discussions` and `make_calibration`.
+        InputError: as `check_plantable`, `load_discussion`, `make_model`, `make_discussions` and `make_calibration`.
     """
     planted = planted or []
     check_plantable(model, planted)
