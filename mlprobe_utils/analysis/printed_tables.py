@@ -14,10 +14,10 @@ from mlprobe_utils.pipeline.published import paper_profiles
 
 IMAGES = {"BUSI": 150, "COVID19-CT": 203, "Chest-Xray": 624}  # of the paper's test sets
 LEAST = 0.4  # accuracy of a base that is tried
-MEANINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {  # of shares [..., data sets]
-    "mean difference": lambda own, base: (own - base).mean(axis=-1),
-    "mean of relative changes": lambda own, base: (own / base - 1).mean(axis=-1),
-    "relative change of the mean": lambda own, base: own.mean(axis=-1) / base.mean(axis=-1) - 1,
+MEANINGS: dict[str, Callable] = {  # of shares, one a data set: numbers, or arrays that broadcast
+    "mean difference": lambda own, base: (sum(own) - sum(base)) / len(IMAGES),
+    "mean of relative changes": lambda own, base: sum(a / b - 1 for a, b in zip(own, base, strict=True)) / len(IMAGES),
+    "relative change of the mean": lambda own, base: sum(own) / sum(base) - 1,
 }
 FINE_TUNED, PROBED, ALONE = "MLLM SFT", "Feature Probing", "Vision Tower SFT"  # as Table 3 calls its rows
 ROUNDING = 0.005 + 1e-9  # what rounding to two decimals can do
@@ -46,12 +46,11 @@ def bases_that_fit(answers: np.ndarray, gains: np.ndarray, meaning: str) -> np.n
         gains: as printed, percent with two decimals [models].
         meaning: of MEANINGS.
     """
-    tried = np.meshgrid(*(np.arange(int(LEAST * images), images + 1) for images in IMAGES.values()), indexing="ij")
-    counts = np.stack([axis.ravel() for axis in tried], axis=-1)
-    for own, gain in zip(answers, gains, strict=True):
-        found = 100 * MEANINGS[meaning](own, counts / [*IMAGES.values()])
-        counts = counts[np.abs(found - gain) <= ROUNDING]
-    return counts
+    least = [int(LEAST * images) for images in IMAGES.values()]
+    tried = np.ix_(*(np.arange(start, images + 1) for start, images in zip(least, IMAGES.values(), strict=True)))
+    shares = [counts / images for counts, images in zip(tried, IMAGES.values(), strict=True)]
+    found = (100 * MEANINGS[meaning](own, shares) - gain for own, gain in zip(answers, gains, strict=True))
+    return np.argwhere(np.logical_and.reduce([np.abs(off) <= ROUNDING for off in found])) + least
 
 
 def search() -> pd.DataFrame:
