@@ -102,9 +102,9 @@ def noise_bias(combinations: Iterable[Setting], repeats: int) -> pd.DataFrame:
         counts = setting.generator.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
         scores, ends = [], []
         for _ in range(repeats):
-            right = setting.draw().T.astype(float)
-            scores.append(100 * health_scores(right.mean(axis=0), setting.penalty))
-            ends.append(100 * np.quantile(health_scores(counts @ right / size, setting.penalty), [0.025, 0.975]))
+            correct = setting.draw().T.astype(float)
+            scores.append(100 * health_scores(correct.mean(axis=0), setting.penalty))
+            ends.append(100 * np.quantile(health_scores(counts @ correct / size, setting.penalty), [0.025, 0.975]))
         found = {"raw bias": np.mean(scores) - truth, "error": stats.sem(scores)}
         records.append(setting.place | found | {"raw coverage": _covered(*np.transpose(ends), truth)})
     return pd.DataFrame(records)
@@ -209,12 +209,12 @@ class Simulated:
     """Outcomes and their truth.
 
     Attributes:
-        right: whether each image is right, bool [seeds, stages, points, images].
-        fitted: probability to be right of each fitted probe, float [seeds, stages, points].
+        correct: whether each image is correct, bool [seeds, stages, points, images].
+        fitted: probability to be correct of each fitted probe, float [seeds, stages, points].
         expected: the same over all seeds, float [stages, points].
     """
 
-    right: np.ndarray
+    correct: np.ndarray
     fitted: np.ndarray
     expected: np.ndarray
 
@@ -232,10 +232,10 @@ def simulate(expected: np.ndarray, clusters: np.ndarray, seeds: int, rng: np.ran
     mean, images = norm.ppf(expected).ravel(), len(clusters)
     level = mean + drawn("seed", seeds)
     of_image = drawn("cluster", clusters.max() + 1)[clusters] + drawn("image", images)
-    right = level[:, None] + of_image + drawn("image under a seed", seeds, images) > 0
+    correct = level[:, None] + of_image + drawn("image under a seed", seeds, images) > 0
     fitted = norm.cdf(level / np.sqrt(1 - PARTS["seed"]))
-    right = np.moveaxis(right, -1, 1).reshape(seeds, stages, points, images)
-    return Simulated(right, fitted.reshape(seeds, stages, points), expected)
+    correct = np.moveaxis(correct, -1, 1).reshape(seeds, stages, points, images)
+    return Simulated(correct, fitted.reshape(seeds, stages, points), expected)
 
 
 def simulated_clusters(images: int, mean_size: float, rng: np.random.Generator) -> np.ndarray:
@@ -285,8 +285,8 @@ def coverage(
 
 def _held(made: Simulated, drawn: Resamples) -> Iterator[dict]:
     """question, what, interval, covered (share of points), width (points) of every construction on one data set."""
-    for question, right, truth in ((PROBE, made.right[:1], made.fitted[0]), (RECIPE, made.right, made.expected)):
-        before, after = (accuracy(right[:, stage], drawn) for stage in range(2))
+    for question, correct, truth in ((PROBE, made.correct[:1], made.fitted[0]), (RECIPE, made.correct, made.expected)):
+        before, after = (accuracy(correct[:, stage], drawn) for stage in range(2))
         for what, of, share in (("accuracy", before, truth[0]), ("change", after - before, truth[1] - truth[0])):
             table = intervals(of, question)
             ends = {"pointwise": table[["low", "high"]], "band": table[["band_low", "band_high"]]}

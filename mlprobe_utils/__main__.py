@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError, run_command
-from mlprobe_utils.evaluation.rows import SPLITS
+from mlprobe_utils.evaluation.rows import SPLIT_RULES
 
 Argument = tuple[tuple[str, ...], dict]  # as ArgumentParser.add_argument takes it
 COMMANDS: dict[str, tuple[str, tuple[Argument, ...], Callable]] = {}  # name -> what it does, its arguments, what runs
@@ -55,9 +55,9 @@ def on_data_sets(name: str, help: str, runs: str, *arguments: Argument) -> None:
         arguments: the first is `of`.
     """
 
-    def run(of, datasets: list[str], protocol: str, split: str, threads: int, **more) -> None:
+    def run(of, datasets: list[str], protocol: str, split_rule: str, threads: int, **more) -> None:
         module, _, function = runs.rpartition(".")
-        getattr(heavy(module, threads), function)(of, datasets, protocol, split, **more)
+        getattr(heavy(module, threads), function)(of, datasets, protocol, split_rule, **more)
 
     COMMANDS[name] = help, (*arguments, *DATA, THREADS), run
 
@@ -65,7 +65,7 @@ def on_data_sets(name: str, help: str, runs: str, *arguments: Argument) -> None:
 DATA = (
     argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"),
     argument("--protocol", default="miniature", help="slug of a protocol in data/protocols"),
-    argument("--split", default="paper", choices=SPLITS),
+    argument("--split", dest="split_rule", default="paper", choices=SPLIT_RULES, help="the split rule"),
 )
 THREADS = argument("--threads", type=int, default=1, help="torch threads")
 MODEL = argument("of", metavar="model", help="slug of a model card in data/models")
@@ -99,7 +99,7 @@ def laboratory(**selected) -> None:
     argument("--models", nargs="*", default=[], help="slugs of model cards; none: those of data/book.yml"),
     argument("--datasets", nargs="*", default=[], help="slugs of data cards"),
     argument("--protocol", default="miniature"),
-    argument("--split", default="paper"),
+    argument("--split", dest="split_rule", default="paper"),
     argument("--data", default="", help="folder with the real images, from the project's root"),
     argument("--laboratory", action="store_true", help="plant faults instead, to evaluate the diagnosis"),
     argument("--jobs", default=str(os.cpu_count()), help="processes at a time"),

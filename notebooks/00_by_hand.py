@@ -27,7 +27,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -59,15 +59,15 @@ import pandas as pd
 
 image_set = next(iter(chapter.image_sets.values()))
 parts = []
-for part in ("train", "test"):
-    own = image_set.part(split, part).assign(part=part)
+for split in ("train", "test"):
+    own = image_set.rows_of(split_rule, split).assign(split=split)
     parts.append(own.sample(min(len(own), 300), random_state=0))
 rows = pd.concat(parts)
 
 # %%
 pictures = [image_set[place] for place in rows.index]
 labels = rows["option"].to_numpy()
-training = (rows["part"] == "train").to_numpy()
+training = (rows["split"] == "train").to_numpy()
 
 # %%
 text = image_set.card.template.replace("<image>", "").strip()
@@ -255,7 +255,7 @@ glue("final_loss", np.mean(values[-20:]))
 # around the curve.
 
 # %%
-images = mp.image_list(pictures, list(labels), splits=list(rows["part"]))
+images = mp.image_list(pictures, list(labels), splits=list(rows["split"]))
 said = {option: option for option in image_set.card.options}
 question = mp.Question(image_set.card.template, said)
 extracted = mp.extract(loaded, images, question)

@@ -24,7 +24,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -45,7 +45,7 @@ from mlprobe_utils.book.pictures import class_samples
 
 image_sets = chapter.image_sets
 for image_set in image_sets.values():
-    display(class_samples(image_set, split))
+    display(class_samples(image_set, split_rule))
 
 # %% [markdown]
 # Each caption is the answer that the data set counts as true. The instruction is the same for every image of a set, and
@@ -107,7 +107,9 @@ from mlprobe_utils.datasets.summary import split_sizes
 show(split_sizes(image_sets))
 
 # %% tags=["hide-input"]
-smallest = min(len(s.part(split, "test")) for s in image_sets.values())
+smallest = min(
+    len(s.rows_of(split_rule, "test")) for s in image_sets.values()
+)
 glue("smallest_test", smallest)
 glue("one_image", 100 / smallest)
 
@@ -141,7 +143,7 @@ show(leak_counts(image_sets))
 # %%
 from mlprobe_utils.datasets.summary import format_shortcuts
 
-shortcuts = format_shortcuts(image_sets, split)
+shortcuts = format_shortcuts(image_sets, split_rule)
 show(shortcuts)
 
 # %% tags=["hide-input"]

@@ -25,7 +25,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -160,7 +160,7 @@ for dataset, of_dataset in examples.groupby("dataset"):
     display(answered(chapter.image_sets[dataset], of_dataset))
 
 # %% tags=["hide-input"]
-told = rows[(rows["part"] == "test") & rows["parsed"].isna()]
+told = rows[(rows["split"] == "test") & rows["parsed"].isna()]
 glue("unparsed_answers", len(told))
 glue("unparsed_texts", told["text"].nunique())
 before = 100 * (told["stage"] == "pretrained").mean() if len(told) else 0
@@ -178,7 +178,7 @@ glue("unparsed_before", before)
 squares.confusion(rows[rows["stage"] == "finetuned"], chapter.names)
 
 # %% tags=["hide-input"]
-tested = rows[(rows["part"] == "test") & (rows["stage"] == "finetuned")]
+tested = rows[(rows["split"] == "test") & (rows["stage"] == "finetuned")]
 right = tested["parsed"] == tested["label"]
 recall = right.groupby([tested["dataset"], tested["label"]]).mean() * 100
 worst = recall.idxmin()

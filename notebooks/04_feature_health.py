@@ -24,7 +24,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
@@ -399,7 +399,7 @@ from mlprobe_utils.pipeline import results
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
 rows = results.probe_rows(chapter.selection, **of)
-ranks = rank_table(rows, chapter.image_sets, split, penalty)
+ranks = rank_table(rows, chapter.image_sets, split_rule, penalty)
 show(by_choice(ranks), decimals=2)
 
 # %%

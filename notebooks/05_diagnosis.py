@@ -25,7 +25,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -47,7 +47,7 @@ note("How far this diagnosis can be trusted: " + laboratory.words())
 # Section 4.2 of {cite:t}`zhu-2026` describes four {term}`failure modes <failure mode>`: a vision tower that does not
 # encode what tells the classes apart, a connector that lets go of it, an LLM that does not understand what reaches it,
 # and an answer that does not follow from what the LLM holds. In words, each fits almost any curve. Here each is a
-# statement that can be false: **what could be told before one {term}`station` cannot be told after the next.**
+# statement that can be false: **what could be told before one {term}`site` cannot be told after the next.**
 
 # %%
 from mlprobe_utils.analysis.diagnosis_tables import (
@@ -61,11 +61,11 @@ families = results.families(chapter.selection).values()
 show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
 
 # %% [markdown]
-# A station is the end of a module, as a probe reads it; or the answer; or the {term}`reference`: a classifier that saw
+# A site is the end of a module, as a probe reads it; or the answer; or the {term}`reference`: a classifier that saw
 # the same training images and nothing else, without which nobody could say that a vision tower reads *too little*.
 # The LLM has two ends: the image tokens it leaves behind, and the last token, from which it answers.
 #
-# All stations are asked about the same test images. The loss between two of them gets an interval that holds for all
+# All sites are asked about the same test images. The loss between two of them gets an interval that holds for all
 # five statements at once, drawn over whole patients and duplicate groups. Then a statement is
 #
 # - **named** if the whole interval lies beyond the threshold,
@@ -78,9 +78,9 @@ show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
 #
 # One statement asks more than the others. What a vision tower has lost, nothing behind it can have; but a probe that
 # reads the mean of its tokens may miss what their places say, and the reference sees places. So a quality limitation is
-# claimed only where *every* station of the model lies below the reference, and its loss is the smallest of these.
+# claimed only where *every* site of the model lies below the reference, and its loss is the smallest of these.
 #
-# ## Why the stations are fixed
+# ## Why the sites are fixed
 #
 # It is tempting to look for the highest point of a curve and to call everything after it lost. Simulated: flat curves of
 # so many points and an end, all with the same true accuracy, so that nothing is lost anywhere. How often does a 95 %
@@ -106,7 +106,7 @@ glue("alarms_origin", origin("fixed_ends"))
 # Between two points that were fixed beforehand a loss is found in {glue:text}`fixed_low:.1f` to
 # {glue:text}`fixed_high:.1f` % of the curves, about the 2.5 % that such an interval allows itself on either side. From the
 # best of {glue:text}`alarms_points`, picked on the test images themselves, it is {glue:text}`best_low:.0f` to {glue:text}`best_high:.0f` %. More
-# test images do not help. So the stations above were chosen by where modules end, before any result was seen. (Simulated
+# test images do not help. So the sites above were chosen by where modules end, before any result was seen. (Simulated
 # {glue:text}`alarms_origin`.)
 #
 # ## After fine-tuning
@@ -121,7 +121,7 @@ probed = results.end_rows(chapter.selection)
 predicted = results.prediction_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
 thresholds = thresholds_of(chapter.selection)
-given = chapter.image_sets, split, thresholds
+given = chapter.image_sets, split_rule, thresholds
 told = diagnoses(probed, predicted, reference, *given)
 
 # %%
@@ -130,7 +130,7 @@ from mlprobe_utils.stats.intervals import RECIPE
 
 of_recipe = told[told["question"] == RECIPE]
 after = of_recipe[of_recipe["stage"] == "finetuned"]
-title = "What is lost between stations after fine-tuning"
+title = "What is lost between sites after fine-tuning"
 change_chart(after, chapter.names, title)
 
 # %%
@@ -170,16 +170,14 @@ glue("modes", listed or "none")
 
 # %%
 damaged = chapter.damaged()
-rows = [
-    read(damaged.selection)
-    for read in (results.end_rows, results.prediction_rows)
-]
+chosen = damaged.selection
+rows = results.end_rows(chosen), results.prediction_rows(chosen)
 reference = results.reference_rows(damaged.healthy)
-given = damaged.image_sets, split, thresholds_of(damaged.selection), [RECIPE]
+given = damaged.image_sets, split_rule, thresholds_of(chosen), [RECIPE]
 of_damaged = diagnoses(*rows, reference, *given)
 
 # %%
-title = "What is lost between stations where a fault was planted"
+title = "What is lost between sites where a fault was planted"
 change_chart(of_damaged, damaged.names, title)
 
 # %%
@@ -228,7 +226,7 @@ glue("asked", len(of_recipe))
 
 # %%
 before = of_recipe[of_recipe["stage"] == "pretrained"]
-title = "What is lost between stations before fine-tuning"
+title = "What is lost between sites before fine-tuning"
 change_chart(before, chapter.names, title)
 
 # %% [markdown]
@@ -277,7 +275,7 @@ from mlprobe_utils.analysis.misalignment import (
 lens = results.lens_rows(chapter.selection)
 readout = readout_rows(predicted)
 rows = probed, lens, predicted, readout
-mapped = mapping_losses(*rows, chapter.image_sets, split)
+mapped = mapping_losses(*rows, chapter.image_sets, split_rule)
 
 # %%
 from mlprobe_utils.analysis.misalignment import GAINED, LOST, NEITHER
@@ -333,7 +331,7 @@ show(laboratory.rates)
 #
 # ## What it cannot tell
 #
-# - **Why.** A loss between two stations says where the class is harder to read, not what went wrong there.
+# - **Why.** A loss between two sites says where the class is harder to read, not what went wrong there.
 # - **What a larger probe would find.** A loss is one *to this probe*: information may be there in another form, or lie
 #   in single image tokens, of which only the mean is read.
 # - **What the reference cannot see.** A quality limitation is measured against one simple classifier. A better one would
@@ -348,7 +346,7 @@ show(laboratory.rates)
 #
 # - A failure mode is a claim about two places, and has to be able to fail: see
 #   [four modes, five statements](#four-modes-five-statements).
-# - Places that are picked after looking find losses everywhere: see [why the stations are fixed](#why-the-stations-are-fixed).
+# - Places that are picked after looking find losses everywhere: see [why the sites are fixed](#why-the-sites-are-fixed).
 # - "Not distinguishable" is a result: see [after fine-tuning](#after-fine-tuning).
 # - A wrong answer may be one of form: see [misalignment, taken apart](#misalignment-taken-apart).
 

@@ -26,7 +26,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -121,7 +121,7 @@ answers = medical[medical["stage"] == "finetuned"]
 from mlprobe_utils.analysis.baselines import OF_PROTOCOL, comparisons
 
 rule = OF_PROTOCOL[recipe_of_run.chosen]
-given = chapter.baselines, chapter.image_sets, split
+given = chapter.baselines, chapter.image_sets, split_rule
 compared = comparisons(networks, answers, *given, rule)
 
 # %% tags=["hide-input"]

@@ -25,7 +25,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -69,7 +69,7 @@ from mlprobe_utils.analysis.adaptation import gains_of_stages
 from mlprobe_utils.pipeline import results
 
 predicted = results.prediction_rows(chapter.selection)
-gained = gains_of_stages(predicted, compared, chapter.image_sets, split)
+gained = gains_of_stages(predicted, compared, chapter.image_sets, split_rule)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.adaptation import GAINED, LOST, NEITHER

@@ -26,7 +26,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -172,7 +172,9 @@ from mlprobe_utils.analysis import training_paradigms
 alone = chapter.discussion("training-paradigms")
 budget = chapter.protocol.fine_tuning
 show(
-    chapter.named(training_paradigms.budgets(alone.image_sets, split, budget))
+    chapter.named(
+        training_paradigms.budgets(alone.image_sets, split_rule, budget)
+    )
 )
 
 # %% [markdown]
@@ -250,7 +252,7 @@ cells = printed_paradigms()
 show(cells, decimals=2)
 
 # %% tags=["hide-input"]
-odd = cells[cells["right"].isna()]
+odd = cells[cells["correct"].isna()]
 glue("cells", len(cells))
 glue("odd", len(odd))
 glue("swapped", int((cells["swapped with"] != "").sum()))

@@ -25,7 +25,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -213,7 +213,7 @@ for stage, own in at.groupby("stage"):
 # %%
 from mlprobe_utils.analysis.lens_paths import GAINED, LOST, lost_on_the_way
 
-way = lost_on_the_way(lens, chapter.image_sets, split)
+way = lost_on_the_way(lens, chapter.image_sets, split_rule)
 by_change = way[way["stage"] == "finetuned"].sort_values("change")
 show(chapter.named(by_change.drop(columns="p")))
 
@@ -224,7 +224,7 @@ file(chapter.named(way), "An earlier layer against the last one")
 for stage, own in way.groupby("stage"):
     glue(f"lost_{stage}", int((own["verdict"] == LOST).sum()))
     glue(f"gained_{stage}", int((own["verdict"] == GAINED).sum()))
-    glue(f"alone_{stage}", own["right there alone"].mean())
+    glue(f"alone_{stage}", own["correct there alone"].mean())
 
 # %% [markdown]
 # The last layer ranks worse than the earlier one in {glue:text}`lost_pretrained` of {glue:text}`curves` cases before
@@ -273,14 +273,14 @@ glue("before_the_llm", question_order.largest_before_the_llm(orders))
 
 # %% [markdown]
 # Before fine-tuning the curves of vision tower and connector differ by at most {glue:text}`before_the_llm:.1f` points:
-# no text has been read there yet. What differs in the LLM is compared at stations that were fixed before, in pairs:
+# no text has been read there yet. What differs in the LLM is compared at sites that were fixed before, in pairs:
 
 # %% tags=["hide-input"]
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.paired import WORDS
 
 tuned = moved[moved["stage"] == "finetuned"]
-tuned = tuned.assign(statement=tuned["station"])
+tuned = tuned.assign(statement=tuned["site"])
 drawn = tuned.query("order == 'question_first' and less == 'image_first'")
 title = "Question first less image first, after fine-tuning"
 change_chart(drawn, chapter.names, title, WORDS)
@@ -299,9 +299,9 @@ file(chapter.named(question_order.in_words(moved)), "Orders compared")
 show(question_order.in_words(question_order.counted(tuned)))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.stations import IMAGE_TOKENS
+from mlprobe_utils.evaluation.sites import IMAGE_TOKENS
 
-at_tokens = tuned[tuned["station"] == IMAGE_TOKENS]
+at_tokens = tuned[tuned["site"] == IMAGE_TOKENS]
 for (order, less), own in at_tokens.groupby(["order", "less"]):
     name = f"{order.split('_')[0]}_{less.split('_')[0]}"
     glue(f"higher_{name}", int((own["verdict"] == "higher").sum()))

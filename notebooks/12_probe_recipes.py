@@ -25,7 +25,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
@@ -60,7 +60,7 @@ from mlprobe_utils.pipeline import results
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
 select = chapter.selection
 rows = {name: results.probe_rows(select, name, **of) for name in recipes}
-changes = recipe_changes(rows, chapter.image_sets, split)
+changes = recipe_changes(rows, chapter.image_sets, split_rule)
 
 # %%
 from mlprobe_utils.analysis.probe_recipes import counted, label_efficiency
@@ -180,7 +180,7 @@ from mlprobe_utils.analysis.probe_recipes import transfer_losses
 from mlprobe_utils.plots.squares import POOLING_NAMES
 from mlprobe_utils.stats.paired import of_mean
 
-lost = transfer_losses(tuned, chapter.image_sets, split)
+lost = transfer_losses(tuned, chapter.image_sets, split_rule)
 summary = of_mean(lost, "change", ["pooling", "probe of"])
 show(summary.replace({"pooling": POOLING_NAMES}))
 

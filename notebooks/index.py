@@ -23,7 +23,7 @@
 models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
 
@@ -41,14 +41,14 @@ outputs = scoring.output_scores(chapter.selection)
 # %% tags=["remove-input"]
 image_mean = scores[scores["pooling"] == "image_mean"]
 ends = module_ends(image_mean, outputs, metric)
-blind = format_shortcuts(chapter.image_sets, split).set_index("data set")
+blind = format_shortcuts(chapter.image_sets, split_rule).set_index("data set")
 majority = blind["majority class (%)"] if metric == "accuracy" else None
 charts.journey(ends, chapter.names, metric, majority)
 
 # %% tags=["remove-input"]
-stations = ["V end", "C end", "L end", "final output"]
+sites = ["V end", "C end", "L end", "final output"]
 accuracies = module_ends(image_mean, outputs, "accuracy")
-means = accuracies.groupby("stage")[stations].mean()
+means = accuracies.groupby("stage")[sites].mean()
 unparsed = outputs.groupby("stage")["unparsed"].mean()
 for stage in ("pretrained", "finetuned"):
     glue(f"probed_{stage}", means.at[stage, "L end"])
@@ -61,25 +61,22 @@ ways = {
     "L end": "from the connector to the LLM's last layer",
     "final output": "from the LLM's last layer to the answer",
 }
-steps = means.loc["finetuned", stations].diff()[list(ways)]
+steps = means.loc["finetuned", sites].diff()[list(ways)]
 glue("step", ways[steps.idxmin()])
 glue("step_points", steps.min())
 
 # %% tags=["remove-input"]
-from mlprobe_utils.analysis.diagnosis_tables import (
-    diagnoses,
-    in_short,
-    thresholds_of,
-)
+from mlprobe_utils.analysis import diagnosis_tables as tables
 from mlprobe_utils.stats.intervals import RECIPE
 
 probed = results.end_rows(chapter.selection).query("stage == 'finetuned'")
 reference = results.reference_rows(chapter.selection)
+held_out = tables.thresholds_of(chapter.selection)
 
 # %% tags=["remove-input"]
 rows = probed, results.prediction_rows(chapter.selection), reference
-given = chapter.image_sets, split, thresholds_of(chapter.selection), [RECIPE]
-short = in_short(diagnoses(*rows, *given))
+given = chapter.image_sets, split_rule, held_out, [RECIPE]
+short = tables.in_short(tables.diagnoses(*rows, *given))
 modes = short["main"].value_counts()
 listed = ", ".join(f"{mode} {count}" for mode, count in modes.items())
 glue("diagnosed", int(short["main"].notna().sum()))
@@ -105,20 +102,20 @@ glue("modes", listed or "none")
 # lost; the vertical line is where the fault is.
 
 # %% tags=["remove-input"]
-from mlprobe_utils.analysis.diagnosis_tables import against_planted
 from mlprobe_utils.analysis.fault_effects import effects
 from mlprobe_utils.plots.charts import fault_curves
 
 damaged = chapter.damaged()
 changed = effects(damaged.healthy, damaged.selection, damaged.planted)
+of_others = tables.thresholds_of(damaged.selection)
 fault_curves(changed, damaged.planted, damaged.names)
 
 # %% tags=["remove-input"]
 places = damaged.selection, damaged.healthy
 rows = results.end_rows(places[0]), results.prediction_rows(places[0])
-given = damaged.image_sets, split, thresholds_of(places[0]), [RECIPE]
-told = diagnoses(*rows, results.reference_rows(places[1]), *given)
-judged = against_planted(told, damaged.planted)
+given = damaged.image_sets, split_rule, of_others, [RECIPE]
+found = tables.diagnoses(*rows, results.reference_rows(places[1]), *given)
+judged = tables.against_planted(found, damaged.planted)
 strongest = judged[judged["strength"] == damaged.planted[-1].strength]
 glue("strong_found", int((strongest["detected"] == "yes").sum()))
 glue("strong", len(strongest))

@@ -25,7 +25,7 @@
 models: list[str] = ["lingshu-7b-miniature"]  # one model card
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
-split: str = "paper"  # or "clean": no duplicate or patient crosses it
+split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
 data: str = ""  # folder with real images: all real sets are the default then
 
 # %% tags=["hide-input"]
@@ -201,7 +201,7 @@ glue("widest", width.max())
 
 # %%
 rows = results.prediction_rows(chapter.selection)
-tested = rows[rows["part"] == "test"]
+tested = rows[rows["split"] == "test"]
 early = tested[tested["stage"] == "pretrained"]
 squares.confusion(early, chapter.names)
 
@@ -229,7 +229,7 @@ glue("unparsed_after", 100 * late["parsed"].isna().mean())
 # %% [markdown]
 # ## Diagnosis
 #
-# What is lost between fixed stations, and whether there are enough images to tell, as in
+# What is lost between fixed sites, and whether there are enough images to tell, as in
 # [chapter 5](../05_diagnosis): points of accuracy with their simultaneous interval, the clearest first.
 
 # %%
@@ -240,12 +240,12 @@ from mlprobe_utils.analysis.diagnosis_tables import (
 )
 from mlprobe_utils.stats.intervals import RECIPE
 
-stations = results.end_rows(chapter.selection)
+sites = results.end_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
 
 # %%
-given = chapter.image_sets, split, thresholds_of(chapter.selection)
-told = diagnoses(stations, rows, reference, *given, questions=[RECIPE])
+given = chapter.image_sets, split_rule, thresholds_of(chapter.selection)
+told = diagnoses(sites, rows, reference, *given, questions=[RECIPE])
 columns = ["dataset", "stage", "diagnosis", "ruled out", "left open"]
 short = in_short(told)
 show(chapter.named(short)[columns])
@@ -254,7 +254,7 @@ show(chapter.named(short)[columns])
 from mlprobe_utils.plots.forest import change_chart
 
 told_after = told[told["stage"] == "finetuned"]
-title = "What is lost between stations after fine-tuning"
+title = "What is lost between sites after fine-tuning"
 change_chart(told_after, chapter.names, title)
 
 # %% tags=["hide-input"]

@@ -254,7 +254,7 @@ def test_labels_and_options_that_do_not_match(door):
 
 def test_images_without_labels_are_answered_and_not_scored(door):
     answers = mp.answer(door["model"], mp.image_list(door["images"][:3]), QUESTION, max_new_tokens=2)
-    assert answers["part"].tolist() == ["test"] * 3
+    assert answers["split"].tolist() == ["test"] * 3
     with pytest.raises(InputError, match="give image_list the labels"):
         mp.accuracy(answers)
     with pytest.raises(InputError, match="have 0 labels"):

@@ -54,7 +54,7 @@ def left_out(models: Mapping[str, ModelCard], names: Mapping[str, str]) -> pd.Da
 
 
 def gains(
-    predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split: str
+    predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
     """The gain of each pair on each data set and, of several data sets, their mean.
 
@@ -65,7 +65,7 @@ def gains(
     Args:
         predicted: from `results.prediction_rows`, of one stage.
         compared: from `pairs`.
-        image_sets, split: by slug, of the rows.
+        image_sets, split_rule: by slug, of the rows.
 
     Returns:
         dataset, model, base, accuracy, accuracy of the base, gain, low, high (percentage points), relative gain (%),
@@ -74,32 +74,32 @@ def gains(
 
     Raises InputError for rows of other images than the test images.
     """
-    tested, found = predicted[predicted["part"] == "test"], []
+    tested, found = predicted[predicted["split"] == "test"], []
     for dataset, of_dataset in tested.groupby("dataset", sort=False):
-        drawn, images = resamples_of_tested(image_sets[dataset], split)
-        right = {
-            slug: of_tested(output_outcomes(rows), images, f"{slug} on {dataset}").right
+        drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
+        correct = {
+            slug: of_tested(output_outcomes(rows), images, f"{slug} on {dataset}").correct
             for slug, rows in of_dataset.groupby("model", sort=False)
         }
         for model, base in compared:
-            sides = [accuracy(right[slug], drawn) for slug in (model, base)]
+            sides = [accuracy(correct[slug], drawn) for slug in (model, base)]
             place = dict(zip(PAIR, (dataset, model, base), strict=True))
             place |= dict(zip(SIDES, (side.values.mean() for side in sides), strict=True))
             place |= dict(zip(RELATIVE, relative_change(*sides), strict=True))
-            place["disagreement"] = 100 * np.mean(right[model] != right[base])
-            found.append(Pair(place, right[base], right[model], drawn))
+            place["disagreement"] = 100 * np.mean(correct[model] != correct[base])
+            found.append(Pair(place, correct[base], correct[model], drawn))
     table = compare(found, [*PAIR, *SIDES, *RELATIVE, "disagreement"], ABSOLUTE[0])
     table = table[[*PAIR, *SIDES, *ABSOLUTE, *RELATIVE, "disagreement", "p", "p (Holm)"]]
     return pd.concat([table, *_means(table)], ignore_index=True)
 
 
 def gains_of_stages(
-    predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split: str
+    predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
     """`gains` after fine-tuning and before it, with statement (stage in words) and verdict of WORDS by interval."""
     found = []
     for stage in ("finetuned", "pretrained"):
-        own = gains(predicted[predicted["stage"] == stage], compared, image_sets, split)
+        own = gains(predicted[predicted["stage"] == stage], compared, image_sets, split_rule)
         found.append(own.assign(statement=STAGE_NAMES[stage], verdict=verdicts(own["low"], own["high"], WORDS)))
     return pd.concat(found, ignore_index=True)
 

@@ -57,11 +57,11 @@ def trained(selection: Selection, slugs: Iterable[str]) -> dict[str, list[Traine
 
 
 def _read(selection: Selection, dataset: str, slug: str) -> Trained:
-    folder = baseline_folder(selection.protocol, dataset, selection.split, slug)
+    folder = baseline_folder(selection.protocol, dataset, selection.split_rule, slug)
     made(selection, slug, dataset, folder, STEP)
     rows = pd.read_parquet(folder / EPOCHS)
     rows = rows.assign(seed=rows["run"], point=rows["epoch"]).sort_values("epoch", kind="stable")
-    found = [outcomes(rows[rows["part"] == part]) for part in ("validation", "test")]
+    found = [outcomes(rows[rows["split"] == split]) for split in ("validation", "test")]
     found = [replace(own, points=[*map(int, own.points)]) for own in found]
     return Trained(slug, *found, **json.loads((folder / NETWORK).read_text()))
 
@@ -115,7 +115,7 @@ def epochs_chosen(own: Trained, rule: str) -> np.ndarray:
         raise unknown("rule to choose an epoch", rule, chosen)
     if chosen[rule] is None:
         return np.full(len(own.test.seeds), len(own.test.points) - 1)
-    return chosen[rule].right.mean(axis=2).argmax(axis=1)
+    return chosen[rule].correct.mean(axis=2).argmax(axis=1)
 
 
 def correct_at(own: Trained, epochs: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def correct_at(own: Trained, epochs: np.ndarray) -> np.ndarray:
     Args:
         epochs: their indices, int [runs].
     """
-    return own.test.right[np.arange(len(epochs)), epochs][:, None]
+    return own.test.correct[np.arange(len(epochs)), epochs][:, None]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def comparisons(
     predicted: pd.DataFrame,
     baselines: Sequence[BaselineCard],
     image_sets: Mapping[str, ImageSet],
-    split: str,
+    split_rule: str,
     rule: str,
 ) -> dict[str, Comparison]:
     """data set -> all that are compared on it.
@@ -175,16 +175,16 @@ def comparisons(
     Raises:
         InputError: predictions for other images than the test images; as `epochs_chosen`.
     """
-    found, tested = {}, predicted[predicted["part"] == "test"]
+    found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
-        drawn, images = resamples_of_tested(image_sets[dataset], split)
+        drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
         of_dataset = tested[tested["dataset"] == dataset].groupby("model", sort=False)
         outputs = {slug: output_outcomes(rows) for slug, rows in of_dataset}
         for slug, predictions in ({one.slug: one.test for one in own} | outputs).items():
             if predictions.images != images:
                 raise InputError(f"{slug} on {dataset}: its predictions are not for the test images, make them anew")
         correct = {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
-        correct |= {slug: predictions.right for slug, predictions in outputs.items()}
+        correct |= {slug: predictions.correct for slug, predictions in outputs.items()}
         groups = {card.slug: card.category for card in baselines} | dict.fromkeys(outputs, MLLM)
         each = [accuracy(correct[slug], drawn) for slug in groups]
         values = np.concatenate([of_runs.values.mean(axis=0) for of_runs in each])

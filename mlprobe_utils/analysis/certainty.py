@@ -36,7 +36,7 @@ BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: module and 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
     """(stage, PROBES or ANSWERS) -> outcomes on test images, of one model and data set."""
     seeds, answers = results.seed_rows(one), results.prediction_rows(one)
-    seeds, answers = seeds[seeds["pooling"] == "image_mean"], answers[answers["part"] == "test"]
+    seeds, answers = seeds[seeds["pooling"] == "image_mean"], answers[answers["split"] == "test"]
     found = {(stage, PROBES): outcomes(seeds[seeds["stage"] == stage]) for stage in STAGES}
     return found | {(stage, ANSWERS): output_outcomes(answers[answers["stage"] == stage]) for stage in STAGES}
 
@@ -82,10 +82,10 @@ def end_intervals(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
     """The intervals at the end of each module and of the final output, for both questions.
 
     Returns:
-        dataset, model, stage, station (of ENDS), value and, of each question, its interval's low and high; percent.
+        dataset, model, stage, site (of ENDS), value and, of each question, its interval's low and high; percent.
         Empty for a metric that is none of RESAMPLED.
     """
-    columns = ["dataset", "model", "stage", "station", "value"]
+    columns = ["dataset", "model", "stage", "site", "value"]
     columns += [f"{question}, {end}" for question in QUESTIONS for end in ("low", "high")]
     frames = [pd.DataFrame(columns=columns)]
     for own, stage in product(found, STAGES) if metric in RESAMPLED else ():
@@ -94,7 +94,7 @@ def end_intervals(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
         output = answers.score(metric, own.positive, own.resamples)
         both = {PROBE: pd.concat([intervals(ends), intervals(output)], ignore_index=True)}
         both[RECIPE] = intervals(ends, RECIPE).reindex(both[PROBE].index)
-        table = pd.DataFrame(own.place(stage=stage, station=ENDS, value=both[PROBE]["value"]))
+        table = pd.DataFrame(own.place(stage=stage, site=ENDS, value=both[PROBE]["value"]))
         for question, interval in both.items():
             table[[f"{question}, {end}" for end in ("low", "high")]] = interval[["low", "high"]]
         frames.append(table)
@@ -103,7 +103,7 @@ def end_intervals(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
 
 def mean_width(ends: pd.DataFrame, question: str) -> float:
     """The mean width of the intervals where modules end (percentage points), without the final output's."""
-    probed = ends[ends["station"] != ENDS[-1]]
+    probed = ends[ends["site"] != ENDS[-1]]
     return float((probed[f"{question}, high"] - probed[f"{question}, low"]).mean())
 
 
@@ -123,11 +123,11 @@ def questions() -> pd.DataFrame:
 def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
     """`end_intervals` for the page: a row a model, data set and stage; each interval a text."""
     keys, texts = ["dataset", "model", "stage"], {}
-    for station in ENDS:
-        own = ends[ends["station"] == station].set_index(keys)
-        for question in QUESTIONS if station != ENDS[-1] else [PROBE]:
+    for site in ENDS:
+        own = ends[ends["site"] == site].set_index(keys)
+        for question in QUESTIONS if site != ENDS[-1] else [PROBE]:
             low, high = (own[f"{question}, {end}"].map("{:.1f}".format) for end in ("low", "high"))
-            texts[f"{station}: {question}"] = low + "–" + high
+            texts[f"{site}: {question}"] = low + "–" + high
     return pd.DataFrame(texts).rename_axis(keys).reset_index()
 
 
@@ -135,10 +135,10 @@ def before_and_after(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Accuracy after fine-tuning less before it, at the end of each module and of the final output, with paired tests.
 
     Returns:
-        dataset, model, station, change (percentage points), and of each question low, high, p and p (Holm), which
+        dataset, model, site, change (percentage points), and of each question low, high, p and p (Holm), which
         allows for the number of all rows.
     """
-    by, tables = ["dataset", "model", "station"], []
+    by, tables = ["dataset", "model", "site"], []
     for question in QUESTIONS:
         table = compare(_stages(found, question), by).set_index([*by, "change"] if tables else by)
         names = {name: f"{name} ({question})" for name in ("low", "high", "p")}
@@ -151,25 +151,27 @@ def _stages(found: Iterable[Evaluated], question: str) -> Iterator[Pair]:
         sides = []
         for stage in STAGES:
             probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
-            sides.append([*(probes.at(end).right for end in ends_of(probes)), answers.right])
-        for station, before, after in zip(ENDS, *sides, strict=True):
-            if question == PROBE or station != ENDS[-1]:
-                yield Pair(own.place(station=station), before, after, own.resamples, question)
+            sides.append([*(probes.at(end).correct for end in ends_of(probes)), answers.correct])
+        for site, before, after in zip(ENDS, *sides, strict=True):
+            if question == PROBE or site != ENDS[-1]:
+                yield Pair(own.place(site=site), before, after, own.resamples, question)
 
 
 def counted(tests: pd.DataFrame) -> pd.DataFrame:
-    """`before_and_after`, counted: dataset, station, models, higher, lower, and those significant after Holm.
+    """`before_and_after`, counted: dataset, site, models, higher, lower, and those significant after Holm.
 
-    The last columns, `told apart: …`, count tests of a question with p (Holm) below ALPHA; null where there is none.
+    The last columns, `significant: …`, count tests of a question with p (Holm) below ALPHA; null where there is none.
     """
     ways = tests.assign(higher=tests["change"] > 0, lower=tests["change"] < 0)
-    groups = ways.groupby(["dataset", "station"], sort=False)
+    groups = ways.groupby(["dataset", "site"], sort=False)
     table = groups.agg(models=("model", "size"), higher=("higher", "sum"), lower=("lower", "sum"))
     for question in QUESTIONS:
         adjusted = ways[_holm(question)]
-        told = (adjusted < ALPHA).astype("Int64").mask(adjusted.isna())
-        told = told.groupby([ways["dataset"], ways["station"]]).sum(min_count=1)
-        table[f"told apart: {question}"] = told.astype(object).where(told.notna(), np.nan)  # whole numbers stay whole
+        significant = (adjusted < ALPHA).astype("Int64").mask(adjusted.isna())
+        significant = significant.groupby([ways["dataset"], ways["site"]]).sum(min_count=1)
+        table[f"significant: {question}"] = significant.astype(object).where(
+            significant.notna(), np.nan
+        )  # whole numbers stay whole
     return table.reset_index()
 
 
@@ -190,7 +192,7 @@ def _between_points(found: Iterable[Evaluated]) -> Iterator[Pair]:
         run = answers.seeds.index(CONTROL_RUN) if CONTROL_RUN in answers.seeds else 0  # none before fine-tuning
         for name, ends in BETWEEN_POINTS.items():
             after, before = (
-                probes.at(probes.of_module(end[0])[end[1]]).right if end else answers.right[[run]] for end in ends
+                probes.at(probes.of_module(end[0])[end[1]]).correct if end else answers.correct[[run]] for end in ends
             )
             yield Pair(own.place(stage=stage, name=name), before, after, own.resamples, RECIPE)
 

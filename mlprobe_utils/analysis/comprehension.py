@@ -44,18 +44,18 @@ def best_on_validation(rows: pd.DataFrame) -> str:
 
     Raises InputError if there are no rows of validation images.
     """
-    own = rows[rows["part"] == "validation"]
+    own = rows[rows["split"] == "validation"]
     if own.empty:
         raise InputError("no rows of validation images to choose a point with: probe the validation images too")
-    right = (predicted_option(own) == own["label"]).groupby(own["point"]).mean()
-    return min(right.index[right == right.max()], key=flow_order)
+    correct = (predicted_option(own) == own["label"]).groupby(own["point"]).mean()
+    return min(correct.index[correct == correct.max()], key=flow_order)
 
 
 def _curves(found: Iterable[Evaluated]) -> Iterator[tuple[dict[str, str], list[str], Statistic, Statistic]]:
     """Of every model, data set and stage: which it is, its points, comprehension and utilization."""
     for own, stage in product(found, STAGES):
         both = [own.outcomes[stage, name, CURVE] for name in POOLINGS]
-        yield own.place(stage=stage), both[0].points, *(accuracy(one.right, own.resamples) for one in both)
+        yield own.place(stage=stage), both[0].points, *(accuracy(one.correct, own.resamples) for one in both)
 
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
@@ -128,6 +128,6 @@ def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
     for own, stage in product(found, STAGES):
         best = {name: own.outcomes[stage, name, BEST] for name in POOLINGS}
         place = own.place(stage=stage) | {f"{name} at": one.points[0] for name, one in best.items()}
-        place |= {name: 100 * one.right.mean() for name, one in best.items()}
-        pairs.append(Pair(place, *(one.right for one in best.values()), own.resamples, RECIPE))
+        place |= {name: 100 * one.correct.mean() for name, one in best.items()}
+        pairs.append(Pair(place, *(one.correct for one in best.values()), own.resamples, RECIPE))
     return compare(pairs, [*STATE, *(f"{name} at" for name in POOLINGS), *POOLINGS], "difference", WORDS)

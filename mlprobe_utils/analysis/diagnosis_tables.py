@@ -17,7 +17,7 @@ from mlprobe_utils.evaluation.diagnosis import (
     verdicts,
 )
 from mlprobe_utils.evaluation.health import STATE
-from mlprobe_utils.evaluation.outcomes import station_outcomes
+from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.pipeline import laboratory_results, results
 from mlprobe_utils.pipeline.damaged_models import DamagedModel
 from mlprobe_utils.pipeline.images import ImageSet
@@ -30,15 +30,15 @@ DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several se
 
 
 def statement_table(thresholds: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """The statements as rows for a page: mode, what is lost between which stations, and thresholds in points.
+    """The statements as rows for a page: mode, what is lost between which sites, and thresholds in points.
 
     Args:
         thresholds: family -> statement -> points; a column each.
     """
-    columns = ["mode", "more can be told at", "than at", *(f"threshold for {family}" for family in thresholds)]
+    columns = ["mode", "more can be decoded at", "than at", *(f"threshold for {family}" for family in thresholds)]
     rows = []
     for own in STATEMENTS:
-        after = own.after[0] + (", and than at every station after it" if len(own.after) > 1 else "")
+        after = own.after[0] + (", and than at every site after it" if len(own.after) > 1 else "")
         rows.append((own.mode, own.before, after, *(points[own.name] for points in thresholds.values())))
     return pd.DataFrame(rows, columns=columns)
 
@@ -48,7 +48,7 @@ def diagnoses(
     predicted: pd.DataFrame,
     reference: pd.DataFrame,
     image_sets: Mapping[str, ImageSet],
-    split: str,
+    split_rule: str,
     thresholds: Mapping[str, Mapping[str, float]],
     questions: Sequence[str] = tuple(QUESTIONS),
 ) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def diagnoses(
 
     Args:
         probed, predicted, reference: from `results.end_rows`, `results.prediction_rows` and `results.reference_rows`.
-        image_sets, split: by slug, of the rows.
+        image_sets, split_rule: by slug, of the rows.
         thresholds: model -> statement -> points, set on models of other families than its own.
         questions: of `intervals.QUESTIONS`.
 
@@ -64,22 +64,22 @@ def diagnoses(
         Five rows a model, data set, stage and question: these and the columns of `diagnosis.verdicts`.
     """
     frames, answers = [], by_state(predicted)
-    for state, rows, drawn, images in groups(probed, STATE, image_sets, split):
+    for state, rows, drawn, images in groups(probed, STATE, image_sets, split_rule):
         of_set = reference[reference["dataset"] == state["dataset"]]
-        right = station_outcomes(rows, answers[(*state.values(),)], of_set, images)
+        correct = site_outcomes(rows, answers[(*state.values(),)], of_set, images)
         for question in questions:
-            told = verdicts(losses(right, drawn, question), thresholds[state["model"]])
-            frames.append(told.assign(**state, question=question))
+            found = verdicts(losses(correct, drawn, question), thresholds[state["model"]])
+            frames.append(found.assign(**state, question=question))
     return pd.concat(frames, ignore_index=True)
 
 
 def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
     """The rows of test images of each STATE, maybe none; after fine-tuning those of the run that is diagnosed."""
-    diagnosed = rows[(rows["part"] == "test") & (rows["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN)]
+    diagnosed = rows[(rows["split"] == "test") & (rows["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN)]
     return collections.defaultdict(lambda: diagnosed.iloc[:0], iter(diagnosed.groupby(STATE, sort=False)))
 
 
-def in_short(told: pd.DataFrame) -> pd.DataFrame:
+def in_short(judged: pd.DataFrame) -> pd.DataFrame:
     """What was diagnosed, in words, from `diagnoses`.
 
     Returns:
@@ -88,7 +88,7 @@ def in_short(told: pd.DataFrame) -> pd.DataFrame:
         and left open (statements, counted).
     """
     records = []
-    for key, own in told.groupby([*STATE, "question"], sort=False):
+    for key, own in judged.groupby([*STATE, "question"], sort=False):
         named = own[own["verdict"] == NAMED]
         words = [f"{s.statement}: {-s.value:.1f} ({-s.band_high:.1f} to {-s.band_low:.1f})" for s in named.itertuples()]
         counts = own["verdict"].value_counts()
@@ -99,23 +99,23 @@ def in_short(told: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def disagreements(told: pd.DataFrame) -> pd.DataFrame:
+def disagreements(judged: pd.DataFrame) -> pd.DataFrame:
     """The statements on which the two questions give different verdicts: STATE, statement, a column a question."""
-    wide = told.pivot_table("verdict", [*STATE, "statement"], "question", aggfunc="first", sort=False)
+    wide = judged.pivot_table("verdict", [*STATE, "statement"], "question", aggfunc="first", sort=False)
     return wide[wide[PROBE] != wide[RECIPE]][[*QUESTIONS]].rename_axis(columns=None).reset_index()
 
 
-def misalignment_and_unparsed(told: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
+def misalignment_and_unparsed(judged: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     """The loss from the last token to the answer beside the share of answers that name no option, or several.
 
     Args:
-        told: from `diagnoses`, of one question.
+        judged: from `diagnoses`, of one question.
         outputs: from `scoring.output_scores`.
 
     Returns:
         model, dataset, stage, lost, low, high (points; simultaneous with the other statements), verdict, unparsed (%).
     """
-    own = told[told["statement"] == MISALIGNMENT]
+    own = judged[judged["statement"] == MISALIGNMENT]
     lost = own[STATE].assign(lost=-own["value"], low=-own["band_high"], high=-own["band_low"], verdict=own["verdict"])
     diagnosed = outputs[outputs["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN]
     unparsed = diagnosed[[*STATE, "unparsed"]].rename(columns={"unparsed": "unparsed (%)"})
@@ -141,7 +141,7 @@ def detection(judged: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(cases=counts.sum(axis=1))[["cases", *counts.columns]].reset_index()
 
 
-def against_planted(told: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
+def against_planted(judged: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
     """What was diagnosed in damaged models (from `diagnoses`, of one question) beside what was planted.
 
     Returns:
@@ -149,7 +149,7 @@ def against_planted(told: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.D
         detected (yes: the planted mode is the main one; `another mode`; no).
     """
     planted = {one.slug: one for one in damaged}
-    short = in_short(told)
+    short = in_short(judged)
     own = short["model"].map(planted)
     mode = own.map(lambda one: one.mode)
     detected = (short["main"] == mode).map({True: "yes", False: "another mode"}).where(short["main"].notna(), "no")

@@ -25,25 +25,25 @@ def right_of_other_half(own: Trained, clusters: np.ndarray, seed: int = 0) -> np
         clusters: which images belong together, int [images]; they stay in one half.
         seed: of the halves.
     """
-    right, generator = own.test.right, np.random.default_rng(seed)
+    correct, generator = own.test.correct, np.random.default_rng(seed)
     members = np.unique(clusters, return_inverse=True)[1]
     judged = []
     for _ in range(HALVINGS):
         half = generator.permutation(members.max() + 1)[members] % 2 == 0
-        best = {side: right[:, :, half == side].mean(axis=2).argmax(axis=1) for side in (True, False)}
+        best = {side: correct[:, :, half == side].mean(axis=2).argmax(axis=1) for side in (True, False)}
         after = {side: correct_at(own, epochs)[:, 0] for side, epochs in best.items()}
         judged.append(np.where(half, after[False], after[True]))
     return np.concatenate(judged)[:, None]
 
 
-def mean_accuracy(right: Sequence[np.ndarray], drawn: Resamples) -> Statistic:
+def mean_accuracy(correct: Sequence[np.ndarray], drawn: Resamples) -> Statistic:
     """Accuracy of a group, one point: the mean over its members, bool [runs, 1, images], each the mean over runs."""
-    return _mean([accuracy(own, drawn) for own in right])
+    return _mean([accuracy(own, drawn) for own in correct])
 
 
 def best_accuracy(trainings: Sequence[Trained], drawn: Resamples) -> Statistic:
     """As `mean_accuracy`, of the epochs that are best on the images themselves: in every resample chosen anew."""
-    every = [accuracy(own.test.right, drawn) for own in trainings]
+    every = [accuracy(own.test.correct, drawn) for own in trainings]
     best = [(own.values.max(axis=-1, keepdims=True), own.resampled.max(axis=-1, keepdims=True)) for own in every]
     return _mean([replace(own, values=v, resampled=r) for own, (v, r) in zip(every, best, strict=True)])
 

@@ -67,7 +67,7 @@ def _correct(selection: Selection) -> pd.DataFrame:
     probes, answers, frames = probe_rows(selection), prediction_rows(selection), []
     for rows, predicted in ((probes, predicted_option(probes)), (answers, answers["parsed"])):
         own = rows.assign(correct=predicted == rows["label"], point=rows["point"].fillna(ANSWER))
-        own = own[(own["part"] == "test") & (own["stage"] == "finetuned") & (own["run"] == DAMAGED_RUN)]
+        own = own[(own["split"] == "test") & (own["stage"] == "finetuned") & (own["run"] == DAMAGED_RUN)]
         frames.append(own[["model", "dataset", *KEYS, "image", "correct"]])
     return pd.concat(frames, ignore_index=True)
 

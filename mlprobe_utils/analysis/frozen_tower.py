@@ -26,7 +26,7 @@ RAISED, LOWERED = "frozen is better", "frozen is worse"
 def outcomes_of(one: Selection) -> dict[tuple[str], Outcomes]:
     """(tower of TOWERS,) -> outcomes of the final output after fine-tuning, of one model and data set."""
     rows = {tower: variants.tower_rows(one, setting) for tower, setting in TOWERS.items()}
-    return {(tower,): output_outcomes(own[own["part"] == "test"]) for tower, own in rows.items()}
+    return {(tower,): output_outcomes(own[own["split"] == "test"]) for tower, own in rows.items()}
 
 
 def changes(found: Iterable[Evaluated]) -> pd.DataFrame:
@@ -45,8 +45,8 @@ def _pairs(found: Iterable[Evaluated]) -> Iterator[Pair]:
         for metric in METRICS:
             scores = _scores(own, metric)
             place = own.place(metric=metric, **{tower: one.values.mean() for tower, one in scores.items()})
-            right = {tower: own.outcomes[tower,].right for tower in TOWERS}
-            yield Pair(place, *(right if metric == "accuracy" else scores).values(), own.resamples)
+            correct = {tower: own.outcomes[tower,].correct for tower in TOWERS}
+            yield Pair(place, *(correct if metric == "accuracy" else scores).values(), own.resamples)
 
 
 def _scores(own: Evaluated, metric: str) -> dict[str, Statistic]:

@@ -47,7 +47,7 @@ def health_of_run(selection: Selection) -> pd.DataFrame:
 
     def make(one: Selection) -> pd.DataFrame:
         image_set = load_image_set(one.datasets[0], one.protocol)
-        return corrected_scores(results.probe_rows(one), image_set, one.split, penalty)
+        return corrected_scores(results.probe_rows(one), image_set, one.split_rule, penalty)
 
     scores = derived(selection, CORRECTED_HEALTH, ["probes"], __name__, make, penalty=penalty)
     if (missing := scores["raw"].isna()).any():
@@ -60,14 +60,14 @@ def health_of_run(selection: Selection) -> pd.DataFrame:
     return scores
 
 
-def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split: str, penalty: float) -> pd.DataFrame:
+def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, penalty: float) -> pd.DataFrame:
     """Health scores without what noise does to them, of the main recipe's accuracy on the mean of the image tokens.
 
     Noise is counted over whole patients and duplicate groups. Side paths have no score.
 
     Args:
         rows: probe rows of one model and data set, of any stages, runs, recipes and poolings.
-        image_set, split: of the rows.
+        image_set, split_rule: of the rows.
         penalty: lambda.
 
     Returns:
@@ -81,7 +81,7 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split: str, penalt
     """
     rows = of_modules(rows)
     try:
-        resamples, images = resamples_of_tested(image_set, split)
+        resamples, images = resamples_of_tested(image_set, split_rule)
     except InputError as error:
         place = " ".join(map(str, [*rows["model"].unique(), "on", image_set.card.slug]))
         raise InputError(f"health scores of {place}, all modules: {error}") from error
@@ -90,11 +90,11 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split: str, penalt
     for state, own in rows.groupby(STATE, sort=False):
         found = outcomes(own)
         if found.images != images:
-            raise ValueError(f"{' '.join(state)}: the rows are not of the test images of split '{split}'")
-        for run, right in zip(own["run"].unique(), found.right, strict=True):
+            raise ValueError(f"{' '.join(state)}: the rows are not of the test images of split '{split_rule}'")
+        for run, of_run in zip(own["run"].unique(), found.correct, strict=True):
             for module in MODULES:
                 points = found.of_module(module)
-                correct = right[[found.points.index(point) for point in points]]
+                correct = of_run[[found.points.index(point) for point in points]]
                 place = dict(zip([*STATE, "run", "module"], [*state, run, module], strict=True))
                 scores = dict.fromkeys(SCORES, np.nan)
                 if correct.any(axis=1).all():

@@ -26,7 +26,7 @@ def true_option(rows: pd.DataFrame) -> pd.DataFrame:
 
     Probabilities are normalised over the options, so that guessing gives the same to each.
     """
-    tested, frames = rows[rows["part"] == "test"], []
+    tested, frames = rows[rows["split"] == "test"], []
     for _, own in tested.groupby("dataset", sort=False):
         options = options_of(own)
         probabilities = own[[OPTION + option for option in options]].to_numpy()
@@ -42,10 +42,10 @@ def settled(rows: pd.DataFrame) -> pd.DataFrame:
         model, dataset, stage, run, point, value (percent); at the last layer it is 100.
     """
     frames = []
-    for (*place, run), own in rows[rows["part"] == "test"].groupby([*STATE, "run"], dropna=False, sort=False):
+    for (*place, run), own in rows[rows["split"] == "test"].groupby([*STATE, "run"], dropna=False, sort=False):
         found = outcomes(own)
         points = found.of_module("L")
-        predicted = found.at(*points).said[0]
+        predicted = found.at(*points).predicted[0]
         same = np.logical_and.accumulate((predicted == predicted[-1])[::-1])[::-1]
         curve = pd.DataFrame({"point": points, "value": 100 * same.mean(axis=1)})
         frames.append(curve.assign(**dict(zip(STATE, place, strict=True)), run=run))
@@ -67,29 +67,29 @@ def settling_layers(shares: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "model", "stage", "at", "layers before the last"])
 
 
-def lost_on_the_way(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: str) -> pd.DataFrame:
+def lost_on_the_way(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
     """Whether the last layer ranks the options worse than an earlier one: the best on the validation images.
 
     Runs are averaged, and intervals allow for other images only.
 
     Args:
-        rows: from `results.lens_rows`, of all parts.
-        image_sets, split: by slug, of the rows.
+        rows: from `results.lens_rows`, of all splits.
+        image_sets, split_rule: by slug, of the rows.
 
     Returns:
-        dataset, model, stage, at (the layer chosen), there, at the end (percent correct), right there alone, right at
-        the end alone (percent of images), change and further columns of `paired.compare`, with verdict LOST, GAINED or
-        NEITHER.
+        dataset, model, stage, at (the layer chosen), there, at the end (percent correct), correct there alone,
+        correct at the end alone (percent of images), change and further columns of `paired.compare`, with verdict LOST,
+        GAINED or NEITHER.
     """
     pairs = []
-    for place, own, drawn, _ in groups(rows, STATE, image_sets, split):
+    for place, own, drawn, _ in groups(rows, STATE, image_sets, split_rule):
         chosen = best_on_validation(own)
-        runs = [outcomes(of_run) for _, of_run in own[own["part"] == "test"].groupby("run", dropna=False)]
+        runs = [outcomes(of_run) for _, of_run in own[own["split"] == "test"].groupby("run", dropna=False)]
         last = runs[0].of_module("L")[-1]
-        there, end = (np.concatenate([run.at(point).right for run in runs]) for point in (chosen, last))
+        there, end = (np.concatenate([run.at(point).correct for run in runs]) for point in (chosen, last))
         shares = {"there": there, "at the end": end}
-        shares |= {"right there alone": there & ~end, "right at the end alone": end & ~there}
+        shares |= {"correct there alone": there & ~end, "correct at the end alone": end & ~there}
         place |= {"at": chosen} | {name: 100 * share.mean() for name, share in shares.items()}
         pairs.append(Pair(place, there, end, drawn))
-    by = ["dataset", "model", "stage", "at", "there", "at the end", "right there alone", "right at the end alone"]
+    by = ["dataset", "model", "stage", "at", "there", "at the end", "correct there alone", "correct at the end alone"]
     return compare(pairs, by, words=(LOST, GAINED, NEITHER))

@@ -1,6 +1,6 @@
 """Misalignment taken apart: what the model's own mapping from the last token's state to the answer loses, and where.
 
-Between the probe at the LLM's end and the answer lies one station of the model itself: the options as its output layer
+Between the probe at the LLM's end and the answer lies one site of the model itself: the options as its output layer
 ranks them at the last token (the logit lens at the last layer). Beside the answer lies one that the model does not
 have: a readout that is fitted on the options' probabilities. A model whose probabilities separate the classes, but
 name the wrong ones, is mapped wrongly and not ignorant: the readout is then correct where its answer is not.
@@ -20,7 +20,7 @@ from mlprobe_utils.evaluation.diagnosis import MISALIGNMENT, Statement, losses
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.outcomes import last_point, outcomes, single_outcomes
 from mlprobe_utils.evaluation.rows import OPTION, options_of
-from mlprobe_utils.evaluation.stations import LAST_TOKEN, OUTPUT, PROBED
+from mlprobe_utils.evaluation.sites import LAST_TOKEN, OUTPUT, PROBED
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import groups
 from mlprobe_utils.stats.intervals import RECIPE
@@ -43,7 +43,7 @@ def mapping_losses(
     predicted: pd.DataFrame,
     readout: pd.DataFrame,
     image_sets: Mapping[str, ImageSet],
-    split: str,
+    split_rule: str,
     question: str = RECIPE,
 ) -> pd.DataFrame:
     """What is lost in each step from the last token's state to the answer, and beside a fitted readout.
@@ -51,7 +51,7 @@ def mapping_losses(
     Args:
         probed, lens, predicted: from `results.end_rows`, `results.lens_rows` and `results.prediction_rows`.
         readout: from `readout_rows`.
-        image_sets, split: as of `diagnosis_tables.diagnoses`.
+        image_sets, split_rule: as of `diagnosis_tables.diagnoses`.
         question: of `intervals.QUESTIONS`; only the probe has seeds.
 
     Returns:
@@ -63,16 +63,16 @@ def mapping_losses(
     module, pooling = PROBED[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
     frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]
-    for state, rows, drawn, images in groups(of_last_token, STATE, image_sets, split):
-        right = {LAST_TOKEN: outcomes(rows[rows["point"] == last_point(rows)]).right[:, 0]}
+    for state, rows, drawn, images in groups(of_last_token, STATE, image_sets, split_rule):
+        correct = {LAST_TOKEN: outcomes(rows[rows["point"] == last_point(rows)]).correct[:, 0]}
         ranked, answered, read = (own[(*state.values(),)] for own in tables)
         if ranked.empty:
             raise InputError(f"{state['model']} on {state['dataset']}, {state['stage']}: no rows of '{RANKED}'")
         ranked = ranked[ranked["point"] == last_point(ranked)]
-        for station, own in ((RANKED, ranked), (OUTPUT, answered), (READ_OUT, read)):
-            what = f"{state['model']} on {state['dataset']}, {station}"
-            right[station] = single_outcomes(own, images, what, parsed=station == OUTPUT)
-        frames.append(losses(right, drawn, question, STEPS).assign(**state))
+        for site, own in ((RANKED, ranked), (OUTPUT, answered), (READ_OUT, read)):
+            what = f"{state['model']} on {state['dataset']}, {site}"
+            correct[site] = single_outcomes(own, images, what, parsed=site == OUTPUT)
+        frames.append(losses(correct, drawn, question, STEPS).assign(**state))
     found = pd.concat(frames, ignore_index=True)
     return found.assign(verdict=verdicts(found["band_low"], found["band_high"], (LOST, GAINED, NEITHER)))
 
@@ -97,7 +97,7 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
     frames = []
     for _, own in prediction_rows.groupby(["model", "fault", "dataset", "stage", "run"], dropna=False, sort=False):
         columns = [OPTION + option for option in options_of(own)]
-        fitted, tested = (own[own["part"] == part] for part in ("validation", "test"))
+        fitted, tested = (own[own["split"] == split] for split in ("validation", "test"))
         place, classes = f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}", fitted["label"].nunique()
         if classes < 2:
             raise InputError(
@@ -107,8 +107,8 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
         if own[columns].isna().any(axis=None):
             raise InputError(f"{place}: an option without a probability (nan): make the predictions anew")
         if tested.empty:
-            raise InputError(f"{place}: no test images to read: give rows of both parts")
-        scores, shown = (np.log(part[columns].clip(lower=LEAST)) for part in (fitted, tested))
+            raise InputError(f"{place}: no test images to read: give rows of both splits")
+        scores, shown = (np.log(one[columns].clip(lower=LEAST)) for one in (fitted, tested))
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores, fitted["label"])
         predicted = pd.DataFrame(model.predict_proba(shown), tested.index, OPTION + model.classes_)
         probabilities = predicted.reindex(columns=columns, fill_value=0.0)

@@ -102,9 +102,9 @@ def fits(accuracy: float, images: int) -> bool:
 
 
 def printed_paradigms() -> pd.DataFrame:
-    """Table 3, cell by cell: model, dataset, paradigm, printed, right, corrected, fits instead, swapped with.
+    """Table 3, cell by cell: model, dataset, paradigm, printed, correct, corrected, fits instead, swapped with.
 
-    `right` is the number of correct answers that a cell stands for, null where it is none; `fits instead` names the
+    `correct` is the number of correct answers that a cell stands for, null where it is none; `fits instead` names the
     data sets whose number of images would explain such a cell. Two cells of a row are swapped if neither is explained
     by its own data set, and each by the other's; `corrected` has them exchanged (percent).
     """
@@ -116,7 +116,7 @@ def printed_paradigms() -> pd.DataFrame:
         [] if own else [name for name, images in IMAGES.items() if fits(cell.printed, images)]
         for own, cell in zip(whole, table.itertuples(), strict=True)
     ]
-    table = table.assign(right=counts.where(whole), corrected=table["printed"])
+    table = table.assign(correct=counts.where(whole), corrected=table["printed"])
     table["fits instead"], table["swapped with"] = [", ".join(names) for names in instead], ""
     for _, own in table.groupby(["model", "paradigm"]):
         for one in own.index:

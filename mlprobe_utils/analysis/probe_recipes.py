@@ -19,24 +19,26 @@ CURVE = [*RECIPE_OF, "pooling"]
 BEFORE, FIRST, LAST = "the layer before", "the first layer, at the last", "the last layer, at the first"
 
 
-def recipe_changes(rows: Mapping[str, pd.DataFrame], image_sets: Mapping[str, ImageSet], split: str) -> pd.DataFrame:
+def recipe_changes(
+    rows: Mapping[str, pd.DataFrame], image_sets: Mapping[str, ImageSet], split_rule: str
+) -> pd.DataFrame:
     """Accuracy with each recipe less that with the main one, mean over a module's points.
 
     Intervals and tests are of these probes on new images: a recipe's variants are fitted with one seed.
 
     Args:
         rows: recipe -> probe rows of one run and one pooling; MAIN_PROBE among them.
-        image_sets, split: by slug, of the rows.
+        image_sets, split_rule: by slug, of the rows.
 
     Returns:
         dataset, model, stage, recipe, module (its letter), change and further columns of `paired.compare`.
 
     Raises ValueError if two recipes were fitted at different points.
     """
-    tested = {name: own[own["part"] == "test"] for name, own in rows.items()}
+    tested = {name: own[own["split"] == "test"] for name, own in rows.items()}
     others = {name: dict(iter(own.groupby(RECIPE_OF))) for name, own in tested.items() if name != MAIN_PROBE}
     pairs = []
-    for place, own, drawn, _ in groups(tested[MAIN_PROBE], RECIPE_OF, image_sets, split):
+    for place, own, drawn, _ in groups(tested[MAIN_PROBE], RECIPE_OF, image_sets, split_rule):
         main = outcomes(own)
         for name, by_place in others.items():
             other = outcomes(by_place[*place.values(),])
@@ -44,20 +46,20 @@ def recipe_changes(rows: Mapping[str, pd.DataFrame], image_sets: Mapping[str, Im
                 raise ValueError(f"'{name}' was not fitted at the points, or on the images, of '{MAIN_PROBE}'")
             for module in MODULES:
                 points = main.of_module(module)  # take the place of seeds: what is compared is their mean
-                sides = (np.moveaxis(side.at(*points).right, 0, 1) for side in (main, other))
+                sides = (np.moveaxis(side.at(*points).correct, 0, 1) for side in (main, other))
                 pairs.append(Pair(place | {"recipe": name, "module": module}, *sides, drawn))
     return compare(pairs, [*RECIPE_OF, "recipe", "module"])
 
 
 def counted(changes: pd.DataFrame) -> pd.DataFrame:
-    """`recipe_changes`, counted: dataset, recipe, module, curves, change, low, high, told higher, told lower.
+    """Counts of `recipe_changes`: dataset, recipe, module, curves, change, low, high, significantly higher and lower.
 
-    Changes are means, from `of_mean`; told are those with p (Holm) below 5 %.
+    Changes are means, from `of_mean`; significant are those with p (Holm) below 5 %.
     """
     by = ["dataset", "recipe", "module"]
     significant = changes["p (Holm)"] < 1 - LEVEL
     ways = changes.assign(higher=significant & (changes["change"] > 0), lower=significant & (changes["change"] < 0))
-    columns = {"curves": ("change", "size")} | {f"told {way}": (way, "sum") for way in (HIGHER, LOWER)}
+    columns = {"curves": ("change", "size")} | {f"significantly {way}": (way, "sum") for way in (HIGHER, LOWER)}
     return of_mean(changes, "change", by).merge(ways.groupby(by, sort=False).agg(**columns).reset_index(), on=by)
 
 
@@ -94,39 +96,39 @@ def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
         rows: from `results.transfer_rows`, of one model, data set, stage and pooling.
     """
     points = sorted(rows["probe"].unique(), key=flow_order)
-    return np.stack([outcomes(rows[rows["probe"] == p]).at(*points).right[0] for p in points]), points
+    return np.stack([outcomes(rows[rows["probe"] == p]).at(*points).correct[0] for p in points]), points
 
 
 def transfer_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of every pair of layers: CURVE, fitted at, read at, accuracy (percent)."""
     frames = []
     for place, own in rows.groupby(CURVE, sort=False):
-        right, points = transferred(own)
+        correct, points = transferred(own)
         pairs = pd.MultiIndex.from_product([points, points], names=["fitted at", "read at"])
-        table = pd.DataFrame({"accuracy": 100 * right.mean(axis=2).ravel()}, pairs).reset_index()
+        table = pd.DataFrame({"accuracy": 100 * correct.mean(axis=2).ravel()}, pairs).reset_index()
         frames.append(table.assign(**dict(zip(CURVE, place, strict=True))))
     return pd.concat(frames, ignore_index=True)
 
 
-def transfer_losses(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: str) -> pd.DataFrame:
+def transfer_losses(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
     """Accuracy with the probe of another layer less that with the layer's own.
 
     Of neighbours it is the mean over all layers that have one before them. Intervals are of these probes on new images.
 
     Args:
         rows: from `results.transfer_rows`.
-        image_sets, split: by slug, of the rows.
+        image_sets, split_rule: by slug, of the rows.
 
     Returns:
         dataset, model, stage, pooling, probe of (BEFORE, FIRST, LAST), change and further columns of `paired.compare`.
         An LLM with one layer has no rows.
     """
     pairs = []
-    for place, own, drawn, _ in groups(rows, CURVE, image_sets, split):
-        right, points = transferred(own)
+    for place, own, drawn, _ in groups(rows, CURVE, image_sets, split_rule):
+        correct, points = transferred(own)
         layers = np.arange(len(points))
         places = {BEFORE: (layers[:-1], layers[1:]), FIRST: ([0], [-1]), LAST: ([-1], [0])}
         for name, (fitted, at) in places.items() if len(points) > 1 else ():
-            sides = right[at, at][:, None], right[fitted, at][:, None]  # layers take the place of seeds
+            sides = correct[at, at][:, None], correct[fitted, at][:, None]  # layers take the place of seeds
             pairs.append(Pair(place | {"probe of": name}, *sides, drawn))
     return compare(pairs, [*CURVE, "probe of"])

@@ -14,7 +14,7 @@ from mlprobe_utils.evaluation.control_names import CONTROL_RUN
 from mlprobe_utils.evaluation.orders import ORDER_NAMES, ORDERS
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.evaluation.rows import STAGES
-from mlprobe_utils.evaluation.stations import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
+from mlprobe_utils.evaluation.sites import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import Evaluated
@@ -32,7 +32,7 @@ POINTS = "all points"  # of the image tokens
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
-    """(stage, order, what) -> outcomes of one model and data set; what: POINTS, or a station after the LLM.
+    """(stage, order, what) -> outcomes of one model and data set; what: POINTS, or a site after the LLM.
 
     Those of OUTPUT are of the run that the probes are of.
     """
@@ -40,7 +40,7 @@ def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
     for order in ORDERS:
         own = of_value(one, ORDER, order)
         seeds, answers = results.seed_rows(own), results.prediction_rows(own)
-        answers = answers[(answers["part"] == "test") & (answers["run"].fillna(CONTROL_RUN) == CONTROL_RUN)]
+        answers = answers[(answers["split"] == "test") & (answers["run"].fillna(CONTROL_RUN) == CONTROL_RUN)]
         modules = seeds[seeds["point"].str[0].isin([*"VCL"])]
         for stage in STAGES:
             probed = modules[modules["stage"] == stage]
@@ -58,30 +58,30 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Accuracy in one order less that in another, of all COMPARED, at the LLM's two ends and of the final output.
 
     Returns:
-        dataset, model, stage, station, order, less, question (of intervals: RECIPE for probes, PROBE for the answers,
+        dataset, model, stage, site, order, less, question (of intervals: RECIPE for probes, PROBE for the answers,
         which are one adapter's each), difference and further columns of `paired.compare`, with verdict of WORDS.
     """
-    by = ["dataset", "model", "stage", "station", "order", "less", "question"]
+    by = ["dataset", "model", "stage", "site", "order", "less", "question"]
     return compare(_pairs(found), by, "difference", WORDS)
 
 
 def _pairs(found: Iterable[Evaluated]) -> Iterator[Pair]:
     for own in found:
-        for stage, (order, less), station in product(STAGES, COMPARED, (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)):
-            question = PROBE if station == OUTPUT else RECIPE
-            place = own.place(stage=stage, station=station, order=order, less=less, question=question)
-            before, after = (own.outcomes[stage, side, station].right for side in (less, order))
+        for stage, (order, less), site in product(STAGES, COMPARED, (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)):
+            question = PROBE if site == OUTPUT else RECIPE
+            place = own.place(stage=stage, site=site, order=order, less=less, question=question)
+            before, after = (own.outcomes[stage, side, site].correct for side in (less, order))
             yield Pair(place, before, after, own.resamples, question)
 
 
 def counted(compared: pd.DataFrame) -> pd.DataFrame:
-    """Of `differences`, a row a comparison and station: how many pairs, and how many of them are significant.
+    """Of `differences`, a row a comparison and site: how many pairs, and how many of them are significant.
 
     Returns:
-        order, less, station, pairs (of model, data set and stage), higher, lower, difference, low, high (percentage
+        order, less, site, pairs (of model, data set and stage), higher, lower, difference, low, high (percentage
         points: the mean, from `of_mean`).
     """
-    by = ["order", "less", "station"]
+    by = ["order", "less", "site"]
     marked = compared.assign(**{word: compared["verdict"] == word for word in (HIGHER, LOWER)})
     columns = {"pairs": ("verdict", "size"), HIGHER: (HIGHER, "sum"), LOWER: (LOWER, "sum")}
     found = marked.groupby(by, sort=False).agg(**columns).reset_index()
@@ -99,9 +99,9 @@ def curves(found: Iterable[Evaluated]) -> pd.DataFrame:
     for own in found:
         for order, stage in product(ORDERS, STAGES):
             probed, answers = (own.outcomes[stage, order, what] for what in (POINTS, OUTPUT))
-            curve = intervals(accuracy(probed.right, own.resamples), RECIPE)
+            curve = intervals(accuracy(probed.correct, own.resamples), RECIPE)
             curve = curve[["value", "band_low", "band_high"]].assign(point=probed.points)
-            output = pd.DataFrame({"value": [100 * answers.right.mean()], "point": [OUTPUT]})
+            output = pd.DataFrame({"value": [100 * answers.correct.mean()], "point": [OUTPUT]})
             frames.append(pd.concat([curve, output]).assign(**own.place(stage=stage, order=order)))
     columns = ["model", "dataset", "stage", "order", "point", "value", "band_low", "band_high"]
     return pd.concat(frames, ignore_index=True)[columns]
@@ -116,7 +116,7 @@ def largest_before_the_llm(found: Iterable[Evaluated]) -> float:
     for own in found:
         of_orders = [own.outcomes["pretrained", order, POINTS] for order in ORDERS]
         points = [point for point in of_orders[0].points if point[0] in "VC"]
-        means = [100 * one.at(*points).right.mean(axis=(0, 2)) for one in of_orders]
+        means = [100 * one.at(*points).correct.mean(axis=(0, 2)) for one in of_orders]
         largest = max(largest, float(np.ptp(means, axis=0).max()))
     return largest
 

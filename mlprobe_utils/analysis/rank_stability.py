@@ -28,7 +28,7 @@ POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: str, penalty: float) -> pd.DataFrame:
+def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str, penalty: float) -> pd.DataFrame:
     """`rank_stability` of every data set and module, after fine-tuning, of the first run.
 
     The metrics are accuracy (the reference) and balanced accuracy; resamples that lack a class are not used.
@@ -36,7 +36,7 @@ def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: st
     Args:
         rows: probe rows of several models.
         image_sets: by slug, of the rows' data sets.
-        split: of the rows.
+        split_rule: of the rows.
         penalty: lambda of the reference.
 
     Returns:
@@ -50,13 +50,13 @@ def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split: st
     rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
     tables = []
     for dataset, of_dataset in rows.groupby("dataset", sort=False) if rows["model"].nunique() > 1 else ():
-        drawn, images = resamples_of_tested(image_sets[dataset], split)
+        drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
         labels = of_dataset.drop_duplicates("image").set_index("image").loc[images, "label"].to_numpy()
         whole = [(drawn.counts[:, labels == label] > 0).any(axis=1) for label in set(labels)]
         counts = drawn.counts[np.all(whole, axis=0)][:RESAMPLES]
         found = {model: outcomes(own) for model, own in of_dataset.groupby("model", sort=False)}
         for module in MODULES:
-            correct = {model: own.at(*own.of_module(module)).right[0] for model, own in found.items()}
+            correct = {model: own.at(*own.of_module(module)).correct[0] for model, own in found.items()}
             curves = {
                 name: {model: resampled_curves(own, counts, classes) for model, own in correct.items()}
                 for name, classes in (("accuracy", None), ("balanced accuracy", labels))

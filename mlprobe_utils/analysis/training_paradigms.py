@@ -34,7 +34,7 @@ COMPARED = [  # paradigm, and what is subtracted from it
 def outcomes_of(one: Selection) -> dict[tuple[str], Outcomes]:
     """(paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set."""
     answers, probed, classified = (
-        rows[rows["part"] == "test"]
+        rows[rows["split"] == "test"]
         for rows in (results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one))
     )
     probed = probed[probed["point"].str.startswith("V")]
@@ -51,8 +51,8 @@ def levels(found: Iterable[Evaluated]) -> pd.DataFrame:
     rows = []
     for own in found:
         for (paradigm,), one in own.outcomes.items():
-            interval = intervals(accuracy(one.right, own.resamples)).iloc[0]
-            rows.append((own.dataset, own.model, paradigm, len(one.right), *interval[["value", "low", "high"]]))
+            interval = intervals(accuracy(one.correct, own.resamples)).iloc[0]
+            rows.append((own.dataset, own.model, paradigm, len(one.correct), *interval[["value", "low", "high"]]))
     return pd.DataFrame(rows, columns=["dataset", "model", "paradigm", "trained", "accuracy", "low", "high"])
 
 
@@ -68,7 +68,7 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
 def _pairs(found: Iterable[Evaluated]) -> Iterator[Pair]:
     for own in found:
         for paradigm, less in COMPARED:
-            before, after = crossed(*(own.outcomes[name,].right for name in (less, paradigm)))
+            before, after = crossed(*(own.outcomes[name,].correct for name in (less, paradigm)))
             yield Pair(own.place(paradigm=paradigm, less=less), before, after, own.resamples)
 
 
@@ -77,11 +77,11 @@ def crossed(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.repeat(one, len(other), axis=0), np.tile(other, (len(one), *[1] * (other.ndim - 1)))
 
 
-def budgets(image_sets: Mapping[str, ImageSet], split: str, recipe: FineTuning) -> pd.DataFrame:
+def budgets(image_sets: Mapping[str, ImageSet], split_rule: str, recipe: FineTuning) -> pd.DataFrame:
     """What every training has, of an MLLM or a tower alone: dataset, training images, epochs, images a step, steps."""
     rows = []
     for dataset, image_set in image_sets.items():
-        images = len(image_set.part(split, "train"))
+        images = len(image_set.rows_of(split_rule, "train"))
         steps = recipe.epochs * ceil(images / recipe.batch_size)
         rows.append((dataset, images, recipe.epochs, recipe.batch_size, steps))
     return pd.DataFrame(rows, columns=["dataset", "training images", "epochs", "images a step", "steps"])

@@ -40,7 +40,7 @@ EVALUATED = ("validation", "test")
 FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_decay", "max_gradient_norm")
 
 
-def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split: str) -> None:
+def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split_rule: str) -> None:
     """Makes every baseline's artefact on each data set where it is missing or stale.
 
     Raises:
@@ -50,23 +50,23 @@ def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str,
     for card in map(load_baseline, baselines):
         for dataset in datasets:
             with step(card.slug, dataset, STEP):
-                make_epochs(card, protocol, load_image_set(dataset, protocol_slug), split)
+                make_epochs(card, protocol, load_image_set(dataset, protocol_slug), split_rule)
 
 
-def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> None:
+def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split_rule: str) -> None:
     """Writes the rows of all runs after every epoch (EPOCHS), and how large the network is (NETWORK)."""
     recipe = protocol.baselines
-    if (artefact := baseline_artefact(card, protocol, image_set, split)).is_current():
+    if (artefact := baseline_artefact(card, protocol, image_set, split_rule)).is_current():
         return
-    images = pd.concat([image_set.part(split, part).assign(part=part) for part in EVALUATED])
+    images = pd.concat([image_set.rows_of(split_rule, split).assign(split=split) for split in EVALUATED])
     options = image_set.card.options
     with shared(artefact) as temporary:
         frames, trainings = [], temporary / "trainings"
         for run in range(recipe.runs):
             set_seed(run)
             model = build(card, recipe.variant, len(options), recipe.side, recipe.pretrained)
-            epochs = train(model, image_set, split, recipe, run, trainings / str(run))
-            constants = {"model": card.slug, "dataset": image_set.card.slug, "split": split, "run": run}
+            epochs = train(model, image_set, split_rule, recipe, run, trainings / str(run))
+            constants = {"model": card.slug, "dataset": image_set.card.slug, "split_rule": split_rule, "run": run}
             constants |= {"data_hash": image_set.data_hash, "stage": None, "order": None}
             frames += [image_rows(images, options, own, **constants, epoch=n) for n, own in enumerate(epochs, 1)]
         if processes().is_main_process:
@@ -76,7 +76,9 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
             atomic_write(temporary / NETWORK, json.dumps(size))
 
 
-def train(model: nn.Module, image_set: ImageSet, split: str, recipe: Baselines, run: int, folder: Path) -> np.ndarray:
+def train(
+    model: nn.Module, image_set: ImageSet, split_rule: str, recipe: Baselines, run: int, folder: Path
+) -> np.ndarray:
     """Trains a network in place on the train images of a split, for all epochs, and resumes after a kill.
 
     Args:
@@ -90,13 +92,13 @@ def train(model: nn.Module, image_set: ImageSet, split: str, recipe: Baselines, 
     Raises:
         InputError: fewer train images than a batch; processes that cannot share one.
     """
-    training = Pictures(image_set, image_set.part(split, "train").index, _augmented(recipe))
+    training = Pictures(image_set, image_set.rows_of(split_rule, "train").index, _augmented(recipe))
     if len(training) < recipe.batch_size:
         raise InputError(
-            f"'{image_set.card.slug}', split '{split}': {len(training)} train images are no batch of "
+            f"'{image_set.card.slug}', split '{split_rule}': {len(training)} train images are no batch of "
             f"{recipe.batch_size}: lower baselines.batch_size in the protocol"
         )
-    evaluated = [place for part in EVALUATED for place in image_set.part(split, part).index]
+    evaluated = [place for split in EVALUATED for place in image_set.rows_of(split_rule, split).index]
 
     def file_of(epoch: int) -> Path:
         return folder / f"epoch-{epoch}.npy"

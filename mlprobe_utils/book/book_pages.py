@@ -82,7 +82,7 @@ def made_from(page: Page, run: Run) -> str:
     planted = damaged_selection(run).datasets if damaged_models(page.models) else ()
     folders = [run.folder(model, dataset) for model in page.models for dataset in {*run.datasets, *planted}]
     if page.name == BASELINES:
-        folders += [baseline_folder(run.protocol, dataset, run.split) for dataset in run.datasets]
+        folders += [baseline_folder(run.protocol, dataset, run.split_rule) for dataset in run.datasets]
     return hash_of(
         {
             "notebook": script.read_text(),

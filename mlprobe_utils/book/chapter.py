@@ -80,7 +80,9 @@ class Chapter:
 
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
-        words = f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split}."
+        words = (
+            f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split_rule}."
+        )
         values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.parameters.items()}
         rows = [(name, value, self.meanings.get(name, "")) for name, value in values.items()]
         table = table_html(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
@@ -103,7 +105,7 @@ class Chapter:
     def healthy(self) -> Selection:
         """The results of the model in which this chapter's faults are planted."""
         own = self.selection
-        return Selection(tuple(self.models), own.datasets, own.protocol, own.split)
+        return Selection(tuple(self.models), own.datasets, own.protocol, own.split_rule)
 
     def with_baselines(self) -> "Chapter":
         """The chapter with the traditional classifiers that its protocol names; trains those that are missing.

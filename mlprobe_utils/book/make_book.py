@@ -109,7 +109,7 @@ def graph_file() -> Path:
 
 def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Path]:
     """Writes the graph, and gives a stamp to every job that has nothing to do; returns the stamps' places."""
-    folder = artefacts.OUTPUTS / ".stamps" / run.protocol / run.split
+    folder = artefacts.OUTPUTS / ".stamps" / run.protocol / run.split_rule
     stamps = {job: folder / job.kind / job.name for job in jobs}
     for job, path in stamps.items():
         path.parent.mkdir(parents=True, exist_ok=True)

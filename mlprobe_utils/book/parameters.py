@@ -25,7 +25,7 @@ class Parameters(BaseModel):
     models: list[str]
     datasets: list[str]
     protocol: str
-    split: str
+    split_rule: str
     data: str
     metric: str = METRICS[0]
 

@@ -14,9 +14,9 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.plots.tables import MOST_TEXT
 
 
-def class_samples(image_set: ImageSet, split: str) -> HTML:
+def class_samples(image_set: ImageSet, split_rule: str) -> HTML:
     """The first training image of each class with its true answer (figures S1 to S3 of the paper)."""
-    rows = image_set.part(split, "train")
+    rows = image_set.rows_of(split_rule, "train")
     first = {one.option: rows.index[rows["label"] == one.name][0] for one in image_set.card.classes}
     return _thumbnails(image_set, first.values(), [f"Ground truth: {option}." for option in first])
 

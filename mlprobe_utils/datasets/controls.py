@@ -44,19 +44,19 @@ FOLDS = 5
 TINY = 1e-6
 
 
-def write_image_controls(image_set: ImageSet, split: str, folder: Path) -> None:
+def write_image_controls(image_set: ImageSet, split_rule: str, folder: Path) -> None:
     """Writes the controls that need no model, and the reference, to `folder`.
 
-    `controls.parquet` has rows of the test images (schema `rows.SCHEMA`), `control_task.parquet` image, part, cluster
+    `controls.parquet` has rows of the test images (schema `rows.SCHEMA`), `control_task.parquet` image, split, cluster
     and control (an option) of the train, validation and test images.
 
     Raises:
         InputError: as `rows_without_model`, `reference_rows` and `control_task`.
     """
     statistics = pixel_statistics(image_set)
-    rows = pd.concat([rows_without_model(image_set, split, statistics), reference_rows(image_set, split)])
+    rows = pd.concat([rows_without_model(image_set, split_rule, statistics), reference_rows(image_set, split_rule)])
     write_rows(rows, folder / ROWS)
-    write_parquet(control_task(image_set, split, statistics), folder / TASK)
+    write_parquet(control_task(image_set, split_rule, statistics), folder / TASK)
 
 
 def pixel_statistics(image_set: ImageSet) -> np.ndarray:
@@ -72,8 +72,8 @@ def pixel_statistics(image_set: ImageSet) -> np.ndarray:
     return np.array(rows)
 
 
-def control_task(image_set: ImageSet, split: str, statistics: np.ndarray) -> pd.DataFrame:
-    """Labels that mean nothing, and that new images have too: image, part, cluster, control.
+def control_task(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
+    """Labels that mean nothing, and that new images have too: image, split, cluster, control.
 
     Images are put in CLUSTERS clusters by their standardised pixel statistics (k-means, fitted on the train images).
     Every cluster is dealt one option at random, as often as the option is true of train images: one cluster after the
@@ -85,11 +85,11 @@ def control_task(image_set: ImageSet, split: str, statistics: np.ndarray) -> pd.
     Raises:
         InputError: there are no train or no test images.
     """
-    parts = {part: image_set.part(split, part) for part in ("train", "validation", "test")}
-    if empty := [part for part in ("train", "test") if parts[part].empty]:
-        raise InputError(f"the {empty[0]} part of split '{split}' of '{image_set.card.slug}' has no image")
-    images = pd.concat([own.assign(part=part) for part, own in parts.items()])
-    training = images.index[images["part"] == "train"]
+    parts = {split: image_set.rows_of(split_rule, split) for split in ("train", "validation", "test")}
+    if empty := [split for split in ("train", "test") if parts[split].empty]:
+        raise InputError(f"the {empty[0]} images of split '{split_rule}' of '{image_set.card.slug}' has no image")
+    images = pd.concat([own.assign(split=split) for split, own in parts.items()])
+    training = images.index[images["split"] == "train"]
     scaler = StandardScaler().fit(statistics[training])
     clusters = KMeans(min(CLUSTERS, len(training)), n_init=1, random_state=SEED)
     clusters.fit(scaler.transform(statistics[training]))
@@ -100,7 +100,7 @@ def control_task(image_set: ImageSet, split: str, statistics: np.ndarray) -> pd.
         dealt[cluster] = max(missing, key=missing.get)
         missing[dealt[cluster]] -= sizes[cluster]
     control = [dealt[cluster] for cluster in found]
-    return images[["image", "part"]].assign(cluster=found, control=control).reset_index(drop=True)
+    return images[["image", "split"]].assign(cluster=found, control=control).reset_index(drop=True)
 
 
 def shuffled(labels: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ def shuffled(labels: np.ndarray) -> np.ndarray:
     return np.random.default_rng(SEED).permutation(labels)
 
 
-def rows_without_model(image_set: ImageSet, split: str, statistics: np.ndarray) -> pd.DataFrame:
+def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
     """Rows of the test images for each of WITHOUT_MODEL, fitted on all other images, as the format rule of chapter 1.
 
     A logistic regression on standardised features: the combination of pixel mode, format and extension; this and the
@@ -119,7 +119,7 @@ def rows_without_model(image_set: ImageSet, split: str, statistics: np.ndarray) 
         InputError: the images to fit on are all of one class.
     """
     manifest, options = image_set.manifest, image_set.card.options
-    tested = image_set.part(split, "test").index
+    tested = image_set.rows_of(split_rule, "test").index
     fitted = manifest.index.difference(tested)
     codes = pd.Categorical(manifest["option"], options).codes
     if len(np.unique(codes[fitted])) < 2:
@@ -134,11 +134,11 @@ def rows_without_model(image_set: ImageSet, split: str, statistics: np.ndarray) 
         model = DummyClassifier() if control == MAJORITY else regression
         model.fit(features[control][fitted], codes[fitted])
         found = pd.DataFrame(model.predict_proba(features[control][tested]), columns=np.take(options, model.classes_))
-        frames.append(_test_rows(image_set, split, found, control))
+        frames.append(_test_rows(image_set, split_rule, found, control))
     return pd.concat(frames, ignore_index=True)
 
 
-def reference_rows(image_set: ImageSet, split: str) -> pd.DataFrame:
+def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
     """Rows of the test images for the reference, fitted on the train images as probes are.
 
     Probabilities are calibrated on held-out folds of the train images (Platt 1999).
@@ -146,11 +146,11 @@ def reference_rows(image_set: ImageSet, split: str) -> pd.DataFrame:
     Raises:
         InputError: the train images are not of several classes with two images each, or there are no test images.
     """
-    training, tested = (image_set.part(split, part) for part in ("train", "test"))
+    training, tested = (image_set.rows_of(split_rule, split) for split in ("train", "test"))
     counts = training["option"].value_counts()
     if len(counts) < 2 or counts.min() < 2 or tested.empty:
         raise InputError(
-            f"split '{split}' of '{image_set.card.slug}': the reference needs two train images of each of several "
+            f"split '{split_rule}' of '{image_set.card.slug}': the reference needs two train images of each of several "
             f"classes and a test image, found {counts.to_dict()} and {len(tested)}"
         )
     features = image_features(squares(image_set, [*training.index, *tested.index]))
@@ -158,16 +158,16 @@ def reference_rows(image_set: ImageSet, split: str) -> pd.DataFrame:
     model = CalibratedClassifierCV(machine, cv=min(FOLDS, counts.min()), ensemble=False)
     model.fit(features[: len(training)], training["option"])
     found = pd.DataFrame(model.predict_proba(features[len(training) :]), columns=model.classes_)
-    return _test_rows(image_set, split, found, REFERENCE)
+    return _test_rows(image_set, split_rule, found, REFERENCE)
 
 
-def _test_rows(image_set: ImageSet, split: str, found: pd.DataFrame, control: str) -> pd.DataFrame:
+def _test_rows(image_set: ImageSet, split_rule: str, found: pd.DataFrame, control: str) -> pd.DataFrame:
     """Rows of a control (schema `rows.SCHEMA`) from the test images' probabilities of the options that it knows."""
     options = image_set.card.options
     probabilities = found.reindex(columns=options, fill_value=0.0).to_numpy()
-    constants = {"model": None, "stage": None, "order": None, "dataset": image_set.card.slug, "split": split}
+    constants = {"model": None, "stage": None, "order": None, "dataset": image_set.card.slug, "split_rule": split_rule}
     constants |= {"data_hash": image_set.data_hash, "control": control}
-    return image_rows(image_set.part(split, "test").assign(part="test"), options, probabilities, **constants)
+    return image_rows(image_set.rows_of(split_rule, "test").assign(split="test"), options, probabilities, **constants)
 
 
 def squares(image_set: ImageSet, positions: list[int]) -> np.ndarray:

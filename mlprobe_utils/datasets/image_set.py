@@ -10,12 +10,12 @@ import pandera.pandas as pa
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.datasets.settings import Release
-from mlprobe_utils.evaluation.rows import PARTS, SPLITS
+from mlprobe_utils.evaluation.rows import SPLIT_RULES, SPLITS
 
 OFFICIAL_SPLITS = ("train", "val", "test")
 _SIZE = pa.Column("int64", pa.Check.ge(1))
 _TEXT = pa.Column(str)
-_PART = pa.Column(str, pa.Check.isin(PARTS))
+_SPLIT = pa.Column(str, pa.Check.isin(SPLITS))
 _HEXADECIMAL = pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$"))
 MANIFEST = pa.DataFrameSchema(
     {
@@ -25,8 +25,8 @@ MANIFEST = pa.DataFrameSchema(
         "official_split": pa.Column(str, pa.Check.isin(OFFICIAL_SPLITS), nullable=True),
         "patient": pa.Column(str, nullable=True),
         "duplicate_group": pa.Column(str, nullable=True),
-        "split_paper": _PART,
-        "split_clean": _PART,
+        "split_paper": _SPLIT,
+        "split_clean": _SPLIT,
         "sha256": _HEXADECIMAL,
         "bytes": _SIZE,
         "width": _SIZE,  # as stored in the release, pixels
@@ -67,16 +67,16 @@ class ImageSet:
     def __getitem__(self, row_position: int) -> np.ndarray:
         return self.pixels(row_position)
 
-    def part(self, split: str, part: str) -> pd.DataFrame:
-        """The rows of one part (train, validation, test) of a split (paper, clean), with their row position as index.
+    def rows_of(self, split_rule: str, split: str) -> pd.DataFrame:
+        """The rows of a split (train, validation, test) by a rule (paper, clean), with their row position as index.
 
-        Raises InputError for an unknown split or part.
+        Raises InputError for an unknown rule or split.
         """
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
-        if part not in PARTS[:3]:
-            raise unknown("part of a split", part, PARTS[:3])
-        return self.manifest[self.manifest[f"split_{split}"] == part]
+        if split_rule not in SPLIT_RULES:
+            raise unknown("split rule", split_rule, SPLIT_RULES)
+        if split not in SPLITS[:3]:
+            raise unknown("split", split, SPLITS[:3])
+        return self.manifest[self.manifest[f"split_{split_rule}"] == split]
 
     def pixels(self, row_position: int) -> np.ndarray:
         """The working copy of the image in that row of the manifest: uint8 [height, width, 3], RGB."""

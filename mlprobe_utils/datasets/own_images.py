@@ -21,8 +21,8 @@ from mlprobe_utils.datasets.splits import held_out
 from mlprobe_utils.evaluation import rows
 
 METADATA = "metadata.csv"
-PARTS = rows.PARTS[:3]
-SPLIT_NAMES = {name: name for name in PARTS} | {"val": "validation", "valid": "validation"}
+SPLITS = rows.SPLITS[:3]
+SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation"}
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Images(Sequence):
             picture.thumbnail((self._max_side, self._max_side), Image.Resampling.BICUBIC)
         return np.array(picture)  # a copy: torch warns of arrays that are not writable
 
-    def rows(self, *parts: str) -> pd.DataFrame:
-        """image, label, part and cluster of the images of some parts; the index is their place."""
-        rows = self.table[["image", "label", "split"]].rename(columns={"split": "part"}).assign(cluster=self.clusters)
-        return rows[rows["part"].isin(parts)]
+    def rows(self, *splits: str) -> pd.DataFrame:
+        """image, label, split and cluster of the images of some splits; the index is their place."""
+        rows = self.table[["image", "label", "split"]].assign(cluster=self.clusters)
+        return rows[rows["split"].isin(splits)]
 
 
 def image_folder(
@@ -219,31 +219,31 @@ def _images(
         if (missing := table[column].isna()).any() and not missing.all():
             raise InputError(f"image {table['image'][missing].iloc[0]} has no {column}: give it one")
     given = table["split"].dropna().map(lambda name: SPLIT_NAMES.get(name.casefold(), name))
-    if foreign := sorted({*given} - {*PARTS}):
-        raise unknown("split", foreign[0], PARTS)
+    if foreign := sorted({*given} - {*SPLITS}):
+        raise unknown("split", foreign[0], SPLITS)
     counts = table["label"].value_counts()
     if counts.min() < 2:
-        raise InputError(f"label {counts.idxmin()!r} has one image: a part to train on and one to test on need several")
+        raise InputError(f"label {counts.idxmin()!r} has one image: one to train on and one to test on are needed")
     wanted = validation_fraction or paper(settings.Splits, "splits").validation_fraction
     ordered = table.sort_values("image", kind="stable")  # what is drawn does not depend on the order of the images
     component, label = components(ordered), ordered["label"].to_numpy(dtype=object)
-    split = given.reindex(ordered.index, fill_value="train").to_numpy(dtype=object, copy=True)
+    chosen = given.reindex(ordered.index, fill_value="train").to_numpy(dtype=object, copy=True)
     words = []
-    for part, share in (("test", test_fraction), ("validation", wanted)):
+    for split, share in (("test", test_fraction), ("validation", wanted)):
         if not 0 < share < 1:
-            raise InputError(f"{part}_fraction is {share}: give a share above 0 and below 1")
-        if part in {*given}:
-            words.append(f"{part}: as given")
+            raise InputError(f"{split}_fraction is {share}: give a share above 0 and below 1")
+        if split in {*given}:
+            words.append(f"{split}: as given")
         else:
-            words.append(f"{part}: drawn, {share} of {(split == 'train').sum()} images")
-            split[held_out(component, label, split == "train", share, seed, part)] = part
-    if len({*given}) < len(PARTS):
+            words.append(f"{split}: drawn, {share} of {(chosen == 'train').sum()} images")
+            chosen[held_out(component, label, chosen == "train", share, seed, split)] = split
+    if len({*given}) < len(SPLITS):
         words.append(f"by label, patients and copies whole, seed {seed}")
-    table["split"] = pd.Series(split, ordered.index)
+    table["split"] = pd.Series(chosen, ordered.index)
     across = table.groupby("patient")["split"].unique()
     for patient, found in across[across.map(len) > 1].items():
         raise InputError(f"patient {patient} is in the splits {' and '.join(found)}: put all their images into one")
-    for part in PARTS:
-        if missing := sorted({*table["label"]} - {*table.loc[table["split"] == part, "label"]}):
-            raise InputError(f"no image of split '{part}' has the label {missing[0]!r}: add some, or drop the label")
+    for split in SPLITS:
+        if missing := sorted({*table["label"]} - {*table.loc[table["split"] == split, "label"]}):
+            raise InputError(f"no image of split '{split}' has the label {missing[0]!r}: add some, or drop the label")
     return Images(pictures, table, "; ".join(words), max_side)

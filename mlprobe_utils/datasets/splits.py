@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.settings import Release, Splits
-from mlprobe_utils.evaluation.rows import PARTS
+from mlprobe_utils.evaluation.rows import SPLIT_RULES, SPLITS
 
 FOLDS = 10  # the validation fraction is met as k of at most so many folds; a smaller fraction as 1 of 1/fraction
 
@@ -47,11 +47,11 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataF
             train &= ~np.isin(component, component[test])
         fraction, where = settings.validation_fraction, f"{card.slug}: "
         validation = held_out(component, label, train, fraction, settings.seed, "validation", where)
-        split = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
-        for part in PARTS[:3]:
-            if missing := [c.name for c in card.classes if not ((split == part) & (label == c.name)).any()]:
-                raise InputError(f"{where}no image of class '{missing[0]}' is left for the {part} part of {name}")
-        columns[name] = pd.Series(split, index=ordered.index)
+        chosen = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
+        for split in SPLITS[:3]:
+            if missing := [c.name for c in card.classes if not ((chosen == split) & (label == c.name)).any()]:
+                raise InputError(f"{where}no image of class '{missing[0]}' is left for the {split} split of {name}")
+        columns[name] = pd.Series(chosen, index=ordered.index)
     return table.assign(**columns)
 
 
@@ -87,15 +87,15 @@ def _fill(sizes: list[int], total: int) -> list[int] | None:
 
 
 def held_out(
-    component: np.ndarray, label: np.ndarray, train: np.ndarray, fraction: float, seed: int, part: str, where: str = ""
+    component: np.ndarray, label: np.ndarray, train: np.ndarray, fraction: float, seed: int, split: str, where: str = ""
 ) -> np.ndarray:
-    """Which train images become another part: about a fraction, whole components, stratified by label; bool [images].
+    """Which train images go to another split: about a fraction, whole components, stratified by label; bool [images].
 
     Args:
         component: which images belong together, from `components`, int [images].
         label: of each image [images].
-        train: which images the part is drawn from, bool [images].
-        part, where: for the error.
+        train: which images the split is drawn from, bool [images].
+        split, where: for the error.
 
     Raises:
         InputError: a class has too few independent images.
@@ -106,8 +106,8 @@ def held_out(
         groups = len(np.unique(component[train & (label == name)]))
         if groups < folds:
             raise InputError(
-                f"{where}too few images of class '{name}' to set a {part} part aside: {groups} independent "
-                f"ones are left to train on, {folds} are needed for {part}_fraction {fraction}"
+                f"{where}too few images of class '{name}' to set a {split} split aside: {groups} independent "
+                f"ones are left to train on, {folds} are needed for {split}_fraction {fraction}"
             )
     rows = np.flatnonzero(train)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -117,15 +117,15 @@ def held_out(
     return chosen
 
 
-def leaks(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """What crosses the parts of a split (`paper` or `clean`) or mixes labels; unused images are left out.
+def leaks(table: pd.DataFrame, split_rule: str) -> pd.DataFrame:
+    """What crosses the splits of a rule (`paper` or `clean`) or mixes labels; unused images are left out.
 
     Returns:
         One row a leak: `kind` (byte-identical, near-duplicate, patient, label conflict), `key` (what the images share),
-        `parts` and `labels` (sorted, joined by " + "), `count` and `images` (a list).
+        `splits` and `labels` (sorted, joined by " + "), `count` and `images` (a list).
     """
-    if (column := f"split_{split}") not in table:
-        raise unknown("split", split, ("paper", "clean"))
+    if (column := f"split_{split_rule}") not in table:
+        raise unknown("split rule", split_rule, SPLIT_RULES)
     used = table[table[column] != "unused"]
     near = used.groupby("duplicate_group")["sha256"].transform("nunique") > 1
     kinds = [
@@ -138,6 +138,6 @@ def leaks(table: pd.DataFrame, split: str) -> pd.DataFrame:
     for kind, key, differs, candidates in kinds:
         for value, images in candidates.groupby(key, sort=True):
             if images[differs].nunique() > 1:
-                parts, labels = (" + ".join(sorted(images[c].unique())) for c in (column, "label"))
-                rows.append((kind, value, parts, labels, len(images), sorted(images["image"])))
-    return pd.DataFrame(rows, columns=["kind", "key", "parts", "labels", "count", "images"])
+                splits, labels = (" + ".join(sorted(images[c].unique())) for c in (column, "label"))
+                rows.append((kind, value, splits, labels, len(images), sorted(images["image"])))
+    return pd.DataFrame(rows, columns=["kind", "key", "splits", "labels", "count", "images"])

@@ -4,7 +4,7 @@ import pandas as pd
 
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.datasets.splits import leaks
-from mlprobe_utils.evaluation.rows import PARTS, SPLITS
+from mlprobe_utils.evaluation.rows import SPLIT_RULES, SPLITS
 
 ImageSets = dict[str, ImageSet]
 FORMAT = ["mode", "format", "extension"]  # what a file's kind is, in a manifest
@@ -30,12 +30,12 @@ def differences(image_sets: ImageSets) -> pd.DataFrame:
 
 
 def split_sizes(image_sets: ImageSets) -> pd.DataFrame:
-    """Images in each part of both splits: one row a data set and split."""
+    """Images in each split by both rules: one row a data set and rule."""
     rows = []
     for image_set in image_sets.values():
-        for split in SPLITS:
-            sizes = image_set.manifest[f"split_{split}"].value_counts().reindex(PARTS, fill_value=0)
-            rows.append({"data set": image_set.card.name, "split": split} | sizes.to_dict())
+        for rule in SPLIT_RULES:
+            sizes = image_set.manifest[f"split_{rule}"].value_counts().reindex(SPLITS, fill_value=0)
+            rows.append({"data set": image_set.card.name, "split rule": rule} | sizes.to_dict())
     return pd.DataFrame(rows)
 
 
@@ -59,14 +59,14 @@ def duplicate_counts(image_sets: ImageSets) -> pd.DataFrame:
 
 
 def leak_counts(image_sets: ImageSets) -> pd.DataFrame:
-    """Leaks by kind and by the parts they join, for both splits; one row saying so where there is none."""
+    """Leaks by kind and by the splits they join, for both rules; one row saying so where there is none."""
     rows = []
     for image_set in image_sets.values():
-        for split in SPLITS:
-            place = {"data set": image_set.card.name, "split": split}
-            found = leaks(image_set.manifest, split)
-            for (kind, parts), group in found.groupby(["kind", "parts"]):
-                rows.append(place | {"kind": kind, "in": parts, "groups": len(group), "images": group["count"].sum()})
+        for rule in SPLIT_RULES:
+            place = {"data set": image_set.card.name, "split rule": rule}
+            found = leaks(image_set.manifest, rule)
+            for (kind, splits), group in found.groupby(["kind", "splits"]):
+                rows.append(place | {"kind": kind, "in": splits, "groups": len(group), "images": group["count"].sum()})
             if found.empty:
                 rows.append(place | {"kind": "none found", "in": "", "groups": 0, "images": 0})
     return pd.DataFrame(rows)
@@ -76,7 +76,7 @@ def format_rule(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.Series, pd.
     """How well the label can be predicted from the file's format: what a model could learn without the picture.
 
     Args:
-        train, test: parts of a manifest, not empty.
+        train, test: splits of a manifest, not empty.
 
     Returns:
         The majority label in `train` of each combination of FORMAT, and the label that this predicts for each row of
@@ -88,11 +88,11 @@ def format_rule(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.Series, pd.
     return rule, predicted.fillna(counts.sum().idxmax())
 
 
-def format_shortcuts(image_sets: ImageSets, split: str) -> pd.DataFrame:
+def format_shortcuts(image_sets: ImageSets, split_rule: str) -> pd.DataFrame:
     """Test accuracy in percent of the file format and of the majority class, both fitted on all images but the test."""
     rows = []
     for image_set in image_sets.values():
-        test = image_set.part(split, "test")
+        test = image_set.rows_of(split_rule, "test")
         train = image_set.manifest.drop(test.index)
         rule, predicted = format_rule(train, test)
         correct = predicted == test["label"]

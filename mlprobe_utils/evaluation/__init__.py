@@ -15,5 +15,5 @@ __all__ = [
     "question",
     "rows",
     "settings",
-    "stations",
+    "sites",
 ]

@@ -17,7 +17,7 @@ from mlprobe_utils.evaluation.control_names import (
 from mlprobe_utils.evaluation.metrics import KEYS, LESS_IS_BETTER, scores_by
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import predicted_option
-from mlprobe_utils.evaluation.stations import OUTPUT
+from mlprobe_utils.evaluation.sites import OUTPUT
 
 TASK, SELECTIVITY = "task", "selectivity"
 ENDS = (*(f"{module} end" for module in MODULES), OUTPUT)
@@ -32,11 +32,11 @@ def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.D
     Args: as of `metrics.probe_scores`.
     """
 
-    def said(own: pd.DataFrame) -> pd.Series:
+    def predicted(own: pd.DataFrame) -> pd.Series:
         likeliest = predicted_option(own)
         return own["parsed"].fillna("").where(own["control"] == TEXT_ONLY, likeliest) if "parsed" in own else likeliest
 
-    return scores_by(rows, positives, [*KEYS, "control"], said)
+    return scores_by(rows, positives, [*KEYS, "control"], predicted)
 
 
 def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -94,9 +94,9 @@ def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame,
     of_image_set = rows["control"].isin((*WITHOUT_MODEL, REFERENCE))
     ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
     answers = rows[rows["point"].isna() & ~of_image_set]
-    found = [ends.assign(station=ends["module"]), answers.assign(station=ENDS[-1])]
-    found += [rows[of_image_set].assign(station=station) for station in ENDS]
-    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "station")[[*ENDS]]
+    found = [ends.assign(site=ends["module"]), answers.assign(site=ENDS[-1])]
+    found += [rows[of_image_set].assign(site=site) for site in ENDS]
+    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "site")[[*ENDS]]
     lines = {name: table.loc[name] for name in table.index.unique("control")}
     lines[SELECTIVITY] = lines[TASK] - lines[CONTROL_TASK]
     order = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, REFERENCE)

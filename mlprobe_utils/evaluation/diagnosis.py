@@ -1,11 +1,11 @@
-"""The four failure modes (paper, section 4.2) as measurable statements: what is lost between fixed stations.
+"""The four failure modes (paper, section 4.2) as measurable statements: what is lost between fixed sites.
 
-Stations (`stations`) are fixed before anything is seen: the best of many points, picked on the test images, would find
+Sites (`sites`) are fixed before anything is seen: the best of many points, picked on the test images, would find
 losses where there are none.
 
 What a module has truly lost, nothing behind it can have (the data processing inequality: Cover and Thomas 2006, section
 2.8). A probe may read a place badly that later places show to be rich. So quality limitation and fidelity loss are
-claimed only where every later station, too, tells less than what lies before: their loss is the least of these.
+claimed only where every later site, too, tells less than what lies before: their loss is the least of these.
 
 A mode is named where the whole simultaneous interval of its loss lies beyond a threshold, ruled out where the whole of
 it lies short of it, and is not distinguishable otherwise. Thresholds are set on undamaged models.
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.stations import (
+from mlprobe_utils.evaluation.sites import (
     COMPREHENSION,
     CONNECTOR,
     FIDELITY,
@@ -43,7 +43,7 @@ NAMED, RULED_OUT, UNTOLD = "named", "ruled out", "not distinguishable on this ma
 
 @dataclass(frozen=True)
 class Statement:
-    """Something is lost: at none of the stations `after` can be told what can be told at the one `before`."""
+    """Something is lost: at none of the sites `after` can be decoded what can be decoded at `before`."""
 
     name: str
     mode: str
@@ -64,43 +64,43 @@ NAMES = [statement.name for statement in STATEMENTS]
 
 
 def losses(
-    right: Mapping[str, np.ndarray],
+    correct: Mapping[str, np.ndarray],
     resamples: Resamples,
     question: str = RECIPE,
     statements: Sequence[Statement] = STATEMENTS,
 ) -> pd.DataFrame:
-    """What is lost between the stations of each statement, with simultaneous intervals.
+    """What is lost between the sites of each statement, with simultaneous intervals.
 
     Args:
-        right: station -> whether each image is right, bool [seeds, images], or [images] of what has no seeds; every
-            station of the statements, the images in the order of `resamples`.
+        correct: site -> whether each image is right, bool [seeds, images], or [images] of what has no seeds; every
+            site of the statements, the images in the order of `resamples`.
         question: of `intervals.QUESTIONS`.
         statements: what is asked together.
 
     Returns:
-        One row a statement: statement, mode, before, after (of the stations behind it the one where least is lost),
+        One row a statement: statement, mode, before, after (of the sites behind it the one where least is lost),
         value (the change up to there in points, a loss negative), band_low and band_high, which hold for all of them at
-        once, and of several stations for the least of their losses.
+        once, and of several sites for the least of their losses.
 
     Raises:
-        InputError: a station is missing, or stations have different numbers of seeds or images; as `intervals`.
+        InputError: a site is missing, or sites have different numbers of seeds or images; as `intervals`.
     """
     pairs = [(statement, after) for statement in statements for after in statement.after]
-    needed = dict.fromkeys(station for statement, after in pairs for station in (statement.before, after))
-    if missing := [station for station in needed if station not in right]:
-        raise InputError(f"a diagnosis needs every station, found no {missing[0]}: {', '.join(needed)}")
-    seeds = max([1, *(len(own) for own in right.values() if own.ndim == 2)])
+    needed = dict.fromkeys(site for statement, after in pairs for site in (statement.before, after))
+    if missing := [site for site in needed if site not in correct]:
+        raise InputError(f"a diagnosis needs every site, found no {missing[0]}: {', '.join(needed)}")
+    seeds = max([1, *(len(own) for own in correct.values() if own.ndim == 2)])
     images = resamples.counts.shape[1]
-    for station, own in right.items():
+    for site, own in correct.items():
         if own.shape not in ((images,), (seeds, images)):
-            raise InputError(f"station '{station}' has outcomes {own.shape}, expected ({seeds} seeds, {images} images)")
-    stations = [*needed]
-    known = accuracy(np.stack([np.broadcast_to(right[s], (seeds, images)) for s in stations], axis=1), resamples)
-    before = known.at([stations.index(statement.before) for statement, _ in pairs])
-    after = known.at([stations.index(station) for _, station in pairs])
+            raise InputError(f"site '{site}' has outcomes {own.shape}, expected ({seeds} seeds, {images} images)")
+    sites = [*needed]
+    known = accuracy(np.stack([np.broadcast_to(correct[s], (seeds, images)) for s in sites], axis=1), resamples)
+    before = known.at([sites.index(statement.before) for statement, _ in pairs])
+    after = known.at([sites.index(site) for _, site in pairs])
     changes = intervals(after - before, question)
     changes = changes.assign(statement=[s.name for s, _ in pairs], mode=[s.mode for s, _ in pairs])
-    changes = changes.assign(before=[s.before for s, _ in pairs], after=[station for _, station in pairs])
+    changes = changes.assign(before=[s.before for s, _ in pairs], after=[site for _, site in pairs])
     by_statement = changes.groupby("statement", sort=False)
     least = changes.loc[by_statement["value"].idxmax(), ["statement", "mode", "before", "after", "value"]]
     # of several changes the largest lies between the largest of the lower and the largest of the upper ends
@@ -128,15 +128,15 @@ def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFram
     return lost.assign(threshold=threshold, beyond=beyond, verdict=verdict)
 
 
-def main_mode(told: pd.DataFrame) -> str | None:
+def main_mode(judged: pd.DataFrame) -> str | None:
     """The first mode named, as the information flows, of one model on one data set; None where none is named.
 
     A loss has consequences behind it, never before it: what comes after the first one may be its doing.
 
     Args:
-        told: from `verdicts`.
+        judged: from `verdicts`.
     """
-    named = told.loc[told["verdict"] == NAMED, "mode"]
+    named = judged.loc[judged["verdict"] == NAMED, "mode"]
     return next((mode for mode in MODES if mode in named.to_numpy()), None)
 
 
@@ -178,8 +178,8 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
         least: as of `thresholds`.
 
     Returns:
-        `cases` with `threshold: <statement>`, told (mode or null), named (all modes named, joined by "; ") and right
-        (of an undamaged case: nothing is told).
+        `cases` with `threshold: <statement>`, diagnosed (mode or null), named (all modes named, joined by "; ") and
+        correct (of an undamaged case: nothing is diagnosed).
 
     Raises:
         InputError: cases of one family alone.
@@ -191,7 +191,7 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
         named = verdict[verdict["verdict"] == NAMED].groupby("case")["mode"].unique().reindex(own.index)
         main = named.map(lambda modes: min(modes, key=MODES.index), na_action="ignore")
         columns = {f"threshold: {name}": points for name, points in counted.items()}
-        found.append(own.assign(**columns, told=main, named=named.str.join("; ").fillna("")))
+        found.append(own.assign(**columns, diagnosed=main, named=named.str.join("; ").fillna("")))
     judged = pd.concat(found).loc[cases.index]
-    same = (judged["told"] == judged["mode"]) | (judged["told"].isna() & judged["mode"].isna())
-    return judged.assign(right=same)
+    same = (judged["diagnosed"] == judged["mode"]) | (judged["diagnosed"].isna() & judged["mode"].isna())
+    return judged.assign(correct=same)

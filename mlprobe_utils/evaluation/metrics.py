@@ -23,25 +23,25 @@ CALIBRATION_BINS = 10
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 
 
-def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: str = "test") -> pd.DataFrame:
+def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent of every probe: one row a model, data set, stage, run, recipe, pooling and point.
 
     Args:
         rows: probe rows of any number of models and data sets.
         positives: data set -> the option counted as positive (None: macro averages, data cards).
-        part: `test` or `validation`.
+        split: `test` or `validation`.
     """
-    rows = rows[rows["part"] == part]
+    rows = rows[rows["split"] == split]
     return scores_by(rows, positives, KEYS, predicted_option)
 
 
-def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], part: str = "test") -> pd.DataFrame:
+def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent of the final output: one row a model, data set, stage and run, with `unparsed` in percent.
 
     An unparsed answer is wrong: it counts against the recall of its class and towards no option's precision. AUC comes
     from the options' probabilities, which every image has.
     """
-    rows = rows[rows["part"] == part]
+    rows = rows[rows["split"] == split]
     keys = ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
     unparsed = rows.groupby(keys, dropna=False)["parsed"].agg(lambda parsed: 100 * parsed.isna().mean())
@@ -65,10 +65,10 @@ def scores_by(
         options = options_of(of_dataset)
         columns = [OPTION + option for option in options]
         coded = of_dataset.assign(truth=_codes(of_dataset["label"], options))
-        coded["said"] = _codes(predict(of_dataset), options)
+        coded["predicted"] = _codes(predict(of_dataset), options)
         for key, group in coded.groupby(keys, dropna=False, sort=False):
-            truth, said, probabilities = (group[wanted].to_numpy() for wanted in ("truth", "said", columns))
-            scores = score(truth, said, probabilities, options, positives[dataset])
+            truth, predicted, probabilities = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
+            scores = score(truth, predicted, probabilities, options, positives[dataset])
             records.append(dict(zip(keys, key, strict=True)) | {"images": len(group)} | scores)
     return pd.DataFrame(records)
 
@@ -79,7 +79,7 @@ def _codes(names: pd.Series, options: list[str]) -> np.ndarray:
 
 
 def score(
-    truth: np.ndarray, said: np.ndarray, probabilities: np.ndarray, options: list[str], positive: str | None
+    truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, options: list[str], positive: str | None
 ) -> dict[str, float]:
     """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
 
@@ -92,30 +92,30 @@ def score(
 
     Args:
         truth: place of each image's true option among `options`.
-        said: place of its predicted option; -1 is a wrong answer.
+        predicted: place of its predicted option; -1 is a wrong answer.
         probabilities: float [images, options].
     """
     chosen = slice(None) if positive is None else [options.index(positive)]
-    parsed = said >= 0
-    right, true, named, true_of_unparsed = (
+    parsed = predicted >= 0
+    correct, true, named, true_of_unparsed = (
         np.bincount(places, minlength=len(options))
-        for places in (truth[truth == said], truth, said[parsed], truth[~parsed])
+        for places in (truth[truth == predicted], truth, predicted[parsed], truth[~parsed])
     )
     images, unparsed = len(truth), true_of_unparsed.sum()
     rest = images - true
-    rest_wrong = (named - right) + (unparsed - true_of_unparsed)
-    recall = right / np.maximum(true, 1)
+    rest_wrong = (named - correct) + (unparsed - true_of_unparsed)
+    recall = correct / np.maximum(true, 1)
     spread = (images**2 - (named**2).sum() - unparsed**2) * (images**2 - (true**2).sum())
     values = {
-        "accuracy": np.mean(truth == said),
-        "f1": np.mean((2 * right / np.maximum(true + named, 1))[chosen]),
-        "precision": np.mean((right / np.maximum(named, 1))[chosen]),
+        "accuracy": np.mean(truth == predicted),
+        "f1": np.mean((2 * correct / np.maximum(true + named, 1))[chosen]),
+        "precision": np.mean((correct / np.maximum(named, 1))[chosen]),
         "recall": np.mean(recall[chosen]),
         "auc": np.mean(areas_under_curve(truth, probabilities)[chosen]),
         "balanced_accuracy": np.mean(recall[true > 0]),
         "sensitivity": np.mean(recall[chosen]),
         "specificity": np.mean(((rest - rest_wrong) / np.maximum(rest, 1))[chosen]),
-        "mcc": (images * right.sum() - true @ named) / np.sqrt(max(spread, 1)),
+        "mcc": (images * correct.sum() - true @ named) / np.sqrt(max(spread, 1)),
         "average_precision": np.mean(average_precisions(truth, probabilities)[chosen]),
         "calibration_error": calibration_error(truth, probabilities),
     }
@@ -153,6 +153,6 @@ def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
     (Nguyen and O'Connor 2015); images of one probability share a bin, so that their order changes nothing. It is above
     0 by chance alone: the more so, the fewer images.
     """
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)
-    return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(truth))
+    return float(np.abs(np.bincount(bins, correct - confidence)).sum() / len(truth))

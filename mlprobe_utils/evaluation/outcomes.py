@@ -1,4 +1,4 @@
-"""From rows to arrays: what is predicted for each image, at every point and with every seed, and at each station."""
+"""From rows to arrays: what is predicted for each image, at every point and with every seed, and at each site."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,22 @@ import pandas as pd
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.points import MODULES, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, OPTION, options_of, predicted_option
-from mlprobe_utils.evaluation.stations import OUTPUT, PROBED, REFERENCE
+from mlprobe_utils.evaluation.sites import OUTPUT, PROBED, REFERENCE
 from mlprobe_utils.stats.resampling import Resamples, Statistic, metric
 
-CURVE = ["model", "fault", "dataset", "data_hash", "split", "part", "stage", "order", "probe", "pooling", "control"]
+CURVE = [
+    "model",
+    "fault",
+    "dataset",
+    "data_hash",
+    "split_rule",
+    "split",
+    "stage",
+    "order",
+    "probe",
+    "pooling",
+    "control",
+]
 
 
 @dataclass(frozen=True)
@@ -20,14 +32,14 @@ class Outcomes:
     """What was answered to the images of one data set.
 
     Attributes:
-        said: place of the answer among `options`, int [seeds, points, images]; -1: it is none of them.
+        predicted: place of the answer among `options`, int [seeds, points, images]; -1: it is none of them.
         truth: the same of the true option, int [images].
         probabilities: of the options, float [seeds, points, images, options].
         seeds: of the probes; of final outputs the runs, [None] before fine-tuning.
         points, images (paths in the release, sorted), options: names of the axes.
     """
 
-    said: np.ndarray
+    predicted: np.ndarray
     truth: np.ndarray
     probabilities: np.ndarray
     seeds: list
@@ -36,15 +48,15 @@ class Outcomes:
     options: list[str]
 
     @property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         """Whether each image is answered rightly, bool [seeds, points, images]."""
-        return self.said == self.truth
+        return self.predicted == self.truth
 
     def at(self, *points: str) -> "Outcomes":
         """Those of some points, in that order. Raises ValueError for a point that is not there."""
         places = [self.points.index(point) for point in points]
         axes = [self.seeds, [*points], self.images, self.options]
-        return Outcomes(self.said[:, places], self.truth, self.probabilities[:, places], *axes)
+        return Outcomes(self.predicted[:, places], self.truth, self.probabilities[:, places], *axes)
 
     def of_module(self, module: str) -> list[str]:
         """The points of a module, by its letter, in the order the data flows."""
@@ -52,17 +64,17 @@ class Outcomes:
 
     def score(self, name: str, positive: str | None, resamples: Resamples) -> Statistic:
         """`resampling.metric` of them; arguments and errors as there."""
-        return metric(name, self.truth, self.said, self.probabilities, self.options, positive, resamples)
+        return metric(name, self.truth, self.predicted, self.probabilities, self.options, positive, resamples)
 
 
 def of_modules(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that curves of modules are read off: the main recipe's, of test images, on the mean of image tokens."""
-    chosen = (rows["part"] == "test") & (rows["probe"] == MAIN_PROBE) & (rows["pooling"] == "image_mean")
+    chosen = (rows["split"] == "test") & (rows["probe"] == MAIN_PROBE) & (rows["pooling"] == "image_mean")
     return rows[chosen & rows["point"].str[0].isin(MODULES)]
 
 
 def outcomes(rows: pd.DataFrame) -> Outcomes:
-    """The outcomes of one curve: the probe rows of one model, data set, stage, recipe, pooling and part, all its seeds.
+    """The outcomes of one curve: probe rows of one model, data set, stage, recipe, pooling and split, all its seeds.
 
     Points are in the order of their names within the rows, images sorted.
 
@@ -75,7 +87,7 @@ def outcomes(rows: pd.DataFrame) -> Outcomes:
 
 
 def output_outcomes(rows: pd.DataFrame) -> Outcomes:
-    """The outcomes of final outputs: the prediction rows of one model, data set, stage and part, all its runs.
+    """The outcomes of final outputs: prediction rows of one model, data set, stage and split, all its runs.
 
     The one point is OUTPUT; an unparsed answer is none of the options. Raises InputError as `outcomes`.
     """
@@ -91,12 +103,12 @@ def _check(rows: pd.DataFrame) -> None:
             raise InputError(f"outcomes are of one curve, these rows are of several: choose one of {column}")
 
 
-def _arranged(rows: pd.DataFrame, said: pd.Series | None, apart: str, point: pd.Series) -> Outcomes:
+def _arranged(rows: pd.DataFrame, predicted: pd.Series | None, apart: str, point: pd.Series) -> Outcomes:
     """Rows in their places; `apart` is the column that makes the first axis, `said` None the most probable option."""
     options = options_of(rows)
     where = f"{rows['model'].iloc[0]} on {rows['dataset'].iloc[0]}"
-    chances = rows[[OPTION + option for option in options]].to_numpy()
-    if (bad := np.isnan(chances).any(axis=1)).any():
+    probabilities = rows[[OPTION + option for option in options]].to_numpy()
+    if (bad := np.isnan(probabilities).any(axis=1)).any():
         raise InputError(
             f"{where}, {point[bad].iloc[0]}: {bad.sum()} images have no probability (nan): the numbers there are not "
             "finite, make the features or predictions anew"
@@ -110,22 +122,22 @@ def _arranged(rows: pd.DataFrame, said: pd.Series | None, apart: str, point: pd.
     times = np.bincount(place, minlength=np.prod(shape)).reshape(shape)
     if (times != 1).any():
         at = tuple(axis[0] for axis in np.nonzero(times != 1))
-        seed, station, image = (own[n] for own, n in zip(names, at, strict=True))
+        seed, site, image = (own[n] for own, n in zip(names, at, strict=True))
         raise InputError(
-            f"{where}, {apart} {seed}, {station}: image {image} is there {times[at]} times: each has to be there "
+            f"{where}, {apart} {seed}, {site}: image {image} is there {times[at]} times: each has to be there "
             "once, make the rows anew"
         )
     order = np.argsort(place)
-    answers = chances.argmax(axis=1) if said is None else pd.Categorical(said, options).codes
+    answers = probabilities.argmax(axis=1) if predicted is None else pd.Categorical(predicted, options).codes
     truth = pd.Categorical(rows["label"].iloc[order[: shape[-1]]], options).codes
     axes = [*names, options]
-    return Outcomes(answers[order].reshape(shape), truth, chances[order].reshape(*shape, len(options)), *axes)
+    return Outcomes(answers[order].reshape(shape), truth, probabilities[order].reshape(*shape, len(options)), *axes)
 
 
-def station_outcomes(
+def site_outcomes(
     probed: pd.DataFrame, predicted: pd.DataFrame, reference: pd.DataFrame | None, images: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """The outcomes at every station of one model, data set and stage; of all rows, those of test images count.
+    """The outcomes at every site of one model, data set and stage; of all rows, those of test images count.
 
     Args:
         probed: probe rows of one recipe and several seeds; of each module the last point that is there.
@@ -134,26 +146,26 @@ def station_outcomes(
         images: the names of the test images, sorted, as `resamples_of_tested` gives them.
 
     Returns:
-        station -> bool [seeds, images] of the probes, [images] of reference and final output; every one of STATIONS,
+        site -> bool [seeds, images] of the probes, [images] of reference and final output; every one of SITES,
         but for a reference that there is not.
 
     Raises:
-        InputError: a station without rows, a test image that a station lacks or has twice; as `outcomes`.
+        InputError: a site without rows, a test image that a site lacks or has twice; as `outcomes`.
     """
-    probed, predicted = (rows[rows["part"] == "test"] for rows in (probed, predicted))
-    whose, right = _whose(probed, predicted), {}
+    probed, predicted = (rows[rows["split"] == "test"] for rows in (probed, predicted))
+    whose, correct = _whose(probed, predicted), {}
     if reference is not None:
-        tested = reference[reference["part"] == "test"]
-        right[REFERENCE] = single_outcomes(tested, images, f"{whose}, {REFERENCE}")
-    for station, (module, pooling) in PROBED.items():
+        tested = reference[reference["split"] == "test"]
+        correct[REFERENCE] = single_outcomes(tested, images, f"{whose}, {REFERENCE}")
+    for site, (module, pooling) in PROBED.items():
         own = probed[(probed["pooling"] == pooling) & (probed["point"].str[0] == module)]
         if own.empty:
-            raise InputError(f"{whose}, {station}: no probe rows of module {module}, {pooling}: probe it")
+            raise InputError(f"{whose}, {site}: no probe rows of module {module}, {pooling}: probe it")
         found = outcomes(own[own["point"] == last_point(own)])
-        _check_images(pd.Series(found.images), images, f"{whose}, {station}")
-        right[station] = found.right[:, 0]
-    right[OUTPUT] = single_outcomes(predicted, images, f"{whose}, {OUTPUT}", parsed=True)
-    return right
+        _check_images(pd.Series(found.images), images, f"{whose}, {site}")
+        correct[site] = found.correct[:, 0]
+    correct[OUTPUT] = single_outcomes(predicted, images, f"{whose}, {OUTPUT}", parsed=True)
+    return correct
 
 
 def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed: bool = False) -> np.ndarray:
@@ -168,9 +180,9 @@ def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed
         InputError: an image is missing, there twice, or none of `images`.
     """
     _check_images(rows["image"], images, what)
-    said = rows["parsed"] if parsed else predicted_option(rows)
-    right = (said == rows["label"]).fillna(False).to_numpy(bool)
-    return pd.Series(right, index=rows["image"]).loc[list(images)].to_numpy()
+    predicted = rows["parsed"] if parsed else predicted_option(rows)
+    correct = (predicted == rows["label"]).fillna(False).to_numpy(bool)
+    return pd.Series(correct, index=rows["image"]).loc[list(images)].to_numpy()
 
 
 def last_point(rows: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from mlprobe_utils.evaluation.corrected_health import corrected_health
 from mlprobe_utils.evaluation.diagnosis import STATEMENTS, losses, thresholds, verdicts
 from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.evaluation.metrics import KEYS, METRICS, score, scores_by
-from mlprobe_utils.evaluation.outcomes import CURVE, Outcomes, outcomes, output_outcomes, station_outcomes
+from mlprobe_utils.evaluation.outcomes import CURVE, Outcomes, outcomes, output_outcomes, site_outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import options_of, predicted_option
 from mlprobe_utils.evaluation.settings import Health
@@ -24,7 +24,7 @@ def accuracy(
     rows: pd.DataFrame,
     metric: str = "accuracy",
     *,
-    part: str = "test",
+    split: str = "test",
     level: float = LEVEL,
     positive: str | None = None,
 ) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def accuracy(
         rows: from `probe` or `answer`.
         metric: accuracy, f1, precision, recall, auc, balanced_accuracy, sensitivity or specificity; mcc,
             average_precision and calibration_error have no interval (nan).
-        part: `test` or `validation`.
+        split: `test` or `validation`.
         level: probability that an interval holds the truth of its own point.
         positive: the label that counts as positive; None: the mean over labels.
 
@@ -47,7 +47,7 @@ def accuracy(
         the interval is of these fitted probes on new images (bootstrap over whole patients and copies).
 
     Raises:
-        InputError: an unknown metric or label, no rows of the part, images of one patient alone, a class that is
+        InputError: an unknown metric or label, no rows of the split, images of one patient alone, a class that is
             missing.
     """
     if metric not in METRICS:
@@ -55,7 +55,7 @@ def accuracy(
     if positive is not None and positive not in options_of(rows):
         raise unknown("label", positive, options_of(rows))
     frames = []
-    for pooling, own in _of_part(rows, part).groupby("pooling", dropna=False, sort=False):
+    for pooling, own in _of_split(rows, split).groupby("pooling", dropna=False, sort=False):
         found = output_outcomes(own) if "parsed" in own else outcomes(own)
         if metric in RESAMPLED:
             known = intervals(found.score(metric, positive, _resamples(own, found.images)), PROBE, level)
@@ -89,7 +89,7 @@ def health(
         InputError: no rows of a module's image tokens; a metric of which less is better, or that is 0 at a point.
     """
     penalty = penalty or paper(Health, "health").penalty
-    tested = _of_part(rows, "test")
+    tested = _of_split(rows, "test")
     tested = tested[(tested["pooling"] == "image_mean") & tested["point"].str[0].isin(MODULES)]
     if tested.empty:
         raise InputError("health scores are of probes of the image tokens (V.00/image_mean, …), found none in the rows")
@@ -100,8 +100,8 @@ def health(
     drawn = _resamples(tested, found.images)
     counts = None if len(set(drawn.clusters)) == len(found.images) else drawn.counts
     for module in [*MODULES] if metric == "accuracy" else []:
-        right = found.at(*found.of_module(module)).right
-        corrected = [corrected_health(own, penalty, counts) for own in right if own.size]
+        correct = found.at(*found.of_module(module)).correct
+        corrected = [corrected_health(own, penalty, counts) for own in correct if own.size]
         records += [{"module": module} | own._asdict() for own in corrected]
     columns = ["points", "end", "growth", "volatility", "health"]
     table = means.reindex([module for module in MODULES if module in means.index])[columns].astype({"points": int})
@@ -123,7 +123,7 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     Args:
         rows: from `probe`, of the features of `extract`.
         answers: from `answer`, of the same model.
-        reference: rows (image, label, part, p_<label>) of a classifier of the raw pixels, trained on the same images.
+        reference: rows (image, label, split, p_<label>) of a classifier of the raw pixels, trained on the same images.
             Without it nothing is said of quality limitation, which is a loss against it.
 
     Returns:
@@ -133,22 +133,24 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     Raises:
         InputError: a module's end or an image that is missing.
     """
-    probed, predicted = (_of_part(table, "test") for table in (rows, answers))
+    probed, predicted = (_of_split(table, "test") for table in (rows, answers))
     images = sorted(probed["image"].unique())
-    right = station_outcomes(probed, predicted, reference, images)
-    possible = [statement for statement in STATEMENTS if {statement.before, *statement.after} <= {*right}]
+    correct = site_outcomes(probed, predicted, reference, images)
+    possible = [statement for statement in STATEMENTS if {statement.before, *statement.after} <= {*correct}]
     scope = RECIPE if probed["seed"].nunique() >= LEAST_SEEDS else PROBE
-    lost = losses(right, _resamples(probed, images), scope, possible)
+    lost = losses(correct, _resamples(probed, images), scope, possible)
     cases = pd.read_csv(SHIPPED / "diagnosis" / "laboratory.csv")
     least = yaml.safe_load((SHIPPED / "trials" / "planted-faults.yml").read_text())["least_loss"]
     return verdicts(lost, thresholds(cases[cases["mode"].isna()], least))
 
 
-def _of_part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    """The rows of a part, with the columns that tell rows of several models apart."""
-    own = rows[rows["part"] == part]
+def _of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The rows of a split, with the columns that tell rows of several models apart."""
+    own = rows[rows["split"] == split]
     if own.empty:
-        raise InputError(f"there are no rows of the part '{part}': it is one of {', '.join(sorted({*rows['part']}))}")
+        raise InputError(
+            f"there are no rows of the split '{split}': it is one of {', '.join(sorted({*rows['split']}))}"
+        )
     if own["label"].isna().any():
         raise InputError("the rows have no label: give image_list the labels of the images")
     return own.assign(**{column: value for column, value in OWN.items() if column not in own})
@@ -163,9 +165,12 @@ def _resamples(rows: pd.DataFrame, images: list[str]) -> Resamples:
 
 def _scores(found: Outcomes, metric: str, positive: str | None) -> np.ndarray:
     """A metric of each point, the mean over seeds, percent."""
-    pairs = zip(found.said, found.probabilities, strict=True)
+    pairs = zip(found.predicted, found.probabilities, strict=True)
     of_all = [
-        [score(found.truth, *own, found.options, positive)[metric] for own in zip(said, chances, strict=True)]
-        for said, chances in pairs
+        [
+            score(found.truth, *own, found.options, positive)[metric]
+            for own in zip(predicted, probabilities, strict=True)
+        ]
+        for predicted, probabilities in pairs
     ]
     return np.mean(of_all, axis=0)

@@ -1,18 +1,18 @@
 """The rows that everything after the features is computed from: one row an image and probe point (or final output).
 
-`model, fault, dataset, data_hash, split, part, stage, order, run, probe, seed, point, pooling, control, image, label,
-p_<option>…`; what does not apply is null. `run` is the fine-tuning that the features are of, or of the pretrained
-model the seed once more (null where many seeds probe one state); `probe` names the recipe of the protocol, `seed` is
-the probe's own. Rows of the final output have neither of these and no point, and carry the generated `text` and the
+`model, fault, dataset, data_hash, split_rule, split, stage, order, run, probe, seed, point, pooling, control, image,
+label, p_<option>…`; what does not apply is null. `run` is the fine-tuning that the features come from (of the
+pretrained model the seed, or null where many seeds probe one state); `probe` names the recipe of the protocol, `seed`
+is the probe's own. Rows of the final output have none of probe, seed and point, and carry the generated `text` and the
 `parsed` option (null: unparsed). Rows of layer transfer have in `probe` the point at which it was fitted, those of a
-vision tower that was trained alone what was trained of it.
+vision tower trained alone what was trained of it.
 
-Rows of a control name it. One that needs no model has none, nor a stage and an order; a model with random weights has
-no stage. Their `label` is what was to be told: of the control task and of memorisation no truth, and of the latter
-alone there are rows of train images.
+Rows of a control name it. A control without a model has no model, stage and order; a model with random weights has no
+stage. The `label` of the control task and of memorisation is the one trained on, which is not the true one; only
+memorisation has rows of train images.
 
-Rows of a baseline, a traditional classifier, are known by their `epoch`: after how many of its training it was asked.
-Its slug stands in `model`; it has no stage, order, probe, seed, point or pooling, and `run` is the training's seed.
+Rows of a baseline have `epoch`, the number of epochs trained, and its slug in `model`; `run` is the training's seed,
+and stage, order, probe, seed, point and pooling are null.
 """
 
 from pathlib import Path
@@ -27,8 +27,8 @@ from mlprobe_utils.evaluation.points import POINT
 
 OPTION = "p_"
 MAIN_PROBE = "main"  # the recipe of scores and diagnosis
-SPLITS = ("paper", "clean")
-PARTS = ("train", "validation", "test", "unused")
+SPLIT_RULES = ("paper", "clean")
+SPLITS = ("train", "validation", "test", "unused")
 STAGES = ("pretrained", "finetuned")
 STATE = ["model", "stage", "order"]
 NOT_OF_BASELINES = ["fault", "stage", "order", "probe", "seed", "point", "pooling", "control"]
@@ -40,8 +40,8 @@ SCHEMA = pa.DataFrameSchema(
         "fault": pa.Column(str, **_MAYBE),
         "dataset": pa.Column(str, **_TEXT),
         "data_hash": pa.Column(str, pa.Check.str_length(64, 64), **_TEXT),
-        "split": pa.Column(str, pa.Check.isin(SPLITS), **_TEXT),
-        "part": pa.Column(str, pa.Check.isin(["train", "validation", "test"]), **_TEXT),
+        "split_rule": pa.Column(str, pa.Check.isin(SPLIT_RULES), **_TEXT),
+        "split": pa.Column(str, pa.Check.isin(["train", "validation", "test"]), **_TEXT),
         "stage": pa.Column(str, pa.Check.isin(STAGES), **_MAYBE),
         "order": pa.Column(str, pa.Check.isin([*ORDERS]), **_MAYBE),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
@@ -67,8 +67,8 @@ SCHEMA = pa.DataFrameSchema(
             error=f"model is null in a row of a baseline, or not null is one of {', '.join(NOT_OF_BASELINES)}",
         ),
         pa.Check(
-            lambda rows: rows["control"].notna() | (rows["part"] != "train"),
-            error="part is 'train' in a row of no control",
+            lambda rows: rows["control"].notna() | (rows["split"] != "train"),
+            error="split is 'train' in a row of no control",
         ),
     ],
     strict=True,
@@ -82,9 +82,9 @@ def of_baselines(rows: pd.DataFrame) -> pd.Series:
 
 
 def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:
-    """Rows for `images` (columns image, option, part), with probabilities [images, options] and constant columns."""
+    """Rows for `images` (columns image, option, split), with probabilities [images, options] and constant columns."""
     nulls = dict.fromkeys(("fault", "run", "probe", "seed", "point", "pooling", "control"))
-    columns = {"image": images["image"].array, "label": images["option"].array, "part": images["part"].array}
+    columns = {"image": images["image"].array, "label": images["option"].array, "split": images["split"].array}
     columns |= nulls | constants
     columns |= {OPTION + option: probabilities[:, n].astype(float) for n, option in enumerate(options)}
     return pd.DataFrame(columns, index=range(len(images)))

@@ -94,17 +94,17 @@ def check_installed(card: BaselineCard, which: str) -> None:
         )
 
 
-def baseline_folder(protocol: str, dataset: str, split: str, slug: str = "") -> Path:
+def baseline_folder(protocol: str, dataset: str, split_rule: str, slug: str = "") -> Path:
     """The folder of one baseline on one data set; without slug, of all of them."""
-    return artefacts.OUTPUTS / protocol / dataset / f"{FOLDER}{split}" / slug
+    return artefacts.OUTPUTS / protocol / dataset / f"{FOLDER}{split_rule}" / slug
 
 
-def baseline_artefact(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split: str) -> Artefact:
+def baseline_artefact(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split_rule: str) -> Artefact:
     """One baseline on one data set, and what it is made from: not which others are trained or which epoch is shown.
 
     Raises InputError as `BaselineCard.variant`.
     """
     recipe = recorded(protocol.baselines, {"variant", "left_out", "chosen"})
     network = recorded(card.variant(protocol.baselines.variant))
-    inputs = {"network": network, "data": image_set.data_hash, "split": split, "recipe": recipe}
-    return Artefact(baseline_folder(protocol.slug, image_set.card.slug, split, card.slug), "baseline", inputs)
+    inputs = {"network": network, "data": image_set.data_hash, "split_rule": split_rule, "recipe": recipe}
+    return Artefact(baseline_folder(protocol.slug, image_set.card.slug, split_rule, card.slug), "baseline", inputs)

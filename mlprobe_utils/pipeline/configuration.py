@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.rows import SPLITS
+from mlprobe_utils.evaluation.rows import SPLIT_RULES
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, load_protocol, slugs
@@ -26,7 +26,7 @@ class Run(Selection):
         return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
 
 
-def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split: str, data: str) -> Run:
+def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split_rule: str, data: str) -> Run:
     """The run of these models and data sets.
 
     Args:
@@ -40,8 +40,8 @@ def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, spl
     """
     models = models_of(models)
     load_protocol(protocol)
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    if split_rule not in SPLIT_RULES:
+        raise unknown("split rule", split_rule, SPLIT_RULES)
     folder = (ROOT / data).resolve()  # a chapter's own directory is notebooks/, a step's is outputs/
     if not folder.exists():
         raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
@@ -53,7 +53,7 @@ def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, spl
                 f"'{slug}' is a real data set: give DATA=<folder> (data/README.md says what to download), "
                 f"or choose '{slug}-phantom'"
             )
-    return Run(models, datasets, protocol, split, str(folder) if data else "")
+    return Run(models, datasets, protocol, split_rule, str(folder) if data else "")
 
 
 def models_of(models: Sequence[str]) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def damaged_selection(selection: Selection) -> DamagedSelection:
         cards = sorted(map(load_data_card, selection.datasets), key=lambda card: not card.synthetic)
         dataset = phantom_twin(cards[0]).slug
     models = tuple(damaged.slug for damaged in damaged_models(selection.models))
-    return DamagedSelection(models, (dataset,), selection.protocol, selection.split)
+    return DamagedSelection(models, (dataset,), selection.protocol, selection.split_rule)
 
 
 def phantom_twin(card: DataCard) -> DataCard:

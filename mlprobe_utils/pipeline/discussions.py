@@ -22,7 +22,7 @@ STEPS = {  # of a variant, by its setting
 
 
 def run_discussions(
-    model: str, datasets: list[str], protocol: str, split: str, discussions: list[str] | None = None
+    model: str, datasets: list[str], protocol: str, split_rule: str, discussions: list[str] | None = None
 ) -> None:
     """Makes what is not current of some discussions (None: all), of a model on those data sets that they are about.
 
@@ -30,7 +30,7 @@ def run_discussions(
         InputError: an unknown discussion; a chat template that cannot put the question first; as `works`.
     """
     cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
-    make_discussions(works(model, datasets, protocol, split), cards)
+    make_discussions(works(model, datasets, protocol, split_rule), cards)
 
 
 def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
@@ -51,7 +51,7 @@ def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
 def make_classifiers(work: Work) -> None:
     """The vision tower trained alone, every way and run: `predictions.parquet`, and the learning curve."""
     rates, images, options = work.protocol.vision_training, work.images(), work.options
-    shown, batch_size = images[images["part"] != "train"], work.protocol.extraction.batch_size
+    shown, batch_size = images[images["split"] != "train"], work.protocol.extraction.batch_size
     for way in WAYS:
         changed = {"precision": work.precision, "learning_rate": getattr(rates, f"learning_rate_{way}")}
         recipe = work.protocol.fine_tuning.model_copy(update=changed)

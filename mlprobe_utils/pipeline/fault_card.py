@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
-from mlprobe_utils.evaluation.stations import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
+from mlprobe_utils.evaluation.sites import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import CARDS, Card, load_card, slugs
 

@@ -69,7 +69,7 @@ def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
     exact = pd.DataFrame(index=strengths.index)
     for name in BOTH:
         rows = strengths[[name, "images"]].to_numpy()
-        exact[f"{name} (%)"] = [_with_ends(100 * right / of, *exact_interval(right, of)) for right, of in rows]
+        exact[f"{name} (%)"] = [_with_ends(100 * correct / of, *exact_interval(correct, of)) for correct, of in rows]
     lost = -strengths[["lost", "lost_high", "lost_low"]]
     return strengths[["dataset", "model"]].assign(
         **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)},

@@ -124,7 +124,7 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
     datasets = list(dict.fromkeys([*run.datasets, *planted]))
 
     def made() -> Iterable[Artefact]:
-        for place in places(model, datasets, run.protocol, run.split):
+        for place in places(model, datasets, run.protocol, run.split_rule):
             dataset = place.image_set.card.slug
             yield from place.of_pipeline()
             for card in cards:
@@ -144,7 +144,7 @@ def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job
     faults = all_faults() if damaged else []
 
     def made() -> Iterable[Artefact]:
-        for place in places(model, list(run.datasets), run.protocol, run.split):
+        for place in places(model, list(run.datasets), run.protocol, run.split_rule):
             yield from (place.image_controls(), *map(place.adapter, place.runs()))
             yield from (*map(place.predictions, place.states()), *map(place.features, place.states()))
             yield from (*([place.calibration()] if faults else []), place.trial(load_trial(), faults))
@@ -160,7 +160,7 @@ def baselines_job(run: Run, cards: Sequence[BaselineCard], before: Iterable[Job]
 
     def made() -> Iterable[Artefact]:
         sets = [load_image_set(slug, run.protocol) for slug in run.datasets]
-        return (baseline_artefact(card, protocol, one, run.split) for card in cards for one in sets)
+        return (baseline_artefact(card, protocol, one, run.split_rule) for card in cards for one in sets)
 
     command = ("baselines", *(card.slug for card in cards), *_options(run))
     after = tuple(job for job in before if job.kind == "manifest" and job.name in run.datasets)
@@ -172,7 +172,7 @@ def _due(made: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:
 
 
 def _options(run: Run) -> tuple[str, ...]:
-    return ("--datasets", *run.datasets, "--protocol", run.protocol, "--split", run.split)
+    return ("--datasets", *run.datasets, "--protocol", run.protocol, "--split", run.split_rule)
 
 
 def _read_by(model: str, datasets: Iterable[str], before: Iterable[Job]) -> tuple[Job, ...]:

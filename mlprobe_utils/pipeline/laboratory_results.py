@@ -73,7 +73,7 @@ class Laboratory:
         whole = self.rates[self.rates["of"] == "all"].set_index("what")
         names = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
         for r in whole.itertuples():
-            text += f"{names[r.Index]} {r.right} of {r.cases} "
+            text += f"{names[r.Index]} {r.correct} of {r.cases} "
             text += f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f}); "
         text = text.removesuffix("; ") + "."
         return f"{text} {CHANGED}" if self.changed else text
@@ -111,7 +111,7 @@ def cards_hash() -> str:
 def confusion(table: pd.DataFrame) -> pd.DataFrame:
     """How many cases of each planted mode (rows) were diagnosed as which (columns); NOTHING where none was."""
     order = [*MODES, NOTHING]
-    counts = pd.crosstab(table["mode"].fillna(NOTHING).rename("planted"), table["told"].fillna(NOTHING))
+    counts = pd.crosstab(table["mode"].fillna(NOTHING).rename("planted"), table["diagnosed"].fillna(NOTHING))
     return counts.reindex(index=order, columns=order, fill_value=0)
 
 
@@ -134,10 +134,10 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
         for column in ("mode", "family", "dataset", "wanted"):
             parts += own.groupby(column, sort=False)
         for of, cases in parts:
-            counted = int((cases["told"].notna() if what == FALSE_ALARMS else cases["right"]).sum())
+            counted = int((cases["diagnosed"].notna() if what == FALSE_ALARMS else cases["correct"]).sum())
             low, high = exact_interval(counted, len(cases))
             of = f"{of:g} points" if isinstance(of, float) else of
-            counts = {"cases": len(cases), "models": cases["model"].nunique(), "right": counted}
+            counts = {"cases": len(cases), "models": cases["model"].nunique(), "correct": counted}
             shares = {"share": 100 * (counted / len(cases)), "low": low, "high": high}
             shares["others"] = 100 * cases["named"].str.contains(";").mean()
             records.append({"what": what, "of": of} | counts | shares)

@@ -22,9 +22,9 @@ from mlprobe_utils.training.fine_tuning import train_adapter
 from mlprobe_utils.training.prediction import predict
 
 
-def run_model(model: str, datasets: list[str], protocol_slug: str, split: str) -> None:
+def run_model(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> None:
     """Makes every artefact of a model on some data sets that is not there and current. Raises InputError as `works`."""
-    make_model(works(model, datasets, protocol_slug, split))
+    make_model(works(model, datasets, protocol_slug, split_rule))
 
 
 def make_model(everything: list[Work]) -> None:

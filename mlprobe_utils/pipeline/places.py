@@ -49,7 +49,7 @@ class Place:
 
     card: ModelCard
     protocol: Protocol
-    split: str
+    split_rule: str
     image_set: ImageSet
     folder: Path
     identity: str
@@ -125,8 +125,8 @@ class Place:
 
     def image_controls(self) -> Artefact:
         """What needs no model: of all models on the data set."""
-        folder = image_controls(self.folder.parents[1], self.split)
-        return Artefact(folder, "image controls", {"data": self.image_set.data_hash, "split": self.split})
+        folder = image_controls(self.folder.parents[1], self.split_rule)
+        return Artefact(folder, "image controls", {"data": self.image_set.data_hash, "split_rule": self.split_rule})
 
     def classifier(self, way: str, run: int) -> Artefact:
         """The vision tower trained alone, in one of WAYS."""
@@ -193,7 +193,7 @@ class Place:
             "model": self.identity,
             "reading": reading_of(self.card) | {"precision": self.precision},
             "data": self.image_set.data_hash,
-            "split": self.split,
+            "split_rule": self.split_rule,
             "order": self.protocol.order,
         }
         if self.planted:
@@ -207,14 +207,14 @@ def _recorded(faults: list[Fault]) -> list[dict]:
     return [recorded(fault, {"name"}) for fault in faults]
 
 
-def places(model: str, datasets: list[str], protocol_slug: str, split: str) -> Iterator[Place]:
+def places(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> Iterator[Place]:
     """A model on each of some data sets.
 
     Raises InputError for an unknown slug, and where a manifest or the model's weights are not there.
     """
     card, protocol = load_model_card(model), load_protocol(protocol_slug)
-    selection = Selection((model,), tuple(datasets), protocol_slug, split)
+    selection = Selection((model,), tuple(datasets), protocol_slug, split_rule)
     identity = identity_of(card, KnownHashes(artefacts.OUTPUTS / ".hashes.json"))
     for dataset in datasets:
         image_set = load_image_set(dataset, protocol_slug)
-        yield Place(card, protocol, split, image_set, selection.folder(model, dataset), identity)
+        yield Place(card, protocol, split_rule, image_set, selection.folder(model, dataset), identity)

@@ -36,11 +36,11 @@ def probed_rows(
     Args:
         tuned: `point/pooling` -> float32 [images, width], of the fine-tuned model, in the order of the data flow.
         random: the same of the model with random weights, which has no stage.
-        images: one row an image, as the features: image, part, option, and control (the control task's option).
+        images: one row an image, as the features: image, split, option, and control (the control task's option).
         options: in the data card's order.
         constants: the columns that rows of the fine-tuned model share.
     """
-    training, tested = (np.flatnonzero(images["part"] == part) for part in ("train", "test"))
+    training, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
     memorised = images["option"].to_numpy(copy=True)
     memorised[training] = shuffled(memorised[training])
     labels = {CONTROL_TASK: images["control"], MEMORISATION: memorised, RANDOM_WEIGHTS: images["option"]}

@@ -25,7 +25,7 @@ def make_probes(work: Work) -> None:
     if not processes().is_main_process or own.is_current():
         return
     images, labels, training = _targets(work)
-    shown, tested = (images["part"] != "train").to_numpy(), (images["part"] == "test").to_numpy()
+    shown, tested = (images["split"] != "train").to_numpy(), (images["split"] == "test").to_numpy()
     with own.making() as temporary:
         pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
         runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
@@ -54,7 +54,7 @@ def _targets(work: Work) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """All images, the place of each one's option, int [images], and the places of the train images."""
     images = work.images()
     labels = images["option"].map(work.options.index).to_numpy(copy=True)
-    return images, labels, np.flatnonzero(images["part"] == "train")
+    return images, labels, np.flatnonzero(images["split"] == "train")
 
 
 def _place(key: str) -> dict[str, str]:
@@ -75,7 +75,7 @@ def make_controls(work: Work) -> None:
         pooled = [load_features(source.folder / FEATURES) for source in upstream]
         probed = probed_rows(*pooled, images, work.options, work.protocol.probe, constants)
         with work.state(CONTROL_RUN):
-            tested = images[images["part"] == "test"]
+            tested = images[images["split"] == "test"]
             answered = text_only_rows(work.loaded, work.image_set.card, work.protocol, tested, constants)
         write_rows(pd.concat([probed, answered], ignore_index=True), temporary / ROWS)
 
@@ -87,7 +87,7 @@ def make_image_controls(work: Work) -> None:
     with FileLock(own.folder.with_name(f".{own.folder.name}.lock")):
         if not own.is_current():
             with own.making() as temporary:
-                write_image_controls(work.image_set, work.split, temporary)
+                write_image_controls(work.image_set, work.split_rule, temporary)
 
 
 def make_transfer(work: Work) -> None:
@@ -100,7 +100,7 @@ def make_transfer(work: Work) -> None:
     if not processes().is_main_process or own.is_current():
         return
     images, labels, training = _targets(work)
-    tested, frames = (images["part"] == "test").to_numpy(), []
+    tested, frames = (images["split"] == "test").to_numpy(), []
     with own.making() as temporary:
         for run in SEEDED:
             pooled = load_features(work.features(run).folder / FEATURES)

@@ -49,7 +49,7 @@ class Selection:
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     protocol: str
-    split: str
+    split_rule: str
 
     @property
     def made_by(self) -> str:
@@ -59,7 +59,7 @@ class Selection:
     def command(self, model: str, dataset: str, name: str = "") -> str:
         """The command line that makes a model's results on a data set; `name`: of another command than `made_by`."""
         command = f"python -m mlprobe_utils {name or self.made_by} {model} --datasets {dataset}"
-        return f"{command} --protocol {self.protocol} --split {self.split}"
+        return f"{command} --protocol {self.protocol} --split {self.split_rule}"
 
     @property
     def runs(self) -> range:
@@ -72,11 +72,11 @@ class Selection:
         return [None, *self.runs]
 
     def folder(self, model: str, dataset: str) -> Path:
-        return artefacts.OUTPUTS / self.protocol / dataset / self.split / model
+        return artefacts.OUTPUTS / self.protocol / dataset / self.split_rule / model
 
     def controls(self, dataset: str) -> Path:
         """Where the controls are that need no model."""
-        return image_controls(artefacts.OUTPUTS / self.protocol / dataset, self.split)
+        return image_controls(artefacts.OUTPUTS / self.protocol / dataset, self.split_rule)
 
     def folders(self) -> list[tuple[str, str, Path]]:
         """(model, data set, folder) of every pair."""
@@ -88,9 +88,9 @@ def state_name(kind: str, run: int | None) -> str:
     return f"{kind}-pretrained" if run is None else f"{kind}-finetuned-{run}"
 
 
-def image_controls(folder: Path, split: str) -> Path:
+def image_controls(folder: Path, split_rule: str) -> Path:
     """The folder of the controls that need no model, from the data set's folder."""
-    return folder / f"{CONTROLS}-{split}"
+    return folder / f"{CONTROLS}-{split_rule}"
 
 
 def results_below(folders: Iterable[Path]) -> dict[str, str]:

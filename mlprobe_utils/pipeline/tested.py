@@ -46,7 +46,10 @@ def evaluated(
     Raises:
         InputError: something was not run, or on other images than the test images; as `resamples_of_tested`.
     """
-    drawn, found = {slug: resamples_of_tested(image_sets[slug], selection.split) for slug in selection.datasets}, []
+    drawn, found = (
+        {slug: resamples_of_tested(image_sets[slug], selection.split_rule) for slug in selection.datasets},
+        [],
+    )
     for model, dataset, _ in selection.folders():
         resamples, images = drawn[dataset]
         own = outcomes_of(replace(selection, models=(model,), datasets=(dataset,)))
@@ -57,23 +60,23 @@ def evaluated(
 
 
 def groups(
-    rows: pd.DataFrame, by: Sequence[str], image_sets: Mapping[str, ImageSet], split: str
+    rows: pd.DataFrame, by: Sequence[str], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame, Resamples, list[str]]]:
     """Every group of rows by these columns, data set by data set: which it is, its rows, resamples and test images."""
     for dataset, own in rows.groupby("dataset", sort=False):
-        drawn, images = resamples_of_tested(image_sets[dataset], split)
+        drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
         for place, group in own.groupby([*by], sort=False):
             yield dict(zip(by, place, strict=True)), group, drawn, images
 
 
-def resamples_of_tested(image_set: ImageSet, split: str) -> tuple[Resamples, list[str]]:
+def resamples_of_tested(image_set: ImageSet, split_rule: str) -> tuple[Resamples, list[str]]:
     """Resamples of the test images of a split, and their names, sorted as of `Outcomes`.
 
-    What is drawn are components: images linked by a patient or duplicate group, be it through images of other parts.
+    What is drawn are components: images linked by a patient or duplicate group, be it through images of other splits.
 
-    Raises InputError where all test images are of one component, or for an unknown split.
+    Raises InputError where all test images are of one component, or for an unknown split rule.
     """
-    tested = image_set.part(split, "test").sort_values("image")
+    tested = image_set.rows_of(split_rule, "test").sort_values("image")
     own, slug = components(image_set.manifest)[tested.index], image_set.card.slug
     if len(set(own)) < 2:
         raise InputError(

@@ -50,7 +50,7 @@ def of_value(selection: Selection, setting: str, value: str) -> Selection:
     """The results under a value of a setting: a variant's, or the selection's own where the protocol has that value."""
     if value == _own(setting, load_protocol(selection.protocol)):
         return selection
-    plain = (selection.models, selection.datasets, selection.protocol, selection.split)
+    plain = (selection.models, selection.datasets, selection.protocol, selection.split_rule)
     return VariantSelection(*plain, Variant(setting, value))
 
 

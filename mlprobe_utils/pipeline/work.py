@@ -75,22 +75,22 @@ class Work(Place):
             "model": self.card.slug,
             "dataset": self.image_set.card.slug,
             "data_hash": self.image_set.data_hash,
-            "split": self.split,
+            "split_rule": self.split_rule,
             "stage": "pretrained" if run is None else "finetuned",
             "order": self.protocol.order,
             "run": run,
         } | planted
 
-    def images(self, *parts: str) -> pd.DataFrame:
-        """The images of some parts (all: train, validation, test), index = position in the image set, with `part`."""
-        parts = parts or ("train", "validation", "test")
-        return pd.concat([self.image_set.part(self.split, part).assign(part=part) for part in parts])
+    def images(self, *splits: str) -> pd.DataFrame:
+        """The images of some splits (none given: of all), index = position in the image set, with `split`."""
+        splits = splits or ("train", "validation", "test")
+        return pd.concat([self.image_set.rows_of(self.split_rule, split).assign(split=split) for split in splits])
 
 
-def works(model: str, datasets: list[str], protocol_slug: str, split: str) -> list[Work]:
+def works(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> list[Work]:
     """`places`, with one model that is loaded once."""
     models = {}
-    found = places(model, datasets, protocol_slug, split)
+    found = places(model, datasets, protocol_slug, split_rule)
     return [Work(*(getattr(place, own.name) for own in fields(Place)), models) for place in found]
 
 

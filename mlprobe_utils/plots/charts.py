@@ -225,7 +225,7 @@ def plot(
     Args:
         rows, answers: from `probe` and `answer`.
         metric: as of `accuracy`.
-        choices: `part`, `level` and `positive`, as of `accuracy`.
+        choices: `split`, `level` and `positive`, as of `accuracy`.
 
     Raises:
         InputError: as `accuracy`.

@@ -1,4 +1,4 @@
-"""Small multiples of lines over named stations.
+"""Small multiples of lines over named sites.
 
 Panels of a figure differ in their data alone: what Altair makes of the layers is made once, and each panel fills it.
 """
@@ -14,17 +14,17 @@ import pandas as pd
 from mlprobe_utils.evaluation.health import STATE, in_words
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
 from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.evaluation.stations import OUTPUT
+from mlprobe_utils.evaluation.sites import OUTPUT
 from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, description, drawing, layer, layered
 from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of, figure
 
-ANSWER = "answer"  # the station after the last layer: the generated answer
+ANSWER = "answer"  # the site after the last layer: the generated answer
 ANSWERS = (ANSWER, "P_final")
 LAST = dict.fromkeys((OUTPUT, MAPPED), ANSWER)
 POINTS = "probe point, in the order the data flows"
 BAND = ("band_low", "band_high")
 BAND_OPACITY = 0.2
-MOST_LABELS = 20  # stations that can all be written under a panel
+MOST_LABELS = 20  # sites that can all be written under a panel
 MOST_LETTERS = 36  # beside each other under a panel
 _LINE = ["model", "series"]  # what makes marks one line
 
@@ -53,21 +53,21 @@ def lines(
     """Small multiples of lines.
 
     Args:
-        long: columns point or x (a station), value, series (the name that has a colour; without it the stage), model,
+        long: columns point or x (a site), value, series (the name that has a colour; without it the stage), model,
             those of `by`, run where there are several, and those of BAND for an area behind a line (nan: none).
         keys: first those of the series; those of models, where there are several, are added.
         values, horizontal: of the two axes.
         title: the caption.
         names: slug -> name of models and data sets, in the order of the page; None: `long` has names.
         by: the columns whose values make the rows (None: one row) and the columns of panels.
-        marked: the column with the station at which a panel has a vertical line.
+        marked: the column with the site at which a panel has a vertical line.
     """
     long = long.rename(columns={"point": "x"}).replace({"x": LAST, marked: LAST})
     long = long if names is None else in_words(long, names, STATE)
     long = long.assign(run=long.get("run", 0), series=long.get("series", long.get("stage")))
     long = long.dropna(subset="value").reset_index(drop=True)
     above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
-    order, domain = _stations(long["x"]), _domain(long, values)
+    order, domain = _sites(long["x"]), _domain(long, values)
     places = itertools.product(above.unique(), beside.unique())
     parts = {place: own for place in places if len(own := long[(above == place[0]) & (beside == place[1])])}
     compact, kind = len(parts) > MANY, keys[0].kind
@@ -93,9 +93,9 @@ def lines(
     return figure(panels, title, columns_of(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
 
 
-def _stations(x: pd.Series) -> list[str]:
-    """Probe points in the order the data flows, other stations as they come, and the answer at the end."""
-    found = [station for station in x.unique() if station not in ANSWERS]
+def _sites(x: pd.Series) -> list[str]:
+    """Probe points in the order the data flows, other sites as they come, and the answer at the end."""
+    found = [site for site in x.unique() if site not in ANSWERS]
     points = sorted(filter(is_point, found), key=flow_order)
     return [*points, *(s for s in found if not is_point(s)), *(s for s in ANSWERS if s in set(x))]
 
@@ -174,9 +174,9 @@ def _bands(own: pd.DataFrame, order: Sequence[str], domain: tuple[float, float])
 
 
 def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
-    """Vertices of lines in the stations' order; a line is interrupted, by a row without value, where a module ends."""
+    """Vertices of lines in the sites' order; a line is interrupted, by a row without value, where a module ends."""
     table = table.assign(
-        place=table["x"].map({station: float(place) for place, station in enumerate(order)}),
+        place=table["x"].map({site: float(place) for place, site in enumerate(order)}),
         part=[x[0] if is_point(x) else "" for x in table["x"]],
         drawn=table["value"].clip(lower=floor),
         silent=[description(pair) for pair in zip(table["model"], table["series"], strict=True)],

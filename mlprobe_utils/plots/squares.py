@@ -21,7 +21,7 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         rows: prediction rows of one stage; only those of test images count.
         names: slug -> name of models and data sets, in the order of rows and columns.
     """
-    tested = in_words(rows[rows["part"] == "test"], names, STATE)
+    tested = in_words(rows[rows["split"] == "test"], names, STATE)
     tested["answer"] = tested["parsed"].fillna("unparsed")
     tables = []
     for (model, dataset), own in tested.groupby(["model", "dataset"], sort=False):

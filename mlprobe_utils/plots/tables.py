@@ -93,7 +93,7 @@ def _plain(value) -> str:
 
 def frequent_answers(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """The `most` most frequent texts of each model, data set and stage on the test images, with their share."""
-    tested = rows[rows["part"] == "test"]
+    tested = rows[rows["split"] == "test"]
     texts = tested.assign(answer=tested["text"].str.slice(0, MOST_TEXT), parsed=tested["parsed"].fillna(""))
     keys = ["dataset", "model", "stage"]
     counted = texts.groupby([*keys, "answer", "parsed"]).size().rename("answers").reset_index()
@@ -104,7 +104,7 @@ def frequent_answers(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def unparsed_examples(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """Prediction rows of `most` unparsed answers to test images of each data set, as different as there are."""
-    unparsed = rows[(rows["part"] == "test") & rows["parsed"].isna()]
+    unparsed = rows[(rows["split"] == "test") & rows["parsed"].isna()]
     first_of_a_text = unparsed.duplicated(["dataset", "text"])
     return unparsed.loc[first_of_a_text.sort_values(kind="stable").index].groupby("dataset").head(most)
 

@@ -52,12 +52,12 @@ def lens_rows(
 
     Args:
         features: `point/pooling` -> float32 [images, width], of the state that the model is in.
-        images: one row an image, as the features: image, option, part.
+        images: one row an image, as the features: image, option, split.
         options: in the data card's order.
         tokens, batch_size: as of `through_the_lens`.
         constants: the columns that the rows share.
     """
-    kept, frames = np.flatnonzero(images["part"] != "train"), []
+    kept, frames = np.flatnonzero(images["split"] != "train"), []
     points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]
     for point in sorted(points, key=flow_order):
         probabilities = through_the_lens(loaded, features[f"{point}/{POOLING}"][kept], tokens, batch_size)

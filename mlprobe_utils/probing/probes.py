@@ -38,7 +38,7 @@ def probe(
 
     >>> rows = mp.probe(features, images, seeds=2, epochs=5, learning_rate=0.003)
     >>> [*rows]
-    ['image', 'label', 'part', 'cluster', 'point', 'pooling', 'seed', 'p_ill', 'p_normal']
+    ['image', 'label', 'split', 'cluster', 'point', 'pooling', 'seed', 'p_ill', 'p_normal']
 
     Args:
         features: from `extract`, or any name -> array [images, width], rows in the order of the images.
@@ -49,7 +49,7 @@ def probe(
             With many images, a `batch_size` above its 4 is faster, and with a rate raised alike about as good.
 
     Returns:
-        One row a validation or test image, features and seed: image, label, part, cluster (images with the same number
+        One row a validation or test image, features and seed: image, label, split, cluster (images with the same number
         are of one patient or file), point and pooling (the name and null where it is none of `extract`'s), seed,
         p_<label>.
 
@@ -74,7 +74,7 @@ def probe(
     if not tensors or seeds < 1:
         raise InputError(f"there are {len(tensors)} features and {seeds} seeds: a probe needs one of each")
     labels = rows["label"].map(classes.index).to_numpy(copy=True)
-    training, shown = np.flatnonzero(rows["part"] == "train"), np.flatnonzero(rows["part"] != "train")
+    training, shown = np.flatnonzero(rows["split"] == "train"), np.flatnonzero(rows["split"] != "train")
     training = training[share_of_each_class(labels[training], recipe.training_fraction)]
     keys = {(name, seed): own for name, own in tensors.items() for seed in range(seeds)}
     numbers = {key: key[1] for key in keys}

@@ -110,23 +110,23 @@ class Difference:
         return min(self.after.clusters, self.before.clusters)
 
 
-def accuracy(right: np.ndarray, resamples: Resamples) -> Statistic:
+def accuracy(correct: np.ndarray, resamples: Resamples) -> Statistic:
     """Accuracy of every point in every resample, in one product of matrices.
 
     Args:
-        right: whether each image is correct, bool [points, images] or [seeds, points, images]; else ValueError.
+        correct: whether each image is correct, bool [points, images] or [seeds, points, images]; else ValueError.
     """
-    right = _checked("right", right, resamples, bool)
-    flat = right.reshape(-1, right.shape[-1]).astype(np.float32).T
+    correct = _checked("correct", correct, resamples, bool)
+    flat = correct.reshape(-1, correct.shape[-1]).astype(np.float32).T
     drawn = (resamples.weights @ flat) / resamples.sizes[:, None]
-    drawn = drawn.reshape(-1, *right.shape[:-1])
-    return Statistic(100 * right.mean(axis=-1), 100 * drawn, _equal_clusters(resamples.clusters), resamples)
+    drawn = drawn.reshape(-1, *correct.shape[:-1])
+    return Statistic(100 * correct.mean(axis=-1), 100 * drawn, _equal_clusters(resamples.clusters), resamples)
 
 
 def metric(
     name: str,
     truth: np.ndarray,
-    said: np.ndarray,
+    predicted: np.ndarray,
     probabilities: np.ndarray,
     options: Sequence[str],
     positive: str | None,
@@ -136,7 +136,7 @@ def metric(
 
     Args:
         truth: place of each image's true option among `options`, int [images].
-        said: place of its predicted option, int [..., images]; -1 is a wrong answer.
+        predicted: place of its predicted option, int [..., images]; -1 is a wrong answer.
         probabilities: float [..., images, options]; what AUC is computed from.
         positive: the option that counts as positive; None: the mean over options.
 
@@ -147,9 +147,9 @@ def metric(
     """
     if name not in RESAMPLED:
         raise unknown("metric", name, RESAMPLED)
-    said = _checked("said", said, resamples, np.integer)
+    predicted = _checked("predicted", predicted, resamples, np.integer)
     if name == "accuracy":
-        return accuracy(said == truth, resamples)
+        return accuracy(predicted == truth, resamples)
     of_all = positive is None or name == "balanced_accuracy"
     chosen = range(len(options)) if of_all else [list(options).index(positive)]
     needed = range(len(options)) if name in ("auc", "specificity") else chosen  # they take an option's rest, too
@@ -166,11 +166,11 @@ def metric(
             )
         missing |= lacking
     score = _area if name == "auc" else _of_counts(name)
-    flat = said.reshape(-1, said.shape[-1])
+    flat = predicted.reshape(-1, predicted.shape[-1])
     weights = np.concatenate([np.ones((1, len(truth)), dtype=np.float32), resamples.weights])
     scores = np.mean([score(weights, truth, flat, probabilities, option) for option in chosen], axis=0)
     scores[1:][missing] = np.nan
-    values, drawn = scores[0].reshape(said.shape[:-1]), scores[1:].reshape(-1, *said.shape[:-1])
+    values, drawn = scores[0].reshape(predicted.shape[:-1]), scores[1:].reshape(-1, *predicted.shape[:-1])
     clusters = len(chosen) ** 2 / sum(1 / spread[option] for option in chosen)
     if name in ("auc", "specificity"):
         clusters = min(spread.values())  # the first is no surer than either side of the ranking, the second of its rest
@@ -186,26 +186,26 @@ def _equal_clusters(clusters: np.ndarray) -> float:
 def _of_counts(name: str):
     """What a metric is of the weighted confusion counts; a quotient of nothing by nothing counts as 0."""
 
-    def score(weights, truth, said, probabilities, option) -> np.ndarray:
+    def score(weights, truth, predicted, probabilities, option) -> np.ndarray:
         true = (weights @ (truth == option).astype(np.float32))[:, None].astype(float)
         if name == "specificity":
             rest = weights.sum(axis=1, dtype=float)[:, None] - true
-            told_apart = (truth != option) & (said != option) & (said >= 0)
-            return (weights @ told_apart.astype(np.float32).T).astype(float) / np.maximum(rest, 1)
-        named = (weights @ (said == option).astype(np.float32).T).astype(float)
-        right = (weights @ ((said == option) & (truth == option)).astype(np.float32).T).astype(float)
+            distinguished = (truth != option) & (predicted != option) & (predicted >= 0)
+            return (weights @ distinguished.astype(np.float32).T).astype(float) / np.maximum(rest, 1)
+        named = (weights @ (predicted == option).astype(np.float32).T).astype(float)
+        correct = (weights @ ((predicted == option) & (truth == option)).astype(np.float32).T).astype(float)
         top, bottom = {"precision": (1, named), "f1": (2, true + named)}.get(name, (1, true))
-        return top * right / np.maximum(bottom, 1)
+        return top * correct / np.maximum(bottom, 1)
 
     return score
 
 
-def _area(weights, truth, said, probabilities, option) -> np.ndarray:
+def _area(weights, truth, predicted, probabilities, option) -> np.ndarray:
     """The weighted share of pairs of images that an option's probability ranks rightly, ties counted half."""
     inside, outside = weights[:, truth == option], weights[:, truth != option]
     pairs = np.maximum(inside.sum(axis=1) * outside.sum(axis=1), 1)
     areas = []
-    for of_point in probabilities.reshape(len(said), len(truth), -1)[:, :, option]:
+    for of_point in probabilities.reshape(len(predicted), len(truth), -1)[:, :, option]:
         high, low = of_point[truth == option][:, None], of_point[truth != option]
         ranked = (high > low) + np.float32(0.5) * (high == low)
         areas.append(((inside @ ranked.astype(np.float32)) * outside).sum(axis=1, dtype=float) / pairs)

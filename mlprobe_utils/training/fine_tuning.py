@@ -60,7 +60,7 @@ def fine_tune(
         raise InputError("no image has a label: give image_list the labels")
     question.check_labels(images.table["label"].dropna())
     recipe = paper(FineTuning, "fine_tuning", **{"precision": str(model.model.dtype).removeprefix("torch.")} | changed)
-    rows = pd.DataFrame({"part": images.table["split"], "option": images.table["label"].map(dict(question.options))})
+    rows = pd.DataFrame({"split": images.table["split"], "option": images.table["label"].map(dict(question.options))})
     rows["stored_height"], rows["stored_width"] = zip(*images.sizes, strict=True)
     recorded = {"labels": hash_of(rows.to_dict("list")), "recipe": recipe.model_dump(), "seed": seed}
     folder = claim(folder, made_of(model, question, images) | recorded)
@@ -78,7 +78,7 @@ def train_adapter(
     Under FSDP the model is spread over the processes afterwards, and has to be loaded again for anything else.
 
     Args:
-        images: part, option, stored_height and stored_width; the index is an image's position in `questions`.
+        images: split, option, stored_height and stored_width; the index is an image's position in `questions`.
         run: the seed of LoRA's initialisation and of the order of the images.
     """
     set_seed(run)
@@ -102,8 +102,8 @@ def train_on(
         model, how: as of `trainer.train`, which says what is returned.
         images, run: as of `train_adapter`.
     """
-    training = examples(questions, images[images["part"] == "train"], recipe.length_grouped)
-    validation = examples(questions, images[images["part"] == "validation"])
+    training = examples(questions, images[images["split"] == "train"], recipe.length_grouped)
+    validation = examples(questions, images[images["split"] == "validation"])
     settings = settings_of(recipe, run)
     return train(model, questions.encoder, training, validation, settings, folder / CHECKPOINTS, **how)
 

@@ -45,7 +45,7 @@ def answer(
 
     >>> answers = mp.answer(model, images, question, max_new_tokens=4)
     >>> [*answers]
-    ['image', 'label', 'part', 'cluster', 'text', 'parsed', 'p_normal', 'p_ill']
+    ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'p_normal', 'p_ill']
 
     Args:
         model, images, batch_size: as of `extract`; the images have labels.
@@ -53,7 +53,7 @@ def answer(
         max_new_tokens: where an answer is cut off; None: as in the protocol `paper`.
 
     Returns:
-        One row an image: image, label, part (validation or test), cluster (images with the same number are of one
+        One row an image: image, label, split (validation or test), cluster (images with the same number are of one
         patient or file), text (as generated), parsed (the label whose answer alone the text names, else null), and for
         each label p_<label> (0 to 1: of its answer among the options).
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made_rows import answers_of, no_fewer, right_of
 from scipy.stats import norm
-from station_rows import image_set
+from site_rows import image_set
 
 from mlprobe_utils.analysis.adaptation import (
     GAINED,

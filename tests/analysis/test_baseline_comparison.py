@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from baseline_parts import answers, final_outputs, training
 from made_rows import no_fewer, no_more
-from station_rows import image_set
+from site_rows import image_set
 
 from mlprobe_utils.analysis.baselines import (
     ABOVE,

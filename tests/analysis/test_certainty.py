@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_rows import right_of
-from station_rows import image_set, rows_of
+from site_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import certainty
 from mlprobe_utils.analysis.certainty import ANSWERS, PROBES
 from mlprobe_utils.evaluation.claims import ENDS
 from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.evaluation.rows import STAGES
-from mlprobe_utils.evaluation.stations import OUTPUT
+from mlprobe_utils.evaluation.sites import OUTPUT
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
@@ -60,17 +60,17 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
     assert len(bands) == CURVES * len(POINTS)
     for own, stage in itertools.product(FOUND, STAGES):
         place, probes = f"model == '{own.model}' and stage == '{stage}'", own.outcomes[stage, PROBES]
-        expected = intervals(accuracy(probes.right, DRAWN), RECIPE)
+        expected = intervals(accuracy(probes.correct, DRAWN), RECIPE)
         found = bands.query(place)
         assert found["point"].tolist() == POINTS
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
-        table = ends.query(place).set_index("station")
+        table = ends.query(place).set_index("site")
         assert table.index.tolist() == [*ENDS]
         for question in QUESTIONS:
-            expected = intervals(accuracy(probes.right[:, [1, 2, 4]], DRAWN), question)
+            expected = intervals(accuracy(probes.correct[:, [1, 2, 4]], DRAWN), question)
             columns = [f"{question}, low", f"{question}, high"]
             np.testing.assert_allclose(table[columns].iloc[:3].astype(float), expected[["low", "high"]])
-        expected = intervals(accuracy(own.outcomes[stage, ANSWERS].right, DRAWN)).iloc[0]
+        expected = intervals(accuracy(own.outcomes[stage, ANSWERS].correct, DRAWN)).iloc[0]
         found = table.loc["final output", ["value", f"{PROBE}, low", f"{PROBE}, high"]].astype(float)
         np.testing.assert_allclose(found, expected[["value", "low", "high"]])
         assert np.isnan(table.at["final output", f"{RECIPE}, low"])
@@ -103,23 +103,23 @@ def test_a_metric_without_resamples_has_no_bands_and_a_sentence_instead():
 
 def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():
     tests = certainty.before_and_after(FOUND)
-    assert tests["station"].tolist() == [*ENDS] * 2
-    by_place = tests.set_index(["model", "station"])
-    before, after = (FOUND[0].outcomes[stage, PROBES].right[:, [1, 2, 4]] for stage in STAGES)
+    assert tests["site"].tolist() == [*ENDS] * 2
+    by_place = tests.set_index(["model", "site"])
+    before, after = (FOUND[0].outcomes[stage, PROBES].correct[:, [1, 2, 4]] for stage in STAGES)
     for question, planted in ((PROBE, ["C end", "final output"]), (RECIPE, ["C end"])):
         told = by_place[f"p (Holm, {question})"] < certainty.ALPHA
-        assert told[told].index.tolist() == [("m", station) for station in planted]
+        assert told[told].index.tolist() == [("m", site) for site in planted]
         expected = paired_tests(before, after, DRAWN, question)
         for name in ("low", "high", "p"):
             np.testing.assert_allclose(by_place.loc["m"][f"{name} ({question})"].iloc[:3], expected[name])
         adjusted = holm(tests[f"p ({question})"])
         pd.testing.assert_series_equal(tests[f"p (Holm, {question})"], adjusted, check_names=False)
     assert by_place.loc[("m", "C end"), "change"] == pytest.approx(25, abs=5)
-    assert tests.loc[tests["station"] == "final output", f"p ({RECIPE})"].isna().all()
-    counted = certainty.counted(tests).set_index("station")
+    assert tests.loc[tests["site"] == "final output", f"p ({RECIPE})"].isna().all()
+    counted = certainty.counted(tests).set_index("site")
     assert counted["models"].tolist() == [2] * 4
-    assert counted[f"told apart: {PROBE}"].tolist() == [0, 1, 0, 1]
-    assert counted[f"told apart: {RECIPE}"].tolist() == pytest.approx([0, 1, 0, np.nan], nan_ok=True)
+    assert counted[f"significant: {PROBE}"].tolist() == [0, 1, 0, 1]
+    assert counted[f"significant: {RECIPE}"].tolist() == pytest.approx([0, 1, 0, np.nan], nan_ok=True)
     assert (counted["higher"] + counted["lower"] <= 2).all()
 
 
@@ -146,14 +146,14 @@ def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkey
         for stage, seed, (point, pooling) in itertools.product(STAGES, range(SEEDS), places)
     ]
     both = itertools.product(STAGES, ("validation", "test"))
-    answers = [rows_of(right, stage=stage, part=part, run=None).assign(parsed="Yes") for stage, part in both]
+    answers = [rows_of(right, stage=stage, split=split, run=None).assign(parsed="Yes") for stage, split in both]
     monkeypatch.setattr(results, "seed_rows", lambda selection: pd.concat(probed, ignore_index=True))
     monkeypatch.setattr(results, "prediction_rows", lambda selection: pd.concat(answers, ignore_index=True))
     selection = Selection(("m",), ("d",), "miniature", "paper")
     (found,) = evaluated(selection, {"d": image_set(4)}, certainty.outcomes_of)
     for stage in STAGES:
         probes, answers = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWERS]
-        assert probes.said.shape == (SEEDS, len(POINTS), 4)
-        assert answers.right[0, 0].tolist() == [False, True, False, True]
-        assert probes.right[0, 0].tolist() == right.tolist()
+        assert probes.predicted.shape == (SEEDS, len(POINTS), 4)
+        assert answers.correct[0, 0].tolist() == [False, True, False, True]
+        assert probes.correct[0, 0].tolist() == right.tolist()
         assert certainty.ends_of(probes) == ["V.01", "C.00", "L.01"]

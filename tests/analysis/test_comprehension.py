@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_rows import right_of
-from station_rows import image_set, rows_of
+from site_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import comprehension
 from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, NEVER, best_on_validation
@@ -26,15 +26,15 @@ HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
 POINTS = ["L.08", "L.09", "L.10"]  # by number, not by name
 
 
-def probed(image_tokens: list[float], last_token: list[float], seeds: int, part: str = "test") -> pd.DataFrame:
+def probed(image_tokens: list[float], last_token: list[float], seeds: int, split: str = "test") -> pd.DataFrame:
     """Rows of both curves in both stages, with these shares right."""
     curves = zip(("image_mean", "last_token"), (image_tokens, last_token), strict=True)
     places = [(pooling, *place) for pooling, shares in curves for place in zip(POINTS, shares, strict=True)]
     frames = []
     for stage, (pooling, point, share), seed in itertools.product(STAGES, places, range(seeds)):
-        right = right_of(HARD, share, [len(part), len(frames)])
+        right = right_of(HARD, share, [len(split), len(frames)])
         place = {"stage": stage, "pooling": pooling, "point": point, "seed": seed, "probe": "main"}
-        frames.append(rows_of(right, seed, part=part, model="m", **place))
+        frames.append(rows_of(right, seed, split=split, model="m", **place))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -43,7 +43,7 @@ def found_with(monkeypatch):
     def of(image_tokens: list[float], last_token: list[float]) -> list[Evaluated]:
         vision = rows_of(HARD < 0.5, model="m", pooling="image_mean", point="V.00", seed=0, probe="main")
         seeds = pd.concat([probed(image_tokens, last_token, SEEDS), vision], ignore_index=True)
-        fitted = pd.concat([probed(image_tokens, last_token, 1, part) for part in ("validation", "test")])
+        fitted = pd.concat([probed(image_tokens, last_token, 1, split) for split in ("validation", "test")])
         monkeypatch.setattr(results, "seed_rows", lambda selection: seeds)
         monkeypatch.setattr(results, "probe_rows", lambda selection: fitted)
         return evaluated(SELECTION, SETS, comprehension.outcomes_of)
@@ -59,7 +59,7 @@ def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_wer
         assert own["point"].tolist() == POINTS
         assert own["verdict"].tolist() == [BELOW, NEITHER, ABOVE]
         curves = (found[0].outcomes[stage, name, CURVE] for name in ("utilization", "comprehension"))
-        first, second = (accuracy(curve.right, found[0].resamples) for curve in curves)
+        first, second = (accuracy(curve.correct, found[0].resamples) for curve in curves)
         expected = intervals(first - second, RECIPE)
         columns = ["value", "band_low", "band_high"]
         np.testing.assert_allclose(own[columns], expected[columns])
@@ -96,7 +96,7 @@ def test_a_ceiling_is_compared_at_the_layers_that_validation_images_choose(found
 
 
 def test_of_equally_good_layers_the_earliest_is_chosen_by_its_number():
-    rows = pd.concat([rows_of(HARD < 0.5, part="validation", point=point) for point in ("L.10", "L.09")])
+    rows = pd.concat([rows_of(HARD < 0.5, split="validation", point=point) for point in ("L.10", "L.09")])
     assert best_on_validation(rows) == "L.09"
     with pytest.raises(InputError, match="no rows of validation images"):
-        best_on_validation(rows.assign(part="test"))
+        best_on_validation(rows.assign(split="test"))

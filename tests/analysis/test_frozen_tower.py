@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_rows import answers_of, right_of
-from station_rows import image_set
+from site_rows import image_set
 
 from mlprobe_utils.analysis import frozen_tower
 from mlprobe_utils.analysis.frozen_tower import LOWERED, METRICS, NEITHER, POINTS, RAISED, RELATIVE

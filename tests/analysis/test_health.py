@@ -32,14 +32,14 @@ def rows_of(
 ) -> pd.DataFrame:
     """Probe rows of two runs, right in a share of the images and never at one point; decoys of all other kinds."""
     generator, frames = np.random.default_rng(seed), []
-    images, options = image_set.part("paper", "test").assign(part="test"), image_set.card.options
+    images, options = image_set.rows_of("paper", "test").assign(split="test"), image_set.card.options
     truth = images["option"].map(options.index).to_numpy()
-    decoys = [{"part": "validation"}, {"probe": "raw"}, {"pooling": "last_token"}]
+    decoys = [{"split": "validation"}, {"probe": "raw"}, {"pooling": "last_token"}]
     for stage in ("pretrained", "finetuned"):
         for run in (0, 1):
             for point in points:
                 constants = {"model": model, "dataset": image_set.card.slug, "stage": stage, "run": run, "seed": run}
-                constants |= {"data_hash": image_set.data_hash, "split": "paper", "order": "image_first"}
+                constants |= {"data_hash": image_set.data_hash, "split_rule": "paper", "order": "image_first"}
                 constants |= {"probe": "main", "pooling": "image_mean", "point": point} | columns
                 right = generator.random(len(images)) < (0 if point == wrong_at else share)
                 probabilities = np.eye(2)[np.where(right, truth, 1 - truth)]
@@ -50,7 +50,7 @@ def rows_of(
 
 def answers(rows: pd.DataFrame, stage: str, run: int, module: str) -> np.ndarray:
     """[points, images], by plain loops."""
-    own = rows[(rows["part"] == "test") & (rows["probe"] == "main") & (rows["pooling"] == "image_mean")]
+    own = rows[(rows["split"] == "test") & (rows["probe"] == "main") & (rows["pooling"] == "image_mean")]
     own = own[(own["stage"] == stage) & (own["run"] == run)]
     points = [point for point in POINTS if point[0] == module]
     names = sorted(own["image"].unique())
@@ -80,7 +80,7 @@ def test_images_of_a_patient_are_drawn_together(image_set):
     alone = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
     image_set.manifest["patient"] = [f"patient {place // 2}" for place in range(len(image_set.manifest))]
     together = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
-    tested = image_set.part("paper", "test").sort_values("image")
+    tested = image_set.rows_of("paper", "test").sort_values("image")
     counts = resample(components(tested)).counts
     flat = beside_flat(correct, 0.2, counts)
     expected = (*corrected_health(correct, 0.2, counts), *(flat[q] for q in ("2.5 %", "50 %", "97.5 %")))

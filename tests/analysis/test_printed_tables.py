@@ -39,22 +39,22 @@ def test_differences_of_table_2_are_whole_numbers_of_images():
 def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
     found = printed_tables.printed_paradigms()
     assert len(found) == 18
-    odd = found[found["right"].isna()].set_index("dataset")
+    odd = found[found["correct"].isna()].set_index("dataset")
     assert set(odd["model"]) == {"MedGemma-1.5-4B"}
     assert set(odd["paradigm"]) == {"Vision Tower SFT"}
     assert odd["printed"].to_dict() == {"COVID19-CT": 89.10, "Chest-Xray": 85.22}
     assert odd["swapped with"].to_dict() == {"COVID19-CT": "Chest-Xray", "Chest-Xray": "COVID19-CT"}
     assert odd["corrected"].to_dict() == {"COVID19-CT": 85.22, "Chest-Xray": 89.10}
-    even = found[found["right"].notna()]
+    even = found[found["correct"].notna()]
     assert (even["corrected"] == even["printed"]).all()
     assert (even["swapped with"] == "").all()
     for row in even.itertuples():
-        assert round(100 * row.right / IMAGES[row.dataset], 2) == pytest.approx(row.printed, abs=0.011)
+        assert round(100 * row.correct / IMAGES[row.dataset], 2) == pytest.approx(row.printed, abs=0.011)
     table = pd.read_csv(PUBLISHED / "table3.csv").assign(acc=found["corrected"])  # every cell in its place
     table.to_csv(tmp_path / "table3.csv", index=False)
     monkeypatch.setattr(printed_tables, "PUBLISHED", tmp_path)
     again = printed_tables.printed_paradigms()
-    assert again["right"].notna().all()
+    assert again["correct"].notna().all()
     assert (again["swapped with"] == "").all()
     assert [fits(accuracy, 150) for accuracy in (66.67, 66.66)] == [True, False]
     assert [fits(89.10, images) for images in (203, 624)] == [False, True]

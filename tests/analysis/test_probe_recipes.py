@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from station_rows import image_set, rows_of
+from site_rows import image_set, rows_of
 
 from mlprobe_utils.analysis.probe_recipes import (
     BEFORE,
@@ -37,7 +37,7 @@ def curve(seed: int, **changed: float) -> pd.DataFrame:
         rows_of(HARD + rng.normal(0, 0.05, IMAGES) < share, point=point, pooling="image_mean", seed=0, probe=str(seed))
         for point, share in shares.items()
     ]
-    return pd.concat([*frames, frames[0].assign(part="validation")], ignore_index=True)
+    return pd.concat([*frames, frames[0].assign(split="validation")], ignore_index=True)
 
 
 def test_a_change_is_significant_in_the_module_it_was_planted_in():
@@ -52,8 +52,8 @@ def test_a_change_is_significant_in_the_module_it_was_planted_in():
     assert (changes["low"] < changes["change"]).all()
     assert (changes["change"] < changes["high"]).all()
     table = counted(changes).set_index(["recipe", "module"])
-    assert table["told lower"].sum() == 1
-    assert table.at[("raw", "L"), "told lower"] == 1
+    assert table["significantly lower"].sum() == 1
+    assert table.at[("raw", "L"), "significantly lower"] == 1
     assert extremes(changes, "raw")["module"].tolist() == ["L"]
     assert extremes(changes, "another").empty
 

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_rows import answers_of, right_of
-from station_rows import SEEDS, image_set, rows_of
+from site_rows import SEEDS, image_set, rows_of
 
 from mlprobe_utils.analysis import question_order
 from mlprobe_utils.analysis.question_order import COMPARED, POINTS
 from mlprobe_utils.evaluation.orders import ORDER_NAMES, ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
-from mlprobe_utils.evaluation.stations import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
+from mlprobe_utils.evaluation.sites import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
@@ -67,7 +67,7 @@ def planted() -> list[Evaluated]:
 def test_a_planted_effect_is_significant_where_it_is_with_its_sign(planted):
     table = question_order.differences(planted)
     assert len(table) == 2 * len(COMPARED) * 3
-    told = table[table["verdict"] != NEITHER].set_index(["stage", "station", "order", "less"])
+    told = table[table["verdict"] != NEITHER].set_index(["stage", "site", "order", "less"])
     assert told["verdict"].to_dict() == {
         ("finetuned", IMAGE_TOKENS, "question_first", "image_first"): HIGHER,
         ("finetuned", IMAGE_TOKENS, "question_first", "irrelevant_first"): HIGHER,
@@ -76,8 +76,8 @@ def test_a_planted_effect_is_significant_where_it_is_with_its_sign(planted):
     }
     assert told["difference"].abs().to_numpy() == pytest.approx([20, 30, 20, 30], abs=12)
     assert (told["low"] * told["high"] > 0).all()
-    assert set(table.loc[table["station"] == OUTPUT, "question"]) == {PROBE}
-    assert set(table.loc[table["station"] != OUTPUT, "question"]) == {RECIPE}
+    assert set(table.loc[table["site"] == OUTPUT, "question"]) == {PROBE}
+    assert set(table.loc[table["site"] != OUTPUT, "question"]) == {RECIPE}
 
 
 def test_nothing_is_significant_where_orders_do_not_differ(monkeypatch):
@@ -92,7 +92,7 @@ def test_curves_are_the_means_with_their_bands_and_the_answers_of_the_same_run(p
             assert own.seeds == [None if stage == "pretrained" else 0]
         if what == POINTS:
             curve = table.loc[(stage, order)].drop(index=OUTPUT).loc[own.points]
-            assert curve["value"].to_numpy() == pytest.approx(100 * own.right.mean(axis=(0, 2)))
+            assert curve["value"].to_numpy() == pytest.approx(100 * own.correct.mean(axis=(0, 2)))
             assert (curve["band_low"] < curve["value"]).all()
             assert (curve["value"] < curve["band_high"]).all()
 
@@ -115,7 +115,7 @@ def test_charts_tell_every_order_and_every_difference_with_its_interval(planted)
     told = question_order.differences(planted)
     assert set(question_order.in_words(told)["less"]) == {"image first", "irrelevant first"}
     told = told[(told["stage"] == "finetuned") & (told["order"] == "question_first") & (told["less"] == "image_first")]
-    drawn = change_chart(told.assign(statement=told["station"]), names, "Question first less image first", WORDS)
+    drawn = change_chart(told.assign(statement=told["site"]), names, "Question first less image first", WORDS)
     for row in told.itertuples():
-        words = f"{row.station}: {row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}) points, {row.verdict}"
+        words = f"{row.site}: {row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}) points, {row.verdict}"
         assert words in drawn.description

@@ -16,9 +16,9 @@ VALIDATION, TEST = 60, 300
 def answered(scores: np.ndarray, truth: np.ndarray, options=OPTIONS, **constants) -> pd.DataFrame:
     """Rows of answers with these scores, [images, options]; the first images validate."""
     images = pd.DataFrame({"image": [f"{i}.png" for i in range(len(truth))], "option": np.array(options)[truth]})
-    images["part"] = np.where(np.arange(len(truth)) < VALIDATION, "validation", "test")
+    images["split"] = np.where(np.arange(len(truth)) < VALIDATION, "validation", "test")
     chances = softmax(scores, axis=1)
-    fixed = {"model": "m", "dataset": "busi", "data_hash": "0" * 64, "split": "paper", "order": "image_first"}
+    fixed = {"model": "m", "dataset": "busi", "data_hash": "0" * 64, "split_rule": "paper", "order": "image_first"}
     rows = image_rows(images, options, chances, **fixed | {"stage": "finetuned", "run": 0} | constants)
     return rows.assign(text="", parsed=predicted_option(rows))
 
@@ -32,7 +32,7 @@ def planted() -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy(rows: pd.DataFrame) -> float:
-    own = rows[rows["part"] == "test"]
+    own = rows[rows["split"] == "test"]
     return (predicted_option(own) == own["label"]).mean()
 
 
@@ -44,7 +44,7 @@ def test_swapped_options_are_recovered(planted):
     assert accuracy(read) > 0.9
     assert set(read["probe"]) == {"readout"}
     assert read["point"].isna().all()
-    assert list(read["image"]) == list(rows.loc[rows["part"] == "test", "image"])
+    assert list(read["image"]) == list(rows.loc[rows["split"] == "test", "image"])
     np.testing.assert_allclose(read[[f"p_{option}" for option in OPTIONS]].sum(axis=1), 1)
 
 
@@ -82,7 +82,7 @@ def test_every_state_is_read_by_itself(planted):
     read = SCHEMA.validate(readout_rows(pd.concat(parts, ignore_index=True)))
     assert len(read) == 4 * TEST
     for rows in parts:
-        own = rows[rows["part"] == "test"]
+        own = rows[rows["split"] == "test"]
         alone = readout_rows(rows)
         keys = ["dataset", "stage", "run"]
         same = read.merge(own[keys].drop_duplicates().astype({"run": "Int64"}), on=keys)
@@ -94,11 +94,11 @@ def test_every_state_is_read_by_itself(planted):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (lambda rows: rows[(rows["part"] == "test") | (rows["label"] == "Benign")],
+        (lambda rows: rows[(rows["split"] == "test") | (rows["label"] == "Benign")],
          r"m on busi: .* several classes, found 1: raise validation_fraction"),
-        (lambda rows: rows[rows["part"] == "test"], "found 0"),
+        (lambda rows: rows[rows["split"] == "test"], "found 0"),
         (lambda rows: rows.assign(p_Benign=rows["p_Benign"].where(rows.index != 3)), "m on busi: an option without a"),
-        (lambda rows: rows[rows["part"] == "validation"], "m on busi: no test images"),
+        (lambda rows: rows[rows["split"] == "validation"], "m on busi: no test images"),
     ],
 )  # fmt: skip
 def test_validation_images_of_one_class_or_no_test_images_are_errors(planted, wrong, words):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_rows import answers_of, right_of
-from station_rows import SEEDS, image_set, rows_of
+from site_rows import SEEDS, image_set, rows_of
 from tiny_parts import RECIPE
 
 from mlprobe_utils.analysis import training_paradigms
@@ -44,11 +44,11 @@ def of(monkeypatch):
             (results, "end_rows", probed),
             (variants, "classifier_rows", alone),
         ):
-            table = pd.concat([*rows, rows[0].head(5).assign(part="validation")], ignore_index=True)
+            table = pd.concat([*rows, rows[0].head(5).assign(split="validation")], ignore_index=True)
             monkeypatch.setattr(module, function, lambda selection, table=table: table)
         (found,) = evaluated(SELECTION, SETS, training_paradigms.outcomes_of)
         for name, own in found.outcomes.items():
-            assert (own.right == right[name[0]][: len(own.seeds)]).all(), name
+            assert (own.correct == right[name[0]][: len(own.seeds)]).all(), name
         return found
 
     return read
@@ -68,13 +68,13 @@ def test_a_planted_difference_is_significant_and_no_other_is(of, changed, share,
     levels = training_paradigms.levels([found]).set_index("paradigm")
     assert levels["trained"].tolist() == [2, SEEDS, SEEDS, 2, 2]
     for (paradigm,), own in found.outcomes.items():
-        assert levels.at[paradigm, "accuracy"] == pytest.approx(100 * own.right.mean())
+        assert levels.at[paradigm, "accuracy"] == pytest.approx(100 * own.correct.mean())
     assert (levels["low"] < levels["accuracy"]).all()
 
 
 def test_each_run_is_paired_with_each_seed(of):
     found = of(EQUAL)
-    sides = [found.outcomes[name,].right for name in (FINE_TUNED, PROBES["pretrained"])]
+    sides = [found.outcomes[name,].correct for name in (FINE_TUNED, PROBES["pretrained"])]
     one, other = training_paradigms.crossed(*sides)
     assert one.shape == other.shape == (2 * SEEDS, 1, IMAGES)
     pairs = {(a.tobytes(), b.tobytes()) for a, b in zip(one, other, strict=True)}
@@ -86,6 +86,6 @@ def test_each_run_is_paired_with_each_seed(of):
 
 def test_the_budget_is_that_of_the_fine_tuning():
     own = image_set(10)
-    own.part = lambda split, part: own.manifest.head(9) if part == "train" else None
+    own.rows_of = lambda split_rule, split: own.manifest.head(9) if split == "train" else None
     table = training_paradigms.budgets({"d": own}, "paper", RECIPE)
     assert table.to_numpy().tolist() == [["d", 9, RECIPE.epochs, 4, 3 * RECIPE.epochs]]

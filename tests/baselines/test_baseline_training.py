@@ -63,7 +63,7 @@ def test_predictions_for_every_image_after_every_epoch_of_every_run_are_kept(run
         assert rows.groupby(["run", "epoch"]).ngroups == 2 * 3
         for _, own in rows.groupby(["run", "epoch"]):
             assert (
-                own.set_index("image")[["label", "part"]].sort_index().to_numpy().tolist()
+                own.set_index("image")[["label", "split"]].sort_index().to_numpy().tolist()
                 == expected.to_numpy().tolist()
             )
         options = [f"p_{option}" for option in image_set.card.options]
@@ -73,11 +73,11 @@ def test_predictions_for_every_image_after_every_epoch_of_every_run_are_kept(run
     found = trained(SELECTION, ["mine"])
     assert [*found] == [*SELECTION.datasets]
     (own,) = found["busi"]
-    assert own.validation.right.shape == (2, 3, 6)
-    assert own.test.right.shape == (2, 3, 9)
+    assert own.validation.correct.shape == (2, 3, 6)
+    assert own.test.correct.shape == (2, 3, 9)
     assert own.test.points == [1, 2, 3]
     rows = pd.read_parquet(baseline_folder("miniature", "busi", "paper", "mine") / EPOCHS)
-    wanted = rows[(rows["part"] == "test") & (rows["run"] == 1) & (rows["epoch"] == 2)].sort_values("image")
+    wanted = rows[(rows["split"] == "test") & (rows["run"] == 1) & (rows["epoch"] == 2)].sort_values("image")
     expected = wanted[[f"p_{option}" for option in own.test.options]].to_numpy()
     np.testing.assert_allclose(own.test.probabilities[1, 1], expected)
     assert own.parameters > 0
@@ -171,7 +171,7 @@ def test_test_and_validation_images_teach_nothing(probabilities, tmp_path):
 def test_images_are_cut_and_mirrored_in_training_only(tmp_path):
     image_set = make_image_set(tmp_path, 12, "busi")
     recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
-    positions = image_set.part("paper", "train").index
+    positions = image_set.rows_of("paper", "train").index
     for transform, differs in ((training._augmented(recipe), True), (training._plain(recipe), False)):
         pictures = training.Pictures(image_set, positions, transform)
         one, again = (training.batch([pictures[i] for i in range(3)]) for _ in range(2))

@@ -56,7 +56,7 @@ def test_rows_follow_the_schema_and_cover_every_point(book):
     assert set(probes["point"]) == points
     assert set(probes["stage"]) == {"pretrained", "finetuned"}
     assert set(probes["run"]) == {0, 1}
-    test = probes[(probes["part"] == "test") & (probes["pooling"] == "image_mean") & (probes["stage"] == "finetuned")]
+    test = probes[(probes["split"] == "test") & (probes["pooling"] == "image_mean") & (probes["stage"] == "finetuned")]
     assert (test.groupby(["run", "point"])["image"].nunique() == 48).all()
     options = probes[["p_Yes", "p_No"]]
     assert options.sum(axis=1).sub(1).abs().max() < 1e-5
@@ -90,7 +90,7 @@ def test_every_executed_page_shows_its_parameters_with_their_meanings(book):
         of_page = [model for model in book.models if page == model_page(model)]
         assert json.loads(shown["models"][0]) == (of_page or list(book.models))
         assert json.loads(shown["datasets"][0]) == [DATASET]
-        assert shown["split"] == ['"paper"', 'or "clean": no duplicate or patient crosses it']
+        assert shown["split_rule"] == ['"paper"', 'or "clean": no duplicate or patient crosses it']
         assert all(meaning for _, meaning in shown.values())
 
 
@@ -113,7 +113,7 @@ def test_the_numbers_on_the_page_are_those_of_the_rows(book):
     """The prose of chapter 2 quotes the accuracy that the rows give when it is computed here once more."""
     tables = [table for model in book.models for table in book.tables(model).items()]
     rows = pd.concat(table for name, table in tables if name.startswith("predictions-finetuned"))
-    tested = rows[rows["part"] == "test"]
+    tested = rows[rows["split"] == "test"]
     accuracy = 100 * (tested["parsed"] == tested["label"]).groupby([tested["model"], tested["run"]]).mean().mean()
     assert float(glued(book, "02_fine_tuning")["accuracy_finetuned"]) == pytest.approx(accuracy)
     assert f"{accuracy:.1f}" in (book.html / "02_fine_tuning.html").read_text()

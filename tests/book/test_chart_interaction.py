@@ -162,7 +162,7 @@ def same(text: str, value) -> bool:
 def test_the_downloaded_curves_are_those_of_the_rows(visit, book):
     """Mean accuracy of the runs at every point, computed here once more from the probes' answers to test images."""
     rows = pd.concat(book.tables(model)["probes/probes.parquet"] for model in book.models)
-    rows = rows[(rows["part"] == "test") & (rows["pooling"] == "image_mean") & (rows["probe"] == "main")]
+    rows = rows[(rows["split"] == "test") & (rows["pooling"] == "image_mean") & (rows["probe"] == "main")]
     most_probable = rows.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
     right = 100 * (most_probable == rows["label"])
     runs = right.groupby([rows[name] for name in ("model", "stage", "point", "run")]).mean()

@@ -48,7 +48,7 @@ def test_a_miniature_of_every_family_goes_through_all_chapters(tmp_path, models)
         probes, answers = tables["probes/probes.parquet"], tables["predictions-finetuned-0/predictions.parquet"]
         counted = probes.drop_duplicates("point")["point"].str[0].value_counts()
         assert tuple(counted.get(module, 0) for module in "VDCL") == POINTS[family]
-        assert len(answers[answers["part"] == "test"]) == (203 if real else 48)
+        assert len(answers[answers["split"] == "test"]) == (203 if real else 48)
         assert tables["scores-probes/table.parquet"]["accuracy"].notna().all()
         page = (book.html / f"{model_page(model)}.html").read_text()
         assert load_model_card(model).name in page

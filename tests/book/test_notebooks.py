@@ -83,7 +83,7 @@ DECLARED = """
 models: list[str] = ["qwen2.5-vl-7b-miniature"]
 datasets: list[str] = ["busi-phantom"]
 protocol: str = "miniature"
-split: str = "paper"
+split_rule: str = "paper"
 data: str = ""
 metric: str = "accuracy"
 """
@@ -101,7 +101,7 @@ def namespace(**injected) -> dict:
 def test_empty_lists_are_the_default_run():
     default = configuration.configure([], [], "miniature", "paper", "")
     assert check_parameters(namespace(models=[], datasets=[]))[0] == default
-    assert check_parameters(namespace(split="clean"))[0].split == "clean"
+    assert check_parameters(namespace(split_rule="clean"))[0].split_rule == "clean"
 
 
 def test_what_else_a_notebook_holds_is_its_readers_own():
@@ -109,10 +109,10 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
     expected = check_parameters(namespace())
     own = namespace() | {"chapter": 1, "sample": [1], "note": lambda: 0}
     own["__annotations__"] |= {"mine": int}
-    own["In"] = [own["In"][1], "# Parameters\nolder = 1", "# Parameters\nsplit = 'paper'", "mine: int = 3"]
+    own["In"] = [own["In"][1], "# Parameters\nolder = 1", "# Parameters\nsplit_rule = 'paper'", "mine: int = 3"]
     own["In"] += ["# Parameters of my plot\nsize = 3", "# Parameters\nthis is (no Python"]
     assert check_parameters(own) == expected
-    assert expected[1].keys() == {"models", "datasets", "protocol", "split", "data", "metric"}
+    assert expected[1].keys() == {"models", "datasets", "protocol", "split_rule", "data", "metric"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
         ({"models": ["lingshu-7b-minature"]}, ["unknown model", "did you mean 'lingshu-7b-miniature'"]),
         ({"datasets": ["buzi"]}, ["unknown data set 'buzi'", "busi"]),
         ({"protocol": "papr"}, ["unknown protocol", "paper"]),
-        ({"split": "official"}, ["unknown split 'official'", "clean", "paper"]),
+        ({"split_rule": "official"}, ["unknown split rule 'official'", "clean", "paper"]),
         ({"metric": "acuracy"}, ["unknown metric", "accuracy"]),
         ({"data": 3}, ["'data'", "str"]),
     ],
@@ -145,7 +145,7 @@ def test_notebooks_declare_types_meanings_and_a_run(name, tmp_path):
     shown = papermill.inspect_notebook(str(tmp_path / "notebook.ipynb"))
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert meanings(cells) == {name: parameter["help"] for name, parameter in shown.items()}
-    assert {"models", "datasets", "protocol", "split", "data"} <= set(shown)
+    assert {"models", "datasets", "protocol", "split_rule", "data"} <= set(shown)
     for parameter in shown.values():
         assert parameter["inferred_type_name"] in ("list[str]", "str")
         assert parameter["help"]
@@ -158,14 +158,14 @@ def test_notebooks_declare_types_meanings_and_a_run(name, tmp_path):
 
 def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
     cells = [
-        'split: str = "paper # clean"  # größer: "ü" # und mehr\nmetric: str = "f1"',
-        'split = "clean"  # injected',
+        'split_rule: str = "paper # clean"  # größer: "ü" # und mehr\nmetric: str = "f1"',
+        'split_rule = "clean"  # injected',
         "this is (no Python",
         "models: list[str] = [\n    'a',\n]  # several lines",
         "models: list[str] = []  # edited",
     ]
     assert meanings(cells[:4])["models"] == "several lines"
-    assert meanings(cells) == {"split": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
+    assert meanings(cells) == {"split_rule": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
 
 
 @pytest.mark.slow

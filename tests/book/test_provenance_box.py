@@ -24,7 +24,7 @@ from mlprobe_utils.pipeline.results import Selection
 
 MODEL, DATASET, DATA_HASH = "lingshu-7b-miniature", "busi-phantom", "0123456789abcdef" * 4
 MODEL_CARD, DATA_CARD, PROTOCOL = load_model_card(MODEL), load_data_card(DATASET), load_protocol("miniature")
-PARAMETERS = {"models": [MODEL], "datasets": [DATASET], "split": "clean", "data": "", "metric": "recall"}
+PARAMETERS = {"models": [MODEL], "datasets": [DATASET], "split_rule": "clean", "data": "", "metric": "recall"}
 WEIGHTS = "c0ffee" * 6  # the hub's commit
 MADE_BY = "python -m maker"
 
@@ -207,8 +207,8 @@ def test_a_chapter_knows_its_parameters_and_what_it_read(outputs, monkeypatch, t
     prepare(Run((), (DATASET,), "miniature", "paper", ""))
     monkeypatch.setenv("MLPROBE_PREPARED", "1")
     monkeypatch.setitem(artefacts.READ, tmp_path / "of-another-page", MADE_BY)
-    declared = dict.fromkeys(("models", "datasets"), list[str]) | dict.fromkeys(("protocol", "split", "data"), str)
-    given = {"models": [], "datasets": [DATASET], "protocol": "miniature", "split": "clean", "data": ""}
+    declared = dict.fromkeys(("models", "datasets"), list[str]) | dict.fromkeys(("protocol", "split_rule", "data"), str)
+    given = {"models": [], "datasets": [DATASET], "protocol": "miniature", "split_rule": "clean", "data": ""}
     page = chapter.start({"__annotations__": declared | {"metric": str}, "metric": "f1"} | given)
     text = page.provenance("01_datasets").data
     run = configure(*given.values())

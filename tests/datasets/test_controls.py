@@ -46,7 +46,7 @@ from mlprobe_utils.probing.probes import fit_probes
 
 CARD = load_data_card("covid19-ct")
 YES, NO = CARD.options
-CONSTANTS = {"model": "m", "dataset": CARD.slug, "data_hash": "0" * 64, "split": "paper", "order": "image_first"}
+CONSTANTS = {"model": "m", "dataset": CARD.slug, "data_hash": "0" * 64, "split_rule": "paper", "order": "image_first"}
 PROBE = load_protocol("miniature").probe
 TRAIN, VALIDATION, TEST = 240, 40, 120  # images
 PARTS = np.repeat(["train", "validation", "test"], [TRAIN, VALIDATION, TEST])
@@ -94,7 +94,7 @@ def accuracies(rows: pd.DataFrame) -> pd.Series:
 def checked(rows: pd.DataFrame, controls: tuple[str, ...], images: int) -> pd.Series:
     """Accuracies of controls of the test images, whose rows are as they should be."""
     SCHEMA.validate(rows)
-    assert set(rows["part"]) == {"test"}
+    assert set(rows["split"]) == {"test"}
     assert rows[["model", "stage", "order", "run", "probe", "point"]].isna().all(axis=None)
     assert rows["control"].value_counts().to_dict() == dict.fromkeys(controls, images)
     np.testing.assert_allclose(rows[[f"p_{YES}", f"p_{NO}"]].sum(axis=1), 1)
@@ -146,7 +146,7 @@ def test_images_of_one_class_and_empty_parts_are_errors(images, drawn):
     with pytest.raises(InputError, match="'covid19-ct' outside its test set are not of several classes"):
         without_model(images(levels, one))
     empty = images(levels, options, split_paper="train")
-    with pytest.raises(InputError, match="the test part of split 'paper' of 'covid19-ct' has no image"):
+    with pytest.raises(InputError, match="the test images of split 'paper' of 'covid19-ct' has no image"):
         control_task(empty, "paper", pixel_statistics(empty))
 
 
@@ -159,8 +159,8 @@ def test_a_control_label_is_the_clusters_and_as_frequent_as_the_true_one(images,
     table = task_of(images(levels, options))
     assert table.groupby("cluster")["control"].nunique().eq(1).all()
     assert table["cluster"].nunique() == CLUSTERS
-    assert table["part"].value_counts().to_dict() == {"train": TRAIN, "validation": VALIDATION, "test": 120}
-    training = table[table["part"] == "train"]
+    assert table["split"].value_counts().to_dict() == {"train": TRAIN, "validation": VALIDATION, "test": 120}
+    training = table[table["split"] == "train"]
     largest = training["cluster"].value_counts().max() / TRAIN
     assert (training["control"] == YES).mean() == pytest.approx((options[:TRAIN] == YES).mean(), abs=largest)
     agree = (table["control"] == options).mean()  # independent: as often as chance
@@ -260,7 +260,7 @@ def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(image_set_of
     image_set = image_set_of(*discs(), FEWER)
     rows = reference_rows(image_set, "paper")
     assert checked(rows, (REFERENCE,), TEST // 2)[REFERENCE] > 95
-    assert list(rows["image"]) == list(image_set.part("paper", "test")["image"])
+    assert list(rows["image"]) == list(image_set.rows_of("paper", "test")["image"])
     assert accuracies(rows_without_model(image_set, "paper", pixel_statistics(image_set)))[PIXELS] < 70
     assert accuracies(reference_rows(image_set_of(*discs(placed=False), FEWER), "paper"))[REFERENCE] < 65
 
@@ -341,7 +341,7 @@ def test_random_weights_need_no_weight_files_but_memory_and_have_the_cards_preci
 @each_family_in_time
 def test_text_alone_has_one_answer_and_the_probabilities_of_the_bare_question(tiny, image_set, family):
     card, protocol = image_set.card, load_protocol("miniature")
-    tested = image_set.part("paper", "test").assign(part="test")
+    tested = image_set.rows_of("paper", "test").assign(split="test")
     constants = CONSTANTS | {"stage": "pretrained", "run": None, "dataset": card.slug}
     rows = text_only_rows(tiny, card, protocol, tested, constants)
     SCHEMA.validate(rows)
@@ -366,7 +366,7 @@ def test_text_alone_has_one_answer_and_the_probabilities_of_the_bare_question(ti
 
 
 def test_of_text_alone_the_answer_counts_and_of_other_controls_the_likeliest_option():
-    images = pd.DataFrame({"image": ["a", "b"], "option": [YES, NO], "part": "test"})
+    images = pd.DataFrame({"image": ["a", "b"], "option": [YES, NO], "split": "test"})
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1]])
     constants = CONSTANTS | {"stage": "finetuned", "run": 0}
     text, weights = (

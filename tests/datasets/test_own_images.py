@@ -92,7 +92,7 @@ LABELS, PARTS = list("ababab"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 
         ({"splits": [*PARTS[:5], "hold-out"]}, "unknown split 'hold-out'.*test, train, validation"),
         ({"splits": ["train", *PARTS[1:3], "train", "test", "test"]}, "split 'validation' has the label 'b'"),
         ({"patients": list("012304")}, "patient 0 is in the splits train and test"),
-        ({"splits": None}, "too few images of class 'a' to set a test part aside"),
+        ({"splits": None}, "too few images of class 'a' to set a test split aside"),
         ({"test_fraction": 0}, "test_fraction is 0: give a share"),
         ({"names": list("abcdea")}, "two images are called a"),
         ({"pictures": [*NOISE[:5], np.zeros((2, 2))]}, r"image 00005 is float64 \[2, 2\]"),

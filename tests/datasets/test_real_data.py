@@ -46,8 +46,8 @@ def test_every_image_is_found_with_its_facts(image_sets, slug):
     assert len(table) == len(described(slug))
     for column in ("bytes", "sha256", "width", "height", "mode", "format"):
         assert (table[column] == expected[column]).all(), column
-    if "split" in expected and expected["split"].notna().any():
-        assert (table["official_split"] == expected["split"]).all()
+    if "split_rule" in expected and expected["split_rule"].notna().any():
+        assert (table["official_split"] == expected["split_rule"]).all()
 
 
 def test_counts_of_the_releases(image_sets):
@@ -69,8 +69,8 @@ def test_patients_are_grouped_as_described(image_sets, slug):
 def test_the_papers_test_sets(image_sets, slug):
     card, images = load_data_card(slug), image_sets[slug]
     expected = card.test_counts or card.release_counts["test"]
-    assert images.part("paper", "test")["label"].value_counts().to_dict() == expected
-    clean = images.part("clean", "test")["label"].value_counts().to_dict()
+    assert images.rows_of("paper", "test")["label"].value_counts().to_dict() == expected
+    clean = images.rows_of("clean", "test")["label"].value_counts().to_dict()
     # COVID-CT's two test images that lie in train under the other label are dropped
     assert clean == (expected if slug != "covid19-ct" else {"COVID": 96, "NonCOVID": 105})
     assert leaks(images.manifest, "clean").empty

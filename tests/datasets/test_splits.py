@@ -138,12 +138,12 @@ def test_whole_components_that_only_just_sum_up():
 def test_too_few_images_of_a_class():
     with pytest.raises(InputError, match="busi: no test set of exactly 70 images of class 'malignant'"):
         add_splits(drawn_table(0), with_test_counts(benign=12, malignant=70, normal=5), SETTINGS)
-    with pytest.raises(InputError, match="too few images of class 'normal' to set a validation part aside"):
+    with pytest.raises(InputError, match="too few images of class 'normal' to set a validation split aside"):
         add_splits(drawn_table(0), with_test_counts(benign=12, malignant=7, normal=58), SETTINGS)
     table = official_table(0)
-    with pytest.raises(InputError, match="no image of class 'COVID' is left for the test part of split_paper"):
+    with pytest.raises(InputError, match="no image of class 'COVID' is left for the test split of split_paper"):
         add_splits(table[(table["official_split"] != "test") | (table["label"] != "COVID")], COVID, SETTINGS)
-    with pytest.raises(InputError, match="the train part of split_paper"):
+    with pytest.raises(InputError, match="the train split of split_paper"):
         add_splits(drawn_table(0), SMALL, Splits(seed=0, validation_fraction=1.0))
 
 
@@ -161,14 +161,14 @@ def test_leaks_names_every_kind():
         ("i", "y", "p", "d3", "6", "unused"),
     ]
     found = leaks(pd.DataFrame(rows, columns=columns), "paper")
-    assert found.columns.tolist() == ["kind", "key", "parts", "labels", "count", "images"]
+    assert found.columns.tolist() == ["kind", "key", "splits", "labels", "count", "images"]
     assert found.to_numpy().tolist() == [
         ["byte-identical", "1", "test + train", "x", 2, ["a", "b"]],
         ["near-duplicate", "d2", "train + validation", "x + y", 2, ["c", "d"]],
         ["patient", "p", "test + train", "y", 2, ["e", "f"]],
         ["label conflict", "d2", "train + validation", "x + y", 2, ["c", "d"]],
     ]
-    with pytest.raises(InputError, match="unknown split 'papr'"):
+    with pytest.raises(InputError, match="unknown split rule 'papr'"):
         leaks(pd.DataFrame(rows, columns=columns), "papr")
 
 

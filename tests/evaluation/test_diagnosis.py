@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from station_rows import image_set, made
+from site_rows import image_set, made
 
 from mlprobe_utils.analysis.diagnosis_tables import (
     NOTHING,
@@ -35,7 +35,7 @@ from mlprobe_utils.evaluation.diagnosis import (
     main_mode,
     verdicts,
 )
-from mlprobe_utils.evaluation.stations import LAST_TOKEN, OUTPUT, STATIONS
+from mlprobe_utils.evaluation.sites import LAST_TOKEN, OUTPUT, SITES
 from mlprobe_utils.pipeline.damaged_models import DamagedModel
 from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.plots.forest import change_chart
@@ -47,12 +47,12 @@ THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
 OF_EVERY_MODEL = collections.defaultdict(lambda: THRESHOLDS)
 
 
-def stations(shares, images=400, seeds=5, seed=0):
-    """Outcomes with these shares right, on much the same images at every station."""
+def sites(shares, images=400, seeds=5, seed=0):
+    """Outcomes with these shares right, on much the same images at every site."""
     rng = np.random.default_rng(seed)
     hard = rng.random(images)
-    noise = rng.normal(0, 0.05, (len(STATIONS), seeds, images))
-    return {s: hard + noise[i] < share for i, (s, share) in enumerate(zip(STATIONS, shares, strict=True))}
+    noise = rng.normal(0, 0.05, (len(SITES), seeds, images))
+    return {s: hard + noise[i] < share for i, (s, share) in enumerate(zip(SITES, shares, strict=True))}
 
 
 PLANTED = {
@@ -66,30 +66,30 @@ PLANTED = {
 @pytest.mark.parametrize("question", [PROBE, RECIPE])
 @pytest.mark.parametrize("mode", [*PLANTED, None])
 def test_a_planted_loss_is_named_and_no_other(mode, question):
-    right = stations(PLANTED.get(mode, [0.8] * 6))
+    right = sites(PLANTED.get(mode, [0.8] * 6))
     told = verdicts(losses(right, resample(np.arange(400)), question), THRESHOLDS)
     assert main_mode(told) == mode
     assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode} - {None}
     assert (told.loc[told["mode"] != mode, "verdict"] == RULED_OUT).all()
-    few = verdicts(losses(stations([0.8] * 6, images=12), resample(np.arange(12)), question), THRESHOLDS)
+    few = verdicts(losses(sites([0.8] * 6, images=12), resample(np.arange(12)), question), THRESHOLDS)
     assert (few["verdict"] == UNTOLD).all()
 
 
 @pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
-def test_what_a_later_station_has_was_not_lost_before(shares):
-    told = verdicts(losses(stations(shares), resample(np.arange(400))), THRESHOLDS).set_index("statement")
+def test_what_a_later_site_has_was_not_lost_before(shares):
+    told = verdicts(losses(sites(shares), resample(np.arange(400))), THRESHOLDS).set_index("statement")
     assert told.at[QUALITY, "verdict"] == RULED_OUT
-    assert told.at[QUALITY, "after"] == STATIONS[shares.index(0.9, 1)]
+    assert told.at[QUALITY, "after"] == SITES[shares.index(0.9, 1)]
 
 
 @pytest.mark.parametrize(("threshold", "verdict"), [(5, NAMED), (25, UNTOLD), (45, RULED_OUT)])
 def test_the_threshold_decides_what_a_loss_of_25_points_is_called(threshold, verdict):
-    told = verdicts(losses(stations(PLANTED[QUALITY]), resample(np.arange(400))), dict.fromkeys(THRESHOLDS, threshold))
+    told = verdicts(losses(sites(PLANTED[QUALITY]), resample(np.arange(400))), dict.fromkeys(THRESHOLDS, threshold))
     assert set(told.loc[told["mode"] == QUALITY, "verdict"]) == {verdict}
 
 
 def test_of_several_modes_the_first_on_the_way_is_the_main_one():
-    told = verdicts(losses(stations((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
+    told = verdicts(losses(sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
     assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
     assert main_mode(told) == QUALITY
 
@@ -100,7 +100,7 @@ def test_a_mode_is_named_by_its_interval_and_not_by_its_estimate():
 
 
 def test_what_has_no_seeds_counts_for_all_of_them():
-    seeds = stations(PLANTED[QUALITY])
+    seeds = sites(PLANTED[QUALITY])
     alone = seeds | {"final output": seeds["final output"][0]}
     repeated = seeds | {"final output": np.repeat(seeds["final output"][:1], 5, axis=0)}
     drawn = resample(np.arange(400))
@@ -108,7 +108,7 @@ def test_what_has_no_seeds_counts_for_all_of_them():
 
 
 def test_what_is_missing_is_named():
-    right, drawn = stations([0.8] * 6), resample(np.arange(400))
+    right, drawn = sites([0.8] * 6), resample(np.arange(400))
     with pytest.raises(InputError, match="found no connector's end"):
         losses({s: own for s, own in right.items() if s != "connector's end"}, drawn)
     with pytest.raises(InputError, match=r"'reference' has outcomes \(7,\)"):
@@ -117,16 +117,16 @@ def test_what_is_missing_is_named():
         verdicts(losses(right, drawn), {k: v for k, v in THRESHOLDS.items() if k != MISALIGNMENT})
 
 
-FALLS = {QUALITY: 1, FIDELITY: 2, COMPREHENSION: 3, MISALIGNMENT: 5}  # the station from which on 25 points are lost
+FALLS = {QUALITY: 1, FIDELITY: 2, COMPREHENSION: 3, MISALIGNMENT: 5}  # the site from which on 25 points are lost
 
 
 def planted(mode: str | None, images: int = 400, **state) -> dict[str, pd.DataFrame]:
-    low = FALLS.get(mode, len(STATIONS))
-    return made({s: 0.9 if n < low else 0.65 for n, s in enumerate(STATIONS)}, images, **state)
+    low = FALLS.get(mode, len(SITES))
+    return made({s: 0.9 if n < low else 0.65 for n, s in enumerate(SITES)}, images, **state)
 
 
 def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFrame:
-    return diagnoses(**tables, image_sets={"d": image_set(images)}, split="paper", thresholds=OF_EVERY_MODEL)
+    return diagnoses(**tables, image_sets={"d": image_set(images)}, split_rule="paper", thresholds=OF_EVERY_MODEL)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -188,8 +188,8 @@ def test_misalignment_stands_beside_what_could_not_be_parsed():
 
 def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
     """statement -> verdict, of a last token that is right for 90 %."""
-    tables = made(dict.fromkeys(STATIONS, 0.9) | {OUTPUT: said})
-    rest = {name: made(dict.fromkeys(STATIONS, share)) for name, share in ((RANKED, ranked), (READ_OUT, readout))}
+    tables = made(dict.fromkeys(SITES, 0.9) | {OUTPUT: said})
+    rest = {name: made(dict.fromkeys(SITES, share)) for name, share in ((RANKED, ranked), (READ_OUT, readout))}
     lens = rest[RANKED]["probed"]
     lens = lens[(lens["pooling"] == "last_token") & (lens["seed"] == 0)].assign(probe="logit lens", seed=None)
     read = rest[READ_OUT]["reference"].assign(control=None, model="m", stage="finetuned", order="image_first", run=0)
@@ -207,7 +207,7 @@ def test_a_loss_within_the_mapping_is_found_in_its_step(shares, verdicts):
     assert mapping(*shares) == dict(zip([step.name for step in STEPS], verdicts, strict=True))
 
 
-def test_a_station_that_the_mapping_lacks_is_named():
+def test_a_site_that_the_mapping_lacks_is_named():
     tables = planted(None)
     lens = tables["probed"].iloc[:0]
     with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{RANKED}'"):
@@ -235,7 +235,7 @@ def test_statements_stand_beside_the_thresholds_of_each_family():
     table = statement_table({"gemma3": THRESHOLDS, "llava": dict.fromkeys(THRESHOLDS, 1.0)})
     assert table["threshold for llava"].tolist() == [1.0] * len(STATEMENTS)
     assert list(table["mode"]) == [s.mode for s in STATEMENTS]
-    assert LAST_TOKEN in set(table["more can be told at"])
+    assert LAST_TOKEN in set(table["more can be decoded at"])
 
 
 def test_what_was_diagnosed_stands_beside_what_was_planted():

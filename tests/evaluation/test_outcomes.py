@@ -8,11 +8,11 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import score
 from mlprobe_utils.evaluation.outcomes import outcomes, output_outcomes
 from mlprobe_utils.evaluation.rows import image_rows
-from mlprobe_utils.evaluation.stations import OUTPUT
+from mlprobe_utils.evaluation.sites import OUTPUT
 from mlprobe_utils.stats.resampling import resample
 
-IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "part": "test"})
-CONSTANT = {"model": "m", "dataset": "d", "data_hash": "0" * 64, "split": "paper", "stage": "pretrained"}
+IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "split": "test"})
+CONSTANT = {"model": "m", "dataset": "d", "data_hash": "0" * 64, "split_rule": "paper", "stage": "pretrained"}
 CONSTANT |= {"order": "image_first", "probe": "main", "pooling": "image_mean"}
 
 
@@ -37,10 +37,10 @@ def test_each_in_its_place():
     np.testing.assert_allclose(found.probabilities[1, 1], [[0.8, 0.2], [0.6, 0.4], [0.9, 0.1]])
     expected = np.ones((2, 2, 3), dtype=bool)
     expected[1, 1, 0] = False
-    assert (found.right == expected).all()
+    assert (found.correct == expected).all()
     mixed = rows().groupby(["seed", "point"], sort=False).sample(frac=1, random_state=0)
-    assert (outcomes(mixed).right == expected).all()
-    assert (found.at("V.01").right == expected[:, 1:]).all()
+    assert (outcomes(mixed).correct == expected).all()
+    assert (found.at("V.01").correct == expected[:, 1:]).all()
     assert (found.at("V.01", "V.00").probabilities == found.probabilities[:, ::-1]).all()
 
 
@@ -55,7 +55,7 @@ def many() -> pd.DataFrame:
     for seed in range(4):
         for point in ("V.00", "L.00", "C.00"):
             chances = rng.dirichlet(np.ones(3), 30)
-            frames.append(image_rows(images.assign(part="test"), options, chances, seed=seed, point=point, **CONSTANT))
+            frames.append(image_rows(images.assign(split="test"), options, chances, seed=seed, point=point, **CONSTANT))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -66,13 +66,13 @@ def test_many_rows_lie_where_a_loop_over_them_puts_them_and_scores_are_those_of_
     for row in told.to_dict("records"):
         place = found.seeds.index(row["seed"]), found.points.index(row["point"]), found.images.index(row["image"])
         assert found.probabilities[place].tolist() == [row[f"p_{option}"] for option in options]
-        said = options[found.said[place]]
+        said = options[found.predicted[place]]
         assert said == options[int(np.argmax(found.probabilities[place]))]
-        assert found.right[place] == (said == row["label"])
+        assert found.correct[place] == (said == row["label"])
     for metric in ("accuracy", "f1", "auc", "specificity"):
         scored = found.score(metric, "Yes", resample(np.arange(30), 50))
         for seed, point in np.ndindex(4, 3):
-            arrays = found.truth, found.said[seed, point], found.probabilities[seed, point]
+            arrays = found.truth, found.predicted[seed, point], found.probabilities[seed, point]
             assert scored.values[seed, point] == pytest.approx(score(*arrays, OPTIONS, "Yes")[metric])
 
 
@@ -82,10 +82,10 @@ def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
     found = output_outcomes(told)
     assert found.points == [OUTPUT]
     assert found.seeds == [0, 1]
-    assert found.said[:, 0].tolist() == [[1, -1, 0], [1, 0, 1]]  # images a, b, c
-    assert found.right[:, 0].tolist() == [[True, False, True], [True, True, False]]
+    assert found.predicted[:, 0].tolist() == [[1, -1, 0], [1, 0, 1]]  # images a, b, c
+    assert found.correct[:, 0].tolist() == [[True, False, True], [True, True, False]]
     alone = output_outcomes(told.iloc[:3].assign(run=pd.array([None] * 3, "Int64")))
-    assert (alone.right == found.right[:1]).all()
+    assert (alone.correct == found.correct[:1]).all()
     assert alone.seeds == [None]
 
 

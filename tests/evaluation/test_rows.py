@@ -8,13 +8,13 @@ import pytest
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, options_of, write_rows
 
 OPTIONS = ["Normal", "Benign", "Malignant"]
-CONSTANTS = {"model": "tiny", "dataset": "busi", "data_hash": "0" * 64, "split": "paper", "stage": "finetuned"}
+CONSTANTS = {"model": "tiny", "dataset": "busi", "data_hash": "0" * 64, "split_rule": "paper", "stage": "finetuned"}
 CONSTANTS |= {"order": "image_first", "run": 1, "seed": 3, "point": "V.07", "pooling": "image_mean"}
 FINAL = CONSTANTS | {"stage": "pretrained", "run": None, "seed": None, "point": None, "pooling": None}
 
 
 def images() -> pd.DataFrame:
-    frame = pd.DataFrame({"image": ["a.png", "b.png"], "option": ["Benign", "Normal"], "part": ["validation", "test"]})
+    frame = pd.DataFrame({"image": ["a.png", "b.png"], "option": ["Benign", "Normal"], "split": ["validation", "test"]})
     return frame.set_index(pd.Index([17, 4]))  # positions in an image set
 
 
@@ -26,7 +26,7 @@ def rows(**changed) -> pd.DataFrame:
 def test_rows_come_back_as_they_were_written(tmp_path):
     write_rows(rows(), tmp_path / "rows.parquet")
     back = pd.read_parquet(tmp_path / "rows.parquet")
-    columns = ["image", "label", "part", "p_Malignant", "run", "seed"]
+    columns = ["image", "label", "split", "p_Malignant", "run", "seed"]
     written = [["a.png", "Benign", "validation", 0.3, 1, 3], ["b.png", "Normal", "test", 1.0, 1, 3]]
     assert back[columns].to_numpy().tolist() == written
     assert {column: back[column][0] for column in CONSTANTS} == CONSTANTS
@@ -67,8 +67,8 @@ def test_rows_of_all_kinds_and_data_sets_stand_together(tmp_path):
 WRONG = {
     "stage": ["fine-tuned", None],
     "order": ["image-first", None],
-    "part": ["train"],
-    "split": ["official"],
+    "split": ["train"],
+    "split_rule": ["official"],
     "point": ["X.01", "V.7"],
     "pooling": ["mean"],
     "run": [-1],
@@ -98,7 +98,7 @@ def test_wrong_rows_are_refused_and_not_written(tmp_path, column, value):
     [
         *({"point": point} for point in ("V.00", "D.00", "C.01", "L.63")),
         {"model": None, "stage": None, "order": None, "control": "majority class"},
-        {"control": "memorisation", "part": "train"},
+        {"control": "memorisation", "split": "train"},
     ],
 )
 def test_points_of_side_paths_and_controls_without_a_model_or_of_train_images_are_let_through(fields):

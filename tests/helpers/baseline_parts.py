@@ -1,10 +1,10 @@
-"""Baselines of which chosen shares are right after each epoch, on the test images of `station_rows`."""
+"""Baselines of which chosen shares are right after each epoch, on the test images of `site_rows`."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from station_rows import labels_of, names_of, rows_of
+from site_rows import labels_of, names_of, rows_of
 
 from mlprobe_utils.analysis.baselines import Trained
 from mlprobe_utils.evaluation.outcomes import Outcomes

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
-from station_rows import rows_of
+from site_rows import rows_of
 
 SURE = 1e-3  # a test fails by chance at most so often
 

@@ -171,7 +171,7 @@ def make_image_set(
             kind = i % len(card.classes)
             pixels = rng.integers(kind * 60, kind * 60 + 90, (height, width, 3), dtype=np.uint8)
             file.write(pixels.tobytes())
-            part = "train" if i < count - test - validation else "validation" if i < count - test else "test"
+            split = "train" if i < count - test - validation else "validation" if i < count - test else "test"
             rows.append(
                 {
                     "image": f"image-{i:02d}.png",
@@ -179,8 +179,8 @@ def make_image_set(
                     "option": card.classes[kind].option,
                     "patient": None,
                     "duplicate_group": None,
-                    "split_paper": part,
-                    "split_clean": part,
+                    "split_paper": split,
+                    "split_clean": split,
                     "offset": offset,
                     "stored_height": height,
                     "stored_width": width,

@@ -58,12 +58,12 @@ def test_a_base_is_made_before_what_is_adapted_from_it():
         (dict(datasets=["buzi"]), ["unknown data set 'buzi'", "did you mean 'busi'"]),
         (dict(datasets=["busi"]), ["'busi'", "DATA=", "busi-phantom"]),
         (dict(protocol="papr"), ["unknown protocol 'papr'", "did you mean 'paper'"]),
-        (dict(split="offical"), ["unknown split", "clean"]),
+        (dict(split_rule="offical"), ["unknown split", "clean"]),
         (dict(data="/no/such/folder"), ["DATA", "/no/such/folder", "data/README.md"]),
     ],
 )
 def test_a_wrong_request_names_itself_and_the_mend(arguments, words):
-    request = dict(models=[], datasets=[], protocol="miniature", split="paper", data="") | arguments
+    request = dict(models=[], datasets=[], protocol="miniature", split_rule="paper", data="") | arguments
     with pytest.raises(InputError) as error:
         configure(**request)
     for word in words:

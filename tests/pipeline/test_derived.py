@@ -43,8 +43,8 @@ def write(outputs, tmp_path, monkeypatch):
 
     def write(kind: str, model: str = "m", dataset: str = "busi", seed: int = 0) -> None:
         generator, image_set = np.random.default_rng(seed), image_sets[dataset]
-        images, options = image_set.part("paper", "test").assign(part="test"), image_set.card.options
-        shared = {"model": model, "dataset": dataset, "data_hash": image_set.data_hash, "split": "paper"}
+        images, options = image_set.rows_of("paper", "test").assign(split="test"), image_set.card.options
+        shared = {"model": model, "dataset": dataset, "data_hash": image_set.data_hash, "split_rule": "paper"}
         curve = {"pooling": "image_mean", "run": 0, "seed": 0}
 
         def some(**columns) -> pd.DataFrame:

@@ -149,7 +149,7 @@ def test_an_arm_differs_in_its_setting_alone(whole):
 def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
     rows = variants.classifier_rows(ONE)
     SCHEMA.validate(rows)
-    images = pd.concat([image_set.part("paper", part) for part in ("validation", "test")])
+    images = pd.concat([image_set.rows_of("paper", split) for split in ("validation", "test")])
     for (way, seed), own in rows.groupby(["probe", "run"]):
         assert way in WAYS
         assert set(own["seed"]) == {seed}

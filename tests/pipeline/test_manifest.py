@@ -32,8 +32,8 @@ def test_built_and_read_back(tmp_path, covid, outputs):
     assert list(table.columns) == list(MANIFEST.columns)
     assert len(table) == 52
     assert set(zip(table["label"], table["option"], strict=True)) == {("COVID", "Yes"), ("NonCOVID", "No")}
-    for split in ("paper", "clean"):
-        parts = [images.part(split, part) for part in ("train", "validation", "test")]
+    for split_rule in ("paper", "clean"):
+        parts = [images.rows_of(split_rule, part) for part in ("train", "validation", "test")]
         assert len(parts[2]) == 8
         assert (parts[1]["official_split"] == "train").all()
         assert sum(map(len, parts)) == 48
@@ -58,8 +58,8 @@ def test_unsquared_working_copies(tmp_path):
     assert images.pixels(big).shape == (757, 1060, 3)
     assert images.pixels(0).shape == (40, 48, 3)
     assert np.array_equal(images.pixels(0), np.asarray(picture(0)))
-    for split in ("paper", "clean"):
-        counts = images.part(split, "test")["label"].value_counts().to_dict()
+    for split_rule in ("paper", "clean"):
+        counts = images.rows_of(split_rule, "test")["label"].value_counts().to_dict()
         assert counts == load_data_card("busi").test_counts
 
 
@@ -105,7 +105,7 @@ def test_the_phantom_is_found_by_itself(outputs):
     with artefacts.artefact(outputs / "phantoms/chest-xray-phantom", {}) as drawn:
         make_chest_xray(drawn, {"train": 20, "val": 1, "test": 4})
     build_manifest("chest-xray-phantom", "miniature", None)
-    assert len(load_image_set("chest-xray-phantom", "miniature").part("clean", "test")) == 8
+    assert len(load_image_set("chest-xray-phantom", "miniature").rows_of("clean", "test")) == 8
 
 
 def test_errors_of_use(tmp_path, covid):
@@ -121,7 +121,7 @@ def test_errors_of_use(tmp_path, covid):
         load_image_set("covid19-ct", "miniature")
     build_manifest("covid19-ct", "miniature", covid)
     images = load_image_set("covid19-ct", "miniature")
-    with pytest.raises(InputError, match="unknown split 'papr': did you mean 'paper'"):
-        images.part("papr", "test")
-    with pytest.raises(InputError, match="unknown part of a split 'val'"):
-        images.part("paper", "val")
+    with pytest.raises(InputError, match="unknown split rule 'papr': did you mean 'paper'"):
+        images.rows_of("papr", "test")
+    with pytest.raises(InputError, match="unknown split 'val'"):
+        images.rows_of("paper", "val")

@@ -117,7 +117,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
     states = [("pretrained", None), ("finetuned", 0), ("finetuned", 1)]
     for rows in (predictions, probes):
         SCHEMA.validate(rows)
-        assert set(rows["part"]) == {"validation", "test"}
+        assert set(rows["split"]) == {"validation", "test"}
         assert set(rows["data_hash"]) == {image_set.data_hash for image_set in image_sets.values()}
     for dataset, image_set in image_sets.items():
         manifest = image_set.manifest.set_index("image")
@@ -129,7 +129,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
         own = probes[probes["dataset"] == dataset]
         assert len(own) == 4 * 12 * 4  # images, points and poolings, two runs of two stages
         assert (own["label"].to_numpy() == manifest.loc[own["image"], "option"].to_numpy()).all()
-        assert (own["part"].to_numpy() == manifest.loc[own["image"], "split_paper"].to_numpy()).all()
+        assert (own["split"].to_numpy() == manifest.loc[own["image"], "split_paper"].to_numpy()).all()
         assert set(own["run"]) == {0, 1}
     assert predictions[predictions["stage"] == "pretrained"]["run"].isna().all()
     curves = results.learning_curves(SELECTION)
@@ -149,7 +149,7 @@ def test_controls_are_complete(whole, image_sets):
         assert own["model"].isna().sum() == len(alone)
         folder = SELECTION.folder("tiny", dataset)
         rows = SCHEMA.validate(pd.read_parquet(folder / "controls" / "controls.parquet"))
-        parts = rows.groupby("control")["part"].unique().map(list).to_dict()
+        parts = rows.groupby("control")["split"].unique().map(list).to_dict()
         assert parts == {control: ["test"] for control in probed} | {MEMORISATION: ["train"]}
         task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
         true = image_set.manifest.set_index("image")["option"]
@@ -173,11 +173,11 @@ def test_lens_and_reference_are_complete(whole, image_sets):
     assert set(reference["control"]) == {REFERENCE}
     for rows, parts in ((lens, {"validation", "test"}), (reference, {"test"})):
         SCHEMA.validate(rows)
-        assert set(rows["part"]) == parts
+        assert set(rows["split"]) == parts
     for dataset, image_set in image_sets.items():
-        tested = image_set.part("paper", "test").set_index("image")["option"]
+        tested = image_set.rows_of("paper", "test").set_index("image")["option"]
         for rows in (lens, reference):
-            own = rows[(rows["dataset"] == dataset) & (rows["part"] == "test")]
+            own = rows[(rows["dataset"] == dataset) & (rows["split"] == "test")]
             assert set(own["image"]) == set(tested.index)
             assert (own["label"].to_numpy() == tested[own["image"]].to_numpy()).all()
         states = [results.state_name("features", run) for run in (None, 0, 1)]
@@ -194,7 +194,7 @@ def test_the_lens_of_a_state_is_that_of_its_own_features(whole, tiny, encoder, i
         features = load_features(folder / f"features-{state}" / FEATURE_FILE)
         expected = through_the_lens(tiny, features["L.01/last_token"][-2:], tokens, 8)  # LoRA leaves norm and head
         own = rows[(rows["stage"] == stage) & (rows["point"] == "L.01") & (rows["run"] != 0).fillna(True)]
-        own = own[own["part"] == "test"]
+        own = own[own["split"] == "test"]
         found = own[OPTIONS].to_numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -202,7 +202,7 @@ def test_the_lens_of_a_state_is_that_of_its_own_features(whole, tiny, encoder, i
 def test_probe_rows_are_those_of_the_features(whole, image_sets):
     """Fitted again by hand from the features on disk: rows, labels and parts are not shuffled on the way."""
     folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
-    order = pd.concat([image_set.part("paper", part) for part in ("train", "validation", "test")])
+    order = pd.concat([image_set.rows_of("paper", part) for part in ("train", "validation", "test")])
     labels = order["option"].map(image_set.card.options.index).to_numpy()
     settings = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
     probes = results.probe_rows(ONE)
@@ -223,7 +223,7 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     seeds = load_protocol("miniature").probe_seeds
     rows, curves = results.seed_rows(ONE), results.probe_rows(ONE)
     SCHEMA.validate(rows)
-    assert set(rows["part"]) == {"test"}
+    assert set(rows["split"]) == {"test"}
     ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
     pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
     assert set(rows["probe"]) == {"main"}
@@ -251,9 +251,9 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, image_sets):
     folder, image_set = SELECTION.folder("tiny", "busi"), image_sets["busi"]
     rows = results.transfer_rows(ONE)
     SCHEMA.validate(rows)
-    assert set(rows["part"]) == {"test"}
+    assert set(rows["split"]) == {"test"}
     assert len(rows) == 2 * 2 * 3 * 3 * 2  # stages, poolings, pairs of points, images
-    order = pd.concat([image_set.part("paper", part) for part in ("train", "validation", "test")])
+    order = pd.concat([image_set.rows_of("paper", part) for part in ("train", "validation", "test")])
     labels = order["option"].map(image_set.card.options.index).to_numpy()
     recipe = load_protocol("miniature").probe.model_copy(update={"epochs": 2})
     features = load_features(folder / "features-finetuned-0" / FEATURE_FILE)

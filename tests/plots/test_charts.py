@@ -172,7 +172,7 @@ def one_of_each() -> dict[str, Figure]:
     losses = pd.DataFrame(
         itertools.product(["one", "two"], ["a"], [0, 1], [1.0, 2.0]), columns=["model", "dataset", "run", "epoch"]
     ).assign(training_loss=0.5, validation_loss=lambda table: table["epoch"])
-    answers = pd.DataFrame({"label": ["Yes", "Yes", "No"], "parsed": ["Yes", None, "Yes"], "part": "test"})
+    answers = pd.DataFrame({"label": ["Yes", "Yes", "No"], "parsed": ["Yes", None, "Yes"], "split": "test"})
     answers = answers.assign(model="one", dataset="a", stage="finetuned")
     return {
         "probe": charts.probe_curves(scores, outputs, NAMES),
@@ -258,8 +258,8 @@ def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
     assert charts.MAJORITY not in figure.html
     (drawing,) = drawings(figure)
     told = lines_in(drawing)
-    stations = ("vision tower", "connector", "LLM", "answer")
-    assert told[f"{charts.MEAN}|after fine-tuning"] == [f"{station} 57.5 %" for station in stations]
+    sites = ("vision tower", "connector", "LLM", "answer")
+    assert told[f"{charts.MEAN}|after fine-tuning"] == [f"{site} 57.5 %" for site in sites]
     thin = [path for path in drawing.iter(f"{SVG}path") if path.get("opacity") == "0.5"]
     faint = [path.get("d") for path in thin if path.get("data-series").startswith(charts.MEAN)]
     assert [path.count("L") for path in faint] == [3] * 32
@@ -279,7 +279,7 @@ def test_many_panels_are_compact_and_still_name_their_model():
         words = [word for word in words_in(drawing) if not word.isdigit()]
         assert words[:4] == ["V", "C", "L", "answer"]
     ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
-    assert ends[0] != ends[3]  # a deeper model's row has more stations, and only that row
+    assert ends[0] != ends[3]  # a deeper model's row has more sites, and only that row
     assert ends[0] == ends[6]
     assert "vision tower" in figure.html
     assert "<table" not in figure.html

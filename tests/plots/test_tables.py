@@ -164,9 +164,9 @@ def test_recipe_shows_value_and_meaning_of_every_hyperparameter(block):
 
 def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():
     texts = ["a shape", "a shape", "a cat", "Yes", "a dog", "a bird"]
-    rows = pd.DataFrame({"text": texts, "dataset": "d", "part": "test", "image": list("abcdef")})
+    rows = pd.DataFrame({"text": texts, "dataset": "d", "split": "test", "image": list("abcdef")})
     rows["parsed"] = rows["text"].where(rows["text"] == "Yes")
-    rows.loc[4, "part"] = "validation"
+    rows.loc[4, "split"] = "validation"
     assert list(unparsed_examples(rows, 3)["image"]) == ["a", "c", "f"]
     assert list(unparsed_examples(rows, 9)["image"]) == ["a", "c", "f", "b"]
     assert unparsed_examples(rows[rows["text"] == "Yes"], 3).empty

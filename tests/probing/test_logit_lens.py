@@ -13,7 +13,7 @@ from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.logit_lens import LENS, first_tokens, lens_rows, through_the_lens
 
 POSITIONS = range(6)  # four sizes of image: a batch is padded
-CONSTANTS = {"model": "m", "dataset": "busi", "data_hash": "0" * 64, "split": "paper", "order": "image_first"}
+CONSTANTS = {"model": "m", "dataset": "busi", "data_hash": "0" * 64, "split_rule": "paper", "order": "image_first"}
 CONSTANTS |= {"stage": "pretrained", "run": None}
 
 
@@ -52,7 +52,7 @@ def images() -> pd.DataFrame:
     parts = np.repeat(["train", "validation", "test"], [3, 3, 60])
     options = ["Normal", "Benign", "Malignant"]
     return pd.DataFrame(
-        {"image": [f"{i}.png" for i in range(66)], "option": np.tile(options, 22).astype(object), "part": parts}
+        {"image": [f"{i}.png" for i in range(66)], "option": np.tile(options, 22).astype(object), "split": parts}
     )
 
 
@@ -83,7 +83,7 @@ def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encod
     assert list(rows["point"].unique()) == ["L.00", "L.01", "L.02"]
     assert set(rows["probe"]) == {LENS}
     assert set(rows["pooling"]) == {"last_token"}
-    assert set(rows["part"]) == {"validation", "test"}
+    assert set(rows["split"]) == {"validation", "test"}
     np.testing.assert_allclose(rows[[f"p_{option}" for option in options]].sum(axis=1), 1)
     assert accuracy(rows[rows["point"] == "L.01"], options) == 1
     assert accuracy(rows[rows["point"] == "L.00"], options) < 0.6

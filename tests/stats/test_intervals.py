@@ -170,14 +170,14 @@ def test_simulated_outcomes_have_their_stated_truth_and_are_correlated_as_in_pro
     """Correlated in a patient, along the curve, and between the stages; more between near points than far ones."""
     rng, expected = np.random.default_rng(0), np.array([[0.6, 0.8, 0.9], [0.7, 0.7, 0.95]])
     made = simulate(expected, np.arange(20_000) // 2, 3, rng)
-    assert made.right.mean(axis=-1) == pytest.approx(made.fitted, abs=0.015)
+    assert made.correct.mean(axis=-1) == pytest.approx(made.fitted, abs=0.015)
     many = simulate(expected, np.zeros(1, dtype=int), 5000, rng)
     assert many.fitted.mean(axis=0) == pytest.approx(expected, abs=0.01)
     for size in (1.0, 2.1):
         clusters = simulated_clusters(5000, size, rng)
         assert np.unique(clusters).tolist() == [*range(clusters.max() + 1)]
         assert len(clusters) / (clusters.max() + 1) == pytest.approx(size, rel=0.1)
-    right = simulate(np.full((2, 10), 0.8), np.arange(8000) // 2, 2, np.random.default_rng(0)).right.astype(float)
+    right = simulate(np.full((2, 10), 0.8), np.arange(8000) // 2, 2, np.random.default_rng(0)).correct.astype(float)
     near, far = np.corrcoef(right[0, 0])[0, [1, 9]]
     assert near > far + 0.2 > 0.3
     for one, other in ((right[0, 0, 0, ::2], right[0, 0, 0, 1::2]), right[0, :, 0], right[:, 0, 0]):

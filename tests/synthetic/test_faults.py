@@ -127,17 +127,17 @@ def test_an_image_is_damaged_alike_in_every_batch(observed, damage_in, pixels):
 def test_what_lies_before_the_damage_is_as_it_was(observed, damage_in, pixels):
     intact = observed(pixels[:4])
     keys = [key for key in intact if "/" in key]
-    stations = list(module_ends({key: intact[key] for key in keys}))
-    assert [key[0] + key.partition("/")[2] for key in stations] == [
+    sites = list(module_ends({key: intact[key] for key in keys}))
+    assert [key[0] + key.partition("/")[2] for key in sites] == [
         "Vimage_mean", "Cimage_mean", "Limage_mean", "Llast_token"
     ]  # fmt: skip
     for damage in map(damage_in, OF_STATES):
         broken, place = observed(pixels[:4], damage), flow_order(damage.point)
         changed = {key for key in keys if not torch.equal(intact[key], broken[key])}
-        assert changed & {*stations} <= {*changed_by(damage, stations)}
+        assert changed & {*sites} <= {*changed_by(damage, sites)}
         before = {key for key in keys if flow_order(key.split("/")[0]) < place}
         assert before
-        assert not before & (changed | {*changed_by(damage, stations)})
+        assert not before & (changed | {*changed_by(damage, sites)})
         assert f"{damage.point}/image_mean" in changed
         later = {key.split("/")[0] for key in keys if flow_order(key.split("/")[0]) > place}
         assert {f"{point}/image_mean" for point in later if not on_side_path(point)} <= changed
@@ -497,7 +497,7 @@ def test_a_damaged_models_curve_drops_at_the_damaged_place_and_not_before_it(tmp
     monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
     healthy = Selection((load_book().planted_faults.model,), ("chest-xray-phantom",), "miniature", "paper")
-    run = Run(healthy.models, healthy.datasets, healthy.protocol, healthy.split, "")
+    run = Run(healthy.models, healthy.datasets, healthy.protocol, healthy.split_rule, "")
     prepare(run, faults=True)
     place, damaged = damaged_selection(healthy), damaged_models(healthy.models)
     table, strengths = effects(healthy, place, damaged), strengths_of(healthy, damaged).set_index("model")

@@ -51,7 +51,7 @@ def test_thresholds_never_see_the_family_that_they_judge():
     by_family = table.groupby("family")[f"threshold: {NAMES[0]}"].unique()
     assert by_family["d"].tolist() == [0.0]
     assert by_family["a"].tolist() == [25.0]
-    assert table["told"].notna().tolist() == [False] * 30 + [True] * 10
+    assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
     changed = table.assign(**{column: 0.0 for column in table if column.startswith("band_high")})
     changed[table["family"] != "d"] = table[table["family"] != "d"]
     again = judged(changed[list(pd.DataFrame(loud))], 0.0)
@@ -79,9 +79,9 @@ def test_planted_cases_give_the_confusion_that_was_planted():
     assert counts.loc[laboratory_results.NOTHING, laboratory_results.NOTHING] == 12
     assert counts.to_numpy().sum() == len(table)
     rates = laboratory_results.rates(table).set_index(["what", "of"])
-    assert rates.loc[(laboratory_results.STRONG, "all"), ["cases", "models", "right"]].tolist() == [12, 3, 12]
+    assert rates.loc[(laboratory_results.STRONG, "all"), ["cases", "models", "correct"]].tolist() == [12, 3, 12]
     assert rates.loc[(laboratory_results.WEAK, "all"), "share"] == 0
-    assert rates.loc[(laboratory_results.FALSE_ALARMS, "all"), "right"] == 0
+    assert rates.loc[(laboratory_results.FALSE_ALARMS, "all"), "correct"] == 0
     assert rates.loc[(laboratory_results.STRONG, FIDELITY), "cases"] == 3
 
 
@@ -125,7 +125,7 @@ def test_intervals_of_rates_are_exact():
     assert exact_interval(3, 43) == pytest.approx((100 * beta.ppf(0.025, 3, 41), 100 * beta.ppf(0.975, 4, 40)))
     table = judged(pd.DataFrame([case("a")] * 40 + [case("b", noise=30.0)] * 3), 2.0).assign(strong=False)
     found = laboratory_results.rates(table).iloc[0]
-    assert (found["what"], found["right"]) == (laboratory_results.FALSE_ALARMS, 3)
+    assert (found["what"], found["correct"]) == (laboratory_results.FALSE_ALARMS, 3)
     assert (found["low"], found["high"]) == exact_interval(3, 43)
 
 
@@ -153,8 +153,8 @@ def test_cases_of_a_tiny_model(make_tiny_cases):
     assert set(cases["fault"].dropna()) == {fault.slug for fault in all_faults()}
     assert not cases.duplicated(["fault", "severity"]).any()
     probed = rows[rows["point"].notna()]
-    stations = probed.assign(module=probed["point"].str[0]).groupby("fault", dropna=False)
-    for name, own in stations:
+    sites = probed.assign(module=probed["point"].str[0]).groupby("fault", dropna=False)
+    for name, own in sites:
         modules = "VCL" if pd.isna(name) else "VCL"["VCL".index(cases.set_index("case")["module"][name]) :]
         assert set(own["module"]) == set(modules)
         assert set(own["seed"]) == set(range(5))
@@ -171,9 +171,9 @@ def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     place = Selection(
         ("qwen2.5-vl-7b-miniature", "gemma-3-4b-miniature"), ("chest-xray-phantom",), "miniature", "paper"
     )
-    prepare(Run(place.models, place.datasets, place.protocol, place.split, ""))
-    trial.run_trial(place.models[0], list(place.datasets), place.protocol, place.split)
-    trial.run_trial(place.models[1], list(place.datasets), place.protocol, place.split, undamaged=True)
+    prepare(Run(place.models, place.datasets, place.protocol, place.split_rule, ""))
+    trial.run_trial(place.models[0], list(place.datasets), place.protocol, place.split_rule)
+    trial.run_trial(place.models[1], list(place.datasets), place.protocol, place.split_rule, undamaged=True)
     write_confusion(place)
     table = laboratory_results.read().cases
     strong = table[table["strong"]]

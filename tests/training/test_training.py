@@ -199,7 +199,7 @@ def test_grouping_by_length_is_the_recipes(tiny, image_set, tmp_path, monkeypatc
     monkeypatch.setattr(training, "EpochSampler", sampler)
     for grouped in (True, False):
         tuned(tiny, image_set, tmp_path / str(grouped), length_grouped=grouped, epochs=1)
-    pixels = [image_set.pixels(i)[..., 0].size for i in image_set.part("paper", "train").index]
+    pixels = [image_set.pixels(i)[..., 0].size for i in image_set.rows_of("paper", "train").index]
     assert len(set(pixels)) == 4
     assert seen == [pixels, [1] * len(pixels)]
 
@@ -299,7 +299,7 @@ def test_every_adapter_gets_a_gradient(tiny, encoder, images):
 
 
 def parts(image_set) -> pd.DataFrame:
-    return image_set.manifest.rename(columns={"split_paper": "part"})
+    return image_set.manifest.rename(columns={"split_paper": "split"})
 
 
 def tuned(loaded, image_set, folder, run=0, **changed):
@@ -354,7 +354,7 @@ def test_runs_begin_with_adapters_of_their_own(tiny, image_set, tmp_path):
 
 def test_the_learning_curve_is_validated_on_the_validation_images(tiny, encoder, image_set, tmp_path):
     tuned(tiny, image_set, tmp_path)
-    rows = image_set.part("paper", "validation")
+    rows = image_set.rows_of("paper", "validation")
     with adapter(tiny, tmp_path), torch.no_grad():
         images = [image_set.pixels(position) for position in rows.index]
         expected = reference_loss(tiny.model, encoder, "qwen2_5_vl", images, list(rows["option"]))
@@ -382,8 +382,8 @@ def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, imag
 
 
 def test_examples_are_the_questions_and_answers_of_the_part(encoder, image_set):
-    for part in ("train", "validation", "test"):
-        rows = image_set.part("paper", part)
+    for split in ("train", "validation", "test"):
+        rows = image_set.rows_of("paper", split)
         data = examples(Questions(encoder, image_set.pixels), rows)
         assert len(data) == len(rows) > 0
         for i, (position, option) in enumerate(zip(rows.index, rows["option"], strict=True)):

@@ -29,8 +29,8 @@ def bright(tmp_path_factory):
 
 def run(loaded, image_set, folder, way="all", recipe=SHORT, seed=0, positions=None) -> np.ndarray:
     questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
-    positions = list(image_set.part("paper", "test").index) if positions is None else positions
-    images, options = image_set.manifest.rename(columns={"split_paper": "part"}), image_set.card.options
+    positions = list(image_set.rows_of("paper", "test").index) if positions is None else positions
+    images, options = image_set.manifest.rename(columns={"split_paper": "split"}), image_set.card.options
     return classify(loaded, questions, images, options, positions, way, recipe, seed, 4, folder)
 
 
@@ -83,7 +83,7 @@ def test_the_model_is_bit_for_bit_as_before(tiny, image_set, tmp_path, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_planted_pattern_is_learned_and_noise_is_not(tiny, bright, tmp_path, way):
-    positions = list(bright.part("paper", "test").index)
+    positions = list(bright.rows_of("paper", "test").index)
     truth = bright.manifest.loc[positions, "option"].map(bright.card.options.index).to_numpy()
     chances = run(tiny, bright, tmp_path / "learned", way, LEARNING)
     assert (chances.argmax(axis=1) == truth).mean() > 0.8

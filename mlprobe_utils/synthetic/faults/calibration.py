@@ -57,7 +57,7 @@ def make_calibration(work: Work) -> list[Fault]:
     """
     faults, own = all_faults(), work.calibration()
     if processes().is_main_process and not own.is_current():
-        card, test = work.image_set.card, work.image_set.part(work.split, "test")["label"].to_numpy()
+        card, test = work.image_set.card, work.image_set.rows_of(work.split_rule, "test")["label"].to_numpy()
         batches, labels = {}, {}
         for number, part in enumerate(PARTS):
             count = own.inputs["recipe"]["images"]

@@ -4,7 +4,7 @@
 model too, which is made first where it is not there. A model that is not among those of the book, but that one of them
 was trained on from, is given `--undamaged`: it has undamaged cases alone.
 
-Of a damaged model only the stations that lie after the damage are read and probed: all before are the intact model's.
+Of a damaged model only the sites that lie after the damage are read and probed: all before are the intact model's.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.evaluation.answers import parse_answer
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
-from mlprobe_utils.evaluation.stations import PROBED
+from mlprobe_utils.evaluation.sites import PROBED
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import to_device
 from mlprobe_utils.pipeline.cards import load_data_card
@@ -37,7 +37,7 @@ Features = dict[str, torch.Tensor]  # point/pooling -> float32 [images, width]
 CASE = ["case", "run", "fault", "module", "wanted", "severity"]
 
 
-def run_trial(model: str, datasets: list[str], protocol: str, split: str, undamaged: bool = False) -> None:
+def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
     """Makes a model's cases on some phantom sets that are not there and current.
 
     Raises:
@@ -46,7 +46,7 @@ def run_trial(model: str, datasets: list[str], protocol: str, split: str, undama
     for slug in datasets:
         check_drawable(load_data_card(slug))
     trial = load_trial()
-    for work in works(model, datasets, protocol, split):
+    for work in works(model, datasets, protocol, split_rule):
         actions = (make_adapters, make_predictions, make_features, make_image_controls)
         for name, action in zip(STEPS, actions, strict=False):
             with work.step(name):
@@ -56,27 +56,27 @@ def run_trial(model: str, datasets: list[str], protocol: str, split: str, undama
 
 
 def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
-    """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, station, seed and test image."""
+    """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, site, seed and test image."""
     if not processes().is_main_process or (own := work.trial(trial, faults)).is_current():
         return
     with own.making() as temporary:
         rows, cases = [], []
         images = work.images("train", "validation", "test")
-        read = np.flatnonzero(images["part"] != "validation")
+        read = np.flatnonzero(images["split"] != "validation")
         images = images.iloc[read]
         features = {}
         for run in work.runs():
             saved = module_ends(load_features(work.folder / state_name("features", run) / FEATURES))
             features |= {(None, run, key): tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
             answered = pd.read_parquet(work.folder / state_name("predictions", run) / "predictions.parquet")
-            rows.append(_answers(work, answered[answered["part"] == "test"]["parsed"], images, run))
+            rows.append(_answers(work, answered[answered["split"] == "test"]["parsed"], images, run))
             cases.append({"run": run})
         if faults:
             planted = _calibrated(work, trial, faults)
             damages = {name: damage for name, (*_, damage) in planted.items()}
             with work.state(DAMAGED_RUN):
                 found = read_damaged(work, list(images.index), damages)
-                parsed = answer_damaged(work, list(images.index[images["part"] == "test"]), damages)
+                parsed = answer_damaged(work, list(images.index[images["split"] == "test"]), damages)
             for name, (fault, points, damage) in planted.items():
                 features |= {(name, DAMAGED_RUN, key): tensor for key, tensor in found.get(name, {}).items()}
                 rows.append(_answers(work, parsed[name], images, DAMAGED_RUN, name))
@@ -112,24 +112,24 @@ def module_ends(features: Features) -> Features:
     return {last[place]: features[last[place]] for place in PROBED.values()}
 
 
-def changed_by(damage: Damage, stations: list[str]) -> list[str]:
-    """Of stations `point/pooling` those that a damage can change: none before it, and of the mapping none at all."""
+def changed_by(damage: Damage, sites: list[str]) -> list[str]:
+    """Of sites `point/pooling` those that a damage can change: none before it, and of the mapping none at all."""
     if damage.module == ANSWER:
         return []
-    return [key for key in stations if flow_order(key.split("/")[0]) >= flow_order(damage.point)]
+    return [key for key in sites if flow_order(key.split("/")[0]) >= flow_order(damage.point)]
 
 
 @torch.inference_mode()
 def read_damaged(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, Features]:
-    """The stations that each damage changes, of the images at `positions`: case -> features."""
+    """The sites that each damage changes, of the images at `positions`: case -> features."""
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
     found: dict[str, list[Features]] = {name: [] for name in of_states}
     for batch in batched(positions, work.protocol.extraction.batch_size):
         questions = work.questions.batch(batch)
         for name, damage in of_states.items():
             with damaged(work.loaded, damage):
-                stations = module_ends(features_of(work.loaded, questions))
-            found[name].append({key: stations[key] for key in changed_by(damage, list(stations))})
+                sites = module_ends(features_of(work.loaded, questions))
+            found[name].append({key: sites[key] for key in changed_by(damage, list(sites))})
     return {name: {key: torch.cat([part[key] for part in parts]) for key in parts[0]} for name, parts in found.items()}
 
 
@@ -154,12 +154,12 @@ def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage])
 
 
 def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor]) -> list[pd.DataFrame]:
-    """Rows of the test images: each station of each case, by probes of every seed."""
+    """Rows of the test images: each site of each case, by probes of every seed."""
     options, protocol = work.image_set.card.options, work.protocol
-    tested = np.flatnonzero(images["part"] == "test")
+    tested = np.flatnonzero(images["split"] == "test")
     labels = images["option"].map(options.index).to_numpy(copy=True)
     seeded = {(*key, seed): tensor for key, tensor in features.items() for seed in range(protocol.probe_seeds)}
-    train, seeds = np.flatnonzero(images["part"] == "train"), {key: key[-1] for key in seeded}
+    train, seeds = np.flatnonzero(images["split"] == "train"), {key: key[-1] for key in seeded}
     fitted = fit_probes(seeded, dict.fromkeys(seeded, labels), train, len(options), protocol.probe, seeds)
     rows = []
     for (name, run, key, seed), probabilities in fitted.items():
@@ -170,6 +170,6 @@ def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor
 
 
 def _answers(work: Work, parsed, images: pd.DataFrame, run: int, name: str | None = None) -> pd.DataFrame:
-    tested, options = images[images["part"] == "test"], work.image_set.card.options
+    tested, options = images[images["split"] == "test"], work.image_set.card.options
     unknown = np.full((len(tested), len(options)), np.nan)
     return image_rows(tested, options, unknown, **work.constants(run) | {"fault": name}).assign(parsed=list(parsed))

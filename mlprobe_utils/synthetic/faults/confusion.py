@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.evaluation.diagnosis import flat, losses
-from mlprobe_utils.evaluation.outcomes import station_outcomes
+from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.pipeline import artefacts, laboratory_results
 from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, MODE_OF, ROWS
 from mlprobe_utils.pipeline.fault_results import measured
@@ -30,7 +30,7 @@ def write_confusion(selection: Selection) -> None:
         cases = all_cases(selection)
     damaged = " ".join(cases.loc[cases["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{damaged}" DATASETS="{" ".join(selection.datasets)}" '
-    command += f"PROTOCOL={selection.protocol} SPLIT={selection.split}"
+    command += f"PROTOCOL={selection.protocol} SPLIT={selection.split_rule}"
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     laboratory_results.write(cases, date, artefacts.commit(), command)
     found = laboratory_results.read()
@@ -42,7 +42,7 @@ def all_cases(selection: Selection) -> pd.DataFrame:
     """A table of cases (`judging`) of the selected models and data sets. Raises InputError as `write_confusion`."""
     cases = []
     for dataset in selection.datasets:
-        drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split)
+        drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
         reference = reference_rows(replace(selection, datasets=(dataset,)))
         for model in selection.models:
             folder = selection.folder(model, dataset) / FOLDER
@@ -53,14 +53,14 @@ def all_cases(selection: Selection) -> pd.DataFrame:
                 numbers = strengths[["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]]
                 planted = planted.merge(numbers, "left", on=["fault", "wanted"])
             for case in planted.to_dict("records"):
-                right = station_outcomes(*_of_case(rows, case), reference, images)
+                correct = site_outcomes(*_of_case(rows, case), reference, images)
                 mode = MODE_OF.get(case["module"])
-                cases.append(case | {"mode": mode} | flat(losses(right, drawn, RECIPE)))
+                cases.append(case | {"mode": mode} | flat(losses(correct, drawn, RECIPE)))
     return pd.DataFrame(cases).drop(columns=["case", "module"])
 
 
 def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The probes' rows and the answers' of a case: stations before a damage are those of the intact model."""
+    """The probes' rows and the answers' of a case: sites before a damage are those of the intact model."""
     undamaged = pd.isna(case["case"])
     planted = rows["fault"].isna() if undamaged else rows["fault"] == case["case"]
     own = rows[(rows["run"] == case["run"]) & planted]

@@ -68,7 +68,7 @@ def run_whole_model(
     model: str,
     datasets: list[str],
     protocol: str,
-    split: str,
+    split_rule: str,
     discussions: list[str] | None = None,
     planted: list[str] | None = None,
 ) -> None:
@@ -84,7 +84,7 @@ def run_whole_model(
     planted = planted or []
     check_plantable(model, planted)
     cards = [load_discussion(name) for name in discussions or []]
-    everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split)
+    everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split_rule)
     make_model(everything)
     make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
     for work in everything:

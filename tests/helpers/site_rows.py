@@ -1,4 +1,4 @@
-"""Rows of one model on one data set, of which chosen shares are right at chosen stations, and an image set's part."""
+"""Rows of one model on one data set, of which chosen shares are right at chosen sites, and an image set's part."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.evaluation.control_names import REFERENCE as CONTROL
-from mlprobe_utils.evaluation.stations import OUTPUT, PROBED, REFERENCE
+from mlprobe_utils.evaluation.sites import OUTPUT, PROBED, REFERENCE
 
 SEEDS = 5
 LAST = {"V": "V.10", "C": "C.01", "L": "L.11"}  # by number, not by name: V.9 would sort behind V.10
@@ -18,7 +18,7 @@ def image_set(images: int) -> SimpleNamespace:
     names = names_of(images)
     manifest = pd.DataFrame({"image": names, "option": labels_of(images), "patient": names, "duplicate_group": names})
     return SimpleNamespace(
-        manifest=manifest, card=SimpleNamespace(slug="d", positive="Yes"), part=lambda split, part: manifest
+        manifest=manifest, card=SimpleNamespace(slug="d", positive="Yes"), rows_of=lambda split_rule, split: manifest
     )
 
 
@@ -35,24 +35,24 @@ def rows_of(right: np.ndarray, shuffled: int = 0, **columns) -> pd.DataFrame:
     label = labels_of(len(right))
     yes = np.where((label == "Yes") == right, 0.8, 0.2)
     rows = pd.DataFrame({"image": names_of(len(right)), "label": label, "p_Yes": yes, "p_No": 1 - yes})
-    constants = {"fault": None, "data_hash": "0" * 64, "split": "paper", "part": "test", "order": "image_first"}
+    constants = {"fault": None, "data_hash": "0" * 64, "split_rule": "paper", "split": "test", "order": "image_first"}
     constants |= {"probe": None, "point": None, "pooling": None, "control": None, "seed": None}
     return rows.assign(**(constants | STATE | columns)).sample(frac=1, random_state=shuffled)
 
 
 def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **state) -> dict[str, pd.DataFrame]:
-    """probed, predicted and reference rows with these shares right, on much the same images; station -> share."""
+    """probed, predicted and reference rows with these shares right, on much the same images; site -> share."""
     generator = np.random.default_rng(images)
     hard = generator.random(images)
 
-    def right(station: str) -> np.ndarray:
-        return hard + generator.normal(0, noise, images) < shares[station]
+    def right(site: str) -> np.ndarray:
+        return hard + generator.normal(0, noise, images) < shares[site]
 
     probed = []
-    for station, (module, pooling) in PROBED.items():
+    for site, (module, pooling) in PROBED.items():
         for seed in range(SEEDS):
             place = {"probe": "main", "pooling": pooling, "seed": seed, **state}
-            probed.append(rows_of(right(station), seed, point=LAST[module], **place))
+            probed.append(rows_of(right(site), seed, point=LAST[module], **place))
             if module != "C":  # an earlier point tells nothing
                 probed.append(rows_of(np.arange(images) % 4 < 2, seed, point=f"{module}.09", **place))
     answers = rows_of(right(OUTPUT), **state)
