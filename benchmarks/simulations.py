@@ -278,22 +278,22 @@ def coverage(
                 clusters = simulated_clusters(images, size, rng)
                 drawn = resample(clusters, resamples, int(rng.integers(2**31)))
                 rows += [place | row for row in _held(simulate(expected, clusters, seeds, rng), drawn)]
-    groups = pd.DataFrame(rows).groupby([*place, "question", "what", "interval"], sort=False)
+    groups = pd.DataFrame(rows).groupby([*place, "scope", "what", "interval"], sort=False)
     table = groups.agg(covered=("covered", "mean"), error=("covered", "sem"), width=("width", "mean"))
     return table.assign(covered=100 * table["covered"], error=100 * table["error"]).reset_index()
 
 
 def _held(made: Simulated, drawn: Resamples) -> Iterator[dict]:
     """question, what, interval, covered (share of points), width (points) of every construction on one data set."""
-    for question, correct, truth in ((PROBE, made.correct[:1], made.fitted[0]), (RECIPE, made.correct, made.expected)):
+    for scope, correct, truth in ((PROBE, made.correct[:1], made.fitted[0]), (RECIPE, made.correct, made.expected)):
         before, after = (accuracy(correct[:, stage], drawn) for stage in range(2))
         for what, of, share in (("accuracy", before, truth[0]), ("change", after - before, truth[1] - truth[0])):
-            table = intervals(of, question)
+            table = intervals(of, scope)
             ends = {"pointwise": table[["low", "high"]], "band": table[["band_low", "band_high"]]}
-            if question == PROBE:
+            if scope == PROBE:
                 ends["percentile"] = np.quantile(of.resampled[:, 0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
             for name, pair in ends.items():
                 low, high = np.asarray(pair).T
                 holds = (low <= 100 * share) & (100 * share <= high)
                 covered = float(holds.all()) if name == "band" else holds.mean()
-                yield dict(question=question, what=what, interval=name, covered=covered, width=np.mean(high - low))
+                yield dict(scope=scope, what=what, interval=name, covered=covered, width=np.mean(high - low))

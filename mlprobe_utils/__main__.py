@@ -13,7 +13,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from mlprobe_utils.common.errors import InputError, run_command
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.progress import step
 from mlprobe_utils.evaluation.rows import SPLIT_RULES
 
 Argument = tuple[tuple[str, ...], dict]  # as ArgumentParser.add_argument takes it
@@ -123,7 +124,6 @@ def pages(run: dict, jobs: int) -> None:
     from mlprobe_utils.book import pages
     from mlprobe_utils.book.book_pages import stale_pages
     from mlprobe_utils.book.make_book import planned
-    from mlprobe_utils.common.progress import step
     from mlprobe_utils.pipeline.configuration import configure
     from mlprobe_utils.pipeline.jobs import book_jobs, due
 
@@ -152,7 +152,6 @@ def chapter(notebook: str, output: Path, parameters: dict) -> None:
 
 @command("draws a phantom's images", argument("slug", help="data card of a phantom, e.g. busi-phantom"))
 def phantoms(slug: str) -> None:
-    from mlprobe_utils.common.progress import step
     from mlprobe_utils.synthetic.phantoms.making import make
 
     with step(slug, "images drawn"):
@@ -166,7 +165,6 @@ def phantoms(slug: str) -> None:
     argument("--data", type=Path, help="folder or zip that holds the release; not for synthetic sets"),
 )
 def manifest(slug: str, protocol: str, data: Path | None) -> None:
-    from mlprobe_utils.common.progress import step
     from mlprobe_utils.pipeline.manifest import build_manifest
 
     with step(slug, "manifest"):
@@ -181,7 +179,6 @@ def manifest(slug: str, protocol: str, data: Path | None) -> None:
 def miniatures(slugs: list[str], threads: int) -> None:
     from filelock import FileLock
 
-    from mlprobe_utils.common.progress import step
     from mlprobe_utils.pipeline.artefacts import OUTPUTS
     from mlprobe_utils.pipeline.configuration import lineages
 
@@ -228,7 +225,13 @@ def main(arguments: list[str] | None = None) -> None:
             added.add_argument(*flags, **options)
     given = vars(parser.parse_args(arguments))
     run = COMMANDS[given.pop("command")][2]
-    run_command(lambda: run(**given))
+    try:
+        run(**given)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -78,14 +78,15 @@ print(prompts["prompt"].iloc[0])
 # Counts of the files that were found, beside the counts of the release.
 
 # %%
-from mlprobe_utils.datasets.summary import counts, differences
+from mlprobe_utils.datasets.summary import counts
 
-show(counts(image_sets))
+counted = counts(image_sets)
+show(counted)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
 
-missing = differences(image_sets)
+missing = counted.query("found != released")
 glue("differences", len(missing))
 show(missing)
 

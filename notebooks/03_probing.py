@@ -216,7 +216,7 @@ glue("called_of", len(tested))
 # ({glue:text}`most_output_curves`), against the LLM's last layer. With {glue:text}`tolerance_low:.1f` to
 # {glue:text}`tolerance_high:.1f` points the tolerance is wide: on test sets of this size most of what an eye sees in a
 # curve is noise, and "unchanged" often means that a change could not be told. Of the {glue:text}`called` changes between
-# two fixed points that exceed it, {glue:text}`called_survive` survive a {term}`paired test` of {term}`this recipe`,
+# two fixed points that exceed it, {glue:text}`called_survive` survive a {term}`paired test` of the {term}`retrained probe`,
 # corrected for all {glue:text}`called_of` such changes. A final output that is lower before
 # fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
 # ([chapter 2](02_fine_tuning)). The pattern of each curve, with the changes that decided:
@@ -257,7 +257,10 @@ glue("pairs", len(after))
 # questions, and has an interval for each:
 
 # %%
-show(certainty.questions())
+import pandas as pd
+from mlprobe_utils.stats.intervals import SCOPES
+
+show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 
 # %% [markdown]
 # Chance is simulated by drawing the test images again, whole patients and {term}`duplicate groups <duplicate group>` at
@@ -278,8 +281,8 @@ file(chapter.named(intervals), "Intervals where each module ends")
 glue("width_words", certainty.width_words(intervals))
 
 # %% [markdown]
-# {glue:text}`width_words` The {term}`recipe's <this recipe>` intervals allow for seeds as well as images, those of
-# {term}`this probe` for images alone. The intervals of two models or stages may
+# {glue:text}`width_words` The intervals of a {term}`retrained probe` allow for seeds as well as images, those of
+# a {term}`fixed probe` for images alone. The intervals of two models or stages may
 # overlap although the two differ: they were asked about the same images, and what is hard for one is often hard for the
 # other. A {term}`paired test` makes use of that. A band, the area in the chart, holds a whole curve at once
 # ({term}`simultaneous band`), and is wider than the interval of one point.
@@ -302,7 +305,7 @@ for name in ("probe", "recipe"):
     p = tests[f"p (Holm, this {name})"]
     glue(f"tests_{name}", int(p.notna().sum()))
     glue(f"tests_{name}_told", int((p < certainty.ALPHA).sum()))
-told = tests[tests["p (Holm, this probe)"] < certainty.ALPHA]
+told = tests[tests["p (Holm, fixed probe)"] < certainty.ALPHA]
 glue("tests_higher", int((told["change"] > 0).sum()))
 
 # %% [markdown]
@@ -316,7 +319,7 @@ glue("tests_higher", int((told["change"] > 0).sum()))
 # accuracies near the ceiling, where intervals are hardest, and a truth that is known.
 
 # %%
-from mlprobe_utils.pipeline.simulated import origin, simulated
+from mlprobe_utils.pipeline.published import origin, simulated
 
 held = simulated("intervals")
 held = held.query("dataset == 'busi' and curve == 'near the ceiling'")
@@ -411,9 +414,11 @@ for stage in ("pretrained", "finetuned"):
 # are those of the positive option, or macro averages where the data card names none.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.plots.tables import all_points
+from mlprobe_utils.evaluation.metrics import METRICS
 
-file(chapter.named(all_points(scores)), "All metrics at every probe point")
+by = ["dataset", "model", "stage", "pooling", "point"]
+everywhere = scores.groupby(by, as_index=False)[list(METRICS)].mean()
+file(chapter.named(everywhere), "All metrics at every probe point")
 
 # %% [markdown]
 # ## Takeaways

@@ -221,7 +221,7 @@ glue("run_spread_most", spread.max())
 # correlation 0 its points are right on images of their own, at 0.9 neighbouring points on nearly the same.
 
 # %%
-from mlprobe_utils.pipeline.simulated import origin, simulated
+from mlprobe_utils.pipeline.published import origin, simulated
 
 noise = simulated("raw_health").query("shape == 'rising'")
 noise = noise.query("points in [2, 28, 64] and images in [150, 624]")
@@ -394,7 +394,7 @@ glue("trust_origin", origin("corrected_health"))
 # data sets, then all of them with their intervals.
 
 # %%
-from mlprobe_utils.analysis.rank_stability import by_choice, rank_table
+from mlprobe_utils.analysis.health import by_choice, rank_table
 from mlprobe_utils.pipeline import results
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
@@ -406,9 +406,9 @@ show(by_choice(ranks), decimals=2)
 file(chapter.named(ranks), "Rank stability by data set and module")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.rank_stability import in_short
+from mlprobe_utils.analysis.health import rank_words
 
-words = in_short(chapter.named(ranks))
+words = rank_words(chapter.named(ranks))
 glue("tau_choice", words["choice"])
 glue("tau_images", words["images"])
 glue("penalty", penalty)

@@ -87,7 +87,7 @@ show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
 # interval say that something is?
 
 # %%
-from mlprobe_utils.pipeline.simulated import origin, simulated
+from mlprobe_utils.pipeline.published import origin, simulated
 
 alarms = simulated("fixed_ends")
 show(alarms)
@@ -112,7 +112,7 @@ glue("alarms_origin", origin("fixed_ends"))
 # ## After fine-tuning
 #
 # One line a model, one block a statement. Fine-tuned states are those of the first run, with probes of five seeds; the
-# question is *this recipe*: probes fitted anew, on new images.
+# scope is the *retrained probe*: probes fitted anew, on new images.
 
 # %%
 from mlprobe_utils.analysis.diagnosis_tables import diagnoses
@@ -128,7 +128,7 @@ told = diagnoses(probed, predicted, reference, *given)
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import RECIPE
 
-of_recipe = told[told["question"] == RECIPE]
+of_recipe = told[told["scope"] == RECIPE]
 after = of_recipe[of_recipe["stage"] == "finetuned"]
 title = "What is lost between sites after fine-tuning"
 change_chart(after, chapter.names, title)
@@ -143,10 +143,11 @@ cells = chapter.named(short).pivot_table(
 show(cells.rename_axis(columns=None).reset_index())
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNTOLD
+from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 
 counts = after["verdict"].value_counts()
-for name, verdict in (("named", NAMED), ("out", RULED_OUT), ("open", UNTOLD)):
+words = {NAMED: "named", RULED_OUT: "out", UNDECIDED: "open"}
+for verdict, name in words.items():
     glue(f"verdicts_{name}", int(counts.get(verdict, 0)))
 glue("statements", len(after))
 
@@ -201,9 +202,9 @@ glue("modes_seen", judged.query("detected == 'yes'")["planted"].nunique())
 # about as much as the intervals are wide.
 
 # %% [markdown]
-# ## This probe, this recipe
+# ## Fixed probe, retrained probe
 #
-# The intervals above allow for probes that would be fitted anew. Those of *this probe* take the fitted ones as they are
+# The intervals above allow for probes that would be fitted anew. Those of the *fixed probe* take the fitted ones as they are
 # and allow for new images only. Statements on which the two differ, of both stages:
 
 # %%
@@ -267,7 +268,7 @@ for stage, own in said.groupby("stage"):
 # on the options' probabilities of the validation images, shows what another mapping could make of them.
 
 # %%
-from mlprobe_utils.analysis.misalignment import (
+from mlprobe_utils.analysis.diagnosis_tables import (
     mapping_losses,
     readout_rows,
 )
@@ -278,7 +279,7 @@ rows = probed, lens, predicted, readout
 mapped = mapping_losses(*rows, chapter.image_sets, split_rule)
 
 # %%
-from mlprobe_utils.analysis.misalignment import GAINED, LOST, NEITHER
+from mlprobe_utils.analysis.diagnosis_tables import GAINED, LOST, NEITHER
 
 of_stage = mapped[mapped["stage"] == "pretrained"]
 title = "From the last token to the answer, before fine-tuning"
@@ -290,7 +291,7 @@ title = "From the last token to the answer, after fine-tuning"
 change_chart(of_stage, chapter.names, title, (LOST, GAINED, NEITHER))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.misalignment import STEPS
+from mlprobe_utils.analysis.diagnosis_tables import STEPS
 
 steps = dict(zip(("ranked", "said", "readout"), STEPS, strict=True))
 for name, step in steps.items():

@@ -61,9 +61,9 @@ glue("guessed", sum(card.status == "inferred" for card in listed))
 glue("paper_side", load_protocol("paper").baselines.side)
 
 # %%
-from mlprobe_utils.analysis.baselines import list_table
+from mlprobe_utils.analysis.baselines import baseline_table
 
-show(list_table(listed))
+show(baseline_table(listed))
 
 # %% [markdown]
 # Of {glue:text}`listed` architectures {glue:text}`cited` are certain and {glue:text}`guessed` are candidates that we
@@ -77,10 +77,8 @@ slugs = [card.slug for card in chapter.baselines]
 networks = trained(chapter.selection, slugs)
 
 # %%
-from mlprobe_utils.analysis.baselines import trained_table
-
 variant = recipe_of_run.variant
-show(trained_table(chapter.baselines, networks, variant))
+show(baseline_table(chapter.baselines, variant, networks))
 
 # %% tags=["hide-input"]
 start_of = "from the hub" if recipe_of_run.pretrained else "random"
@@ -127,7 +125,7 @@ compared = comparisons(networks, answers, *given, rule)
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.baselines import accuracies, group_means
 from mlprobe_utils.evaluation.claims import control_scores
-from mlprobe_utils.evaluation.control_names import MAJORITY
+from mlprobe_utils.evaluation.names import MAJORITY
 
 each, means = accuracies(compared), group_means(compared)
 of_images = results.image_control_rows(chapter.selection)
@@ -212,7 +210,7 @@ glue("categories_all", len(apart))
 # epoch, the best on validation, the best on test.
 
 # %%
-from mlprobe_utils.analysis.epoch_choice import additions
+from mlprobe_utils.analysis.baselines import additions
 
 drawn = {slug: comparison.each.drawn for slug, comparison in compared.items()}
 added = additions(networks, drawn)
@@ -238,7 +236,7 @@ glue("left_told", int((added["left, low"] > 0).sum()))
 # For each network, with the epochs that were chosen:
 
 # %%
-from mlprobe_utils.analysis.epoch_choice import addition_of_each
+from mlprobe_utils.analysis.baselines import addition_of_each
 from mlprobe_utils.plots.tables import file
 
 of_each = addition_of_each(networks, drawn)
@@ -251,7 +249,7 @@ file(chapter.named(by_name), "Choosing an epoch on test")
 # them get right as given.
 
 # %%
-from mlprobe_utils.analysis.epoch_choice import by_chance
+from mlprobe_utils.analysis.baselines import by_chance
 
 epochs = recipe_of_run.epochs
 share = added["last epoch"].mean() / 100

@@ -65,11 +65,11 @@ glue("bases", len({base for _, base in compared}))
 # from (whole patients and {term}`duplicate groups <duplicate group>` are drawn), not for another fine-tuning.
 
 # %%
-from mlprobe_utils.analysis.adaptation import gains_of_stages
+from mlprobe_utils.analysis.adaptation import gains
 from mlprobe_utils.pipeline import results
 
 predicted = results.prediction_rows(chapter.selection)
-gained = gains_of_stages(predicted, compared, chapter.image_sets, split_rule)
+gained = gains(predicted, compared, chapter.image_sets, split_rule)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.adaptation import GAINED, LOST, NEITHER

@@ -45,7 +45,7 @@ chapter.opening()
 
 # %%
 import pandas as pd
-from mlprobe_utils.pipeline.discussion_card import (
+from mlprobe_utils.pipeline.variants import (
     load_discussion,
     taking_part,
 )
@@ -68,16 +68,16 @@ show(pd.DataFrame(rows, columns=["table", "models of this run"]))
 # counts is how many of these each has right, and F1 of the positive class, or of all classes where none is positive.
 
 # %%
-from mlprobe_utils.analysis import frozen_tower
+from mlprobe_utils.analysis import vision_tower
 from mlprobe_utils.pipeline.tested import evaluated
 
 frozen = chapter.discussion("frozen-vision-tower")
 selected = frozen.selection, frozen.image_sets
-compared = evaluated(*selected, frozen_tower.outcomes_of)
-changes = frozen_tower.changes(compared)
+compared = evaluated(*selected, vision_tower.outcomes_of_towers)
+changes = vision_tower.changes(compared)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.frozen_tower import LOWERED, NEITHER, RAISED
+from mlprobe_utils.analysis.vision_tower import LOWERED, NEITHER, RAISED
 from mlprobe_utils.plots.forest import change_chart
 
 drawn = changes[changes["metric"] == "accuracy"]
@@ -115,7 +115,7 @@ printed = printed_gaps()
 show(printed, decimals=2)
 
 # %% tags=["hide-input"]
-glue("readings", ", ".join(printed["reading"].unique()))
+glue("readings", ", ".join(printed["meaning"].unique()))
 glue("largest_printed", printed["printed"].abs().max())
 glue("largest_points", printed["mean difference"].abs().max())
 
@@ -126,7 +126,7 @@ glue("largest_points", printed["mean difference"].abs().max())
 # six numbers are not six independent ones. Both readings for this run, with intervals that allow for that:
 
 # %%
-gaps = frozen_tower.gaps(compared)
+gaps = vision_tower.gaps(compared)
 show(chapter.named(gaps), decimals=2)
 
 # %% tags=["hide-input"]
@@ -167,14 +167,10 @@ glue("most_images", int(in_images["images"].abs().max()))
 show(chapter.recipe("vision_training"), decimals=4)
 
 # %%
-from mlprobe_utils.analysis import training_paradigms
-
 alone = chapter.discussion("training-paradigms")
 budget = chapter.protocol.fine_tuning
 show(
-    chapter.named(
-        training_paradigms.budgets(alone.image_sets, split_rule, budget)
-    )
+    chapter.named(vision_tower.budgets(alone.image_sets, split_rule, budget))
 )
 
 # %% [markdown]
@@ -186,12 +182,12 @@ show(
 from mlprobe_utils.pipeline.tested import evaluated
 
 selected = alone.selection, alone.image_sets
-readings = evaluated(*selected, training_paradigms.outcomes_of)
-levels = training_paradigms.levels(readings)
+readings = evaluated(*selected, vision_tower.outcomes_of_paradigms)
+levels = vision_tower.levels(readings)
 show(chapter.named(levels))
 
 # %%
-told = training_paradigms.differences(readings)
+told = vision_tower.differences(readings)
 ways = (
     told["paradigm"]
     + " less "
@@ -199,7 +195,7 @@ ways = (
 )
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.training_paradigms import ALONE, FINE_TUNED
+from mlprobe_utils.analysis.vision_tower import ALONE, FINE_TUNED
 from mlprobe_utils.stats.paired import HIGHER, LOWER, WORDS
 
 # %% tags=["hide-input"]
@@ -224,7 +220,7 @@ for way, name in ALONE.items():
 
 # %% tags=["hide-input"]
 probes = told[(told["paradigm"] == FINE_TUNED)]
-for stage, name in training_paradigms.PROBES.items():
+for stage, name in vision_tower.PROBES.items():
     of_stage = probes[probes["less"] == name]
     glue(f"above_{stage}", int((of_stage["verdict"] == HIGHER).sum()))
     glue(f"below_{stage}", int((of_stage["verdict"] == LOWER).sum()))

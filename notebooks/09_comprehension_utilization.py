@@ -70,7 +70,7 @@ both_curves(told[told["model"].isin(shown)], chapter.names)
 # ## Where the curves cross
 #
 # The difference of the two, for every model: below 0 the image tokens tell more, above it the last token does. The area
-# is a {term}`simultaneous band` of {term}`this recipe`: where it lies wholly on one side of 0, the difference is told.
+# is a {term}`simultaneous band` of the {term}`retrained probe`: where it lies wholly on one side of 0, the difference is told.
 
 # %%
 from mlprobe_utils.plots.charts import difference_curves
@@ -161,7 +161,7 @@ for stage, own in best.groupby("stage"):
 # probability that it gives to the true option, among the options, in the models of figure 5 again:
 
 # %%
-from mlprobe_utils.analysis.lens_paths import true_option
+from mlprobe_utils.analysis.comprehension import true_option
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.plots.charts import lens_curves
 
@@ -176,7 +176,7 @@ lens_curves(drawn, chapter.names, "probability", title)
 # last layer ranks first.
 
 # %%
-from mlprobe_utils.analysis.lens_paths import settled, settling_layers
+from mlprobe_utils.analysis.comprehension import settled, settling_layers
 
 fixed = settled(lens)
 drawn = fixed[fixed["model"].isin(shown)]
@@ -211,7 +211,7 @@ for stage, own in at.groupby("stage"):
 # picked on the validation images, and compared with the last one on the test images.
 
 # %%
-from mlprobe_utils.analysis.lens_paths import GAINED, LOST, lost_on_the_way
+from mlprobe_utils.analysis.comprehension import GAINED, LOST, lost_on_the_way
 
 way = lost_on_the_way(lens, chapter.image_sets, split_rule)
 by_change = way[way["stage"] == "finetuned"].sort_values("change")
@@ -256,11 +256,12 @@ moved = question_order.differences(orders)
 # and nothing behind it. The question as the first of the run's models reads it:
 
 # %%
+from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.pipeline.variants import order_prompts
 from mlprobe_utils.plots.tables import file, show
 
 asked = order_prompts(part.selection).drop_duplicates("order")
-show(question_order.in_words(asked[["order", "prompt"]]))
+show(asked[["order", "prompt"]].replace(ORDER_NAMES))
 
 # %%
 from mlprobe_utils.plots.charts import order_curves
@@ -293,13 +294,13 @@ title = "Question first less irrelevant text first, after fine-tuning"
 change_chart(drawn, chapter.names, title, WORDS)
 
 # %%
-file(chapter.named(question_order.in_words(moved)), "Orders compared")
+file(chapter.named(moved.replace(ORDER_NAMES)), "Orders compared")
 
 # %%
-show(question_order.in_words(question_order.counted(tuned)))
+show(question_order.counted(tuned).replace(ORDER_NAMES))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.sites import IMAGE_TOKENS
+from mlprobe_utils.evaluation.names import IMAGE_TOKENS
 
 at_tokens = tuned[tuned["site"] == IMAGE_TOKENS]
 for (order, less), own in at_tokens.groupby(["order", "less"]):

@@ -45,7 +45,7 @@ chapter.opening()
 
 # %%
 from mlprobe_utils.pipeline.fault_card import all_faults
-from mlprobe_utils.pipeline.fault_results import fault_table
+from mlprobe_utils.pipeline.laboratory_results import fault_table
 from mlprobe_utils.plots.tables import show
 
 damaged = chapter.damaged()
@@ -69,7 +69,7 @@ show(fault_table(all_faults()))
 # on others. For the semantic mapping, it is the option that the model prefers.
 
 # %%
-from mlprobe_utils.pipeline.fault_results import (
+from mlprobe_utils.pipeline.laboratory_results import (
     strength_table,
     strengths_of,
 )
@@ -120,7 +120,7 @@ fault_curves(table, damaged.planted, damaged.names, "last_token")
 
 # %%
 from mlprobe_utils.analysis.fault_effects import at_the_end
-from mlprobe_utils.pipeline.fault_results import effect_table
+from mlprobe_utils.pipeline.laboratory_results import effect_table
 
 strong = damaged.planted[-1].strength
 of_strong = [one.slug for one in damaged.planted if one.strength == strong]

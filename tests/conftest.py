@@ -14,7 +14,7 @@ from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
 from filelock import FileLock
 from hypothesis import settings
 from small_book import MODEL, SECOND, SmallBook
-from tiny_parts import RECIPE, make_image_set, make_tiny
+from tiny_parts import RECIPE, changed, make_image_set, make_tiny
 
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
@@ -92,10 +92,9 @@ def image_set(tmp_path_factory) -> ImageSet:
 @pytest.fixture
 def tiny_on_phantoms(tiny_card, tmp_path, monkeypatch) -> None:
     """Whatever model, phantom set and protocol is asked for: the tiny model, few images, and little training."""
-    own, small = make_image_set(tmp_path, 24, "busi-phantom", 3, 6), load_protocol("miniature")
-    probe = small.probe.model_copy(update={"epochs": 2})
-    answering = small.answering.model_copy(update={"max_new_tokens": 2})
-    small = small.model_copy(update={"fine_tuning": RECIPE, "probe": probe, "answering": answering})
+    own = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
+    small = changed(load_protocol("miniature"), probe={"epochs": 2}, answering={"max_new_tokens": 2})
+    small = small.model_copy(update={"fine_tuning": RECIPE})
     monkeypatch.setattr(places, "load_model_card", lambda slug: tiny_card)
     monkeypatch.setattr(places, "load_image_set", lambda slug, protocol: own)
     monkeypatch.setattr(places, "load_protocol", lambda slug: small)

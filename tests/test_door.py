@@ -68,6 +68,8 @@ def test_a_signal_in_the_images_is_found_and_noise_is_not(door):
     assert (curve["accuracy"] <= curve["high"]).all()
     assert curve["images"].unique() == (door["images"].table["split"] == "test").sum()
     assert curve.loc[curve["point"] == "L.00", "pooling"].tolist() == ["image_mean", "last_token"]
+    assert mp.accuracy(door["rows"], "mcc")["low"].isna().all()
+    assert mp.accuracy(door["rows"], "auc", positive="ill")["auc"].between(0, 100).all()
 
 
 def test_probes_are_those_of_the_pipeline(door):
@@ -81,13 +83,6 @@ def test_probes_are_those_of_the_pipeline(door):
     np.testing.assert_allclose(own[["p_ill", "p_normal"]], expected[place], rtol=1e-5, atol=1e-6)
 
 
-def test_metrics_by_name(door):
-    assert mp.accuracy(door["rows"], "mcc")["low"].isna().all()
-    assert mp.accuracy(door["rows"], "auc", positive="ill")["auc"].between(0, 100).all()
-    with pytest.raises(InputError, match="unknown metric 'acuracy': did you mean 'accuracy'"):
-        mp.accuracy(door["rows"], "acuracy")
-
-
 def test_features_in_a_folder_are_those_in_memory_and_are_read_back(door, tmp_path, monkeypatch):
     model, images = door["model"], door["images"]
     kept = mp.extract(model, images, QUESTION, tmp_path / "features", batch_size=5)
@@ -95,12 +90,14 @@ def test_features_in_a_folder_are_those_in_memory_and_are_read_back(door, tmp_pa
         np.testing.assert_allclose(kept[key], expected, rtol=1e-3, atol=1e-4)
     assert list(kept) == list(door["features"])
     other = mp.Question("<image> Is it well?", QUESTION.options)
-    with pytest.raises(InputError, match="other question: give another folder"):
-        mp.extract(model, images, other, tmp_path / "features")
-    with pytest.raises(InputError, match="other preprocessing"):
-        mp.extract(mp.load(door["checkpoint"], max_pixels=32 * 32), images, QUESTION, tmp_path / "features")
-    with pytest.raises(InputError, match="other images"):
-        mp.extract(model, images[:3], QUESTION, tmp_path / "features")
+    smaller = mp.load(door["checkpoint"], max_pixels=32 * 32)
+    for given, said in (
+        ((model, images, other), "other question: give another folder"),
+        ((smaller, images, QUESTION), "other preprocessing"),
+        ((model, images[:3], QUESTION), "other images"),
+    ):
+        with pytest.raises(InputError, match=said):
+            mp.extract(*given, tmp_path / "features")
     monkeypatch.setattr(model.model, "forward", None)
     assert mp.extract(model, images, QUESTION, tmp_path / "features").images == images.names
 
@@ -185,23 +182,14 @@ def test_an_adapter_of_another_base(door, tmp_path):
         mp.load(tmp_path / "adapter")
 
 
-def test_models_that_are_none_of_ours(copied):
-    edit(copied / "config.json", architectures=["SomeVLForConditionalGeneration"], vision_config=None)
-    with pytest.raises(InputError, match="has no vision part"):
-        mp.load(copied)
-    with pytest.raises(InputError, match=r"load: attention: .*'eager'"):
-        mp.load(copied, attention="egaer")
-
-
 def test_health_and_diagnosis(door):
     health = mp.health(door["rows"]).set_index("module")
     assert health.loc["V", "points"] == 4
     assert (health["low"] <= health["high"]).all()
-    told = mp.diagnose(door["rows"], door["answers"])
-    assert len(told) == 4
-    pixels = door["answers"].drop(columns=["text", "parsed"])
-    whole = mp.diagnose(door["rows"], door["answers"], reference=pixels)
-    assert whole["statement"].tolist() == ["quality limitation", *told["statement"]]
+    found = mp.diagnose(door["rows"], door["answers"])
+    assert len(found) == 4
+    whole = mp.diagnose(door["rows"], door["answers"], reference=door["answers"].drop(columns=["text", "parsed"]))
+    assert whole["statement"].tolist() == ["quality limitation", *found["statement"]]
     assert (whole["band_low"] <= whole["value"]).all()
 
 
@@ -214,62 +202,51 @@ def test_the_chart_shows_without_the_books_style_sheet(door, tmp_path):
     assert all(words in drawn for words in ("LLM, last token", "other features", "answers", "F1 (%)"))
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda f: {"V.00": f["V.00/image_mean"][:5]}, r"'V.00' are \[5, 32\], expected \[24 images, width\]"),
-        (lambda f: {"V.00": np.full((24, 2), np.nan)}, "'V.00' hold values that are not finite"),
-        (lambda f: type(f)(f, [*f.images[:-1], "other.png"]), "features of 24 images do not fit these 24.*extract"),
-        (lambda f: type(f)(f, f.images[::-1]), "in another order"),
-    ],
-)
-def test_features_that_do_not_fit(change, said, door):
-    with pytest.raises(InputError, match=said):
-        mp.probe(change(door["features"]), door["images"])
-
-
-@pytest.mark.parametrize(
-    ("template", "options", "said"),
-    [
-        ("Is it ill?", QUESTION.options, "<image> 0 times: write it once"),
-        ("<image> Is it ill?", {"normal": "no", "ill": "No"}, "two labels have the answer 'no'"),
-        ("<image> Is it ill?", {"ill": "Yes"}, "has 1 options"),
-    ],
-)
-def test_questions_that_are_none(template, options, said):
-    with pytest.raises(InputError, match=said):
-        mp.Question(template, options)
-
-
-def test_labels_and_options_that_do_not_match(door):
-    for options, said in (
-        ({"normal": "No", "sick": "Yes"}, "no answer for the label 'ill'"),
-        ({**QUESTION.options, "unclear": "Maybe"}, "no image has the label 'unclear'"),
-    ):
-        question = mp.Question(QUESTION.template, options)
-        for function in (mp.answer, mp.fine_tune):
-            with pytest.raises(InputError, match=said):
-                function(door["model"], door["images"], question, folder="never")
-
-
 def test_images_without_labels_are_answered_and_not_scored(door):
     answers = mp.answer(door["model"], mp.image_list(door["images"][:3]), QUESTION, max_new_tokens=2)
     assert answers["split"].tolist() == ["test"] * 3
     with pytest.raises(InputError, match="give image_list the labels"):
         mp.accuracy(answers)
-    with pytest.raises(InputError, match="have 0 labels"):
-        mp.probe(door["features"], mp.image_list(door["images"][:24]))
-    with pytest.raises(InputError, match="no image has a label"):
-        mp.fine_tune(door["model"], mp.image_list(door["images"][:3]), QUESTION, "never")
 
 
-def test_a_field_that_there_is_not(door):
-    with pytest.raises(InputError, match="unknown argument of probe 'hiden': did you mean 'hidden'"):
-        mp.probe(door["features"], door["images"], hiden=3)
-    with pytest.raises(InputError, match="there are no images"):
-        mp.extract(door["model"], [], QUESTION)
-    with pytest.raises(InputError, match=r"image 0 is float64 \[8, 8, 3\], expected uint8"):
-        mp.extract(door["model"], [np.zeros((8, 8, 3))], QUESTION)
+def features_of_24(change):
+    return lambda d: mp.probe(change(d["features"]), d["images"])
+
+
+def question_of(template: str, **options):
+    return lambda d: mp.answer(d["model"], d["images"], mp.Question(template, options), folder="never")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (features_of_24(lambda f: {"V.00": f["V.00/image_mean"][:5]}), r"\[5, 32\], expected \[24 images, width\]"),
+        (features_of_24(lambda f: {"V.00": np.full((24, 2), np.nan)}), "'V.00' hold values that are not finite"),
+        (features_of_24(lambda f: type(f)(f, [*f.images[:-1], "x.png"])), "features of 24 images do not fit these 24"),
+        (features_of_24(lambda f: type(f)(f, f.images[::-1])), "in another order"),
+        (question_of("Is it ill?", normal="No", ill="Yes"), "<image> 0 times: write it once"),
+        (question_of("<image> Is it ill?", normal="no", ill="No"), "two labels have the answer 'no'"),
+        (question_of("<image> Is it ill?", ill="Yes"), "has 1 options"),
+        (question_of("<image> Is it ill?", normal="No", sick="Yes"), "no answer for the label 'ill'"),
+        (question_of("<image> Is it ill?", normal="No", ill="Yes", x="Maybe"), "no image has the label 'x'"),
+        (lambda d: mp.probe(d["features"], d["images"], hiden=3), "argument of probe 'hiden': did you mean 'hidden'"),
+        (lambda d: mp.accuracy(d["rows"], "acuracy"), "unknown metric 'acuracy': did you mean 'accuracy'"),
+        (lambda d: mp.load(d["checkpoint"], attention="egaer"), r"load: attention: .*'eager'"),
+        (lambda d: mp.extract(d["model"], [], QUESTION), "there are no images"),
+        (lambda d: mp.extract(d["model"], [np.zeros((8, 8, 3))], QUESTION), r"image 0 is float64 \[8, 8, 3\]"),
+        (lambda d: mp.probe(d["features"], mp.image_list(d["images"][:24])), "have 0 labels"),
+        (lambda d: mp.fine_tune(d["model"], mp.image_list(d["images"][:3]), QUESTION, "no"), "no image has a label"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, said, door):
+    with pytest.raises(InputError, match=said):
+        call(door)
+
+
+def test_a_model_without_vision(copied):
+    edit(copied / "config.json", architectures=["SomeVLForConditionalGeneration"], vision_config=None)
+    with pytest.raises(InputError, match="has no vision part"):
+        mp.load(copied)
 
 
 @pytest.mark.slow

@@ -7,66 +7,33 @@ import tomllib
 from collections.abc import Iterable
 from importlib import import_module
 
-import pytest
 import yaml
 from grimp import build_graph
 from pybtex.database import parse_file, parse_string
 
 import mlprobe_utils
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
-from mlprobe_utils.book.citation import bibtex, citations, plain
 from mlprobe_utils.book.run_chapter import WITHOUT_GRAMMAR
-from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.code import imported_files
-
-ODD = {
-    "title": "100 % of R&D_costs {in $} #1",
-    "authors": [
-        {"family-names": "Żołek", "given-names": "Norbert"},
-        {"family-names": "van der Berg", "given-names": "Äda"},
-        {"name": "Smith & Sons and Company"},
-    ],
-    "year": 2020,
-}
+from mlprobe_utils.pipeline.code import code_files
 
 
-def test_the_paper_is_cited_with_all_that_the_file_holds():
+def test_the_page_on_citing_says_what_the_citation_file_holds():
     project = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     (paper,) = project["references"]
-    (entry,) = parse_string(bibtex(paper), "bibtex").entries.values()
-    authors = [(" ".join(p.first_names), " ".join(p.last_names)) for p in entry.persons["author"]]
-    assert authors == [(a["given-names"], a["family-names"]) for a in paper["authors"]]
-    assert entry.fields["title"] == f"{{{paper['title']}}}"
-    fields = {name: entry.fields[name] for name in ("eprint", "year", "url")}
-    assert fields == {"eprint": "2604.08333", "year": str(paper["year"]), "url": paper["url"]}
-    assert all(" ".join(author) in plain(paper) for author in authors)
-    assert "arXiv:2604.08333" in plain(paper)
-    page = citations()
-    for work in (project, paper):
-        assert f"```text\n{plain(work)}\n```" in page
-        assert f"```bibtex\n{bibtex(work)}\n```" in page
-
-
-def test_names_and_special_characters_survive():
-    (entry,) = parse_string(bibtex(ODD), "bibtex").entries.values()
-    first, second, group = entry.persons["author"]
-    assert (first.first_names, first.last_names) == (["Norbert"], ["Żołek"])
-    assert (second.prelast_names, second.last_names, second.first_names) == (["van", "der"], ["Berg"], ["Äda"])
-    assert group.last_names == [r"{Smith \& Sons and Company}"]
-    assert entry.fields["title"] == r"{100 \% of R\&D\_costs \{in \$\} \#1}"
-    assert plain(ODD).startswith("Norbert Żołek, Äda van der Berg and Smith & Sons and Company (2020). 100 % of R&D")
-    assert plain({"title": "T", "authors": [{"name": "A"}]}) == "A. T."
-
-
-@pytest.mark.parametrize(
-    ("text", "words"), [("title: T\nreferences: [{}]", "authors"), ("a: [", "ParserError"), ("x", "")]
-)
-def test_an_error_names_the_file(text, words, tmp_path):
-    path = tmp_path / "CITATION.cff"
-    path.write_text(text)
-    with pytest.raises(InputError, match=rf"CITATION\.cff cannot be read.*{words}"):
-        citations(path)
+    text = (ROOT / "book" / "cite.md").read_text()
+    plain, entries = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("text", "bibtex"))
+    for work, line, entry in zip((project, paper), plain, entries, strict=True):
+        (parsed,) = parse_string(entry, "bibtex").entries.values()
+        names = [own.get("name") or f"{own['given-names']} {own['family-names']}" for own in work["authors"]]
+        authors = [" ".join([*own.first_names, *own.last_names]).strip("{}") for own in parsed.persons["author"]]
+        assert authors == names
+        assert all(name in line for name in (*names, work["title"]))
+        assert parsed.fields["title"] == f"{{{work['title']}}}"  # in braces twice: its capitals are meant
+    fields = [parsed.fields[name] for name in ("eprint", "year", "url", "journal")]
+    assert fields == ["2604.08333", str(paper["year"]), paper["url"], paper["journal"]]
+    assert f"arXiv:{fields[0]}" == paper["identifiers"][0]["value"]
+    assert all(own in plain[1] for own in (f"arXiv:{fields[0]}", f"({paper['year']})", paper["url"]))
 
 
 def test_the_bibliography_holds_what_is_cited_and_nothing_else():
@@ -110,7 +77,7 @@ def imported(modules: Iterable[str], watched: tuple[str, ...]) -> list[str]:
 def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar():
     """jsonschema reads rfc3987_syntax where it is installed, and that makes a grammar with lark."""
     of_results = [name for name in notebooks() if name != "00_by_hand"]  # which is about a model itself
-    files = sorted({path for name in of_results for path in imported_files(NOTEBOOKS / f"{name}.py")})
+    files = sorted({path for name in of_results for path in code_files(NOTEBOOKS / f"{name}.py")})
     names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
     names = [name.removesuffix(".__init__") for name in names]
     assert "mlprobe_utils.plots.charts" in names

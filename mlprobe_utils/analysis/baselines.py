@@ -1,42 +1,43 @@
-"""Traditional classifiers: which there are, which were trained, and their accuracy beside MLLMs (paper, figure 1).
+"""Traditional classifiers beside MLLMs (paper, figure 1), and what the choice of their epoch adds.
 
-Figure 1 draws bars and prints no numbers; its caption and section 1 say that the MLLMs struggle to match the average of
-the traditional methods. Here that is a difference of two means with an interval, which can come out either way.
+The figure prints no numbers; its claim, that MLLMs struggle to match the average of the traditional methods, is here a
+difference of two means. The code of Ren et al. (2025), whose comparison it follows, keeps the epoch that is best on
+test images.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.categories import CATEGORIES, MLLM, TRADITIONAL
+from mlprobe_utils.evaluation.names import CATEGORIES, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STATUSES, STEP, BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection, made
 from mlprobe_utils.pipeline.tested import resamples_of_tested
-from mlprobe_utils.stats.intervals import PROBE, intervals
+from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import verdicts
-from mlprobe_utils.stats.resampling import Statistic, accuracy
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
+from mlprobe_utils.stats.simulated_answers import simulate_correct
 
 BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
 OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
+HALVINGS = 20  # of the test images, to choose on one half and evaluate on the other
+ENDS = ["value", "low", "high"]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One baseline on one data set, after every epoch.
+    """One baseline on one data set, after every epoch: in its predictions, seeds are the runs and points the epochs.
 
-    Attributes:
-        slug: of the baseline.
-        validation, test: its predictions; in each, seeds are the runs, points the epochs from the first on.
-        parameters: how many are trainable.
-        side: of the images that it reads, in pixels.
+    `parameters` counts the trainable ones; `side` is that of its input images, in pixels.
     """
 
     slug: str
@@ -47,16 +48,12 @@ class Trained:
 
 
 def trained(selection: Selection, slugs: Iterable[str]) -> dict[str, list[Trained]]:
-    """data set -> the baselines of these slugs that were trained on it, in their order.
-
-    Raises:
-        InputError: one was not trained; rows that are incomplete, as `outcomes`.
-    """
+    """Loads data set -> baselines, in the order of `slugs`. Raises InputError for one that was not trained."""
     slugs = list(slugs)
-    return {dataset: [_read(selection, dataset, slug) for slug in slugs] for dataset in selection.datasets}
+    return {dataset: [_load(selection, dataset, slug) for slug in slugs] for dataset in selection.datasets}
 
 
-def _read(selection: Selection, dataset: str, slug: str) -> Trained:
+def _load(selection: Selection, dataset: str, slug: str) -> Trained:
     folder = baseline_folder(selection.protocol, dataset, selection.split_rule, slug)
     made(selection, slug, dataset, folder, STEP)
     rows = pd.read_parquet(folder / EPOCHS)
@@ -66,38 +63,31 @@ def _read(selection: Selection, dataset: str, slug: str) -> Trained:
     return Trained(slug, *found, **json.loads((folder / NETWORK).read_text()))
 
 
-def trained_table(cards: Sequence[BaselineCard], trained: Mapping[str, Sequence[Trained]], which: str) -> pd.DataFrame:
-    """The baselines of a run: baseline, category, status, built as, parameters, trained at.
+def baseline_table(
+    cards: Sequence[BaselineCard], variant: str = "full", trained: Mapping[str, Sequence[Trained]] | None = None
+) -> pd.DataFrame:
+    """The baselines as `variant`: baseline, category, status, built as, described by, note.
 
-    Parameters are those of the first data set's network: another number of classes only changes its last layer.
-
-    Args:
-        which: the variant that was trained.
+    Of `trained` ones the last two are parameters and trained at, on the first data set (others change the last layer).
     """
-    sizes = {one.slug: one for one in next(iter(trained.values()))}
-    own = [sizes[card.slug] for card in cards]
-    columns = {"parameters": [short(one.parameters) for one in own], "trained at": [f"{one.side} px" for one in own]}
-    return _described(cards, which).assign(**columns)
-
-
-def list_table(cards: Sequence[BaselineCard]) -> pd.DataFrame:
-    """All baselines in the size of their originals: baseline, category, status, built as, described by, note."""
-    columns = {"described by": [card.source for card in cards], "note": [card.note or "" for card in cards]}
-    return _described(cards, "full").assign(**columns)
-
-
-def _described(cards: Sequence[BaselineCard], which: str) -> pd.DataFrame:
     rows = []
     for card in cards:
-        variant = card.variant(which)
-        changed = ", made smaller" if which == "small" and variant.arguments and variant.library != "own" else ""
-        library = "this project" if variant.library == "own" else variant.library
-        rows.append((card.name, card.category, card.status, f"{library}: {variant.name}{changed}"))
-    return pd.DataFrame(rows, columns=["baseline", "category", "status", "built as"])
+        own = card.variant(variant)
+        changed = ", made smaller" if variant == "small" and own.arguments and own.library != "own" else ""
+        library = "this project" if own.library == "own" else own.library
+        rows.append((card.name, card.category, card.status, f"{library}: {own.name}{changed}"))
+    table = pd.DataFrame(rows, columns=["baseline", "category", "status", "built as"])
+    if trained is None:
+        columns = {"described by": [card.source for card in cards], "note": [card.note or "" for card in cards]}
+    else:
+        sizes = {one.slug: (short(one.parameters), f"{one.side} px") for one in next(iter(trained.values()))}
+        own = zip(*(sizes[card.slug] for card in cards), strict=True)
+        columns = dict(zip(("parameters", "trained at"), own, strict=True))
+    return table.assign(**columns)
 
 
 def status_table(cards: Sequence[BaselineCard]) -> pd.DataFrame:
-    """How many baselines have each status, and what it means: status, meaning, a column a category, all."""
+    """How many baselines have each status: status, meaning, a column a category, all."""
     counts = pd.crosstab([card.status for card in cards], [card.category for card in cards])
     counts = counts.reindex(index=[*STATUSES], columns=[*CATEGORIES], fill_value=0)
     table = counts.assign(all=counts.sum(axis=1)).rename_axis(index="status", columns=None).reset_index()
@@ -106,10 +96,7 @@ def status_table(cards: Sequence[BaselineCard]) -> pd.DataFrame:
 
 
 def epochs_chosen(own: Trained, rule: str) -> np.ndarray:
-    """The index of the epoch that a rule (LAST, ON_VALIDATION, ON_TEST) chooses, int [runs]; the earliest of equals.
-
-    Raises InputError for an unknown rule.
-    """
+    """The epoch's index by LAST, ON_VALIDATION or ON_TEST (else InputError), int [runs]; the earliest of equals."""
     chosen = {LAST: None, ON_VALIDATION: own.validation, ON_TEST: own.test}
     if rule not in chosen:
         raise unknown("rule to choose an epoch", rule, chosen)
@@ -119,29 +106,19 @@ def epochs_chosen(own: Trained, rule: str) -> np.ndarray:
 
 
 def correct_at(own: Trained, epochs: np.ndarray) -> np.ndarray:
-    """Whether each run predicts each test image correctly after an epoch of its own, bool [runs, 1, images].
-
-    Args:
-        epochs: their indices, int [runs].
-    """
+    """Whether each run is correct on each test image after an epoch of its own (by index), bool [runs, 1, images]."""
     return own.test.correct[np.arange(len(epochs)), epochs][:, None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Traditional classifiers and MLLMs on the test images of one data set.
+    """Traditional classifiers and MLLMs on the test images of one data set."""
 
-    Attributes:
-        groups: slug -> group, CATEGORIES in their order, then MLLM.
-        each: the accuracy of each, a point a slug.
-    """
-
-    groups: pd.Series
-    each: Statistic
+    groups: pd.Series  # slug -> group, CATEGORIES in their order, then MLLM
+    each: Statistic  # accuracy, a point a slug
 
     @property
     def categories(self) -> list[str]:
-        """The categories of the traditional classifiers."""
         return [group for group in self.groups.unique() if group != MLLM]
 
     def members(self, *groups: str) -> np.ndarray:
@@ -165,15 +142,8 @@ def comparisons(
 ) -> dict[str, Comparison]:
     """data set -> all that are compared on it.
 
-    Args:
-        trained: from `trained`.
-        predicted: from `results.prediction_rows`, of one stage: the final outputs of MLLMs.
-        baselines: the cards of those that were trained, by category.
-        image_sets: by slug.
-        rule: how a baseline's epoch is chosen, as of `epochs_chosen`.
-
-    Raises:
-        InputError: predictions for other images than the test images; as `epochs_chosen`.
+    `predicted` are prediction rows of MLLMs, of one stage; `baselines` the cards of those that were trained, by
+    category; `rule` is of `epochs_chosen`. Raises InputError for predictions for other images than the test images.
     """
     found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
@@ -198,7 +168,7 @@ def accuracies(found: Mapping[str, Comparison]) -> pd.DataFrame:
     frames = []
     for dataset, own in found.items():
         table = pd.DataFrame({"dataset": dataset, "group": [*own.groups], "model": own.groups.index})
-        frames.append(table.join(intervals(own.each, PROBE)[["value", "low", "high"]]))
+        frames.append(table.join(intervals(own.each)[ENDS]))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -209,40 +179,115 @@ def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
         named = {group: [group] for group in own.groups.unique()} | {TRADITIONAL: own.categories}
         members = [len(own.members(*groups)) for groups in named.values()]
         table = pd.DataFrame({"dataset": dataset, "group": [*named], "members": members})
-        frames.append(table.join(intervals(own.means(*named.values()), PROBE)[["value", "low", "high"]]))
+        frames.append(table.join(intervals(own.means(*named.values()))[ENDS]))
     return pd.concat(frames, ignore_index=True)
 
 
 def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean of the MLLMs less that of all baselines, a row a data set: the claim of figure 1.
+    """The mean of the MLLMs less that of all baselines, the claim of figure 1, for new images.
 
-    Returns:
-        dataset, MLLMs, baselines, difference, low, high (pp; members are fixed, images are resampled), verdict (BELOW,
-        ABOVE or NEITHER), and how many MLLMs lie below the mean of the baselines, each by an interval that holds for
-        all of them at once.
+    Returns dataset, MLLMs, baselines, difference, low, high (pp), verdict (BELOW, ABOVE or NEITHER), MLLMs below (the
+    mean of the baselines, by intervals that hold for all of them at once).
     """
     records = []
     for dataset, own in found.items():
         mllms, baselines = own.members(MLLM), own.categories
-        of_means = intervals(own.means([MLLM]) - own.means(baselines), PROBE)
-        (verdict,), whole = verdicts(of_means["low"], of_means["high"], (BELOW, ABOVE, NEITHER)), of_means.iloc[0]
-        alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)), PROBE)
-        record = {"dataset": dataset, "MLLMs": len(mllms), "baselines": len(own.members(*baselines))}
-        record |= {"difference": whole["value"], "low": whole["low"], "high": whole["high"]}
-        records.append(record | {"verdict": verdict, "MLLMs below": int((alone["band_high"] < 0).sum())})
-    return pd.DataFrame(records)
+        of_means = intervals(own.means([MLLM]) - own.means(baselines))
+        (verdict,) = verdicts(of_means["low"], of_means["high"], (BELOW, ABOVE, NEITHER))
+        alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)))
+        counts = len(mllms), len(own.members(*baselines))
+        below = int((alone["band_high"] < 0).sum())
+        records.append((dataset, *counts, *of_means.loc[0, ENDS], verdict, below))
+    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "verdict", "MLLMs below"]
+    return pd.DataFrame(records, columns=columns)
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean of the MLLMs less that of each category: dataset, category, difference, low, high (pp).
-
-    The intervals of a data set hold at once for all its categories.
-    """
+    """The mean MLLM less that of each category, all of them at once: dataset, category, difference, low, high (pp)."""
     frames = []
     for dataset, own in found.items():
         categories = own.categories
-        difference = own.means(*[[MLLM]] * len(categories)) - own.means(*([group] for group in categories))
-        columns = ["difference", "low", "high"]
-        table = intervals(difference, PROBE)[["value", "band_low", "band_high"]].set_axis(columns, axis=1)
+        table = intervals(own.means(*[[MLLM]] * len(categories)) - own.means(*([group] for group in categories)))
+        table = table[["value", "band_low", "band_high"]].set_axis(["difference", "low", "high"], axis=1)
         frames.append(pd.DataFrame({"dataset": dataset, "category": categories}).join(table))
     return pd.concat(frames, ignore_index=True)
+
+
+def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
+    """Each test image at the epoch that is best on a half it is not in, bool [runs * HALVINGS, 1, images].
+
+    Images of one cluster (int [images]) stay in one half.
+    """
+    correct, generator = own.test.correct, np.random.default_rng(0)
+    members = np.unique(clusters, return_inverse=True)[1]
+    found = []
+    for _ in range(HALVINGS):
+        half = generator.permutation(members.max() + 1)[members] % 2 == 0
+        first, second = (
+            correct_at(own, correct[:, :, half == side].mean(axis=2).argmax(axis=1)) for side in (True, False)
+        )
+        found.append(np.where(half, second, first))
+    return np.concatenate(found)
+
+
+def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
+    """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set.
+
+    `drawn`: data set -> resamples of its test images. Returns dataset, baselines, accuracy by LAST, ON_VALIDATION and
+    ON_TEST; then two differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0,
+    and `left`, by choosing on other test images.
+    """
+    records = []
+    for dataset, own in trained.items():
+        resamples, every = drawn[dataset], [accuracy(one.test.correct, drawn[dataset]) for one in own]
+        rules = {
+            rule: _mean([accuracy(correct_at(one, epochs_chosen(one, rule)), resamples) for one in own])
+            for rule in (LAST, ON_VALIDATION)
+        }
+        best = [(one.values.max(axis=-1, keepdims=True), one.resampled.max(axis=-1, keepdims=True)) for one in every]
+        rules[ON_TEST] = _mean([replace(one, values=v, resampled=r) for one, (v, r) in zip(every, best, strict=True)])
+        others = _mean([accuracy(correct_on_other_half(one, resamples.clusters), resamples) for one in own])
+        record = {"dataset": dataset, "baselines": len(own)}
+        record |= {rule: float(found.values[0]) for rule, found in rules.items()}
+        for name, after in (("added", rules[ON_TEST]), ("left", others)):
+            found = intervals(after - rules[ON_VALIDATION]).iloc[0]
+            record |= {name: found["value"], f"{name}, low": found["low"], f"{name}, high": found["high"]}
+        record["added, low"] = max(record["added, low"], 0.0)
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def _mean(of_members: Sequence[Statistic]) -> Statistic:
+    """The mean over members and, within each, over its runs: values [1]."""
+    values = np.mean([own.values.mean(axis=0) for own in of_members], axis=0)
+    resampled = np.mean([own.resampled.mean(axis=1) for own in of_members], axis=0)
+    return replace(of_members[0], values=values, resampled=resampled)
+
+
+def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
+    """As `additions`, a row a data set and baseline (its slug); `epoch (…)` are the epochs that its runs chose."""
+    frames = []
+    for dataset, one in ((dataset, one) for dataset, own in trained.items() for one in own):
+        found = additions({dataset: [one]}, drawn).drop(columns="baselines")
+        found.insert(1, "baseline", one.slug)
+        for rule in (ON_VALIDATION, ON_TEST):
+            found[f"epoch ({rule})"] = ", ".join(str(one.test.points[place]) for place in epochs_chosen(one, rule))
+        frames.append(found)
+    return pd.concat(frames, ignore_index=True)
+
+
+def by_chance(
+    epochs: int, images: Iterable[int], correlations: Iterable[float], share: float, repeats: int
+) -> pd.DataFrame:
+    """What choosing on test adds where all epochs have a true accuracy of `share`, by `repeats` simulations (pp).
+
+    A row a number of test images and correlation of two epochs' correct answers: images, correlation, added (the best
+    epoch's accuracy less the true one), error (its standard error).
+    """
+    records = []
+    for size, correlation in product(images, correlations):
+        generator = np.random.default_rng([0, epochs, size, int(1000 * correlation)])
+        simulated = (np.full(epochs, share), size, correlation, generator, "shared")
+        added = 100 * (np.array([simulate_correct(*simulated).mean(axis=1).max() for _ in range(repeats)]) - share)
+        records.append((size, correlation, added.mean(), added.std(ddof=1) / np.sqrt(repeats)))
+    return pd.DataFrame(records, columns=["images", "correlation", "added", "error"])

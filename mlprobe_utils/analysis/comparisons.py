@@ -1,11 +1,11 @@
 """The claims of section 4.3, recomputed: what profiles of four scores show of modules, models, size and data sets.
 
-Every function takes one table of profiles, of a run or the paper's Table 1: columns model, dataset and SCORES
-(percent), a row a model and data set, all of one stage. p values are two-sided unless a docstring says otherwise, and
-nan where there are fewer than LEAST models.
+Profiles are of a run or the paper's Table 1: model, dataset and SCORES (percent), a row a model and data set, all of
+one stage. p values are two-sided unless a docstring says otherwise, and nan where there are fewer than LEAST models.
 """
 
 from collections.abc import Callable, Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -31,17 +31,14 @@ def models_compared(profiles: pd.DataFrame) -> str:
     )
 
 
-def beside(tables: Mapping[str, pd.DataFrame], reading: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
-    """One function of several tables of profiles, beneath each other; the first column, results, names the table."""
-    found = {name: reading(table) for name, table in tables.items()}
+def beside(tables: Mapping[str, pd.DataFrame], analysis: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """An analysis of several tables, one beneath the other; the first column, results, names the table."""
+    found = {name: analysis(table) for name, table in tables.items()}
     return pd.concat(found, names=["results", None]).reset_index(level="results")
 
 
 def spread(profiles: pd.DataFrame) -> pd.DataFrame:
-    """How much each score varies over models: dataset, score, models, worst, best, range, standard deviation (pp).
-
-    Section 4.3, module level: "FHS_C shows the least variation across models".
-    """
+    """How much each score varies over models: dataset, score, models, worst, best, range, standard deviation (pp)."""
     scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="score")
     found = scores.groupby(["dataset", "score"], sort=False)["value"].agg(
         models="count", worst="min", best="max", range=np.ptp, **{"standard deviation": "std"}
@@ -52,45 +49,34 @@ def spread(profiles: pd.DataFrame) -> pd.DataFrame:
 def steadier(profiles: pd.DataFrame, score: str = "FHS_C") -> pd.DataFrame:
     """Whether one health score varies less over models than the others: dataset, against, models, ratio, p, p (Holm).
 
-    The claim of `spread`, tested. `ratio` is that of the standard deviations, below 1 where `score` varies less; p is
-    that of Pitman and Morgan for variances of paired values, whose sum and difference are uncorrelated if these agree.
+    `ratio` is of the standard deviations, below 1 where `score` varies less; p is that of Pitman and Morgan for
+    variances of paired values, whose sum and difference are uncorrelated if these agree.
     """
-    records = []
-    for dataset, own in profiles.groupby("dataset", sort=False):
-        for other in (name for name in HEALTH if name != score):
-            ratio = own[score].std() / own[other].std()
-            p = _p(stats.pearsonr, own[score] + own[other], own[score] - own[other])
-            records.append((dataset, other, len(own), ratio, p))
+    records, others = [], [name for name in HEALTH if name != score]
+    for (dataset, own), other in product(profiles.groupby("dataset", sort=False), others):
+        p = _p(stats.pearsonr, own[score] + own[other], own[score] - own[other])
+        records.append((dataset, other, len(own), own[score].std() / own[other].std(), p))
     table = pd.DataFrame(records, columns=["dataset", "against", "models", "ratio", "p"])
     return table.assign(**{"p (Holm)": holm(table["p"])})
 
 
 def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Whether healthier modules go with a better output: dataset, score, models, Spearman, p, p (Holm).
-
-    Section 4.3, model level: "Achieving a high P_final necessitates robust health across all preceding modules". Rank
-    correlation of each health score with P_final over models.
-    """
+    """Rank correlation of each health score with P_final: dataset, score, models, Spearman, p, p (Holm)."""
     records = []
-    for dataset, own in profiles.groupby("dataset", sort=False):
-        for score in HEALTH:
-            few = len(own) < LEAST
-            found = np.nan if few else stats.spearmanr(own[score], own["P_final"]).statistic
-            records.append((dataset, score, len(own), found, _p(stats.spearmanr, own[score], own["P_final"])))
+    for (dataset, own), score in product(profiles.groupby("dataset", sort=False), HEALTH):
+        found = stats.spearmanr(own[score], own["P_final"]).statistic if len(own) >= LEAST else np.nan
+        records.append((dataset, score, len(own), found, _p(stats.spearmanr, own[score], own["P_final"])))
     table = pd.DataFrame(records, columns=["dataset", "score", "models", "Spearman", "p"])
     return table.assign(**{"p (Holm)": holm(table["p"])})
 
 
 def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Whether the worst outputs come with a degraded module, and the best without: dataset, P_final, and counts.
+    """Whether the worst outputs come with a degraded module, and the best without.
 
-    Section 4.3, model level: "a poor P_final invariably correlates with at least one severely degraded module". A
-    module is degraded if its score lies in the lowest quarter of all models' on that data set.
+    A module is degraded if its score lies in the lowest quarter of all models' on that data set.
 
-    Returns:
-        dataset, P_final ("lowest" or "highest" quarter), models (in that quarter), degraded (of them, with a degraded
-        module), by chance (how many to expect), p (hypergeometric, one-sided: at least so many degraded among the
-        lowest, at most so many among the highest).
+    Returns dataset, P_final ("lowest" or "highest" quarter), models, degraded (of them, with a degraded module), by
+    chance, p (hypergeometric, one-sided: as many degraded among the lowest, as few among the highest).
     """
     records = []
     for dataset, own in profiles.groupby("dataset", sort=False):
@@ -106,12 +92,9 @@ def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """What each step up in size within a series changes: series, from, to, dataset, and SCORES (differences, pp).
+    """What each step up in size within a series changes: series, from, to, dataset, and SCORES (pp).
 
-    Section 4.3, model level: "increasing model size does not consistently improve all FHS metrics".
-
-    Args:
-        sizes: series and parameters by model, as `lineage.sizes`. Models without a size take no part.
+    `sizes` has series and parameters by model, as `lineage.sizes`; other models take no part.
     """
     columns = ["series", "from", "to", "dataset", *SCORES]
     by_model = profiles.set_index(["dataset", "model"])[list(SCORES)]
@@ -126,33 +109,29 @@ def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
-    """How many steps up in size improve a score: score, steps, up, down, p (sign test; steps without change left out).
+    """How many of `size_steps` improve a score: score, steps, up, down, p (sign test; steps without change left out).
 
-    The last rows count steps, from `size_steps`, that move every health score, and every score, the same way; they have
-    no p. The steps of a series on several data sets are of the same models: p is too small.
+    The last rows count steps that raise, or lower, all health scores, and all scores. The steps of a series on several
+    data sets are of the same models: p is too small.
     """
     records = []
-    for score in SCORES:
-        up, down = int((steps[score] > 0).sum()), int((steps[score] < 0).sum())
-        p = stats.binomtest(up, up + down).pvalue if up + down >= LEAST else np.nan
-        records.append((score, len(steps), up, down, p))
-    for name, chosen in ((ALL_HEALTH, HEALTH), ("all four scores", list(SCORES))):
-        up, down = ((steps[chosen] * sign > 0).all(axis=1).sum() for sign in (1, -1))
-        records.append((name, len(steps), int(up), int(down), np.nan))
+    every = {score: [score] for score in SCORES} | {ALL_HEALTH: HEALTH, "all four scores": list(SCORES)}
+    for name, chosen in every.items():
+        up, down = (int((steps[chosen] * sign > 0).all(axis=1).sum()) for sign in (1, -1))
+        tested = len(chosen) == 1 and up + down >= LEAST
+        records.append((name, len(steps), up, down, stats.binomtest(up, up + down).pvalue if tested else np.nan))
     return pd.DataFrame(records, columns=["score", "steps", "up", "down", "p"])
 
 
 def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
     """Which data set gets the highest scores: score, a column a data set (mean over models), order, models, follow, p.
 
-    Section 4.3, data-set level: "BUSI consistently achieves the highest scores, followed by COVID-19 CT". `follow`
-    counts the models whose own scores are strictly in the order of the means. p is Friedman's, or with two data sets
-    that of Wilcoxon's signed ranks. Models that miss a data set take no part.
+    `follow` counts the models whose own scores are strictly in the order of the means. p is Friedman's, or with two
+    data sets that of Wilcoxon's signed ranks. Models that miss a data set take no part.
     """
     records = []
     for score in SCORES:
-        wide = profiles.pivot(index="model", columns="dataset", values=score).dropna()
-        wide = wide[list(profiles["dataset"].unique())]
+        wide = profiles.pivot(index="model", columns="dataset", values=score)[[*profiles["dataset"].unique()]].dropna()
         means = wide.mean()
         ordered = wide[means.sort_values(ascending=False).index]
         follow = int((ordered.diff(axis=1).iloc[:, 1:] < 0).all(axis=1).sum())
@@ -195,6 +174,5 @@ def _p(test: Callable, *samples: pd.Series) -> float:
     return float(test(*samples).pvalue)
 
 
-def _significant(table: pd.DataFrame, way: pd.Series) -> str:
-    """How many comparisons of a table go a way, more than chance explains."""
-    return f"{(way & (table['p (Holm)'] < LEVEL)).sum()} of {len(table)} comparisons at p < {LEVEL}"
+def _significant(table: pd.DataFrame, chosen: pd.Series) -> str:
+    return f"{(chosen & (table['p (Holm)'] < LEVEL)).sum()} of {len(table)} comparisons at p < {LEVEL}"

@@ -1,10 +1,10 @@
-"""Comprehension and utilization along the LLM (paper section 5, figure 5): image tokens, and the last token.
+"""Comprehension and utilization along the LLM (paper section 5, figure 5), and the options through the logit lens.
 
-Comprehension is what a probe finds in the mean of the image tokens, utilization what it finds in the last token. Both
-are evaluated on the same test images with probes of the same seeds, so that their differences are paired.
+Comprehension is what a probe finds in the mean of the image tokens, utilization what it finds in the last token. Test
+images and seeds are the same: differences are paired.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 
 import numpy as np
@@ -14,10 +14,11 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes
 from mlprobe_utils.evaluation.points import POOLINGS, flow_order
-from mlprobe_utils.evaluation.rows import STAGES, predicted_option
+from mlprobe_utils.evaluation.rows import OPTION, STAGES, options_of, predicted_option
 from mlprobe_utils.pipeline import results
+from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import Evaluated
+from mlprobe_utils.pipeline.tested import Evaluated, groups
 from mlprobe_utils.stats.intervals import LEVEL, RECIPE, intervals
 from mlprobe_utils.stats.paired import NEITHER, Pair, compare, verdicts
 from mlprobe_utils.stats.resampling import Statistic, accuracy
@@ -26,6 +27,7 @@ ABOVE, BELOW = "utilization above", "utilization below"
 WORDS = BELOW, ABOVE, NEITHER
 CURVE, BEST = "every layer", "the best layer on validation images"
 NEVER = "never"
+LOST, GAINED = "lost", "gained"
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
@@ -40,10 +42,7 @@ def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 
 
 def best_on_validation(rows: pd.DataFrame) -> str:
-    """The point of a curve with the highest accuracy on validation images, mean over runs; of several the earliest.
-
-    Raises InputError if there are no rows of validation images.
-    """
+    """The point with the highest accuracy on validation images, mean over runs; the earliest of equals."""
     own = rows[rows["split"] == "validation"]
     if own.empty:
         raise InputError("no rows of validation images to choose a point with: probe the validation images too")
@@ -61,9 +60,8 @@ def _curves(found: Iterable[Evaluated]) -> Iterator[tuple[dict[str, str], list[s
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Utilization less comprehension at every LLM layer, with simultaneous bands of RECIPE.
 
-    Returns:
-        model, dataset, stage, point, comprehension, utilization (percent, means over seeds), value, band_low,
-        band_high (percentage points), verdict by the band: ABOVE, BELOW or NEITHER.
+    Returns model, dataset, stage, point, comprehension, utilization (percent, means over seeds), value, band_low,
+    band_high (pp), verdict of WORDS by the band.
     """
     frames = []
     for place, points, before, after in _curves(found):
@@ -76,14 +74,9 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def course(compared: pd.DataFrame) -> pd.DataFrame:
-    """How utilization stands to comprehension in the first layer, in the last, and anywhere; counted over models.
+    """How utilization compares to comprehension: dataset, stage, where (a layer), models, and counts by verdict.
 
-    Args:
-        compared: from `differences`.
-
-    Returns:
-        dataset, stage, where (first layer, last layer, any layer), models, and a column a verdict. Of any layer,
-        a model counts for each verdict that it has somewhere but NEITHER, which counts where it has no other.
+    In any layer, a model counts for each verdict that it has somewhere but NEITHER, which counts where it has no other.
     """
     ordered = compared.sort_values("point", key=lambda points: points.map(flow_order), kind="stable")
     of_curve = ordered.groupby(STATE, sort=False)["verdict"]
@@ -100,11 +93,9 @@ def course(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """The layer at which utilization catches up: the first at which it is no lower than comprehension.
+    """Where utilization is first no lower than comprehension: STATE, at, earliest, latest (LLM points, or NEVER).
 
-    Returns:
-        model, dataset, stage, at, earliest, latest: LLM points, or NEVER. The last two are the ends of a 95 %
-        percentile interval over resamples of images, with the probes as they are.
+    The last two are the ends of a 95 % percentile interval over resamples of images.
     """
     rows = []
     for place, points, before, after in _curves(found):
@@ -120,9 +111,8 @@ def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
 def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Whether utilization exceeds comprehension, each at the layer that is its best on the validation images.
 
-    Returns:
-        model, dataset, stage, comprehension at, utilization at (LLM points), comprehension, utilization (percent),
-        difference and further columns of `paired.compare` under RECIPE, with verdict ABOVE, BELOW or NEITHER.
+    Returns model, dataset, stage, comprehension at, utilization at (LLM points), comprehension, utilization (percent),
+    difference and further columns of `paired.compare` under RECIPE, with verdict of WORDS.
     """
     pairs = []
     for own, stage in product(found, STAGES):
@@ -131,3 +121,59 @@ def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
         place |= {name: 100 * one.correct.mean() for name, one in best.items()}
         pairs.append(Pair(place, *(one.correct for one in best.values()), own.resamples, RECIPE))
     return compare(pairs, [*STATE, *(f"{name} at" for name in POOLINGS), *POOLINGS], "difference", WORDS)
+
+
+def true_option(lens: pd.DataFrame) -> pd.DataFrame:
+    """Mean probability of the true option on the test images (percent): model, dataset, stage, run, point, value."""
+    tested, frames = lens[lens["split"] == "test"], []
+    for _, own in tested.groupby("dataset", sort=False):
+        options = options_of(own)
+        probabilities = own[[OPTION + option for option in options]].to_numpy()
+        of_truth = probabilities[np.arange(len(own)), pd.Categorical(own["label"], options).codes]
+        frames.append(own.assign(value=100 * of_truth))
+    return pd.concat(frames).groupby([*STATE, "run", "point"], dropna=False, sort=False)["value"].mean().reset_index()
+
+
+def settled(lens: pd.DataFrame) -> pd.DataFrame:
+    """Share of test images whose first-ranked option is the last layer's from a layer on.
+
+    Returns model, dataset, stage, run, point, value (percent).
+    """
+    frames = []
+    for (*place, run), own in lens[lens["split"] == "test"].groupby([*STATE, "run"], dropna=False, sort=False):
+        found = outcomes(own)
+        points = found.of_module("L")
+        predicted = found.at(*points).predicted[0]
+        same = np.logical_and.accumulate((predicted == predicted[-1])[::-1])[::-1]
+        curve = pd.DataFrame({"point": points, "value": 100 * same.mean(axis=1)})
+        frames.append(curve.assign(**dict(zip(STATE, place, strict=True)), run=run))
+    return pd.concat(frames, ignore_index=True)
+
+
+def settling_layers(shares: pd.DataFrame) -> pd.DataFrame:
+    """Where half of the images are `settled`, mean over runs: dataset, model, stage, at, layers before the last."""
+    means = shares.groupby([*STATE, "point"], sort=False)["value"].mean().reset_index()
+    rows = []
+    for (model, dataset, stage), own in means.groupby(STATE, sort=False):
+        curve = own.set_index("point")["value"].sort_index(key=lambda points: points.map(flow_order))
+        at = int(np.argmax(curve.to_numpy() >= 50))
+        rows.append((dataset, model, stage, curve.index[at], len(curve) - 1 - at))
+    return pd.DataFrame(rows, columns=["dataset", "model", "stage", "at", "layers before the last"])
+
+
+def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
+    """Whether the last layer ranks the options worse than the layer that is the best on the validation images.
+
+    Returns dataset, model, stage, at (the layer chosen), there, at the end (percent correct), correct there alone,
+    correct at the end alone (percent of images), change and further columns of `paired.compare`, with verdict LOST,
+    GAINED or NEITHER; over all runs, for new images.
+    """
+    pairs, columns = [], ["there", "at the end", "correct there alone", "correct at the end alone"]
+    for place, own, drawn, _ in groups(lens, STATE, image_sets, split_rule):
+        chosen = best_on_validation(own)
+        runs = [outcomes(of_run) for _, of_run in own[own["split"] == "test"].groupby("run", dropna=False)]
+        last = runs[0].of_module("L")[-1]
+        there, end = (np.concatenate([run.at(point).correct for run in runs]) for point in (chosen, last))
+        shares = [100 * share.mean() for share in (there, end, there & ~end, end & ~there)]
+        pairs.append(Pair(place | {"at": chosen} | dict(zip(columns, shares, strict=True)), there, end, drawn))
+    return compare(pairs, ["dataset", "model", "stage", "at", *columns], words=(LOST, GAINED, NEITHER))

@@ -1,45 +1,47 @@
-"""The diagnoses of a run: verdicts on every model, data set and stage, and what they say in words."""
+"""The diagnoses of a run: verdicts on every model, data set and stage, in words, and misalignment taken apart."""
 
 import collections
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from mlprobe_utils.evaluation.control_names import CONTROL_RUN
-from mlprobe_utils.evaluation.diagnosis import (
-    MISALIGNMENT,
-    NAMED,
-    RULED_OUT,
-    STATEMENTS,
-    UNTOLD,
-    losses,
-    main_mode,
-    verdicts,
-)
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation import diagnosis
 from mlprobe_utils.evaluation.health import STATE
-from mlprobe_utils.evaluation.outcomes import site_outcomes
+from mlprobe_utils.evaluation.names import CONTROL_RUN, LAST_TOKEN, MISALIGNMENT, OUTPUT, PROBED_SITES
+from mlprobe_utils.evaluation.outcomes import last_point, outcomes, single_outcomes, site_outcomes
+from mlprobe_utils.evaluation.rows import OPTION, options_of
 from mlprobe_utils.pipeline import laboratory_results, results
-from mlprobe_utils.pipeline.damaged_models import DamagedModel
+from mlprobe_utils.pipeline.fault_card import DamagedModel
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import groups
-from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE
+from mlprobe_utils.stats import paired
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
 
 NOTHING = "nothing is lost beyond the thresholds"
 DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
+RANKED, READ_OUT = "options ranked by the output layer", "readout of the options' probabilities"
+STEPS = (  # of misalignment; RANKED is the logit lens at the last layer, READ_OUT is fitted and not the model's own
+    diagnosis.Statement("not ranked first", MISALIGNMENT, LAST_TOKEN, (RANKED,)),
+    diagnosis.Statement("ranked first, and not answered", MISALIGNMENT, RANKED, (OUTPUT,)),
+    diagnosis.Statement("answered, beside a fitted readout", MISALIGNMENT, READ_OUT, (OUTPUT,)),
+)
+LOST, GAINED, NEITHER = "lost", "gained", paired.NEITHER
+LEAST = np.finfo(float).tiny  # a probability below counts as this one: that of 0 has no logarithm
 
 
 def statement_table(thresholds: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """The statements as rows for a page: mode, what is lost between which sites, and thresholds in points.
-
-    Args:
-        thresholds: family -> statement -> points; a column each.
-    """
+    """The statements for a page, with `thresholds` (family -> statement -> pp): mode, sites, a column a family."""
     columns = ["mode", "more can be decoded at", "than at", *(f"threshold for {family}" for family in thresholds)]
     rows = []
-    for own in STATEMENTS:
+    for own in diagnosis.STATEMENTS:
         after = own.after[0] + (", and than at every site after it" if len(own.after) > 1 else "")
-        rows.append((own.mode, own.before, after, *(points[own.name] for points in thresholds.values())))
+        rows.append((own.mode, own.before, after, *(of_family[own.name] for of_family in thresholds.values())))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -50,70 +52,55 @@ def diagnoses(
     image_sets: Mapping[str, ImageSet],
     split_rule: str,
     thresholds: Mapping[str, Mapping[str, float]],
-    questions: Sequence[str] = tuple(QUESTIONS),
+    scopes: Sequence[str] = tuple(SCOPES),
 ) -> pd.DataFrame:
     """The verdicts on every state that has probes of several seeds.
 
-    Args:
-        probed, predicted, reference: from `results.end_rows`, `results.prediction_rows` and `results.reference_rows`.
-        image_sets, split_rule: by slug, of the rows.
-        thresholds: model -> statement -> points, set on models of other families than its own.
-        questions: of `intervals.QUESTIONS`.
-
-    Returns:
-        Five rows a model, data set, stage and question: these and the columns of `diagnosis.verdicts`.
+    Of `results.end_rows`, `results.prediction_rows`, `results.reference_rows` and `thresholds_of`. Returns five rows a
+    model, data set, stage and scope: these and the columns of `diagnosis.verdicts`.
     """
     frames, answers = [], by_state(predicted)
     for state, rows, drawn, images in groups(probed, STATE, image_sets, split_rule):
         of_set = reference[reference["dataset"] == state["dataset"]]
         correct = site_outcomes(rows, answers[(*state.values(),)], of_set, images)
-        for question in questions:
-            found = verdicts(losses(correct, drawn, question), thresholds[state["model"]])
-            frames.append(found.assign(**state, question=question))
+        for scope in scopes:
+            found = diagnosis.verdicts(diagnosis.losses(correct, drawn, scope), thresholds[state["model"]])
+            frames.append(found.assign(**state, scope=scope))
     return pd.concat(frames, ignore_index=True)
 
 
 def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The rows of test images of each STATE, maybe none; after fine-tuning those of the run that is diagnosed."""
+    """The rows of test images of each STATE, maybe none; after fine-tuning those of DIAGNOSED_RUN."""
     diagnosed = rows[(rows["split"] == "test") & (rows["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN)]
     return collections.defaultdict(lambda: diagnosed.iloc[:0], iter(diagnosed.groupby(STATE, sort=False)))
 
 
 def in_short(judged: pd.DataFrame) -> pd.DataFrame:
-    """What was diagnosed, in words, from `diagnoses`.
+    """`diagnoses` in words: STATE, scope, main (mode, or null), diagnosis, ruled out, left open (counted).
 
-    Returns:
-        A row a model, data set, stage and question: these, main (the main mode, null where none is named), diagnosis
-        (the statements named, with their loss in points and its simultaneous interval; or why there is none), ruled out
-        and left open (statements, counted).
+    `diagnosis` has the statements named, with their loss in pp and its simultaneous interval, or why there is none.
     """
     records = []
-    for key, own in judged.groupby([*STATE, "question"], sort=False):
-        named = own[own["verdict"] == NAMED]
+    for key, own in judged.groupby([*STATE, "scope"], sort=False):
+        named, counts = own[own["verdict"] == diagnosis.NAMED], own["verdict"].value_counts()
         words = [f"{s.statement}: {-s.value:.1f} ({-s.band_high:.1f} to {-s.band_low:.1f})" for s in named.itertuples()]
-        counts = own["verdict"].value_counts()
-        otherwise = UNTOLD if UNTOLD in counts else NOTHING
-        record = dict(zip([*STATE, "question"], key, strict=True)) | {"main": main_mode(own)}
-        record |= {"diagnosis": "; ".join(words) or otherwise}
-        records.append(record | {"ruled out": counts.get(RULED_OUT, 0), "left open": counts.get(UNTOLD, 0)})
-    return pd.DataFrame(records)
+        words = "; ".join(words) or (diagnosis.UNDECIDED if diagnosis.UNDECIDED in counts else NOTHING)
+        others = [counts.get(verdict, 0) for verdict in (diagnosis.RULED_OUT, diagnosis.UNDECIDED)]
+        records.append((*key, diagnosis.main_mode(own), words, *others))
+    return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "left open"])
 
 
 def disagreements(judged: pd.DataFrame) -> pd.DataFrame:
-    """The statements on which the two questions give different verdicts: STATE, statement, a column a question."""
-    wide = judged.pivot_table("verdict", [*STATE, "statement"], "question", aggfunc="first", sort=False)
-    return wide[wide[PROBE] != wide[RECIPE]][[*QUESTIONS]].rename_axis(columns=None).reset_index()
+    """The statements with different verdicts under the two scopes: STATE, statement, a column a scope."""
+    wide = judged.pivot_table("verdict", [*STATE, "statement"], "scope", aggfunc="first", sort=False)
+    return wide[wide[PROBE] != wide[RECIPE]][[*SCOPES]].rename_axis(columns=None).reset_index()
 
 
 def misalignment_and_unparsed(judged: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     """The loss from the last token to the answer beside the share of answers that name no option, or several.
 
-    Args:
-        judged: from `diagnoses`, of one question.
-        outputs: from `scoring.output_scores`.
-
-    Returns:
-        model, dataset, stage, lost, low, high (points; simultaneous with the other statements), verdict, unparsed (%).
+    Of `diagnoses` of one scope, and `scoring.output_scores`. Returns model, dataset, stage, lost, low, high (pp;
+    simultaneous with the other statements), verdict, unparsed (%).
     """
     own = judged[judged["statement"] == MISALIGNMENT]
     lost = own[STATE].assign(lost=-own["value"], low=-own["band_high"], high=-own["band_low"], verdict=own["verdict"])
@@ -122,15 +109,25 @@ def misalignment_and_unparsed(judged: pd.DataFrame, outputs: pd.DataFrame) -> pd
     return lost.merge(unparsed, on=STATE, validate="one_to_one")
 
 
-def thresholds_of(*selections: Selection) -> dict[str, dict[str, float]]:
-    """Model -> statement -> the least loss that counts, from the laboratory's undamaged cases of other families.
-
-    Raises:
-        InputError: a model that was not run; as `laboratory_results.read` and `Laboratory.thresholds`.
-    """
-    families = {model: family for own in selections for model, family in results.families(own).items()}
+def thresholds_of(selection: Selection) -> dict[str, dict[str, float]]:
+    """Model -> statement -> the least loss that counts (pp), from undamaged models of other families."""
+    families = results.families(selection)
     by_family = laboratory_results.read().thresholds(set(families.values()))
     return {model: by_family[family] for model, family in families.items()}
+
+
+def against_planted(judged: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
+    """`diagnoses` of damaged models, of one scope: dataset, model, planted (mode), strength, diagnosis, detected.
+
+    The last is yes where the planted mode is the main one, else another mode or no.
+    """
+    planted = {one.slug: one for one in damaged}
+    short = in_short(judged)
+    own = short["model"].map(planted)
+    mode = own.map(lambda one: one.mode)
+    detected = (short["main"] == mode).map({True: "yes", False: "another mode"}).where(short["main"].notna(), "no")
+    columns = {"planted": mode, "strength": own.map(lambda one: one.strength), "diagnosis": short["diagnosis"]}
+    return short[["dataset", "model"]].assign(**columns, detected=detected)
 
 
 def detection(judged: pd.DataFrame) -> pd.DataFrame:
@@ -141,17 +138,66 @@ def detection(judged: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(cases=counts.sum(axis=1))[["cases", *counts.columns]].reset_index()
 
 
-def against_planted(judged: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """What was diagnosed in damaged models (from `diagnoses`, of one question) beside what was planted.
+def mapping_losses(
+    probed: pd.DataFrame,
+    lens: pd.DataFrame,
+    predicted: pd.DataFrame,
+    readout: pd.DataFrame,
+    image_sets: Mapping[str, ImageSet],
+    split_rule: str,
+) -> pd.DataFrame:
+    """What is lost in each of STEPS from the last token's state to the answer, and beside a fitted readout.
 
-    Returns:
-        A row a damaged model and data set: model, dataset, strength, planted (the mode), diagnosis (as of `in_short`),
-        detected (yes: the planted mode is the main one; `another mode`; no).
+    A model whose probabilities separate the classes, but name the wrong ones, is mapped wrongly and not ignorant: the
+    readout is then correct where its answer is not.
+
+    Of `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a
+    model, data set and stage: these, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST,
+    GAINED or NEITHER. Raises InputError if rows of a state or of an image are missing.
     """
-    planted = {one.slug: one for one in damaged}
-    short = in_short(judged)
-    own = short["model"].map(planted)
-    mode = own.map(lambda one: one.mode)
-    detected = (short["main"] == mode).map({True: "yes", False: "another mode"}).where(short["main"].notna(), "no")
-    columns = {"planted": mode, "strength": own.map(lambda one: one.strength), "diagnosis": short["diagnosis"]}
-    return short[["dataset", "model"]].assign(**columns, detected=detected)
+    module, pooling = PROBED_SITES[LAST_TOKEN]
+    of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
+    frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]
+    for state, rows, drawn, images in groups(of_last_token, STATE, image_sets, split_rule):
+        correct = {LAST_TOKEN: outcomes(rows[rows["point"] == last_point(rows)]).correct[:, 0]}
+        ranked, answered, read = (own[(*state.values(),)] for own in tables)
+        place = f"{state['model']} on {state['dataset']}"
+        if ranked.empty:
+            raise InputError(f"{place}, {state['stage']}: no rows of '{RANKED}'")
+        ranked = ranked[ranked["point"] == last_point(ranked)]
+        for site, own in ((RANKED, ranked), (OUTPUT, answered), (READ_OUT, read)):
+            correct[site] = single_outcomes(own, images, f"{place}, {site}", parsed=site == OUTPUT)
+        frames.append(diagnosis.losses(correct, drawn, statements=STEPS).assign(**state))
+    found = pd.concat(frames, ignore_index=True)
+    return found.assign(verdict=paired.verdicts(found["band_low"], found["band_high"], (LOST, GAINED, NEITHER)))
+
+
+def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the test images predicted anew from the options' probabilities: `probe` "readout", no text and parsed.
+
+    A multinomial logistic regression on the logarithms of the probabilities, standardised, fitted on the few validation
+    images of the same state and run: what it does no better than the answers is not proved absent.
+
+    Raises InputError if validation images are not of several classes, a probability is nan, or there are no test
+    images.
+    """
+    frames = []
+    for _, own in prediction_rows.groupby(["model", "fault", "dataset", "stage", "run"], dropna=False, sort=False):
+        columns = [OPTION + option for option in options_of(own)]
+        fitted, tested = (own[own["split"] == split] for split in ("validation", "test"))
+        place, classes = f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}", fitted["label"].nunique()
+        if classes < 2:
+            raise InputError(
+                f"{place}: a readout is fitted on validation images of several classes, found {classes}: raise "
+                "validation_fraction in the protocol's splits"
+            )
+        if own[columns].isna().any(axis=None):
+            raise InputError(f"{place}: an option without a probability (nan): make the predictions anew")
+        if tested.empty:
+            raise InputError(f"{place}: no test images to predict: give rows of both splits")
+        scores, shown = (np.log(one[columns].clip(lower=LEAST)) for one in (fitted, tested))
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores, fitted["label"])
+        predicted = pd.DataFrame(model.predict_proba(shown), tested.index, OPTION + model.classes_)
+        probabilities = predicted.reindex(columns=columns, fill_value=0.0)
+        frames.append(tested.drop(columns=["text", "parsed"], errors="ignore").assign(probe="readout", **probabilities))
+    return pd.concat(frames, ignore_index=True)

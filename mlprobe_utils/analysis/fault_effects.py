@@ -9,8 +9,8 @@ import pandas as pd
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order, main_path
 from mlprobe_utils.evaluation.rows import predicted_option
-from mlprobe_utils.pipeline.damaged_models import DamagedModel, DamagedSelection
-from mlprobe_utils.pipeline.fault_results import PLACES
+from mlprobe_utils.pipeline.fault_card import DamagedModel, DamagedSelection
+from mlprobe_utils.pipeline.laboratory_results import PLACES
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, prediction_rows, probe_rows
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.resampling import accuracy, resample
@@ -18,48 +18,36 @@ from mlprobe_utils.stats.resampling import accuracy, resample
 OF = ["dataset", "model"]
 KEYS = ["point", "pooling"]
 WHERE = ("before", "at", "after")
-CORRECT = ("correct_intact", "correct_damaged")
 
 
 def effects(healthy: Selection, selection: DamagedSelection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """One row a damaged model, data set, probe point and pooling, and one for the generated answer (point `output`).
+    """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling).
 
-    Columns: dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling (none of
-    the answer), images, where (before, at or after the place), intact and damaged (accuracy, percent), change (points)
-    with the ends `low` and `high` of its 95 % interval (of these probes on new images: in a phantom set every image is
-    a patient of its own). Of the test images, in the order the data flows.
-
-    Args:
-        healthy: the results of the one model in which all faults are planted, on the same data sets.
-
-    Raises:
-        InputError: the model was not run, healthy or damaged.
+    `healthy`: the results of the model in which all faults are planted, on the same data sets. Returns dataset, model
+    (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images, where (of WHERE, from the
+    place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new images: in a phantom set
+    every image is a patient of its own), in the order the data flows. Raises InputError if the model was not run,
+    healthy or damaged.
     """
     before, after, frames = _correct(healthy), _correct(selection), []
     for one, dataset in itertools.product(damaged, selection.datasets):
         own = after[(after["model"] == one.slug) & (after["dataset"] == dataset)]
         points = sorted({point for point in own["point"] if point != ANSWER}, key=flow_order)
-        place = one.fault.place(points) or ANSWER
+        flow, place = [*points, ANSWER], one.fault.place(points) or ANSWER
         pairs = before[before["dataset"] == dataset].merge(own, on=[*KEYS, "image"], suffixes=("_intact", "_damaged"))
         groups = dict(list(pairs.sort_values("image", kind="stable").groupby(KEYS, dropna=False, sort=False)))
-        both = [np.stack([pair[name].to_numpy(bool) for pair in groups.values()]) for name in CORRECT]
+        sides = ("correct_intact", "correct_damaged")
+        both = [np.stack([pair[side].to_numpy(bool) for pair in groups.values()]) for side in sides]
         images = both[0].shape[1]
         drawn = resample(np.arange(images))
         intact, broken = (accuracy(correct, drawn) for correct in both)
-        rows = [(dataset, one.slug, place, *key, images, _where(key[0], place)) for key in groups]
+        where = [WHERE[1 + np.sign(flow.index(point) - flow.index(place))] for point, _ in groups]
+        rows = [(dataset, one.slug, place, *key, images, side) for key, side in zip(groups, where, strict=True)]
         table = pd.DataFrame(rows, columns=[*OF, "place", *KEYS, "images", "where"])
         ends = intervals(broken - intact).rename(columns={"value": "change"})[["change", "low", "high"]]
         table = table.assign(intact=intact.values, damaged=broken.values).join(ends)
-        frames.append(table.sort_values("point", key=lambda column: column.map(_flow), kind="stable"))
+        frames.append(table.sort_values("point", key=lambda column: column.map(flow.index), kind="stable"))
     return pd.concat(frames, ignore_index=True)
-
-
-def _where(point: str, place: str) -> str:
-    return WHERE[1 + (_flow(point) > _flow(place)) - (_flow(point) < _flow(place))]
-
-
-def _flow(point: str) -> tuple[int, int]:
-    return (99, 0) if point == ANSWER else flow_order(point)
 
 
 def _correct(selection: Selection) -> pd.DataFrame:
@@ -75,28 +63,26 @@ def _correct(selection: Selection) -> pd.DataFrame:
 def around(table: pd.DataFrame) -> pd.DataFrame:
     """Of each damaged model and data set in `effects` the last point before the damaged place, it, the first after it.
 
-    Rows of image tokens (or the answer); then of the last token, where that has a state at the place.
+    Of image tokens (or the answer), and of the last token, where that has a state at the place.
     """
     parts = []
-    for _, own in table.groupby(OF, sort=False):
-        for pooling in ("image_mean", "last_token"):
-            path = main_path(own, pooling)
-            before, at, after = (path[path["where"] == where] for where in WHERE)
-            if len(at):
-                parts += [before.tail(1), at, after.head(1)]
+    for (_, own), pooling in itertools.product(table.groupby(OF, sort=False), ("image_mean", "last_token")):
+        path = main_path(own, pooling)
+        before, at, after = (path[path["where"] == where] for where in WHERE)
+        if len(at):
+            parts += [before.tail(1), at, after.head(1)]
     return pd.concat(parts, ignore_index=True).drop_duplicates([*OF, *KEYS])
 
 
-def first_drop(table: pd.DataFrame, pooling: str = "image_mean") -> pd.DataFrame:
-    """Where a curve of `effects` falls first: dataset, model, damaged at, first drop (both points), module.
+def first_drop(table: pd.DataFrame) -> pd.DataFrame:
+    """The first point of a curve of `effects` whose interval lies below 0, or `nowhere`.
 
-    The first point, on the way from the vision tower to the answer, whose interval lies below 0, or `nowhere`.
+    Returns dataset, model, damaged at, first drop, module.
     """
     records = []
     for of, own in table.groupby(OF, sort=False):
-        path = main_path(own, pooling)
-        fallen = path[path["high"] < 0]
-        point = fallen["point"].iloc[0] if len(fallen) else ""
+        path = main_path(own)
+        point = next(iter(path.loc[path["high"] < 0, "point"]), "")
         module = PLACES.get(point if point == ANSWER else point[:1], "none")
         records.append((*of, path["place"].iloc[0], point or "nowhere", module))
     return pd.DataFrame(records, columns=[*OF, "damaged at", "first drop", "module"])
@@ -110,13 +96,9 @@ def found_at_the_place(first: pd.DataFrame, damaged: Sequence[DamagedModel]) -> 
 
 
 def profile_changes(profiles: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """What the scores of damaged models differ by from the healthy model's, in points, mean over data sets.
+    """Scores of damaged models less the healthy one's (pp): model, SCORES, falls most where damaged.
 
-    Args:
-        profiles: from `profiles.profile`, of the damaged models and the healthy one, of one stage.
-
-    Returns:
-        A row a damaged model: model, SCORES, and whether the score of the damaged part falls most.
+    Means over data sets of `health.profile` of all these models, of one stage.
     """
     scores, records = profiles.set_index(["model", "dataset"])[list(SCORES)], []
     for one in damaged:

@@ -1,53 +1,56 @@
-"""Health scores of a run with their noise: corrected, and beside those of a flat curve.
+"""Health scores of a run with their noise: corrected, beside those of a flat curve, and the ranks of models by them.
 
 A module that changes nothing has the performance of its input at every point, and GF 0 and VP 1. On a test set of
-finite size its score is lower all the same, and the lower the more points it has (audit, point 12).
+finite size its score is lower all the same, and the lower the more points it has.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.special import owens_t
 
+from mlprobe_utils.analysis.printed_tables import IMAGES
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.corrected_health import CorrectedHealth, corrected_health, noise_covariance
 from mlprobe_utils.evaluation.health import STATE, health_score, health_scores
 from mlprobe_utils.evaluation.outcomes import of_modules, outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.cards import (
-    CARDS,
-    DataCard,
-    ModelCard,
-    load_data_card,
-    load_model_card,
-    load_protocol,
-    slugs,
-)
+from mlprobe_utils.pipeline.cards import CARDS, ModelCard, load_model_card, load_protocol, slugs
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set
 from mlprobe_utils.pipeline.published import paper_profiles
 from mlprobe_utils.pipeline.results import CORRECTED_HEALTH, Selection
 from mlprobe_utils.pipeline.scoring import derived
-from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
+from mlprobe_utils.stats.intervals import LEVEL
 
 FLAT = {"2.5 %": "flat_low", "50 %": "flat_middle", "97.5 %": "flat_high"}
 SCORES = [*CorrectedHealth._fields, *FLAT.values()]
+PENALTIES = (0.05, 0.1, 0.2, 0.5, 1.0)
+RESAMPLES, RUN = 200, 0  # of an order of models: of the images, for intervals; and the run
+RANKS = ["dataset", "module", "changed", "to", "models", "tau", "low", "high"]
+Curves = Mapping[str, Mapping[str, np.ndarray]]  # metric -> model -> float [1 + resamples, points], the plain one first
+POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # which count; a curve of one point keeps it
+    "every second point, the last among them": lambda curves: curves[:, ::-1][:, ::2][:, ::-1],
+    "without the last point": lambda curves: curves[:, :-1] if curves.shape[1] > 1 else curves,
+    "without the first point": lambda curves: curves[:, 1:] if curves.shape[1] > 1 else curves,
+}
 
 
 def health_of_run(selection: Selection) -> pd.DataFrame:
     """`corrected_scores` of all selected models and data sets, kept beside their rows.
 
-    Raises:
-        InputError: a model and data set that was not run, a module whose health score has no value, or as there.
+    Raises InputError for a model and data set that was not run, and a module whose health score has no value.
     """
     penalty = load_protocol(selection.protocol).health.penalty
 
     def make(one: Selection) -> pd.DataFrame:
-        image_set = load_image_set(one.datasets[0], one.protocol)
-        return corrected_scores(results.probe_rows(one), image_set, one.split_rule, penalty)
+        of_set = load_image_set(one.datasets[0], one.protocol), one.split_rule
+        return corrected_scores(results.probe_rows(one), *of_set, penalty)
 
     scores = derived(selection, CORRECTED_HEALTH, ["probes"], __name__, make, penalty=penalty)
     if (missing := scores["raw"].isna()).any():
@@ -63,70 +66,35 @@ def health_of_run(selection: Selection) -> pd.DataFrame:
 def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, penalty: float) -> pd.DataFrame:
     """Health scores without what noise does to them, of the main recipe's accuracy on the mean of the image tokens.
 
-    Noise is counted over whole patients and duplicate groups. Side paths have no score.
+    Noise is that of whole patients and duplicate groups. Side paths have no score. `rows` are probe rows of one model
+    and data set, of any stages, runs, recipes and poolings; `penalty` is lambda.
 
-    Args:
-        rows: probe rows of one model and data set, of any stages, runs, recipes and poolings.
-        image_set, split_rule: of the rows.
-        penalty: lambda.
-
-    Returns:
-        model, dataset, stage, run, module, points and images (how many), raw (equation 3), score (corrected), low, high
-        (its interval), flat_low, flat_middle, flat_high (quantiles of the raw score of a flat curve at the last point's
-        accuracy, by noise alone). Scores in percent; nan where no image is classified correctly at a point.
-
-    Raises:
-        InputError: fewer than two independent test images; rows that are not whole.
-        ValueError: test images of another image set or split.
+    Returns STATE, run, module, points and images (how many), raw (equation 3), score (corrected), low, high (its
+    interval), flat_low, flat_middle, flat_high (as `beside_flat`); in percent, nan where a point has no correct image.
+    Raises InputError for fewer than two independent test images, incomplete rows, and rows of other images.
     """
-    rows = of_modules(rows)
-    try:
-        resamples, images = resamples_of_tested(image_set, split_rule)
-    except InputError as error:
-        place = " ".join(map(str, [*rows["model"].unique(), "on", image_set.card.slug]))
-        raise InputError(f"health scores of {place}, all modules: {error}") from error
+    resamples, images = resamples_of_tested(image_set, split_rule)
     counts = None if len(np.unique(resamples.clusters)) == len(images) else resamples.counts
     records = []
-    for state, own in rows.groupby(STATE, sort=False):
-        found = outcomes(own)
-        if found.images != images:
-            raise ValueError(f"{' '.join(state)}: the rows are not of the test images of split '{split_rule}'")
+    for state, own in of_modules(rows).groupby(STATE, sort=False):
+        found = of_tested(outcomes(own), images, " ".join(state))
         for run, of_run in zip(own["run"].unique(), found.correct, strict=True):
             for module in MODULES:
-                points = found.of_module(module)
-                correct = of_run[[found.points.index(point) for point in points]]
-                place = dict(zip([*STATE, "run", "module"], [*state, run, module], strict=True))
-                scores = dict.fromkeys(SCORES, np.nan)
+                correct = of_run[[found.points.index(point) for point in found.of_module(module)]]
+                scores = [np.nan] * len(SCORES)
                 if correct.any(axis=1).all():
                     flat = beside_flat(correct, penalty, counts)
-                    scores = corrected_health(correct, penalty, counts)._asdict()
-                    scores |= {name: flat[quantile] for quantile, name in FLAT.items()}
-                records.append(place | {"points": len(points), "images": len(images)} | scores)
-    return pd.DataFrame(records)
+                    scores = [*corrected_health(correct, penalty, counts), *(flat[quantile] for quantile in FLAT)]
+                records.append((*state, run, module, len(correct), len(images), *scores))
+    return pd.DataFrame(records, columns=[*STATE, "run", "module", "points", "images", *SCORES])
 
 
 def flat_covariance(level: float, points: int, images: int, correlation: float) -> np.ndarray:
     """Covariance of the noise of a flat curve, float [points, points], where only its outline is known.
 
-    That of `simulated_answers.simulate_correct` with neighbouring points correlated, in closed form: two normal
-    variables lie both below a quantile with a probability that Owen's T function gives (Owen 1956).
-
-    Args:
-        level: true accuracy at every point, in shares.
-        points, images: how many.
-        correlation: of the normal variables of neighbouring points.
-
-    Raises:
-        ValueError: an argument that is out of range; the message names it.
+    That of `simulate_correct`, in closed form: two normal variables lie both below a quantile with a probability that
+    Owen's T function gives (Owen 1956). `level` (0 to 1) is the true accuracy, `correlation` of neighbouring points.
     """
-    for name, value, holds, needed in (
-        ("level", level, 0 < level < 1, "above 0 and below 1"),
-        ("points", points, points >= 1, "1 or more"),
-        ("images", images, images >= 1, "1 or more"),
-        ("correlation", correlation, 0 <= correlation < 1, "from 0 on and below 1"),
-    ):
-        if not holds:
-            raise ValueError(f"{name} is {value}: it needs to be {needed}")
     distance = np.arange(points)
     near = correlation**distance
     both = level - 2 * owens_t(stats.norm.ppf(level), np.sqrt((1 - near) / (1 + near)))
@@ -135,21 +103,14 @@ def flat_covariance(level: float, points: int, images: int, correlation: float) 
 
 
 def flat_scores(
-    level: float, covariance: np.ndarray, penalty: float, repeats: int = 2000, seed: int = 0, least: float = 0.0
+    level: float, covariance: np.ndarray, penalty: float, repeats: int = 2000, least: float = 0.0
 ) -> np.ndarray:
-    """Raw scores in percent of `repeats` noisy flat curves.
+    """Raw scores in percent of `repeats` flat curves at `level` with normal noise, both in shares; `penalty` is lambda.
 
-    Args:
-        level: true accuracy at every point, in shares.
-        covariance: of the noise (taken as normal), [points, points].
-        penalty: lambda.
-        least: what noise lowers a point to at most, in shares.
-
-    Raises:
-        ValueError: at `least` 0, so low a level that noise takes curves to 0, where no score has a value.
+    Noise lowers no point below `least`. Raises ValueError where a curve falls to 0, where no score has a value.
     """
     values, vectors = np.linalg.eigh(covariance)
-    normal = np.random.default_rng(seed).standard_normal((repeats, len(covariance)))
+    normal = np.random.default_rng(0).standard_normal((repeats, len(covariance)))
     curves = np.maximum(level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T, least)
     if curves.min() <= 0:
         raise ValueError(f"level is {level}: noise takes curves down to 0, where no score has a value")
@@ -159,11 +120,9 @@ def flat_scores(
 def beside_flat(
     correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, repeats: int = 2000
 ) -> dict[str, float | bool]:
-    """Where a module's raw score lies among those that a flat curve with its noise gets; columns as of `against_flat`.
+    """Where a module's raw score lies among those of a flat curve with its noise, at the accuracy of the last point.
 
-    Args: as of `corrected_health.corrected_health`. The flat curve lies at the accuracy of the last point.
-
-    Raises ValueError as that.
+    Args: as of `corrected_health.corrected_health`. Returns score and its place, as `against_flat`.
     """
     covariance = noise_covariance(correct, counts)
     curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
@@ -172,28 +131,19 @@ def beside_flat(
 
 
 def against_flat(
-    scores: pd.DataFrame, penalty: float, correlations: Iterable[float] = (0.0, 0.9, 0.99), repeats: int = 2000
+    scores: pd.DataFrame, penalty: float, correlations: Iterable[float] = (0.0, 0.9, 0.99)
 ) -> pd.DataFrame:
     """Where each score lies among those that a flat curve gets by noise alone.
 
-    Args:
-        scores: points, images, level (percent: of the flat curve) and score (percent) of a module, and any columns.
-        penalty: lambda.
-        correlations: assumed of neighbouring points, as the answers are not known: each gives a row.
-
-    Returns:
-        The columns of `scores` and correlation, 2.5 %, 50 %, 97.5 % (quantiles of the flat curve's score), position
-        (percent of its scores that are lower), outside (whether the score is lower or higher than both ends).
-
-    Raises:
-        ValueError: as `flat_covariance` and `flat_scores`.
+    `scores` has points, images, level (of the flat curve) and score (percent) of a module; `correlations` are assumed
+    of neighbouring points. Returns its columns, a row a correlation, and correlation, 2.5 %, 50 %, 97.5 % (quantiles of
+    the flat curve's score), position (percent of its scores that are lower), outside (of both ends).
     """
     records = []
-    for row in scores.to_dict("records"):
-        for correlation in correlations:
-            covariance = flat_covariance(row["level"] / 100, row["points"], row["images"], correlation)
-            flat = flat_scores(row["level"] / 100, covariance, penalty, repeats)
-            records.append(row | {"correlation": correlation} | _place(row["score"], flat))
+    for row, correlation in product(scores.to_dict("records"), correlations):
+        covariance = flat_covariance(row["level"] / 100, row["points"], row["images"], correlation)
+        flat = flat_scores(row["level"] / 100, covariance, penalty)
+        records.append(row | {"correlation": correlation} | _place(row["score"], flat))
     return pd.DataFrame(records)
 
 
@@ -204,17 +154,10 @@ def _place(score: float, flat: np.ndarray) -> dict[str, float | bool]:
 
 
 def depth_trend(placed: pd.DataFrame) -> pd.DataFrame:
-    """Whether deeper modules score lower, and whether they still do once a flat curve's noise is allowed for.
+    """Whether deeper modules score lower, and still do beside a flat curve: rank correlations over models.
 
-    Rank correlations over models of the number of points with score - level, and with score - median of the flat
-    curve's scores (audit, point 12).
-
-    Args:
-        placed: from `against_flat`, with a column dataset.
-
-    Returns:
-        dataset, correlation (of neighbouring points, as assumed), models, Spearman and p of the first, Spearman beside
-        flat and p (beside flat) of the second. p values are two-sided.
+    Of the number of points with score - level (Spearman, p), and with score - median of the flat curve's scores
+    (Spearman beside flat, p (beside flat)); a row a dataset and correlation of `against_flat`.
     """
     records = []
     for key, own in placed.groupby(["dataset", "correlation"], sort=False):
@@ -229,28 +172,109 @@ def paper_llms() -> pd.DataFrame:
 
     The paper prints no performance at the last point: `level` is P_final, the accuracy of the answer.
     """
-    layers, sizes, printed = paper_layers(), paper_test_sizes(), paper_profiles()
+    layers, printed = paper_layers(), paper_profiles()
     found = printed[["model", "dataset"]].assign(points=printed["model"].map(layers))
-    return found.assign(images=printed["dataset"].map(sizes), level=printed["P_final"], score=printed["FHS_L"])
+    return found.assign(images=printed["dataset"].map(IMAGES), level=printed["P_final"], score=printed["FHS_L"])
 
 
 def paper_layers() -> dict[str, int]:
-    """How many layers the LLM of each model of Table 1 has, by the name printed there, from data/architectures.
+    """How many layers the LLM of each model of Table 1 has, by the name printed there, from data/architectures."""
+    cards = [card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1]
+    files = {card.table1: CARDS / "architectures" / f"{card.architecture}.json" for card in cards}
+    configs = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
+    return {name: config.get("text_config", config)["num_hidden_layers"] for name, config in configs.items()}
 
-    Raises:
-        InputError: a card of such a model names no architecture.
+
+def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str, penalty: float) -> pd.DataFrame:
+    """`rank_stability` of every data set and module, after fine-tuning, of the first run; none of a single model.
+
+    The metrics are accuracy (the reference) and balanced accuracy; resamples that lack a class are not used. `rows` are
+    probe rows of several models.
     """
-    layers = {}
-    for card in map(load_model_card, slugs(ModelCard)):
-        if card.table1 and card.architecture is None:
-            raise InputError(f"data/models/{card.slug}.yml: add `architecture`, a file in data/architectures")
-        if card.table1:
-            config = json.loads((CARDS / "architectures" / f"{card.architecture}.json").read_text(encoding="utf-8"))
-            layers[card.table1] = config.get("text_config", config)["num_hidden_layers"]
-    return layers
+    rows = of_modules(rows)
+    rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
+    tables = []
+    for dataset, of_dataset in rows.groupby("dataset", sort=False) if rows["model"].nunique() > 1 else ():
+        drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
+        labels = of_dataset.drop_duplicates("image").set_index("image").loc[images, "label"].to_numpy()
+        whole = [(drawn.counts[:, labels == label] > 0).any(axis=1) for label in set(labels)]
+        counts = drawn.counts[np.all(whole, axis=0)][:RESAMPLES]
+        found = {model: outcomes(own) for model, own in of_dataset.groupby("model", sort=False)}
+        for module in MODULES:
+            correct = {model: own.at(*own.of_module(module)).correct[0] for model, own in found.items()}
+            curves = {
+                name: {model: resampled_curves(own, counts, classes) for model, own in correct.items()}
+                for name, classes in (("accuracy", None), ("balanced accuracy", labels))
+            }
+            tables.append(rank_stability(curves, penalty).assign(dataset=dataset, module=module))
+    return pd.concat(tables, ignore_index=True)[RANKS] if tables else pd.DataFrame(columns=RANKS)
 
 
-def paper_test_sizes() -> dict[str, int]:
-    """How many test images each data set of Table 1 has, by name, from the data cards."""
-    cards = [card for slug in slugs(DataCard) if not (card := load_data_card(slug)).synthetic]
-    return {card.name: sum((card.test_counts or card.release_counts["test"]).values()) for card in cards}
+def resampled_curves(correct: np.ndarray, counts: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """A module's curve on all images and on each resample, float [1 + resamples, points], in shares.
+
+    Of `correct`, bool [points, images]; `counts` is how often each image is drawn, [resamples, images]. With `classes`
+    (of each image) each class weighs the same (the mean of their recalls), else each image.
+    """
+    weights = np.vstack([np.ones((1, counts.shape[1])), counts])
+    groups = np.zeros(correct.shape[1], dtype=int) if classes is None else np.asarray(classes)
+    members = [groups == group for group in np.unique(groups)]
+    recalls = [weights[:, own] @ correct[:, own].T / weights[:, own].sum(axis=1, keepdims=True) for own in members]
+    return np.mean(recalls, axis=0)
+
+
+def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = PENALTIES) -> pd.DataFrame:
+    """Kendall's tau between the ranks of models by the raw health score under one convention and another.
+
+    A convention is lambda, a metric and a set of points. Intervals are percentiles over resampled images. The row of
+    redrawn images is a yardstick: one convention on the sample and on each resample, with its median for tau.
+
+    Of `curves` of one module; the reference has their first metric, `penalty` for lambda, and all points. Returns
+    changed (lambda, metric, points or images), to, models, tau, low, high; nan where no model ranks above another.
+    Raises ValueError for a performance that is not positive: it has no health score.
+    """
+    for metric, model, own in ((metric, *item) for metric, models in curves.items() for item in models.items()):
+        if not (own > 0).all():
+            raise ValueError(f"curves of {metric}, {model} fall to {own.min()}: a health score needs more than 0")
+
+    def scores(metric: str, penalty: float, choose: Callable | None = None) -> np.ndarray:  # [1 + resamples, models]
+        chosen = [choose(own) if choose else own for own in curves[metric].values()]
+        return np.stack([health_scores(own, penalty) for own in chosen], axis=1)
+
+    reference_metric = next(iter(curves))
+    reference = scores(reference_metric, penalty)
+    models = reference.shape[1]
+    changes = [("lambda", f"{value:g}", reference_metric, value, None) for value in penalties if value != penalty]
+    changes += [("metric", metric, metric, penalty, None) for metric in curves if metric != reference_metric]
+    changes += [("points", name, reference_metric, penalty, choose) for name, choose in POINTS.items()]
+    records, ends = [], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    for changed, to, metric, value, choose in changes:
+        taus = _taus(reference, scores(metric, value, choose))
+        records.append((changed, to, models, taus[0], *np.quantile(taus[1:], ends)))
+    redrawn = np.quantile(_taus(reference[:1], reference[1:]), [0.5, *ends])
+    records.append(("images", "redrawn", models, *redrawn))
+    return pd.DataFrame(records, columns=RANKS[2:])
+
+
+def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of scores [..., models], row by row: scipy's, which takes one pair of rows at a time."""
+    first, second = np.triu_indices(one.shape[-1], 1)
+    signs = [np.sign(scores[..., first] - scores[..., second]) for scores in (one, other)]
+    concordant = (signs[0] * signs[1]).sum(axis=-1)
+    ranked = np.sqrt(np.prod([np.abs(own).sum(axis=-1) * np.ones(len(other)) for own in signs], axis=0))
+    return np.divide(concordant, ranked, out=np.full(len(other), np.nan), where=ranked > 0)
+
+
+def by_choice(ranks: pd.DataFrame) -> pd.DataFrame:
+    """`rank_table` over all data sets and modules: changed, to, models, tau (mean), lowest tau."""
+    columns = {"models": ("models", "first"), "tau (mean)": ("tau", "mean"), "lowest tau": ("tau", "min")}
+    return ranks.groupby(["changed", "to"], sort=False).agg(**columns).reset_index()
+
+
+def rank_words(ranks: pd.DataFrame) -> dict[str, str]:
+    """What moves the order of `rank_table` most, and what redrawn images do to it, in a few words: choice, images."""
+    words = {}
+    for least in ranks.dropna(subset="tau").sort_values("tau", kind="stable").itertuples():
+        name, what = ("images", "") if least.changed == "images" else ("choice", f"{least.changed}: {least.to}, ")
+        words.setdefault(name, f"tau {least.tau:.2f} ({what}{MODULES[least.module]}, {least.dataset})")
+    return {name: words.get(name, "there are too few models for an order") for name in ("choice", "images")}

@@ -1,17 +1,15 @@
 """The recurring patterns of the probing curves (paper section 4.1), named by stated rules and counted.
 
 A curve is one model, data set and stage: accuracy in percent at every probe point (`image_mean`, mean over runs) and of
-the final output. A change counts only beyond the curve's tolerance t. The rules are data: `CHANGES` are the numbers
-that are read off a curve, `PATTERNS` say which of them must lie where. The page's table of rules is made from both.
-
-How often noise alone makes a pattern is measured in tests/analysis/test_patterns.py. The highest third decides, as the
-single highest of many noisy points exceeds the first by itself; the price is that a rise that goes on evenly up to the
-last point counts with five sixths of its size. Two vision towers are compared by their difference, as a rise near the
-tolerance would count in one stage and not in the other.
+the final output. A change counts only beyond the curve's tolerance t. The mean of the highest third of the points
+decides, as the single highest of many noisy ones exceeds the first by itself; two vision towers are compared by their
+difference, as a rise near the tolerance would count in one stage and not in the other. tests/analysis/test_patterns.py
+measures how often noise alone makes a pattern.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -30,22 +28,14 @@ def _thirds(values: np.ndarray) -> list[float]:
     return [third.mean() for third in np.array_split(values, 3) if len(third)]
 
 
-@dataclass(frozen=True)
-class Change:
-    """A number read off a curve, in percentage points: what it is in words, and how it is computed."""
-
-    words: str
-    of: Callable[[Curve], float]
-
-
-CHANGES = {
-    "rise": Change("mean of the highest third − first point", lambda c: max(_thirds(c["V"])) - c["V"][0]),
-    "fall": Change("mean of the highest third − last point", lambda c: max(_thirds(c["V"])) - c["V"][-1]),
-    "projection": Change("connector's last point − vision tower's last point", lambda c: c["C"][-1] - c["V"][-1]),
-    "entry drop": Change("connector's last point − LLM's first point", lambda c: c["C"][-1] - c["L"][0]),
-    "course": Change("LLM's last point − LLM's first point", lambda c: c["L"][-1] - c["L"][0]),
-    "answer": Change("final output − LLM's last point", lambda c: c["output"][0] - c["L"][-1]),
-    "bend": Change(
+CHANGES: dict[str, tuple[str, Callable[[Curve], float]]] = {  # numbers of a curve (pp): in words, and computed
+    "rise": ("mean of the highest third − first point", lambda c: max(_thirds(c["V"])) - c["V"][0]),
+    "fall": ("mean of the highest third − last point", lambda c: max(_thirds(c["V"])) - c["V"][-1]),
+    "projection": ("connector's last point − vision tower's last point", lambda c: c["C"][-1] - c["V"][-1]),
+    "entry drop": ("connector's last point − LLM's first point", lambda c: c["C"][-1] - c["L"][0]),
+    "course": ("LLM's last point − LLM's first point", lambda c: c["L"][-1] - c["L"][0]),
+    "answer": ("final output − LLM's last point", lambda c: c["output"][0] - c["L"][-1]),
+    "bend": (
         "after less before: mean of the highest third − mean of the lowest third",
         lambda c: max(_thirds(c["shape"])) - min(_thirds(c["shape"])),
     ),
@@ -69,12 +59,7 @@ class Pattern:
     conditions: Mapping[str, str]  # of CHANGES -> of RELATIONS
     paper: str = ""  # what section 4.1 says of it, in our words; empty: it does not name it
 
-    @property
-    def rule(self) -> str:
-        return " and ".join(f"{CHANGES[change].words} {relation}" for change, relation in self.conditions.items())
-
     def holds(self, changes: Mapping[str, float], tolerance: float) -> bool:
-        """Whether a curve with these changes has the pattern."""
         return all(RELATIONS[relation](changes[change], tolerance) for change, relation in self.conditions.items())
 
 
@@ -99,34 +84,22 @@ PATTERNS = (
 )
 
 
-def tolerance(accuracy: float, images: int, errors: float = 2.0) -> float:
-    """Standard errors of the difference of two independent proportions, times `errors`; percentage points.
+def tolerance(accuracy: float, images: int) -> float:
+    """How many pp a change must exceed: two standard errors of the difference of two independent proportions.
 
-    Args:
-        accuracy: about which both proportions lie, percent.
-        images: test images that each proportion is taken over.
-        errors: how many standard errors a change must exceed to count.
-
-    Outcomes on the same images are correlated, so that differences vary less than this: the rule is cautious.
+    `accuracy` is about which both proportions lie, percent. Outcomes on the same `images` test images are correlated,
+    so that differences vary less: the rule is cautious.
     """
     share = accuracy / 100
-    return float(errors * 100 * np.sqrt(2 * share * (1 - share) / images))
+    return float(200 * np.sqrt(2 * share * (1 - share) / images))
 
 
-def changes(scores: pd.DataFrame, outputs: pd.DataFrame, errors: float = 2.0) -> pd.DataFrame:
-    """The numbers that the rules decide by: a row a model, data set and stage, a column each of CHANGES and tolerance.
+def changes(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
+    """The numbers that the rules decide by: STATE, CHANGES and tolerance (pp); the stage BOTH has "bend", and only it.
 
-    Args:
-        scores: from `metrics.probe_scores`; side paths and other poolings than `image_mean` are left out.
-        outputs: from `metrics.output_scores`.
-        errors: see `tolerance`, which is taken at the mean accuracy of all points of the curve.
-
-    Where both stages are there, a row of the stage BOTH compares them, with the larger of their tolerances. What does
-    not apply is nan. Only accuracy has that tolerance: patterns are read off accuracy whatever metric a page shows.
-
-    Raises:
-        InputError: a module, a point or a final output that is missing, named with its model, data set and stage;
-            curves whose points were scored on different numbers of images.
+    Of `metrics.probe_scores` (without side paths and other poolings than `image_mean`) and `metrics.output_scores`.
+    Raises InputError for a module, a point or a final output that is missing, and curves whose points were scored on
+    different numbers of images.
     """
     scores = scores[(scores["pooling"] == "image_mean") & scores["point"].str[0].isin(MODULES)]
     _check(scores, outputs)
@@ -138,7 +111,7 @@ def changes(scores: pd.DataFrame, outputs: pd.DataFrame, errors: float = 2.0) ->
             means = rows.groupby("point")["accuracy"].mean().sort_index()
             curves[stage] = {module: means[means.index.str[0] == module].to_numpy() for module in MODULES}
             curves[stage]["output"] = np.array([finals[model, dataset, stage]])
-            tolerances[stage] = tolerance(means.mean(), rows["images"].iloc[0], errors)
+            tolerances[stage] = tolerance(means.mean(), rows["images"].iloc[0])
         if set(STAGES) <= set(curves):
             before, after = (curves[stage]["V"] for stage in STAGES)
             curves[BOTH], tolerances[BOTH] = {"shape": after - before}, max(tolerances.values())
@@ -149,47 +122,36 @@ def changes(scores: pd.DataFrame, outputs: pd.DataFrame, errors: float = 2.0) ->
 
 
 def numbers(curve: Curve) -> dict[str, float]:
-    """The changes that the parts of a curve have, by name of CHANGES, percentage points."""
+    """The CHANGES that the parts of a curve have."""
     names = dict.fromkeys(name for pattern in PATTERNS if pattern.part in curve for name in pattern.conditions)
-    return {name: float(CHANGES[name].of(curve)) for name in names}
+    return {name: float(CHANGES[name][1](curve)) for name in names}
 
 
-def patterns(scores: pd.DataFrame, outputs: pd.DataFrame, errors: float = 2.0) -> pd.DataFrame:
-    """The pattern of every curve in every part: model, dataset, stage, module, pattern, change, tolerance.
+def patterns(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
+    """The pattern of every curve in every part, from `changes`.
 
-    `module` is a key of PARTS. `change` holds the numbers that decided, by name of CHANGES, as text; `tolerance` is in
-    percentage points. Arguments and errors as in `changes`.
+    Returns:
+        model, dataset, stage, module (a key of PARTS), pattern, change (the numbers that decided, as text), tolerance.
     """
     records = []
-    for row in changes(scores, outputs, errors).to_dict("records"):
-        for pattern in PATTERNS:
-            if pattern.holds(row, row["tolerance"]):  # nan stands in no relation: what does not apply has no pattern
-                decided = ", ".join(f"{change} {row[change]:+.1f}" for change in pattern.conditions)
-                found = {"module": pattern.part, "pattern": pattern.name, "change": decided}
-                records.append({key: row[key] for key in STATE} | found | {"tolerance": row["tolerance"]})
-    return pd.DataFrame(records)
+    for row, pattern in product(changes(scores, outputs).to_dict("records"), PATTERNS):
+        if pattern.holds(row, row["tolerance"]):  # nan stands in no relation: what does not apply has no pattern
+            decided = ", ".join(f"{change} {row[change]:+.1f}" for change in pattern.conditions)
+            records.append((*(row[key] for key in STATE), pattern.part, pattern.name, decided, row["tolerance"]))
+    return pd.DataFrame(records, columns=[*STATE, "module", "pattern", "change", "tolerance"])
 
 
 def by_curve(found: pd.DataFrame) -> pd.DataFrame:
-    """The patterns of a curve beside each other: model, dataset, stage, and a column a part of the model, by its name.
-
-    Args:
-        found: from `patterns`; what compares the stages is left out.
-    """
-    of_stages = found[found["stage"] != BOTH]
-    wide = of_stages.pivot(index=STATE, columns="module", values="pattern")
+    """The `patterns` of a curve beside each other: model, dataset, stage, and a column a part of the model."""
+    wide = found[found["stage"] != BOTH].pivot(index=STATE, columns="module", values="pattern")
     parts = {part: name for part, name in PARTS.items() if part in wide}
     return wide[[*parts]].rename(columns=parts).rename_axis(columns=None).reset_index()
 
 
-def counts(found: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """How many curves have each pattern: module, pattern, before, after (curves), on (data sets with their curves).
+def counts(found: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """How many curves have each of PATTERNS: module, pattern, before, after (curves), on (data sets with their curves).
 
-    Args:
-        found: from `patterns`.
-        names: slug -> name of data sets.
-
-    Patterns that no curve has are listed with 0. A comparison of the stages counts under `after`; its `before` is nan.
+    A comparison of the stages counts under `after`; its `before` is nan. `names`: slug -> name of data sets.
     """
     records = []
     for pattern in PATTERNS:
@@ -197,20 +159,20 @@ def counts(found: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.Da
         before, after = ((curves["stage"] == stage).sum() for stage in STAGES)
         if pattern.part == "shape":
             before, after = np.nan, len(curves)
-        records.append((PARTS[pattern.part], pattern.name, before, after, _where(curves, names or {})))
+        sizes = curves.groupby("dataset", sort=False).size()
+        on = ", ".join(f"{names.get(dataset, dataset)} {number}" for dataset, number in sizes.items())
+        records.append((PARTS[pattern.part], pattern.name, before, after, on))
     columns = ["module", "pattern", "before", "after", "on"]
     return pd.DataFrame(records, columns=columns, dtype=object)  # whole numbers stay whole beside nan
 
 
 def rules() -> pd.DataFrame:
     """The rules in words: module, pattern, rule, section 4.1 (what it says of the pattern; empty: nothing)."""
-    records = [(PARTS[pattern.part], pattern.name, pattern.rule, pattern.paper) for pattern in PATTERNS]
+    records = []
+    for pattern in PATTERNS:
+        rule = " and ".join(f"{CHANGES[change][0]} {relation}" for change, relation in pattern.conditions.items())
+        records.append((PARTS[pattern.part], pattern.name, rule, pattern.paper))
     return pd.DataFrame(records, columns=["module", "pattern", "rule", "section 4.1"])
-
-
-def _where(curves: pd.DataFrame, names: Mapping[str, str]) -> str:
-    counted = curves.groupby("dataset", sort=False).size()
-    return ", ".join(f"{names.get(dataset, dataset)} {number}" for dataset, number in counted.items())
 
 
 def _check(scores: pd.DataFrame, outputs: pd.DataFrame) -> None:
@@ -218,7 +180,12 @@ def _check(scores: pd.DataFrame, outputs: pd.DataFrame) -> None:
         raise InputError("patterns need probe scores of the pooling image_mean: there are none")
     scored = set(outputs.loc[outputs["accuracy"].notna(), STATE].itertuples(index=False, name=None))
     for (model, dataset), rows in scores.groupby(["model", "dataset"], sort=False):
-        expected = [f"{m}.{i:02d}" for m in MODULES for i in range(_points(rows, m, f"{model} on {dataset}"))]
+        expected = []
+        for letter, module in MODULES.items():  # whole up to the highest point that any stage or run has
+            last = rows.loc[rows["point"].str[0] == letter, "point"].str[2:].astype(int).max()
+            if np.isnan(last):
+                raise InputError(f"{model} on {dataset}: no probe point of the {module} ({letter})")
+            expected += [f"{letter}.{number:02d}" for number in range(last + 1)]
         for (stage, run), of_run in rows.groupby(["stage", "run"], dropna=False, sort=False):
             where = f"{model} on {dataset}, {stage}"
             there = set(of_run.loc[of_run["accuracy"].notna(), "point"])
@@ -228,11 +195,3 @@ def _check(scores: pd.DataFrame, outputs: pd.DataFrame) -> None:
                 raise InputError(f"{where}: no accuracy of the final output")
         if rows["images"].nunique() > 1:
             raise InputError(f"{model} on {dataset}: points scored on {sorted(rows['images'].unique())} images")
-
-
-def _points(rows: pd.DataFrame, module: str, where: str) -> int:
-    """Number of points that a module has if it is whole: up to the highest that any stage or run has."""
-    points = rows.loc[rows["point"].str[0] == module, "point"]
-    if points.empty:
-        raise InputError(f"{where}: no probe point of the {MODULES[module]} ({module})")
-    return int(points.str[2:].astype(int).max()) + 1

@@ -1,7 +1,7 @@
 """The paper's printed numbers by arithmetic: accuracies are whole numbers of images, gains and gaps follow from them.
 
-The paper prints the mean gain of five adapted models over their bases (section 5, figure 4) and no accuracy of a base.
-All bases can be tried: those that give every printed gain of a base's models are left. Tables 2 and 3 are recomputed.
+The paper prints the mean gain of five adapted models over their bases (section 5, figure 4) and no accuracy of a base:
+all possible bases are tried. Tables 2 and 3 are recomputed.
 """
 
 from collections.abc import Callable
@@ -29,22 +29,17 @@ def printed_gains() -> pd.DataFrame:
 
 
 def printed_answers() -> pd.DataFrame:
-    """P_final of Table 1 as unrounded shares, a row a model, a column a data set of IMAGES.
-
-    All are whole numbers of images.
-    """
+    """P_final of Table 1 as unrounded shares, a row a model, a column a data set of IMAGES."""
     printed = paper_profiles().pivot_table("P_final", "model", "dataset", sort=False)[[*IMAGES]]
     images = pd.Series(IMAGES)
     return (printed / 100 * images).round() / images
 
 
 def bases_that_fit(answers: np.ndarray, gains: np.ndarray, meaning: str) -> np.ndarray:
-    """The bases from which all gains come out as they are printed: correct answers, int [bases, data sets].
+    """The bases that give all gains as they are printed: correct answers, int [bases, data sets].
 
-    Args:
-        answers: shares of correct answers of the adapted models, float [models, data sets of IMAGES].
-        gains: as printed, percent with two decimals [models].
-        meaning: of MEANINGS.
+    `answers` are shares of correct answers of the adapted models, float [models, data sets of IMAGES]; `gains` as
+    printed, percent with two decimals [models]; `meaning` is of MEANINGS.
     """
     least = [int(LEAST * images) for images in IMAGES.values()]
     tried = np.ix_(*(np.arange(start, images + 1) for start, images in zip(least, IMAGES.values(), strict=True)))
@@ -64,11 +59,10 @@ def search() -> pd.DataFrame:
 
 
 def printed_gaps() -> pd.DataFrame:
-    """The average gap of each model of Table 2, as printed and in the two ways that it can be computed.
+    """The average gap of each model of Table 2, frozen less adapted, over accuracy and F1 of all data sets.
 
-    Returns:
-        model, printed (percent), mean relative change (percent), mean difference (percentage points), both frozen less
-        adapted, over accuracy and F1 of all data sets; reading: those of the two that round to what is printed.
+    Returns model, printed, mean relative change (percent), mean difference (pp), meaning: those of the two that round
+    to what is printed.
     """
     table, rows = pd.read_csv(PUBLISHED / "table2.csv"), []
     for model, own in table.groupby("model", sort=False):
@@ -79,8 +73,8 @@ def printed_gaps() -> pd.DataFrame:
             "mean relative change": 100 * (frozen / adapted - 1).to_numpy().mean(),
             "mean difference": (frozen - adapted).to_numpy().mean(),
         }
-        reading = [name for name, value in found.items() if abs(value - printed) <= ROUNDING]
-        rows.append({"model": model, "printed": printed} | found | {"reading": ", ".join(reading) or "neither"})
+        meaning = [name for name, value in found.items() if abs(value - printed) <= ROUNDING]
+        rows.append({"model": model, "printed": printed} | found | {"meaning": ", ".join(meaning) or "neither"})
     return pd.DataFrame(rows)
 
 
@@ -88,7 +82,7 @@ def printed_changes() -> pd.DataFrame:
     """Accuracies of Table 2: model, dataset, adapted, frozen (percent), difference, images, p (least).
 
     `images` is the difference as a number of test images. The paper does not print on how many images the two
-    disagree: with as few as can be, each of these the same way, an exact paired test gives the least p there can be.
+    disagree: `p (least)` is that of an exact paired test where these are as few as can be.
     """
     table = pd.read_csv(PUBLISHED / "table2.csv").set_index(["model", "dataset", "vision_tower"])["acc"]
     table = table.unstack("vision_tower").reset_index().rename(columns={"lora": "adapted"}).rename_axis(columns=None)
@@ -110,12 +104,10 @@ def printed_paradigms() -> pd.DataFrame:
     """
     table = pd.read_csv(PUBLISHED / "table3.csv").rename(columns={"acc": "printed"})
     table = table[["model", "dataset", "paradigm", "printed"]]
-    whole = [fits(cell.printed, IMAGES[cell.dataset]) for cell in table.itertuples()]
     counts = (table["printed"] / 100 * table["dataset"].map(IMAGES)).round().astype("Int64")
-    instead = [
-        [] if own else [name for name, images in IMAGES.items() if fits(cell.printed, images)]
-        for own, cell in zip(whole, table.itertuples(), strict=True)
-    ]
+    fitting = [[name for name, images in IMAGES.items() if fits(printed, images)] for printed in table["printed"]]
+    whole = [dataset in names for dataset, names in zip(table["dataset"], fitting, strict=True)]
+    instead = [[] if own else names for own, names in zip(whole, fitting, strict=True)]
     table = table.assign(correct=counts.where(whole), corrected=table["printed"])
     table["fits instead"], table["swapped with"] = [", ".join(names) for names in instead], ""
     for _, own in table.groupby(["model", "paradigm"]):
@@ -127,15 +119,8 @@ def printed_paradigms() -> pd.DataFrame:
     return table
 
 
-def printed_differences(column: str = "printed") -> pd.DataFrame:
-    """What the tower alone gains in Table 3: model, dataset, less, difference, images, p (least).
-
-    Args:
-        column: `printed`, or `corrected` with swapped cells exchanged.
-
-    Returns:
-        `less` is the row of the table that is subtracted; `images` and `p (least)` are as of `printed_changes`.
-    """
+def printed_differences(column: str) -> pd.DataFrame:
+    """Table 3, tower alone less a paradigm (`less`): model, dataset, less, difference, and as `printed_changes`."""
     wide = printed_paradigms().pivot(index=["model", "dataset"], columns="paradigm", values=column)
     gains = pd.DataFrame({other: wide[ALONE] - wide[other] for other in (FINE_TUNED, PROBED)}).reset_index()
     return _in_images(gains.melt(["model", "dataset"], var_name="less", value_name="difference"))
@@ -150,6 +135,5 @@ def disagreements() -> pd.DataFrame:
 
 
 def _in_images(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with its differences in images, and the least p that an exact paired test of them can have."""
     images = (table["difference"] / 100 * table["dataset"].map(IMAGES)).round().astype(int)
     return table.assign(images=images, **{"p (least)": np.minimum(1.0, 2.0 ** (1 - images.abs()))})

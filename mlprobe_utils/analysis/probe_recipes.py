@@ -1,4 +1,4 @@
-"""What another probe recipe finds beyond the main one, or less, and what a probe of one LLM layer finds at another."""
+"""Other probe recipes against the main one, and probes of one LLM layer applied to another."""
 
 from collections.abc import Mapping
 
@@ -22,18 +22,11 @@ BEFORE, FIRST, LAST = "the layer before", "the first layer, at the last", "the l
 def recipe_changes(
     rows: Mapping[str, pd.DataFrame], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
-    """Accuracy with each recipe less that with the main one, mean over a module's points.
+    """Accuracy with each recipe less that with the main one, mean over a module's points, for new images.
 
-    Intervals and tests are of these probes on new images: a recipe's variants are fitted with one seed.
-
-    Args:
-        rows: recipe -> probe rows of one run and one pooling; MAIN_PROBE among them.
-        image_sets, split_rule: by slug, of the rows.
-
-    Returns:
-        dataset, model, stage, recipe, module (its letter), change and further columns of `paired.compare`.
-
-    Raises ValueError if two recipes were fitted at different points.
+    `rows`: recipe -> probe rows of one run and one pooling; MAIN_PROBE among them. Returns dataset, model, stage,
+    recipe, module (its letter), change and further columns of `paired.compare`. Raises ValueError if two recipes were
+    fitted at different points.
     """
     tested = {name: own[own["split"] == "test"] for name, own in rows.items()}
     others = {name: dict(iter(own.groupby(RECIPE_OF))) for name, own in tested.items() if name != MAIN_PROBE}
@@ -52,15 +45,12 @@ def recipe_changes(
 
 
 def counted(changes: pd.DataFrame) -> pd.DataFrame:
-    """Counts of `recipe_changes`: dataset, recipe, module, curves, change, low, high, significantly higher and lower.
-
-    Changes are means, from `of_mean`; significant are those with p (Holm) below 5 %.
-    """
+    """`recipe_changes` by dataset, recipe and module: change, low, high (`of_mean`), curves, and those significant."""
     by = ["dataset", "recipe", "module"]
     significant = changes["p (Holm)"] < 1 - LEVEL
-    ways = changes.assign(higher=significant & (changes["change"] > 0), lower=significant & (changes["change"] < 0))
-    columns = {"curves": ("change", "size")} | {f"significantly {way}": (way, "sum") for way in (HIGHER, LOWER)}
-    return of_mean(changes, "change", by).merge(ways.groupby(by, sort=False).agg(**columns).reset_index(), on=by)
+    signs = changes.assign(higher=significant & (changes["change"] > 0), lower=significant & (changes["change"] < 0))
+    columns = {"curves": ("change", "size")} | {f"significantly {sign}": (sign, "sum") for sign in (HIGHER, LOWER)}
+    return of_mean(changes, "change", by).merge(signs.groupby(by, sort=False).agg(**columns).reset_index(), on=by)
 
 
 def differing(recipes: Mapping[str, Probe]) -> pd.DataFrame:
@@ -82,7 +72,7 @@ def extremes(changes: pd.DataFrame, recipe: str) -> pd.DataFrame:
 
 
 def label_efficiency(changes: pd.DataFrame, recipes: Mapping[str, Probe]) -> pd.DataFrame:
-    """What is lost with fewer training images: `counted`, of the recipes that have fewer; the larger share first."""
+    """`counted`, of the recipes with fewer training images; the larger share first."""
     fewer = [name for name, own in recipes.items() if own.training_fraction < recipes[MAIN_PROBE].training_fraction]
     fewer.sort(key=lambda name: -recipes[name].training_fraction)
     own = [changes[changes["recipe"] == name] for name in fewer]
@@ -92,36 +82,30 @@ def label_efficiency(changes: pd.DataFrame, recipes: Mapping[str, Probe]) -> pd.
 def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     """Whether each image is correct, bool [fitted at, applied at, images], and the LLM points as the data flows.
 
-    Args:
-        rows: from `results.transfer_rows`, of one model, data set, stage and pooling.
+    Of `results.transfer_rows` of one CURVE.
     """
     points = sorted(rows["probe"].unique(), key=flow_order)
     return np.stack([outcomes(rows[rows["probe"] == p]).at(*points).correct[0] for p in points]), points
 
 
 def transfer_scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of every pair of layers: CURVE, fitted at, read at, accuracy (percent)."""
+    """Accuracy of every pair of layers: CURVE, fitted at, applied at, accuracy (percent)."""
     frames = []
     for place, own in rows.groupby(CURVE, sort=False):
         correct, points = transferred(own)
-        pairs = pd.MultiIndex.from_product([points, points], names=["fitted at", "read at"])
+        pairs = pd.MultiIndex.from_product([points, points], names=["fitted at", "applied at"])
         table = pd.DataFrame({"accuracy": 100 * correct.mean(axis=2).ravel()}, pairs).reset_index()
         frames.append(table.assign(**dict(zip(CURVE, place, strict=True))))
     return pd.concat(frames, ignore_index=True)
 
 
 def transfer_losses(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
-    """Accuracy with the probe of another layer less that with the layer's own.
+    """Accuracy with the probe of another layer less that with the layer's own, for new images; none of a single layer.
 
-    Of neighbours it is the mean over all layers that have one before them. Intervals are of these probes on new images.
-
-    Args:
-        rows: from `results.transfer_rows`.
-        image_sets, split_rule: by slug, of the rows.
+    Of BEFORE it is the mean over all layers that have one before them.
 
     Returns:
         dataset, model, stage, pooling, probe of (BEFORE, FIRST, LAST), change and further columns of `paired.compare`.
-        An LLM with one layer has no rows.
     """
     pairs = []
     for place, own, drawn, _ in groups(rows, CURVE, image_sets, split_rule):

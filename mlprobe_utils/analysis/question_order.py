@@ -1,20 +1,19 @@
-"""Whether a model does better where it reads the question before the image, or text that says nothing of it.
+"""Whether a model does better where it reads the question before the image, or text that does not concern it.
 
 Each order is fine-tuned by itself and evaluated on the same test images, with probes of the same seeds: differences are
 paired. In an LLM with causal attention the image tokens see the question only in `question_first`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.evaluation.control_names import CONTROL_RUN
-from mlprobe_utils.evaluation.orders import ORDER_NAMES, ORDERS
+from mlprobe_utils.evaluation.names import CONTROL_RUN, IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
+from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
-from mlprobe_utils.evaluation.sites import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import Evaluated
@@ -32,10 +31,7 @@ POINTS = "all points"  # of the image tokens
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
-    """(stage, order, what) -> outcomes of one model and data set; what: POINTS, or a site after the LLM.
-
-    Those of OUTPUT are of the run that the probes are of.
-    """
+    """(stage, order, POINTS or a site after the LLM) -> outcomes of one model and data set, of the run probed."""
     found = {}
     for order in ORDERS:
         own = of_value(one, ORDER, order)
@@ -57,30 +53,20 @@ def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Accuracy in one order less that in another, of all COMPARED, at the LLM's two ends and of the final output.
 
-    Returns:
-        dataset, model, stage, site, order, less, question (of intervals: RECIPE for probes, PROBE for the answers,
-        which are one adapter's each), difference and further columns of `paired.compare`, with verdict of WORDS.
+    Returns dataset, model, stage, site, order, less, question (of intervals: RECIPE for probes, PROBE for the answers,
+    which are one adapter's each), difference and further columns of `paired.compare`, with verdict of WORDS.
     """
-    by = ["dataset", "model", "stage", "site", "order", "less", "question"]
-    return compare(_pairs(found), by, "difference", WORDS)
-
-
-def _pairs(found: Iterable[Evaluated]) -> Iterator[Pair]:
-    for own in found:
-        for stage, (order, less), site in product(STAGES, COMPARED, (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)):
-            question = PROBE if site == OUTPUT else RECIPE
-            place = own.place(stage=stage, site=site, order=order, less=less, question=question)
-            before, after = (own.outcomes[stage, side, site].correct for side in (less, order))
-            yield Pair(place, before, after, own.resamples, question)
+    pairs, sites = [], (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)
+    for own, stage, (order, less), site in product(found, STAGES, COMPARED, sites):
+        scope = PROBE if site == OUTPUT else RECIPE
+        place = own.place(stage=stage, site=site, order=order, less=less, scope=scope)
+        before, after = (own.outcomes[stage, side, site].correct for side in (less, order))
+        pairs.append(Pair(place, before, after, own.resamples, scope))
+    return compare(pairs, ["dataset", "model", "stage", "site", "order", "less", "scope"], "difference", WORDS)
 
 
 def counted(compared: pd.DataFrame) -> pd.DataFrame:
-    """Of `differences`, a row a comparison and site: how many pairs, and how many of them are significant.
-
-    Returns:
-        order, less, site, pairs (of model, data set and stage), higher, lower, difference, low, high (percentage
-        points: the mean, from `of_mean`).
-    """
+    """`differences` by comparison and site: order, less, site, pairs, higher, lower (significant), and `of_mean`."""
     by = ["order", "less", "site"]
     marked = compared.assign(**{word: compared["verdict"] == word for word in (HIGHER, LOWER)})
     columns = {"pairs": ("verdict", "size"), HIGHER: (HIGHER, "sum"), LOWER: (LOWER, "sum")}
@@ -89,11 +75,10 @@ def counted(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Accuracy of the probes on the image tokens at every point, and of the final output: a row an order and point.
+    """Accuracy of the probes on the image tokens, and of the final output: a row an order and point (or OUTPUT).
 
     Returns:
-        model, dataset, stage, order, point (or OUTPUT), value (percent), band_low, band_high: simultaneous over a
-        curve, of RECIPE; nan for the final output.
+        model, dataset, stage, order, point, value (percent), band_low, band_high: of RECIPE, nan for the final output.
     """
     frames = []
     for own in found:
@@ -108,19 +93,13 @@ def curves(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def largest_before_the_llm(found: Iterable[Evaluated]) -> float:
-    """The largest difference between two orders in vision tower or connector, before fine-tuning (percentage points).
+    """The largest difference between two orders in vision tower or connector, before fine-tuning (pp).
 
-    No text has been read there yet: it is 0, but for rounding where batches are of other shapes.
+    No text has been processed there yet: it is 0, but for rounding where batches are of other shapes.
     """
-    largest = 0.0
+    largest = []
     for own in found:
         of_orders = [own.outcomes["pretrained", order, POINTS] for order in ORDERS]
         points = [point for point in of_orders[0].points if point[0] in "VC"]
-        means = [100 * one.at(*points).correct.mean(axis=(0, 2)) for one in of_orders]
-        largest = max(largest, float(np.ptp(means, axis=0).max()))
-    return largest
-
-
-def in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for the page, with orders in words."""
-    return table.replace({column: ORDER_NAMES for column in ("order", "less")})
+        largest.append(np.ptp([100 * one.at(*points).correct.mean(axis=(0, 2)) for one in of_orders], axis=0).max())
+    return float(max(largest, default=0.0))

@@ -1,6 +1,7 @@
 """From a baseline's card to a network: built by timm, by another package, or by `networks`."""
 
 from collections.abc import Callable
+from functools import partial
 
 import mlprobe_utils.models.compat
 
@@ -8,29 +9,18 @@ import timm
 import torch
 from torch import nn
 
-from mlprobe_utils.baselines import networks
+from mlprobe_utils.baselines.networks import S2MLP, ConvMLP, ConvSdMLPMixer, HiFuse
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant, check_installed
 
-OWN = {
-    "s2_mlp": networks.S2MLP,
-    "conv_mlp": networks.ConvMLP,
-    "hifuse": networks.HiFuse,
-    "conv_sdmlp_mixer": networks.ConvSdMLPMixer,
-}
+OWN = {"s2_mlp": S2MLP, "conv_mlp": ConvMLP, "hifuse": HiFuse, "conv_sdmlp_mixer": ConvSdMLPMixer}
 
 
 def build(card: BaselineCard, which: str, classes: int, side: int, pretrained: bool = False) -> nn.Module:
-    """A baseline that maps images float [batch, 3, side, side] to logits [batch, classes].
+    """A variant of a baseline ("full" or "small"), which maps images float [batch, 3, side, side] to logits [batch,
+    classes]: with timm's weights from the hub, or with random ones by torch's current seed.
 
-    Args:
-        which: variant of the card, "full" or "small".
-        side: of the images, in pixels.
-        pretrained: with timm's weights from the hub; else they are random, by torch's current seed.
-
-    Raises:
-        InputError: the card has no such variant; its package is not installed, does not know the name or refuses the
-            arguments; there are no pretrained weights; the network cannot read images of that side.
+    Raises InputError, which names the card, for whatever is wrong with the variant, its package or the images' side.
     """
     variant = card.variant(which)
     check_installed(card, which)
@@ -46,13 +36,18 @@ def build(card: BaselineCard, which: str, classes: int, side: int, pretrained: b
         raise InputError(
             f"{place}: {variant.name} cannot be built{weights} with {arguments}: {error}; correct its arguments"
         ) from error
-    _check_forward(model, classes, side, place)
+    model.eval()
+    try:
+        with torch.no_grad():
+            shape = model(torch.zeros(1, 3, side, side)).shape
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{place}: images of {side} px cannot be read ({error}); give another baselines.side in the protocol, or "
+            "correct the card's arguments"
+        ) from error
+    if shape != (1, classes):
+        raise InputError(f"{place}: gives {tuple(shape)} for one image, not (1, {classes}): it is no classifier")
     return model
-
-
-def parameters_in(model: nn.Module) -> int:
-    """The number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _constructor(variant: Variant, place: str) -> Callable[..., nn.Module]:
@@ -70,22 +65,7 @@ def _constructor(variant: Variant, place: str) -> Callable[..., nn.Module]:
             return family[architecture]
         if not timm.is_model(variant.name):
             raise unknown(f"model of timm in {place}", variant.name, timm.list_models())
-        return lambda **arguments: timm.create_model(variant.name, **arguments)
+        return partial(timm.create_model, variant.name)
     import fastervit  # an extra: its licence allows no commercial use
 
-    return lambda **arguments: fastervit.create_model(variant.name, **arguments)
-
-
-@torch.no_grad()
-def _check_forward(model: nn.Module, classes: int, side: int, place: str) -> None:
-    """Passes one image of that side through a network. Raises InputError if it fails or gives no logits."""
-    model.eval()
-    try:
-        shape = model(torch.zeros(1, 3, side, side)).shape
-    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
-        raise InputError(
-            f"{place}: images of {side} px cannot be read ({error}); give another baselines.side in the protocol, or "
-            "correct the card's arguments"
-        ) from error
-    if shape != (1, classes):
-        raise InputError(f"{place}: gives {tuple(shape)} for one image, not (1, {classes}): it is no classifier")
+    return partial(fastervit.create_model, variant.name)

@@ -5,37 +5,25 @@ columns] and patches [batch, rows, columns, channels].
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import mlprobe_utils.models.compat
 
 import timm
 import torch
-from timm.layers import DropPath, LayerNorm2d, Mlp
+from timm.layers import ConvNormAct, DropPath, LayerNorm2d, Mlp
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, gelu, interpolate, pad, relu
 
 DROP_PATH = 0.1  # how often a network's, or a stage's, last block is skipped in training; the first one never is
-
-
-def normalised(
-    inside: int, outside: int, size: int = 1, stride: int = 1, groups: int = 1, bias: bool = False
-) -> list[nn.Module]:
-    """A convolution that keeps the size at stride 1, and its normalisation."""
-    layer = nn.Conv2d(inside, outside, size, stride, size // 2, groups=groups, bias=bias)
-    return [layer, nn.BatchNorm2d(outside)]
+normalised = partial(ConvNormAct, apply_act=False)  # a convolution that keeps the size at stride 1, without bias
 
 
 class S2MLP(nn.Module):
     """S2-MLP (Yu et al. 2022): patches that mix by shifting groups of channels one patch in each of four directions.
 
     Its *wide* form has 12 blocks of 768 channels on patches of 16 pixels. Images can be of any size from a patch on.
-
-    Args:
-        width: channels, a multiple of 4: a quarter is shifted in each direction.
-
-    Raises:
-        ValueError: a width that is no multiple of 4.
     """
 
     def __init__(self, num_classes: int, width: int, depth: int, patch_size: int):
@@ -69,43 +57,43 @@ class ShiftBlock(nn.Module):
 
 def spatial_shift(patches: torch.Tensor) -> torch.Tensor:
     """Shifts a quarter of the channels each down, up, right and left by one patch; patches at the edge keep theirs."""
-    down, up, right, left = patches.chunk(4, dim=-1)
-    shifted = [
-        torch.cat([down[:, :1], down[:, :-1]], dim=1),
-        torch.cat([up[:, 1:], up[:, -1:]], dim=1),
-        torch.cat([right[:, :, :1], right[:, :, :-1]], dim=2),
-        torch.cat([left[:, :, 1:], left[:, :, -1:]], dim=2),
-    ]
+    shifted = []
+    for group, (axis, step) in zip(patches.chunk(4, dim=-1), ((1, -1), (1, 1), (2, -1), (2, 1)), strict=True):
+        places = torch.arange(group.shape[axis], device=group.device) + step
+        shifted.append(group.index_select(axis, places.clamp(0, group.shape[axis] - 1)))
     return torch.cat(shifted, dim=-1)
 
 
 class ConvMLP(nn.Module):
     """ConvMLP (Li et al. 2023): convolutions first, then MLPs over channels that a depthwise convolution connects.
 
-    Its *S* form has stages of 2, 4 and 2 blocks with 128, 256 and 512 channels. Images can be of any size.
-
-    Args:
-        channels: of the tokenizer and the convolutional stage.
-        convolutions: blocks of the convolutional stage.
-        depths, widths: blocks and channels of each MLP stage.
+    Its *S* form has stages of 2, 4 and 2 blocks with 128, 256 and 512 channels. Images can be of any size. `channels`
+    are those of the tokenizer and the convolutional stage, `convolutions` the blocks of the latter.
     """
 
     def __init__(
         self, num_classes: int, channels: int, convolutions: int, depths: Sequence[int], widths: Sequence[int]
     ):
         super().__init__()
-        self.tokenizer = with_relu([3, channels // 2, channels // 2, channels], [3, 3, 3], stride=2)
+        wide, stem = widths[0], pairwise([3, channels // 2, channels // 2, channels])
+        self.tokenizer = nn.Sequential(*[ConvNormAct(*pair, 3, 1 + (i == 0)) for i, pair in enumerate(stem)])
         self.pool = nn.MaxPool2d(3, 2, 1)
-        bottleneck = [channels, widths[0], widths[0], channels]
-        self.convolutions = nn.ModuleList([with_relu(bottleneck, [1, 3, 1]) for _ in range(convolutions)])
-        self.into = nn.Conv2d(channels, widths[0], 3, 2, 1)
+        layers = [(channels, wide, 1), (wide, wide, 3), (wide, channels, 1)]
+        blocks = [nn.Sequential(*[ConvNormAct(*layer) for layer in layers]) for _ in range(convolutions)]
+        self.convolutions = nn.ModuleList(blocks)
+        self.into = nn.Conv2d(channels, wide, 3, 2, 1)
         rates = [torch.linspace(0, DROP_PATH, depth).tolist() for depth in depths]
         stages = [[MLPBlock(width, rate) for rate in own] for width, own in zip(widths, rates, strict=True)]
         self.stages = nn.ModuleList([nn.Sequential(*blocks) for blocks in stages])
         self.between = nn.ModuleList([*(nn.Conv2d(*pair, 3, 2, 1) for pair in pairwise(widths)), nn.Identity()])
         self.norm = nn.LayerNorm(widths[-1])
         self.head = nn.Linear(widths[-1], num_classes)
-        self.apply(initialise)
+        for layer in self.modules():  # as the authors draw initial weights
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+            elif isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.pool(self.tokenizer(images))
@@ -135,33 +123,12 @@ class MLPBlock(nn.Module):
         return patches.permute(0, 3, 1, 2)
 
 
-def with_relu(widths: Sequence[int], sizes: Sequence[int], stride: int = 1) -> nn.Sequential:
-    """Convolutions from each width to the next, each with normalisation and ReLU; the stride is the first one's."""
-    layers = []
-    for (inside, outside), size in zip(pairwise(widths), sizes, strict=True):
-        layers += [*normalised(inside, outside, size, 1 if layers else stride), nn.ReLU()]
-    return nn.Sequential(*layers)
-
-
-def initialise(layer: nn.Module) -> None:
-    """Initial weights as ConvMLP's authors draw them."""
-    if isinstance(layer, nn.Linear):
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        nn.init.zeros_(layer.bias)
-    elif isinstance(layer, nn.Conv2d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-
-
 class HiFuse(nn.Module):
     """HiFuse (Huo et al. 2024): a local and a global branch whose stages are fused, each with the fusion before.
 
     The branches are timm's ConvNeXt and Swin transformer. The *tiny* form has two blocks in each of four stages of
-    either branch. Images can be of any size from 32 pixels on.
-
-    Args:
-        img_size: that the windows of attention are laid out for; other sizes are padded to whole windows.
-        width: channels of the first stage; each later stage has twice as many.
-        depths, heads: blocks of each stage in either branch, and its attention heads.
+    either branch. Images can be of any size from 32 pixels on: windows of attention are laid out for `img_size`, other
+    sizes are padded to whole windows. The first stage has `width` channels, each later one twice as many.
     """
 
     def __init__(self, num_classes: int, img_size: int, width: int, depths: Sequence[int], heads: Sequence[int]):
@@ -169,18 +136,16 @@ class HiFuse(nn.Module):
         widths = [width * 2**stage for stage in range(len(depths))]
         stages = {"features_only": True, "depths": tuple(depths)}
         self.local_branch = timm.create_model("convnext_tiny", dims=tuple(widths), **stages)
-        attention = {"num_heads": tuple(heads), "drop_path_rate": DROP_PATH}
-        size = {"img_size": img_size, "strict_img_size": False}
+        stages |= {"num_heads": tuple(heads), "drop_path_rate": DROP_PATH, "img_size": img_size}
         swin = "swin_tiny_patch4_window7_224"
-        self.global_branch = timm.create_model(swin, embed_dim=width, **attention, **size, **stages)
+        self.global_branch = timm.create_model(swin, embed_dim=width, strict_img_size=False, **stages)
         self.fusions = nn.ModuleList([Fusion(own, first=own == width) for own in widths])
         self.norm = nn.LayerNorm(widths[-1])
         self.head = nn.Linear(widths[-1], num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        fused, patch = None, 4  # pixels; both branches begin with patches of this side
-        height, width = images.shape[-2:]
-        images = pad(images, (0, -width % patch, 0, -height % patch))
+        fused, (height, width) = None, images.shape[-2:]
+        images = pad(images, (0, -width % 4, 0, -height % 4))  # both branches begin with patches of 4 pixels
         near, far = self.local_branch(images), self.global_branch(images)
         for fuse, of_near, of_far in zip(self.fusions, near, far, strict=True):
             # where a side is odd the one branch drops what the other pads
@@ -189,22 +154,17 @@ class HiFuse(nn.Module):
 
 
 class Fusion(nn.Module):
-    """HiFuse's feature fusion of a stage: the maps of each branch, and those fused before, to maps of the same width.
-
-    Channel attention weighs the global branch, spatial attention the local one.
-    """
+    """HiFuse's feature fusion of a stage: the maps of each branch, and those fused before, to maps of the same width;
+    channel attention weighs the global branch, spatial attention the local one."""
 
     def __init__(self, width: int, first: bool):
         super().__init__()
-        squeezed = max(width // 16, 1)
-        self.attend_channels = nn.Sequential(
-            nn.Conv2d(width, squeezed, 1, bias=False), nn.ReLU(), nn.Conv2d(squeezed, width, 1, bias=False)
-        )
-        self.attend_places = nn.Sequential(*normalised(2, 1, 7))
-        self.of_local, self.of_global = (nn.Sequential(*normalised(width, width, bias=True)) for _ in range(2))
-        self.of_fused = None if first else nn.Sequential(*normalised(width // 2, width, bias=True))
+        self.attend_channels = Mlp(width, max(width // 16, 1), act_layer=nn.ReLU, bias=False, use_conv=True)
+        self.attend_places = normalised(2, 1, 7)
+        self.of_local, self.of_global = (normalised(width, width, 1, bias=True) for _ in range(2))
+        self.of_fused = None if first else normalised(width // 2, width, 1, bias=True)
         sources = (2 if first else 3) * width
-        self.join = nn.Sequential(LayerNorm2d(sources), *normalised(sources, width, bias=True), nn.GELU())
+        self.join = nn.Sequential(LayerNorm2d(sources), normalised(sources, width, 1, bias=True), nn.GELU())
         self.norm = LayerNorm2d(3 * width)
         self.mix = InvertedResidualMLP(3 * width, width)
 
@@ -229,7 +189,7 @@ class InvertedResidualMLP(nn.Module):
         self.depthwise = nn.Conv2d(inside, inside, 3, padding=1, groups=inside, bias=False)
         self.norm = nn.BatchNorm2d(inside)
         self.widen = nn.Conv2d(inside, 4 * inside, 1, bias=False)
-        self.narrow = nn.Sequential(*normalised(4 * inside, outside))
+        self.narrow = normalised(4 * inside, outside, 1)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         maps = self.norm(maps + gelu(self.depthwise(maps)))
@@ -240,14 +200,9 @@ class ConvSdMLPMixer(nn.Module):
     """Conv-SdMLPMixer (Ren et al. 2025): a multi-branch CNN with MLPs over rows, columns and channels in its middle.
 
     The MLPs lie between the second and the third stage, over overlapping patches of several sizes, added up from the
-    smallest to the largest. Where the patches lie the description leaves open; as in the authors' code they share the
-    upper right corner. That code brings MLP outputs back by a reshape that mixes places and channels; here they go
-    back to where they came from.
-
-    Args:
-        img_size: side of the images, in pixels: MLPs over rows and columns are of one size.
-        width: channels after the first convolution; every stage has twice as many as the one before.
-        depths: blocks of each of the four stages.
+    smallest to the largest, for images of one side, `img_size`. As in the authors' code the patches share the upper
+    right corner, which the description leaves open; that code brings MLP outputs back by a reshape that mixes places
+    and channels, here they go back to where they came from. Every stage doubles the first convolution's `width`.
     """
 
     PATCHES = (4 / 28, 8 / 28, 16 / 28, 24 / 28, 1.0)  # sides of the patches as shares of the map's, 28 at 224 pixels
@@ -257,11 +212,11 @@ class ConvSdMLPMixer(nn.Module):
         super().__init__()
         self.stem = MultiPath(3, width, stride=2)
         self.stages = nn.ModuleList()
-        for depth in depths:
-            blocks = [inverted_bottleneck(width, 2 * width, stride=2)]
+        for depth in depths:  # of inverted bottlenecks: paths, then an MLP over channels at every place
+            blocks = [(width, 2 * width, 2), *[(2 * width, 2 * width, 1)] * (depth - 1)]
+            mlps = [(Mlp(block[1], 4 * block[0], use_conv=True), MultiPath(*block)) for block in blocks]
+            self.stages.append(nn.Sequential(*[layer for mlp, paths in mlps for layer in (paths, mlp)]))
             width *= 2
-            blocks += [inverted_bottleneck(width, width, stride=1) for _ in range(depth - 1)]
-            self.stages.append(nn.Sequential(*blocks))
         self.head = nn.Linear(width, num_classes)
         side = -(-img_size // 2 ** (1 + self.STAGES_BEFORE))  # halved by the stem and each stage, rounded up
         inside = width // 2 ** (len(depths) - self.STAGES_BEFORE)
@@ -273,30 +228,24 @@ class ConvSdMLPMixer(nn.Module):
         maps = gelu(self.stem(images))
         for number, stage in enumerate(self.stages):
             if number == self.STAGES_BEFORE:
-                maps = maps + self.aggregated(maps)
+                # the patches' outputs, each enlarged to the next larger patch and added to it
+                sides = zip(self.patches, self.mlps, strict=True)
+                summed, *larger = [mlp(maps[:, :, :side, -side:]) for side, mlp in sides]
+                for patch in larger:
+                    summed = patch + interpolate(summed, patch.shape[-2:], mode="bilinear", align_corners=True)
+                maps = maps + summed
             maps = stage(maps)
         return self.head(maps.mean(dim=(2, 3)))
 
-    def aggregated(self, maps: torch.Tensor) -> torch.Tensor:
-        """The patches' outputs, each enlarged to the next larger patch and added to it."""
-        sides = zip(self.patches, self.mlps, strict=True)
-        summed, *larger = [mlp(maps[:, :, :side, -side:]) for side, mlp in sides]
-        for patch in larger:
-            summed = patch + interpolate(summed, patch.shape[-2:], mode="bilinear", align_corners=True)
-        return summed
-
 
 class MultiPath(nn.Module):
-    """Sum of a 3 x 3 convolution, a 1 x 1 one and, where the shape stays, the identity, each normalised; of maps.
-
-    Where the number of channels stays, the convolutions are depthwise.
-    """
+    """Sum of a 3 x 3 convolution, a 1 x 1 one and, where the shape stays, the identity, each normalised; of maps. Where
+    the number of channels stays, the convolutions are depthwise."""
 
     def __init__(self, inside: int, outside: int, stride: int):
         super().__init__()
         groups = inside if inside == outside else 1
-        paths = [nn.Sequential(*normalised(inside, outside, size, stride, groups)) for size in (3, 1)]
-        self.paths = nn.ModuleList(paths)
+        self.paths = nn.ModuleList([normalised(inside, outside, size, stride, groups=groups) for size in (3, 1)])
         if inside == outside and stride == 1:
             self.paths.append(nn.BatchNorm2d(inside))
 
@@ -309,17 +258,8 @@ class AxisMLP(nn.Module):
 
     def __init__(self, axis: int, size: int, channels: int):
         super().__init__()
-        self.axis, self.norm = axis, nn.LayerNorm(channels)
-        self.widen, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        self.axis, self.norm, self.mlp = axis, nn.LayerNorm(channels), Mlp(size, 4 * size)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         normed = self.norm(maps.movedim(1, -1)).movedim(-1, 1)
-        mixed = gelu(self.narrow(gelu(self.widen(normed.movedim(self.axis, -1)))))
-        return maps + mixed.movedim(-1, self.axis)
-
-
-def inverted_bottleneck(inside: int, outside: int, stride: int) -> nn.Sequential:
-    """The multi-path inverted residual bottleneck: paths, then an MLP over channels at every place."""
-    hidden = 4 * inside
-    mlp = nn.Sequential(nn.Conv2d(outside, hidden, 1), nn.GELU(), nn.Conv2d(hidden, outside, 1))
-    return nn.Sequential(MultiPath(inside, outside, stride), mlp)
+        return maps + gelu(self.mlp(normed.movedim(self.axis, -1))).movedim(-1, self.axis)

@@ -18,12 +18,12 @@ from scipy.special import softmax
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import RandomSampler
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from transformers import EvalPrediction, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from mlprobe_utils.baselines.building import build, parameters_in
+from mlprobe_utils.baselines.building import build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes
@@ -41,11 +41,8 @@ FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_
 
 
 def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split_rule: str) -> None:
-    """Makes every baseline's artefact on each data set where it is missing or stale.
-
-    Raises:
-        InputError: an unknown slug, a data set whose manifest is missing; as `build` and `train`.
-    """
+    """Makes every baseline's artefact on each data set where it is missing or stale. Raises InputError for an unknown
+    slug, a data set without manifest, and as `build` and `train`."""
     protocol = load_protocol(protocol_slug)
     for card in map(load_baseline, baselines):
         for dataset in datasets:
@@ -72,8 +69,8 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
         if processes().is_main_process:
             shutil.rmtree(trainings)
             write_rows(pd.concat(frames, ignore_index=True), temporary / EPOCHS)
-            size = {"parameters": parameters_in(model), "side": recipe.side}
-            atomic_write(temporary / NETWORK, json.dumps(size))
+            parameters = sum(own.numel() for own in model.parameters() if own.requires_grad)
+            atomic_write(temporary / NETWORK, json.dumps({"parameters": parameters, "side": recipe.side}))
 
 
 def train(
@@ -81,18 +78,11 @@ def train(
 ) -> np.ndarray:
     """Trains a network in place on the train images of a split, for all epochs, and resumes after a kill.
 
-    Args:
-        run: the seed of the images' order and augmentation.
-        folder: of this training alone: its last checkpoint, and the probabilities after each epoch.
-
-    Returns:
-        Probabilities of the options after each epoch, float [epochs, images, options]: of the validation images, then
-        of the test images, each in the order of the manifest.
-
-    Raises:
-        InputError: fewer train images than a batch; processes that cannot share one.
+    `run` is the seed of the images' order and augmentation, `folder` of this training alone. Returns probabilities of
+    the options after each epoch, float [epochs, images, options]: of the validation images, then of the test images, in
+    the order of the manifest. Raises InputError for fewer train images than a batch, and as `training_arguments`.
     """
-    training = Pictures(image_set, image_set.rows_of(split_rule, "train").index, _augmented(recipe))
+    training = Pictures(image_set, image_set.rows_of(split_rule, "train").index, transform(recipe, True))
     if len(training) < recipe.batch_size:
         raise InputError(
             f"'{image_set.card.slug}', split '{split_rule}': {len(training)} train images are no batch of "
@@ -100,14 +90,11 @@ def train(
         )
     evaluated = [place for split in EVALUATED for place in image_set.rows_of(split_rule, split).index]
 
-    def file_of(epoch: int) -> Path:
-        return folder / f"epoch-{epoch}.npy"
-
     def keep(found: EvalPrediction) -> dict[str, float]:
         written = io.BytesIO()
         np.save(written, softmax(found.predictions.astype(float), axis=1))
         if processes().is_main_process:  # before the epoch's checkpoint is written: no later start lacks it
-            atomic_write(file_of(round(trainer.state.epoch)), written.getvalue())
+            atomic_write(folder / f"epoch-{round(trainer.state.epoch)}.npy", written.getvalue())
         return {}
 
     settings = TrainingSettings(seed=run, **{name: getattr(recipe, name) for name in FROM_RECIPE})
@@ -115,7 +102,7 @@ def train(
         model=model,
         args=training_arguments(settings, folder, eval_strategy="epoch"),
         train_dataset=training,
-        eval_dataset=Pictures(image_set, evaluated, _plain(recipe)),
+        eval_dataset=Pictures(image_set, evaluated, transform(recipe, False)),
         data_collator=batch,
         compute_metrics=keep,
         callbacks=[Progress()],
@@ -123,7 +110,7 @@ def train(
     trainer.pop_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     processes().wait_for_everyone()
-    return np.stack([np.load(file_of(epoch)) for epoch in range(1, recipe.epochs + 1)])
+    return np.stack([np.load(folder / f"epoch-{epoch}.npy") for epoch in range(1, recipe.epochs + 1)])
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -131,8 +118,7 @@ class Pictures(torch.utils.data.Dataset):
 
     def __init__(self, image_set: ImageSet, positions: Sequence[int], transform: v2.Transform):
         self.image_set, self.positions, self.transform = image_set, list(positions), transform
-        options = image_set.manifest.loc[self.positions, "option"]
-        self.labels = options.map(image_set.card.options.index).tolist()
+        self.labels = image_set.manifest.loc[self.positions, "option"].map(image_set.card.options.index).tolist()
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -145,10 +131,10 @@ class Pictures(torch.utils.data.Dataset):
 class ClassificationTrainer(Trainer):
     """Trainer for networks that map images to logits: cross-entropy, and evaluations that return the logits."""
 
-    def _get_train_sampler(self, train_dataset=None):
+    def get_train_dataloader(self) -> DataLoader:
         """Whole batches in random order: a last one of a single image would have no variance for normalisation."""
-        dataset, size = train_dataset or self.train_dataset, self.args.train_batch_size * self.args.world_size
-        return RandomSampler(dataset, num_samples=len(dataset) // size * size)
+        whole = {"shuffle": True, "drop_last": True, "pin_memory": self.args.dataloader_pin_memory, "collate_fn": batch}
+        return self.accelerator.prepare(DataLoader(self.train_dataset, self.args.train_batch_size, **whole))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         logits = model(inputs["images"])
@@ -156,7 +142,6 @@ class ClassificationTrainer(Trainer):
         return (loss, logits) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             return None, model(inputs["images"]), inputs["labels"]
 
@@ -168,16 +153,12 @@ def batch(rows: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
     return {"images": (images - mean) / spread, "labels": torch.tensor([label for _, label in rows])}
 
 
-def _augmented(recipe: Baselines) -> v2.Transform:
-    """For training images: a random crop, resized to the side and perhaps flipped."""
+def transform(recipe: Baselines, training: bool) -> v2.Transform:
+    """A random crop, resized to the side and perhaps flipped; of evaluated images all, or the centre once reduced."""
     side = (recipe.side, recipe.side)
-    crop = v2.RandomResizedCrop(side, scale=(recipe.crop_from, 1.0), antialias=True)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(recipe.flip)])
-
-
-def _plain(recipe: Baselines) -> v2.Transform:
-    """For evaluated images: all of it, or the centre of what it is first reduced to."""
-    side = (recipe.side, recipe.side)
+    if training:
+        crop = v2.RandomResizedCrop(side, scale=(recipe.crop_from, 1.0), antialias=True)
+        return v2.Compose([crop, v2.RandomHorizontalFlip(recipe.flip)])
     if recipe.shorter_side is None:
         return v2.Resize(side, antialias=True)
     return v2.Compose([v2.Resize(recipe.shorter_side, antialias=True), v2.CenterCrop(side)])

@@ -14,18 +14,15 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, DataCard, ModelCard, Protocol, card_path, slugs
-from mlprobe_utils.pipeline.code import code_files, files_hash, imported_files
+from mlprobe_utils.pipeline.code import code_files, files_hash
 from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection
-from mlprobe_utils.pipeline.fault_card import laboratory_files
+from mlprobe_utils.pipeline.fault_card import damaged_models, damaged_selection, laboratory_files
 from mlprobe_utils.pipeline.results import results_below
 
 NOTEBOOKS = ROOT / "notebooks"
-PAPER_TABLE = ("04_feature_health", "10_comparisons")  # chapters that print the paper's own Table 1
 BASELINES = "06_baselines"
-TOWERS = "08_vision_tower"
-DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults")  # and faults, and models
 OF_A_MODEL = "model"  # the notebook of models' pages
+DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults", OF_A_MODEL)
 MADE_FROM = "made_from"  # in the metadata of an executed notebook
 
 
@@ -38,37 +35,29 @@ class Page:
     parameters: dict  # what the notebook is executed with
     files: tuple[Path, ...] = ()  # the cards and tables that it reads beside the results of its models
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models, by slug, whose results the page waits for."""
-        return tuple(self.parameters["models"])
-
 
 def book_pages(run: Run) -> list[Page]:
     """Every page of a run's book that a notebook makes, in the order of the book."""
-    parameters = run.parameters()
     shown = [card_path(Protocol, run.protocol), *(card_path(DataCard, slug) for slug in run.datasets)]
     cards = [card_path(ModelCard, slug) for slug in slugs(ModelCard)]
-    table1 = [*cards, PUBLISHED / "table1.csv"]
+    table1 = [*cards, PUBLISHED / "table1.csv"]  # the paper's own, which some chapters print
     laboratory = [*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml"))]
     discussions = sorted((CARDS / "discussions").glob("*.yml"))
-    files = {name: [*laboratory] for name in (*DIAGNOSED, OF_A_MODEL)}
-    for name in PAPER_TABLE:
-        files[name] = [*table1, *files.get(name, [])]
-    files[BASELINES] = [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)]
-    files[TOWERS] = [*table1, *(PUBLISHED / name for name in ("table2.csv", "table3.csv")), *discussions]
-    files["09_comprehension_utilization"] = discussions
-    files["models"] = [*cards, PUBLISHED / "table_s1.csv"]
+    files = dict.fromkeys(DIAGNOSED, laboratory) | {
+        "04_feature_health": [*table1, *laboratory],
+        BASELINES: [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)],
+        "08_vision_tower": [*table1, PUBLISHED / "table2.csv", PUBLISHED / "table3.csv", *discussions],
+        "09_comprehension_utilization": discussions,
+        "10_comparisons": table1,
+        "models": [*cards, PUBLISHED / "table_s1.csv"],
+    }
 
     def page(name: str, notebook: str, models: tuple[str, ...] = run.models) -> Page:
-        own = (card_path(ModelCard, slug) for slug in models)
-        read = (*shown, *own, *files.get(notebook, ()))
-        return Page(name, notebook, parameters | {"models": [*models]}, read)
+        read = (*shown, *(card_path(ModelCard, slug) for slug in models), *files.get(notebook, ()))
+        return Page(name, notebook, run.parameters() | {"models": [*models]}, read)
 
-    return [
-        *(page(name, name) for name in ("index", *chapters(), "models")),
-        *(page(model_page(slug), OF_A_MODEL, (slug,)) for slug in run.models),
-    ]
+    of_all = [page(name, name) for name in ("index", *chapters(), "models")]
+    return of_all + [page(model_page(slug), OF_A_MODEL, (slug,)) for slug in run.models]
 
 
 def executed(name: str) -> Path:
@@ -79,14 +68,15 @@ def executed(name: str) -> Path:
 def made_from(page: Page, run: Run) -> str:
     """A hash of all that a page shows: its notebook and the code that this imports, cards, tables, and results."""
     script = script_of(page.notebook)
-    planted = damaged_selection(run).datasets if damaged_models(page.models) else ()
-    folders = [run.folder(model, dataset) for model in page.models for dataset in {*run.datasets, *planted}]
+    models = page.parameters["models"]
+    planted = damaged_selection(run).datasets if damaged_models(models) else ()
+    folders = [run.folder(model, dataset) for model in models for dataset in {*run.datasets, *planted}]
     if page.name == BASELINES:
         folders += [baseline_folder(run.protocol, dataset, run.split_rule) for dataset in run.datasets]
     return hash_of(
         {
             "notebook": script.read_text(),
-            "code": files_hash({*imported_files(script), *code_files("mlprobe_utils.book.run_chapter")}),
+            "code": files_hash({*code_files(script), *code_files("mlprobe_utils.book.run_chapter")}),
             "parameters": page.parameters,
             "files": [hash_of(path.read_bytes()) for path in page.files],
             "results": results_below(folders),
@@ -105,7 +95,7 @@ def stale_pages(run: Run) -> list[Page]:
 
 def chapters() -> list[str]:
     """The chapters' names, in order."""
-    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.py"))
+    return [name for name in notebooks() if name[0].isdigit()]
 
 
 def notebooks() -> list[str]:

@@ -1,34 +1,41 @@
 """What every page starts and ends with: its parameters checked, its results made or found, and boxes that say what is
-real on the page, what it was run with, and how it was made."""
+real on the page, what it was run with, and how it was made.
 
+papermill only logs a parameter that a notebook does not declare, and injects values of any type: they are checked here,
+before anything runs. What else a reader defines in the notebook is ignored.
+"""
+
+import ast
+import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
 from IPython.display import HTML
 from myst_nb import glue as myst_glue
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlprobe_utils.book.left_out import without_faults, without_models
-from mlprobe_utils.book.parameters import check_parameters, meanings
 from mlprobe_utils.book.provenance_box import provenance_box
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.evaluation.health import in_words
+from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol
-from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models, damaged_selection
-from mlprobe_utils.pipeline.discussion_card import discussed_on, load_discussion, taking_part
-from mlprobe_utils.pipeline.fault_card import all_faults
+from mlprobe_utils.pipeline.configuration import Run, configure
+from mlprobe_utils.pipeline.fault_card import DamagedModel, all_faults, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set
-from mlprobe_utils.pipeline.prepare import prepare
+from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
+from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, taking_part
 from mlprobe_utils.plots import drawing
 from mlprobe_utils.plots.tables import note, recipe, table_html
 
+INJECTED = "# Parameters"  # how papermill begins the cell that it adds
 MOST_NAMES = 4  # more are counted: the page's parameters list them
 
 
@@ -50,9 +57,8 @@ class Chapter:
     @property
     def names(self) -> dict[str, str]:
         """slug -> name, of models (healthy, then damaged), baselines and data sets."""
-        baselines = {card.slug: card for card in self.baselines}
-        named = self.models | {one.slug: one for one in self.planted} | baselines | self.datasets
-        return {slug: one.name for slug, one in named.items()}
+        others = {one.slug: one for one in (*self.planted, *self.baselines)}
+        return {slug: one.name for slug, one in (self.models | others | self.datasets).items()}
 
     @property
     def positives(self) -> dict[str, str | None]:
@@ -80,20 +86,17 @@ class Chapter:
 
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
-        words = (
-            f"{scope(self.models, self.datasets)} Protocol: {self.protocol.title}. Split: {self.selection.split_rule}."
-        )
+        split = f"Protocol: {self.protocol.title}. Split: {self.selection.split_rule}."
         values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.parameters.items()}
         rows = [(name, value, self.meanings.get(name, "")) for name, value in values.items()]
         table = table_html(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
-        folded = f"<summary>Parameters of this page</summary>{table}"
-        return HTML(f'{note(words).data}<details class="parameters">{folded}</details>')
+        folded = f'<details class="parameters"><summary>Parameters of this page</summary>{table}</details>'
+        return HTML(note(f"{scope(self.models, self.datasets)} {split}").data + folded)
 
     def damaged(self) -> "Chapter":
         """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing.
 
-        Raises:
-            InputError: the run lacks the model in which faults are planted; or what could not be made, with the mend.
+        Raises InputError where the run lacks the model in which faults are planted, or something cannot be made.
         """
         if not (planted := tuple(damaged_models(self.models))):
             raise InputError(without_faults())
@@ -108,11 +111,7 @@ class Chapter:
         return Selection(tuple(self.models), own.datasets, own.protocol, own.split_rule)
 
     def with_baselines(self) -> "Chapter":
-        """The chapter with the traditional classifiers that its protocol names; trains those that are missing.
-
-        Raises:
-            InputError: as `baselines_of`; or what could not be trained, with the mend.
-        """
+        """The chapter with the traditional classifiers that its protocol names; trains those that are missing."""
         named = tuple(baselines_of(self.protocol))
         prepare(replace(self.run, models=()), baselines=named)
         return replace(self, baselines=named)
@@ -120,9 +119,7 @@ class Chapter:
     def discussion(self, slug: str) -> "Chapter":
         """The chapter narrowed to the models that take part in a discussion; makes what is missing.
 
-        Raises:
-            InputError: an unknown discussion, or one without any of its models in this run; or what could not be made,
-                with the mend.
+        Raises InputError for an unknown discussion, or one without any of its models, or what cannot be made.
         """
         card = load_discussion(slug)
         if not (models := tuple(taking_part(card, self.models))):
@@ -137,10 +134,7 @@ class Chapter:
         return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
 
     def provenance(self, name: str) -> HTML:
-        """A folded box that says how the page `name` was made, from what, and how to make it again.
-
-        Raises InputError as `provenance_box` does.
-        """
+        """A folded box that says how the page `name` was made, from what, and how to make it again."""
         planted = any(FAULTS in folder.parts for folder in artefacts.READ)
         named = [self.protocol, *self.models.values(), *self.image_sets.values()]
         named += [*(all_faults() if planted else ()), *self.baselines]
@@ -148,10 +142,7 @@ class Chapter:
 
 
 def start(namespace: dict) -> Chapter:
-    """Checks a chapter's parameters, makes what is missing, and turns the charts on.
-
-    Args:
-        namespace: the notebook's `globals()`.
+    """Checks a chapter's parameters, makes what is missing, and turns the charts on; `namespace` is its `globals()`.
 
     Raises:
         InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
@@ -196,3 +187,65 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
         f"{full}: no miniature, weights as its card names them.": full,
     }
     return " ".join(sentence for sentence, applies in sentences.items() if applies)
+
+
+class Parameters(BaseModel):
+    """All that chapters can be run with; a chapter declares those that its parameters cell annotates."""
+
+    model_config = ConfigDict(strict=True)
+    models: list[str]
+    datasets: list[str]
+    protocol: str
+    split_rule: str
+    data: str
+    metric: str = METRICS[0]
+
+
+def check_parameters(namespace: dict) -> tuple[Run, dict]:
+    """What the chapter runs over, and all its parameters with their values; `namespace` is the notebook's `globals()`.
+
+    Raises:
+        InputError: a parameter that the chapter does not have, a value of the wrong type, an unknown slug or choice,
+            real images without their folder.
+    """
+    declared = [name for name in Parameters.model_fields if name in namespace.get("__annotations__", {})]
+    injected = []  # the names that papermill's last cell assigns
+    for source, nodes in _parsed(namespace.get("In", [])):
+        if source.splitlines()[0] == INJECTED:
+            injected = [target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    if foreign := [name for name in injected if name not in declared]:
+        raise unknown("parameter", foreign[0], declared)
+    given = {name: namespace[name] for name in declared}
+    try:
+        metric = Parameters.model_validate(given).metric
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = problem["loc"][0]
+        raise InputError(f"parameter '{name}': {problem['msg']} (found {given[name]!r:.80})") from error
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    run = configure(**{name: value for name, value in given.items() if name != "metric"})
+    return run, given | run.parameters()
+
+
+def meanings(cells: Iterable[str]) -> dict[str, str]:
+    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last.
+
+    `cells` are the sources of code cells in the order they ran (IPython's `In`).
+    """
+    found = {}
+    for source, nodes in _parsed(cells):
+        lines = source.encode().splitlines()  # ast counts bytes
+        for node in nodes:
+            if isinstance(node, ast.AnnAssign):
+                behind = lines[node.end_lineno - 1][node.end_col_offset :].decode()
+                found[ast.unparse(node.target)] = behind.partition("#")[2].strip()
+    return found
+
+
+def _parsed(cells: Iterable[str]) -> Iterator[tuple[str, list[ast.stmt]]]:
+    """The cells that are Python and not empty, with their statements: in an open notebook others may have failed."""
+    for source in cells:
+        with contextlib.suppress(SyntaxError):
+            if nodes := ast.parse(source).body:
+                yield source, nodes

@@ -21,8 +21,7 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.fault_card import laboratory_files
-from mlprobe_utils.pipeline.jobs import Job, book_jobs, due, laboratory_jobs
-from mlprobe_utils.pipeline.prepare import STEP_ENVIRONMENT, look_at
+from mlprobe_utils.pipeline.jobs import STEP_ENVIRONMENT, Job, book_jobs, due, laboratory_jobs, look_at
 from mlprobe_utils.pipeline.stages import NOTEBOOK
 from mlprobe_utils.pipeline.time_spent import account, expected, remember
 
@@ -30,10 +29,7 @@ PAGES = "pages"  # the kind of the book's last job
 
 
 def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False) -> None:
-    """Brings the book up to date, or the laboratory: how far the book's diagnosis can be trusted.
-
-    Args:
-        dry: say what would be made, and make nothing.
+    """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due.
 
     Raises:
         InputError: another run is at work in this checkout, the files of a model cannot be read; as `graph`.
@@ -52,19 +48,17 @@ def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = Fa
         todo = due(jobs)
         if dry:
             print("\n".join(planned(todo)) or "everything is current")
-        elif todo:
+            return
+        if todo:
             look_at(job.name for job in todo if job.kind in ("model", "trial"))
             carry_out(run, processes, jobs, todo)
-    if not dry:
-        result = laboratory_files()[0] if laboratory else pages.HTML / "index.html"
-        print(f"the {'laboratory' if laboratory else 'book'}: {artefacts.relative(result)}")
+    result = laboratory_files()[0] if laboratory else pages.HTML / "index.html"
+    print(f"the {'laboratory' if laboratory else 'book'}: {artefacts.relative(result)}")
 
 
 def graph(run: Run, laboratory: bool = False) -> list[Job]:
-    """The jobs of `make book` or of `make laboratory`, upstream ones first.
-
-    Raises InputError for a card that is not valid, and for a package that a baseline needs and that is not installed.
-    """
+    """The jobs of `make book` or of `make laboratory`, upstream ones first. Raises InputError for a card that is not
+    valid, and for a package that a baseline needs and that is not installed."""
     if laboratory:
         return laboratory_jobs(run)
     jobs = book_jobs(run)
@@ -80,12 +74,12 @@ def planned(todo: dict[Job, list[str] | None]) -> list[str]:
 def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[str] | None]) -> None:
     """Runs what is due, and says how long it should take and where the time went. Raises SystemExit as `make_book`."""
     stamps = write_graph(run, jobs, todo)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile")]
-    command += ["--directory", str(artefacts.OUTPUTS), "--cores", str(processes), "--nolock", "--rerun-incomplete"]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", artefacts.ROOT / "Snakefile"]
+    command += ["--directory", artefacts.OUTPUTS, "--cores", str(processes), "--nolock", "--rerun-incomplete"]
     # the stamp alone decides whether a job is current, not its command or the times of files
-    command += ["--configfile", str(graph_file()), "--quiet", "all", "--rerun-triggers", "mtime"]
+    command += ["--configfile", graph_file(), "--quiet", "all", "--rerun-triggers", "mtime"]
     # the models come in order of their work: the longest begun last would keep one core only
-    models = [str(stamps[job]) for job in todo if job.kind == "model"]
+    models = [stamps[job] for job in todo if job.kind == "model"]
     command += ["--prioritize", *models[:processes]] if models else []
     steps = collections.Counter(step for job in todo for step in job.steps)
     for job, names in todo.items():
@@ -95,7 +89,13 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     start, progress = time.time(), artefacts.OUTPUTS / ".progress"
     atomic_write(progress, "")
     counted = {"MLPROBE_PROGRESS": str(progress), "MLPROBE_STEPS": str(steps.total()), "MLPROBE_START": str(start)}
-    if code := run_to_the_end(command, os.environ | STEP_ENVIRONMENT | counted):
+    process = subprocess.Popen(command, env=os.environ | STEP_ENVIRONMENT | counted)
+    try:
+        code = 2 if process.wait() else 0
+    except KeyboardInterrupt:  # which reaches the steps too
+        process.wait()
+        code = 130
+    if code:
         print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
         sys.exit(code)
     print(account(progress, time.time() - start))
@@ -114,24 +114,10 @@ def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Pat
     for job, path in stamps.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True) if job in todo else path.touch()
-    described = [
-        {
-            "kind": job.kind,
-            "stamp": str(path),
-            "after": [str(stamps[other]) for other in job.after],
-            "command": shlex.join([sys.executable, "-m", "mlprobe_utils", *job.command]),
-        }
-        for job, path in stamps.items()
-    ]
+    described = []
+    for job, path in stamps.items():
+        command = shlex.join([sys.executable, "-m", "mlprobe_utils", *job.command])
+        after = [str(stamps[other]) for other in job.after]
+        described.append({"kind": job.kind, "stamp": str(path), "after": after, "command": command})
     atomic_write(graph_file(), json.dumps({"stamps": str(folder), "jobs": described}, indent=1))
     return stamps
-
-
-def run_to_the_end(command: list[str], environment: dict[str, str]) -> int:
-    """Exit code of the graph: 0, 2 if a step failed, 130 on Ctrl-C (which reaches the steps too)."""
-    process = subprocess.Popen(command, env=environment)
-    try:
-        return 2 if process.wait() else 0
-    except KeyboardInterrupt:
-        process.wait()
-        return 130

@@ -18,15 +18,8 @@ BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
 
 
 def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> Table:
-    """A row a card, those of this run first and each with a link to its page.
-
-    Args:
-        cards: a miniature's as `miniatures.recipe.described` completes it.
-        of_run: slugs, in the order of the run.
-
-    Raises:
-        InputError: a card's `base` that is neither a card nor a hub id.
-    """
+    """A row a card (a miniature's as `miniatures.recipe.described` completes it); those of this run, by slug, come
+    first, each with a link to its page. Raises InputError for a `base` that is neither a card nor a hub id."""
     places, rows = {slug: place for place, slug in enumerate(of_run)}, []
     for card in sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name)):
         name = html.escape(card.name)
@@ -45,20 +38,25 @@ def card_table(card: ModelCard) -> Table:
 
 
 def facts(card: ModelCard) -> dict[str, str]:
-    """The columns of Table S1 but for the name; before its last, what running takes and where the weights come from.
-
-    HTML, empty where the card gives nothing. Raises InputError as `model_table` does.
-    """
+    """The columns of Table S1 but for the name, with what running takes and where the weights come from; HTML, empty
+    where the card gives nothing. Raises InputError as `model_table` does."""
     count = parameters_of(card)
     of_card = card.base and "/" not in card.base  # else a hub id
     source = "a folder of the machine that made this page" if _folder(card).is_dir() else card.source
+    to_run = [
+        card.precision,  # none: the protocol's
+        f"{count * BYTES[card.precision] / 2**30:.1f} GiB of weights" if card.precision and count else None,
+        f"at most {card.max_pixels:,} pixels" if card.max_pixels else None,
+        "gated" if card.gated else None,
+    ]
     texts = {
         "parameters": short(count) if count else "",
         "base model": load_model_card(card.base).name if of_card else card.base,
         "vision tower": card.vision_tower,
         "connector": card.connector,
         "LLM": card.llm,
-        "to run it": _running(card, count),
+        # lines break between, not within
+        "to run it": ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in to_run if text),
         "licence": card.licence,
         "source": f"made here, in place of {card.miniature_of}" if card.miniature_of else source,
     }
@@ -72,7 +70,7 @@ def parameters_of(card: ModelCard) -> int | None:
     if card.parameters:
         return card.parameters
     sizes = []
-    for path in sorted(_folder(card).glob("*.safetensors")):
+    for path in _folder(card).glob("*.safetensors"):
         with safe_open(path, "numpy") as opened:
             sizes += [math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118  (no dict)
     return sum(sizes) or None
@@ -81,14 +79,3 @@ def parameters_of(card: ModelCard) -> int | None:
 def _folder(card: ModelCard) -> Path:
     """Where the weights lie, if they are in a folder; of a hub id a folder that does not exist."""
     return (artefacts.OUTPUTS if card.made_by else artefacts.ROOT) / Path(card.source).expanduser()
-
-
-def _running(card: ModelCard, count: int | None) -> str:
-    """Precision and memory of the weights (nothing where the precision is the protocol's), cap on pixels, gating."""
-    words = [
-        card.precision,
-        f"{count * BYTES[card.precision] / 2**30:.1f} GiB of weights" if card.precision and count else None,
-        f"at most {card.max_pixels:,} pixels" if card.max_pixels else None,
-        "gated" if card.gated else None,
-    ]
-    return ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in words if text)  # breaks between, not within

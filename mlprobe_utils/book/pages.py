@@ -13,7 +13,6 @@ import yaml
 
 from mlprobe_utils.book import book_pages as of_notebooks
 from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page, stale_pages
-from mlprobe_utils.book.citation import CITATION, citations
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of, swap_in
 from mlprobe_utils.pipeline import artefacts, laboratory_results
@@ -24,8 +23,7 @@ from mlprobe_utils.pipeline.fault_card import laboratory_files
 FRONT = artefacts.ROOT / "book"
 HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
 INDEX, RECORD = "index.html", "book.made_from"  # of the built book; of outputs/, what it was built of
-CITATIONS_MARK = "{{ citations }}"  # where the page on citing holds what CITATION.cff says
-LABORATORY_MARK = "{{ laboratory }}"  # where the page on limits says how often a diagnosis is right
+LIMITS, LABORATORY_MARK = Path("limits.md"), b"{{ laboratory }}"  # where a page says how often a diagnosis is correct
 ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 
 
@@ -36,21 +34,25 @@ def publish(run: Run) -> None:
 
 
 def assemble(run: Run) -> Path:
-    """Puts the sources of a run's book together; returns their folder. Raises InputError if a page was not executed."""
-    sources = artefacts.OUTPUTS / "book"
+    """Puts the sources of a run's book together; returns their folder. Raises InputError if a page was not executed.
+
+    A file that is the same as before is left alone, so that only changes are rebuilt.
+    """
     wanted = {path.relative_to(FRONT): path.read_bytes() for path in front_matter()}
+    wanted[LIMITS] = wanted[LIMITS].replace(LABORATORY_MARK, laboratory_results.read().words().encode())
+    wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
     for page in book_pages(run):
         if not (notebook := executed(page.name)).is_file():
             raise InputError(f"{artefacts.relative(notebook)} is not there: run `make book`")
         wanted[Path(f"{page.name}.ipynb")] = notebook.read_bytes()
-    wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
-    marks = {
-        "cite.md": (CITATIONS_MARK, citations()),
-        "limits.md": (LABORATORY_MARK, laboratory_results.read().words()),
-    }
-    for name, (mark, words) in marks.items():
-        wanted[Path(name)] = wanted[Path(name)].replace(mark.encode(), words.encode())
-    write_changed(sources, wanted)
+    sources = artefacts.OUTPUTS / "book"
+    for path in sources.rglob("*"):
+        if path.is_file() and path.relative_to(sources) not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        path = sources / name
+        if not path.is_file() or path.read_bytes() != content:
+            atomic_write(path, content)
     return sources
 
 
@@ -66,7 +68,7 @@ def due(run: Run) -> list[str]:
 def made_from(run: Run) -> str:
     """A hash of all that the HTML is built of, but for what pages say of their execution."""
     notebooks = {page.name: of_notebooks.made_from(page, run) for page in book_pages(run)}
-    texts = [(path.name, hash_of(path.read_bytes())) for path in [*front_matter(), CITATION, *laboratory_files()]]
+    texts = [(path.name, hash_of(path.read_bytes())) for path in [*front_matter(), *laboratory_files()]]
     return hash_of([notebooks, texts, code_hash(__name__, "mlprobe_utils.book.sphinx_extension")])
 
 
@@ -82,29 +84,14 @@ def contents(run: Run) -> dict:
     return {"format": "jb-book", "root": "index", "parts": listed}
 
 
-def write_changed(folder: Path, wanted: dict[Path, bytes]) -> None:
-    """Makes `folder` hold exactly these files; one that is the same is left alone, so that only changes are rebuilt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder) not in wanted:
-            path.unlink()
-    for name, content in wanted.items():
-        path = folder / name
-        if not path.is_file() or path.read_bytes() != content:
-            atomic_write(path, content)
-
-
 def build(sources: Path) -> None:
-    """Builds the HTML and puts it in place. Raises InputError, with what Sphinx said, if the build failed or warned."""
-    output = artefacts.OUTPUTS / "book_build"
-    jupyter_book = Path(sys.executable).with_name("jupyter-book")
-    command = [str(jupyter_book), "build", str(sources), "--path-output", str(output)]
+    """Builds the HTML and puts it in place. Raises InputError with Sphinx's messages if the build failed or warned."""
+    output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", sources, "--path-output", output]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
-    log = artefacts.OUTPUTS / "logs" / "pages.log"
-    atomic_write(log, done.stdout + done.stderr)
+    atomic_write(log, messages := done.stdout + done.stderr)
     if done.returncode:
-        lines = (done.stdout + done.stderr).splitlines()
-        wrong = [line for line in lines if "WARNING" in line or "error" in line.lower()]
+        wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]
         raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
     fresh = HTML.with_name(".html.partial")
     shutil.rmtree(fresh, ignore_errors=True)

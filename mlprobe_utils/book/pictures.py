@@ -5,7 +5,6 @@ import html
 import io
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from PIL import Image
@@ -16,25 +15,25 @@ from mlprobe_utils.plots.tables import MOST_TEXT
 
 def class_samples(image_set: ImageSet, split_rule: str) -> HTML:
     """The first training image of each class with its true answer (figures S1 to S3 of the paper)."""
-    rows = image_set.rows_of(split_rule, "train")
-    first = {one.option: rows.index[rows["label"] == one.name][0] for one in image_set.card.classes}
-    return _thumbnails(image_set, first.values(), [f"Ground truth: {option}." for option in first])
+    label = image_set.rows_of(split_rule, "train")["label"]
+    classes = image_set.card.classes
+    return _thumbnails(image_set, ((label.eq(c.name).idxmax(), f"Ground truth: {c.option}.") for c in classes))
 
 
 def answered(image_set: ImageSet, rows: pd.DataFrame) -> HTML:
     """Images with what a model wrote about each and the truth; `rows` are prediction rows of this image set."""
     position = pd.Series(image_set.manifest.index, index=image_set.manifest["image"])
     written = rows["text"].str.strip().str.slice(0, MOST_TEXT)
-    captions = [f"“{text}” Truth: {label}." for text, label in zip(written, rows["label"], strict=True)]
-    return _thumbnails(image_set, position[rows["image"]], captions)
+    captions = (f"“{text}” Truth: {label}." for text, label in zip(written, rows["label"], strict=True))
+    return _thumbnails(image_set, zip(position[rows["image"]], captions, strict=True))
 
 
-def _thumbnails(image_set: ImageSet, positions: Iterable[int], captions: list[str]) -> HTML:
-    """Images beside each other with captions, as data within the page; working copies, enlarged without smoothing."""
+def _thumbnails(image_set: ImageSet, captioned: Iterable[tuple[int, str]]) -> HTML:
+    """Working copies, by position, with captions side by side: data within the page, enlarged without smoothing."""
     figures = []
-    for position, caption in zip(positions, captions, strict=True):
+    for position, caption in captioned:
         buffer = io.BytesIO()
-        Image.fromarray(np.asarray(image_set.pixels(position))).save(buffer, "PNG")
+        Image.fromarray(image_set.pixels(position)).save(buffer, "PNG")
         source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
         text = html.escape(f"{image_set.card.name}. {caption}")
         figures.append(

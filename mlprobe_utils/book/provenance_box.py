@@ -40,15 +40,10 @@ class Provenance(BaseModel):
 def provenance_box(
     name: str, parameters: dict, protocol: Protocol, cards: Iterable[Card | ImageSet], started: float
 ) -> str:
-    """The box of a page, as HTML that is folded until it is opened and needs no script.
+    """The box of the page of notebook `name`, as HTML that is folded until it is opened and needs no script.
 
-    Args:
-        name: the notebook's.
-        parameters: everything it was run with, by name.
-        cards: all that the page depends on, in the order of their rows; an image set stands for its card.
-        started: when its execution began, seconds since the epoch.
-
-    Raises InputError as `rerun_command` and `read_provenance` do.
+    `cards` are all that the page depends on, in the order of their rows; an image set stands for its card. `started` is
+    in seconds since the epoch. Raises InputError as `rerun_command` and `read_provenance` do.
     """
     page = Provenance(**artefacts.provenance(started))
     # those that were read for this page, and those that they were made from, each with the command that makes it
@@ -65,9 +60,9 @@ def provenance_box(
     versions = pd.DataFrame([provenance.versions for _, provenance in made]).reindex(columns=list(page.versions))
     packages = {"package": page.versions.keys(), "this page": page.versions.values()}
     packages |= {"artefacts": versions.agg(_distinct)}
+    command = html.escape(rerun_command(name, parameters))
     sections = {
-        "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>"
-        f"{html.escape(rerun_command(name, parameters))}</code></pre>",
+        "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>{command}</code></pre>",
         "This execution": table_html(pd.DataFrame(execution.items(), columns=["execution", "value"])),
         "Cards and data": table_html(pd.DataFrame([_row(card, folders) for card in cards])),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
@@ -79,10 +74,7 @@ def provenance_box(
 
 
 def rerun_command(name: str, parameters: dict) -> str:
-    """The command, for a shell in the project's root, that executes a notebook into <name>.ipynb there.
-
-    Raises InputError for a name that no notebook has.
-    """
+    """The shell command that executes a notebook into <name>.ipynb in the project root. Raises InputError for none."""
     own = Path(sys.executable).is_relative_to(artefacts.ROOT)  # else the environment lies outside (conda)
     python = artefacts.relative(sys.executable) if own else "python"
     command = [python, "-m", "mlprobe_utils", "chapter", script_of(name).stem, f"{name}.ipynb"]
@@ -101,29 +93,27 @@ def read_provenance(folder: Path, made_by: str) -> Provenance:
 
 
 def _row(card: Card | ImageSet, folders: dict[Path, str]) -> dict[str, str]:
-    """One card; `content` is what the images, or the weights as they were read, are known by."""
-    content, read_as = "", ""
+    """One card; `content` identifies the images, or the weights (the hub's commit or a fingerprint of the folder)."""
+    content = read_as = ""
     if isinstance(card, ImageSet):
         card, content = card.card, card.data_hash
-    elif isinstance(card, ModelCard):  # the hub's commit, or a fingerprint of the folder, that artefacts were made from
-        records = [
-            artefacts.read_made_from(place, by) for place, by in folders.items() if place.parent.name == card.slug
-        ]
-        content = _distinct(pd.Series([record.get("model") for record in records]))
-        read_as = _distinct(pd.Series([_words(record["reading"]) for record in records if "reading" in record]))
+    elif isinstance(card, ModelCard):
+        made = [artefacts.read_made_from(place, by) for place, by in folders.items() if place.parent.name == card.slug]
+        content = _distinct(pd.Series([record.get("model") for record in made]))
+        read_as = _distinct(pd.Series([_words(record["reading"]) for record in made if "reading" in record]))
     name = card.title if isinstance(card, Protocol) else card.name
     own = {"kind": card.kind, "slug": card.slug, "name": name, "card": card.content_hash[:DIGITS]}
     return own | {"content": content, "read as": read_as}
 
 
 def _words(reading: dict) -> str:
-    """What decided how a model was read; a chat template is long, and stands in its card."""
+    """How a model was loaded; a chat template is long, and stands in its card."""
     words = [f"{key.replace('_', ' ')} {value}" for key, value in reading.items() if key != "chat_template"]
     return ", ".join([*words, *(["its card's chat template"] if "chat_template" in reading else [])])
 
 
 def _kind(folder: Path) -> str:
-    """What an artefact is, by the first word of its folder; of a variant also what differs in it."""
+    """The kind of an artefact, from the first word of its folder; of a variant also what differs in it."""
     if folder.parent.name.startswith(BASELINES):
         return "baseline"
     if folder.parent.name == "phantoms":
@@ -136,18 +126,18 @@ def _kind(folder: Path) -> str:
 def _summary(made: list[tuple[str, Provenance]]) -> pd.DataFrame:
     """One row a kind of artefact, the first made first; a peak that was not recorded is left empty."""
     frame = pd.DataFrame([{"artefact": kind} | provenance.model_dump() for kind, provenance in made])
-    peaks = ["peak_memory_mib", "accelerator_peak_memory_mib"]
-    frame[peaks] = frame[peaks].astype(float)
+    frame = frame.astype(dict.fromkeys(("peak_memory_mib", "accelerator_peak_memory_mib"), float))
     columns = {
         "how many": ("seconds", "size"),
         "first made": ("made_at", "min"),
         "last made": ("made_at", "max"),
         "seconds in total": ("seconds", "sum"),
-        "highest peak memory (MiB)": (peaks[0], "max"),
+        "highest peak memory (MiB)": ("peak_memory_mib", "max"),
         "commits": ("commit", _distinct),
     }
     if frame["accelerator"].notna().any():
-        columns |= {"accelerators": ("accelerator", _distinct), "highest peak on one (MiB)": (peaks[1], "max")}
+        columns["accelerators"] = ("accelerator", _distinct)
+        columns["highest peak on one (MiB)"] = ("accelerator_peak_memory_mib", "max")
     return frame.groupby("artefact").agg(**columns).reset_index().sort_values("first made")
 
 

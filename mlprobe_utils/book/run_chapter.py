@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages
 from mlprobe_utils.book.book_pages import MADE_FROM, Page, executed, made_from, script_of
-from mlprobe_utils.book.left_out import NEEDS, leave_out, unmet_needs
+from mlprobe_utils.book.left_out import NEEDS, leave_out
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline.configuration import Run, models_of
@@ -49,7 +49,7 @@ def run_chapter(
     source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
-        leave_out(notebook, unmet_needs(models_of(parameters.get("models", []))))
+        leave_out(notebook, models_of(parameters.get("models", [])))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     nbformat.write(notebook, source)
@@ -63,15 +63,21 @@ def run_chapter(
         raise
     finally:
         source.unlink()
-    make_publishable(executed, made_from)
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("papermill")  # names folders of this machine
+    if made_from:
+        notebook.metadata[MADE_FROM] = made_from
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("remove-cell")  # a page shows its parameters once
+    nbformat.write(notebook, executed)
     os.replace(executed, output)
 
 
 def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
     """Executes pages of a run's book, whose results are made, in `jobs` kernels; each takes one page after another.
 
-    Raises:
-        InputError, PapermillExecutionError: as `run_chapter`, of the first page that failed; the others are executed.
+    Raises what `run_chapter` raised for the first page that failed, once the others are executed.
     """
     waiting, failed = iter(pages), []
 
@@ -84,7 +90,11 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
                         run_chapter(page.notebook, page.parameters, executed(page.name), kernel, record)
                 except Exception as error:  # of a cell, or of the page's input: the other pages are not concerned
                     failed.append(error)
-                clear(kernel)
+                client = kernel.blocking_client()
+                client.start_channels()
+                client.wait_for_ready()
+                client.execute_interactive("%reset -f", silent=True)  # of variables; imports stay
+                client.stop_channels()
 
     with ThreadPoolExecutor(jobs) as pool:
         for worker in [pool.submit(work) for _ in range(min(jobs, len(pages)))]:
@@ -97,10 +107,9 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
 def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
     """A kernel that runs in a folder, with further variables in its environment, reached through files.
 
-    TCP ports are chosen before they are used: two chapters that start at the same moment can choose the same one, and
-    the later kernel dies. The files are in a folder of the kernel's own with a short name: a socket's path has to fit
-    into a hundred bytes.
+    Of TCP ports, two chapters that start at the same moment can choose the same one, and the later kernel dies.
     """
+    # a socket's path has to fit into a hundred bytes
     with tempfile.TemporaryDirectory(prefix="kernel") as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
         options = ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={WITHOUT_GRAMMAR}"]
@@ -109,26 +118,3 @@ def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
             yield kernel
         finally:
             kernel.shutdown_kernel(now=True)
-
-
-def clear(kernel: KernelManager) -> None:
-    """Removes what a notebook has defined in a kernel; what it has imported stays imported."""
-    client = kernel.blocking_client()
-    client.start_channels()
-    try:
-        client.wait_for_ready()
-        client.execute_interactive("%reset -f", silent=True)
-    finally:
-        client.stop_channels()
-
-
-def make_publishable(path: Path, made_from: str | None) -> None:
-    """Tags papermill's cell, so that a page shows the parameters once, and drops what papermill notes of folders."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.pop("papermill")
-    if made_from:
-        notebook.metadata[MADE_FROM] = made_from
-    for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.metadata["tags"].append("remove-cell")
-    nbformat.write(notebook, path)

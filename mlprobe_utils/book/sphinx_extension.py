@@ -28,17 +28,12 @@ def setup(app) -> dict:
     app.add_html_math_renderer("mathml", (visit_formula, None), (visit_equation, None))
     app.connect("env-get-outdated", pages_with_terms)
     app.connect("doctree-read", keep_definitions)
-    app.connect("html-page-context", write_definitions)
-    app.connect("html-page-context", mend_markup)
-    app.connect("html-page-context", add_buttons, priority=502)  # after the theme's own
-    return {"env_version": made_with(Path(app.confdir)), "parallel_read_safe": False}
-
-
-def made_with(folder: Path) -> str:
-    """Hash of this code and the static files: when it changes, Sphinx rebuilds every page, which it would not do by
-    itself."""
-    static = sorted(path for path in (folder / "_static").rglob("*") if path.is_file())
-    return hash_of([code_hash(__name__), [hash_of(path.read_bytes()) for path in static]])
+    app.connect("html-page-context", complete_body)
+    app.connect("html-page-context", complete_buttons, priority=502)  # after the theme's own
+    # when this code or a static file changes, every page has to be rebuilt, which Sphinx would not do by itself
+    static = sorted(path for path in Path(app.confdir, "_static").rglob("*") if path.is_file())
+    version = hash_of([code_hash(__name__), [hash_of(path.read_bytes()) for path in static]])
+    return {"env_version": version, "parallel_read_safe": False}
 
 
 def mathml(latex: str, display: str) -> str:
@@ -97,46 +92,33 @@ def keep_definitions(app, doctree: nodes.document) -> None:
         }
 
 
-def write_definitions(app, page: str, template: str, context: dict, doctree) -> None:
-    """Gives every reference to a glossary term the term's definition, for a script to show."""
+def complete_body(app, page: str, template: str, context: dict, doctree) -> None:
+    """Gives references to glossary terms their definition, for a script to show; lets the keyboard reach the boxes
+    that wide tables scroll in; makes a bibliography a list of list items."""
 
     def with_definition(link: re.Match) -> str:
         definition = html.escape(app.env.definitions[link[2]])
         return f'<a class="reference internal told" href="{link[1]}#{link[2]}" data-told="{definition}">'
 
-    context["body"] = TERM.sub(with_definition, context.get("body", ""))
-
-
-def mend_markup(app, page: str, template: str, context: dict, doctree) -> None:
-    """Lets the keyboard reach the boxes that wide tables scroll in; makes a bibliography a list of list items."""
     body = context.get("body", "").replace(SCROLLING, f'{SCROLLING} tabindex="0"')
-    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    context["body"] = TERM.sub(with_definition, body.replace('role="doc-biblioentry"', 'role="listitem"'))
 
 
-def add_buttons(app, page: str, template: str, context: dict, doctree) -> None:
-    """Adds printing and, for a page that a notebook makes, downloads to the header buttons of the theme.
+def complete_buttons(app, page: str, template: str, context: dict, doctree) -> None:
+    """Adds the script of a page that a notebook makes to the theme's downloads.
 
     The theme's launch buttons open the notebook of the page's own name: on the page of a model, that of the template.
     """
-    if doctree is None:  # search and index
+    if not (name := notebook_of(page)):
         return
-    printing = {"type": "javascript", "javascript": "window.print()", "icon": "fas fa-file-pdf fa-fw"}
-    name = notebook_of(page)
-    if name is None:
-        context["header_buttons"].insert(0, printing | {"tooltip": "Print"})
-        return
-    for button in (button for group in context["header_buttons"] for button in group.get("buttons", ())):
-        if "url" in button:
-            button["url"] = button["url"].replace(f"/{page}.ipynb", f"/{name}.ipynb")
     script = Path(app.outdir, "_sources", f"{name}.py")
     script.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(NOTEBOOKS / script.name, script)
-    sources = context["pathto"]("_sources", resource=True)
-    downloads = [
-        ("Notebook, as executed (.ipynb)", "fas fa-book fa-fw", f"{sources}/{context['sourcename']}"),
-        ("Script (.py)", "fas fa-code fa-fw", f"{sources}/{script.name}"),
-    ]
-    buttons = [{"type": "link", "text": text, "icon": icon, "url": url} for text, icon, url in downloads]
-    buttons.append(printing | {"text": "Print (.pdf)"})
-    group = {"type": "group", "tooltip": "Download this page", "icon": "fas fa-download", "buttons": buttons}
-    context["header_buttons"].insert(0, group)
+    url = f"{context['pathto']('_sources', resource=True)}/{script.name}"
+    own = {"type": "link", "text": ".py", "tooltip": "Download script", "icon": "fas fa-code", "url": url}
+    for group in context["header_buttons"]:
+        if group.get("label") == "download-buttons":
+            group["buttons"].insert(1, own)
+            continue
+        for button in (button for button in group.get("buttons", ()) if "url" in button):
+            button["url"] = button["url"].replace(f"/{page}.ipynb", f"/{name}.ipynb")

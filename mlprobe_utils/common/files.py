@@ -26,22 +26,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class KnownHashes:
-    """Hashes of large files, kept between processes: a file is read again where size, time or inode are others."""
-
-    def __init__(self, kept: Path):
-        """`kept` is the file that they are kept in."""
-        self.kept = kept
-
-    def __call__(self, path: Path) -> str:
-        """As `file_hash`."""
-        status, name = path.stat(), str(path.resolve())
-        now = [status.st_size, status.st_mtime_ns, status.st_ino]
-        known = json.loads(self.kept.read_text()) if self.kept.is_file() else {}
-        if name not in known or known[name][:-1] != now:
-            known[name] = [*now, file_hash(path)]
-            atomic_write(self.kept, json.dumps(known))
-        return known[name][-1]
+def known_hash(cache: Path, path: Path) -> str:
+    """As `file_hash`, of a large file: read again only where size, time or inode are not those in the file `cache`."""
+    status, name = path.stat(), str(path.resolve())
+    now = [status.st_size, status.st_mtime_ns, status.st_ino]
+    known = json.loads(cache.read_text()) if cache.is_file() else {}
+    if name not in known or known[name][:-1] != now:
+        known[name] = [*now, file_hash(path)]
+        atomic_write(cache, json.dumps(known))
+    return known[name][-1]
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -63,16 +56,13 @@ def swap_in(new: Path, place: Path) -> None:
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a table atomically."""
     atomic_write(path, frame.to_parquet(index=False))
 
 
 def claim(folder: str | Path, made_from: dict) -> Path:
-    """Gives a folder to one result: what that is made from is kept there, so that no other is mixed with it.
+    """Reserves a folder for the result that is made from this, and returns it.
 
-    Raises:
-        InputError: the folder holds something made from another model, question, … (the keys of `made_from`), or files
-            of unknown origin.
+    Raises InputError where it holds a result of another model, question, … (the keys of `made_from`), or other files.
     """
     folder, wanted = Path(folder), json.loads(json.dumps(made_from))
     record = folder / MADE_FROM

@@ -1,7 +1,6 @@
 """The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
 
-Every process runs the same commands. They share the images of a training step, take turns at the shards of a pass, and
-meet at the end of every artefact; only the main one moves an artefact to its place.
+Each runs the same commands. They share training steps and shards; the main one alone moves an artefact to its place.
 """
 
 import os
@@ -16,7 +15,6 @@ PATIENCE = timedelta(hours=24)  # how long processes wait for each other: probes
 
 
 def processes() -> PartialState:
-    """The processes of this run: how many, which one this is, and its device."""
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
@@ -26,11 +24,7 @@ def sharded() -> bool:
 
 
 def share_of(batch_size: int) -> int:
-    """How many images of a batch each process takes.
-
-    Raises:
-        InputError: the processes cannot share a batch evenly; the recipe's batch is that of all of them together.
-    """
+    """How many images of a batch each process takes. Raises InputError if they cannot share it evenly."""
     count = processes().num_processes
     if batch_size % count:
         raise InputError(

@@ -14,6 +14,7 @@ SHIPPED = Path(__file__).parents[1] / "shipped"  # what of data/ is in the wheel
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+PercentagePoints = Annotated[float, Field(gt=0, le=100)]
 Words = Annotated[str, Field(min_length=1)]
 Precision = Literal["float32", "bfloat16"]
 

@@ -1,8 +1,5 @@
-"""A long pass over images in shards: each is a file that is written whole, so that a killed pass goes on where it was.
-
-The processes of a run take turns at the shards. No image is read twice, so nothing has to be dropped at the end (a
-sampler that shares images evenly repeats some: audit, point 4).
-"""
+"""A long pass over images in shards, at which processes take turns: each is a file written whole, so that a killed
+pass is resumed, and no image is read twice."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +12,7 @@ from mlprobe_utils.common.progress import Notes
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images of a pass, and the file that holds their results once it is there."""
+    """Some images of a pass, and the file of their results."""
 
     path: Path
     positions: list[int]
@@ -24,19 +21,13 @@ class Shard:
 def shards_of(folder: Path, positions: list[int], most: int, suffix: str) -> list[Shard]:
     """All shards of a pass over `positions`, in order: at most `most` images each, and one for each process or more."""
     size = max(1, min(most, math.ceil(len(positions) / processes().num_processes)))
-    shards = []
-    for start in range(0, len(positions), size):
-        own = positions[start : start + size]
-        # the name holds the size too: a shard of another size is not this one
-        shards.append(Shard(folder / f"shard-{start:06d}-{len(own)}{suffix}", own))
-    return shards
+    parts = {start: positions[start : start + size] for start in range(0, len(positions), size)}
+    # the name holds the size too: a shard of another size is not this one
+    return [Shard(folder / f"shard-{start:06d}-{len(own)}{suffix}", own) for start, own in parts.items()]
 
 
 def own_missing(shards: list[Shard], batch_size: int, unit: str) -> Iterator[tuple[Path, Iterator[list[int]]]]:
-    """The shards that this process has to make: each one's file and its positions in batches.
-
-    Says once in a while how many `unit`s are done.
-    """
+    """The shards that this process has to make: each one's file and its positions in batches; notes its progress."""
     state, notes, done = processes(), Notes(), 0
     missing = [s for s in shards[state.process_index :: state.num_processes] if not s.path.exists()]
     total = sum(len(shard.positions) for shard in missing)
@@ -53,6 +44,5 @@ def own_missing(shards: list[Shard], batch_size: int, unit: str) -> Iterator[tup
 
 
 def remove_shards(folder: Path) -> None:
-    """Removes all shards of a pass, once their whole stands."""
     for path in folder.glob("shard-*"):
         path.unlink()

@@ -17,11 +17,7 @@ BLOCK = 1024  # rows of the table of distances held at a time
 
 
 def components(table: pd.DataFrame) -> np.ndarray:
-    """The component of every image, int [images]: images linked by a duplicate group or a patient share one.
-
-    Args:
-        table: one row an image with the columns `duplicate_group` and `patient` (null: linked to no other image by it).
-    """
+    """The component of every image, int [images]: images linked by `duplicate_group` or `patient` (null: no link)."""
     pairs = [_pairs_with_first(table[column]) for column in ("duplicate_group", "patient")]
     return _connected(np.concatenate(pairs, axis=1), len(table))
 
@@ -39,8 +35,7 @@ def duplicate_groups(
     near = _near_pairs([perceptual_hashes[i] for i in order], thumbnails[order])
     same = _pairs_with_first(np.array([sha256[i] for i in order], dtype=object))
     group = _connected(np.concatenate([near, same], axis=1), len(order))
-    sizes = np.bincount(group, minlength=1)
-    names: dict[int, str] = {}
+    sizes, names = np.bincount(group, minlength=1), {}
     result: list[str | None] = [None] * len(order)
     for position, member in zip(order, group, strict=True):
         if sizes[member] > 1:

@@ -1,10 +1,9 @@
 """Controls of an image set that need no model, and labels that no model can have learned.
 
-Whatever is claimed of a layer has to beat the majority class, the kind of the file and simple statistics of the pixels.
-The reference is a support vector machine on hand-made features, trained on the same images: it bounds from below what
-the images tell without a pretrained model. Its features keep places, which the mean of a vision tower's tokens need
-not: what a probe of such means lacks may still be in the tokens. The control task (Hewitt and Liang 2019) has labels
-that mean nothing, but can be predicted for new images. Controls that need the model are in `pipeline.probe_controls`.
+Whatever is claimed of a layer has to beat the majority class, the file format and simple statistics of the pixels. The
+reference is a support vector machine on hand-crafted features, trained on the same images: a lower bound of what can be
+learned without a pretrained model. Its features keep places, which the mean of a vision tower's tokens need not. The
+control task (Hewitt and Liang 2019) has labels that mean nothing, but can be predicted for new images.
 """
 
 from pathlib import Path
@@ -25,7 +24,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.datasets.summary import FORMAT
-from mlprobe_utils.evaluation.control_names import FILE, FILE_FORMAT, MAJORITY, PIXELS, REFERENCE, WITHOUT_MODEL
+from mlprobe_utils.evaluation.names import CLASSICAL, FILE, FILE_FORMAT, MAJORITY, WITHOUT_MODEL
 from mlprobe_utils.evaluation.rows import image_rows, write_rows
 
 ROWS, TASK = "controls.parquet", "control_task.parquet"
@@ -45,14 +44,8 @@ TINY = 1e-6
 
 
 def write_image_controls(image_set: ImageSet, split_rule: str, folder: Path) -> None:
-    """Writes the controls that need no model, and the reference, to `folder`.
-
-    `controls.parquet` has rows of the test images (schema `rows.SCHEMA`), `control_task.parquet` image, split, cluster
-    and control (an option) of the train, validation and test images.
-
-    Raises:
-        InputError: as `rows_without_model`, `reference_rows` and `control_task`.
-    """
+    """Writes `controls.parquet`, rows (schema `rows.SCHEMA`) of the test images of each control, and
+    `control_task.parquet`, from `control_task`. Raises InputError as the functions below."""
     statistics = pixel_statistics(image_set)
     rows = pd.concat([rows_without_model(image_set, split_rule, statistics), reference_rows(image_set, split_rule)])
     write_rows(rows, folder / ROWS)
@@ -60,34 +53,26 @@ def write_image_controls(image_set: ImageSet, split_rule: str, folder: Path) -> 
 
 
 def pixel_statistics(image_set: ImageSet) -> np.ndarray:
-    """STATISTICS of the grey levels of each working copy, in the manifest's order, float [images, statistics].
-
-    A change is the root mean square of the differences of neighbouring pixels: the energy of the gradient.
-    """
+    """STATISTICS of the grey levels of each working copy, in the manifest's order, float [images, statistics]; a change
+    is the root mean square of the differences of neighbouring pixels."""
     rows = []
-    for position in range(len(image_set.manifest)):
-        grey = image_set.pixels(position).mean(axis=2)
+    for grey in (image_set.pixels(position).mean(axis=2) for position in range(len(image_set))):
         changes = [np.sqrt(np.square(np.diff(grey, axis=axis)).sum() / grey.size) for axis in (0, 1)]
         rows.append([grey.mean(), grey.std(), *np.percentile(grey, PERCENTILES), *changes])
     return np.array(rows)
 
 
 def control_task(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
-    """Labels that mean nothing, and that new images have too: image, split, cluster, control.
+    """Labels that mean nothing, and that new images have too: image, split, cluster, control (an option).
 
-    Images are put in CLUSTERS clusters by their standardised pixel statistics (k-means, fitted on the train images).
+    Images are put in CLUSTERS clusters by their standardised `pixel_statistics` (k-means, fitted on the train images).
     Every cluster is dealt one option at random, as often as the option is true of train images: one cluster after the
-    other, in random order, gets the option that is furthest from its share.
-
-    Args:
-        statistics: from `pixel_statistics`.
-
-    Raises:
-        InputError: there are no train or no test images.
+    other, in random order, gets the option that is furthest from its share. Raises InputError without train or test
+    images.
     """
     parts = {split: image_set.rows_of(split_rule, split) for split in ("train", "validation", "test")}
     if empty := [split for split in ("train", "test") if parts[split].empty]:
-        raise InputError(f"the {empty[0]} images of split '{split_rule}' of '{image_set.card.slug}' has no image")
+        raise InputError(f"split '{split_rule}' of '{image_set.card.slug}' has no {empty[0]} image")
     images = pd.concat([own.assign(split=split) for split, own in parts.items()])
     training = images.index[images["split"] == "train"]
     scaler = StandardScaler().fit(statistics[training])
@@ -112,11 +97,8 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
     """Rows of the test images for each of WITHOUT_MODEL, fitted on all other images, as the format rule of chapter 1.
 
     A logistic regression on standardised features: the combination of pixel mode, format and extension; this and the
-    logarithms of width, height (of the stored image) and bytes; `statistics`, from `pixel_statistics`. The majority
-    class has each option's share as its probability.
-
-    Raises:
-        InputError: the images to fit on are all of one class.
+    logarithms of width, height (of the stored image) and bytes; `pixel_statistics`. The majority class has each
+    option's share as its probability. Raises InputError where the images to fit on are all of one class.
     """
     manifest, options = image_set.manifest, image_set.card.options
     tested = image_set.rows_of(split_rule, "test").index
@@ -126,14 +108,13 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
         raise InputError(f"the images of '{image_set.card.slug}' outside its test set are not of several classes")
     combination = pd.get_dummies(manifest[FORMAT].agg("|".join, axis=1)).to_numpy(float)
     sizes = np.log(manifest[["width", "height", "bytes"]].to_numpy(float))
-    features = {MAJORITY: statistics, FILE_FORMAT: combination, FILE: np.hstack([combination, sizes])}
-    features[PIXELS] = statistics
+    features = {FILE_FORMAT: combination, FILE: np.hstack([combination, sizes])}
     frames = []
     for control in WITHOUT_MODEL:
         regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model = DummyClassifier() if control == MAJORITY else regression
-        model.fit(features[control][fitted], codes[fitted])
-        found = pd.DataFrame(model.predict_proba(features[control][tested]), columns=np.take(options, model.classes_))
+        model, own = DummyClassifier() if control == MAJORITY else regression, features.get(control, statistics)
+        model.fit(own[fitted], codes[fitted])
+        found = pd.DataFrame(model.predict_proba(own[tested]), columns=np.take(options, model.classes_))
         frames.append(_test_rows(image_set, split_rule, found, control))
     return pd.concat(frames, ignore_index=True)
 
@@ -141,10 +122,8 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
 def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
     """Rows of the test images for the reference, fitted on the train images as probes are.
 
-    Probabilities are calibrated on held-out folds of the train images (Platt 1999).
-
-    Raises:
-        InputError: the train images are not of several classes with two images each, or there are no test images.
+    Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError where the train
+    images are not of several classes with two images each, or there are no test images.
     """
     training, tested = (image_set.rows_of(split_rule, split) for split in ("train", "test"))
     counts = training["option"].value_counts()
@@ -153,12 +132,14 @@ def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
             f"split '{split_rule}' of '{image_set.card.slug}': the reference needs two train images of each of several "
             f"classes and a test image, found {counts.to_dict()} and {len(tested)}"
         )
-    features = image_features(squares(image_set, [*training.index, *tested.index]))
+    pixels = map(image_set.pixels, [*training.index, *tested.index])
+    grey = [Image.fromarray(own).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX) for own in pixels]
+    features = image_features(np.stack([np.asarray(image, np.float32) for image in grey]))
     machine = make_pipeline(StandardScaler(), SVC(C=PENALTY))
     model = CalibratedClassifierCV(machine, cv=min(FOLDS, counts.min()), ensemble=False)
     model.fit(features[: len(training)], training["option"])
     found = pd.DataFrame(model.predict_proba(features[len(training) :]), columns=model.classes_)
-    return _test_rows(image_set, split_rule, found, REFERENCE)
+    return _test_rows(image_set, split_rule, found, CLASSICAL)
 
 
 def _test_rows(image_set: ImageSet, split_rule: str, found: pd.DataFrame, control: str) -> pd.DataFrame:
@@ -170,18 +151,13 @@ def _test_rows(image_set: ImageSet, split_rule: str, found: pd.DataFrame, contro
     return image_rows(image_set.rows_of(split_rule, "test").assign(split="test"), options, probabilities, **constants)
 
 
-def squares(image_set: ImageSet, positions: list[int]) -> np.ndarray:
-    """Working copies as grey squares of SIDE pixels, of mean 0 and deviation 1 each, float32 [images, SIDE, SIDE]."""
-    grey = [Image.fromarray(image_set.pixels(position)).convert("L") for position in positions]
-    pixels = np.stack([np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) for image in grey])
-    spread = pixels.std(axis=(1, 2), keepdims=True)
-    return (pixels - pixels.mean(axis=(1, 2), keepdims=True)) / (spread + TINY)
-
-
 def image_features(images: np.ndarray) -> np.ndarray:
-    """Features of `squares`, float [images, features]: grey levels, edges, and textures at each of TEXTURES."""
-    parts = [cell_means(images, GREY_CELLS), edges(images)]
-    return np.hstack([*parts, *(texture(images, deviation) for deviation in TEXTURES)])
+    """Grey levels, edges and textures of grey squares (float32 [images, SIDE, SIDE]), each image brought to mean 0 and
+    deviation 1 before: float [images, features]."""
+    spread = images.std(axis=(1, 2), keepdims=True)
+    images = (images - images.mean(axis=(1, 2), keepdims=True)) / (spread + TINY)
+    textures = (texture(images, deviation) for deviation in TEXTURES)
+    return np.hstack([cell_means(images, GREY_CELLS), edges(images), *textures])
 
 
 def cell_means(images: np.ndarray, cells: int) -> np.ndarray:
@@ -191,10 +167,8 @@ def cell_means(images: np.ndarray, cells: int) -> np.ndarray:
 
 
 def edges(images: np.ndarray) -> np.ndarray:
-    """Edge strength in each of CELLS x CELLS cells and DIRECTIONS, of the smoothed images: float [images, 144].
-
-    The square root of histograms of oriented gradients (Dalal and Triggs 2005), normalised over the image.
-    """
+    """The square root of histograms of oriented gradients (Dalal and Triggs 2005) of the smoothed images, in CELLS x
+    CELLS cells and DIRECTIONS, normalised over the image: float [images, 144]."""
     vertical, horizontal = np.gradient(gaussian_filter(images, (0, EDGES, EDGES)), axis=(1, 2))
     angle = np.mod(np.arctan2(vertical, horizontal), np.pi)
     direction = np.minimum((angle / np.pi * DIRECTIONS).astype(int), DIRECTIONS - 1)
@@ -204,10 +178,8 @@ def edges(images: np.ndarray) -> np.ndarray:
 
 
 def texture(images: np.ndarray, deviation: float) -> np.ndarray:
-    """One scale's deviation, minimum and maximum, and the energy of CELLS x CELLS cells, float [images, 19].
-
-    The scale is that between two Gaussians, `deviation` and twice it in pixels (difference of Gaussians).
-    """
+    """Deviation, minimum and maximum of the difference of two Gaussians, of `deviation` and twice that in pixels, and
+    its energy in CELLS x CELLS cells: float [images, 19]."""
     fine, coarse = (gaussian_filter(images, (0, width, width)) for width in (deviation, 2 * deviation))
     band = fine - coarse
     whole = [getattr(band, name)(axis=(1, 2))[:, None] for name in ("std", "min", "max")]

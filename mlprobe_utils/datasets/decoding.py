@@ -4,7 +4,6 @@ import hashlib
 import io
 import math
 import warnings
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import imagehash
@@ -20,49 +19,24 @@ THUMBNAIL_SIDE = 32  # pixels
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError)  # what PIL's decoders raise
 
 
-@dataclass(frozen=True)
-class DecodedImage:
-    """One image file: what it is as stored (mode and format as PIL names them), and its working copy.
+def decode(data: bytes, name: str, settings: Images) -> tuple[dict, np.ndarray, np.ndarray]:
+    """What the manifest records of an image file, its thumbnail, and its working copy.
 
-    `pixels` is uint8 [height, width, 3]. `perceptual_hash` (hexadecimal) and `thumbnail` (grey, uint8 [side, side]) are
-    of the picture before it was reduced, so that duplicates do not depend on the protocol.
-    """
-
-    width: int
-    height: int
-    mode: str
-    format: str
-    extension: str
-    sha256: str
-    bytes: int
-    perceptual_hash: str
-    thumbnail: np.ndarray
-    pixels: np.ndarray
-
-
-def decode(data: bytes, name: str, settings: Images) -> DecodedImage:
-    """Decodes an image file in full, once.
-
-    Args:
-        data: content of the file.
-        name: its path, for error messages; its ending is recorded as the extension.
-        settings: the protocol's `images` block; sizes in pixels.
-
-    Raises:
-        InputError: as `open_image` and `read_rgb`.
+    The thumbnail (grey, uint8 [side, side]) and the perceptual hash are of the picture before it is reduced to the
+    working copy (RGB, uint8 [height, width, 3]), so that duplicates do not depend on the protocol. `name` is the path,
+    for messages and for the extension. Raises InputError as `open_image` and `read_rgb`.
     """
     image = open_image(data, name, settings.decode_limit)
     stored = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
     picture = read_rgb(image, name)
-    return DecodedImage(
-        **stored,
-        extension=PurePosixPath(name).suffix.lower(),
-        sha256=hashlib.sha256(data).hexdigest(),
-        bytes=len(data),
-        perceptual_hash=str(imagehash.phash(picture, hash_size=HASH_SIDE)),
-        thumbnail=np.asarray(picture.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)),
-        pixels=np.asarray(working_copy(picture, settings)),
-    )
+    facts = stored | {
+        "extension": PurePosixPath(name).suffix.lower(),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "perceptual_hash": str(imagehash.phash(picture, hash_size=HASH_SIDE)),
+    }
+    thumbnail = picture.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+    return facts, np.asarray(thumbnail), np.asarray(working_copy(picture, settings))
 
 
 def open_image(data: bytes, name: str, decode_limit: int) -> Image.Image:
@@ -94,10 +68,10 @@ def read_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as 8-bit RGB, as a viewer shows it.
+    """The picture as 8-bit RGB, as a viewer shows it: 16-bit grey keeps its full range (PIL alone would clip it).
 
-    16-bit grey is scaled by its full range (PIL alone would clip it to white). Transparent pixels become black, the
-    background of CT, ultrasound and X-ray: the colours stored beneath them were never meant to be seen.
+    Transparent pixels become black, the background of CT, ultrasound and X-ray: the colours stored beneath them were
+    never meant to be seen.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -110,13 +84,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def working_copy(picture: Image.Image, settings: Images) -> Image.Image:
-    """The picture in the size that models see: a square, or reduced to `max_pixels` with its aspect kept.
-
-    PIL's bicubic filter widens with the reduction, so it does not alias.
-    """
-    if settings.square_side is not None:
-        size = (settings.square_side, settings.square_side)
-    else:
+    """The picture in the size that models see: a square, or reduced to `max_pixels` with its aspect kept."""
+    size = (settings.square_side, settings.square_side)
+    if settings.square_side is None:
         factor = min(1.0, math.sqrt(settings.max_pixels / (picture.width * picture.height)))
         size = (max(1, int(picture.width * factor)), max(1, int(picture.height * factor)))
+    # PIL's bicubic filter widens with the reduction, so it does not alias
     return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)

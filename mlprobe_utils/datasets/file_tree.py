@@ -23,14 +23,11 @@ JUNK_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
 class _File:
     source: str  # the file on disk, or "the zip: the entry", as an error message names it
     size: int
-    zipped: bool
     read: Callable[[], bytes]
 
 
 class FileTree:
-    """All files below `root`, a folder or a zip; paths are posix and relative to `root`, zips are transparent.
-
-    Junk of operating systems (`__MACOSX`, `.DS_Store`, `Thumbs.db`, hidden files) is left out.
+    """All files below `root`, a folder or a zip, by posix paths relative to it; hidden and system files are left out.
 
     Raises:
         InputError: on construction, `root` is not there; on first use of the files, a link to a folder or out of
@@ -53,23 +50,16 @@ class FileTree:
         """Every folder, empty ones left out unless they are on disk; the root is `.`."""
         return {".", *self._disk[0]} | {str(parent) for path in self._files for parent in PurePosixPath(path).parents}
 
-    def holds(self, path: str) -> bool:
-        """Whether there is a file at `path`."""
-        return path in self._files
-
-    def files_in(self, folder: str) -> list[str]:
+    def files_in(self, folder: PurePosixPath) -> list[str]:
         """Paths of all files below `folder`, at any depth, sorted."""
-        return self.paths if folder == "." else [p for p in self.paths if p.startswith(f"{folder}/")]
+        return [path for path in self.paths if PurePosixPath(path).is_relative_to(folder)]
 
-    def folders_in(self, folder: str) -> list[str]:
+    def folders_in(self, folder: PurePosixPath) -> list[str]:
         """Names of the folders directly in `folder`, sorted."""
-        paths = [PurePosixPath(path) for path in self.folders - {"."}]
-        return sorted(path.name for path in paths if str(path.parent) == folder)
+        return sorted(path.name for path in map(PurePosixPath, self.folders) if path.name and path.parent == folder)
 
     def read(self, path: str) -> bytes:
-        """Content of the file at `path`. Raises InputError if it is not there or its zip is damaged."""
-        if path not in self._files:
-            raise InputError(f"{self.root} holds no file {path}")
+        """Content of the file at `path`, one of `paths`. Raises InputError if it or its zip cannot be read."""
         try:
             return self._files[path].read()
         except OSError as error:
@@ -80,25 +70,32 @@ class FileTree:
         return self._files[path].source
 
     def fingerprint(self) -> str:
-        """Hash over path, size and time of change of all files on disk (a zip counts as one): no file is opened."""
+        """Hash over path, size and modification time of all files on disk (a zip counts as one); opens no file."""
         return hash_of([[path, status.st_size, status.st_mtime_ns] for path, _, status in self._disk[1]])
 
     @cached_property
     def _files(self) -> dict[str, _File]:
         files: dict[str, _File] = {}
-        for path, place, status in self._disk[1]:
-            if place.suffix.lower() == ".zip":
-                for inner, file in _zip_files(str(place), place):
-                    _add(files, _below(path, inner), file)
-            else:
-                _add(files, path, _File(str(place), status.st_size, False, place.read_bytes))
+        for path, new in self._unpacked():
+            old = files.setdefault(path, new)
+            if old.size != new.size:
+                sizes = f"{old.source} ({old.size} bytes) and {new.source} ({new.size} bytes)"
+                raise InputError(f"{sizes} differ: keep one of them")
         return files
+
+    def _unpacked(self) -> Iterator[tuple[str, _File]]:
+        """Every file with its path, those in zips last: of two at one path, the unpacked one is kept."""
+        for path, place, status in sorted(self._disk[1], key=lambda file: _is_zip(file[0])):
+            if _is_zip(path):
+                yield from _zip_files(str(place), place, PurePosixPath(path).parent)
+            else:
+                yield path, _File(str(place), status.st_size, place.read_bytes)
 
     @cached_property
     def _disk(self) -> tuple[set[str], list[tuple[str, Path, os.stat_result]]]:
         """Folders and files on disk without junk; of a file its path in the tree, its place and its status."""
         if self.root.is_file():
-            if self.root.suffix.lower() != ".zip":
+            if not _is_zip(self.root.name):
                 raise InputError(f"{self.root} is a file: give the folder that holds the release, or its zip")
             return set(), [(self.root.name, self.root, self.root.stat())]
 
@@ -111,51 +108,40 @@ class FileTree:
             folders.add(inside.as_posix())
             for found in (subfolders, names):
                 found[:] = [name for name in found if not _is_junk(name)]  # os.walk then skips those folders
-            for place in (Path(folder, name) for name in subfolders):
-                if place.is_symlink():
-                    raise InputError(f"{place} is a link to the folder {os.readlink(place)}: give that folder itself")
-            for name in names:
-                place = Path(folder, name)
-                if place.is_symlink() and not place.resolve().is_relative_to(self.root.resolve()):
-                    raise InputError(f"{place} is a link that leaves {self.root}: put the file itself there")
-                if not place.is_file():
+            for place in (Path(folder, name) for name in (*subfolders, *names)):
+                if place.is_symlink() and (place.is_dir() or not place.resolve().is_relative_to(self.root.resolve())):
+                    raise InputError(
+                        f"{place} is a link to a folder or out of {self.root}: put the files there instead"
+                    )
+                if place.is_file():
+                    files.append(((inside / place.name).as_posix(), place, place.stat()))
+                elif not place.is_dir():
                     raise InputError(f"{place} is a broken link or no plain file: remove it")
-                files.append(((inside / name).as_posix(), place, place.stat()))
         return folders, sorted(files)
 
 
-def _add(files: dict[str, _File], path: str, new: _File) -> None:
-    """Adds a file; of two at one place an unpacked one wins if they are of one size."""
-    old = files.get(path)
-    if old is not None and old.size != new.size:
-        raise InputError(
-            f"{old.source} ({old.size} bytes) and {new.source} ({new.size} bytes) differ: keep one of them"
-        )
-    if old is None or old.zipped > new.zipped:
-        files[path] = new
-
-
-def _zip_files(name: str, content: Path | io.BytesIO, depth: int = 1) -> Iterator[tuple[str, _File]]:
-    """(path from the zip's own place, file) of every file in a zip and in the zips inside it."""
+def _zip_files(
+    name: str, content: Path | io.BytesIO, parent: PurePosixPath, depth: int = 1
+) -> Iterator[tuple[str, _File]]:
+    """Every file in a zip and in the zips inside it, with its path as if unpacked in `parent`."""
     try:
         archive = zipfile.ZipFile(content)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
         raise InputError(f"{name} is no zip or a damaged one ({error}): download it again") from error
     for entry in archive.infolist():
         path = _safe_path(name, entry)
-        if entry.is_dir() or path == "." or _is_junk(path):
+        if entry.is_dir() or path == PurePosixPath(".") or _is_junk(*path.parts):
             continue
-        file = _File(f"{name}: {path}", entry.file_size, True, partial(_unpacked, archive, entry, name))
-        if path.lower().endswith(".zip"):
-            if depth == ZIP_DEPTH:
-                raise InputError(f"{file.source} is a zip within {depth} zips: unpack the outer ones")
-            for inner, inner_file in _zip_files(file.source, io.BytesIO(file.read()), depth + 1):
-                yield _below(path, inner), inner_file
+        file = _File(f"{name}: {path}", entry.file_size, partial(_unpacked, archive, entry, name))
+        if not _is_zip(path.name):
+            yield str(parent / path), file
+        elif depth == ZIP_DEPTH:
+            raise InputError(f"{file.source} is a zip within {depth} zips: unpack the outer ones")
         else:
-            yield path, file
+            yield from _zip_files(file.source, io.BytesIO(file.read()), parent / path.parent, depth + 1)
 
 
-def _safe_path(name: str, entry: zipfile.ZipInfo) -> str:
+def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
     """The entry's path. Raises InputError for an entry that leads out of the folder or cannot be read safely."""
     path = PurePosixPath(entry.filename.replace("\\", "/"))  # some Windows tools write backslashes
     outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename)
@@ -167,7 +153,7 @@ def _safe_path(name: str, entry: zipfile.ZipInfo) -> str:
     }
     if problem := next((words for words, found in problems.items() if found), None):
         raise InputError(f"{name}: the entry {entry.orig_filename!r} {problem}: this is not the authors' release")
-    return str(path)
+    return path
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> bytes:
@@ -177,10 +163,9 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> by
         raise InputError(f"{name}: {entry.filename} cannot be unpacked ({error}): download it again") from error
 
 
-def _below(zip_path: str, inner: str) -> str:
-    return (PurePosixPath(zip_path).parent / inner).as_posix()
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(".zip")
 
 
-def _is_junk(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return any((part.startswith(".") and part != ".") or part.lower() in JUNK_NAMES for part in parts)
+def _is_junk(*names: str) -> bool:
+    return any((name.startswith(".") and name != ".") or name.lower() in JUNK_NAMES for name in names)

@@ -15,6 +15,7 @@ from mlprobe_utils.evaluation.rows import SPLIT_RULES, SPLITS
 OFFICIAL_SPLITS = ("train", "val", "test")
 _SIZE = pa.Column("int64", pa.Check.ge(1))
 _TEXT = pa.Column(str)
+_MAYBE = pa.Column(str, nullable=True)
 _SPLIT = pa.Column(str, pa.Check.isin(SPLITS))
 _HEXADECIMAL = pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$"))
 MANIFEST = pa.DataFrameSchema(
@@ -23,8 +24,8 @@ MANIFEST = pa.DataFrameSchema(
         "label": _TEXT,  # the class as the release names it
         "option": _TEXT,  # the answer the template offers for it
         "official_split": pa.Column(str, pa.Check.isin(OFFICIAL_SPLITS), nullable=True),
-        "patient": pa.Column(str, nullable=True),
-        "duplicate_group": pa.Column(str, nullable=True),
+        "patient": _MAYBE,
+        "duplicate_group": _MAYBE,
         "split_paper": _SPLIT,
         "split_clean": _SPLIT,
         "sha256": _HEXADECIMAL,
@@ -46,14 +47,11 @@ MANIFEST = pa.DataFrameSchema(
 
 @dataclass(frozen=True)
 class ImageSet:
-    """An image set as built: `manifest` has one row an image (schema MANIFEST), `data_hash` says which data it is.
-
-    `data_hash` covers images, labels, both splits, the working copies' settings and the template.
-    """
+    """An image set as built; `image_set[i]` is `pixels(i)`."""
 
     card: Release
-    manifest: pd.DataFrame
-    data_hash: str
+    manifest: pd.DataFrame  # one row an image, schema MANIFEST
+    data_hash: str  # of images, labels, both splits, the working copies' settings and the template
     report: dict
     folder: Path
 
@@ -68,14 +66,13 @@ class ImageSet:
         return self.pixels(row_position)
 
     def rows_of(self, split_rule: str, split: str) -> pd.DataFrame:
-        """The rows of a split (train, validation, test) by a rule (paper, clean), with their row position as index.
+        """The rows of a split by a rule (paper, clean), with their row position as index.
 
         Raises InputError for an unknown rule or split.
         """
-        if split_rule not in SPLIT_RULES:
-            raise unknown("split rule", split_rule, SPLIT_RULES)
-        if split not in SPLITS[:3]:
-            raise unknown("split", split, SPLITS[:3])
+        for what, value, known in (("split rule", split_rule, SPLIT_RULES), ("split", split, SPLITS[:3])):
+            if value not in known:
+                raise unknown(what, value, known)
         return self.manifest[self.manifest[f"split_{split_rule}"] == split]
 
     def pixels(self, row_position: int) -> np.ndarray:

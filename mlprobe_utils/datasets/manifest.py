@@ -1,7 +1,6 @@
 """The manifest of a release: one row an image, with a working copy; and how many images it should have."""
 
 import json
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mlprobe_utils.datasets.components import duplicate_groups
 from mlprobe_utils.datasets.decoding import decode
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST
-from mlprobe_utils.datasets.layouts import ImageRecord, read_release
+from mlprobe_utils.datasets.layouts import read_release
 from mlprobe_utils.datasets.settings import Images, Release, Splits
 from mlprobe_utils.datasets.splits import add_splits
 
@@ -27,30 +26,21 @@ def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits
         InputError: anything wrong with the layout or an image.
     """
     records = read_release(tree, card)
-    table = add_splits(_decoded(tree, records, card, images, folder / "pixels.bin"), card, splits)
-    write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), folder / "manifest.parquet")
-    found: dict[str, dict[str, int]] = {}
-    for (split, label), count in sorted(Counter((r.official_split or "all", r.label) for r in records).items()):
-        found.setdefault(split, {})[label] = count
-    report = {"found": found, "released": card.release_counts}
-    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
-
-
-def _decoded(
-    tree: FileTree, records: list[ImageRecord], card: Release, images: Images, pixels_file: Path
-) -> pd.DataFrame:
-    """One row an image, without splits; the working copies go to `pixels_file` as they come."""
     options = {c.name: c.option for c in card.classes}
     rows, thumbnails, notes = [], [], Notes()
-    with open(pixels_file, "wb") as pixels:
+    with open(folder / "pixels.bin", "wb") as file:
         for record in records:
-            facts = dict(vars(decode(tree.read(record.path), tree.source(record.path), images)))
-            own, thumbnail = facts.pop("pixels"), facts.pop("thumbnail")
-            place = {"offset": pixels.tell(), "stored_height": own.shape[0], "stored_width": own.shape[1]}
+            facts, thumbnail, pixels = decode(tree.read(record.path), tree.source(record.path), images)
+            place = {"offset": file.tell(), "stored_height": pixels.shape[0], "stored_width": pixels.shape[1]}
             rows.append(asdict(record) | facts | place | {"option": options[record.label]})
-            pixels.write(own.tobytes())
+            file.write(pixels.tobytes())
             thumbnails.append(thumbnail)
             notes.note(len(rows), len(records), "decoded image")
     table = pd.DataFrame(rows)
     groups = duplicate_groups(table["image"], table["sha256"], table["perceptual_hash"], np.stack(thumbnails))
-    return table.assign(duplicate_group=groups)
+    table = add_splits(table.assign(duplicate_group=groups), card, splits)
+    write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), folder / "manifest.parquet")
+    by_split = table.groupby(table["official_split"].fillna("all"))["label"]
+    found = {split: labels.value_counts().sort_index().to_dict() for split, labels in by_split}
+    report = {"found": found, "released": card.release_counts}
+    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))

@@ -21,17 +21,18 @@ from mlprobe_utils.datasets.splits import held_out
 from mlprobe_utils.evaluation import rows
 
 METADATA = "metadata.csv"
+COLUMNS = ["image", "label", "split", "patient"]
 SPLITS = rows.SPLITS[:3]
 SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation"}
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """One picture, decoded when it is needed; `size` is height and width."""
+    """One picture, decoded when it is needed."""
 
     rgb: Callable[[], Image.Image]
     sha256: str
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width
 
 
 class Images(Sequence):
@@ -46,7 +47,7 @@ class Images(Sequence):
 
     def __init__(self, pictures: list[_Picture], table: pd.DataFrame, split_drawn: str, max_side: int | None):
         self._pictures, self._max_side = pictures, max_side
-        self.table, self.split_drawn = table[["image", "label", "split", "patient"]], split_drawn
+        self.table, self.split_drawn = table[COLUMNS], split_drawn
         self.clusters = components(table)
         self.data_hash = hash_of([[picture.sha256 for picture in pictures], max_side])
 
@@ -84,7 +85,7 @@ def image_folder(
     test_fraction: float = 0.2,
     max_side: int | None = None,
 ) -> Images:
-    """The images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files beside a `metadata.csv`.
+    """Loads the images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files beside a `metadata.csv`.
 
     >>> images = mp.image_folder(folder)
     >>> images.split_drawn
@@ -109,7 +110,7 @@ def image_folder(
     if other := [file for file in files if not file.lower().endswith(IMAGE_SUFFIXES)]:
         more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
         raise InputError(f"{path}: {other[0]}{more} no {' or '.join(decoding.FORMATS)}: convert or remove what is none")
-    table = _from_metadata(tree, files) if tree.holds(METADATA) else _from_folders(files)
+    table = _from_folders(files) if files == tree.paths else _from_metadata(tree, files)
     pictures = [_of_file(partial(tree.read, file), tree.source(file)) for file in table["image"]]
     return _images(pictures, table, seed, validation_fraction, test_fraction, max_side)
 
@@ -126,7 +127,7 @@ def image_list(
     test_fraction: float = 0.2,
     max_side: int | None = None,
 ) -> Images:
-    """Images from paths, PIL images, or arrays, uint8 [height, width, 3] or [height, width].
+    """Loads images from paths, PIL images, or arrays, uint8 [height, width, 3] or [height, width].
 
     >>> images = mp.image_list([np.zeros((8, 8), np.uint8), np.ones((9, 8, 3), np.uint8)])
     >>> images[0].shape
@@ -141,15 +142,14 @@ def image_list(
         InputError: as `image_folder`; an array of another type or shape; columns of another length; a name that is
             there twice.
     """
-    count = len(pictures)
-    if not count:
+    if not (count := len(pictures)):
         raise InputError("there are no images: give one or more")
     if names is None:
-        names = [Path(own).name if isinstance(own, str | Path) else f"{n:05d}" for n, own in enumerate(pictures)]
+        paths = [Path(own) if isinstance(own, str | Path) else None for own in pictures]
+        names = [path.name if path else f"{n:05d}" for n, path in enumerate(paths)]
         if len({*names}) < count:
-            given = zip(pictures, names, strict=True)
-            names = [str(own) if isinstance(own, str | Path) else name for own, name in given]
-    columns = {"image": names, "label": labels, "split": splits, "patient": patients}
+            names = [str(own) if path else name for own, path, name in zip(pictures, paths, names, strict=True)]
+    columns = dict(zip(COLUMNS, (names, labels, splits, patients), strict=True))
     for name, own in columns.items():
         if own is not None and len(own) != count:
             raise InputError(f"{count} images, but {len(own)} of `{name}`: give one an image")
@@ -177,7 +177,7 @@ def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
     if apart := sorted({*files}.symmetric_difference(table["file_name"])):
         where = f"is not in {METADATA}" if apart[0] in files else f"of {METADATA} is not there"
         raise InputError(f"{len(apart)} files are in the folder or in {METADATA} alone: {apart[0]} {where}")
-    return table.rename(columns={"file_name": "image"}).reindex(columns=["image", "label", "split", "patient"])
+    return table.rename(columns={"file_name": "image"}).reindex(columns=COLUMNS)
 
 
 def _picture(given: str | Path | Image.Image | np.ndarray, name: str) -> _Picture:
@@ -200,36 +200,27 @@ def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
 
 
 def _images(
-    pictures: list[_Picture],
-    table: pd.DataFrame,
-    seed: int,
-    validation_fraction: float | None,
-    test_fraction: float,
-    max_side: int | None,
+    pictures: list[_Picture], table: pd.DataFrame, seed: int, validation: float | None, test: float, side: int | None
 ) -> Images:
     """Checks names, labels and patients, and draws the splits that are not given."""
     table = table.assign(duplicate_group=[picture.sha256 for picture in pictures])
-    for column in ("image", "label", "split", "patient"):
+    for column in COLUMNS:
         table[column] = table[column].map(str, na_action="ignore").astype(object)
     if (twice := table["image"].duplicated()).any():
         raise InputError(f"two images are called {table['image'][twice].iloc[0]}: give each a name of its own")
     if table["label"].isna().all():
-        return Images(pictures, table.assign(split="test"), "no labels: all are test images", max_side)
+        return Images(pictures, table.assign(split="test"), "no labels: all are test images", side)
     for column in ("label", "split"):
         if (missing := table[column].isna()).any() and not missing.all():
             raise InputError(f"image {table['image'][missing].iloc[0]} has no {column}: give it one")
     given = table["split"].dropna().map(lambda name: SPLIT_NAMES.get(name.casefold(), name))
     if foreign := sorted({*given} - {*SPLITS}):
         raise unknown("split", foreign[0], SPLITS)
-    counts = table["label"].value_counts()
-    if counts.min() < 2:
-        raise InputError(f"label {counts.idxmin()!r} has one image: one to train on and one to test on are needed")
-    wanted = validation_fraction or paper(settings.Splits, "splits").validation_fraction
     ordered = table.sort_values("image", kind="stable")  # what is drawn does not depend on the order of the images
     component, label = components(ordered), ordered["label"].to_numpy(dtype=object)
     chosen = given.reindex(ordered.index, fill_value="train").to_numpy(dtype=object, copy=True)
-    words = []
-    for split, share in (("test", test_fraction), ("validation", wanted)):
+    words, validation = [], validation or paper(settings.Splits, "splits").validation_fraction
+    for split, share in (("test", test), ("validation", validation)):
         if not 0 < share < 1:
             raise InputError(f"{split}_fraction is {share}: give a share above 0 and below 1")
         if split in {*given}:
@@ -246,4 +237,4 @@ def _images(
     for split in SPLITS:
         if missing := sorted({*table["label"]} - {*table.loc[table["split"] == split, "label"]}):
             raise InputError(f"no image of split '{split}' has the label {missing[0]!r}: add some, or drop the label")
-    return Images(pictures, table, "; ".join(words), max_side)
+    return Images(pictures, table, "; ".join(words), side)

@@ -31,14 +31,12 @@ class Release(Part):
     @model_validator(mode="after")
     def _consistent(self):
         names = sorted(c.name for c in self.classes)
-        for field in ("name", "option"):
-            values = [getattr(c, field) for c in self.classes]
-            counted = Counter(value.casefold() for value in values)  # answers are parsed case-folded
+        for field, values in (("name", names), ("option", self.options)):
+            counted = Counter(map(str.casefold, values))  # answers are parsed case-folded
             if twice := [value for value in values if counted[value.casefold()] > 1]:
                 raise ValueError(f"two classes have the {field} {twice[0]!r}")
-        tables = {"release_counts": [*self.release_counts.values()], "test_counts": [self.test_counts or {}]}
-        for field, counts in tables.items():
-            if extra := {name for table in counts for name in table} - {*names}:
+        for field, tables in (("release_counts", self.release_counts.values()), ("test_counts", [self.test_counts])):
+            if extra := {name for table in tables for name in table or {}} - {*names}:
                 raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {names}")
         if self.positive is not None and self.positive not in self.options:
             raise ValueError(f"positive is {self.positive!r}, which is not an option {self.options}")

@@ -18,7 +18,7 @@ FOLDS = 10  # the validation fraction is met as k of at most so many folds; a sm
 
 
 def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataFrame:
-    """The table with the columns `split_paper` and `split_clean`; values in PARTS.
+    """The table with the columns `split_paper` and `split_clean`; values in SPLITS.
 
     `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: images linked by
     duplicate group or patient form a component; a component that holds two labels is unused, and none crosses a
@@ -56,34 +56,25 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataF
 
 
 def _draw_test(unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Release, seed: int) -> np.ndarray:
-    """Which images form a drawn test set: whole units, exactly the card's counts."""
+    """Which images form a drawn test set: whole units, exactly the card's counts; bool [images]."""
     rng, test = np.random.default_rng(seed), np.zeros(len(unit), dtype=bool)
-    for name, count in sorted(card.test_counts.items()):
+    for name, left in sorted(card.test_counts.items()):
         units, sizes = np.unique(unit[usable & (label == name)], return_counts=True)
         order = rng.permutation(len(units))
-        chosen = _fill(sizes[order].tolist(), count)
-        if chosen is None:
+        drawn = [*zip(units[order], sizes[order].tolist(), strict=True)]
+        sums = [1]  # bit s of sums[-1 - i]: units from the i-th drawn on can have s images
+        for _, size in reversed(drawn):
+            sums.append(sums[-1] | sums[-1] << size)
+        if not sums.pop() >> left & 1:
             raise InputError(
-                f"{card.slug}: no test set of exactly {count} images of class '{name}' can be drawn from the "
+                f"{card.slug}: no test set of exactly {left} images of class '{name}' can be drawn from the "
                 f"{sizes.sum()} found ({len(units)} linked groups): complete the data or lower its test_counts"
             )
-        test |= np.isin(unit, units[order[chosen]])
+        for (own, size), rest in zip(drawn, reversed(sums), strict=True):
+            if size <= left and rest >> (left - size) & 1:
+                test |= unit == own
+                left -= size
     return test
-
-
-def _fill(sizes: list[int], total: int) -> list[int] | None:
-    """Positions of sizes that sum to `total`, the earlier ones preferred; None if there are none."""
-    reachable = [1]  # bit s of reachable[-1 - i]: the sizes from i on can sum to s
-    for size in reversed(sizes):
-        reachable.append(reachable[-1] | reachable[-1] << size)
-    if not reachable[-1] >> total & 1:
-        return None
-    chosen = []
-    for position, size in enumerate(sizes):
-        if size <= total and reachable[-2 - position] >> (total - size) & 1:
-            chosen.append(position)
-            total -= size
-    return chosen
 
 
 def held_out(
@@ -91,20 +82,13 @@ def held_out(
 ) -> np.ndarray:
     """Which train images go to another split: about a fraction, whole components, stratified by label; bool [images].
 
-    Args:
-        component: which images belong together, from `components`, int [images].
-        label: of each image [images].
-        train: which images the split is drawn from, bool [images].
-        split, where: for the error.
-
-    Raises:
-        InputError: a class has too few independent images.
+    `component` (from `components`), `label` and `train` (bool) are [images]; `split` and `where` are for the message.
+    Raises InputError for a class of too few independent images.
     """
     share = Fraction(fraction).limit_denominator(max(FOLDS, round(1 / fraction)))
     folds = max(2, share.denominator)
     for name in sorted(set(label)):
-        groups = len(np.unique(component[train & (label == name)]))
-        if groups < folds:
+        if (groups := len(np.unique(component[train & (label == name)]))) < folds:
             raise InputError(
                 f"{where}too few images of class '{name}' to set a {split} split aside: {groups} independent "
                 f"ones are left to train on, {folds} are needed for {split}_fraction {fraction}"
@@ -120,9 +104,8 @@ def held_out(
 def leaks(table: pd.DataFrame, split_rule: str) -> pd.DataFrame:
     """What crosses the splits of a rule (`paper` or `clean`) or mixes labels; unused images are left out.
 
-    Returns:
-        One row a leak: `kind` (byte-identical, near-duplicate, patient, label conflict), `key` (what the images share),
-        `splits` and `labels` (sorted, joined by " + "), `count` and `images` (a list).
+    One row a leak: `kind` (byte-identical, near-duplicate, patient, label conflict), `key` (what the images share),
+    `splits` and `labels` (sorted, joined by " + "), `count` and `images` (a list).
     """
     if (column := f"split_{split_rule}") not in table:
         raise unknown("split rule", split_rule, SPLIT_RULES)

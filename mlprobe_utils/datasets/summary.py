@@ -11,32 +11,26 @@ FORMAT = ["mode", "format", "extension"]  # what a file's kind is, in a manifest
 
 
 def counts(image_sets: ImageSets) -> pd.DataFrame:
-    """Images found and released: one row a data set and class, a pair of columns an official split."""
+    """Images found and released: one row a data set, class and official split."""
     rows = []
     for image_set in image_sets.values():
-        found, released = image_set.report["found"], image_set.report["released"]
-        for of_class in image_set.card.classes:
-            for split in released | found:
-                place = {"data set": image_set.card.name, "class": of_class.name, "answer": of_class.option}
-                of_both = {"found": found, "released": released}.items()
-                numbers = {name: table.get(split, {}).get(of_class.name, 0) for name, table in of_both}
+        tables = {name: image_set.report[name] for name in ("found", "released")}
+        for one in image_set.card.classes:
+            for split in tables["released"] | tables["found"]:
+                place = {"data set": image_set.card.name, "class": one.name, "answer": one.option}
+                numbers = {name: table.get(split, {}).get(one.name, 0) for name, table in tables.items()}
                 rows.append(place | {"official split": split} | numbers)
     return pd.DataFrame(rows)
 
 
-def differences(image_sets: ImageSets) -> pd.DataFrame:
-    """The rows of `counts` whose number of images is not the release's."""
-    return counts(image_sets).query("found != released")
-
-
 def split_sizes(image_sets: ImageSets) -> pd.DataFrame:
     """Images in each split by both rules: one row a data set and rule."""
-    rows = []
-    for image_set in image_sets.values():
-        for rule in SPLIT_RULES:
-            sizes = image_set.manifest[f"split_{rule}"].value_counts().reindex(SPLITS, fill_value=0)
-            rows.append({"data set": image_set.card.name, "split rule": rule} | sizes.to_dict())
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"data set": image_set.card.name, "split rule": rule}
+        | image_set.manifest[f"split_{rule}"].value_counts().reindex(SPLITS, fill_value=0).to_dict()
+        for image_set in image_sets.values()
+        for rule in SPLIT_RULES
+    )
 
 
 def duplicate_counts(image_sets: ImageSets) -> pd.DataFrame:
@@ -73,19 +67,15 @@ def leak_counts(image_sets: ImageSets) -> pd.DataFrame:
 
 
 def format_rule(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """How well the label can be predicted from the file's format: what a model could learn without the picture.
+    """The majority label in `train` of each combination of FORMAT, and what this rule predicts for each row of `test`.
 
-    Args:
-        train, test: splits of a manifest, not empty.
-
-    Returns:
-        The majority label in `train` of each combination of FORMAT, and the label that this predicts for each row of
-        `test`; of an unseen combination the majority label of `train`. Ties go to the first label by name.
+    `train` and `test` are splits of a manifest, not empty. An unseen combination gets the majority label of `train`;
+    ties go to the first label by name.
     """
-    counts = train.groupby([*FORMAT, "label"]).size().unstack(fill_value=0).sort_index(axis=1)
-    rule = counts.idxmax(axis=1).rename("predicted")
+    counted = train.groupby([*FORMAT, "label"]).size().unstack(fill_value=0).sort_index(axis=1)
+    rule = counted.idxmax(axis=1).rename("predicted")
     predicted = test[FORMAT].join(rule, on=FORMAT)["predicted"]
-    return rule, predicted.fillna(counts.sum().idxmax())
+    return rule, predicted.fillna(counted.sum().idxmax())
 
 
 def format_shortcuts(image_sets: ImageSets, split_rule: str) -> pd.DataFrame:

@@ -1,19 +1,4 @@
 """The schema of rows, metrics, health scores and diagnosis: functions of arrays and tables."""
 
-__all__ = [
-    "answers",
-    "categories",
-    "claims",
-    "control_names",
-    "diagnosis",
-    "health",
-    "metrics",
-    "orders",
-    "outcomes",
-    "own_rows",
-    "points",
-    "question",
-    "rows",
-    "settings",
-    "sites",
-]
+__all__ = ["claims", "diagnosis", "health", "metrics", "names", "outcomes", "own_rows"]
+__all__ += ["points", "question", "rows", "settings"]

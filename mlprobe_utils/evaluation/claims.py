@@ -1,35 +1,31 @@
-"""What a claim about a layer has to beat: the controls' scores beside the probes'.
-
-`controls` and `probe_controls` make the rows that are scored here.
-"""
+"""What a claim about a layer has to beat: the controls' scores beside the probes'."""
 
 import pandas as pd
 
-from mlprobe_utils.evaluation.control_names import (
+from mlprobe_utils.evaluation.metrics import KEYS, LESS_IS_BETTER, scores_by
+from mlprobe_utils.evaluation.names import (
+    CLASSICAL,
     CONTROL_RUN,
     CONTROL_TASK,
     MEMORISATION,
+    OUTPUT,
     RANDOM_WEIGHTS,
-    REFERENCE,
     TEXT_ONLY,
     WITHOUT_MODEL,
 )
-from mlprobe_utils.evaluation.metrics import KEYS, LESS_IS_BETTER, scores_by
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import predicted_option
-from mlprobe_utils.evaluation.sites import OUTPUT
 
 TASK, SELECTIVITY = "task", "selectivity"
 ENDS = (*(f"{module} end" for module in MODULES), OUTPUT)
+LINES = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, CLASSICAL, *reversed(WITHOUT_MODEL), MEMORISATION)
 _KEYS = ["model", "dataset", "stage", "point"]
 
 
 def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
-    """Metrics in percent of every control: one row a model, data set, stage, run, point and control.
+    """Metrics in percent of every control: one row a model, data set, stage, run, point and control; as `probe_scores`.
 
-    Of memorisation they are those of the train images. Of text alone the answer counts, as of the final output.
-
-    Args: as of `metrics.probe_scores`.
+    Memorisation is scored on train images, and with text alone the generated answer counts.
     """
 
     def predicted(own: pd.DataFrame) -> pd.Series:
@@ -40,17 +36,10 @@ def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.D
 
 
 def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Score on the task less that on the control task, of the same run, at every point of the image tokens' curves.
+    """Score on the task less that on the control task (probed after fine-tuning only), of the same run and point.
 
-    After fine-tuning: before it, no control task is probed.
-
-    Args:
-        scores: from `metrics.probe_scores`.
-        controls: from `scoring.control_scores`.
-        metric: one of METRICS.
-
-    Returns:
-        model, dataset, stage, point, task, control task and selectivity; in percent, and percentage points.
+    From `metrics.probe_scores` and `control_scores`: model, dataset, stage, point, task, control task (percent) and
+    selectivity (percentage points).
     """
     own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == CONTROL_RUN)]
     control = controls[controls["control"] == CONTROL_TASK]
@@ -60,15 +49,14 @@ def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd
 
 
 def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
-    """The best score that needs no model, percent; by data set. Arguments as of `selectivity`."""
+    """The best score that needs no model, percent, by data set; `controls` are from `control_scores`."""
     values = controls[controls["control"].isin(WITHOUT_MODEL)].groupby("dataset")[metric]
     return values.min() if metric in LESS_IS_BETTER else values.max()
 
 
 def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
-    """Whether the final output after fine-tuning, mean over runs, is no better than the best that needs no model.
-
-    Arguments as of `to_beat`. Returns bool, by dataset and model.
+    """Whether the final output after fine-tuning, mean over runs, is no better than `best_without_model`; by dataset
+    and model.
     """
     answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
     ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
@@ -76,30 +64,21 @@ def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.
 
 
 def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Probes and answers after fine-tuning beside their controls, of one run, mean over models.
-
-    Args:
-        scores, controls, metric: as of `selectivity`.
-        outputs: from `metrics.output_scores`.
+    """Probes and answers of one fine-tuned run beside their controls, mean over models; arguments as above.
 
     Returns:
-        dataset, what (the task, a control, or selectivity) and ENDS: the last point of each module and the final
-        output, percent. What needs no model has one value for all; what does not apply is nan.
+        dataset, what (one of LINES) and ENDS: the last point of each module and the final output, percent. What needs
+        no model has one value for all; what does not apply is nan.
     """
-    probed = scores[scores["pooling"] == "image_mean"]
-    own = pd.concat([probed, outputs])
-    own = own[own["run"] == CONTROL_RUN].assign(control=TASK)
-    rows = pd.concat([own, controls], ignore_index=True)
+    own = pd.concat([scores[scores["pooling"] == "image_mean"], outputs])
+    rows = pd.concat([own[own["run"] == CONTROL_RUN].assign(control=TASK), controls], ignore_index=True)
     rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
-    of_image_set = rows["control"].isin((*WITHOUT_MODEL, REFERENCE))
+    of_image_set = rows["control"].isin((*WITHOUT_MODEL, CLASSICAL))
     ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
-    answers = rows[rows["point"].isna() & ~of_image_set]
-    found = [ends.assign(site=ends["module"]), answers.assign(site=ENDS[-1])]
+    found = [ends.assign(site=ends["module"]), rows[rows["point"].isna() & ~of_image_set].assign(site=OUTPUT)]
     found += [rows[of_image_set].assign(site=site) for site in ENDS]
     table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "site")[[*ENDS]]
     lines = {name: table.loc[name] for name in table.index.unique("control")}
     lines[SELECTIVITY] = lines[TASK] - lines[CONTROL_TASK]
-    order = (TASK, CONTROL_TASK, SELECTIVITY, RANDOM_WEIGHTS, TEXT_ONLY, REFERENCE)
-    order += (*reversed(WITHOUT_MODEL), MEMORISATION)
-    whole = pd.concat({name: lines[name] for name in order}, names=["what"]).reset_index().rename_axis(columns=None)
+    whole = pd.concat({name: lines[name] for name in LINES}, names=["what"]).reset_index().rename_axis(columns=None)
     return whole.sort_values("dataset", kind="stable")[["dataset", "what", *ENDS]].reset_index(drop=True)

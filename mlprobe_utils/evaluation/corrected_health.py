@@ -1,17 +1,13 @@
-"""Health scores without what sampling noise does to them: a test set is a sample of images, its curve a noisy one.
+"""Health scores corrected for sampling noise: a test set is a sample of images, and its curve a noisy one.
 
 Noise adds to the total variation of a curve and lowers its minimum, so that the plain score of a healthy module falls
-with its depth and rises with the number of images. `corrected_health` takes out what noise did, in three steps:
+with its depth and rises with the number of images. `corrected_health` estimates the covariance of the noise between
+points, draws true curves from their posterior, and adds noise to each once more: what that does to its score on average
+is the bias (Efron and Tibshirani 1993, chapter 10), and its spread gives the interval.
 
-1. The covariance of the noise between points comes from the images themselves.
-2. Which true curves could have given this one? They are drawn from a posterior whose prior allows flat, smooth and
-   volatile curves of any size (`curve_posterior`).
-3. To each of them noise is added once more. What that does to its score, on average, is the correction (Efron and
-   Tibshirani 1993, chapter 10); how far it scatters gives the interval.
-
-Without noise the score is the paper's. The noise meant is that of the images: the score is of these fitted probes on
-other images of the same kind. A volatility smaller than the noise cannot be distinguished from it: the score is then
-that of a calmer curve, too high, and only the interval allows for more (data/simulations, shape "restless").
+The noise is that of the images: the score is of these fitted probes on other images of the same kind. A volatility
+below the noise cannot be distinguished from it: the score is then too high, and only the interval allows for more
+(data/simulations, shape "restless").
 """
 
 import functools
@@ -22,20 +18,19 @@ import numpy as np
 
 from mlprobe_utils.evaluation.health import health_score, health_scores
 
-# The prior of a true curve, in shares of right answers: a level; a smooth change or none; and, of three kinds, nothing
-# else, one sudden change (a single point apart, or a step), or a rough change of all points. Each is of one of the
-# sizes given (standard deviations), all alike probable.
-LEVEL = 0.5  # wide enough to say nothing
+# The prior of a true curve, in shares of correct predictions: a level; a smooth change or none; and either nothing
+# else, or one sudden change (of a single point, or a step), or a rough change of all points. Sizes are standard
+# deviations, all equally probable.
+LEVEL = 0.5  # uninformative
 SMOOTH_SIZES = (0.03, 0.12)
-SMOOTH_LENGTHS = (0.5, 0.2)  # over which a curve bends, as a share of the module; besides, a straight line
+SMOOTH_LENGTHS = (0.5, 0.2)  # length scales, as a share of the module; besides, a straight line
 SMOOTH_POWERS = (1.0, 0.5)  # of the position: curves that bend evenly, and such that bend early
 NO_SMOOTH = 0.5  # probability
 SUDDEN_SIZES = (0.05, 0.15)
 ROUGH_SIZES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 ROUGH_CORRELATIONS = (-0.97, 0.0, 0.7)  # of neighbouring points, to the power of their distance; the first alternates
-KINDS = {"smooth": 0.9, "sudden": 0.05, "rough": 0.05}  # probability: more than smoothness is for the data to show
-
-EXCLUDED = 0.01  # a Bayes factor against the likeliest kind below it: the interval does not allow for such curves
+KINDS = {"smooth": 0.9, "sudden": 0.05, "rough": 0.05}  # prior probability
+EXCLUDED = 0.01  # kinds with a smaller Bayes factor against the likeliest do not widen the interval
 CURVES = 200  # drawn from the posterior of each kind
 
 
@@ -54,15 +49,12 @@ def corrected_health(
     """The health score of a module's true curve of accuracy: equations 1 to 3 with the noise's bias subtracted.
 
     Args:
-        correct: bool [points, images], whether the probe of each point is correct.
+        correct: whether the probe of each point is correct, bool [points, images].
         penalty: lambda.
-        counts: how often each image is drawn in each resample, [resamples, images], where images depend on each other
-            (several of a patient, drawn together); without it they are independent.
-        coverage: of the interval.
-        seed: of the curves drawn.
+        counts: how often each image is drawn in each resample, [resamples, images], where images depend on each other.
 
     Raises:
-        ValueError: not such a matrix, fewer than two images, or no image correct at a point.
+        ValueError: fewer than two images, or no image correct at a point.
     """
     covariance = noise_covariance(correct, counts)
     curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
@@ -82,20 +74,15 @@ def corrected_health(
 
 
 def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Covariance of the noise of a curve of accuracy, float [points, points], in shares of correct answers.
+    """Covariance of the noise of a curve of accuracy, float [points, points], in shares; as for `corrected_health`.
 
-    Few images say little of each of up to 2,000 pairs of points. Correlations are shrunk towards the mean of all pairs
-    that are as far apart, by the share that Schäfer and Strimmer (2005) derive, and negative eigenvalues become 0.
-
-    Args, Raises: as of `corrected_health`.
+    Correlations are shrunk towards the mean of all pairs that are as far apart, by the share that Schäfer and Strimmer
+    (2005) derive, and negative eigenvalues become 0.
     """
-    _check(correct, counts)
-    images = correct.shape[1]
-    if counts is None:
-        sample = np.cov(correct) / images
-    else:
-        sample = np.cov(correct.astype(float) @ counts.T / counts.sum(axis=1))
-    sample = np.atleast_2d(sample)
+    if (images := correct.shape[1]) < 2:
+        raise ValueError(f"correct has {images} images: the noise of a curve shows from two images on")
+    drawn = None if counts is None else correct.astype(float) @ counts.T / counts.sum(axis=1)
+    sample = np.atleast_2d(np.cov(correct) / images if counts is None else np.cov(drawn))
     deviations = np.sqrt(np.diag(sample))
     varies = deviations > 0
     if not varies.any():
@@ -110,24 +97,20 @@ def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> n
 def curve_posterior(
     curve: np.ndarray, covariance: np.ndarray, draws: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """True curves that may lie behind a noisy one, `draws` of each kind.
+    """True curves behind a noisy one [points]: of each of KINDS [kinds, draws, points], and its probability [kinds].
 
-    A Gaussian process of every size and kind of change that the prior allows (Rasmussen and Williams 2006, chapter 2),
-    each weighed by its marginal likelihood, drawn by Matheron's rule.
-
-    Args:
-        curve: float [points].
-        covariance: of its noise, [points, points].
-
-    Returns:
-        Curves of each of KINDS [kinds, draws, points], and its posterior probability [kinds].
+    A Gaussian process for every size and kind of change in the prior (Rasmussen and Williams 2006, chapter 2), weighted
+    by its marginal likelihood, drawn by Matheron's rule. `covariance` is that of the noise, [points, points].
     """
     prior = _prior(len(curve))
     centred = curve - curve.mean()
     total = prior.kernels + covariance + 1e-9 * np.eye(len(curve))  # the last: to be invertible where there is no noise
     evidence, factors, whitened = _log_evidence(centred, total)
     smooth, rough = evidence[:, :1], evidence[:, 1:]
-    sudden = smooth + _gain(factors[:, 0], whitened[:, 0], prior.sudden)
+    # each sudden change is a rank-one update
+    scaled = np.linalg.solve(factors[:, 0], np.broadcast_to(prior.sudden, (len(factors), *prior.sudden.shape)))
+    size = 1 + (scaled**2).sum(axis=1)
+    sudden = smooth + (np.einsum("kp,kpc->kc", whitened[:, 0], scaled) ** 2 / size - np.log(size)) / 2
     log_weights = [prior.log_smooth + own for own in (smooth, sudden, rough)]
     most = max(own.max() for own in log_weights)
     weights = [np.exp(own - most) / own.shape[1] for own in log_weights]
@@ -183,7 +166,7 @@ def _prior(points: int) -> _Prior:
 def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of a curve [points] under covariances [..., points, points]: log density but for 2 pi, factors, whitened curves.
 
-    The covariances are bordered with the curve: the last row of the Cholesky factor is the whitened curve then.
+    The covariances are bordered with the curve, so that the last row of the Cholesky factor is the whitened curve.
     """
     points = len(centred)
     bordered = np.empty((*total.shape[:-2], points + 1, points + 1))
@@ -194,13 +177,6 @@ def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, n
     whitened, diagonal = factors[..., -1, :-1], np.diagonal(factors, axis1=-2, axis2=-1)[..., :-1]
     log_density = -(whitened**2).sum(axis=-1) / 2 - np.log(diagonal).sum(axis=-1)
     return log_density, factors[..., :-1, :-1], whitened
-
-
-def _gain(factors: np.ndarray, whitened: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """What each sudden change [points, changes] adds to the log density, [kernels, changes] (rank-one updates)."""
-    scaled = np.linalg.solve(factors, np.broadcast_to(changes, (len(factors), *changes.shape)))
-    size = 1 + (scaled**2).sum(axis=1)
-    return (np.einsum("kp,kpc->kc", whitened, scaled) ** 2 / size - np.log(size)) / 2
 
 
 def _shrunk(correlations: np.ndarray, place: np.ndarray, images: int) -> np.ndarray:
@@ -222,18 +198,3 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     """R with R R' = covariance, [..., points, points]; negative eigenvalues count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
-
-
-def _check(correct: np.ndarray, counts: np.ndarray | None) -> None:
-    if not isinstance(correct, np.ndarray) or correct.dtype != bool or correct.ndim != 2 or not len(correct):
-        raise ValueError("correct needs to be a numpy array of bool, [points, images], of one point or more")
-    images = correct.shape[1]
-    if images < 2:
-        raise ValueError(f"correct has {images} images: the noise of a curve shows from two images on")
-    if counts is None:
-        return
-    counts = np.asarray(counts)
-    if counts.ndim != 2 or counts.shape[1] != images or len(counts) < 2:
-        raise ValueError(f"counts needs two resamples or more of {images} images each, found {counts.shape}")
-    if (counts < 0).any() or not (counts.sum(axis=1) > 0).all():
-        raise ValueError("counts needs numbers from 0 on, and an image or more in each resample")

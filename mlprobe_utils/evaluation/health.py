@@ -16,53 +16,37 @@ HEALTH = [f"FHS_{module}" for module in MODULES]
 SCORES = (*HEALTH, "P_final")  # of a profile, as the information flows
 
 
-def growth_factor(performance: Sequence[float]) -> float:
-    """GF = ln(P_end / sqrt(P_start * P_min)), equation 1; `performance` at a module's points in order, each > 0.
-
-    Raises:
-        ValueError: no points, or a performance that is not positive (the logarithm has no value there).
-    """
-    values = _checked(performance)
-    return float(np.log(values[-1] / np.sqrt(values[0] * values.min())))
-
-
-def volatility_penalty(performance: Sequence[float], penalty: float) -> float:
-    """VP = exp(-lambda * sum |P_(i+1) - P_i| / P_end), equation 2; `penalty` is lambda. Raises as `growth_factor`."""
-    values = _checked(performance)
-    return float(np.exp(-penalty * np.abs(np.diff(values)).sum() / values[-1]))
-
-
 def health_score(performance: Sequence[float], penalty: float) -> float:
-    """FHS = P_end * (1 + GF) * VP, equation 3, in the units of `performance`.
+    """FHS (equation 3) of one module, in the units of `performance`: at its points in order, each above 0 (else
+    ValueError).
 
     A module with one point has GF 0 and VP 1: its score is the plain performance (audit, point 3).
     """
-    return float(health_scores(_checked(performance), penalty))
-
-
-def health_scores(performances: np.ndarray, penalty: float) -> np.ndarray:
-    """As `health_score`, of many curves at once and without its checks: float [..., points], all > 0, to [...]."""
-    start, end = performances[..., 0], performances[..., -1]
-    growth = np.log(end / np.sqrt(start * performances.min(axis=-1)))
-    variation = np.abs(np.diff(performances)).sum(axis=-1)
-    return end * (1 + growth) * np.exp(-penalty * variation / end)
-
-
-def _checked(performance: Sequence[float]) -> np.ndarray:
     values = np.asarray(performance, dtype=float)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError("a health score needs the performance at one point or more")
     if not (values > 0).all():
         raise ValueError(f"a health score needs positive performances, found {values.min()}")
-    return values
+    return float(health_scores(values, penalty))
+
+
+def health_scores(performances: np.ndarray, penalty: float) -> np.ndarray:
+    """As `health_score`, of many curves at once and without its checks: float [..., points], all > 0, to [...]."""
+    growth, volatility = health_factors(performances, penalty)
+    return performances[..., -1] * (1 + growth) * volatility
+
+
+def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """GF = ln(P_end / sqrt(P_start P_min)) and VP = exp(-lambda sum |P_(i+1) - P_i| / P_end), equations 1 and 2."""
+    start, end = performances[..., 0], performances[..., -1]
+    growth = np.log(end / np.sqrt(start * performances.min(axis=-1)))
+    variation = np.abs(np.diff(performances)).sum(axis=-1)
+    return growth, np.exp(-penalty * variation / end)
 
 
 def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
-    """A table for the page: models and data sets by name, stages in words.
-
-    Args:
-        names: slug -> name of models and data sets, in the order of the page.
-        by: what rows are sorted by, as far as the table has it: of model, dataset, stage, module.
+    """A table for the page, models and data sets by name (`names`: slug -> name, in the order of the page), stages in
+    words; sorted by what it has of `by`: model, dataset, stage, module.
     """
     order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
     places = {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}
@@ -72,38 +56,31 @@ def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -
 
 
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
-    """Health score and its factors of every module, one row a model, data set, stage, run and module.
-
-    Uses the `image_mean` curves; side paths have no score. `growth` and `volatility` are GF and VP of equations 1 and
-    2; `health` is in the units of the metric (percent).
-
-    Raises:
-        InputError: a metric of which less is better, or that is not positive at a point: it has no health score.
+    """Health score of every module's `image_mean` curve: STATE, run, module, points, end, growth, volatility, health
+    (`end` and `health` in percent). InputError for a metric of which less is better, or that is not positive at a
+    point.
     """
     if metric in LESS_IS_BETTER:
         raise InputError(f"metric '{metric}' has no health score: choose one of which more is better, such as accuracy")
     curves = probe_scores.assign(module=probe_scores["point"].str[0]).sort_values("point")
     curves = curves[(curves["pooling"] == "image_mean") & curves["module"].isin(MODULES)]
-    records = []
-    for key, curve in curves.groupby([*STATE, "run", "module"]):
-        values = curve[metric].to_numpy()
+    keys, records = [*STATE, "run", "module"], []
+    for key, curve in curves.groupby(keys):
+        values = curve[metric].to_numpy(float)
         try:
-            scores = {"growth": growth_factor(values), "volatility": volatility_penalty(values, penalty)}
-            scores["health"] = health_score(values, penalty)
+            health = health_score(values, penalty)
         except ValueError as error:
             place = " ".join(map(str, key))
             raise InputError(f"metric '{metric}' of {place}: {error}; choose another, such as accuracy") from error
-        place = dict(zip([*STATE, "run", "module"], key, strict=True))
-        records.append(place | {"points": len(values), "end": values[-1]} | scores)
-    return pd.DataFrame(records)
+        records.append([*key, len(values), values[-1], *health_factors(values, penalty), health])
+    return pd.DataFrame(records, columns=[*keys, "points", "end", "growth", "volatility", "health"])
 
 
 def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """One row a model, data set and stage: FHS_V, FHS_C, FHS_L and P_final, each the mean over runs."""
     wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
-    wide = wide[list(MODULES)].add_prefix("FHS_")
     final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
-    table = wide.join(final).reset_index()
+    table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
     return table.sort_values(
         ["dataset", "model", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c
     )
@@ -122,6 +99,6 @@ def lowest_module(profiles: pd.DataFrame) -> str:
 
 
 def health_changes(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Health scores after fine-tuning less those before, in points; one row a model and data set."""
+    """Health scores after fine-tuning less those before, percentage points; one row a model and data set."""
     health = profiles.set_index(STATE)[HEALTH]
     return health.xs("finetuned", level="stage") - health.xs("pretrained", level="stage")

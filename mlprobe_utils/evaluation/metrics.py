@@ -9,14 +9,7 @@ from scipy.stats import rankdata
 from mlprobe_utils.evaluation.rows import OPTION, options_of, predicted_option
 
 PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
-FURTHER_METRICS = (
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "mcc",
-    "average_precision",
-    "calibration_error",
-)
+FURTHER_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "average_precision", "calibration_error")
 METRICS = PAPER_METRICS + FURTHER_METRICS
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
@@ -26,13 +19,9 @@ KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent of every probe: one row a model, data set, stage, run, recipe, pooling and point.
 
-    Args:
-        rows: probe rows of any number of models and data sets.
-        positives: data set -> the option counted as positive (None: macro averages, data cards).
-        split: `test` or `validation`.
+    `positives` is data set -> the option counted as positive (None: macro averages).
     """
-    rows = rows[rows["split"] == split]
-    return scores_by(rows, positives, KEYS, predicted_option)
+    return scores_by(rows[rows["split"] == split], positives, KEYS, predicted_option)
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
@@ -41,8 +30,7 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: s
     An unparsed answer is wrong: it counts against the recall of its class and towards no option's precision. AUC comes
     from the options' probabilities, which every image has.
     """
-    rows = rows[rows["split"] == split]
-    keys = ["model", "dataset", "stage", "run"]
+    rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
     unparsed = rows.groupby(keys, dropna=False)["parsed"].agg(lambda parsed: 100 * parsed.isna().mean())
     return scores.merge(unparsed.rename("unparsed").reset_index(), on=keys)
@@ -54,28 +42,20 @@ def scores_by(
     keys: list[str],
     predict: Callable[[pd.DataFrame], pd.Series],
 ) -> pd.DataFrame:
-    """Metrics in percent, one row a combination of `keys`, nulls too.
-
-    Args:
-        rows, positives: as of `probe_scores`.
-        predict: the option that each row of one data set names; what is none is a wrong answer.
+    """Metrics in percent, one row a combination of `keys`, nulls too, with the option that `predict` gives for each row
+    of a data set.
     """
     records = []
     for dataset, of_dataset in rows.groupby("dataset", sort=False):
         options = options_of(of_dataset)
         columns = [OPTION + option for option in options]
-        coded = of_dataset.assign(truth=_codes(of_dataset["label"], options))
-        coded["predicted"] = _codes(predict(of_dataset), options)
+        codes = [pd.Categorical(names, options).codes for names in (of_dataset["label"], predict(of_dataset))]
+        coded = of_dataset.assign(truth=codes[0], predicted=codes[1])
         for key, group in coded.groupby(keys, dropna=False, sort=False):
-            truth, predicted, probabilities = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
-            scores = score(truth, predicted, probabilities, options, positives[dataset])
+            arrays = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
+            scores = score(*arrays, options, positives[dataset])
             records.append(dict(zip(keys, key, strict=True)) | {"images": len(group)} | scores)
     return pd.DataFrame(records)
-
-
-def _codes(names: pd.Series, options: list[str]) -> np.ndarray:
-    """Place of each name among the options; -1 of anything else."""
-    return pd.Categorical(names, options).codes
 
 
 def score(
@@ -83,12 +63,10 @@ def score(
 ) -> dict[str, float]:
     """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
 
-    In plain numpy: of a library call nine tenths would be checks of its arguments, and there is a call for every probe
-    (tests hold all equal to scikit-learn's). A quotient of nothing by nothing counts as 0; an area is nan where an
-    option has no image, or all. Sensitivity is the recall, by its name in medicine. Balanced accuracy, MCC
+    In plain numpy, as a library would mostly check its arguments (tests hold all equal to scikit-learn's). A quotient
+    of nothing by nothing counts as 0; an area is nan where an option has no image, or all. Balanced accuracy, MCC
     (Gorodkin 2004) and calibration error have no positive option: the first is the mean recall of the options that have
-    images. What is not parsed is wrong everywhere, so that it lowers specificity too; to the MCC it is an option that
-    is never true.
+    images. An unparsed answer is wrong everywhere; to the MCC it is an option that is never true.
 
     Args:
         truth: place of each image's true option among `options`.
@@ -123,10 +101,7 @@ def score(
 
 
 def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """AUC of each option against the rest, float [options]; nan if one of the two has no image.
-
-    The share of pairs of images that a probability ranks rightly, ties counted half (Mann and Whitney 1947).
-    """
+    """AUC of each option against the rest (Mann and Whitney 1947), float [options]; nan where one has no image."""
     is_option = truth[:, None] == np.arange(probabilities.shape[1])
     inside, ranks = is_option.sum(axis=0), rankdata(probabilities, axis=0)
     pairs = inside * (len(truth) - inside)
@@ -135,10 +110,7 @@ def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarra
 
 
 def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Average precision of each option against the rest, float [options]; nan if it has no image.
-
-    The mean, over the option's images, of the precision if all images at least as probable are called the option.
-    """
+    """Average precision of each option against the rest, float [options]; nan if it has no image."""
     averages = []
     for option, places_from_top in enumerate(rankdata(-probabilities, "max", axis=0).T):
         own = places_from_top[truth == option]
@@ -147,11 +119,10 @@ def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """How far the most probable option's probability is from how often it is right, 0 to 1; it knows no parsing.
+    """Expected calibration error of the most probable option (Naeini et al. 2015), 0 to 1; above 0 by chance alone.
 
-    The expected calibration error of Naeini et al. (2015), over CALIBRATION_BINS bins with equally many images each
-    (Nguyen and O'Connor 2015); images of one probability share a bin, so that their order changes nothing. It is above
-    0 by chance alone: the more so, the fewer images.
+    Over CALIBRATION_BINS bins with equally many images each (Nguyen and O'Connor 2015); images of one probability share
+    a bin, so that their order changes nothing.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)

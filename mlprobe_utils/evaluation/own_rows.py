@@ -1,4 +1,4 @@
-"""What the rows of `probe` and `answer` say: a metric's curve, health scores, a diagnosis."""
+"""What follows from the rows of `probe` and `answer`: a metric's curve, health scores, a diagnosis."""
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,11 @@ from mlprobe_utils.common.settings import SHIPPED, paper
 from mlprobe_utils.evaluation.corrected_health import corrected_health
 from mlprobe_utils.evaluation.diagnosis import STATEMENTS, losses, thresholds, verdicts
 from mlprobe_utils.evaluation.health import health_by_run
-from mlprobe_utils.evaluation.metrics import KEYS, METRICS, score, scores_by
-from mlprobe_utils.evaluation.outcomes import CURVE, Outcomes, outcomes, output_outcomes, site_outcomes
+from mlprobe_utils.evaluation.metrics import METRICS, output_scores, probe_scores
+from mlprobe_utils.evaluation.names import OUTPUT
+from mlprobe_utils.evaluation.outcomes import CURVE, outcomes, output_outcomes, site_outcomes
 from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.evaluation.rows import options_of, predicted_option
+from mlprobe_utils.evaluation.rows import options_of
 from mlprobe_utils.evaluation.settings import Health
 from mlprobe_utils.stats.intervals import LEAST_SEEDS, LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.resampling import RESAMPLED, Resamples, resample
@@ -60,7 +61,10 @@ def accuracy(
         if metric in RESAMPLED:
             known = intervals(found.score(metric, positive, _resamples(own, found.images)), PROBE, level)
         else:
-            known = pd.DataFrame({"value": _scores(found, metric, positive)}).assign(low=np.nan, high=np.nan)
+            score = output_scores if "parsed" in own else probe_scores
+            scores = score(*_by_seed(own, positive), split).assign(output=OUTPUT)
+            means = scores.groupby("output" if "parsed" in own else "point", sort=False)[metric].mean()
+            known = pd.DataFrame({"value": means.to_numpy(), "low": np.nan, "high": np.nan})
         columns = {"point": found.points, "pooling": None if pd.isna(pooling) else pooling}
         columns |= {metric: known["value"], "low": known["low"], "high": known["high"], "images": len(found.images)}
         frames.append(pd.DataFrame(columns))
@@ -82,8 +86,8 @@ def health(
 
     Returns:
         module, points, end (the metric at the last one, percent), growth and volatility (equations 1 and 2), health
-        (equation 3, percent), and of accuracy what is left of it without the noise of few images: corrected, low and
-        high (percent). Means over seeds.
+        (equation 3, percent), and for accuracy corrected, low and high: the score without the noise of few images, and
+        its 95 % interval (percent). Means over seeds.
 
     Raises:
         InputError: no rows of a module's image tokens; a metric of which less is better, or that is 0 at a point.
@@ -93,20 +97,17 @@ def health(
     tested = tested[(tested["pooling"] == "image_mean") & tested["point"].str[0].isin(MODULES)]
     if tested.empty:
         raise InputError("health scores are of probes of the image tokens (V.00/image_mean, …), found none in the rows")
-    positives = dict.fromkeys(tested["dataset"], positive)
-    scores = scores_by(tested.assign(run=tested["seed"]), positives, KEYS, predicted_option)
-    means = health_by_run(scores, penalty, metric).groupby("module", sort=False).mean(numeric_only=True)
+    by_run = health_by_run(probe_scores(*_by_seed(tested, positive)), penalty, metric)
+    means = by_run.groupby("module", sort=False).mean(numeric_only=True).drop(columns="run")
     found, records = outcomes(tested), []
     drawn = _resamples(tested, found.images)
     counts = None if len(set(drawn.clusters)) == len(found.images) else drawn.counts
     for module in [*MODULES] if metric == "accuracy" else []:
         correct = found.at(*found.of_module(module)).correct
-        corrected = [corrected_health(own, penalty, counts) for own in correct if own.size]
-        records += [{"module": module} | own._asdict() for own in corrected]
-    columns = ["points", "end", "growth", "volatility", "health"]
-    table = means.reindex([module for module in MODULES if module in means.index])[columns].astype({"points": int})
-    known = pd.DataFrame(records, columns=["module", "score", "low", "high"]).groupby("module").mean()
-    return table.join(known.rename(columns={"score": "corrected"})).rename_axis("module").reset_index()
+        records += [[module, *corrected_health(own, penalty, counts)] for own in correct if own.size]
+    known = pd.DataFrame(records, columns=["module", "raw", "corrected", "low", "high"]).groupby("module").mean()
+    table = means.reindex([module for module in MODULES if module in means.index]).astype({"points": int})
+    return table.join(known.drop(columns="raw")).rename_axis("module").reset_index()
 
 
 def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -115,20 +116,21 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     >>> mp.diagnose(rows, answers)["statement"].tolist()[-1]
     'misalignment'
 
-    Accuracy at the end of the vision tower, of the connector and of the LLM, and of the answers. With probes of five
-    seeds or more, intervals allow for other seeds, too. A loss counts from a threshold on: the largest that any
-    undamaged miniature showed for certain in the laboratory run that travels with the package, at least 2 points. They
-    are of small models on synthetic images: on your own, look at the intervals first.
+    Compares accuracy at the end of the vision tower, of the connector and of the LLM, and of the answers. With probes
+    of five seeds or more, intervals allow for other seeds, too. A loss counts from a threshold on: the largest that any
+    undamaged miniature showed for certain in the laboratory run that travels with the package, at least 2 percentage
+    points. They are of small models on synthetic images: on your own, look at the intervals first.
 
     Args:
         rows: from `probe`, of the features of `extract`.
         answers: from `answer`, of the same model.
         reference: rows (image, label, split, p_<label>) of a classifier of the raw pixels, trained on the same images.
-            Without it nothing is said of quality limitation, which is a loss against it.
+            Quality limitation is a loss against it, and left out without it.
 
     Returns:
         One row a statement: statement, mode, before and after (what it compares), value (accuracy after less before,
-        points), band_low and band_high (95 %, for all statements at once), threshold and beyond (points), verdict.
+        percentage points), band_low and band_high (95 %, for all statements at once), threshold and beyond (percentage
+        points), verdict.
 
     Raises:
         InputError: a module's end or an image that is missing.
@@ -145,15 +147,20 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
 
 
 def _of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    """The rows of a split, with the columns that tell rows of several models apart."""
+    """The rows of a split, with the columns that distinguish rows of several models."""
     own = rows[rows["split"] == split]
     if own.empty:
-        raise InputError(
-            f"there are no rows of the split '{split}': it is one of {', '.join(sorted({*rows['split']}))}"
-        )
+        known = ", ".join(sorted({*rows["split"]}))
+        raise InputError(f"there are no rows of the split '{split}': it is one of {known}")
     if own["label"].isna().any():
         raise InputError("the rows have no label: give image_list the labels of the images")
     return own.assign(**{column: value for column, value in OWN.items() if column not in own})
+
+
+def _by_seed(rows: pd.DataFrame, positive: str | None) -> tuple[pd.DataFrame, dict[str, str | None]]:
+    """Arguments of `probe_scores` that give each seed, and final outputs each run, scores of its own."""
+    by_seed = rows if "parsed" in rows else rows.assign(run=rows["seed"])
+    return by_seed, dict.fromkeys(rows["dataset"], positive)
 
 
 def _resamples(rows: pd.DataFrame, images: list[str]) -> Resamples:
@@ -161,16 +168,3 @@ def _resamples(rows: pd.DataFrame, images: list[str]) -> Resamples:
     if "cluster" not in rows:
         return resample(np.arange(len(images)))
     return resample(rows.drop_duplicates("image").set_index("image").loc[images, "cluster"].to_numpy())
-
-
-def _scores(found: Outcomes, metric: str, positive: str | None) -> np.ndarray:
-    """A metric of each point, the mean over seeds, percent."""
-    pairs = zip(found.predicted, found.probabilities, strict=True)
-    of_all = [
-        [
-            score(found.truth, *own, found.options, positive)[metric]
-            for own in zip(predicted, probabilities, strict=True)
-        ]
-        for predicted, probabilities in pairs
-    ]
-    return np.mean(of_all, axis=0)

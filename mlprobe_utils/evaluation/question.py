@@ -1,28 +1,50 @@
-"""The question that is put to a model about every image, and the answer that stands for each label."""
+"""The question put to a model about every image, its order, and the option that generated text names.
 
+With causal attention, image tokens see a question only where it comes before them. Text before the image also moves the
+image to later positions, whatever it says: the third order has irrelevant text there, as long as the question.
+"""
+
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.orders import ORDERS
+
+QUESTION, IMAGE, IRRELEVANT = "question", "image", "irrelevant text"
+ORDERS = {
+    "image_first": (IMAGE, QUESTION),
+    "question_first": (QUESTION, IMAGE),
+    "irrelevant_first": (IRRELEVANT, IMAGE, QUESTION),
+}
+ORDER_NAMES = {"image_first": "image first", "question_first": "question first", "irrelevant_first": "irrelevant first"}
+PASSAGE = (
+    "The last train to the coast leaves at ten past seven and stops in every village along the river. In winter the "
+    "carriages are half empty, and the guard has time to read his newspaper between two sites. Behind the bridge "
+    "the line climbs through a forest of old beeches, and on clear evenings the lights of the harbour come into "
+    "view long before the train slows down. The baker of the first village sends his rolls this way every morning, "
+    "in baskets with a blue ribbon. Children wave from the gardens, a dog runs along the fence, and the signal by "
+    "the mill is red more often than green. Nobody minds the wait. At the terminus there is a kiosk with tea and "
+    "postcards, a bench under a lime tree, and a clock that has been four minutes fast for as long as anyone can "
+    "remember."
+)
+_NEGATION = r"(?:not|non|no|without)[\s-]+(?:(?:a|an|any|the)\s+)?"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image, and the answer to it of each label.
+    """A question about an image, and the answer that stands for each label.
 
     >>> import mlprobe_utils as mp
     >>> question = mp.Question("<image> Is there pneumonia? Answer 'Yes' or 'No'.", {"normal": "No", "ill": "Yes"})
 
     Attributes:
         template: the text, with `<image>` once.
-        options: label of an image -> answer, two or more. Answers are read without regard to case.
+        options: label of an image -> answer, two or more, different without regard to case.
         order: one of `image_first`, `question_first` and `irrelevant_first`.
 
     Raises:
-        InputError: a template without `<image>` or with several, an unknown order, fewer than two options, two labels
-            with one answer.
+        InputError: another template, order or number of options; two labels with one answer.
     """
 
     template: str
@@ -47,3 +69,42 @@ class Question:
             raise InputError(f"the question has no answer for the label {missing[0]!r}: add it to its options")
         if labels and (missing := sorted({*self.options} - labels)):
             raise InputError(f"no image has the label {missing[0]!r} of the question's options: remove it, or add some")
+
+
+def irrelevant_text(tokenizer, tokens: int) -> str:
+    """A stretch of PASSAGE, from the start of a word on, of exactly so many tokens; InputError where there is none."""
+    starts = [0, *(place + 1 for place, letter in enumerate(PASSAGE) if letter == " ")]
+    for start in starts:
+        text = tokenizer.decode(tokens_of(tokenizer, PASSAGE[start:])[:tokens], clean_up_tokenization_spaces=False)
+        whole = text and text == text.strip() and PASSAGE.startswith(text, start)  # a chat template may strip a text
+        if whole and len(tokens_of(tokenizer, text)) == tokens:
+            return text
+    most = len(tokens_of(tokenizer, PASSAGE))
+    raise InputError(
+        f"the question has {tokens} tokens, and the irrelevant passage of {most} tokens no stretch that is as long: "
+        "shorten the question (template of the data card)"
+    )
+
+
+def tokens_of(tokenizer, text: str) -> list[int]:
+    """Token ids of a text at the beginning of a line, as in a chat: alone, a tokenizer may put a space before it."""
+    line, whole = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("\n", "\n" + text))
+    return whole[len(line) :]
+
+
+def parse_answer(text: str, options: list[str]) -> str | None:
+    """The one option that the text names, or None (unparsed: counted wrong and reported).
+
+    Whole words, case-folded, after any `<think>…</think>`; None for several options, or a negated one.
+
+    >>> parse_answer("The finding is benign.", ["Normal", "Benign", "Malignant"]) 'Benign'
+    """
+    # a chat template may open the thought itself, and a thought may be cut off before it ends
+    text = re.sub(r"^.*</think>|<think>.*$", " ", text, flags=re.DOTALL | re.IGNORECASE).casefold()
+    text = re.sub(r"n['’]t\b", " not", text)
+    patterns = {r"\W+".join(re.findall(r"\w+", option.casefold())): option for option in options}
+    longest_first = "|".join(sorted(patterns, key=len, reverse=True))  # "no finding" before "finding"
+    # the negation is tried second (??), so that an option "No" is an answer and no negation
+    found = re.findall(rf"(?<!\w)({_NEGATION})??({longest_first})(?!\w)", text)
+    named = {option for pattern, option in patterns.items() for _, words in found if re.fullmatch(pattern, words)}
+    return named.pop() if len(named) == 1 and not any(negation for negation, _ in found) else None

@@ -1,18 +1,13 @@
-"""The rows that everything after the features is computed from: one row an image and probe point (or final output).
+"""The schema of the rows that everything after the features is computed from: one row an image and probe point.
 
-`model, fault, dataset, data_hash, split_rule, split, stage, order, run, probe, seed, point, pooling, control, image,
-label, p_<option>…`; what does not apply is null. `run` is the fine-tuning that the features come from (of the
-pretrained model the seed, or null where many seeds probe one state); `probe` names the recipe of the protocol, `seed`
-is the probe's own. Rows of the final output have none of probe, seed and point, and carry the generated `text` and the
-`parsed` option (null: unparsed). Rows of layer transfer have in `probe` the point at which it was fitted, those of a
-vision tower trained alone what was trained of it.
+`run` is the fine-tuning that the features come from (of the pretrained model the seed, or null where many seeds probe
+one state), `probe` the recipe of the protocol, `seed` the probe's own. What does not apply is null:
 
-Rows of a control name it. A control without a model has no model, stage and order; a model with random weights has no
-stage. The `label` of the control task and of memorisation is the one trained on, which is not the true one; only
-memorisation has rows of train images.
-
-Rows of a baseline have `epoch`, the number of epochs trained, and its slug in `model`; `run` is the training's seed,
-and stage, order, probe, seed, point and pooling are null.
+- final outputs have no probe, seed and point, but the generated `text` and the `parsed` option (null: unparsed);
+- layer transfer has in `probe` the point at which it was fitted, a vision tower trained alone what was trained of it;
+- a control without a model has no model, stage and order, one with random weights no stage. The `label` of the control
+  task and of memorisation is the one trained on, not the true one; only memorisation has train images;
+- a baseline has its slug in `model`, the training's seed in `run` and the number of epochs trained in `epoch`.
 """
 
 from pathlib import Path
@@ -22,8 +17,8 @@ import pandas as pd
 import pandera.pandas as pa
 
 from mlprobe_utils.common.files import write_parquet
-from mlprobe_utils.evaluation.orders import ORDERS
 from mlprobe_utils.evaluation.points import POINT
+from mlprobe_utils.evaluation.question import ORDERS
 
 OPTION = "p_"
 MAIN_PROBE = "main"  # the recipe of scores and diagnosis
@@ -32,16 +27,15 @@ SPLITS = ("train", "validation", "test", "unused")
 STAGES = ("pretrained", "finetuned")
 STATE = ["model", "stage", "order"]
 NOT_OF_BASELINES = ["fault", "stage", "order", "probe", "seed", "point", "pooling", "control"]
-_TEXT = {"required": True, "nullable": False}
-_MAYBE = {"required": True, "nullable": True}
+_MAYBE = {"nullable": True}
 SCHEMA = pa.DataFrameSchema(
     {
         "model": pa.Column(str, **_MAYBE),
         "fault": pa.Column(str, **_MAYBE),
-        "dataset": pa.Column(str, **_TEXT),
-        "data_hash": pa.Column(str, pa.Check.str_length(64, 64), **_TEXT),
-        "split_rule": pa.Column(str, pa.Check.isin(SPLIT_RULES), **_TEXT),
-        "split": pa.Column(str, pa.Check.isin(["train", "validation", "test"]), **_TEXT),
+        "dataset": pa.Column(str),
+        "data_hash": pa.Column(str, pa.Check.str_length(64, 64)),
+        "split_rule": pa.Column(str, pa.Check.isin(SPLIT_RULES)),
+        "split": pa.Column(str, pa.Check.isin(["train", "validation", "test"])),
         "stage": pa.Column(str, pa.Check.isin(STAGES), **_MAYBE),
         "order": pa.Column(str, pa.Check.isin([*ORDERS]), **_MAYBE),
         "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
@@ -50,8 +44,8 @@ SCHEMA = pa.DataFrameSchema(
         "point": pa.Column(str, pa.Check.str_matches(f"^{POINT}$"), **_MAYBE),
         "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
         "control": pa.Column(str, **_MAYBE),
-        "image": pa.Column(str, **_TEXT),
-        "label": pa.Column(str, **_TEXT),
+        "image": pa.Column(str),
+        "label": pa.Column(str),
         "epoch": pa.Column("Int64", pa.Check.ge(1), required=False, nullable=True),
         "text": pa.Column(str, required=False, nullable=True),
         "parsed": pa.Column(str, required=False, nullable=True),
@@ -77,7 +71,6 @@ SCHEMA = pa.DataFrameSchema(
 
 
 def of_baselines(rows: pd.DataFrame) -> pd.Series:
-    """Whether each row is of a baseline."""
     return rows["epoch"].notna() if "epoch" in rows else pd.Series(False, rows.index)
 
 
@@ -96,7 +89,7 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
 
 
 def options_of(rows: pd.DataFrame) -> list[str]:
-    """The options that rows of one data set hold probabilities for."""
+    """The options with probabilities in rows of one data set."""
     return [c.removeprefix(OPTION) for c in rows.columns if c.startswith(OPTION) and rows[c].notna().any()]
 
 

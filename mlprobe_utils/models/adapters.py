@@ -1,4 +1,4 @@
-"""LoRA adapters on a loaded model: put on, taken off, and checked against their base."""
+"""LoRA adapters on a loaded model: put on, removed, and checked against their base."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import MADE_FROM, file_hash
+from mlprobe_utils.common.files import MADE_FROM
 
 if TYPE_CHECKING:
     from mlprobe_utils.models.loading import LoadedModel
@@ -40,7 +40,7 @@ def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def flags_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Afterwards the same of the model's own parameters require gradients as before: peft changes that of all."""
+    """Restores afterwards which of the model's own parameters require gradients: peft changes that of all."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         yield
@@ -50,7 +50,7 @@ def flags_kept(model: torch.nn.Module) -> Iterator[None]:
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """A hash (hex) of the first numbers of each parameter, whatever folder, device and precision they come from."""
+    """A hash (hex) of the first numbers of each parameter, independent of folder, device and precision."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if not parameter.is_meta:  # where a device map has put it out of reach
@@ -59,21 +59,8 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def state_of(loaded: "LoadedModel") -> str:
-    """What a model computes with: the fingerprint of its weights, and a hash of its adapter's where it has one."""
-    own = fingerprint(loaded.model)
-    return own if loaded.adapter is None else f"{own} {file_hash(loaded.adapter / WEIGHTS)}"
-
-
 def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
-    """Puts an adapter on a model and takes it off again.
-
-    Args:
-        base: what the model is called: a hub id, or its folder.
-
-    Raises:
-        InputError: the folder holds no adapter, or one of another base: it says so, or its weights do not fit.
-    """
+    """Raises InputError where a folder holds no adapter of this model; `base` is the model's hub id or folder."""
     if not ((folder / CONFIGURATION).is_file() and (folder / WEIGHTS).is_file()):
         raise InputError(f"{folder} has no adapter ({CONFIGURATION}, {WEIGHTS}): give one made by fine_tune or peft")
     named = json.loads((folder / CONFIGURATION).read_text()).get("base_model_name_or_path") or "a base it does not name"
@@ -84,7 +71,7 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
         raise InputError(wrong)
     with safe_open(folder / WEIGHTS, "pt") as opened:
         stored = {*opened.keys()}
-    try:  # what peft raises at modules that are not there, or of other shapes, has no common class
+    try:  # peft's errors about missing modules or other shapes have no common class
         with flags_kept(model), warnings.catch_warnings(action="ignore"):
             adapted = PeftModel.from_pretrained(model, folder)
     except Exception as error:

@@ -3,9 +3,9 @@
 A module that imports transformers, peft, timm or torchvision at its top imports this one first (ruff sorts it there).
 Each private name has a canary in tests/models/test_compat.py, which says what to do when a new release fails it.
 
-The package registry has no CPU build of torchvision. The CUDA build fails to import beside a CPU torch because it
-registers fake kernels for two operators that its own compiled library would have declared. Declaring their schemas
-beforehand is enough for transforms and processors. Where the compiled operators load, nothing is declared.
+The package registry has no CPU build of torchvision, and the CUDA build fails to import beside a CPU torch: it
+registers fake kernels for two operators that its compiled library would declare. Declaring their schemas is enough for
+transforms and processors.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def declare_missing_operators() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """While it lasts, transformers shows errors alone: no warnings, no progress bars."""
+    """Silences warnings and progress bars of transformers."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -56,15 +56,13 @@ def quiet() -> Iterator[None]:
 
 
 def initialised(model_class: type["PreTrainedModel"], config: "PreTrainedConfig", **options) -> "PreTrainedModel":
-    """A model of random weights; of `dtype` and `attn_implementation`, which the class itself does not take."""
+    """A model of random weights; `options` are `dtype` and `attn_implementation`, which the class does not take."""
     return model_class._from_config(config, **options)
 
 
 def whole_layers(model: "PreTrainedModel") -> list[str]:
-    """Classes of the layers that a device map and FSDP leave in one piece, of those that the model holds.
-
-    CLIP and SigLIP also name some that their vision towers do not hold, for which FSDP would look in vain; they are
-    removed from what the model names.
+    """Classes of the layers that a device map and FSDP leave in one piece, without those that CLIP and SigLIP name but
+    do not hold.
     """
     model._no_split_modules &= {type(module).__name__ for module in model.modules()}
     return sorted(model._no_split_modules)
@@ -76,7 +74,7 @@ def save_under_own_names(model: "PreTrainedModel") -> None:
 
 
 def fused_adamw(weights, gradients, means, squares, steps, rate: torch.Tensor, weight_decay: float) -> None:
-    """A step of AdamW with torch's defaults, in place: of tensors, of the number of the step and of its rate."""
+    """A step of AdamW with torch's defaults, in place; `steps` is the number of steps taken."""
     state = [weights], [gradients], [means], [squares], [], [steps]
     constants = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "maximize": False}
     torch._fused_adamw_(*state, lr=rate, weight_decay=weight_decay, **constants)

@@ -1,7 +1,7 @@
 """Parameters and probe points of an architecture, counted without its weights: no memory, seconds."""
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlprobe_utils.models.compat
 
@@ -13,12 +13,9 @@ from mlprobe_utils.models.families.registry import family_named
 HEAD = "LM head"
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What an architecture consists of."""
-
+class Counts(NamedTuple):
     model_class: str  # of transformers
-    parameters: dict[str, int]  # part -> how many; the LM head is 0 where it is the embeddings once more
+    parameters: dict[str, int]  # part -> how many; the LM head is 0 where it shares the embeddings
     points: dict[str, int]  # module's letter, as points are named -> how many
 
     @property
@@ -27,23 +24,14 @@ class Counts:
 
 
 def without_weights(published: dict) -> Family:
-    """A model of full size on torch's `meta` device, from what the hub's config.json holds.
-
-    Raises:
-        InputError: a class that no family knows.
-    """
+    """A model of full size on torch's `meta` device, from the content of the hub's config.json."""
     family = family_named(published.get("architectures", []))
     with torch.device("meta"):
         return family(family.transformers_class()(family.config_of(published)))
 
 
 def count_of(published: dict) -> Counts:
-    """Counts parameters by part, tied embeddings once, and probe points by module.
-
-    Raises:
-        InputError: as `without_weights`.
-        RuntimeError: a parameter that is in no part of its family, or in several.
-    """
+    """Counts parameters by part, tied embeddings once, and probe points by module; InputError for an unknown class."""
     family = without_weights(published)
     parts = family.parts()
     head = {id(parameter) for parameter in family.model.get_output_embeddings().parameters()}

@@ -9,8 +9,7 @@ from jinja2 import TemplateError
 from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.orders import IMAGE, IRRELEVANT, ORDERS, QUESTION, irrelevant_text, tokens_of
-from mlprobe_utils.evaluation.question import Question
+from mlprobe_utils.evaluation.question import IMAGE, IRRELEVANT, ORDERS, QUESTION, Question, irrelevant_text, tokens_of
 
 MOST_KEPT = 2**28  # bytes of encoded images
 
@@ -19,17 +18,12 @@ class Encoder:
     """Encodes one question about many images, by the model's own processor and chat template.
 
     Prompts are padded on the left and answers appended on the right, so that the answer's logits are the last columns
-    of every row. What the processor returns is fed whole: leaving out a key changes features silently.
+    of every row. The model gets all that the processor returns: without a key, features change silently.
     """
 
     def __init__(self, processor, template: str, order: str = "image_first"):
-        """`template` holds `<image>` once (data card), or not at all for text alone; `order` is one of ORDERS.
-
-        Irrelevant text is as long as the question, in tokens of the model's own tokenizer.
-
-        Raises:
-            InputError: the chat template fails, or does not write the image's place and the texts, once and in this
-                order; the question is longer than the irrelevant passage.
+        """`template` holds `<image>` once, or not at all for text alone; InputError where the chat template fails, or
+        does not write image and texts once and in this order.
         """
         self.processor = processor
         self.tokenizer = processor.tokenizer
@@ -58,11 +52,8 @@ class Encoder:
             raise InputError(f"the chat template writes nothing after the image, where the answer begins: {mend}")
 
     def questions(self, images: list[np.ndarray | None], prompts: list[str] | None = None) -> dict[str, torch.Tensor]:
-        """Model inputs for uint8 images [height, width, 3] of any sizes, prompts padded on the left.
-
-        Args:
-            images: all None where the template is text alone.
-            prompts: of each image its own; without them, this encoder's for all.
+        """Model inputs for uint8 images [height, width, 3], or all None for text alone, with this encoder's prompt or
+        others.
         """
         bos = self.tokenizer.bos_token
         inputs = self.processor(
@@ -76,16 +67,15 @@ class Encoder:
         return dict(inputs)
 
     def answered(self, images: list[np.ndarray | dict], answers: list[str]) -> dict[str, torch.Tensor]:
-        """Model inputs with each answer and the end token appended; `images` may be questions encoded already.
-
-        `labels` is [images, answer tokens] and covers the appended columns only; -100 where an answer is padded.
+        """Model inputs with answers and end tokens appended to images, or to their encoded questions; `labels` is
+        [images, answer tokens] of the appended columns, -100 where an answer is padded.
         """
         pad = self.tokenizer.pad_token_id
         questions = joined(images, pad) if isinstance(images[0], dict) else self.questions(images)
         return append_answers(questions, self.answer_tokens(answers), pad)
 
     def answer_tokens(self, answers: list[str]) -> list[list[int]]:
-        """Token ids of each answer as they follow the prompt, the end token included."""
+        """Token ids of each answer after the prompt, with the end token."""
         texts, length, tokens = [self.lead + answer for answer in answers], len(self.prompt_ids), []
         for text, whole in zip(texts, self._ids([self.prompt + text for text in texts]), strict=True):
             # alone, a tokenizer may put a space before a text; but it may also make one token of where both meet
@@ -94,11 +84,9 @@ class Encoder:
         return tokens
 
     def _ids(self, text: str | list[str]) -> list:
-        """Token ids of a text, or of each of several."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _conversation(self, contents: list[list[dict]], **options) -> str:
-        """Turns of user and assistant, as the chat template writes them."""
         roles = itertools.cycle(["user", "assistant"])
         turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
         try:
@@ -107,7 +95,7 @@ class Encoder:
             raise InputError(f"the chat template fails ({error}): give the model another (jinja)") from error
 
     def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
-        """The white space that the template puts before an answer, and the token that ends one: not always EOS."""
+        """The white space that the template puts before an answer, and its end token: not always EOS."""
         before, _, after = self._conversation([question, [{"type": "text", "text": "Answer"}]]).rpartition("Answer")
         lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
         first = self._ids(after.strip())[:1]
@@ -116,17 +104,16 @@ class Encoder:
 
 
 class Questions:
-    """Each image's question, by the image's position: encoded when it is first needed, and kept while there is room."""
+    """Each image's question, by the image's position: encoded when first needed, and the first `most` bytes kept."""
 
     def __init__(self, encoder: Encoder, image_at: Callable[[int], np.ndarray], most: int = MOST_KEPT):
-        """`image_at(position)` gives uint8 [height, width, 3]; `most` bytes are kept."""
         self.encoder, self.image_at, self.room = encoder, image_at, most
         self.kept: dict[int, dict[str, torch.Tensor]] = {}
 
     def __call__(self, position: int) -> dict[str, torch.Tensor]:
         if position in self.kept:
             return self.kept[position]
-        with torch.inference_mode(False):  # a tensor that is made in inference mode can never be trained on
+        with torch.inference_mode(False):  # inference tensors cannot be trained on
             question = self.encoder.questions([self.image_at(position)])
         size = sum(tensor.nbytes for tensor in question.values())
         if size <= self.room:
@@ -140,11 +127,7 @@ class Questions:
 
 
 def questions_about(processor, question: Question, images: Sequence[np.ndarray]) -> Questions:
-    """A question about images of one's own, uint8 [height, width, 3] of any sizes, by their places.
-
-    Raises:
-        InputError: there are none; as `Encoder`. When it is encoded, one of another type or shape.
-    """
+    """A question about images of any sizes, by their places; InputError for no images, or another type or shape."""
     if not len(images):
         raise InputError("there are no images: give one or more")
 
@@ -159,7 +142,7 @@ def questions_about(processor, question: Question, images: Sequence[np.ndarray])
 
 
 def names_of(images: Sequence[np.ndarray]) -> list[str]:
-    """What images are called: their `names`, or where they have none their places."""
+    """The images' `names`, or their places where they have none."""
     return list(map(str, getattr(images, "names", range(len(images)))))
 
 
@@ -190,13 +173,12 @@ def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str
 
 
 def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of each image's answer, float32 [images] in nats, and its number of tokens, int [images].
-
-    `inputs` are from `Encoder.answered`; logits are computed at the answers' columns only.
+    """Summed cross-entropy of each answer, float32 [images] in nats, and its tokens, int [images], of
+    `Encoder.answered`.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")
-    # a cache of keys and values would be built for nothing: the setting that Trainer makes does not reach the LLM
+    # use_cache: Trainer's setting does not reach the LLM
     outputs = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False)
     logits = outputs.logits[:, :-1].float()
     losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")

@@ -1,7 +1,4 @@
-"""Which checkpoint a card stands for: its files, found on the hub or in a folder, and what they are known by.
-
-Nothing is loaded, and torch is not imported; the hub's client, a third of a second, only where the hub is needed.
-"""
+"""Which checkpoint a card stands for, without importing torch; the hub's client only where the hub is needed."""
 
 import contextlib
 import json
@@ -16,26 +13,22 @@ from mlprobe_utils.models.settings import Checkpoint
 
 SAFE = "weights are read from safetensors only, never from a pickle (pytorch_model.bin): save them as model.safetensors"
 NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of its code, nothing
-# what saving a model anew may change
+# fields that saving a model anew may change
 NOT_OF_THE_SHAPE = {"_name_or_path", "dtype", "is_local", "local_files_only", "name_or_path", "transformers_version"}
-OF_USE = {"padding", "truncation"}  # of tokenizer.json: how the tokenizer was last called
+OF_USE = {"padding", "truncation"}  # in tokenizer.json, of the tokenizer's last call
 UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offline, give a folder as source"
 
 
 def identity_of(card: Checkpoint, hash_file: Callable[[Path], str] = file_hash) -> str:
-    """What a checkpoint is known by: the hub's resolved commit, or a hash of the files in its folder, by `hash_file`.
-
-    Raises:
-        InputError: the folder does not exist, or the hub cannot be reached and its cache holds nothing of it.
-    """
+    """The hub's resolved commit, or a hash of the files in the checkpoint's folder, by `hash_file`."""
     source = card.located()
     if not os.path.isdir(source):
-        return commit_of(card, source)
+        return _commit(card, source)
     return hash_of({path.name: hash_file(path) for path in _files(Path(source), ("*.safetensors", *NOT_WEIGHTS))})
 
 
 def shape_of(card: Checkpoint) -> str:
-    """A hash of all but the weights: configuration, tokenizer, how images are read. Raises InputError as `fetched`."""
+    """A hash of all but the weights: configuration, tokenizer, how images are preprocessed."""
 
     def content(path: Path):
         if path.suffix != ".json":
@@ -45,18 +38,18 @@ def shape_of(card: Checkpoint) -> str:
         return json.loads(path.read_bytes(), object_hook=kept)
 
     folder = fetched(card, NOT_WEIGHTS)
-    with reading(card):
+    with errors_named(card):
         return hash_of({path.name: content(path) for path in _files(folder, NOT_WEIGHTS)})
 
 
-def reading_of(card: Checkpoint) -> dict:
-    """What a card says of how its model is read, as far as it can change a result."""
+def loading_fields(card: Checkpoint) -> dict:
+    """The fields of a card that can change what its model computes."""
     return card.model_dump(include={"precision", "max_pixels", "attention", "chat_template"}, exclude_none=True)
 
 
-def commit_of(card: Checkpoint, source: str) -> str:
-    """The commit that a hub id stands for; without a connection, the one that it stood for when there was one last."""
-    with reading(card):
+def _commit(card: Checkpoint, source: str) -> str:
+    """The commit that a hub id stands for; without a connection, the last one known."""
+    with errors_named(card):
         return _resolved(source, card.revision)
 
 
@@ -68,27 +61,27 @@ def _resolved(source: str, revision: str | None) -> str:
 
 
 def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
-    """The folder that some files of a model are in: of a hub id, its commit's in the cache, all from one commit."""
+    """The folder with some files of a model: of a hub id, that of its commit in the cache."""
     source = card.located()
     if os.path.isdir(source):
         return Path(source)
     from huggingface_hub import snapshot_download
 
-    commit = commit_of(card, source)
-    with reading(card):
+    commit = _commit(card, source)
+    with errors_named(card):
         return Path(snapshot_download(source, revision=commit, allow_patterns=list(files), ignore_patterns="*/*"))
 
 
-def missing_of(card: Checkpoint, files: Sequence[str]) -> list[str]:
-    """Which of some files a checkpoint lacks, whether or not they have been fetched. Raises InputError."""
+def missing_files(card: Checkpoint, files: Sequence[str]) -> list[str]:
+    """Which of some files a checkpoint lacks, on the hub or in its folder."""
     folder = fetched(card, NOT_WEIGHTS)
     missing = [name for name in files if not (folder / name).is_file()]
     if not missing or os.path.isdir(card.located()):
         return missing
     from huggingface_hub import HfApi
 
-    with reading(card):
-        listed = HfApi().list_repo_files(card.located(), revision=commit_of(card, card.located()))
+    with errors_named(card):
+        listed = HfApi().list_repo_files(card.located(), revision=_commit(card, card.located()))
     return [name for name in missing if name not in listed]
 
 
@@ -98,8 +91,8 @@ def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 @contextlib.contextmanager
-def reading(card: Checkpoint, file: str = "") -> Iterator[None]:
-    """Says under the card's name what goes wrong in reading its source, or a file of it."""
+def errors_named(card: Checkpoint, file: str = "") -> Iterator[None]:
+    """Turns errors in reading a card's source, or a file of it, into InputError with the card's name."""
     try:
         yield
     except InputError as error:
@@ -110,24 +103,19 @@ def reading(card: Checkpoint, file: str = "") -> Iterator[None]:
 
 
 def _in_words(card: Checkpoint, error: Exception) -> str:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-        RevisionResolutionError,
-    )
+    from huggingface_hub import errors
 
     page = f"https://huggingface.co/{card.source}"
-    gate = RepositoryNotFoundError if card.gated else GatedRepoError  # to some the hub denies that it has a model
+    gate = errors.RepositoryNotFoundError if card.gated else errors.GatedRepoError  # to some the hub denies to have it
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
+    revision = f"it has no revision {card.revision!r}: give a branch, tag or commit that {page} has"
     for kind, words in (
-        (RevisionNotFoundError, f"it has no revision {card.revision!r}: give a branch, tag or commit that {page} has"),
+        (errors.RevisionNotFoundError, revision),
         (gate, f"it is gated: accept its terms at {page}, then `hf auth login`"),
-        (RepositoryNotFoundError, f"there is no {page}: correct the source, or `hf auth login` if it is private"),
-        ((RevisionResolutionError, LocalEntryNotFoundError), UNREACHABLE),
+        (errors.RepositoryNotFoundError, f"there is no {page}: correct the source, or `hf auth login` if private"),
+        ((errors.RevisionResolutionError, errors.LocalEntryNotFoundError), UNREACHABLE),
     ):
         if any(isinstance(cause, kind) for cause in causes):
             return words

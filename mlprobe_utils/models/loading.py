@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mlprobe_utils.models.compat import initialised, quiet, save_under_own_names, whole_layers
 
@@ -19,15 +20,12 @@ from mlprobe_utils.common.settings import settings
 from mlprobe_utils.models.adapters import check_adapter
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
-from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, fetched, missing_of, reading
+from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, errors_named, fetched, missing_files
 from mlprobe_utils.models.settings import RANDOM_SEED, Checkpoint
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    """What a card's model is, and the folder of its configuration, processor and tokenizer."""
-
-    folder: Path
+class _Checkpoint(NamedTuple):
+    folder: Path  # of configuration, processor and tokenizer
     family: type[Family]
     config: PreTrainedConfig
 
@@ -51,16 +49,7 @@ class LoadedModel:
 
 
 def load(
-    source: str | Path | Checkpoint,
-    precision: str = "float32",
-    *,
-    adapter: str | Path | None = None,
-    revision: str | None = None,
-    device_map: str | None = None,
-    attention: str | None = None,
-    max_pixels: int | None = None,
-    chat_template: str | None = None,
-    family: str | None = None,
+    source: str | Path | Checkpoint, precision: str = "float32", *, adapter: str | Path | None = None, **fields
 ) -> LoadedModel:
     """Loads model and processor on this process's accelerator (CPU where there is none), or as the device map says.
 
@@ -68,34 +57,28 @@ def load(
     >>> model = mp.load(checkpoint)  # a folder, or a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct"
 
     Args:
-        source: hub id or folder; or a card, which says by itself what follows but for `adapter`.
-        precision: of the weights, `float32` or `bfloat16`; also of a card that says none.
-        adapter: folder of a LoRA adapter that `fine_tune` or peft has left. The functions of the package put it on
-            while they work; `model.model` stays the base.
-        revision: branch, tag or commit of the hub's repository.
-        device_map: `auto`, `balanced` or `sequential`: how the weights are spread over the machine's devices.
-        attention: `eager`, `sdpa` or `flash_attention_2`; without it, as transformers chooses.
-        max_pixels: of an image as the model reads it; larger ones are reduced.
-        chat_template: in place of the checkpoint's own (jinja).
-        family: only needed to assert it: the model's class decides.
+        source: hub id or folder; or a card, which holds what follows but for `adapter`.
+        precision: of the weights, `float32` or `bfloat16`; a card's own comes first.
+        adapter: folder of a LoRA adapter from `fine_tune` or peft. The functions of the package put it on while they
+            work; `model.model` stays the base.
+        fields: revision (branch, tag or commit of the hub's repository), device_map (`auto`, `balanced` or
+            `sequential`: how the weights are spread over the machine's devices), attention (`eager`, `sdpa` or
+            `flash_attention_2`), max_pixels (of an image as the model reads it), chat_template (jinja, in place of the
+            checkpoint's own) and family (asserts the one that the model's class decides).
 
     Raises:
         InputError: a source that cannot be read, a class no family knows, a model without a vision part, a family other
             than asserted, an image token that the model has no embedding for, more weights than there is memory,
-            weights that do not fit the class (the keys are listed), an adapter of another base.
+            weights that do not fit the class (the keys are listed), an adapter of another base, an unknown field.
     """
     card = source
     if not isinstance(source, Checkpoint):
-        read = {"revision": revision, "device_map": device_map, "attention": attention, "max_pixels": max_pixels}
-        read |= {"chat_template": chat_template, "family": family, "precision": precision}
-        card = settings(Checkpoint, "load", {"slug": str(source), "source": str(source)} | read)
-    found = _checkpoint(card)
-    processor, precision, device_map = _checked(card, found, precision)
+        own = {"slug": str(source), "source": str(source), "precision": precision}
+        card = settings(Checkpoint, "load", own | fields)
+    found, processor, precision, device_map = _checked(card, precision)
     hosted = found.family.is_hosted(found.config.architectures)
-    with _reading(card):
-        files = _weight_files(found.folder)
-    folder = fetched(card, files)
-    with _reading(card):
+    folder = fetched(card, _weight_files(card, found.folder))
+    with _quietly(card):
         model, report = found.family.transformers_class().from_pretrained(
             folder,
             config=found.config,
@@ -121,29 +104,19 @@ def load(
 
 
 def look_at(card: Checkpoint) -> None:
-    """Checks a model without loading it: configuration, class, tokenizer, image token, and that no file is missing.
-
-    Raises:
-        InputError: as `load`, as far as no weight has to be read for it; a file of weights that is not there.
-    """
+    """Raises InputError for a model that could not be loaded, as far as no weight has to be read to know it."""
     found = _checkpoint(card)
     _empty(card, found, _processor(card, found))
-    with _reading(card):
-        if missing := missing_of(card, _weight_files(found.folder)):
-            raise InputError(f"{card.source!r} has no {missing[0]}: {SAFE}, or complete the checkpoint")
+    if missing := missing_files(card, _weight_files(card, found.folder)):
+        raise InputError(f"{card.called}: {card.source!r} has no {missing[0]}: {SAFE}, or complete the checkpoint")
 
 
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
-    """A model of the same shape with random weights, as its class initialises them; every time the same.
-
-    A matrix that its class leaves at zero (Gemma 3's projection) is drawn too: nothing of the image would get through.
-
-    Raises:
-        InputError: as `load`, but for what it says of the weights.
+    """A model of the same shape with reproducible random weights, as its class draws them; a matrix that its class
+    leaves at zero (Gemma 3's projection) is drawn too, or nothing of the image would get through.
     """
-    found = _checkpoint(card)
-    processor, precision, device_map = _checked(card, found, precision)
-    with _reading(card), torch.random.fork_rng():
+    found, processor, precision, device_map = _checked(card, precision)
+    with _quietly(card), torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         options = {"dtype": getattr(torch, precision), "attn_implementation": card.attention}
         model = initialised(found.family.transformers_class(), found.config, **options)
@@ -158,19 +131,20 @@ def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     return LoadedModel(model.eval(), processor, found.family(model))
 
 
-def _checked(card: Checkpoint, found: _Checkpoint, precision: str) -> tuple[ProcessorMixin, str, str | None]:
-    """Processor, precision and device map of a model about to be loaded, which has memory for it and embeds images."""
-    processor, precision = _processor(card, found), card.precision or precision
+def _checked(card: Checkpoint, precision: str) -> tuple[_Checkpoint, ProcessorMixin, str, str | None]:
+    """A model that fits into memory and embeds images, with its processor, precision and device map."""
+    found, precision = _checkpoint(card), card.precision or precision
+    processor = _processor(card, found)
     # each of several processes has a device of its own, and FSDP spreads what is too large for one
     device_map = card.device_map if processes().num_processes == 1 else None
     parameters = sum(parameter.numel() for parameter in _empty(card, found, processor).parameters())
     check_memory(card, parameters, precision, bool(device_map))
-    return processor, precision, device_map
+    return found, processor, precision, device_map
 
 
 def _empty(card: Checkpoint, found: _Checkpoint, processor: ProcessorMixin) -> PreTrainedModel:
-    """The model without weights, on the device `meta`; its image token is that of the processor."""
-    with _reading(card), torch.device("meta"):
+    """The model without weights, on the device `meta`; its image token has to be that of the processor."""
+    with _quietly(card), torch.device("meta"):
         model = initialised(found.family.transformers_class(), found.config, attn_implementation=card.attention)
     # some classes would embed an id out of range as whatever lies there, or take no token for an image's
     token, rows = model.config.image_token_id, model.get_input_embeddings().num_embeddings
@@ -184,15 +158,15 @@ def _empty(card: Checkpoint, found: _Checkpoint, processor: ProcessorMixin) -> P
 
 
 def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool) -> None:
-    """Raises InputError for weights that need more than this process's device has; where they are `spread` by a device
-    map, more than all devices of the machine and its own memory together."""
-    devices = accelerators()
+    """Raises InputError for weights that need more memory than this process's device has, or all devices and the
+    machine together, where a device map spreads them."""
+    machine, devices = memory()
     if spread:
-        place, there = "all devices of this machine and its memory together have", sum(devices) + machine()
+        place, there = "all devices of this machine and its memory together have", sum(devices) + machine
     elif devices:
         place, there = "the device has", devices[processes().device.index or 0]
     else:
-        place, there = "this machine has", machine()
+        place, there = "this machine has", machine
     needed = parameters * getattr(torch, precision).itemsize
     if needed <= there:
         return
@@ -207,14 +181,10 @@ def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool
     )
 
 
-def accelerators() -> list[int]:
-    """The memory of each accelerator of this machine, in bytes."""
-    return [torch.accelerator.get_memory_info(index)[1] for index in range(torch.accelerator.device_count())]
-
-
-def machine() -> int:
-    """The machine's own memory, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory() -> tuple[int, list[int]]:
+    """Bytes of the machine's own memory, and of each of its accelerators."""
+    devices = [torch.accelerator.get_memory_info(index)[1] for index in range(torch.accelerator.device_count())]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), devices
 
 
 def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
@@ -224,19 +194,15 @@ def to_device(inputs: dict, loaded: LoadedModel) -> dict[str, torch.Tensor]:
 
 
 def load_processor(card: Checkpoint) -> ProcessorMixin:
-    """The model's own processor, with what the card says of chat template and pixels.
-
-    Raises:
-        InputError: it cannot be read, there is no chat template, or a pixel cap that the family has no use for.
-    """
+    """The model's own processor, with the card's chat template and pixels; InputError as `load`."""
     return _processor(card, _checkpoint(card))
 
 
 def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
-    with _reading(card):
+    with _quietly(card):
         processor = found.family.read_processor(found.folder, found.config)
         if not isinstance(processor, ProcessorMixin):
-            raise InputError(f"{card.source!r} says nothing of images: it has no preprocessor_config.json")
+            raise InputError(f"{card.source!r} has no preprocessor_config.json, and so no image processor")
         if card.max_pixels is not None:
             found.family.cap_pixels(processor, card.max_pixels)
     template = card.chat_template or processor.chat_template or processor.tokenizer.chat_template
@@ -250,12 +216,10 @@ def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
 
 def _checkpoint(card: Checkpoint) -> _Checkpoint:
     folder = fetched(card, NOT_WEIGHTS)
-    with _reading(card):
+    with _quietly(card):
         if (folder / "adapter_config.json").is_file():  # transformers would get its base from another repository
-            raise InputError(
-                f"{card.source!r} has an adapter (adapter_config.json): load its base with this folder as `adapter`, "
-                "or merge it into the model and save that"
-            )
+            mend = "load its base with this folder as `adapter`, or merge it into the model and save that"
+            raise InputError(f"{card.source!r} has an adapter (adapter_config.json): {mend}")
         published, _ = PreTrainedConfig.get_config_dict(folder)
         if not published:
             raise InputError(f"{card.source!r} has no config.json")
@@ -270,17 +234,19 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
         if card.family is not None and card.family != name_of(family):
             its = f"{published['architectures'][0]}, of the family {name_of(family)!r}"
             raise InputError(f"family is {card.family!r}, but the class is {its}")
-    with _reading(card, "config.json"):
+    with _quietly(card, "config.json"):
         return _Checkpoint(folder, family, family.config_of(published))
 
 
-def _weight_files(folder: Path) -> list[str]:
+def _weight_files(card: Checkpoint, folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
-    return sorted({*json.loads(index.read_text())["weight_map"].values()}) if index.is_file() else ["model.safetensors"]
+    if not index.is_file():
+        return ["model.safetensors"]
+    with _quietly(card):
+        return sorted({*json.loads(index.read_text())["weight_map"].values()})
 
 
 @contextlib.contextmanager
-def _reading(card: Checkpoint, file: str = "") -> Iterator[None]:
-    """As `identity.reading`, and transformers is quiet."""
-    with reading(card, file), quiet():
+def _quietly(card: Checkpoint, file: str = "") -> Iterator[None]:
+    with errors_named(card, file), quiet():
         yield

@@ -1,4 +1,4 @@
-"""What says which checkpoint a model is, and how it is read."""
+"""Settings of a checkpoint."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ RANDOM_SEED = 1729  # of random weights; a miniature that begins with its own se
 class Checkpoint(Part):
     """A checkpoint, on the hub or in a folder, and how it is read."""
 
-    slug: str = Field(description="what errors call it")
+    slug: str = Field(description="its name in errors")
     source: str = Field(description="hub id, or a folder (relative to the project's root)")
     revision: str | None = Field(None, description="of the hub's repository: branch, tag or commit")
     family: str | None = Field(None, description="only needed to assert it: the model's class decides")
@@ -31,20 +31,16 @@ class Checkpoint(Part):
 
     @property
     def called(self) -> str:
-        """How errors begin that are about it."""
+        """How errors name it."""
         return f"model '{self.slug}'"
 
     @property
     def root(self) -> Path:
-        """The folder that a relative `source` starts from."""
+        """Where a relative `source` starts."""
         return Path()
 
     def located(self) -> str:
-        """The folder of a local model, as an absolute path, or the hub id.
-
-        Raises:
-            InputError: a folder that does not exist.
-        """
+        """The absolute folder of a local model, or the hub id; InputError for a folder that does not exist."""
         folder = (self.root / Path(self.source).expanduser()).resolve()
         if folder.is_dir():
             return str(folder)

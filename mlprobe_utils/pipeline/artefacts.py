@@ -15,13 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import RECORDS, atomic_write, file_hash, hash_of, swap_in
+from mlprobe_utils.common.files import MADE_FROM, RECORDS, atomic_write, file_hash, hash_of, swap_in
 from mlprobe_utils.pipeline.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +32,7 @@ RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "sci
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder, and everything that decides what is in it."""
+    """A folder, and all that its files depend on."""
 
     folder: Path
     stage: str  # what makes it, one of STAGES, whose version counts
@@ -41,25 +40,20 @@ class Artefact:
     upstream: tuple["Artefact", ...] = ()  # the artefacts whose files it is made from
 
     def made_from(self) -> dict:
-        """Everything that it depends on, as its record keeps it; of upstream artefacts what is in them now.
-
-        Raises InputError where one of these is not there.
-        """
+        """The content of its record as of now. Raises InputError where an upstream artefact is not there."""
         upstream = {from_outputs(one.folder): content_hash(one.folder) for one in self.upstream}
         return {"stage": self.stage, "version": STAGES[self.stage].version, **self.inputs, "upstream": upstream}
 
     def is_current(self) -> bool:
-        """Whether the folder holds a whole artefact made from exactly this."""
         there = all((one.folder / FILES).is_file() for one in self.upstream)
         return there and is_current(self.folder, self.made_from())
 
-    def making(self) -> AbstractContextManager[Path]:
-        """As `artefact`."""
+    def making(self) -> contextlib.AbstractContextManager[Path]:
         return artefact(self.folder, self.made_from())
 
 
 def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
-    """Those that have to be made, upstream ones first: not current, or made from one that is not."""
+    """Those that are not current, or made from one that is not, in the order given: upstream ones first."""
     found: dict[Path, Artefact] = {}
     for one in artefacts:
         if any(source.folder in found for source in one.upstream) or not one.is_current():
@@ -69,35 +63,37 @@ def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
 
 def is_current(folder: Path, made_from: dict) -> bool:
     """Whether `folder` holds a whole artefact made from exactly `made_from`."""
-    record = folder / "made_from.json"
-    return record.is_file() and json.loads(record.read_text()) == json.loads(json.dumps(made_from))
+    return _record(folder) == json.loads(json.dumps(made_from))
+
+
+def _record(folder: Path) -> dict | None:
+    return json.loads((folder / MADE_FROM).read_text()) if (folder / MADE_FROM).is_file() else None
 
 
 def content_hash(folder: Path) -> str:
-    """Hash of the files of an artefact, as they were when it was completed. Raises InputError if it is not there."""
+    """Hash of an artefact's files as they were completed. Raises InputError if it is not there."""
     if not (files := folder / FILES).is_file():
         raise InputError(f"{relative(folder)} is not there, or not whole: run `make book`")
     return hash_of(files.read_bytes())
 
 
 def from_outputs(folder: Path) -> str:
-    """A folder's path below `outputs/`, which may be moved; an absolute path for one that lies elsewhere."""
+    """A folder's path below `outputs/`, or its absolute path where it lies elsewhere."""
     return str(folder.relative_to(OUTPUTS) if folder.is_relative_to(OUTPUTS) else folder)
 
 
 @contextlib.contextmanager
 def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
-    """Yields a temporary folder to fill; on success it takes the place of `folder`, on an error `folder` is untouched.
+    """Yields a temporary folder to fill, which takes the place of `folder` unless there is an error.
 
-    What an interrupted try left in it, made from the same things, is still there: stages that work in shards resume.
+    It still holds what an interrupted try left, if that was made from the same: stages that work in shards resume.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_folder(folder)
+    partial, start = partial_folder(folder), time.time()
     if not is_current(partial, made_from):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        atomic_write(partial / "made_from.json", json.dumps(made_from, indent=1, ensure_ascii=False))
-    start = time.time()
+        atomic_write(partial / MADE_FROM, json.dumps(made_from, indent=1, ensure_ascii=False))
     yield partial
     files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name not in RECORDS)
     hashes = {str(path.relative_to(partial)): file_hash(path) for path in files}
@@ -106,8 +102,12 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     swap_in(partial, folder)
 
 
+def partial_folder(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
+
+
 def link(source: Path, own: Artefact) -> None:
-    """Makes an artefact of the very files of another one, which take no further room."""
+    """Makes an artefact of hard links to the files of another one."""
     with own.making() as temporary:
         for path in source.iterdir():
             if path.name not in RECORDS:
@@ -115,13 +115,8 @@ def link(source: Path, own: Artefact) -> None:
                 os.link(path, temporary / path.name)
 
 
-def partial_folder(folder: Path) -> Path:
-    """Where an artefact is filled before it takes its place."""
-    return folder.with_name(f".{folder.name}.partial")
-
-
 def provenance(start: float) -> dict:
-    """When and with what something was made; `start` in seconds since the epoch."""
+    """Time, commit, versions and memory of what was made since `start`, in seconds since the epoch."""
     return {
         "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(time.time() - start, 2),
@@ -133,16 +128,13 @@ def provenance(start: float) -> dict:
 
 @functools.cache
 def commit() -> str:
-    """Of the checkout, when the process first asks: what it runs was read before."""
+    """Of the checkout, at the first call: later ones may differ from the code that runs."""
     described = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return described.stdout.strip() or "not a git checkout"
 
 
 def peak_memory() -> dict:
-    """The most memory that this process has had so far, in MiB; and torch on its current accelerator, if there is one.
-
-    A process that makes several artefacts has one peak: a later artefact's is never below an earlier one's.
-    """
+    """The most memory that this process, and torch on its accelerator if there is one, have had so far, in MiB."""
     peak = {"peak_memory_mib": round(peak_of(resource.RUSAGE_SELF), 1)}
     torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
     if torch and torch.accelerator.is_available():
@@ -160,29 +152,23 @@ def peak_of(processes: int) -> float:
 
 
 def read_made_from(folder: Path, made_by: str) -> dict:
-    """What an artefact was made from; it counts as read from now on. `made_by` is the command that makes it.
-
-    Raises InputError, which names that command, where the artefact does not exist.
-    """
-    record = folder / "made_from.json"
-    if not record.is_file():
+    """What an artefact was made from; it counts as READ. Raises InputError, naming `made_by`, where it is not there."""
+    if (record := _record(folder)) is None:
         raise InputError(f"{relative(folder)} is not there: make it with `{made_by}`")
     READ[folder] = made_by
-    return json.loads(record.read_text())
+    return record
 
 
 def upstream(folder: Path) -> list[Path]:
-    """The artefacts that one was made from, directly or not, as the records name them; itself first."""
-    found, waiting = [], [folder]
-    while waiting:
-        if (one := waiting.pop(0)) not in found:
-            found.append(one)
-            if (record := one / "made_from.json").is_file():
-                waiting += [OUTPUTS / name for name in json.loads(record.read_text())["upstream"]]
+    """An artefact and all that it was made from, directly or not, by their records."""
+    found = [folder]
+    for one in found:  # which grows
+        places = [OUTPUTS / name for name in (_record(one) or {"upstream": []})["upstream"]]
+        found += [place for place in places if place not in found]
     return found
 
 
 def relative(path: Path) -> str:
-    """The path as a user of the project names it: from its root where it lies inside."""
+    """A path for messages: from the project's root where it lies inside."""
     path = Path(path)
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -1,22 +1,23 @@
-"""The card of a traditional classifier: which architecture, why it is in the list, how it is built; and its results.
+"""The card of a traditional classifier, and where its results lie.
 
-The paper names none of its 23 in a table. A card says how sure the project is that its architecture is one of them.
+The paper names none of its 23 in a table: a card's `status` says how sure it is that its architecture is one of them.
 outputs/<protocol>/<data set>/baselines-<split>/<baseline>/  predictions after every epoch, and the network's size
 """
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Part, Words
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.evaluation.categories import CATEGORIES
+from mlprobe_utils.evaluation.names import CATEGORIES
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import Artefact
-from mlprobe_utils.pipeline.cards import Card, Protocol, load_card, recorded, slugs
+from mlprobe_utils.pipeline.cards import Card, Protocol, check_named, load_card, recorded, slugs
 
 STATUSES = {
     "cited": "the paper's text cites it",
@@ -56,29 +57,21 @@ class BaselineCard(Card):
         return variant
 
 
-def load_baseline(slug: str) -> BaselineCard:
-    """The card of a baseline, by slug. Raises InputError as `cards.load_card` does."""
-    return load_card(BaselineCard, slug)
+load_baseline = partial(load_card, BaselineCard)  # by slug
 
 
 def all_baselines() -> list[BaselineCard]:
-    """Every baseline that has a card, by category, status and name. Raises InputError for a card that is not valid."""
+    """Every baseline that has a card, by category, status and name."""
     categories, statuses = [*CATEGORIES], [*STATUSES]
     cards = map(load_baseline, slugs(BaselineCard))
     return sorted(cards, key=lambda c: (categories.index(c.category), statuses.index(c.status), c.name))
 
 
 def baselines_of(protocol: Protocol) -> list[BaselineCard]:
-    """The baselines that a protocol trains, as `all_baselines` orders them.
-
-    Raises:
-        InputError: the protocol leaves out one that has no card; a package that one of them needs is not installed.
-    """
-    cards, recipe = all_baselines(), protocol.baselines
-    for slug in recipe.left_out:
-        if slug not in (known := [card.slug for card in cards]):
-            raise unknown("baseline", slug, known, f"See baselines.left_out of data/protocols/{protocol.slug}.yml.")
-    chosen = [card for card in cards if getattr(card, recipe.variant) and card.slug not in recipe.left_out]
+    """Those that a protocol trains. Raises InputError where it leaves out an unknown one, or a package is missing."""
+    recipe = protocol.baselines
+    check_named(BaselineCard, recipe.left_out, f"See baselines.left_out of data/protocols/{protocol.slug}.yml.")
+    chosen = [card for card in all_baselines() if getattr(card, recipe.variant) and card.slug not in recipe.left_out]
     for card in chosen:
         check_installed(card, recipe.variant)
     return chosen
@@ -100,10 +93,7 @@ def baseline_folder(protocol: str, dataset: str, split_rule: str, slug: str = ""
 
 
 def baseline_artefact(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split_rule: str) -> Artefact:
-    """One baseline on one data set, and what it is made from: not which others are trained or which epoch is shown.
-
-    Raises InputError as `BaselineCard.variant`.
-    """
+    """One baseline on one data set. Raises InputError as `BaselineCard.variant`."""
     recipe = recorded(protocol.baselines, {"variant", "left_out", "chosen"})
     network = recorded(card.variant(protocol.baselines.variant))
     inputs = {"network": network, "data": image_set.data_hash, "split_rule": split_rule, "recipe": recipe}

@@ -1,13 +1,18 @@
 """Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug.
 
-Nothing in code repeats a value that a card holds.
+What is wrong with one is an error that names the file, the field and the mend.
 """
 
+import difflib
 import functools
+import json
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlprobe_utils.common.errors import InputError, unknown
@@ -18,8 +23,7 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.evaluation.settings import Health
 from mlprobe_utils.models.settings import Checkpoint
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.card_files import parse_card
+from mlprobe_utils.pipeline.artefacts import ROOT, relative
 from mlprobe_utils.probing.settings import Extraction, Probe
 from mlprobe_utils.training.settings import Answering, FineTuning, VisionTraining
 
@@ -28,7 +32,7 @@ PUBLISHED = CARDS / "published"  # the paper's tables
 
 
 class Card(BaseModel):
-    """What all cards share: unknown keys refused, types exact, immutable, hashable by content."""
+    """What all cards share: unknown keys refused, types exact, immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     folder: ClassVar[str]  # of data/, where cards of this kind are
@@ -41,7 +45,7 @@ class Card(BaseModel):
 
 
 class DataCard(Card, Release):
-    """A data set: where it comes from, what it should hold, how the model is asked about it."""
+    """A data set: where it comes from, what it should hold, the question about its images."""
 
     folder, kind = "datasets", "data set"
     licence: str
@@ -62,14 +66,12 @@ class ModelCard(Card, Checkpoint):
     name: str = Field(description="as pages call it")
     parameters: Count | None = Field(None, description="how many; counted where the weights lie in a folder")
     architecture: Words | None = Field(None, description="file in data/architectures: its shape, without the weights")
-    series: Words | None = Field(
-        None, description="models of one name that differ in size; of a miniature its original's"
-    )
+    series: Words | None = Field(None, description="models that differ in size; of a miniature its original's")
     table1: Words | None = Field(None, description="how the paper's Table 1 spells it, if it stands there")
     base: str | None = Field(None, description="the general model it was adapted from: a card's slug, or a hub id")
-    vision_tower: Words | None = Field(None, description="its kind; of a miniature the recipe says it")
+    vision_tower: Words | None = Field(None, description="its kind; of a miniature given by the recipe")
     connector: Words | None = Field(None, description="its kind; a miniature without one has its base's")
-    llm: Words | None = Field(None, description="the language model; of a miniature the recipe says it")
+    llm: Words | None = Field(None, description="the language model; of a miniature given by the recipe")
     training_stages: list[Words] | None = Field(None, min_length=1, description="what was taught, in order")
     licence: Words | None = Field(None, description="of the weights")
     miniature_of: str | None = Field(None, description="hub id of the model that this one stands in for")
@@ -92,7 +94,7 @@ class ModelCard(Card, Checkpoint):
 
     @property
     def is_untrained(self) -> bool:
-        """A miniature whose recipe names no training: its weights are random."""
+        """Whether it is a miniature whose weights are random."""
         return self.recipe is not None and not self.recipe.get("stages")
 
     def located(self) -> str:
@@ -150,9 +152,7 @@ class Protocol(Card):
     answering: Answering
     extraction: Extraction
     probe: Probe
-    probe_seeds: Annotated[int, Field(ge=5)] = Field(
-        description="of the main recipe, at every point of the states whose recipe is asked for: fewer tell no spread"
-    )
+    probe_seeds: int = Field(ge=5, description="of the main recipe, in states of `places.SEEDED`: fewer show no spread")
     probe_variants: dict[str, Probe] = {}  # name -> recipe shown beside it; in the file only what differs from `probe`
     baselines: Baselines
     health: Health
@@ -165,43 +165,96 @@ class Protocol(Card):
             return content
         try:
             Probe.model_validate(probe)
-        except ValidationError:  # is said of `probe` itself, once
+        except ValidationError:  # which `probe` itself raises again
             return content | {"probe_variants": {}}
         complete = {name: probe | own if isinstance(own, dict) else own for name, own in variants.items()}
         return content | {"probe_variants": complete}
 
     @model_validator(mode="after")
-    def _what_is_frozen_has_its_like(self):
+    def _consistent(self):
         if self.vision_training.runs > self.fine_tuning.runs:
             raise ValueError(
                 f"vision_training.runs {self.vision_training.runs} is more than fine_tuning.runs "
                 f"{self.fine_tuning.runs}: a run is compared with the fine-tuning of its seed"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _main_probe_is_no_variant(self):
         if MAIN_PROBE in self.probe_variants:
             raise ValueError(f"probe_variants: {MAIN_PROBE!r} is the name of `probe` itself, choose another")
         return self
 
     @property
     def probes(self) -> dict[str, Probe]:
-        """All probe recipes by name: the one of scores and diagnosis first, then those shown beside it."""
+        """All probe recipes by name, the one of scores and diagnosis first."""
         return {MAIN_PROBE: self.probe} | self.probe_variants
 
 
 def recorded(part: BaseModel, exclude: set[str] | None = None) -> dict:
-    """A block of settings as a record keeps it: a field that is new changes nothing as long as it has its default."""
+    """A block of settings as a record keeps it: without defaults, so that a new field makes nothing stale."""
     return part.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
 
 
 OfKind = TypeVar("OfKind", bound=Card)
 
 
+class _OneKeyOnce(yaml.SafeLoader):
+    """A YAML loader that refuses a key given twice, of which YAML itself keeps the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key '{key}' is given twice (line {node.start_mark.line + 1} and below)")
+        return super().construct_mapping(node, deep)
+
+
+def parse_card(card_class: type[OfKind], path: Path) -> OfKind:
+    """Loads a card's file. Raises InputError: not YAML, a key unknown or missing, a value of a wrong type or range."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnce)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{relative(path)} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{relative(path)} must hold keys and values, found {type(content).__name__}")
+    if "slug" in content:
+        raise InputError(f"{relative(path)}: remove the key 'slug', the file's name is the slug")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", path.stem):
+        mend = "rename it to letters, digits, '.', '_' and '-': files and links have its name"
+        raise InputError(f"{relative(path)}: {mend}")
+    try:
+        # JSON, so that a whole number is valid as a fraction, and text never as a number
+        return card_class.model_validate_json(json.dumps({"slug": path.stem} | content, default=str))
+    except ValidationError as error:
+        problems = "; ".join(_problem(card_class, problem) for problem in error.errors())
+        raise InputError(f"{relative(path)}: {problems}") from error
+
+
+def _problem(card_class: type[BaseModel], problem: dict) -> str:
+    """One validation problem in words: the field, what is wrong, the mend."""
+    *parents, key = problem["loc"] or ("",)
+    place = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return f"the key '{place}' is missing: add it"
+    if problem["type"] != "extra_forbidden":
+        return f"{place + ': ' if place else ''}{problem['msg']} (found {problem['input']!r:.80})"
+    model = card_class  # of the block that the key is in
+    for part in parents:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        kinds = (annotation, *get_args(annotation))
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    fields = [name for name in model.model_fields if name != "slug"]
+    near = difflib.get_close_matches(str(key), fields, n=1)
+    return f"unknown key '{place}'" + (f", did you mean '{near[0]}'?" if near else f"; known: {', '.join(fields)}")
+
+
 def slugs(card_class: type[Card]) -> list[str]:
-    """The slugs of all cards of a kind, sorted."""
     return sorted(path.stem for path in (CARDS / card_class.folder).glob("*.yml"))
+
+
+def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None:
+    """Raises InputError for the first of some slugs that has no card."""
+    known = slugs(card_class)
+    for slug in named:
+        if slug not in known:
+            raise unknown(card_class.kind, slug, known, mend)
 
 
 def card_path(card_class: type[Card], slug: str) -> Path:
@@ -210,27 +263,11 @@ def card_path(card_class: type[Card], slug: str) -> Path:
 
 @functools.cache
 def load_card(card_class: type[OfKind], slug: str) -> OfKind:
-    """A card of any kind, by slug.
-
-    Raises:
-        InputError: no such card, or the card is not valid; the message says which field and how to mend it.
-    """
-    known = slugs(card_class)
-    if slug not in known:  # a slug is a name, never a path
-        raise unknown(card_class.kind, slug, known, f"A card of your own goes to data/{card_class.folder}/.")
+    """A card of any kind, by slug. Raises InputError if there is none, or as `parse_card`."""
+    check_named(card_class, [slug], f"A card of your own goes to data/{card_class.folder}/.")  # a name, never a path
     return parse_card(card_class, card_path(card_class, slug))
 
 
-def load_data_card(slug: str) -> DataCard:
-    """The card of a data set, by slug. Raises InputError as `load_card` does."""
-    return load_card(DataCard, slug)
-
-
-def load_model_card(slug: str) -> ModelCard:
-    """The card of a model, by slug. Raises InputError as `load_card` does."""
-    return load_card(ModelCard, slug)
-
-
-def load_protocol(slug: str) -> Protocol:
-    """A protocol, by slug. Raises InputError as `load_card` does."""
-    return load_card(Protocol, slug)
+load_data_card = functools.partial(load_card, DataCard)  # by slug, as the others
+load_model_card = functools.partial(load_card, ModelCard)
+load_protocol = functools.partial(load_card, Protocol)

@@ -1,6 +1,6 @@
-"""The package's own source files behind a module or a notebook, and their hash: what pages and scores are made from.
+"""The package's source files behind a module or a notebook, and their hash: what pages and scores are made from.
 
-Both are made anew in seconds. What takes longer is made from the version of its stage (`stages`).
+What takes longer than seconds is made from the version of its stage instead (`stages`).
 """
 
 import ast
@@ -13,43 +13,30 @@ from mlprobe_utils.pipeline import artefacts
 
 
 @functools.cache
-def code_files(module: str) -> tuple[Path, ...]:
-    """The package's source files that `module` imports, directly or not, itself included; sorted.
+def code_files(start: str | Path) -> tuple[Path, ...]:
+    """A module and the package's files that it imports, directly or not, sorted; of a script outside of it the latter.
 
-    Raises ValueError for a module that does not exist: nothing would ever count as changed.
+    Raises ValueError for a module that does not exist.
     """
-    if _source_file(module) is None:
-        raise ValueError(f"there is no module {module}")
-    return _closure([module])
-
-
-def imported_files(script: Path) -> tuple[Path, ...]:
-    """The package's source files that a script outside of it (a chapter) imports, directly or not; sorted."""
-    return _closure(_imports(script))
+    if isinstance(start, str) and _source_file(start) is None:
+        raise ValueError(f"there is no module {start}")
+    found, queue = set(), [start] if isinstance(start, str) else [*_imports(start)]
+    while queue:
+        path = _source_file(queue.pop())
+        if path is not None and path not in found:
+            found |= {own for own in (path, path.with_suffix(".css")) if own.is_file()}  # its style sheet
+            queue += _imports(path)
+    return tuple(sorted(found))
 
 
 @functools.cache
 def code_hash(*modules: str) -> str:
-    """Hash of the source files of some modules and of all they import from this package.
-
-    As they were when the process first asked: an open kernel runs on what it has imported, whatever is edited since.
-    """
+    """Hash of the files of some modules and of all that they import, at the first call: what an open kernel runs on."""
     return files_hash({path for module in modules for path in code_files(module)})
 
 
 def files_hash(paths: Iterable[Path]) -> str:
-    """Hash of what some files hold."""
     return hash_of([hash_of(path.read_bytes()) for path in sorted(paths)])
-
-
-def _closure(modules: list[str]) -> tuple[Path, ...]:
-    found, queue = set(), list(modules)
-    while queue:
-        path = _source_file(queue.pop())
-        if path is not None and path not in found:
-            found.add(path)
-            queue += _imports(path)
-    return tuple(sorted(found))
 
 
 @functools.cache

@@ -4,48 +4,72 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from pydantic import Field
+
 from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.settings import Part, PercentagePoints, Words
 from mlprobe_utils.evaluation.rows import SPLIT_RULES
+from mlprobe_utils.pipeline import cards
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.book_card import load_book
-from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, load_protocol, slugs
+from mlprobe_utils.pipeline.cards import Card, DataCard, ModelCard, load_data_card, load_model_card
 from mlprobe_utils.pipeline.results import Selection
 
 ALL = "all"  # stands for the long list of models
 
 
+class PlantedFaults(Part):
+    model: Words = Field(description="slug of a model card; a run without it shows no planted faults")
+    dataset: Words = Field(description="slug of a phantom set; of a run without it, the first one is taken")
+    strengths: dict[Words, PercentagePoints] = Field(min_length=1, description="in a word -> to be lost at the damage")
+
+
+class Book(Card):
+    """Which models `make book` runs over, and in which of them faults are planted."""
+
+    folder, kind = "", "book"
+    models: list[Words] = Field(min_length=1, description="of the default, by slug")
+    all: list[Words] = Field(min_length=1, description="of MODELS=all")
+    planted_faults: PlantedFaults
+
+
+def load_book() -> Book:
+    """The book's card. Raises InputError as `load_card`, and for a slug that has no card."""
+    book = cards.load_card(Book, "book")
+    named = {ModelCard: [*book.models, *book.all, book.planted_faults.model], DataCard: [book.planted_faults.dataset]}
+    for kind, own in named.items():
+        cards.check_named(kind, own, "It is named in data/book.yml.")
+    return book
+
+
 @dataclass(frozen=True)
 class Run(Selection):
-    """What a book selects, and where its real images are."""
+    """The results that a book selects, and where its real images are."""
 
     data: str  # a folder, absolute; empty where only phantoms are named
 
     def parameters(self) -> dict:
-        """The parameters that every chapter takes; the folder from the project's root, so that pages name no home."""
+        """The parameters that every chapter takes; `data` relative to the project's root."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
 
 
 def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split_rule: str, data: str) -> Run:
-    """The run of these models and data sets.
+    """The run of these models (as of `models_of`) and data sets, by slug.
 
     Args:
-        models: as of `models_of`.
-        datasets: slugs; empty: all phantoms, or all real sets where `data` is given.
+        datasets: empty: all phantoms, or all real sets where `data` is given.
         data: folder of the real images; a relative one starts at the project's root.
 
-    Raises:
-        InputError: an unknown slug, one given twice, a card that is not valid, a folder that does not exist, real
-            images without one.
+    Raises InputError for a slug that is unknown or given twice, a card that is not valid, and for a missing folder.
     """
     models = models_of(models)
-    load_protocol(protocol)
+    cards.load_protocol(protocol)
     if split_rule not in SPLIT_RULES:
         raise unknown("split rule", split_rule, SPLIT_RULES)
     folder = (ROOT / data).resolve()  # a chapter's own directory is notebooks/, a step's is outputs/
     if not folder.exists():
         raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
-    default = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
+    default = [slug for slug in cards.slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
     datasets = _once("DATASETS", datasets or default)
     for slug in datasets:
         if not load_data_card(slug).synthetic and not data:
@@ -57,25 +81,21 @@ def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, spl
 
 
 def models_of(models: Sequence[str]) -> tuple[str, ...]:
-    """The models of a run, by slug; for none the default of data/book.yml, for "all" its list `all`.
-
-    Raises:
-        InputError: an unknown slug, one given twice, a card that is not valid.
-    """
+    """The models of a run, by slug; for none the default of data/book.yml, for "all" its list `all`."""
     book = load_book()
     lists = {(): book.models, (ALL,): book.all}
     models = _once("data/book.yml" if tuple(models) in lists else "MODELS", lists.get(tuple(models), models))
     for slug in models:
         if slug == ALL:
             raise InputError(f"MODELS: '{ALL}' stands for a whole list: give it alone, or name models")
-        if slug not in (known := slugs(ModelCard)):
+        if slug not in (known := cards.slugs(ModelCard)):
             raise unknown("model", slug, [ALL, *known], "A card of your own goes to data/models/.")
         load_model_card(slug)
     return models
 
 
 def lineages(models: Iterable[str]) -> dict[str, list[str]]:
-    """What has to be made for these models: the miniature that others descend from -> it and those, bases first."""
+    """Miniatures to make for these models: those adapted from none -> themselves and their descendants, bases first."""
     made: dict[str, list[str]] = {}
     for slug in models:
         if load_model_card(slug).made_by:

@@ -1,14 +1,25 @@
-"""The cards of planted faults: which module is damaged and where in it; and what a trial plants."""
+"""Planted faults: their cards and that of the trial, and the damaged models that data/book.yml names.
 
+A damaged model is a model of its own, with a slug, a folder and rows: one fault at one strength, planted in one
+fine-tuned state of a healthy model of the run.
+"""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.settings import PercentagePoints
+from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
-from mlprobe_utils.evaluation.sites import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import CARDS, Card, load_card, slugs
+from mlprobe_utils.pipeline.cards import CARDS, Card, DataCard, load_card, load_data_card, slugs
+from mlprobe_utils.pipeline.configuration import load_book
+from mlprobe_utils.pipeline.results import DAMAGED_RUN, FAULTS, Selection
 
 MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
@@ -18,15 +29,13 @@ STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases"
 
 
 class Fault(Card):
-    """A fault that fits every model: its place is said in terms of modules; trials and the book say how strong."""
+    """A fault that fits every model, as its place is given by modules; trials and the book say how strong it is."""
 
     folder, kind = "faults", "fault"
     name: str
     module: Literal["V", "C", "L", "output"] = Field(description="vision tower, connector, LLM, semantic mapping")
-    depth: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="of vision tower or LLM: from which share of its points on, 0 the first, 1 the last"
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(description="of the noise, of the directions kept, of the images hit")
+    depth: float | None = Field(None, ge=0, le=1, description="of vision tower or LLM: 0 its first point, 1 its last")
+    seed: int = Field(ge=0, description="of the noise, of the directions kept, of the images hit")
 
     @model_validator(mode="after")
     def _depth_where_there_is_one(self):
@@ -36,41 +45,116 @@ class Fault(Card):
         return self
 
     def place(self, points: list[str]) -> str | None:
-        """The damaged one of a model's points (names in the order the data flows); None for the semantic mapping."""
-        of_module = [point for point in points if point[0] == self.module]
-        depth = 1.0 if self.depth is None else self.depth
-        return of_module[int(depth * (len(of_module) - 1) + 0.5)] if self.module in MODULES else None
+        """The damaged one of a model's points, which are in order; None for the semantic mapping."""
+        own, depth = [point for point in points if point[0] == self.module], 1.0 if self.depth is None else self.depth
+        return own[int(depth * (len(own) - 1) + 0.5)] if self.module in MODULES else None
 
 
 class Trial(Card):
-    """Every fault that has a card is planted at several strengths in every model, on every data set."""
+    """What the laboratory plants: every fault at several strengths, in every model, on every data set."""
 
     folder, kind = "trials", "trial"
-    points_lost: list[Annotated[float, Field(gt=0, le=100)]] = Field(
-        min_length=1, description="percentage points that the oracle is to lose; of each, one case a fault"
-    )
-    images: Annotated[int, Field(ge=50)] = Field(description="fresh phantoms that each strength is measured on")
-    strong: Annotated[float, Field(gt=0, le=100)] = Field(
-        description="points that the oracle measured lost from which on a case is strong"
-    )
-    least_loss: Annotated[float, Field(ge=0, le=100)] = Field(
-        description="points: a smaller loss is no failure mode, however clear it is"
-    )
+    points_lost: list[PercentagePoints] = Field(min_length=1, description="by the oracle; of each, one case a fault")
+    images: int = Field(ge=50, description="fresh phantoms that each strength is measured on")
+    strong: PercentagePoints = Field(description="measured loss of the oracle from which on a case is strong")
+    least_loss: float = Field(ge=0, le=100, description="pp: a smaller loss is no failure mode, however clear it is")
 
 
 def all_faults() -> list[Fault]:
-    """Every fault that has a card, in the order the data flows. Raises InputError where a card is not valid."""
+    """Every fault that has a card, in the order the data flows."""
     faults, order = [load_card(Fault, slug) for slug in slugs(Fault)], [*MODULES, ANSWER]
     return sorted(faults, key=lambda fault: (order.index(fault.module), fault.depth or 0))
 
 
-def load_trial() -> Trial:
-    """The trial of `make laboratory`. Raises InputError where its card is not valid."""
-    return load_card(Trial, "planted-faults")
+load_trial = partial(load_card, Trial, "planted-faults")
 
 
 def laboratory_files() -> list[Path]:
-    """The two files of the last laboratory run: that of outputs/ where there was one, else the project's own."""
+    """The two files of the last laboratory run: those in outputs/ where there are any, else the project's own."""
     own = artefacts.OUTPUTS / DIAGNOSIS
     folder = own if (own / FILES[1]).is_file() else CARDS / DIAGNOSIS
     return [folder / name for name in FILES]
+
+
+@dataclass(frozen=True)
+class DamagedModel:
+    model: str  # slug of the healthy one
+    fault: Fault
+    strength: str  # in a word
+    points_lost: float
+
+    @property
+    def slug(self) -> str:
+        return f"{self.model}+{self.folder}"
+
+    @property
+    def folder(self) -> str:
+        """Below FAULTS of the healthy model."""
+        return f"{self.fault.slug}-{self.strength}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.fault.name} ({self.strength})"
+
+    @property
+    def mode(self) -> str:
+        """The failure mode that the diagnosis should find."""
+        return MODE_OF[self.fault.module]
+
+
+@dataclass(frozen=True)
+class DamagedSelection(Selection):
+    """The results of damaged models: `models` are their slugs."""
+
+    @property
+    def states(self) -> list[int | None]:
+        return [DAMAGED_RUN]
+
+    def folder(self, model: str, dataset: str) -> Path:
+        healthy, _, name = model.partition("+")
+        return super().folder(healthy, dataset) / FAULTS / name
+
+    def command(self, model: str, dataset: str, name: str = "") -> str:
+        return f"{super().command(model.partition('+')[0], dataset, 'model')} --planted {dataset}"
+
+
+def damaged_models(models: Container[str]) -> list[DamagedModel]:
+    """The damaged models of a run, in the order the data flows, the weakest first; none if it lacks the healthy one."""
+    planted = load_book().planted_faults
+    strengths = sorted(planted.strengths.items(), key=lambda item: item[1])
+    faults = all_faults() if planted.model in models else []
+    return [DamagedModel(planted.model, fault, word, points) for fault in faults for word, points in strengths]
+
+
+def damaged_selection(selection: Selection) -> DamagedSelection:
+    """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run.
+
+    As a fault's cost is measured on images drawn afresh, a run of real images has the phantom twin of its first set.
+    Raises InputError as `phantom_twin`.
+    """
+    dataset = load_book().planted_faults.dataset
+    if dataset not in selection.datasets:
+        cards = sorted(map(load_data_card, selection.datasets), key=lambda card: not card.synthetic)
+        dataset = phantom_twin(cards[0]).slug
+    models = tuple(damaged.slug for damaged in damaged_models(selection.models))
+    return DamagedSelection(models, (dataset,), selection.protocol, selection.split_rule)
+
+
+def phantom_twin(card: DataCard) -> DataCard:
+    """The phantom set of a data set's layout; a phantom set is its own. Raises InputError where there is none."""
+    for twin in [card, *map(load_data_card, slugs(DataCard))]:
+        if twin.synthetic and twin.layout == card.layout:
+            return twin
+    raise InputError(
+        f"data set '{card.slug}': no phantom set has its layout ({card.layout}), and faults are measured on fresh "
+        "phantoms: give data/datasets/ a card that is made by mlprobe_utils.synthetic.phantoms"
+    )
+
+
+def check_drawable(card: DataCard) -> None:
+    """Raises InputError for a set of real images, which names its phantom twin."""
+    if not card.synthetic:
+        raise InputError(
+            f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on: "
+            f"give '{phantom_twin(card).slug}', on which the model is then fine-tuned"
+        )

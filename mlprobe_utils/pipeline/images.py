@@ -1,4 +1,4 @@
-"""Image sets as artefacts, read back; `manifest` makes them."""
+"""Image sets as artefacts, and loading them; `manifest` makes them."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,6 @@ from mlprobe_utils.pipeline.artefacts import Artefact, read_made_from
 from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, recorded
 
 
-def manifest_folder(slug: str, protocol_slug: str) -> Path:
-    return artefacts.OUTPUTS / protocol_slug / slug / "data"
-
-
 def phantom(card: DataCard) -> Artefact:
     """The images of a phantom set, in the layout of the public release."""
     drawn = {"layout": card.layout, "release_counts": card.release_counts, "recipe": card.recipe}
@@ -28,19 +24,18 @@ def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Ar
     """The manifest of an image set, with its working copies; `data` is a real release, a folder or a zip."""
     read = recorded(card, {*DataCard.model_fields} - {"layout", "classes", "release_counts", "test_counts"})
     inputs = {"card": read, "images": recorded(protocol.images), "splits": recorded(protocol.splits)}
-    folder = manifest_folder(card.slug, protocol.slug)
+    folder = artefacts.OUTPUTS / protocol.slug / card.slug / "data"
     if card.synthetic:
         return Artefact(folder, "manifest", inputs, (phantom(card),))
     return Artefact(folder, "manifest", inputs | {"source": FileTree(data).fingerprint() if data else None})
 
 
 def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
-    """Reads what `build_manifest` made. Raises InputError, with the command, where it is missing or a card changed."""
-    card, protocol = load_data_card(slug), load_protocol(protocol_slug)
-    folder = manifest_folder(slug, protocol_slug)
-    command = f"python -m mlprobe_utils manifest {slug} --protocol {protocol_slug}"
+    """Loads what `build_manifest` made. Raises InputError, with the command, where it is missing or a card changed."""
+    card, wanted = load_data_card(slug), manifest(load_data_card(slug), load_protocol(protocol_slug))
+    folder, command = wanted.folder, f"python -m mlprobe_utils manifest {slug} --protocol {protocol_slug}"
     command += "" if card.synthetic else " --data <folder>"
-    made_from, wanted = read_made_from(folder, command), manifest(card, protocol)
+    made_from = read_made_from(folder, command)
     if any(made_from[key] != value for key, value in wanted.inputs.items() if key != "source"):
         raise InputError(f"{artefacts.relative(folder)} was made from another card or protocol: run `{command}`")
     rows = MANIFEST.validate(pd.read_parquet(folder / "manifest.parquet"))

@@ -1,26 +1,33 @@
 """The jobs of a run: commands of the package, what each waits for, and which of its artefacts are due.
 
-`make book` runs them through the Snakefile, and a chapter in an open notebook runs those that it needs.
+`make book` runs them through the Snakefile; a chapter in an open notebook runs those that it needs by `prepare`.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import Artefact, from_outputs, stale
 from mlprobe_utils.pipeline.baseline_card import STEP as BASELINES
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_artefact, baselines_of
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_protocol
 from mlprobe_utils.pipeline.configuration import Run, lineages
-from mlprobe_utils.pipeline.damaged_models import damaged_models, damaged_selection, phantom_twin
-from mlprobe_utils.pipeline.discussion_card import Discussion, discussed_on, taking_part
-from mlprobe_utils.pipeline.discussion_card import discussions as all_discussions
 from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
-from mlprobe_utils.pipeline.fault_card import all_faults, load_trial
+from mlprobe_utils.pipeline.fault_card import all_faults, damaged_models, damaged_selection, load_trial, phantom_twin
 from mlprobe_utils.pipeline.images import load_image_set, manifest, phantom
 from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, STEPS
+from mlprobe_utils.pipeline.variants import Discussion, discussed_on, taking_part
+from mlprobe_utils.pipeline.variants import discussions as all_discussions
+
+# of every job: one torch thread, and no library's warnings between the lines of progress
+STEP_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +43,13 @@ class Job:
 
 
 def due(jobs: Iterable[Job]) -> dict[Job, list[str] | None]:
-    """The jobs that have something to do, upstream ones first -> what; None: all that follows from a job before it.
-
-    Raises InputError as `Job.due` does.
-    """
+    """The jobs that have something to do, upstream ones first -> what; None: all that follows from a job before it."""
     found = {}
     for job in jobs:
         waits = any(other in found for other in job.after)
         if waits or (names := job.due()):
             found[job] = None if waits else names
     return found
-
-
-def names_of_stale(artefacts: Iterable[Artefact]) -> list[str]:
-    """The folders, below `outputs/`, of those that have to be made."""
-    return [from_outputs(one.folder) for one in stale(artefacts)]
 
 
 def book_jobs(run: Run) -> list[Job]:
@@ -63,35 +62,41 @@ def jobs_of(
 ) -> list[Job]:
     """The image sets, checkpoints and results of a run, upstream first.
 
-    Args:
-        discussions: each is made for the models that take part.
-        faults: whether the book's faults are planted, in the model that data/book.yml names.
-        baselines: the traditional classifiers that are trained.
+    Discussions are made for the models that take part, and faults planted in the one that data/book.yml names.
     """
     planted = {}
     if faults and (damaged := damaged_models(run.models)):
         planted = {damaged[0].model: damaged_selection(run).datasets}
     discussed = {slug: [card for card in discussions if taking_part(card, [slug])] for slug in run.models}
-    before = image_jobs(run, [*run.datasets, *(slug for datasets in planted.values() for slug in datasets)])
-    before += miniature_jobs(run.models)
+    before = upstream_jobs(run, [*run.datasets, *(slug for datasets in planted.values() for slug in datasets)])
     # what does more than the others begins first: begun last, it would keep one core only
     models = sorted(run.models, key=lambda slug: (slug not in planted, not discussed[slug]))
-    found = [model_job(run, slug, before, discussed[slug], planted.get(slug, ())) for slug in models]
-    return [*before, *found, *([baselines_job(run, baselines, before)] if baselines else [])]
+    found = [*before, *(model_job(run, slug, before, discussed[slug], planted.get(slug, ())) for slug in models)]
+    if baselines:
+        command = ("baselines", *(card.slug for card in baselines), *_options(run))
+        after = tuple(job for job in before if job.kind == "manifest" and job.name in run.datasets)
+        steps = (BASELINES,) * len(baselines) * len(run.datasets)
+        found.append(Job("baselines", "all", command, after, _due(partial(_of_baselines, run, baselines)), steps))
+    return found
+
+
+def _of_baselines(run: Run, cards: Sequence[BaselineCard]) -> Iterable[Artefact]:
+    protocol, sets = load_protocol(run.protocol), [load_image_set(slug, run.protocol) for slug in run.datasets]
+    return (baseline_artefact(card, protocol, one, run.split_rule) for card in cards for one in sets)
 
 
 def laboratory_jobs(run: Run) -> list[Job]:
-    """The laboratory: cases of a run's models and, undamaged, of those that they were adapted from; then it judges."""
+    """Cases of a run's models and, undamaged, of those that they were adapted from; then the diagnosis of all."""
     run = replace(run, datasets=tuple(dict.fromkeys(phantom_twin(load_data_card(slug)).slug for slug in run.datasets)))
-    before = [*image_jobs(run, run.datasets), *miniature_jobs(run.models)]
+    before = upstream_jobs(run, run.datasets)
     bases = [slug for own in lineages(run.models).values() for slug in own]
     trials = [trial_job(run, slug, before, slug in run.models) for slug in dict.fromkeys([*run.models, *bases])]
     command = ("laboratory", *(job.name for job in trials), *_options(run))
     return [*before, *trials, Job("laboratory", "all", command, tuple(trials), lambda: ["cases"], ("laboratory",))]
 
 
-def image_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
-    """What makes image sets: phantoms are drawn, and every set has its manifest."""
+def upstream_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
+    """Image sets (phantoms are drawn, and every set has its manifest), and checkpoints: one job a lineage."""
     protocol, found = load_protocol(run.protocol), []
     for card in map(load_data_card, dict.fromkeys(datasets)):
         drawn, data = (), None if card.synthetic else Path(run.data)
@@ -101,26 +106,14 @@ def image_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
         command = ("manifest", card.slug, "--protocol", run.protocol, *(["--data", run.data] if data else []))
         of_manifest = _due(lambda card=card, data=data: [manifest(card, protocol, data)])
         found += [*drawn, Job("manifest", card.slug, command, drawn, of_manifest, ("manifest",))]
-    return found
-
-
-def miniature_jobs(models: Iterable[str]) -> list[Job]:
-    """What makes checkpoints: a job for each miniature that is adapted from none, and all that descend from it."""
-    found = []
-    for root, members in lineages(models).items():
+    for root, members in lineages(run.models).items():
         own = _due(lambda members=members: [miniature(load_model_card(slug)) for slug in members])
         found.append(Job("miniatures", root, ("miniatures", *members), (), own, ("made as miniatures",)))
     return found
 
 
 def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussion], planted: tuple[str, ...]) -> Job:
-    """What is made of a model on the data sets of a run.
-
-    Args:
-        before: the jobs of image sets and checkpoints.
-        cards: the discussions that it takes part in.
-        planted: the phantom sets on which faults are planted in it.
-    """
+    """What is made of a model on the data sets of a run, with its discussions, and faults on the sets `planted`."""
     datasets = list(dict.fromkeys([*run.datasets, *planted]))
 
     def made() -> Iterable[Artefact]:
@@ -140,7 +133,7 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
 
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
-    """One model's cases for the laboratory, with faults planted in it or undamaged ones alone."""
+    """One model's cases for the laboratory, undamaged and, if wanted, damaged ones."""
     faults = all_faults() if damaged else []
 
     def made() -> Iterable[Artefact]:
@@ -150,25 +143,12 @@ def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job
             yield from (*([place.calibration()] if faults else []), place.trial(load_trial(), faults))
 
     command = ("trial", model, *_options(run), *([] if faults else ["--undamaged"]))
-    steps = (*TRIAL_STEPS,) * len(run.datasets)
-    return Job("trial", model, command, _read_by(model, run.datasets, before), _due(made), steps)
-
-
-def baselines_job(run: Run, cards: Sequence[BaselineCard], before: Iterable[Job]) -> Job:
-    """The traditional classifiers on the data sets of a run."""
-    protocol = load_protocol(run.protocol)
-
-    def made() -> Iterable[Artefact]:
-        sets = [load_image_set(slug, run.protocol) for slug in run.datasets]
-        return (baseline_artefact(card, protocol, one, run.split_rule) for card in cards for one in sets)
-
-    command = ("baselines", *(card.slug for card in cards), *_options(run))
-    after = tuple(job for job in before if job.kind == "manifest" and job.name in run.datasets)
-    return Job("baselines", "all", command, after, _due(made), (BASELINES,) * len(cards) * len(run.datasets))
+    after = _read_by(model, run.datasets, before)
+    return Job("trial", model, command, after, _due(made), TRIAL_STEPS * len(run.datasets))
 
 
 def _due(made: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:
-    return lambda: names_of_stale(made())
+    return lambda: [from_outputs(one.folder) for one in stale(made())]
 
 
 def _options(run: Run) -> tuple[str, ...]:
@@ -180,3 +160,34 @@ def _read_by(model: str, datasets: Iterable[str], before: Iterable[Job]) -> tupl
     root = next((root for root, members in lineages([model]).items() if model in members), None)
     wanted = {("miniatures", root), *(("manifest", slug) for slug in datasets)}
     return tuple(job for job in before if (job.kind, job.name) in wanted)
+
+
+def prepare(
+    run: Run, discussions: Sequence[Discussion] = (), faults: bool = False, baselines: Sequence[BaselineCard] = ()
+) -> None:
+    """Makes what is not current of `jobs_of` the run, for a page. Raises InputError as `run_command`."""
+    if not os.environ.get("MLPROBE_PREPARED"):  # by `make book`
+        for job in due(jobs_of(run, discussions, faults, baselines)):
+            run_command(*job.command)
+
+
+def look_at(models: Iterable[str]) -> None:
+    """Checks the files of models that are not made here. Raises InputError for the first that cannot be loaded."""
+    if own := [slug for slug in models if not load_model_card(slug).made_by]:
+        run_command("look", *own)
+
+
+def run_command(*command: str) -> None:
+    """Runs a command of the package in a process of its own, with its progress on the terminal.
+
+    Raises InputError with its message if it fails.
+    """
+    whole = [sys.executable, "-m", "mlprobe_utils", *command]
+    lines = []
+    with subprocess.Popen(whole, env=os.environ | STEP_ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            print(line, end="", file=sys.__stderr__, flush=True)
+            lines.append(line)
+    if process.returncode:
+        message = "".join(lines).rpartition("error: ")[2].strip() or f"exit code {process.returncode}"
+        raise InputError(f"{message} (while running python -m mlprobe_utils {' '.join(command)})")

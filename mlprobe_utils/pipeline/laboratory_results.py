@@ -1,39 +1,42 @@
-"""What the last `make laboratory` found: how often the diagnosis is right about planted faults.
+"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is correct.
 
-The table of its cases and what it was run with are part of the project, in data/diagnosis/; a checkout's own run lies
-in outputs/diagnosis/ and is shown instead. The thresholds of every diagnosis come from its undamaged cases.
+The table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's
+own run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
+from scipy.stats import binomtest
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
 from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, judged, thresholds
-from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.card_files import parse_card
-from mlprobe_utils.pipeline.cards import Card
-from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, laboratory_files, load_trial
-from mlprobe_utils.pipeline.fault_results import exact_interval
+from mlprobe_utils.evaluation.points import ANSWER, MODULES
+from mlprobe_utils.pipeline import artefacts, fault_card
+from mlprobe_utils.pipeline.cards import Card, parse_card
+from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, DamagedModel, Fault, all_faults, load_trial
+from mlprobe_utils.pipeline.results import CALIBRATION, HITS, STRENGTHS, Selection
+from mlprobe_utils.stats.intervals import LEVEL, intervals
+from mlprobe_utils.stats.resampling import accuracy, resample
 
+PLACES = MODULES | {ANSWER: "semantic mapping"}
+POOLINGS = {"image_mean": "image tokens", "last_token": "last token"}
+BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
 LOST = ["lost", "lost_low", "lost_high", *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
-CHANGED = (
-    "The cards of faults or trial have changed since: what follows is of the earlier ones, and `make laboratory` makes "
-    "it anew."
-)
+CHANGED = "The cards of faults or trial have changed since: what follows is of the earlier ones, and `make laboratory` "
+CHANGED += "makes it anew."
 
 
 class LaboratoryRun(Card):
-    """With what a laboratory was run."""
-
     folder, kind = DIAGNOSIS, "laboratory run"
     date: Words = Field(description="ISO 8601")
     commit: Words
@@ -48,25 +51,17 @@ class Laboratory:
     run: LaboratoryRun
     cases: pd.DataFrame
 
-    @property
-    def changed(self) -> bool:
-        """Whether the cards of faults or trial are others now."""
-        return self.run.cards != cards_hash()
-
     @cached_property
     def rates(self) -> pd.DataFrame:
         return rates(self.cases)
 
     def thresholds(self, families: Iterable[str]) -> dict[str, dict[str, float]]:
-        """Family -> statement -> the least loss that counts, in points, set on undamaged cases of other families.
-
-        Raises InputError where all undamaged cases are of this family.
-        """
+        """Family -> statement -> the least loss that counts (pp), set on undamaged cases of other families."""
         undamaged, least = self.cases[self.cases["mode"].isna()], load_trial().least_loss
         return {family: thresholds(undamaged[undamaged["family"] != family], least) for family in families}
 
     def words(self) -> str:
-        """How often the diagnosis is right, in sentences: date and commit, cases, rates, and whether cards changed."""
+        """How often the diagnosis is correct, in sentences."""
         cases, damaged = self.cases, int(self.cases["mode"].notna().sum())
         text = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
         text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
@@ -76,26 +71,26 @@ class Laboratory:
             text += f"{names[r.Index]} {r.correct} of {r.cases} "
             text += f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f}); "
         text = text.removesuffix("; ") + "."
-        return f"{text} {CHANGED}" if self.changed else text
+        return text if self.run.cards == cards_hash() else f"{text} {CHANGED}"
 
 
 def read() -> Laboratory:
     """The last laboratory run. Raises InputError where a file is missing or not valid."""
-    cases, run = laboratory_files()
+    cases, run = fault_card.laboratory_files()
+    mend = "restore it, or run `make laboratory`"
     for path in (cases, run):
         if not path.is_file():
-            raise InputError(f"{artefacts.relative(path)} is not there: restore it, or run `make laboratory`")
+            raise InputError(f"{artefacts.relative(path)} is not there: {mend}")
     table, trial = pd.read_csv(cases), load_trial()
     if missing := [column for column in (*PLACED, *LOST) if column not in table]:
-        name = artefacts.relative(cases)
-        raise InputError(f"{name} lacks the column '{missing[0]}': restore it, or run `make laboratory`")
+        raise InputError(f"{artefacts.relative(cases)} lacks the column '{missing[0]}': {mend}")
     table = judged(table, trial.least_loss)
     strong = table["mode"].notna() & (table["lost"] >= trial.strong)
     return Laboratory(parse_card(LaboratoryRun, run), table.assign(strong=strong))
 
 
 def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
-    """Leaves a table of cases (`judging`) and what it was run with in outputs/diagnosis/; losses to 0.01 points."""
+    """Writes a table of cases, losses to 0.01 pp, and what it was run with to outputs/diagnosis/."""
     folder = artefacts.OUTPUTS / DIAGNOSIS
     table = cases[[*PLACED, *LOST]].round(dict.fromkeys(LOST, 2) | {"severity": 6})
     atomic_write(folder / FILES[0], table.to_csv(index=False))
@@ -104,41 +99,109 @@ def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
 
 
 def cards_hash() -> str:
-    """Of the cards of faults and trial."""
     return hash_of([card.model_dump(mode="json") for card in (*all_faults(), load_trial())])[:16]
 
 
 def confusion(table: pd.DataFrame) -> pd.DataFrame:
-    """How many cases of each planted mode (rows) were diagnosed as which (columns); NOTHING where none was."""
+    """How many cases of each planted mode (rows) were diagnosed as which mode (columns), or NOTHING."""
     order = [*MODES, NOTHING]
     counts = pd.crosstab(table["mode"].fillna(NOTHING).rename("planted"), table["diagnosed"].fillna(NOTHING))
     return counts.reindex(index=order, columns=order, fill_value=0)
 
 
 def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """How often the diagnosis is right, with exact intervals.
-
-    These are narrower than intervals over models would be, as the cases of one model are not independent of each other:
-    count the models beside them.
+    """How often the diagnosis is correct, with exact intervals, for which the cases of a model count as independent.
 
     Returns:
-        what, of (all, or one mode, family, data set, or the points that were to be lost), cases, models, right (of
-        FALSE_ALARMS: how many named something), share, low and high (percent), others (share of the cases in which
-        several modes are named, percent).
+        what, of (all, or one mode, family, data set, or the points that were to be lost), cases, models, correct (of
+        FALSE_ALARMS: how many named a mode), share, low and high (percent), others (several modes named, percent).
     """
-    damaged = table["mode"].notna()
+    damaged, records = table["mode"].notna(), []
     groups = {STRONG: table[table["strong"]], WEAK: table[damaged & ~table["strong"]], FALSE_ALARMS: table[~damaged]}
-    records = []
     for what, own in groups.items():
+        columns = ("mode", "family", "dataset", "wanted")
         parts = [("all", own)] if len(own) else []
-        for column in ("mode", "family", "dataset", "wanted"):
-            parts += own.groupby(column, sort=False)
-        for of, cases in parts:
+        for of, cases in parts + [part for column in columns for part in own.groupby(column, sort=False)]:
             counted = int((cases["diagnosed"].notna() if what == FALSE_ALARMS else cases["correct"]).sum())
-            low, high = exact_interval(counted, len(cases))
             of = f"{of:g} points" if isinstance(of, float) else of
-            counts = {"cases": len(cases), "models": cases["model"].nunique(), "correct": counted}
-            shares = {"share": 100 * (counted / len(cases)), "low": low, "high": high}
-            shares["others"] = 100 * cases["named"].str.contains(";").mean()
-            records.append({"what": what, "of": of} | counts | shares)
+            record = {"what": what, "of": of, "cases": len(cases), "models": cases["model"].nunique()}
+            shares = (100 * (counted / len(cases)), *exact_interval(counted, len(cases)))
+            record |= {"correct": counted} | dict(zip(("share", "low", "high"), shares, strict=True))
+            records.append(record | {"others": 100 * cases["named"].str.contains(";").mean()})
     return pd.DataFrame(records)
+
+
+def measured(selection: Selection) -> pd.DataFrame:
+    """The measured strength of every fault in the selected models.
+
+    Returns:
+        model, dataset, fault, wanted (points to be lost), point, severity, reached; images measured on, and for how
+        many the oracle is correct (intact, damaged); lost (points), lost_low and lost_high (its 95 % interval).
+
+    Raises InputError where faults were not calibrated.
+    """
+    tables = {STRENGTHS: [], HITS: []}
+    for model, dataset, folder in selection.folders():
+        command = f"{selection.command(model, dataset, 'model')} --planted {dataset}"
+        artefacts.read_made_from(folder / CALIBRATION, command)
+        for file, found in tables.items():
+            found.append(pd.read_parquet(folder / CALIBRATION / file).assign(model=model, dataset=dataset))
+    strengths, hits = (pd.concat(found, ignore_index=True) for found in tables.values())
+    keys, records = ["model", "dataset", "fault", "wanted"], []
+    for key, own in hits.groupby(keys, sort=False):
+        drawn = resample(np.arange(len(own)))
+        before, after = (accuracy(own[name].to_numpy()[None], drawn) for name in BOTH)
+        change = intervals(after - before).iloc[0]
+        lost = {"lost": -change["value"], "lost_low": -change["high"], "lost_high": -change["low"]}
+        counts = {"images": len(own)} | {name: int(own[name].sum()) for name in BOTH}
+        records.append(dict(zip(keys, key, strict=True)) | counts | lost)
+    return strengths.merge(pd.DataFrame(records), on=keys)
+
+
+def strengths_of(selection: Selection, damaged: list[DamagedModel]) -> pd.DataFrame:
+    """`measured` of damaged models, `model` their slugs; `selection` is of the healthy one."""
+    keys = [(one.slug, one.model, one.fault.slug, one.points_lost) for one in damaged]
+    keys = pd.DataFrame(keys, columns=["slug", "model", "fault", "wanted"])
+    found = keys.merge(measured(selection), on=["model", "fault", "wanted"])
+    return found.drop(columns="model").rename(columns={"slug": "model"})
+
+
+def exact_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The ends of the 95 % interval of a proportion, in percent (Clopper and Pearson 1934)."""
+    bounds = binomtest(int(successes), int(trials)).proportion_ci(LEVEL, method="exact")
+    return 100 * bounds.low, 100 * bounds.high
+
+
+def fault_table(faults: Iterable[Fault]) -> pd.DataFrame:
+    """The cards: fault, module, depth (of the module's points), seed."""
+    rows = [(f.name, PLACES[f.module], "" if f.depth is None else f"{f.depth:g}", str(f.seed)) for f in faults]
+    return pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"])
+
+
+def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
+    """`strengths_of` for a page: what the oracle loses at each damaged point; accuracies with exact intervals."""
+    exact = pd.DataFrame(index=strengths.index)
+    for name in BOTH:
+        rows = strengths[[name, "images"]].to_numpy()
+        exact[f"{name} (%)"] = [_with_ends(100 * correct / of, *exact_interval(correct, of)) for correct, of in rows]
+    lost = -strengths[["lost", "lost_high", "lost_low"]]
+    return strengths[["dataset", "model"]].assign(
+        **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)},
+        **exact,
+        wanted=-strengths["wanted"],
+        **{"change (points)": [_with_ends(*row, "+") for row in lost.to_numpy()]},
+        reached=strengths["reached"].map({True: "yes", False: "no"}),
+    )
+
+
+def effect_table(effects: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `fault_effects.effects` for a page: accuracies, and the change with its interval."""
+    what = effects["pooling"].map(POOLINGS).fillna("answer")
+    changes = [_with_ends(*row, "+") for row in effects[["change", "low", "high"]].to_numpy()]
+    return effects[["model", "where", "point"]].assign(
+        **{"what": what, "intact (%)": effects["intact"], "damaged (%)": effects["damaged"], "change (points)": changes}
+    )
+
+
+def _with_ends(value: float, low: float, high: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

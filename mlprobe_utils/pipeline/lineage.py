@@ -11,39 +11,38 @@ from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 
 
 def miniature(card: ModelCard) -> Artefact:
-    """The checkpoint of a miniature, which is made from its recipe and its base's weights by one release of torch."""
+    """The checkpoint of a miniature, made from its recipe and its base's weights by one release of torch."""
     inputs = {"family": card.family, "recipe": card.recipe, "torch": version("torch")}
     upstream = (miniature(load_model_card(card.base)),) if card.base else ()
     return Artefact(artefacts.OUTPUTS / card.source, "miniature", inputs, upstream)
 
 
 def original(card: ModelCard) -> ModelCard:
-    """The card of the model that a miniature stands for; any other card, and a miniature of none, is its own."""
+    """The card of the model that a miniature stands for; for any other card itself."""
     return next((other for other in _cards() if other.source == card.miniature_of), card)
 
 
 def bases(models: Mapping[str, ModelCard]) -> list[str]:
-    """The slugs among these that another one of them was adapted from: general models, in the order given."""
-    adapted_from = {card.base for card in models.values()}
-    return [slug for slug in models if slug in adapted_from]
+    """The slugs of those that another one was adapted from, in the order given."""
+    return [slug for slug in models if slug in {card.base for card in models.values()}]
 
 
 def series(models: Mapping[str, ModelCard]) -> dict[str, str]:
-    """slug -> series in words for a page; a model whose card and original name none is one of its own, by its name."""
-    of = {slug: original(card).series for slug, card in models.items()}
-    return {
-        slug: (f"miniatures of {of[slug]}" if card.is_miniature else of[slug]) if of[slug] else card.name
-        for slug, card in models.items()
-    }
+    """slug -> series in words for a page; a model whose original has none is a series of its own, by its name."""
+    found = {}
+    for slug, card in models.items():
+        own = original(card).series
+        found[slug] = f"miniatures of {own}" if own and card.is_miniature else own or card.name
+    return found
 
 
 def sizes(models: Mapping[str, ModelCard]) -> pd.DataFrame:
-    """series and parameters (of the original), by slug; models whose cards say neither are left out."""
+    """series and parameters (of the original), by slug, where its card has both."""
     return _sizes({slug: original(card) for slug, card in models.items()})
 
 
 def paper_sizes() -> pd.DataFrame:
-    """As `sizes`, of the models of Table 1, by the names that are printed there."""
+    """As `sizes`, of the models of Table 1, by their names there."""
     return _sizes({card.table1: card for card in _cards() if card.table1})
 
 

@@ -1,34 +1,50 @@
-"""The heavy work for one model, on all its data sets, in one process: adapter, predictions, features, lens, probes.
+"""The work for one model on all its data sets, in one process: adapters, predictions, features, lens, probes, controls.
 
-Every step is an artefact that is skipped where it is current, so that a killed run goes on where it was. `python -m
-mlprobe_utils probe MODEL --datasets D ... --protocol P`, or the same behind `accelerate-launch -m` on several devices.
+Every step makes artefacts, and skips those that are current, so that a killed run is resumed. Several processes, behind
+`accelerate-launch -m`, share what the model computes; the main one alone fits probes.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+import torch
+from filelock import FileLock
+from scipy.special import softmax
 
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes, sharded
-from mlprobe_utils.evaluation.rows import image_rows, write_rows
+from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_controls
+from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
+from mlprobe_utils.evaluation.points import MODULES, POOLINGS
+from mlprobe_utils.evaluation.question import parse_answer
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.probe_steps import make_controls, make_probes, make_transfer
+from mlprobe_utils.pipeline.cards import DataCard, Protocol
+from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import PROMPT, RANDOM_FEATURES
 from mlprobe_utils.pipeline.stages import STEPS
 from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
+from mlprobe_utils.probing.probes import fit_and_transfer, fit_probes, share_of_each_class
+from mlprobe_utils.probing.settings import Probe
 from mlprobe_utils.training.fine_tuning import train_adapter
-from mlprobe_utils.training.prediction import predict
+from mlprobe_utils.training.prediction import answer_batch, predict
+
+Features = Mapping[str, torch.Tensor]  # point/pooling -> float32 [images, width]
 
 
 def run_model(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> None:
-    """Makes every artefact of a model on some data sets that is not there and current. Raises InputError as `works`."""
+    """Makes every artefact of a model on some data sets that is not current. Raises InputError as `works`."""
     make_model(works(model, datasets, protocol_slug, split_rule))
 
 
 def make_model(everything: list[Work]) -> None:
-    """Makes every artefact of a model's works that is not there and current."""
+    """Makes every artefact of a model's works that is not current."""
     first, *steps = STEPS
     for work in everything:
         with work.step(first):
@@ -101,3 +117,143 @@ def make_lens(work: Work) -> None:
             with work.state(run):
                 frames.append(lens_rows(work.loaded, features, *given, work.constants(run)))
         write_rows(pd.concat(frames, ignore_index=True), temporary / "lens.parquet")
+
+
+def make_probes(work: Work) -> None:
+    """`probes.parquet`: the main recipe, one seed a run, and its variants of the first run, as far as it is SEEDED.
+
+    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images.
+    """
+    own = work.probes()
+    if not processes().is_main_process or own.is_current():
+        return
+    images, labels, training = _targets(work)
+    shown, tested = (images["split"] != "train").to_numpy(), (images["split"] == "test").to_numpy()
+    with own.making() as temporary:
+        pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
+        runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
+        again = [(state, seed) for state in SEEDED if state in pooled for seed in range(work.protocol.probe_seeds)]
+        frames, of_seeds = [], []
+        for name, probe in work.recipes().items():
+            main = name == MAIN_PROBE
+            first = runs if main else [(state, CONTROL_RUN) for state in SEEDED]
+            chosen = dict.fromkeys([*first, *(again if main else [])])  # one that is both is fitted once
+            features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
+            targets, numbers = dict.fromkeys(features, labels), {key: key[1] for key in features}
+            drawn = training[share_of_each_class(labels[training], probe.training_fraction)]
+            fitted = fit_probes(features, targets, drawn, len(work.options), probe, numbers)
+            for (state, seed, key), probabilities in fitted.items():
+                constants = work.constants(state) | _place(key) | {"seed": seed, "probe": name}
+                if (state, seed) in first:
+                    in_curve = constants | {"run": seed}
+                    frames.append(image_rows(images[shown], work.options, probabilities[shown], **in_curve))
+                if main and (state, seed) in again:
+                    of_seeds.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
+        write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
+        write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
+
+
+def _targets(work: Work) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """All images, the number of each one's option, int [images], and the positions of the train images."""
+    images = work.images()
+    labels = images["option"].map(work.options.index).to_numpy(copy=True)
+    return images, labels, np.flatnonzero(images["split"] == "train")
+
+
+def _place(key: str) -> dict[str, str]:
+    return dict(zip(("point", "pooling"), key.split("/"), strict=True))
+
+
+def make_transfer(work: Work) -> None:
+    """`transfer.parquet`: of the states SEEDED, probes fitted at each LLM point applied at every other, test images."""
+    own = work.transfer()
+    if not processes().is_main_process or own.is_current():
+        return
+    images, labels, training = _targets(work)
+    tested, frames = (images["split"] == "test").to_numpy(), []
+    with own.making() as temporary:
+        for run in SEEDED:
+            pooled = load_features(work.features(run).folder / FEATURES)
+            for pooling in POOLINGS.values():
+                features = {key: own for key, own in pooled.items() if key[0] == "L" and key.endswith(pooling)}
+                applied = fit_and_transfer(features, labels, training, len(work.options), work.protocol.probe, seed=0)
+                for (fitted_at, key), probabilities in applied.items():
+                    constants = work.constants(run) | _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
+                    frames.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
+        write_rows(pd.concat(frames, ignore_index=True), temporary / "transfer.parquet")
+
+
+def make_controls(work: Work) -> None:
+    if not processes().is_main_process:
+        return
+    make_image_controls(work)
+    if (own := work.controls()).is_current():
+        return
+    images, constants = work.images(), work.constants(CONTROL_RUN)
+    controls = pd.read_parquet(work.image_controls().folder / TASK).set_index("image")["control"]
+    images["control"] = controls.loc[images["image"]].to_numpy()
+    with own.making() as temporary:
+        upstream = work.features(CONTROL_RUN), work.random_features()
+        pooled = [load_features(source.folder / FEATURES) for source in upstream]
+        probed = probed_rows(*pooled, images, work.options, work.protocol.probe, constants)
+        with work.state(CONTROL_RUN):
+            tested = images[images["split"] == "test"]
+            answered = text_only_rows(work.loaded, work.image_set.card, work.protocol, tested, constants)
+        write_rows(pd.concat([probed, answered], ignore_index=True), temporary / ROWS)
+
+
+def make_image_controls(work: Work) -> None:
+    """The image set's own controls: of several processes, each with a model, the first makes them."""
+    own = work.image_controls()
+    own.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(own.folder.with_name(f".{own.folder.name}.lock")):
+        if not own.is_current():
+            with own.making() as temporary:
+                write_image_controls(work.image_set, work.split_rule, temporary)
+
+
+def probed_rows(
+    tuned: Features, random: Features, images: pd.DataFrame, options: list[str], probe: Probe, constants: dict
+) -> pd.DataFrame:
+    """Controls by probes of the means of image tokens: the control task, random weights, memorisation (train images).
+
+    The latter is probed at the last point of each module, the others at every one.
+
+    Args:
+        tuned, random: of the fine-tuned model, and of the model with random weights, which has no stage.
+        images: one row an image, as the features: image, split, option, and control (the control task's option).
+        constants: the columns that rows of the fine-tuned model share.
+    """
+    training, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
+    memorised = images["option"].to_numpy(copy=True)
+    memorised[training] = shuffled(memorised[training])
+    labels = {CONTROL_TASK: images["control"], MEMORISATION: memorised, RANDOM_WEIGHTS: images["option"]}
+    pooling = POOLINGS["comprehension"]
+    keys = [key for key in tuned if key.endswith(f"/{pooling}")]
+    ends = [[key for key in keys if key[0] == module][-1] for module in MODULES]
+    features = {(CONTROL_TASK, key): tuned[key] for key in keys}
+    features |= {(MEMORISATION, key): tuned[key] for key in ends}
+    features |= {(RANDOM_WEIGHTS, key): random[key] for key in random if key.endswith(f"/{pooling}")}
+    codes = {control: pd.Categorical(own, options).codes.astype(int) for control, own in labels.items()}
+    targets = {key: codes[key[0]] for key in features}
+    fitted = fit_probes(features, targets, training, len(options), probe, dict.fromkeys(features, CONTROL_RUN))
+    frames = []
+    for (control, key), probabilities in fitted.items():
+        shown = training if control == MEMORISATION else tested
+        own = images.assign(option=labels[control]).iloc[shown]
+        place = _place(key) | {"run": CONTROL_RUN, "seed": CONTROL_RUN, "probe": MAIN_PROBE}
+        place |= {"stage": None} if control == RANDOM_WEIGHTS else {}
+        frames.append(image_rows(own, options, probabilities[shown], **constants | place, control=control))
+    return pd.concat(frames, ignore_index=True)
+
+
+def text_only_rows(
+    loaded: LoadedModel, card: DataCard, protocol: Protocol, images: pd.DataFrame, constants: dict
+) -> pd.DataFrame:
+    """Rows of the answer to the question without an image: one answer, which counts for all `images`."""
+    encoder = Encoder(loaded.processor, card.template.replace("<image>", ""), protocol.order)
+    answered = answer_batch(loaded, encoder.questions([None]), encoder, card.options, protocol.answering.max_new_tokens)
+    text = answered["text"].iloc[0]
+    probabilities = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
+    rows = image_rows(images, card.options, probabilities, **constants, control=TEXT_ONLY)
+    return rows.assign(text=text, parsed=parse_answer(text, card.options))

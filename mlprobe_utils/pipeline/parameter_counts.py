@@ -1,7 +1,4 @@
-"""Counts models' parameters and sets Table S1's beside them: `python -m mlprobe_utils parameters [SLUG ...]`.
-
-An architecture is a file in data/architectures. Models are built without their weights, in seconds, without memory.
-"""
+"""Counts models' parameters, of models built without weights, and compares them with Table S1 (`parameters`)."""
 
 import functools
 import json
@@ -29,15 +26,14 @@ def published_config(architecture: str) -> dict:
 
 @functools.cache  # many models share an architecture
 def count(architecture: str) -> Counts:
-    """The counts of an architecture. Raises InputError as `published_config`; for a class that no family knows."""
+    """Raises InputError as `published_config`, and for a class that no family knows."""
     return count_of(published_config(architecture))
 
 
 def table(cards: list[ModelCard]) -> pd.DataFrame:
-    """A row a card: parameters by part and in all, what Table S1 prints and whether it is the same, probe points.
+    """A row a card: parameters by part and in all, those of Table S1 and whether they are equal, probe points.
 
-    Raises:
-        InputError: a card without an architecture; as `count`.
+    Raises InputError for a card without an architecture, and as `count`.
     """
     printed = published().set_index("model")["parameters"]
     rows = []

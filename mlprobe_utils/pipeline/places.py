@@ -1,42 +1,29 @@
 """A model on a data set under a protocol: which artefacts there are, and everything that each of them is made from.
 
-This is read by what makes them, by `make book`, which asks what is not current, and by chapters. No model is loaded.
+No model is loaded.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-from mlprobe_utils.common.files import KnownHashes
+from mlprobe_utils.common.files import known_hash
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.evaluation.control_names import CONTROL_RUN
+from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.points import ANSWER
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
-from mlprobe_utils.models.identity import identity_of, reading_of, shape_of
+from mlprobe_utils.models.identity import identity_of, loading_fields, shape_of
 from mlprobe_utils.models.settings import RANDOM_SEED
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.artefacts import Artefact
-from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
-from mlprobe_utils.pipeline.damaged_models import DamagedModel, damaged_models
-from mlprobe_utils.pipeline.discussion_card import Discussion
-from mlprobe_utils.pipeline.fault_card import FOLDER, Fault, Trial, all_faults, load_trial
+from mlprobe_utils.pipeline.configuration import load_book
+from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, Fault, Trial, all_faults, damaged_models, load_trial
 from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.results import (
-    CALIBRATION,
-    CONTROLS,
-    DAMAGED_RUN,
-    FAULTS,
-    LENS,
-    ORDER,
-    RANDOM_FEATURES,
-    TRANSFER,
-    Selection,
-    image_controls,
-    state_name,
-)
-from mlprobe_utils.pipeline.variants import WAYS, Variant, classifier_name, variants
+from mlprobe_utils.pipeline.results import DAMAGED_RUN, state_name
+from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, Variant, classifier_name, variants
 from mlprobe_utils.probing.settings import Probe
 
 SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds, and with every recipe
@@ -58,7 +45,6 @@ class Place:
 
     @property
     def precision(self) -> str:
-        """Of the model's weights, in every stage."""
         return self.card.precision or self.protocol.fine_tuning.precision
 
     @property
@@ -70,27 +56,23 @@ class Place:
         return range(self.protocol.fine_tuning.runs)
 
     def states(self) -> list[int | None]:
-        """None for the pretrained model, then the runs."""
+        """Its fine-tuned runs, after None for the pretrained model where that is not the intact one's."""
         if self.planted:
             return [DAMAGED_RUN]
         return self.variant.states(self.protocol) if self.variant else [None, *self.runs()]
 
     def of_variant(self, variant: Variant) -> Self:
         """The same with one setting of the protocol changed."""
-        return replace(
-            self, protocol=variant.changed(self.protocol), folder=variant.folder(self.folder), variant=variant
-        )
+        protocol, folder = variant.changed(self.protocol), variant.folder(self.folder)
+        return replace(self, protocol=protocol, folder=folder, variant=variant)
 
     def recipes(self) -> dict[str, Probe]:
-        """The recipes that probes are fitted with: the main one alone where a state of SEEDED is missing."""
+        """The probe recipes: the main one alone where a state of SEEDED is missing."""
         return self.protocol.probes if set(SEEDED) <= set(self.states()) else {MAIN_PROBE: self.protocol.probe}
-
-    def adapter_folder(self, run: int | None) -> Path | None:
-        return None if run is None else self.healthy.folder / f"adapter-{run}"
 
     def adapter(self, run: int) -> Artefact:
         recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING)
-        return replace(self._made("adapter", "adapter", run, recipe=recipe), folder=self.adapter_folder(run))
+        return self._made(f"adapter-{run}", "adapter", run, recipe=recipe)
 
     def predictions(self, run: int | None) -> Artefact:
         recipe = {"max_new_tokens": self.protocol.answering.max_new_tokens}  # a batch's size changes nothing
@@ -102,12 +84,12 @@ class Place:
         return self._made(state_name("features", run), "features", run, upstream)
 
     def random_features(self) -> Artefact:
-        """Features of the model with random weights, which are those of every model of its shape."""
-        found = self._made(RANDOM_FEATURES, "random features", recipe={"seed": RANDOM_SEED})
+        """Of the model with random weights, which are those of every model of its shape."""
+        found = self._made(results.RANDOM_FEATURES, "random features", recipe={"seed": RANDOM_SEED})
         return replace(found, inputs=found.inputs | {"model": shape_of(self.card)})
 
     def lens(self) -> Artefact:
-        return self._made(LENS, "logit lens", upstream=tuple(map(self.features, self.states())))
+        return self._made(results.LENS, "logit lens", upstream=tuple(map(self.features, self.states())))
 
     def probes(self) -> Artefact:
         recipe = {"probes": {name: recorded(probe) for name, probe in self.recipes().items()}}
@@ -116,45 +98,42 @@ class Place:
 
     def transfer(self) -> Artefact:
         recipe = {"probe": recorded(self.protocol.probe)}
-        return self._made(TRANSFER, "layer transfer", upstream=tuple(map(self.features, SEEDED)), recipe=recipe)
+        return self._made(results.TRANSFER, "layer transfer", upstream=tuple(map(self.features, SEEDED)), recipe=recipe)
 
     def controls(self) -> Artefact:
         upstream = (self.features(CONTROL_RUN), self.random_features(), self.image_controls())
-        recipe = {"probe": recorded(self.protocol.probe), "max_new_tokens": self.protocol.answering.max_new_tokens}
-        return self._made(CONTROLS, "controls", upstream=upstream, recipe=recipe)
+        return self._made(results.CONTROLS, "controls", upstream=upstream, recipe=self._probe_and_answer())
 
     def image_controls(self) -> Artefact:
         """What needs no model: of all models on the data set."""
-        folder = image_controls(self.folder.parents[1], self.split_rule)
+        folder = self.folder.parents[1] / f"{results.CONTROLS}-{self.split_rule}"
         return Artefact(folder, "image controls", {"data": self.image_set.data_hash, "split_rule": self.split_rule})
 
-    def classifier(self, way: str, run: int) -> Artefact:
-        """The vision tower trained alone, in one of WAYS."""
-        rate = getattr(self.protocol.vision_training, f"learning_rate_{way}")
-        recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": way}
-        return self._made(classifier_name(way, run), "vision tower alone", run, recipe=recipe)
+    def classifier(self, trainable: str, run: int) -> Artefact:
+        """The vision tower trained alone."""
+        rate = getattr(self.protocol.vision_training, f"learning_rate_{trainable}")
+        recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": trainable}
+        return self._made(classifier_name(trainable, run), "vision tower alone", run, recipe=recipe)
 
     def calibration(self) -> Artefact:
         """How severe each fault has to be at every strength of trial and book."""
-        trial = load_trial()
+        trial, upstream = load_trial(), (self.adapter(DAMAGED_RUN),)
         strengths = sorted({*trial.points_lost, *load_book().planted_faults.strengths.values()})
         recipe = {"faults": _recorded(all_faults()), "points_lost": strengths, "images": trial.images}
         recipe["phantom"] = self.image_set.card.recipe
-        return self._made(CALIBRATION, "calibration", DAMAGED_RUN, (self.adapter(DAMAGED_RUN),), recipe=recipe)
+        return self._made(results.CALIBRATION, "calibration", DAMAGED_RUN, upstream, recipe=recipe)
 
     def trial(self, trial: Trial, faults: list[Fault]) -> Artefact:
         """The laboratory's cases."""
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
         upstream += [self.calibration()] if faults else []
-        recipe = {"faults": _recorded(faults), "points_lost": trial.points_lost}
-        recipe |= {"probe": recorded(self.protocol.probe), "seeds": self.protocol.probe_seeds}
-        recipe["max_new_tokens"] = self.protocol.answering.max_new_tokens
-        return self._made(FOLDER, "trial", upstream=tuple(upstream), recipe=recipe)
+        recipe = {"faults": _recorded(faults), "points_lost": trial.points_lost, "seeds": self.protocol.probe_seeds}
+        return self._made(FOLDER, "trial", upstream=tuple(upstream), recipe=recipe | self._probe_and_answer())
 
     def damaged(self) -> list[Self]:
         """The model with each of the book's faults planted in it."""
-        planted = damaged_models([self.card.slug])
-        return [replace(self, folder=self.folder / FAULTS / one.folder, planted=one) for one in planted]
+        faults = self.folder / results.FAULTS
+        return [replace(self, folder=faults / one.folder, planted=one) for one in damaged_models([self.card.slug])]
 
     def of_pipeline(self) -> Iterator[Artefact]:
         """What is made of every model, upstream first."""
@@ -166,21 +145,23 @@ class Place:
         """What a discussion needs beyond that, on a data set that it is about."""
         if discussion.varies == "training":
             runs = range(self.protocol.vision_training.runs)
-            yield from (self.classifier(way, run) for way in WAYS for run in runs)
-            return
+            yield from (self.classifier(trainable, run) for trainable in TRAINABLE for run in runs)
         for one in (self.of_variant(own) for own in variants(discussion.varies, self.protocol)):
             yield from (*map(one.adapter, one.runs()), *map(one.predictions, one.states()))
-            if one.variant.setting == ORDER:
+            if one.variant.setting == results.ORDER:
                 yield from (*map(one.features, one.states()), one.probes())
 
     def of_faults(self) -> Iterator[Artefact]:
-        """The calibration of all faults, and what is made of the book's damaged models."""
+        """The calibration of the faults, and what is made of the book's damaged models."""
         yield self.calibration()
         for one in self.damaged():
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
 
+    def _probe_and_answer(self) -> dict:
+        return {"probe": recorded(self.protocol.probe), "max_new_tokens": self.protocol.answering.max_new_tokens}
+
     def _weights(self, run: int | None) -> tuple[Artefact, ...]:
-        """What, beside the checkpoint, the weights of a state follow from."""
+        """What the weights of a state are made from, beside the checkpoint."""
         if self.planted:
             return (self.healthy.calibration(),)
         return () if run is None else (self.adapter(run),)
@@ -188,14 +169,8 @@ class Place:
     def _made(
         self, name: str, stage: str, run: int | None = None, upstream: tuple[Artefact, ...] = (), **inputs
     ) -> Artefact:
-        common = {
-            "run": run,
-            "model": self.identity,
-            "reading": reading_of(self.card) | {"precision": self.precision},
-            "data": self.image_set.data_hash,
-            "split_rule": self.split_rule,
-            "order": self.protocol.order,
-        }
+        common = {"run": run, "model": self.identity, "data": self.image_set.data_hash, "order": self.protocol.order}
+        common |= {"split_rule": self.split_rule, "reading": loading_fields(self.card) | {"precision": self.precision}}
         if self.planted:
             (card,) = _recorded([self.planted.fault])
             common["fault"] = {"card": card, "points_lost": self.planted.points_lost}
@@ -203,18 +178,14 @@ class Place:
 
 
 def _recorded(faults: list[Fault]) -> list[dict]:
-    """What of faults' cards decides what is damaged."""
     return [recorded(fault, {"name"}) for fault in faults]
 
 
 def places(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> Iterator[Place]:
-    """A model on each of some data sets.
-
-    Raises InputError for an unknown slug, and where a manifest or the model's weights are not there.
-    """
+    """A model on each data set. Raises InputError for an unknown slug, a missing manifest, missing weights."""
     card, protocol = load_model_card(model), load_protocol(protocol_slug)
-    selection = Selection((model,), tuple(datasets), protocol_slug, split_rule)
-    identity = identity_of(card, KnownHashes(artefacts.OUTPUTS / ".hashes.json"))
+    selection = results.Selection((model,), tuple(datasets), protocol_slug, split_rule)
+    identity = identity_of(card, partial(known_hash, artefacts.OUTPUTS / ".hashes.json"))
     for dataset in datasets:
-        image_set = load_image_set(dataset, protocol_slug)
-        yield Place(card, protocol, split_rule, image_set, selection.folder(model, dataset), identity)
+        folder = selection.folder(model, dataset)
+        yield Place(card, protocol, split_rule, load_image_set(dataset, protocol_slug), folder, identity)

@@ -1,28 +1,41 @@
-"""The paper's own tables, as printed."""
+"""Tables that come with the project: the paper's, as printed, and those of simulations (benchmarks/known_truth.py)."""
 
 import pandas as pd
 
+from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.pipeline.cards import PUBLISHED
+from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED
 
+SIMULATIONS = CARDS / "simulations"
 PAPER_COLUMNS = {"params": "parameters", "base_mllm": "base model", "vision_tower": "vision tower", "llm": "LLM"}
 
 
 def paper_profiles() -> pd.DataFrame:
-    """Table 1 as the paper prints it: model and dataset (both by their printed names) and the four scores, percent.
-
-    Its rows of averages are left out, and it has no stage: the paper does not say in which the scores were taken.
-    """
+    """Table 1 without its averages: model, dataset (by their printed names), four scores (percent) of unknown stage."""
     columns = {score.lower(): score for score in SCORES}
     printed = pd.read_csv(PUBLISHED / "table1.csv").rename(columns=columns)
     return printed[printed["model"] != "Average"].reset_index(drop=True)
 
 
 def published() -> pd.DataFrame:
-    """Table S1 as the paper prints it, without its columns of prose; a dash is the paper's."""
+    """Table S1, without its columns of prose; a dash is the paper's."""
     return pd.read_csv(PUBLISHED / "table_s1.csv", keep_default_na=False).rename(columns=PAPER_COLUMNS)
 
 
 def short(count: int) -> str:
     """A number of parameters as the paper prints it: 8.29B are 8.29 billion; M stands for million."""
     return f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
+
+
+def simulated(name: str) -> pd.DataFrame:
+    """The table of a simulation, by the name of its file without suffix. Raises InputError where there is none."""
+    known = [path.stem for path in SIMULATIONS.glob("*.csv")]
+    if name not in known:
+        raise unknown("simulation", name, known, "`python benchmarks/known_truth.py` makes them.")
+    return pd.read_csv(SIMULATIONS / f"{name}.csv", comment="#")
+
+
+def origin(name: str) -> str:
+    """Date, commit and command of a simulation, for a sentence."""
+    with open(SIMULATIONS / f"{name}.csv") as table:
+        return table.readline().strip("# \n").replace("`", "")

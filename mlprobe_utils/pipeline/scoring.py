@@ -1,7 +1,4 @@
-"""Tables that follow from a run's per-image rows, the metrics among them: made where first read, kept beside the rows.
-
-So a changed score is on the page without a model being loaded: what reads a table that is not current makes it anew.
-"""
+"""Tables that follow from a run's per-image rows: kept beside them, and made anew by what reads one that is stale."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,15 +13,7 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.code import code_hash
-from mlprobe_utils.pipeline.results import (
-    CONTROL_SCORES,
-    CONTROLS,
-    OUTPUT_SCORES,
-    PROBE_SCORES,
-    Selection,
-    made,
-    state_name,
-)
+from mlprobe_utils.pipeline.results import Selection, made, state_name
 
 METRICS, CLAIMS = "mlprobe_utils.evaluation.metrics", "mlprobe_utils.evaluation.claims"
 TABLE = "table.parquet"
@@ -41,15 +30,13 @@ def derived(
     """A derived table of every selected model and data set, one below the other.
 
     Args:
-        selection: which ones.
         name: of the artefact.
         sources: the artefacts, beside it, whose rows it is made of.
-        module: the name of the module whose code `make` runs.
-        make: from one model and one data set to its table.
-        recipe: what else the table depends on; that the data card has a positive option counts without being named.
+        module: whose code `make` runs.
+        make: from a selection of one model and data set to its table.
+        recipe: what else the table depends on, beside the data card's positive option.
 
-    Raises:
-        InputError: what the table is made of is not there, with the command that makes it; and what `make` raises.
+    Raises InputError, with the command that makes it, where a source is not there; and what `make` raises.
     """
     code, frames = code_hash(module), []
     for model, dataset, folder in selection.folders():
@@ -68,7 +55,7 @@ def derived(
 
 
 def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
-    """`metrics.probe_scores` of one probe recipe on the test images. Raises InputError as `results.probe_rows` does."""
+    """`metrics.probe_scores` of one probe recipe on the test images. Raises InputError as `results.probe_rows`."""
     if probe not in (recipes := load_protocol(selection.protocol).probes):
         raise unknown("probe recipe", probe, recipes)
 
@@ -76,27 +63,21 @@ def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
         rows = [results.probe_rows(one, name) for name in recipes]
         return metrics.probe_scores(pd.concat(rows), _positives(one))
 
-    scores = derived(selection, PROBE_SCORES, ["probes"], METRICS, make)
+    scores = derived(selection, results.PROBE_SCORES, ["probes"], METRICS, make)
     return scores[scores["probe"] == probe].reset_index(drop=True)
 
 
 def output_scores(selection: Selection) -> pd.DataFrame:
-    """`metrics.output_scores` on the test images. Raises InputError for a model and data set that was not run."""
-
-    def make(one: Selection) -> pd.DataFrame:
-        return metrics.output_scores(results.prediction_rows(one), _positives(one))
-
+    """`metrics.output_scores` on the test images."""
+    make = lambda one: metrics.output_scores(results.prediction_rows(one), _positives(one))  # noqa: E731
     sources = [state_name("predictions", state) for state in selection.states]
-    return derived(selection, OUTPUT_SCORES, sources, METRICS, make)
+    return derived(selection, results.OUTPUT_SCORES, sources, METRICS, make)
 
 
 def control_scores(selection: Selection) -> pd.DataFrame:
-    """`claims.control_scores` of all selected data sets and models. Raises InputError as the others do."""
-
-    def make(one: Selection) -> pd.DataFrame:
-        return claims.control_scores(results.control_rows(one), _positives(one))
-
-    of_models = derived(selection, CONTROL_SCORES, [CONTROLS], CLAIMS, make)
+    """`claims.control_scores`, of the controls that need a model and of those that need none."""
+    make = lambda one: claims.control_scores(results.control_rows(one), _positives(one))  # noqa: E731
+    of_models = derived(selection, results.CONTROL_SCORES, [results.CONTROLS], CLAIMS, make)
     return pd.concat([of_models, claims.control_scores(results.image_control_rows(selection), _positives(selection))])
 
 

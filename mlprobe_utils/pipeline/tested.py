@@ -15,19 +15,13 @@ from mlprobe_utils.stats.resampling import Resamples, resample
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What one model predicts for the test images of one data set.
-
-    Attributes:
-        outcomes: by what they are of, such as (stage, order).
-        resamples: of the test images, the same for all models.
-        positive: the option that counts as positive; None: metrics are means over options.
-    """
+    """What one model predicts for the test images of one data set."""
 
     model: str
     dataset: str
-    outcomes: Mapping[tuple[str, ...], Outcomes]
-    resamples: Resamples
-    positive: str | None = None
+    outcomes: Mapping[tuple[str, ...], Outcomes]  # by what they are of, such as (stage, order)
+    resamples: Resamples  # of the test images, the same for all models
+    positive: str | None = None  # the option that counts as positive; None: metrics are means over options
 
     def place(self, **more: object) -> dict[str, object]:
         return {"model": self.model, "dataset": self.dataset} | more
@@ -38,18 +32,12 @@ def evaluated(
     image_sets: Mapping[str, ImageSet],
     outcomes_of: Callable[[Selection], Mapping[tuple[str, ...], Outcomes]],
 ) -> list[Evaluated]:
-    """The outcomes of a selection, in the order data set, model.
+    """The outcomes of a selection, data set by data set; `outcomes_of` loads those of one model and data set.
 
-    Args:
-        outcomes_of: reads those of a selection of one model and data set.
-
-    Raises:
-        InputError: something was not run, or on other images than the test images; as `resamples_of_tested`.
+    Raises InputError where something was not run, or not on the test images, and as `resamples_of_tested`.
     """
-    drawn, found = (
-        {slug: resamples_of_tested(image_sets[slug], selection.split_rule) for slug in selection.datasets},
-        [],
-    )
+    drawn = {slug: resamples_of_tested(image_sets[slug], selection.split_rule) for slug in selection.datasets}
+    found = []
     for model, dataset, _ in selection.folders():
         resamples, images = drawn[dataset]
         own = outcomes_of(replace(selection, models=(model,), datasets=(dataset,)))
@@ -62,7 +50,7 @@ def evaluated(
 def groups(
     rows: pd.DataFrame, by: Sequence[str], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame, Resamples, list[str]]]:
-    """Every group of rows by these columns, data set by data set: which it is, its rows, resamples and test images."""
+    """Every group of rows by these columns, data set by data set: its values, rows, resamples and test images."""
     for dataset, own in rows.groupby("dataset", sort=False):
         drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
         for place, group in own.groupby([*by], sort=False):
@@ -73,7 +61,6 @@ def resamples_of_tested(image_set: ImageSet, split_rule: str) -> tuple[Resamples
     """Resamples of the test images of a split, and their names, sorted as of `Outcomes`.
 
     What is drawn are components: images linked by a patient or duplicate group, be it through images of other splits.
-
     Raises InputError where all test images are of one component, or for an unknown split rule.
     """
     tested = image_set.rows_of(split_rule, "test").sort_values("image")

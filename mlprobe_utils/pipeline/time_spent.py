@@ -16,11 +16,7 @@ STARTING = "starting"  # a job's processor time that is in none of its steps
 
 
 def spent(progress: Path) -> pd.DataFrame:
-    """Where the time of a run went: stage, steps, seconds (summed over processes), the longest first.
-
-    Args:
-        progress: the file that `progress` keeps; a step's stage is the last of its words.
-    """
+    """stage, steps, seconds (summed over processes), the longest first, of the file that `common.progress` writes."""
     lines = [line.split("\t") for line in progress.read_text().splitlines()]
     steps = pd.DataFrame([(what.split(BETWEEN)[-1], float(seconds)) for seconds, what in lines], columns=["stage", "s"])
     found = steps.groupby("stage", sort=False)["s"].agg(steps="count", seconds="sum")
@@ -28,10 +24,7 @@ def spent(progress: Path) -> pd.DataFrame:
 
 
 def account(progress: Path, wall: float) -> str:
-    """`spent` as text, with the wall and processor time and the memory of all processes that this one has waited for.
-
-    Starting up, reading and waiting between steps is in the wall time, in seconds, and in no stage.
-    """
+    """`spent` as text, with the wall time, and processor time and memory of the processes that this one waited for."""
     table = spent(progress)
     stages = [*table.itertuples(index=False, name=None), ("all of them", table["steps"].sum(), table["seconds"].sum())]
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -46,13 +39,7 @@ def account(progress: Path, wall: float) -> str:
 
 
 def remember(progress: Path, wall: float, jobs: int, processes: int, protocol: str) -> None:
-    """Keeps a run's seconds a step, of its protocol, for the next estimate; stages that it did not have keep theirs.
-
-    Args:
-        wall: seconds from start to end.
-        jobs: commands that the run consisted of.
-        processes: how many of them ran at a time.
-    """
+    """Keeps, for the next estimate, the seconds a step of a run of so many jobs, `processes` of them at a time."""
     table = spent(progress)
     seconds = dict(zip(table["stage"], table["seconds"] / table["steps"], strict=True))
     seconds[STARTING] = max(0.0, wall * processes - table["seconds"].sum()) / jobs
@@ -64,7 +51,7 @@ def remember(progress: Path, wall: float, jobs: int, processes: int, protocol: s
 
 
 def expected(steps: Counter, jobs: int, processes: int, protocol: str) -> str:
-    """How many steps (stage -> how many) a run will take and about how long, in words; the rest as of `remember`."""
+    """How many steps (stage -> how many) a run will take and about how long, in words; otherwise as `remember`."""
     words = f"{steps.total()} steps"
     own = artefacts.OUTPUTS / TIMES
     path, whose = (own, "of the last run") if own.is_file() else (CARDS / TIMES, "that ship with the project")

@@ -1,21 +1,67 @@
-"""Variants: a model once more, with one setting of the protocol changed, in a folder of its own.
+"""The paper's discussions: which setting is varied in which models, and the rows of such variants.
 
-Everything else is as in the protocol, so that what differs is due to the setting, or to chance.
+A variant is a model once more, with one setting of the protocol changed, in a folder of its own; what differs is due to
+the setting, or to chance.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+from pydantic import Field
 
-from mlprobe_utils.evaluation.orders import ORDERS
-from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.cards import Protocol, load_protocol
-from mlprobe_utils.pipeline.results import CLASSIFIER, ORDER, VARIANT_RUNS, VISION_TOWER, Selection, made
+from mlprobe_utils.common.settings import Words
+from mlprobe_utils.evaluation.names import CONTROL_RUN
+from mlprobe_utils.evaluation.question import ORDERS
+from mlprobe_utils.pipeline import cards, results
+from mlprobe_utils.pipeline.cards import Card, DataCard, ModelCard, Protocol, load_data_card, load_protocol
+from mlprobe_utils.pipeline.lineage import original
+from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
 
 SETTINGS = {ORDER: tuple(ORDERS), VISION_TOWER: ("lora", "frozen")}  # setting -> the values it can have
-WAYS = ("all", "lora")  # of training a vision tower alone: all of its weights, or LoRA
+TRAINABLE = ("all", "lora")  # what is trained of a vision tower alone: all of its weights, or LoRA
 COMMAND = "discuss"  # that makes variants
+
+
+class Discussion(Card):
+    """What is varied, and the models that it is varied in."""
+
+    folder, kind = "discussions", "discussion"
+    title: Words
+    # whether the vision tower is adapted, what it is trained by, or the order of image and question
+    varies: Literal["vision_tower", "training", "order"]
+    models: list[Words] = Field(min_length=1, description="slugs of model cards; a miniature stands for its original")
+    # slugs of data cards, without it all; a phantom set stands for the real one
+    datasets: list[Words] | None = Field(None, min_length=1)
+
+
+def load_discussion(slug: str) -> Discussion:
+    """A discussion, by slug. Raises InputError as `load_card`, and for a model or data set that has no card."""
+    card = cards.load_card(Discussion, slug)
+    for kind, named in ((ModelCard, card.models), (DataCard, card.datasets or [])):
+        cards.check_named(kind, named, f"It is one of the {kind.kind}s in data/{Discussion.folder}/{slug}.yml.")
+    return card
+
+
+def discussions() -> list[Discussion]:
+    """All discussions that have a card. Raises InputError as `load_discussion`."""
+    return [load_discussion(slug) for slug in cards.slugs(Discussion)]
+
+
+def taking_part(discussion: Discussion, models: Iterable[str]) -> list[str]:
+    """Those of a run's models that take part: the discussion's and their miniatures."""
+    return [slug for slug in models if original(cards.load_model_card(slug)).slug in discussion.models]
+
+
+def discussed_on(discussion: Discussion, datasets: Iterable[str]) -> list[str]:
+    """The data sets of a run that a discussion is about: all where it names none, the first where the run has none."""
+    datasets = list(datasets)
+    if discussion.datasets is None:
+        return datasets
+    layouts = {load_data_card(slug).layout for slug in discussion.datasets}
+    return [slug for slug in datasets if load_data_card(slug).layout in layouts] or datasets[:1]
 
 
 @dataclass(frozen=True)
@@ -30,11 +76,11 @@ class Variant:
         if self.setting == VISION_TOWER:
             tuning, whole = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}, {}
         else:
-            tuning, whole = {"runs": len(VARIANT_RUNS)}, {ORDER: self.value, "probe_variants": {}}
+            tuning, whole = {"runs": CONTROL_RUN + 1}, {ORDER: self.value, "probe_variants": {}}
         return protocol.model_copy(update={"fine_tuning": protocol.fine_tuning.model_copy(update=tuning)} | whole)
 
     def states(self, protocol: Protocol) -> list[int | None]:
-        """None for the pretrained model, then the runs; before it is trained, a tower that is frozen is none other."""
+        """Its runs, after None for the pretrained model where the setting changes that."""
         return [*([None] if self.setting == ORDER else []), *range(self.changed(protocol).fine_tuning.runs)]
 
     def folder(self, of_model: Path) -> Path:
@@ -46,16 +92,16 @@ def variants(setting: str, protocol: Protocol) -> list[Variant]:
     return [Variant(setting, value) for value in SETTINGS.get(setting, ()) if value != _own(setting, protocol)]
 
 
+def _own(setting: str, protocol: Protocol) -> str:
+    return getattr(protocol if setting == ORDER else protocol.fine_tuning, setting)
+
+
 def of_value(selection: Selection, setting: str, value: str) -> Selection:
     """The results under a value of a setting: a variant's, or the selection's own where the protocol has that value."""
     if value == _own(setting, load_protocol(selection.protocol)):
         return selection
     plain = (selection.models, selection.datasets, selection.protocol, selection.split_rule)
     return VariantSelection(*plain, Variant(setting, value))
-
-
-def _own(setting: str, protocol: Protocol) -> str:
-    return getattr(protocol if setting == ORDER else protocol.fine_tuning, setting)
 
 
 @dataclass(frozen=True)
@@ -69,48 +115,32 @@ class VariantSelection(Selection):
     def states(self) -> list[int | None]:
         return self.variant.states(load_protocol(self.protocol))
 
-    @property
-    def runs(self) -> range:
-        return range(len(self.states) - self.states.count(None))
-
     def folder(self, model: str, dataset: str) -> Path:
         return self.variant.folder(super().folder(model, dataset))
 
 
 def tower_rows(selection: Selection, vision_tower: str) -> pd.DataFrame:
-    """The final outputs' rows after fine-tuning with the vision tower adapted (`lora`) or `frozen`, of the same seeds.
-
-    Raises InputError for a model and data set that was not run.
-    """
-    rows, runs = results.prediction_rows(of_value(selection, VISION_TOWER, vision_tower)), tower_runs(selection)
+    """The final outputs' rows after fine-tuning with the vision tower adapted (`lora`) or `frozen`, same seeds."""
+    rows, runs = results.prediction_rows(of_value(selection, VISION_TOWER, vision_tower)), _tower_runs(selection)
     return rows[(rows["stage"] == "finetuned") & rows["run"].isin(runs)].reset_index(drop=True)
 
 
-def tower_runs(selection: Selection) -> range:
-    """The runs of what is trained of a vision tower beyond the model's own fine-tuning."""
+def classifier_rows(selection: Selection) -> pd.DataFrame:
+    """The rows of vision towers trained alone, validation and test images: `probe` is one of TRAINABLE."""
+    names = [classifier_name(trainable, run) for trainable in TRAINABLE for run in _tower_runs(selection)]
+    return results.gather(selection, names, "predictions.parquet", command=COMMAND)
+
+
+def _tower_runs(selection: Selection) -> range:
     return range(load_protocol(selection.protocol).vision_training.runs)
 
 
-def classifier_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of vision towers trained alone, validation and test images, of all runs: `probe` is one of WAYS.
-
-    Raises InputError for a model and data set that was not run.
-    """
-    names = [classifier_name(way, run) for way in WAYS for run in tower_runs(selection)]
-    found = [(*place, name) for place in selection.folders() for name in names]
-    places = [made(selection, model, dataset, folder / name, COMMAND) for model, dataset, folder, name in found]
-    return pd.concat([pd.read_parquet(place / "predictions.parquet") for place in places], ignore_index=True)
-
-
-def classifier_name(way: str, run: int) -> str:
+def classifier_name(trainable: str, run: int) -> str:
     """The folder of a vision tower that was trained alone."""
-    return f"{CLASSIFIER}-{way}-{run}"
+    return f"classifier-{trainable}-{run}"
 
 
 def order_prompts(selection: Selection) -> pd.DataFrame:
-    """order, model, dataset, prompt: the question exactly as each model read it, in every order of ORDERS.
-
-    Raises InputError for a model and data set that was not run.
-    """
+    """order, model, dataset, prompt: the question as each model read it, in every order of ORDERS."""
     frames = [results.prompts(of_value(selection, ORDER, order)).assign(order=order) for order in ORDERS]
     return pd.concat(frames, ignore_index=True)[["order", "model", "dataset", "prompt"]]

@@ -1,8 +1,8 @@
-"""One model on one data set: what the steps of the pipeline share."""
+"""One model on one data set, with the model loaded: what the steps of the pipeline share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,10 +20,15 @@ from mlprobe_utils.pipeline.places import Place, places
 
 @dataclass
 class Work(Place):
-    """A place, and the model once it is needed."""
+    """A place, and the model, which is loaded at its first use."""
 
     _models: dict[Callable, LoadedModel] = field(default_factory=dict)  # by what loads; shared by a process's data sets
     _questions: dict[str, Questions] = field(default_factory=dict)  # by order; shared by what a model goes through
+
+    def _model(self, loader: Callable[[ModelCard, str], LoadedModel]) -> LoadedModel:
+        if loader not in self._models:
+            self._models[loader] = loader(self.card, self.precision)
+        return self._models[loader]
 
     @property
     def loaded(self) -> LoadedModel:
@@ -34,14 +39,8 @@ class Work(Place):
         """The same model with random weights."""
         return self._model(load_random)
 
-    def _model(self, loader: Callable[[ModelCard, str], LoadedModel]) -> LoadedModel:
-        if loader not in self._models:
-            self._models[loader] = loader(self.card, self.precision)
-        return self._models[loader]
-
     @property
     def options(self) -> list[str]:
-        """The answers that the question offers, in the data card's order."""
         return self.image_set.card.options
 
     @cached_property
@@ -51,35 +50,29 @@ class Work(Place):
     @property
     def questions(self) -> Questions:
         """Of all images of the data set."""
-        if self.protocol.order not in self._questions:
-            self._questions[self.protocol.order] = Questions(self.encoder, self.image_set.pixels)
-        return self._questions[self.protocol.order]
+        if (order := self.protocol.order) not in self._questions:
+            self._questions[order] = Questions(self.encoder, self.image_set.pixels)
+        return self._questions[order]
 
     def forget(self) -> None:
-        """Lets go of the model: training under FSDP has spread it over the processes, or another needs its place."""
+        """Releases the model: FSDP has spread it over the processes, or another needs its memory."""
         self._models.clear()
 
     def step(self, what: str) -> AbstractContextManager[None]:
-        """Announces the end of a step, once however many processes share it."""
+        """Announces the end of a step, once for all processes."""
         names = self.card.slug, self.image_set.card.slug, what
         return step(*names) if processes().is_main_process else nullcontext()
 
     def state(self, run: int | None) -> AbstractContextManager[None]:
         """While it lasts, the model is in this state."""
-        return adapter(self.loaded, self.adapter_folder(run))
+        return adapter(self.loaded, None if run is None else self.adapter(run).folder)
 
     def constants(self, run: int | None) -> dict:
         """The columns that all rows of a state of the model share."""
-        planted = {"model": self.planted.slug, "fault": self.planted.fault.slug} if self.planted else {}
-        return {
-            "model": self.card.slug,
-            "dataset": self.image_set.card.slug,
-            "data_hash": self.image_set.data_hash,
-            "split_rule": self.split_rule,
-            "stage": "pretrained" if run is None else "finetuned",
-            "order": self.protocol.order,
-            "run": run,
-        } | planted
+        found = {"model": self.card.slug, "dataset": self.image_set.card.slug, "data_hash": self.image_set.data_hash}
+        found |= {"split_rule": self.split_rule, "stage": "pretrained" if run is None else "finetuned"}
+        found |= {"order": self.protocol.order, "run": run}
+        return found | ({"model": self.planted.slug, "fault": self.planted.fault.slug} if self.planted else {})
 
     def images(self, *splits: str) -> pd.DataFrame:
         """The images of some splits (none given: of all), index = position in the image set, with `split`."""
@@ -88,15 +81,14 @@ class Work(Place):
 
 
 def works(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> list[Work]:
-    """`places`, with one model that is loaded once."""
-    models = {}
-    found = places(model, datasets, protocol_slug, split_rule)
-    return [Work(*(getattr(place, own.name) for own in fields(Place)), models) for place in found]
+    """`places`, with a model that is loaded once for all of them. Raises InputError as `places`."""
+    models, found = {}, places(model, datasets, protocol_slug, split_rule)
+    return [Work(**vars(place), _models=models) for place in found]
 
 
 @contextmanager
 def shared(artefact: Artefact) -> Iterator[Path]:
-    """`Artefact.making` for all processes of a run: each fills the same temporary folder, the main one moves it."""
+    """`Artefact.making` for all processes of a run, which fill one temporary folder; the main one moves it."""
     state = processes()
     with artefact.making() if state.is_main_process else nullcontext():
         state.wait_for_everyone()

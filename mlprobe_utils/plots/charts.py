@@ -11,19 +11,19 @@ import pandas as pd
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.claims import best_without_model
-from mlprobe_utils.evaluation.control_names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE, in_words
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS
-from mlprobe_utils.evaluation.orders import ORDER_NAMES
+from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
 from mlprobe_utils.evaluation.own_rows import accuracy
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS, PROBED, is_point, main_path
+from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
 from mlprobe_utils.plots.figures import LIGHT, Figure, Key
 from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Values, lines
 from mlprobe_utils.plots.squares import POOLING_NAMES
 
 if TYPE_CHECKING:
-    from mlprobe_utils.pipeline.damaged_models import DamagedModel
+    from mlprobe_utils.pipeline.fault_card import DamagedModel
 
 METRIC_NAMES = {name: name.replace("_", " ") for name in METRICS} | {"f1": "F1", "auc": "AUC", "mcc": "MCC"}
 FEW = 6  # models that lines in one panel can tell apart
@@ -48,14 +48,11 @@ def probe_curves(
     controls: pd.DataFrame | None = None,
     bands: pd.DataFrame | None = None,
 ) -> Figure:
-    """Figure 3: a probe metric at every point, before and after, and the final output's as a diamond at the end.
+    """Figure 3: a probe metric (of METRICS, else InputError) at every point, and the final output's as a diamond.
 
-    Args:
-        scores, outputs: from `metrics.probe_scores`, one pooling, and `metrics.output_scores`.
-        metric: one of METRICS, else InputError.
-        controls: from `scoring.control_scores`; drawn are the control task after fine-tuning, random weights, and the
-            best that needs no model.
-        bands: from `certainty.bands`, drawn as areas; none where it is empty.
+    Of `metrics.probe_scores`, one pooling, and `metrics.output_scores`. Of `controls` (`scoring.control_scores`) are
+    drawn the control task after fine-tuning, random weights, and the best that needs no model; `bands`
+    (`certainty.bands`), unless empty, as areas.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
@@ -65,17 +62,19 @@ def probe_curves(
     long = in_words(_points_and_answer(points, outputs), names, STATE)
     long = long.assign(value=long[metric], series=long["stage"])
     if controls is not None:
-        long = pd.concat([long, in_words(_controls(scores, controls, metric), names, STATE)], ignore_index=True)
+        places = scores[["model", "dataset", "point"]].drop_duplicates()
+        blind = places.assign(series=BLIND, value=places["dataset"].map(best_without_model(controls, metric)))
+        drawn = controls["control"].isin([CONTROL_TASK, RANDOM_WEIGHTS]) & (controls["stage"] != "pretrained")
+        probed = controls[drawn].merge(places).assign(series=lambda own: own["control"], value=lambda own: own[metric])
+        both = pd.concat([probed, blind])[["model", "dataset", "point", "series", "value"]].assign(run=0)
+        long = pd.concat([long, in_words(both, names, STATE)], ignore_index=True)
         keys, title = [*STAGES, *CONTROLS], f"{title}, and what they have to beat"
     title += " (areas: 95 % bands, of new seeds and images)" if banded else ""
     return lines(long, keys, Values(f"{METRIC_NAMES[metric]} (%)"), title)
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Figures S4 to S17: the paper's five metrics of one model at every point, before and after; one row a metric.
-
-    Args: as of `probe_curves`.
-    """
+    """Figures S4 to S17: the paper's five metrics of one model at every point, one row a metric."""
     long = _points_and_answer(scores, outputs).melt([*STATE, "run", "point"], list(PAPER_METRICS), var_name="metric")
     long["metric"] = long["metric"].map(METRIC_NAMES)
     title = f"Five metrics of {names[long['model'].iloc[0]]} at every probe point, before and after fine-tuning"
@@ -83,10 +82,7 @@ def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[st
 
 
 def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], metric: str = "accuracy") -> Figure:
-    """Image-token curves after fine-tuning, a line a probe recipe.
-
-    Args: `scores`: recipe -> from `metrics.probe_scores`, of one run.
-    """
+    """Image-token curves after fine-tuning, a line a probe recipe; `scores` are probe scores of one run by recipe."""
     curves = pd.concat([own.assign(series=name, value=own[metric]) for name, own in scores.items()])
     curves = curves[(curves["pooling"] == "image_mean") & (curves["stage"] == "finetuned")]
     keys = [Key(name, "recipe", COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
@@ -105,12 +101,9 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 
 def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
-    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model; one row a series of models.
+    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models.
 
-    Args:
-        profile: from `profiles.profile`, of one stage.
-        names: the models of a series in the order of their size.
-        series: from `lineage.series`.
+    Of `health.profile`, of one stage, and `lineage.series`.
     """
     long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
     long = in_words(long.assign(group=long["model"].map(series)), names, STATE)
@@ -122,7 +115,7 @@ def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Map
 
 
 def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """The profiles of one model, from `profiles.profile`, a line a stage."""
+    """The profiles of one model, from `health.profile`, a line a stage."""
     long = profile.melt(STATE, list(SCORES), var_name="x")
     return lines(long, STAGES, SCORE, "Four-score health profiles", names, (None, "dataset"), FLOW)
 
@@ -130,18 +123,15 @@ def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def journey(
     ends: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy", majority: Mapping[str, float] | None = None
 ) -> Figure:
-    """Where the class can be read on its way: at the end of each module, and in the answer; one panel a data set.
+    """Accuracy at the end of each module and of the answer, from `tables.module_ends`; one panel a data set.
 
-    Of more than FEW models each is a faint line, and their mean a strong one.
-
-    Args:
-        ends: from `tables.module_ends`.
-        majority: name of a data set -> what naming its majority class scores, percent: a line that is no model's.
+    Of more than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what
+    naming its majority class scores, percent, drawn as a line.
     """
     ends = ends.rename(columns={f"{letter} end": module for letter, module in MODULES.items()})
     long = in_words(ends.melt(STATE, [*MODULES.values(), "final output"], var_name="x"), names, STATE)
     long["series"], keys = long["stage"], [*STAGES]
-    title = f"What a probe reads where each module ends, and what the model answers: {METRIC_NAMES[metric]}"
+    title = f"Probes where each module ends, and the model's answers: {METRIC_NAMES[metric]}"
     if (models := long["model"].nunique()) > FEW:
         long = long.assign(run=long["model"], model=MEAN)
         title += f", mean over {models} models (faint: each)"
@@ -157,25 +147,39 @@ def fault_curves(
 ) -> Figure:
     """Probing accuracy at every point and of the answer, healthy and damaged; a vertical line where the damage is.
 
-    Args:
-        table: from `effects.effects`.
-        damaged: the damaged models that it is of, of one healthy model.
-        pooling: of the features.
+    Of `fault_effects.effects`; `damaged` are those of one healthy model.
     """
-    path = main_path(table, pooling).melt(["model", "dataset", "point", "place"], ["intact", "damaged"])
-    series = [(one, *pair) for one in damaged for pair in ((HEALTHY, "intact"), (one.strength, "damaged"))]
-    parts = [
-        (one, name, path[(path["model"] == one.slug) & (path["variable"] == state)]) for one, name, state in series
-    ]
-    return _with_faults(parts, names, ACCURACY, "Probing accuracy of {}, {} (vertical line)", POINTS, "place")
+    long = main_path(table, pooling).melt(["model", "dataset", "point", "place"], ["intact", "damaged"], "state")
+    return _by_fault(long, damaged, names, ACCURACY, "Probing accuracy of {}, {} (vertical line)", POINTS, "place")
 
 
 def fault_profiles(profiles: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str]) -> Figure:
-    """The four scores of the healthy model and of each damaged one, from `profiles.profile` of both, of one stage."""
+    """The four scores of the healthy model and of each damaged one, from `health.profile` of both, of one stage."""
     scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="point")
-    series = [(one, *pair) for one in damaged for pair in ((HEALTHY, one.model), (one.strength, one.slug))]
-    parts = [(one, name, scores[scores["model"] == slug]) for one, name, slug in series]
-    return _with_faults(parts, names, SCORE, "Four-score profiles of {}, {}", FLOW)
+    states = [(one.slug, *pair) for one in damaged for pair in (("intact", one.model), ("damaged", one.slug))]
+    parts = [scores[scores["model"] == slug].assign(model=of, state=state) for of, state, slug in states]
+    return _by_fault(pd.concat(parts), damaged, names, SCORE, "Four-score profiles of {}, {}", FLOW)
+
+
+def _by_fault(
+    long: pd.DataFrame,
+    damaged: Sequence["DamagedModel"],
+    names: Mapping[str, str],
+    values: Values,
+    title: str,
+    horizontal: str,
+    marked: str | None = None,
+) -> Figure:
+    """Lines of `long` (model: a damaged one; state: it, or the intact one; dataset, point, value); one row a fault."""
+    faults = {one.slug: one.fault.name for one in damaged}
+    strengths = {one.slug: one.strength for one in damaged}
+    healthy, model = long["state"] == "intact", names[damaged[0].model]
+    long = long.assign(fault=long["model"].map(faults), series=long["model"].map(strengths).mask(healthy, HEALTHY))
+    long = long.assign(dataset=long["dataset"].map(names), model=model)
+    long = long.drop_duplicates(["fault", "series", "dataset", "point"])  # the healthy model's, once for every strength
+    named = zip(dict.fromkeys(strengths.values()), (COLOURS[3], COLOURS[0], *COLOURS), strict=False)
+    keys = [Key(HEALTHY, "model", COLOURS[1], dashed=True), *(Key(name, "model", colour) for name, colour in named)]
+    return lines(long, keys, values, title.format(model, PLANTED), None, ("fault", "dataset"), horizontal, marked)
 
 
 def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -193,16 +197,13 @@ def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 def difference_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Utilization less comprehension at every LLM layer, with simultaneous bands, from `comprehension.differences`."""
-    values = Values("utilization less comprehension (points)", " points")
+    values = Values("utilization less comprehension (pp)", " pp")
     title = "Utilization less comprehension, with 95 % bands of new seeds and images"
     return lines(differences, STAGES, values, title, names, horizontal=LAYERS)
 
 
 def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, title: str) -> Figure:
-    """A quantity of the logit lens at every LLM layer, before and after.
-
-    Args: `table`: model, dataset, stage, run, point, value (percent), from `lens_paths`; `meaning` of the value.
-    """
+    """A quantity of the logit lens (`comprehension.true_option` or `settled`) at every LLM layer, before and after."""
     long = table.assign(run=table["run"].astype("Int64").fillna(0))
     return lines(long, STAGES, Values(f"{meaning} (%)"), title, names, horizontal=LAYERS)
 
@@ -211,7 +212,7 @@ def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Accuracy of image tokens and answer, a line an order of the prompt, from `question_order.curves` of one stage."""
     (stage,) = curves["stage"].unique()
     keys = [Key(name, "order", COLOURS[n], dashed=n > 0) for n, name in enumerate(ORDER_NAMES.values())]
-    title = f"Image tokens and answer {STAGE_NAMES[stage]}, by what the model reads first (areas: 95 % bands)"
+    title = f"Image tokens and answer {STAGE_NAMES[stage]}, by what comes first in the prompt (areas: 95 % bands)"
     return lines(curves.assign(series=curves["order"].map(ORDER_NAMES)), keys, ACCURACY, title, names)
 
 
@@ -222,16 +223,14 @@ def plot(
 
     >>> mp.plot(rows, answers).save("curve.svg")
 
-    Args:
-        rows, answers: from `probe` and `answer`.
-        metric: as of `accuracy`.
-        choices: `split`, `level` and `positive`, as of `accuracy`.
-
-    Raises:
-        InputError: as `accuracy`.
+    `rows` and `answers` are from `probe` and `answer`; `metric` and `choices` (`split`, `level`, `positive`) are as of
+    `accuracy`, and so is the InputError.
     """
     curve = accuracy(rows, metric, **choices)
-    curve["line"] = [_line(*own) for own in zip(curve["point"], curve["pooling"], strict=True)]
+    curve["line"] = [
+        f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"
+        for point, pooling in zip(curve["point"], curve["pooling"], strict=True)
+    ]
     names, value = [*curve["line"].unique()], f"{METRIC_NAMES[metric]} (%)"
     colours = [LIGHT[place % len(LIGHT)] for place in range(len(names))]
     base = alt.Chart(curve).encode(
@@ -252,40 +251,7 @@ def plot(
     return alt.layer(*layers).properties(width=480, height=240, description=words)
 
 
-def _line(point: str, pooling: str | None) -> str:
-    """The name of a point's line: its module and pooling in words."""
-    return f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"
-
-
 def _points_and_answer(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     """Probe scores and behind them the final output's; its point is ANSWER."""
     long = pd.concat([scores, outputs.assign(point=ANSWER)])
     return long[[*STATE, "run", "point", *METRICS, *(end for end in BAND if end in long)]]
-
-
-def _controls(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Lines of controls, of the models and data sets that `scores` has: model, dataset, point, series, value, run."""
-    places = scores[["model", "dataset", "point"]].drop_duplicates()
-    blind = places.assign(series=BLIND, value=places["dataset"].map(best_without_model(controls, metric)))
-    probed = controls[controls["control"].isin([CONTROL_TASK, RANDOM_WEIGHTS]) & (controls["stage"] != "pretrained")]
-    probed = probed.merge(places).assign(series=lambda own: own["control"], value=lambda own: own[metric])
-    return pd.concat([probed, blind])[["model", "dataset", "point", "series", "value"]].assign(run=0)
-
-
-def _with_faults(
-    parts: Sequence[tuple["DamagedModel", str, pd.DataFrame]],
-    names: Mapping[str, str],
-    values: Values,
-    title: str,
-    horizontal: str,
-    marked: str | None = None,
-) -> Figure:
-    """Lines of `parts` (damaged model, series, rows with dataset, point and value); one row a fault."""
-    long = pd.concat([own.assign(fault=one.fault.name, series=series) for one, series, own in parts])
-    long = long.drop_duplicates(["fault", "series", "dataset", "point"])  # the healthy model's, once for every strength
-    model, strengths = names[parts[0][0].model], dict.fromkeys(series for _, series, _ in parts if series != HEALTHY)
-    keys = [Key(HEALTHY, "model", COLOURS[1], dashed=True)]
-    colours = (COLOURS[3], COLOURS[0], *COLOURS)
-    keys += [Key(name, "model", colour) for name, colour in zip(strengths, colours, strict=False)]
-    long, title = long.assign(dataset=long["dataset"].map(names), model=model), title.format(model, PLANTED)
-    return lines(long, keys, values, title, None, ("fault", "dataset"), horizontal, marked)

@@ -1,9 +1,9 @@
-"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold. Complete without JavaScript and
-without the book's style sheet: a figure carries the rules that it needs, in any notebook.
+"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold.
 
-book/_static/charts.js adds tooltips, highlighting and enlargement to what is here. It reads three attributes: marks
-carry `data-series` (names they belong to, separated by |) and `data-told` (what the tooltip says: one text, or one a
-vertex, separated by |), keys carry `data-highlight` (the name that they single out).
+They are complete without JavaScript and without the book's style sheet. book/_static/charts.js adds tooltips,
+highlighting and enlargement. It uses three attributes: marks carry `data-series` (names they belong to, separated by |)
+and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry `data-highlight` (the name that
+they single out).
 """
 
 import html
@@ -30,29 +30,8 @@ ENLARGE = '<button type="button" class="chart-zoom" hidden>Enlarge</button>'
 LIGHT = ("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000")
 DARK = ("#e69f00", "#56b4e9", "#e040a0", "#808060", "#c0e0e0", "#e0c080")
 ON_DARK = "html[data-theme=dark],html[theme=dark],[data-jp-theme-light=false],.vscode-dark"  # book, Colab, Lab, VS Code
-STYLE = [
-    ON_DARK + "{" + ";".join(f"--chart-{number}:{dark}" for number, dark in enumerate(DARK, 1)) + "}",
-    "figure.chart{margin:1.5rem 0}",
-    # as many panels beside each other as fit, at most --columns, one below the other on a phone
-    ".chart-panels{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,"
-    "max(12rem,calc(100%/var(--columns) - .75rem))),1fr))}",
-    # drawings of a row stand on one line, however long their titles are
-    ".chart-panel{display:flex;flex-direction:column;justify-content:flex-end;min-width:0}",
-    ".chart-panel svg{display:block;width:100%;max-width:26rem;height:auto;"
-    "font-family:var(--pst-font-family-base,sans-serif)}",
-    ".chart-panel-wide{overflow-x:auto}",
-    ".chart-panel-wide svg{max-width:62rem;min-width:36rem}",
-    "p.chart-panel-title,p.chart-axis{margin:0;font-size:.8rem;line-height:1.3}",
-    ".chart-panel-title{font-weight:600}",
-    "p.chart-axis-below{text-align:right}",
-    "figure.chart figcaption{margin-top:.5rem;font-size:.95rem;text-align:left}",
-    ".chart-legend{display:flex;flex-wrap:wrap;gap:.25rem .75rem;margin-bottom:.5rem}",
-    ".chart-keys{display:flex;flex-wrap:wrap;gap:.25rem}",
-    ".chart-key{padding:.1rem .5rem;border:1px solid transparent;border-radius:.25rem;color:inherit;background:none;"
-    "font-size:.8rem}",
-    ".chart-swatch{display:inline-block;width:1.6em;margin-right:.4em;vertical-align:middle}",
-    ".chart-data{margin-top:.25rem;font-size:.85rem}",
-]
+_DARK_COLOURS = ON_DARK + "{" + ";".join(f"--chart-{number}:{dark}" for number, dark in enumerate(DARK, 1)) + "}"
+STYLE = _DARK_COLOURS + "".join(Path(__file__).with_suffix(".css").read_text().splitlines())
 _VARIABLE = re.compile(r"var\(--[\w-]+, ([^)]+)\)")  # a colour of a theme, and what it is without one
 _WHOLE_CHART = ("datasets", "autosize", "padding", "$schema")  # only this has these, and no part of it
 _WITHOUT_LEGEND = ("color", "strokeDash", "strokeWidth", "shape")  # a page's keys stand in the place of theirs
@@ -143,22 +122,29 @@ def figure(
     """Panels beside each other, as many a row as fit and at most `columns`, with a caption.
 
     Args:
-        panels: in the order of reading.
-        title, keys: the caption and the legend.
         axes: what the vertical and the horizontal axis of all panels mean.
-        numbers: everything that the panels draw, as CSV and, up to MOST_ROWS rows, as a table, in a fold.
-        decimals: of the numbers in the table; the CSV has six digits.
+        numbers: everything that the panels draw, as CSV (six digits) and, up to MOST_ROWS rows, as a table, in a fold.
+        decimals: of the numbers in the table.
     """
     vertical, horizontal = (html.escape(axis) for axis in axes)
+    groups = [
+        f'<div class="chart-keys" role="group" aria-label="{html.escape(kind)}">'
+        f"{''.join(_key(key) for key in keys if key.kind == kind)}</div>"
+        for kind in dict.fromkeys(key.kind for key in keys)
+    ]
+    fold = ""
+    if numbers is not None:
+        numbers = numbers.rename(columns={"dataset": "data set"})
+        table = scrolling_table(numbers, decimals) if len(numbers) <= MOST_ROWS else ""
+        summary = "<summary>The numbers of this chart</summary>"
+        fold = f'<details class="chart-data">{summary}{download(numbers, title)}{table}</details>'
     parts = [
-        f'<figure class="chart" style="--columns:{columns}"><style>{"".join(STYLE)}</style><div class="chart-body">',
-        _legend(keys),
+        f'<figure class="chart" style="--columns:{columns}"><style>{STYLE}</style><div class="chart-body">',
+        f'<div class="chart-legend">{"".join(groups)}</div>' if groups else "",
         f'<p class="chart-axis">↑ {vertical}</p>' if vertical else "",
         f'<div class="chart-panels">{"".join(_panel(panel, title) for panel in panels)}</div>',
         f'<p class="chart-axis chart-axis-below">→ {horizontal}</p>' if horizontal else "",
-        f"</div><figcaption>{html.escape(title)} {ENLARGE}</figcaption>",
-        _numbers(numbers.rename(columns={"dataset": "data set"}), title, decimals) if numbers is not None else "",
-        "</figure>",
+        f"</div><figcaption>{html.escape(title)} {ENLARGE}</figcaption>{fold}</figure>",
     ]
     return Figure("".join(parts), title, tuple(panels), columns, axes)
 
@@ -194,10 +180,11 @@ def single(name: str) -> str:
 
 
 def download(table: pd.DataFrame, title: str) -> str:
-    """A link that gives a table as a CSV file named after its title; the file is in the page itself."""
+    """A paragraph with a link to a table as a CSV file named after its title; the file is in the page itself."""
     file = re.sub(r"\W+", "-", title.lower()).strip("-")
     csv = quote(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"), safe=" ,.:;/()-_")
-    return f'<a download="{file}.csv" href="data:text/csv;charset=utf-8,{csv}">Download as CSV</a> ({len(table)} rows)'
+    link = f'<a download="{file}.csv" href="data:text/csv;charset=utf-8,{csv}">Download as CSV</a>'
+    return f"<p>{link} ({len(table)} rows)</p>"
 
 
 def scrolling_table(table: pd.DataFrame, decimals: int) -> str:
@@ -224,16 +211,6 @@ def _panel(panel: Panel, title: str) -> str:
     return f"<div {box}>{heading}{described}</div>"
 
 
-def _legend(keys: Sequence[Key]) -> str:
-    kinds = dict.fromkeys(key.kind for key in keys)
-    groups = [
-        f'<div class="chart-keys" role="group" aria-label="{html.escape(kind)}">'
-        f"{''.join(_key(key) for key in keys if key.kind == kind)}</div>"
-        for kind in kinds
-    ]
-    return f'<div class="chart-legend">{"".join(groups)}</div>' if groups else ""
-
-
 def _key(key: Key) -> str:
     line = f"{1 if key.thin else 2}px {'dashed' if key.dashed else 'solid'} {key.colour}"
     swatch = f'<span class="chart-swatch" style="border-top:{html.escape(line)}"></span>' if key.colour else ""
@@ -241,12 +218,4 @@ def _key(key: Key) -> str:
     return (
         f'<button type="button" class="chart-key" data-highlight="{name}" aria-pressed="false" disabled>'
         f"{swatch}{name}</button>"
-    )
-
-
-def _numbers(numbers: pd.DataFrame, title: str, decimals: int) -> str:
-    table = scrolling_table(numbers, decimals) if len(numbers) <= MOST_ROWS else ""
-    return (
-        '<details class="chart-data"><summary>The numbers of this chart</summary>'
-        f"<p>{download(numbers, title)}</p>{table}</details>"
     )

@@ -1,20 +1,18 @@
 """Forest plots: values with intervals, in blocks with a line a model, one panel a data set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, floor
 
 import altair as alt
 import pandas as pd
 
-from mlprobe_utils.evaluation.categories import CATEGORIES, MLLM, TRADITIONAL
-from mlprobe_utils.evaluation.control_names import MAJORITY
-from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNTOLD
+from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.health import in_words
+from mlprobe_utils.evaluation.names import CATEGORIES, MAJORITY, MLLM, TRADITIONAL
 from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer, layered
 from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, figure
 
-VERDICTS = (NAMED, RULED_OUT, UNTOLD)
+VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
 CATEGORY_KEYS = [
     Key(name, "category", colour, shape=shape)
     for name, colour, shape in zip(
@@ -35,12 +33,9 @@ def change_chart(
 ) -> Figure:
     """Changes in accuracy with their intervals: a block a statement, with a tick at the threshold where there is one.
 
-    Args:
-        changes: model, dataset, statement, the change (`value`, `change` or `difference`) and the ends of its interval
-            (`band_low` and `band_high`, else `low` and `high`) in percentage points, verdict, and threshold.
-        names: slug -> name of models and data sets, in the order of the page.
-        title: the caption; what a tick is, is added.
-        verdicts: the three there can be: below 0, above 0 (or no loss), and neither.
+    `changes` has model, dataset, statement, the change (`value`, `change` or `difference`) and the ends of its interval
+    (`band_low` and `band_high`, else `low` and `high`) in pp, verdict, and threshold. The three `verdicts` are: below
+    0, above 0 (or no loss), and neither.
     """
     if "band_low" in changes:
         changes = changes.drop(columns=["low", "high"], errors="ignore")
@@ -48,7 +43,7 @@ def change_chart(
     rows = in_words(changes.rename(columns=ends), names, ("dataset", "model"))
     rows = rows.assign(block=rows["statement"], kind=rows["verdict"])
     rows["words"] = [
-        f"{s.model}, {s.statement}: {s.change:+.1f} ({s.low:+.1f} to {s.high:+.1f}) points, {s.verdict}"
+        f"{s.model}, {s.statement}: {s.change:+.1f} ({s.low:+.1f} to {s.high:+.1f}) pp, {s.verdict}"
         for s in rows.itertuples()
     ]
     looks = zip(verdicts, (0, 1, 3), ("diamond", "circle", "square"), strict=True)
@@ -63,9 +58,10 @@ def change_chart(
         ticks = rows[["dataset", "block", "model"]].assign(value=-rows["threshold"])
     zero = pd.DataFrame({"dataset": rows["dataset"].unique(), "name": "", "value": 0.0})
     pitch = 14 if rows["model"].nunique() <= FEW else 8
-    axes = ("a block a statement, a line a model", "change in accuracy (points); a loss lies to the left of 0")
-    forest = _Forest(rows.assign(value=rows["change"]), zero, ticks, keys, pitch, gap=1, step=5, least=(-5, 5))
-    return forest.figure(title, axes, rows[columns])
+    axes = ("a block a statement, a line a model", "change in accuracy (pp); a loss lies to the left of 0")
+    shown = rows.assign(value=rows["change"]), zero, ticks
+    panels = _panels(*shown, keys, pitch, gap=1, step=5, least=(-5, 5))
+    return figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, rows[columns])
 
 
 def accuracy_chart(
@@ -73,12 +69,7 @@ def accuracy_chart(
 ) -> Figure:
     """Every model's accuracy with its interval, by category, beside the mean of all baselines and the majority class.
 
-    Args:
-        accuracies: from `baseline_comparison.accuracies`.
-        means: from `baseline_comparison.group_means`; of the groups, ticks in their blocks.
-        majority: data set (slug) -> accuracy in percent of naming always the most frequent class.
-        names: slug -> name of models, baselines and data sets, in the order of the page.
-        title: the caption; what the lines are is added.
+    Of `baselines.accuracies` and `baselines.group_means`; `majority`: data set (slug) -> accuracy in percent.
     """
     rows, means = (in_words(table, names, ("dataset",)) for table in (accuracies, means))
     numbers = rows[["dataset", "group", "model", "value", "low", "high"]]
@@ -87,73 +78,73 @@ def accuracy_chart(
     rows["words"] = [
         f"{row.model} ({row.group}): {row.value:.1f} % ({row.low:.1f} to {row.high:.1f})" for row in rows.itertuples()
     ]
-    blind = pd.DataFrame({"dataset": [*majority], "name": MAJORITY, "value": [*majority.values()]})
-    rules = pd.concat(
-        [means[means["group"] == TRADITIONAL].rename(columns={"group": "name"}), in_words(blind, names, ())]
-    )
+    blind = in_words(pd.DataFrame({"dataset": [*majority], "name": MAJORITY, "value": [*majority.values()]}), names, ())
+    rules = pd.concat([means[means["group"] == TRADITIONAL].rename(columns={"group": "name"}), blind])
     ticks = means[means["group"] != TRADITIONAL].assign(block=means["group"], kind=means["group"])
     words = [f"mean of {mean.block}: {mean.value:.1f} %" for mean in ticks.itertuples()]
     ticks["tip"] = [description([kind], own) for kind, own in zip(ticks["kind"], words, strict=True)]
     keys = [key for key in CATEGORY_KEYS if key.name in set(rows["group"])]
     title += "; ticks: means of a category; dashed: mean of all traditional; dotted: majority class"
     axes = ("a block a category, a line a model", "accuracy on the test images (%)")
-    return _Forest(rows, rules, ticks, keys, pitch=10, gap=0, step=10).figure(title, axes, numbers)
+    panels = _panels(rows, rules, ticks, keys, pitch=10, gap=0, step=10)
+    return figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
 
 
-@dataclass(frozen=True)
-class _Forest:
-    """What a forest plot shows, and how its panels are laid out."""
+def _panels(
+    rows: pd.DataFrame,
+    rules: pd.DataFrame,
+    ticks: pd.DataFrame,
+    keys: Sequence[Key],
+    pitch: int,
+    gap: int,
+    step: int,
+    least: tuple[int, ...] = (),
+) -> list[Panel]:
+    """A panel a data set.
 
-    rows: pd.DataFrame  # dataset, block, model, kind (a key with a shape), value, low, high, words (of a mark)
-    rules: pd.DataFrame  # dataset, name (of RULES) and value of lines across all blocks
-    ticks: pd.DataFrame  # dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`
-    keys: Sequence[Key]
-    pitch: int  # pixels from line to line
-    gap: int  # empty lines below a block
-    step: int  # the horizontal axis ends at multiples of it
-    least: tuple[int, ...] = ()  # values that the axis holds in any case
-
-    def figure(self, title: str, axes: tuple[str, str], numbers: pd.DataFrame) -> Figure:
-        """A panel a data set."""
-        panels = []
-        for dataset, own in self.rows.groupby("dataset", sort=False):
-            rules, ticks = (table[table["dataset"] == dataset] for table in (self.rules, self.ticks))
-            words = [f"{rule.name}: {rule.value:.1f} %" for rule in rules.itertuples(index=False) if rule.name]
-            panels.append(Panel(dataset, *self._panel(own, rules, ticks), "; ".join([*own["words"], *words])))
-        return figure(panels, title, min(MOST_COLUMNS, len(panels)), self.keys, axes, numbers)
-
-    def _panel(self, rows: pd.DataFrame, rules: pd.DataFrame, ticks: pd.DataFrame) -> tuple[str, dict]:
-        sizes = rows.groupby("block", sort=False).size() + TITLE_LINES + self.gap
-        tops = sizes.cumsum() - sizes
-        lines = rows["block"].map(tops) + rows.groupby("block").cumcount() + TITLE_LINES + 0.5
-        rows = rows.assign(place=lines, first=lines - 0.5, last=lines + 0.5)
-        rows["tip"] = [description([row.model, row.kind], row.words) for row in rows.itertuples()]
+    Args:
+        rows: dataset, block, model, kind (a key with a shape), value, low, high, words (of a mark).
+        rules: dataset, name (of RULES) and value of lines across all blocks.
+        ticks: dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`.
+        pitch, gap: pixels from line to line, and empty lines below a block.
+        step, least: the horizontal axis ends at multiples of the one, and holds the others in any case.
+    """
+    ends = [rows["low"].min(), rows["high"].max(), rules["value"].min(), *least]
+    ends = [step * floor(min(ends) / step), step * ceil(max(ends) / step)]
+    x = alt.X("value:Q", title=None).scale(domain=ends, nice=False, zero=False).axis(tickCount=4)
+    low, span = x.copy(), {"x": x, "y": alt.Y("first:Q", axis=None), "y2": "last:Q"}
+    low.shorthand = "low:Q"
+    kinds = [key for key in keys if key.shape]
+    names = [key.name for key in kinds]
+    colour = alt.Color("kind:N", legend=None).scale(domain=names, range=[key.colour for key in kinds])
+    shape = alt.Shape("kind:N", legend=None).scale(domain=names, range=[key.shape for key in kinds])
+    panels = []
+    for dataset, own in rows.groupby("dataset", sort=False):
+        of_rules, of_ticks = (table[table["dataset"] == dataset] for table in (rules, ticks))
+        words = [f"{rule.name}: {rule.value:.1f} %" for rule in of_rules.itertuples(index=False) if rule.name]
+        sizes = own.groupby("block", sort=False).size() + TITLE_LINES + gap
+        tops, height = sizes.cumsum() - sizes, int(sizes.sum())
+        places = own["block"].map(tops) + own.groupby("block").cumcount() + TITLE_LINES + 0.5
+        own = own.assign(place=places, first=places - 0.5, last=places + 0.5)
+        own["tip"] = [description([row.model, row.kind], row.words) for row in own.itertuples()]
         of = [column for column in ("block", "model") if column in ticks]
-        ticks = ticks.merge(rows.groupby(of).agg({"first": "min", "last": "max"}), left_on=of, right_index=True)
-        tables = {f"rule {name}": own for name, own in rules.groupby("name")} | {"ticks": ticks, "rows": rows}
+        of_ticks = of_ticks.merge(own.groupby(of).agg({"first": "min", "last": "max"}), left_on=of, right_index=True)
+        tables = {f"rule {name}": table for name, table in of_rules.groupby("name")} | {"ticks": of_ticks, "rows": own}
         tables["titles"] = pd.DataFrame({"block": tops.index, "place": tops + 1.35})
-
-        y = alt.Y("place:Q", axis=None).scale(domain=[0, int(sizes.sum())], reverse=True, nice=False)
-        ends = [self.rows["low"].min(), self.rows["high"].max(), self.rules["value"].min(), *self.least]
-        ends = [self.step * floor(min(ends) / self.step), self.step * ceil(max(ends) / self.step)]
-        x = alt.X("value:Q", title=None).scale(domain=ends, nice=False, zero=False).axis(tickCount=4)
-        low, span = x.copy(), {"x": x, "y": alt.Y("first:Q", axis=None), "y2": "last:Q"}
-        low.shorthand = "low:Q"
-        kinds = [key for key in self.keys if key.shape]
-        names = [key.name for key in kinds]
-        colour = alt.Color("kind:N", legend=None).scale(domain=names, range=[key.colour for key in kinds])
-        shape = alt.Shape("kind:N", legend=None).scale(domain=names, range=[key.shape for key in kinds])
+        y = alt.Y("place:Q", axis=None).scale(domain=[0, height], reverse=True, nice=False)
         marked = {"y": y, "color": colour, "description": "tip:N"}
         layers = [
             layer(f"rule {n}").mark_rule(color="gray", **RULES[n]).encode(x=x) for n in RULES if f"rule {n}" in tables
         ]
         if "tip" in ticks:
             layers.append(layer("ticks").mark_rule(strokeWidth=2.5, opacity=0.8).encode(**marked | span))
-        elif len(ticks):
+        elif len(of_ticks):
             layers.append(layer("ticks").mark_rule(color="gray", strokeWidth=1.5).encode(**span))
         layers += [
             layer("titles").mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=y, text="block:N"),
             layer("rows").mark_rule(strokeWidth=1.5).encode(**marked, x=low, x2="high:Q"),
             layer("rows").mark_point(filled=True, size=40, opacity=1).encode(**marked, x=x, shape=shape),
         ]
-        return drawing(layered(layers, int(sizes.sum()) * self.pitch), tables)
+        drawn = drawing(layered(layers, height * pitch), tables)
+        panels.append(Panel(dataset, *drawn, "; ".join([*own["words"], *words])))
+    return panels

@@ -1,7 +1,4 @@
-"""Small multiples of lines over named sites.
-
-Panels of a figure differ in their data alone: what Altair makes of the layers is made once, and each panel fills it.
-"""
+"""Small multiples of lines over named sites."""
 
 import functools
 import itertools
@@ -12,9 +9,9 @@ import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE, in_words
+from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
 from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.evaluation.sites import OUTPUT
 from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, description, drawing, layer, layered
 from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of, figure
 
@@ -56,8 +53,6 @@ def lines(
         long: columns point or x (a site), value, series (the name that has a colour; without it the stage), model,
             those of `by`, run where there are several, and those of BAND for an area behind a line (nan: none).
         keys: first those of the series; those of models, where there are several, are added.
-        values, horizontal: of the two axes.
-        title: the caption.
         names: slug -> name of models and data sets, in the order of the page; None: `long` has names.
         by: the columns whose values make the rows (None: one row) and the columns of panels.
         marked: the column with the site at which a panel has a vertical line.
@@ -67,7 +62,9 @@ def lines(
     long = long.assign(run=long.get("run", 0), series=long.get("series", long.get("stage")))
     long = long.dropna(subset="value").reset_index(drop=True)
     above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
-    order, domain = _sites(long["x"]), _domain(long, values)
+    found = [site for site in long["x"].unique() if site not in ANSWERS]
+    points, rest = sorted(filter(is_point, found), key=flow_order), [site for site in found if not is_point(site)]
+    order, domain = [*points, *rest, *(site for site in ANSWERS if site in set(long["x"]))], _domain(long, values)
     places = itertools.product(above.unique(), beside.unique())
     parts = {place: own for place in places if len(own := long[(above == place[0]) & (beside == place[1])])}
     compact, kind = len(parts) > MANY, keys[0].kind
@@ -91,13 +88,6 @@ def lines(
         numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*line, "number"])
     numbers = numbers.rename_axis(columns=None).reset_index()
     return figure(panels, title, columns_of(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
-
-
-def _sites(x: pd.Series) -> list[str]:
-    """Probe points in the order the data flows, other sites as they come, and the answer at the end."""
-    found = [site for site in x.unique() if site not in ANSWERS]
-    points = sorted(filter(is_point, found), key=flow_order)
-    return [*points, *(s for s in found if not is_point(s)), *(s for s in ANSWERS if s in set(x))]
 
 
 def _domain(long: pd.DataFrame, values: Values) -> tuple[float, float]:
@@ -132,10 +122,10 @@ def _panel(
     compact: bool,
     marked: str | None,
 ) -> tuple[str, dict]:
-    """One panel: means over runs as strong lines, single runs as faint ones, answers as diamonds.
+    """Means over runs as strong lines, single runs as faint ones, answers as diamonds.
 
-    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. One of
-    many panels is compact: lower, and of a module's points only its letter is written.
+    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. A
+    compact panel is lower, and of a module's points only its letter is written.
     """
     runs = _vertices(own[[*_LINE, "x", "value", "run"]], [*_LINE, "run"], order, domain[0])
     means = _vertices(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
@@ -148,9 +138,14 @@ def _panel(
     alone = means.groupby([*_LINE, "part"])["value"].transform("count").eq(1)
     low = means[means["value"] < domain[0]]
     aside = {title: [x for x in order if is_point(x) and x[0] == letter] for letter, title in SIDE_PATHS.items()}
-    tables = {
-        "marked": pd.DataFrame({"x": [] if marked is None else [marked]}),
-        **_bands(own, order, domain),
+    tables = {"marked": pd.DataFrame({"x": [] if marked is None else [marked]})}
+    if BAND[0] in own:  # a light area a module, a light bar where a module has one point; cut at the axis
+        ends = own.dropna(subset=[*BAND]).drop_duplicates([*_LINE, "x"])[[*_LINE, "x", *BAND]].assign(value=0.0)
+        ends = _vertices(ends, _LINE, order, domain[0]).dropna(subset="value")
+        ends[[*BAND]] = ends[[*BAND]].clip(*domain)
+        single = ends.groupby([*_LINE, "part"])["x"].transform("count") == 1
+        tables |= {"areas": ends[~single], "bars": ends[single]}
+    tables |= {
         "runs": runs[several & ~apart],
         "means": means,
         "answers": means[answers & there],
@@ -160,17 +155,6 @@ def _panel(
     }
     tables = {name: table for name, table in tables.items() if len(table)}
     return drawing(_template(tuple(tables), tuple(order), tuple(keys), values, domain, compact), tables)
-
-
-def _bands(own: pd.DataFrame, order: Sequence[str], domain: tuple[float, float]) -> dict[str, pd.DataFrame]:
-    """Bands as light areas, one a module, and as a light bar where a module has one point; cut at the axis."""
-    if BAND[0] not in own:
-        return {}
-    ends = own.dropna(subset=[*BAND]).drop_duplicates([*_LINE, "x"])[[*_LINE, "x", *BAND]].assign(value=0.0)
-    ends = _vertices(ends, _LINE, order, domain[0]).dropna(subset="value")
-    ends[[*BAND]] = ends[[*BAND]].clip(*domain)
-    alone = ends.groupby([*_LINE, "part"])["x"].transform("count") == 1
-    return {"areas": ends[~alone], "bars": ends[alone]}
 
 
 def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
@@ -196,32 +180,7 @@ def _template(
     domain: tuple[float, float],
     compact: bool,
 ) -> dict:
-    """The specification of a panel without its data: a layer a table, the lowest first."""
-    place = _encodings(order, keys, values, domain, compact)
-    style = {name: place.pop(name) for name in ("strokeDash", "strokeWidth")}
-    low, silent = place["y"].copy(), {"description": "silent:N"}
-    low.shorthand = f"{BAND[0]}:Q"
-    band = {"x": place["x"], "y": low, "y2": alt.Y2(f"{BAND[1]}:Q"), "color": place["color"]} | silent
-    line, point, x = {**place, "order": "place:Q"}, {"filled": True, "opacity": 1}, place["x"]
-    layers = {
-        "marked": layer("marked").mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5).encode(x=x),
-        "areas": layer("areas").mark_area(opacity=BAND_OPACITY).encode(**band, detail=["model:N", "part:N"]),
-        "bars": layer("bars").mark_rule(opacity=BAND_OPACITY, strokeWidth=6).encode(**band),
-        "runs": layer("runs")
-        .mark_line(strokeWidth=0.8, opacity=0.5)
-        .encode(**line, **silent, detail=["model:N", "run:N"]),
-        "means": layer("means").mark_line().encode(**line, **style, detail="model:N", description="tip:N"),
-        "answers": layer("answers").mark_point(shape="diamond", size=60, **point).encode(**place, **silent),
-        "alone": layer("alone").mark_point(shape="circle", size=30, **point).encode(**place, **silent),
-        "side paths": layer("side paths").mark_text(dy=-7, fontSize=10).encode(x=x, y=alt.value(0), text="text:N"),
-        "low": layer("low").mark_text(align="right", dx=-6, dy=-6).encode(**place, **silent, text="text:N"),
-    }
-    return layered([layers[name] for name in tables], COMPACT_HEIGHT if compact else HEIGHT)
-
-
-def _encodings(
-    order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float], compact: bool
-) -> dict:
+    """The specification of a panel without its data, which alone differs: a layer a table, the lowest first."""
     axis = {"labelOverlap": True, "ticks": False, "labelPadding": 4}
     if compact:  # of a module the letter at the middle one of its points
         modules = [[*own] for _, own in itertools.groupby(order, lambda x: x[0] if is_point(x) else x)]
@@ -236,12 +195,30 @@ def _encodings(
     dashes = [[4, 3] if key.dashed else [1, 0] for key in coloured]
     widths = [1 if key.thin else 2 for key in coloured]
     kind = "log" if values.logarithmic else "linear"
-    return {
-        "x": alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis),
-        "y": alt.Y("drawn:Q", title=None)
-        .scale(domain=list(domain), type=kind, nice=not values.logarithmic)
-        .axis(tickCount=3 if compact else 5),
-        "color": alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured]),
+    x = alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis)
+    y = alt.Y("drawn:Q", title=None).scale(domain=list(domain), type=kind, nice=not values.logarithmic)
+    y = y.axis(tickCount=3 if compact else 5)
+    colour = alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured])
+    place = {"x": x, "y": y, "color": colour}
+    style = {
         "strokeWidth": alt.StrokeWidth("series:N", legend=None).scale(type="ordinal", domain=names, range=widths),
         "strokeDash": alt.StrokeDash("series:N", legend=None).scale(domain=names, range=dashes),
     }
+    low, silent = y.copy(), {"description": "silent:N"}
+    low.shorthand = f"{BAND[0]}:Q"
+    band = {"x": x, "y": low, "y2": alt.Y2(f"{BAND[1]}:Q"), "color": colour} | silent
+    line, point = {**place, "order": "place:Q"}, {"filled": True, "opacity": 1}
+    layers = {
+        "marked": layer("marked").mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5).encode(x=x),
+        "areas": layer("areas").mark_area(opacity=BAND_OPACITY).encode(**band, detail=["model:N", "part:N"]),
+        "bars": layer("bars").mark_rule(opacity=BAND_OPACITY, strokeWidth=6).encode(**band),
+        "runs": layer("runs")
+        .mark_line(strokeWidth=0.8, opacity=0.5)
+        .encode(**line, **silent, detail=["model:N", "run:N"]),
+        "means": layer("means").mark_line().encode(**line, **style, detail="model:N", description="tip:N"),
+        "answers": layer("answers").mark_point(shape="diamond", size=60, **point).encode(**place, **silent),
+        "alone": layer("alone").mark_point(shape="circle", size=30, **point).encode(**place, **silent),
+        "side paths": layer("side paths").mark_text(dy=-7, fontSize=10).encode(x=x, y=alt.value(0), text="text:N"),
+        "low": layer("low").mark_text(align="right", dx=-6, dy=-6).encode(**place, **silent, text="text:N"),
+    }
+    return layered([layers[name] for name in tables], COMPACT_HEIGHT if compact else HEIGHT)

@@ -1,8 +1,6 @@
-"""The pipeline of the loaded model drawn with its probe points (after figure 2 of the paper), and the same as a table.
+"""The pipeline of a model drawn with its probe points (after figure 2 of the paper), and the same as a table.
 
-`points` has one row a probe point, as `extraction.describe_points` makes them: point (`V.00`…), path (of the module in
-the model), module (class name), width (features) and poolings ("image_mean, last_token"). A side path stands beside the
-connector, which it goes past.
+`points` is as of `results.probe_points`, in the order the data flows. A side path stands beside the connector.
 """
 
 import math
@@ -16,7 +14,7 @@ from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer
 from mlprobe_utils.plots.figures import Figure, Panel, figure
 
 UNITS = {"V": "block", "D": "merger", "C": "linear layer", "L": "decoder layer"}
-POOLINGS = {  # what each marker reads, and its look; colours that no chart uses for a stage
+POOLINGS = {  # what is probed at a marker, and its look; colours that no chart uses for a stage
     "image_mean": ("mean of the image tokens (comprehension)", ("circle", 100, COLOURS[2])),
     "last_token": ("last token (utilization)", ("diamond", 144, COLOURS[3])),
 }
@@ -29,7 +27,7 @@ SPACE, PADDING, TURN = 30, 14, 6  # between modules; inside a panel; how far rig
 INK, PAPER = "currentColor", "var(--pst-color-background, white)"
 FAINT = 0.75  # opacity of text that can be passed over
 HEADS = ("M0,0 l-6,-3.5 v7 z", "M0,0 l-3.5,-6 h7 z")  # of an arrow to the right, down
-Box = tuple[float, float, float]
+Box = tuple[float, float, float]  # left end, right end, y of the middle
 
 AT = {"x": alt.X("x:Q", scale=None, axis=None), "y": alt.Y("y:Q", scale=None, axis=None)}
 AREA = {"x2": "x2:Q", "y2": "y2:Q"}
@@ -52,10 +50,9 @@ SHAPES = {  # table -> mark, its look, and its channels besides AT; the lowest f
 
 
 def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROBED)) -> Figure:
-    """The way from image and question to the answer: a box a layer, a marker a probe point and pooling.
+    """From image and question to the answer: a box a layer, a marker a probe point and pooling, widths where they vary.
 
     Args:
-        points: as above, in the order the data flows; a width is written where it changes.
         name: of the model.
         adapted: letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
     """
@@ -65,10 +62,13 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
         scheme.module(letter, parts[letter], letter in adapted)
         if letter == "C" and "D" in parts:
             scheme.side_path(parts["D"], "D" in adapted)
-    scheme.answer()
-    scheme.legend(adapted=bool(adapted))
-    drawn = scheme.drawn()
-    return figure([Panel("", *drawn, _words(parts, name, adapted), wide=True)], f"Pipeline and probe points of {name}")
+    scheme.answer_and_legend(bool(adapted))
+    tables = {table: pd.DataFrame(rows) for table, rows in scheme.tables.items() if rows}
+    looks = [(layer(table), *SHAPES[table]) for table in tables]
+    whole = alt.layer(*(getattr(own, f"mark_{mark}")(**look).encode(**AT, **more) for own, mark, look, more in looks))
+    whole = whole.properties(width=WIDTH, height=scheme.y, padding=0, autosize="none").to_dict(validate=False)
+    panel = Panel("", *drawing(whole, tables), _words(parts, name, adapted), wide=True)
+    return figure([panel], f"Pipeline and probe points of {name}")
 
 
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -79,9 +79,13 @@ def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
     alike = points["path"].str.replace(r"(?<![^.])\d+(?![^.])", "#", regex=True)
     kind = pd.DataFrame({"letter": points["point"].str[0], "path": alike, **points[["module", "width", "poolings"]]})
     runs = points.groupby((kind != kind.shift()).any(axis=1).cumsum(), sort=False)
-    table = runs[["module", "width", "poolings"]].first()
-    table.insert(0, "points", runs["point"].agg(lambda own: " - ".join(dict.fromkeys([own.iloc[0], own.iloc[-1]]))))
-    table.insert(2, "path", runs["path"].agg(_common_path))
+    table = runs.agg(
+        points=("point", lambda own: " - ".join(dict.fromkeys(own.iloc[[0, -1]]))),
+        module=("module", "first"),
+        path=("path", _common_path),
+        width=("width", "first"),
+        poolings=("poolings", "first"),
+    )
     return table.reset_index(drop=True)
 
 
@@ -106,8 +110,7 @@ def _columns(count: int) -> int:
 class _Scheme:
     """The scheme as it grows from top to bottom: `y` is where it ends so far, `place` the box that data comes from.
 
-    `top` is where the last panel begins, `beside` where the connector's ends. A box is known by (left end,
-    right end, y of its middle).
+    `top` is where the last panel begins, `beside` where the connector's ends.
     """
 
     def __init__(self, layers: dict[str, int]):
@@ -122,21 +125,11 @@ class _Scheme:
         self.place = self._box(GUTTER, 14, END, "image", strong=True)
         self.y = 14 + BOX
 
-    def drawn(self) -> tuple[str, dict]:
-        tables = {name: pd.DataFrame(rows) for name, rows in self.tables.items() if rows}
-        looks = [(layer(name), *SHAPES[name]) for name in tables]
-        whole = alt.layer(
-            *(getattr(own, f"mark_{mark}")(**look).encode(**AT, **more) for own, mark, look, more in looks)
-        )
-        whole = whole.properties(width=WIDTH, height=self.y, padding=0, autosize="none")
-        return drawing(whole.to_dict(validate=False), tables)
-
     def module(self, letter: str, layers: pd.DataFrame, adapted: bool) -> None:
-        """A module's panel with its layers in rows; on the way into the LLM the question joins."""
-        joined = letter == "L"
-        space = SPACE + BOX if joined else SPACE
+        """A module's panel with its layers in rows; the question joins before the LLM."""
+        space = SPACE + BOX if letter == "L" else SPACE
         back = self.y + space / 2
-        if joined:
+        if letter == "L":
             _, right, middle = self._box(14, back - BOX / 2, END, "question", strong=True)
             self._line([(right, middle), (GUTTER - GAP, middle)])
         self.top = self.y + space
@@ -145,7 +138,7 @@ class _Scheme:
             self._flow_to(box, box[2] - BOX / 2 - GAP if number else back)
 
     def side_path(self, layers: pd.DataFrame, adapted: bool) -> None:
-        """Deepstack's panel beside the connector's, with the way from the vision tower and into the LLM."""
+        """Deepstack's panel beside the connector's, with arrows from the vision tower and into the LLM."""
         self._panel("D", layers, adapted, self.beside, WIDTH)
         x, below = WIDTH - EDGE + 4, self.y + SPACE + BOX  # right of all places where the flow turns down
         self._line([(x, self.top - SPACE), (x, self.top)], arrow=True)
@@ -153,26 +146,20 @@ class _Scheme:
         words = "added to the image states after the first decoder layers"
         self._text(x - 10, below - 12, words, align="right", opacity=FAINT)
 
-    def answer(self) -> None:
+    def answer_and_legend(self, adapted: bool) -> None:
         box = self._box(GUTTER, self.y + SPACE + PADDING, END, "generated answer", strong=True)
         self._flow_to(box, self.y + SPACE / 2)
         self._text(box[1] + 10, box[2] + 4, "judged by P_final", opacity=FAINT)
-        self.y = box[2] + BOX / 2
-
-    def legend(self, adapted: bool) -> None:
-        y = self.y + 16
+        y = box[2] + BOX / 2 + 16
         self._line([(4, y), (WIDTH - 4, y)], opacity=0.2)
-        for number, pooling in enumerate(POOLINGS):
-            x = 20 + 390 * number
+        for x, pooling in zip((20, 410), POOLINGS, strict=True):
             self._marker(x, y + 18, pooling, None)
             self._text(x + 12, y + 22, f"probe on the {POOLINGS[pooling][0]}")
         self.y = y + 36
         if adapted:
-            words = (
-                "on the module's linear layers, after fine-tuning only: the same probes are trained before and after"
-            )
+            words = "on the module's linear layers, after fine-tuning only"
             self._lora(12, self.y - 2)
-            self._text(64, self.y + 11, words)
+            self._text(64, self.y + 11, f"{words}: the same probes are trained before and after")
             self.y += 26
 
     def _panel(self, letter: str, layers: pd.DataFrame, adapted: bool, left: float, right: float) -> list[Box]:
@@ -201,15 +188,14 @@ class _Scheme:
         """Arrow to the next box: straight within a row, else down at the right and to the left again along `back`."""
         (_, right, y), (left, _, target_y) = self.place, target
         out, before = right + TURN, left - GAP
-        way = [(out, y), (out, back), (before, back), (before, target_y)] if target_y != y else []
-        self._line([(right, y), *way, (left, target_y)], arrow=True)
+        turns = [(out, y), (out, back), (before, back), (before, target_y)] if target_y != y else []
+        self._line([(right, y), *turns, (left, target_y)], arrow=True)
         self.place = target
 
     def _add(self, table: str, x: float, y: float, **values) -> None:
         self.tables[table].append({"x": x, "y": y} | values)
 
     def _box(self, x: float, y: float, width: float, words: str, below: str = "", strong: bool = False) -> Box:
-        """A box with a line of words, and a second, smaller one."""
         self._add("boxes", x, y, x2=x + width, y2=y + BOX, opacity=0.12 if strong else 0.04)
         self._text(x + width / 2, y + (15 if below else 21), words, align="center")
         if below:
@@ -229,7 +215,6 @@ class _Scheme:
         self._add("markers", x, y, shape=shape, size=size, colour=colour, tip=tip)
 
     def _text(self, x: float, y: float, words: str, size: float = 12, **look) -> None:
-        """`look` is what differs from TEXT."""
         self._add("texts", x, y, words=words, size=size, **TEXT | look)
 
     def _lora(self, x: float, y: float) -> None:
@@ -240,15 +225,13 @@ class _Scheme:
 def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
     described = {}
     for letter, layers in parts.items():
-        names = " to ".join(dict.fromkeys([layers["point"].iloc[0], layers["point"].iloc[-1]]))
+        names = " to ".join(dict.fromkeys(layers["point"].iloc[[0, -1]]))
         widths = " then ".join(map(str, dict.fromkeys(layers["width"])))
         found = {pooling for words in layers["poolings"] for pooling in words.split(", ")}
         read = " and the ".join(what for pooling, (what, _) in POOLINGS.items() if pooling in found)
         lora = ", with LoRA after fine-tuning" if letter in adapted else ""
-        described[letter] = (
-            f"{PROBED[letter]} of {_counted(letter, len(layers))} ({names}, {widths} features{lora}), probed on "
-            f"the {read} and {_judged(letter)}"
-        )
+        module = f"{PROBED[letter]} of {_counted(letter, len(layers))} ({names}, {widths} features{lora})"
+        described[letter] = f"{module}, probed on the {read} and {_judged(letter)}"
     flow = "; ".join(f"the {described[letter]}" for letter in MODULES)
     words = f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
     if "D" in described:

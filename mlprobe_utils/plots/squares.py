@@ -15,12 +15,7 @@ POOLING_NAMES = {"image_mean": "image tokens", "last_token": "last token"}
 
 
 def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Answers against truth on the test images of one stage, summed over runs; one row a model, one column a data set.
-
-    Args:
-        rows: prediction rows of one stage; only those of test images count.
-        names: slug -> name of models and data sets, in the order of rows and columns.
-    """
+    """Answers against truth on the test images of one stage, summed over runs: one row a model, column a data set."""
     tested = in_words(rows[rows["split"] == "test"], names, STATE)
     tested["answer"] = tested["parsed"].fillna("unparsed")
     tables = []
@@ -40,34 +35,28 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 
 def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Accuracy of probes fitted at one LLM layer (row) and read at another (column); one panel a pooling and data set.
+    """Accuracy of probes fitted at one LLM layer (row) and applied at another (column), from `transfer_scores`.
 
-    Args:
-        scores: from `probe_recipes.transfer_scores`, of one model and stage.
-        names: as in `confusion`.
+    Of one model and stage; one panel a pooling and data set.
     """
     cells = in_words(scores, names, STATE).replace({"pooling": POOLING_NAMES})
-    of_cells = zip(cells["fitted at"], cells["read at"], cells["accuracy"], strict=True)
-    cells["words"] = [f"fitted at {row}, read at {column}: {value:.1f} %" for row, column, value in of_cells]
+    of_cells = zip(cells["fitted at"], cells["applied at"], cells["accuracy"], strict=True)
+    cells["words"] = [f"fitted at {row}, applied at {column}: {value:.1f} %" for row, column, value in of_cells]
     low, high = cells["accuracy"].min(), cells["accuracy"].max()
     cells["shade"] = (cells["accuracy"] - low) / max(high - low, 1)
     model, stage = cells["model"].iloc[0], cells["stage"].iloc[0]
-    title = f"Probes read at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
+    title = f"Probes applied at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
     cells = cells.drop(columns="stage")
-    return squares(cells, ("pooling", "dataset"), ("fitted at", "read at", "accuracy"), title, 10)
+    return squares(cells, ("pooling", "dataset"), ("fitted at", "applied at", "accuracy"), title, 10)
 
 
 def squares(
     cells: pd.DataFrame, by: tuple[str, str], shown: tuple[str, str, str], title: str, text_size: int
 ) -> Figure:
-    """Small multiples of matrices.
+    """Small multiples of matrices, of `cells`: the columns of `by` and `shown`, model, shade (0 to 1) and words.
 
-    Args:
-        cells: the columns of `by` and `shown`, model, shade (0 to 1) and words (of a square).
-        by: the columns whose values make the rows and the columns of panels.
-        shown: columns of what makes the rows and columns of squares, in the order of their first cells, and of their
-            number, shown without decimals.
-        text_size: of the numbers, pixels.
+    The values of `by` make the rows and columns of panels; `shown` are the columns of the rows and columns of squares,
+    and of their number, written with `text_size` pixels.
     """
     panels, parts = [], cells.groupby([*by], sort=False)
     compact = parts.ngroups > MANY

@@ -1,4 +1,4 @@
-"""Tables of the pages that are more than a group-by: recipes, answers, module ends, all points, score profiles."""
+"""Tables of the pages that are more than a group-by: recipes, answers, module ends, score profiles."""
 
 import html
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,6 @@ from IPython.display import HTML
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Part
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.plots.figures import download, scrolling, scrolling_table
 
 MOST_TEXT = 80  # characters of an answer that a table shows
@@ -44,9 +43,7 @@ def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
     if table.empty:
         return "<p><em>No rows.</em></p>"
     of_p = [column for column in table if str(column).split(" (")[0] == "p"]
-    words = {
-        column: table[column].map(lambda p: f"{p:.3f}" if p >= 0.001 else "<\xa00.001", "ignore") for column in of_p
-    }
+    words = table[of_p].map(lambda p: f"{p:.3f}" if p >= 0.001 else "<\xa00.001", "ignore")
     return scrolling_table(table.assign(**words), decimals)
 
 
@@ -57,11 +54,7 @@ def note(words: str) -> HTML:
 
 def file(table: pd.DataFrame, title: str) -> Table:
     """A table that is too long for a page, as a CSV file to download."""
-    return Table(table, partial(_link, title=title))
-
-
-def _link(table: pd.DataFrame, title: str) -> str:
-    return f"<p>{download(table, title)}</p>"
+    return Table(table, partial(download, title=title))
 
 
 def captioned(cells: pd.DataFrame, caption: str) -> Table:
@@ -79,16 +72,11 @@ def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
 
 def recipe(own: Part, paper: Part) -> pd.DataFrame:
     """A block of a protocol, one row a hyperparameter: its value, that of the `paper` protocol, and what it means."""
-    fields, of_paper = type(own).model_fields, paper.model_dump()
-    rows = [
-        (key.replace("_", " "), _plain(value), _plain(of_paper[key]), fields[key].description)
-        for key, value in own.model_dump().items()
-    ]
-    return pd.DataFrame(rows, columns=["hyperparameter", "this run", "paper protocol", "meaning"])
-
-
-def _plain(value) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    fields, words = type(own).model_fields, {True: "yes", False: "no"}
+    values = [[words[v] if isinstance(v, bool) else str(v) for v in one.model_dump().values()] for one in (own, paper)]
+    columns = dict(zip(("this run", "paper protocol"), values, strict=True))
+    meanings = [field.description for field in fields.values()]
+    return pd.DataFrame({"hyperparameter": [key.replace("_", " ") for key in fields], **columns, "meaning": meanings})
 
 
 def frequent_answers(rows: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -119,27 +107,12 @@ def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.
     return ends[["V end", "C end", "L end"]].join(final).reset_index()
 
 
-def all_points(scores: pd.DataFrame) -> pd.DataFrame:
-    """All metrics at every point, mean over runs."""
-    keys = ["dataset", "model", "stage", "pooling", "point"]
-    return scores.groupby(keys, as_index=False)[list(METRICS)].mean()
-
-
 def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> Table:
-    """Table 1 of the paper, of `profiles`: a row a model, a column a data set, FHS_V → FHS_C → FHS_L → P_final.
+    """Table 1 of the paper, of `profiles` (of one stage, else InputError): a row a model, a column a data set.
 
     Of each score the best in a data set is bold and the worst underlined, all that tie as printed; nothing is marked
-    where all are equal. With several models a row of their averages follows.
-
-    Args:
-        profiles: model, dataset and the four scores (percent), from `profiles.profile` for one stage, or the paper's.
-        names: slug -> name of models and data sets, in the order of rows and columns.
-        what: which scores these are, for the caption.
-        apart: models that stand beneath the averages and count neither in them nor for best and worst, such as
-            the general models that the others were adapted from.
-
-    Raises:
-        InputError: several rows of one model and data set, as of two stages.
+    where all are equal. A row of averages follows several models, and beneath it those `apart`, which count for
+    nothing. `names` (slug -> name) gives the order; `what` says in the caption which scores these are.
     """
     states = profiles[["dataset", "model"]]
     for twice in states[states.duplicated()].itertuples():

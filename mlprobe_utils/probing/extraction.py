@@ -1,6 +1,7 @@
 """Features at every probe point in one pass: hooks that reduce inside, kept in shards, resumed after a kill."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,14 +11,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mlprobe_utils.common.files import claim, hash_of, write_parquet
+from mlprobe_utils.common.files import claim, file_hash, hash_of, write_parquet
 from mlprobe_utils.common.processes import processes
-from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
 from mlprobe_utils.evaluation.points import flow_order
 from mlprobe_utils.evaluation.question import Question
-from mlprobe_utils.models.adapters import adapter, state_of
+from mlprobe_utils.models.adapters import WEIGHTS, adapter, fingerprint
 from mlprobe_utils.models.encoding import Questions, names_of, questions_about
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import LoadedModel, to_device
@@ -27,11 +27,7 @@ FEATURES, POINTS = "features.safetensors", "points.parquet"
 
 
 class Features(dict):
-    """`point/pooling` -> float32 array [images, width], points in the order the data flows.
-
-    Attributes:
-        images: the names of the rows.
-    """
+    """`point/pooling` -> float32 array [images, width], in the order the data flows; `images` names the rows."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], images: Iterable[str]):
         super().__init__(arrays)
@@ -65,29 +61,21 @@ def extract(
         InputError: no images, one that is no RGB array, a folder with features of another model, question or images.
     """
     names, questions = names_of(images), questions_about(model.processor, question, images)
-    positions, settings = range(len(names)), paper(Extraction, "extraction", batch_size=batch_size)
-    if folder is not None:
-        folder = claim(folder, made_of(model, question, images))
-    with adapter(model, model.adapter):
-        if folder is None:
-            notes, parts = Notes(), []
-            for first in positions[::batch_size]:
-                batch = positions[first : first + batch_size]
-                parts.append(features_of(model, questions.batch(batch)))
-                notes.note(batch.stop, len(names), "features of image")
-            whole = _joined(parts)
-        else:
-            if not (folder / FEATURES).is_file():
-                write_features(model, questions, list(positions), settings, folder)
-            whole = load_features(folder / FEATURES)
-    return Features({key: whole[key].numpy() for key in sorted(whole, key=_place)}, names)
+    settings = paper(Extraction, "extraction", batch_size=batch_size)
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = Path(temporary) if folder is None else claim(folder, made_of(model, question, images))
+        if not (kept / FEATURES).is_file():
+            with adapter(model, model.adapter):
+                write_features(model, questions, list(range(len(names))), settings, kept)
+        whole = load_features(kept / FEATURES)
+    return Features({key: tensor.numpy() for key, tensor in whole.items()}, names)
 
 
 def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]) -> dict:
-    """What a result about images is made of, for `files.claim`."""
-    processor = model.processor
+    """What a result about images depends on, for `files.claim`."""
+    processor, state = model.processor, fingerprint(model.model)
     return {
-        "model": state_of(model),
+        "model": state if model.adapter is None else f"{state} {file_hash(model.adapter / WEIGHTS)}",
         "precision": str(model.model.dtype),
         "preprocessing": hash_of([processor.image_processor.to_dict(), processor.chat_template]),
         "question": [question.template, question.order],
@@ -103,15 +91,8 @@ def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question
     ...     states["L.00/last_token"].shape
     torch.Size([2, 32])
 
-    While the block lasts the model's adapter is on, if it has one; the hooks are gone as soon as the pass has ended.
-
-    Args: as of `extract`.
-
-    Returns:
-        `point/pooling` -> float32 tensor [images, width] where the model is.
-
-    Raises:
-        InputError: as `extract`.
+    Gives `point/pooling` -> float32 tensor [images, width], on the model's device. The model's adapter stays on during
+    the block. Arguments and errors as of `extract`.
     """
     inputs = to_device(questions_about(model.processor, question, images).batch(range(len(images))), model)
     with adapter(model, model.adapter):
@@ -124,9 +105,9 @@ def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question
 def capturing(
     loaded: LoadedModel, inputs: dict, device: torch.device | str = "cpu"
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """While it lasts, one forward pass on `inputs` is captured: `point/pooling` -> float32 [images, width].
+    """Captures one forward pass on `inputs` in the block: `point/pooling` -> float32 [images, width].
 
-    The vectors stay where the model is, so that nothing waits for them, and are on `device` at the end of the block.
+    The vectors stay on the model's device, so that nothing waits for them, and are on `device` after the block.
 
     Raises:
         RuntimeError: an output of another shape than the inputs imply; a probe point that captured nothing or more than
@@ -165,17 +146,21 @@ def capturing(
 def write_features(
     loaded: LoadedModel, questions: Questions, positions: list[int], settings: Extraction, folder: Path
 ) -> None:
-    """Writes the pooled features of the images at `positions` to `folder`, and which points they are of.
+    """Writes the pooled features of the images at `positions`, and the table of their points, to `folder`.
 
-    `features.safetensors` has one tensor a point and pooling, float32 [images, width], rows in the order of
-    `positions`; `points.parquet` the table of `describe_points`. Shards of an interrupted run are used again.
+    `features.safetensors` has one tensor a point and pooling, float32 [images, width]; `points.parquet` one row a probe
+    point: point, path, module (class), width, poolings and family. Shards of an interrupted run are used again.
     """
+
+    def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
     shards = shards_of(folder, positions, settings.shard_images, ".safetensors")
     for path, batches in own_missing(shards, settings.batch_size, "features of image"):
-        save_whole(_joined([features_of(loaded, questions.batch(batch)) for batch in batches]), path)
+        save_whole(joined([features_of(loaded, questions.batch(batch)) for batch in batches]), path)
     processes().wait_for_everyone()
     if processes().is_main_process:
-        whole = _joined([load_features(shard.path) for shard in shards])
+        whole = joined([load_features(shard.path) for shard in shards])
         save_whole(whole, folder / FEATURES)
         write_parquet(describe_points(loaded, whole), folder / POINTS)
         remove_shards(folder)
@@ -183,7 +168,7 @@ def write_features(
 
 @torch.inference_mode()
 def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The features of one batch, `point/pooling` -> float32 [images, width]; `questions` are the encoder's."""
+    """The features of one batch of `Encoder.questions`, `point/pooling` -> float32 [images, width]."""
     inputs = to_device(questions, loaded)
     with capturing(loaded, inputs) as captured:
         loaded.model(**inputs, logits_to_keep=1, use_cache=False)
@@ -191,21 +176,16 @@ def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict
 
 
 def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> pd.DataFrame:
-    """point, path, module (class), width, poolings and family of the model: one row a probe point, in flow order."""
-    points = loaded.family.probe_points()
-    columns = {
-        "point": [point.name for point in points],
-        "path": [point.path for point in points],
-        "module": [type(point.module).__name__ for point in points],
-        "width": [features[f"{point.name}/image_mean"].shape[1] for point in points],
-        "poolings": [", ".join(point.poolings) for point in points],
-        "family": name_of(type(loaded.family)),
-    }
-    return pd.DataFrame(columns)
+    columns = ["point", "path", "module", "width", "poolings", "family"]
+    family, rows = name_of(type(loaded.family)), []
+    for point in loaded.family.probe_points():
+        width = features[f"{point.name}/image_mean"].shape[1]
+        rows.append([point.name, point.path, type(point.module).__name__, width, ", ".join(point.poolings), family])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Saves tensors so that the file appears whole or not at all."""
+    """Saves tensors; the file appears whole or not at all."""
     temporary = path.with_suffix(".partial")
     save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     temporary.replace(path)
@@ -214,14 +194,5 @@ def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def load_features(file: Path) -> dict[str, torch.Tensor]:
     """`point/pooling` -> float32 [images, width], points in the order the data flows."""
     with safe_open(file, "pt") as opened:
-        return {key: opened.get_tensor(key) for key in sorted(opened.keys(), key=_place)}
-
-
-def _joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The features of images one part after the other."""
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-
-def _place(key: str) -> tuple:
-    """What to sort `point/pooling` by."""
-    return flow_order(key.split("/")[0]), key
+        keys = sorted(opened.keys(), key=lambda key: (flow_order(key.split("/")[0]), key))
+        return {key: opened.get_tensor(key) for key in keys}

@@ -22,14 +22,10 @@ def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
 
 @torch.inference_mode()
 def through_the_lens(loaded: LoadedModel, states: torch.Tensor, tokens: list[int], batch_size: int) -> np.ndarray:
-    """Probabilities of the options, float64 [images, options]: of the tokens they begin with, and of no others.
+    """Probabilities of the options, float64 [images, options], among the tokens that they begin with (`first_tokens`).
 
-    Options that begin with the same token share its probability equally: the lens cannot tell them apart.
-
-    Args:
-        states: of the last token at an LLM point, before the final norm, float32 [images, width].
-        tokens: from `first_tokens`.
-        batch_size: images whose logits over the whole vocabulary are in memory at a time; changes no result.
+    Options that begin with the same token share its probability equally. `states` are those of the last token at an LLM
+    point, before the final norm, float32 [images, width]; `batch_size` bounds the memory of the vocabulary's logits.
     """
     head = loaded.model.get_output_embeddings()
     norm = loaded.model.get_submodule(f"{loaded.family.decoder_layers.rpartition('.')[0]}.norm")
@@ -48,14 +44,8 @@ def lens_rows(
     batch_size: int,
     constants: dict,
 ) -> pd.DataFrame:
-    """Rows of the validation and test images at every LLM point, in the order the data flows.
-
-    Args:
-        features: `point/pooling` -> float32 [images, width], of the state that the model is in.
-        images: one row an image, as the features: image, option, split.
-        options: in the data card's order.
-        tokens, batch_size: as of `through_the_lens`.
-        constants: the columns that the rows share.
+    """Rows of the validation and test images at every LLM point, as the data flows; `images` (image, option, split) has
+    a row an image, as `features`, and `constants` are columns that the rows share.
     """
     kept, frames = np.flatnonzero(images["split"] != "train"), []
     points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]

@@ -1,8 +1,8 @@
 """Training of a block of probes of one width, each on its own batches and labels.
 
-With batches of a few images a step costs the memory traffic of the weights and its calls. So gradients are written out
-instead of recorded, all weights of a block lie in one tensor, which AdamW passes over in one call, and what the steps
-need is drawn and gathered for many of them at a time.
+With batches of a few images a step costs the memory traffic of the weights and its calls. So gradients are computed by
+hand, all weights of a block lie in one tensor that AdamW updates in one call, and batches are gathered for many steps
+at a time.
 """
 
 import contextlib
@@ -21,10 +21,8 @@ STEPS = 32  # prepared at a time, and launched as one on CUDA; changes no result
 
 @contextlib.contextmanager
 def without_denormals() -> Iterator[None]:
-    """Numbers below 1e-38 count as zero: a CPU is several times slower with them.
-
-    The moments of a unit that no image reaches fade to them, too small to change a weight (AdamW's epsilon is 1e-8).
-    """
+    """Numbers below 1e-38, to which the moments of a dead unit fade, count as zero: a CPU is several times slower with
+    them, and they are too small to change a weight (AdamW's epsilon is 1e-8)."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -39,19 +37,14 @@ def train(
     """Trains a block of probes with AdamW and a cosine schedule (paper section 3.2).
 
     Probes of one seed draw the same numbers, whatever block they are in: initial weights, then in every epoch an order
-    of the images and the masks of dropout.
-
-    Args:
-        inputs: float32 [probes, images, width + 1], the last column 1.
-        targets: one-hot, float32 [probes, images, classes].
-        training: positions of the images to fit on, int [images].
-        seeds: one a probe.
+    of the images and the masks of dropout. `inputs` are float32 [probes, images, width + 1], the last column 1;
+    `targets` one-hot, float32 [probes, images, classes]; `training` positions of the images to fit on.
     """
     device, generators = inputs.device, {seed: torch.Generator().manual_seed(seed) for seed in seeds}
     rows = torch.tensor([list(generators).index(seed) for seed in seeds])
 
     def drawn(draw: Callable, *arguments) -> torch.Tensor:
-        """What the seed of each probe draws, [probes, ...]."""
+        """[probes, ...], by the seed of each."""
         return torch.stack([draw(*arguments, generator) for generator in generators.values()])[rows].to(device)
 
     sizes = layer_sizes(inputs.shape[2] - 1, targets.shape[2], settings)
@@ -70,7 +63,6 @@ def train(
 
 
 def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, int]]:
-    """Inputs and outputs of each layer."""
     return list(itertools.pairwise([width, *([settings.hidden] if settings.kind == "mlp" else []), classes]))
 
 
@@ -80,7 +72,7 @@ def parameter_count(width: int, classes: int, settings: Probe) -> int:
 
 
 def initial(inputs: int, outputs: int, generator: torch.Generator) -> torch.Tensor:
-    """A layer as torch's Linear draws it, [inputs + 1, outputs]: the weights, then the biases in the last row."""
+    """A layer as torch's Linear draws it, [inputs + 1, outputs], the biases in the last row."""
     bound = 1 / math.sqrt(inputs)
     return torch.empty(inputs + 1, outputs).uniform_(-bound, bound, generator=generator)
 
@@ -90,15 +82,14 @@ def shuffled(positions: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 
 def dropout_masks(images: int, hidden: int, dropout: float, generator: torch.Generator) -> torch.Tensor:
-    """What the hidden units are multiplied by, [images, hidden]."""
+    """Factors of the hidden units, [images, hidden]."""
     return (torch.rand(images, hidden, generator=generator) >= dropout) / (1 - dropout)
 
 
 class Block:
-    """One layer or two of a block of probes, and AdamW's state. Biases are the last row of a layer, of input 1."""
+    """One layer or two of a block of probes, float32 [probes, inputs + 1, outputs], and AdamW's state."""
 
     def __init__(self, layers: list[torch.Tensor], settings: Probe):
-        """Starts from initial layers, float32 [probes, inputs + 1, outputs]."""
         self.settings = settings
         self.weights = torch.cat([layer.flatten() for layer in layers])
         self.gradient, self.mean, self.square = (torch.zeros_like(self.weights) for _ in range(3))
@@ -112,21 +103,17 @@ class Block:
         self.hidden = self.weights.new_ones(probes, settings.batch_size, rows)  # the last column stays 1
 
     def take_steps(self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor, rates: torch.Tensor) -> None:
-        """Steps of AdamW, one a batch.
-
-        Args:
-            inputs: float32 [probes, images of all batches, width + 1], the last column 1.
-            targets: one-hot, float32 [probes, images, classes].
-            masks: what the hidden units are multiplied by, float32 [probes, images, hidden].
-            rates: learning rate of each step.
-        """
+        """Steps of AdamW, one a batch of the images and a learning rate; `masks` are of dropout."""
         batches = (tensor.split(self.settings.batch_size, dim=1) for tensor in (inputs, targets, masks))
         for *batch, rate in zip(*batches, rates.unbind(), strict=True):
             self._differentiate(*batch)
-            self._update(rate)
+            self.steps_taken.add_(1)
+            state = self.weights, self.gradient, self.mean, self.square, self.steps_taken
+            # AdamW(fused=True), without torch's own step around it, which takes as long as a small block
+            fused_adamw(*state, rate, self.settings.weight_decay)
 
     def _differentiate(self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor) -> None:
-        """The gradients of the cross-entropy, a mean over the batch for each probe: no probe feels another."""
+        """The gradients of each probe's mean cross-entropy over the batch."""
         *first, last = self.layers
         *first_gradient, last_gradient = self.layer_gradients
         images, reached = inputs.shape[1], inputs
@@ -141,14 +128,8 @@ class Block:
             scale = 1 / (1 - self.settings.dropout)
             first_gradient[0].baddbmm_(inputs.mT, error, beta=0, alpha=scale / images)
 
-    def _update(self, rate: torch.Tensor) -> None:
-        """AdamW(fused=True), without its own step around the call, which takes as long as a small block."""
-        self.steps_taken.add_(1)
-        state = self.weights, self.gradient, self.mean, self.square, self.steps_taken
-        fused_adamw(*state, rate, self.settings.weight_decay)
-
     def probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Of `inputs` as `take_steps` has them, [probes, images, classes]."""
+        """[probes, images, classes]; `inputs` as for `take_steps`."""
         *first, last = self.layers
         for layer in first:
             inputs = with_ones(torch.bmm(inputs, layer).relu_())
@@ -156,15 +137,14 @@ class Block:
 
 
 def with_ones(inputs: torch.Tensor) -> torch.Tensor:
-    """One more column, of ones."""
     return torch.nn.functional.pad(inputs, (0, 1), value=1.0)
 
 
 def replayed(work: Callable[..., None]) -> Callable[..., None]:
-    """`work(*tensors)`, on CUDA launched as one graph: a step is a dozen kernels that each take less than a launch.
+    """`work(*tensors)`, on CUDA launched as one graph, as its dozen kernels each take less time than a launch.
 
-    There the first call with tensors of certain shapes is an ordinary one, the warm-up that a capture needs; the second
-    is captured, and later ones fill its copies of the tensors.
+    For tensors of the same shapes the first call is the warm-up that a capture needs, the second is captured, and later
+    ones fill its copies of the tensors.
     """
     captured = {}
 
@@ -188,7 +168,7 @@ def replayed(work: Callable[..., None]) -> Callable[..., None]:
 
 
 def cosine(steps: int, warmup_ratio: float):
-    """Linear warm-up, then a cosine to zero: the learning rate's factor at each step."""
+    """The learning rate's factor at each step: linear warm-up, then a cosine to zero."""
     warmup = math.ceil(steps * warmup_ratio)
 
     def factor(step: int) -> float:

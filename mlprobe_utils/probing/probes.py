@@ -1,7 +1,5 @@
-"""Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width.
-
-Blocks change nothing but the speed: every probe has the batches, dropout masks and initial weights that it would have
-if it were trained alone with the same seed (tests hold the two equal).
+"""Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width. Tests hold every probe
+equal to one trained alone with the same seed.
 """
 
 from collections.abc import Hashable, Mapping
@@ -46,7 +44,7 @@ def probe(
         seeds: how many probes are fitted at each point; intervals of the recipe need five.
         device: a CPU or CUDA; None: this process's CUDA device where there is one.
         fields: of `probing.settings.Probe`, by default those of the protocol `paper`: an MLP on standardised features.
-            With many images, a `batch_size` above its 4 is faster, and with a rate raised alike about as good.
+            With many images, a larger `batch_size` is faster, and with a rate raised alike about as good.
 
     Returns:
         One row a validation or test image, features and seed: image, label, split, cluster (images with the same number
@@ -54,13 +52,12 @@ def probe(
         p_<label>.
 
     Raises:
-        InputError: features of other images than these, or that are not finite; images without labels or of one class;
-            an unknown field.
+        InputError: features of other images, or that are not finite; images of fewer than two labels; an unknown field.
     """
     recipe, rows = paper(Probe, "probe", **fields), images.rows("train", "validation", "test")
     classes = sorted({*rows["label"].dropna()})
     if len(classes) < 2:
-        raise InputError(f"the images have {len(classes)} labels: a probe tells two or more apart")
+        raise InputError(f"the images have {len(classes)} labels: a probe needs two or more")
     if (given := getattr(features, "images", images.names)) != images.names:
         apart = sorted({*given}.symmetric_difference(images.names))
         words = f"{apart[0]} is among one of them alone" if apart else "they are in another order"
@@ -96,18 +93,16 @@ def fit_probes(
     seeds: Mapping[Key, int],
     device: torch.device | str | None = None,
 ) -> dict[Key, np.ndarray]:
-    """Fits one probe for each entry of `features` and applies it to all images.
+    """Fits one probe for each key of `features` and applies it to all images.
 
     Args:
-        features: key of a probe -> float32 [images, width]; widths may differ, probes may share a tensor.
-        labels: key of a probe -> class index of each image, int [images].
+        features: float32 [images, width]; widths may differ, probes may share a tensor.
+        labels: class index of each image, int [images].
         training: positions of the images to fit on, and to standardise by.
-        classes: number of classes.
-        seeds: key of a probe -> seed of its initial weights, batches and dropout.
-        device: where the probes are trained, a CPU or CUDA; None: this process's CUDA device where there is one.
+        seeds: of initial weights, batches and dropout.
 
     Returns:
-        key -> probabilities, float32 [images, classes], in the order of `features`.
+        Probabilities, float32 [images, classes], in the order of `features`.
     """
     device, training, notes = device or own_device(), torch.tensor(training), Notes()
     probabilities = {}
@@ -121,12 +116,7 @@ def fit_probes(
 
 
 def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Places of a share of the images of each class, one at least; a smaller share is part of every larger one.
-
-    Args:
-        labels: class of each image, int [images].
-        share: above 0, at most 1.
-    """
+    """Places of a share of the images of each class, one at least; a smaller share is part of every larger one."""
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
     return np.sort(np.concatenate(drawn))
@@ -141,21 +131,10 @@ def fit_and_transfer(
     seed: int,
     device: torch.device | str | None = None,
 ) -> dict[tuple[Key, Key], np.ndarray]:
-    """Applies probes that are fitted at one point to the features of another: all pairs, and each to its own.
+    """(fitted at, applied at) -> probabilities, float32 [images, classes], of all pairs of points of one width.
 
-    Each point's features are standardised by their own statistics: what carries over is the direction in which the
-    classes lie, whatever the features' size.
-
-    Args:
-        features: point -> float32 [images, width], all of one width.
-        labels, training, classes, settings, device: as of `fit_probes`.
-        seed: of every probe.
-
-    Returns:
-        (fitted at, applied at) -> probabilities, float32 [images, classes].
-
-    Raises:
-        ValueError: widths differ.
+    Each point's features are standardised by their own statistics: what transfers is the direction in which the classes
+    lie, whatever the features' size. Arguments as of `fit_probes`; ValueError where widths differ.
     """
     if len(widths := {tensor.shape[1] for tensor in features.values()}) > 1:
         raise ValueError(f"a probe reads features of one width, found {sorted(widths)}: take points of one module")
@@ -173,7 +152,7 @@ def fit_and_transfer(
 
 
 def _inputs(stack: torch.Tensor, training: torch.Tensor, settings: Probe) -> torch.Tensor:
-    """Features [points, images, width] as probes read them, [points, images, width + 1]."""
+    """The probes' input, [points, images, width + 1], from features [points, images, width]."""
     return with_ones(standardise(stack, training) if settings.standardised else stack)
 
 
@@ -186,28 +165,24 @@ def own_device() -> torch.device | str:
 def blocks(
     features: Mapping[Key, torch.Tensor], classes: int, settings: Probe, device: torch.device | str = "cpu"
 ) -> list[list[Key]]:
-    """The keys in blocks of one width, a block after the other trained to its end.
+    """The keys in blocks of one width, of one probe at least.
 
-    The features of a block take `STACK_BYTES` at most; on a CPU its weights, gradients and moments stay in the cache of
-    its cores. A block has one probe at least.
+    The features of a block take `STACK_BYTES` at most; on a CPU its weights, gradients and moments fit into the cache
+    of its cores: smaller blocks cost more calls, larger ones more memory traffic.
     """
     grouped = []
     for width in sorted({tensor.shape[1] for tensor in features.values()}):
         keys = [key for key, tensor in features.items() if tensor.shape[1] == width]
         most = STACK_BYTES // (4 * features[keys[0]].numel())
         if torch.device(device).type == "cpu":
-            most = min(most, cache_bytes() // (4 * 4 * parameter_count(width, classes, settings)))
+            cache = CACHE * torch.get_num_threads()
+            most = min(most, cache // (4 * 4 * parameter_count(width, classes, settings)))
         grouped += [keys[i : i + max(most, 1)] for i in range(0, len(keys), max(most, 1))]
     return grouped
 
 
-def cache_bytes() -> int:
-    """CACHE for each of torch's threads: in smaller blocks the calls of a step cost more, in larger ones the memory."""
-    return CACHE * torch.get_num_threads()
-
-
 def standardise(stack: torch.Tensor, training: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance on the training images, a feature at a time; a constant feature becomes zero."""
+    """Zero mean and unit variance of each feature on the training images; a constant feature becomes zero."""
     mean = stack[:, training].mean(dim=1, keepdim=True)
     deviation = stack[:, training].std(dim=1, keepdim=True, correction=0)
     return (stack - mean) / torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, torch.inf)

@@ -1,24 +1,22 @@
-"""Intervals at each point of a curve, and bands over all points at once, for two questions.
+"""Intervals at each point of a curve, and bands over all points at once, for two scopes.
 
-*This probe*: how well would the probes that were fitted do on new images? *This recipe*: how well would they do if they
-were also fitted anew, with new seeds? The second needs several seeds.
+*This probe*: how well would the fitted probes do on new images? *This recipe*: how well if they were also fitted anew,
+with new seeds? The second needs several seeds. Standard errors are those of the bootstrap over clusters of images:
 
-The bootstrap over clusters of images (`resampling`) gives the standard errors; from them:
+- a statistic has the interval of Wilson (1927), with as many independent images as explain its error (Korn and Graubard
+  1998): percentiles of the bootstrap are too narrow near 100 %;
+- a difference has that of Newcombe (1998, method 10), which joins the intervals of its two sides by their correlation.
+  Where nothing has changed, the error is taken as if one cluster had;
+- a band takes the critical value of the largest deviation over all points (max-|t|);
+- seeds add a component of variance, estimated without bias (Searle, Casella and McCulloch 1992, chapter 4), with
+  Student's t and the degrees of freedom of Satterthwaite (1946).
 
-- a statistic between 0 and 100 % has the interval of Wilson (1927), with as many independent images as explain its
-  error (Korn and Graubard 1998). It holds its level near 100 %, where percentiles of the bootstrap are too narrow;
-- a difference has the interval of Newcombe (1998, method 10), which joins the intervals of its two sides by their
-  correlation. Where nothing has changed, the error is taken as if one cluster had;
-- a band puts the critical value of the largest deviation over all points in place of that of one point (max-|t|);
-- seeds add a component of variance of their own, estimated without bias (Searle, Casella and McCulloch 1992, chapter
-  4), with Student's t and the degrees of freedom of Satterthwaite (1946).
-
-`coverage` measures how often they hold the truth: at 95 %, on test sets as the paper's, 93 to 97 times in 100; the
-bands of a change of these probes are wider than need be on 150 images or where few are wrong: 97 to 99 times.
+At 95 % they cover 93 to 97 % on test sets as the paper's (`benchmarks/simulations.py`); bands of a change of these
+probes cover 97 to 99 % on 150 images or where few are wrong.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,61 +30,47 @@ LEVEL = 0.95
 LEAST_SEEDS = 5
 ROUNDING = 1e-9  # a standard error below it is none
 KNOWN = 1e9  # degrees of freedom of a variance that is not estimated
-PROBE, RECIPE = "this probe", "this recipe"
-QUESTIONS = {
+PROBE, RECIPE = "fixed probe", "retrained probe"
+SCOPES = {
     PROBE: "the fitted probes on new images",
     RECIPE: "probes fitted anew, with new seeds, on new images: what to expect of the recipe",
 }
 
 
-@dataclass(frozen=True)
-class Spread:
-    """What chance does to a statistic or a difference, as shares, not percent.
+class Spread(NamedTuple):
+    """Sampling error of a statistic or a difference, as shares, not percent."""
 
-    Attributes:
-        value: float [points]; over seeds the mean.
-        error: its standard error [points].
-        freedom: degrees of freedom of the error [points].
-        tails: computes the two-sided p of each resample's deviation, float [resamples, points]; nan at points that
-            never vary.
-    """
-
-    value: np.ndarray
-    error: np.ndarray
-    freedom: np.ndarray
-    tails: Callable[[], np.ndarray]
+    value: np.ndarray  # float [points]; over seeds the mean
+    error: np.ndarray  # its standard error
+    freedom: np.ndarray  # degrees of freedom of the error
+    tails: Callable[[], np.ndarray]  # two-sided p of each resample's deviation [resamples, points]; nan: never varies
 
 
-def intervals(of: Statistic | Difference, question: str = PROBE, level: float = LEVEL) -> pd.DataFrame:
+def intervals(of: Statistic | Difference, scope: str = PROBE, level: float = LEVEL) -> pd.DataFrame:
     """Interval and band of every point of a curve: value, error (standard), low, high, band_low, band_high.
 
-    All in percent (percentage points of a difference). With probability `level` an interval holds its own truth, and
-    the band the truth of all points.
-
-    Args:
-        of: from `resampling`. Where it has seeds, the value is their mean.
-        question: of QUESTIONS.
+    In percent (percentage points of a difference), of the mean over seeds. With probability `level` an interval holds
+    its own truth, and the band the truth of all points.
 
     Raises:
-        InputError: an unknown question; fewer than LEAST_SEEDS seeds to answer RECIPE with.
+        InputError: an unknown scope; fewer than LEAST_SEEDS seeds for RECIPE.
         ValueError: a level that is no probability; a statistic that is nan.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
-    spread = spread_of(of, question)
-    columns = {"value": spread.value, "error": spread.error}
-    alone, together = (_ends(of, question, spread, left / 2) for left in (1 - level, _left_to_each(spread, level)))
+    spread = spread_of(of, scope)
+    alone, together = (_ends(of, scope, spread, left / 2) for left in (1 - level, _left_to_each(spread, level)))
     # Newcombe's ends can draw together where the critical value grows: a handful of images, nearly all of them changed
     low, high = np.minimum(alone[0], spread.value), np.maximum(alone[1], spread.value)
-    columns |= {"low": low, "high": high}
-    columns |= {"band_low": np.minimum(low, together[0]), "band_high": np.maximum(high, together[1])}
-    return 100 * pd.DataFrame(columns)
+    band_low, band_high = np.minimum(low, together[0]), np.maximum(high, together[1])
+    columns = {"value": spread.value, "error": spread.error, "low": low, "high": high}
+    return 100 * pd.DataFrame(columns | {"band_low": band_low, "band_high": band_high})
 
 
-def spread_of(of: Statistic | Difference, question: str) -> Spread:
-    """Standard errors, their degrees of freedom and joint deviations under a question; raises as `intervals`."""
-    if question not in QUESTIONS:
-        raise unknown("question", question, QUESTIONS)
+def spread_of(of: Statistic | Difference, scope: str) -> Spread:
+    """Standard errors, their degrees of freedom and joint deviations under a scope; raises as `intervals`."""
+    if scope not in SCOPES:
+        raise unknown("scope", scope, SCOPES)
     values, resampled = np.atleast_2d(of.values) / 100, of.resampled / 100
     if np.isnan(values).any():
         raise ValueError("a statistic that is nan has no interval: mend what it is computed from")
@@ -96,7 +80,7 @@ def spread_of(of: Statistic | Difference, question: str) -> Spread:
     unbiased = of.clusters / max(of.clusters - 1, 1)  # drawing with replacement loses one in `clusters`
     deviations = np.sqrt(unbiased) * (of_mean - of_mean.mean(axis=0))
     variance, freedom = deviations.var(axis=0, ddof=1), np.full(values.shape[1], max(of.clusters - 1.0, 1.0))
-    if question == PROBE:
+    if scope == PROBE:
         error = _root(variance)
 
         def tails() -> np.ndarray:
@@ -124,17 +108,11 @@ def _with_seeds(
     The bootstrap variance of the mean of all seeds, `by_images`, and that of the seeds' own values both count the
     interaction of images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn
     with the covariance of those seen, and their variance is estimated again; that of images is taken as known.
-
-    Args:
-        values: float [seeds, points].
-        deviations: of the mean in each resample of the images, float [resamples, points].
-        by_images, freedom, of_one: float [points].
     """
     seeds = len(values)
     if seeds < LEAST_SEEDS:
-        raise InputError(
-            f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}: fit more, or ask '{PROBE}'"
-        )
+        wrong = f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}"
+        raise InputError(f"{wrong}: fit more, or take '{PROBE}'")
     together = np.maximum(of_one - by_images, 0) / (seeds - 1)
 
     def total(by_seeds: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,10 +137,10 @@ def _with_seeds(
 
 
 def _left_to_each(spread: Spread, level: float) -> np.ndarray:
-    """Probability that each point may miss by, if all together are to hold with `level` [points].
+    """Probability of missing at each point [points], if all points together are to hold with `level`.
 
-    That of the point that is farthest off in each resample; at most that of a point alone, at least its share if all
-    points were independent (Bonferroni), which is also what a point gets that never varied.
+    The quantile of the smallest p of each resample; at most that of a point alone, at least Bonferroni's, which is also
+    that of a point that never varied.
     """
     alone, divided = 1 - level, (1 - level) / len(spread.value)
     if len(spread.value) == 1:
@@ -175,13 +153,13 @@ def _left_to_each(spread: Spread, level: float) -> np.ndarray:
     return np.where(varied, np.clip(together, divided, alone), divided)
 
 
-def _ends(of: Statistic | Difference, question: str, spread: Spread, tail: np.ndarray) -> tuple:
+def _ends(of: Statistic | Difference, scope: str, spread: Spread, tail: np.ndarray) -> tuple:
     """Both ends [points], for a probability `tail` to miss on either side."""
     critical = t.isf(tail, spread.freedom)
     if isinstance(of, Statistic):
         return _wilson(spread, of.clusters, critical)
     normal = norm.isf(tail)
-    one, other = (spread_of(side, question) for side in (of.after, of.before))
+    one, other = (spread_of(side, scope) for side in (of.after, of.before))
     low, high = _wilson(one, of.after.clusters, normal)
     other_low, other_high = _wilson(other, of.before.clusters, normal)
     product = one.error * other.error
@@ -199,7 +177,7 @@ def _ends(of: Statistic | Difference, question: str, spread: Spread, tail: np.nd
 
 
 def _wilson(spread: Spread, clusters: float, critical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends for as many independent images as explain the error; for as many as there are clusters where it is 0."""
+    """Ends for as many independent images as explain the error; where it is 0, as many as clusters."""
     share = spread.value.clip(0, 1)
     images = np.full_like(share, clusters)
     np.divide(share * (1 - share), spread.error**2, out=images, where=spread.error > 0)

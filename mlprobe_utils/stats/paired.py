@@ -16,19 +16,13 @@ NOTHING = "nothing to compare"
 
 
 class Pair(NamedTuple):
-    """One comparison on the same images.
-
-    Attributes:
-        place: what is compared, column -> value.
-        before, after: whether each image is correct, bool [seeds, 1, images], or another metric of one point.
-        question: of `intervals.QUESTIONS`.
-    """
+    """One comparison on the same images: `place` (column -> value) names it, the rest are `paired_tests`' arguments."""
 
     place: Mapping[str, object]
     before: np.ndarray | Statistic
     after: np.ndarray | Statistic
     resamples: Resamples
-    question: str = PROBE
+    scope: str = PROBE
 
 
 def compare(
@@ -38,12 +32,11 @@ def compare(
 
     Args:
         by: the columns of `Pair.place`, in order.
-        change: what the column of differences is called.
         words: lower, higher, neither; none: no verdicts.
 
     Returns:
-        `by`; after less before, low, high (percentage points); p; p (Holm) over all rows; verdict, where p (Holm) is
-        below 5 % one of the first two words.
+        `by`; `change` (after less before), low, high, in percentage points; p; p (Holm) over all rows; verdict, one of
+        the first two words where p (Holm) is below 5 %.
     """
     records = []
     for place, *compared in pairs:
@@ -64,44 +57,34 @@ def verdicts(low: pd.Series, high: pd.Series, words: Sequence[str] = WORDS) -> n
 
 
 def paired_tests(
-    before: np.ndarray | Statistic, after: np.ndarray | Statistic, resamples: Resamples, question: str = PROBE
+    before: np.ndarray | Statistic, after: np.ndarray | Statistic, resamples: Resamples, scope: str = PROBE
 ) -> pd.DataFrame:
     """After less before at every point, with its test: the columns of `intervals` and p.
 
-    Args:
-        before, after: whether each image is correct, bool [points, images] or [seeds, points, images]; a side with one
-            seed is compared with each seed of the other. Or another metric on the same resamples.
-        question: of `intervals.QUESTIONS`. For outcomes under PROBE, p is that of `sign_flip_p`; else of the t
-            statistic that the interval is made from, so that the two agree.
-
-    Raises:
-        InputError, ValueError: as `accuracy` and `intervals`.
+    `before` and `after` say whether each image is correct, bool [points, images] or [seeds, points, images], where a
+    side with one seed is compared with each seed of the other; or they are another metric on the same resamples. For
+    outcomes under PROBE, p is that of `sign_flip_p`; else of the t statistic that the interval is made from, so that
+    the two agree.
     """
-    exact = question == PROBE and not isinstance(after, Statistic)
+    exact = scope == PROBE and not isinstance(after, Statistic)
     if not isinstance(after, Statistic):
         before, after = np.broadcast_arrays(before, after)
     sides = [side if isinstance(side, Statistic) else accuracy(side, resamples) for side in (after, before)]
     change = sides[0] - sides[1]
-    table = intervals(change, question)
     if exact:
         p = sign_flip_p(before, after, resamples.clusters)
     else:
-        spread = spread_of(change, question)
+        spread = spread_of(change, scope)
         p = 2 * t.sf(np.abs(spread.value) / spread.error, spread.freedom)
-    return table.assign(p=p)
+    return intervals(change, scope).assign(p=p)
 
 
 def sign_flip_p(before: np.ndarray, after: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Exact two-sided p of a difference in accuracy between paired outcomes, float [points].
 
     Under the null hypothesis, exchanging before and after in any cluster is as likely as not: p is the share of all
-    2^clusters exchanges with a difference as large (Fisher's randomisation test). Where every image is a cluster of its
-    own this is the exact test of McNemar (1947).
-
-    Args:
-        before, after: whether each image is correct, bool [points, images] or [seeds, points, images]; seeds are
-            summed.
-        clusters: which images belong together, int [images].
+    2^clusters exchanges with a difference as large (Fisher's randomisation test), summed over seeds. Where every image
+    is a cluster of its own this is the exact test of McNemar (1947).
     """
     members = np.unique(clusters, return_inverse=True)[1]
     changed = after.astype(int) - before.astype(int)
@@ -129,18 +112,10 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Means of differences, with intervals that hold whatever the correlation of the differences.
+    """Means of differences by groups (none: of all) in the order they appear: `by`, `value`, low, high.
 
-    Differences on the same images are correlated. The standard error of a mean is at most the mean of the standard
-    errors, so each side of the interval is the mean of the single ones' sides: wide enough in any case, too wide where
-    they are independent.
-
-    Args:
-        differences: `value`, low and high of each, and the columns of `by`.
-        by: groups that each get a mean, in the order they appear; none: one mean of all.
-
-    Returns:
-        The columns of `by`, `value`, low, high; no row without differences.
+    The intervals hold whatever the correlation of the differences: the standard error of a mean is at most the mean of
+    the standard errors, so each side is the mean of the single ones' sides; too wide where they are independent.
     """
     columns = [value, "low", "high"]
     if by:

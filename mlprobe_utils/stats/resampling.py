@@ -4,6 +4,7 @@ The resamples are drawn once for a data set and serve all points, stages and mod
 images. Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,10 +20,8 @@ MOST_MISSING = 0.05  # of the resamples may lack a class
 
 @dataclass(frozen=True)
 class Resamples:
-    """`counts` says how often each image is drawn, int [resamples, images]; `clusters` whose it is, int [images]."""
-
-    counts: np.ndarray
-    clusters: np.ndarray
+    counts: np.ndarray  # how often each image is drawn, int [resamples, images]
+    clusters: np.ndarray  # which one each image belongs to, int [images]
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -36,19 +35,10 @@ class Resamples:
 
 
 def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
-    """Draws resamples of images by whole clusters: as many clusters as there are, with replacement.
+    """Draws as many clusters as there are, with replacement; InputError where there are fewer than two.
 
-    Args:
-        clusters: which images belong together [images], as `datasets.components.components` says it of a manifest;
-            `numpy.arange(images)` where all are independent.
-
-    Raises:
-        InputError: fewer than two clusters.
-        ValueError: a cluster that is unknown (nan).
+    `clusters` says which images belong together [images]; `numpy.arange(images)` where all are independent.
     """
-    clusters = np.asarray(clusters)
-    if clusters.dtype.kind == "f" and np.isnan(clusters).any():
-        raise ValueError("the cluster of every image must be known, found nan: number images that are alone")
     names, members = np.unique(clusters, return_inverse=True)
     if len(names) < 2:
         raise InputError(
@@ -63,22 +53,15 @@ def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) ->
 
 @dataclass(frozen=True)
 class Statistic:
-    """A statistic in percent, on the images as they are and in every resample; `after - before` pairs two of them.
+    """A statistic in percent, on the images as they are and in every resample; `after - before` pairs two of them."""
 
-    Attributes:
-        values: float [points], or [seeds, points] of probes that were fitted with several seeds.
-        resampled: float [resamples, *values.shape]; nan in a resample that lacks a class.
-        clusters: the effective number of independent clusters, for their sizes (Kish 1965) and for the classes.
-        drawn: the resamples.
-    """
-
-    values: np.ndarray
-    resampled: np.ndarray
-    clusters: float
+    values: np.ndarray  # float [points], or [seeds, points] of probes that were fitted with several seeds
+    resampled: np.ndarray  # float [resamples, *values.shape]; nan in a resample that lacks a class
+    clusters: float  # effective number of independent clusters, for their sizes (Kish 1965) and for the classes
     drawn: Resamples
 
     def at(self, places: Sequence[int]) -> "Statistic":
-        """That of some points, by their places; one may be there several times."""
+        """The statistic at some points, by their places, with repetition."""
         return replace(self, values=self.values[..., places], resampled=self.resampled[..., places])
 
     def __sub__(self, before: "Statistic") -> "Difference":
@@ -87,7 +70,8 @@ class Statistic:
             raise ValueError("no pairs: take both statistics from the same resamples, drawn once for a data set")
         if self.values.shape != before.values.shape:
             raise ValueError(f"no pairs: values are {self.values.shape} and {before.values.shape}")
-        return Difference(self, before)
+        clusters = min(self.clusters, before.clusters)
+        return Difference(self, before, self.values - before.values, self.resampled - before.resampled, clusters)
 
 
 @dataclass(frozen=True)
@@ -96,26 +80,13 @@ class Difference:
 
     after: Statistic
     before: Statistic
-
-    @property
-    def values(self) -> np.ndarray:
-        return self.after.values - self.before.values
-
-    @property
-    def resampled(self) -> np.ndarray:
-        return self.after.resampled - self.before.resampled
-
-    @property
-    def clusters(self) -> float:
-        return min(self.after.clusters, self.before.clusters)
+    values: np.ndarray
+    resampled: np.ndarray
+    clusters: float
 
 
 def accuracy(correct: np.ndarray, resamples: Resamples) -> Statistic:
-    """Accuracy of every point in every resample, in one product of matrices.
-
-    Args:
-        correct: whether each image is correct, bool [points, images] or [seeds, points, images]; else ValueError.
-    """
+    """Accuracy of every point in every resample; `correct` is bool [points, images] or [seeds, points, images]."""
     correct = _checked("correct", correct, resamples, bool)
     flat = correct.reshape(-1, correct.shape[-1]).astype(np.float32).T
     drawn = (resamples.weights @ flat) / resamples.sizes[:, None]
@@ -134,15 +105,11 @@ def metric(
 ) -> Statistic:
     """One of RESAMPLED of every point in every resample, equal to `metrics.score` of the images drawn.
 
-    Args:
-        truth: place of each image's true option among `options`, int [images].
-        predicted: place of its predicted option, int [..., images]; -1 is a wrong answer.
-        probabilities: float [..., images, options]; what AUC is computed from.
-        positive: the option that counts as positive; None: the mean over options.
+    Arguments as there, with `predicted` int [..., images] and `probabilities` float [..., images, options].
 
     Raises:
-        InputError: an unknown metric; a class that no image has, or that more than `MOST_MISSING` of the resamples
-            lack because few patients or duplicate groups have it.
+        InputError: an unknown metric; a class that no image has, or that more than `MOST_MISSING` of the resamples lack
+            because few patients or duplicate groups have it.
         ValueError: arrays of other shapes or types.
     """
     if name not in RESAMPLED:
@@ -165,10 +132,10 @@ def metric(
                 f"{having} patients or duplicate groups have it: add images of others, or show accuracy"
             )
         missing |= lacking
-    score = _area if name == "auc" else _of_counts(name)
     flat = predicted.reshape(-1, predicted.shape[-1])
     weights = np.concatenate([np.ones((1, len(truth)), dtype=np.float32), resamples.weights])
-    scores = np.mean([score(weights, truth, flat, probabilities, option) for option in chosen], axis=0)
+    score = functools.partial(_area, probabilities) if name == "auc" else functools.partial(_of_counts, name)
+    scores = np.mean([score(weights, truth == option, flat, option) for option in chosen], axis=0)
     scores[1:][missing] = np.nan
     values, drawn = scores[0].reshape(predicted.shape[:-1]), scores[1:].reshape(-1, *predicted.shape[:-1])
     clusters = len(chosen) ** 2 / sum(1 / spread[option] for option in chosen)
@@ -183,30 +150,29 @@ def _equal_clusters(clusters: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
 
 
-def _of_counts(name: str):
-    """What a metric is of the weighted confusion counts; a quotient of nothing by nothing counts as 0."""
+def _of_counts(name: str, weights: np.ndarray, true: np.ndarray, predicted: np.ndarray, option: int) -> np.ndarray:
+    """A metric of the weighted confusion counts [weights, points]; a quotient of nothing by nothing counts as 0."""
 
-    def score(weights, truth, predicted, probabilities, option) -> np.ndarray:
-        true = (weights @ (truth == option).astype(np.float32))[:, None].astype(float)
-        if name == "specificity":
-            rest = weights.sum(axis=1, dtype=float)[:, None] - true
-            distinguished = (truth != option) & (predicted != option) & (predicted >= 0)
-            return (weights @ distinguished.astype(np.float32).T).astype(float) / np.maximum(rest, 1)
-        named = (weights @ (predicted == option).astype(np.float32).T).astype(float)
-        correct = (weights @ ((predicted == option) & (truth == option)).astype(np.float32).T).astype(float)
-        top, bottom = {"precision": (1, named), "f1": (2, true + named)}.get(name, (1, true))
-        return top * correct / np.maximum(bottom, 1)
+    def count(chosen: np.ndarray) -> np.ndarray:
+        return (weights @ chosen.astype(np.float32).T).astype(float)
 
-    return score
+    if name == "specificity":
+        rest = weights.sum(axis=1, dtype=float)[:, None] - count(true[None])
+        return count(~true & (predicted != option) & (predicted >= 0)) / np.maximum(rest, 1)
+    positives, named, correct = count(true[None]), count(predicted == option), count((predicted == option) & true)
+    top, bottom = {"precision": (1, named), "f1": (2, positives + named)}.get(name, (1, positives))
+    return top * correct / np.maximum(bottom, 1)
 
 
-def _area(weights, truth, predicted, probabilities, option) -> np.ndarray:
+def _area(
+    probabilities: np.ndarray, weights: np.ndarray, true: np.ndarray, predicted: np.ndarray, option: int
+) -> np.ndarray:
     """The weighted share of pairs of images that an option's probability ranks rightly, ties counted half."""
-    inside, outside = weights[:, truth == option], weights[:, truth != option]
+    inside, outside = weights[:, true], weights[:, ~true]
     pairs = np.maximum(inside.sum(axis=1) * outside.sum(axis=1), 1)
     areas = []
-    for of_point in probabilities.reshape(len(predicted), len(truth), -1)[:, :, option]:
-        high, low = of_point[truth == option][:, None], of_point[truth != option]
+    for of_point in probabilities.reshape(len(predicted), len(true), -1)[:, :, option]:
+        high, low = of_point[true][:, None], of_point[~true]
         ranked = (high > low) + np.float32(0.5) * (high == low)
         areas.append(((inside @ ranked.astype(np.float32)) * outside).sum(axis=1, dtype=float) / pairs)
     return np.stack(areas, axis=1)

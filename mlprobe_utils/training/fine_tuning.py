@@ -42,7 +42,7 @@ def fine_tune(
     Args:
         images: from `image_folder` or `image_list`; the loss on those of validation is in the learning curve.
         folder: of the adapter (as peft saves it) and of `learning_curve.parquet` (epoch, training_loss and
-            validation_loss, nats an answer's token).
+            validation_loss, nats per answer token).
         seed: of the adapter's first weights and of the order of the images.
         changed: fields of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision`
             the model's own.
@@ -51,8 +51,8 @@ def fine_tune(
         The model with its adapter, for `extract`, `answer` and `capture`.
 
     Raises:
-        InputError: a label without an answer or an answer without label, a field that there is not, a folder with an
-            adapter that was made otherwise, a model that has an adapter.
+        InputError: a label without an answer or an answer without label, an unknown field, a folder with an adapter
+            of other inputs, a model that has an adapter.
     """
     if model.adapter is not None:
         raise InputError(f"the model has the adapter {model.adapter}: fine-tune its base, or merge it into the model")
@@ -75,11 +75,8 @@ def train_adapter(
 ) -> None:
     """Trains an adapter on the train images and leaves it and its learning curve in `folder`.
 
-    Under FSDP the model is spread over the processes afterwards, and has to be loaded again for anything else.
-
-    Args:
-        images: split, option, stored_height and stored_width; the index is an image's position in `questions`.
-        run: the seed of LoRA's initialisation and of the order of the images.
+    `images` has split, option, stored_height and stored_width, and an image's position in `questions` as index; `run`
+    seeds LoRA's weights and the order of the images. Under FSDP the model stays sharded, and has to be loaded again.
     """
     set_seed(run)
     adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
@@ -96,12 +93,7 @@ def train_adapter(
 def train_on(
     model: nn.Module, questions: Questions, images: pd.DataFrame, recipe: FineTuning, run: int, folder: Path, **how
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Trains on the train images, with the loss on the validation images; an interrupted run goes on from `folder`.
-
-    Args:
-        model, how: as of `trainer.train`, which says what is returned.
-        images, run: as of `train_adapter`.
-    """
+    """As `trainer.train`, on the train images of `train_adapter`, with the loss on the validation images."""
     training = examples(questions, images[images["split"] == "train"], recipe.length_grouped)
     validation = examples(questions, images[images["split"] == "validation"])
     settings = settings_of(recipe, run)
@@ -115,19 +107,18 @@ def finish(curve: pd.DataFrame, folder: Path) -> None:
 
 
 def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
-    """The settings of a training run, from the recipe and its seed `run`."""
     shared = {own.name: getattr(recipe, own.name) for own in fields(TrainingSettings) if own.name != "seed"}
     return TrainingSettings(**shared, seed=run)
 
 
 def examples(questions: Questions, rows: pd.DataFrame, length_grouped: bool = False) -> Examples:
-    """The questions about some images, rows as of `train_adapter`; grouped by length, similar sizes share a batch."""
+    """Questions and answers of rows of `train_adapter`; grouped by length, similar sizes share a batch."""
     lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
     return Examples(questions, list(rows.index), list(rows["option"]), lengths)
 
 
 def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:
-    """LoRA on every linear layer that the output depends on, or on all of these but the vision tower's."""
+    """LoRA on every linear layer that the output depends on, without the vision tower's where it is frozen."""
     left_out = loaded.family.not_adapted(recipe.vision_tower == "frozen")
     return lora_of(recipe, target_modules="all-linear", exclude_modules=left_out)
 

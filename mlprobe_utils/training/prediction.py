@@ -20,8 +20,7 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
 from mlprobe_utils.datasets.own_images import Images
-from mlprobe_utils.evaluation.answers import parse_answer
-from mlprobe_utils.evaluation.question import Question
+from mlprobe_utils.evaluation.question import Question, parse_answer
 from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions, append_answers, questions_about
@@ -55,7 +54,7 @@ def answer(
     Returns:
         One row an image: image, label, split (validation or test), cluster (images with the same number are of one
         patient or file), text (as generated), parsed (the label whose answer alone the text names, else null), and for
-        each label p_<label> (0 to 1: of its answer among the options).
+        each label p_<label> (probability of its answer among the options).
 
     Raises:
         InputError: a label without an answer or an answer without label; as `extract`.
@@ -64,22 +63,21 @@ def answer(
     changed = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     settings = paper(Answering, "answering", batch_size=batch_size, **changed)
     rows = images.rows("validation", "test")
+    recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
+    recorded["labels"] = hash_of(rows.to_dict("list"))
     with tempfile.TemporaryDirectory() as temporary:
+        kept = Path(temporary)
         if folder is not None:
-            recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
-            recorded["labels"] = hash_of(rows.to_dict("list"))
-            folder = claim(folder, made_of(model, question, images) | recorded)
-            if (folder / ANSWERS).is_file():
-                return pd.read_parquet(folder / ANSWERS)
+            kept = claim(folder, made_of(model, question, images) | recorded)
+            if (kept / ANSWERS).is_file():
+                return pd.read_parquet(kept / ANSWERS)
         questions, options = questions_about(model.processor, question, images), [*question.options.values()]
         with adapter(model, model.adapter):
-            shards = Path(folder or temporary)
-            found, probabilities = predict(model, questions, options, list(rows.index), settings, shards)
-    label_of = dict(zip(options, question.options, strict=True))
-    rows = rows.reset_index(drop=True).assign(text=found["text"], parsed=found["parsed"].map(label_of))
-    rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
-    if folder is not None:
-        write_parquet(rows, folder / ANSWERS)
+            found, probabilities = predict(model, questions, options, list(rows.index), settings, kept)
+        label_of = dict(zip(options, question.options, strict=True))
+        rows = rows.reset_index(drop=True).assign(text=found["text"], parsed=found["parsed"].map(label_of))
+        rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
+        write_parquet(rows, kept / ANSWERS)
     return rows
 
 
@@ -91,12 +89,11 @@ def predict(
     settings: Answering,
     folder: Path,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Answers the questions about the images at `positions`; shards in `folder` let an interrupted run go on.
+    """Answers the questions about the images at `positions`; an interrupted run goes on from the shards in `folder`.
 
     Returns:
-        A table with `text` (as generated, greedily) and `parsed` (option or None), one row an image; and the options'
-        probabilities, float64 [images, options]: summed log-probability of the option's tokens and the end token,
-        normalised over the options.
+        One row an image: `text` (generated greedily) and `parsed` (option or None); and the options' probabilities,
+        float64 [images, options]: summed log-probability of the option's tokens and the end token, normalised.
     """
     shards = shards_of(folder, positions, settings.shard_images, ".parquet")
     given = questions.encoder, options, settings.max_new_tokens
@@ -115,55 +112,40 @@ def predict(
 def answer_batch(
     loaded: LoadedModel, prompts: dict[str, torch.Tensor], encoder: Encoder, options: list[str], max_new_tokens: int
 ) -> pd.DataFrame:
-    """What the model writes about each image of one batch, `text`, and the log-probability of each option.
+    """The `text` generated about each image of one batch of `encoder`, and the log-probability of each option.
 
-    Images and question are read once, for the text: the options go on from the keys and values that it leaves.
-    `prompts` is the batch as `encoder` encodes it.
+    Images and question are read once, for the text: each option goes on from the cached keys and values, all but those
+    of the prompts' last token, which is text and gives the logits of the option's first token.
     """
     cache = DynamicCache(config=loaded.model.config)
     cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts
+    rows, length = prompts["input_ids"].shape
     with greedy(loaded, max_new_tokens, encoder.end) as configuration:
         generate = partial(loaded.model.generate, past_key_values=cache, generation_config=configuration)
-        new = generate(**to_device(prompts, loaded))[:, prompts["input_ids"].shape[1] :]
+        new = generate(**to_device(prompts, loaded))[:, length:]
         columns = {"text": encoder.tokenizer.batch_decode(new, skip_special_tokens=True)}
         for option, tokens in zip(options, encoder.answer_tokens(options), strict=True):
-            inputs = to_device(_go_back(cache, prompts, tokens), loaded)
-            columns[option] = _log_probability(tokens, generate(**inputs, custom_generate=_logits_of_unread))
+            cache.crop(length - 1 - cache.get_seq_length())
+            longer = append_answers(prompts, [tokens[:-1]] * rows, pad=0)  # pads nothing: all rows are equally long
+            inputs = {key: value for key, value in longer.items() if value.shape == longer["input_ids"].shape}
+            logits = generate(**to_device(inputs, loaded), custom_generate=_logits_of_unread)
+            labels = torch.tensor([tokens] * rows, device=logits.device)
+            losses = cross_entropy(logits.float().mT, labels, reduction="none")
+            columns[option] = -losses.sum(dim=1).double().cpu().numpy()
     return pd.DataFrame(columns)
 
 
-def _go_back(cache: DynamicCache, prompts: dict[str, torch.Tensor], tokens: list[int]) -> dict[str, torch.Tensor]:
-    """Makes the cache forget all from the prompts' last token on; gives inputs with all but the last of `tokens` added.
-
-    The prompts' last token, which is text, is read again: its logits are those of the first of `tokens`.
-    """
-    rows, length = prompts["input_ids"].shape
-    cache.crop(length - 1 - cache.get_seq_length())
-    longer = append_answers(prompts, [tokens[:-1]] * rows, pad=0)  # which pads nothing: the rows are equally long
-    return {key: value for key, value in longer.items() if value.shape == longer["input_ids"].shape}
-
-
 def _logits_of_unread(model, input_ids, logits_processor, stopping_criteria, generation_config, **inputs):
-    """Logits [images, tokens, vocabulary] of the tokens that the cache has not read, in one pass.
-
-    In place of the loop of `generate`, with its arguments: positions and masks are as generation has them.
-    """
+    """Logits [images, tokens, vocabulary] of the tokens that are not in the cache, in place of `generate`'s loop."""
     unread = input_ids.shape[1] - inputs["past_key_values"].get_seq_length()
     inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=unread, **inputs)
     return model(**inputs | {"logits_to_keep": unread}).logits
 
 
-def _log_probability(tokens: list[int], logits: torch.Tensor) -> np.ndarray:
-    """Summed log-probability of tokens, the same for all images, float64 [images]; logits [images, tokens, all]."""
-    labels = torch.tensor([tokens] * len(logits), device=logits.device)
-    return -cross_entropy(logits.float().mT, labels, reduction="none").sum(dim=1).double().cpu().numpy()
-
-
 @contextlib.contextmanager
 def greedy(loaded: LoadedModel, max_new_tokens: int, end: int) -> Iterator[GenerationConfig]:
-    """Greedy generation up to a token that ends an answer, without the penalties and temperatures of a checkpoint.
-
-    While it lasts the model has no other configuration, from which `generate` fills in what a given one leaves open.
+    """Greedy generation up to an end token. It replaces the model's own configuration, whose penalties and temperatures
+    `generate` would fill in.
     """
     own = loaded.model.generation_config
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]

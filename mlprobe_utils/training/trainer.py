@@ -1,6 +1,6 @@
 """Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there.
 
-In one process or in several that `accelerate-launch` started (DDP, FSDP); the result is the recipe's either way.
+In one process, or with the same result in several (DDP, FSDP) that `accelerate-launch` started.
 """
 
 import itertools
@@ -27,8 +27,6 @@ from mlprobe_utils.models.encoding import Encoder, answer_losses
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What a training run needs besides model and data."""
-
     learning_rate: float
     epochs: int
     batch_size: int  # of all processes together
@@ -42,10 +40,8 @@ class TrainingSettings:
 
 @dataclass(eq=False)
 class Examples(torch.utils.data.Dataset):
-    """(image, answer) pairs; `image_at(position)` gives what is encoded when it is needed, not before.
-
-    An image, uint8 [height, width, 3], or its question as `encoding.Questions` keeps it. A batch holds examples of
-    about the same length, in any unit; without `lengths` all count as equal.
+    """(image, answer) pairs; `image_at(position)` gives an image, uint8 [height, width, 3], or its encoded question. A
+    batch holds examples of similar `lengths`.
     """
 
     image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]]
@@ -57,15 +53,13 @@ class Examples(torch.utils.data.Dataset):
         return len(self.positions)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray | dict[str, torch.Tensor], str | None]:
-        """Image and answer; ~i is example i without its answer: it completes a batch and teaches nothing."""
+        """Image and answer; ~i is example i without its answer, to complete a batch."""
         return (self.image_at(self.positions[i]), self.answers[i]) if i >= 0 else (self[~i][0], None)
 
 
 class EpochSampler(LengthGroupedSampler):
-    """The order of an epoch's examples, a function of seed and epoch: the same in every process and after a kill.
-
-    Where several processes share a batch, the last one is completed by examples without answers (~i): with others, it
-    would teach more than the recipe says.
+    """An epoch's order, a function of seed and epoch: the same in every process and after a kill. Where processes share
+    a batch, the last one is completed by examples without answers (~i).
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
@@ -97,7 +91,7 @@ class Progress(TrainerCallback):
 
 
 class OneDevice(TrainingArguments):
-    """Of several devices a process takes its own: Trainer would spread its batch over all, which is another recipe."""
+    """A process uses its own device: Trainer would spread its batch over all, which is another recipe."""
 
     @property
     def n_gpu(self) -> int:
@@ -105,10 +99,7 @@ class OneDevice(TrainingArguments):
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose loss is the mean over the answers' tokens: no logits are computed anywhere else.
-
-    The mean is that of the whole step, however many processes share it, and an evaluation's that of the whole set.
-    """
+    """Trainer whose loss is the mean over the answers' tokens: of a whole step in all processes, or a whole set."""
 
     trains = False  # whether every module has been set to training since the beginning, or the last evaluation
 
@@ -124,7 +115,7 @@ class AnswerTrainer(Trainer):
         return super().evaluate(*arguments, **named)
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """Trainer's own, which sets every module to training at every step: here, where an evaluation may undo it."""
+        """Trainer sets every module to training at every step; here, only after an evaluation."""
         if not self.trains:
             model.train()
             self.trains = True
@@ -133,37 +124,32 @@ class AnswerTrainer(Trainer):
         return loss.detach()
 
     def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each image's summed loss, and what it is summed over: a trainer of another task has its own."""
+        """Each image's summed loss, and the number of tokens; overridden for another task."""
         return answer_losses(model, inputs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, tokens = self.losses_of(model, inputs)
-        # of the step's tokens each process has its own number: gradients are averaged over processes, not over tokens
+        # processes have different numbers of tokens, but gradients are averaged over processes
         mean_tokens = self.accelerator.reduce(tokens.sum().float(), reduction="mean")
         loss = losses.sum() / mean_tokens
         return (loss, {"losses": losses}) if return_outputs else loss
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Summed loss and number of tokens of each image: what is gathered has the sampler's padding dropped."""
+        """Summed loss and number of tokens of each image, gathered without the sampler's padding."""
         return None, *self.losses_of(model, inputs)
 
     def floating_point_ops(self, inputs) -> int:
-        """Not counted: Trainer would go through all parameters at every step, for a figure that nobody reads."""
+        """Not counted, which takes a pass over all parameters at every step."""
         return 0
 
 
 def encoded(encoder: Encoder, rows: list[tuple[np.ndarray | dict, str | None]]) -> dict[str, torch.Tensor]:
-    """What the model reads of examples; one without answer has no label, so that it weighs nothing."""
+    """Model inputs of examples; one without answer has no label."""
     images, answers = zip(*rows, strict=True)
     inputs = encoder.answered([*images], [answer or "" for answer in answers])
     inputs["labels"][[answer is None for answer in answers]] = -100
     return inputs
-
-
-def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
-    """Mean loss over the answers' tokens of a whole set, from `AnswerTrainer.prediction_step`."""
-    return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}
 
 
 def train(
@@ -178,17 +164,19 @@ def train(
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints` after a kill.
 
-    Args:
-        encode: what the model reads of examples, with their labels; -100 is none.
-        trainer_class: says what the loss is.
+    `encode` gives model inputs and labels of examples (-100 is no label), `trainer_class` defines the loss.
 
     Returns:
-        The learning curve, one row an epoch: epoch, training_loss, validation_loss (nats per answer token; nan without
-        validation images); and the model's weights, which FSDP has spread over the processes (whole in the main one).
+        The learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
+        images); and the model's weights, under FSDP whole in the main process.
 
     Raises:
         InputError: the processes cannot share the recipe's batch evenly.
     """
+
+    def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
+        return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}
+
     set_seed(settings.seed)
     trainer = trainer_class(
         model=model,
@@ -202,19 +190,20 @@ def train(
     trainer.pop_callback(PrinterCallback)
     last = last_whole_checkpoint(checkpoints)
     if last and isinstance(model, PreTrainedModel) and not sharded():
-        # read as it was saved: Trainer passes over what is saved under the hub's names, as Qwen2.5-VL is
+        # read as it was saved: Trainer ignores weights under the hub's names, as Qwen2.5-VL's
         model.load_state_dict(type(model).from_pretrained(last, dtype=model.dtype).state_dict())
     trainer.train(resume_from_checkpoint=last)
     model.eval()
-    return _learning_curve(trainer.state.log_history), trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    losses = {
+        name: {round(row["epoch"]): row[key] for row in trainer.state.log_history if key in row}
+        for name, key in (("training_loss", "loss"), ("validation_loss", "eval_loss"))
+    }
+    curve = pd.DataFrame(losses, sorted(losses["training_loss"]), dtype=float).rename_axis("epoch").reset_index()
+    return curve, trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def training_arguments(settings: TrainingSettings, folder: Path, **more) -> TrainingArguments:
-    """Trainer's arguments, `more` added or replaced: checkpoints in `folder` and a log an epoch, nothing printed.
-
-    Raises:
-        InputError: the processes cannot share the recipe's batch evenly.
-    """
+    """Trainer's arguments, `more` added or replaced: checkpoints in `folder` and a log an epoch, nothing printed."""
     accelerated, share = torch.accelerator.is_available(), share_of(settings.batch_size)
     arguments = dict(
         output_dir=str(folder),
@@ -246,20 +235,10 @@ def training_arguments(settings: TrainingSettings, folder: Path, **more) -> Trai
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:
-    """The last checkpoint that was written to its end; what a kill left half-written is removed."""
+    """The last complete checkpoint; what a kill left half-written is removed."""
     if processes().is_main_process:
         for folder in checkpoints.glob("checkpoint-*"):
             if not (folder / "trainer_state.json").is_file():  # Trainer writes it last
                 shutil.rmtree(folder, ignore_errors=True)
     processes().wait_for_everyone()
     return get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
-
-
-def _learning_curve(history: list[dict]) -> pd.DataFrame:
-    training, validation = (
-        {round(row["epoch"]): row[key] for row in history if key in row} for key in ("loss", "eval_loss")
-    )
-    epochs = sorted(training)
-    losses = {"training_loss": [training[epoch] for epoch in epochs]}
-    losses["validation_loss"] = [validation.get(epoch, float("nan")) for epoch in epochs]
-    return pd.DataFrame({"epoch": epochs} | losses)

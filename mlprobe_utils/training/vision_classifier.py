@@ -1,8 +1,7 @@
 """The vision tower of a model as a classifier: a linear layer on the mean of each image's tokens at the tower's end.
 
-Trained with cross-entropy on the class (paper section 5, Table 3), all weights of the tower or LoRA beside its linear
-layers. The model's own pass is left where the tower ends, before connector and LLM. The gradients say which weights
-that pass depends on, so that nothing here knows an architecture.
+Trained with cross-entropy on the class (paper section 5, Table 3): all weights of the tower, or LoRA beside its linear
+layers. The model's forward pass ends where the tower ends; the gradients show which weights it depends on.
 """
 
 import contextlib
@@ -45,13 +44,7 @@ def tower_end(loaded: LoadedModel) -> ProbePoint:
 
 
 def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
-    """Mean of each image's tokens where the vision tower ends, float32 [images, width], with its gradient.
-
-    `inputs` is what the processor returned, whole, where the model is.
-
-    Raises:
-        RuntimeError: the pass does not go through the vision tower.
-    """
+    """Mean of each image's tokens where the vision tower ends, float32 [images, width], with its gradient."""
     end, pool = tower_end(loaded), loaded.family.poolers(inputs)["V/image_mean"]
 
     def leave(module, arguments, output):
@@ -68,8 +61,8 @@ def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
 
 
 class VisionClassifier(nn.Module):
-    """Logits of the classes, float32 [images, classes]. Its parameters are those that are trained, and no others: a
-    checkpoint holds no LLM, and processes that share a training wait for no gradient that never comes."""
+    """Logits of the classes, float32 [images, classes]. It has only the trained parameters, so that checkpoints hold no
+    LLM, and processes that share a training wait for no gradient that never comes."""
 
     def __init__(self, loaded: LoadedModel, trained: Sequence[nn.Parameter], width: int, classes: int):
         super().__init__()
@@ -78,7 +71,7 @@ class VisionClassifier(nn.Module):
         self.head = nn.Linear(width, classes, device=loaded.device)
 
     def train(self, mode: bool = True) -> "VisionClassifier":
-        for path in self.loaded.family.vision_tower:  # for dropout, of LoRA among others
+        for path in self.loaded.family.vision_tower:  # dropout, LoRA's too
             self.loaded.model.get_submodule(path).train(mode)
         return super().train(mode)
 
@@ -87,8 +80,6 @@ class VisionClassifier(nn.Module):
 
 
 class ClassTrainer(AnswerTrainer):
-    """Its loss is the cross-entropy of the class."""
-
     def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = dict(inputs)
         labels = inputs.pop("labels")
@@ -101,7 +92,7 @@ def classify(
     images: pd.DataFrame,
     options: list[str],
     positions: Sequence[int],
-    way: str,
+    trained: str,
     recipe: FineTuning,
     run: int,
     batch_size: int,
@@ -109,29 +100,25 @@ def classify(
 ) -> np.ndarray:
     """Trains on the train images; returns the options' probabilities, float64 [positions, options].
 
-    Afterwards the model is as it was. `learning_curve.parquet` is left in `folder`; the weights are not kept.
-
-    Args:
-        images, run, folder: as of `train_adapter`.
-        positions: of the images that are classified.
-        way: `all` weights of the tower, or `lora`.
-        recipe: budget, schedule, and rank and alpha of LoRA; the learning rate is the highest one.
-        batch_size: of what is classified; changes no result.
-
-    Raises:
-        InputError: started with FSDP.
+    Trains `all` weights of the tower or `lora`, with the budget, schedule and LoRA of `recipe`; images, run and folder
+    are as for `train_adapter`. Afterwards the model is as it was. `learning_curve.parquet` is left in `folder`; the
+    weights are not kept. InputError where it was started with FSDP.
     """
     if sharded():
-        raise InputError(
-            "a vision tower alone is not trained under FSDP: it fits on one device, start these processes without "
-            "--use_fsdp (DDP), or a single one"
-        )
+        mend = "it fits on one device, start these processes without --use_fsdp (DDP), or a single one"
+        raise InputError(f"a vision tower alone is not trained under FSDP: {mend}")
     set_seed(run)
     recipe = recipe.model_copy(update={"gradient_checkpointing": False})  # a tower is small
-    on_device = partial(send_to_device, device=loaded.device)  # a tower sees to the precision itself
-    with _trainable(loaded, on_device(questions(positions[0])), way, recipe) as (trained, width):
-        classifier = VisionClassifier(loaded, trained, width, len(options))
-        how = {"encode": partial(_labelled, options=options), "trainer_class": ClassTrainer}
+    on_device = partial(send_to_device, device=loaded.device)  # a tower casts to its precision itself
+
+    def encode(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]]) -> dict[str, torch.Tensor]:
+        labels = [-100 if answer is None else options.index(answer) for _, answer in rows]
+        encoded = joined([question for question, _ in rows], encoder.tokenizer.pad_token_id)
+        return encoded | {"labels": torch.tensor(labels)}
+
+    with _trainable(loaded, on_device(questions(positions[0])), trained, recipe) as (parameters, width):
+        classifier = VisionClassifier(loaded, parameters, width, len(options))
+        how = {"encode": encode, "trainer_class": ClassTrainer}
         curve, _ = train_on(classifier, questions, images, recipe, run, folder, **how)
         if processes().is_main_process:
             finish(curve, folder)
@@ -143,7 +130,7 @@ def classify(
 
 @contextlib.contextmanager
 def _trainable(
-    loaded: LoadedModel, sample: dict, way: str, recipe: FineTuning
+    loaded: LoadedModel, sample: dict, trained: str, recipe: FineTuning
 ) -> Iterator[tuple[list[nn.Parameter], int]]:
     """The parameters to train, and the width at the tower's end; afterwards the model is bit for bit what it was."""
     model, adapted, kept = loaded.model, None, {}
@@ -156,31 +143,24 @@ def _trainable(
             gradients = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
             reached = {n: p for n, p, g in zip(names, parameters, gradients, strict=True) if g is not None}
             model.requires_grad_(False)
-            if way == "lora":
+            if trained == "lora":
                 linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
                 targets = [name for name in linear if f"{name}.weight" in reached]
                 adapted = get_peft_model(model, lora_of(recipe, target_modules=targets))
-                trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+                learning = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
             else:
-                trained = list(reached.values())
+                learning = list(reached.values())
                 places = loaded.family.vision_tower + loaded.family.connector  # a side path runs before the end
                 run = {p for place in places for p in model.get_submodule(place).parameters()}
-                kept = {parameter: parameter.detach().clone() for parameter in run.union(trained)}
+                kept = {parameter: parameter.detach().clone() for parameter in run.union(learning)}
                 for parameter in kept:
                     parameter.data = parameter.data.float()  # steps this small would be lost in bfloat16
-                for parameter in trained:
+                for parameter in learning:
                     parameter.requires_grad_(True)
-            yield trained, means.shape[1]
+            yield learning, means.shape[1]
         finally:
             if adapted is not None:
                 adapted.unload()
             for parameter, weights in kept.items():
                 parameter.data, parameter.grad = weights, None
             model.eval()
-
-
-def _labelled(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]], options: list[str]) -> dict:
-    """What the model reads of examples, and the places of their classes; -100 of one without answer."""
-    labels = [-100 if answer is None else options.index(answer) for _, answer in rows]
-    questions = joined([question for question, _ in rows], encoder.tokenizer.pad_token_id)
-    return questions | {"labels": torch.tensor(labels)}

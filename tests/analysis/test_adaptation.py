@@ -7,18 +7,10 @@ from made_rows import answers_of, no_fewer, right_of
 from scipy.stats import norm
 from site_rows import image_set
 
-from mlprobe_utils.analysis.adaptation import (
-    GAINED,
-    LOST,
-    MEAN,
-    base_in,
-    gains,
-    gains_of_stages,
-    left_out,
-    pairs,
-    relative_change,
-)
+from mlprobe_utils.analysis import adaptation
+from mlprobe_utils.analysis.adaptation import GAINED, LOST, MEAN
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.stats.paired import NEITHER, paired_tests
@@ -46,36 +38,31 @@ def of_two_models(own: float, base: float) -> pd.DataFrame:
 @pytest.mark.parametrize(("own", "expected"), [(0.85, GAINED), (0.7, NEITHER), (0.55, LOST)])
 def test_a_gain_is_significant_if_it_was_planted(own, expected):
     after, before = of_two_models(own, 0.7), of_two_models(0.7, 0.7).assign(stage="pretrained")
-    both = gains_of_stages(pd.concat([after, before]), [("own", "base")], SETS, "paper")
+    both = adaptation.gains(pd.concat([after, before]), [("own", "base")], SETS, "paper")
     assert both["statement"].tolist() == ["after fine-tuning"] * 3 + ["before fine-tuning"] * 3
     assert both["verdict"].tolist() == [expected] * 3 + [NEITHER] * 3
     table = both[:3]
     assert table["dataset"].tolist() == ["d", "e", MEAN]
-    told = table["p (Holm)"].dropna() < 0.05
-    assert told.tolist() == [expected != NEITHER] * 2
+    assert (table["p (Holm)"].dropna() < 0.05).tolist() == [expected != NEITHER] * 2
     np.testing.assert_allclose(table["gain"], 100 * (own - 0.7), atol=3)
     np.testing.assert_allclose(table["gain"], table["accuracy"] - table["accuracy of the base"])
 
 
 def test_gains_are_of_pairs_of_images_and_means_over_runs():
     rows = of_two_models(0.75, 0.7)
-    row = gains(rows, [("own", "base")], SETS, "paper").iloc[0]
+    row = adaptation.gains(rows, [("own", "base")], SETS, "paper").iloc[0]
     drawn, _ = resamples_of_tested(SETS["d"], "paper")
-
-    def right(model: str) -> np.ndarray:
-        own = rows[(rows["model"] == model) & (rows["dataset"] == "d")]
-        return np.stack([(r["parsed"] == r["label"])[r.sort_values("image").index] for _, r in own.groupby("run")])
-
-    expected = paired_tests(right("base")[:, None], right("own")[:, None], drawn).iloc[0]
+    of_set = rows[rows["dataset"] == "d"].sort_values("image").groupby("model")
+    own, base = (output_outcomes(of_set.get_group(model)).correct for model in ("own", "base"))
+    expected = paired_tests(base, own, drawn).iloc[0]
     for name, column in (("gain", "value"), ("low", "low"), ("high", "high"), ("p", "p")):
         assert row[name] == pytest.approx(expected[column])
-    assert row["disagreement"] == pytest.approx(100 * (right("own") != right("base")).mean())
-    assert row["relative gain (%)"] == pytest.approx(100 * (right("own").mean() / right("base").mean() - 1))
+    assert row["disagreement"] == pytest.approx(100 * (own != base).mean())
+    assert row["relative gain (%)"] == pytest.approx(100 * (own.mean() / base.mean() - 1))
 
 
 def test_the_relative_gain_holds_its_truth_about_as_often_as_it_should():
-    def share_right(share: float) -> float:
-        """The probability that a uniform variable and 0.2 times a normal one lie below `share` together."""
+    def share_right(share: float) -> float:  # the probability that a uniform variable + 0.2 normal ones is below it
         ends = np.array([share, share - 1]) / 0.2
         return 0.2 * np.subtract(*(ends * norm.cdf(ends) + norm.pdf(ends)))
 
@@ -84,45 +71,37 @@ def test_the_relative_gain_holds_its_truth_about_as_often_as_it_should():
     for seed in range(30):
         hard = np.random.default_rng(seed).random(150)
         sides = (right_of(hard, share, [seed, n], (1, 1), 0.2) for n, share in enumerate((0.8, 0.7)))
-        _, low, high = relative_change(*(accuracy(side, drawn) for side in sides))
+        _, low, high = adaptation.relative_change(*(accuracy(side, drawn) for side in sides))
         held += low <= truth <= high
     assert no_fewer(held, 30, 0.95)
 
 
 def test_gains_at_the_edges():
     """A base that is never right has no relative gain; two that answer alike have a gain of 0 and an interval."""
-    row = gains(of_two_models(0.7, -1), [("own", "base")], SETS, "paper").iloc[0]
+    row = adaptation.gains(of_two_models(0.7, -1), [("own", "base")], SETS, "paper").iloc[0]
     assert row["gain"] == pytest.approx(70, abs=3)
     assert row[["relative gain (%)", "relative low"]].isna().all()
     same = answers(0.7, 0, "own")
     rows = pd.concat([same, same.assign(model="base")])
-    (row,) = gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
+    (row,) = adaptation.gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
     assert row["gain"] == row["relative gain (%)"] == 0
     assert row["low"] < 0 < row["high"]
     assert row["relative low"] < 0 < row["relative high"]
     assert row["p"] == 1
-    without = gains(rows, [], SETS, "paper")
-    assert without.empty
-    assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*without}
-
-
-def test_answers_to_other_images_are_refused():
-    rows = of_two_models(0.8, 0.7)
-    rows = rows[(rows["image"] != "0003.png") | (rows["model"] != "own")]
+    assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*adaptation.gains(rows, [], SETS, "paper")}
     with pytest.raises(InputError, match="own on d: its rows are not of the test images"):
-        gains(rows, [("own", "base")], SETS, "paper")
+        adaptation.gains(rows.query("image != '0003.png' or model != 'own'"), [("own", "base")], SETS, "paper")
 
 
 def test_models_are_paired_with_their_bases_and_the_others_listed_with_a_reason():
     slugs = ["lingshu-7b-miniature", "qwen2.5-vl-7b-miniature", "medvlm-r1-miniature", "gemma-3-4b"]
     models = {slug: load_model_card(slug) for slug in slugs}
-    assert pairs(models) == [("lingshu-7b-miniature", "qwen2.5-vl-7b-miniature")]
+    assert adaptation.pairs(models) == [("lingshu-7b-miniature", "qwen2.5-vl-7b-miniature")]
     base = load_model_card("qwen2-vl-2b-miniature")
-    table = left_out(models, {base.slug: base.name}).set_index("model")["reason"]
+    table = adaptation.left_out(models, {base.slug: base.name}).set_index("model")["reason"]
     assert table[models["medvlm-r1-miniature"].name] == f"its base, {base.name}, is not in this run"
     assert table[models["gemma-3-4b"].name] == "its card names no base"
     assert len(table) == 2
     qwen = load_model_card("qwen2.5-vl-7b")
     own = load_model_card("lingshu-7b").model_copy(update={"base": qwen.source})  # by its hub id
-    assert base_in(own, {"qwen2.5-vl-7b": qwen}) == "qwen2.5-vl-7b"
-    assert base_in(own, {}) is None
+    assert adaptation.pairs({"own": own, "qwen2.5-vl-7b": qwen}) == [("own", "qwen2.5-vl-7b")]

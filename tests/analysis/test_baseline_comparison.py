@@ -7,28 +7,10 @@ from baseline_parts import answers, final_outputs, training
 from made_rows import no_fewer, no_more
 from site_rows import image_set
 
-from mlprobe_utils.analysis.baselines import (
-    ABOVE,
-    BELOW,
-    LAST,
-    NEITHER,
-    ON_TEST,
-    ON_VALIDATION,
-    Trained,
-    accuracies,
-    claims,
-    comparisons,
-    correct_at,
-    epochs_chosen,
-    gaps,
-    group_means,
-    list_table,
-    status_table,
-    trained_table,
-)
-from mlprobe_utils.analysis.epoch_choice import addition_of_each, additions, by_chance, right_of_other_half
+from mlprobe_utils.analysis import baselines
+from mlprobe_utils.analysis.baselines import ABOVE, BELOW, LAST, NEITHER, ON_TEST, ON_VALIDATION, Trained
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.categories import CATEGORIES, MLLM, TRADITIONAL
+from mlprobe_utils.evaluation.names import CATEGORIES, MLLM, TRADITIONAL
 from mlprobe_utils.pipeline.baseline_card import STATUSES, all_baselines, load_baseline
 from mlprobe_utils.plots.forest import accuracy_chart
 from mlprobe_utils.stats.resampling import resample
@@ -40,7 +22,7 @@ CARDS = [load_baseline(slug) for slug in SLUGS]
 def compared(networks: dict[str, float], mllms: dict[str, float], images: int = 400, rule: str = LAST) -> dict:
     trained = [training(slug, [0.5, share], images, seed=n) for n, (slug, share) in enumerate(networks.items())]
     predicted = pd.concat([final_outputs(model, share, images) for model, share in mllms.items()])
-    return comparisons({"d": trained}, predicted, CARDS, {"d": image_set(images)}, "paper", rule)
+    return baselines.comparisons({"d": trained}, predicted, CARDS, {"d": image_set(images)}, "paper", rule)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +35,8 @@ def compared(networks: dict[str, float], mllms: dict[str, float], images: int = 
     ],
 )
 def test_the_claim_holds_where_it_was_planted_and_not_elsewhere(networks, mllms, verdict, below):
-    found = claims(compared(dict.fromkeys(SLUGS, networks), dict(zip(["m", "n"], mllms, strict=True)))).iloc[0]
+    both = dict.fromkeys(SLUGS, networks), dict(zip(["m", "n"], mllms, strict=True))
+    found = baselines.claims(compared(*both)).iloc[0]
     assert found["difference"] == pytest.approx(100 * (np.mean(mllms) - networks), abs=4)
     assert found["low"] < found["difference"] < found["high"]
     assert found["verdict"] == verdict
@@ -63,40 +46,35 @@ def test_the_claim_holds_where_it_was_planted_and_not_elsewhere(networks, mllms,
 
 def test_a_mean_is_that_of_its_members_and_the_average_weighs_networks_alike():
     found = compared({"resnet": 0.9, "fasternet": 0.7, "s2-mlp": 0.8, "vit": 0.6}, {"m": 0.8, "n": 0.5})
-    each, means = accuracies(found).set_index("model"), group_means(found).set_index("group")
+    each, means = baselines.accuracies(found).set_index("model"), baselines.group_means(found).set_index("group")
     assert each.loc["m", "value"] == pytest.approx(80, abs=1)
     assert each["group"].to_dict() == SLUGS | {"m": MLLM, "n": MLLM}
     assert means.loc["CNN", "value"] == pytest.approx(each.loc[["resnet", "fasternet"], "value"].mean())
     assert means.loc[TRADITIONAL, "value"] == pytest.approx(each.loc[[*SLUGS], "value"].mean())
     assert means["members"].to_dict() == {"CNN": 2, "MLP": 1, "ViT": 1, MLLM: 2, TRADITIONAL: 4}
-    apart = gaps(found).set_index("category")  # of the categories from the MLLMs, whose mean is 65
+    apart = baselines.gaps(found).set_index("category")  # of the categories from the MLLMs, whose mean is 65
     assert apart.index.tolist() == ["CNN", "MLP", "ViT"]
     assert apart.loc["MLP", "high"] < 0
     assert apart.loc["ViT", "low"] < 5 < apart.loc["ViT", "high"]
-    for table in (each, means):
-        assert (table["low"] < table["value"]).all()
-        assert (table["value"] < table["high"]).all()
+    assert means["value"].between(means["low"], means["high"], inclusive="neither").all()
 
 
 def test_answers_to_other_images_are_refused():
-    predicted, sets = final_outputs("m", 0.8, 398), {"d": image_set(400)}
-    with pytest.raises(InputError, match="m on d: its predictions are not for the test images"):
-        comparisons({"d": [training("resnet", [0.8])]}, predicted, CARDS[:1], sets, "paper", LAST)
-    own = {"d": [training("resnet", [0.8], 398)]}
-    with pytest.raises(InputError, match="resnet on d: its predictions are not for the test images"):
-        comparisons(own, final_outputs("m", 0.8), CARDS[:1], sets, "paper", LAST)
+    for images, model in (((400, 398), "m"), ((398, 400), "resnet")):
+        own = {"d": [training("resnet", [0.8], images[0])]}, final_outputs("m", 0.8, images[1])
+        with pytest.raises(InputError, match=f"{model} on d: its predictions are not for the test images"):
+            baselines.comparisons(*own, CARDS[:1], {"d": image_set(400)}, "paper", LAST)
 
 
 def test_the_chart_has_everyone_with_the_interval():
     found = compared({"resnet": 0.9, "fasternet": 0.7, "s2-mlp": 0.8, "vit": 0.6}, {"m": 0.8})
-    each, means = accuracies(found), group_means(found)
-    names = {"m": "Em", "resnet": "ResNet", "d": "Phantoms"}
-    drawn = accuracy_chart(each, means, {"d": 55.5}, names, "Accuracies")
+    each, names = baselines.accuracies(found), {"m": "Em", "resnet": "ResNet", "d": "Phantoms"}
+    drawn = accuracy_chart(each, baselines.group_means(found), {"d": 55.5}, names, "Accuracies")
     assert drawn.html.count("<svg") == 1
     for row in each.replace(names).itertuples():
-        told = f"{row.model} ({row.group}): {row.value:.1f} % ({row.low:.1f} to {row.high:.1f})"
-        assert told in drawn.description
-        assert told in drawn.html
+        words = f"{row.model} ({row.group}): {row.value:.1f} % ({row.low:.1f} to {row.high:.1f})"
+        assert words in drawn.description
+        assert words in drawn.html
     assert "majority class: 55.5 %" in drawn.description
     for word in ("Phantoms", "dashed: mean of all traditional", 'data-highlight="CNN"', "mean of CNN: "):
         assert word in drawn.html
@@ -104,54 +82,48 @@ def test_the_chart_has_everyone_with_the_interval():
 
 def test_the_list_has_the_papers_numbers_and_how_sure_each_is():
     cards = all_baselines()
-    table = status_table(cards).set_index("status")
+    table = baselines.status_table(cards).set_index("status")
     assert table[list(CATEGORIES)].sum().to_dict() == {"CNN": 8, "MLP": 4, "ViT": 4, "hybrid": 7}
     assert table["all"].to_dict() == {"cited": 11, "likely": 1, "inferred": 11}
     assert table["meaning"].to_dict() == STATUSES
-    listed = list_table(cards)
+    listed = baselines.baseline_table(cards)
     assert listed["category"].tolist() == sorted(listed["category"], key=CATEGORIES.index)
-    assert listed.set_index("baseline").loc["S2-MLP", "built as"] == "this project: s2_mlp"
-    assert "no commercial use" in listed.set_index("baseline").loc["FasterViT", "note"]
-    own = trained_table(CARDS, {"d": [training(slug, [0.8]) for slug in SLUGS]}, "small")
+    assert listed.set_index("baseline").at["S2-MLP", "built as"] == "this project: s2_mlp"
+    own = baselines.baseline_table(CARDS, "small", {"d": [training(slug, [0.8]) for slug in SLUGS]})
     assert own["baseline"].tolist() == [card.name for card in CARDS]
-    assert set(own["parameters"]) == {"1.23M"}
-    assert set(own["trained at"]) == {"64 px"}
+    assert own[["parameters", "trained at"]].drop_duplicates().to_numpy().tolist() == [["1.23M", "64 px"]]
 
 
 EPOCHS, IMAGES = 10, 150
 DRAWN = resample(np.arange(IMAGES), 400)
 
 
-def test_each_way_takes_its_epoch_and_the_earliest_of_equals():
+def test_each_rule_chooses_its_epoch_and_the_earliest_of_equals():
     rises = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
     falls = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]], bool)
     own = Trained("b", answers(np.stack([rises, falls])), answers(np.stack([falls, rises])), 1, 64)
-    assert epochs_chosen(own, LAST).tolist() == [3, 3]
-    assert epochs_chosen(own, ON_VALIDATION).tolist() == [1, 2]
-    assert epochs_chosen(own, ON_TEST).tolist() == [2, 1]
-    assert correct_at(own, epochs_chosen(own, ON_VALIDATION)).tolist() == [[falls[1].tolist()], [rises[2].tolist()]]
+    chosen = {LAST: [3, 3], ON_VALIDATION: [1, 2], ON_TEST: [2, 1]}
+    assert {rule: baselines.epochs_chosen(own, rule).tolist() for rule in chosen} == chosen
+    assert baselines.correct_at(own, np.array([1, 2])).tolist() == [[falls[1].tolist()], [rises[2].tolist()]]
     with pytest.raises(InputError, match="unknown rule to choose an epoch 'chosen on tests': did you mean"):
-        epochs_chosen(own, "chosen on tests")
+        baselines.epochs_chosen(own, "chosen on tests")
 
 
 def test_an_image_is_never_judged_by_an_epoch_that_its_own_half_chose():
     """Two epochs, each right where the other is wrong: the half that counts always prefers the other epoch."""
     left = np.arange(IMAGES) < IMAGES / 2
-    own = Trained("b", answers(np.stack([left, ~left])[None]), answers(np.stack([left, ~left])[None]), 1, 64)
-    alone, together = np.arange(IMAGES), np.where(left, 0, 1)
-    assert right_of_other_half(own, alone).mean() < 0.5
-    halves = right_of_other_half(own, together)  # each epoch is right for one cluster, which is never split
-    assert not halves.any()
+    own = Trained("b", *[answers(np.stack([left, ~left])[None])] * 2, 1, 64)
+    assert baselines.correct_on_other_half(own, np.arange(IMAGES)).mean() < 0.5
+    assert not baselines.correct_on_other_half(own, left).any()  # each epoch is right for one cluster: none is split
 
 
 def test_where_epochs_are_equally_good_something_is_added_and_nothing_is_left():
-    expected = by_chance(EPOCHS, [IMAGES], [0.8], 0.8, 200).iloc[0]
+    expected = baselines.by_chance(EPOCHS, [IMAGES], [0.8], 0.8, 200).iloc[0]
     assert expected["added"] > 2 > 4 * expected["error"]
-    found = []
-    for seed in range(12):
-        same = [training(f"b{n}", [0.8] * EPOCHS, IMAGES, seed=100 * seed + n, noise=0.1) for n in range(3)]
-        found.append(additions({"d": same}, {"d": DRAWN}).iloc[0])
-    found = pd.DataFrame(found)
+    same = {
+        f"d{d}": [training("b", [0.8] * EPOCHS, IMAGES, seed=9 * d + n, noise=0.1) for n in range(3)] for d in range(12)
+    }
+    found = baselines.additions(same, dict.fromkeys(same, DRAWN))
     truth = found["added"].mean()
     assert found["added"].min() > 0
     assert truth > 1
@@ -163,13 +135,13 @@ def test_where_epochs_are_equally_good_something_is_added_and_nothing_is_left():
 def test_a_better_epoch_that_validation_misses_is_added_and_left():
     shares, misled = [0.6] * 5 + [0.85] + [0.6] * 4, [0.7] + [0.6] * 9
     planted = [training(f"b{n}", shares, IMAGES, validation=misled, seed=n, noise=0.02) for n in range(3)]
-    (own,) = additions({"d": planted}, {"d": DRAWN}).to_dict("records")
+    (own,) = baselines.additions({"d": planted}, {"d": DRAWN}).to_dict("records")
     assert own["baselines"] == 3
     for name in ("added", "left"):
         assert own[f"{name}, low"] > 10
         assert own[name] == pytest.approx(25, abs=4)
     assert own[ON_TEST] == pytest.approx(own[ON_VALIDATION] + own["added"])
-    each = addition_of_each({"d": planted}, {"d": DRAWN})
+    each = baselines.addition_of_each({"d": planted}, {"d": DRAWN})
     assert each["baseline"].tolist() == ["b0", "b1", "b2"]
     assert each[f"epoch ({ON_VALIDATION})"].tolist() == ["1"] * 3
     assert each[f"epoch ({ON_TEST})"].tolist() == ["6"] * 3
@@ -177,9 +149,7 @@ def test_a_better_epoch_that_validation_misses_is_added_and_left():
 
 
 def test_chance_adds_less_on_more_images_and_where_epochs_agree():
-    found = by_chance(EPOCHS, [150, 624], [0.5, 0.95], 0.85, 100).set_index(["images", "correlation"])["added"]
+    sizes = [150, 624], [0.5, 0.95]
+    found = baselines.by_chance(EPOCHS, *sizes, 0.85, 100).set_index(["images", "correlation"])["added"]
     assert found[150, 0.5] > found[624, 0.5] > found[624, 0.95] > 0
-    more = by_chance(100, [150], [0.5], 0.85, 100)["added"].iloc[0]
-    assert more > found[150, 0.5]
-    alone = by_chance(1, [150], [0.5], 0.85, 400).iloc[0]
-    assert abs(alone["added"]) < 4 * alone["error"]
+    assert baselines.by_chance(100, [150], [0.5], 0.85, 100)["added"].iloc[0] > found[150, 0.5]

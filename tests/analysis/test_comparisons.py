@@ -17,8 +17,7 @@ PAPER = paper_profiles()
 NAMES = ("spread", "steadier", "correlations", "extremes", "dataset_order")
 
 
-def profiles_of(values: dict[str, dict[str, tuple]]) -> pd.DataFrame:
-    """dataset -> model -> four scores."""
+def profiles_of(values: dict[str, dict[str, tuple]]) -> pd.DataFrame:  # dataset -> model -> four scores
     rows = [(model, dataset, *scores) for dataset, of_models in values.items() for model, scores in of_models.items()]
     return pd.DataFrame(rows, columns=["model", "dataset", *SCORES])
 
@@ -27,13 +26,11 @@ def test_paper_table_has_its_models_data_sets_and_averages():
     assert PAPER.groupby("dataset")["model"].nunique().to_dict() == {"BUSI": 14, "COVID19-CT": 14, "Chest-Xray": 14}
     printed = pd.read_csv(PUBLISHED / "table1.csv").query("model == 'Average'").set_index("dataset")
     means = PAPER.groupby("dataset")[list(SCORES)].mean()
-    for dataset, score in itertools.product(means.index, SCORES):
-        assert means.at[dataset, score] == pytest.approx(printed.at[dataset, score.lower()], abs=0.0051)
+    np.testing.assert_allclose(printed.loc[means.index, [score.lower() for score in SCORES]], means, atol=0.0051)
 
 
 def test_paper_rank_correlations():
-    """As another program has computed them."""
-    found = comparisons.correlations(PAPER)
+    found = comparisons.correlations(PAPER)  # as another program has computed them
     assert found["score"].tolist() == HEALTH * 3
     assert found["Spearman"].round(2).tolist() == [0.25, 0.06, 0.17, 0.55, 0.39, 0.26, 0.86, 0.88, 0.79]
     assert found.loc[found["p (Holm)"] < 0.05, "dataset"].tolist() == ["Chest-Xray"] * 3
@@ -49,20 +46,16 @@ def test_paper_steps_up_in_size():
     assert lingshu[list(SCORES)].round(2).to_numpy().tolist() == [[-2.66, 7.59, -1.39, 0.0]]
     signs = comparisons.size_signs(steps).set_index("score")
     assert signs["steps"].eq(21).all()
-    assert signs["up"].to_dict() == {
-        "FHS_V": 10, "FHS_C": 14, "FHS_L": 6, "P_final": 15, comparisons.ALL_HEALTH: 3, "all four scores": 3,
-    }  # fmt: skip
+    assert signs["up"].tolist() == [10, 14, 6, 15, 3, 3]  # SCORES, all health scores, all scores
     assert signs.at["P_final", "p"] == pytest.approx(stats.binomtest(15, 20).pvalue)
 
 
 def test_paper_summary_has_every_comparison():
-    assert set(paper_sizes().index) == set(PAPER["model"])
     both = comparisons.beside({"ours": PAPER, "theirs": PAPER}, comparisons.spread)
     assert both.groupby("results").size().to_dict() == {"ours": 12, "theirs": 12}
     busi = both.set_index(["results", "dataset", "score"]).loc[("ours", "BUSI", "FHS_V")]
     assert busi[["worst", "best", "range"]].round(2).tolist() == [91.42, 117.15, 25.73]
-    said = comparisons.summary(PAPER, paper_sizes())
-    assert list(said.values()) == [
+    assert list(comparisons.summary(PAPER, paper_sizes()).values()) == [
         "on 3 of 3 data sets; steadier in 3 of 6 comparisons at p < 0.05",
         "Spearman 0.06 to 0.88; positive in 3 of 9 comparisons at p < 0.05",
         "7 of 11; by chance 4.3",
@@ -73,18 +66,16 @@ def test_paper_summary_has_every_comparison():
 
 
 def test_extremes_by_hand():
-    """Of eight models two are in each quarter; four have a degraded module, both of the poor ones among them."""
+    """Of eight models two are in each quarter; m0 (V), m7 (V, C), m1 (C), m2 and m3 (L) have a degraded module."""
     health = [(1, 8, 8), (8, 1, 7), (7, 7, 1), (6, 6, 2), (5, 5, 5), (4, 4, 4), (3, 3, 6), (2, 2, 3)]
     table = profiles_of({"d": {f"m{n}": (*scores, n) for n, scores in enumerate(health)}})
     found = comparisons.extremes(table).set_index("P_final")
-    # degraded: m0 (V), m7 (V), m1 (C), m7 (C), m2 and m3 (L)
     assert found["degraded"].to_dict() == {"lowest": 2, "highest": 1}
     assert found["by chance"].tolist() == [2 * 5 / 8] * 2
-    assert found.at["lowest", "p"] == pytest.approx((5 * 4) / (8 * 7))
-    assert found.at["highest", "p"] == pytest.approx(1 - (5 * 4) / (8 * 7))
+    assert found["p"].tolist() == pytest.approx([(5 * 4) / (8 * 7), 1 - (5 * 4) / (8 * 7)])
 
 
-@pytest.mark.parametrize(("models", "datasets"), [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3)])
+@pytest.mark.parametrize(("models", "datasets"), [(1, 1), (2, 2), (3, 3)])
 def test_few_models_have_comparisons_and_no_p(models, datasets):
     table = profiles_of(
         {f"d{d}": {f"m{m}": (70 + m, 60 + d + m, 50 - m, 40 + m * d) for m in range(models)} for d in range(datasets)}
@@ -95,17 +86,15 @@ def test_few_models_have_comparisons_and_no_p(models, datasets):
         assert found.get("p", pd.Series(np.nan)).isna().all()
     none = pd.DataFrame({"series": [], "parameters": []})
     assert comparisons.size_signs(comparisons.size_steps(table, none))["steps"].eq(0).all()
-    said = [*comparisons.summary(table, none).values()]
-    assert said[:5] == ["fewer than 4 models"] * 4 + ["0 of 0 steps"]
+    words = [*comparisons.summary(table, none).values()]
+    assert words[:5] == ["fewer than 4 models"] * 4 + ["0 of 0 steps"]
 
 
 def test_models_without_a_value_or_a_size_take_no_part():
     table = profiles_of({"a": {"s": (1, 2, 3, 4), "l": (2, 3, 4, 5), "x": (9, 9, 9, 9)}, "b": {"s": (1, 1, 1, 1)}})
     sizes_known = pd.DataFrame({"series": ["S", "S"], "parameters": [4, 7]}, index=["s", "l"])
-    steps = comparisons.size_steps(table, sizes_known)
-    assert steps.to_dict("records") == [
-        {"series": "S", "from": "s", "to": "l", "dataset": "a", **dict.fromkeys(SCORES, 1)}
-    ]
+    (step,) = comparisons.size_steps(table, sizes_known).to_dict("records")
+    assert step == {"series": "S", "from": "s", "to": "l", "dataset": "a", **dict.fromkeys(SCORES, 1)}
     assert comparisons.dataset_order(table)["models"].eq(1).all()
 
 

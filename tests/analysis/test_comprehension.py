@@ -1,4 +1,4 @@
-"""Comprehension and utilization: what was planted is significant, and nothing else."""
+"""Comprehension, utilization and the logit lens: what was planted is significant, and nothing else."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from made_rows import right_of
 from site_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import comprehension
-from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, NEVER, best_on_validation
+from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, GAINED, LOST, NEVER, WORDS
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
@@ -19,9 +19,8 @@ from mlprobe_utils.stats.intervals import RECIPE, intervals
 from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import accuracy
 
-IMAGES, SEEDS = 300, 5
+IMAGES = 300
 SETS = {"d": image_set(IMAGES)}
-SELECTION = Selection(("m",), ("d",), "miniature", "paper")
 HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
 POINTS = ["L.08", "L.09", "L.10"]  # by number, not by name
 
@@ -34,41 +33,37 @@ def probed(image_tokens: list[float], last_token: list[float], seeds: int, split
     for stage, (pooling, point, share), seed in itertools.product(STAGES, places, range(seeds)):
         right = right_of(HARD, share, [len(split), len(frames)])
         place = {"stage": stage, "pooling": pooling, "point": point, "seed": seed, "probe": "main"}
-        frames.append(rows_of(right, seed, split=split, model="m", **place))
+        frames.append(rows_of(right, seed, split=split, **place))
     return pd.concat(frames, ignore_index=True)
 
 
 @pytest.fixture
 def found_with(monkeypatch):
     def of(image_tokens: list[float], last_token: list[float]) -> list[Evaluated]:
-        vision = rows_of(HARD < 0.5, model="m", pooling="image_mean", point="V.00", seed=0, probe="main")
-        seeds = pd.concat([probed(image_tokens, last_token, SEEDS), vision], ignore_index=True)
+        vision = rows_of(HARD < 0.5, pooling="image_mean", point="V.00", seed=0, probe="main")
+        seeds = pd.concat([probed(image_tokens, last_token, 5), vision], ignore_index=True)
         fitted = pd.concat([probed(image_tokens, last_token, 1, split) for split in ("validation", "test")])
         monkeypatch.setattr(results, "seed_rows", lambda selection: seeds)
         monkeypatch.setattr(results, "probe_rows", lambda selection: fitted)
-        return evaluated(SELECTION, SETS, comprehension.outcomes_of)
+        return evaluated(Selection(("m",), ("d",), "miniature", "paper"), SETS, comprehension.outcomes_of)
 
     return of
 
 
 def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_were_planted(found_with):
     found = found_with([0.8, 0.8, 0.8], [0.6, 0.8, 0.95])
-    told = comprehension.differences(found)
+    differences = comprehension.differences(found)
+    counts = comprehension.course(differences).set_index(["stage", "where"])
     for stage in STAGES:
-        own = told[told["stage"] == stage]
+        own = differences[differences["stage"] == stage]
         assert own["point"].tolist() == POINTS
         assert own["verdict"].tolist() == [BELOW, NEITHER, ABOVE]
         curves = (found[0].outcomes[stage, name, CURVE] for name in ("utilization", "comprehension"))
         first, second = (accuracy(curve.correct, found[0].resamples) for curve in curves)
-        expected = intervals(first - second, RECIPE)
         columns = ["value", "band_low", "band_high"]
-        np.testing.assert_allclose(own[columns], expected[columns])
+        np.testing.assert_allclose(own[columns], intervals(first - second, RECIPE)[columns])
         np.testing.assert_allclose(own["value"], own["utilization"] - own["comprehension"])
-    counts = comprehension.course(told).set_index(["stage", "where"])
-    for stage in STAGES:
-        assert counts.loc[(stage, "first layer"), [BELOW, ABOVE, NEITHER]].tolist() == [1, 0, 0]
-        assert counts.loc[(stage, "last layer"), [BELOW, ABOVE, NEITHER]].tolist() == [0, 1, 0]
-        assert counts.loc[(stage, "any layer"), [BELOW, ABOVE, NEITHER]].tolist() == [1, 1, 0]
+        assert counts.loc[stage, [*WORDS]].to_numpy().tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 0]]  # first, last, any
 
 
 def test_the_curves_meet_where_they_were_planted_to(found_with):
@@ -83,13 +78,10 @@ def test_the_curves_meet_where_they_were_planted_to(found_with):
 @pytest.mark.parametrize(("best", "verdict"), [(0.95, ABOVE), (0.65, BELOW), (0.8, NEITHER)])
 def test_a_ceiling_is_compared_at_the_layers_that_validation_images_choose(found_with, best, verdict):
     found = found_with([0.6, 0.8, 0.6], [0.5, 0.5, best])
-    assert {(what[1], *own.points) for what, own in found[0].outcomes.items() if what[2] == BEST} == {
-        ("comprehension", "L.09"),
-        ("utilization", "L.10"),
-    }
+    chosen = {(what[1], *own.points) for what, own in found[0].outcomes.items() if what[2] == BEST}
+    assert chosen == {("comprehension", "L.09"), ("utilization", "L.10")}
     table = comprehension.ceilings(found)
-    assert (table["comprehension at"] == "L.09").all()
-    assert (table["utilization at"] == "L.10").all()
+    assert table[["comprehension at", "utilization at"]].to_numpy().tolist() == [["L.09", "L.10"]] * 2
     assert (table["verdict"] == verdict).all()
     np.testing.assert_allclose(table["difference"], 100 * (best - 0.8), atol=4)
     np.testing.assert_allclose(table["difference"], table["utilization"] - table["comprehension"])
@@ -97,6 +89,52 @@ def test_a_ceiling_is_compared_at_the_layers_that_validation_images_choose(found
 
 def test_of_equally_good_layers_the_earliest_is_chosen_by_its_number():
     rows = pd.concat([rows_of(HARD < 0.5, split="validation", point=point) for point in ("L.10", "L.09")])
-    assert best_on_validation(rows) == "L.09"
+    assert comprehension.best_on_validation(rows) == "L.09"
     with pytest.raises(InputError, match="no rows of validation images"):
-        best_on_validation(rows.assign(split="test"))
+        comprehension.best_on_validation(rows.assign(split="test"))
+
+
+def lens(shares: list[float], runs: int = 2) -> pd.DataFrame:
+    places = itertools.product(range(runs), ("validation", "test"), zip(POINTS, shares, strict=True))
+    frames = [
+        rows_of(right_of(HARD, share, n, noise=0.02), n, split=split, point=point, run=run, probe="lens")
+        for n, (run, split, (point, share)) in enumerate(places)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("shares", "swapped", "at", "verdict"),
+    [
+        ([0.5, 0.9, 0.6], "", "L.09", LOST),
+        ([0.5, 0.6, 0.9], "", "L.10", NEITHER),
+        ([0.5, 0.6, 0.9], "L.10", "L.09", GAINED),  # what validation images choose wrongly can look like a gain
+    ],
+)
+def test_a_loss_on_the_way_is_found_if_it_was_planted(shares, swapped, at, verdict):
+    rows = lens(shares)
+    wrong = (rows["split"] == "validation") & (rows["point"] == swapped)
+    rows.loc[wrong, ["p_Yes", "p_No"]] = rows.loc[wrong, ["p_No", "p_Yes"]].to_numpy()
+    (row,) = comprehension.lost_on_the_way(rows, SETS, "paper").to_dict("records")
+    assert (row["at"], row["verdict"]) == (at, verdict)
+    assert row["change"] == pytest.approx(row["at the end"] - row["there"])
+    assert row["change"] == pytest.approx(row["correct at the end alone"] - row["correct there alone"])
+    assert row["low"] <= row["change"] <= row["high"]
+
+
+def test_the_true_options_probability_is_its_mean_over_test_images():
+    rows = lens([0.5, 0.6, 0.9], runs=1)
+    rows.loc[rows["split"] == "validation", ["p_Yes", "p_No"]] = 0.5
+    tested = rows[rows["split"] == "test"]
+    expected = tested["p_Yes"].where(tested["label"] == "Yes", tested["p_No"]).groupby(tested["point"]).mean()
+    found = comprehension.true_option(rows).set_index("point")["value"]
+    assert found.to_dict() == pytest.approx((100 * expected).to_dict())
+
+
+def test_images_are_settled_from_the_layer_on_that_never_changes_its_mind_again():
+    right = {"L.08": [1, 1, 0, 1], "L.09": [1, 0, 0, 1], "L.10": [1, 1, 1, 1]}
+    frames = [rows_of(np.array(own) == 1, point=point, probe="lens") for point, own in right.items()]
+    found = comprehension.settled(pd.concat(frames))
+    assert found.set_index("point")["value"].to_dict() == {"L.08": 50, "L.09": 50, "L.10": 100}
+    (row,) = comprehension.settling_layers(found).to_dict("records")
+    assert (row["at"], row["layers before the last"]) == ("L.08", 2)

@@ -1,13 +1,14 @@
 """Corrected scores from rows: the module's own answers in the order of the flow, whole patients, and what has none."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from tiny_parts import make_image_set
 
 from mlprobe_utils.analysis import health
-from mlprobe_utils.analysis.health import SCORES, beside_flat, corrected_scores, health_of_run
-from mlprobe_utils.analysis.rank_stability import by_choice, in_short, rank_table
+from mlprobe_utils.analysis.health import FLAT, SCORES
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.components import components
@@ -27,24 +28,20 @@ def image_set(tmp_path) -> ImageSet:
     return make_image_set(tmp_path, count=IMAGES + 6, dataset="covid19-ct", validation=2, test=IMAGES)
 
 
-def rows_of(
-    image_set: ImageSet, share=0.8, wrong_at: str = "", points=POINTS, model="m", seed=0, **columns
-) -> pd.DataFrame:
-    """Probe rows of two runs, right in a share of the images and never at one point; decoys of all other kinds."""
+def rows_of(image_set: ImageSet, share=0.8, wrong_at: str = "", points=POINTS, model="m", seed=0) -> pd.DataFrame:
+    """Probe rows of two runs, right in a share of the images and never at one point; and of all other kinds."""
     generator, frames = np.random.default_rng(seed), []
     images, options = image_set.rows_of("paper", "test").assign(split="test"), image_set.card.options
     truth = images["option"].map(options.index).to_numpy()
     decoys = [{"split": "validation"}, {"probe": "raw"}, {"pooling": "last_token"}]
-    for stage in ("pretrained", "finetuned"):
-        for run in (0, 1):
-            for point in points:
-                constants = {"model": model, "dataset": image_set.card.slug, "stage": stage, "run": run, "seed": run}
-                constants |= {"data_hash": image_set.data_hash, "split_rule": "paper", "order": "image_first"}
-                constants |= {"probe": "main", "pooling": "image_mean", "point": point} | columns
-                right = generator.random(len(images)) < (0 if point == wrong_at else share)
-                probabilities = np.eye(2)[np.where(right, truth, 1 - truth)]
-                frames.append(image_rows(images, options, probabilities, **constants))
-                frames += [image_rows(images, options, 1 - probabilities, **constants | one) for one in decoys]
+    for stage, run, point in itertools.product(("pretrained", "finetuned"), (0, 1), points):
+        constants = {"model": model, "dataset": image_set.card.slug, "stage": stage, "run": run, "seed": run}
+        constants |= {"data_hash": image_set.data_hash, "split_rule": "paper", "order": "image_first"}
+        constants |= {"probe": "main", "pooling": "image_mean", "point": point}
+        right = generator.random(len(images)) < (0 if point == wrong_at else share)
+        probabilities = np.eye(2)[np.where(right, truth, 1 - truth)]
+        frames.append(image_rows(images, options, probabilities, **constants))
+        frames += [image_rows(images, options, 1 - probabilities, **constants | one) for one in decoys]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -60,7 +57,7 @@ def answers(rows: pd.DataFrame, stage: str, run: int, module: str) -> np.ndarray
 
 def test_scores_are_those_of_each_modules_own_answers(image_set):
     rows = rows_of(image_set)
-    found = corrected_scores(rows.sample(frac=1, random_state=0), image_set, "paper", 0.2)
+    found = health.corrected_scores(rows.sample(frac=1, random_state=0), image_set, "paper", 0.2)
     assert found["module"].value_counts().to_dict() == {"V": 4, "C": 4, "L": 4}
     found = found.set_index(["stage", "run", "module"])
     for place, points in ((("finetuned", 1, "V"), 3), (("pretrained", 0, "C"), 1), (("finetuned", 0, "L"), 2)):
@@ -68,34 +65,31 @@ def test_scores_are_those_of_each_modules_own_answers(image_set):
         row = found.loc[place]
         assert (row["points"], row["images"]) == (points, IMAGES)
         assert tuple(row[["raw", "score", "low", "high"]]) == pytest.approx(corrected_health(correct, 0.2))
-        flat = beside_flat(correct, 0.2)
-        assert list(row[["flat_low", "flat_middle", "flat_high"]]) == [flat[q] for q in ("2.5 %", "50 %", "97.5 %")]
+        assert list(row[[*FLAT.values()]]) == [health.beside_flat(correct, 0.2)[quantile] for quantile in FLAT]
 
 
 def test_images_of_a_patient_are_drawn_together(image_set):
-    place, columns = ("finetuned", 0, "V"), ["raw", "score", "low", "high", "flat_low", "flat_middle", "flat_high"]
-    rows = rows_of(image_set)
+    place, rows = ("finetuned", 0, "V"), rows_of(image_set)
     correct = answers(rows, *place)
     rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == 0)]
-    alone = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
+    alone = health.corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
     image_set.manifest["patient"] = [f"patient {place // 2}" for place in range(len(image_set.manifest))]
-    together = corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
+    together = health.corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
     tested = image_set.rows_of("paper", "test").sort_values("image")
     counts = resample(components(tested)).counts
-    flat = beside_flat(correct, 0.2, counts)
-    expected = (*corrected_health(correct, 0.2, counts), *(flat[q] for q in ("2.5 %", "50 %", "97.5 %")))
-    assert tuple(together.loc[place, columns]) == pytest.approx(expected)
+    flat = health.beside_flat(correct, 0.2, counts)
+    expected = (*corrected_health(correct, 0.2, counts), *(flat[quantile] for quantile in FLAT))
+    assert tuple(together.loc[place, SCORES]) == pytest.approx(expected)
     assert together.loc[place, "raw"] == alone.loc[place, "raw"]
-    for column in ("high", "flat_high"):
-        assert not together[column].equals(alone[column])
+    assert not together["high"].equals(alone["high"])
 
 
 def test_scores_at_the_edges(image_set):
     """Of a module of one point; of one with a point that is never right, beside others; of one that is always right."""
 
     def of_one_run(**how) -> pd.DataFrame:
-        rows = rows_of(image_set, **how)
-        return corrected_scores(rows[(rows["stage"] == "finetuned") & (rows["run"] == 0)], image_set, "paper", 0.2)
+        rows = rows_of(image_set, **how).query("stage == 'finetuned' and run == 0")
+        return health.corrected_scores(rows, image_set, "paper", 0.2)
 
     found = of_one_run(points=["V.00", "C.00", "L.00"])
     assert (found["points"] == 1).all()
@@ -110,11 +104,11 @@ def test_scores_at_the_edges(image_set):
 
 def test_one_test_image_or_other_images_are_an_error(tmp_path, image_set):
     rows = rows_of(image_set)
-    with pytest.raises(ValueError, match="not of the test images of split 'paper'"):
-        corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], image_set, "paper", 0.2)
+    with pytest.raises(InputError, match="m covid19-ct pretrained: its rows are not of the test images"):
+        health.corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], image_set, "paper", 0.2)
     lonely = make_image_set(tmp_path, dataset="covid19-ct", test=1)
-    with pytest.raises(InputError, match=r"health scores of m on covid19-ct, all modules: .* add test images"):
-        corrected_scores(rows_of(lonely), lonely, "paper", 0.2)
+    with pytest.raises(InputError, match=r"covid19-ct: its test set .* add test images"):
+        health.corrected_scores(rows_of(lonely), lonely, "paper", 0.2)
 
 
 def test_a_module_without_a_score_is_an_error_with_place_and_remedy(image_set, outputs, monkeypatch):
@@ -125,23 +119,24 @@ def test_a_module_without_a_score_is_an_error_with_place_and_remedy(image_set, o
         with artefacts.artefact(folder, {"number": number, "upstream": {}}) as temporary:
             write_parquet(rows_of(image_set, wrong_at=wrong_at), temporary / "probes.parquet")
         if not wrong_at:
-            assert health_of_run(one)["score"].notna().all()
+            assert health.health_of_run(one)["score"].notna().all()
     with pytest.raises(InputError, match=r"m on covid19-ct, LLM \(pretrained, run 0\).*add test images"):
-        health_of_run(one)
+        health.health_of_run(one)
 
 
 def test_ranks_of_a_run_and_of_a_single_model(image_set):
     shares = {"a": 0.6, "b": 0.75, "c": 0.9}
     rows = pd.concat(rows_of(image_set, share, model=model, seed=1) for model, share in shares.items())
     sets = {"covid19-ct": image_set}
-    found = rank_table(rows, sets, "paper", 0.2)
+    found = health.rank_table(rows, sets, "paper", 0.2)
     assert set(found["module"]) == {"V", "C", "L"}
     assert (found["models"] == 3).all()
     same = found[(found["changed"] == "lambda") & (found["module"] == "C")]  # one point: lambda has no say
     assert (same["tau"] == 1).all()
-    assert by_choice(found)["lowest tau"].min() == found["tau"].min()
-    assert in_short(found)["choice"].startswith(f"tau {found[found['changed'] != 'images']['tau'].min():.2f} (")
-    alone = rank_table(rows[rows["model"] == "a"], sets, "paper", 0.2)
+    assert health.by_choice(found)["lowest tau"].min() == found["tau"].min()
+    least = found.loc[found["changed"] != "images", "tau"].min()
+    assert health.rank_words(found)["choice"].startswith(f"tau {least:.2f} (")
+    alone = health.rank_table(rows[rows["model"] == "a"], sets, "paper", 0.2)
     assert alone.empty
-    assert by_choice(alone).empty
-    assert set(in_short(alone).values()) == {"there are too few models for an order"}
+    assert health.by_choice(alone).empty
+    assert set(health.rank_words(alone).values()) == {"there are too few models for an order"}

@@ -6,17 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
 from mlprobe_utils.book import make_book, pages
-from mlprobe_utils.book.book_pages import (
-    book_pages,
-    chapters,
-    model_page,
-    notebook_of,
-    notebooks,
-    script_of,
-)
+from mlprobe_utils.book.book_pages import book_pages, chapters, model_page, notebook_of, notebooks, script_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.pipeline import artefacts, cards
@@ -30,43 +22,35 @@ def run_of(*models: str) -> Run:
     return Run(models, (DATASET,), "miniature", "clean", "")
 
 
-@pytest.mark.parametrize("models", [("lingshu-7b-miniature",), ("a.b-1", "a.b-2"), SIXTEEN])
+@pytest.mark.parametrize("models", [("a.b-1",), SIXTEEN])
 def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model(models):
     run = run_of(*models)
     made = {page.name: page for page in book_pages(run)}
     assert list(made) == ["index", *chapters(), "models", *(f"models/{slug}" for slug in models)]
-    assert len(chapters()) >= 4
     for page in made.values():
         assert page.notebook == notebook_of(page.name)
         assert script_of(page.notebook).is_file()
         assert page.parameters | {"models": []} == run.parameters() | {"models": []}
     for slug in models:
         page = made.pop(model_page(slug))
-        assert (page.notebook, page.parameters["models"], page.models) == ("model", [slug], (slug,))
-    assert all(page.models == models for page in made.values())
+        assert (page.notebook, page.parameters["models"]) == ("model", [slug])
+    assert all(page.parameters["models"] == [*models] for page in made.values())
     assert {path.name for path in made["models"].files} >= {"lingshu-7b-miniature.yml", "table_s1.csv"}
 
 
-def test_a_page_of_text_has_no_notebook():
+def test_a_page_of_text_has_no_notebook_and_an_unknown_one_is_an_error():
     assert notebook_of("limits") is None
-    assert notebook_of("models/qwen2.5-vl-7b.x") == "model"
-    assert {notebook_of(name) for name in ("index", "models", *chapters())} | {"model"} == set(notebooks())
-
-
-def test_an_unknown_notebook_is_named_with_the_near_one():
+    assert {notebook_of(name) for name in ("index", "models/x", "models", *chapters())} == set(notebooks())
     with pytest.raises(InputError, match="unknown notebook '04_feature_helth': did you mean '04_feature_health'"):
         script_of("04_feature_helth")
-    with pytest.raises(InputError, match="unknown notebook"):
-        script_of("../tests/small_book")
 
 
-def test_the_table_of_contents_lists_every_page_once(outputs):
+def test_the_table_of_contents_lists_every_page_once():
     run = run_of(*SIXTEEN)
-    contents = yaml.safe_load(yaml.safe_dump(pages.contents(run)))
-    listed = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
+    contents = pages.contents(run)
+    listed = [contents["root"], *(entry["file"] for part in contents["parts"] for entry in part["chapters"])]
     assert [part["caption"] for part in contents["parts"]] == ["Chapters", "Models", "About"]
-    assert [contents["root"], *listed[: -len(contents["parts"][-1]["chapters"])]] == [p.name for p in book_pages(run)]
-    assert len(set(listed)) == len(listed)
+    assert listed == [*(page.name for page in book_pages(run)), *pages.ABOUT]
 
 
 def test_sources_hold_every_page_and_a_missing_one_is_named(outputs):

@@ -48,25 +48,12 @@ def views(tabs):
             yield f"{page}, {width} px, {theme}", page, tab
 
 
-def told(problems: list[str]) -> str:
-    return "\n".join(["", *problems])
-
-
-def test_every_page_is_visited(tabs, book):
-    assert {"index", *chapters(), "limits", "bibliography", "search", "genindex"} <= tabs.keys()
-
-
-def test_a_page_asks_nobody_else_finds_all_that_it_loads_and_has_nothing_to_complain_of(tabs):
+def test_a_page_asks_nobody_else_finds_all_that_it_loads_has_nothing_to_complain_of_and_is_small(tabs):
     """Neither an error nor a warning in the console."""
-    found = {page: [*tab.foreign(), *tab.errors(), *tab.complaints] for page, tab in tabs.items()}
-    assert not any(found.values()), found
-
-
-def test_a_page_stays_small(tabs):
-    sizes = {page: tab.bytes() for page, tab in tabs.items()}
-    large = [f"{page}: {size:,} bytes" for page, size in sizes.items() if size >= MOST_BYTES]
-    assert min(sizes.values()) > 10_000
-    assert not large, told(large)
+    assert {"index", *chapters(), "limits", "bibliography", "search", "genindex"} <= tabs.keys()
+    for page, tab in tabs.items():
+        assert [*tab.foreign(), *tab.errors(), *tab.complaints] == [], page
+        assert 10_000 < tab.bytes() < MOST_BYTES, page
 
 
 def test_pages_are_not_wider_than_their_window_and_their_charts_are_legible(tabs):
@@ -81,7 +68,7 @@ def test_pages_are_not_wider_than_their_window_and_their_charts_are_legible(tabs
         assert measured["lines"] > 0 or page not in DRAWINGS, view
         assert tab.seen("input[type=search], input[name=q]") == (page == "search"), view
         assert tab.seen("button.search-button__button") >= 1, view
-    assert not problems, told(problems)
+    assert not problems, "\n".join(["", *problems])
 
 
 def test_charts_say_what_they_show(tabs):
@@ -105,7 +92,7 @@ def test_axe_finds_nothing_serious(tabs):
             if violation["impact"] in ("serious", "critical"):
                 targets = [node["target"] for node in violation["nodes"]]
                 problems.append(f"{view}: {violation['id']}, {len(targets)} times: {targets[:3]}")
-    assert not problems, told(problems)
+    assert not problems, "\n".join(["", *problems])
 
 
 def test_equations_are_drawn_without_a_script(tabs):

@@ -1,6 +1,7 @@
 """What pages share: tables in the order and the words of the page, and what a page opens with."""
 
 import dataclasses
+import itertools
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -18,36 +19,23 @@ DATASETS = ("covid19-ct", "busi")
 @pytest.fixture
 def chapter() -> Chapter:
     run = Run(MODELS, DATASETS, "miniature", "paper", "")
-    return Chapter(
-        run,
-        run,
-        load_protocol("miniature"),
-        {slug: load_model_card(slug) for slug in MODELS},
-        {slug: load_data_card(slug) for slug in DATASETS},
-        {"models": [*MODELS], "metric": "<f1>"},
-        {"metric": "accuracy & others"},
-        0.0,
-    )
+    models = {slug: load_model_card(slug) for slug in MODELS}
+    datasets = {slug: load_data_card(slug) for slug in DATASETS}
+    given = {"models": [*MODELS], "metric": "<f1>"}, {"metric": "accuracy & others"}
+    return Chapter(run, run, load_protocol("miniature"), models, datasets, *given, started=0.0)
 
 
 def test_tables_follow_the_selection_and_speak_its_names(chapter):
-    rows = [
-        {"model": model, "dataset": dataset, "stage": stage, "module": module, "share": share}
-        for model in sorted(MODELS)
-        for dataset in sorted(DATASETS)
-        for stage in ("both", "finetuned", "pretrained")
-        for module in "CLV"
-        for share in (2, 1)
-    ]
-    named = chapter.named(pd.DataFrame(rows))
+    keys = ["model", "dataset", "stage", "module", "share"]
+    values = sorted(MODELS), sorted(DATASETS), ("both", "finetuned", "pretrained"), "CLV", (2, 1)
+    named = chapter.named(pd.DataFrame(itertools.product(*values), columns=keys))
     assert list(named["dataset"].unique()) == ["COVID19-CT", "BUSI"]
     of_first = named[named["dataset"] == "COVID19-CT"]
     assert list(of_first["model"].unique()) == ["miniature of Qwen2.5-VL-7B", "miniature of Lingshu-7B"]
     of_model = of_first[of_first["model"] == "miniature of Lingshu-7B"]
     assert list(of_model["stage"].unique()) == ["before fine-tuning", "after fine-tuning", "both"]
-    assert list(of_model["module"].head(6)) == ["V", "V", "C", "C", "L", "L"]
+    assert list(of_model["module"]) == [*"VVCCLL"] * 3
     assert list(of_model["share"]) == [2, 1] * 9  # what nothing orders stays as it was
-    assert len(named) == len(rows)
     other = pd.DataFrame({"hyperparameter": ["b", "a"], "value": [1, 2]})
     pd.testing.assert_frame_equal(chapter.named(other), other)
 

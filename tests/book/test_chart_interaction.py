@@ -33,7 +33,7 @@ def tells(tab, texts: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_tooltip_tells_the_mark_under_the_pointer(width, visit):
+def test_a_tooltip_tells_the_mark_under_the_pointer_and_arrow_keys_walk_through_them(width, visit):
     tab = visit(CURVES, width=width)
     for chart in charts_with_data(tab):
         drawing = chart.locator(DRAWING).first
@@ -42,28 +42,18 @@ def test_a_tooltip_tells_the_mark_under_the_pointer(width, visit):
         assert len(marks) >= 4
         mark = min(marks, key=lambda mark: math.hypot(mark["x"] - width / 2, mark["y"] - HEIGHT / 2))
         tab.page.mouse.move(mark["x"], mark["y"])
-        near = [m["told"] for m in marks if math.hypot(m["x"] - mark["x"], m["y"] - mark["y"]) < 3]
-        assert tells(tab, near)
+        assert tells(tab, [m["told"] for m in marks if math.hypot(m["x"] - mark["x"], m["y"] - mark["y"]) < 3])
         box = tab.page.locator(TOOLTIP).bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
         tab.page.mouse.move(1, 1)
         tab.no_tooltip()
-
-
-def test_arrow_keys_walk_through_the_marks_of_a_chart(visit):
-    tab = visit(CURVES)
-    for chart in charts_with_data(tab):
-        drawing = chart.locator(DRAWING).first
         assert drawing.get_attribute("tabindex") == "0"
-        told = [mark["told"] for mark in drawing.evaluate("svg => inPage.marks(svg)")]
-        drawing.hover()
-        tab.page.mouse.move(1, 1)
         drawing.evaluate("svg => svg.focus()")  # the page may scroll to it
         heard = []
         for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
             tab.page.keyboard.press(key)
-            assert tells(tab, told)
+            assert tells(tab, [m["told"] for m in marks])
             heard.append(tab.tooltip())
         assert heard[0] == heard[2] != heard[1]
         tab.page.keyboard.press("Escape")
@@ -75,12 +65,10 @@ def test_a_key_of_the_legend_dims_what_has_another_name(visit):
     """In all charts of the page that know the name, and in no other; pressed again, all is as before."""
     tab = visit(CURVES)
     charts = tab.page.locator("figure.chart").all()
-    named = [
-        set(chart.locator(".chart-key").evaluate_all("keys => keys.map(k => k.dataset.highlight)")) for chart in charts
-    ]
-    names = set().union(*named)
-    assert len(names) >= 2
-    for name in names:
+    names = "keys => keys.map(k => k.dataset.highlight)"
+    named = [{*chart.locator(".chart-key").evaluate_all(names)} for chart in charts]
+    assert len(set().union(*named)) >= 2
+    for name in set().union(*named):
         keys = tab.page.locator(f".chart-key[data-highlight={json.dumps(name)}]")
         keys.first.click()
         for chart, known in zip(charts, named, strict=True):
@@ -124,7 +112,7 @@ def downloaded(tab, chart) -> pd.DataFrame:
     return pd.read_csv(given.value.path())
 
 
-def test_a_download_holds_the_numbers_of_the_table_above_it(visit, book):
+def test_a_download_holds_the_numbers_of_the_table_above_it(book):
     """Of every chart of every page, as its link holds them; one is downloaded, below."""
     compared = 0
     for page in pages(book.html):
@@ -132,19 +120,17 @@ def test_a_download_holds_the_numbers_of_the_table_above_it(visit, book):
         for fold in re.findall(r'<details class="chart-data">.*?</details>', text, re.DOTALL):
             link = html.unescape(re.search(r'href="data:text/csv[^,]*,([^"]*)"', fold)[1])
             given = pd.read_csv(io.StringIO(unquote(link)))
-            table = [
+            found = [
                 re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?</tr>", fold, re.DOTALL)
             ]
-            rows = [[html.unescape(cell).strip() for cell in row] for row in table]
-            if not rows:
+            if not found:
                 assert len(given) > MOST_ROWS
                 continue
-            assert rows[0] == list(given.columns), page
-            assert len(rows) - 1 == len(given), page
-            for row, values in zip(rows[1:], given.itertuples(index=False), strict=True):
-                for cell, value in zip(row, values, strict=True):
-                    assert same(cell, value), (page, row, values)
-                    compared += 1
+            head, *rows = [[html.unescape(cell).strip() for cell in row] for row in found]
+            assert (head, len(rows)) == (list(given.columns), len(given)), page
+            for row, values in zip(rows, given.itertuples(index=False), strict=True):
+                assert all(map(same, row, values)), (page, row, values)
+                compared += len(row)
     assert compared > 100
 
 
@@ -164,8 +150,8 @@ def test_the_downloaded_curves_are_those_of_the_rows(visit, book):
     rows = pd.concat(book.tables(model)["probes/probes.parquet"] for model in book.models)
     rows = rows[(rows["split"] == "test") & (rows["pooling"] == "image_mean") & (rows["probe"] == "main")]
     most_probable = rows.filter(like="p_").idxmax(axis=1).str.removeprefix("p_")
-    right = 100 * (most_probable == rows["label"])
-    runs = right.groupby([rows[name] for name in ("model", "stage", "point", "run")]).mean()
+    correct = 100 * (most_probable == rows["label"])
+    runs = correct.groupby([rows[name] for name in ("model", "stage", "point", "run")]).mean()
     expected = runs.groupby(["model", "stage", "point"]).mean()
     tab = visit(CURVES)
     given = downloaded(tab, tab.page.locator(DATA_CHART).first)

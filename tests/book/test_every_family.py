@@ -11,13 +11,7 @@ from mlprobe_utils.pipeline.cards import ModelCard, load_model_card
 
 RANDOM = "qwen3-vl-4b-miniature"
 FEW = (RANDOM, "gemma-3-4b-miniature")  # with a side path, and with image tokens that see each other
-MODELS = (
-    *FEW,
-    MODEL,
-    "medvlm-r1-miniature",
-    "huatuogpt-vision-34b-miniature",
-    "hulu-med-4b-miniature",
-)
+MODELS = (*FEW, MODEL, "medvlm-r1-miniature", "huatuogpt-vision-34b-miniature", "hulu-med-4b-miniature")
 POINTS = {  # vision tower, side path, connector, LLM
     "qwen2_vl": (6, 0, 2, 4),
     "qwen2_5_vl": (6, 0, 2, 4),

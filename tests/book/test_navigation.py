@@ -105,9 +105,8 @@ def test_every_chapter_gives_its_notebook_and_its_script(visit, book):
         own = [cell.source for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         assert [cell.source for cell in script.cells] == own, page
     tab = visit(CURVES)
+    tab.page.locator(".bd-header-article .dropdown-download-buttons > button").first.click()
     for ending in (".ipynb", ".py"):
         link = tab.page.locator(f".bd-header-article a[href$='{ending}']").first
-        if not link.is_visible():  # its menu is closed
-            tab.page.locator(f".bd-header-article .dropdown:has(a[href$='{ending}']) > button").first.click()
         assert link.is_visible()
         assert tab.context.request.get(link.evaluate("link => link.href")).ok

@@ -1,11 +1,13 @@
 """Notebooks: how their cells are made, and that a wrong parameter ends in one message before anything runs."""
 
 import ast
-import json
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
+from pathlib import Path
 
 import jupytext
 import papermill
@@ -13,12 +15,14 @@ import pytest
 from notebook_cells import names_of
 
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
+from mlprobe_utils.book.chapter import check_parameters, meanings
 from mlprobe_utils.book.left_out import LINK, headings
-from mlprobe_utils.book.parameters import check_parameters, meanings
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import configuration
+from mlprobe_utils.pipeline.artefacts import ROOT
 
 MOST_LINES = 8
+BINDER = ROOT / ".binder"
 
 
 @pytest.fixture(params=notebooks())
@@ -31,25 +35,22 @@ def cells(name):
     return jupytext.read(NOTEBOOKS / f"{name}.py").cells
 
 
-def test_cells_are_short_and_hold_no_functions(cells):
-    for cell in cells:
-        if cell.cell_type == "code":
-            lines = [line for line in cell.source.splitlines() if line.strip()]
-            assert 1 <= len(lines) <= MOST_LINES, cell.source
-            assert not any(line.lstrip().startswith(("def ", "class ")) for line in lines), cell.source
+def code_of(cells) -> list[str]:
+    return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
-def test_a_cell_reads_no_name_that_two_cells_make(cells):
-    """So that it can be run again after all others: what it reads is what it read before."""
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    makers = Counter(name for source in code for name in names_of(source)[0])
-    for source in code:
+def test_cells_are_short_hold_no_functions_and_read_no_name_that_two_cells_make(cells):
+    """So that a cell can be run again after all others: what it reads is what it read before."""
+    makers = Counter(name for source in code_of(cells) for name in names_of(source)[0])
+    for source in code_of(cells):
+        lines = [line for line in source.splitlines() if line.strip()]
+        assert 1 <= len(lines) <= MOST_LINES, source
+        assert not any(line.lstrip().startswith(("def ", "class ")) for line in lines), source
         assert not [name for name in names_of(source)[1] if makers[name] > 1], source
 
 
 def test_a_page_has_title_parameters_opening_and_its_own_provenance(cells, name):
     title, parameters, start, *_, heading, last = cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
     assert title.cell_type == heading.cell_type == "markdown"
     assert title.source.startswith("# ")
     folded = ("hide-input", "remove-input")  # the front page shows no code
@@ -57,26 +58,22 @@ def test_a_page_has_title_parameters_opening_and_its_own_provenance(cells, name)
     assert parameters.metadata["tags"][1] in folded
     assert start.metadata["tags"][0] in folded
     assert "chapter = start(globals())" in start.source
-    assert sum("chapter.opening()" in source for source in code) == 1
+    assert sum("chapter.opening()" in source for source in code_of(cells)) == 1
     assert heading.source.startswith("## How this page was made\n")
     assert last.source == f'chapter.provenance("{name}")'
     assert last.metadata["tags"] == ["hide-input"]
 
 
-def test_every_glued_number_is_quoted_and_every_quoted_one_is_glued(cells):
+def test_every_glued_number_is_quoted_and_every_quoted_one_is_glued_and_links_lead_to_headings(cells):
     """But for names that a cell puts together: f"accuracy_{stage}"."""
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    code = "\n".join(code_of(cells))
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     quoted = set(re.findall(r"\{glue:text\}`(\w+)", prose))
     glued = set(re.findall(r'glue\(\s*"(\w+)"', code))
     composed = [re.sub(r"\{\w+\}", r"\\w+", name) for name in re.findall(r'glue\(f"([^"]+)"', code)]
     assert glued <= quoted
     assert all(any(re.fullmatch(name, word) for name in composed) for word in quoted - glued)
-
-
-def test_links_within_a_page_lead_to_its_headings(cells):
-    links = {link[1] for cell in cells if cell.cell_type == "markdown" for link in LINK.findall(cell.source)}
-    assert links <= headings(cells)
+    assert {target for _, target in LINK.findall(prose)} <= headings(cells)
 
 
 DECLARED = """
@@ -98,12 +95,6 @@ def namespace(**injected) -> dict:
     return values
 
 
-def test_empty_lists_are_the_default_run():
-    default = configuration.configure([], [], "miniature", "paper", "")
-    assert check_parameters(namespace(models=[], datasets=[]))[0] == default
-    assert check_parameters(namespace(split_rule="clean"))[0].split_rule == "clean"
-
-
 def test_what_else_a_notebook_holds_is_its_readers_own():
     """A start-up file's variables, what the page itself has made, an annotated name, an earlier run's parameters."""
     expected = check_parameters(namespace())
@@ -118,42 +109,33 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
 @pytest.mark.parametrize(
     ("injected", "words"),
     [
-        ({"modles": ["lingshu-7b-miniature"]}, ["modles", "did you mean 'models'"]),
-        ({"models": "lingshu-7b-miniature"}, ["'models'", "list", "lingshu-7b-miniature"]),
-        ({"models": [7]}, ["'models'", "7"]),
-        ({"datasets": ["busi"]}, ["'busi'", "DATA=", "busi-phantom"]),
-        ({"models": ["lingshu-7b-minature"]}, ["unknown model", "did you mean 'lingshu-7b-miniature'"]),
-        ({"datasets": ["buzi"]}, ["unknown data set 'buzi'", "busi"]),
-        ({"protocol": "papr"}, ["unknown protocol", "paper"]),
-        ({"split_rule": "official"}, ["unknown split rule 'official'", "clean", "paper"]),
-        ({"metric": "acuracy"}, ["unknown metric", "accuracy"]),
-        ({"data": 3}, ["'data'", "str"]),
+        ({"modles": ["lingshu-7b-miniature"]}, "unknown parameter 'modles': did you mean 'models'"),
+        ({"models": "lingshu-7b-miniature"}, "'models': .*list.*lingshu-7b-miniature"),
+        ({"models": [7]}, "'models': .*7"),
+        ({"datasets": ["busi"]}, "'busi' .*DATA=.*busi-phantom"),
+        ({"models": ["lingshu-7b-minature"]}, "unknown model .*did you mean 'lingshu-7b-miniature'"),
+        ({"split_rule": "official"}, "unknown split rule 'official'.*clean, paper"),
+        ({"metric": "acuracy"}, "unknown metric .*accuracy"),
     ],
 )
 def test_an_error_names_the_parameter_and_the_remedy(injected, words):
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=words):
         check_parameters(namespace(**injected))
-    for word in words:
-        assert word in str(error.value)
 
 
-@pytest.mark.parametrize("name", notebooks())
-def test_notebooks_declare_types_meanings_and_a_run(name, tmp_path):
+def test_notebooks_declare_types_meanings_and_a_run(cells, name, tmp_path):
     """As `papermill --help-notebook` shows them: a type and a meaning each; defaults are those of `make book`."""
-    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
-    jupytext.write(notebook, tmp_path / "notebook.ipynb")
+    jupytext.write(jupytext.read(NOTEBOOKS / f"{name}.py"), tmp_path / "notebook.ipynb")
     shown = papermill.inspect_notebook(str(tmp_path / "notebook.ipynb"))
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert meanings(cells) == {name: parameter["help"] for name, parameter in shown.items()}
+    assert meanings(code_of(cells)) == {name: parameter["help"] for name, parameter in shown.items()}
     assert {"models", "datasets", "protocol", "split_rule", "data"} <= set(shown)
     for parameter in shown.values():
         assert parameter["inferred_type_name"] in ("list[str]", "str")
         assert parameter["help"]
     values = {name: ast.literal_eval(parameter["default"]) for name, parameter in shown.items()}
     assert len(values["models"]) == (name == "model")  # the page of one model names one
-    assert check_parameters(namespace(**values))[0] == configuration.configure(
-        values["models"], [], "miniature", "paper", ""
-    )
+    expected = configuration.configure(values["models"], [], "miniature", "paper", "")
+    assert check_parameters(namespace(**values))[0] == expected
 
 
 def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
@@ -168,6 +150,22 @@ def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
     assert meanings(cells) == {"split_rule": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
 
 
+def test_binder_gets_the_projects_own_pins_and_python():
+    """`.binder/`, which repo2docker reads."""
+    assert not [file.name for file in BINDER.iterdir() if re.search(r"[=<>~]=", file.read_text())]
+    assert (BINDER / "requirements.txt").read_text() == "-e .\n"
+    python = (BINDER / "runtime.txt").read_text().removeprefix("python-").strip()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].startswith(f">={python},")
+
+
+@pytest.mark.slow
+def test_binder_turns_every_script_into_a_notebook(tmp_path):
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    subprocess.run([BINDER / "postBuild"], cwd=tmp_path, env={"PATH": path}, check=True)
+    assert sorted(path.stem for path in (tmp_path / "notebooks").glob("*.ipynb")) == notebooks()
+
+
 @pytest.mark.slow
 def test_papermill_itself_stops_at_an_unknown_parameter(tmp_path):
     """Through plain papermill, which only logs it: nothing is computed, and the last line names the error."""
@@ -177,6 +175,5 @@ def test_papermill_itself_stops_at_an_unknown_parameter(tmp_path):
     done = subprocess.run([*command, "--no-progress-bar"], capture_output=True, text=True)
     assert done.returncode != 0
     assert "unknown parameter 'modles': did you mean 'models'?" in done.stderr
-    executed = json.loads((tmp_path / "out.ipynb").read_text())
-    counts = [cell["execution_count"] for cell in executed["cells"] if cell["cell_type"] == "code"]
-    assert max(count for count in counts if count) <= 3
+    counts = re.findall(r'"execution_count": (\d+)', (tmp_path / "out.ipynb").read_text())
+    assert max(map(int, counts)) <= 3

@@ -27,13 +27,9 @@ class Reader:
     def run(self, source: str) -> str:
         """What a cell shows, as HTML. Raises AssertionError with the cell and its error, where there is one."""
         shown = []
-
-        def keep(message: dict) -> None:
-            shown.append(message["content"].get("data", {}).get("text/html", ""))
-
-        reply = self.client.execute_interactive(source, output_hook=keep, timeout=600)["content"]
+        reply = self.client.execute_interactive(source, output_hook=shown.append, timeout=600)["content"]
         assert reply["status"] == "ok", f"{source}\n{reply['ename']}: {reply['evalue']}"
-        return "".join(shown)
+        return "".join(message["content"].get("data", {}).get("text/html", "") for message in shown)
 
     def run_all(self, name: str, times: int = 1, **parameters) -> str:
         """What a notebook shows whose parameters were edited; `times`: how often in a row each cell is run."""
@@ -74,15 +70,12 @@ def test_every_cell_can_be_run_again_and_with_another_parameter(name, reader, bo
 
 
 def test_an_edited_card_counts_while_the_kernel_is_open(reader):
-    def edit(kind: str, slug: str, field: str) -> None:
-        card = reader.cards / kind / f"{slug}.yml"
-        card.write_text(re.sub(rf"^{field}: .*$", f"{field}: edited {kind}", card.read_text(), flags=re.M))
-
     given = {"models": [MODEL], "datasets": [DATASET]}
     assert "edited" not in reader.run_all("model", **given)
-    edit("models", MODEL, "name")
-    edit("datasets", DATASET, "name")
-    edit("protocols", "miniature", "title")
+    for name, field in ((f"models/{MODEL}", "name"), (f"datasets/{DATASET}", "name"), ("protocols/miniature", "title")):
+        card = reader.cards / f"{name}.yml"
+        edited = f"{field}: edited {name.partition('/')[0]}"
+        card.write_text(re.sub(rf"^{field}: .*$", edited, card.read_text(), flags=re.M))
     shown = reader.run_all("model", **given)
     assert "The images of edited datasets are synthetic" in shown
     assert "<figcaption>Pipeline and probe points of edited models" in shown

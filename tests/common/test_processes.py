@@ -18,7 +18,7 @@ from tiny_parts import FAMILY_NAMES
 
 from mlprobe_utils.common import processes
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.pipeline.variants import WAYS, classifier_name
+from mlprobe_utils.pipeline.variants import TRAINABLE, classifier_name
 from mlprobe_utils.probing.extraction import FEATURES, load_features
 
 SCRIPT = Path(in_processes.__file__)
@@ -177,7 +177,7 @@ def test_batch_that_cannot_be_shared_is_an_error(monkeypatch):
 def test_a_tower_alone_equals_that_of_one_process(one, two):
     """Three validation images and nine to train with, which two processes share no more evenly than answers."""
     kind, folder = two
-    for name in (classifier_name(way, 0) for way in WAYS) if kind == "DDP" else ():
+    for name in (classifier_name(way, 0) for way in TRAINABLE) if kind == "DDP" else ():
         found, expected = (pd.read_parquet(results(f) / name / "predictions.parquet") for f in (folder, one))
         options = [column for column in expected if column.startswith("p_")]
         pd.testing.assert_frame_equal(found.drop(columns=options), expected.drop(columns=options))

@@ -4,27 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from slow_reference import option_log_probabilities
 from tiny_parts import card_of, each_family, each_family_in_time
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.datasets.controls import (
-    CELLS,
-    CLUSTERS,
-    DIRECTIONS,
-    SIDE,
-    STATISTICS,
-    control_task,
-    edges,
-    image_features,
-    pixel_statistics,
-    reference_rows,
-    rows_without_model,
-    shuffled,
-    texture,
-)
+from mlprobe_utils.datasets import controls
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.claims import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
-from mlprobe_utils.evaluation.control_names import (
+from mlprobe_utils.evaluation.names import (
+    CLASSICAL,
     CONTROL_TASK,
     FILE,
     FILE_FORMAT,
@@ -32,7 +20,6 @@ from mlprobe_utils.evaluation.control_names import (
     MEMORISATION,
     PIXELS,
     RANDOM_WEIGHTS,
-    REFERENCE,
     TEXT_ONLY,
     WITHOUT_MODEL,
 )
@@ -40,7 +27,7 @@ from mlprobe_utils.evaluation.rows import SCHEMA, image_rows
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import load_random
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
-from mlprobe_utils.pipeline.probe_controls import probed_rows, text_only_rows
+from mlprobe_utils.pipeline.model_steps import probed_rows, text_only_rows
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.probes import fit_probes
 
@@ -51,6 +38,11 @@ PROBE = load_protocol("miniature").probe
 TRAIN, VALIDATION, TEST = 240, 40, 120  # images
 PARTS = np.repeat(["train", "validation", "test"], [TRAIN, VALIDATION, TEST])
 FEWER = PARTS[::2]
+
+
+rng = np.random.default_rng(1)
+LEVELS = rng.integers(0, 200, len(PARTS))  # grey levels, and answers that have nothing to do with them
+OPTIONS = np.where(rng.uniform(size=len(PARTS)) < 0.3, YES, NO)
 
 
 @pytest.fixture
@@ -72,7 +64,7 @@ def image_set_of(tmp_path):
 def images(image_set_of):
     """An image set of grey squares with a little noise, from their levels and answers."""
 
-    def make(levels, options, **columns) -> ImageSet:
+    def make(levels=LEVELS, options=OPTIONS, **columns) -> ImageSet:
         noise = np.random.default_rng(0).integers(0, 9, (len(levels), 8, 8))
         pixels = np.clip(np.asarray(levels)[:, None, None] + noise, 0, 255).astype(np.uint8)
         return image_set_of(pixels, options, **columns)
@@ -80,111 +72,83 @@ def images(image_set_of):
     return make
 
 
-@pytest.fixture
-def drawn():
-    """Grey levels, and answers that have nothing to do with them; three in ten are Yes."""
-    rng = np.random.default_rng(1)
-    return rng.integers(0, 200, len(PARTS)), np.where(rng.uniform(size=len(PARTS)) < 0.3, YES, NO)
-
-
 def accuracies(rows: pd.DataFrame) -> pd.Series:
     return control_scores(rows, {CARD.slug: CARD.positive}).set_index("control")["accuracy"]
 
 
-def checked(rows: pd.DataFrame, controls: tuple[str, ...], images: int) -> pd.Series:
+def checked(rows: pd.DataFrame, names: tuple[str, ...], images: int) -> pd.Series:
     """Accuracies of controls of the test images, whose rows are as they should be."""
     SCHEMA.validate(rows)
     assert set(rows["split"]) == {"test"}
     assert rows[["model", "stage", "order", "run", "probe", "point"]].isna().all(axis=None)
-    assert rows["control"].value_counts().to_dict() == dict.fromkeys(controls, images)
+    assert rows["control"].value_counts().to_dict() == dict.fromkeys(names, images)
     np.testing.assert_allclose(rows[[f"p_{YES}", f"p_{NO}"]].sum(axis=1), 1)
     return accuracies(rows)
 
 
+def rows_without_model(image_set: ImageSet) -> pd.DataFrame:
+    return controls.rows_without_model(image_set, "paper", controls.pixel_statistics(image_set))
+
+
 def without_model(image_set: ImageSet) -> pd.Series:
-    return checked(rows_without_model(image_set, "paper", pixel_statistics(image_set)), WITHOUT_MODEL, TEST)
+    return checked(rows_without_model(image_set), WITHOUT_MODEL, TEST)
 
 
 def test_pixel_statistics_of_flat_and_of_striped_images(image_set_of):
     pixels = np.full((2, 4, 4), 7, np.uint8)
     pixels[1] = [90, 0, 90, 0]
-    found = pixel_statistics(image_set_of(pixels, [YES, NO], ["train", "test"]))
-    table = pd.DataFrame(found, columns=STATISTICS)
-    assert table.loc[0].tolist() == [7, 0, 7, 7, 7, 7, 7, 0, 0]
-    assert table.loc[1, ["mean", "deviation", "percentile 5", "percentile 95"]].tolist() == [45, 45, 0, 90]
-    assert table.loc[1, "vertical change"] == 0
-    assert table.loc[1, "horizontal change"] == pytest.approx(90 * np.sqrt(12 / 16))
+    flat, striped = controls.pixel_statistics(image_set_of(pixels, [YES, NO], ["train", "test"]))
+    assert flat.tolist() == [7, 0, 7, 7, 7, 7, 7, 0, 0]
+    named = dict(zip(controls.STATISTICS, striped, strict=True))
+    assert [named[name] for name in ("mean", "deviation", "percentile 5", "percentile 95")] == [45, 45, 0, 90]
+    assert (named["vertical change"], named["horizontal change"]) == (0, pytest.approx(90 * np.sqrt(12 / 16)))
 
 
-def test_a_leak_is_found_by_the_control_that_can_see_it_and_by_no_other(images, drawn):
-    levels, options = drawn
-    majority = 100 * (options[TRAIN + VALIDATION :] == NO).mean()
-    plain = without_model(images(levels, options))
-    assert plain[[MAJORITY, FILE_FORMAT, FILE]].tolist() == [majority] * 3
-    assert abs(plain[PIXELS] - majority) < 10
-    by_mode = without_model(images(levels, options, mode=np.where(options == YES, "RGBA", "RGB")))
-    assert by_mode[[FILE_FORMAT, FILE]].tolist() == [100, 100]
-    assert by_mode[[MAJORITY, PIXELS]].equals(plain[[MAJORITY, PIXELS]])
-    by_size = without_model(images(levels, options, bytes=np.where(options == YES, 900, 100)))
-    assert by_size[FILE] == 100
-    assert by_size.drop(FILE).equals(plain.drop(FILE))
-    by_level = without_model(images(np.where(options == YES, levels // 2, 101 + levels // 2), options))
-    assert by_level[PIXELS] > 95
-    assert by_level.drop(PIXELS).equals(plain.drop(PIXELS))
+@pytest.mark.parametrize(
+    ("planted", "sees"),
+    [
+        ({}, {}),
+        ({"mode": np.where(OPTIONS == YES, "RGBA", "RGB")}, {FILE_FORMAT: 100, FILE: 100}),
+        ({"bytes": np.where(OPTIONS == YES, 900, 100)}, {FILE: 100}),
+        ({"levels": np.where(OPTIONS == YES, LEVELS // 2, 101 + LEVELS // 2)}, {PIXELS: 97.5}),
+    ],
+)
+def test_a_leak_is_found_by_the_control_that_can_see_it_and_by_no_other(planted, sees, images):
+    majority = 100 * (OPTIONS[TRAIN + VALIDATION :] == NO).mean()
+    plain = dict.fromkeys(WITHOUT_MODEL, majority) | {PIXELS: pytest.approx(majority, abs=10)}
+    assert without_model(images(**planted)).to_dict() == plain | {
+        control: pytest.approx(accuracy, abs=2.5) for control, accuracy in sees.items()
+    }
 
 
-def test_test_images_are_not_fitted_on(images, drawn):
-    levels, options = drawn
-    modes = np.where(options == YES, "RGBA", "RGB")
-    options = np.where((PARTS == "test") == (options == YES), NO, YES)
-    assert without_model(images(levels, options, mode=modes))[FILE_FORMAT] == 0
-
-
-def test_images_of_one_class_and_empty_parts_are_errors(images, drawn):
-    levels, options = drawn
-    one = np.where(PARTS == "test", options, YES)
+def test_test_images_are_not_fitted_on_and_too_few_images_are_errors(images):
+    others = np.where((PARTS == "test") == (OPTIONS == YES), NO, YES)
+    assert without_model(images(options=others, mode=np.where(OPTIONS == YES, "RGBA", "RGB")))[FILE_FORMAT] == 0
     with pytest.raises(InputError, match="'covid19-ct' outside its test set are not of several classes"):
-        without_model(images(levels, one))
-    empty = images(levels, options, split_paper="train")
-    with pytest.raises(InputError, match="the test images of split 'paper' of 'covid19-ct' has no image"):
-        control_task(empty, "paper", pixel_statistics(empty))
+        without_model(images(options=np.where(PARTS == "test", OPTIONS, YES)))
+    with pytest.raises(InputError, match="split 'paper' of 'covid19-ct' has no test image"):
+        task_of(images(split_paper="train"))
 
 
 def task_of(image_set: ImageSet) -> pd.DataFrame:
-    return control_task(image_set, "paper", pixel_statistics(image_set))
+    return controls.control_task(image_set, "paper", controls.pixel_statistics(image_set))
 
 
-def test_a_control_label_is_the_clusters_and_as_frequent_as_the_true_one(images, drawn):
-    levels, options = drawn
-    table = task_of(images(levels, options))
+def test_a_control_label_is_the_clusters_and_as_frequent_as_the_true_one(images):
+    """And the same every time, and learned from no test image."""
+    table = task_of(images())
     assert table.groupby("cluster")["control"].nunique().eq(1).all()
-    assert table["cluster"].nunique() == CLUSTERS
-    assert table["split"].value_counts().to_dict() == {"train": TRAIN, "validation": VALIDATION, "test": 120}
+    assert table["cluster"].nunique() == controls.CLUSTERS
+    assert (table["split"] == PARTS).all()
     training = table[table["split"] == "train"]
     largest = training["cluster"].value_counts().max() / TRAIN
-    assert (training["control"] == YES).mean() == pytest.approx((options[:TRAIN] == YES).mean(), abs=largest)
-    agree = (table["control"] == options).mean()  # independent: as often as chance
-    shares = [(table["control"] == option).mean() * (options == option).mean() for option in (YES, NO)]
+    assert (training["control"] == YES).mean() == pytest.approx((OPTIONS[:TRAIN] == YES).mean(), abs=largest)
+    agree = (table["control"] == OPTIONS).mean()  # independent: as often as chance
+    shares = [(table["control"] == option).mean() * (option == OPTIONS).mean() for option in (YES, NO)]
     assert agree == pytest.approx(sum(shares), abs=0.08)
-
-
-def test_control_labels_are_the_same_every_time_and_learn_nothing_from_test_images(images, drawn):
-    levels, options = drawn
-    first = task_of(images(levels, options))
-    assert first.equals(task_of(images(levels, options)))
-    other = levels.copy()
-    other[TRAIN:] = 255 - other[TRAIN:]
-    changed = task_of(images(other, options))
-    assert changed[:TRAIN].equals(first[:TRAIN])
-    assert not changed[TRAIN:].equals(first[TRAIN:])
-
-
-def test_shuffled_labels_are_the_same_ones_in_another_order():
-    labels = np.repeat(["a", "b"], [30, 70])
-    dealt = shuffled(labels)
-    assert sorted(dealt) == sorted(labels)
-    assert (dealt == labels).mean() < 0.75
-    assert (shuffled(labels) == dealt).all()
+    changed = task_of(images(np.where(PARTS == "train", LEVELS, 255 - LEVELS)))
+    assert changed[:TRAIN].equals(table[:TRAIN])
+    assert not changed[TRAIN:].equals(table[TRAIN:])
 
 
 def probed(features: dict[str, np.ndarray], images: pd.DataFrame) -> pd.DataFrame:
@@ -199,17 +163,13 @@ def probed(features: dict[str, np.ndarray], images: pd.DataFrame) -> pd.DataFram
     return control_scores(rows, {CARD.slug: CARD.positive})
 
 
-def test_planted_cluster_is_not_selective_and_planted_class_is(images, drawn):
+def test_planted_cluster_is_not_selective_and_planted_class_is(images):
     """At V the features say the cluster, at C the class, at L nothing; in a model that has learned nothing, nothing."""
-    levels, options = drawn
-    table = task_of(images(levels, options)).assign(option=options)
+    table = task_of(images()).assign(option=OPTIONS)
     noise = np.random.default_rng(3).normal(size=(len(PARTS), 8)) / 4
-    cluster = np.eye(CLUSTERS)[table["cluster"]]
-    features = {
-        "V.00": np.hstack([cluster, noise]),
-        "C.00": np.hstack([np.eye(2)[(options == YES).astype(int)], noise]),
-        "L.00": noise,
-    }
+    cluster = np.eye(controls.CLUSTERS)[table["cluster"]]
+    known = np.eye(2)[(OPTIONS == YES).astype(int)]
+    features = {"V.00": np.hstack([cluster, noise]), "C.00": np.hstack([known, noise]), "L.00": noise}
     scores = probed(features, table)
     tuned = scores[scores["stage"] == "finetuned"].set_index(["control", "point"])["accuracy"]
     chance = {name: 5 + 100 * table[name][-120:].value_counts(normalize=True).max() for name in ("control", "option")}
@@ -220,7 +180,7 @@ def test_planted_cluster_is_not_selective_and_planted_class_is(images, drawn):
     assert random["stage"].isna().all()
     assert (random["accuracy"] < chance["option"]).all()
     tensors = {point: torch.tensor(own, dtype=torch.float32) for point, own in features.items()}
-    truth, seeds = (options == NO).astype(int), dict.fromkeys(tensors, 0)
+    truth, seeds = (OPTIONS == NO).astype(int), dict.fromkeys(tensors, 0)
     fitted = fit_probes(tensors, dict.fromkeys(tensors, truth), np.arange(TRAIN), 2, PROBE, seeds)
     correct = {point: 100 * (own.argmax(1) == truth)[-TEST:].mean() for point, own in fitted.items()}
     own = selectivity(read(correct, dataset=CARD.slug), scores, "accuracy").set_index("point")["selectivity"]
@@ -229,10 +189,9 @@ def test_planted_cluster_is_not_selective_and_planted_class_is(images, drawn):
     assert abs(own["L.00"]) < 20
 
 
-def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images, drawn):
+def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images):
     """Features as wide as there are images let a probe memorise them; a single one does not."""
-    levels, options = drawn
-    table = task_of(images(levels, options)).assign(option=options)
+    table = task_of(images()).assign(option=OPTIONS)
     rng = np.random.default_rng(4)
     wide, narrow = rng.normal(size=(len(PARTS), 300)), rng.normal(size=(len(PARTS), 1))
     features = {"V.00": narrow, "V.01": wide, "C.00": narrow, "L.00": narrow}
@@ -242,6 +201,8 @@ def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images,
     assert (learned["images"] == TRAIN).all()
     assert learned.loc["V.01", "accuracy"] > 97
     assert (learned["accuracy"].drop("V.01") < 80).all()
+    assert sorted(dealt := controls.shuffled(OPTIONS)) == sorted(OPTIONS)
+    assert (dealt == OPTIONS).mean() < 0.75
 
 
 def discs(placed: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -257,85 +218,83 @@ def discs(placed: bool = True) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(image_set_of):
-    image_set = image_set_of(*discs(), FEWER)
-    rows = reference_rows(image_set, "paper")
-    assert checked(rows, (REFERENCE,), TEST // 2)[REFERENCE] > 95
+    """From train images alone, whatever the others are."""
+    pixels, options = discs()
+    image_set = image_set_of(pixels, options, FEWER)
+    rows = controls.reference_rows(image_set, "paper")
+    assert checked(rows, (CLASSICAL,), TEST // 2)[CLASSICAL] > 95
     assert list(rows["image"]) == list(image_set.rows_of("paper", "test")["image"])
-    assert accuracies(rows_without_model(image_set, "paper", pixel_statistics(image_set)))[PIXELS] < 70
-    assert accuracies(reference_rows(image_set_of(*discs(placed=False), FEWER), "paper"))[REFERENCE] < 65
-
-
-def test_the_reference_is_fitted_on_train_images_alone_and_the_same_every_time(image_set_of):
-    pixels, options = discs()
-    columns = [f"p_{YES}", f"p_{NO}"]
-    first = reference_rows(image_set_of(pixels, options, FEWER), "paper")[columns]
+    assert accuracies(rows_without_model(image_set))[PIXELS] < 70
     others = np.where(FEWER == "train", options, np.where(options == YES, NO, YES))
-    pd.testing.assert_frame_equal(reference_rows(image_set_of(pixels, others, FEWER), "paper")[columns], first)
     darker = np.where((FEWER == "validation")[:, None, None], 255 - pixels, pixels)
-    pd.testing.assert_frame_equal(reference_rows(image_set_of(darker, options, FEWER), "paper")[columns], first)
+    columns = [f"p_{YES}", f"p_{NO}"]
+    again = controls.reference_rows(image_set_of(darker, others, FEWER), "paper")
+    pd.testing.assert_frame_equal(again[columns], rows[columns])
+    assert accuracies(controls.reference_rows(image_set_of(*discs(placed=False), FEWER), "paper"))[CLASSICAL] < 65
 
 
-def test_too_few_train_images_and_no_test_images_are_errors(image_set_of):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda options: (np.where(FEWER == "train", YES, options), FEWER), r"'covid19-ct': the reference needs two"),
+        (lambda options: (np.where(np.arange(len(FEWER)) == 5, NO, YES), FEWER), rf"'{YES}': 119, '{NO}': 1\}} and 60"),
+        (lambda options: (options, np.where(FEWER == "test", "unused", FEWER)), r"and 0$"),
+    ],
+)
+def test_too_few_train_images_and_no_test_images_are_errors(change, words, image_set_of):
     pixels, options = discs()
-    with pytest.raises(InputError, match="split 'paper' of 'covid19-ct': the reference needs two train images"):
-        reference_rows(image_set_of(pixels, np.where(FEWER == "train", YES, options), FEWER), "paper")
-    with pytest.raises(InputError, match=rf"found \{{'{YES}': 119, '{NO}': 1\}} and 60"):
-        reference_rows(image_set_of(pixels, np.where(np.arange(len(FEWER)) == 5, NO, YES), FEWER), "paper")
-    with pytest.raises(InputError, match=r"and 0$"):
-        reference_rows(image_set_of(pixels, options, np.where(FEWER == "test", "unused", FEWER)), "paper")
+    with pytest.raises(InputError, match=words):
+        controls.reference_rows(image_set_of(pixels, *change(options)), "paper")
 
 
 def stripes(period: float, across: bool) -> np.ndarray:
-    wave = np.sin(2 * np.pi * np.arange(SIDE) / period)
-    image = np.broadcast_to(wave if across else wave[:, None], (SIDE, SIDE))
+    wave = np.sin(2 * np.pi * np.arange(controls.SIDE) / period)
+    image = np.broadcast_to(wave if across else wave[:, None], (controls.SIDE, controls.SIDE))
     return image[None].astype(np.float32)
 
 
-def test_edges_are_counted_in_their_direction():
-    for across, direction in ((True, 0), (False, DIRECTIONS // 2)):
-        found = edges(stripes(16, across)).reshape(DIRECTIONS, CELLS**2).mean(axis=1)
-        # a gradient of exactly no vertical part may point to either end of the half circle
-        assert found[direction] > 0.5
-        assert np.delete(found, direction).max() < found[direction] / 10
+@pytest.mark.parametrize(("across", "direction"), [(True, 0), (False, controls.DIRECTIONS // 2)])
+def test_edges_are_counted_in_their_direction(across, direction):
+    found = controls.edges(stripes(16, across)).reshape(controls.DIRECTIONS, controls.CELLS**2).mean(axis=1)
+    # a gradient of exactly no vertical part may point to either end of the half circle
+    assert found[direction] > 0.5
+    assert np.delete(found, direction).max() < found[direction] / 10
 
 
 def test_a_texture_is_largest_at_its_own_scale():
-    energies = [[texture(stripes(period, True), deviation)[0, 0] for deviation in (1, 2, 4)] for period in (6, 12, 30)]
-    assert [int(np.argmax(own)) for own in energies] == [0, 1, 2]
-    assert np.isfinite(image_features(np.zeros((2, SIDE, SIDE), np.float32))).all()  # of one grey level
+    for period, largest in ((6, 1), (12, 2), (30, 4)):
+        energies = {deviation: controls.texture(stripes(period, True), deviation)[0, 0] for deviation in (1, 2, 4)}
+        assert max(energies, key=energies.get) == largest
+    assert np.isfinite(controls.image_features(np.zeros_like(stripes(6, True)))).all()  # of one grey level
 
 
 @each_family
-def test_random_weights_are_the_same_every_time_and_not_those_of_the_model(tiny, tiny_card, encoder, image_set, family):
+def test_random_weights_are_the_same_every_time_and_not_those_of_the_model(tiny, tiny_card, encoder, image_set):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
     random, again = load_random(tiny_card), load_random(tiny_card.model_copy(update={"device_map": "auto"}))
     assert torch.equal(torch.rand(2), expected)  # the caller's random numbers are left alone
-    trained = tiny.model.state_dict()
-    weights = random.model.state_dict()
+    trained, weights, same = (loaded.model.state_dict() for loaded in (tiny, random, again))
     assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in trained.items()}
-    assert all(torch.equal(weight, again.model.state_dict()[name]) for name, weight in weights.items())
-    matrices = [name for name, weight in trained.items() if weight.ndim > 1]
-    assert matrices
-    assert not any(torch.equal(weights[name], trained[name]) for name in matrices)
+    assert all(torch.equal(weight, same[name]) for name, weight in weights.items())
+    assert not any(torch.equal(weights[name], trained[name]) for name, weight in trained.items() if weight.ndim > 1)
     questions = encoder.questions([image_set.pixels(i) for i in (0, 4, 8)])
     features, own = features_of(random, questions), features_of(tiny, questions)
-    assert features.keys() == own.keys()
     for key, vectors in features.items():
-        assert vectors.shape == own[key].shape
         assert not torch.allclose(vectors, own[key], atol=1e-3), key
         if key.endswith("image_mean"):
             assert not torch.allclose(vectors[0], vectors[1]), key  # the image gets through to every point
 
 
-def test_random_weights_need_no_weight_files_but_memory_and_have_the_cards_precision(copied, monkeypatch):
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_random_weights_need_no_weight_files_but_memory_and_have_the_cards_precision(precision, copied, monkeypatch):
     (copied / "model.safetensors").unlink()
-    for wanted, card in (("bfloat16", card_of(copied, precision="bfloat16")), ("float32", card_of(copied))):
-        assert {str(p.dtype) for p in load_random(card).model.parameters()} == {f"torch.{wanted}"}
-    monkeypatch.setattr("mlprobe_utils.models.loading.machine", lambda: 1)
+    card = card_of(copied, precision=precision)
+    assert {str(p.dtype) for p in load_random(card).model.parameters()} == {f"torch.{precision}"}
+    monkeypatch.setattr("mlprobe_utils.models.loading.memory", lambda: (1, []))
     with pytest.raises(InputError, match="model card 'mine': its weights alone need"):
-        load_random(card_of(copied))
+        load_random(card)
 
 
 @each_family_in_time
@@ -351,17 +310,7 @@ def test_text_alone_has_one_answer_and_the_probabilities_of_the_bare_question(ti
     assert (rows[columns].nunique() == 1).all()
     encoder = Encoder(tiny.processor, card.template.replace("<image>", ""))
     assert tiny.processor.image_token not in encoder.prompt
-    logs = []
-    for option in card.options:  # token by token, without padding
-        ids, tokens = encoder.questions([None])["input_ids"][0].tolist(), encoder.answer_tokens([option])[0]
-        whole = torch.tensor([ids + tokens])
-        extra = {"token_type_ids": torch.zeros_like(whole)} if family == "gemma3" else {}
-        with torch.no_grad():
-            steps = (
-                tiny.model(input_ids=whole, attention_mask=torch.ones_like(whole), **extra).logits[0].log_softmax(-1)
-            )
-        logs.append(sum(steps[len(ids) - 1 + n, token].item() for n, token in enumerate(tokens)))
-    expected = torch.tensor(logs).softmax(0)
+    expected = option_log_probabilities(tiny, encoder, [None], card.options).softmax(1)[0]
     np.testing.assert_allclose(rows[columns].iloc[0], expected, atol=1e-4)
 
 
@@ -388,24 +337,20 @@ def read(values: dict, **constants) -> pd.DataFrame:
 @pytest.fixture
 def tables():
     """Scores of two models, their outputs and controls; the second model's are 10 points lower throughout."""
-    scores = pd.concat(
-        [
-            read(POINTS),
-            read({p: v - 10 for p, v in POINTS.items()}, model="n"),
-            read({"V.01": 0.0}, run=1),
-            read({"V.01": 0.0}, stage="pretrained"),
-            read({"L.00": 0.0}, pooling="last_token"),
-        ]
-    )
-    outputs = pd.concat([read({None: 85.0}), read({None: 45.0}, model="n"), read({None: 0.0}, stage="pretrained")])
-    controls = [read({p: v - 20 for p, v in POINTS.items()}, model=model, control=CONTROL_TASK) for model in ("m", "n")]
-    controls += [read({p: 40.0 for p in POINTS}, model=m, stage=None, control=RANDOM_WEIGHTS) for m in ("m", "n")]
-    controls += [read({None: 30.0}, model=model, control=TEXT_ONLY) for model in ("m", "n")]
-    controls += [read({"V.01": 99.0, "C.00": 98.0, "L.00": 97.0}, control=MEMORISATION)]
-    alone = dict(model=None, stage=None, run=None)
-    controls += [read({None: 50.0 + n}, **alone, control=name) for n, name in enumerate(WITHOUT_MODEL)]
-    controls += [read({None: 88.0}, **alone, control=REFERENCE)]
-    return scores, outputs, pd.concat(controls)
+
+    def less(points: int) -> dict[str, float]:
+        return {point: value - points for point, value in POINTS.items()}
+
+    others = [read({"V.01": 0.0}, run=1), read({"V.01": 0.0}, stage="pretrained")]
+    scores = [read(POINTS), read(less(10), model="n"), *others, read({"L.00": 0.0}, pooling="last_token")]
+    outputs = [read({None: 85.0}), read({None: 45.0}, model="n"), read({None: 0.0}, stage="pretrained")]
+    found = [read({"V.01": 99.0, "C.00": 98.0, "L.00": 97.0}, control=MEMORISATION)]
+    for model in ("m", "n"):
+        found += [read(less(20), model=model, control=CONTROL_TASK), read({None: 30.0}, model=model, control=TEXT_ONLY)]
+        found.append(read(dict.fromkeys(POINTS, 40.0), model=model, stage=None, control=RANDOM_WEIGHTS))
+    for value, control in ((50.0, MAJORITY), (51.0, FILE_FORMAT), (52.0, FILE), (53.0, PIXELS), (88.0, CLASSICAL)):
+        found.append(read({None: value}, model=None, stage=None, run=None, control=control))
+    return tuple(map(pd.concat, (scores, outputs, found)))
 
 
 def test_what_a_claim_has_to_beat_by_hand(tables):
@@ -416,28 +361,22 @@ def test_what_a_claim_has_to_beat_by_hand(tables):
         "selectivity": [15, 15, 15, np.nan],
         RANDOM_WEIGHTS: [40, 40, 40, np.nan],
         TEXT_ONLY: [np.nan, np.nan, np.nan, 30],
-        REFERENCE: [88] * 4,
+        CLASSICAL: [88] * 4,
         PIXELS: [53] * 4,
         FILE: [52] * 4,
         FILE_FORMAT: [51] * 4,
         MAJORITY: [50] * 4,
         MEMORISATION: [99, 98, 97, np.nan],
     }
-    pd.testing.assert_frame_equal(
-        found, pd.DataFrame(expected, index=ENDS, dtype=float).T, check_names=False, check_like=False
-    )
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected, index=ENDS, dtype=float).T, check_names=False)
 
 
-def test_the_best_without_a_model_and_who_is_no_better(tables):
-    _, outputs, controls = tables
-    assert best_without_model(controls, "accuracy").to_dict() == {"d": 53}
-    assert best_without_model(controls, "calibration_error").to_dict() == {"d": 50}
-    assert no_better(outputs, controls, "accuracy").to_dict() == {("d", "m"): False, ("d", "n"): True}
-    assert no_better(outputs, controls, "calibration_error").to_dict() == {("d", "m"): True, ("d", "n"): False}
-
-
-def test_selectivity_is_of_one_run_and_of_points_that_both_have(tables):
-    scores, _, controls = tables
-    found = selectivity(scores, controls, "accuracy")
-    assert len(found) == 8
-    assert found.groupby("model")["selectivity"].unique().map(list).to_dict() == {"m": [20], "n": [10]}
+def test_who_is_no_better_than_a_control_and_selectivity_of_one_run_and_of_points_that_both_have(tables):
+    scores, outputs, found = tables
+    assert best_without_model(found, "accuracy").to_dict() == {"d": 53}
+    assert best_without_model(found, "calibration_error").to_dict() == {"d": 50}
+    assert no_better(outputs, found, "accuracy").to_dict() == {("d", "m"): False, ("d", "n"): True}
+    assert no_better(outputs, found, "calibration_error").to_dict() == {("d", "m"): True, ("d", "n"): False}
+    own = selectivity(scores, found, "accuracy")
+    assert len(own) == 8
+    assert own.groupby("model")["selectivity"].unique().map(list).to_dict() == {"m": [20], "n": [10]}

@@ -10,7 +10,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.settings import Splits
 from mlprobe_utils.datasets.splits import add_splits, leaks
-from mlprobe_utils.datasets.summary import format_rule
+from mlprobe_utils.datasets.summary import FORMAT, format_rule
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card
 
 SETTINGS = Splits(seed=0, validation_fraction=0.15)
@@ -100,9 +100,8 @@ def test_the_order_of_files_does_not_matter_and_the_seed_does(data_seed, random)
         split = add_splits(table, card, SETTINGS)
         order = list(table.index)
         random.shuffle(order)
-        pd.testing.assert_frame_equal(add_splits(table.loc[order], card, SETTINGS).sort_index(), split)
-        shuffled = add_splits(table.loc[order].reset_index(drop=True), card, SETTINGS)
-        assert shuffled.set_index("image")["split_clean"].to_dict() == split.set_index("image")["split_clean"].to_dict()
+        again = add_splits(table.loc[order].reset_index(drop=True), card, SETTINGS)
+        pd.testing.assert_frame_equal(again.set_index("image").loc[table["image"]], split.set_index("image"))
         other = add_splits(table, card, Splits(seed=1, validation_fraction=0.15))
         assert not split["split_paper"].equals(other["split_paper"])
 
@@ -120,13 +119,9 @@ def test_validation_has_about_its_fraction_of_every_class(fraction):
 def test_whole_components_that_only_just_sum_up():
     """A count that greedy picking of groups of 2 and 3 would miss."""
     sizes = {"benign": [3] * 20 + [2], "malignant": [1] * 40, "normal": [1] * 40}
-    rows = [
-        {"image": f"{label} {g} {i}", "label": label, "duplicate_group": f"{label} {g}", "official_split": None}
-        for label, groups in sizes.items()
-        for g, size in enumerate(groups)
-        for i in range(size)
-    ]
-    table = pd.DataFrame(rows).assign(patient=None)
+    groups = [(label, f"{label} {g}", size) for label, own in sizes.items() for g, size in enumerate(own)]
+    rows = [(f"{group} {i}", label, group) for label, group, size in groups for i in range(size)]
+    table = pd.DataFrame(rows, columns=["image", "label", "duplicate_group"]).assign(patient=None, official_split=None)
     card = with_test_counts(benign=5, malignant=3, normal=3)
     for seed in range(5):
         split = add_splits(table, card, Splits(seed=seed, validation_fraction=0.15))
@@ -135,16 +130,21 @@ def test_whole_components_that_only_just_sum_up():
         add_splits(table, with_test_counts(benign=4, malignant=3, normal=3), SETTINGS)
 
 
-def test_too_few_images_of_a_class():
-    with pytest.raises(InputError, match="busi: no test set of exactly 70 images of class 'malignant'"):
-        add_splits(drawn_table(0), with_test_counts(benign=12, malignant=70, normal=5), SETTINGS)
-    with pytest.raises(InputError, match="too few images of class 'normal' to set a validation split aside"):
-        add_splits(drawn_table(0), with_test_counts(benign=12, malignant=7, normal=58), SETTINGS)
-    table = official_table(0)
-    with pytest.raises(InputError, match="no image of class 'COVID' is left for the test split of split_paper"):
-        add_splits(table[(table["official_split"] != "test") | (table["label"] != "COVID")], COVID, SETTINGS)
-    with pytest.raises(InputError, match="the train split of split_paper"):
-        add_splits(drawn_table(0), SMALL, Splits(seed=0, validation_fraction=1.0))
+NO_TEST = official_table(0).query("official_split != 'test' or label != 'COVID'")
+
+
+@pytest.mark.parametrize(
+    ("table", "card", "fraction", "words"),
+    [
+        (drawn_table(0), with_test_counts(benign=12, malignant=70, normal=5), 0.15, "busi: no test set of exactly 70"),
+        (drawn_table(0), with_test_counts(benign=12, malignant=7, normal=58), 0.15, "class 'normal' to set a valid"),
+        (NO_TEST, COVID, 0.15, "no image of class 'COVID' is left for the test split of split_paper"),
+        (drawn_table(0), SMALL, 1.0, "the train split of split_paper"),
+    ],
+)
+def test_too_few_images_of_a_class(table, card, fraction, words):
+    with pytest.raises(InputError, match=words):
+        add_splits(table, card, Splits(seed=0, validation_fraction=fraction))
 
 
 def test_leaks_names_every_kind():
@@ -160,25 +160,22 @@ def test_leaks_names_every_kind():
         ("h", "y", "q", "d3", "6", "train"),
         ("i", "y", "p", "d3", "6", "unused"),
     ]
-    found = leaks(pd.DataFrame(rows, columns=columns), "paper")
-    assert found.columns.tolist() == ["kind", "key", "splits", "labels", "count", "images"]
-    assert found.to_numpy().tolist() == [
+    found = leaks(table := pd.DataFrame(rows, columns=columns), "paper")
+    columns = ["kind", "key", "splits", "labels", "count", "images"]
+    assert found[columns].to_numpy().tolist() == [
         ["byte-identical", "1", "test + train", "x", 2, ["a", "b"]],
         ["near-duplicate", "d2", "train + validation", "x + y", 2, ["c", "d"]],
         ["patient", "p", "test + train", "y", 2, ["e", "f"]],
         ["label conflict", "d2", "train + validation", "x + y", 2, ["c", "d"]],
     ]
     with pytest.raises(InputError, match="unknown split rule 'papr'"):
-        leaks(pd.DataFrame(rows, columns=columns), "papr")
+        leaks(table, "papr")
 
 
 def test_the_format_rule():
-    def table(*rows):
-        return pd.DataFrame(rows, columns=["mode", "format", "extension", "label"])
-
-    train = table(*[("RGBA", "PNG", ".png", "a")] * 2, *[("L", "JPEG", ".jpg", "b")] * 4, ("L", "JPEG", ".jpg", "a"))
-    unseen = ("RGB", "PNG", ".png")
-    test = table(("RGBA", "PNG", ".png", "a"), ("L", "JPEG", ".jpg", "a"), (*unseen, "b"), (*unseen, "a"))
-    rule, predicted = format_rule(train, test)
-    assert rule.to_dict() == {("RGBA", "PNG", ".png"): "a", ("L", "JPEG", ".jpg"): "b"}
-    assert predicted.tolist() == ["a", "b", "b", "b"]
+    known, other, unseen = ("RGBA", "PNG", ".png"), ("L", "JPEG", ".jpg"), ("RGB", "PNG", ".png")
+    rows = [(*known, "a")] * 2 + [(*other, "b")] * 4 + [(*other, "a")]
+    train = pd.DataFrame(rows, columns=[*FORMAT, "label"])
+    rule, predicted = format_rule(train, pd.DataFrame([known, other, unseen], columns=FORMAT))
+    assert rule.to_dict() == {known: "a", other: "b"}
+    assert predicted.tolist() == ["a", "b", "b"]

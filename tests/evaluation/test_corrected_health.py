@@ -1,4 +1,4 @@
-"""Corrected health scores: what noise does is taken out, and nothing else."""
+"""Corrected health scores: the bias of noise is subtracted, and nothing else."""
 
 import numpy as np
 import pytest
@@ -122,13 +122,7 @@ def test_whatever_is_answered_the_score_lies_in_its_interval_and_all_is_finite(p
     assert found.raw == pytest.approx(100 * health_score(correct.mean(axis=1), 0.2))
 
 
-def test_the_same_seed_gives_the_same_score():
-    correct = answers()
-    assert corrected_health(correct, 0.2, seed=3) == corrected_health(correct, 0.2, seed=3)
-    assert corrected_health(correct, 0.2, seed=3) != corrected_health(correct, 0.2, seed=4)
-
-
-def test_the_correction_takes_out_most_of_the_bias():
+def test_the_correction_removes_most_of_the_bias():
     found = bias_and_coverage(combinations(["flat", "falling"], [20], [150], [0], 0.2), 12)
     assert (found["raw bias"] < -5).all()
     assert (found["bias"].abs() < 1 + 2 * found["error"]).all()
@@ -152,19 +146,12 @@ def test_bias_is_below_a_point_and_intervals_cover(shape):
 
 
 @pytest.mark.parametrize(
-    ("correct", "counts", "words"),
+    ("correct", "words"),
     [
-        (np.ones((3, 5)), None, "array of bool"),
-        (np.ones(5, dtype=bool), None, r"\[points, images\]"),
-        (np.ones((0, 5), dtype=bool), None, "one point or more"),
-        (np.ones((3, 1), dtype=bool), None, "from two images on"),
-        (np.array([[True, True], [False, False]]), None, r"needs positive performances, found 0\.0"),
-        (answers(), np.ones((3, 149)), "of 150 images each"),
-        (answers(), np.ones((1, 150)), "two resamples or more"),
-        (answers(), -np.ones((3, 150)), "from 0 on"),
-        (answers(), np.zeros((3, 150)), "an image or more in each resample"),
+        (np.ones((3, 1), dtype=bool), "from two images on"),
+        (np.array([[True, True], [False, False]]), r"needs positive performances, found 0\.0"),
     ],
 )
-def test_answers_without_a_score_are_an_error(correct, counts, words):
+def test_answers_without_a_score_are_an_error(correct, words):
     with pytest.raises(ValueError, match=words):
-        corrected_health(correct, 0.2, counts)
+        corrected_health(correct, 0.2)

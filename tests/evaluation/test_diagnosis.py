@@ -9,17 +9,21 @@ import pytest
 from site_rows import image_set, made
 
 from mlprobe_utils.analysis.diagnosis_tables import (
+    LOST,
     NOTHING,
+    RANKED,
+    READ_OUT,
+    STEPS,
     against_planted,
     by_state,
     detection,
     diagnoses,
     disagreements,
     in_short,
+    mapping_losses,
     misalignment_and_unparsed,
     statement_table,
 )
-from mlprobe_utils.analysis.misalignment import LOST, RANKED, READ_OUT, STEPS, mapping_losses
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import (
     COMPREHENSION,
@@ -30,16 +34,15 @@ from mlprobe_utils.evaluation.diagnosis import (
     QUALITY,
     RULED_OUT,
     STATEMENTS,
-    UNTOLD,
+    UNDECIDED,
     losses,
     main_mode,
     verdicts,
 )
-from mlprobe_utils.evaluation.sites import LAST_TOKEN, OUTPUT, SITES
-from mlprobe_utils.pipeline.damaged_models import DamagedModel
-from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, SITES
+from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
-from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
 from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import resample
 
@@ -63,40 +66,41 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("question", [PROBE, RECIPE])
+@pytest.mark.parametrize("scope", [PROBE, RECIPE])
 @pytest.mark.parametrize("mode", [*PLANTED, None])
-def test_a_planted_loss_is_named_and_no_other(mode, question):
+def test_a_planted_loss_is_named_and_no_other(mode, scope):
     right = sites(PLANTED.get(mode, [0.8] * 6))
-    told = verdicts(losses(right, resample(np.arange(400)), question), THRESHOLDS)
-    assert main_mode(told) == mode
-    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode} - {None}
-    assert (told.loc[told["mode"] != mode, "verdict"] == RULED_OUT).all()
-    few = verdicts(losses(sites([0.8] * 6, images=12), resample(np.arange(12)), question), THRESHOLDS)
-    assert (few["verdict"] == UNTOLD).all()
+    judged = verdicts(losses(right, resample(np.arange(400)), scope), THRESHOLDS)
+    assert main_mode(judged) == mode
+    assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {mode} - {None}
+    assert (judged.loc[judged["mode"] != mode, "verdict"] == RULED_OUT).all()
+    few = verdicts(losses(sites([0.8] * 6, images=12), resample(np.arange(12)), scope), THRESHOLDS)
+    assert (few["verdict"] == UNDECIDED).all()
 
 
 @pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
 def test_what_a_later_site_has_was_not_lost_before(shares):
-    told = verdicts(losses(sites(shares), resample(np.arange(400))), THRESHOLDS).set_index("statement")
-    assert told.at[QUALITY, "verdict"] == RULED_OUT
-    assert told.at[QUALITY, "after"] == SITES[shares.index(0.9, 1)]
+    judged = verdicts(losses(sites(shares), resample(np.arange(400))), THRESHOLDS).set_index("statement")
+    assert judged.at[QUALITY, "verdict"] == RULED_OUT
+    assert judged.at[QUALITY, "after"] == SITES[shares.index(0.9, 1)]
 
 
-@pytest.mark.parametrize(("threshold", "verdict"), [(5, NAMED), (25, UNTOLD), (45, RULED_OUT)])
-def test_the_threshold_decides_what_a_loss_of_25_points_is_called(threshold, verdict):
-    told = verdicts(losses(sites(PLANTED[QUALITY]), resample(np.arange(400))), dict.fromkeys(THRESHOLDS, threshold))
-    assert set(told.loc[told["mode"] == QUALITY, "verdict"]) == {verdict}
+def test_the_threshold_decides_what_a_loss_of_25_points_is_called():
+    lost = losses(sites(PLANTED[QUALITY]), resample(np.arange(400)))
+    for threshold, verdict in ((5, NAMED), (25, UNDECIDED), (45, RULED_OUT)):
+        judged = verdicts(lost, dict.fromkeys(THRESHOLDS, threshold)).set_index("statement")
+        assert judged.at[QUALITY, "verdict"] == verdict
 
 
 def test_of_several_modes_the_first_on_the_way_is_the_main_one():
-    told = verdicts(losses(sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
-    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
-    assert main_mode(told) == QUALITY
+    judged = verdicts(losses(sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
+    assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
+    assert main_mode(judged) == QUALITY
 
 
 def test_a_mode_is_named_by_its_interval_and_not_by_its_estimate():
     lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
-    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNTOLD]
+    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNDECIDED]
 
 
 def test_what_has_no_seeds_counts_for_all_of_them():
@@ -131,10 +135,10 @@ def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFram
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
-    told = diagnosed(planted(mode))
-    assert set(told.loc[told["verdict"] == NAMED, "mode"]) == {mode}
-    short = in_short(told)
-    assert list(short["question"]) == list(QUESTIONS)
+    judged = diagnosed(planted(mode))
+    assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {mode}
+    short = in_short(judged)
+    assert list(short["scope"]) == list(SCOPES)
     assert set(short["main"]) == {mode}
     for words in short["diagnosis"]:
         found = re.fullmatch(rf"({mode}\S*.*): (\S+) \((\S+) to (\S+)\)", words.split("; ")[0])
@@ -142,23 +146,19 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
         assert 5 < low < float(found[2]) < high
 
 
-@pytest.mark.parametrize(("images", "words"), [(400, NOTHING), (12, UNTOLD)])
-def test_no_loss_and_too_few_images_are_two_answers(images, words):
-    assert set(in_short(diagnosed(planted(None, images), images))["diagnosis"]) == {words}
+def test_no_loss_and_too_few_images_are_two_answers():
+    for images, words in ((400, NOTHING), (12, UNDECIDED)):
+        assert set(in_short(diagnosed(planted(None, images), images))["diagnosis"]) == {words}
 
 
-def test_stages_and_models_are_apart():
+def test_stages_are_apart_and_other_runs_are_not_diagnosed():
     one, other = planted(FIDELITY), planted(MISALIGNMENT, stage="pretrained", run=None)
-    both = {name: pd.concat([one[name], other[name]]) for name in ("probed", "predicted")}
-    short = in_short(diagnosed(both | {"reference": one["reference"]}))
+    again = one["predicted"].assign(run=1, parsed=None)
+    both = {"probed": pd.concat([one["probed"], other["probed"]]), "reference": one["reference"]}
+    both["predicted"] = pd.concat([one["predicted"], other["predicted"], again])
+    short = in_short(diagnosed(both))
     assert dict(zip(short["stage"], short["main"], strict=True)) == {"finetuned": FIDELITY, "pretrained": MISALIGNMENT}
-
-
-def test_other_runs_are_not_diagnosed():
-    tables = planted(FIDELITY)
-    again = pd.concat([tables["predicted"], tables["predicted"].assign(run=1, parsed=None)])
-    pd.testing.assert_frame_equal(diagnosed(tables), diagnosed(tables | {"predicted": again}))
-    assert len(by_state(again)["m", "d", "finetuned"]) == 400
+    assert len(by_state(both["predicted"])["m", "d", "finetuned"]) == 400
     assert by_state(again)["m", "d", "pretrained"].empty
 
 
@@ -174,14 +174,14 @@ def test_the_questions_disagree_where_seeds_do():
         probed.loc[right, ["p_Yes", "p_No"]] = probed.loc[right, ["p_No", "p_Yes"]].to_numpy()
     found = disagreements(diagnosed(tables)).set_index("statement")
     assert found.loc[f"{COMPREHENSION}, last token", PROBE] == NAMED
-    assert found.loc[f"{COMPREHENSION}, last token", RECIPE] == UNTOLD
+    assert found.loc[f"{COMPREHENSION}, last token", RECIPE] == UNDECIDED
 
 
 def test_misalignment_stands_beside_what_could_not_be_parsed():
-    told = diagnosed(planted(MISALIGNMENT))
+    judged = diagnosed(planted(MISALIGNMENT))
     outputs = pd.DataFrame([{"model": "m", "dataset": "d", "stage": "finetuned", "run": run} for run in (0, 1)])
     outputs["unparsed"] = [35.0, 90.0]
-    (row,) = misalignment_and_unparsed(told[told["question"] == RECIPE], outputs).itertuples(index=False)
+    (row,) = misalignment_and_unparsed(judged[judged["scope"] == RECIPE], outputs).itertuples(index=False)
     assert row.low < row.lost < row.high
     assert (row.verdict, row[-1]) == (NAMED, 35.0)
 
@@ -215,20 +215,20 @@ def test_a_site_that_the_mapping_lacks_is_named():
 
 
 def test_the_chart_shows_every_interval_and_describes_it():
-    told = diagnosed(planted(FIDELITY))
-    told = told[told["question"] == RECIPE]
-    several = pd.concat([told.assign(model=f"model {n}") for n in range(8)])
+    judged = diagnosed(planted(FIDELITY))
+    judged = judged[judged["scope"] == RECIPE]
+    several = pd.concat([judged.assign(model=f"model {n}") for n in range(8)])
     chart = change_chart(several, {"d": "Set <D>"}, "Losses")
     assert chart.html.count("<svg") == 1
     assert "Set &lt;D&gt;" in chart.html
     assert "upright ticks: thresholds" in chart.html
     for statement in STATEMENTS:
-        own = told[told["statement"] == statement.name].iloc[0]
-        words = f"{own['value']:+.1f} ({own['band_low']:+.1f} to {own['band_high']:+.1f}) points, {own['verdict']}"
+        own = judged[judged["statement"] == statement.name].iloc[0]
+        words = f"{own['value']:+.1f} ({own['band_low']:+.1f} to {own['band_high']:+.1f}) pp, {own['verdict']}"
         for model in several["model"].unique():
             assert chart.html.count(f'data-told="{model}, {statement.name}: {words}"') == 2  # interval and point
             assert f"{model}, {statement.name}: {words}" in chart.description
-    assert "ticks" not in change_chart(told.drop(columns="threshold"), {}, "Losses").html
+    assert "ticks" not in change_chart(judged.drop(columns="threshold"), {}, "Losses").html
 
 
 def test_statements_stand_beside_the_thresholds_of_each_family():
@@ -243,14 +243,14 @@ def test_what_was_diagnosed_stands_beside_what_was_planted():
     fault = Fault(slug="f", name="f", module="C", seed=1)
     damaged = [DamagedModel("m", fault, word, 10) for word in ("weak", "middle", "strong")]
     named = {"weak": (), "middle": (QUALITY, FIDELITY), "strong": (FIDELITY,)}
-    told = pd.DataFrame(
-        {"model": one.slug, "dataset": "d", "stage": "finetuned", "question": RECIPE, "statement": s.name}
-        | {"mode": s.mode, "verdict": NAMED if s.mode in named[one.strength] else UNTOLD}
+    judged = pd.DataFrame(
+        {"model": one.slug, "dataset": "d", "stage": "finetuned", "scope": RECIPE, "statement": s.name}
+        | {"mode": s.mode, "verdict": NAMED if s.mode in named[one.strength] else UNDECIDED}
         | {"value": -20.0, "band_low": -25.0, "band_high": -15.0}
         for one in damaged
         for s in STATEMENTS
     )
-    judged = against_planted(told, damaged)
+    judged = against_planted(judged, damaged)
     assert judged["planted"].tolist() == [FIDELITY] * 3
     assert judged["detected"].tolist() == ["no", "another mode", "yes"]
     assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0)"

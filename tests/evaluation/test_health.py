@@ -1,6 +1,5 @@
 """Health scores: the equations, what noise does to them and to ranks, and what a flat curve scores by noise alone."""
 
-import itertools
 import math
 
 import numpy as np
@@ -10,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_rows import no_more
 from scipy import stats
-from simulations import SHAPES, bias_and_coverage, noise_bias, settings, true_curve
+from simulations import true_curve
 
 from mlprobe_utils.analysis.health import (
+    POINTS,
     against_flat,
     beside_flat,
     depth_trend,
@@ -20,76 +20,70 @@ from mlprobe_utils.analysis.health import (
     flat_scores,
     paper_layers,
     paper_llms,
-    paper_test_sizes,
+    rank_stability,
+    resampled_curves,
 )
-from mlprobe_utils.analysis.rank_stability import POINTS, rank_stability, resampled_curves
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import (
-    growth_factor,
+    HEALTH,
+    SCORES,
+    STATE,
     health_by_run,
+    health_changes,
+    health_factors,
     health_score,
     health_scores,
-    volatility_penalty,
+    lowest_module,
 )
-from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
-from mlprobe_utils.pipeline.simulated import simulated
+from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
+from mlprobe_utils.pipeline.published import simulated
 from mlprobe_utils.stats.simulated_answers import simulate_correct
-
-performances = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=30)
 
 
 def test_equations_by_hand():
-    curve = [0.5, 0.4, 0.8]  # start 0.5, worst 0.4, end 0.8; total variation 0.1 + 0.4
-    assert growth_factor(curve) == pytest.approx(0.5815754)  # ln(0.8 / sqrt(0.2))
-    assert volatility_penalty(curve, 0.2) == pytest.approx(math.exp(-0.125))
-    assert volatility_penalty(curve, 0.4) == pytest.approx(math.exp(-0.25))
+    curve = np.array([0.5, 0.4, 0.8])  # start 0.5, worst 0.4, end 0.8; total variation 0.1 + 0.4
+    assert health_factors(curve, 0.2) == pytest.approx((0.5815754, math.exp(-0.125)))  # ln(0.8 / sqrt(0.2))
+    assert health_factors(curve, 0.4)[1] == pytest.approx(math.exp(-0.25))
     assert health_score(curve, 0.2) == pytest.approx(0.8 * 1.5815754 * 0.8824969)
     assert health_score([0.8, 0.4], 0.2) == pytest.approx(0.4 * (1 - 0.3465736) * math.exp(-0.2))
     assert health_score([0.7], 0.2) == pytest.approx(0.7)
 
 
-@given(st.integers(1, 9).flatmap(lambda n: st.lists(st.lists(st.floats(0.05, 1), min_size=n, max_size=n), min_size=1)))
-def test_scores_of_many_curves_are_those_of_each(curves):
-    product = [c[-1] * (1 + growth_factor(c)) * volatility_penalty(c, 0.2) for c in curves]
-    assert health_scores(np.array(curves), 0.2) == pytest.approx(product)
-    assert [health_score(c, 0.2) for c in curves] == pytest.approx(product)
-
-
-@given(performances, st.floats(0.01, 100))
-def test_score_is_in_the_units_of_the_performance(curve, factor):
-    scaled = [factor * value for value in curve]
-    assert health_score(scaled, 0.2) == pytest.approx(factor * health_score(curve, 0.2), rel=1e-6, abs=1e-9)
+@given(
+    st.integers(1, 9).flatmap(lambda n: st.lists(st.lists(st.floats(0.05, 1), min_size=n, max_size=n), min_size=1)),
+    st.floats(0.01, 100),
+)
+def test_scores_of_many_curves_are_those_of_each_in_its_units(curves, factor):
+    each = [health_score(curve, 0.2) for curve in curves]
+    assert health_scores(np.array(curves), 0.2) == pytest.approx(each)
+    scaled = health_scores(factor * np.array(curves), 0.2)
+    assert scaled == pytest.approx(factor * np.array(each), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("curve", [[], [[0.5, 0.6]], [0.5, 0.0], [0.5, -0.1, 0.7], [0.5, float("nan")]])
 def test_performance_without_a_score_is_an_error(curve):
-    for score in (growth_factor, lambda c: volatility_penalty(c, 0.2), lambda c: health_score(c, 0.2)):
-        with pytest.raises(ValueError, match="health score needs"):
-            score(curve)
+    with pytest.raises(ValueError, match="health score needs"):
+        health_score(curve, 0.2)
 
 
-@pytest.mark.parametrize(
-    ("metric", "words"),
-    [
-        ("calibration_error", "more is better"),
-        ("mcc", r"metric 'mcc' of m d finetuned 0 V.*found -3\.0.*such as accuracy"),
-    ],
-)
-def test_a_metric_without_health_scores_is_an_error(metric, words):
+def test_a_metric_without_health_scores_is_an_error():
     constants = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
-    curve = pd.DataFrame({"point": ["V.00", "V.01"], "calibration_error": [9.0, 8.0], "mcc": [-3.0, 20.0]})
-    with pytest.raises(InputError, match=words):
-        health_by_run(curve.assign(**constants), 0.2, metric)
+    curve = pd.DataFrame({"point": ["V.00", "V.01"], "mcc": [-3.0, 20.0]}).assign(**constants)
+    with pytest.raises(InputError, match="more is better"):
+        health_by_run(curve, 0.2, "calibration_error")
+    with pytest.raises(InputError, match=r"metric 'mcc' of m d finetuned 0 V.*found -3\.0.*such as accuracy"):
+        health_by_run(curve, 0.2, "mcc")
 
 
-def test_true_curves_are_shares():
-    for shape, points in itertools.product(SHAPES, (1, 2, 3, 64)):
-        curve = true_curve(shape, points)
-        assert curve.shape == (points,)
-        assert ((curve > 0.5) & (curve < 0.95)).all()
-    assert true_curve("rising", 4) == pytest.approx([0.70, 0.75, 0.80, 0.85])
-    assert true_curve("volatile", 4) == pytest.approx([0.75, 0.85, 0.75, 0.85])
-    assert true_curve("one dip", 5) == pytest.approx([0.85, 0.85, 0.65, 0.85, 0.85])
+def test_health_of_two_stages_is_compared_where_both_are():
+    rows = [("a", "d", "finetuned", 97, 77, 83, 85), ("b", "d", "finetuned", 91, 88, 81, 85)]
+    rows += [("a", "d", "pretrained", 1, 2, 3, 4), ("b", "d", "pretrained", 2, 1, 3, 5)]
+    profiles = pd.DataFrame(rows, columns=[*STATE, *SCORES])
+    changes = health_changes(profiles)
+    assert list(changes) == HEALTH
+    assert changes.loc[("b", "d")].tolist() == [89, 87, 78]
+    assert lowest_module(profiles[profiles["stage"] == "finetuned"]) == "L"
+    assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
 
 
 @pytest.mark.parametrize("dependence", ["neighbouring", "shared"])
@@ -120,27 +114,6 @@ def test_the_table_of_raw_scores_shows_what_the_audit_found():
     assert (found.loc[2, "raw bias"].abs() < 1.5 + 4 * found.loc[2, "error"]).all()
     assert (found.loc[64, "raw coverage"] < 5).all()
     assert found.at[(28, 0), "raw coverage"] < 30
-
-
-@pytest.mark.parametrize("simulate", [noise_bias, bias_and_coverage])
-def test_a_combination_has_its_own_random_numbers(simulate):
-    alone = simulate(settings(["flat"], [4], [50], [0.9], 0.2), 3)
-    among = simulate(settings(["rising", "flat"], [2, 4], [50], [0, 0.9], 0.2), 3)
-    same = among.query("shape == 'flat' and points == 4 and correlation == 0.9").reset_index(drop=True)
-    assert alone.astype({"correlation": float}).equals(same.astype({"correlation": float}))
-    other = simulate(settings(["flat"], [4], [50], [0.9], 0.2, seed=1), 3)
-    assert alone["raw bias"].item() != other["raw bias"].item()
-
-
-def test_what_cannot_be_simulated_is_an_error():
-    generator = np.random.default_rng(0)
-    with pytest.raises(InputError, match="did you mean 'flat'"):
-        true_curve("flatt", 4)
-    with pytest.raises(InputError, match="unknown dependence"):
-        simulate_correct(np.full(3, 0.8), 10, 0.5, generator, "chained")
-    for correlation in (-0.1, 1):
-        with pytest.raises(ValueError, match=f"correlation is {correlation}"):
-            simulate_correct(np.full(3, 0.8), 10, correlation, generator)
 
 
 @pytest.mark.parametrize("correlation", [0, 0.9])
@@ -193,7 +166,9 @@ def test_the_papers_deeper_llms_score_lower_and_no_longer_do_beside_a_flat_curve
     llms = paper_llms()
     assert len(llms) == 42
     assert llms.notna().all(axis=None)
-    assert paper_test_sizes() == {"BUSI": 150, "COVID19-CT": 203, "Chest-Xray": 624}
+    cards = [card for slug in slugs(DataCard) if not (card := load_data_card(slug)).synthetic]
+    sizes = {card.name: sum((card.test_counts or card.release_counts["test"]).values()) for card in cards}
+    assert llms.groupby("dataset")["images"].unique().map(list).to_dict() == {name: [n] for name, n in sizes.items()}
     found = depth_trend(against_flat(llms, 0.2, [0.99]))
     assert found["Spearman"].round(2).tolist() == [-0.53, -0.45, -0.51]
     assert found["p"].round(2).tolist() == [0.05, 0.11, 0.06]
@@ -208,18 +183,9 @@ def test_layers_are_the_points_that_the_models_have():
     assert paper_layers() == {name: count(card.architecture).points["L"] for name, card in cards.items()}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((1.0, 3, 9, 0), "level is 1.0"),
-        ((0.8, 0, 9, 0), "points is 0"),
-        ((0.8, 3, 0, 0), "images is 0"),
-        ((0.05, 20, 20, 0), r"level is 0\.05: noise takes curves down to 0"),
-    ],
-)
-def test_flat_curves_that_cannot_be_are_an_error(arguments, said):
-    with pytest.raises(ValueError, match=said):
-        flat_scores(arguments[0], flat_covariance(*arguments), 0.2)
+def test_a_flat_curve_that_noise_takes_to_0_is_an_error():
+    with pytest.raises(ValueError, match=r"level is 0\.05: noise takes curves down to 0"):
+        flat_scores(0.05, flat_covariance(0.05, 20, 20, 0), 0.2)
 
 
 IMAGES = 150

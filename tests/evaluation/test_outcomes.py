@@ -1,14 +1,15 @@
-"""Outcomes from rows: each in its place whatever the order of the rows, and what is missing is named."""
+"""Outcomes from rows: each in its place and at its site whatever the order of the rows; what is missing is named."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from site_rows import LAST, labels_of, made, names_of
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import score
-from mlprobe_utils.evaluation.outcomes import outcomes, output_outcomes
+from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, PROBED_SITES, REFERENCE, SITES
+from mlprobe_utils.evaluation.outcomes import outcomes, output_outcomes, single_outcomes, site_outcomes
 from mlprobe_utils.evaluation.rows import image_rows
-from mlprobe_utils.evaluation.sites import OUTPUT
 from mlprobe_utils.stats.resampling import resample
 
 IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "split": "test"})
@@ -104,3 +105,57 @@ def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
 def test_what_is_missing_is_named(broken, said):
     with pytest.raises(InputError, match=said):
         outcomes(broken(rows()))
+
+
+SHARES = dict.fromkeys(SITES, 0.8)
+
+
+def test_every_site_is_what_a_loop_over_the_rows_finds():
+    shares = dict(zip(SITES, (0.95, 0.9, 0.8, 0.7, 0.6, 0.5), strict=True))
+    tables, names = made(shares, 60), names_of(60)
+    correct = site_outcomes(**tables, images=names)
+    other = {name: rows.assign(split="validation", label="No") for name, rows in tables.items()}  # does not count
+    more = {name: pd.concat([rows, other[name]]) for name, rows in tables.items()}
+    for site, own in site_outcomes(**more, images=names).items():
+        assert np.array_equal(own, correct[site])
+    assert tuple(correct) == SITES
+    for number, image in enumerate(names):
+        label = labels_of(60)[number]
+        for site, (module, pooling) in PROBED_SITES.items():
+            for seed in range(5):
+                rows = tables["probed"]
+                chosen = (rows["image"] == image) & (rows["point"] == LAST[module]) & (rows["pooling"] == pooling)
+                (p_yes,) = rows.loc[chosen & (rows["seed"] == seed), "p_Yes"]
+                assert correct[site][seed, number] == ((p_yes > 0.5) == (label == "Yes"))
+        (answer,) = tables["predicted"].set_index("image").loc[[image], "parsed"]
+        assert correct[OUTPUT][number] == (answer == label)
+        (p_yes,) = tables["reference"].set_index("image").loc[[image], "p_Yes"]
+        assert correct[REFERENCE][number] == ((p_yes > 0.5) == (label == "Yes"))
+    assert not single_outcomes(tables["predicted"].assign(parsed=None), names, "answers", parsed=True).any()
+
+
+def test_what_a_site_lacks_is_named():
+    tables, names = made(SHARES, 20), names_of(20)
+    probed = tables["probed"]
+    for site, (module, pooling) in PROBED_SITES.items():
+        rest = probed[(probed["pooling"] != pooling) | (probed["point"].str[0] != module)]
+        with pytest.raises(InputError, match=f"m on d, {site}: no probe rows of module {module}, {pooling}"):
+            site_outcomes(**tables | {"probed": rest}, images=names)
+    for name, site in (("predicted", OUTPUT), ("reference", REFERENCE)):
+        with pytest.raises(InputError, match=f"m on d, {site}: test image 0000.png is there 0 times"):
+            site_outcomes(**tables | {name: tables[name].iloc[:0]}, images=names)
+    last = (probed["pooling"] == PROBED_SITES[LAST_TOKEN][1]) & (probed["image"] == "0007.png")
+    with pytest.raises(InputError, match=rf"{LAST_TOKEN}: test image 0007\.png is there 0 times"):
+        site_outcomes(**tables | {"probed": probed[~last]}, images=names)
+    gone = tables["predicted"][tables["predicted"]["image"] != "0003.png"]
+    with pytest.raises(InputError, match=r"final output: test image 0003\.png is there 0 times.*make the missing"):
+        site_outcomes(**tables | {"predicted": gone}, images=names)
+
+
+def test_what_is_too_much_is_named():
+    tables, names = made(SHARES, 20), names_of(20)
+    twice = pd.concat([tables["predicted"], tables["predicted"].assign(run=1)])
+    with pytest.raises(InputError, match="there 2 times, expected once: choose one run"):
+        site_outcomes(**tables | {"predicted": twice}, images=names)
+    with pytest.raises(InputError, match=r"image 0019\.png is no test image of this split"):
+        site_outcomes(**tables, images=names[:-1])

@@ -13,7 +13,7 @@ from mlprobe_utils.evaluation.health import health_by_run, in_words, profile
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import MODULES, PROBED, SIDE_PATHS, flow_order, is_point, on_side_path
 from mlprobe_utils.pipeline.results import Selection, adapted_layers
-from mlprobe_utils.plots.tables import all_points, module_ends
+from mlprobe_utils.plots.tables import module_ends
 from mlprobe_utils.probing.extraction import load_features, save_whole
 
 FLOW = ["V.02", "V.10", "D.00", "D.01", "C.00", "L.00", "L.11"]
@@ -60,7 +60,6 @@ def test_a_side_path_changes_no_health_score_no_pattern_and_no_end(scores):
         lambda own: module_ends(own, outputs, "accuracy"),
     ):
         pd.testing.assert_frame_equal(read(scores), read(modules))
-    assert set(all_points(scores)["point"]) == set(scores["point"])
 
 
 PATHS = {

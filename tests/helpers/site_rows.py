@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.evaluation.control_names import REFERENCE as CONTROL
-from mlprobe_utils.evaluation.sites import OUTPUT, PROBED, REFERENCE
+from mlprobe_utils.evaluation.names import CLASSICAL, OUTPUT, PROBED_SITES, REFERENCE
 
 SEEDS = 5
 LAST = {"V": "V.10", "C": "C.01", "L": "L.11"}  # by number, not by name: V.9 would sort behind V.10
@@ -49,7 +48,7 @@ def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **sta
         return hard + generator.normal(0, noise, images) < shares[site]
 
     probed = []
-    for site, (module, pooling) in PROBED.items():
+    for site, (module, pooling) in PROBED_SITES.items():
         for seed in range(SEEDS):
             place = {"probe": "main", "pooling": pooling, "seed": seed, **state}
             probed.append(rows_of(right(site), seed, point=LAST[module], **place))
@@ -60,5 +59,5 @@ def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **sta
     answers["parsed"] = pd.Series(option, answers.index).where(
         option == answers["label"]
     )  # a wrong answer is no option
-    reference = rows_of(right(REFERENCE), control=CONTROL, model=None, stage=None, order=None, run=None)
+    reference = rows_of(right(REFERENCE), control=CLASSICAL, model=None, stage=None, order=None, run=None)
     return {"probed": pd.concat(probed, ignore_index=True), "predicted": answers, "reference": reference}

@@ -14,10 +14,10 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
-from mlprobe_utils.models.families.packed import Packed
+from mlprobe_utils.models.families.base import Packed
 from mlprobe_utils.models.families.registry import FAMILIES, family_by_name, name_of
 from mlprobe_utils.models.loading import LoadedModel, load
-from mlprobe_utils.pipeline.cards import ModelCard, load_data_card
+from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_data_card
 from mlprobe_utils.synthetic.miniatures import blueprints, making
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
 from mlprobe_utils.training.settings import FineTuning
@@ -156,6 +156,17 @@ def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
     line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
     assert whole[: len(line)] == line
     return [*whole[len(line) :], tokenizer.convert_tokens_to_ids(TURN_END.get(family, "<|im_end|>"))]
+
+
+def changed(protocol: Protocol, **blocks: dict) -> Protocol:
+    """A protocol with fields of its blocks changed."""
+    return protocol.model_copy(update={b: getattr(protocol, b).model_copy(update=own) for b, own in blocks.items()})
+
+
+def times_made(folder: Path) -> dict[str, int]:
+    """When every artefact below a folder was made, by its path from there."""
+    records = folder.rglob("made_from.json")
+    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in records}
 
 
 def make_image_set(

@@ -141,16 +141,14 @@ def test_a_gated_model_says_what_to_do(repository, status):
 
 def test_a_model_that_does_not_exist(hub):
     for function in (identity_of, load):
-        message = refusal(card_of(NAME), function)
-        assert f"'mine': cannot read '{NAME}': there is no https://huggingface.co/{NAME}" in message
-        assert "correct the source" in message
-        assert "gated" not in message
+        wrong = f"'mine': cannot read '{NAME}': there is no https://huggingface.co/{NAME}: correct the source"
+        assert wrong in refusal(card_of(NAME), function)
     assert "accept its terms" in refusal(card_of(NAME, gated=True))  # the hub denies to have it
 
 
-@pytest.mark.parametrize("revision", ["v2", "0" * 40])
-def test_a_revision_that_does_not_exist(repository, revision):
-    assert f"cannot read '{NAME}': it has no revision '{revision}'" in refusal(card_of(NAME, revision=revision))
+def test_a_revision_that_does_not_exist(repository):
+    for revision in ("v2", "0" * 40):
+        assert f"cannot read '{NAME}': it has no revision '{revision}'" in refusal(card_of(NAME, revision=revision))
 
 
 def test_pickled_weights_are_not_fetched(hub, repository, copied):
@@ -193,20 +191,13 @@ def test_weights_in_several_files(hub, repository, copied, tiny, image_set):
     assert "model-00002-of-00002.safetensors" in refusal(card_of(copied))
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"architectures": ["Strange"]}, "no family for models of class Strange"),
-        ({"image_token_id": 9999}, "the image token's id in config.json is 9999"),
-    ],
-)
-def test_a_model_is_refused_before_its_weights_are_fetched(hub, repository, copied, config, said):
-    edit(copied / "config.json", **config)
-    assert said in refusal(card_of(NAME))
+def test_a_model_is_refused_before_its_weights_are_fetched(hub, repository, copied):
+    edit(copied / "config.json", image_token_id=9999)
+    assert "the image token's id in config.json is 9999" in refusal(card_of(NAME))
     assert not [path for _, path in hub.files_asked() if path.endswith(".safetensors")]
 
 
-def test_a_model_is_looked_at_without_its_weights(hub, repository, copied):
+def test_a_model_is_checked_without_its_weights(hub, repository, copied):
     for source in (NAME, copied):
         look_at(card_of(source))
     (copied / "model.safetensors").unlink()

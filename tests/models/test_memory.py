@@ -16,47 +16,31 @@ def there(monkeypatch):
     """Lets the machine have other memory, in GiB: its own, and its accelerators'."""
 
     def have(machine: float, *accelerators: float) -> None:
-        monkeypatch.setattr(loading, "machine", lambda: machine * GIB)
-        monkeypatch.setattr(loading, "accelerators", lambda: [size * GIB for size in accelerators])
+        monkeypatch.setattr(loading, "memory", lambda: (machine * GIB, [size * GIB for size in accelerators]))
 
     return have
 
 
 @pytest.mark.parametrize(
-    ("machine", "accelerators", "device_map", "precision", "fits"),
+    ("machine", "accelerators", "device_map", "precision", "fits", "words", "missing"),
     [
-        (16, [], None, "float32", 4),
-        (16, [], None, "bfloat16", 8),
-        (16, [], "auto", "bfloat16", 8),
-        (64, [24, 80], None, "bfloat16", 12),  # on this process's device, the first
-        (64, [24, 80], "auto", "bfloat16", 84),
+        (16, [], None, "float32", 4, ["this machine has 16.0 GiB", "bfloat16", "larger"], ["auto"]),
+        (16, [], None, "bfloat16", 8, ["in bfloat16", "larger"], ["`precision", "auto"]),
+        (16, [], "auto", "bfloat16", 8, [], []),
+        (64, [24, 80], None, "bfloat16", 12, ["the device has 24.0 GiB", "`device_map: auto`"], ["`precision"]),
+        (8, [10, 10], "auto", "float32", 7, ["all devices", "28.0 GiB", "`precision: bfloat16`"], ["device_map"]),
     ],
 )
-def test_weights_are_compared_with_what_there_is(there, machine, accelerators, device_map, precision, fits):
+def test_weights_are_compared_with_what_there_is_and_the_mend_is_named(
+    there, machine, accelerators, device_map, precision, fits, words, missing
+):
     there(machine, *accelerators)
     card = card_of("some/model", device_map=device_map)
-    check_memory(card, fits * GIB, precision, bool(card.device_map))
-    with pytest.raises(InputError):
-        check_memory(card, fits * GIB + 1, precision, bool(card.device_map))
-
-
-@pytest.mark.parametrize(
-    ("machine", "accelerators", "device_map", "precision", "words", "missing"),
-    [
-        (8, [], None, "float32", ["64.0 GiB in float32", "this machine has 8.0 GiB", "bfloat16", "larger"], ["auto"]),
-        (8, [], None, "bfloat16", ["32.0 GiB in bfloat16", "larger"], ["`precision", "auto"]),
-        (8, [24], None, "bfloat16", ["the device has 24.0 GiB", "`device_map: auto`", "larger"], ["`precision"]),
-        (8, [10, 10], "auto", "float32", ["all devices", "28.0 GiB", "`precision: bfloat16`"], ["device_map"]),
-    ],
-)
-def test_the_mend_is_named(there, machine, accelerators, device_map, precision, words, missing):
-    there(machine, *accelerators)
+    check_memory(card, fits * GIB, precision, bool(device_map))
     with pytest.raises(InputError) as caught:
-        check_memory(card_of("some/model"), 16 * GIB, precision, bool(device_map))
-    for word in ("'mine'", *words):
-        assert word in str(caught.value)
-    for word in missing:
-        assert word not in str(caught.value)
+        check_memory(card, fits * GIB + 1, precision, bool(device_map))
+    assert all(word in str(caught.value) for word in ("'mine'", *words))
+    assert not any(word in str(caught.value) for word in missing)
 
 
 def test_a_model_is_refused_before_its_weights_are_read(there, tiny, copied):
@@ -70,5 +54,6 @@ def test_a_model_is_refused_before_its_weights_are_read(there, tiny, copied):
 
 
 def test_what_this_machine_has():
-    assert loading.machine() > GIB / 2
-    assert len(loading.accelerators()) == torch.accelerator.device_count()
+    machine, accelerators = loading.memory()
+    assert machine > GIB / 2
+    assert len(accelerators) == torch.accelerator.device_count()

@@ -15,24 +15,25 @@ from mlprobe_utils.pipeline.artefacts import Artefact, artefact, is_current, pea
 OLD, NEW = {"seed": 1}, {"seed": 2}
 
 
+def make(folder, made_from, name="result.txt", text="old"):
+    with artefact(folder, made_from) as temporary:
+        (temporary / name).write_text(text)
+
+
 @pytest.fixture
 def made(tmp_path):
     """An artefact that was made before, from OLD."""
-    folder = tmp_path / "a" / "artefact"
-    with artefact(folder, OLD) as temporary:
-        (temporary / "result.txt").write_text("old")
-    return folder
+    make(tmp_path / "a" / "artefact", OLD)
+    return tmp_path / "a" / "artefact"
 
 
-def try_and_fail(folder, made_from, **files):
-    def interrupted():
-        with artefact(folder, made_from) as temporary:
-            for name, text in files.items():
-                (temporary / name).write_text(text)
-            raise KeyboardInterrupt
+def dying(*_) -> None:
+    raise KeyboardInterrupt
 
+
+def interrupted(action, *arguments) -> None:
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        action(*arguments)
 
 
 def test_artefact_is_whole_and_current(made):
@@ -42,10 +43,8 @@ def test_artefact_is_whole_and_current(made):
     assert read_made_from(made, "make it") == OLD
     recorded = json.loads((made / "provenance.json").read_text())
     assert {"made_at", "seconds", "commit", "versions", "peak_memory_mib"} <= set(recorded)
-    assert [path.name for path in made.parent.iterdir()] == ["artefact"]
     made_from = {"sizes": (1, 2), "runs": {0: "a"}, "rate": 1e-4, "none": None}  # which JSON writes otherwise
-    with artefact(made, made_from):
-        pass
+    make(made, made_from)
     assert is_current(made, made_from)
     assert not is_current(made, made_from | {"rate": 2e-4})
 
@@ -71,58 +70,46 @@ def test_an_accelerator_is_recorded_if_torch_was_imported_and_has_one(monkeypatc
     assert set(peak_memory()) == {"peak_memory_mib"}
 
 
-def test_half_written_artefact_is_not_there(tmp_path):
-    folder = tmp_path / "artefact"
-    with artefact(folder, NEW) as temporary:
-        (temporary / "result.txt").write_text("half")
-        assert not folder.exists()
-        assert not is_current(folder, NEW)
-        with pytest.raises(InputError, match="is not there: make it with `python -m maker`"):
-            read_made_from(folder, "python -m maker")
-    assert is_current(folder, NEW)
-
-
-def test_old_artefact_stands_until_the_new_one_takes_its_place(made):
+def test_half_written_artefact_is_not_there_and_the_old_one_stands(made):
+    with artefact(made.with_name("other"), NEW), pytest.raises(InputError, match="not there: make it with `maker`"):
+        read_made_from(made.with_name("other"), "maker")
     before = {path.name: path.read_bytes() for path in made.iterdir()}
-    try_and_fail(made, NEW, **{"result.txt": "half"})
+
+    def fail():
+        with artefact(made, NEW) as temporary:
+            (temporary / "result.txt").write_text("half")
+            dying()
+
+    interrupted(fail)
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
     atomic_write(made.parent / ".artefact.old" / "left", "by a try that was killed")
-    with artefact(made, NEW) as temporary:
-        (temporary / "other.txt").write_text("new")
-        assert (made / "result.txt").read_text() == "old"
+    make(made, NEW, "other.txt")
     assert is_current(made, NEW)
-    assert [path.name for path in made.parent.iterdir()] == ["artefact"]
+    assert {path.name for path in made.parent.iterdir()} == {"artefact", "other"}
 
 
 @pytest.mark.parametrize("again", [OLD, NEW])
 def test_interrupted_try_is_resumed_unless_it_was_made_from_something_else(tmp_path, again):
     folder = tmp_path / "artefact"
-    try_and_fail(folder, OLD, **{"shard-0": "done"})
+
+    def fail():
+        with artefact(folder, OLD) as temporary:
+            (temporary / "shard-0").write_text("done")
+            dying()
+
+    interrupted(fail)
     with artefact(folder, again) as temporary:
         found = {path.name for path in temporary.iterdir()}
     assert found == {"made_from.json"} | ({"shard-0"} if again == OLD else set())
     assert is_current(folder, again)
-    assert (folder / "shard-0").exists() == (again == OLD)
 
 
 def test_kill_between_the_two_moves_loses_nothing_but_time(made, monkeypatch):
     """The old one is out of its place, the new one not in: the next try starts from what is there."""
-    rename, calls = os.rename, []
-
-    def dying(source, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        rename(source, target)
-
-    def make_anew():
-        with artefact(made, NEW) as temporary:
-            (temporary / "shard-0").write_text("done")
-
+    rename = os.rename
     with monkeypatch.context() as patch:
-        patch.setattr(artefacts.os, "rename", dying)
-        with pytest.raises(KeyboardInterrupt):
-            make_anew()
+        patch.setattr(artefacts.os, "rename", lambda source, to: rename(source, to) if source == made else dying())
+        interrupted(make, made, NEW, "shard-0", "done")
     assert not is_current(made, NEW)
     with artefact(made, NEW) as temporary:
         assert (temporary / "shard-0").read_text() == "done"
@@ -133,14 +120,9 @@ def test_kill_between_the_two_moves_loses_nothing_but_time(made, monkeypatch):
 def test_file_is_never_seen_half_written(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "file.json"
     atomic_write(path, "old")
-
-    def dying(source, target):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr(artefacts.os, "replace", dying)
-        with pytest.raises(KeyboardInterrupt):
-            atomic_write(path, "new")
+        interrupted(atomic_write, path, "new")
     assert path.read_text() == "old"
     atomic_write(path, b"new")
     assert path.read_text() == "new"
@@ -154,25 +136,19 @@ def test_hash_is_of_the_content():
 
 def test_what_is_made_from_an_artefact_follows_its_content(outputs):
     """Not when or why it was made: made again as it was, nothing follows; and everything behind one that is due."""
-
-    def make(one: Artefact, text: str) -> None:
-        with one.making() as temporary:
-            (temporary / "result.txt").write_text(text)
-
     first = Artefact(outputs / "a", "adapter", {"run": 0})
     second = Artefact(outputs / "b", "features", {"run": 0}, (first,))
     third = Artefact(outputs / "c", "probes", {"run": 0}, (second,))
-    assert stale([first, second, third]) == [first, second, third]
-    with pytest.raises(InputError, match=r"a is not there"):
-        make(second, "b")
-    for one in (first, second, third):
-        make(one, "text")
-    assert stale([first, second, third]) == []
-    make(first, "text")
-    assert stale([first, second, third]) == []
-    make(first, "another")
-    assert stale([first, second, third]) == [second, third]
+    whole = [first, second, third]
+    assert stale(whole) == whole
+    with pytest.raises(InputError, match=r"a is not there"), second.making():
+        pass
+    for one in whole:
+        make(one.folder, one.made_from())
+    assert stale(whole) == []
+    make(first.folder, first.made_from())
+    assert stale(whole) == []
+    make(first.folder, first.made_from(), text="another")
+    assert stale(whole) == [second, third]
     assert artefacts.upstream(third.folder) == [third.folder, second.folder, first.folder]
-    outputs.rename(outputs.with_name("moved"))
-    moved = [outputs.with_name("moved") / name for name in "abc"]
-    assert json.loads((moved[2] / "made_from.json").read_text())["upstream"].keys() == {"b"}
+    assert read_made_from(third.folder, "")["upstream"].keys() == {"b"}  # so that outputs can be moved

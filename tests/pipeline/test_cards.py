@@ -9,22 +9,12 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import cards
-from mlprobe_utils.pipeline.card_files import parse_card
-from mlprobe_utils.pipeline.cards import (
-    DataCard,
-    ModelCard,
-    Protocol,
-    load_data_card,
-    load_model_card,
-    load_protocol,
-    slugs,
-)
+from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.synthetic.miniatures.recipe import recipe_of
 
 MISSING = object()
-FOLDERS = {DataCard: "datasets", ModelCard: "models", Protocol: "protocols"}
-SHIPPED = [(kind, slug) for kind in FOLDERS for slug in slugs(kind)]
-PAPERS_MODELS = [slug for slug in slugs(ModelCard) if not load_model_card(slug).is_miniature]
+SHIPPED = [(kind, slug) for kind in (DataCard, ModelCard, Protocol) for slug in cards.slugs(kind)]
+PAPERS_MODELS = [slug for slug in cards.slugs(ModelCard) if not load_model_card(slug).is_miniature]
 # word for word from appendix A of the paper (arXiv 2604.08333v1), its typographic apostrophes made plain
 TEMPLATES = {
     "busi": "<image> Carefully examine the image to determine the diagnostic result for breast cancer. "
@@ -36,46 +26,33 @@ TEMPLATES = {
 }
 
 
-def content_of(kind, slug) -> dict:
-    return yaml.safe_load(cards.card_path(kind, slug).read_text())
-
-
 def changed(kind, slug, place: str, value) -> dict:
     """The content of a card with a value at a place (`classes.1.option`), or without it for MISSING."""
-    at = content = content_of(kind, slug)
+    at = content = yaml.safe_load(cards.card_path(kind, slug).read_text())
     *parents, last = (int(part) if part.isdigit() else part for part in place.split("."))
     for part in parents:
         at = at[part]
+    at[last] = value
     if value is MISSING:
         del at[last]
-    else:
-        at[last] = value
     return content
 
 
-def edited(kind, slug, old: str, new: str) -> str:
-    text = cards.card_path(kind, slug).read_text()
-    assert old in text
-    return text.replace(old, new, 1)
-
-
 def refusal(tmp_path, kind, content: dict | str | bytes) -> str:
-    """What is words of a card with this content; it always names the file."""
+    """The error of a card with this content; it always names the file."""
     path = tmp_path / "mine.yml"
     text = yaml.safe_dump(content, sort_keys=False) if isinstance(content, dict) else content
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as caught:
-        parse_card(kind, path)
+        cards.parse_card(kind, path)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(("kind", "slug"), SHIPPED)
 def test_shipped_card_loads(kind, slug):
-    loader = {DataCard: load_data_card, ModelCard: load_model_card, Protocol: load_protocol}[kind]
-    card = loader(slug)
+    card = cards.load_card(kind, slug)
     assert card.slug == slug
-    assert loader(slug) is card
     if kind is ModelCard and card.is_miniature:
         assert recipe_of(card).stages or card.is_untrained
         assert card.base is None or load_model_card(card.base).recipe["architecture"]
@@ -102,7 +79,7 @@ def test_probe_variant_is_the_probe_but_for_the_fields_that_it_names(tmp_path):
     variants = {"linear": {"kind": "linear"}, "long": {"epochs": 99, "learning_rate": 1}}  # a whole number serves too
     path = tmp_path / "mine.yml"
     path.write_text(yaml.safe_dump(changed(Protocol, "paper", "probe_variants", variants)))
-    protocol = parse_card(Protocol, path)
+    protocol = cards.parse_card(Protocol, path)
     assert list(protocol.probes) == ["main", "linear", "long"]
     assert protocol.probes["linear"] == protocol.probe.model_copy(update={"kind": "linear"})
     assert protocol.probes["long"] == protocol.probe.model_copy(update={"epochs": 99, "learning_rate": 1.0})
@@ -111,30 +88,17 @@ def test_probe_variant_is_the_probe_but_for_the_fields_that_it_names(tmp_path):
 WRONG_VALUES = {
     Protocol: {
         "fine_tuning.epochs": ["20", 2.5, True, 0],
-        "fine_tuning.learning_rate": ["1e-4", 0, 1.5, float("nan")],
+        "fine_tuning.learning_rate": ["1e-4", 1.5, float("nan")],
         "fine_tuning.dropout": [1.0],
-        "fine_tuning.weight_decay": [-0.1],
-        "fine_tuning.gradient_checkpointing": ["yes"],
         "splits.seed": [None],
-        "splits.validation_fraction": [0],
         "health.penalty": [0],
         "order": ["image-first"],
         "probe_variants": [{"linear": {"kind": "quadratic"}}, {"linear": 3}],
     },
-    ModelCard: {
-        "parameters": ["8.29B", 0],
-        "vision_tower": ["", 7],
-        "training_stages": ["aligned", []],
-        "gated": ["yes"],
-        "precision": ["float16"],
-        "max_pixels": [0],
-        "attention": ["flash"],
-        "device_map": ["cuda"],
-        "chat_template": [""],
-    },
+    ModelCard: {"parameters": ["8.29B"], "vision_tower": [""], "training_stages": [[]], "device_map": ["cuda"]},
     DataCard: {"release_counts": [{"all": {"benign": 0}}], "classes": [[{"name": "normal", "option": "Normal"}]]},
 }
-ANY = {Protocol: "paper", ModelCard: "lingshu-7b", DataCard: "busi"}
+ANY = {Protocol: "paper", ModelCard: "lingshu-7b-miniature", DataCard: "busi"}
 
 
 @pytest.mark.parametrize(
@@ -153,26 +117,20 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
     [
         (Protocol, "extractoin", 1, "unknown key 'extractoin', did you mean 'extraction'?"),
         (Protocol, "zzz", 1, "unknown key 'zzz'; known: title, order, images"),
-        (Protocol, "slug", "other", "slug"),
+        (Protocol, "slug", "other", "remove the key 'slug'"),
         (Protocol, "fine_tuning.epoch", 1, "unknown key 'fine_tuning.epoch', did you mean 'epochs'?"),
-        (Protocol, "probe.learning_rat", 1, "'probe.learning_rat', did you mean 'learning_rate'?"),
         (Protocol, "probe.hidden", MISSING, "the key 'probe.hidden' is missing"),
-        (Protocol, "health", MISSING, "the key 'health' is missing"),
         (Protocol, "probe_variants", {"a": {"knid": "linear"}}, "key 'probe_variants.a.knid', did you mean 'kind'?"),
         (Protocol, "probe_variants", {"main": {}}, "'main' is the name of `probe` itself"),
         (Protocol, "fine_tuning.runs", 1, "vision_training.runs 2 is more than fine_tuning.runs 1"),
-        (DataCard, "templates", 1, "unknown key 'templates', did you mean 'template'?"),
         (DataCard, "classes.1.optoin", 1, "unknown key 'classes.1.optoin', did you mean 'option'?"),
         (DataCard, "classes.1.name", "malignant", "two classes have the name 'malignant'"),
-        (DataCard, "classes.1.option", "Malignant", "two classes have the option 'Malignant'"),
         (DataCard, "classes.1.option", "MALIGNANT", "two classes have the option"),  # an answer's case says nothing
-        (DataCard, "template", "What is it?", "template must hold <image> exactly once"),
         (DataCard, "template", "<image> <image> What is it?", "template must hold <image> exactly once"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
-        (DataCard, "release_counts", {"all": {"Benign": 1}}, "release_counts names the class 'Benign'"),
         (DataCard, "layout", "buzi", "layout: Input should be 'busi', 'covid-ct' or 'chest-xray'"),
-        (ModelCard, "famly", 1, "unknown key 'famly', did you mean 'family'?"),
+        (ModelCard, "base", "Qwen/Qwen2-7B", "base is 'Qwen/Qwen2-7B', a hub id: a miniature is made from another"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):
@@ -181,40 +139,27 @@ def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):
     assert message.count("unknown key") <= 1
 
 
-def test_a_miniature_is_made_from_another_card(tmp_path):
-    content = content_of(ModelCard, "lingshu-7b-miniature") | {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}
-    assert "base is 'Qwen/Qwen2.5-VL-7B-Instruct', a hub id" in refusal(tmp_path, ModelCard, content)
-
-
 @pytest.mark.parametrize(
-    ("kind", "text", "words"),
+    ("text", "words"),
     [
-        (Protocol, "title: [", "is not valid YAML"),
-        (Protocol, "title: a\n\torder: b", "is not valid YAML"),
-        (Protocol, b"title: \xff\xfe\xff", "is not valid YAML"),
-        (Protocol, "", "must hold keys and values, found NoneType"),
-        (Protocol, "- title", "must hold keys and values, found list"),
-        (Protocol, "title", "must hold keys and values, found str"),
-        (Protocol, "!!python/object/apply:os.getcwd []", "is not valid YAML"),
-        (Protocol, "title: a\ntitle: b\n", "the key 'title' is given twice"),
-        (
-            Protocol,
-            edited(Protocol, "paper", "  epochs: 20\n", "  epochs: 20\n  epochs: 2\n"),
-            "the key 'epochs' is given twice",
-        ),
-        (DataCard, edited(DataCard, "covid19-ct", 'option: "Yes"', "option: Yes"), "found True"),
+        ("title: [", "is not valid YAML"),
+        (b"title: \xff\xfe\xff", "is not valid YAML"),
+        ("", "must hold keys and values, found NoneType"),
+        ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
+        ("title: a\nprobe:\n  epochs: 20\n  epochs: 2\n", "the key 'epochs' is given twice"),
+        ("title: Yes", "found True"),
     ],
 )
-def test_file_that_is_no_card(tmp_path, kind, text, words):
-    assert words in refusal(tmp_path, kind, text)
+def test_file_that_is_no_card(tmp_path, text, words):
+    assert words in refusal(tmp_path, Protocol, text)
 
 
 def test_slug_is_the_files_name(tmp_path):
     path = shutil.copy(cards.card_path(ModelCard, "lingshu-7b-miniature"), tmp_path / "my model#1.yml")
     with pytest.raises(InputError, match=r"my model#1\.yml: rename it"):
-        parse_card(ModelCard, path)
-    path = shutil.copy(path, tmp_path / "My_model-2.5.yml")
-    assert parse_card(ModelCard, path).slug == "My_model-2.5"
+        cards.parse_card(ModelCard, path)
+    path = path.rename(tmp_path / "My_model-2.5.yml")
+    assert cards.parse_card(ModelCard, path).slug == "My_model-2.5"
 
 
 @pytest.mark.parametrize("slug", PAPERS_MODELS)
@@ -233,32 +178,19 @@ def test_a_chat_template_for_a_checkpoint_without_one_is_the_authors():
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
     template = load_model_card("huatuogpt-vision-34b").chat_template
     asked = "<|user|>\n<image>\nWhich is it?\n"
-    for messages, prompt, expected in [
-        ([question], True, f"{asked}<|assistant|>\n"),
-        ([question, answer], False, f"{asked}<|assistant|>\nYes</s>"),
-    ]:
-        (rendered,), _ = render_jinja_template(
-            [messages], chat_template=template, add_generation_prompt=prompt, eos_token="</s>"
-        )
-        assert rendered == expected
+    for messages, prompt, expected in [([question], True, ""), ([question, answer], False, "Yes</s>")]:
+        options = {"chat_template": template, "add_generation_prompt": prompt, "eos_token": "</s>"}
+        assert render_jinja_template([messages], **options)[0] == [f"{asked}<|assistant|>\n{expected}"]
 
 
 def test_every_field_of_a_model_card_says_what_it_is():
-    fields = {name: field.description for name, field in ModelCard.model_fields.items() if name != "slug"}
-    assert all(fields.values()), fields
+    assert [*ModelCard.model_fields] == ["slug", *(n for n, f in ModelCard.model_fields.items() if f.description)]
 
 
 @pytest.mark.parametrize(
     ("loader", "slug", "words"),
     [
         (load_data_card, "buzi", "unknown data set 'buzi': did you mean 'busi'?"),
-        (load_data_card, "chest_xray", "did you mean 'chest-xray'?"),
-        (
-            load_model_card,
-            "lingshu-7b-minature",
-            "unknown model 'lingshu-7b-minature': did you mean 'lingshu-7b-miniature'?",
-        ),
-        (load_protocol, "papr", "unknown protocol 'papr': did you mean 'paper'?"),
         (load_protocol, "xyz", "unknown protocol 'xyz': Known: miniature, paper."),
         (load_protocol, "../protocols/paper", "unknown protocol '../protocols/paper'"),
     ],
@@ -270,24 +202,12 @@ def test_unknown_slug_names_the_nearest(loader, slug, words):
     assert "A card of your own goes to data/" in str(caught.value)
 
 
-def test_content_hash_is_of_every_value(tmp_path):
-    path = tmp_path / "paper.yml"
-    seen = {load_protocol("paper").content_hash}
-    for place, value in (("title", "x"), ("probe.hidden", 3), ("splits.seed", 9), ("images.square_side", 64)):
-        path.write_text(yaml.safe_dump(changed(Protocol, "paper", place, value)))
-        seen.add(parse_card(Protocol, path).content_hash)
-    assert len(seen) == 5
-    path.write_text("# a comment\n" + yaml.safe_dump(content_of(Protocol, "paper"), sort_keys=True))
-    assert parse_card(Protocol, path).content_hash in seen
-
-
 @pytest.mark.parametrize(
     ("slug", "fields", "words"),
     [
         ("lingshu-7b-miniature", {"recipe": None}, "is no miniature: its card has no recipe"),
         ("lingshu-7b-miniature", {"base": None}, "give either a base or recipe.architecture"),
-        ("lingshu-7b-miniature", {"recipe": {"seed": 1}}, "recipe.stages: "),
-        ("lingshu-7b-miniature", {"recipe": {"seed": 1, "stage": []}}, "recipe.stage: "),
+        ("lingshu-7b-miniature", {"recipe": {"seed": 1, "stage": []}}, "recipe 'stage': did you mean 'stages'"),
         ("qwen2.5-vl-7b-miniature", {"family": None}, "say of which family its class is"),
     ],
 )

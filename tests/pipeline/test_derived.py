@@ -12,24 +12,19 @@ from tiny_parts import make_image_set
 from mlprobe_utils.analysis import health as of_run
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import claims, metrics
-from mlprobe_utils.evaluation.control_names import CONTROL_TASK, MAJORITY
-from mlprobe_utils.evaluation.rows import image_rows, write_rows
+from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY
+from mlprobe_utils.evaluation.rows import STAGES, image_rows, write_rows
 from mlprobe_utils.pipeline import artefacts, results, scoring
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.results import Selection
 
 DATASETS = ("busi", "covid19-ct")
 POINTS = ("V.00", "V.01", "C.00", "L.00", "L.01")
-STATES = [("pretrained", None), ("finetuned", 0), ("finetuned", 1)]
+PREDICTIONS = {results.state_name("predictions", run): run for run in (None, 0, 1)}
 SELECTION = Selection(("m",), DATASETS, "miniature", "paper")
 POSITIVES = {dataset: load_data_card(dataset).positive for dataset in DATASETS}
 PROBES = load_protocol("miniature").probes
-READERS = (
-    scoring.probe_scores,
-    scoring.output_scores,
-    scoring.control_scores,
-    of_run.health_of_run,
-)
+READERS = (scoring.probe_scores, scoring.output_scores, scoring.control_scores, of_run.health_of_run)
 
 
 @pytest.fixture
@@ -41,37 +36,31 @@ def write(outputs, tmp_path, monkeypatch):
     image_sets = {d: make_image_set(folders[d], count=40, dataset=d, validation=4, test=20) for d in DATASETS}
     monkeypatch.setattr(of_run, "load_image_set", lambda slug, protocol: image_sets[slug])
 
-    def write(kind: str, model: str = "m", dataset: str = "busi", seed: int = 0) -> None:
+    def write(kind: str, dataset: str = "busi", seed: int = 0) -> None:
         generator, image_set = np.random.default_rng(seed), image_sets[dataset]
         images, options = image_set.rows_of("paper", "test").assign(split="test"), image_set.card.options
-        shared = {"model": model, "dataset": dataset, "data_hash": image_set.data_hash, "split_rule": "paper"}
+        shared = {"model": "m", "dataset": dataset, "data_hash": image_set.data_hash, "split_rule": "paper"}
         curve = {"pooling": "image_mean", "run": 0, "seed": 0}
-
-        def some(**columns) -> pd.DataFrame:
-            chances = generator.dirichlet(np.ones(len(options)), len(images))
-            return image_rows(images, options, chances, **shared | {"order": "image_first"} | columns)
-
-        folder, name, tables = SELECTION.folder(model, dataset) / kind, kind, {}
-        if kind == "probes":
-            places = [(s, p, point) for s in ("pretrained", "finetuned") for p in PROBES for point in POINTS]
-            tables = [some(**curve, stage=stage, probe=probe, point=point) for stage, probe, point in places]
-        elif kind == "controls":
-            tables = [some(**curve, stage="finetuned", point="L.01", probe="main", control=CONTROL_TASK)]
-        elif kind == "image controls":
-            folder, name = SELECTION.controls(dataset), "controls"
-            tables = [some(control=MAJORITY, model=None, stage=None, order=None)]
-        else:
-            (state,) = [state for state in STATES if results.state_name("predictions", state[1]) == kind]
-            tables = [some(stage=state[0], run=state[1]).assign(text="?", parsed=options[0])]
-            name = "predictions"
+        probed = [(stage, probe, point) for stage in STAGES for probe in PROBES for point in POINTS]
+        own = {
+            "probes": [curve | {"stage": stage, "probe": probe, "point": point} for stage, probe, point in probed],
+            "controls": [curve | {"stage": "finetuned", "point": "L.01", "probe": "main", "control": CONTROL_TASK}],
+            "controls-paper": [{"control": MAJORITY, "model": None, "stage": None, "order": None}],
+        }
+        for name, run in PREDICTIONS.items():
+            own[name] = [{"stage": STAGES[run is not None], "run": run, "text": "?", "parsed": options[0]}]
+        tables = []
+        for columns in own[kind]:
+            probabilities = generator.dirichlet(np.ones(len(options)), len(images))
+            constants = shared | {"order": "image_first"} | columns
+            tables.append(image_rows(images, options, probabilities, **constants))
+        folder = SELECTION.controls(dataset) if kind == "controls-paper" else SELECTION.folder("m", dataset) / kind
         with artefacts.artefact(folder, {"seed": seed, "upstream": {}}) as temporary:
-            write_rows(pd.concat(tables), temporary / f"{name}.parquet")
+            write_rows(pd.concat(tables), temporary / f"{kind.partition('-')[0]}.parquet")
 
-    kinds = ["probes", "controls", *(results.state_name("predictions", run) for _, run in STATES)]
-    for model, dataset, _ in SELECTION.folders():
-        for kind in kinds:
-            write(kind, model, dataset)
-        write("image controls", model, dataset)
+    for dataset in DATASETS:
+        for kind in ("probes", "controls", "controls-paper", *PREDICTIONS):
+            write(kind, dataset)
     return write
 
 
@@ -97,13 +86,13 @@ ALL = {results.PROBE_SCORES, results.OUTPUT_SCORES, results.CONTROL_SCORES, resu
 
 
 def test_tables_are_those_of_their_rows(write):
+    keys = ["model", "dataset", "stage", "point"]
     for probe in PROBES:
         expected = metrics.probe_scores(results.probe_rows(SELECTION, probe), POSITIVES)
-        found = scoring.probe_scores(SELECTION, probe)
-        keys = ["model", "dataset", "stage", "point"]
-        pd.testing.assert_frame_equal(
-            found.sort_values(keys, ignore_index=True), expected.sort_values(keys, ignore_index=True), check_dtype=False
+        tables = (
+            own.sort_values(keys, ignore_index=True) for own in (scoring.probe_scores(SELECTION, probe), expected)
         )
+        pd.testing.assert_frame_equal(*tables, check_dtype=False)
     expected = metrics.output_scores(results.prediction_rows(SELECTION), POSITIVES)
     whole = {"run": "Int64"}
     pd.testing.assert_frame_equal(scoring.output_scores(SELECTION).astype(whole), expected.astype(whole))
@@ -160,11 +149,11 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
     assert len(calls) == 1
 
 
-def test_a_table_whose_making_fails_is_not_there_and_the_others_are_kept(write, monkeypatch):
+def test_a_table_whose_making_fails_is_not_there_and_the_others_are_kept(write):
     scoring.output_scores(SELECTION)
     folder = SELECTION.folder("m", "busi")
-    broken = pd.read_parquet(folder / "probes" / "probes.parquet").drop(columns="label")
-    broken.to_parquet(folder / "probes" / "probes.parquet")
+    file = folder / "probes" / "probes.parquet"
+    pd.read_parquet(file).drop(columns="label").to_parquet(file)
     with pytest.raises(KeyError):
         scoring.probe_scores(SELECTION)
     assert not (folder / results.PROBE_SCORES).exists()

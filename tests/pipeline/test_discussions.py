@@ -5,26 +5,26 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors import safe_open
-from tiny_parts import RECIPE, make_image_set
+from safetensors.torch import load_file
+from tiny_parts import RECIPE, changed, make_image_set, times_made
 
-from mlprobe_utils.analysis import frozen_tower, question_order, training_paradigms
+from mlprobe_utils.analysis import question_order, vision_tower
 from mlprobe_utils.book import provenance_box
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.control_names import CONTROL_RUN
-from mlprobe_utils.evaluation.orders import ORDERS
+from mlprobe_utils.evaluation.names import CONTROL_RUN
+from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import SCHEMA
-from mlprobe_utils.pipeline import artefacts, discussions, places, probe_steps, results, variants, work
+from mlprobe_utils.pipeline import artefacts, discussions, places, results, variants, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
 from mlprobe_utils.pipeline.tested import evaluated
-from mlprobe_utils.pipeline.variants import WAYS, Variant, classifier_name, of_value
+from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name, of_value
 
 ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 NAMES = ["frozen-vision-tower", "question-first", "training-paradigms"]
 RUNS = 2
-PIPELINE = (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, probe_steps.make_probes)
+PIPELINE = (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, pipeline.make_probes)
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +35,16 @@ def image_set(tmp_path_factory):
 @pytest.fixture(scope="module")
 def use(tmp_path_factory, tiny_card, image_set):
     """A protocol of two runs and little training, wherever it is read; returns how to set one with fields changed."""
-    small = load_protocol("miniature")
-    small = small.model_copy(
-        update={
-            "probe": small.probe.model_copy(update={"epochs": 2}),
-            "probe_variants": {},
-            "vision_training": small.vision_training.model_copy(update={"runs": RUNS}),
-            "answering": small.answering.model_copy(update={"max_new_tokens": 2}),
-        }
-    )
+    blocks = {"probe": {"epochs": 2}, "vision_training": {"runs": RUNS}, "answering": {"max_new_tokens": 2}}
+    small = changed(load_protocol("miniature"), **blocks).model_copy(update={"probe_variants": {}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
         patch.setattr(places, "load_model_card", lambda slug: tiny_card)
         patch.setattr(places, "load_image_set", lambda slug, protocol: image_set)
 
-        def change(**changed):
-            own = {"runs": RUNS, "epochs": 1} | changed.pop("fine_tuning", {})
-            made = small.model_copy(update={"fine_tuning": RECIPE.model_copy(update=own)} | changed)
+        def change(**fields):
+            own = {"runs": RUNS, "epochs": 1} | fields.pop("fine_tuning", {})
+            made = small.model_copy(update={"fine_tuning": RECIPE.model_copy(update=own)} | fields)
             for module in (places, results, variants):
                 patch.setattr(module, "load_protocol", lambda slug: made)
             return made
@@ -60,18 +53,12 @@ def use(tmp_path_factory, tiny_card, image_set):
         yield change
 
 
-def made() -> dict[str, int]:
-    """When every artefact of the model was made, by its folder."""
-    folder = ONE.folder("tiny", "busi-phantom")
-    records = folder.rglob("made_from.json")
-    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in records}
-
-
 def run(names=NAMES) -> list[str]:
-    """Runs discussions; returns the artefacts that it made."""
-    before = made()
+    """Runs discussions; returns the folders of the artefacts that it made, below the model's."""
+    folder = ONE.folder("tiny", "busi-phantom")
+    before = times_made(folder)
     discussions.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", list(names))
-    return sorted(place for place, time in made().items() if time != before.get(place))
+    return sorted(place for place, time in times_made(folder).items() if time != before.get(place))
 
 
 @pytest.fixture(scope="module")
@@ -90,48 +77,29 @@ def nothing(outputs, use) -> None:
     use()
 
 
-def expected_of_orders() -> list[str]:
-    states = [results.state_name(kind, run) for kind in ("features", "predictions") for run in (None, 0)]
-    names = ["adapter-0", *states, "probes"]
-    return sorted(f"order/{order}/{name}" for order in ("irrelevant_first", "question_first") for name in names)
-
-
 def test_each_artefact_is_made_once_in_a_folder_of_its_own(whole):
     towers = [f"vision_tower/frozen/{kind}-{run}" for kind in ("adapter", "predictions-finetuned") for run in (0, 1)]
     assert whole["frozen-vision-tower"] == towers
-    assert whole["training-paradigms"] == sorted(classifier_name(way, run) for way in WAYS for run in range(RUNS))
-    assert whole["question-first"] == expected_of_orders()
+    assert whole["training-paradigms"] == sorted(classifier_name(way, run) for way in TRAINABLE for run in range(RUNS))
+    states = [results.state_name(kind, run) for kind in ("features", "predictions") for run in (None, 0)]
+    names, orders = ["adapter-0", *states, "probes"], ("irrelevant_first", "question_first")
+    assert whole["question-first"] == sorted(f"order/{order}/{name}" for order in orders for name in names)
     assert run() == []
 
 
-def test_what_changed_is_made_again_and_nothing_else(nothing, use):
-    run(["training-paradigms"])
-    rates = load_protocol("miniature").vision_training.model_copy(update={"runs": RUNS})
-    use(vision_training=rates.model_copy(update={"learning_rate_lora": 0.5}))
-    assert run(["training-paradigms"]) == [classifier_name("lora", run) for run in range(RUNS)]
-    use(fine_tuning={"vision_tower": "frozen"}, vision_training=rates.model_copy(update={"runs": 1}))
-    assert run(["frozen-vision-tower"]) == ["vision_tower/lora/adapter-0", "vision_tower/lora/predictions-finetuned-0"]
-
-
 def test_with_fewer_runs_the_first_of_both_are_read(whole, use):
-    rates = load_protocol("miniature").vision_training
     assert set(variants.tower_rows(ONE, "lora")["run"]) == set(range(RUNS))
-    use(vision_training=rates.model_copy(update={"runs": 1}))
+    use(vision_training=load_protocol("miniature").vision_training.model_copy(update={"runs": 1}))
     for rows in (variants.tower_rows(ONE, "lora"), variants.tower_rows(ONE, "frozen"), variants.classifier_rows(ONE)):
         assert set(rows["run"]) == {0}
     use()
 
 
-def layers(folder) -> list[str]:
-    with safe_open(folder / "adapter_model.safetensors", "pt") as opened:
-        return list(opened.keys())
-
-
-def test_an_arm_differs_in_its_setting_alone(whole):
+def test_a_variant_differs_in_its_setting_alone(whole):
     folder = ONE.folder("tiny", "busi-phantom")
-    whole, frozen = (layers(folder / place / "adapter-0") for place in ("", "vision_tower/frozen"))
-    assert any(".visual.blocks." in name for name in whole)
-    assert set(frozen) == {name for name in whole if ".visual.blocks." not in name}
+    adapters = [folder / place / "adapter-0" / "adapter_model.safetensors" for place in ("", "vision_tower/frozen")]
+    tuned, frozen = map(load_file, adapters)
+    assert frozen.keys() == {name for name in tuned if ".visual.blocks." not in name} < tuned.keys()
     plain = json.loads((folder / "adapter-0" / "made_from.json").read_text())
     for place, setting in (("vision_tower/frozen", "vision_tower"), ("order/question_first", "order")):
         own = json.loads((folder / place / "adapter-0" / "made_from.json").read_text())
@@ -142,8 +110,9 @@ def test_an_arm_differs_in_its_setting_alone(whole):
         assert set(rows["order"]) == {order}
         assert set(rows["run"].dropna()) == {CONTROL_RUN}
         SCHEMA.validate(rows)
-    assert set(variants.tower_rows(ONE, "frozen")["run"]) == {0, 1}
-    assert not variants.tower_rows(ONE, "frozen")["text"].isna().any()
+    frozen = variants.tower_rows(ONE, "frozen")
+    assert set(frozen["run"]) == {0, 1}
+    assert not frozen["text"].isna().any()
 
 
 def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
@@ -151,58 +120,58 @@ def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
     SCHEMA.validate(rows)
     images = pd.concat([image_set.rows_of("paper", split) for split in ("validation", "test")])
     for (way, seed), own in rows.groupby(["probe", "run"]):
-        assert way in WAYS
+        assert way in TRAINABLE
         assert set(own["seed"]) == {seed}
         assert own["image"].tolist() == images["image"].tolist()
         assert own["label"].tolist() == images["option"].tolist()
         np.testing.assert_allclose(own[["p_Normal", "p_Benign", "p_Malignant"]].sum(axis=1), 1, rtol=1e-6)
-    assert rows.groupby(["probe", "run"]).ngroups == len(WAYS) * RUNS
+    assert rows.groupby(["probe", "run"]).ngroups == len(TRAINABLE) * RUNS
     assert set(rows["point"]) == {"V.03"}
 
 
 def test_chapters_read_what_was_made(whole, image_set):
     """Every row of the analysis modules comes out of real artefacts of a model."""
     towers, paradigms, orders = (
-        evaluated(ONE, {"busi-phantom": image_set}, module.outcomes_of)
-        for module in (frozen_tower, training_paradigms, question_order)
+        evaluated(ONE, {"busi-phantom": image_set}, outcomes_of)
+        for outcomes_of in (
+            vision_tower.outcomes_of_towers,
+            vision_tower.outcomes_of_paradigms,
+            question_order.outcomes_of,
+        )
     )
-    assert len(frozen_tower.changes(towers)) == 2
-    assert training_paradigms.levels(paradigms)["trained"].tolist() == [RUNS, 5, 5, RUNS, RUNS]
+    assert len(vision_tower.changes(towers)) == 2
+    assert vision_tower.levels(paradigms)["trained"].tolist() == [RUNS, 5, 5, RUNS, RUNS]
     assert question_order.largest_before_the_llm(orders) < 1e-9  # bit for bit the same features
     assert len(question_order.differences(orders)) == 2 * 3 * 3
     prompts = variants.order_prompts(ONE).set_index("order")["prompt"]
     assert prompts.nunique() == len(ORDERS)
 
 
-def test_the_provenance_of_an_arm_names_its_own_artefacts(whole):
+def test_the_provenance_of_a_variant_names_its_own_artefacts(whole):
     folder = ONE.folder("tiny", "busi-phantom")
     place = folder / "order" / "question_first"
-    behind = artefacts.upstream(place / "probes")
     names = ["probes", "features-pretrained", "features-finetuned-0", "adapter-0"]
-    assert {path.relative_to(place).name for path in behind} == {*names}
-    assert all(path.is_dir() for path in behind)
+    assert {*artefacts.upstream(place / "probes")} == {place / name for name in names}
     assert provenance_box._kind(place / "features-finetuned-0") == "features, order question first"
     frozen = folder / "vision_tower" / "frozen" / "predictions-finetuned-1"
     assert artefacts.upstream(frozen) == [frozen, frozen.with_name("adapter-1")]
     assert provenance_box._kind(frozen) == "predictions, vision tower frozen"
     assert provenance_box._kind(folder / "classifier-all-0") == "classifier"
-    assert artefacts.upstream(folder / "classifier-all-0") == [folder / "classifier-all-0"]
 
 
 def test_what_was_not_run_says_how_to_make_it(nothing):
-    command = r"python -m mlprobe_utils discuss tiny --datasets busi-phantom --protocol miniature --split paper"
-    for read in (
-        lambda: variants.tower_rows(ONE, "frozen"),
-        lambda: variants.classifier_rows(ONE),
-        lambda: results.seed_rows(of_value(ONE, ORDER, "question_first")),
+    command = "python -m mlprobe_utils discuss tiny --datasets busi-phantom --protocol miniature --split paper"
+    for words, read, *given in (
+        (command, variants.tower_rows, ONE, "frozen"),
+        (command, variants.classifier_rows, ONE),
+        (command, results.seed_rows, of_value(ONE, ORDER, "question_first")),
+        ("python -m mlprobe_utils probe tiny", variants.tower_rows, ONE, "lora"),
     ):
-        with pytest.raises(InputError, match=command):
-            read()
-    with pytest.raises(InputError, match=r"python -m mlprobe_utils probe tiny"):
-        variants.tower_rows(ONE, "lora")
+        with pytest.raises(InputError, match=words):
+            read(*given)
 
 
-def test_arms_are_what_the_protocol_is_not(nothing, use):
+def test_variants_are_what_the_protocol_is_not(nothing, use):
     own = use()
     assert variants.variants(ORDER, own) == [Variant(ORDER, "question_first"), Variant(ORDER, "irrelevant_first")]
     assert variants.variants(VISION_TOWER, own) == [Variant(VISION_TOWER, "frozen")]

@@ -45,7 +45,7 @@ def test_built_and_read_back(tmp_path, covid, outputs):
     assert (row["stored_height"], row["stored_width"], row["extension"]) == (64, 64, ".png")
     record = json.loads((folder / "made_from.json").read_text())
     assert record.keys() == {"stage", "version", "card", "images", "splits", "source", "upstream"}
-    images.pixels(0)[:] = 0  # a copy: what a caller does to it reaches nobody else
+    images.pixels(0)[:] = 0  # a copy
     assert images.pixels(0).any()
 
 
@@ -63,13 +63,11 @@ def test_unsquared_working_copies(tmp_path):
         assert counts == load_data_card("busi").test_counts
 
 
-def test_a_current_manifest_is_not_rebuilt_and_a_changed_one_is(covid, monkeypatch):
+def test_a_current_manifest_is_not_rebuilt_and_a_changed_one_is(covid):
     folder = build_manifest("covid19-ct", "miniature", covid)
     first = load_image_set("covid19-ct", "miniature").data_hash
     made = (folder / "provenance.json").stat().st_mtime_ns
-    with monkeypatch.context() as patch:
-        patch.setattr("mlprobe_utils.pipeline.manifest.write_manifest", lambda *_: pytest.fail("rebuilt"))
-        build_manifest("covid19-ct", "miniature", covid)
+    build_manifest("covid19-ct", "miniature", covid)
     assert (folder / "provenance.json").stat().st_mtime_ns == made
     target = covid / "COVID-CT/Images-processed/CT_COVID/train-p0%0.png"
     os.utime(target, ns=(1, 1))  # touched, not changed: rebuilt, but the same data
@@ -115,13 +113,10 @@ def test_errors_of_use(tmp_path, covid):
         build_manifest("busi", "miniature", tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"busi was not found.*Dataset_BUSI_with_GT.*data/README\.md"):
         build_manifest("busi", "miniature", covid)
-    with pytest.raises(InputError, match="unknown data set 'buzi': did you mean 'busi'"):
-        build_manifest("buzi", "miniature", covid)
     with pytest.raises(InputError, match=r"mlprobe_utils manifest covid19-ct --protocol miniature --data <folder>"):
         load_image_set("covid19-ct", "miniature")
     build_manifest("covid19-ct", "miniature", covid)
     images = load_image_set("covid19-ct", "miniature")
-    with pytest.raises(InputError, match="unknown split rule 'papr': did you mean 'paper'"):
-        images.rows_of("papr", "test")
-    with pytest.raises(InputError, match="unknown split 'val'"):
-        images.rows_of("paper", "val")
+    for place, words in ((("papr", "test"), "unknown split rule 'papr'"), (("paper", "val"), "unknown split 'val'")):
+        with pytest.raises(InputError, match=words):
+            images.rows_of(*place)

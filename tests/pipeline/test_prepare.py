@@ -8,10 +8,9 @@ import sys
 import pytest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.pipeline import artefacts, prepare
+from mlprobe_utils.pipeline import artefacts, jobs
 from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.discussion_card import load_discussion
-from mlprobe_utils.pipeline.jobs import jobs_of
+from mlprobe_utils.pipeline.variants import load_discussion
 
 
 @pytest.fixture(autouse=True)
@@ -21,50 +20,42 @@ def alone(tmp_path, monkeypatch):
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
 
 
-def run(dataset: str, data: str = "") -> Run:
-    return Run((), (dataset,), "miniature", "paper", data)
+PHANTOM = Run((), ("busi-phantom",), "miniature", "paper", "")
 
 
-def test_a_phantom_is_drawn_and_its_manifest_made(tmp_path):
-    prepare.prepare(run("busi-phantom"))
+def test_a_phantom_is_drawn_and_its_manifest_made_once(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("MLPROBE_PREPARED", "1")  # as `make book` has it
+        jobs.prepare(PHANTOM)
+    assert not (tmp_path / "phantoms").exists()
+    jobs.prepare(PHANTOM)
     assert (tmp_path / "phantoms" / "busi-phantom" / "Dataset_BUSI_with_GT").is_dir()
     assert (tmp_path / "miniature" / "busi-phantom" / "data" / "manifest.parquet").is_file()
+    monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
+    jobs.prepare(PHANTOM)
 
 
 def test_what_a_command_says_reaches_the_chapter(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError) as error:
-        prepare.prepare(run("covid19-ct", data=str(tmp_path / "nothing")))
-    assert "Images-processed" in str(error.value)
-    assert "data/README.md" in str(error.value)
-    assert "mlprobe_utils manifest covid19-ct" in str(error.value)
-
-
-def test_nothing_runs_where_make_book_has_prepared(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLPROBE_PREPARED", "1")
-    prepare.prepare(run("busi-phantom"))
-    assert not (tmp_path / "phantoms").exists()
+        jobs.prepare(Run((), ("covid19-ct",), "miniature", "paper", str(tmp_path / "nothing")))
+    for words in ("Images-processed", "data/README.md", "mlprobe_utils manifest covid19-ct"):
+        assert words in str(error.value)
 
 
 def test_a_discussion_is_made_for_the_models_that_take_part():
     models = ("lingshu-7b-miniature", "gemma-3-4b-miniature")
     place = Run(models, ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")
-    jobs = jobs_of(place, [load_discussion("question-first")])
+    found = jobs.jobs_of(place, [load_discussion("question-first")])
     options = ("--datasets", *place.datasets, "--protocol", "miniature", "--split", "clean")
     commands = [("model", models[0], *options, "--discussions", "question-first"), ("model", models[1], *options)]
-    assert [job.command for job in jobs if job.kind == "model"] == commands
-    assert {job.name for job in jobs if job.kind == "manifest"} == {*place.datasets}
-
-
-def test_when_everything_is_current_no_process_is_started(monkeypatch):
-    prepare.prepare(run("busi-phantom"))
-    monkeypatch.setattr(prepare.subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
-    prepare.prepare(run("busi-phantom"))
+    assert [job.command for job in found if job.kind == "model"] == commands
+    assert {job.name for job in found if job.kind == "manifest"} == {*place.datasets}
 
 
 def test_models_are_looked_at_before_anything_runs_but_for_those_made_here(tmp_path):
     """Through the command: the error of a card's source is the one message."""
-    prepare.look_at(["lingshu-7b-miniature"])
+    jobs.look_at(["lingshu-7b-miniature"])
     cards = shutil.copytree(artefacts.ROOT / "data", tmp_path / "cards")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text('{"architectures": ["Strange"]}')

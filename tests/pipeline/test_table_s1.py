@@ -22,17 +22,13 @@ from mlprobe_utils.synthetic.miniatures.recipe import described, recipe_of
 PARTS = ("vision tower", "connector", "LLM", "LM head")
 QWEN2, QWEN2_5 = "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"
 LLAVA, GEMMA3 = "LlavaForConditionalGeneration", "Gemma3ForConditionalGeneration"
+QWENS = ["qwen2.5-vl-7b", "huatuogpt-vision-7b", "lingshu-7b", "shizhengpt-7b-vl"]
 HOST = "VideoLlama3ForConditionalGeneration"  # of Hulu-Med's weights
 # counted once, by other code, with transformers 5.23; 8,292,166,656, 33,452,718,336, 4,300,079,472 and 27,432,406,640
 # in all are also half the bytes that the hub's bfloat16 weights take
 EXPECTED = [
     (["medvlm-r1"], QWEN2, (631183360, 34087936, 1543714304, 0), (32, 2, 28)),
-    (
-        ["qwen2.5-vl-7b", "huatuogpt-vision-7b", "lingshu-7b", "shizhengpt-7b-vl"],
-        QWEN2_5,
-        (631975680, 44574464, 7070619136, 544997376),
-        (32, 2, 28),
-    ),
+    (QWENS, QWEN2_5, (631975680, 44574464, 7070619136, 544997376), (32, 2, 28)),
     (["lingshu-32b", "shizhengpt-32b-vl"], QWEN2_5, (636401664, 52440320, 31985308672, 778567680), (32, 2, 64)),
     (["huatuogpt-vision-34b"], LLAVA, (303507456, 58734592, 33930165248, 458752000), (23, 2, 60)),
     (["hulu-med-4b"], HOST, (412147440, 9507840, 4022468096, 388956160), (27, 2, 36)),
@@ -43,24 +39,31 @@ EXPECTED = [
     (["medgemma-27b"], GEMMA3, (416866032, 6194304, 27009346304, 0), (27, 1, 62)),
 ]
 BASES = ("qwen2.5-vl-7b", "gemma-3-4b")
-SIXTEEN = {slug: (model_class, parts, points) for slugs, model_class, parts, points in EXPECTED for slug in slugs}
 
 
-@pytest.mark.parametrize("slug", SIXTEEN)
-def test_table_s1_counts_by_part(slug):
-    model_class, parts, points = SIXTEEN[slug]
-    card = load_model_card(slug)
-    counted = count(card.architecture)
-    assert counted.model_class == model_class
-    assert counted.parameters == dict(zip(PARTS, parts, strict=True))
-    assert counted.points == dict(zip("VCL", points, strict=True))
-    assert counted.total == card.parameters
-    family = family_named(published_config(card.architecture)["architectures"])
-    assert family.__module__ == f"mlprobe_utils.models.families.{card.family}"
+@pytest.mark.parametrize(("slugs", "model_class", "parts", "points"), EXPECTED, ids=[own[0][0] for own in EXPECTED])
+def test_table_s1_models_are_counted_by_part_and_probed_in_the_order_of_the_data(slugs, model_class, parts, points):
+    numbers = dict(zip("VCL", points, strict=True))
+    for card in map(load_model_card, slugs):
+        config, counted = published_config(card.architecture), count(card.architecture)
+        assert counted.model_class == model_class
+        assert counted.parameters == dict(zip(PARTS, parts, strict=True))
+        assert counted.points == numbers
+        assert counted.total == card.parameters
+        assert family_named(config["architectures"]).__module__ == f"mlprobe_utils.models.families.{card.family}"
+    family = without_weights(config)
+    found = family.probe_points()
+    assert [point.name for point in found] == [f"{m}.{i:02d}" for m, many in numbers.items() for i in range(many)]
+    places = {id(module): place for place, module in enumerate(family.model.modules())}  # parents before children
+    paths = {id(module): path for path, module in family.model.named_modules()}
+    for module, part in zip("VCL", PARTS, strict=False):
+        own = [point.module for point in found if point.name.startswith(module)]
+        assert [places[id(layer)] for layer in own] == sorted(places[id(layer)] for layer in own)
+        assert all(paths[id(layer)].startswith(tuple(family.parts()[part])) for layer in own)
 
 
 def test_table_s1_is_that_of_the_cards():
-    names = {load_model_card(slug).name: load_model_card(slug) for slug in SIXTEEN}
+    names = {load_model_card(slug).name: load_model_card(slug) for slugs, *_ in EXPECTED for slug in slugs}
     assert len(names) == 16
     printed = published().set_index("model").to_dict("index")
     assert names.keys() - printed.keys() == {load_model_card(slug).name for slug in BASES}
@@ -68,32 +71,12 @@ def test_table_s1_is_that_of_the_cards():
         card = names[name]
         assert short(count(card.architecture).total) == row["parameters"]
         assert [card.vision_tower, card.connector, card.llm] == [row[c] for c in ("vision tower", "connector", "LLM")]
-        if card.base in BASES:
-            assert card.architecture == load_model_card(card.base).architecture
         if card.base:  # the paper names a series, a card the model of that size
             base = card.base.split("/")[1] if "/" in card.base else load_model_card(card.base).name
             assert base.casefold().startswith(f"{row['base model']}-".casefold())
         else:
             assert row["base model"] == "-"
     assert {path.stem for path in ARCHITECTURES.glob("*.json")} == {card.architecture for card in names.values()}
-
-
-@pytest.mark.parametrize("slugs", [slugs for slugs, *_ in EXPECTED], ids=lambda slugs: slugs[0])
-def test_table_s1_models_are_probed_in_the_order_of_the_data(slugs):
-    numbers = dict(zip("VCL", SIXTEEN[slugs[0]][2], strict=True))
-    family = without_weights(published_config(load_model_card(slugs[0]).architecture))
-    points = family.probe_points()
-    assert [point.name for point in points] == [f"{m}.{i:02d}" for m, many in numbers.items() for i in range(many)]
-    places = {id(module): place for place, module in enumerate(family.model.modules())}  # parents before children
-    paths = {id(module): path for path, module in family.model.named_modules()}
-    for module, part in zip("VCL", PARTS, strict=False):
-        own = [point.module for point in points if point.name.startswith(module)]
-        assert [places[id(layer)] for layer in own] == sorted(places[id(layer)] for layer in own)
-        assert all(paths[id(layer)].startswith(tuple(family.parts()[part])) for layer in own)
-    for module in "VL":  # blocks from the first on, none left out
-        layers = [paths[id(point.module)] for point in points if point.name.startswith(module)]
-        assert [path.rpartition(".")[2] for path in layers] == [str(i) for i in range(numbers[module])]
-        assert len({path.rpartition(".")[0] for path in layers}) == 1
 
 
 @pytest.mark.parametrize(
@@ -120,12 +103,7 @@ def test_table_s1_command_prints_a_row_a_model(capsys):
     assert cells["Gemma-3-4B"].endswith(" 4,300,079,472 V 27, C 1, L 34")
     assert {name for name, row in cells.items() if " yes " not in row} == {load_model_card(s).name for s in BASES}
     main(["parameters", "medgemma-4b"])
-    _, row = capsys.readouterr().out.splitlines()
-    assert row.split()[0] == "MedGemma-4B"
-
-
-def with_architecture(name: str | None):
-    return table([load_model_card("lingshu-7b").model_copy(update={"architecture": name})])
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == "MedGemma-4B"
 
 
 @pytest.mark.parametrize(
@@ -133,13 +111,13 @@ def with_architecture(name: str | None):
     [
         (None, r"data/models/lingshu-7b\.yml: add `architecture`"),
         ("qwen2.5-vl-8b", r"unknown architecture 'qwen2\.5-vl-8b': did you mean 'qwen2\.5-vl-7b'\?"),
-        ("../models/lingshu-7b", "unknown architecture"),
     ],
 )
 def test_table_s1_needs_an_architecture(architecture, said):
+    card = load_model_card("lingshu-7b")
     with pytest.raises(InputError, match=said):
-        with_architecture(architecture)
-    assert with_architecture("hulu-med-7b").loc[0, "equal"] == "NO"
+        table([card.model_copy(update={"architecture": architecture})])
+    assert table([card.model_copy(update={"architecture": "hulu-med-7b"})]).loc[0, "equal"] == "NO"
 
 
 def test_table_s1_architecture_that_is_no_json_is_named(monkeypatch, tmp_path):
@@ -179,7 +157,6 @@ def test_a_card_fills_the_papers_columns():
     [  # 8.29e9 x 2 bytes / 2^30
         ({"precision": "bfloat16", "max_pixels": 262144, "gated": True},
          "bfloat16, 15.4 GiB of weights, at most 262,144 pixels, gated"),
-        ({"precision": "float32"}, "float32, 30.9 GiB of weights"),
         ({"precision": "float32", "parameters": None}, "float32"),
         ({}, ""),
     ],
@@ -211,13 +188,10 @@ def test_a_miniature_is_described_by_its_recipe_and_its_base():
     assert described(REAL) is REAL
 
 
-@pytest.mark.parametrize(
-    ("slug", "field", "value"), [(BASE, "llm", "x"), (ADAPTED, "connector", "x"), (BASE, "training_stages", ["x"])]
-)
+@pytest.mark.parametrize(("slug", "field", "value"), [(ADAPTED, "connector", "x"), (BASE, "training_stages", ["x"])])
 def test_what_a_recipe_holds_is_not_typed_twice(slug, field, value):
-    card = load_model_card(slug).model_copy(update={field: value})
     with pytest.raises(InputError, match=rf"{slug}.yml: remove {field}"):
-        described(card)
+        described(load_model_card(slug).model_copy(update={field: value}))
 
 
 def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp_path):
@@ -237,11 +211,8 @@ def test_models_of_the_run_come_first_and_lead_to_their_pages(outputs):
     page = model_table(cards, [BASE, ADAPTED])
     names = [row[0] for row in rows_of(page)]
     assert names == [load_model_card(BASE).name, load_model_card(ADAPTED).name, "Model <7B>"]
-    assert page._repr_html_().count("<a ") == 2
-    assert f'<a href="models/{BASE}.html">' in page._repr_html_()
-    assert f'<a href="models/{ADAPTED}.html">' in page._repr_html_()
+    assert re.findall(r'<a href="models/(.*?).html">', page._repr_html_()) == [BASE, ADAPTED]
     alone = model_table(cards, [REAL.slug])
-    assert rows_of(alone)[0][0] == "Model <7B>"
     assert '<a href="models/org.model-7b.html">Model &lt;7B&gt;</a>' in alone._repr_html_()
 
 

@@ -52,20 +52,18 @@ def lines_in(drawing: ET.Element) -> dict[str, list[str]]:
 def test_curves_show_the_means_over_runs_at_every_point_and_the_answer():
     scores, outputs = made()
     scores["accuracy"] += 1 / 3
-    figure = charts.probe_curves(scores, outputs, NAMES)
+    figure, one = charts.probe_curves(scores, outputs, NAMES), "Model &amp; &lt;One&gt;"
     lines = lines_in(drawings(figure)[0])
     assert [*lines] == [f"{NAMES['one']}|{stage} fine-tuning" for stage in ("after", "before")]
     means = {"V.00": 60.8, "V.01": 61.8, "C.00": 62.8, "L.00": 63.8, "L.01": 64.8, "answer": 70.0}
     assert next(iter(lines.values())) == [f"{point} {mean} %" for point, mean in means.items()]
-    one = "Model &amp; &lt;One&gt;"
     titles = re.findall(r'chart-panel-title">(.*?)</p>', figure.html)
     assert titles == [f"{one} · Set B", f"{one} · Set A", "Model Two · Set B", "Model Two · Set A"]
     assert 'style="--columns:2"' in figure.html
-    numbers = downloaded(figure)  # unrounded
-    assert list(numbers) == ["model", "data set", "stage", *POINTS, "answer"]
-    assert len(numbers) == 8
-    of_one = numbers.query("model == 'Model Two' and `data set` == 'Set A' and stage == 'after fine-tuning'")
-    np.testing.assert_allclose(of_one[POINTS].to_numpy()[0], 60.5 + np.arange(5) + 1 / 3, rtol=1e-5)
+    numbers = downloaded(figure).set_index(["model", "data set", "stage"])
+    assert numbers.shape == (8, len(POINTS) + 1)
+    of_one = numbers.loc[("Model Two", "Set A", "after fine-tuning"), POINTS]
+    np.testing.assert_allclose(of_one, 60.5 + np.arange(5) + 1 / 3, rtol=1e-5)  # unrounded
     for drawing in drawings(figure):
         for _, texts, path in marks(drawing):
             places = [float(number) for number in re.findall(r"-?[\d.]+", path)]
@@ -83,16 +81,14 @@ def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_
     drawn = charts.probe_curves(pd.concat([scores, side]), outputs, NAMES)
     assert list(downloaded(drawn)) == ["model", "data set", "stage", *POINTS[:2], "D.00", "D.01", *POINTS[2:], "answer"]
     own, other = drawings(drawn)[:2], drawings(drawn)[2:]
-    for drawing in own:
-        words = words_in(drawing)
-        assert words.count("deepstack") == 1
-        assert [word for word in words if is_point(word or "")] == [*POINTS[:2], "D.00", "D.01", *POINTS[2:]]
-        for _, texts, path in marks(drawing):
-            assert {"D.00 55.0 %", "D.01 55.0 %"} <= set(texts)
-            assert path.count("M") == 5  # its own curve, joined to neither neighbour
+    words = words_in(own[0])
+    assert words.count("deepstack") == 1
+    assert [word for word in words if is_point(word or "")] == [*POINTS[:2], "D.00", "D.01", *POINTS[2:]]
+    for _, texts, path in marks(own[0]):
+        assert {"D.00 55.0 %", "D.01 55.0 %"} <= set(texts)
+        assert path.count("M") == 5  # its own curve, joined to neither neighbour
     alone = drawings(charts.probe_curves(scores, outputs, NAMES))
-    for drawing, before in zip(other, alone[2:], strict=True):
-        assert ET.tostring(drawing) == ET.tostring(before)
+    assert [*map(ET.tostring, other)] == [*map(ET.tostring, alone[2:])]
 
 
 def test_an_answer_below_the_axis_stands_at_its_edge_a_low_probe_in_its_place_and_a_missing_one_nowhere():
@@ -112,7 +108,7 @@ def test_an_answer_below_the_axis_stands_at_its_edge_a_low_probe_in_its_place_an
         charts.probe_curves(scores, outputs, NAMES, "accurracy")
 
 
-@pytest.mark.parametrize("name", ["probe", "metric", "recipe", "learning", "health", "stages", "journey", "confusion"])
+@pytest.mark.parametrize("name", ["metric", "recipe", "learning", "health", "stages", "journey", "confusion"])
 def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
     figure = one_of_each()[name]
     for drawing in drawings(figure):
@@ -121,13 +117,11 @@ def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
         assert drawing.get("role") == "img"
     numbers = downloaded(figure)
     cells = len(numbers) * (1 if name == "confusion" else numbers.select_dtypes("number").shape[1])
-    told = sum(len(texts) for drawing in drawings(figure) for _, texts, _ in marks(drawing))
-    assert told >= cells > 0
+    assert sum(len(texts) for drawing in drawings(figure) for _, texts, _ in marks(drawing)) >= cells > 0
     assert figure._repr_mimebundle_()["text/plain"] == figure.description
     keys = set(re.findall(r'data-highlight="(.*?)"', figure.html))
     known = {part for names in re.findall(r'data-series="(.*?)"', figure.html) for part in names.split("|")}
     assert keys <= known
-    assert keys or name != "health"
 
 
 @pytest.mark.parametrize("name", ["probe", "confusion"])
@@ -153,10 +147,8 @@ def test_a_figure_is_a_chart_of_the_same_data_and_is_saved(name, tmp_path):
 def test_metrics_of_one_model_are_rows_and_confusion_counts_unparsed_answers():
     scores, outputs = made(models=("one",))
     scores["f1"] /= 2
-    numbers = downloaded(charts.metric_curves(scores, outputs, NAMES))
-    assert numbers["metric"].unique().tolist() == ["accuracy", "F1", "precision", "recall", "AUC"]
-    means = numbers.groupby("metric")[POINTS].mean().mean(axis=1)
-    assert means["F1"] == pytest.approx(means["accuracy"] / 2)
+    means = downloaded(charts.metric_curves(scores, outputs, NAMES)).groupby("metric", sort=False)["V.00"].mean()
+    assert means.to_dict() == {"accuracy": 55.5, "F1": 27.75, "precision": 55.5, "recall": 55.5, "AUC": 55.5}
     numbers = downloaded(one_of_each()["confusion"]).set_index(["truth", "answer"])["images"]
     expected = {("No", "No"): 0, ("No", "Yes"): 1, ("No", "unparsed"): 0}
     assert numbers.to_dict() == expected | {("Yes", "No"): 0, ("Yes", "Yes"): 1, ("Yes", "unparsed"): 1}
@@ -169,9 +161,8 @@ def one_of_each() -> dict[str, Figure]:
     profile = scores[["model", "dataset", "stage"]].drop_duplicates().assign(**dict.fromkeys(SCORES, 60.0))
     profile["P_final"] = 3.0
     ends = profile[["model", "dataset", "stage"]].assign(**{f"{letter} end": 60.0 for letter in "VCL"})
-    losses = pd.DataFrame(
-        itertools.product(["one", "two"], ["a"], [0, 1], [1.0, 2.0]), columns=["model", "dataset", "run", "epoch"]
-    ).assign(training_loss=0.5, validation_loss=lambda table: table["epoch"])
+    losses = pd.DataFrame(itertools.product(["one", "two"], [0, 1], [1.0, 2.0]), columns=["model", "run", "epoch"])
+    losses = losses.assign(dataset="a", training_loss=0.5, validation_loss=losses["epoch"])
     answers = pd.DataFrame({"label": ["Yes", "Yes", "No"], "parsed": ["Yes", None, "Yes"], "split": "test"})
     answers = answers.assign(model="one", dataset="a", stage="finetuned")
     return {
@@ -179,9 +170,7 @@ def one_of_each() -> dict[str, Figure]:
         "metric": charts.metric_curves(scores[one[0]], outputs[one[1]], NAMES),
         "recipe": charts.recipe_curves({"main": scores, "raw": scores}, NAMES),
         "learning": charts.learning_curves(losses, NAMES),
-        "health": charts.health_profiles(
-            profile[profile["stage"] == "finetuned"], NAMES, {"one": "Large", "two": "Large"}
-        ),
+        "health": charts.health_profiles(profile.query("stage == 'finetuned'"), NAMES, dict.fromkeys(NAMES, "Large")),
         "stages": charts.stage_profiles(profile[profile["model"] == "one"], NAMES),
         "journey": charts.journey(ends.assign(**{"final output": 40.0}), NAMES),
         "confusion": squares.confusion(answers, NAMES),
@@ -202,13 +191,12 @@ def test_controls_are_thin_lines_and_a_rule_of_their_own():
     )
     figure = charts.probe_curves(scores, outputs, NAMES, controls=controls)
     for drawing, best in zip(drawings(figure), (53, 50) * 2, strict=True):
-        told = {names.split("|")[1]: texts for names, texts, _ in marks(drawing) if "fine-tuning" not in names}
+        shown = {names.split("|")[1]: texts for names, texts, _ in marks(drawing) if "fine-tuning" not in names}
         values = {"control task": 51, "random weights": 52, charts.BLIND: best}
-        assert told == {name: [f"{point} {value:.1f} %" for point in POINTS] for name, value in values.items()}
-        widths = {path.get("data-series").split("|")[1]: path.get("stroke-width") for path in drawing.iter(f"{SVG}path")
-                  if path.get("data-told") and "L" in path.get("d")}  # fmt: skip
-        assert {widths[name] for name in values} == {"1"}
-        assert {width for name, width in widths.items() if name not in values} == {"2"}
+        assert shown == {name: [f"{point} {value:.1f} %" for point in POINTS] for name, value in values.items()}
+        for path in drawing.iter(f"{SVG}path"):
+            if path.get("data-told") and "L" in path.get("d"):
+                assert path.get("stroke-width") == ("1" if path.get("data-series").split("|")[1] in values else "2")
     assert len(downloaded(figure)) == 4 * (2 + 3)
     assert "control task" not in charts.probe_curves(scores, outputs, NAMES).html
 
@@ -234,12 +222,11 @@ def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are
         row = numbers.loc[("Model Two", "Set A", "after fine-tuning", number), POINTS]
         np.testing.assert_allclose(row.astype(float), 60.0 + np.arange(5) + shift)
     assert "95 % bands" in figure.html
-    for drawing in drawings(
-        charts.probe_curves(scores, outputs, NAMES, bands=bands.assign(band_low=0.0, band_high=100))
-    ):
-        paths = [mark.get("d") for mark in areas(drawing) if mark.get("d")]
-        heights = [float(y) for path in paths for y in re.findall(r"[\d.-]+,([\d.-]+)", path)]
-        assert 0 <= min(heights) <= max(heights) <= float(drawing.get("viewBox").split()[3])
+    wide = charts.probe_curves(scores, outputs, NAMES, bands=bands.assign(band_low=0.0, band_high=100))
+    drawing = drawings(wide)[0]
+    paths = [mark.get("d") for mark in areas(drawing) if mark.get("d")]
+    heights = [float(y) for path in paths for y in re.findall(r"[\d.-]+,([\d.-]+)", path)]
+    assert 0 <= min(heights) <= max(heights) <= float(drawing.get("viewBox").split()[3])
     assert "band" not in charts.probe_curves(scores, outputs, NAMES, bands=bands.iloc[:0]).html
 
 
@@ -257,9 +244,8 @@ def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
     figure = charts.journey(many.assign(**dict.fromkeys(ends, values)), {})
     assert charts.MAJORITY not in figure.html
     (drawing,) = drawings(figure)
-    told = lines_in(drawing)
     sites = ("vision tower", "connector", "LLM", "answer")
-    assert told[f"{charts.MEAN}|after fine-tuning"] == [f"{site} 57.5 %" for site in sites]
+    assert lines_in(drawing)[f"{charts.MEAN}|after fine-tuning"] == [f"{site} 57.5 %" for site in sites]
     thin = [path for path in drawing.iter(f"{SVG}path") if path.get("opacity") == "0.5"]
     faint = [path.get("d") for path in thin if path.get("data-series").startswith(charts.MEAN)]
     assert [path.count("L") for path in faint] == [3] * 32
@@ -279,8 +265,7 @@ def test_many_panels_are_compact_and_still_name_their_model():
         words = [word for word in words_in(drawing) if not word.isdigit()]
         assert words[:4] == ["V", "C", "L", "answer"]
     ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
-    assert ends[0] != ends[3]  # a deeper model's row has more sites, and only that row
-    assert ends[0] == ends[6]
+    assert ends[3] != ends[0] == ends[6]  # a deeper model's row has more sites, and only that row
     assert "vision tower" in figure.html
     assert "<table" not in figure.html
     assert len(downloaded(figure)) == 66
@@ -301,44 +286,34 @@ def test_many_points_are_not_all_labelled_and_one_run_is_not_drawn_beside_its_me
     assert 'stroke-width="0.8"' not in charts.probe_curves(*of_one_run, NAMES).html
 
 
-def along_the_llm() -> pd.DataFrame:
+def test_comprehension_and_utilization_are_lines_of_their_own_in_both_stages_and_their_difference_has_a_band():
     rows = pd.DataFrame(itertools.product(("one", "two"), STAGE_NAMES, LAYERS), columns=["model", "stage", "point"])
     value = -10.0 + 10 * rows["point"].map(LAYERS.index)
     rows = rows.assign(dataset="a", comprehension=80.0, utilization=80 + value, value=value)
-    return rows.assign(band_low=value - 4, band_high=value + 4)
-
-
-def test_comprehension_and_utilization_are_lines_of_their_own_in_both_stages_and_their_difference_has_a_band():
-    drawn = drawings(charts.both_curves(along_the_llm(), NAMES))
-    assert len(drawn) == 2
-    lines = {names.split("|")[1]: texts for names, texts in lines_in(drawn[0]).items()}
+    rows = rows.assign(band_low=value - 4, band_high=value + 4)
+    drawn = drawings(charts.both_curves(rows, NAMES))[0]
+    lines = {names.split("|")[1]: texts for names, texts in lines_in(drawn).items()}
     assert len(lines) == 4
     for stage in STAGE_NAMES.values():
         assert lines[f"comprehension, {stage}"] == [f"{point} 80.0 %" for point in LAYERS]
         assert lines[f"utilization, {stage}"] == ["L.00 70.0 %", "L.01 80.0 %", "L.02 90.0 %"]
-    figure = charts.difference_curves(along_the_llm(), NAMES)
-    assert ["L.00 -10.0 points", "L.01 0.0 points", "L.02 10.0 points"] in lines_in(drawings(figure)[0]).values()
+    figure = charts.difference_curves(rows, NAMES)
+    assert ["L.00 -10.0 pp", "L.01 0.0 pp", "L.02 10.0 pp"] in lines_in(drawings(figure)[0]).values()
     numbers = downloaded(figure)
-    assert set(numbers["number"]) == {"mean", "band, low", "band, high"}
     low = numbers[(numbers["number"] == "band, low") & (numbers["model"] == "Model Two")]
     np.testing.assert_allclose(low[LAYERS], [[-14, -4, 6]] * 2)
-
-
-def test_the_lens_is_drawn_for_the_pretrained_model_too_which_has_no_run():
-    table = pd.DataFrame({"model": "one", "dataset": "a", "stage": "pretrained", "run": pd.NA, "point": LAYERS})
-    figure = charts.lens_curves(table.assign(value=[30.0, 40.0, 50.0]), NAMES, "probability", "The lens")
-    (texts,) = lines_in(drawings(figure)[0]).values()
-    assert texts == ["L.00 30.0 %", "L.01 40.0 %", "L.02 50.0 %"]
-    assert "probability (%)" in figure.html
+    lens = charts.lens_curves(rows.query("stage == 'pretrained'").assign(run=pd.NA), NAMES, "probability", "The lens")
+    assert len(lines_in(drawings(lens)[0])) == 1  # a pretrained model has no run
+    assert "probability (%)" in lens.html
 
 
 def test_every_pair_of_layers_is_a_square_with_its_accuracy():
-    pairs = pd.DataFrame(itertools.product(LAYERS, LAYERS), columns=["fitted at", "read at"])
+    pairs = pd.DataFrame(itertools.product(LAYERS, LAYERS), columns=["fitted at", "applied at"])
     scores = pairs.assign(model="one", dataset="a", stage="finetuned", pooling="last_token", accuracy=np.arange(9.0))
     figure = squares.transfer_squares(scores, NAMES)
     (drawing,) = drawings(figure)
     found = {texts[0] for _, texts, _ in marks(drawing)}
-    assert found == {f"fitted at {row[0]}, read at {row[1]}: {n:.1f} %" for n, row in enumerate(pairs.to_numpy())}
+    assert found == {f"fitted at {row[0]}, applied at {row[1]}: {n:.1f} %" for n, row in enumerate(pairs.to_numpy())}
     assert "last token · Set A" in figure.html
     assert downloaded(figure)["accuracy"].tolist() == list(range(9))
 
@@ -364,15 +339,10 @@ def test_inline_keeps_everything_that_is_drawn_and_all_its_texts(names, seed):
     visible = [e for e in before.iter() if e.get("d") and e.get("class") not in ("background", "foreground")]
     assert len([e for e in after.iter() if e.get("d")]) == len(visible) == 6
     assert [t.text for t in after.iter(f"{SVG}text")] == [t.text for t in before.iter(f"{SVG}text")]
-    told = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
-    assert [text for _, text in told] == ["x 72.0 %|y 0.00 %"]
-    assert len(next(iter(told))[0].split("|")) == len(
-        set(name.translate({ord("|"): "¦", ord("‖"): "¦"}) for name in names)
-    )
+    ((series, text),) = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
+    assert text == "x 72.0 %|y 0.00 %"
+    assert len(series.split("|")) == len({name.translate({ord("|"): "¦", ord("‖"): "¦"}) for name in names})
     assert len(inline(svg)) < len(svg)
-
-
-PALETTES = {"light": figures.LIGHT, "dark": figures.DARK}
 
 
 def linear(colour: bytes) -> np.ndarray:
@@ -387,7 +357,7 @@ def lab(colour: np.ndarray) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-GROUNDS = {"light": b"\xff" * 3, "dark": b"\x12" * 3}  # of pydata-sphinx-theme
+THEMES = {"light": (b"\xff" * 3, figures.LIGHT), "dark": (b"\x12" * 3, figures.DARK)}  # ground of pydata-sphinx-theme
 # Machado et al. 2009, severity 1, on linear RGB
 DEFICIENCIES = {
     "none": np.eye(3),
@@ -397,9 +367,9 @@ DEFICIENCIES = {
 }
 
 
-@pytest.mark.parametrize("theme", GROUNDS)
+@pytest.mark.parametrize("theme", THEMES)
 def test_colours_contrast_with_the_page_and_are_distinguishable_to_everyone(theme):
-    ground, palette = linear(GROUNDS[theme]), [linear(bytes.fromhex(colour[1:])) for colour in PALETTES[theme]]
+    ground, palette = linear(THEMES[theme][0]), [linear(bytes.fromhex(colour[1:])) for colour in THEMES[theme][1]]
     assert len(palette) == len(COLOURS)
     for colour in palette:
         light, dark = sorted([own @ [0.2126, 0.7152, 0.0722] for own in (colour, ground)], reverse=True)

@@ -8,11 +8,9 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.health import HEALTH, SCORES, health_changes, lowest_module, of_stage
+from mlprobe_utils.evaluation.health import SCORES, of_stage
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.plots.tables import file, module_ends, profile_table, recipe, show, unparsed_examples
-
-ARROW = " → "
 
 
 def profiles_of(*rows: tuple) -> pd.DataFrame:
@@ -53,8 +51,8 @@ def test_best_and_worst_of_each_score_and_data_set():
     assert rows[1] == ["b", "_91.42_ → *88.41* → _81.21_ → 85.33", "*60.00* → _50.00_ → *80.00* → _70.00_"]
     assert rows[2] == ["average", "94.56 → 83.08 → 82.27 → 85.33", "55.00 → 55.00 → 75.00 → 75.00"]
     renamed = cells(TWO, names={"b": "B", "a": "A", "covid19-ct": "CT", "busi": "BUSI"})  # in the order of the names
-    assert renamed[0] == ["model", "CT", "BUSI"]
-    assert renamed[1:] == [["B", *rows[1][:0:-1]], ["A", *rows[0][:0:-1]], ["average", *rows[2][:0:-1]]]
+    assert [row[0] for row in renamed] == ["model", "B", "A", "average"]
+    assert renamed[1] == ["B", *rows[1][:0:-1]]
     lacking = cells(TWO.drop(index=5))[1:]
     assert lacking[1] == ["b", rows[1][1], ""]
     assert lacking[0][2] == "50.00 → 60.00 → 70.00 → 80.00"  # alone there: neither best nor worst
@@ -67,44 +65,37 @@ def test_stages_are_apart():
     rows = cells(TWO, "pretrained")
     assert rows[0] == ["model", "busi"]
     assert rows[1] == ["a", "_1.00_ → *2.00* → 3.00 → _4.00_"]
-    page = profile_table(of_stage(TWO, "pretrained"), {}, "before & after")._repr_html_()
+    names = {"a": "<script>", "busi": "R&D"}
+    page = profile_table(of_stage(TWO, "pretrained"), names, "before & after")._repr_html_()
     caption = ElementTree.fromstring(page).find("figcaption")
     assert caption.text.endswith("(%), before & after. Best of a data set bold, worst underlined.")
+    assert "<script>" not in page
+    assert all(words in page for words in ("&lt;script&gt;", "R&amp;D", "nowrap"))
+    assert '<div class="pst-scrollable-table-container"><table' in page
     with pytest.raises(InputError, match="finetuned"):
         of_stage(TWO, "fine-tuned")
     with pytest.raises(InputError, match="several profiles of a on busi: choose one stage"):
         profile_table(TWO, {}, "x")
 
 
-def test_health_of_two_stages_is_compared_where_both_are():
-    profiles = TWO[TWO["dataset"] == "busi"]
-    changes = health_changes(profiles)
-    assert list(changes) == HEALTH
-    assert changes.loc[("b", "busi")].tolist() == pytest.approx([89.42, 87.41, 78.21])
-    assert lowest_module(profiles[profiles["stage"] == "finetuned"]) == "L"
-    assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
-
-
 def test_all_ties_are_marked():
-    """Ties as printed: scores that differ beyond the second decimal are one."""
+    """Ties as printed: scores that differ beyond the second decimal are one. Where all are equal none is best."""
     profiles = profiles_of(
         ("a", "x", "finetuned", (80.001, 70.0, 50.0, 60.0)),
         ("b", "x", "finetuned", (80.004, 60.0, 50.0, 60.0)),
         ("c", "x", "finetuned", (70.0, 60.0, 50.0, 90.0)),
     )
-    marked = [row[1].split(ARROW) for row in cells(profiles)[1:4]]
-    assert [row[0] for row in marked] == ["*80.00*", "*80.00*", "_70.00_"]
-    assert [row[1] for row in marked] == ["*70.00*", "_60.00_", "_60.00_"]
-    assert [row[2] for row in marked] == ["50.00"] * 3  # all equal: neither best nor worst
-    assert [row[3] for row in marked] == ["_60.00_", "_60.00_", "*90.00*"]
+    assert [row[1] for row in cells(profiles)[1:4]] == [
+        "*80.00* → *70.00* → 50.00 → _60.00_",
+        "*80.00* → _60.00_ → 50.00 → _60.00_",
+        "_70.00_ → _60.00_ → 50.00 → *90.00*",
+    ]
 
 
 def test_what_others_were_adapted_from_stands_beneath_and_counts_for_nothing():
     third = profiles_of(("base", "busi", "finetuned", (99.0, 10.0, 99.0, 10.0)))
-    _, *rows = cells(pd.concat([third, TWO]), apart=("base",))
-    assert [row[0] for row in rows] == ["a", "b", "average", "base"]
-    assert rows[:3] == cells(TWO)[1:]
-    assert rows[3] == ["base", "99.00 → 10.00 → 99.00 → 10.00", ""]
+    beneath = ["base", "99.00 → 10.00 → 99.00 → 10.00", ""]
+    assert cells(pd.concat([third, TWO]), apart=("base",)) == [*cells(TWO), beneath]
     alone = cells(pd.concat([third, TWO[TWO["model"] == "a"]]), apart=("base",))
     assert [row[0] for row in alone[1:]] == ["a", "base"]
 
@@ -115,15 +106,6 @@ def test_the_end_of_a_module_is_its_last_point_and_not_its_best():
     scores = pd.DataFrame([state | {"point": point, "accuracy": value} for point, value in curve.items()])
     ends = module_ends(scores, pd.DataFrame([state | {"accuracy": 50.0}]), "accuracy")
     assert ends.iloc[0][["V end", "C end", "L end", "final output"]].tolist() == [70, 80, 40, 50]
-
-
-def test_names_are_escaped_and_a_wide_table_scrolls():
-    page = profile_table(of_stage(TWO, "finetuned"), {"a": "<script>", "busi": "R&D"}, "x")._repr_html_()
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "R&amp;D" in page
-    assert '<div class="pst-scrollable-table-container"><table' in page
-    assert "nowrap" in page
 
 
 @pytest.mark.parametrize(
@@ -151,15 +133,15 @@ def test_what_is_shown_is_a_table_to_go_on_with():
     assert profiles["P_final"].min() > 11.25
 
 
-@pytest.mark.parametrize("block", ["fine_tuning", "probe", "answering", "extraction", "health"])
+@pytest.mark.parametrize("block", ["fine_tuning", "health"])
 def test_recipe_shows_value_and_meaning_of_every_hyperparameter(block):
     blocks = [getattr(load_protocol(slug), block) for slug in ("miniature", "paper")]
-    shown, (own, paper) = recipe(*blocks), (one.model_dump() for one in blocks)
-    assert list(shown["hyperparameter"]) == [key.replace("_", " ") for key in own]
+    shown, words = recipe(*blocks), {True: "yes", False: "no"}
+    assert list(shown["hyperparameter"]) == [key.replace("_", " ") for key in type(blocks[0]).model_fields]
     assert shown["meaning"].str.len().gt(5).all()
-    words = {"True": "yes", "False": "no"}
-    for row, key in zip(shown.itertuples(), own, strict=True):
-        assert [row[2], row[3]] == [words.get(str(values[key]), str(values[key])) for values in (own, paper)]
+    for column, own in zip(("this run", "paper protocol"), blocks, strict=True):
+        values = own.model_dump().values()
+        assert shown[column].tolist() == [words[v] if isinstance(v, bool) else str(v) for v in values]
 
 
 def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():
@@ -169,4 +151,3 @@ def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():
     rows.loc[4, "split"] = "validation"
     assert list(unparsed_examples(rows, 3)["image"]) == ["a", "c", "f"]
     assert list(unparsed_examples(rows, 9)["image"]) == ["a", "c", "f", "b"]
-    assert unparsed_examples(rows[rows["text"] == "Yes"], 3).empty

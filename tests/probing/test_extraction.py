@@ -67,7 +67,11 @@ def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_m
             torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)
 
 
-def test_killed_run_goes_on_from_its_shards(write, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("shard_images", "kept"), [(4, 4), (3, 0)])
+def test_killed_run_goes_on_from_its_shards_and_from_none_of_another_size(
+    write, tmp_path, monkeypatch, shard_images, kept
+):
+    """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     write(unbroken)
     with monkeypatch.context() as patch:
@@ -76,22 +80,12 @@ def test_killed_run_goes_on_from_its_shards(write, tmp_path, monkeypatch):
             write(broken)
     with monkeypatch.context() as patch:
         seen = killed_after(100, patch)
-        write(broken)
-    assert seen == POSITIONS[4:]  # the first shard was not computed again
-    assert (broken / FEATURES).read_bytes() == (unbroken / FEATURES).read_bytes()
+        write(broken, Extraction(batch_size=2, shard_images=shard_images))
+    assert seen == POSITIONS[kept:]
+    expected = load_features(unbroken / FEATURES)
+    for key, tensor in load_features(broken / FEATURES).items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4)
     assert sorted(path.name for path in broken.iterdir()) == LEFT
-
-
-def test_shards_of_another_size_are_not_mixed_in(write, tmp_path, monkeypatch):
-    """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
-    with monkeypatch.context() as patch:
-        killed_after(6, patch)
-        with pytest.raises(Killed):
-            write(tmp_path)
-    write(tmp_path, Extraction(batch_size=2, shard_images=3))
-    features = load_features(tmp_path / FEATURES)
-    assert {len(tensor) for tensor in features.values()} == {len(POSITIONS)}
-    assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
 
 
 def test_half_written_shard_is_not_taken_for_a_whole_one(write, tmp_path, monkeypatch):

@@ -17,17 +17,8 @@ from mlprobe_utils.probing.probe_training import cosine, with_ones
 from mlprobe_utils.probing.probes import blocks, fit_and_transfer, share_of_each_class
 from mlprobe_utils.probing.settings import Probe
 
-SETTINGS = Probe(
-    kind="mlp",
-    hidden=16,
-    dropout=0.1,
-    learning_rate=0.01,
-    weight_decay=0.01,
-    warmup_ratio=0.05,
-    epochs=5,
-    batch_size=8,
-    standardised=True,
-    training_fraction=1.0,
+SETTINGS = load_protocol("paper").probe.model_copy(
+    update={"hidden": 16, "dropout": 0.1, "learning_rate": 0.01, "epochs": 5, "batch_size": 8}
 )
 LINEAR = SETTINGS.model_copy(update={"kind": "linear"})
 RAW = SETTINGS.model_copy(update={"standardised": False})
@@ -127,7 +118,7 @@ def test_stack_equals_one_probe_after_the_other(recipe, steps, monkeypatch):
 def test_probes_of_one_block_equal_each_alone_and_blocks_change_nothing(monkeypatch, stack_bytes, cache_bytes, recipe):
     """Runs and control tasks share a tensor or have their own; what is too large for a block is cut, not changed."""
     monkeypatch.setattr(probes, "STACK_BYTES", stack_bytes)
-    monkeypatch.setattr(probes, "cache_bytes", lambda: cache_bytes)
+    monkeypatch.setattr(probes, "CACHE", cache_bytes)
     own, labels = planted({"V": 5, "L": 5, "W": 9}, {"V"})
     tasks = {"main": labels, "control": np.random.default_rng(1).permutation(labels)}
     features = {(name, run, task): own[name] for run in (0, 1, 4) for task in tasks for name in own}
@@ -150,13 +141,14 @@ def test_blocks_have_one_width_and_fit(points, stack_bytes, cache_bytes):
     features = {i: torch.zeros(20, width) for i, (width, _) in enumerate(points)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probes, "STACK_BYTES", stack_bytes)
-        patch.setattr(probes, "cache_bytes", lambda: cache_bytes)
+        patch.setattr(probes, "CACHE", cache_bytes)
         found = blocks(features, 3, SETTINGS)
     assert sorted(key for keys in found for key in keys) == list(features)
     for keys in found:
         (width,) = {features[key].shape[1] for key in keys}
         state = 4 * 4 * len(keys) * ((width + 1) * SETTINGS.hidden + (SETTINGS.hidden + 1) * 3)
-        assert len(keys) == 1 or (4 * 20 * width * len(keys) <= stack_bytes and state <= cache_bytes)
+        fits = 4 * 20 * width * len(keys) <= stack_bytes and state <= cache_bytes * torch.get_num_threads()
+        assert len(keys) == 1 or fits
 
 
 def test_units_that_no_image_reaches_leave_no_slow_numbers():
@@ -171,7 +163,7 @@ def test_units_that_no_image_reaches_leave_no_slow_numbers():
     assert torch.tensor([1e-38]).mul(0.1).item() > 0  # only while it trains
 
 
-@pytest.mark.parametrize(("own", "expected"), [("cuda:1", "cuda:1"), ("mps", "cpu"), ("cpu", "cpu")])
+@pytest.mark.parametrize(("own", "expected"), [("cuda:1", "cuda:1"), ("mps", "cpu")])
 def test_probes_are_trained_on_cuda_where_there_is_one(monkeypatch, own, expected):
     seen = []
     monkeypatch.setattr(probes, "processes", lambda: SimpleNamespace(device=torch.device(own)))
@@ -258,13 +250,6 @@ def test_schedule_rises_to_one_and_falls_to_zero(steps, ratio):
         assert cosine(steps, ratio)(steps) == pytest.approx(0, abs=1e-12)
 
 
-def test_every_protocols_probe_learns_what_is_easy():
-    features, labels = planted({"a": 8}, {"a"}, images=300, classes=2)
-    for slug in ("paper", "miniature"):
-        fitted = fit_probes(features, labels, np.arange(200), 2, load_protocol(slug).probe, seed=0)["a"]
-        assert (fitted.argmax(1) == labels)[200:].mean() > 0.9, slug
-
-
 @pytest.mark.parametrize("recipe", [SETTINGS, LINEAR, RAW])
 def test_at_its_own_point_a_probe_is_that_fitted_there_alone_in_blocks_of_any_size(recipe, monkeypatch):
     features, labels = planted({"a": 6, "b": 6, "c": 6}, {"a", "b"})
@@ -273,7 +258,7 @@ def test_at_its_own_point_a_probe_is_that_fitted_there_alone_in_blocks_of_any_si
     alone = fit_probes(features, labels, TRAINING, 3, recipe, seed=2)
     for point in "abc":
         np.testing.assert_allclose(found[point, point], alone[point], atol=1e-6)
-    monkeypatch.setattr(probes, "cache_bytes", lambda: 1)
+    monkeypatch.setattr(probes, "CACHE", 1)
     for pair, single in fit_and_transfer(features, labels, TRAINING, 3, recipe, seed=2).items():
         np.testing.assert_allclose(single, found[pair], atol=1e-6)
 
@@ -292,12 +277,8 @@ def test_a_probe_carries_over_to_a_point_with_the_same_code_and_to_no_other():
     # of a pair the first is where the probe was fitted: where all images are the same, all get one answer
     assert np.ptp(found["here", "nothing"], axis=0).max() < 1e-6
     assert np.ptp(found["nothing", "here"], axis=0).max() > 1e-3
-
-
-def test_points_of_several_widths_are_refused():
-    features, labels = planted({"a": 6, "b": 7}, {"a"})
     with pytest.raises(ValueError, match="one width"):
-        fit_and_transfer(features, labels, TRAINING, 3, SETTINGS, seed=0)
+        fit_and_transfer(features | {"wide": torch.zeros(300, 7)}, labels, np.arange(200), 3, recipe, seed=0)
 
 
 @given(

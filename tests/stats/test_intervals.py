@@ -3,15 +3,14 @@
 import functools
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
-from simulations import TEST_SETS, coverage, simulate, simulated_clusters
+from simulations import TEST_SETS, coverage
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.stats.intervals import PROBE, QUESTIONS, RECIPE, intervals
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
 from mlprobe_utils.stats.resampling import Statistic, accuracy, metric, resample
 
 SEEDS = 5
@@ -27,10 +26,10 @@ def outcomes(shape: tuple, share: float = 0.8, seed: int = 0) -> np.ndarray:
     points=st.integers(1, 5),
     share=st.sampled_from([0, 0.1, 0.5, 0.9, 1]),
     size=st.integers(1, 5),
-    question=st.sampled_from([*QUESTIONS]),
+    scope=st.sampled_from([*SCOPES]),
 )
 @settings(max_examples=60)
-def test_what_holds_of_every_interval(seed, images, points, share, size, question):
+def test_what_holds_of_every_interval(seed, images, points, share, size, scope):
     """Whatever the outcomes: also where nothing varies, of one point, of two clusters."""
     clusters = np.arange(images) // size
     if len(set(clusters)) < 2:
@@ -40,17 +39,17 @@ def test_what_holds_of_every_interval(seed, images, points, share, size, questio
     later = outcomes((SEEDS, points, images), 0.7, seed + 1) | right
     before, after = accuracy(right, drawn), accuracy(later, drawn)
     for of, lowest in ((before, 0), (after - before, -100)):
-        table = intervals(of, question)
+        table = intervals(of, scope)
         assert not table.isna().any(axis=None)
         edges = table[["band_low", "low", "value", "high", "band_high"]].to_numpy()
         assert (np.diff(edges) >= -1e-9).all(), table
         assert (edges >= lowest - 1e-9).all()
         assert (edges <= 100 + 1e-9).all()
         assert (table["high"] > table["low"]).all()
-        wider = intervals(of, question, 0.99)
+        wider = intervals(of, scope, 0.99)
         if of is before:  # Newcombe's intervals of a difference are not nested where images are very few
             assert (wider["high"] - wider["low"] >= table["high"] - table["low"] - 1e-9).all()
-    forth, back = (intervals(of, question) for of in (after - before, before - after))
+    forth, back = (intervals(of, scope) for of in (after - before, before - after))
     for end, other in (("low", "high"), ("band_low", "band_high")):
         assert forth[end].to_numpy() == pytest.approx(-back[other].to_numpy())
 
@@ -118,7 +117,7 @@ def test_a_band_is_as_wide_as_its_points_are_independent():
 def test_seeds_that_agree_add_nothing():
     right = np.repeat(outcomes((1, 3, 150)), SEEDS, axis=0)
     drawn = resample(np.arange(150))
-    probe, recipe = (intervals(accuracy(right, drawn), question) for question in (PROBE, RECIPE))
+    probe, recipe = (intervals(accuracy(right, drawn), scope) for scope in (PROBE, RECIPE))
     alone = intervals(accuracy(right[0], drawn))
     for column in ("value", "error", "low", "high"):
         assert recipe[column].to_numpy() == pytest.approx(probe[column].to_numpy())
@@ -151,12 +150,12 @@ def test_metrics_of_few_images_have_intervals():
 def test_bad_questions_are_refused():
     drawn = resample(np.arange(30), 20)
     four = accuracy(outcomes((4, 2, 30)), drawn)
-    with pytest.raises(InputError, match="'this recipe' needs probes of 5 seeds or more, found 4"):
+    with pytest.raises(InputError, match="'retrained probe' needs probes of 5 seeds or more, found 4"):
         intervals(four, RECIPE)
     with pytest.raises(InputError, match="found 1"):
         intervals(accuracy(outcomes((2, 30)), drawn), RECIPE)
-    with pytest.raises(InputError, match="unknown question 'this prob': did you mean 'this probe'"):
-        intervals(four, "this prob")
+    with pytest.raises(InputError, match="unknown scope 'fixed prob': did you mean 'fixed probe'"):
+        intervals(four, "fixed prob")
     with pytest.raises(ValueError, match="level must lie between 0 and 1, found 95"):
         intervals(four, level=95)
     with pytest.raises(ValueError, match="nan"):
@@ -164,36 +163,6 @@ def test_bad_questions_are_refused():
 
 
 SMALL = {"tiny": (40, 2.0)}
-
-
-def test_simulated_outcomes_have_their_stated_truth_and_are_correlated_as_in_probing():
-    """Correlated in a patient, along the curve, and between the stages; more between near points than far ones."""
-    rng, expected = np.random.default_rng(0), np.array([[0.6, 0.8, 0.9], [0.7, 0.7, 0.95]])
-    made = simulate(expected, np.arange(20_000) // 2, 3, rng)
-    assert made.correct.mean(axis=-1) == pytest.approx(made.fitted, abs=0.015)
-    many = simulate(expected, np.zeros(1, dtype=int), 5000, rng)
-    assert many.fitted.mean(axis=0) == pytest.approx(expected, abs=0.01)
-    for size in (1.0, 2.1):
-        clusters = simulated_clusters(5000, size, rng)
-        assert np.unique(clusters).tolist() == [*range(clusters.max() + 1)]
-        assert len(clusters) / (clusters.max() + 1) == pytest.approx(size, rel=0.1)
-    right = simulate(np.full((2, 10), 0.8), np.arange(8000) // 2, 2, np.random.default_rng(0)).correct.astype(float)
-    near, far = np.corrcoef(right[0, 0])[0, [1, 9]]
-    assert near > far + 0.2 > 0.3
-    for one, other in ((right[0, 0, 0, ::2], right[0, 0, 0, 1::2]), right[0, :, 0], right[:, 0, 0]):
-        assert np.corrcoef(one, other)[0, 1] > 0.1
-
-
-def test_a_table_has_every_construction_and_is_made_again_alike():
-    one, again = (coverage(SMALL, ["in the middle"], 3, repetitions=4, resamples=50) for _ in range(2))
-    pd.testing.assert_frame_equal(one, again)
-    assert one.groupby(["question", "what"], sort=False)["interval"].agg(list).to_dict() == {
-        (question, what): ["pointwise", "band", *extra]
-        for question, extra in (("this probe", ["percentile"]), ("this recipe", []))
-        for what in ("accuracy", "change")
-    }
-    assert one["covered"].between(0, 100).all()
-    assert (one["width"] > 0).all()
 
 
 def test_coverage_sees_intervals_that_are_too_narrow(monkeypatch):
@@ -213,7 +182,7 @@ def test_95_percent_intervals_hold_the_truth_93_to_97_times_in_100():
     measured = coverage(repetitions=1000)
     own = measured[measured["interval"] != "percentile"]
     assert len(own) == 4 * 2 * 2 * len(TEST_SETS)
-    wide = (own["question"] == "this probe") & (own["what"] == "change") & (own["interval"] == "band")
+    wide = (own["scope"] == "fixed probe") & (own["what"] == "change") & (own["interval"] == "band")
     wide &= own["curve"] == "near the ceiling"
     assert (own["covered"] + 2 * own["error"] >= 93).all(), own
     assert (own["covered"] - 2 * own["error"] <= np.where(wide, 100, 97)).all(), own

@@ -11,8 +11,7 @@ from made_rows import no_fewer, no_more
 from scipy.stats import binom, binomtest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.stats import detectable
-from mlprobe_utils.stats.detectable import chance_to_find, images_needed, least_gain
+from mlprobe_utils.stats.detectable import images_needed, least_gains, power, power_of_mean, table
 from mlprobe_utils.stats.intervals import RECIPE
 from mlprobe_utils.stats.paired import (
     HIGHER,
@@ -118,54 +117,46 @@ def test_p_values_are_adjusted_as_holm_did_and_a_missing_one_stays_missing():
 @pytest.mark.parametrize(
     ("gain", "disagreement", "images"), [(0.3, 0.4, 40), (0.05, 0.5, 30), (-0.2, 0.3, 25), (0, 0.6, 40)]
 )
-def test_the_chance_is_the_sum_over_all_outcomes_of_the_test(gain, disagreement, images):
+def test_power_is_the_sum_over_all_outcomes_of_the_test(gain, disagreement, images):
     expected = 0
     for split in range(1, images + 1):
         won = binom.pmf(range(split + 1), split, (1 + gain / disagreement) / 2)
         found = [binomtest(ups, split).pvalue <= 0.05 for ups in range(split + 1)]
         expected += binom.pmf(split, images, disagreement) * (won @ found)
-    chance = chance_to_find(gain, disagreement, images)
-    assert chance == pytest.approx(expected)
-    assert chance == pytest.approx(chance_to_find(-gain, disagreement, images))
-    assert gain or chance <= 0.05
+    found = power(gain, disagreement, images)
+    assert found == pytest.approx(expected)
+    assert found == pytest.approx(power(-gain, disagreement, images))
+    assert gain or found <= 0.05
     with pytest.raises(ValueError, match="between the gain"):
-        chance_to_find(2 * disagreement, disagreement, images)
+        power(2 * disagreement, disagreement, images)
 
 
 def test_few_images_find_nothing_however_large_the_gain():
-    assert chance_to_find(1, 1, 5) == 0  # of five images, all on one side are no rarer than 1 in 16
-    assert chance_to_find(1, 1, 6) == pytest.approx(1)
-    assert np.isnan(least_gain(1, 5))
+    assert power(1, 1, 5) == 0  # of five images, all on one side are no rarer than 1 in 16
+    assert power(1, 1, 6) == pytest.approx(1)
     assert images_needed(1, 1) == 6
     assert images_needed(0.01, 0.5, most=100) is None
 
 
-def test_the_least_gain_and_the_images_needed_are_found_as_often_as_required():
-    gain = least_gain(0.1, 203)
-    assert chance_to_find(gain, 0.1, 203) == pytest.approx(0.8, abs=1e-3)
-    images = int(images_needed(0.05, 0.1))
-    assert chance_to_find(0.05, 0.1, images) >= 0.8
-    assert chance_to_find(0.05, 0.1, int(0.95 * images)) < 0.8
-
-
 def test_the_mean_of_one_set_is_about_as_often_found_as_by_the_exact_test():
-    exact, normal = chance_to_find(0.05, 0.1, 2000), detectable.chance_to_find_mean(0.05, 0.1, [2000])
-    assert normal == pytest.approx(exact, abs=0.02)
-    assert detectable.chance_to_find_mean(0.02, 0.1, [150, 203, 624]) > detectable.chance_to_find_mean(0.02, 0.1, [150])
+    assert power_of_mean(0.05, 0.1, [2000]) == pytest.approx(power(0.05, 0.1, 2000), abs=0.02)
+    assert power_of_mean(0.02, 0.1, [150, 203, 624]) > power_of_mean(0.02, 0.1, [150])
 
 
-def test_tables_have_a_row_a_gain_and_disagreement():
+def test_tables_of_detectable_gains():
     disagreements = {"fewest": None, "10 %": 10.0}
-    found = detectable.table([1.0, -2.0], disagreements, {"a": 100, "b": 1000})
+    found = table([1.0, -2.0], disagreements, {"a": 100, "b": 1000})
     rows = [[gain, words] for gain in (1.0, -2.0) for words in disagreements]
     assert found[["gain", "they disagree on"]].to_numpy().tolist() == rows
-    assert found.at[3, "b"] == pytest.approx(100 * chance_to_find(0.02, 0.1, 1000))
-    assert found.at[2, "a"] == pytest.approx(100 * chance_to_find(0.02, 0.02, 100))
-    assert (found["images needed"] > 100).all()
-    least = detectable.least_gains(disagreements, {"a": 150, "b": 624})
+    assert found.at[3, "b"] == pytest.approx(100 * power(0.02, 0.1, 1000))
+    assert found.at[2, "a"] == pytest.approx(100 * power(0.02, 0.02, 100))
+    images = int(found.at[3, "images needed"])
+    assert power(0.02, 0.1, images) >= 0.8 > power(0.02, 0.1, int(0.95 * images))
+    least = least_gains(disagreements, {"a": 150, "b": 624, "few": 5})
     assert least["they disagree on"].tolist() == ["10 %"]  # where the disagreement does not depend on the gain
-    assert least.at[0, "b"] == pytest.approx(100 * least_gain(0.1, 624))
+    assert power(least.at[0, "b"] / 100, 0.1, 624) == pytest.approx(0.8, abs=1e-3)
     assert least.at[0, "b"] < least.at[0, "a"]
+    assert np.isnan(least.at[0, "few"])
 
 
 TABLE = pd.DataFrame({"dataset": ["b", "a", "b"], "change": [1.0, -2, 3], "low": [-1.0, -3, 2], "high": [4.0, -1, 6]})

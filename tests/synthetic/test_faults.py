@@ -9,56 +9,54 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from slow_reference import option_log_probabilities
-from tiny_parts import each_family
+from tiny_parts import RECIPE, each_family
 
-from mlprobe_utils.analysis.fault_effects import (
-    WHERE,
-    around,
-    effects,
-    first_drop,
-    found_at_the_place,
-    profile_changes,
-)
+from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, found_at_the_place, profile_changes
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order, on_side_path
 from mlprobe_utils.models.encoding import Encoder
-from mlprobe_utils.pipeline import artefacts, cards, places, results, work
-from mlprobe_utils.pipeline import damaged_models as of_damaged
-from mlprobe_utils.pipeline.book_card import PlantedFaults, load_book
+from mlprobe_utils.pipeline import artefacts, fault_card, places, results, work
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
-from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.damaged_models import DamagedModel, check_drawable, damaged_models, damaged_selection
-from mlprobe_utils.pipeline.fault_card import Fault, load_trial
-from mlprobe_utils.pipeline.fault_results import strengths_of
-from mlprobe_utils.pipeline.prepare import prepare
+from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
+from mlprobe_utils.pipeline.fault_card import (
+    CASES,
+    FOLDER,
+    ROWS,
+    DamagedModel,
+    Fault,
+    check_drawable,
+    damaged_models,
+    damaged_selection,
+    load_trial,
+)
+from mlprobe_utils.pipeline.jobs import prepare
+from mlprobe_utils.pipeline.laboratory_results import measured, strengths_of
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import features_of
-from mlprobe_utils.synthetic.faults import planting
+from mlprobe_utils.synthetic.faults import cases, planting
 from mlprobe_utils.synthetic.faults.calibration import (
     correct,
     fresh_images,
     pooled_at,
-    read_whole,
     severity_for,
+    states_and_answers,
     statistics_of,
 )
 from mlprobe_utils.synthetic.faults.cases import changed_by, module_ends
-from mlprobe_utils.synthetic.faults.damage import Damage, damage_noted, damaged, digest, planted, uniform
-from mlprobe_utils.synthetic.faults.mapping import branches, chosen, swapped
+from mlprobe_utils.synthetic.faults.damage import Damage, branches, chosen, damaged, digest, planted, swapped, uniform
 from mlprobe_utils.training.prediction import answer_batch
 
 MODULES = ("V", "C", "L", ANSWER)
 OF_STATES = MODULES[:3]
-STAGED = {"V": 0.5, "L": 0.5}
-each_module = pytest.mark.parametrize("module", MODULES)
 
 
 def fault_in(module: str, **fields) -> Fault:
     named = {"slug": module, "name": module, "module": module}
-    return Fault(**named | {"depth": STAGED.get(module), "seed": 1} | fields)
+    return Fault(**named | {"depth": 0.5 if module in "VL" else None, "seed": 1} | fields)
 
 
 @pytest.fixture
@@ -72,9 +70,8 @@ def damage_in(tiny, encoder, pixels):
 
     def make(module: str, severity: float = 0.9, seed: int = 1) -> Damage:
         damage = planted(fault_in(module, seed=seed), tiny.family)
-        points = [damage.point] if damage.point else []
-        statistics = statistics_of(tiny, encoder, [pixels], points)
-        return Damage(module, seed, damage.point, severity, statistics.get(damage.point, {}))
+        statistics = statistics_of(tiny, encoder, [pixels], [damage.point] if damage.point else [])
+        return replace(damage, severity=severity, statistics=statistics.get(damage.point, {}))
 
     return make
 
@@ -126,21 +123,20 @@ def test_an_image_is_damaged_alike_in_every_batch(observed, damage_in, pixels):
 @each_family
 def test_what_lies_before_the_damage_is_as_it_was(observed, damage_in, pixels):
     intact = observed(pixels[:4])
-    keys = [key for key in intact if "/" in key]
-    sites = list(module_ends({key: intact[key] for key in keys}))
+    points = {key: key.split("/")[0] for key in intact if "/" in key}
+    sites = list(module_ends({key: intact[key] for key in points}))
     assert [key[0] + key.partition("/")[2] for key in sites] == [
         "Vimage_mean", "Cimage_mean", "Limage_mean", "Llast_token"
     ]  # fmt: skip
     for damage in map(damage_in, OF_STATES):
         broken, place = observed(pixels[:4], damage), flow_order(damage.point)
-        changed = {key for key in keys if not torch.equal(intact[key], broken[key])}
+        changed = {key for key in points if not torch.equal(intact[key], broken[key])}
         assert changed & {*sites} <= {*changed_by(damage, sites)}
-        before = {key for key in keys if flow_order(key.split("/")[0]) < place}
+        before = {key for key, point in points.items() if flow_order(point) < place}
         assert before
         assert not before & (changed | {*changed_by(damage, sites)})
-        assert f"{damage.point}/image_mean" in changed
-        later = {key.split("/")[0] for key in keys if flow_order(key.split("/")[0]) > place}
-        assert {f"{point}/image_mean" for point in later if not on_side_path(point)} <= changed
+        later = {point for point in points.values() if flow_order(point) >= place and not on_side_path(point)}
+        assert {f"{point}/image_mean" for point in later} <= changed
         if damage.module == "L":  # the text reads it from the next layer on
             assert f"{damage.point}/last_token" not in changed
 
@@ -151,7 +147,8 @@ def test_a_broken_mapping_changes_the_answer_and_no_state(tiny, encoder, image_s
     intact, broken = observed(pixels), observed(pixels, damage)
     assert all(torch.equal(intact[key], broken[key]) for key in intact if "/" in key)
     assert changed_by(damage, ["L.00/last_token"]) == []
-    before, after, _ = read_whole(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})["broken"]
+    found = states_and_answers(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})
+    before, after, _ = found["broken"]
     assert (before != after).all()
     share = observed(pixels, damage.at(0.5))["options"]
     hit = (share != intact["options"]).any(dim=1)
@@ -159,25 +156,11 @@ def test_a_broken_mapping_changes_the_answer_and_no_state(tiny, encoder, image_s
     assert 0 < hit.sum() < len(pixels)
 
 
-@each_module
+@pytest.mark.parametrize("module", MODULES)
 def test_a_seed_says_all_that_is_drawn(observed, damage_in, pixels, module):
-    one = observed(pixels[:2], damage_in(module, severity=0.9, seed=1))
-    assert same(observed(pixels[:2], damage_in(module, severity=0.9, seed=1)), one)
-    assert not same(observed(pixels[:2], damage_in(module, severity=0.9, seed=2)), one)
-
-
-def test_generation_reads_the_damaged_prompt_and_goes_on(tiny, encoder, image_set, damage_in, pixels):
-    """Steps of generation, which read the cache, agree with passes over the whole text."""
-    for module in MODULES:
-        damage = damage_in(module, severity=1.0)
-        parting = branches(encoder.answer_tokens(image_set.card.options))
-        inputs = encoder.questions(pixels[:3])
-        with torch.inference_mode(), damaged(tiny, damage, parting):
-            written = tiny.model.generate(**inputs, max_new_tokens=4, do_sample=False, eos_token_id=None)
-            first = tiny.model(**inputs, logits_to_keep=1).logits[:, -1]
-        length = inputs["input_ids"].shape[1]
-        assert torch.equal(written[:, length], first.argmax(dim=-1))
-        assert written.shape[1] == length + 4
+    one, again, other = (observed(pixels[:2], damage_in(module, seed=seed)) for seed in (1, 1, 2))
+    assert same(one, again)
+    assert not same(one, other)
 
 
 @each_family
@@ -259,29 +242,20 @@ def test_logits_are_swapped_only_where_options_part():
     assert torch.equal(out[..., rest], logits[..., rest])
 
 
-@pytest.mark.parametrize(("root", "second", "wanted"), [((5, 8), (9, 7), 0), ((5, 8), (7, 9), 1), ((8, 5), (9, 7), 2)])
-def test_the_chosen_option_is_the_one_written_under_constraint(root, second, wanted):
-    def next_logits(prefix):
-        logits = torch.zeros(2, 12)
-        logits[:, 11] = 9  # what no option goes on with
-        best, other = second if prefix else root
-        logits[:, best], logits[:, other] = 2, 1
-        return logits
-
-    assert chosen(next_logits, branches(OPTIONS), 3).tolist() == [wanted, wanted]
+def test_the_chosen_option_is_the_one_written_under_constraint():
+    root, second = torch.zeros(3, 12), torch.zeros(3, 12)  # of three images
+    root[:, 11] = 9  # what no option goes on with
+    root[[0, 1, 2], [5, 5, 8]] = second[[0, 1, 2], [9, 7, 9]] = 2
+    assert chosen(lambda prefix: second if prefix else root, branches(OPTIONS), 3).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("module", OF_STATES)
-def test_means_at_any_severity_follow_from_one_pass(tiny, encoder, observed, damage_in, pixels, module):
-    damage, before = damage_in(module, severity=1.0), observed(pixels)
-    questions, key = encoder.questions(pixels), f"{damage.point}/image_mean"
-    with torch.inference_mode(), damage_noted(tiny, {"it": damage}, questions) as noted:
-        intact = features_of(tiny, questions)
-    assert all(torch.equal(intact[key], before[key]) for key in intact)
-    for severity in (0.25, 0.8, 1.0):
-        found = observed(pixels, damage.at(severity))[key].numpy()
-        follows = pooled_at(damage.at(severity), intact[key].numpy(), noted["it"].numpy())
-        np.testing.assert_allclose(follows, found, rtol=1e-3, atol=1e-4)
+def test_means_at_any_severity_follow_from_one_pass(tiny, encoder, image_set, observed, damage_in, pixels, module):
+    damage = damage_in(module, severity=1.0)
+    noted = states_and_answers(tiny, encoder, image_set.card.options, [pixels], {"it": damage})["it"]
+    for severity in (0.0, 0.25, 0.8, 1.0):
+        found = observed(pixels, damage.at(severity))[f"{damage.point}/image_mean"].numpy()
+        np.testing.assert_allclose(pooled_at(damage.at(severity), *noted), found, rtol=1e-3, atol=1e-4)
 
 
 def test_the_oracle_is_fitted_on_other_images_than_it_judges():
@@ -292,9 +266,7 @@ def test_the_oracle_is_fitted_on_other_images_than_it_judges():
 
 
 def test_the_severity_is_found_or_the_most_is_said():
-    severity, most = severity_for(lambda s: 40 * s**2, 20)
-    assert severity == pytest.approx(0.5**0.5, abs=1e-3)
-    assert most == 40
+    assert severity_for(lambda s: 40 * s**2, 20) == pytest.approx((0.5**0.5, 40), abs=1e-3)
     assert severity_for(lambda s: 10 * s, 20) == (1.0, 10)
 
 
@@ -302,7 +274,6 @@ def test_fresh_phantoms_are_new_and_always_the_same():
     card, settings = load_data_card("chest-xray-phantom"), load_protocol("miniature").images
     labels = ["NORMAL", "PNEUMONIA"] * 2
     few, more, other = (fresh_images(card, settings, labels[:n], part) for n, part in ((2, 0), (4, 0), (4, 1)))
-    assert [image.shape for image in few] == [(64, 64, 3)] * 2
     assert all((a == b).all() for a, b in zip(few, more[:2], strict=True))
     assert len({image.tobytes() for image in (*more, *other)}) == 8
 
@@ -315,35 +286,15 @@ def test_a_digest_is_of_pixels_and_stream():
     assert 0 <= min(draws) < 0.05 < 0.95 < max(draws) < 1
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("module: V\nseed: 1", "depth of a fault in module 'V': give the depth"),
-        ("module: C\ndepth: 0.5\nseed: 1", "depth of a fault in module 'C': remove it"),
-        ("module: V\ndepth: 1.5\nseed: 1", "depth: Input should be less than or equal to"),
-        ("module: W\nseed: 1", "module: Input should be 'V', 'C', 'L' or 'output'"),
-        ("module: C\nsed: 1", "unknown key 'sed', did you mean 'seed'"),
-        ("module: C", "the key 'seed' is missing: add it"),
-    ],
-)
-def test_a_bad_card_is_refused_by_file_field_and_mend(tmp_path, monkeypatch, content, said):
-    monkeypatch.setattr(cards, "CARDS", tmp_path)
-    cards.load_card.cache_clear()
-    (tmp_path / "faults").mkdir()
-    (tmp_path / "faults" / "mine.yml").write_text(f"name: mine\n{content}\n")
-    with pytest.raises(InputError) as error:
-        cards.load_card(Fault, "mine")
-    assert "faults/mine.yml: " in str(error.value)
-    assert said in str(error.value)
-    with pytest.raises(InputError, match="unknown fault 'mein': did you mean 'mine'"):
-        cards.load_card(Fault, "mein")
-    cards.load_card.cache_clear()
+@pytest.mark.parametrize(("module", "depth", "said"), [("V", None, "give the depth"), ("C", 0.5, "remove it")])
+def test_a_depth_is_given_where_there_is_one(module, depth, said):
+    with pytest.raises(ValidationError, match=f"depth of a fault in module '{module}': {said}"):
+        fault_in(module, depth=depth)
 
 
 def test_a_depth_becomes_a_point_of_every_model():
     points = ["V.00", "V.01", "V.02", "D.00", "C.00", "C.01", "L.00", "L.01"]
-    places = [Fault(slug="f", name="f", module="V", depth=d, seed=0).place(points) for d in (0, 0.5, 1)]
-    assert places == ["V.00", "V.01", "V.02"]
+    assert [fault_in("V", depth=d).place(points) for d in (0, 0.5, 1)] == ["V.00", "V.01", "V.02"]
     assert [fault_in(module).place(points) for module in ("C", "L", ANSWER)] == ["C.01", "L.01", None]
 
 
@@ -362,7 +313,7 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
     with pytest.raises(InputError, match=r"'busi' holds real images.*give 'busi-phantom'"):
         check_drawable(load_data_card("busi"))
     with pytest.raises(InputError, match=r"not planted in 'medvlm-r1-miniature'.*data/book\.yml"):
-        planting.check_plantable("medvlm-r1-miniature", ["busi-phantom"])
+        planting.run_whole_model("medvlm-r1-miniature", [], "miniature", "paper", planted=["busi-phantom"])
 
 
 SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
@@ -370,29 +321,46 @@ SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 
 @pytest.fixture
-def planted_in_tiny(outputs, tiny_on_phantoms, monkeypatch):
-    """Plants all faults in the tiny model; returns the names of the artefacts that this made."""
-    few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0]})
+def made(outputs, tiny_on_phantoms, monkeypatch):
+    """Calls what makes faults of the tiny model, and returns the names of the artefacts that it made."""
+    few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
     planted = PlantedFaults(model="tiny", dataset="busi-phantom", strengths={"weak": 5.0, "strong": 90.0})
     own = load_book().model_copy(update={"planted_faults": planted})
-    monkeypatch.setattr(places, "load_trial", lambda: few)
-    for module in (places, of_damaged):
+    for module in (cases, places):
+        monkeypatch.setattr(module, "load_trial", lambda: few)
+    for module in (places, fault_card):
         monkeypatch.setattr(module, "load_book", lambda: own)
 
     def times() -> dict:
         return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
 
-    def plant() -> list[str]:
-        before, place = times(), (["busi-phantom"], "miniature", "paper")
-        planting.run_whole_model("tiny", *place, planted=["busi-phantom"])
+    def call(command, **options) -> list[str]:
+        before = times()
+        command("tiny", ["busi-phantom"], "miniature", "paper", **options)
         changed = [path.parent for path, time in times().items() if time != before.get(path)]
         return sorted(os.path.relpath(path, SELECTION.folder("tiny", "busi-phantom")) for path in changed)
 
-    return plant
+    return call
 
 
-def counting_encoded(monkeypatch) -> Counter:
-    """How often each image is encoded, by its pixels."""
+def test_cases_of_a_tiny_model(made):
+    assert FOLDER in made(cases.run_trial)
+    folder = SELECTION.folder("tiny", "busi-phantom") / FOLDER
+    table, rows = pd.read_parquet(folder / CASES), pd.read_parquet(folder / ROWS)
+    assert table["fault"].isna().sum() == RECIPE.runs
+    assert set(table["fault"].dropna()) == set(SLUGS)
+    assert not table.duplicated(["fault", "severity"]).any()
+    probed = rows[rows["point"].notna()]
+    for name, own in probed.assign(module=probed["point"].str[0]).groupby("fault", dropna=False):
+        modules = "VCL" if pd.isna(name) else "VCL"["VCL".index(table.set_index("case")["module"][name]) :]
+        assert set(own["module"]) == set(modules)
+        assert set(own["seed"]) == set(range(5))
+    assert set(rows.loc[rows["point"].isna(), "fault"].dropna()) == set(table["case"].dropna())
+    assert (rows.groupby(["run", "point", "pooling", "seed", "fault"], dropna=False).size() == 6).all()
+    assert made(cases.run_trial) == []
+
+
+def test_damaged_models_leave_the_artefacts_of_intact_ones(made, monkeypatch):
     encoded, whole = Counter(), Encoder.questions
 
     def questions(self, images, *prompts):
@@ -400,18 +368,13 @@ def counting_encoded(monkeypatch) -> Counter:
         return whole(self, images, *prompts)
 
     monkeypatch.setattr(Encoder, "questions", questions)
-    return encoded
-
-
-def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monkeypatch):
-    encoded = counting_encoded(monkeypatch)
-    made = planted_in_tiny()
+    names = made(planting.run_whole_model, planted=["busi-phantom"])
     (intact,) = work.works("tiny", ["busi-phantom"], "miniature", "paper")
     images = intact.images("train", "validation", "test").index
     assert {encoded[intact.image_set.pixels(i).tobytes()] for i in images} == {1}
     own = ["features-finetuned-0", "predictions-finetuned-0", "probes"]
-    names = [f"{slug}-{strength}" for slug in SLUGS for strength in ("weak", "strong")]
-    assert {name for name in made if name.startswith("faults/")} == {f"faults/{s}/{n}" for s in names for n in own}
+    wanted = {f"faults/{slug}-{strength}/{n}" for slug in SLUGS for strength in ("weak", "strong") for n in own}
+    assert {name for name in names if name.startswith("faults/")} == wanted
     folder, damaged = SELECTION.folder("tiny", "busi-phantom"), damaged_models(["tiny"])
     record = json.loads((folder / "calibration" / "made_from.json").read_text())
     assert [*record["upstream"].values()] == [artefacts.content_hash(folder / "adapter-0")]
@@ -439,29 +402,24 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(planted_in_tiny, monk
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
             patch.setattr(work, loader, lambda *_: pytest.fail("a current run loads no model"))
-        assert planted_in_tiny() == []
+        assert made(planting.run_whole_model, planted=["busi-phantom"]) == []
 
 
 def test_what_was_not_planted_says_how(outputs):
     model = load_book().planted_faults.model
     place = damaged_selection(replace(SELECTION, models=(model,)))
-    for reader, of in (
-        (results.fault_strengths, replace(SELECTION, models=(model,))),
-        (results.probe_rows, place),
-        (results.prediction_rows, place),
-    ):
-        command = rf"make it with `python -m mlprobe_utils model {model} --datasets busi-phantom"
+    command = rf"make it with `python -m mlprobe_utils model {model} --datasets busi-phantom"
+    for reader in (measured, results.probe_rows, results.prediction_rows):
         with pytest.raises(InputError, match=command):
-            reader(of)
+            reader(replace(SELECTION, models=(model,)) if reader is measured else place)
 
 
 def table_of(changes: dict[str, float], place: str) -> pd.DataFrame:
     rows = []
-    for name, change in changes.items():
+    for i, (name, change) in enumerate(changes.items()):
         point, _, pooling = name.partition("/")
         pooling = None if point == ANSWER else pooling or "image_mean"
-        distance = [*changes].index(name) - [*changes].index(place)
-        where = WHERE[1 + (distance > 0) - (distance < 0)]
+        where = WHERE[1 + np.sign(i - [*changes].index(place))]
         rows.append({"dataset": "d", "model": "f", "place": place, "where": where, "point": point, "pooling": pooling})
         rows[-1] |= {"change": change, "low": change - 1, "high": change + 1}
     return pd.DataFrame(rows)
@@ -470,11 +428,9 @@ def table_of(changes: dict[str, float], place: str) -> pd.DataFrame:
 def test_the_first_drop_and_what_lies_around_a_place():
     changes = {"V.00": 0, "V.01": 0, "D.00": -9, "C.00": -5, "L.00": -6, "L.00/last_token": 0, ANSWER: -7}
     table = table_of(changes, "C.00")
-    found = first_drop(table).iloc[0]
-    assert list(found) == ["d", "f", "C.00", "C.00", "connector"]
-    assert around(table)[["where", "point"]].to_numpy().tolist() == [
-        ["before", "V.01"], ["at", "C.00"], ["after", "L.00"]
-    ]  # fmt: skip
+    assert list(first_drop(table).iloc[0]) == ["d", "f", "C.00", "C.00", "connector"]
+    places = around(table)[["where", "point"]].to_numpy().tolist()
+    assert places == [["before", "V.01"], ["at", "C.00"], ["after", "L.00"]]
     nothing = first_drop(table_of({"V.00": 0, ANSWER: -0.5}, ANSWER)).iloc[0]
     assert list(nothing)[3:] == ["nowhere", "none"]
 

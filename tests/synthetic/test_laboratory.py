@@ -1,12 +1,9 @@
 """The diagnosis judged on planted faults: cases of a tiny model, thresholds, tables."""
 
-import os
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import beta
-from tiny_parts import RECIPE
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import (
@@ -19,17 +16,15 @@ from mlprobe_utils.evaluation.diagnosis import (
     judged,
     thresholds,
 )
-from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, places
-from mlprobe_utils.pipeline.book_card import load_book
-from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, ROWS, all_faults, laboratory_files, load_trial
-from mlprobe_utils.pipeline.fault_results import exact_interval
-from mlprobe_utils.pipeline.prepare import prepare
+from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
+from mlprobe_utils.pipeline.configuration import Run, load_book
+from mlprobe_utils.pipeline.fault_card import all_faults, laboratory_files
+from mlprobe_utils.pipeline.jobs import prepare
+from mlprobe_utils.pipeline.laboratory_results import exact_interval
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.synthetic.faults import cases as trial
+from mlprobe_utils.synthetic.faults.cases import run_trial
 from mlprobe_utils.synthetic.faults.confusion import write_confusion
 
-SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
 
 
@@ -60,11 +55,11 @@ def test_thresholds_never_see_the_family_that_they_judge():
         judged(pd.DataFrame(loud), 0.0)
 
 
-@pytest.mark.parametrize("least", [0.0, 2.0, 12.0])
-def test_thresholds_are_the_least_that_name_nothing_in_undamaged_cases(least):
+def test_thresholds_are_the_least_that_name_nothing_in_undamaged_cases():
     noise = np.random.default_rng(0).normal(5, 5, (60, len(NAMES)))
     undamaged = pd.DataFrame(-noise, columns=[f"band_high: {name}" for name in NAMES])
-    assert list(thresholds(undamaged, least).values()) == pytest.approx(np.maximum(noise.max(axis=0), least))
+    for least in (0.0, 12.0):
+        assert list(thresholds(undamaged, least).values()) == pytest.approx(np.maximum(noise.max(axis=0), least))
 
 
 def test_planted_cases_give_the_confusion_that_was_planted():
@@ -92,7 +87,7 @@ def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs
     assert len(found.cases) == len(rows)
     assert found.cases["strong"].tolist() == [False] * 6 + [True, False]
     assert found.thresholds("ab") == {"a": dict.fromkeys(NAMES, 3.53), "b": dict.fromkeys(NAMES, 3.53)}
-    assert not found.changed
+    assert laboratory_results.CHANGED not in found.words()
     for words in ("2026-01-02", "abc1234", "1 damaged and 7 undamaged cases of 2 miniatures", "1 of 1", "0 of 7"):
         assert words in found.words()
     monkeypatch.setattr(laboratory_results, "all_faults", lambda: all_faults()[:3])
@@ -102,7 +97,7 @@ def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs
 def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(outputs):
     found = laboratory_results.read()
     assert laboratory_files()[0].is_relative_to(artefacts.ROOT / "data")
-    assert not found.changed
+    assert laboratory_results.CHANGED not in found.words()
     families = found.cases.groupby("model")["family"].first()
     assert set(load_book().models) <= set(families.index)
     assert families.nunique() >= 5
@@ -129,52 +124,16 @@ def test_intervals_of_rates_are_exact():
     assert (found["low"], found["high"]) == exact_interval(3, 43)
 
 
-@pytest.fixture
-def make_tiny_cases(outputs, tiny_on_phantoms, monkeypatch):
-    """Makes all cases of the tiny model; returns the names of the artefacts that this made."""
-    few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
-    for module in (trial, places):
-        monkeypatch.setattr(module, "load_trial", lambda: few)
-
-    def make() -> list[str]:
-        before = {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
-        trial.run_trial("tiny", ["busi-phantom"], "miniature", "paper")
-        changed = [p.parent for p in outputs.rglob("made_from.json") if p.stat().st_mtime_ns != before.get(p)]
-        return sorted(os.path.relpath(path, SELECTION.folder("tiny", "busi-phantom")) for path in changed)
-
-    return make
-
-
-def test_cases_of_a_tiny_model(make_tiny_cases):
-    assert FOLDER in make_tiny_cases()
-    folder = SELECTION.folder("tiny", "busi-phantom") / FOLDER
-    cases, rows = pd.read_parquet(folder / CASES), pd.read_parquet(folder / ROWS)
-    assert cases["fault"].isna().sum() == RECIPE.runs
-    assert set(cases["fault"].dropna()) == {fault.slug for fault in all_faults()}
-    assert not cases.duplicated(["fault", "severity"]).any()
-    probed = rows[rows["point"].notna()]
-    sites = probed.assign(module=probed["point"].str[0]).groupby("fault", dropna=False)
-    for name, own in sites:
-        modules = "VCL" if pd.isna(name) else "VCL"["VCL".index(cases.set_index("case")["module"][name]) :]
-        assert set(own["module"]) == set(modules)
-        assert set(own["seed"]) == set(range(5))
-    assert set(rows.loc[rows["point"].isna(), "fault"].dropna()) == set(cases["case"].dropna())
-    assert (rows.groupby(["run", "point", "pooling", "seed", "fault"], dropna=False).size() == 6).all()
-    assert make_tiny_cases() == []
-
-
 @pytest.mark.nightly
 def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     """Two families, of which each is judged by the other's thresholds; every kind of fault, where it is strong."""
     monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
-    place = Selection(
-        ("qwen2.5-vl-7b-miniature", "gemma-3-4b-miniature"), ("chest-xray-phantom",), "miniature", "paper"
-    )
-    prepare(Run(place.models, place.datasets, place.protocol, place.split_rule, ""))
-    trial.run_trial(place.models[0], list(place.datasets), place.protocol, place.split_rule)
-    trial.run_trial(place.models[1], list(place.datasets), place.protocol, place.split_rule, undamaged=True)
-    write_confusion(place)
+    models, where = ("qwen2.5-vl-7b-miniature", "gemma-3-4b-miniature"), (("chest-xray-phantom",), "miniature", "paper")
+    prepare(Run(models, *where, ""))
+    run_trial(models[0], *where)
+    run_trial(models[1], *where, undamaged=True)
+    write_confusion(Selection(models, *where))
     table = laboratory_results.read().cases
     strong = table[table["strong"]]
     assert set(strong["mode"]) == set(MODES)

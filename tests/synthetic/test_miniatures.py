@@ -15,15 +15,14 @@ from mlprobe_utils.models.families.registry import family_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.book_card import load_book
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
-from mlprobe_utils.pipeline.configuration import lineages
+from mlprobe_utils.pipeline.configuration import lineages, load_book
 from mlprobe_utils.synthetic.miniatures import conversations as of_conversations
 from mlprobe_utils.synthetic.miniatures import making
-from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, Conversations, conversations
-from mlprobe_utils.synthetic.miniatures.making import right_answers
+from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, conversations
+from mlprobe_utils.synthetic.miniatures.making import correct_answers
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
-from mlprobe_utils.synthetic.phantoms.texts import medical_sentences
+from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, medical_sentence
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,31 +54,23 @@ def test_the_default_is_a_miniature_of_each_model_of_the_paper():
             assert card.name.startswith(("miniature of ", "base made for the miniature of ")), card.slug
 
 
-def full_size(slug: str) -> dict[str, int]:
-    """Depths and widths of a full-size model."""
-    shape = json.loads((ROOT / "data/architectures" / f"{load_model_card(slug).architecture}.json").read_text())
-    vision, text = shape.get("vision_config") or shape["vision_encoder_config"], shape.get("text_config", shape)
-    return {
-        "vision depth": vision.get("depth") or vision["num_hidden_layers"],
-        "vision width": vision.get("embed_dim") or vision["hidden_size"],
-        "llm depth": text["num_hidden_layers"],
-        "llm width": text["hidden_size"],
-    }
-
-
 def test_depth_and_width_are_in_the_order_of_the_originals():
     sizes = []
-    for slug in load_book().all:
-        card = load_model_card(slug)
-        small, original = architecture_of(card), full_size(hub_card(card).slug)
-        own = [getattr(getattr(small, tower), size) for tower in ("vision", "llm") for size in ("depth", "width")]
-        sizes.append((original, dict(zip(original, own, strict=True))))
-    for (large_a, small_a), (large_b, small_b) in itertools.combinations(sizes, 2):
-        for size in large_a:
-            if large_a[size] < large_b[size]:
-                assert small_a[size] <= small_b[size], (size, large_a, large_b)
-            if large_a[size] == large_b[size]:
-                assert small_a[size] == small_b[size], (size, large_a, large_b)
+    for card in map(load_model_card, load_book().all):
+        small, file = architecture_of(card), f"data/architectures/{hub_card(card).architecture}.json"
+        shape = json.loads((ROOT / file).read_text())
+        vision, text = shape.get("vision_config") or shape["vision_encoder_config"], shape.get("text_config", shape)
+        depth, width = (
+            vision.get("depth", vision.get("num_hidden_layers")),
+            vision.get("embed_dim", vision["hidden_size"]),
+        )
+        original = [depth, width, text["num_hidden_layers"], text["hidden_size"]]
+        own = [small.vision.depth, small.vision.width, small.llm.depth, small.llm.width]
+        sizes.append(list(zip(original, own, strict=True)))
+    for one, other in itertools.combinations(sizes, 2):
+        for (large_a, small_a), (large_b, small_b) in zip(one, other, strict=True):
+            assert (large_a > large_b) >= (small_a > small_b)
+            assert (large_a < large_b) >= (small_a < small_b)
 
 
 @pytest.mark.parametrize("root", lineages(load_book().all))
@@ -92,27 +83,28 @@ def test_size_and_tokens_of_an_image(root):
     assert int(family_of(model).image_mask(inputs).sum()) in (4, 16)
 
 
-def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_reads_again_what_was_drawn(monkeypatch):
+def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_loads_again_what_was_drawn(monkeypatch):
     texts = ["medical captions", "general questions", "medical questions"]
     taught = conversations(stage(texts=texts, count=36), seed=3, side=32)
-    assert len(taught) == 36
-    assert taught.images.shape == (36, 32, 32, 3)
-    assert sum(question == "Describe the image." for question in taught.questions) == 12
-    captions = taught.answers[:12]
+    assert [image.shape for image, _ in taught] == [(32, 32, 3)] * 36
+    assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 12
+    captions = [caption for _, (_, caption) in taught[:12]]
     assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
     one = conversations(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
-    assert all("ct" in caption for caption in one.answers)
-    monkeypatch.setattr(of_conversations, "DRAWN_BY", {})  # nothing can be drawn again
+    assert all("ct" in caption for _, (_, caption) in one)
+    for kinds in (of_conversations.GENERAL, of_conversations.MEDICAL):
+        for text in kinds:
+            monkeypatch.setitem(kinds, text, lambda *_: pytest.fail("drawn again"))
     again = conversations(stage(texts=texts, count=36), seed=3, side=32)
-    assert again.turns() == taught.turns()
-    np.testing.assert_array_equal(again.images, taught.images)
+    assert [turn for _, turn in again] == [turn for _, turn in taught]
+    assert all((image == other).all() for (image, _), (other, _) in zip(again, taught, strict=True))
 
 
 def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
     twice = stage(texts=["medical questions", "medical questions", "general captions"], modalities=["ct"])
     taught = conversations(twice, seed=3, side=32)
-    assert sum(question == "Describe the image." for question in taught.questions) == 4
-    assert len({image.tobytes() for image in taught.images}) == len(taught) == 12
+    assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 4
+    assert len({image.tobytes() for image, _ in taught}) == len(taught) == 12
 
 
 @pytest.mark.parametrize(
@@ -120,7 +112,7 @@ def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
     [
         ({"texts": ["medical sentences", "medical captions"]}, "a stage of their own"),
         ({"texts": ["medical sentences"], "train": ["vision tower"]}, r"train: \[LLM\]"),
-        ({"texts": ["medical captions"], "samples": 2}, "right or wrong"),
+        ({"texts": ["medical captions"], "samples": 2}, "correct or not"),
         ({"modalities": []}, "modalities"),
     ],
 )
@@ -146,8 +138,7 @@ def test_questions_of_their_own_read_as_one_question_each(tiny):
 @each_family
 def test_text_alone_can_be_learned(tiny):
     taught = conversations(stage(texts=["medical sentences"]), seed=3, side=32)
-    assert taught.images is taught.image(0) is None
-    assert taught.turns() == list(zip(*medical_sentences(12, 3), strict=True))
+    assert taught == [(None, medical_sentence(i, 3)) for i in range(12)]
     turns = [("Which?", "Benign"), ("What does it look like?", "Benign")]
     batch = ConversationEncoder(tiny.processor).answered([None, None], turns)
     assert "pixel_values" not in batch
@@ -157,37 +148,32 @@ def test_text_alone_can_be_learned(tiny):
     assert torch.isfinite(logits).all()
 
 
-@pytest.fixture
-def asked() -> Conversations:
-    images = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
-    return Conversations(images, ["Which? Please answer 'Yes' or 'No'."] * 6, ["Yes", "No"] * 3)
+IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
+GIVEN = [
+    (image, ("Which? Please answer 'Yes' or 'No'.", answer))
+    for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)
+]
 
 
-def test_only_right_answers_are_learned(tiny_folder, asked, monkeypatch):
-    """A model whose words are made up: what is kept is what is right, as often as it was drawn."""
+def test_only_correct_answers_are_learned(tiny_folder, monkeypatch):
+    """A model whose words are made up: what is kept is what is correct, as often as it was drawn."""
     loaded = load(card_of(tiny_folder))
     said = iter([["Yes", "No", " No ", "Maybe", "Yes", "Yes", "Yes", "No", "No", "No", "No", "no"]])
     monkeypatch.setattr(type(loaded.processor.tokenizer), "batch_decode", lambda *_, **__: next(said))
-    kept = right_answers(loaded.model, ConversationEncoder(loaded.processor), asked, samples=2, seed=0)
+    kept = correct_answers(loaded.model, ConversationEncoder(loaded.processor), GIVEN, samples=2, seed=0)
     # image 0: Yes; image 1: " No "; image 2: both; image 3: No; image 4: none (No is wrong); image 5: "No", not "no"
-    assert kept.answers == ["Yes", "No", "Yes", "Yes", "No", "No"]
-    assert kept.images.shape == (6, 64, 64, 3)
-    assert [int(image[0, 0, 0]) for image in kept.images] == [int(asked.images[i][0, 0, 0]) for i in (0, 1, 2, 2, 3, 5)]
+    assert [one is GIVEN[i] for one, i in zip(kept, (0, 1, 2, 2, 3, 5), strict=True)] == [True] * 6
 
 
-def test_samples_are_a_function_of_the_seed_and_none_that_is_right_is_an_error(tiny_folder, asked, monkeypatch):
+def test_samples_are_a_function_of_the_seed_and_none_that_is_correct_is_an_error(tiny_folder, monkeypatch):
     loaded, drawn = load(card_of(tiny_folder)), []
-    decode = loaded.processor.tokenizer.batch_decode
-    monkeypatch.setattr(
-        type(loaded.processor.tokenizer), "batch_decode", lambda _, ids, **k: drawn.append(ids.tolist()) or decode(ids)
-    )
-    none = Conversations(asked.images, asked.questions, ["such a text is never drawn"] * 6)
+    decode, tokenizer = loaded.processor.tokenizer.batch_decode, type(loaded.processor.tokenizer)
+    monkeypatch.setattr(tokenizer, "batch_decode", lambda _, ids, **k: drawn.append(ids.tolist()) or decode(ids))
+    none = [(image, (question, "such a text is never drawn")) for image, (question, _) in GIVEN]
     for seed in (1, 1, 2):
-        with pytest.raises(InputError, match="none of 18 sampled answers is right: give the recipe a stage with quest"):
-            right_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
+        with pytest.raises(InputError, match="none of 18 sampled answers is correct: give the recipe a stage with q"):
+            correct_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
     assert drawn[0] == drawn[1] != drawn[2]
-    assert len(drawn[0]) == 18
-    assert len(drawn[0][0]) <= making.MAX_NEW_TOKENS
 
 
 @pytest.mark.parametrize("module", ["vision tower", "connector", "LLM"])

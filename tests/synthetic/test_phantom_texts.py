@@ -8,99 +8,107 @@ import pytest
 
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.synthetic.phantoms import general, texts
-from mlprobe_utils.synthetic.phantoms.general import VALUES, captioned_shapes, questioned_shapes
-from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES
-from mlprobe_utils.synthetic.phantoms.texts import captioned_phantoms, medical_sentences, questioned_phantoms
+from mlprobe_utils.synthetic.phantoms.general import VALUES, captioned_scene, questioned_scene
+from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, random_parameters
+from mlprobe_utils.synthetic.phantoms.randomness import generator
+from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_sentence, questioned_phantom
 
 CARD_OF = {"ultrasound": "busi-phantom", "ct": "covid19-ct-phantom", "xray": "chest-xray-phantom"}
-ANSWERS = {"normal", "benign", "malignant", "yes", "no", "covid", "noncovid", "pneumonia"}
+OPTIONS = {"normal", "benign", "malignant", "yes", "no", "covid", "noncovid", "pneumonia"}
+TRUE_OF = {  # word of a caption -> whether it is true of the parameters
+    "lesion": lambda p: p["darkness"] is not None,
+    "irregular": lambda p: (p["irregularity"] or 0) > 0.12,
+    "taller": lambda p: (p["log_aspect"] or 0) > 0,
+    "shadow": lambda p: (p["posterior"] or 0) < -5,
+    "enhancement": lambda p: (p["posterior"] or 0) > 5,
+    "clear lungs": lambda p: not p["opacities"],
+    "ground-glass": lambda p: p["density"] is not None and p["density"] <= -290,
+    "soft": lambda p: p["softness"] is not None and p["softness"] > 0.55,
+    "several": lambda p: len(p["opacities"]) > 2,
+    "both lungs": lambda p: {opacity["lung"] for opacity in p["opacities"]} == {"left", "right"},
+    "diffuse haze": lambda p: p["haze"] >= 1.2,
+    "dense": lambda p: any(opacity["strength"] >= 3.5 for opacity in p["opacities"]),
+    "right": lambda p: any(o["strength"] >= 1.6 for o in p["opacities"] if o["lung"] == "right"),
+}
+WORDS_OF = dict(zip(MODALITIES, np.split(list(TRUE_OF), [5, 10]), strict=True))
+
+
+def drawn(make, n: int, *args, **fields) -> tuple[np.ndarray, list[str], list[str]]:
+    """Images, questions and answers of the first n."""
+    images, questions, answers = zip(*[make(*args, i, **fields) for i in range(n)], strict=True)
+    return np.stack(images), list(questions), list(answers)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_captioned_phantoms(modality):
-    images, said = captioned_phantoms(modality, 60, seed=3, side=32)
-    assert images.shape == (60, 32, 32, 3)
-    assert images.dtype == np.uint8
-    for text in said:
+def test_captions_agree_with_the_parameters_and_never_name_an_answer(modality):
+    for i in range(300):
+        label = MODALITIES[modality].LABELS[i % len(MODALITIES[modality].LABELS)]
+        made = random_parameters(modality, label, generator("captions", 3, i))
+        text = texts.CAPTIONS[modality](made)
+        assert {word: word in text for word in WORDS_OF[modality]} == {w: TRUE_OF[w](made) for w in WORDS_OF[modality]}
         assert text == text.lower()
-        assert not set(re.findall(r"[a-z]+", text)) & ANSWERS
-    fewer, fewer_said = captioned_phantoms(modality, 10, seed=3, side=32)
-    np.testing.assert_array_equal(fewer, images[:10])
-    assert fewer_said == said[:10]
+        assert not set(re.findall(r"[a-z]+", text)) & OPTIONS
+    image, *turn = captioned_phantom(modality, 1, 3, 32)
+    assert (image.shape, image.dtype, turn[0]) == ((32, 32), np.uint8, texts.CAPTION_REQUEST)
+    again = captioned_phantom(modality, 1, 3, 32)
+    assert (turn, image.tolist()) == ([*again[1:]], again[0].tolist())
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_questions_and_answers_agree_with_the_parameters(modality, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(texts, "picture", lambda _, made, __, side: drawn.append(made) or np.zeros((side, side)))
-    images, asked, answers = questioned_phantoms(modality, 480, seed=2, side=32)
-    assert images.shape == (480, 32, 32, 3)
-    for made, question, answer in zip(drawn[::2], asked[::2], answers[::2], strict=True):
-        text = texts.caption(modality, made)
-        named = re.search(
-            r"lesion|irregular|smooth|taller|shadow|enhancement|clear|ground-glass|dense|soft|several|both"
-            r"|haze|right|left|opacity(?=\?)",
-            question.replace("of the lesion ", "").replace("the lesion ", ""),
+def test_questions_agree_with_the_captions_and_no_answer_can_be_guessed(modality, monkeypatch):
+    made = []
+    monkeypatch.setattr(texts, "picture", lambda _, own, __, side: made.append(own) or np.zeros((side, side)))
+    _, asked, answers = drawn(questioned_phantom, 480, modality, seed=2, side=32)
+    for own, question, answer in zip(made[::2], asked[::2], answers[::2], strict=True):
+        text, named = texts.CAPTIONS[modality](own), question.replace("of the lesion ", "").replace("the lesion ", "")
+        words = (
+            r"lesion|irregular|smooth|taller|shadow|enhancement|clear|ground-glass|dense|soft|several|both|haze|right"
         )
-        expected = named.group() in text
-        assert answer == ("Yes" if expected else "No"), (question, text)
-        if modality == "xray":
-            assert all(f"{o['lung']} {o['zone']} lung" in text for o in texts.seen_opacities(made))
+        sign = re.search(rf"{words}|left|opacity(?=\?)", named).group()
+        assert answer == ("Yes" if sign in text else "No"), (question, text)
+        assert "the lesion" not in question or "lesion" in text
     card = load_data_card(CARD_OF[modality])
     options = {known.option for known in card.classes}
     for question, answer in zip(asked[1::2], answers[1::2], strict=True):
         assert question.split(" Please")[0] not in card.template
         assert set(re.findall(r"'(\w+)'", question)) == options
         assert answer in options
-    by_question = pd.crosstab(np.array(asked), np.array(answers))
-    for _, counts in by_question.iterrows():
+    for _, counts in pd.crosstab(np.array(asked), np.array(answers)).iterrows():
         present = counts[counts > 0]
         assert len(present) in (2, 3)
         assert present.max() - present.min() <= 2
 
 
-def test_questioned_phantoms_again():
-    images, asked, answers = questioned_phantoms("xray", 40, seed=1, side=32)
-    fewer, *said = questioned_phantoms("xray", 11, seed=1, side=32)
-    np.testing.assert_array_equal(fewer, images[:11])
-    assert said == [asked[:11], answers[:11]]
-
-
 def test_shapes_and_their_captions():
-    images, said = captioned_shapes(300, seed=1)
-    assert images.shape == (300, 64, 64, 3)
+    images, _, said = drawn(captioned_scene, 300, seed=1)
     pattern = (
         rf"(a|two) ({'|'.join(VALUES['size'])}) ({'|'.join(VALUES['brightness'])}) ({'|'.join(VALUES['shape'])})s?"
         rf" on a ({'|'.join(VALUES['background'])}) background"
     )
     assert all(re.fullmatch(pattern, text) for text in said)
-    assert not {word for text in said for word in text.split()} & ANSWERS
-    bright = np.array(["bright" in text for text in said])
-    filled = (images[..., 0] > 0.8 * 255).mean((1, 2)), (images[..., 0] < 0.2 * 255).mean((1, 2))
+    assert not {word for text in said for word in text.split()} & OPTIONS
+    bright, large = (np.array([word in text for text in said]) for word in ("bright", "large"))
+    one = np.array([text.startswith("a ") for text in said])
+    filled = (images > 0.8 * 255).mean((1, 2)), (images < 0.2 * 255).mean((1, 2))
     assert np.array_equal(filled[0] > filled[1], bright)
     area = np.maximum(*filled)
-    large = np.array(["large" in text for text in said])
     for shape in general.SHAPES:
         these = np.array([shape in text for text in said])
-        assert area[these & large].min() > area[these & ~large & np.array([t.startswith("a ") for t in said])].max()
-    np.testing.assert_array_equal(captioned_shapes(20, seed=1)[0], images[:20])
-    assert not np.array_equal(captioned_shapes(20, seed=2)[0], images[:20])
+        assert area[these & large].min() > area[these & ~large & one].max()
+    assert not np.array_equal(drawn(captioned_scene, 20, seed=2)[0], images[:20])
 
 
 def test_questioned_shapes(monkeypatch):
-    scenes = []
-    draw = general.draw
+    scenes, draw = [], general.draw
     monkeypatch.setattr(general, "draw", lambda scene, *rest: scenes.append(scene) or draw(scene, *rest))
-    images, asked, answers = questioned_shapes(300, seed=4)
-    assert images.shape == (300, 64, 64, 3)
+    _, asked, answers = drawn(questioned_scene, 300, seed=4)
     for scene, question, answer in zip(scenes, asked, answers, strict=True):
         options = re.findall(r"'(\w+)'", question)
         assert answer in options
         assert len(set(options)) == len(options)
         if options == ["Yes", "No"]:
             named = re.search(rf"two|{'|'.join(general.SHAPES)}", question).group()
-            said = scene["count"] == 2 if named == "two" else scene["shape"] == named
-            assert (answer == "Yes") == said
+            assert (answer == "Yes") == (scene["count"] == 2 if named == "two" else scene["shape"] == named)
         else:
             assert answer.lower() in scene.values()
             assert sum(option.lower() in scene.values() for option in options) == 1
@@ -110,20 +118,17 @@ def test_questioned_shapes(monkeypatch):
 
 
 def test_medical_sentences():
-    asked, answers = medical_sentences(400, seed=0)
-    said = dict(zip(asked, answers, strict=True))
+    said = dict(medical_sentence(i, 0) for i in range(400))
     assert said["Is a malignant lesion irregular? Please answer 'Yes' or 'No'."] == "Yes"
     assert said["Is a benign lesion irregular? Please answer 'Yes' or 'No'."] == "No"
     assert "irregular taller lesion" in said["What does a malignant lesion look like?"]
     assert all(answer in question for question, answer in said.items() if "Please" in question)
-    fewer = medical_sentences(20, seed=0)
-    assert fewer == (asked[:20], answers[:20])
-    assert medical_sentences(20, seed=1) != fewer
 
 
 def test_all_training_text_is_of_few_words():
-    parts = [captioned_shapes(300, 0, 32)[1:], questioned_shapes(300, 0, 32)[1:], medical_sentences(300, 0)]
+    parts = [drawn(make, 300, seed=0, side=32)[1:] for make in (captioned_scene, questioned_scene)]
+    parts.append(zip(*(medical_sentence(i, 0) for i in range(300)), strict=True))
     for modality in MODALITIES:
-        parts += [captioned_phantoms(modality, 200, 0, 32)[1:], questioned_phantoms(modality, 200, 0, 32)[1:]]
+        parts += [drawn(make, 200, modality, seed=0, side=32)[1:] for make in (captioned_phantom, questioned_phantom)]
     words = {word for part in parts for column in part for text in column for word in re.findall(r"[\w-]+", text)}
     assert len(words) < 150

@@ -7,8 +7,7 @@ from slow_reference import option_log_probabilities
 from tiny_parts import Killed, answer_ids, card_of, each_family, each_family_with, killed_after, make_tiny
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.answers import parse_answer
-from mlprobe_utils.evaluation.orders import ORDERS, PASSAGE, irrelevant_text, tokens_of
+from mlprobe_utils.evaluation.question import ORDERS, PASSAGE, irrelevant_text, parse_answer, tokens_of
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.training.prediction import answer_batch, predict
@@ -167,7 +166,6 @@ def test_irrelevant_text_has_exactly_as_many_tokens(tiny, tokens):
     assert len(tokens_of(tokenizer, text)) == tokens
     assert text in PASSAGE
     assert text == text.strip()
-    assert text == irrelevant_text(tokenizer, tokens)
 
 
 @each_family
@@ -178,9 +176,6 @@ def test_the_order_with_irrelevant_text_moves_the_image_as_far_as_the_question_d
         inputs = Encoder(tiny.processor, image_set.card.template, order).questions([image_set.pixels(0)])
         begins.append(int(tiny.family.image_mask(inputs)[0].int().argmax()))
     assert begins[0] == begins[1] > 10
-
-
-def test_a_question_longer_than_the_irrelevant_passage_is_an_error(tiny):
     with pytest.raises(InputError, match=r"has \d+ tokens, and the irrelevant passage .* shorten the question"):
         Encoder(tiny.processor, "<image> " + PASSAGE * 2, "irrelevant_first")
 
@@ -199,19 +194,11 @@ TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEX
 VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
 
 
-def test_template_with_an_order_of_its_own_is_an_error(tiny, image_set):
-    """The control with the question first would be the same prompt again."""
-    tiny.processor.chat_template = VICUNA
-    assert Encoder(tiny.processor, image_set.card.template).prompt.startswith("USER: <|image_pad|>")
-    for order in ("question_first", "irrelevant_first"):
-        with pytest.raises(InputError, match=f"an order of its own, not {order}"):
-            Encoder(tiny.processor, image_set.card.template, order)
-
-
 def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
     """With the space before it, and the tokenizer's end token where the template writes none."""
     tiny.processor.chat_template = VICUNA
     encoder = Encoder(tiny.processor, image_set.card.template)
+    assert encoder.prompt.startswith("USER: <|image_pad|>")
     (tokens,) = encoder.answer_tokens(["Benign"])
     assert encoder.tokenizer.decode(tokens[:-1]) == " Benign"
     assert tokens[-1] == encoder.tokenizer.eos_token_id
@@ -222,11 +209,9 @@ def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
     [  # where an answer begins right behind the image, the last token is read without it
         ("{% for message in messages %}" + TEXTS + FIRST + "{% endfor %}", "question_first", "nothing after the image"),
         (VICUNA.replace("part.text }}", "part.text | upper }}"), "image_first", "does not write the question as it is"),
-        (
-            "{% for message in messages %}{{ message.role }}{% endfor %}",
-            "image_first",
-            r"writes '<\|image_pad\|>' 0 times for 1 image: give the model a",
-        ),
+        (VICUNA.replace(FIRST, ""), "image_first", r"writes '<\|image_pad\|>' 0 times for 1 image: give the model a"),
+        (VICUNA, "question_first", "an order of its own, not question_first"),
+        (VICUNA, "irrelevant_first", "an order of its own, not irrelevant_first"),
     ],
 )
 def test_templates_of_no_use_are_errors(tiny, image_set, template, order, said):

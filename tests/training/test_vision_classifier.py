@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.pipeline.variants import WAYS
+from mlprobe_utils.pipeline.variants import TRAINABLE
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.training import vision_classifier
 from mlprobe_utils.training.trainer import Examples
@@ -69,7 +69,7 @@ def test_means_at_the_end_are_the_features_there_and_carry_a_gradient(tiny, enco
 
 
 @each_family_in_time
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", TRAINABLE)
 def test_the_model_is_bit_for_bit_as_before(tiny, image_set, tmp_path, way):
     fresh = state(tiny)["weights"]
     run(tiny, image_set, tmp_path / "first", way)  # after which transformers has hooks of its own on a LLaVA
@@ -81,7 +81,7 @@ def test_the_model_is_bit_for_bit_as_before(tiny, image_set, tmp_path, way):
     np.testing.assert_allclose(chances.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", TRAINABLE)
 def test_a_planted_pattern_is_learned_and_noise_is_not(tiny, bright, tmp_path, way):
     positions = list(bright.rows_of("paper", "test").index)
     truth = bright.manifest.loc[positions, "option"].map(bright.card.options.index).to_numpy()
@@ -97,22 +97,16 @@ def test_a_planted_pattern_is_learned_and_noise_is_not(tiny, bright, tmp_path, w
     assert cross_entropy(torch.tensor(said).log(), torch.tensor(truth)) > 0.5 * np.log(3)
 
 
-def test_ways_and_seeds_differ_and_a_run_again_is_the_same(tiny, image_set, tmp_path):
-    first = run(tiny, image_set, tmp_path / "1")
-    np.testing.assert_array_equal(run(tiny, image_set, tmp_path / "2"), first)
-    assert not np.allclose(run(tiny, image_set, tmp_path / "3", seed=1), first)
-    assert not np.allclose(run(tiny, image_set, tmp_path / "4", "lora"), first)
-
-
-def test_classified_one_by_one_is_classified_together(tiny, image_set, tmp_path):
-    positions = [7, 0, 3]
-    whole = run(tiny, image_set, tmp_path / "whole", positions=positions)
-    alone = run(tiny, image_set, tmp_path / "alone", positions=positions[1:2])
-    np.testing.assert_allclose(alone[0], whole[1], rtol=1e-4)
+def test_results_are_those_of_weights_seed_and_image(tiny, image_set, tmp_path):
+    first = run(tiny, image_set, tmp_path / "1", positions=[7, 0, 3])
+    np.testing.assert_array_equal(run(tiny, image_set, tmp_path / "2", positions=[7, 0, 3]), first)
+    np.testing.assert_allclose(run(tiny, image_set, tmp_path / "3", positions=[0])[0], first[1], rtol=1e-4)
+    assert not np.allclose(run(tiny, image_set, tmp_path / "4", seed=1, positions=[7, 0, 3]), first)
+    assert not np.allclose(run(tiny, image_set, tmp_path / "5", "lora", positions=[7, 0, 3]), first)
 
 
 @each_family_in_time
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", TRAINABLE)
 def test_only_what_the_tower_depends_on_is_trained(tiny, family, image_set, tmp_path, monkeypatch, way):
     seen = {}
 
@@ -167,7 +161,7 @@ def test_a_killed_training_leaves_the_model_as_it_was_and_goes_on(tiny, tiny_car
 @each_family_in_time
 def test_a_model_in_bfloat16_is_trained_in_full_precision_and_comes_back(tiny_card, image_set, tmp_path):
     loaded = load(tiny_card, "bfloat16")
-    for way in WAYS:
+    for way in TRAINABLE:
         run(loaded, image_set, tmp_path / f"{way}-first", way)
         before = state(loaded)
         chances = run(loaded, image_set, tmp_path / way, way)

@@ -1,9 +1,14 @@
-"""What every family answers: where its probe points are, how tokens map to images, how its weights are read."""
+"""What every family defines: where its probe points are, how tokens map to images, how its weights are read.
 
+Tokens are pooled without a copy of them, with sums in float32 in any precision.
+"""
+
+import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,12 +17,15 @@ import transformers
 from torch import nn
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.models.families.pooling import Pooler, TextTokens, image_positions
+from mlprobe_utils.common.errors import InputError
+
+Pooler = Callable[[torch.Tensor], torch.Tensor]  # output of a module -> float32 [images, width]
+EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}  # pixels of an image, by their earlier names
 
 
 @dataclass(frozen=True)
 class ProbePoint:
-    """A place in the model whose output is probed: logical name (`V.07`, `C.01`, `L.12`), path and torch module."""
+    """A module whose output is probed, under a logical name (`V.07`, `C.01`, `L.12`)."""
 
     name: str
     path: str
@@ -49,27 +57,23 @@ class Family(ABC):
 
     @abstractmethod
     def vision_pooler(self, inputs: dict) -> Pooler:
-        """Means of each image's tokens at a vision block: block's output -> float32 [images, width]."""
+        """Means of each image's tokens at a vision block."""
 
     @abstractmethod
     def connector_pooler(self, inputs: dict) -> Pooler:
-        """Means of each image's tokens at a connector layer: layer's output -> float32 [images, width]."""
+        """Means of each image's tokens at a connector layer."""
 
     @abstractmethod
     def vision_places(self, inputs: dict) -> list[slice | int]:
         """Where each image is, as an index into `pixel_values` and into the output of every vision block.
 
-        Needs nothing of the text. `output[index]` is [tokens, width] and can be assigned to, here and in the LLM.
+        `output[index]` is [tokens, width] and can be assigned to, here and in the LLM (`text_places`).
         """
 
     @classmethod
     @abstractmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
-        """Makes the processor reduce images of more pixels.
-
-        Raises:
-            InputError: the family reads all images at one size.
-        """
+        """Makes the processor reduce larger images. Raises InputError in a family that reads all at one size."""
 
     def blocks_read(self) -> int:
         """How many vision blocks, from the first, the connector's input depends on: all, unless a family says less."""
@@ -80,11 +84,7 @@ class Family(ABC):
         return inputs["input_ids"] == self.model.config.image_token_id
 
     def text_places(self, inputs: dict) -> list[tuple]:
-        """Where each image's tokens are in the LLM, as an index into the output of every decoder layer.
-
-        Raises:
-            RuntimeError: a prompt without an image token.
-        """
+        """Where each image's tokens are in the LLM, as an index into the output of every decoder layer."""
         return list(enumerate(image_positions(self.image_mask(inputs))))
 
     def probe_points(self) -> list[ProbePoint]:
@@ -99,13 +99,10 @@ class Family(ABC):
         return [ProbePoint(name, path, self.model.get_submodule(path)) for name, path in named]
 
     def poolers(self, inputs: dict) -> dict[str, Pooler]:
-        """How the points' outputs on one batch are reduced: `module/pooling` -> output -> float32 [images, width].
+        """How the points' outputs on one batch are reduced, by `module/pooling`.
 
-        Args:
-            inputs: what the processor returned for the batch, whole; one image a row.
-
-        Raises:
-            RuntimeError: a part of it is missing; a prompt without an image token.
+        `inputs` is all that the processor returned for the batch, one image a row. RuntimeError where a part of it is
+        missing, or a prompt holds no image token.
         """
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
             raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
@@ -120,7 +117,7 @@ class Family(ABC):
         return {"vision tower": cls.vision_tower, "connector": cls.connector, "LLM": cls.llm}
 
     def not_adapted(self, frozen_vision_tower: bool) -> str | None:
-        """Which modules LoRA leaves out, as peft's `exclude_modules`: what nothing reads, and a frozen vision tower."""
+        """peft's `exclude_modules`: blocks whose output nothing uses, and a frozen vision tower."""
         unread = self._children(self.vision_blocks)[self.blocks_read() :]
         return below([*unread, *(self.vision_tower if frozen_vision_tower else ())])
 
@@ -135,7 +132,7 @@ class Family(ABC):
 
     @classmethod
     def is_hosted(cls, architectures: Sequence[str]) -> bool:
-        """Whether a checkpoint is of one of the hub's own classes; `architectures` as its config.json names them."""
+        """Whether a checkpoint's config.json names one of the hub's own classes."""
         return bool({*architectures} & {*cls.hosted})
 
     @classmethod
@@ -145,6 +142,116 @@ class Family(ABC):
 
     def _children(self, path: str) -> list[str]:
         return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]
+
+
+class FixedSize(Family):
+    """A vision tower that reads every image at one size: [images, tokens, width] throughout."""
+
+    inputs = ("input_ids", "attention_mask", "pixel_values")
+
+    def tokens_left_out(self) -> int:
+        """Tokens at the start of a vision block's output that the connector does not read."""
+        return 0
+
+    def vision_pooler(self, inputs: dict) -> Pooler:
+        return partial(_means, len(inputs["input_ids"]), self.tokens_left_out())
+
+    def connector_pooler(self, inputs: dict) -> Pooler:
+        return partial(_means, len(inputs["input_ids"]), 0)
+
+    def vision_places(self, inputs: dict) -> list[slice | int]:
+        return list(range(len(inputs["pixel_values"])))
+
+    @classmethod
+    def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
+        raise InputError(f"models of class {cls.model_class} read every image at one size: remove max_pixels")
+
+
+class Packed(Family):
+    """A vision tower that packs the tokens of all images, of any sizes, into one [tokens, width]."""
+
+    @abstractmethod
+    def merged(self, inputs: dict) -> torch.Tensor | int:
+        """How many patches of an image become one token at the connector."""
+
+    def vision_pooler(self, inputs: dict) -> Pooler:
+        return partial(packed_means, lengths=_patches(inputs).tolist())
+
+    def connector_pooler(self, inputs: dict) -> Pooler:
+        return partial(packed_means, lengths=(_patches(inputs) // self.merged(inputs)).tolist())
+
+    def vision_places(self, inputs: dict) -> list[slice | int]:
+        ends = itertools.accumulate(_patches(inputs).tolist(), initial=0)
+        return [slice(*place) for place in itertools.pairwise(ends)]
+
+    @classmethod
+    def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
+        size = dict(processor.image_processor.size)
+        fewest, most = (size.get(edge) or size[old] for edge, old in EDGES.items())
+        processor.image_processor.size = {"shortest_edge": min(fewest, pixels), "longest_edge": min(most, pixels)}
+
+
+def _patches(inputs: dict) -> torch.Tensor:
+    """Number of patches of each image, int [images]."""
+    return inputs["image_grid_thw"].prod(dim=-1)
+
+
+class TextTokens:
+    """Where a batch's image tokens and last tokens are in the LLM: found once a batch, before the pass."""
+
+    def __init__(self, mask: torch.Tensor, attention: torch.Tensor):
+        """`mask` (of image tokens) and `attention` are [batch, tokens], padded on either side."""
+        self.shape, self.images = list(mask.shape), image_positions(mask)
+        places = torch.arange(mask.shape[1], device=mask.device)
+        self.last = torch.where(attention.bool(), places, -1).max(dim=1).values
+
+    def image_mean(self, output: torch.Tensor) -> torch.Tensor:
+        """Mean of each row's image tokens, float32 [batch, width]; padding need not be finite."""
+        self._check(output)
+        first = self.images[0]
+        if isinstance(first, slice) and all(place == first for place in self.images):  # one kernel for all
+            return output[:, first].mean(dim=1, dtype=torch.float32)
+        places = [place if isinstance(place, slice) else place.to(output.device) for place in self.images]
+        rows = zip(output, places, strict=True)
+        return torch.stack([row[place].mean(dim=0, dtype=torch.float32) for row, place in rows])
+
+    def last_token(self, output: torch.Tensor) -> torch.Tensor:
+        """The last token's state of each row, float32 [batch, width]."""
+        self._check(output)
+        rows = torch.arange(len(output), device=output.device)
+        return output[rows, self.last.to(output.device)].float()  # a model may lie on several devices
+
+    def _check(self, output: torch.Tensor) -> None:
+        if output.ndim != 3 or list(output.shape[:2]) != self.shape:
+            raise RuntimeError(f"expected [{self.shape[0]}, {self.shape[1]}, width], got {list(output.shape)}")
+
+
+def image_positions(mask: torch.Tensor) -> list[slice | torch.Tensor]:
+    """Each row's image tokens, from their mask, bool [batch, tokens]: a range, or positions where they form none."""
+    rows, images = mask.cpu(), []
+    if not rows.any(dim=1).all():
+        raise RuntimeError("a prompt of the batch holds no image token")
+    for row in rows:
+        positions = row.nonzero().flatten()
+        first, end = int(positions[0]), int(positions[-1]) + 1
+        images.append(slice(first, end) if end - first == len(positions) else positions.to(mask.device))
+    return images
+
+
+def packed_means(output: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """Mean of each image's tokens, float32 [images, width], of packed tokens [sum of lengths, width]."""
+    if output.ndim != 2 or output.shape[0] != sum(lengths):
+        raise RuntimeError(f"expected [{sum(lengths)}, width], got {list(output.shape)}")
+    if len(set(lengths)) == 1:  # one kernel for all
+        return output.view(len(lengths), lengths[0], -1).mean(dim=1, dtype=torch.float32)
+    return torch.stack([tokens.mean(dim=0, dtype=torch.float32) for tokens in output.split(lengths)])
+
+
+def _means(images: int, first: int, output: torch.Tensor) -> torch.Tensor:
+    """Mean of each image's tokens from `first` on, float32 [images, width]."""
+    if output.ndim != 3 or output.shape[0] != images:
+        raise RuntimeError(f"expected [{images}, tokens, width], got {list(output.shape)}")
+    return output[:, first:].mean(dim=1, dtype=torch.float32)
 
 
 def below(paths: Iterable[str]) -> str | None:

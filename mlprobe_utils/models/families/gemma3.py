@@ -1,6 +1,6 @@
 """Gemma 3: a SigLIP vision tower; the connector pools its tokens, norms them and projects them by one bare matrix."""
 
-from mlprobe_utils.models.families.fixed_size import FixedSize
+from mlprobe_utils.models.families.base import FixedSize
 
 
 class Gemma3(FixedSize):

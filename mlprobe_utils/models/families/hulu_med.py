@@ -1,8 +1,7 @@
 """Hulu-Med: its weights in transformers' own VideoLlama3 classes, so that the hub's remote code never runs.
 
-Read from a checkpoint in the hub's form (classes HulumedQwen2ForCausalLM and HulumedQwen3ForCausalLM, flat text fields,
-names of its own) or in that of transformers. Images are resized as they are, not to transposed proportions, and do not
-attend to each other, both unlike in the hub's code.
+Loads checkpoints in the hub's form (`hosted`: flat text fields, names of its own) and in that of transformers. Unlike
+in the hub's code, images keep their proportions and do not attend to each other.
 """
 
 import inspect
@@ -25,7 +24,7 @@ from transformers import (
 from transformers.modeling_utils import slice_logits_to_keep
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.models.families.packed import Packed
+from mlprobe_utils.models.families.base import Packed
 
 IMAGE_TOKEN = "<image>"
 NAMING_IT = f"{{%- set image_token = '{IMAGE_TOKEN}' -%}}"  # the hub's template leaves that to the hub's processor
@@ -77,7 +76,6 @@ class HuluMed(Packed):
 
     @classmethod
     def config_of(cls, published: dict) -> PreTrainedConfig:
-        """Raises InputError: a connector other than that of VideoLlama3, a field that is missing."""
         if not cls.is_hosted(published["architectures"]):
             return super().config_of(published)
         if (connector := published.get("mm_projector_type", CONNECTOR)) != CONNECTOR:
@@ -95,18 +93,13 @@ class HuluMed(Packed):
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
-        """Raises InputError: a field that is missing; else what transformers raises."""
         if not cls.is_hosted(config.architectures):
             return super().read_processor(folder, config)
         images, _ = BaseImageProcessor.get_image_processor_dict(folder)
         names = ("image_mean", "image_std", "patch_size", "min_tokens", "max_tokens")
         mean, deviation, patch, fewest, most = _fields("preprocessor_config.json", images, *names)
-        ours = {
-            "image_mean": mean,
-            "image_std": deviation,
-            "patch_size": patch,
-            "size": {"shortest_edge": fewest * patch**2, "longest_edge": most * patch**2},
-        }
+        size = {"shortest_edge": fewest * patch**2, "longest_edge": most * patch**2}
+        ours = {"image_mean": mean, "image_std": deviation, "patch_size": patch, "size": size}
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, extra_special_tokens={"image_token": IMAGE_TOKEN}
         )
@@ -121,8 +114,7 @@ class HuluMed(Packed):
 
 
 def _fields(file: str, content: dict, *names: str) -> list:
-    """The values of fields. Raises InputError for a missing one: the hub's classes have other defaults than ours."""
+    """The values of fields; InputError for a missing one, for which the hub's classes have other defaults."""
     if missing := [name for name in names if content.get(name) is None]:
-        wrong = f"{file}: {', '.join(missing)} is missing"
-        raise InputError(f"{wrong}: take the file anew from where the checkpoint is from")
+        raise InputError(f"{file}: {', '.join(missing)} is missing: take the file anew from the checkpoint's source")
     return [content[name] for name in names]

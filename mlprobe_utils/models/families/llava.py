@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.models.families.fixed_size import FixedSize
+from mlprobe_utils.models.families.base import FixedSize
 
 
 class Llava(FixedSize):
@@ -25,7 +25,7 @@ class Llava(FixedSize):
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
-        """Before transformers 4.46, nothing but the model's configuration said how many tokens an image takes."""
+        """Before transformers 4.46, only the model's configuration gave the number of an image's tokens."""
         processor = super().read_processor(folder, config)
         processor.patch_size = config.vision_config.patch_size
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy

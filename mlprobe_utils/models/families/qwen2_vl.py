@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedConfig, ProcessorMixin, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from mlprobe_utils.models.families.packed import Packed
+from mlprobe_utils.models.families.base import Packed
 
 FORGOTTEN = '"Qwen2_5_VLImageProcessor"'  # what Qwen2.5-VL called Qwen2-VL's for some months of 2025
 
@@ -23,7 +23,6 @@ class Qwen2VL(Packed):
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
-        """As the checkpoint has it, also where it names a class that is another's by now."""
         published = folder / "preprocessor_config.json"
         if not (published.is_file() and FORGOTTEN in published.read_text(encoding="utf-8")):
             return super().read_processor(folder, config)

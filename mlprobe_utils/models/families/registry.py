@@ -15,11 +15,7 @@ FAMILIES: tuple[type[Family], ...] = (Qwen2VL, Qwen2_5_VL, Llava, HuluMed, Gemma
 
 
 def family_named(architectures: Sequence[str]) -> type[Family]:
-    """The family of the class that a config.json names as `architectures`.
-
-    Raises:
-        InputError: no family knows it; the message lists what was found and what is known.
-    """
+    """The family of the class that a config.json names as `architectures`; InputError where no family has it."""
     for family in FAMILIES:
         if {family.model_class, *family.hosted} & set(architectures):
             return family
@@ -31,12 +27,11 @@ def family_named(architectures: Sequence[str]) -> type[Family]:
 
 
 def family_of(model) -> Family:
-    """The family of a model. Raises InputError as `family_named` does."""
     return family_named([type(model).__name__])(model)
 
 
 def family_by_name(name: str) -> type[Family]:
-    """The family that a model card asserts. Raises InputError for none that is known; the message lists them."""
+    """The family that a model card asserts; InputError for an unknown one."""
     names = {name_of(family): family for family in FAMILIES}
     if name not in names:
         raise unknown("family", name, sorted(names))

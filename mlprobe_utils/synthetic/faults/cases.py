@@ -1,11 +1,11 @@
 """A model's trial: cases to judge the diagnosis by, undamaged, and with every fault at every strength.
 
-`python -m mlprobe_utils trial MODEL --datasets D ... --protocol P`; what is current is skipped, of the intact
-model too, which is made first where it is not there. A model that is not among those of the book, but that one of them
-was trained on from, is given `--undamaged`: it has undamaged cases alone.
-
-Of a damaged model only the sites that lie after the damage are read and probed: all before are the intact model's.
+`python -m mlprobe_utils trial MODEL --datasets D ... --protocol P`; what is current is skipped, and the intact model is
+made first. With `--undamaged`, for a model that others were trained on from, there are undamaged cases alone. Of a
+damaged model only the sites that lie after the damage are extracted and probed: all before are the intact model's.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -13,24 +13,21 @@ import torch
 
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
-from mlprobe_utils.evaluation.answers import parse_answer
+from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
+from mlprobe_utils.evaluation.question import parse_answer
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
-from mlprobe_utils.evaluation.sites import PROBED
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import to_device
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.damaged_models import check_drawable
-from mlprobe_utils.pipeline.fault_card import CASES, ROWS, STEPS, Fault, Trial, load_trial
-from mlprobe_utils.pipeline.model_steps import make_adapters, make_features, make_predictions
-from mlprobe_utils.pipeline.probe_steps import make_image_controls
+from mlprobe_utils.pipeline.fault_card import CASES, ROWS, STEPS, Fault, Trial, check_drawable, load_trial
+from mlprobe_utils.pipeline.model_steps import make_adapters, make_features, make_image_controls, make_predictions
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, state_name
 from mlprobe_utils.pipeline.work import Work, works
 from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.synthetic.faults.calibration import batched, load_damages, make_calibration
-from mlprobe_utils.synthetic.faults.damage import Damage, damaged
-from mlprobe_utils.synthetic.faults.mapping import branches
+from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
 from mlprobe_utils.training.prediction import greedy
 
 Features = dict[str, torch.Tensor]  # point/pooling -> float32 [images, width]
@@ -38,11 +35,8 @@ CASE = ["case", "run", "fault", "module", "wanted", "severity"]
 
 
 def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
-    """Makes a model's cases on some phantom sets that are not there and current.
-
-    Raises:
-        InputError: a set of real images; a fault without a place in the model; and as `pipeline.run_model`.
-    """
+    """Makes a model's cases on some phantom sets that are not there and current. Raises InputError for a set of real
+    images, a fault without a place in the model, and as `works`."""
     for slug in datasets:
         check_drawable(load_data_card(slug))
     trial = load_trial()
@@ -60,26 +54,25 @@ def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
     if not processes().is_main_process or (own := work.trial(trial, faults)).is_current():
         return
     with own.making() as temporary:
-        rows, cases = [], []
         images = work.images("train", "validation", "test")
         read = np.flatnonzero(images["split"] != "validation")
-        images = images.iloc[read]
-        features = {}
+        images, features, rows, cases = images.iloc[read], {}, [], []
+        tested = images[images["split"] == "test"]
         for run in work.runs():
             saved = module_ends(load_features(work.folder / state_name("features", run) / FEATURES))
             features |= {(None, run, key): tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
             answered = pd.read_parquet(work.folder / state_name("predictions", run) / "predictions.parquet")
-            rows.append(_answers(work, answered[answered["split"] == "test"]["parsed"], images, run))
+            rows.append(_answers(work, answered[answered["split"] == "test"]["parsed"], tested, run))
             cases.append({"run": run})
         if faults:
-            planted = _calibrated(work, trial, faults)
+            planted = _strengths(work, trial, faults)
             damages = {name: damage for name, (*_, damage) in planted.items()}
             with work.state(DAMAGED_RUN):
-                found = read_damaged(work, list(images.index), damages)
-                parsed = answer_damaged(work, list(images.index[images["split"] == "test"]), damages)
+                found = damaged_features(work, list(images.index), damages)
+                parsed = damaged_answers(work, list(tested.index), damages)
             for name, (fault, points, damage) in planted.items():
                 features |= {(name, DAMAGED_RUN, key): tensor for key, tensor in found.get(name, {}).items()}
-                rows.append(_answers(work, parsed[name], images, DAMAGED_RUN, name))
+                rows.append(_answers(work, parsed[name], tested, DAMAGED_RUN, name))
                 of_fault = {"fault": fault.slug, "module": fault.module, "wanted": points}
                 cases.append({"run": DAMAGED_RUN, "case": name, "severity": damage.severity} | of_fault)
         rows += _probed(work, images, features)
@@ -89,30 +82,25 @@ def make_cases(work: Work, trial: Trial, faults: list[Fault]) -> None:
         write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / CASES)
 
 
-def _calibrated(work: Work, trial: Trial, faults: list[Fault]) -> dict[str, tuple[Fault, float, Damage]]:
-    """Name of the case -> its fault, the points wanted, and the damage: of strengths that are the same, the least."""
+def _strengths(work: Work, trial: Trial, faults: list[Fault]) -> dict[str, tuple[Fault, float, Damage]]:
+    """Name of the case -> its fault, the pp wanted, and the damage: of strengths that are the same, the least."""
     found, damages = {}, load_damages(work.folder / CALIBRATION)
     for fault in faults:
-        severities = set()
+        distinct = {}
         for points in sorted(trial.points_lost):
             damage = damages[fault.slug, points]
-            severity = damage.rank(len(damage.statistics["mean"])) if damage.module == "C" else damage.severity
-            if severity not in severities:
-                severities.add(severity)
-                found[f"{fault.slug}, {points:g} points"] = fault, points, damage
+            distinct.setdefault(damage.rank if damage.module == "C" else damage.severity, (points, damage))
+        found |= {f"{fault.slug}, {points:g} points": (fault, points, damage) for points, damage in distinct.values()}
     return found
 
 
 def module_ends(features: Features) -> Features:
     """Those of the ends of the modules alone: what the diagnosis reads."""
-    last = {}
-    for key in features:
-        point, pooling = key.split("/")
-        last[point[0], pooling] = key  # in the order the data flows
-    return {last[place]: features[last[place]] for place in PROBED.values()}
+    last = {(key[0], key.split("/")[1]): key for key in features}  # in the order the data flows
+    return {last[place]: features[last[place]] for place in PROBED_SITES.values()}
 
 
-def changed_by(damage: Damage, sites: list[str]) -> list[str]:
+def changed_by(damage: Damage, sites: Iterable[str]) -> list[str]:
     """Of sites `point/pooling` those that a damage can change: none before it, and of the mapping none at all."""
     if damage.module == ANSWER:
         return []
@@ -120,7 +108,7 @@ def changed_by(damage: Damage, sites: list[str]) -> list[str]:
 
 
 @torch.inference_mode()
-def read_damaged(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, Features]:
+def damaged_features(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, Features]:
     """The sites that each damage changes, of the images at `positions`: case -> features."""
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
     found: dict[str, list[Features]] = {name: [] for name in of_states}
@@ -129,23 +117,21 @@ def read_damaged(work: Work, positions: list[int], planted: dict[str, Damage]) -
         for name, damage in of_states.items():
             with damaged(work.loaded, damage):
                 sites = module_ends(features_of(work.loaded, questions))
-            found[name].append({key: sites[key] for key in changed_by(damage, list(sites))})
+            found[name].append({key: sites[key] for key in changed_by(damage, sites)})
     return {name: {key: torch.cat([part[key] for part in parts]) for key in parts[0]} for name, parts in found.items()}
 
 
 @torch.inference_mode()
-def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, list[str | None]]:
+def damaged_answers(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, list[str | None]]:
     """What the model answers under each damage about the images at `positions`: case -> option, None if unparsed."""
-    options, settings = work.image_set.card.options, work.protocol.answering
+    options, settings = work.options, work.protocol.answering
     parting = branches(work.encoder.answer_tokens(options))
     parsed: dict[str, list[str | None]] = {name: [] for name in planted}
     for batch in batched(positions, settings.batch_size):
         inputs = to_device(work.questions.batch(batch), work.loaded)
         for name, damage in planted.items():
-            with (
-                damaged(work.loaded, damage, parting),
-                greedy(work.loaded, settings.max_new_tokens, work.encoder.end) as configuration,
-            ):
+            generation = greedy(work.loaded, settings.max_new_tokens, work.encoder.end)
+            with damaged(work.loaded, damage, parting), generation as configuration:
                 new = work.loaded.model.generate(**inputs, generation_config=configuration)
             new = new[:, inputs["input_ids"].shape[1] :]
             texts = work.encoder.tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -155,11 +141,11 @@ def answer_damaged(work: Work, positions: list[int], planted: dict[str, Damage])
 
 def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor]) -> list[pd.DataFrame]:
     """Rows of the test images: each site of each case, by probes of every seed."""
-    options, protocol = work.image_set.card.options, work.protocol
-    tested = np.flatnonzero(images["split"] == "test")
+    options, protocol = work.options, work.protocol
+    train, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
     labels = images["option"].map(options.index).to_numpy(copy=True)
     seeded = {(*key, seed): tensor for key, tensor in features.items() for seed in range(protocol.probe_seeds)}
-    train, seeds = np.flatnonzero(images["split"] == "train"), {key: key[-1] for key in seeded}
+    seeds = {key: key[-1] for key in seeded}
     fitted = fit_probes(seeded, dict.fromkeys(seeded, labels), train, len(options), protocol.probe, seeds)
     rows = []
     for (name, run, key, seed), probabilities in fitted.items():
@@ -169,7 +155,6 @@ def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor
     return rows
 
 
-def _answers(work: Work, parsed, images: pd.DataFrame, run: int, name: str | None = None) -> pd.DataFrame:
-    tested, options = images[images["split"] == "test"], work.image_set.card.options
-    unknown = np.full((len(tested), len(options)), np.nan)
-    return image_rows(tested, options, unknown, **work.constants(run) | {"fault": name}).assign(parsed=list(parsed))
+def _answers(work: Work, parsed, tested: pd.DataFrame, run: int, name: str | None = None) -> pd.DataFrame:
+    unknown, constants = np.full((len(tested), len(work.options)), np.nan), work.constants(run) | {"fault": name}
+    return image_rows(tested, work.options, unknown, **constants).assign(parsed=list(parsed))

@@ -1,4 +1,4 @@
-"""The losses of every case of the models' trials, and how often the diagnosis is right: outputs/diagnosis/.
+"""The losses of every case of the models' trials, and how often the diagnosis is correct: outputs/diagnosis/.
 
 `python -m mlprobe_utils laboratory MODEL ... --datasets D ... --protocol P`
 """
@@ -13,50 +13,48 @@ from mlprobe_utils.evaluation.diagnosis import flat, losses
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.pipeline import artefacts, laboratory_results
 from mlprobe_utils.pipeline.fault_card import CASES, FOLDER, MODE_OF, ROWS
-from mlprobe_utils.pipeline.fault_results import measured
 from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, reference_rows
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.stats.intervals import RECIPE
 
 
 def write_confusion(selection: Selection) -> None:
-    """Leaves the losses of every case of the selected models and data sets, and prints how often a diagnosis is right.
-
-    Raises:
-        InputError: a model and data set without its trial; models of one family alone.
-    """
+    """Leaves the losses of every selected case, and prints how often the diagnosis is correct. Raises InputError for a
+    model and data set without its trial, and for models of one family alone."""
+    cases = []
     with step("laboratory", "diagnosis of the cases"):
-        cases = all_cases(selection)
-    damaged = " ".join(cases.loc[cases["fault"].notna(), "model"].unique())  # the others are their bases
+        for dataset in selection.datasets:
+            drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
+            reference = reference_rows(replace(selection, datasets=(dataset,)))
+            for model in selection.models:
+                own = replace(selection, models=(model,), datasets=(dataset,))
+                rows, planted = _trial(own)
+                for case in planted.to_dict("records"):
+                    correct = site_outcomes(*_of_case(rows, case), reference, images)
+                    cases.append(case | {"mode": MODE_OF.get(case["module"])} | flat(losses(correct, drawn, RECIPE)))
+    table = pd.DataFrame(cases).drop(columns=["case", "module"])
+    damaged = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{damaged}" DATASETS="{" ".join(selection.datasets)}" '
     command += f"PROTOCOL={selection.protocol} SPLIT={selection.split_rule}"
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    laboratory_results.write(cases, date, artefacts.commit(), command)
+    laboratory_results.write(table, date, artefacts.commit(), command)
     found = laboratory_results.read()
     whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
     print(f"{laboratory_results.confusion(found.cases).to_string()}\n\n{whole.to_string()}\n\n{found.words()}")
 
 
-def all_cases(selection: Selection) -> pd.DataFrame:
-    """A table of cases (`judging`) of the selected models and data sets. Raises InputError as `write_confusion`."""
-    cases = []
-    for dataset in selection.datasets:
-        drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
-        reference = reference_rows(replace(selection, datasets=(dataset,)))
-        for model in selection.models:
-            folder = selection.folder(model, dataset) / FOLDER
-            artefacts.read_made_from(folder, selection.command(model, dataset, "trial"))
-            rows, planted = pd.read_parquet(folder / ROWS), pd.read_parquet(folder / CASES)
-            if planted["fault"].notna().any():
-                strengths = measured(replace(selection, models=(model,), datasets=(dataset,)))
-                numbers = strengths[["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]]
-                planted = planted.merge(numbers, "left", on=["fault", "wanted"])
-            for case in planted.to_dict("records"):
-                correct = site_outcomes(*_of_case(rows, case), reference, images)
-                mode = MODE_OF.get(case["module"])
-                cases.append(case | {"mode": mode} | flat(losses(correct, drawn, RECIPE)))
-    return pd.DataFrame(cases).drop(columns=["case", "module"])
+def _trial(own: Selection) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows and the cases of one model on one data set, with what the oracle loses in each damaged case."""
+    ((model, dataset, place),) = own.folders()
+    folder = place / FOLDER
+    artefacts.read_made_from(folder, own.command(model, dataset, "trial"))
+    rows, planted = pd.read_parquet(folder / ROWS), pd.read_parquet(folder / CASES)
+    if planted["fault"].notna().any():
+        numbers = measured(own)[["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]]
+        planted = planted.merge(numbers, "left", on=["fault", "wanted"])
+    return rows, planted
 
 
 def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -66,7 +64,6 @@ def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame
     own = rows[(rows["run"] == case["run"]) & planted]
     if not undamaged:
         intact = rows[(rows["run"] == DAMAGED_RUN) & rows["fault"].isna() & rows["point"].notna()]
-        have = set(zip(own["point"], own["pooling"], strict=True))
-        before = [place not in have for place in zip(intact["point"], intact["pooling"], strict=True)]
-        own = pd.concat([intact[before], own])
+        places = [pd.MultiIndex.from_frame(part[["point", "pooling"]]) for part in (intact, own)]
+        own = pd.concat([intact[~places[0].isin(places[1])], own])
     return own[own["point"].notna()], own[own["point"].isna()]

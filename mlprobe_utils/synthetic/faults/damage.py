@@ -1,13 +1,14 @@
 """Damaging a loaded model while a `with` block lasts: hooks that change states or logits on their way.
 
-- Vision tower and LLM: the states of an image's tokens are mixed with noise of the same mean and spread, at one layer.
-  All that comes later reads only what is left there. What an image's tokens share is drowned in noise that they share,
-  so that no mean over many tokens brings it back. In the LLM the text tokens are not touched.
+- Vision tower and LLM: at one layer the states of an image's tokens are mixed with noise of the same mean and spread.
+  What they share is drowned in noise that they share, so that no mean over many tokens brings it back.
 - Connector: the outputs of its last Linear layer are projected on few directions around their mean. These are drawn
   among directions of equal variance: as they vary by themselves, the first one or two would hold nearly all.
-- Semantic mapping: for a share of the images the logits of the options are swapped. Every state is as before.
+- Semantic mapping: for a share of the images the logits of the options are swapped, wherever these differ in the next
+  token. Every state is as before, and so are the weights of the LM head, which some families share with the embeddings.
 
-A side path (deepstack) that leaves the vision tower before the damaged place, or goes around the connector, is intact.
+What is drawn for an image depends on the fault's seed and the image's own pixels: never on its place in a batch. A side
+path (deepstack) that leaves the vision tower before the damaged place, or goes around the connector, is intact.
 """
 
 import contextlib
@@ -24,23 +25,20 @@ from mlprobe_utils.evaluation.points import ANSWER, on_side_path
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline.fault_card import Fault
-from mlprobe_utils.synthetic.faults.mapping import Branches, swapped
+
+Prefix = tuple[int, ...]
+Branches = dict[Prefix, dict[int, list[int]]]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A fault in one model: at which of its points, and how severe.
-
-    `severity` is from 0, intact, to 1: the share of a state's variance that is noise (V, L), of directions that are
-    dropped (C), of images that are hit (output). `statistics` are those of the intact states at the place, as
-    `calibration.statistics_of` gives them; the output needs none.
-    """
+    """A fault in one model."""
 
     module: str
     seed: int
     point: str | None = None
-    severity: float = 0.0
-    statistics: dict[str, torch.Tensor] = field(default_factory=dict)
+    severity: float = 0.0  # 0 to 1: share of a state's variance that is noise, of directions dropped, of images hit
+    statistics: dict[str, torch.Tensor] = field(default_factory=dict)  # of intact states (`calibration.statistics_of`)
 
     def at(self, severity: float) -> "Damage":
         return replace(self, severity=severity)
@@ -51,7 +49,7 @@ class Damage:
         mean = statistics["mean"]
         centred = states.float() - mean
         if self.module == "C":
-            kept = _directions(self.seed, len(mean))[:, : self.rank(len(mean))].to(states.device)
+            kept = _directions(self.seed, len(mean))[:, : self.rank].to(states.device)
             return (mean + centred @ (statistics["inverse"] @ kept) @ (kept.T @ statistics["root"])).to(states.dtype)
         generator = torch.Generator().manual_seed(number)
         shared = torch.randn(len(mean), generator=generator).to(states.device)
@@ -59,22 +57,17 @@ class Damage:
         noise = statistics["between"] * shared + statistics["within"] * own
         return (mean + (1 - self.severity) ** 0.5 * centred + self.severity**0.5 * noise).to(states.dtype)
 
-    def rank(self, width: int) -> int:
-        """Of a damaged connector's outputs, of `width` numbers each."""
-        return round((1 - self.severity) * width)
+    @property
+    def rank(self) -> int:
+        """Of a damaged connector's outputs."""
+        return round((1 - self.severity) * len(self.statistics["mean"]))
 
     def of_logits(
         self, logits: torch.Tensor, written: torch.Tensor, numbers: list[int], parting: Branches
     ) -> torch.Tensor:
-        """Damaged logits; arguments as of `mapping.swapped`, `numbers` one an image from its pixels.
-
-        An image that is hit at some severity is hit at all above.
-        """
+        """As `swapped`, by one number an image from its pixels: hit at some severity, it is hit at all above."""
         hit = torch.tensor([uniform(number) < self.severity for number in numbers], device=logits.device)
         return swapped(logits, written.to(logits.device), hit, parting, self.seed)
-
-
-# What is drawn for an image depends on the fault's seed and the image's own pixels: never on its place in a batch.
 
 
 def digest(pixels: torch.Tensor, *stream) -> int:
@@ -89,6 +82,11 @@ def uniform(number: int) -> float:
     return (number >> 10) / 2**53
 
 
+def numbers_of(damage: Damage, family: Family, inputs: dict) -> list[int]:
+    """The digest of each image of a batch in the random numbers of a damage."""
+    return [digest(inputs["pixel_values"][place], damage.seed, damage.point) for place in family.vision_places(inputs)]
+
+
 @functools.cache
 def _directions(seed: int, width: int) -> torch.Tensor:
     """Orthonormal directions, float32 [width, width], one a column, drawn evenly."""
@@ -97,11 +95,8 @@ def _directions(seed: int, width: int) -> torch.Tensor:
 
 
 def planted(fault: Fault, family: Family) -> Damage:
-    """The damage that a fault means in a model, at severity 0 and without statistics.
-
-    Raises:
-        InputError: in the LLM, a layer before the last into which a side path pours image information.
-    """
+    """The damage that a fault means in a model, at severity 0 and without statistics. Raises InputError for an LLM
+    layer before the last into which a side path pours image information."""
     points = [point.name for point in family.probe_points()]
     point = fault.place(points)
     entries = sum(on_side_path(name) for name in points)  # the n-th one's states are added after the n-th layer
@@ -113,111 +108,58 @@ def planted(fault: Fault, family: Family) -> Damage:
     return Damage(fault.module, fault.seed, point)
 
 
-def numbers_of(damage: Damage, family: Family, inputs: dict) -> list[int]:
-    """What stands for each image of a batch in the random numbers of a damage."""
-    return [digest(inputs["pixel_values"][place], damage.seed, damage.point) for place in family.vision_places(inputs)]
-
-
-@contextlib.contextmanager
-def pooled_states(
-    loaded: LoadedModel, inputs: dict, changes: Mapping[str, tuple[str, Callable]]
-) -> Iterator[dict[str, torch.Tensor]]:
-    """While it lasts, a forward pass on `inputs` notes what each change would make of the states at a point.
-
-    Args:
-        changes: name -> (probe point, function of its states).
-
-    Yields:
-        Name -> means of each image's tokens, float32 [images, width], filled by the pass.
-    """
-    noted: dict[str, torch.Tensor] = {}
-    poolers = loaded.family.poolers(inputs)
-    modules = {point.name: point.module for point in loaded.family.probe_points()}
-
-    def hook_of(name: str, point: str, change: Callable) -> Callable:
-        def hook(module, arguments, output):
-            states = output[0] if isinstance(output, tuple) else output
-            noted[name] = poolers[f"{point[0]}/image_mean"](change(states)).cpu()
-
-        return hook
-
-    with contextlib.ExitStack() as stack:
-        for name, (point, change) in changes.items():
-            stack.callback(modules[point].register_forward_hook(hook_of(name, point, change)).remove)
-        yield noted
-
-
-def damage_noted(loaded: LoadedModel, damages: Mapping[str, Damage], inputs: dict) -> contextlib.AbstractContextManager:
-    """`pooled_states` as each damage, by name, would leave them at its place."""
-    places = {"V": loaded.family.vision_places(inputs), "L": loaded.family.text_places(inputs)}
-    changes = {}
-    for name, damage in damages.items():
-        batch = places | {"numbers": numbers_of(damage, loaded.family, inputs)}
-        changes[name] = damage.point, functools.partial(_damaged_states, batch, damage)
-    return pooled_states(loaded, inputs, changes)
-
-
 @contextlib.contextmanager
 def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None = None) -> Iterator[None]:
     """While it lasts, the loaded model is damaged; None: it is not. Goes around `extraction.capturing`, not inside it.
 
-    Args:
-        parting: where the options part, for a damage of the semantic mapping (`mapping.branches`).
+    A damage of the semantic mapping needs the `branches` of the options.
     """
     if damage is None or damage.severity == 0:
         yield
         return
-    batch: dict = {}
-    with contextlib.ExitStack() as stack:
-        _note_images(stack, batch, damage, loaded)
-        hooks = [loaded.model.register_forward_pre_hook(_note_text(batch, loaded.family), with_kwargs=True)]
-        if damage.module == ANSWER:
-            head = loaded.model.get_output_embeddings()
-            hooks.append(head.register_forward_hook(_on_logits(batch, damage, parting)))
-        else:
-            modules = {point.name: point.module for point in loaded.family.probe_points()}
-            hooks.append(modules[damage.point].register_forward_hook(_on_states(batch, damage)))
-        for hook in hooks:
-            stack.callback(hook.remove)
-        yield
-
-
-def _note_images(stack: contextlib.ExitStack, batch: dict, damage: Damage, loaded: LoadedModel) -> None:
-    """Notes which images the vision tower is about to see.
-
-    `generate` lets it see them before the model's own forward pass, which then knows nothing of pixels: what both call
-    is the method that is wrapped here.
-    """
-    owner, name = loaded.model.base_model, "get_image_features"
+    batch: dict = {}  # where the images are, and the tokens read so far
+    family, owner, name = loaded.family, loaded.model.base_model, "get_image_features"
     method, own = getattr(owner, name), vars(owner).get(name)
 
     @functools.wraps(method)
-    def noting(*arguments, **named):
+    def note_images(*arguments, **named):
+        """`generate` lets the vision tower see images before the model's own forward pass, which knows no pixels."""
         inputs = inspect.signature(method).bind(*arguments, **named).arguments
-        batch["V"] = loaded.family.vision_places(inputs)
-        batch["numbers"] = numbers_of(damage, loaded.family, inputs)
+        batch.update(V=family.vision_places(inputs), numbers=numbers_of(damage, family, inputs))
         return method(*arguments, **named)
 
-    setattr(owner, name, noting)
-    stack.callback(lambda: setattr(owner, name, own) if own else delattr(owner, name))
-
-
-def _note_text(batch: dict, family: Family) -> Callable:
-    """Notes where image tokens are, and what has been read; a later step of generation has none and reads on."""
-
-    def hook(model, arguments, inputs):
-        prompt = bool(family.image_mask(inputs).any())
+    def note_text(model, arguments, inputs):
+        """A later step of generation has no image tokens and reads on."""
+        prompt, read = bool(family.image_mask(inputs).any()), inputs["input_ids"]
         batch["L"] = family.text_places(inputs) if prompt else []
-        read = inputs["input_ids"]
         if not prompt:
             before = inputs["past_key_values"].get_seq_length()  # less than was read, after the cache has gone back
             read = torch.cat([batch["written"][:, :before], read], dim=1)
         batch["written"] = read
 
-    return hook
+    def change(module, arguments, output):
+        if damage.module == ANSWER:
+            return damage.of_logits(output, batch["written"], batch["numbers"], parting)
+        states, *rest = output if isinstance(output, tuple) else (output,)
+        states = damaged_states(batch, damage, states)
+        return (states, *rest) if isinstance(output, tuple) else states
+
+    head = loaded.model.get_output_embeddings()
+    place = head if damage.module == ANSWER else module_at(loaded, damage.point)
+    with contextlib.ExitStack() as stack:
+        setattr(owner, name, note_images)
+        stack.callback(lambda: setattr(owner, name, own) if own else delattr(owner, name))
+        stack.callback(loaded.model.register_forward_pre_hook(note_text, with_kwargs=True).remove)
+        stack.callback(place.register_forward_hook(change).remove)
+        yield
 
 
-def _damaged_states(batch: dict, damage: Damage, states: torch.Tensor) -> torch.Tensor:
+def module_at(loaded: LoadedModel, point: str) -> torch.nn.Module:
+    return next(one.module for one in loaded.family.probe_points() if one.name == point)
+
+
+def damaged_states(batch: Mapping, damage: Damage, states: torch.Tensor) -> torch.Tensor:
+    """The states of a batch at the damaged place; `batch` says where its images are there, and their `numbers`."""
     if damage.module == "C":
         return damage.of_states(states)
     if places := batch[damage.module]:
@@ -227,14 +169,49 @@ def _damaged_states(batch: dict, damage: Damage, states: torch.Tensor) -> torch.
     return states
 
 
-def _on_states(batch: dict, damage: Damage) -> Callable:
-    def hook(module, arguments, output):
-        states, *rest = output if isinstance(output, tuple) else (output,)
-        states = _damaged_states(batch, damage, states)
-        return (states, *rest) if isinstance(output, tuple) else states
+def branches(options: list[list[int]]) -> Branches:
+    """Where the options part: tokens written so far -> next token -> the options (by number) that go on with it.
 
-    return hook
+    Shorter prefixes come first. `options` are token ids that include the token that ends an answer.
+    """
+    found: Branches = {}
+    for number, tokens in enumerate(options):
+        for length, token in enumerate(tokens):
+            found.setdefault(tuple(tokens[:length]), {}).setdefault(token, []).append(number)
+    parting = {prefix: following for prefix, following in found.items() if len(following) > 1}
+    return dict(sorted(parting.items(), key=lambda item: len(item[0])))
 
 
-def _on_logits(batch: dict, damage: Damage, parting: Branches) -> Callable:
-    return lambda module, arguments, logits: damage.of_logits(logits, batch["written"], batch["numbers"], parting)
+def swapped(
+    logits: torch.Tensor, written: torch.Tensor, hit: torch.Tensor, parting: Branches, seed: int
+) -> torch.Tensor:
+    """Logits in which, wherever options part, each of their tokens has the logit of another one, by the seed.
+
+    `logits` [images, positions, vocabulary] are of the last positions of `written`, int [images, tokens], the tokens
+    read so far; those of images that are not hit, bool [images], stay as they are.
+    """
+    out, positions = logits.clone(), logits.shape[1]
+    for prefix, following in parting.items():
+        tokens, shift, there = [*following], 1 + seed % (len(following) - 1), hit[:, None].expand(-1, positions)
+        if prefix:  # where what was read up to a position ends with it
+            windows = written.unfold(1, len(prefix), 1)[:, -positions:]
+            there = there & (windows == windows.new_tensor(prefix)).all(dim=-1)
+        out[..., tokens] = torch.where(there[..., None], out[..., tokens[shift:] + tokens[:shift]], out[..., tokens])
+    return out
+
+
+def chosen(next_logits: Callable[[Prefix], torch.Tensor], parting: Branches, options: int) -> torch.Tensor:
+    """The option of each image, of so many, that the model writes if it may write nothing else, int [images].
+
+    `next_logits` gives the logits of the token after some tokens of an answer, [images, vocabulary].
+    """
+    alive: list[set[int]] = []
+    for prefix, following in parting.items():
+        taken = next_logits(prefix)[:, [*following]].argmax(dim=1).tolist()
+        alive = alive or [set(range(options))] * len(taken)
+        groups = [set(numbers) for numbers in following.values()]
+        # an image that came to this prefix has all its options alive, and not yet chosen among them
+        alive = [
+            own & groups[place] if own & set().union(*groups) else own for own, place in zip(alive, taken, strict=True)
+        ]
+    return torch.tensor([min(own) for own in alive])

@@ -10,17 +10,15 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.evaluation.points import ANSWER
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.damaged_models import check_drawable, damaged_models
-from mlprobe_utils.pipeline.discussion_card import load_discussion
 from mlprobe_utils.pipeline.discussions import make_discussions
-from mlprobe_utils.pipeline.model_steps import make_features, make_model, make_predictions
-from mlprobe_utils.pipeline.probe_steps import make_probes
+from mlprobe_utils.pipeline.fault_card import check_drawable, damaged_models
+from mlprobe_utils.pipeline.model_steps import make_features, make_model, make_predictions, make_probes
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
+from mlprobe_utils.pipeline.variants import load_discussion
 from mlprobe_utils.pipeline.work import Work, works
 from mlprobe_utils.synthetic.faults.calibration import load_damages, make_calibration
-from mlprobe_utils.synthetic.faults.damage import damaged
-from mlprobe_utils.synthetic.faults.mapping import branches
+from mlprobe_utils.synthetic.faults.damage import branches, damaged
 
 
 @dataclass
@@ -52,18 +50,6 @@ def make_damaged(work: Work) -> None:
             make_probes(own)
 
 
-def check_plantable(model: str, datasets: list[str]) -> None:
-    """That the book plants faults in a model, on these data sets.
-
-    Raises:
-        InputError: another model than data/book.yml plants faults in; a set of real images.
-    """
-    for slug in datasets:
-        check_drawable(load_data_card(slug))
-    if datasets and not damaged_models([model]):
-        raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
-
-
 def run_whole_model(
     model: str,
     datasets: list[str],
@@ -72,17 +58,16 @@ def run_whole_model(
     discussions: list[str] | None = None,
     planted: list[str] | None = None,
 ) -> None:
-    """Makes every artefact of a model that is not there and current.
+    """Makes every artefact of a model that is not there and current: its own, its discussions', and those with faults
+    planted in it on some phantom sets.
 
-    Args:
-        discussions: slugs of the discussions that it takes part in.
-        planted: the phantom sets on which faults are planted in it.
-
-    Raises:
-        InputError: as `check_plantable`, `load_discussion`, `make_model`, `make_discussions` and `make_calibration`.
+    Raises InputError for faults in another model than data/book.yml names, or on real images, and as what it calls.
     """
     planted = planted or []
-    check_plantable(model, planted)
+    for slug in planted:
+        check_drawable(load_data_card(slug))
+    if planted and not damaged_models([model]):
+        raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
     cards = [load_discussion(name) for name in discussions or []]
     everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split_rule)
     make_model(everything)

@@ -4,7 +4,6 @@ Whatever a family's full-size models have (rotary sections, deepstack, sliding w
 """
 
 import json
-from collections.abc import Callable, Mapping
 
 import mlprobe_utils.models.compat
 
@@ -19,88 +18,79 @@ from mlprobe_utils.synthetic.miniatures.recipe import Architecture
 # The real models' 0.02 suits widths in the thousands: at width 64 tied embeddings of that size cannot carry a logit,
 # and an answer word that no caption held could never become likely
 INITIAL_DEVIATION = 0.1
-QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-HULU_TOKENS = ("<|im_start|>", "<|im_end|>", "<|video_pad|>")
+CLASSES = {  # family (a module of `mlprobe_utils.models.families`) -> how its classes in transformers begin
+    "qwen2_vl": "Qwen2VL",
+    "qwen2_5_vl": "Qwen2_5_VL",
+    "qwen3_vl": "Qwen3VL",
+    "llava": "Llava",
+    "hulu_med": "VideoLlama3",
+    "gemma3": "Gemma3",
+}
+FIRST_TOKENS = {
+    "llava": ["<unk>", "<|startoftext|>", "<|endoftext|>"],
+    "gemma3": ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"],
+}
+GEMMA_IMAGE = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+QWEN_TOKENS = {
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+}
+TOKENS = {  # of a family's configuration, by the names of their ids; QWEN_TOKENS of the others
+    "llava": {"image_token_index": IMAGE_TOKEN},
+    "hulu_med": {"image_token_id": IMAGE_TOKEN, "video_token_id": "<|video_pad|>"},
+    "gemma3": {f"{name}_index": token for name, token in GEMMA_IMAGE.items()},
+}
 
 
 def blueprint(family: str, architecture: Architecture, corpus: list[str]) -> tuple[PreTrainedConfig, ProcessorMixin]:
-    """Configuration and processor of a miniature.
-
-    Args:
-        family: name of a module of `mlprobe_utils.models.families`.
-        corpus: texts that should come out in few tokens.
-    """
-    tokenizer_of, config, ids, parts_of, processor_of = _FAMILIES[family]
-    tokenizer = tokenizer_of(corpus, architecture.vocabulary)
-    text, vision = parts_of(architecture)
-    more = {key: tokenizer.convert_tokens_to_ids(token) for key, token in ids.items()}
+    """Configuration and processor of a miniature of a family; the texts of the corpus come out in few tokens."""
+    tokenizer = _tokenizer(family, corpus, architecture.vocabulary)
+    text, vision = _towers(family, architecture)
+    whole = {"text_config": _text(architecture, tokenizer) | text, "vision_config": vision}
+    for key, token in TOKENS.get(family, QWEN_TOKENS).items():
+        whole[key] = tokenizer.convert_tokens_to_ids(token)
     if family == "gemma3":
-        more |= {"mm_tokens_per_image": _gemma_tokens(architecture), "initializer_range": INITIAL_DEVIATION}
+        tokens = (architecture.side // architecture.patch_size // 2) ** 2  # the connector averages 2 x 2 patches
+        whole |= {"mm_tokens_per_image": tokens, "initializer_range": INITIAL_DEVIATION}
     else:
-        more["tie_word_embeddings"] = True
-    whole = config(**more, text_config=_text(architecture, tokenizer) | text, vision_config=vision)
-    return whole, processor_of(architecture, tokenizer)
+        whole["tie_word_embeddings"] = True
+    config = getattr(hf, f"{CLASSES[family]}Config")(**whole)
+    return config, _processor(family, architecture, tokenizer)
 
 
-# Tokenizers, trained here on a small corpus: (corpus, at most so many tokens, special ones not counted) -> tokenizer
-
-
-def _byte_level(special: tuple[str, ...], named: Mapping[str, str]) -> Callable[..., PreTrainedTokenizerBase]:
-    """Byte-level BPE of Qwen's class; `special` tokens are no text, `named` ones are its attributes (`image_token`)."""
-
-    def make(corpus: list[str], vocabulary: int) -> PreTrainedTokenizerBase:
+def _tokenizer(family: str, corpus: list[str], vocabulary: int) -> PreTrainedTokenizerBase:
+    """Of the family's class, trained here on a small corpus: at most `vocabulary` tokens, special ones not counted."""
+    if first := FIRST_TOKENS.get(family):  # spaces are written, what is unknown comes in bytes
+        words, alphabet = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never"), []
+    else:
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        vocab, merges = _trained(corpus, vocabulary, pre_tokenizers.ByteLevel(add_prefix_space=False), alphabet)
-        ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-        tokenizer = hf.Qwen2Tokenizer(vocab=vocab, merges=merges, **ends, extra_special_tokens=dict(named))
-        tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
-        return tokenizer
-
-    return make
-
-
-def _llama_tokenizer(corpus: list[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Of Llama's class with Yi's special tokens: spaces are written, what is unknown comes in bytes."""
-    vocab, merges = _with_bytes(corpus, vocabulary, ["<unk>", "<|startoftext|>", "<|endoftext|>"])
-    return hf.LlamaTokenizer(
-        vocab=vocab,
-        merges=merges,
-        unk_token="<unk>",
-        bos_token="<|startoftext|>",
-        eos_token="<|endoftext|>",
-        pad_token="<unk>",
-        add_bos_token=False,
-        extra_special_tokens=["<|im_start|>", "<|im_end|>", IMAGE_TOKEN],
-    )
-
-
-def _gemma_tokenizer(corpus: list[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Of Gemma's class: a text begins with `<bos>`, which a chat template writes too."""
-    vocab, merges = _with_bytes(corpus, vocabulary, ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
-    images = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-    tokenizer = hf.GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True, extra_special_tokens=images)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]})
-    return tokenizer
-
-
-def _with_bytes(corpus: list[str], vocabulary: int, first: list[str]) -> tuple[dict[str, int], list[tuple]]:
-    """A vocabulary that begins with some tokens and one for every byte."""
-    words = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never")
-    learned, merges = _trained(corpus, vocabulary, words, [])
-    tokens = [*first, *(f"<0x{byte:02X}>" for byte in range(256)), *learned]
-    return {token: place for place, token in enumerate(tokens)}, merges
-
-
-def _trained(corpus: list[str], vocabulary: int, words, alphabet: list[str]) -> tuple[dict[str, int], list[tuple]]:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = words
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = words
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(corpus, trainer)
-    bpe = json.loads(tokenizer.to_str())["model"]
-    return bpe["vocab"], [tuple(merge) for merge in bpe["merges"]]
-
-
-# Configurations: keys of the text model and of the vision tower
+    trained.train_from_iterator(corpus, trainer)
+    bpe = json.loads(trained.to_str())["model"]
+    vocab, merges = bpe["vocab"], [tuple(merge) for merge in bpe["merges"]]
+    if first:
+        tokens = [*first, *(f"<0x{byte:02X}>" for byte in range(256)), *vocab]
+        vocab = {token: place for place, token in enumerate(tokens)}
+    if family == "llava":  # with Yi's special tokens
+        ends = {"unk_token": "<unk>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+        special = {"pad_token": "<unk>", "extra_special_tokens": ["<|im_start|>", "<|im_end|>", IMAGE_TOKEN]}
+        return hf.LlamaTokenizer(vocab=vocab, merges=merges, **ends, **special, add_bos_token=False)
+    if family == "gemma3":  # a text begins with <bos>, which a chat template writes too
+        made = hf.GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True, extra_special_tokens=GEMMA_IMAGE)
+        special = ["<start_of_turn>", "<end_of_turn>"]
+    else:
+        named = {"image_token": IMAGE_TOKEN} if family == "hulu_med" else {}
+        ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+        made = hf.Qwen2Tokenizer(vocab=vocab, merges=merges, **ends, extra_special_tokens=named)
+        images = [] if named else ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+        special = ["<|im_start|>", "<|im_end|>", *images, "<|video_pad|>"]
+    made.add_special_tokens({"additional_special_tokens": special})
+    return made
 
 
 def _text(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> dict:
@@ -121,90 +111,68 @@ def _text(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> dic
     }
 
 
-def _vision(
-    architecture: Architecture, depth: str = "num_hidden_layers", heads: str = "num_attention_heads", **more
-) -> dict:
-    """`depth` and `heads` are what the family calls these."""
-    vision = architecture.vision
-    return {
-        "initializer_range": INITIAL_DEVIATION,
-        "hidden_size": vision.width,
-        "intermediate_size": vision.feed_forward,
-        "patch_size": architecture.patch_size,
-        depth: vision.depth,
-        heads: vision.heads,
-    } | more
+def _towers(family: str, architecture: Architecture) -> tuple[dict, dict]:
+    """What the family adds to `_text`, and the whole configuration of its vision tower."""
+    vision, llm, side = architecture.vision, architecture.llm, architecture.side
+    depth, heads = ("depth", "num_heads") if family.startswith("qwen") else ("num_hidden_layers", "num_attention_heads")
+    tower = {"initializer_range": INITIAL_DEVIATION, "hidden_size": vision.width, "patch_size": architecture.patch_size}
+    tower |= {"intermediate_size": vision.feed_forward, depth: vision.depth, heads: vision.heads}
+    head, kind = llm.width // llm.heads, architecture.llm_type or "qwen2"
+    spatial = head // 2 * 3 // 8  # rotary channels for time, height and width, in Qwen's proportion 16 : 24 : 24
+    rotary = {"rope_type": "default", "rope_theta": 10000.0}
+    rotary["mrope_section"] = [head // 2 - 2 * spatial, spatial, spatial]
+    if family == "qwen2_vl":
+        if vision.feed_forward % vision.width:
+            raise InputError(
+                f"recipe.architecture.vision: feed_forward {vision.feed_forward} of a Qwen2-VL has to be a multiple of "
+                f"width {vision.width}"
+            )
+        ratio = tower.pop("intermediate_size") // vision.width
+        tower |= {"embed_dim": vision.width, "hidden_size": llm.width, "mlp_ratio": ratio}
+        return {"rope_parameters": rotary}, tower
+    if family == "qwen2_5_vl":
+        tower |= {"window_size": side, "fullatt_block_indexes": list(range(3, vision.depth, 4))}
+        return {"rope_parameters": rotary}, tower | {"out_hidden_size": llm.width}
+    if family == "qwen3_vl":
+        tower |= {"num_position_embeddings": (side // architecture.patch_size) ** 2, "out_hidden_size": llm.width}
+        tower["deepstack_visual_indexes"] = list(range(1, vision.depth - 1, 2))[: llm.depth]
+        return {"rope_parameters": rotary | {"mrope_interleaved": True}, "head_dim": head}, tower
+    if family == "hulu_med":
+        return {"model_type": kind} | ({"head_dim": head} if kind == "qwen3" else {}), tower
+    if family == "llava":
+        tower |= {"model_type": "clip_vision_model", "projection_dim": vision.width, "image_size": side}
+        return {"model_type": "llama"}, tower
+    tower |= {"model_type": "siglip_vision_model", "vision_use_head": False, "image_size": side}
+    return {"head_dim": head, "query_pre_attn_scalar": head, "sliding_window": 64}, tower
 
 
-def _head(architecture: Architecture) -> int:
-    return architecture.llm.width // architecture.llm.heads
+def _processor(family: str, architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
+    made, side = getattr(hf, f"{CLASSES[family]}Processor"), architecture.side
+    square, patch = {"height": side, "width": side}, {"patch_size": architecture.patch_size}
+    if family == "gemma3":  # of its turns the model's are the model's and not the assistant's
+        role, turn = "'model' if message.role == 'assistant' else 'user'", ("<start_of_turn>", "<end_of_turn>")
+        template = "{{ bos_token }}" + _template(GEMMA_IMAGE["boi_token"], turn, role, "model")
+        tokens = {"image_seq_length": (side // architecture.patch_size // 2) ** 2}
+        images = hf.Gemma3ImageProcessor(size=square, **tokens)
+        return made(image_processor=images, tokenizer=tokenizer, chat_template=template, **tokens)
+    image = "<|vision_start|><|image_pad|><|vision_end|>" if family.startswith("qwen") else f"{IMAGE_TOKEN}\n"
+    more = {"tokenizer": tokenizer, "chat_template": _template(image)}
+    if family == "llava":
+        images = hf.CLIPImageProcessor(size={"shortest_edge": side}, crop_size=square)
+        features = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+        return made(image_processor=images, **patch, **features, **more)
+    images, videos = hf.Qwen2VLImageProcessor, hf.Qwen2VLVideoProcessor
+    if family == "hulu_med":
+        images, videos = hf.VideoLlama3ImageProcessor, hf.VideoLlama3VideoProcessor
+    elif family == "qwen3_vl":
+        videos = hf.Qwen3VLVideoProcessor
+    kept = {"size": {"shortest_edge": side**2, "longest_edge": side**2}} | patch  # images keep their proportions
+    return made(image_processor=images(**kept), video_processor=videos(**kept), **more)
 
 
-def _rotary(architecture: Architecture) -> dict:
-    """Rotary channels for time, height and width, in Qwen's proportion 16 : 24 : 24."""
-    half_head = _head(architecture) // 2
-    spatial = half_head * 3 // 8
-    sections = [half_head - 2 * spatial, spatial, spatial]
-    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
-
-
-def _qwen2_vl(architecture: Architecture) -> tuple[dict, dict]:
-    tower = architecture.vision
-    if tower.feed_forward % tower.width:
-        raise InputError(
-            f"recipe.architecture.vision: feed_forward {tower.feed_forward} of a Qwen2-VL has to be a multiple of "
-            f"width {tower.width}"
-        )
-    vision = _vision(architecture, "depth", "num_heads", embed_dim=tower.width, hidden_size=architecture.llm.width)
-    vision["mlp_ratio"] = vision.pop("intermediate_size") // tower.width
-    return {"rope_parameters": _rotary(architecture)}, vision
-
-
-def _qwen2_5_vl(architecture: Architecture) -> tuple[dict, dict]:
-    full = list(range(3, architecture.vision.depth, 4))
-    own = {"window_size": architecture.side, "fullatt_block_indexes": full, "out_hidden_size": architecture.llm.width}
-    return {"rope_parameters": _rotary(architecture)}, _vision(architecture, "depth", "num_heads", **own)
-
-
-def _qwen3_vl(architecture: Architecture) -> tuple[dict, dict]:
-    own = {
-        "num_position_embeddings": (architecture.side // architecture.patch_size) ** 2,
-        "deepstack_visual_indexes": list(range(1, architecture.vision.depth - 1, 2))[: architecture.llm.depth],
-        "out_hidden_size": architecture.llm.width,
-    }
-    rotary = _rotary(architecture) | {"mrope_interleaved": True}
-    text = {"rope_parameters": rotary, "head_dim": _head(architecture)}
-    return text, _vision(architecture, "depth", "num_heads", **own)
-
-
-def _llava(architecture: Architecture) -> tuple[dict, dict]:
-    own = {"model_type": "clip_vision_model", "projection_dim": architecture.vision.width}
-    return {"model_type": "llama"}, _vision(architecture, image_size=architecture.side, **own)
-
-
-def _hulu_med(architecture: Architecture) -> tuple[dict, dict]:
-    kind = architecture.llm_type or "qwen2"
-    head = {"head_dim": _head(architecture)} if kind == "qwen3" else {}
-    return {"model_type": kind} | head, _vision(architecture)
-
-
-def _gemma3(architecture: Architecture) -> tuple[dict, dict]:
-    own = {"model_type": "siglip_vision_model", "vision_use_head": False, "image_size": architecture.side}
-    head = _head(architecture)
-    text = {"head_dim": head, "query_pre_attn_scalar": head, "sliding_window": 64}
-    return text, _vision(architecture, **own)
-
-
-def _gemma_tokens(architecture: Architecture) -> int:
-    """Tokens of an image: the connector averages squares of 2 x 2 patches."""
-    return (architecture.side // architecture.patch_size // 2) ** 2
-
-
-# Processors and chat templates
-
-
-def _template(start: str, role: str, model: str, image: str, end: str) -> str:
-    """A chat template without a default system prompt: a miniature has no tokens to spend on one."""
+def _template(image: str, turn=("<|im_start|>", "<|im_end|>"), role="message.role", model="assistant") -> str:
+    """A chat template without a default system prompt: a miniature has no tokens to spend on one. ChatML's turns."""
+    start, end = turn
     return f"""\
 {{%- for message in messages %}}{start}{{{{ {role} }}}}
 {{% if message.content is string %}}{{{{ message.content }}}}{{% else %}}{{% for part in message.content %}}\
@@ -212,80 +180,3 @@ def _template(start: str, role: str, model: str, image: str, end: str) -> str:
 {{% endif %}}{{% endfor %}}{{% endif %}}{end}
 {{% endfor %}}{{% if add_generation_prompt %}}{start}{model}
 {{% endif %}}"""
-
-
-def _chatml(image: str) -> str:
-    return _template("<|im_start|>", "message.role", "assistant", image, "<|im_end|>")
-
-
-# of Gemma's turns the model's are the model's and not the assistant's
-_GEMMA_ROLE = "'model' if message.role == 'assistant' else 'user'"
-_TURNS = _template("<start_of_turn>", _GEMMA_ROLE, "model", "<start_of_image>", "<end_of_turn>")
-_QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-_IMAGE_LINE = f"{IMAGE_TOKEN}\n"
-
-
-def _packed_processor(processor: type, images: type, videos: type, image: str) -> Callable:
-    """Of a family whose images keep their sizes; `image` is what the chat template writes for one."""
-
-    def make(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
-        area = architecture.side**2
-        shape = {"patch_size": architecture.patch_size, "size": {"shortest_edge": area, "longest_edge": area}}
-        media = {"image_processor": images(**shape), "video_processor": videos(**shape)}
-        return processor(**media, tokenizer=tokenizer, chat_template=_chatml(image))
-
-    return make
-
-
-def _llava_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
-    square = {"height": architecture.side, "width": architecture.side}
-    return hf.LlavaProcessor(
-        image_processor=hf.CLIPImageProcessor(size={"shortest_edge": architecture.side}, crop_size=square),
-        tokenizer=tokenizer,
-        patch_size=architecture.patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=_chatml(_IMAGE_LINE),
-    )
-
-
-def _gemma_processor(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
-    square, tokens = {"height": architecture.side, "width": architecture.side}, _gemma_tokens(architecture)
-    images = hf.Gemma3ImageProcessor(size=square, image_seq_length=tokens)
-    turns = "{{ bos_token }}" + _TURNS
-    return hf.Gemma3Processor(image_processor=images, tokenizer=tokenizer, chat_template=turns, image_seq_length=tokens)
-
-
-_HULU_MEDIA = hf.VideoLlama3ImageProcessor, hf.VideoLlama3VideoProcessor, _IMAGE_LINE
-_QWEN_IDS = {
-    "image_token_id": "<|image_pad|>",
-    "video_token_id": "<|video_pad|>",
-    "vision_start_token_id": "<|vision_start|>",
-    "vision_end_token_id": "<|vision_end|>",
-}
-_GEMMA_IDS = {
-    "boi_token_index": "<start_of_image>",
-    "eoi_token_index": "<end_of_image>",
-    "image_token_index": "<image_soft_token>",
-}
-
-
-def _qwen(config: type, parts: Callable, processor: type, videos: type) -> tuple:
-    packed = _packed_processor(processor, hf.Qwen2VLImageProcessor, videos, _QWEN_IMAGE)
-    return _byte_level(QWEN_TOKENS, {}), config, _QWEN_IDS, parts, packed
-
-
-_FAMILIES: dict[str, tuple] = {  # tokenizer, class and token ids of the configuration, its parts, processor
-    "qwen2_vl": _qwen(hf.Qwen2VLConfig, _qwen2_vl, hf.Qwen2VLProcessor, hf.Qwen2VLVideoProcessor),
-    "qwen2_5_vl": _qwen(hf.Qwen2_5_VLConfig, _qwen2_5_vl, hf.Qwen2_5_VLProcessor, hf.Qwen2VLVideoProcessor),
-    "qwen3_vl": _qwen(hf.Qwen3VLConfig, _qwen3_vl, hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor),
-    "llava": (_llama_tokenizer, hf.LlavaConfig, {"image_token_index": IMAGE_TOKEN}, _llava, _llava_processor),
-    "hulu_med": (
-        _byte_level(HULU_TOKENS, {"image_token": IMAGE_TOKEN}),
-        hf.VideoLlama3Config,
-        {"image_token_id": IMAGE_TOKEN, "video_token_id": "<|video_pad|>"},
-        _hulu_med,
-        _packed_processor(hf.VideoLlama3Processor, *_HULU_MEDIA),
-    ),
-    "gemma3": (_gemma_tokenizer, hf.Gemma3Config, _GEMMA_IDS, _gemma3, _gemma_processor),
-}

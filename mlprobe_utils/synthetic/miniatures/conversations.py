@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import cache, partial
 
 import mlprobe_utils.models.compat
 
@@ -17,103 +17,69 @@ from mlprobe_utils.models.encoding import Encoder, append_answers
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.synthetic.miniatures.recipe import TEXT_ALONE, Stage, Text
-from mlprobe_utils.synthetic.phantoms.general import captioned_shapes, questioned_shapes
-from mlprobe_utils.synthetic.phantoms.texts import captioned_phantoms, medical_sentences, questioned_phantoms
+from mlprobe_utils.synthetic.phantoms.general import captioned_scene, questioned_scene
+from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_sentence, questioned_phantom
 
-CAPTION_REQUEST = "Describe the image."
-
-
-@dataclass(frozen=True)
-class Conversations:
-    """Questions and answers, each about one image, uint8 [n, side, side, 3]; None: text alone."""
-
-    images: np.ndarray | None
-    questions: list[str]
-    answers: list[str]
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def image(self, position: int) -> np.ndarray | None:
-        return None if self.images is None else self.images[position]
-
-    def turns(self) -> list[tuple[str, str]]:
-        """(question, answer) of each."""
-        return list(zip(self.questions, self.answers, strict=True))
+GENERAL: dict[Text, Callable] = {"general captions": captioned_scene, "general questions": questioned_scene}
+MEDICAL: dict[Text, Callable] = {"medical captions": captioned_phantom, "medical questions": questioned_phantom}
 
 
-def conversations(stage: Stage, seed: int, side: int) -> Conversations:
+Conversation = tuple[np.ndarray | None, tuple[str, str]]  # image, uint8 [side, side, 3], or none; question and answer
+
+
+def conversations(stage: Stage, seed: int, side: int) -> list[Conversation]:
     """What a training stage teaches: of each text its share, and within the medical ones equally many of each modality.
 
     No image of a phantom set is ever among these, whatever the seeds.
     """
-    drawn = []
+    taught = []
     for text in dict.fromkeys(stage.texts):  # one that is named twice has twice the share
         count = math.ceil(stage.count * stage.texts.count(text) / len(stage.texts))
-        drawn += drawn_of(text, stage.modalities, count, seed, side)
-    images = None if stage.texts == [TEXT_ALONE] else np.concatenate([part.images for part in drawn])
-    questions = [question for part in drawn for question in part.questions]
-    return Conversations(images, questions, [answer for part in drawn for answer in part.answers])
+        taught += conversations_of(text, stage.modalities, count, seed, side)
+    return taught
 
 
-DRAWN_BY: dict[Text, Callable] = {
-    "general captions": captioned_shapes,
-    "general questions": questioned_shapes,
-    "medical captions": captioned_phantoms,
-    "medical questions": questioned_phantoms,
-}
-
-
-def drawn_of(text: Text, modalities: Sequence[str], count: int, seed: int, side: int) -> list[Conversations]:
-    """At least `count` conversations of one kind of text; of a medical one about images a part for each modality."""
+def conversations_of(text: Text, modalities: Sequence[str], count: int, seed: int, side: int) -> list[Conversation]:
+    """At least `count` conversations of one kind of text, of a medical one about images equally many a modality."""
     if text == TEXT_ALONE:
-        return [Conversations(None, *medical_sentences(count, seed))]
-    if text.startswith("general"):
-        return [_kept(text, "", count, seed, side)]
-    return [_kept(text, modality, math.ceil(count / len(modalities)), seed, side) for modality in modalities]
+        return [(None, medical_sentence(i, seed)) for i in range(count)]
+    if text in GENERAL:
+        return _kept(GENERAL[text], text, "", count, seed, side)
+    each = math.ceil(count / len(modalities))
+    return [one for of in modalities for one in _kept(partial(MEDICAL[text], of), text, of, each, seed, side)]
 
 
-def _kept(text: Text, modality: str, count: int, seed: int, side: int) -> Conversations:
-    """Drawn once for all miniatures, and read from then on."""
+def _kept(draw: Callable, text: Text, modality: str, count: int, seed: int, side: int) -> list[Conversation]:
+    """Drawn once for all miniatures, and loaded from then on."""
     drawn_with = {"text": text, "modality": modality, "count": count, "seed": seed, "side": side}
     folder = artefacts.OUTPUTS / "conversations" / "-".join(str(part).replace(" ", "-") for part in drawn_with.values())
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not (own := Artefact(folder, "conversations", drawn_with)).is_current():
-            arguments = (modality, count, seed, side) if modality else (count, seed, side)
-            images, *questions, answers = DRAWN_BY[text](*arguments)
-            turns = list(zip(*questions or [[CAPTION_REQUEST] * len(answers)], answers, strict=True))
+            images, *turns = zip(*(draw(i, seed, side) for i in range(count)), strict=True)
             with own.making() as temporary:
-                np.save(temporary / "images.npy", images[..., 0])  # all are grey
-                atomic_write(temporary / "turns.json", json.dumps(turns))
-    grey = np.load(folder / "images.npy")
-    questions, answers = zip(*json.loads((folder / "turns.json").read_text()), strict=True)
-    return Conversations(np.repeat(grey[..., None], 3, axis=-1), list(questions), list(answers))
+                np.save(temporary / "images.npy", np.stack(images))
+                atomic_write(temporary / "turns.json", json.dumps(list(zip(*turns, strict=True))))
+    images = np.repeat(np.load(folder / "images.npy")[..., None], 3, axis=-1)
+    return list(zip(images, map(tuple, json.loads((folder / "turns.json").read_text())), strict=True))
 
 
-@dataclass
 class ConversationEncoder:
     """Encodes images each with a question of its own, as `Encoder` does many images with one question."""
 
-    processor: ProcessorMixin
-    _encoders: dict[tuple[str, bool], Encoder] = field(default_factory=dict)  # the same questions come again and again
-    _tokens: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    def __init__(self, processor: ProcessorMixin):
+        self.processor = processor
+        # the same questions come again and again
+        self.encoder = cache(lambda question, seen: Encoder(processor, f"<image> {question}" if seen else question))
+        self.tokens = cache(lambda question, answer, seen: self.encoder(question, seen).answer_tokens([answer])[0])
 
     def questions(self, images: list[np.ndarray | None], questions: list[str]) -> dict[str, torch.Tensor]:
         """Model inputs, prompts padded on the left; either all have an image or none."""
-        encoders = [self._encoder(question, image) for question, image in zip(questions, images, strict=True)]
+        encoders = [self.encoder(question, images[0] is not None) for question in questions]
         return encoders[0].questions(images, [encoder.prompt for encoder in encoders])
 
     def answered(self, images: list[np.ndarray | None], turns: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
         """Model inputs with each answer and the end token appended, and `labels`, as `Encoder.answered`."""
         inputs = self.questions(images, [question for question, _ in turns])
-        for (question, answer), image in zip(turns, images, strict=True):
-            if (question, answer) not in self._tokens:
-                self._tokens[question, answer] = self._encoder(question, image).answer_tokens([answer])[0]
-        return append_answers(inputs, [self._tokens[turn] for turn in turns], self.processor.tokenizer.pad_token_id)
-
-    def _encoder(self, question: str, image: np.ndarray | None) -> Encoder:
-        key = (question, image is not None)
-        if key not in self._encoders:
-            self._encoders[key] = Encoder(self.processor, f"<image> {question}" if key[1] else question)
-        return self._encoders[key]
+        tokens = [self.tokens(*turn, images[0] is not None) for turn in turns]
+        return append_answers(inputs, tokens, self.processor.tokenizer.pad_token_id)

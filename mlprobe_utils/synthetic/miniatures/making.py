@@ -11,7 +11,7 @@ import mlprobe_utils.models.compat
 
 import torch
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, set_seed
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin, set_seed
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.base import below
@@ -21,7 +21,12 @@ from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
-from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, Conversations, conversations, drawn_of
+from mlprobe_utils.synthetic.miniatures.conversations import (
+    Conversation,
+    ConversationEncoder,
+    conversations,
+    conversations_of,
+)
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Stage, Text, architecture_of, recipe_of
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES
 from mlprobe_utils.training.trainer import Examples, TrainingSettings, train
@@ -37,10 +42,7 @@ HUB_NAMES = {  # of Hulu-Med's weights
 
 def make_miniature(slug: str) -> Path:
     """Makes the checkpoint of a miniature below outputs/, unless it is there and current; its base is made first.
-
-    Raises:
-        InputError: the card is not of a miniature, or its recipe is not valid.
-    """
+    Raises InputError where the card is not of a miniature, or its recipe is not valid."""
     card = load_model_card(slug)
     recipe = recipe_of(card)
     if card.base:
@@ -54,18 +56,16 @@ def make_miniature(slug: str) -> Path:
             model, processor = loaded.model, loaded.processor
         else:
             model, processor = from_scratch(card.family, recipe.architecture)
-        side = architecture_of(card).side
         for number, stage in enumerate(recipe.stages):
-            checkpoints = temporary / "checkpoints" / str(number)
-            taught = conversations(stage, number, side)  # the same for all miniatures, so that it is drawn once
-            run_stage(model, processor, stage, taught, recipe.seed + number, checkpoints)
+            taught = conversations(stage, number, architecture_of(card).side)  # the same for all miniatures
+            run_stage(model, processor, stage, taught, recipe.seed + number, temporary / "checkpoints" / str(number))
         shutil.rmtree(temporary / "checkpoints", ignore_errors=True)  # random weights have none
         save(model, processor, temporary)
     return own.folder
 
 
 def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A model of a family (a module of `mlprobe_utils.models.families`) with random weights, and its processor."""
+    """A model of a family, by name, with random weights, and its processor."""
     config, processor = blueprint(family, architecture, corpus(architecture.side))
     model = family_by_name(family).transformers_class()(config)
     for parameter in model.parameters():
@@ -79,13 +79,12 @@ def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedMod
 @functools.cache
 def corpus(side: int) -> list[str]:
     """What the tokenizer should know in few tokens: the data cards' questions and answers, and all that is taught."""
-    asked = [text for card in map(load_data_card, slugs(DataCard)) for text in (card.template, *card.options)]
-    drawn = [part for text in get_args(Text) for part in drawn_of(text, MODALITIES, 200, seed=0, side=side)]
-    taught = [text for part in drawn for turn in part.turns() for text in turn]
-    return [*(asked * 20), *(["user", "assistant"] * 20), *taught]
+    cards = [text for card in map(load_data_card, slugs(DataCard)) for text in (card.template, *card.options)]
+    taught = [one for text in get_args(Text) for one in conversations_of(text, MODALITIES, 200, seed=0, side=side)]
+    return [*(cards * 20), *(["user", "assistant"] * 20), *(text for _, turn in taught for text in turn)]
 
 
-def run_stage(model, processor, stage: Stage, taught: Conversations, seed: int, checkpoints: Path) -> None:
+def run_stage(model, processor, stage: Stage, taught: list[Conversation], seed: int, checkpoints: Path) -> None:
     """One training stage: the named modules learn to write the answers, the others stay as they are."""
     parts = family_of(model).parts()
     learning = below([path for module in stage.train for path in parts[module]])
@@ -93,63 +92,54 @@ def run_stage(model, processor, stage: Stage, taught: Conversations, seed: int, 
         parameter.requires_grad = bool(re.fullmatch(learning, name))
     encoder = ConversationEncoder(processor)
     if stage.samples:
-        taught = right_answers(model, encoder, taught, stage.samples, seed)
+        taught = correct_answers(model, encoder, taught, stage.samples, seed)
     settings = TrainingSettings(stage.learning_rate, stage.epochs, stage.batch_size, WARMUP_RATIO, WEIGHT_DECAY, seed)
-    examples = Examples(taught.image, list(range(len(taught))), taught.turns())
+    examples = Examples(lambda i: taught[i][0], list(range(len(taught))), [turn for _, turn in taught])
     curve, _ = train(model, encoder, examples, None, settings, checkpoints)
-    curve = curve.assign(conversations=len(taught))
-    curve.to_csv(checkpoints.parent.parent / f"learning_curve_{checkpoints.name}.csv", index=False)
+    file = checkpoints.parent.parent / f"learning_curve_{checkpoints.name}.csv"
+    curve.assign(conversations=len(taught)).to_csv(file, index=False)
 
 
 @torch.inference_mode()
-def right_answers(
-    model: PreTrainedModel, encoder: ConversationEncoder, asked: Conversations, samples: int, seed: int
-) -> Conversations:
-    """Those of the model's own answers that are right, each as often as it was drawn.
+def correct_answers(
+    model: PreTrainedModel, encoder: ConversationEncoder, given: list[Conversation], samples: int, seed: int
+) -> list[Conversation]:
+    """The model's own answers that are correct, of so many `samples` a question, each as often as it was drawn.
 
-    In place of policy gradients (GRPO, as Table S1 has it of MedVLM-R1 and Lingshu), which reward a model's own right
+    In place of policy gradients (GRPO, as Table S1 has it of MedVLM-R1 and Lingshu), which reward a model's own correct
     answers, as does one round of learning from them (Yuan et al. 2023, "rejection sampling fine-tuning").
 
-    Args:
-        asked: questions about images, with their right answers.
-        samples: answers drawn a question, at temperature 1.
-
-    Raises:
-        InputError: no answer is right, so that there is nothing to learn.
+    Raises InputError where none is correct, so that there is nothing to learn.
     """
     set_seed(seed)
     model.eval()
     own = model.generation_config
     ends = {"max_new_tokens": MAX_NEW_TOKENS, "eos_token_id": own.eos_token_id, "pad_token_id": own.pad_token_id}
     settings = GenerationConfig(do_sample=True, top_k=0, num_return_sequences=samples, **ends)
-    kept: list[int] = []
-    for start in range(0, len(asked), SAMPLED_BATCH):
-        positions = range(start, min(start + SAMPLED_BATCH, len(asked)))
-        inputs = encoder.questions([asked.image(i) for i in positions], [asked.questions[i] for i in positions])
-        generated = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
-        texts = encoder.processor.tokenizer.batch_decode(generated, skip_special_tokens=True)
-        drawn = [i for i in positions for _ in range(samples)]
-        kept += [i for i, text in zip(drawn, texts, strict=True) if text.strip() == asked.answers[i]]
+    kept = []
+    for start in range(0, len(given), SAMPLED_BATCH):
+        batch = given[start : start + SAMPLED_BATCH]
+        inputs = encoder.questions([image for image, _ in batch], [question for _, (question, _) in batch])
+        new = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
+        texts = encoder.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        drawn = [one for one in batch for _ in range(samples)]
+        kept += [one for one, text in zip(drawn, texts, strict=True) if text.strip() == one[1][1]]
     if not kept:
         raise InputError(
-            f"none of {len(asked) * samples} sampled answers is right: give the recipe a stage with questions before "
+            f"none of {len(given) * samples} sampled answers is correct: give the recipe a stage with questions before "
             "its stage with samples"
         )
-    return Conversations(asked.images[kept], [asked.questions[i] for i in kept], [asked.answers[i] for i in kept])
+    return kept
 
 
 def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Saves model and processor as the hub's are saved."""
-    for parameter in model.parameters():
-        parameter.requires_grad = True
-    if isinstance(family_of(model), HuluMed):
-        return _save_hulu_med(model, processor, folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-
-
-def _save_hulu_med(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
-    """Weights under the hub's names, the hub's flat configuration, tokenizer, image processor and chat template."""
+    model.requires_grad_(True)
+    if not isinstance(family_of(model), HuluMed):
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        return
+    # Hulu-Med: weights under the hub's names, its flat configuration, tokenizer, image processor and chat template
     folder.mkdir(parents=True, exist_ok=True)
     weights = {}
     for name, tensor in model.state_dict().items():
@@ -161,8 +151,14 @@ def _save_hulu_med(model: PreTrainedModel, processor: ProcessorMixin, folder: Pa
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     model.generation_config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
-    config, kind, images = model.config, model.config.text_config.model_type, processor.image_processor
-    files = {
+    for name, content in _hulu_med_files(model.config, processor).items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _hulu_med_files(config: PreTrainedConfig, processor: ProcessorMixin) -> dict[str, dict]:
+    kind, images = config.text_config.model_type, processor.image_processor
+    template = processor.chat_template.removeprefix(NAMING_IT).replace(IMAGE_TOKEN, "{{ image_token }}")
+    return {
         "config": config.text_config.to_dict()
         | {
             "architectures": [f"Hulumed{kind.title()}ForCausalLM"],
@@ -183,9 +179,5 @@ def _save_hulu_med(model: PreTrainedModel, processor: ProcessorMixin, folder: Pa
             "min_tokens": images.size["shortest_edge"] // images.patch_size**2,
             "max_tokens": images.size["longest_edge"] // images.patch_size**2,
         },
-        "chat_template": {
-            "chat_template": processor.chat_template.removeprefix(NAMING_IT).replace(IMAGE_TOKEN, "{{ image_token }}")
-        },
+        "chat_template": {"chat_template": template},
     }
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

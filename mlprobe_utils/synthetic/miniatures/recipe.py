@@ -1,22 +1,18 @@
 """What a model card's `recipe` says of a miniature: its shape, and the training stages that make it."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.settings import Count, Part, Rate, settings
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card
 
-Count = Annotated[int, Field(ge=1)]
 TEXT_ALONE = "medical sentences"
 Text = Literal["general captions", "general questions", "medical captions", "medical questions", "medical sentences"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Tower(_Strict):
+class Tower(Part):
     """Depth and widths of the vision tower or the LLM."""
 
     depth: Count
@@ -31,7 +27,7 @@ class Tower(_Strict):
         return f"{self.depth}\N{NO-BREAK SPACE}blocks, width\N{NO-BREAK SPACE}{self.width}"
 
 
-class Architecture(_Strict):
+class Architecture(Part):
     vision: Tower
     llm: Tower
     llm_type: Literal["qwen2", "qwen3"] | None = None  # of a family whose LLMs differ (Hulu-Med)
@@ -40,29 +36,31 @@ class Architecture(_Strict):
     vocabulary: Count
 
 
-class Stage(_Strict):
+class Stage(Part):
     """One training stage: which texts about which images, which modules learn, how."""
 
     title: str
     texts: list[Text] = Field(min_length=1)
     modalities: list[Literal["ultrasound", "ct", "xray"]] = Field(["ultrasound", "ct", "xray"], min_length=1)
     count: Count  # questions, of all texts and modalities together
-    samples: Count | None = None  # answers drawn a question, of which the right ones are learned; none: all are taught
+    samples: Count | None = (
+        None  # answers drawn a question, of which the correct ones are learned; none: all are taught
+    )
     train: list[Literal["vision tower", "connector", "LLM"]] = Field(min_length=1)
     epochs: Count
     batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    learning_rate: Rate
 
     @model_validator(mode="after")
     def _text_alone_is_alone(self):
         if TEXT_ALONE in self.texts and (self.texts != [TEXT_ALONE] or self.train != ["LLM"]):
             raise ValueError(f"{TEXT_ALONE!r} have no images: give them a stage of their own, with train: [LLM]")
         if self.samples and any(not text.endswith("questions") for text in self.texts):
-            raise ValueError("samples need answers that are right or wrong: texts has to name questions only")
+            raise ValueError("samples need answers that are correct or not: texts has to name questions only")
         return self
 
 
-class Recipe(_Strict):
+class Recipe(Part):
     """A base miniature has an architecture; an adapted one takes its base's weights and has none."""
 
     seed: int
@@ -71,22 +69,16 @@ class Recipe(_Strict):
 
 
 def recipe_of(card: ModelCard) -> Recipe:
-    """The recipe of a miniature's card.
-
-    Raises:
-        InputError: the card has no recipe, or one with a wrong field, or both or neither of base and architecture.
-    """
+    """The recipe of a miniature's card. Raises InputError where it has none, or one with a wrong field, or both or
+    neither of base and architecture."""
     if card.recipe is None:
         raise InputError(f"'{card.slug}' is no miniature: its card has no recipe")
-    try:
-        recipe = Recipe.model_validate(card.recipe)
-    except ValidationError as error:
-        problems = "; ".join(f"recipe.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise InputError(f"data/models/{card.slug}.yml: {problems}") from error
+    file = f"data/models/{card.slug}.yml"
+    recipe = settings(Recipe, f"{file}, recipe", card.recipe)
     if recipe.architecture and card.family is None:
-        raise InputError(f"data/models/{card.slug}.yml: say of which family its class is (family)")
+        raise InputError(f"{file}: say of which family its class is (family)")
     if (recipe.architecture is None) == (card.base is None):
-        raise InputError(f"data/models/{card.slug}.yml: give either a base or recipe.architecture")
+        raise InputError(f"{file}: give either a base or recipe.architecture")
     return recipe
 
 
@@ -96,13 +88,8 @@ def architecture_of(card: ModelCard) -> Architecture:
 
 
 def described(card: ModelCard) -> ModelCard:
-    """A miniature's card with vision tower, LLM and stages from its recipe, connector and shape from its base.
-
-    A model that is not made here comes back as it is.
-
-    Raises:
-        InputError: as `recipe_of`; or the card says in words what its recipe or its base says already.
-    """
+    """A miniature's card with vision tower, LLM and stages from its recipe, connector and shape from its base. Raises
+    InputError as `recipe_of`, and where the card says in words what its recipe or its base says already."""
     if card.recipe is None:
         return card
     recipe = recipe_of(card)

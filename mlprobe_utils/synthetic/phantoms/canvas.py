@@ -1,9 +1,43 @@
-"""Drawing in unit coordinates: grids, smooth noise, soft shapes, strokes. Lengths are in half image sides."""
+"""Drawing: grids, smooth noise, soft shapes, strokes, and the marks that are burnt in: nuisance, whatever the class.
+
+Lengths are in half image sides.
+"""
 
 import functools
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageDraw
+from pydantic import Field
+
+from mlprobe_utils.common.settings import Part
+
+CELLS = 64  # marks are drawn on so many cells across and down, and enlarged to the image's side
+POINTER_PROBABILITY, TEXT_PROBABILITY = 0.25, 0.3
+TEXTS = ("R", "L", "AP", "R 12", "L 47", "A 20", "P 7", "72 01")
+CORNERS = {"upper left": (2, 2), "upper right": (2, -2), "lower left": (-2, 2)}  # the fourth is the shortcut's
+SHORTCUT = (slice(-7, -2), slice(-7, -2))  # a square of 5 cells in the lower right corner
+GLYPHS = {  # five rows of three cells each
+    "R": "110101110101101",
+    "L": "100100100100111",
+    "A": "010101111101101",
+    "P": "110101110100100",
+    "0": "111101101101111",
+    "1": "010110010010111",
+    "2": "110001010100111",
+    "4": "101101111001001",
+    "7": "111001010010010",
+    " ": "000000000000000",
+}
+
+Lines = list[tuple[np.ndarray, float]]  # points [n, 2] in image coordinates, width
+
+
+class Shortcut(Part):
+    """A bright mark that goes with a class but has nothing to do with the body."""
+
+    label: str  # the class that it is planted in
+    agreement: Annotated[float, Field(ge=0.5, le=1)]  # probability of the mark in that class, and of none in another
 
 
 @functools.cache
@@ -16,32 +50,11 @@ def grid(columns: int, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]
 
 
 def posed_grid(side: int, pose: dict) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of every pixel, float32 [side, side], in the frame of a body that is shifted, rotated and scaled.
-
-    Args:
-        pose: `shift_x`, `shift_y` (half sides), `rotation` (degrees, clockwise), `scale` (1: as designed).
-    """
+    """x and y of every pixel, float32 [side, side], in the frame of a body with a pose from `random_view`."""
     x, y = grid(side)
     cos, sin = np.cos(np.radians(pose["rotation"])), np.sin(np.radians(pose["rotation"]))
     x, y = (x - pose["shift_x"]) / pose["scale"], (y - pose["shift_y"]) / pose["scale"]
     return np.float32(cos) * x + np.float32(sin) * y, np.float32(cos) * y - np.float32(sin) * x
-
-
-def posed_points(points: np.ndarray, pose: dict) -> np.ndarray:
-    """Points [n, 2] of the body's frame in image coordinates: the inverse of `posed_grid`."""
-    cos, sin = np.cos(np.radians(pose["rotation"])), np.sin(np.radians(pose["rotation"]))
-    turned = points @ np.array([[cos, sin], [-sin, cos]])
-    return turned * pose["scale"] + [pose["shift_x"], pose["shift_y"]]
-
-
-def random_pose(rng: np.random.Generator, shift: float, rotation: float, scale: float) -> dict:
-    """A pose drawn uniformly within +-shift, +-rotation and 1 +- scale."""
-    return {
-        "shift_x": float(rng.uniform(-shift, shift)),
-        "shift_y": float(rng.uniform(-shift, shift)),
-        "rotation": float(rng.uniform(-rotation, rotation)),
-        "scale": float(1 + rng.uniform(-scale, scale)),
-    }
 
 
 def smooth_noise(
@@ -69,8 +82,8 @@ def ellipse(x: np.ndarray, y: np.ndarray, centre: tuple, radii: tuple) -> np.nda
     return np.sqrt(((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2) - 1
 
 
-def strokes(lines: list[tuple[np.ndarray, float]], side: int) -> np.ndarray:
-    """Polylines (points [n, 2] in image coordinates, width in half sides) drawn, float32 [side, side] in 0..1."""
+def strokes(lines: Lines, side: int) -> np.ndarray:
+    """Polylines drawn, float32 [side, side] in 0..1."""
     fine = 3 * side  # drawn finer and averaged down, for smooth edges
     image = Image.new("L", (fine, fine))
     pen = ImageDraw.Draw(image)
@@ -82,3 +95,71 @@ def strokes(lines: list[tuple[np.ndarray, float]], side: int) -> np.ndarray:
 def to_bytes(brightness: np.ndarray) -> np.ndarray:
     """uint8 grey levels of a brightness that is 0 for black and 1 for white; what lies beyond is clipped."""
     return np.round(np.clip(brightness, 0, 1) * 255).astype(np.uint8)
+
+
+def random_marks(rng: np.random.Generator) -> dict:
+    """Which marks an image carries; `shortcut_draw` decides about a shortcut should one be planted."""
+    pointer, angle = rng.random() < POINTER_PROBABILITY, rng.uniform(0, np.pi)
+    written, text, corner = rng.random() < TEXT_PROBABILITY, rng.integers(len(TEXTS)), rng.integers(len(CORNERS))
+    return {
+        "pointer": bool(pointer),
+        "pointer_angle": float(angle),
+        "text": TEXTS[text] if written else None,
+        "corner": list(CORNERS)[corner] if written else None,
+        "shortcut_draw": float(rng.random()),
+    }
+
+
+def random_view(rng: np.random.Generator, shift: float, rotation: float, scale: float, highest: float) -> dict:
+    """Marks, a pose within +-shift, +-rotation (degrees, clockwise) and 1 +- scale, and the place of an arrow's tip."""
+    pose = {
+        "shift_x": float(rng.uniform(-shift, shift)),
+        "shift_y": float(rng.uniform(-shift, shift)),
+        "rotation": float(rng.uniform(-rotation, rotation)),
+        "scale": float(1 + rng.uniform(-scale, scale)),
+    }
+    return {
+        **random_marks(rng),
+        **pose,
+        "pointer_x": float(rng.choice([-1, 1]) * rng.uniform(0.2, 0.7)),
+        "pointer_y": float(rng.uniform(highest, 0.5)),
+    }
+
+
+def burnt_in(brightness: np.ndarray, parameters: dict, pointer: Lines) -> np.ndarray:
+    """The finished image, uint8 [side, side], from its brightness (0 black to 1 white) and the marks over it."""
+    side, cells = len(brightness), np.zeros((CELLS, CELLS), np.float32)
+    if parameters["text"] is not None:
+        glyphs = [np.array(list(GLYPHS[letter]), np.float32).reshape(5, 3) for letter in parameters["text"]]
+        line = np.concatenate([np.pad(glyph, ((0, 0), (0, 1))) for glyph in glyphs], axis=1)
+        # a negative row or column counts from the far edge, where the text then ends
+        top, left = (
+            place if place >= 0 else CELLS + place - size
+            for place, size in zip(CORNERS[parameters["corner"]], line.shape, strict=True)
+        )
+        cells[top : top + line.shape[0], left : left + line.shape[1]] = line
+    if parameters["shortcut"]:
+        cells[SHORTCUT] = 1
+    if cells.any():
+        brightness = np.maximum(brightness, 0.95 * enlarge(cells, side))
+    if parameters["pointer"]:
+        brightness = np.maximum(brightness, 0.95 * strokes(pointer, side))
+    return to_bytes(brightness)
+
+
+def calipers(parameters: dict) -> Lines:
+    """Two crosses at the ends of a line through the middle (`x`, `y`) of what is measured."""
+    lines, reach, angle = [], 1.3 * parameters["size"], parameters["pointer_angle"]
+    for end in (-reach, reach):
+        centre = np.array([parameters["x"] + end * np.cos(angle), parameters["y"] + end * np.sin(angle)])
+        lines += [(centre + 0.07 * np.array([[-a, -b], [a, b]]), 0.03) for a, b in ((1, 0), (0, 1))]
+    return lines
+
+
+def arrow(parameters: dict) -> Lines:
+    """An arrow with its tip at (`pointer_x`, `pointer_y`), flying in the direction of `pointer_angle` (radians)."""
+    tip, lines = np.array([parameters["pointer_x"], parameters["pointer_y"]]), []
+    for length, turn in ((0.28, 0), (0.12, 0.6), (0.12, -0.6)):
+        angle = parameters["pointer_angle"] + turn
+        lines.append((np.stack([tip, tip - length * np.array([np.cos(angle), np.sin(angle)])]), 0.03))
+    return lines

@@ -10,11 +10,11 @@ import functools
 
 import numpy as np
 
-from mlprobe_utils.synthetic.phantoms import canvas, marks
+from mlprobe_utils.synthetic.phantoms import canvas
 from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
 
 LABELS = ("COVID", "NonCOVID")
-pointer = marks.arrow
+pointer = canvas.arrow
 AIR, FAT, WATER, SOFT_TISSUE, BLOOD, BONE = -1000, -100, 0, 45, 40, 450  # Hounsfield units
 WINDOW_LEVEL = -550  # Hounsfield units: of the lung window
 CELLS = 64  # of the noise, across and down: the detector's resolution is the same whatever the image's side
@@ -40,12 +40,8 @@ def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
 
 
 def nuisance(rng: np.random.Generator) -> dict:
-    pose = canvas.random_pose(rng, shift=0.06, rotation=8, scale=0.08)
     return {
-        **marks.random_marks(rng),
-        **pose,
-        "pointer_x": float(rng.choice([-1, 1]) * rng.uniform(0.2, 0.7)),
-        "pointer_y": float(rng.uniform(-0.4, 0.5)),
+        **canvas.random_view(rng, shift=0.06, rotation=8, scale=0.08, highest=-0.4),
         "gain": float(rng.normal(0, 40)),  # Hounsfield units that the window is shifted by
         "window": float(rng.uniform(1300, 1700)),  # Hounsfield units, width
         "noise": float(rng.uniform(20, 55)),  # Hounsfield units, standard deviation
@@ -59,26 +55,23 @@ def nuisance(rng: np.random.Generator) -> dict:
 
 
 def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
-    """`opacities`, a list with the lung, place and radius of each; `density` (Hounsfield units) and `softness` of all.
-
-    The latter are None where the lungs are clear.
-    """
+    """`opacities`, a list with the lung, place and radius of each; `density` (Hounsfield units) and `softness` of all,
+    None where the lungs are clear."""
     shown = looks_like(label, LABELS, rng)
     if shown == "NonCOVID" and rng.random() < CLEAR:
         return {"looks_like": shown, "density": None, "softness": None, "opacities": []}
-    drawn = {name: sign(rng, means, shown == "COVID", difficulty) for name, means in SIGNS.items()}
-    drawn["radius"] = max(drawn["radius"] * (0.5 + 0.5 * gap(difficulty)), 0.1)  # the smaller, the nearer to clear
+    drawn = {name: sign(rng, law, shown == "COVID", difficulty) for name, law in SIGNS.items()}
+    radius = max(drawn["radius"] * (0.5 + 0.5 * gap(difficulty)), 0.1)  # the smaller, the nearer to clear
     first = str(rng.choice(list(LUNGS)))
-    second = next(lung for lung in LUNGS if lung != first)
-    number = int(np.clip(round(drawn["number"]), 1 + (drawn["both"] > 0.5), 5))
+    second, both = next(lung for lung in LUNGS if lung != first), drawn["both"] > 0.5
     opacities = [
         {
-            "lung": second if drawn["both"] > 0.5 and i % 2 else first,
+            "lung": second if both and i % 2 else first,
             "angle": float(rng.normal(0.5, 0.8)),  # 0 is lateral, pi/2 posterior
             "reach": float(np.clip(drawn["reach"] + rng.normal(0, 0.08), 0.1, 0.95)),
-            "radius": float(drawn["radius"] * rng.uniform(0.8, 1.2)),
+            "radius": float(radius * rng.uniform(0.8, 1.2)),
         }
-        for i in range(number)
+        for i in range(int(np.clip(round(drawn["number"]), 1 + both, 5)))
     ]
     density = float(np.clip(drawn["density"], FAINTEST, SOFT_TISSUE))
     softness = float(np.clip(drawn["softness"], 0.15, 1))
@@ -90,16 +83,21 @@ def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
     x, y = canvas.posed_grid(side, parameters)
     bend = 0.05 * canvas.smooth_noise(rng, 5, 5, side)
     wall = canvas.ellipse(x, y, (0, 0.02), (0.96, 0.76)) + 0.3 * bend
+    muscle = wall + parameters["fat"]
+    ribs = canvas.inside(np.abs(muscle + 0.06) - 0.03, 0.06) * (np.sin(9 * np.arctan2(y, x)) > 0.35)  # cut: dashes
+    layers = [
+        (0.5 * canvas.inside(np.abs(y - 0.9 + 0.12 * x**2) - 0.02, 0.03), WATER),  # the table
+        (canvas.inside(wall, 0.06), FAT),
+        (canvas.inside(muscle, 0.06), SOFT_TISSUE),
+        (ribs, BONE),
+        (_lungs(parameters, x, y, bend), _air_spaces(parameters, rng, x, y)),
+        (canvas.inside(canvas.ellipse(x, y, (0, 0.46), (0.13, 0.12)), 0.3), BONE),  # the spine
+        (canvas.inside(canvas.ellipse(x, y, (0.0, 0.1), (0.07, 0.06)), 0.5), AIR),  # the trachea
+    ]
     units = np.full((side, side), AIR, np.float32)
-    table = canvas.inside(np.abs(y - 0.9 + 0.12 * x**2) - 0.02, 0.03)
-    units = _laid_over(units, 0.5 * table, WATER)
-    units = _laid_over(units, canvas.inside(wall, 0.06), FAT)
-    units = _laid_over(units, canvas.inside(wall + parameters["fat"], 0.06), SOFT_TISSUE)
-    units = _laid_over(units, _ribs(x, y, wall + parameters["fat"] + 0.06), BONE)
-    units = _laid_over(units, _lungs(parameters, x, y, bend), _air_spaces(parameters, rng, x, y))
-    spine = canvas.ellipse(x, y, (0, 0.46), (0.13, 0.12))
-    units = _laid_over(units, canvas.inside(spine, 0.3), BONE)
-    return _laid_over(units, canvas.inside(canvas.ellipse(x, y, (0.0, 0.1), (0.07, 0.06)), 0.5), AIR)
+    for share, tissue in layers:
+        units = _laid_over(units, share, tissue)
+    return units
 
 
 def _laid_over(units: np.ndarray, share: np.ndarray, new: np.ndarray | float) -> np.ndarray:
@@ -111,8 +109,8 @@ def _lungs(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> 
     """Share of lung in each pixel: two ellipses less heart, great vessels and spine."""
     size = parameters["lung_size"]
     distances = [
-        canvas.ellipse(x + 0.10 * sign_ * y, y, (sign_ * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
-        for sign_ in LUNGS.values()
+        canvas.ellipse(x + 0.10 * side * y, y, (side * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
+        for side in LUNGS.values()
     ]
     heart = canvas.ellipse(x, y, (0.10, -0.18), (0.24 * parameters["heart"], 0.27 * parameters["heart"]))
     aorta = canvas.ellipse(x, y, (0.14, 0.34), (0.08, 0.08))
@@ -121,7 +119,7 @@ def _lungs(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> 
 
 
 def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Hounsfield units of the lungs: air, opacities, vessels (which ground glass leaves to be seen)."""
+    """Hounsfield units of the lungs: air, opacities, vessels (which stay visible in ground glass)."""
     side = len(x)
     air = parameters["lung_density"] + parameters["dependent_density"] * np.clip(y / LUNG_HEIGHT, 0, 1)
     air = air + 15 * canvas.smooth_noise(rng, 24, 24, side)
@@ -129,18 +127,15 @@ def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np
         texture = canvas.smooth_noise(rng, 14, 14, side)
         hazy = np.zeros_like(air)
         for opacity in parameters["opacities"]:
-            distance = canvas.ellipse(x, y, _centre(opacity, parameters["lung_size"]), (opacity["radius"],) * 2)
+            lung, reach = LUNGS[opacity["lung"]], opacity["reach"]
+            down = reach * LUNG_HEIGHT * parameters["lung_size"] * np.sin(opacity["angle"])
+            across = LUNG_X + reach * LUNG_WIDTH * parameters["lung_size"] * np.cos(opacity["angle"])
+            centre = lung * across - 0.10 * lung * down, down
+            distance = canvas.ellipse(x, y, centre, (opacity["radius"],) * 2)
             hazy = np.maximum(hazy, canvas.inside(distance + 0.15 * texture, parameters["softness"]))
         air = _laid_over(air, hazy, parameters["density"] + 50 * texture)
     vessels = 0.65 * canvas.strokes(_vessels(parameters, rng), side)
     return _laid_over(air, vessels, np.maximum(air, BLOOD))
-
-
-def _centre(opacity: dict, size: float) -> tuple[float, float]:
-    side = LUNGS[opacity["lung"]]
-    lateral, posterior = np.cos(opacity["angle"]), np.sin(opacity["angle"])
-    y = opacity["reach"] * LUNG_HEIGHT * size * posterior
-    return side * (LUNG_X + opacity["reach"] * LUNG_WIDTH * size * lateral) - 0.10 * side * y, y
 
 
 def _vessels(parameters: dict, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
@@ -151,28 +146,23 @@ def _vessels(parameters: dict, rng: np.random.Generator) -> list[tuple[np.ndarra
     reach, start = rng.uniform(0.15, 0.34, (2 * n, 1)), rng.uniform(0.0, 0.1, (2 * n, 1))
     hilum = np.stack([sides * 0.2, np.full(2 * n, 0.05)], axis=1)
 
-    def way(turn: float) -> np.ndarray:
+    def directions(turn: float) -> np.ndarray:
         return np.stack([sides * np.cos(angles + turn) * 0.8, np.sin(angles + turn) * 1.2], axis=1)
 
-    fork = hilum + reach * way(0)
-    tips = [fork + rng.uniform(0.08, 0.2, (2 * n, 1)) * way(turn) for turn in (-0.35, 0.3)]
-    points = canvas.posed_points(np.stack([hilum + start * way(0), fork, *tips]).reshape(-1, 2), parameters)
+    fork = hilum + reach * directions(0)
+    tips = [fork + rng.uniform(0.08, 0.2, (2 * n, 1)) * directions(turn) for turn in (-0.35, 0.3)]
+    points = np.stack([hilum + start * directions(0), fork, *tips]).reshape(-1, 2)
+    cos, sin = np.cos(np.radians(parameters["rotation"])), np.sin(np.radians(parameters["rotation"]))
+    points = points @ np.array([[cos, sin], [-sin, cos]])  # the inverse of `posed_grid`
+    points = points * parameters["scale"] + [parameters["shift_x"], parameters["shift_y"]]
     root, fork, *tips = points.reshape(4, -1, 2)
     lines = [(line, 0.018) for line in np.stack([root, fork], axis=1)]
     return lines + [(line, 0.011) for tip in tips for line in np.stack([fork, tip], axis=1)]
 
 
-def _ribs(x: np.ndarray, y: np.ndarray, wall: np.ndarray) -> np.ndarray:
-    """Cut ribs: bright dashes in the chest wall."""
-    return canvas.inside(np.abs(wall) - 0.03, 0.06) * (np.sin(9 * np.arctan2(y, x)) > 0.35)
-
-
 @functools.cache
 def noise_spectrum() -> np.ndarray:
-    """Amplitude of the noise [CELLS, CELLS // 2 + 1] at each frequency of `numpy.fft.rfft2`; unit variance.
-
-    The power is the ramp |f| of the reconstruction filter times a Hann apodisation.
-    """
+    """Amplitude of the noise at each frequency of `numpy.fft.rfft2`, unit variance: ramp times Hann apodisation."""
     down, across = np.fft.fftfreq(CELLS)[:, None], np.fft.rfftfreq(CELLS)
     frequency = np.hypot(down, across)
     power = frequency * np.cos(np.pi * np.minimum(frequency, 0.5)) ** 2

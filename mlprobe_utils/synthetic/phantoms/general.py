@@ -6,7 +6,7 @@ import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
 from mlprobe_utils.synthetic.phantoms.randomness import generator
-from mlprobe_utils.synthetic.phantoms.texts import YES_OR_NO, series
+from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, YES_OR_NO
 
 FIFTH = 2 * np.pi / 5
 
@@ -30,33 +30,26 @@ VALUES = {
     "shape": tuple(SHAPES),
     "background": ("smooth", "striped", "noisy", "checkered"),
 }  # of a scene, in the order drawn
-ASKED = ("there", "brightness", "shape", "two", "size", "background")  # kinds of question, in turn
+KINDS = ("there", "brightness", "shape", "two", "size", "background")  # of question, in turn
 
 
-def captioned_shapes(n: int, seed: int, side: int = 64) -> tuple[np.ndarray, list[str]]:
-    """Images with captions like "two small dark squares on a smooth background"; image i is the same whatever `n`."""
-
-    def one(i: int) -> tuple[np.ndarray, str]:
-        rng = generator("shapes", seed, i)
-        scene = random_scene(rng)
-        return draw(scene, rng, side), caption(scene)
-
-    return series(n, one)
+def captioned_scene(i: int, seed: int, side: int = 64) -> tuple[np.ndarray, str, str]:
+    """Image i, uint8 [side, side], the request, and a caption like "two small dark squares on a smooth background"."""
+    rng = generator("shapes", seed, i)
+    scene = random_scene(rng)
+    number, plural = ("a", "") if scene["count"] == 1 else ("two", "s")
+    shape = f"{scene['size']} {scene['brightness']} {scene['shape']}{plural}"
+    return draw(scene, rng, side), CAPTION_REQUEST, f"{number} {shape} on a {scene['background']} background"
 
 
-def questioned_shapes(n: int, seed: int, side: int = 64) -> tuple[np.ndarray, list[str], list[str]]:
-    """Images of shapes, a question about each that offers its options, and the answer: they teach how to answer.
+def questioned_scene(i: int, seed: int, side: int = 64) -> tuple[np.ndarray, str, str]:
+    """Image i, uint8 [side, side], a question about it that offers its options, and the answer.
 
-    Image i is the same whatever `n`. The kinds of question take turns; yes and no are equally likely, and so are the
-    places of the right option among three.
+    The kinds of question take turns; yes and no are equally likely, and so are the places of the correct option.
     """
-
-    def one(i: int) -> tuple[np.ndarray, str, str]:
-        rng = generator("shape questions", seed, i)
-        scene = random_scene(rng)
-        return draw(scene, rng, side), *_question(scene, ASKED[i % len(ASKED)], rng)
-
-    return series(n, one)
+    rng = generator("shape questions", seed, i)
+    scene = random_scene(rng)
+    return draw(scene, rng, side), *_question(scene, KINDS[i % len(KINDS)], rng)
 
 
 def random_scene(rng: np.random.Generator) -> dict:
@@ -65,33 +58,23 @@ def random_scene(rng: np.random.Generator) -> dict:
 
 
 def _question(scene: dict, kind: str, rng: np.random.Generator) -> tuple[str, str]:
+    def others(name: str, n: int) -> list[str]:
+        rest = [other for other in VALUES[name] if other != scene[name]]
+        return [rest[i] for i in rng.choice(len(rest), n, replace=False)]
+
     if kind == "there":
-        asked = scene["shape"] if rng.random() < 0.5 else _others("shape", scene, 1, rng)[0]
-        article = "an" if asked[0] in "aeiou" else "a"
-        return f"Is there {article} {asked}?" + YES_OR_NO, "Yes" if asked == scene["shape"] else "No"
+        shape = scene["shape"] if rng.random() < 0.5 else others("shape", 1)[0]
+        article = "an" if shape[0] in "aeiou" else "a"
+        return f"Is there {article} {shape}?" + YES_OR_NO, "Yes" if shape == scene["shape"] else "No"
     if kind == "two":
         return "Are there two shapes?" + YES_OR_NO, "Yes" if scene["count"] == 2 else "No"
     if len(VALUES[kind]) == 2:
         first, second = VALUES[kind]
         options = f"Please answer '{first.capitalize()}' or '{second.capitalize()}'."
         return f"Is the shape {first} or {second}? {options}", scene[kind].capitalize()
-    offered = [scene[kind], *_others(kind, scene, 2, rng)]
+    offered = [scene[kind], *others(kind, 2)]
     first, second, third = (offered[i].capitalize() for i in rng.permutation(3))
-    options = f"Please answer '{first}', '{second}', or '{third}'."
-    return f"What is the {kind}? {options}", scene[kind].capitalize()
-
-
-def _others(name: str, scene: dict, n: int, rng: np.random.Generator) -> list[str]:
-    """`n` different values that a scene has not."""
-    rest = [other for other in VALUES[name] if other != scene[name]]
-    return [rest[i] for i in rng.choice(len(rest), n, replace=False)]
-
-
-def caption(scene: dict) -> str:
-    """What `draw` draws, in words."""
-    number, plural = ("a", "") if scene["count"] == 1 else ("two", "s")
-    shape = f"{scene['size']} {scene['brightness']} {scene['shape']}{plural}"
-    return f"{number} {shape} on a {scene['background']} background"
+    return f"What is the {kind}? Please answer '{first}', '{second}', or '{third}'.", scene[kind].capitalize()
 
 
 def draw(scene: dict, rng: np.random.Generator, side: int) -> np.ndarray:

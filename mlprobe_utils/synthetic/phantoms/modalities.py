@@ -1,4 +1,4 @@
-"""The modalities of phantoms and what they share: nuisance is drawn first, then what the class shows, then the picture.
+"""The modalities of phantoms: nuisance is drawn first, then what the class shows, then the picture.
 
 A modality's module has its classes in `LABELS`; `nuisance`, what differs between examinations whatever the class;
 `findings`, what the class shows; `brightness`, float [side, side] from 0 black to 1 white; and `pointer`, the lines of
@@ -8,9 +8,9 @@ calipers or arrow. Parameters are JSON-able; lengths in half image sides.
 import numpy as np
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.synthetic.phantoms import ct, marks, ultrasound, xray
-from mlprobe_utils.synthetic.phantoms.marks import Shortcut
-from mlprobe_utils.synthetic.phantoms.randomness import DIFFICULTY
+from mlprobe_utils.synthetic.phantoms import canvas, ct, ultrasound, xray
+from mlprobe_utils.synthetic.phantoms.canvas import Shortcut
+from mlprobe_utils.synthetic.phantoms.randomness import MEDIUM
 
 MODALITIES = {"ultrasound": ultrasound, "ct": ct, "xray": xray}
 
@@ -24,11 +24,7 @@ def class_index(modality: str, label: str) -> int:
 
 
 def random_parameters(
-    modality: str,
-    label: str,
-    rng: np.random.Generator,
-    difficulty: float = DIFFICULTY,
-    shortcut: Shortcut | None = None,
+    modality: str, label: str, rng: np.random.Generator, difficulty: float = MEDIUM, shortcut: Shortcut | None = None
 ) -> dict:
     """The parameters of one image of a class, nuisance first. Raises InputError for an unknown class."""
     class_index(modality, label)
@@ -41,17 +37,10 @@ def random_parameters(
 def picture(modality: str, parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
     """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
     brightness = MODALITIES[modality].brightness(parameters, rng, side)
-    return marks.burnt_in(brightness, parameters, MODALITIES[modality].pointer(parameters))
+    return canvas.burnt_in(brightness, parameters, MODALITIES[modality].pointer(parameters))
 
 
-def draw(
-    modality: str,
-    label: str,
-    rng: np.random.Generator,
-    side: int,
-    difficulty: float = DIFFICULTY,
-    shortcut: Shortcut | None = None,
-) -> tuple[np.ndarray, dict]:
-    """One image, uint8 [side, side], and the parameters that made it; arguments and errors as of the parts."""
-    parameters = random_parameters(modality, label, rng, difficulty, shortcut)
+def draw(modality: str, label: str, rng: np.random.Generator, side: int, **options) -> tuple[np.ndarray, dict]:
+    """One image, uint8 [side, side], and the parameters that made it; options and errors of `random_parameters`."""
+    parameters = random_parameters(modality, label, rng, **options)
     return picture(modality, parameters, rng, side), parameters

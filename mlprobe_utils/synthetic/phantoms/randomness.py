@@ -11,22 +11,20 @@ STREAMS = {
     "sentences": 6,
     "oracle": 7,  # what planted faults are measured on
 }
-DIFFICULTY = 0.5  # 0 (easy) to 1 (hard); here a good classifier reaches about 95 %, a weak one about 70 %
+MEDIUM = 0.5  # difficulty, 0 (easy) to 1 (hard): a good classifier reaches about 95 %, a weak one about 70 %
 ATYPICAL = 0.03  # share of images that look like the other class, at every difficulty: no classifier gets these right
 
 
 def generator(stream: str, seed: int, *place: int) -> np.random.Generator:
-    """The generator of one image or text; the same seed and place give unrelated numbers in different STREAMS.
+    """The generator of one image or text, by its place: e.g. class index, split index, running number.
 
-    Args:
-        seed: not negative.
-        place: where the image stands, e.g. class index, split index, running number.
+    The same seed and place give unrelated numbers in different STREAMS.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], *place)))
 
 
 def gap(difficulty: float) -> float:
-    """What the distance between the classes is multiplied with: 1.6 at `DIFFICULTY`, 2.2 at 0, 1 at 1."""
+    """What the distance between the classes is multiplied with: 1.6 at MEDIUM, 2.2 at 0, 1 at 1."""
     return 2.2 - 1.2 * difficulty
 
 
@@ -36,21 +34,12 @@ def looks_like(label: str, classes: tuple[str, str], rng: np.random.Generator) -
 
 
 def sign(
-    rng: np.random.Generator,
-    means_and_spread: tuple[float, float, float],
-    first: bool,
-    difficulty: float,
-    floor: float = -np.inf,
+    rng: np.random.Generator, law: tuple[float, float, float], first: bool, difficulty: float, floor: float = -np.inf
 ) -> float:
-    """A sign's value in one image: normally distributed about what is typical of the class.
+    """A sign's value in one image of the first or the second class, not below `floor`; one number is drawn.
 
-    Args:
-        rng: one number is drawn, whatever the difficulty.
-        means_and_spread: means in two classes where the gap is 1, and the standard deviation at every difficulty.
-        first: whether the image shows the first of the classes.
-        difficulty: 0 to 1; the more difficult, the nearer both means are to their middle.
-        floor: the least value possible.
+    `law` holds the means of both classes where their gap is 1, and the standard deviation at every difficulty.
     """
-    *means, spread = means_and_spread
+    *means, spread = law
     middle = sum(means) / 2
     return float(max(rng.normal(middle + gap(difficulty) * (means[not first] - middle), spread), floor))

@@ -4,13 +4,12 @@ A caption names what is seen, never the answer. Questions about the diagnosis of
 other words than the cards' templates, so that answering a card is a transfer and not a repetition.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, picture, random_parameters
 from mlprobe_utils.synthetic.phantoms.randomness import generator
 
+CAPTION_REQUEST = "Describe the image."
 IRREGULAR = 0.12  # irregularity of the contour from which a lesion is called so
 POSTERIOR = 5.0  # dB from which a shadow or an enhancement is mentioned
 GROUND_GLASS = -290  # Hounsfield units up to which an opacity is called so, above dense
@@ -20,75 +19,40 @@ HAZE = 1.2  # cm of fluid from which diffuse haze is mentioned
 
 YES_OR_NO = " Please answer 'Yes' or 'No'."
 THREE_FINDINGS = " Please answer 'Normal', 'Benign', or 'Malignant'."
-DIAGNOSIS = {  # modality -> questions, and the answer of each class
-    "ultrasound": (
-        [
-            "What is the finding in this breast ultrasound?" + THREE_FINDINGS,
-            "What does this breast ultrasound show?" + THREE_FINDINGS,
-        ],
-        {"normal": "Normal", "benign": "Benign", "malignant": "Malignant"},
-    ),
-    "ct": (
-        ["Does this CT show COVID?" + YES_OR_NO, "Is COVID the finding in this CT?" + YES_OR_NO],
-        {"COVID": "Yes", "NonCOVID": "No"},
-    ),
-    "xray": (
-        ["Does this X-ray show pneumonia?" + YES_OR_NO, "Is pneumonia the finding in this X-ray?" + YES_OR_NO],
-        {"PNEUMONIA": "Yes", "NORMAL": "No"},
-    ),
+DIAGNOSIS = {
+    "ultrasound": ("What is the finding in this breast ultrasound?", "What does this breast ultrasound show?"),
+    "ct": ("Does this CT show COVID?", "Is COVID the finding in this CT?"),
+    "xray": ("Does this X-ray show pneumonia?", "Is pneumonia the finding in this X-ray?"),
 }
-
-
-def seen_opacities(parameters: dict, *lungs: str) -> list[dict]:
-    """The opacities of an X-ray phantom that are strong enough to be mentioned, of all lungs or some."""
-    seen = [opacity for opacity in parameters["opacities"] if opacity["strength"] >= VISIBLE]
-    return [opacity for opacity in seen if opacity["lung"] in lungs or not lungs]
-
-
-# Question -> whether the answer is yes, from the parameters; neither True nor False where the question makes no sense.
-SIGNS: dict[str, dict[str, Callable[[dict], object]]] = {
+ANSWERS = {"normal": "Normal", "benign": "Benign", "malignant": "Malignant"}
+ANSWERS |= {"COVID": "Yes", "NonCOVID": "No", "PNEUMONIA": "Yes", "NORMAL": "No"}
+# modality -> question -> what a caption says where the answer is yes, and without which the question makes no sense
+SIGNS = {
     "ultrasound": {
-        "Is there a lesion?": lambda p: p["darkness"] is not None,
-        "Is the margin of the lesion irregular?": lambda p: p["darkness"] and p["irregularity"] > IRREGULAR,
-        "Is the margin of the lesion smooth?": lambda p: p["darkness"] and p["irregularity"] <= IRREGULAR,
-        "Is the lesion taller?": lambda p: p["darkness"] and p["log_aspect"] > 0,
-        "Is there a posterior shadow?": lambda p: p["darkness"] and p["posterior"] < -POSTERIOR,
-        "Is there a posterior enhancement?": lambda p: p["darkness"] and p["posterior"] > POSTERIOR,
+        "Is there a lesion?": ("lesion", ""),
+        "Is the margin of the lesion irregular?": ("irregular", "lesion"),
+        "Is the margin of the lesion smooth?": ("smooth", "lesion"),
+        "Is the lesion taller?": ("taller", "lesion"),
+        "Is there a posterior shadow?": ("shadow", "lesion"),
+        "Is there a posterior enhancement?": ("enhancement", "lesion"),
     },
     "ct": {
-        "Are the lungs clear?": lambda p: not p["opacities"],
-        "Is there a ground-glass opacity?": lambda p: bool(p["opacities"]) and p["density"] <= GROUND_GLASS,
-        "Is there a dense opacity?": lambda p: bool(p["opacities"]) and p["density"] > GROUND_GLASS,
-        "Are the opacities soft?": lambda p: p["opacities"] and p["softness"] > SOFT,
-        "Are there several opacities?": lambda p: len(p["opacities"]) > 2,
-        "Are there opacities in both lungs?": lambda p: len({o["lung"] for o in p["opacities"]}) == 2,
+        "Are the lungs clear?": ("clear lungs", ""),
+        "Is there a ground-glass opacity?": ("ground-glass", ""),
+        "Is there a dense opacity?": ("dense", ""),
+        "Are the opacities soft?": ("soft", "opacit"),
+        "Are there several opacities?": ("several", ""),
+        "Are there opacities in both lungs?": ("both lungs", ""),
     },
     "xray": {
-        "Are the lungs clear?": lambda p: p["haze"] < HAZE and not seen_opacities(p),
-        "Is there diffuse haze?": lambda p: p["haze"] >= HAZE,
-        "Is there an opacity?": lambda p: bool(seen_opacities(p)),
-        "Is there a dense opacity?": lambda p: any(o["strength"] >= DENSE for o in p["opacities"]),
-        "Is there an opacity in the right lung?": lambda p: bool(seen_opacities(p, "right")),
-        "Is there an opacity in the left lung?": lambda p: bool(seen_opacities(p, "left")),
+        "Are the lungs clear?": ("clear lungs", ""),
+        "Is there diffuse haze?": ("diffuse haze", ""),
+        "Is there an opacity?": ("opacity", ""),
+        "Is there a dense opacity?": ("dense", ""),
+        "Is there an opacity in the right lung?": ("right", ""),
+        "Is there an opacity in the left lung?": ("left", ""),
     },
 }
-
-
-def series(n: int, one: Callable[[int], tuple]) -> tuple[np.ndarray, list[str], ...]:
-    """Images uint8 [n, side, side, 3] (grey) and their texts, from what `one` gives of each running number."""
-    pictures, *texts = zip(*map(one, range(n)), strict=True)
-    return np.repeat(np.stack(pictures)[..., None], 3, axis=-1), *map(list, texts)
-
-
-def captioned_phantoms(modality: str, n: int, seed: int, side: int = 64) -> tuple[np.ndarray, list[str]]:
-    """Images with captions, classes in turn; image i is the same whatever `n`, and in no phantom set."""
-    place, labels = list(MODALITIES).index(modality), MODALITIES[modality].LABELS
-
-    def one(i: int) -> tuple[np.ndarray, str]:
-        grey, parameters = draw(modality, labels[i % len(labels)], generator("captions", seed, place, i), side)
-        return grey, caption(modality, parameters)
-
-    return series(n, one)
 
 
 def _ultrasound(parameters: dict) -> str:
@@ -105,10 +69,10 @@ def _ultrasound(parameters: dict) -> str:
 def _ct(parameters: dict) -> str:
     if not parameters["opacities"]:
         return "a chest ct with clear lungs"
-    number = {1: "a", 2: "two"}.get(len(parameters["opacities"]), "several")
+    count = len(parameters["opacities"])
+    number, noun = {1: "a", 2: "two"}.get(count, "several"), "opacity" if count == 1 else "opacities"
     edge = "soft" if parameters["softness"] > SOFT else "sharp"
     kind = "ground-glass" if parameters["density"] <= GROUND_GLASS else "dense"
-    noun = "opacity" if number == "a" else "opacities"
     lungs = sorted({opacity["lung"] for opacity in parameters["opacities"]})
     place = "both lungs" if len(lungs) == 2 else f"the {lungs[0]} lung"
     return f"a chest ct with {number} {edge} {kind} {noun} in {place}"
@@ -116,47 +80,43 @@ def _ct(parameters: dict) -> str:
 
 def _xray(parameters: dict) -> str:
     seen = ["diffuse haze in both lungs"] if parameters["haze"] >= HAZE else []
-    for opacity in seen_opacities(parameters):
-        strength = "dense" if opacity["strength"] >= DENSE else "faint"
-        seen.append(f"a {strength} opacity in the {opacity['lung']} {opacity['zone']} lung")
+    for opacity in parameters["opacities"]:
+        if opacity["strength"] >= VISIBLE:
+            strength = "dense" if opacity["strength"] >= DENSE else "faint"
+            seen.append(f"a {strength} opacity in the {opacity['lung']} {opacity['zone']} lung")
     return "a chest x-ray with " + (" and ".join(seen) or "clear lungs")
 
 
-def caption(modality: str, parameters: dict) -> str:
-    """The caption of an image from the parameters that `draw` returned, lower-case words."""
-    return {"ultrasound": _ultrasound, "ct": _ct, "xray": _xray}[modality](parameters)
+CAPTIONS = {"ultrasound": _ultrasound, "ct": _ct, "xray": _xray}  # of the parameters that `draw` returned
 
 
-def questioned_phantoms(modality: str, n: int, seed: int, side: int = 64) -> tuple[np.ndarray, list[str], list[str]]:
-    """Images, a question about each, and its answer; image i is the same whatever `n`, and in no phantom set.
+def captioned_phantom(modality: str, i: int, seed: int, side: int = 64) -> tuple[np.ndarray, str, str]:
+    """Image i, uint8 [side, side], the request, and the caption; classes take turns, no image is in a phantom set."""
+    place, labels = list(MODALITIES).index(modality), MODALITIES[modality].LABELS
+    grey, parameters = draw(modality, labels[i % len(labels)], generator("captions", seed, place, i), side)
+    return grey, CAPTION_REQUEST, CAPTIONS[modality](parameters)
+
+
+def questioned_phantom(modality: str, i: int, seed: int, side: int = 64) -> tuple[np.ndarray, str, str]:
+    """Image i, uint8 [side, side], a question about it, and the answer; no image is in a phantom set.
 
     Questions about signs and about the diagnosis take turns. Each kind goes through its questions in turn, and through
     the answers of each question, so that no answer can be guessed from its question.
     """
-    place, (questions, options) = list(MODALITIES).index(modality), DIAGNOSIS[modality]
-
-    def one(i: int) -> tuple[np.ndarray, str, str]:
-        rng, turn = generator("questions", seed, place, i), i // 2
-        if i % 2 == 0:
-            question, answer, parameters = _about_a_sign(modality, turn, rng)
-        else:
-            label = MODALITIES[modality].LABELS[turn % len(options)]
-            question, answer = questions[turn // len(options) % len(questions)], options[label]
-            parameters = random_parameters(modality, label, rng)
-        return picture(modality, parameters, rng, side), question, answer
-
-    return series(n, one)
-
-
-def _about_a_sign(modality: str, turn: int, rng: np.random.Generator) -> tuple[str, str, dict]:
-    """The question and answer whose turn it is, and the parameters of an image that they are right for."""
+    rng, turn = generator("questions", seed, list(MODALITIES).index(modality), i), i // 2
     labels, signs = MODALITIES[modality].LABELS, list(SIGNS[modality].items())
-    question, is_yes = signs[turn // 2 % len(signs)]
-    wanted = turn % 2 == 0
-    while True:
-        parameters = random_parameters(modality, labels[rng.integers(len(labels))], rng)
-        if is_yes(parameters) is wanted:
-            return question + YES_OR_NO, "Yes" if wanted else "No", parameters
+    if i % 2:
+        label, options = labels[turn % len(labels)], THREE_FINDINGS if modality == "ultrasound" else YES_OR_NO
+        question, answer = DIAGNOSIS[modality][turn // len(labels) % 2] + options, ANSWERS[label]
+        parameters = random_parameters(modality, label, rng)
+    else:
+        question, (sign, needed) = signs[turn // 2 % len(signs)]
+        question, yes, text = question + YES_OR_NO, turn % 2 == 0, None
+        while text is None or needed not in text or (sign in text) != yes:
+            parameters = random_parameters(modality, labels[rng.integers(len(labels))], rng)
+            text = CAPTIONS[modality](parameters)
+        answer = "Yes" if yes else "No"
+    return picture(modality, parameters, rng, side), question, answer
 
 
 LOOKS = {
@@ -168,7 +128,7 @@ LOOKS = {
     "a clear lung": ["a lung with no opacity and no haze"],
 }
 DESCRIBE = ("What does {} look like?", "How does {} look?", "Describe {}.")
-TELLING = [  # what is said of a condition: a question to answer with yes of the first, with no of the second
+CONDITIONS = [  # a question that is answered with yes of the first condition, with no of the second
     ("Is {} irregular?", "a malignant lesion", "a benign lesion"),
     ("Is {} smooth?", "a benign lesion", "a malignant lesion"),
     ("Is {} taller?", "a malignant lesion", "a benign lesion"),
@@ -186,7 +146,7 @@ FINDINGS = [
     ("What is a lesion with a posterior shadow?", "Malignant"),
     ("What is a breast with no lesion?", "Normal"),
 ]
-MEANING = [  # whether a finding in a lung shows a disease
+DISEASES = [  # whether a finding in a lung shows a disease
     ("Do soft ground-glass opacities in both lungs show COVID?", "Yes"),
     ("Does a sharp dense opacity show COVID?", "No"),
     ("Does a dense opacity in the lung show pneumonia?", "Yes"),
@@ -196,17 +156,11 @@ MEANING = [  # whether a finding in a lung shows a disease
 ]
 
 
-def medical_sentences(n: int, seed: int) -> tuple[list[str], list[str]]:
-    """Questions about conditions, and their answers; text i is the same whatever `n`.
+def medical_sentence(i: int, seed: int) -> tuple[str, str]:
+    """Question i about a condition, and its answer. Four kinds take turns: how a condition looks; whether it has a
+    sign; which of three findings a description means; whether a finding means a disease."""
+    rng, kind = generator("sentences", seed, i), i % 4
 
-    Four kinds take turns: how a condition looks; whether it has a sign; which of three findings a description means;
-    whether a finding means a disease.
-    """
-    pairs = [_sentence(i % 4, generator("sentences", seed, i)) for i in range(n)]
-    return [question for question, _ in pairs], [answer for _, answer in pairs]
-
-
-def _sentence(kind: int, rng: np.random.Generator) -> tuple[str, str]:
     def one_of(choices):
         return choices[rng.integers(len(choices))]
 
@@ -214,8 +168,8 @@ def _sentence(kind: int, rng: np.random.Generator) -> tuple[str, str]:
         condition = one_of(list(LOOKS))
         return one_of(DESCRIBE).format(condition), one_of(LOOKS[condition])
     if kind == 1:
-        question, *conditions = one_of(TELLING)
+        question, *conditions = one_of(CONDITIONS)
         no = rng.integers(2)
         return question.format(conditions[no]) + YES_OR_NO, ("Yes", "No")[no]
-    question, answer = one_of(FINDINGS if kind == 2 else MEANING)
+    question, answer = one_of(FINDINGS if kind == 2 else DISEASES)
     return question + (THREE_FINDINGS if kind == 2 else YES_OR_NO), answer

@@ -1,11 +1,9 @@
 """Breast ultrasound phantoms: skin, fat, glandular tissue and muscle, and a lesion with shape, margin and attenuation.
 
 The signs are those of the ACR BI-RADS atlas: orientation (wider or taller), margin (smooth or irregular), posterior
-features (enhancement or shadow), which follow here from how much the lesion attenuates.
-
-Physics, from maps [SAMPLES, BEAMS] of scatterers and attenuation (one column a beam of a linear array, one row a sample
-along it, the probe on top): Wagner, Smith, Sandrik and Lopez 1983 (statistics of speckle); Szabo, Diagnostic Ultrasound
-Imaging (the attenuation of soft tissue grows about linearly with frequency; time-gain compensation; compounding; log
+features (enhancement or shadow), which follow here from how much the lesion attenuates. Physics, from maps [SAMPLES,
+BEAMS] of scatterers and attenuation, the probe on top: Wagner, Smith, Sandrik and Lopez 1983 (statistics of speckle);
+Szabo, Diagnostic Ultrasound Imaging (attenuation about linear in frequency, time-gain compensation, compounding, log
 compression).
 """
 
@@ -13,11 +11,11 @@ import functools
 
 import numpy as np
 
-from mlprobe_utils.synthetic.phantoms import canvas, marks
+from mlprobe_utils.synthetic.phantoms import canvas
 from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
 
 LABELS = ("normal", "benign", "malignant")
-pointer = marks.calipers
+pointer = canvas.calipers
 SAMPLES, BEAMS = 64, 64
 DEPTH = 4.0  # cm, also the width
 FREQUENCY = 8.0  # MHz
@@ -56,7 +54,7 @@ def lesion_mask(parameters: dict, side: int) -> np.ndarray:
 
 def nuisance(rng: np.random.Generator) -> dict:
     return {
-        **marks.random_marks(rng),
+        **canvas.random_marks(rng),
         "gain": float(rng.normal(-27.0, 3.5)),  # dB
         "compensation": float(rng.uniform(0.42, 0.66)),  # dB per cm and MHz: how well the depth is evened out
         "rotation": float(rng.uniform(-10, 10)),  # degrees, of the layers against the probe
@@ -72,16 +70,12 @@ def nuisance(rng: np.random.Generator) -> dict:
 
 
 def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
-    """The signs of the lesion, None where there is none; levels in dB.
-
-    `posterior` is the gain behind its middle that follows from its attenuation. `x`, `y` and `size` of `nuisance` are
-    where a lesion is looked for, which calipers show.
-    """
+    """The signs of the lesion, None where there is none; `posterior` is the gain behind it from its attenuation, dB."""
     if label == "normal":
         return {"looks_like": label} | dict.fromkeys(["darkness", *SIGNS, "posterior", "phases"])
     drawn, shown = {}, looks_like(label, LABELS[1:], rng)
-    for name, means in SIGNS.items():
-        drawn[name] = sign(rng, means, shown == "benign", difficulty, -1.0 if name == "log_aspect" else 0.02)
+    for name, law in SIGNS.items():
+        drawn[name] = sign(rng, law, shown == "benign", difficulty, -1.0 if name == "log_aspect" else 0.02)
     height = parameters["size"] * np.exp(drawn["log_aspect"] / 2) * CENTIMETRES
     return drawn | {
         "looks_like": shown,
@@ -128,10 +122,7 @@ def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.
 
 @functools.cache
 def point_spread() -> tuple[np.ndarray, np.ndarray]:
-    """The blur of the pulse [SAMPLES, SAMPLES] and of the beam [ZONES, BEAMS, BEAMS], which is narrowest in its focus.
-
-    Unit energy of each keeps the mean intensity of the echo.
-    """
+    """The blur of the pulse [SAMPLES, SAMPLES] and of the beam [ZONES, BEAMS, BEAMS], each of unit energy."""
 
     def gaussian(n: int, width: np.ndarray) -> np.ndarray:
         offset = np.arange(n)[:, None] - np.arange(n)
@@ -148,12 +139,8 @@ def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The echo before attenuation: real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS].
 
     Fully developed speckle: many scatterers of random phase in each cell add up to a circular complex normal number,
-    which the point-spread function blurs; the envelope of one look is Rayleigh distributed, with a mean of 1.91
-    standard deviations (Wagner 1983).
-
-    Args:
-        echogenicity: backscattered amplitude, float [SAMPLES, BEAMS]; the mean intensity is twice its square.
-        rng: consumed.
+    which the point-spread function blurs; one look's envelope is Rayleigh distributed (Wagner 1983). The mean intensity
+    is twice the square of `echogenicity` [SAMPLES, BEAMS].
     """
     along, across = point_spread()
     scatterers = rng.standard_normal((SAMPLES, 2 * LOOKS, BEAMS), dtype=np.float32)
@@ -163,26 +150,15 @@ def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def loss(attenuation: np.ndarray) -> np.ndarray:
-    """What an echo has lost when it is back at the probe, dB at the middle of every sample, float [SAMPLES, BEAMS].
-
-    The integral of `attenuation` (dB per cm and MHz) there and back. Shadow and enhancement are nothing else: the loss
-    behind a lesion differs from the loss beside it.
-    """
+    """What an echo has lost when it is back at the probe, dB at every sample's middle, float [SAMPLES, BEAMS]: the
+    integral of `attenuation` (dB per cm and MHz), of which shadow and enhancement are differences."""
     step = 2 * FREQUENCY * DEPTH / SAMPLES * attenuation
     return np.cumsum(step, axis=0) - step / 2
 
 
 def b_mode(received: np.ndarray, lost: np.ndarray, compensated: float, gain: float) -> np.ndarray:
-    """Brightness, float [SAMPLES, BEAMS], after time-gain compensation and log compression to `DYNAMIC_RANGE`.
-
-    1 for an echo of amplitude 1 (and no gain), 0 for one that is `DYNAMIC_RANGE` below.
-
-    Args:
-        received: from `echo`.
-        lost: from `loss`.
-        compensated: dB per cm and MHz that the time-gain compensation takes all tissue to attenuate.
-        gain: dB.
-    """
+    """Brightness, float [SAMPLES, BEAMS]: 1 for an echo of amplitude 1 (and no gain, dB), 0 for DYNAMIC_RANGE less; the
+    time-gain compensation takes all tissue to attenuate `compensated` dB per cm and MHz."""
     depth = (np.arange(SAMPLES, dtype=np.float32)[:, None] + 0.5) / SAMPLES * DEPTH
     intensity = np.square(received).sum(1) / (received.shape[1] // 2)  # squared envelope, the mean over looks
     level = 10 * np.log10(intensity + 1e-12) - lost + 2 * FREQUENCY * compensated * depth + gain

@@ -9,11 +9,11 @@ Physics, IAEA 2014 (scatter, photon noise).
 
 import numpy as np
 
-from mlprobe_utils.synthetic.phantoms import canvas, marks
+from mlprobe_utils.synthetic.phantoms import canvas
 from mlprobe_utils.synthetic.phantoms.randomness import looks_like, sign
 
 LABELS = ("PNEUMONIA", "NORMAL")
-pointer = marks.arrow
+pointer = canvas.arrow
 SOFT_TISSUE, LUNG, BONE = 0.23, 0.06, 0.60  # per cm; the lung is a quarter tissue, the rest air; bone of a child
 PHOTONS = 20_000  # that would reach one of 64 x 64 pixels through air
 SCATTER = 0.25  # scattered over primary photons behind the grid
@@ -34,12 +34,8 @@ def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
 
 
 def nuisance(rng: np.random.Generator) -> dict:
-    pose = canvas.random_pose(rng, shift=0.07, rotation=6, scale=0.07)
     return {
-        **marks.random_marks(rng),
-        **pose,
-        "pointer_x": float(rng.choice([-1, 1]) * rng.uniform(0.2, 0.7)),
-        "pointer_y": float(rng.uniform(-0.6, 0.5)),
+        **canvas.random_view(rng, shift=0.07, rotation=6, scale=0.07, highest=-0.6),
         "gain": float(rng.normal(0.0, 0.06)),  # brightness
         "contrast": float(rng.uniform(0.85, 1.15)),
         "stature": float(rng.uniform(0.85, 1.15)),  # thickness of the chest against the typical child's
@@ -55,33 +51,27 @@ def nuisance(rng: np.random.Generator) -> dict:
 
 
 def findings(label: str, parameters: dict, difficulty: float, rng: np.random.Generator) -> dict:
-    """What a pneumonia is made of: consolidation in one or two places, or diffuse haze in both lungs.
-
-    `opacities` is a list with the lung, zone, place, radii and strength (cm of fluid in the ray) of each, `haze` in cm
-    likewise; `pattern` is "focal" or "diffuse", or "clear".
-    """
+    """`pattern` ("focal": consolidation in one or two places; "diffuse": haze in both lungs; "clear"), `haze` (cm of
+    fluid in the ray) and `opacities`, a list with the lung, zone, place, radii and strength (cm of fluid) of each."""
     diffuse, shown = rng.random() < DIFFUSE, looks_like(label, LABELS, rng)
-    drawn = {}
-    for name, means in SIGNS.items():
-        present = shown == "PNEUMONIA" and diffuse == (name == "haze")
-        drawn[name] = sign(rng, means, present, difficulty, 0)
+    ill = shown == "PNEUMONIA"
+    drawn = {name: sign(rng, law, ill and diffuse == (name == "haze"), difficulty, 0) for name, law in SIGNS.items()}
     places = [(lung, zone) for lung in LUNGS for zone in ZONES]
     chosen = rng.choice(len(places), size=1 + int(rng.random() < 0.5), replace=False)
+    opacities = [
+        {
+            "lung": lung,
+            "zone": zone,
+            "x": float(LUNGS[lung] * rng.uniform(0.34, 0.54)),
+            "y": float(ZONES[zone] + rng.uniform(-0.08, 0.08)),
+            "width": float(rng.uniform(0.26, 0.36)),
+            "height": float(rng.uniform(0.26, 0.40)),
+            "strength": float(drawn["consolidation"] * rng.uniform(0.9, 1.1)),
+        }
+        for lung, zone in (places[i] for i in chosen)
+    ]
     pattern = "clear" if label == "NORMAL" else "diffuse" if diffuse else "focal"
-    opacities = [_opacity(*places[i], drawn["consolidation"], rng) for i in chosen]
     return {"looks_like": shown, "pattern": pattern, "haze": drawn["haze"], "opacities": opacities}
-
-
-def _opacity(lung: str, zone: str, strength: float, rng: np.random.Generator) -> dict:
-    return {
-        "lung": lung,
-        "zone": zone,
-        "x": float(LUNGS[lung] * rng.uniform(0.34, 0.54)),
-        "y": float(ZONES[zone] + rng.uniform(-0.08, 0.08)),
-        "width": float(rng.uniform(0.26, 0.36)),
-        "height": float(rng.uniform(0.26, 0.40)),
-        "strength": float(strength * rng.uniform(0.9, 1.1)),
-    }
 
 
 def integral(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
@@ -113,8 +103,7 @@ def _body(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> n
 
 
 def _lungs(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> np.ndarray:
-    """Thickness of lung against its greatest, 0..1: both lungs less heart, mediastinum and what lies below the domes
-    of the diaphragm."""
+    """Thickness of lung relative to its greatest, 0..1: less heart, mediastinum and what the diaphragm covers."""
     across = (np.abs(x) - 0.42) / (0.35 + 0.06 * np.clip(y, -1, 1))
     distance = across**2 + np.square((y - 0.05) / 0.84) ** 2 + 0.05 * bend
     lung = np.sqrt(np.clip(1.6 * (1 - distance), 0, 1))
@@ -141,23 +130,14 @@ def _bones(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def line_integral(body: np.ndarray, lung: np.ndarray, bone: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    """Coefficient times thickness, summed along every ray; no unit.
-
-    Args:
-        body: thickness of the whole body, cm, float [side, side].
-        lung: of it the lung, cm.
-        bone: of it bone, cm.
-        filled: of the lung what fluid has filled, cm.
-    """
+    """Coefficient times thickness, summed along every ray, from cm [side, side] of body; lung, bone and lung that fluid
+    has filled are parts of it."""
     aerated = np.maximum(lung - filled, 0)
     return SOFT_TISSUE * (body - aerated) + LUNG * aerated + (BONE - SOFT_TISSUE) * bone
 
 
 def film(integral: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The negative logarithm of what the detector counts, scatter and photon noise included, float [side, side].
-
-    The integral itself, from `line_integral`, were there no scatter and no noise, up to a constant.
-    """
+    """The negative logarithm of what the detector counts, float [side, side]: the integral, with scatter and noise."""
     side = len(integral)
     primary = np.exp(-integral)  # the share of the photons that pass without any interaction
     # scattered photons come from all around: the primary image, blurred to an eighth of its side

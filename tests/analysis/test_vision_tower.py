@@ -1,0 +1,145 @@
+"""The vision tower frozen, adapted and trained alone: planted changes are significant, chance is not."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_rows import answers_of, right_of
+from site_rows import SEEDS, image_set, rows_of
+from tiny_parts import RECIPE
+
+from mlprobe_utils.analysis import vision_tower
+from mlprobe_utils.analysis.vision_tower import ABSOLUTE, ALONE, FINE_TUNED, LOWERED, METRICS, PROBES, RAISED, RELATIVE
+from mlprobe_utils.evaluation.metrics import output_scores
+from mlprobe_utils.evaluation.outcomes import output_outcomes
+from mlprobe_utils.pipeline import results, variants
+from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.tested import Evaluated, evaluated, resamples_of_tested
+from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, sign_flip_p
+
+IMAGES = 400
+HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for all
+SETS = {"d": image_set(IMAGES)}
+DRAWN, _ = resamples_of_tested(SETS["d"], "paper")
+
+
+def answers(share: float, seed: int, unparsed: int = 0) -> pd.DataFrame:
+    """Prediction rows of two runs; of the wrong answers, so many are none of the options."""
+    frames = []
+    for run in (0, 1):
+        rows = answers_of(right_of(HARD, share, [seed, run]), run, run=run)
+        rows.loc[rows.index[rows["parsed"] != rows["label"]][:unparsed], "parsed"] = None
+        frames.append(rows)
+    return pd.concat(frames, ignore_index=True)
+
+
+def of_rows(frozen: pd.DataFrame, adapted: pd.DataFrame, dataset: str = "d") -> Evaluated:
+    outcomes = {("frozen",): output_outcomes(frozen), ("adapted",): output_outcomes(adapted)}
+    return Evaluated("m", dataset, outcomes, DRAWN, "Yes")
+
+
+def compared(frozen: float, adapted: float, dataset: str = "d") -> Evaluated:
+    return of_rows(answers(frozen, 1), answers(adapted, 2), dataset)
+
+
+@pytest.mark.parametrize(("frozen", "verdict"), [(0.6, LOWERED), (0.9, RAISED)])
+def test_a_planted_change_is_significant_with_its_sign(frozen, verdict):
+    sides = answers(frozen, 1, unparsed=20), answers(0.75, 2)
+    table = vision_tower.changes([of_rows(*sides)]).set_index("metric")
+    assert table.index.tolist() == [*METRICS]
+    assert (table["verdict"] == verdict).all()
+    assert table.at["accuracy", "change"] == pytest.approx(100 * (frozen - 0.75), abs=4)
+    for name, rows in zip(("frozen", "adapted"), sides, strict=True):  # means over runs, unparsed answers are wrong
+        scores = output_scores(rows, {"d": "Yes"})
+        assert table[name].to_dict() == pytest.approx(scores[[*METRICS]].mean().to_dict())
+    np.testing.assert_allclose(table["change"], table["frozen"] - table["adapted"])
+
+
+def test_both_gaps_are_the_means_of_the_changes():
+    both = [compared(0.6, 0.8), compared(0.7, 0.75, "e")]
+    changes, gaps = vision_tower.changes(both), vision_tower.gaps(both).set_index("gap")
+    assert gaps.at[ABSOLUTE, "value"] == pytest.approx(changes["change"].mean())
+    assert gaps.at[RELATIVE, "value"] == pytest.approx(100 * (changes["frozen"] / changes["adapted"] - 1).mean())
+    assert gaps["numbers"].tolist() == [4, 4]
+    assert (gaps["high"] < 0).all()
+    of_each = [vision_tower.gaps([own]).set_index("gap").loc[ABSOLUTE] for own in both]  # data sets are independent
+    widths = [own["high"] - own["low"] for own in of_each]
+    assert gaps.at[ABSOLUTE, "high"] - gaps.at[ABSOLUTE, "low"] == pytest.approx(np.hypot(*widths) / 2)
+    # accuracy and F1 of one data set are of the same answers: their mean is hardly surer than either
+    of_last = changes[changes["dataset"] == "e"]
+    assert widths[1] > 0.9 * (of_last["high"] - of_last["low"]).min()
+    never = vision_tower.gaps([compared(0.5, -1.0)]).set_index("gap")  # never correct: F1 of nothing
+    assert np.isnan(never.loc[RELATIVE, ["value", "low", "high"]].astype(float)).all()
+    assert never.at[ABSOLUTE, "low"] > 0
+
+
+def test_where_nothing_differs_nothing_is_significant_and_intervals_have_a_width():
+    rows = answers(0.75, 1)
+    alike = [compared(0.75, 0.75, f"d{n}") for n in range(6)] + [of_rows(rows, rows, "same")]
+    changes, same = vision_tower.changes(alike), vision_tower.gaps(alike[-1:])
+    assert (changes["verdict"] == NEITHER).all()
+    assert (same["value"] == 0).all()
+    for found in (changes, vision_tower.gaps(alike), same):
+        assert (np.sign(found[["low", "high"]]) == [-1, 1]).all(axis=None)
+
+
+@pytest.fixture
+def of(monkeypatch):
+    """Outcomes of rows in which every paradigm has a share correct of its own, and all others nothing."""
+
+    def read(shares: dict[str, float]) -> Evaluated:
+        right = {name: right_of(HARD, share, n, (SEEDS, 1)) for n, (name, share) in enumerate(shares.items())}
+        answers = [answers_of(right[FINE_TUNED][run, 0], stage="finetuned", run=run) for run in (0, 1)]
+        answers.append(answers_of(~right[FINE_TUNED][0, 0], stage="pretrained", run=None))
+        probed = [
+            rows_of(right[name][seed, 0] ^ (point != "V.05"), stage=stage, seed=seed, point=point, pooling="image_mean")
+            for (stage, name), seed, point in itertools.product(PROBES.items(), range(SEEDS), ("V.05", "C.01", "L.03"))
+        ]
+        alone = [
+            rows_of(right[name][run, 0], run=run, seed=run, probe=weights, point="V.05")
+            for (weights, name), run in itertools.product(ALONE.items(), (0, 1))
+        ]
+        for module, function, rows in (
+            (results, "prediction_rows", answers),
+            (results, "end_rows", probed),
+            (variants, "classifier_rows", alone),
+        ):
+            table = pd.concat([*rows, rows[0].head(5).assign(split="validation")], ignore_index=True)
+            monkeypatch.setattr(module, function, lambda selection, table=table: table)
+        selection = Selection(("m",), ("d",), "miniature", "paper")
+        (found,) = evaluated(selection, SETS, vision_tower.outcomes_of_paradigms)
+        for name, own in found.outcomes.items():
+            assert (own.correct == right[name[0]][: len(own.seeds)]).all(), name
+        return found
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("changed", "share", "verdict"), [("all", 0.95, HIGHER), ("lora", 0.5, LOWER), ("all", 0.75, NEITHER)]
+)
+def test_a_planted_difference_is_significant_and_no_other_is(of, changed, share, verdict):
+    found = of(dict.fromkeys(vision_tower.PARADIGMS, 0.75) | {ALONE[changed]: share})
+    table = vision_tower.differences([found])
+    assert list(zip(table["paradigm"], table["less"], strict=True)) == vision_tower.COMPARED
+    planted = table["paradigm"] == ALONE[changed]
+    assert (table.loc[planted, "verdict"] == verdict).all()
+    assert table.loc[planted, "difference"].to_numpy() == pytest.approx(100 * (share - 0.75), abs=5)
+    assert (table.loc[~planted, "verdict"] == NEITHER).all()
+    sides = [found.outcomes[name,].correct for name in (FINE_TUNED, PROBES["pretrained"])]
+    one, other = (np.stack(own) for own in zip(*itertools.product(*sides), strict=True))  # each run with each seed
+    p = table.set_index(["paradigm", "less"]).at[(FINE_TUNED, PROBES["pretrained"]), "p"]
+    assert p == pytest.approx(sign_flip_p(other, one, found.resamples.clusters)[0])
+    levels = vision_tower.levels([found]).set_index("paradigm")
+    assert levels["trained"].tolist() == [2, SEEDS, SEEDS, 2, 2]
+    for (paradigm,), own in found.outcomes.items():
+        assert levels.at[paradigm, "accuracy"] == pytest.approx(100 * own.correct.mean())
+    assert (levels["low"] < levels["accuracy"]).all()
+
+
+def test_the_budget_is_that_of_the_fine_tuning():
+    own = image_set(10)
+    own.rows_of = lambda split_rule, split: own.manifest.head(9) if split == "train" else None
+    table = vision_tower.budgets({"d": own}, "paper", RECIPE)
+    assert table.to_numpy().tolist() == [["d", 9, RECIPE.epochs, 4, 3 * RECIPE.epochs]]
