@@ -20,7 +20,7 @@ ORDERS = {
 ORDER_NAMES = {"image_first": "image first", "question_first": "question first", "irrelevant_first": "irrelevant first"}
 PASSAGE = (
     "The last train to the coast leaves at ten past seven and stops in every village along the river. In winter the "
-    "carriages are half empty, and the guard has time to read his newspaper between two sites. Behind the bridge "
+    "carriages are half empty, and the guard has time to read his newspaper between two stations. Behind the bridge "
     "the line climbs through a forest of old beeches, and on clear evenings the lights of the harbour come into "
     "view long before the train slows down. The baker of the first village sends his rolls this way every morning, "
     "in baskets with a blue ribbon. Children wave from the gardens, a dog runs along the fence, and the signal by "
