@@ -159,16 +159,21 @@ def phantoms(slug: str) -> None:
 
 
 @command(
-    "reads a data set: its manifest and working copies",
-    argument("slug", help="data card in data/datasets"),
+    "makes image sets: draws the synthetic ones, and writes manifests and working copies of all",
+    argument("slugs", nargs="+", help="data cards in data/datasets"),
     argument("--protocol", required=True, help="protocol in data/protocols"),
     argument("--data", type=Path, help="folder or zip that holds the release; not for synthetic sets"),
 )
-def manifest(slug: str, protocol: str, data: Path | None) -> None:
+def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
+    from mlprobe_utils.pipeline.cards import load_data_card
     from mlprobe_utils.pipeline.manifest import build_manifest
 
-    with step(slug, "manifest"):
-        build_manifest(slug, protocol, data)
+    for slug in slugs:
+        card = load_data_card(slug)
+        if card.made_by:
+            COMMANDS[card.made_by][2](slug)
+        with step(slug, "manifest"):
+            build_manifest(slug, protocol, None if card.synthetic else data)
 
 
 @command(

@@ -258,7 +258,7 @@ glue("pairs", len(after))
 
 # %%
 import pandas as pd
-from mlprobe_utils.stats.intervals import SCOPES
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
 
 show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 
@@ -301,11 +301,11 @@ show(chapter.named(certainty.counted(tests)))
 file(chapter.named(tests), "Paired tests of after less before")
 
 # %% tags=["hide-input"]
-for name in ("probe", "recipe"):
-    p = tests[f"p (Holm, this {name})"]
+for name, of in (("probe", PROBE), ("recipe", RECIPE)):
+    p = tests[f"p (Holm, {of})"]
     glue(f"tests_{name}", int(p.notna().sum()))
     glue(f"tests_{name}_told", int((p < certainty.ALPHA).sum()))
-told = tests[tests["p (Holm, fixed probe)"] < certainty.ALPHA]
+told = tests[tests[f"p (Holm, {PROBE})"] < certainty.ALPHA]
 glue("tests_higher", int((told["change"] > 0).sum()))
 
 # %% [markdown]

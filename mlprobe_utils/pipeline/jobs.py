@@ -34,7 +34,7 @@ STEP_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 class Job:
     """A command that makes artefacts."""
 
-    kind: str  # images, manifest, miniatures, baselines, model, trial, laboratory or pages: a rule of the Snakefile
+    kind: str  # manifest, miniatures, baselines, model, trial, laboratory or pages: a rule of the Snakefile
     name: str  # the slug that it works on, or "all"
     command: tuple[str, ...]  # of `python -m mlprobe_utils`, with its arguments
     after: tuple["Job", ...]  # whose artefacts it reads
@@ -74,7 +74,7 @@ def jobs_of(
     found = [*before, *(model_job(run, slug, before, discussed[slug], planted.get(slug, ())) for slug in models)]
     if baselines:
         command = ("baselines", *(card.slug for card in baselines), *_options(run))
-        after = tuple(job for job in before if job.kind == "manifest" and job.name in run.datasets)
+        after = tuple(job for job in before if job.kind == "manifest")
         steps = (BASELINES,) * len(baselines) * len(run.datasets)
         found.append(Job("baselines", "all", command, after, _due(partial(_of_baselines, run, baselines)), steps))
     return found
@@ -96,16 +96,18 @@ def laboratory_jobs(run: Run) -> list[Job]:
 
 
 def upstream_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
-    """Image sets (phantoms are drawn, and every set has its manifest), and checkpoints: one job a lineage."""
-    protocol, found = load_protocol(run.protocol), []
-    for card in map(load_data_card, dict.fromkeys(datasets)):
-        drawn, data = (), None if card.synthetic else Path(run.data)
-        if card.synthetic:
-            of_images = _due(lambda card=card: [phantom(card)])
-            drawn = (Job("images", card.slug, (card.made_by, card.slug), (), of_images, ("images drawn",)),)
-        command = ("manifest", card.slug, "--protocol", run.protocol, *(["--data", run.data] if data else []))
-        of_manifest = _due(lambda card=card, data=data: [manifest(card, protocol, data)])
-        found += [*drawn, Job("manifest", card.slug, command, drawn, of_manifest, ("manifest",))]
+    """Image sets, all in one process, and checkpoints, one a lineage."""
+    protocol, cards = load_protocol(run.protocol), [load_data_card(slug) for slug in dict.fromkeys(datasets)]
+
+    def image_sets() -> Iterable[Artefact]:
+        for card in cards:
+            yield from [phantom(card)] if card.synthetic else []
+            yield manifest(card, protocol, None if card.synthetic else Path(run.data))
+
+    data = ("--data", run.data) if run.data else ()
+    command = ("manifest", *(card.slug for card in cards), "--protocol", run.protocol, *data)
+    steps = tuple(name for card in cards for name in (["images drawn"] if card.synthetic else []) + ["manifest"])
+    found = [Job("manifest", "all", command, (), _due(image_sets), steps)]
     for root, members in lineages(run.models).items():
         own = _due(lambda members=members: [miniature(load_model_card(slug)) for slug in members])
         found.append(Job("miniatures", root, ("miniatures", *members), (), own, ("made as miniatures",)))
@@ -129,7 +131,7 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
     options = ["--discussions", *(card.slug for card in cards)] if cards else []
     options += ["--planted", *planted] if planted else []
     command = ("model", model, *_options(run), *options)
-    return Job("model", model, command, _read_by(model, datasets, before), _due(made), tuple(steps))
+    return Job("model", model, command, _read_by(model, before), _due(made), tuple(steps))
 
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
@@ -143,7 +145,7 @@ def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job
             yield from (*([place.calibration()] if faults else []), place.trial(load_trial(), faults))
 
     command = ("trial", model, *_options(run), *([] if faults else ["--undamaged"]))
-    after = _read_by(model, run.datasets, before)
+    after = _read_by(model, before)
     return Job("trial", model, command, after, _due(made), TRIAL_STEPS * len(run.datasets))
 
 
@@ -155,11 +157,10 @@ def _options(run: Run) -> tuple[str, ...]:
     return ("--datasets", *run.datasets, "--protocol", run.protocol, "--split", run.split_rule)
 
 
-def _read_by(model: str, datasets: Iterable[str], before: Iterable[Job]) -> tuple[Job, ...]:
-    """The jobs that make a model's checkpoint and some image sets."""
+def _read_by(model: str, before: Iterable[Job]) -> tuple[Job, ...]:
+    """The jobs that make a model's checkpoint and the image sets."""
     root = next((root for root, members in lineages([model]).items() if model in members), None)
-    wanted = {("miniatures", root), *(("manifest", slug) for slug in datasets)}
-    return tuple(job for job in before if (job.kind, job.name) in wanted)
+    return tuple(job for job in before if job.kind == "manifest" or job.name == root)
 
 
 def prepare(

@@ -147,7 +147,8 @@ def due() -> set[str]:
         for name in names or ["whatever follows"]:
             _, _, own = name.partition(f"/{job.name}/")
             own = re.sub(r"-(pretrained|finetuned-\d|\d)$|(?<=faults/)[^/]*/|(?<=order/)[^/]*/", "", own or name)
-            found.add(f"{job.name.partition('-')[0]} {own}" if job.kind == "model" else job.kind)
+            kind = "images" if name.startswith("phantoms/") else job.kind
+            found.add(f"{job.name.partition('-')[0]} {own}" if job.kind == "model" else kind)
     return found
 
 
