@@ -245,7 +245,7 @@ reference = results.reference_rows(chapter.selection)
 
 # %%
 given = chapter.image_sets, split_rule, thresholds_of(chapter.selection)
-told = diagnoses(sites, rows, reference, *given, questions=[RECIPE])
+told = diagnoses(sites, rows, reference, *given, scopes=[RECIPE])
 columns = ["dataset", "stage", "diagnosis", "ruled out", "left open"]
 short = in_short(told)
 show(chapter.named(short)[columns])
