@@ -60,7 +60,7 @@ def band_words(metric: str) -> str:
     """What the areas of a chart are, for the page."""
     if metric not in RESAMPLED:
         return f"Of '{metric}' no areas are drawn: bands are computed of {', '.join(RESAMPLED)} alone."
-    return f"The areas are simultaneous {100 * LEVEL:.0f} % bands of {RECIPE}."
+    return f"The areas are simultaneous {100 * LEVEL:.0f} % bands of the {RECIPE}."
 
 
 def outside(bands: pd.DataFrame, means: pd.Series) -> pd.Series:
@@ -95,7 +95,7 @@ def width_words(ends: pd.DataFrame) -> str:
         return "Of this metric no intervals are computed."
     probed = ends[ends["site"] != ENDS[-1]]
     widths = {scope: (probed[f"{scope}, high"] - probed[f"{scope}, low"]).mean() for scope in SCOPES}
-    words = ", ".join(f"{width:.1f} for {scope}" for scope, width in widths.items())
+    words = ", ".join(f"{width:.1f} for a {scope}" for scope, width in widths.items())
     return f"Over both stages, the mean width of an interval where a module ends is, in pp: {words}."
 
 

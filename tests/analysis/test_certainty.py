@@ -79,7 +79,7 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
     probed = ends[ends["site"] != ENDS[-1]]
     for scope in SCOPES:
         width = (probed[f"{scope}, high"] - probed[f"{scope}, low"]).mean()
-        assert f"{width:.1f} for {scope}" in certainty.width_words(ends)
+        assert f"{width:.1f} for a {scope}" in certainty.width_words(ends)
     means = bands.set_index(["model", "dataset", "stage", "point"]).mean(axis=1)
     means.iloc[[0, 7]] += [50, -50]
     assert certainty.outside(bands, means).sum() == 2
