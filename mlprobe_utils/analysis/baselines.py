@@ -19,7 +19,7 @@ from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcome
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STATUSES, STEP, BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
-from mlprobe_utils.pipeline.results import Selection, made
+from mlprobe_utils.pipeline.results import Selection, require
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import verdicts
@@ -55,7 +55,7 @@ def trained(selection: Selection, slugs: Iterable[str]) -> dict[str, list[Traine
 
 def _load(selection: Selection, dataset: str, slug: str) -> Trained:
     folder = baseline_folder(selection.protocol, dataset, selection.split_rule, slug)
-    made(selection, slug, dataset, folder, STEP)
+    require(selection, slug, dataset, folder, STEP)
     rows = pd.read_parquet(folder / EPOCHS)
     rows = rows.assign(seed=rows["run"], point=rows["epoch"]).sort_values("epoch", kind="stable")
     found = [outcomes(rows[rows["split"] == split]) for split in ("validation", "test")]

@@ -118,7 +118,7 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
     """What is made of a model on the data sets of a run, with its discussions, and faults on the sets `planted`."""
     datasets = list(dict.fromkeys([*run.datasets, *planted]))
 
-    def made() -> Iterable[Artefact]:
+    def artefacts() -> Iterable[Artefact]:
         for place in places(model, datasets, run.protocol, run.split_rule):
             dataset = place.image_set.card.slug
             yield from place.of_pipeline()
@@ -131,14 +131,14 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
     options = ["--discussions", *(card.slug for card in cards)] if cards else []
     options += ["--planted", *planted] if planted else []
     command = ("model", model, *_options(run), *options)
-    return Job("model", model, command, _read_by(model, before), _due(made), tuple(steps))
+    return Job("model", model, command, _read_by(model, before), _due(artefacts), tuple(steps))
 
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
     """One model's cases for the laboratory, undamaged and, if wanted, damaged ones."""
     faults = all_faults() if damaged else []
 
-    def made() -> Iterable[Artefact]:
+    def artefacts() -> Iterable[Artefact]:
         for place in places(model, list(run.datasets), run.protocol, run.split_rule):
             yield from (place.image_controls(), *map(place.adapter, place.runs()))
             yield from (*map(place.predictions, place.states()), *map(place.features, place.states()))
@@ -146,11 +146,11 @@ def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job
 
     command = ("trial", model, *_options(run), *([] if faults else ["--undamaged"]))
     after = _read_by(model, before)
-    return Job("trial", model, command, after, _due(made), TRIAL_STEPS * len(run.datasets))
+    return Job("trial", model, command, after, _due(artefacts), TRIAL_STEPS * len(run.datasets))
 
 
-def _due(made: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:
-    return lambda: [from_outputs(one.folder) for one in stale(made())]
+def _due(artefacts: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:
+    return lambda: [from_outputs(one.folder) for one in stale(artefacts())]
 
 
 def _options(run: Run) -> tuple[str, ...]:

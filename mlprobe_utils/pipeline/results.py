@@ -119,7 +119,7 @@ def control_rows(selection: Selection) -> pd.DataFrame:
 def image_control_rows(selection: Selection) -> pd.DataFrame:
     """The rows of the controls that need no model, and of the reference, test images of every data set."""
     model = selection.models[0]
-    places = [made(selection, model, dataset, selection.controls(dataset)) for dataset in selection.datasets]
+    places = [require(selection, model, dataset, selection.controls(dataset)) for dataset in selection.datasets]
     return pd.concat([pd.read_parquet(place / "controls.parquet") for place in places], ignore_index=True)
 
 
@@ -150,7 +150,7 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
     frames = []
     for model, dataset, folder in selection.folders():
         for run in [state for state in selection.states if state is not None]:
-            adapter = made(selection, model, dataset, folder / f"adapter-{run}")
+            adapter = require(selection, model, dataset, folder / f"adapter-{run}")
             curve = pd.read_parquet(adapter / "learning_curve.parquet")
             frames.append(curve.assign(model=model, dataset=dataset, run=run))
     return pd.concat(frames, ignore_index=True)
@@ -158,7 +158,7 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
 
 def prompts(selection: Selection) -> pd.DataFrame:
     """model, dataset, prompt: the question exactly as each model read it."""
-    places = [(m, d, made(selection, m, d, f / state_name("features", None))) for m, d, f in selection.folders()]
+    places = [(m, d, require(selection, m, d, f / state_name("features", None))) for m, d, f in selection.folders()]
     rows = [(model, dataset, (folder / PROMPT).read_text()) for model, dataset, folder in places]
     return pd.DataFrame(rows, columns=["model", "dataset", "prompt"])
 
@@ -167,7 +167,7 @@ def probe_points(selection: Selection, model: str) -> pd.DataFrame:
     """A model's probe points in the order the data flows: point, path, module (class), width, poolings, family."""
     dataset = selection.datasets[0]  # the points are the same on every data set
     features = selection.folder(model, dataset) / state_name("features", selection.states[0])
-    return pd.read_parquet(made(selection, model, dataset, features) / "points.parquet")
+    return pd.read_parquet(require(selection, model, dataset, features) / "points.parquet")
 
 
 def families(selection: Selection) -> dict[str, str]:
@@ -183,7 +183,7 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
     for model in selection.models:
         points = probe_points(selection, model)
         folder = selection.folder(model, selection.datasets[0]) / "adapter-0"
-        adapter = made(selection, model, selection.datasets[0], folder) / "adapter_model.safetensors"
+        adapter = require(selection, model, selection.datasets[0], folder) / "adapter_model.safetensors"
         with safe_open(adapter, "numpy") as opened:
             sizes = {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
         for name, size in sizes.items():
@@ -202,19 +202,19 @@ def gather(
     chosen: Mapping[str, str | int] | None = None,
     command: str = "",
 ) -> pd.DataFrame:
-    """A file of some artefacts of every selected model and data set, one below the other; see `probe_rows`, `made`."""
+    """A file of some artefacts of every selected model and data set, concatenated; see `probe_rows`, `require`."""
     filters = [(column, "==", value) for column, value in (chosen or {}).items()] or None
     folders = folders_of(selection, *names, command=command)
     return pd.concat([pd.read_parquet(folder / file, filters=filters) for folder in folders], ignore_index=True)
 
 
 def folders_of(selection: Selection, *names: str, command: str = "") -> list[Path]:
-    """The folders of some artefacts of every selected model and data set, as `made`."""
+    """The folders of some artefacts of every selected model and data set, as `require`."""
     places = [(*place, name) for place in selection.folders() for name in names]
-    return [made(selection, model, dataset, folder / name, command) for model, dataset, folder, name in places]
+    return [require(selection, model, dataset, folder / name, command) for model, dataset, folder, name in places]
 
 
-def made(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "") -> Path:
+def require(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "") -> Path:
     """The artefact's folder, if it is there and whole; `command` is the one that makes it, if not the selection's."""
     artefacts.read_made_from(artefact, selection.command(model, dataset, command))
     return artefact

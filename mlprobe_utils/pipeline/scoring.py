@@ -13,7 +13,7 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.code import code_hash
-from mlprobe_utils.pipeline.results import Selection, made, state_name
+from mlprobe_utils.pipeline.results import Selection, require, state_name
 
 METRICS, CLAIMS = "mlprobe_utils.evaluation.metrics", "mlprobe_utils.evaluation.claims"
 TABLE = "table.parquet"
@@ -41,7 +41,7 @@ def derived(
     code, frames = code_hash(module), []
     for model, dataset, folder in selection.folders():
         own = folder / name
-        folders = [made(selection, model, dataset, folder / source) for source in sources]
+        folders = [require(selection, model, dataset, folder / source) for source in sources]
         upstream = {artefacts.from_outputs(source): artefacts.content_hash(source) for source in folders}
         made_from = {"stage": name, "upstream": upstream, "code": code}
         made_from["recipe"] = recipe | {"positive": load_data_card(dataset).positive}
@@ -50,7 +50,7 @@ def derived(
                 with artefacts.artefact(own, made_from) as temporary:
                     one = replace(selection, models=(model,), datasets=(dataset,))
                     write_parquet(make(one), temporary / TABLE)
-        frames.append(pd.read_parquet(made(selection, model, dataset, own) / TABLE))
+        frames.append(pd.read_parquet(require(selection, model, dataset, own) / TABLE))
     return pd.concat(frames, ignore_index=True)
 
 
