@@ -253,8 +253,8 @@ glue("pairs", len(after))
 #
 # ## How sure a curve is
 #
-# Other images would have given other curves, and so would other seeds of the probes. So a curve can be asked two
-# questions, and has an interval for each:
+# Other images would have given other curves, and so would other seeds of the probes. So a curve has
+# intervals of two scopes:
 
 # %%
 import pandas as pd
@@ -283,7 +283,7 @@ glue("width_words", certainty.width_words(intervals))
 # %% [markdown]
 # {glue:text}`width_words` The intervals of a {term}`retrained probe` allow for seeds as well as images, those of
 # a {term}`fixed probe` for images alone. The intervals of two models or stages may
-# overlap although the two differ: they were asked about the same images, and what is hard for one is often hard for the
+# overlap although the two differ: they were evaluated on the same images, and what is hard for one is often hard for the
 # other. A {term}`paired test` makes use of that. A band, the area in the chart, holds a whole curve at once
 # ({term}`simultaneous band`), and is wider than the interval of one point.
 #

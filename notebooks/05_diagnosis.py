@@ -47,7 +47,7 @@ note("How far this diagnosis can be trusted: " + laboratory.words())
 # Section 4.2 of {cite:t}`zhu-2026` describes four {term}`failure modes <failure mode>`: a vision tower that does not
 # encode what tells the classes apart, a connector that lets go of it, an LLM that does not understand what reaches it,
 # and an answer that does not follow from what the LLM holds. In words, each fits almost any curve. Here each is a
-# statement that can be false: **what could be told before one {term}`site` cannot be told after the next.**
+# statement that can be false: **what can be decoded at one {term}`site` cannot be decoded at the next.**
 
 # %%
 from mlprobe_utils.analysis.diagnosis_tables import (
@@ -65,7 +65,7 @@ show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
 # the same training images and nothing else, without which nobody could say that a vision tower reads *too little*.
 # The LLM has two ends: the image tokens it leaves behind, and the last token, from which it answers.
 #
-# All sites are asked about the same test images. The loss between two of them gets an interval that holds for all
+# All sites are evaluated on the same test images. The loss between two of them gets an interval that holds for all
 # five statements at once, drawn over whole patients and duplicate groups. Then a statement is
 #
 # - **named** if the whole interval lies beyond the threshold,

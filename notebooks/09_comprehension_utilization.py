@@ -70,7 +70,8 @@ both_curves(told[told["model"].isin(shown)], chapter.names)
 # ## Where the curves cross
 #
 # The difference of the two, for every model: below 0 the image tokens tell more, above it the last token does. The area
-# is a {term}`simultaneous band` of the {term}`retrained probe`: where it lies wholly on one side of 0, the difference is told.
+# is a {term}`simultaneous band` of the {term}`retrained probe`: where it lies wholly on one side of 0,
+# the difference is significant.
 
 # %%
 from mlprobe_utils.plots.charts import difference_curves

@@ -189,7 +189,7 @@ def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
         **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)},
         **exact,
         wanted=-strengths["wanted"],
-        **{"change (points)": [_with_ends(*row, "+") for row in lost.to_numpy()]},
+        **{"change (pp)": [_with_ends(*row, "+") for row in lost.to_numpy()]},
         reached=strengths["reached"].map({True: "yes", False: "no"}),
     )
 
@@ -199,7 +199,7 @@ def effect_table(effects: pd.DataFrame) -> pd.DataFrame:
     what = effects["pooling"].map(POOLINGS).fillna("answer")
     changes = [_with_ends(*row, "+") for row in effects[["change", "low", "high"]].to_numpy()]
     return effects[["model", "where", "point"]].assign(
-        **{"what": what, "intact (%)": effects["intact"], "damaged (%)": effects["damaged"], "change (points)": changes}
+        **{"what": what, "intact (%)": effects["intact"], "damaged (%)": effects["damaged"], "change (pp)": changes}
     )
 
 

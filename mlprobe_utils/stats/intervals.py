@@ -1,7 +1,8 @@
 """Intervals at each point of a curve, and bands over all points at once, for two scopes.
 
-*This probe*: how well would the fitted probes do on new images? *This recipe*: how well if they were also fitted anew,
-with new seeds? The second needs several seeds. Standard errors are those of the bootstrap over clusters of images:
+A *fixed probe*: how accurate are the fitted probes on new images? A *retrained probe*: how accurate are probes fitted
+anew, with new seeds, on new images? The second needs several seeds. Standard errors are those of the bootstrap over
+clusters of images:
 
 - a statistic has the interval of Wilson (1927), with as many independent images as explain its error (Korn and Graubard
   1998): percentiles of the bootstrap are too narrow near 100 %;
