@@ -170,8 +170,8 @@ def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
 
     for slug in slugs:
         card = load_data_card(slug)
-        if card.made_by:
-            COMMANDS[card.made_by][2](slug)
+        if card.synthetic:
+            phantoms(slug)
         with step(slug, "manifest"):
             build_manifest(slug, protocol, None if card.synthetic else data)
 
