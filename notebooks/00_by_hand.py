@@ -51,7 +51,7 @@ model, processor = loaded.model, loaded.processor
 print(type(model).__name__, f"{model.num_parameters():,} parameters")
 
 # %% [markdown]
-# The images are of the first data set, at most 300 to train on and 300 to test, with a label each. A chat template
+# The images are of the first data set, at most 200 to train on and 200 to test, with a label each. A chat template
 # writes the question around the place of the image.
 
 # %%
@@ -61,7 +61,7 @@ image_set = next(iter(chapter.image_sets.values()))
 parts = []
 for split in ("train", "test"):
     own = image_set.rows_of(split_rule, split).assign(split=split)
-    parts.append(own.sample(min(len(own), 300), random_state=0))
+    parts.append(own.sample(min(len(own), 200), random_state=0))
 rows = pd.concat(parts)
 
 # %%
