@@ -176,7 +176,8 @@ show(
 # %% [markdown]
 # All else is what the model's own fine-tuning has: the same images, epochs, batch and schedule, as the table says. The
 # paper does not say what the tower was trained with, nor whether its probes are of the model before fine-tuning or
-# after it; so both are shown.
+# after it; so both are shown. The reference is the tower frozen, with a linear head, as the authors of MedSigLIP
+# recommend it for classification.
 
 # %%
 from mlprobe_utils.pipeline.tested import evaluated

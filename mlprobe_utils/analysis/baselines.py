@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.names import CATEGORIES, MLLM, TRADITIONAL
+from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STATUSES, STEP, BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.images import ImageSet
@@ -29,6 +29,7 @@ from mlprobe_utils.stats.simulated_answers import simulate_correct
 BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
 OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
+TOWER_OF = "vision tower of "  # before the slug of a model: that, frozen, with a linear head
 HALVINGS = 20  # of the test images, to choose on one half and evaluate on the other
 ENDS = ["value", "low", "high"]
 
@@ -114,12 +115,12 @@ def correct_at(own: Trained, epochs: np.ndarray) -> np.ndarray:
 class Comparison:
     """Traditional classifiers and MLLMs on the test images of one data set."""
 
-    groups: pd.Series  # slug -> group, CATEGORIES in their order, then MLLM
+    groups: pd.Series  # slug -> group, CATEGORIES in their order, then FROZEN_TOWER and MLLM
     each: Statistic  # accuracy, a point a slug
 
     @property
     def categories(self) -> list[str]:
-        return [group for group in self.groups.unique() if group != MLLM]
+        return [group for group in CATEGORIES if group in set(self.groups)]
 
     def members(self, *groups: str) -> np.ndarray:
         """The points of all members of some groups."""
@@ -135,6 +136,7 @@ class Comparison:
 def comparisons(
     trained: Mapping[str, Sequence[Trained]],
     predicted: pd.DataFrame,
+    towers: pd.DataFrame,
     baselines: Sequence[BaselineCard],
     image_sets: Mapping[str, ImageSet],
     split_rule: str,
@@ -142,20 +144,24 @@ def comparisons(
 ) -> dict[str, Comparison]:
     """data set -> all that are compared on it.
 
-    `predicted` are prediction rows of MLLMs, of one stage; `baselines` the cards of those that were trained, by
-    category; `rule` is of `epochs_chosen`. Raises InputError for predictions for other images than the test images.
+    `predicted` are prediction rows of MLLMs, of one stage; `towers` are `results.frozen_tower_rows`; `baselines` are
+    the cards of those that were trained, by category; `rule` is of `epochs_chosen`. Raises InputError for predictions
+    for other images than the test images.
     """
     found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
         drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
         of_dataset = tested[tested["dataset"] == dataset].groupby("model", sort=False)
         outputs = {slug: output_outcomes(rows) for slug, rows in of_dataset}
-        for slug, predictions in ({one.slug: one.test for one in own} | outputs).items():
+        of_towers = towers[towers["dataset"] == dataset].groupby("model", sort=False)
+        frozen = {TOWER_OF + slug: outcomes(rows) for slug, rows in of_towers}
+        for slug, predictions in ({one.slug: one.test for one in own} | frozen | outputs).items():
             if predictions.images != images:
                 raise InputError(f"{slug} on {dataset}: its predictions are not for the test images, make them anew")
         correct = {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
-        correct |= {slug: predictions.correct for slug, predictions in outputs.items()}
-        groups = {card.slug: card.category for card in baselines} | dict.fromkeys(outputs, MLLM)
+        correct |= {slug: predictions.correct for slug, predictions in (frozen | outputs).items()}
+        groups = {card.slug: card.category for card in baselines} | dict.fromkeys(frozen, FROZEN_TOWER)
+        groups |= dict.fromkeys(outputs, MLLM)
         each = [accuracy(correct[slug], drawn) for slug in groups]
         values = np.concatenate([of_runs.values.mean(axis=0) for of_runs in each])
         resampled = np.concatenate([of_runs.resampled.mean(axis=1) for of_runs in each], axis=1)

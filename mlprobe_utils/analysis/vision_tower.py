@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.analysis.adaptation import half_width, means_over_runs
+from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.cards import FineTuning
@@ -91,7 +92,7 @@ def _scores(own: Evaluated, metric: str) -> dict[str, Statistic]:
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
-    """(paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set."""
+    """(FROZEN_TOWER or a paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set."""
     answers, probed, classified = (
         rows[rows["split"] == "test"]
         for rows in (results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one))
@@ -99,6 +100,8 @@ def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
     probed = probed[probed["point"].str.startswith("V")]
     found = {(FINE_TUNED,): output_outcomes(answers[answers["stage"] == "finetuned"])}
     found |= {(name,): outcomes(probed[probed["stage"] == stage]) for stage, name in PROBES.items()}
+    if len(head := results.frozen_tower_rows(one)):
+        found |= {(FROZEN_TOWER,): outcomes(head)}
     return found | {(name,): outcomes(classified[classified["probe"] == weights]) for weights, name in ALONE.items()}
 
 

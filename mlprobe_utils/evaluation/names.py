@@ -23,3 +23,4 @@ MODES = (QUALITY, FIDELITY, COMPREHENSION, MISALIGNMENT)  # failure modes (paper
 
 CATEGORIES = ("CNN", "MLP", "ViT", "hybrid")  # of traditional classifiers, in the order of figure 1
 MLLM, TRADITIONAL = "MLLM", "all traditional"
+FROZEN_TOWER = "frozen tower, linear head"

@@ -111,6 +111,19 @@ def end_rows(selection: Selection) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def frozen_tower_rows(selection: Selection) -> pd.DataFrame:
+    """Rows of the linear probe at the end of the vision tower before fine-tuning, test images: a classifier of which
+    nothing but the head is trained, as MedSigLIP's authors recommend. None where no recipe of the protocol is linear.
+    """
+    recipes = load_protocol(selection.protocol).probes
+    linear = next((name for name, own in recipes.items() if own.kind == "linear"), "")
+    chosen = {"probe": linear, "stage": "pretrained", "split": "test", "pooling": "image_mean"}
+    rows = gather(selection, ["probes"], "probes.parquet", chosen)
+    towers = rows[rows["point"].str.startswith("V")]
+    last = towers.groupby("model")["point"].transform(lambda points: max(points, key=flow_order))
+    return towers[towers["point"] == last]
+
+
 def control_rows(selection: Selection) -> pd.DataFrame:
     """The rows of the controls that need a model."""
     return gather(selection, [CONTROLS], "controls.parquet")

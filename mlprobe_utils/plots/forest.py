@@ -8,7 +8,7 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.health import in_words
-from mlprobe_utils.evaluation.names import CATEGORIES, MAJORITY, MLLM, TRADITIONAL
+from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
 from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer, layered
 from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, figure
 
@@ -16,7 +16,10 @@ VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
 CATEGORY_KEYS = [
     Key(name, "category", colour, shape=shape)
     for name, colour, shape in zip(
-        (*CATEGORIES, MLLM), COLOURS, ("circle", "square", "diamond", "triangle-up", "cross"), strict=False
+        (*CATEGORIES, MLLM, FROZEN_TOWER),
+        COLOURS,
+        ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down"),
+        strict=False,
     )
 ]
 FEW = 6  # models whose lines stand apart

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from baseline_parts import answers, final_outputs, training
-from made_rows import no_fewer, no_more
-from site_rows import image_set
+from made_rows import no_fewer, no_more, right_of
+from site_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import baselines
 from mlprobe_utils.analysis.baselines import ABOVE, BELOW, LAST, NEITHER, ON_TEST, ON_VALIDATION, Trained
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.names import CATEGORIES, MLLM, TRADITIONAL
+from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.pipeline.baseline_card import STATUSES, all_baselines, load_baseline
 from mlprobe_utils.plots.forest import accuracy_chart
 from mlprobe_utils.stats.resampling import resample
@@ -22,7 +22,8 @@ CARDS = [load_baseline(slug) for slug in SLUGS]
 def compared(networks: dict[str, float], mllms: dict[str, float], images: int = 400, rule: str = LAST) -> dict:
     trained = [training(slug, [0.5, share], images, seed=n) for n, (slug, share) in enumerate(networks.items())]
     predicted = pd.concat([final_outputs(model, share, images) for model, share in mllms.items()])
-    return baselines.comparisons({"d": trained}, predicted, CARDS, {"d": image_set(images)}, "paper", rule)
+    towers = rows_of(right_of(np.random.default_rng(5).random(images), 0.75, 6), model="m", point="V.05", seed=0)
+    return baselines.comparisons({"d": trained}, predicted, towers, CARDS, {"d": image_set(images)}, "paper", rule)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +49,11 @@ def test_a_mean_is_that_of_its_members_and_the_average_weighs_networks_alike():
     found = compared({"resnet": 0.9, "fasternet": 0.7, "s2-mlp": 0.8, "vit": 0.6}, {"m": 0.8, "n": 0.5})
     each, means = baselines.accuracies(found).set_index("model"), baselines.group_means(found).set_index("group")
     assert each.loc["m", "value"] == pytest.approx(80, abs=1)
-    assert each["group"].to_dict() == SLUGS | {"m": MLLM, "n": MLLM}
+    assert each["group"].to_dict() == SLUGS | {"vision tower of m": FROZEN_TOWER, "m": MLLM, "n": MLLM}
+    assert each.loc["vision tower of m", "value"] == pytest.approx(75, abs=5)
     assert means.loc["CNN", "value"] == pytest.approx(each.loc[["resnet", "fasternet"], "value"].mean())
     assert means.loc[TRADITIONAL, "value"] == pytest.approx(each.loc[[*SLUGS], "value"].mean())
-    assert means["members"].to_dict() == {"CNN": 2, "MLP": 1, "ViT": 1, MLLM: 2, TRADITIONAL: 4}
+    assert means["members"].to_dict() == {"CNN": 2, "MLP": 1, "ViT": 1, FROZEN_TOWER: 1, MLLM: 2, TRADITIONAL: 4}
     apart = baselines.gaps(found).set_index("category")  # of the categories from the MLLMs, whose mean is 65
     assert apart.index.tolist() == ["CNN", "MLP", "ViT"]
     assert apart.loc["MLP", "high"] < 0
@@ -63,7 +65,7 @@ def test_answers_to_other_images_are_refused():
     for images, model in (((400, 398), "m"), ((398, 400), "resnet")):
         own = {"d": [training("resnet", [0.8], images[0])]}, final_outputs("m", 0.8, images[1])
         with pytest.raises(InputError, match=f"{model} on d: its predictions are not for the test images"):
-            baselines.comparisons(*own, CARDS[:1], {"d": image_set(400)}, "paper", LAST)
+            baselines.comparisons(*own, own[1][:0], CARDS[:1], {"d": image_set(400)}, "paper", LAST)
 
 
 def test_the_chart_has_everyone_with_the_interval():

@@ -12,6 +12,7 @@ from tiny_parts import RECIPE
 from mlprobe_utils.analysis import vision_tower
 from mlprobe_utils.analysis.vision_tower import ABSOLUTE, ALONE, FINE_TUNED, LOWERED, METRICS, PROBES, RAISED, RELATIVE
 from mlprobe_utils.evaluation.metrics import output_scores
+from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
@@ -100,6 +101,8 @@ def of(monkeypatch):
             rows_of(right[name][run, 0], run=run, seed=run, probe=weights, point="V.05")
             for (weights, name), run in itertools.product(ALONE.items(), (0, 1))
         ]
+        right[FROZEN_TOWER] = right_of(HARD, 0.65, 99, (1, 1))
+        head = rows_of(right[FROZEN_TOWER][0, 0], stage="pretrained", point="V.05", probe="linear", seed=0)
         for module, function, rows in (
             (results, "prediction_rows", answers),
             (results, "end_rows", probed),
@@ -107,6 +110,7 @@ def of(monkeypatch):
         ):
             table = pd.concat([*rows, rows[0].head(5).assign(split="validation")], ignore_index=True)
             monkeypatch.setattr(module, function, lambda selection, table=table: table)
+        monkeypatch.setattr(results, "frozen_tower_rows", lambda selection: head)
         selection = Selection(("m",), ("d",), "miniature", "paper")
         (found,) = evaluated(selection, SETS, vision_tower.outcomes_of_paradigms)
         for name, own in found.outcomes.items():
@@ -132,7 +136,7 @@ def test_a_planted_difference_is_significant_and_no_other_is(of, changed, share,
     p = table.set_index(["paradigm", "less"]).at[(FINE_TUNED, PROBES["pretrained"]), "p"]
     assert p == pytest.approx(sign_flip_p(other, one, found.resamples.clusters)[0])
     levels = vision_tower.levels([found]).set_index("paradigm")
-    assert levels["trained"].tolist() == [2, SEEDS, SEEDS, 2, 2]
+    assert levels["trained"].tolist() == [2, SEEDS, SEEDS, 1, 2, 2]
     for (paradigm,), own in found.outcomes.items():
         assert levels.at[paradigm, "accuracy"] == pytest.approx(100 * own.correct.mean())
     assert (levels["low"] < levels["accuracy"]).all()
