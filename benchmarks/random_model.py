@@ -8,7 +8,7 @@ from transformers import Gemma3ImageProcessor, Gemma3Processor, PreTrainedConfig
 
 from mlprobe_utils.models.families.registry import family_named, family_of, name_of
 from mlprobe_utils.models.loading import LoadedModel
-from mlprobe_utils.pipeline.parameter_counts import published_config
+from mlprobe_utils.pipeline.published import published_config
 from mlprobe_utils.synthetic.miniatures import making
 from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower

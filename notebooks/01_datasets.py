@@ -61,6 +61,20 @@ instructions = [
 ]
 show(pd.DataFrame(instructions))
 
+# %% tags=["hide-input"]
+from mlprobe_utils.book.chapter import glue
+
+words = [
+    f"{', '.join(own)} for {option}"
+    for card in cards
+    for option, own in card.synonyms.items()
+]
+glue("synonyms", "; ".join(words) or "none")
+
+# %% [markdown]
+# An answer counts if it names exactly one option as a word, without regard to case. Other words that count, by the data
+# cards: {glue:text}`synonyms`.
+
 # %% [markdown]
 # A model never reads that text alone: its own chat template wraps it, and its processor replaces the image placeholder
 # by one {term}`image token` for each patch that leaves the {term}`connector`. This is the whole question as the first
@@ -84,8 +98,6 @@ counted = counts(image_sets)
 show(counted)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.book.chapter import glue
-
 missing = counted.query("found != released")
 glue("differences", len(missing))
 show(missing)

@@ -117,7 +117,7 @@ from mlprobe_utils.pipeline import scoring
 
 outputs = scoring.output_scores(chapter.selection)
 states = outputs.groupby(["dataset", "model", "stage"], as_index=False)
-table = states[["images", *PAPER_METRICS, "unparsed"]].mean()
+table = states[["images", *PAPER_METRICS, "unparsed", "thought_cut"]].mean()
 positive = table["dataset"].map(chapter.positives).fillna("macro")
 table.insert(3, "positive", positive)
 show(chapter.named(table.astype({"images": int})))
@@ -125,6 +125,7 @@ show(chapter.named(table.astype({"images": int})))
 # %% tags=["hide-input"]
 accuracy = outputs.groupby(["stage"])["accuracy"].mean()
 unparsed = outputs.groupby(["stage"])["unparsed"].mean()
+glue("thought_cut", outputs["thought_cut"].mean())
 for stage in ("pretrained", "finetuned"):
     glue(f"accuracy_{stage}", accuracy[stage])
     glue(f"unparsed_{stage}", unparsed[stage])
@@ -134,7 +135,8 @@ for stage in ("pretrained", "finetuned"):
 # {glue:text}`unparsed_pretrained:.1f` % of the answers naming no option or several ({term}`unparsed`), and
 # {glue:text}`accuracy_finetuned:.1f` % after it, with {glue:text}`unparsed_finetuned:.1f` % unparsed. A model that was
 # never taught to answer scores nothing by this measure, whatever it knows: that is why the probes of
-# [chapter 3](03_probing) are needed.
+# [chapter 3](03_probing) are needed. {term}`Thoughts <thought>` are not parsed; {glue:text}`thought_cut:.1f` % of the
+# answers were cut off inside one, at the limit of tokens, and are unparsed for that reason.
 #
 # ## What the models write
 #

@@ -59,15 +59,19 @@ show(scheme_table(points))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.book.model_table import pixel_words
 
 glue("probe_points", len(points))
 glue("widths", ", ".join(map(str, points["width"].unique())))
+glue("pixels", pixel_words(chapter.models.values(), chapter.protocol.images))
 
 # %% [markdown]
 # {glue:text}`probe_points` points, and features of {glue:text}`widths` numbers an image: at each point the tokens of an
 # image are averaged inside the forward pass, so that one pass over the images serves all points. Text tokens never
 # enter the mean. In the LLM the state of the prompt's {term}`last token`, from which the answer is generated, is a
 # second reading.
+#
+# {glue:text}`pixels`
 #
 # ## How a probe reads a layer
 #

@@ -49,10 +49,20 @@ card_table(card)
 # %% [markdown]
 # ## The way of an image
 #
-# Where its features are read, and which modules the adapter changes.
+# The question on the first data set, as the model reads it.
 
 # %% tags=["hide-input"]
 from mlprobe_utils.pipeline import results
+
+print(results.prompts(chapter.selection)["prompt"].iloc[0])
+
+# %% [markdown]
+# The states of image tokens depend on whatever stands before them. Where a chat template writes a system prompt there, a
+# card's `system_prompt: ""` takes it out.
+#
+# Where its features are read, and which modules the adapter changes.
+
+# %% tags=["hide-input"]
 from mlprobe_utils.plots.scheme import pipeline_scheme
 
 points = results.probe_points(chapter.selection, card.slug)

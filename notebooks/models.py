@@ -61,6 +61,22 @@ glue("miniatures", sum(card.is_miniature for card in cards))
 # each shows its curves and scores, and chapters [2](02_fine_tuning), [3](03_probing) and [4](04_feature_health) set
 # them beside each other.
 #
+# ## What a user of each model meets first
+#
+# The models that are not made here: who may download them, how large they are, how they read an image, how long they
+# think before they answer, and what else there is to know.
+
+# %%
+from mlprobe_utils.book.model_table import first_met
+from mlprobe_utils.pipeline.cards import load_protocol
+
+real = [card for card in cards if not card.is_miniature]
+first_met(real, load_protocol("paper"))
+
+# %% [markdown]
+# A model that thinks needs long answers, and each token takes a pass through the LLM. A thought that reaches the limit
+# leaves the answer {term}`unparsed`; [chapter 2](02_fine_tuning) gives the share.
+#
 # ## The paper's own table
 #
 # Table S1 of {cite:t}`zhu-2026` as it is printed, without its columns of prose. B stands for billion. The cards

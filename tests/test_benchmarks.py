@@ -21,7 +21,7 @@ from transformers import Trainer
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import published
-from mlprobe_utils.pipeline.parameter_counts import published_config
+from mlprobe_utils.pipeline.published import published_config
 from mlprobe_utils.synthetic.miniatures import making
 
 NNSIGHT = importlib.util.find_spec("nnsight") is not None

@@ -225,7 +225,7 @@ def question_of(template: str, **options):
         (features_of_24(lambda f: type(f)(f, [*f.images[:-1], "x.png"])), "features of 24 images do not fit these 24"),
         (features_of_24(lambda f: type(f)(f, f.images[::-1])), "in another order"),
         (question_of("Is it ill?", normal="No", ill="Yes"), "<image> 0 times: write it once"),
-        (question_of("<image> Is it ill?", normal="no", ill="No"), "two labels have the answer 'no'"),
+        (question_of("<image> Is it ill?", normal="no", ill="No"), "'no' and 'No' cannot be told apart"),
         (question_of("<image> Is it ill?", ill="Yes"), "has 1 options"),
         (question_of("<image> Is it ill?", normal="No", sick="Yes"), "no answer for the label 'ill'"),
         (question_of("<image> Is it ill?", normal="No", ill="Yes", x="Maybe"), "no image has the label 'x'"),

@@ -199,5 +199,9 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores, fitted["label"])
         predicted = pd.DataFrame(model.predict_proba(shown), tested.index, OPTION + model.classes_)
         probabilities = predicted.reindex(columns=columns, fill_value=0.0)
-        frames.append(tested.drop(columns=["text", "parsed"], errors="ignore").assign(probe="readout", **probabilities))
+        frames.append(
+            tested.drop(columns=["text", "parsed", "thought_cut"], errors="ignore").assign(
+                probe="readout", **probabilities
+            )
+        )
     return pd.concat(frames, ignore_index=True)

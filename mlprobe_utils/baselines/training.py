@@ -34,7 +34,7 @@ from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, Baseline
 from mlprobe_utils.pipeline.cards import Baselines, Protocol, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.work import shared
-from mlprobe_utils.training.trainer import Progress, TrainingSettings, last_whole_checkpoint, training_arguments
+from mlprobe_utils.training.trainer import Finite, Progress, TrainingSettings, last_whole_checkpoint, training_arguments
 
 EVALUATED = ("validation", "test")
 FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_decay", "max_gradient_norm")
@@ -62,7 +62,7 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
         for run in range(recipe.runs):
             set_seed(run)
             model = build(card, recipe.variant, len(options), recipe.side, recipe.pretrained)
-            epochs = train(model, image_set, split_rule, recipe, run, trainings / str(run))
+            epochs = train(model, image_set, split_rule, recipe, run, trainings / str(run), card.slug)
             constants = {"model": card.slug, "dataset": image_set.card.slug, "split_rule": split_rule, "run": run}
             constants |= {"data_hash": image_set.data_hash, "stage": None, "order": None}
             frames += [image_rows(images, options, own, **constants, epoch=n) for n, own in enumerate(epochs, 1)]
@@ -74,7 +74,7 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
 
 
 def train(
-    model: nn.Module, image_set: ImageSet, split_rule: str, recipe: Baselines, run: int, folder: Path
+    model: nn.Module, image_set: ImageSet, split_rule: str, recipe: Baselines, run: int, folder: Path, name: str
 ) -> np.ndarray:
     """Trains a network in place on the train images of a split, for all epochs, and resumes after a kill.
 
@@ -105,7 +105,7 @@ def train(
         eval_dataset=Pictures(image_set, evaluated, transform(recipe, False)),
         data_collator=batch,
         compute_metrics=keep,
-        callbacks=[Progress()],
+        callbacks=[Progress(), Finite(f"baseline '{name}'")],
     )
     trainer.pop_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))

@@ -9,9 +9,10 @@ import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.book.book_pages import model_page
+from mlprobe_utils.datasets.settings import Images
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import ModelCard, load_model_card
-from mlprobe_utils.pipeline.published import short
+from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card
+from mlprobe_utils.pipeline.published import published_config, short
 from mlprobe_utils.plots.tables import Table, captioned
 
 BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
@@ -27,6 +28,49 @@ def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> Table:
         rows.append({"model": link if card.slug in places else name} | facts(card))
     caption = "The models that have a card; a link leads to the page of a model of this run."
     return captioned(pd.DataFrame(rows), caption)
+
+
+def first_met(cards: Iterable[ModelCard], protocol: Protocol) -> Table:
+    """What a user of each model meets first, a row a card: access, size, pixels, thoughts, licence and notes."""
+    rows = []
+    for card in cards:
+        count, most = parameters_of(card), card.max_new_tokens
+        weights = f"{count * BYTES[card.precision] / 2**30:.1f} GiB in {card.precision}" if card.precision else ""
+        times = most and most / protocol.answering.max_new_tokens
+        known = {
+            "model": card.name,
+            "access": "gated: accept its terms" if card.gated else "open",
+            "size": ", ".join(filter(None, (short(count) if count else "", count and weights))),
+            "reads an image at": pixels_read(card, protocol.images) or f"at most {protocol.images.max_pixels:,} pixels",
+            "an answer": f"thinks: up to {most:,} tokens, {times:.0f} times the protocol's" if most else "at once",
+            "licence": card.licence or "not stated",
+            "to know": "; ".join(card.notes or []),
+        }
+        rows.append({name: html.escape(text) for name, text in known.items()})
+    return captioned(
+        pd.DataFrame(rows), f"From the model cards; pixels and answers under the protocol '{protocol.slug}'."
+    )
+
+
+def pixels_read(card: ModelCard, images: Images) -> str:
+    """The size at which a model reads an image, in words; empty where that is the size it is given.
+
+    A LLaVA or Gemma 3 reads all images at one size.
+    """
+    shape = published_config(card.architecture) if card.architecture else {}
+    if side := shape.get("vision_config", {}).get("image_size"):
+        return f"{side} × {side} pixels" + (", padded to a square" if card.pad_to_square else "")
+    given = images.square_side**2 if images.square_side else images.max_pixels
+    return f"at most {card.max_pixels:,} pixels" if card.max_pixels and card.max_pixels < given else ""
+
+
+def pixel_words(cards: Iterable[ModelCard], images: Images) -> str:
+    """The size of the images that models are given, and which of them read another, for a page that compares them."""
+    side = images.square_side
+    given = f"{side} × {side} pixels" if side else f"at most {images.max_pixels:,} pixels, proportions kept"
+    others = [f"{card.name}, {own}" for card in cards if (own := pixels_read(card, images))]
+    words = f"; read at another size: {'; '.join(others)}" if others else ""
+    return f"Every model is given images of {given}{words}."
 
 
 def card_table(card: ModelCard) -> Table:

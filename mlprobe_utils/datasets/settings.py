@@ -1,18 +1,21 @@
 """Settings of a data set: what is released, how images are read and split, and the question about them."""
 
-from collections import Counter
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Count, Part, Rate
+from mlprobe_utils.evaluation.answers import option_patterns
 
 
 class ClassOfImages(Part):
-    """One diagnostic class: its folder name in the release and the answer that the template offers for it."""
+    """One diagnostic class: its folder name in the release, the answer that the template offers for it, and other words
+    that count as that answer, in any language."""
 
     name: str
     option: str
+    synonyms: list[str] = Field(default_factory=list)
 
 
 class Release(Part):
@@ -32,9 +35,12 @@ class Release(Part):
     def _consistent(self):
         names = sorted(c.name for c in self.classes)
         for field, values in (("name", names), ("option", self.options)):
-            counted = Counter(map(str.casefold, values))  # answers are parsed case-folded
-            if twice := [value for value in values if counted[value.casefold()] > 1]:
+            if twice := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"two classes have the {field} {twice[0]!r}")
+        try:
+            option_patterns(self.options, self.synonyms)
+        except InputError as error:
+            raise ValueError(f"classes: {error}") from error
         for field, tables in (("release_counts", self.release_counts.values()), ("test_counts", [self.test_counts])):
             if extra := {name for table in tables for name in table or {}} - {*names}:
                 raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {names}")
@@ -48,6 +54,11 @@ class Release(Part):
     def options(self) -> list[str]:
         """The answers a template offers, in the card's order."""
         return [c.option for c in self.classes]
+
+    @property
+    def synonyms(self) -> dict[str, list[str]]:
+        """Option -> other words that count as it, of those that have any."""
+        return {c.option: c.synonyms for c in self.classes if c.synonyms}
 
 
 class Images(Part):

@@ -25,15 +25,18 @@ def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: st
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent of the final output: one row a model, data set, stage and run, with `unparsed` in percent.
+    """Metrics in percent of the final output: one row a model, data set, stage and run, with `unparsed` and those of
+    them with a `thought_cut`, in percent of the images.
 
     An unparsed answer is wrong: it counts against the recall of its class and towards no option's precision. AUC comes
     from the options' probabilities, which every image has.
     """
     rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
-    unparsed = rows.groupby(keys, dropna=False)["parsed"].agg(lambda parsed: 100 * parsed.isna().mean())
-    return scores.merge(unparsed.rename("unparsed").reset_index(), on=keys)
+    counted = rows[keys].assign(
+        unparsed=100.0 * rows["parsed"].isna(), thought_cut=100.0 * rows["thought_cut"].astype(float)
+    )
+    return scores.merge(counted.groupby(keys, dropna=False).mean().reset_index(), on=keys)
 
 
 def scores_by(

@@ -1,15 +1,14 @@
-"""The question put to a model about every image, its order, and the option that generated text names.
+"""The question put to a model about every image, its order, and the answers that it offers.
 
 With causal attention, image tokens see a question only where it comes before them. Text before the image also moves the
 image to later positions, whatever it says: the third order has irrelevant text there, as long as the question.
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.evaluation.answers import option_patterns
 
 QUESTION, IMAGE, IRRELEVANT = "question", "image", "irrelevant text"
 ORDERS = {
@@ -28,7 +27,6 @@ PASSAGE = (
     "postcards, a bench under a lime tree, and a clock that has been four minutes fast for as long as anyone can "
     "remember."
 )
-_NEGATION = r"(?:not|non|no|without)[\s-]+(?:(?:a|an|any|the)\s+)?"
 
 
 @dataclass(frozen=True)
@@ -40,16 +38,19 @@ class Question:
 
     Attributes:
         template: the text, with `<image>` once.
-        options: label of an image -> answer, two or more, different without regard to case.
+        options: label of an image -> answer, two or more that differ in more than case and punctuation.
         order: one of `image_first`, `question_first` and `irrelevant_first`.
+        synonyms: answer -> other words that count as it, such as `{"No": ["阴性"]}`.
 
     Raises:
-        InputError: another template, order or number of options; two labels with one answer.
+        InputError: another template, order or number of options; two labels with one answer, or with
+            answers that cannot be told apart; synonyms of no answer.
     """
 
     template: str
     options: Mapping[str, str]
     order: str = "image_first"
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self):
         if (count := self.template.count("<image>")) != 1:
@@ -58,9 +59,12 @@ class Question:
             raise unknown("order", self.order, ORDERS)
         if len(self.options) < 2:
             raise InputError(f"the question has {len(self.options)} options: give an answer for each of two labels")
-        counted = Counter(answer.casefold() for answer in self.options.values())
-        if twice := [answer for answer in self.options.values() if counted[answer.casefold()] > 1]:
+        answers = [*self.options.values()]
+        if twice := [answer for answer in answers if answers.count(answer) > 1]:
             raise InputError(f"two labels have the answer {twice[0]!r}: give each label an answer of its own")
+        if foreign := sorted({*self.synonyms} - {*answers}):
+            raise unknown("option in synonyms", foreign[0], answers)
+        option_patterns(answers, self.synonyms)
 
     def check_labels(self, labels: Iterable[str]) -> None:
         """Raises InputError for a label without an answer, and where there are labels, an option that no image has."""
@@ -90,21 +94,3 @@ def tokens_of(tokenizer, text: str) -> list[int]:
     """Token ids of a text at the beginning of a line, as in a chat: alone, a tokenizer may put a space before it."""
     line, whole = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("\n", "\n" + text))
     return whole[len(line) :]
-
-
-def parse_answer(text: str, options: list[str]) -> str | None:
-    """The one option that the text names, or None (unparsed: counted wrong and reported).
-
-    Whole words, case-folded, after any `<think>…</think>`; None for several options, or a negated one.
-
-    >>> parse_answer("The finding is benign.", ["Normal", "Benign", "Malignant"]) 'Benign'
-    """
-    # a chat template may open the thought itself, and a thought may be cut off before it ends
-    text = re.sub(r"^.*</think>|<think>.*$", " ", text, flags=re.DOTALL | re.IGNORECASE).casefold()
-    text = re.sub(r"n['’]t\b", " not", text)
-    patterns = {r"\W+".join(re.findall(r"\w+", option.casefold())): option for option in options}
-    longest_first = "|".join(sorted(patterns, key=len, reverse=True))  # "no finding" before "finding"
-    # the negation is tried second (??), so that an option "No" is an answer and no negation
-    found = re.findall(rf"(?<!\w)({_NEGATION})??({longest_first})(?!\w)", text)
-    named = {option for pattern, option in patterns.items() for _, words in found if re.fullmatch(pattern, words)}
-    return named.pop() if len(named) == 1 and not any(negation for negation, _ in found) else None

@@ -3,19 +3,22 @@
 `run` is the fine-tuning that the features come from (of the pretrained model the seed, or null where many seeds probe
 one state), `probe` the recipe of the protocol, `seed` the probe's own. What does not apply is null:
 
-- final outputs have no probe, seed and point, but the generated `text` and the `parsed` option (null: unparsed);
+- final outputs have no probe, seed and point, but the generated `text`, the `parsed` option (null: unparsed), and
+  `thought_cut`: the limit of tokens came before an answer;
 - layer transfer has in `probe` the point at which it was fitted, a vision tower trained alone what was trained of it;
 - a control without a model has no model, stage and order, one with random weights no stage. The `label` of the control
   task and of memorisation is the one trained on, not the true one; only memorisation has train images;
 - a baseline has its slug in `model`, the training's seed in `run` and the number of epochs trained in `epoch`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.evaluation.points import POINT
 from mlprobe_utils.evaluation.question import ORDERS
@@ -49,6 +52,7 @@ SCHEMA = pa.DataFrameSchema(
         "epoch": pa.Column("Int64", pa.Check.ge(1), required=False, nullable=True),
         "text": pa.Column(str, required=False, nullable=True),
         "parsed": pa.Column(str, required=False, nullable=True),
+        "thought_cut": pa.Column("boolean", required=False, nullable=True),
         r"^p_.+": pa.Column(float, pa.Check.in_range(0, 1), regex=True, nullable=True),
     },
     checks=[
@@ -74,13 +78,29 @@ def of_baselines(rows: pd.DataFrame) -> pd.Series:
     return rows["epoch"].notna() if "epoch" in rows else pd.Series(False, rows.index)
 
 
-def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray, **constants) -> pd.DataFrame:
-    """Rows for `images` (columns image, option, split), with probabilities [images, options] and constant columns."""
+def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray | None, **constants) -> pd.DataFrame:
+    """Rows for `images` (columns image, option, split), with constant columns, and probabilities [images, options] or
+    None, which leaves them nan.
+
+    InputError for a probability that is not finite.
+    """
+    if probabilities is None:
+        probabilities = np.full((len(images), len(options)), np.nan)
+    else:
+        check_finite(probabilities, images["image"], f"{constants.get('model')} on {constants.get('dataset')}")
     nulls = dict.fromkeys(("fault", "run", "probe", "seed", "point", "pooling", "control"))
     columns = {"image": images["image"].array, "label": images["option"].array, "split": images["split"].array}
     columns |= nulls | constants
     columns |= {OPTION + option: probabilities[:, n].astype(float) for n, option in enumerate(options)}
     return pd.DataFrame(columns, index=range(len(images)))
+
+
+def check_finite(probabilities: np.ndarray, images: Sequence[str], place: str) -> None:
+    """Raises InputError for probabilities [images, options] that are not finite, with the first of such images."""
+    if (wrong := ~np.isfinite(probabilities).all(axis=1)).any():
+        found = f"{place}: the probabilities of {wrong.sum()} of {len(wrong)} images are not finite"
+        mend = "run the model in float32 (`precision`), or train its adapter with a lower learning rate"
+        raise InputError(f"{found}, first {[*images][wrong.argmax()]}. Weights or states overflow: {mend}")
 
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:

@@ -1,7 +1,7 @@
 """From images and a question to what the model reads, and from answers to labels and their losses."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +9,9 @@ from jinja2 import TemplateError
 from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.answers import THOUGHTS, answer_in, parse_answer
 from mlprobe_utils.evaluation.question import IMAGE, IRRELEVANT, ORDERS, QUESTION, Question, irrelevant_text, tokens_of
+from mlprobe_utils.models.settings import Checkpoint
 
 MOST_KEPT = 2**28  # bytes of encoded images
 
@@ -21,12 +23,15 @@ class Encoder:
     of every row. The model gets all that the processor returns: without a key, features change silently.
     """
 
-    def __init__(self, processor, template: str, order: str = "image_first"):
-        """`template` holds `<image>` once, or not at all for text alone; InputError where the chat template fails, or
-        does not write image and texts once and in this order.
+    def __init__(self, processor, template: str, order: str = "image_first", card: Checkpoint | None = None):
+        """`template` holds `<image>` once, or not at all for text alone; `card` gives system prompt and thoughts.
+
+        Raises InputError where the chat template fails, or does not write image and texts once and in this order.
         """
         self.processor = processor
         self.tokenizer = processor.tokenizer
+        self.system = card and card.system_prompt
+        self.thoughts = card.thoughts if card else THOUGHTS
         question, images = " ".join(template.replace("<image>", " ").split()), template.count("<image>")
         texts = {QUESTION: question}
         if IRRELEVANT in ORDERS[order]:
@@ -35,6 +40,9 @@ class Encoder:
         parts = [{"type": "image"} if piece == IMAGE else {"type": "text", "text": texts[piece]} for piece in pieces]
         self.prompt = self._conversation([parts], add_generation_prompt=True)
         self._check(pieces, texts, order)
+        begun = self.prompt.rpartition(texts.get(pieces[-1], processor.image_token))[2]  # of the model's turn
+        last = max(self.thoughts, key=lambda thought: begun.rfind(thought.opens))
+        self.opened = last if begun.rfind(last.opens) > begun.rfind(last.closes) else None  # by the chat template
         self.prompt_ids = self._ids(self.prompt)
         self.lead, self.end = self._around_an_answer(parts)
 
@@ -61,6 +69,7 @@ class Encoder:
             text=prompts or [self.prompt] * len(images),
             padding=True,
             padding_side="left",
+            input_data_format="channels_last",  # else an image 1 or 3 pixels high is read sideways
             add_special_tokens=not (bos and self.prompt.startswith(bos)),  # a template may have written it already
             return_tensors="pt",
         )
@@ -83,38 +92,76 @@ class Encoder:
             tokens.append([*own, self.end])
         return tokens
 
+    def text_of(self, tokens: Sequence[int], ends: Collection[int]) -> str:
+        """Generated tokens up to the first of `ends`, decoded without special tokens but for the marks of thoughts."""
+        marks = {*self.tokenizer.convert_tokens_to_ids([mark for thought in self.thoughts for mark in thought])}
+        special = {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special} - marks
+        written = itertools.takewhile(lambda token: token not in ends, tokens)
+        return self.tokenizer.decode([token for token in written if token not in special])
+
+    def answer(self, text: str, options: Iterable[str], synonyms: Mapping[str, Sequence[str]]) -> dict:
+        """A text generated after this prompt: text, parsed (option or None), thought_cut (no answer was reached)."""
+        thoughts = self.thoughts, self.opened is not None
+        parsed = parse_answer(text, options, synonyms, *thoughts)
+        return {"text": text, "parsed": parsed, "thought_cut": parsed is None and answer_in(text, *thoughts)[1]}
+
     def _ids(self, text: str | list[str]) -> list:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _conversation(self, contents: list[list[dict]], **options) -> str:
         roles = itertools.cycle(["user", "assistant"])
         turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+        if self.system is not None:
+            turns.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system}]})
         try:
             return self.processor.apply_chat_template(turns, **options)
-        except TemplateError as error:
-            raise InputError(f"the chat template fails ({error}): give the model another (jinja)") from error
+        except (TemplateError, TypeError) as error:  # the latter where it takes a turn for a string
+            wrong = f"the chat template fails on a turn of image and text ({error})"
+            raise InputError(f"{wrong}: give the model another chat_template (jinja)") from error
 
     def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
-        """The white space that the template puts before an answer, and its end token: not always EOS."""
+        """What stands before an answer, and its end token (not always EOS).
+
+        The former is white space that the template writes, or the end of a thought that it has opened in the prompt.
+        """
         before, _, after = self._conversation([question, [{"type": "text", "text": "Answer"}]]).rpartition("Answer")
         lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
+        if self.opened:
+            lead = lead if self.opened.closes in lead else f"\n{self.opened.closes}\n\n"
+        elif lead.strip():
+            lead = ""
         first = self._ids(after.strip())[:1]
         is_end = first and first[0] in self.tokenizer.added_tokens_decoder
-        return "" if lead.strip() else lead, first[0] if is_end else self.tokenizer.eos_token_id
+        return lead, first[0] if is_end else self.tokenizer.eos_token_id
 
 
 class Questions:
     """Each image's question, by the image's position: encoded when first needed, and the first `most` bytes kept."""
 
-    def __init__(self, encoder: Encoder, image_at: Callable[[int], np.ndarray], most: int = MOST_KEPT):
-        self.encoder, self.image_at, self.room = encoder, image_at, most
+    def __init__(
+        self,
+        encoder: Encoder,
+        image_at: Callable[[int], np.ndarray],
+        names: Sequence[str] | None = None,
+        most: int = MOST_KEPT,
+    ):
+        """`names` are those of the images in errors."""
+        self.encoder, self.image_at, self.names, self.room = encoder, image_at, names, most
         self.kept: dict[int, dict[str, torch.Tensor]] = {}
 
     def __call__(self, position: int) -> dict[str, torch.Tensor]:
         if position in self.kept:
             return self.kept[position]
         with torch.inference_mode(False):  # inference tensors cannot be trained on
-            question = self.encoder.questions([self.image_at(position)])
+            image = self.image_at(position)
+            try:
+                question = self.encoder.questions([image])
+            except ValueError as error:
+                place = self.names[position] if self.names else position
+                wrong = (
+                    f"image {place}, {image.shape[1]} x {image.shape[0]} pixels, is refused by the model's processor"
+                )
+                raise InputError(f"{wrong} ({error}): pad it, cut it, or leave it out") from error
         size = sum(tensor.nbytes for tensor in question.values())
         if size <= self.room:
             self.room -= size
@@ -126,8 +173,11 @@ class Questions:
         return joined([self(position) for position in positions], self.encoder.tokenizer.pad_token_id)
 
 
-def questions_about(processor, question: Question, images: Sequence[np.ndarray]) -> Questions:
-    """A question about images of any sizes, by their places; InputError for no images, or another type or shape."""
+def questions_about(loaded, question: Question, images: Sequence[np.ndarray]) -> Questions:
+    """A question to a loaded model about images of any sizes, by their places.
+
+    InputError for no images, another type or shape, or one that the model's processor refuses.
+    """
     if not len(images):
         raise InputError("there are no images: give one or more")
 
@@ -138,7 +188,8 @@ def questions_about(processor, question: Question, images: Sequence[np.ndarray])
             raise InputError(f"{found}, expected uint8 [height, width, 3]: image_list converts what it is given")
         return image
 
-    return Questions(Encoder(processor, question.template, question.order), image_at)
+    encoder = Encoder(loaded.processor, question.template, question.order, loaded.card)
+    return Questions(encoder, image_at, names_of(images))
 
 
 def names_of(images: Sequence[np.ndarray]) -> list[str]:

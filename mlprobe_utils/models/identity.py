@@ -16,6 +16,7 @@ NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of i
 # fields that saving a model anew may change
 NOT_OF_THE_SHAPE = {"_name_or_path", "dtype", "is_local", "local_files_only", "name_or_path", "transformers_version"}
 OF_USE = {"padding", "truncation"}  # in tokenizer.json, of the tokenizer's last call
+POINTER = b"version https://git-lfs"
 UNREACHABLE = "the hub cannot be reached, and its cache lacks this model. Offline, give a folder as source"
 
 
@@ -44,7 +45,8 @@ def shape_of(card: Checkpoint) -> str:
 
 def loading_fields(card: Checkpoint) -> dict:
     """The fields of a card that can change what its model computes."""
-    return card.model_dump(include={"precision", "max_pixels", "attention", "chat_template"}, exclude_none=True)
+    fields = {"precision", "max_pixels", "attention", "chat_template", "system_prompt", "thought", "pad_to_square"}
+    return card.model_dump(mode="json", include=fields, exclude_defaults=True)
 
 
 def _commit(card: Checkpoint, source: str) -> str:
@@ -61,9 +63,17 @@ def _resolved(source: str, revision: str | None) -> str:
 
 
 def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
-    """The folder with some files of a model: of a hub id, that of its commit in the cache."""
+    """The folder with some files of a model: of a hub id, that of its commit in the cache.
+
+    InputError for a folder with a pointer of Git LFS in place of a file.
+    """
     source = card.located()
     if os.path.isdir(source):
+        for path in _files(Path(source), ("*.safetensors", *NOT_WEIGHTS)):
+            with path.open("rb") as file:
+                if file.read(len(POINTER)) == POINTER:
+                    wrong = f"{path} is a pointer of Git LFS and not the file itself"
+                    raise InputError(f"{card.called}: {wrong}: run `git lfs pull` in its folder")
         return Path(source)
     from huggingface_hub import snapshot_download
 

@@ -18,6 +18,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.settings import settings
 from mlprobe_utils.models.adapters import check_adapter
+from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
 from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, errors_named, fetched, missing_files
@@ -35,17 +36,23 @@ class LoadedModel:
     """A model ready to be fine-tuned or probed.
 
     `adapter` is the folder of one that the functions of this package put on while they work: models of several
-    adapters share the weights of `model`, which stays as it was.
+    adapters share the weights of `model`, which stays as it was. `card` says how it is prompted and how it answers.
     """
 
     model: torch.nn.Module
     processor: ProcessorMixin
     family: Family
     adapter: Path | None = None
+    card: Checkpoint | None = None
 
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def called(self) -> str:
+        """How errors name it."""
+        return self.card.called if self.card else f"a {type(self.model).__name__}"
 
 
 def load(
@@ -63,8 +70,10 @@ def load(
             work; `model.model` stays the base.
         fields: revision (branch, tag or commit of the hub's repository), device_map (`auto`, `balanced` or
             `sequential`: how the weights are spread over the machine's devices), attention (`eager`, `sdpa` or
-            `flash_attention_2`), max_pixels (of an image as the model reads it), chat_template (jinja, in place of the
-            checkpoint's own) and family (asserts the one that the model's class decides).
+            `flash_attention_2`), max_pixels (of an image as the model reads it), pad_to_square (of a LLaVA that would
+            crop), chat_template (jinja, in place of the checkpoint's own), system_prompt (in place of the template's,
+            may be empty), thought (the marks that open and close one), max_new_tokens (of an answer) and family
+            (asserts the one that the model's class decides).
 
     Raises:
         InputError: a source that cannot be read, a class no family knows, a model without a vision part, a family other
@@ -100,7 +109,7 @@ def load(
     model = model if device_map else model.to(processes().device)
     if adapter is not None:
         check_adapter(model, adapter := Path(adapter), card.source)
-    return LoadedModel(model.eval(), processor, found.family(model), adapter)
+    return LoadedModel(model.eval(), processor, found.family(model), adapter, card)
 
 
 def look_at(card: Checkpoint) -> None:
@@ -128,7 +137,7 @@ def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
         model = dispatch_model(model, infer_auto_device_map(model, no_split_module_classes=whole))
     else:
         model = model.to(processes().device)
-    return LoadedModel(model.eval(), processor, found.family(model))
+    return LoadedModel(model.eval(), processor, found.family(model), card=card)
 
 
 def _checked(card: Checkpoint, precision: str) -> tuple[_Checkpoint, ProcessorMixin, str, str | None]:
@@ -143,7 +152,7 @@ def _checked(card: Checkpoint, precision: str) -> tuple[_Checkpoint, ProcessorMi
 
 
 def _empty(card: Checkpoint, found: _Checkpoint, processor: ProcessorMixin) -> PreTrainedModel:
-    """The model without weights, on the device `meta`; its image token has to be that of the processor."""
+    """The model without weights, on the device `meta`; it has to embed all special tokens that are used."""
     with _quietly(card), torch.device("meta"):
         model = initialised(found.family.transformers_class(), found.config, attn_implementation=card.attention)
     # some classes would embed an id out of range as whatever lies there, or take no token for an image's
@@ -154,6 +163,14 @@ def _empty(card: Checkpoint, found: _Checkpoint, processor: ProcessorMixin) -> P
     if (other := processor.image_token_ids) != [token]:
         there = f"but {other} in the processor: one of the two is of another checkpoint"
         raise InputError(f"'{card.slug}': the image token's id is {token} in config.json, {there}")
+    tokenizer = processor.tokenizer
+    used = {"pad": tokenizer.pad_token_id, "begin": tokenizer.bos_token_id, "end": tokenizer.eos_token_id}
+    used["end-of-turn"] = Encoder(processor, "<image> Which?", card=card).end
+    for name, own in used.items():
+        if own is not None and own >= rows:
+            wrong = f"the {name} token of the tokenizer, {tokenizer.convert_ids_to_tokens(own)!r}, has the id {own}"
+            mend = "take tokenizer and weights of one checkpoint"
+            raise InputError(f"'{card.slug}': {wrong}, but the model has embeddings for 0 to {rows - 1} only: {mend}")
     return model
 
 
@@ -205,6 +222,8 @@ def _processor(card: Checkpoint, found: _Checkpoint) -> ProcessorMixin:
             raise InputError(f"{card.source!r} has no preprocessor_config.json, and so no image processor")
         if card.max_pixels is not None:
             found.family.cap_pixels(processor, card.max_pixels)
+        if card.pad_to_square:
+            found.family.pad_to_square(processor)
     template = card.chat_template or processor.chat_template or processor.tokenizer.chat_template
     if template is None:
         raise InputError(f"'{card.slug}' ships no chat template: give one as chat_template (jinja)")
@@ -223,6 +242,12 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
         published, _ = PreTrainedConfig.get_config_dict(folder)
         if not published:
             raise InputError(f"{card.source!r} has no config.json")
+        if quantised := published.get("quantization_config"):
+            how = quantised.get("quant_method", "a method it does not name")
+            mend = (
+                "give the checkpoint as it was before (`precision: bfloat16` and `device_map: auto` need least memory)"
+            )
+            raise InputError(f"{card.source!r} is quantised ({how}), which changes the states that are probed: {mend}")
         if "safetensors" not in published.get("transformers_weights", "safetensors"):
             raise InputError(f"config.json of {card.source!r} names a pickle as transformers_weights: {SAFE}")
         try:
@@ -241,6 +266,10 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
 def _weight_files(card: Checkpoint, folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
+        if shards := sorted(path.name for path in folder.glob("model-*-of-*.safetensors")):
+            raise InputError(
+                f"{card.called}: {card.source!r} has {shards[0]}, but no {index.name}: copy that file, too"
+            )
         return ["model.safetensors"]
     with _quietly(card):
         return sorted({*json.loads(index.read_text())["weight_map"].values()})

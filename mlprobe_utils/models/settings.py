@@ -7,6 +7,7 @@ from pydantic import Field
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Count, Part, Precision, Words
+from mlprobe_utils.evaluation.answers import THOUGHTS, Thought
 
 RANDOM_SEED = 1729  # of random weights; a miniature that begins with its own seed is then another model
 
@@ -28,6 +29,19 @@ class Checkpoint(Part):
         None, description="how the weights are spread over the machine's devices; without it, they lie on one"
     )
     chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
+    system_prompt: str | None = Field(
+        None, description="before the question; empty: none at all, where the chat template would write its own"
+    )
+    thought: Thought | None = Field(None, description="how a thought opens and closes, where it is not by known marks")
+    max_new_tokens: Count | None = Field(
+        None, description="an answer is cut off here; a model that thinks needs 512 to 2,000, and the time of as many"
+    )
+    pad_to_square: bool = Field(False, description="an image that is no square gets bars of the mean colour (LLaVA)")
+
+    @property
+    def thoughts(self) -> tuple[Thought, ...]:
+        """All marks of thoughts that its answers are parsed with."""
+        return THOUGHTS + ((self.thought,) if self.thought else ())
 
     @property
     def called(self) -> str:

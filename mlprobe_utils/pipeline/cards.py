@@ -74,6 +74,7 @@ class ModelCard(Card, Checkpoint):
     llm: Words | None = Field(None, description="the language model; of a miniature given by the recipe")
     training_stages: list[Words] | None = Field(None, min_length=1, description="what was taught, in order")
     licence: Words | None = Field(None, description="of the weights")
+    notes: list[Words] | None = Field(None, min_length=1, description="what else a user has to know before running it")
     miniature_of: str | None = Field(None, description="hub id of the model that this one stands in for")
     made_by: str | None = Field(None, description="module that makes a miniature")
     recipe: dict | None = Field(None, description="what that module needs to know; validated there")

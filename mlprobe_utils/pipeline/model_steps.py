@@ -18,12 +18,11 @@ from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_controls
 from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS
-from mlprobe_utils.evaluation.question import parse_answer
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import DataCard, Protocol
+from mlprobe_utils.pipeline.cards import DataCard
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import PROMPT, RANDOM_FEATURES
 from mlprobe_utils.pipeline.stages import STEPS
@@ -82,12 +81,12 @@ def make_adapters(work: Work) -> None:
 
 
 def make_predictions(work: Work) -> None:
-    images, settings = work.images("validation", "test"), work.protocol.answering
+    images, settings = work.images("validation", "test"), work.answering
     for run in work.states():
         if (own := work.predictions(run)).is_current():
             continue
         with shared(own) as temporary, work.state(run):
-            given = work.options, list(images.index), settings, temporary
+            given = work.options, list(images.index), settings, temporary, work.image_set.card.synonyms
             answers, probabilities = predict(work.loaded, work.questions, *given)
             if processes().is_main_process:
                 rows = image_rows(images, work.options, probabilities, **work.constants(run))
@@ -198,7 +197,8 @@ def make_controls(work: Work) -> None:
         probed = probed_rows(*pooled, images, work.options, work.protocol.probe, constants)
         with work.state(CONTROL_RUN):
             tested = images[images["split"] == "test"]
-            answered = text_only_rows(work.loaded, work.image_set.card, work.protocol, tested, constants)
+            given = work.image_set.card, work.protocol.order, work.answering.max_new_tokens
+            answered = text_only_rows(work.loaded, *given, tested, constants)
         write_rows(pd.concat([probed, answered], ignore_index=True), temporary / ROWS)
 
 
@@ -248,12 +248,11 @@ def probed_rows(
 
 
 def text_only_rows(
-    loaded: LoadedModel, card: DataCard, protocol: Protocol, images: pd.DataFrame, constants: dict
+    loaded: LoadedModel, card: DataCard, order: str, most: int, images: pd.DataFrame, constants: dict
 ) -> pd.DataFrame:
-    """Rows of the answer to the question without an image: one answer, which counts for all `images`."""
-    encoder = Encoder(loaded.processor, card.template.replace("<image>", ""), protocol.order)
-    answered = answer_batch(loaded, encoder.questions([None]), encoder, card.options, protocol.answering.max_new_tokens)
-    text = answered["text"].iloc[0]
+    """Rows of the answer of at most so many tokens to the question without an image, which counts for all `images`."""
+    encoder = Encoder(loaded.processor, card.template.replace("<image>", ""), order, loaded.card)
+    answered = answer_batch(loaded, encoder.questions([None]), encoder, card.options, most)
     probabilities = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
     rows = image_rows(images, card.options, probabilities, **constants, control=TEXT_ONLY)
-    return rows.assign(text=text, parsed=parse_answer(text, card.options))
+    return rows.assign(**encoder.answer(answered["text"].iloc[0], card.options, card.synonyms))

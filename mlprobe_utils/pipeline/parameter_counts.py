@@ -1,27 +1,13 @@
 """Counts models' parameters, of models built without weights, and compares them with Table S1 (`parameters`)."""
 
 import functools
-import json
 
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.counting import Counts, count_of
-from mlprobe_utils.pipeline.cards import CARDS, ModelCard
-from mlprobe_utils.pipeline.published import published, short
-
-ARCHITECTURES = CARDS / "architectures"
-
-
-def published_config(architecture: str) -> dict:
-    """The hub's config.json of an architecture. Raises InputError: no such file, or not JSON."""
-    known = [path.stem for path in ARCHITECTURES.glob("*.json")]
-    if architecture not in known:
-        raise unknown("architecture", architecture, known, "A shape of your own goes to data/architectures/.")
-    try:
-        return json.loads((ARCHITECTURES / f"{architecture}.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"data/architectures/{architecture}.json is not valid JSON: {error}") from error
+from mlprobe_utils.pipeline.cards import ModelCard
+from mlprobe_utils.pipeline.published import published, published_config, short
 
 
 @functools.cache  # many models share an architecture

@@ -25,6 +25,7 @@ from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, state_name
 from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, Variant, classifier_name, variants
 from mlprobe_utils.probing.settings import Probe
+from mlprobe_utils.training.settings import Answering
 
 SEEDED = (None, CONTROL_RUN)  # the states whose probes are fitted with many seeds, and with every recipe
 CHANGES_NOTHING = {"runs", "precision", "gradient_checkpointing"}  # of fine-tuning: not in the weights of one run
@@ -52,6 +53,12 @@ class Place:
         """The model without a planted fault."""
         return replace(self, folder=self.folder.parents[1], planted=None) if self.planted else self
 
+    @property
+    def answering(self) -> Answering:
+        """The protocol's, with the model's own limit of tokens where its card has one."""
+        most = self.card.max_new_tokens or self.protocol.answering.max_new_tokens
+        return self.protocol.answering.model_copy(update={"max_new_tokens": most})
+
     def runs(self) -> range:
         return range(self.protocol.fine_tuning.runs)
 
@@ -75,7 +82,9 @@ class Place:
         return self._made(f"adapter-{run}", "adapter", run, recipe=recipe)
 
     def predictions(self, run: int | None) -> Artefact:
-        recipe = {"max_new_tokens": self.protocol.answering.max_new_tokens}  # a batch's size changes nothing
+        recipe = {"max_new_tokens": self.answering.max_new_tokens}  # a batch's size changes nothing
+        if synonyms := self.image_set.card.synonyms:
+            recipe["synonyms"] = synonyms
         return self._made(state_name("predictions", run), "predictions", run, self._weights(run), recipe=recipe)
 
     def features(self, run: int | None) -> Artefact:
@@ -158,7 +167,7 @@ class Place:
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
 
     def _probe_and_answer(self) -> dict:
-        return {"probe": recorded(self.protocol.probe), "max_new_tokens": self.protocol.answering.max_new_tokens}
+        return {"probe": recorded(self.protocol.probe), "max_new_tokens": self.answering.max_new_tokens}
 
     def _weights(self, run: int | None) -> tuple[Artefact, ...]:
         """What the weights of a state are made from, beside the checkpoint."""

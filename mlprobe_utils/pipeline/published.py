@@ -1,11 +1,14 @@
-"""Tables that come with the project: the paper's, as printed, and those of simulations (benchmarks/known_truth.py)."""
+"""What comes with the project: the paper's tables as printed, published architectures, tables of simulations."""
+
+import json
 
 import pandas as pd
 
-from mlprobe_utils.common.errors import unknown
+from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED
 
+ARCHITECTURES = CARDS / "architectures"
 SIMULATIONS = CARDS / "simulations"
 PAPER_COLUMNS = {"params": "parameters", "base_mllm": "base model", "vision_tower": "vision tower", "llm": "LLM"}
 
@@ -20,6 +23,17 @@ def paper_profiles() -> pd.DataFrame:
 def published() -> pd.DataFrame:
     """Table S1, without its columns of prose; a dash is the paper's."""
     return pd.read_csv(PUBLISHED / "table_s1.csv", keep_default_na=False).rename(columns=PAPER_COLUMNS)
+
+
+def published_config(architecture: str) -> dict:
+    """The hub's config.json of an architecture. Raises InputError: no such file, or not JSON."""
+    known = [path.stem for path in ARCHITECTURES.glob("*.json")]
+    if architecture not in known:
+        raise unknown("architecture", architecture, known, "A shape of your own goes to data/architectures/.")
+    try:
+        return json.loads((ARCHITECTURES / f"{architecture}.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"data/architectures/{architecture}.json is not valid JSON: {error}") from error
 
 
 def short(count: int) -> str:

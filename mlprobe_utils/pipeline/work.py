@@ -45,13 +45,13 @@ class Work(Place):
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order)
+        return Encoder(load_processor(self.card), self.image_set.card.template, self.protocol.order, self.card)
 
     @property
     def questions(self) -> Questions:
         """Of all images of the data set."""
         if (order := self.protocol.order) not in self._questions:
-            self._questions[order] = Questions(self.encoder, self.image_set.pixels)
+            self._questions[order] = Questions(self.encoder, self.image_set.pixels, self.image_set.names)
         return self._questions[order]
 
     def forget(self) -> None:

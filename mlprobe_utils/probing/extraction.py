@@ -60,7 +60,7 @@ def extract(
     Raises:
         InputError: no images, one that is no RGB array, a folder with features of another model, question or images.
     """
-    names, questions = names_of(images), questions_about(model.processor, question, images)
+    names, questions = names_of(images), questions_about(model, question, images)
     settings = paper(Extraction, "extraction", batch_size=batch_size)
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(temporary) if folder is None else claim(folder, made_of(model, question, images))
@@ -78,7 +78,7 @@ def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]
         "model": state if model.adapter is None else f"{state} {file_hash(model.adapter / WEIGHTS)}",
         "precision": str(model.model.dtype),
         "preprocessing": hash_of([processor.image_processor.to_dict(), processor.chat_template]),
-        "question": [question.template, question.order],
+        "question": [question.template, question.order, model.card and model.card.system_prompt],
         "images": hash_of([names_of(images), getattr(images, "data_hash", None)]),
     }
 
@@ -94,7 +94,7 @@ def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question
     Gives `point/pooling` -> float32 tensor [images, width], on the model's device. The model's adapter stays on during
     the block. Arguments and errors as of `extract`.
     """
-    inputs = to_device(questions_about(model.processor, question, images).batch(range(len(images))), model)
+    inputs = to_device(questions_about(model, question, images).batch(range(len(images))), model)
     with adapter(model, model.adapter):
         with capturing(model, inputs, model.device) as states:
             model.model(**inputs, logits_to_keep=1, use_cache=False)

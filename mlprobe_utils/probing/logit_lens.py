@@ -16,8 +16,14 @@ LENS, POOLING = "logit lens", "last_token"
 
 
 def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
-    """The token that each option begins with as an answer, int [options]; options may share one."""
-    return [tokens[0] for tokens in encoder.answer_tokens(options)]
+    """The token that each option begins with as an answer, int [options]; options may share one.
+
+    Behind the end of a thought that the prompt has opened, which all answers begin with.
+    """
+    answers = encoder.answer_tokens(options)
+    parted = (n for n, tokens in enumerate(zip(*answers, strict=False)) if len({*tokens}) > 1)
+    first = next(parted) if encoder.opened else 0
+    return [tokens[first] for tokens in answers]
 
 
 @torch.inference_mode()

@@ -66,7 +66,7 @@ def fine_tune(
     folder = claim(folder, made_of(model, question, images) | recorded)
     if not (folder / CURVE).is_file():
         with quiet(), flags_kept(model.model):
-            train_adapter(model, questions_about(model.processor, question, images), rows, recipe, seed, folder)
+            train_adapter(model, questions_about(model, question, images), rows, recipe, seed, folder)
     return replace(model, adapter=folder)
 
 
@@ -81,7 +81,7 @@ def train_adapter(
     set_seed(run)
     adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
     try:
-        curve, weights = train_on(adapted, questions, images, recipe, run, folder)
+        curve, weights = train_on(adapted, questions, images, recipe, run, folder, name=loaded.called)
         if processes().is_main_process:
             adapted.save_pretrained(folder, state_dict=weights)
             finish(curve, folder)

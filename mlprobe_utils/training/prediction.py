@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
 from mlprobe_utils.datasets.own_images import Images
-from mlprobe_utils.evaluation.question import Question, parse_answer
-from mlprobe_utils.evaluation.rows import OPTION
+from mlprobe_utils.evaluation.question import Question
+from mlprobe_utils.evaluation.rows import OPTION, check_finite
 from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions, append_answers, questions_about
 from mlprobe_utils.models.loading import LoadedModel, to_device
@@ -44,26 +44,29 @@ def answer(
 
     >>> answers = mp.answer(model, images, question, max_new_tokens=4)
     >>> [*answers]
-    ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'p_normal', 'p_ill']
+    ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']
 
     Args:
         model, images, batch_size: as of `extract`; the images have labels.
         folder: where answers are kept: an interrupted pass goes on there, a whole one is read back.
-        max_new_tokens: where an answer is cut off; None: as in the protocol `paper`.
+        max_new_tokens: where an answer is cut off; None: the model's own, or as in the protocol `paper`. A model that
+            thinks needs 512 to 2,000, and takes so much longer.
 
     Returns:
         One row an image: image, label, split (validation or test), cluster (images with the same number are of one
-        patient or file), text (as generated), parsed (the label whose answer alone the text names, else null), and for
-        each label p_<label> (probability of its answer among the options).
+        patient or file), text (as generated), parsed (the label whose answer alone the text names outside of its
+        thoughts, else null), thought_cut (no answer was reached), and for each label p_<label> (probability of its
+        answer among the options).
 
     Raises:
         InputError: a label without an answer or an answer without label; as `extract`.
     """
     question.check_labels(images.table["label"].dropna())
-    changed = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-    settings = paper(Answering, "answering", batch_size=batch_size, **changed)
+    most = max_new_tokens or (model.card and model.card.max_new_tokens)
+    settings = paper(Answering, "answering", batch_size=batch_size, **({"max_new_tokens": most} if most else {}))
     rows = images.rows("validation", "test")
     recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
+    recorded |= {"synonyms": {option: [*words] for option, words in question.synonyms.items()}}
     recorded["labels"] = hash_of(rows.to_dict("list"))
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(temporary)
@@ -71,11 +74,13 @@ def answer(
             kept = claim(folder, made_of(model, question, images) | recorded)
             if (kept / ANSWERS).is_file():
                 return pd.read_parquet(kept / ANSWERS)
-        questions, options = questions_about(model.processor, question, images), [*question.options.values()]
+        questions, options = questions_about(model, question, images), [*question.options.values()]
         with adapter(model, model.adapter):
-            found, probabilities = predict(model, questions, options, list(rows.index), settings, kept)
+            given = options, list(rows.index), settings, kept, question.synonyms
+            found, probabilities = predict(model, questions, *given)
+        check_finite(probabilities, rows["image"], model.called)
         label_of = dict(zip(options, question.options, strict=True))
-        rows = rows.reset_index(drop=True).assign(text=found["text"], parsed=found["parsed"].map(label_of))
+        rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
         rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
         write_parquet(rows, kept / ANSWERS)
     return rows
@@ -88,12 +93,14 @@ def predict(
     positions: list[int],
     settings: Answering,
     folder: Path,
+    synonyms: Mapping[str, Sequence[str]] = {},
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Answers the questions about the images at `positions`; an interrupted run goes on from the shards in `folder`.
 
     Returns:
-        One row an image: `text` (generated greedily) and `parsed` (option or None); and the options' probabilities,
-        float64 [images, options]: summed log-probability of the option's tokens and the end token, normalised.
+        One row an image: `text` (generated greedily), `parsed` (option or None) and `thought_cut` (the thought reached
+        the limit of tokens); and the options' probabilities, float64 [images, options]: summed log-probability of the
+        option's tokens and the end token, normalised.
     """
     shards = shards_of(folder, positions, settings.shard_images, ".parquet")
     given = questions.encoder, options, settings.max_new_tokens
@@ -104,7 +111,7 @@ def predict(
     processes().wait_for_everyone()
     if processes().is_main_process:
         remove_shards(folder)
-    answers = whole[["text"]].assign(parsed=[parse_answer(text, options) for text in whole["text"]])
+    answers = pd.DataFrame([questions.encoder.answer(text, options, synonyms) for text in whole["text"]])
     return answers, softmax(whole[options].to_numpy(), axis=1)
 
 
@@ -123,7 +130,7 @@ def answer_batch(
     with greedy(loaded, max_new_tokens, encoder.end) as configuration:
         generate = partial(loaded.model.generate, past_key_values=cache, generation_config=configuration)
         new = generate(**to_device(prompts, loaded))[:, length:]
-        columns = {"text": encoder.tokenizer.batch_decode(new, skip_special_tokens=True)}
+        columns = {"text": [encoder.text_of(tokens, configuration.eos_token_id) for tokens in new.tolist()]}
         for option, tokens in zip(options, encoder.answer_tokens(options), strict=True):
             cache.crop(length - 1 - cache.get_seq_length())
             longer = append_answers(prompts, [tokens[:-1]] * rows, pad=0)  # pads nothing: all rows are equally long
@@ -145,15 +152,16 @@ def _logits_of_unread(model, input_ids, logits_processor, stopping_criteria, gen
 @contextlib.contextmanager
 def greedy(loaded: LoadedModel, max_new_tokens: int, end: int) -> Iterator[GenerationConfig]:
     """Greedy generation up to an end token. It replaces the model's own configuration, whose penalties and temperatures
-    `generate` would fill in.
+    `generate` would fill in, and whose special tokens may be those of another tokenizer.
     """
-    own = loaded.model.generation_config
-    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    own, tokenizer = loaded.model.generation_config, loaded.processor.tokenizer
+    known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    ends = {end, tokenizer.eos_token_id, *(token for token in known if token in tokenizer.added_tokens_decoder)}
     plain = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=sorted({end, *ends} - {None}),
-        pad_token_id=own.pad_token_id if own.pad_token_id is not None else loaded.processor.tokenizer.pad_token_id,
+        eos_token_id=sorted(ends - {None}),
+        pad_token_id=tokenizer.pad_token_id,
     )
     loaded.model.generation_config = plain
     try:

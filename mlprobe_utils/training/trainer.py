@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes, sharded, share_of
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.models.encoding import Encoder, answer_losses
@@ -88,6 +89,22 @@ class Progress(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
+
+
+class Finite(TrainerCallback):
+    """Stops a training at the step that leaves weights which are not finite: Trainer would go on, and log 0 as loss."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if not torch.nn.utils.get_total_norm(self.trained).isfinite():
+            step = f"{self.name}, run {args.seed}: step {state.global_step} of {state.max_steps}"
+            mend = f"lower the learning rate ({args.learning_rate:g}), or train in float32"
+            raise InputError(f"{step} left weights that are not finite (nan or infinite), and none are kept: {mend}")
 
 
 class OneDevice(TrainingArguments):
@@ -159,19 +176,21 @@ def train(
     validation: Examples | None,
     settings: TrainingSettings,
     checkpoints: Path,
+    name: str = "a model",
     encode: Callable[[Encoder, list], dict[str, torch.Tensor]] = encoded,
     trainer_class: type[AnswerTrainer] = AnswerTrainer,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints` after a kill.
 
-    `encode` gives model inputs and labels of examples (-100 is no label), `trainer_class` defines the loss.
+    `name` is that of the model in errors, `encode` gives model inputs and labels of examples (-100 is no label), and
+    `trainer_class` defines the loss.
 
     Returns:
         The learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
         images); and the model's weights, under FSDP whole in the main process.
 
     Raises:
-        InputError: the processes cannot share the recipe's batch evenly.
+        InputError: the processes cannot share the recipe's batch evenly; a step leaves weights that are not finite.
     """
 
     def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
@@ -185,7 +204,7 @@ def train(
         eval_dataset=validation,
         data_collator=lambda rows: encode(encoder, rows),
         compute_metrics=mean_loss,
-        callbacks=[Progress()],
+        callbacks=[Progress(), Finite(name)],
     )
     trainer.pop_callback(PrinterCallback)
     last = last_whole_checkpoint(checkpoints)

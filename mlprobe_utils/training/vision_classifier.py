@@ -118,7 +118,7 @@ def classify(
 
     with _trainable(loaded, on_device(questions(positions[0])), trained, recipe) as (parameters, width):
         classifier = VisionClassifier(loaded, parameters, width, len(options))
-        how = {"encode": encode, "trainer_class": ClassTrainer}
+        how = {"name": f"vision tower of {loaded.called}", "encode": encode, "trainer_class": ClassTrainer}
         curve, _ = train_on(classifier, questions, images, recipe, run, folder, **how)
         if processes().is_main_process:
             finish(curve, folder)

@@ -113,7 +113,7 @@ def probabilities(tmp_path):
         recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
         set_seed(0)
         model = build(CARD, "small", 3, recipe.side)
-        return training.train(model, image_set, "paper", recipe, 0, tmp_path / name)
+        return training.train(model, image_set, "paper", recipe, 0, tmp_path / name, name)
 
     return trained_by_hand
 

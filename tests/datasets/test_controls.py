@@ -302,7 +302,8 @@ def test_text_alone_has_one_answer_and_the_probabilities_of_the_bare_question(ti
     card, protocol = image_set.card, load_protocol("miniature")
     tested = image_set.rows_of("paper", "test").assign(split="test")
     constants = CONSTANTS | {"stage": "pretrained", "run": None, "dataset": card.slug}
-    rows = text_only_rows(tiny, card, protocol, tested, constants)
+    given = card, protocol.order, protocol.answering.max_new_tokens
+    rows = text_only_rows(tiny, *given, tested, constants)
     SCHEMA.validate(rows)
     assert list(rows["image"]) == list(tested["image"])
     assert rows["text"].nunique() == 1

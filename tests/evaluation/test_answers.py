@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlprobe_utils.evaluation.question import parse_answer
+from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.answers import Thought, answer_in, parse_answer
 
 BUSI = ["Normal", "Benign", "Malignant"]
 YES_NO = ["Yes", "No"]
@@ -16,12 +17,20 @@ NAMED = {
     "<THINK>\nmalignant\n</THINK>\nBenign": "Benign",
     "<think>normal</think><think>malignant</think> benign": "Benign",
     "malignant at first sight</think>Benign": "Benign",  # the chat template itself opened the thought
+    "<unused94>thought\nmalignant or benign.<unused95>Benign": "Benign",  # as MedGemma 1.5 answers unasked
+    "<think>malignant?</think>\n<answer>Benign</answer>": "Benign",  # as MedVLM-R1 was trained to
+    "<answer> Benign": "Benign",
+    "诊断为Malignant。": "Malignant",  # no space around a word beside Han letters
+    "_Malignant_": "Malignant",
+    "Ｍａｌｉｇｎａｎｔ": "Malignant",
 }
-UNPARSED = """<think>it is benign|Abnormal|subnormal tissue|normality|Normal or benign|not malignant
-It is NOT malignant.|non-malignant|not a malignant lesion|It isn't malignant.|It isn’t malignant.
+UNPARSED = """<unused94>thought It could be malignant|不是Malignant|non_malignant
+无明显Malignant|malignant_or_benign|<think>it is benign|Abnormal|subnormal tissue|normality|Normal or benign
+not malignant|It is NOT malignant.|non-malignant|not a malignant lesion|It isn't malignant.|It isn’t malignant.
 no malignant findings||良性|I cannot tell.""".replace("\n", "|").split("|")
+SIGNED = ["COVID+", "COVID-"]
 YES = ["Yes", "Yes, there is COVID present."]
-NO = ["no", "No, there is no pneumonia."]
+NO = ["no", "No, there is no pneumonia.", "答案是No", "No</answer>"]
 NEITHER = ["Yes and no", "Yes. No.", "not yes", "None", "know nothing", "yesterday", "是"]
 
 
@@ -36,6 +45,17 @@ NEITHER = ["Yes and no", "Yes. No.", "not yes", "None", "know nothing", "yesterd
         (SEVERAL_WORDS, "no finding, or covid-19", None),
         (SEVERAL_WORDS, "Finding: finding", "Finding"),
         (SEVERAL_WORDS, "not a finding", None),
+        (SIGNED, "COVID+", "COVID+"),
+        (SIGNED, "It is COVID−.", "COVID-"),
+        (SIGNED, "COVID-19", None),
+        (SIGNED, "COVID", None),
+        (["<50%", ">50%"], "<50%", "<50%"),
+        (["<50%", ">50%"], "it is > 50 %", ">50%"),
+        (["CIN2", "CIN2+"], "CIN2", "CIN2"),
+        (["CIN2", "CIN2+"], "CIN2+.", "CIN2+"),
+        (["CIN2", "CIN2+"], "CIN2-", None),
+        (["grade 1", "grade 2"], "grade 1.5", None),
+        (["be\u0301nin", "malin"], "c'est bénin", "be\u0301nin"),
     ],
 )
 def test_an_answer_is_the_one_option_that_it_names(options, text, answer):
@@ -54,3 +74,38 @@ def test_case_and_punctuation_around_an_option_do_not_matter(option, before, aft
 def test_order_of_options_does_not_matter(options, text):
     text += " benign"
     assert parse_answer(text, options) == parse_answer(text, BUSI)
+
+
+IN_CHINESE = {"Benign": ["良性"], "Malignant": ["恶性"]}
+IN_WORDS = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [*IN_WORDS.items(), *dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"]).items()],
+)
+def test_synonyms_count_as_the_option_and_are_negated_as_it(text, answer):
+    assert parse_answer(text, BUSI, IN_CHINESE) == answer
+
+
+@given(
+    st.sampled_from(BUSI),
+    st.sampled_from(["诊断为", "“", "＿", "_", "答：", "（"]),
+    st.sampled_from(["。", "_", "，是", ""]),
+)
+def test_what_is_no_spaced_letter_ends_a_word(option, before, after):
+    assert parse_answer(before + option + after, BUSI) == option
+
+
+@pytest.mark.parametrize("options", [["A b", "a-B"], ["a<b", "a>b"], ["...", "x"]])
+def test_options_that_no_answer_could_tell_apart_are_refused(options):
+    with pytest.raises(InputError, match=r"reword one of the two|give it words"):
+        parse_answer("", options)
+
+
+def test_a_thought_that_was_cut_is_no_answer():
+    text = "So, the margin is irregular, which may be malignant, because"
+    assert (answer_in(text, opened=True), answer_in(text)) == (("", True), (text, False))
+    assert answer_in("Benign <think>or malignant") == ("Benign ", True)
+    assert answer_in("malignant</think> Benign", opened=True) == (" Benign", False)
+    assert answer_in("[[malignant]] Benign", [Thought("[[", "]]")]) == (" Benign", False)

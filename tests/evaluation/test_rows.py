@@ -5,6 +5,7 @@ import pandas as pd
 import pandera.errors
 import pytest
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, options_of, write_rows
 
 OPTIONS = ["Normal", "Benign", "Malignant"]
@@ -66,6 +67,15 @@ def test_wrong_rows_are_refused_and_not_written(tmp_path, column):
     with pytest.raises(pandera.errors.SchemaError, match="pooling"):
         write_rows(rows().drop(columns="pooling"), tmp_path / "rows.parquet")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_probability_that_is_not_finite_is_no_row():
+    probabilities = np.array([[0.2, 0.5, 0.3], [np.nan, 0.0, 1.0]])
+    wrong = (
+        r"tiny on busi: the probabilities of 1 of 2 images are not finite, first b.png. .*: run the model in float32"
+    )
+    with pytest.raises(InputError, match=wrong):
+        image_rows(images(), OPTIONS, probabilities, **CONSTANTS)
 
 
 @pytest.mark.parametrize(

@@ -26,4 +26,4 @@ def right_of(hard: np.ndarray, share: float, seed, shape: tuple = (), noise: flo
 def answers_of(right: np.ndarray, shuffled: int = 0, **columns) -> pd.DataFrame:
     """Prediction rows: as probe rows, with the more probable option as the parsed answer."""
     rows = rows_of(right, shuffled, **columns)
-    return rows.assign(parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No"))
+    return rows.assign(parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No"), thought_cut=False)

@@ -59,5 +59,6 @@ def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **sta
     answers["parsed"] = pd.Series(option, answers.index).where(
         option == answers["label"]
     )  # a wrong answer is no option
+    answers["thought_cut"] = False
     reference = rows_of(right(REFERENCE), control=CLASSICAL, model=None, stage=None, order=None, run=None)
     return {"probed": pd.concat(probed, ignore_index=True), "predicted": answers, "reference": reference}

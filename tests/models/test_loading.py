@@ -15,8 +15,10 @@ from transformers import PreTrainedModel
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import known_hash
+from mlprobe_utils.datasets.own_images import image_list
+from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models import loading
-from mlprobe_utils.models.encoding import Encoder, answer_losses
+from mlprobe_utils.models.encoding import Encoder, answer_losses, questions_about
 from mlprobe_utils.models.families.base import Packed
 from mlprobe_utils.models.families.hulu_med import NAMING_IT
 from mlprobe_utils.models.families.qwen2_5_vl import Qwen2_5_VL
@@ -101,6 +103,48 @@ def test_a_cap_that_a_family_has_no_use_for(tiny_folder):
     assert "remove max_pixels" in message
 
 
+@each_family
+def test_padding_that_a_family_has_no_use_for(tiny_folder, family):
+    if family != "llava":
+        assert "crop no image: remove pad_to_square" in refusal(
+            card_of(tiny_folder, pad_to_square=True), load_processor
+        )
+
+
+@each_family
+def test_an_image_of_one_or_three_pixels_in_height_is_read_as_it_lies(tiny, image_set):
+    encoder = Encoder(tiny.processor, image_set.card.template)
+    for height in (1, 3):
+        image = np.zeros((height, 96, 3), np.uint8)
+        image[:, :48] = 255
+        wide = encoder.questions([image])["pixel_values"]
+        assert wide.float().std() > 0.5  # both halves are there
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl"], indirect=True)
+def test_an_image_that_the_processor_refuses_is_named(tiny):
+    images = image_list([np.zeros((64, 64), np.uint8), np.zeros((8, 2000), np.uint8)], names=["plain", "strip"])
+    questions = questions_about(tiny, Question("<image> Which?", {"a": "A", "b": "B"}), images)
+    with pytest.raises(InputError, match=r"image strip, 2000 x 8 pixels, is refused .*aspect ratio.*: pad it, cut it"):
+        questions.batch([0, 1])
+
+
+@pytest.mark.parametrize("family", ["llava"], indirect=True)
+def test_padding_to_a_square_keeps_what_lies_in_the_outer_fifth(tiny_folder):
+    """The authors of HuatuoGPT-Vision-34B pad; the processor that ships cuts the long side."""
+    plain = np.full((64, 160, 3), 90, np.uint8)
+    lesion = plain.copy()
+    lesion[24:40, 4:24] = 250
+    for padded in (False, True):
+        processor = load_processor(card_of(tiny_folder, pad_to_square=padded))
+        encoder = Encoder(processor, "<image> Which?")
+        with_it, without = (encoder.questions([image])["pixel_values"] for image in (lesion, plain))
+        assert with_it.shape == without.shape
+        assert torch.equal(with_it, without) != padded
+    bars = without[0, :, 0].mean(dim=1)  # of the mean colour, which is normalised to 0 but for its rounding
+    torch.testing.assert_close(bars, torch.zeros(3), atol=0.02, rtol=0)
+
+
 def test_results_are_made_from_what_the_card_says_of_reading(image_set, tmp_path):
     def made_from(**fields) -> dict:
         work = Work(card_of("some/model", **fields), load_protocol("paper"), "paper", image_set, tmp_path, "commit")
@@ -108,6 +152,7 @@ def test_results_are_made_from_what_the_card_says_of_reading(image_set, tmp_path
 
     plain = made_from()
     changes = {"precision": "float32", "max_pixels": 9, "attention": "eager", "chat_template": "{{ messages }}"}
+    changes |= {"system_prompt": "", "thought": ("[", "]"), "pad_to_square": True}
     assert load_protocol("paper").fine_tuning.precision != changes["precision"]
     for field, value in changes.items():
         assert made_from(**{field: value}) != plain
@@ -192,9 +237,14 @@ def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
         assert torch.equal(given, expected)
 
 
-@pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('only text') }}"])
+OF_TEXT = "{% for message in messages %}{{ message.role + ': ' + message.content }}{% endfor %}"  # of strings alone
+
+
+@pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('only text') }}", OF_TEXT])
 def test_a_chat_template_that_fails(tiny_folder, template):
-    with pytest.raises(InputError, match=r"the chat template fails \(.*\): give the model another"):
+    with pytest.raises(
+        InputError, match=r"the chat template fails on a turn of image and text \(.*\): give the model another"
+    ):
         Encoder(load_processor(card_of(tiny_folder, chat_template=template)), "<image> Which?")
 
 
@@ -210,6 +260,25 @@ def test_an_image_token_without_an_embedding(copied, tiny):
         assert wrong in refusal(card_of(copied))
     edit(copied / "config.json", **{name: 5})
     wrong = f"the image token's id is 5 in config.json, but [{tiny.model.config.image_token_id}]"
+    assert wrong in refusal(card_of(copied))
+
+
+@pytest.mark.parametrize("name", ["pad", "end", "end-of-turn"])
+def test_a_special_token_without_an_embedding(copied, tiny, name):
+    """A device assert on a GPU, and only once a batch is padded or an answer ends."""
+    rows = tiny.model.get_input_embeddings().num_embeddings
+    processor = load_processor(card_of(copied))
+    while len(processor.tokenizer) < rows:  # as resized checkpoints are: rows of no token
+        processor.tokenizer.add_tokens([f"<more {len(processor.tokenizer)}>"])
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<beyond>"]})
+    if name == "end-of-turn":
+        processor.chat_template = processor.chat_template.replace("<|im_end|>", "<beyond>")
+    else:
+        setattr(processor.tokenizer, f"{'eos' if name == 'end' else name}_token", "<beyond>")
+    processor.save_pretrained(copied)
+    wrong = (
+        f"'mine': the {name} token of the tokenizer, '<beyond>', has the id {rows}, but the model has embeddings for"
+    )
     assert wrong in refusal(card_of(copied))
 
 
@@ -241,6 +310,7 @@ def pickled(folder: Path, name: str) -> None:
     edit(folder / "config.json", transformers_weights=None if name.startswith("pytorch") else name)
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
 
 
@@ -251,6 +321,19 @@ HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText"
         (lambda folder: pickled(folder, "pytorch_model.bin"), "read from safetensors only, never from a pickle"),
         (lambda folder: pickled(folder, "adapter_model.bin"), "names a pickle as transformers_weights"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors"),
+            "has model-00001-of-00002.safetensors, but no model.safetensors.index.json: copy that file, too",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_text(POINTER),
+            "pointer of Git LFS and not the file itself",
+        ),
+        (lambda folder: (folder / "tokenizer.json").write_text(POINTER), "run `git lfs pull` in its folder"),
+        (
+            lambda folder: edit(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4}),
+            "is quantised (awq), which changes the states that are probed: give the checkpoint as it was before",
+        ),
         (
             lambda folder: edit(folder / "config.json", architectures=["StrangeForConditionalGeneration"]),
             "no family for models of class StrangeForConditionalGeneration. Known classes: Qwen2VLForConditional",

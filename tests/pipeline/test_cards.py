@@ -125,7 +125,7 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (Protocol, "fine_tuning.runs", 1, "vision_training.runs 2 is more than fine_tuning.runs 1"),
         (DataCard, "classes.1.optoin", 1, "unknown key 'classes.1.optoin', did you mean 'option'?"),
         (DataCard, "classes.1.name", "malignant", "two classes have the name 'malignant'"),
-        (DataCard, "classes.1.option", "MALIGNANT", "two classes have the option"),  # an answer's case says nothing
+        (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be told apart"),
         (DataCard, "template", "<image> <image> What is it?", "template must hold <image> exactly once"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
@@ -167,8 +167,9 @@ def test_the_papers_models_say_how_their_weights_are_read(slug):
     card = load_model_card(slug)
     assert card.precision == "bfloat16"
     assert card.gated == card.source.startswith("google/")
-    # LLaVA and Gemma 3 read every image at one size
-    assert card.max_pixels == (512 * 512 if card.family in ("qwen2_vl", "qwen2_5_vl", "hulu_med") else None)
+    assert card.max_pixels is None  # images in one comparison get the same pixels
+    assert card.pad_to_square == (card.family == "llava")  # whose processor would cut the sides off
+    assert (card.max_new_tokens or 0) >= 512 * (slug in ("medvlm-r1", "medgemma-1.5-4b"))  # which think
     assert (card.device_map == "auto") == (card.parameters > 20e9)
 
 

@@ -48,7 +48,9 @@ def write(outputs, tmp_path, monkeypatch):
             "controls-paper": [{"control": MAJORITY, "model": None, "stage": None, "order": None}],
         }
         for name, run in PREDICTIONS.items():
-            own[name] = [{"stage": STAGES[run is not None], "run": run, "text": "?", "parsed": options[0]}]
+            own[name] = [
+                {"stage": STAGES[run is not None], "run": run, "text": "?", "parsed": options[0], "thought_cut": False}
+            ]
         tables = []
         for columns in own[kind]:
             probabilities = generator.dirichlet(np.ones(len(options)), len(images))

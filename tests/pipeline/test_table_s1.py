@@ -9,14 +9,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from mlprobe_utils.__main__ import main
-from mlprobe_utils.book.model_table import card_table, facts, model_table, parameters_of
+from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of, pixel_words
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.counting import count_of, without_weights
 from mlprobe_utils.models.families.registry import family_named
-from mlprobe_utils.pipeline import parameter_counts
-from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
-from mlprobe_utils.pipeline.parameter_counts import ARCHITECTURES, count, published_config, table
-from mlprobe_utils.pipeline.published import published, short
+from mlprobe_utils.pipeline import published as of_paper
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
+from mlprobe_utils.pipeline.parameter_counts import count, table
+from mlprobe_utils.pipeline.published import ARCHITECTURES, published, published_config, short
 from mlprobe_utils.synthetic.miniatures.recipe import described, recipe_of
 
 PARTS = ("vision tower", "connector", "LLM", "LM head")
@@ -122,7 +122,7 @@ def test_table_s1_needs_an_architecture(architecture, said):
 
 def test_table_s1_architecture_that_is_no_json_is_named(monkeypatch, tmp_path):
     (tmp_path / "mine.json").write_text('{"architectures": [')
-    monkeypatch.setattr(parameter_counts, "ARCHITECTURES", tmp_path)
+    monkeypatch.setattr(of_paper, "ARCHITECTURES", tmp_path)
     with pytest.raises(InputError, match=r"data/architectures/mine\.json is not valid JSON"):
         published_config("mine")
 
@@ -165,6 +165,26 @@ def test_a_card_has_what_it_takes_to_run_it(fields, words):
     said = facts(REAL.model_copy(update=fields))["to run it"]
     assert said.replace("\N{NO-BREAK SPACE}", " ") == words
     assert not re.search(r"[^,] ", said)  # a line breaks at commas only
+
+
+def test_what_a_user_of_a_model_meets_first_is_a_line():
+    slugs = ["medgemma-1.5-4b", "huatuogpt-vision-34b", "lingshu-7b"]
+    thinks, pads, plain = rows_of(first_met(map(load_model_card, slugs), load_protocol("paper")))
+    assert thinks[1:5] == ["gated: accept its terms", "4.30B, 8.0 GiB in bfloat16", "896 × 896 pixels",
+                           "thinks: up to 2,000 tokens, 62 times the protocol's"]  # fmt: skip
+    assert pads[3] == "336 × 336 pixels, padded to a square"
+    assert "chat template" in pads[6]
+    assert plain[1:] == ["open", "8.29B, 15.4 GiB in bfloat16", "at most 802,816 pixels", "at once", "MIT", ""]
+
+
+def test_models_that_read_images_at_another_size_are_named():
+    cards, images = [REAL, load_model_card("gemma-3-4b")], load_protocol("paper").images
+    words = "images of at most 802,816 pixels, proportions kept"
+    assert pixel_words(cards[:1], images) == f"Every model is given {words}."
+    cards[0] = REAL.model_copy(update={"max_pixels": 9})
+    others = "Model <7B>, at most 9 pixels; Gemma-3-4B, 896 × 896 pixels"
+    assert pixel_words(cards, images) == f"Every model is given {words}; read at another size: {others}."
+    assert "64 × 64 pixels." in pixel_words([REAL], load_protocol("miniature").images)
 
 
 def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):

@@ -7,14 +7,21 @@ from slow_reference import option_log_probabilities
 from tiny_parts import Killed, answer_ids, card_of, each_family, each_family_with, killed_after, make_tiny
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.question import ORDERS, PASSAGE, irrelevant_text, parse_answer, tokens_of
+from mlprobe_utils.evaluation.answers import parse_answer
+from mlprobe_utils.evaluation.question import ORDERS, PASSAGE, irrelevant_text, tokens_of
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.training.prediction import answer_batch, predict
+from mlprobe_utils.probing.logit_lens import first_tokens
+from mlprobe_utils.training.prediction import answer_batch, greedy, predict
 from mlprobe_utils.training.settings import Answering
 
 POSITIONS = list(range(6))  # four sizes of image: prompts of four lengths, so that a batch is padded
 SETTINGS = Answering(max_new_tokens=6, batch_size=4, shard_images=5)
+
+FIRST = "{% for part in message.content if part.type == 'image' %}<|image_pad|>{% endfor %}"
+TEXTS = "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
+TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEXTS + " {% endfor %}"
+VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
 
 
 @torch.no_grad()
@@ -131,13 +138,67 @@ def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, i
 
 
 @each_family
-def test_generation_ends_on_the_models_own_end_tokens(tiny, encoder, image_set, tmp_path):
-    whole, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
-    inputs = encoder.questions([image_set.pixels(0)])
-    first = int(tiny.model(**inputs).logits[0, -1].argmax())
-    tiny.model.generation_config.eos_token_id = [first, encoder.tokenizer.eos_token_id]
-    cut, _ = predicted(tiny, encoder, image_set, POSITIONS[:1], SETTINGS, tmp_path)
-    assert cut["text"][0] == encoder.tokenizer.decode([first], skip_special_tokens=True) != whole["text"][0]
+def test_generation_ends_on_special_tokens_of_the_models_own_tokenizer(tiny, encoder):
+    """A checkpoint may ship ids of another tokenizer: an end that cuts answers at a word, padding that writes one."""
+    tokenizer, word = encoder.tokenizer, encoder.tokenizer("Benign", add_special_tokens=False)["input_ids"][0]
+    special = tokenizer.convert_tokens_to_ids(tiny.processor.image_token)
+    shipped = tiny.model.generation_config
+    shipped.eos_token_id, shipped.pad_token_id = [word, special], word
+    with greedy(tiny, 6, encoder.end) as configuration:
+        assert configuration.eos_token_id == sorted({special, encoder.end, tokenizer.eos_token_id})
+        assert configuration.pad_token_id == tokenizer.pad_token_id
+
+
+def test_an_answer_ends_at_its_end_token_whatever_pads_it(tiny, encoder):
+    word, other = (encoder.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Benign", "Malignant"))
+    assert encoder.text_of([*word, encoder.end, *other, *other], [encoder.end]) == "Benign"
+
+
+def test_marks_of_a_thought_are_read_although_they_are_special_tokens(tiny, image_set):
+    tokenizer = tiny.processor.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>", "<other>"]})
+    encoder = Encoder(tiny.processor, image_set.card.template)
+    tokens = tokenizer("<think>Malignant</think><other>Benign", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == "MalignantBenign"
+    assert encoder.text_of(tokens, []) == "<think>Malignant</think>Benign"
+
+
+THINKING = VICUNA.replace("ASSISTANT:", "ASSISTANT: <think>\n")
+CLOSING = THINKING.replace(
+    "{{ part.text }}", "{{ '<think>\n\n</think>\n\n' if message.role == 'assistant' }}{{ part.text }}"
+)
+
+
+@pytest.mark.parametrize("template", [THINKING, CLOSING])
+def test_what_a_template_has_opened_an_answer_closes(tiny, image_set, template):
+    tiny.processor.chat_template = template
+    encoder, options = Encoder(tiny.processor, image_set.card.template), ["Benign", "Malignant"]
+    tokens = encoder.answer_tokens(options)
+    assert encoder.tokenizer.decode(tokens[0][:-1]).strip() == "</think>\n\nBenign"
+    written = encoder.text_of(tokens[0], [encoder.end])
+    assert encoder.answer(written, options, {}) == {"text": written, "parsed": "Benign", "thought_cut": False}
+    cut = encoder.answer("so it may be malignant, because", options, {})
+    assert (cut["parsed"], cut["thought_cut"]) == (None, True)
+    first = first_tokens(encoder, options)
+    parts = [encoder.tokenizer.decode([token]) for token in first]
+    assert all(option.startswith(part) for option, part in zip(options, parts, strict=True))
+
+
+def test_a_system_prompt_of_the_card_stands_in_place_of_the_templates(tiny, tiny_card, image_set):
+    tiny.processor.chat_template = "{% if messages[0].role != 'system' %}SYSTEM: be brief {% endif %}" + VICUNA
+    template = image_set.card.template
+    assert Encoder(tiny.processor, template).prompt.startswith("SYSTEM: be brief USER:")
+    for own in ("", "Look well."):
+        card = tiny_card.model_copy(update={"system_prompt": own})
+        assert Encoder(tiny.processor, template, card=card).prompt.startswith(f"SYSTEM: {own} USER:")
+
+
+def test_a_thought_that_was_cut_is_counted(tiny, image_set, tmp_path):
+    tiny.processor.chat_template = THINKING
+    encoder = Encoder(tiny.processor, image_set.card.template)
+    answers, _ = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    assert answers["thought_cut"].all()  # random weights close nothing
+    assert answers["parsed"].isna().all()
 
 
 @each_family
@@ -186,12 +247,6 @@ def test_a_prompt_begins_once(encoder, image_set):
     ids = encoder.questions([image_set.pixels(0)])["input_ids"][0].tolist()
     bos = encoder.tokenizer.bos_token_id
     assert ids.count(bos) == (1 if encoder.prompt.startswith("<bos>") else 0)
-
-
-FIRST = "{% for part in message.content if part.type == 'image' %}<|image_pad|>{% endfor %}"
-TEXTS = "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
-TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEXTS + " {% endfor %}"
-VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
 
 
 def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):

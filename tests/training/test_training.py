@@ -1,5 +1,7 @@
 """Training and fine-tuning: the loss is the answers' alone, a killed run ends as an unbroken one, adapters come off."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from tiny_parts import RECIPE, Killed, answer_ids, each_family, each_family_in_t
 from torch import nn
 from transformers import TrainingArguments
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions, answer_losses
 from mlprobe_utils.models.loading import load
@@ -278,6 +281,33 @@ def tuned(loaded, image_set, folder, run=0, **changed):
 def logits_of(loaded, encoder, image_set):
     with torch.no_grad():
         return loaded.model(**encoder.questions([image_set.pixels(i) for i in IMAGES])).logits
+
+
+def test_a_step_that_leaves_weights_that_are_not_finite_ends_the_training(tiny, image_set, tmp_path):
+    """Trainer would go on, log a loss of 0, and keep an adapter of nan that every later step dies of."""
+    wrong = r"'tiny', run 0: step 2 of 4 left weights that are not finite .*: lower the"
+    with infinite_from(2, tiny), pytest.raises(InputError, match=wrong):
+        tuned(tiny, image_set, tmp_path)
+    assert not list(tmp_path.glob("*.*"))
+    inputs = Encoder(tiny.processor, image_set.card.template).questions([image_set.pixels(0)])
+    assert tiny.model(**inputs).logits.isfinite().all()
+
+
+@contextmanager
+def infinite_from(step, loaded):
+    """The LLM's states overflow from this training step on."""
+    steps = []
+
+    def overflow(module, inputs, output):
+        if module.training:
+            steps.append(len(steps))
+        return output * torch.inf if len(steps) >= step else output
+
+    hook = loaded.model.get_submodule(loaded.family.decoder_layers)[0].register_forward_hook(overflow)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @each_family_in_time

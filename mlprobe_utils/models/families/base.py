@@ -75,6 +75,11 @@ class Family(ABC):
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
         """Makes the processor reduce larger images. Raises InputError in a family that reads all at one size."""
 
+    @classmethod
+    def pad_to_square(cls, processor: ProcessorMixin) -> None:
+        """Makes the processor pad images to squares. Raises InputError in a family that crops none."""
+        raise InputError(f"models of class {cls.model_class} crop no image: remove pad_to_square")
+
     def blocks_read(self) -> int:
         """How many vision blocks, from the first, the connector's input depends on: all, unless a family says less."""
         return len(self.model.get_submodule(self.vision_blocks))

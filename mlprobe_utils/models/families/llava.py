@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transformers import PreTrainedConfig, ProcessorMixin
+from transformers import LlavaImageProcessor, PreTrainedConfig, ProcessorMixin
 
 from mlprobe_utils.models.families.base import FixedSize
 
@@ -31,3 +31,8 @@ class Llava(FixedSize):
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
         processor.num_additional_image_tokens = 1 if config.vision_config.model_type == "clip_vision_model" else 0
         return processor
+
+    @classmethod
+    def pad_to_square(cls, processor: ProcessorMixin) -> None:
+        """With the mean colour, as LLaVA's authors do before the resizing; a CLIP processor cuts the sides off."""
+        processor.image_processor = LlavaImageProcessor.from_dict(processor.image_processor.to_dict(), do_pad=True)

