@@ -7,10 +7,9 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# Two pictures are the same if their 256-bit hashes are near and they are alike beyond what all pictures of the set
-# share. Calibrated on the three real sets and their phantoms. Chest-Xray: no two different films are nearer than 48
-# bits. COVID-CT: all pairs within 32 bits are slices of one patient or known copies. Phantoms, which hold no duplicate,
-# come as near as 22 bits but correlate at most 0.933; the known copies across COVID-CT's labels at least 0.987.
+# Calibrated on the three real sets and their phantoms. Chest-Xray: no two different films are nearer than 48 bits.
+# COVID-CT: all pairs within 32 bits are slices of one patient or known copies. Phantoms, which hold no duplicate, come
+# as near as 22 bits but correlate at most 0.933; the known copies across COVID-CT's labels at least 0.987.
 NEAR_BITS = 32
 ALIKE = 0.94
 BLOCK = 1024  # rows of the table of distances held at a time
@@ -22,25 +21,20 @@ def components(table: pd.DataFrame) -> np.ndarray:
     return _connected(np.concatenate(pairs, axis=1), len(table))
 
 
-def duplicate_groups(
-    images: Sequence[str], sha256: Sequence[str], perceptual_hashes: Sequence[str], thumbnails: np.ndarray
-) -> list[str | None]:
-    """The duplicate group of every image, None for an image without a duplicate.
+def duplicate_groups(table: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
+    """The duplicate group of every image, null for an image without a duplicate; from image, sha256, perceptual_hash.
 
     Byte-identical images share a group, and so do images whose perceptual hashes (hexadecimal) differ in at most
     `NEAR_BITS` bits while their thumbnails (grey, [images, side, side]), less the set's mean thumbnail, correlate above
-    `ALIKE`; groups are closed under both. They are called `d001`, ... in the order of their smallest image ids.
+    `ALIKE`; groups are closed under both. They are called `d001`, ... in the order of their smallest image names.
     """
-    order = np.argsort(np.asarray(images, dtype=object))
-    near = _near_pairs([perceptual_hashes[i] for i in order], thumbnails[order])
-    same = _pairs_with_first(np.array([sha256[i] for i in order], dtype=object))
-    group = _connected(np.concatenate([near, same], axis=1), len(order))
-    sizes, names = np.bincount(group, minlength=1), {}
-    result: list[str | None] = [None] * len(order)
-    for position, member in zip(order, group, strict=True):
-        if sizes[member] > 1:
-            result[position] = names.setdefault(member, f"d{len(names) + 1:03d}")
-    return result
+    order = np.argsort(table["image"].to_numpy(dtype=object))
+    near = _near_pairs(table["perceptual_hash"].iloc[order], thumbnails[order])
+    pairs = np.concatenate([near, _pairs_with_first(table["sha256"].iloc[order])], axis=1)
+    group = pd.Series(_connected(pairs, len(table)), table.index[order])
+    shared = group[group.duplicated(keep=False)]
+    names = [f"d{number:03d}" for number in 1 + pd.factorize(shared)[0]]
+    return pd.Series(names, shared.index, dtype=object).reindex(table.index)
 
 
 def _connected(pairs: np.ndarray, images: int) -> np.ndarray:
@@ -56,7 +50,7 @@ def _pairs_with_first(values: Sequence) -> np.ndarray:
     return np.stack([known, known[first[codes[known]]]])
 
 
-def _near_pairs(hashes: list[str], thumbnails: np.ndarray) -> np.ndarray:
+def _near_pairs(hashes: pd.Series, thumbnails: np.ndarray) -> np.ndarray:
     """[2, pairs] positions of images that show the same picture."""
     bits = np.unpackbits(np.array([[*bytes.fromhex(own)] for own in hashes], np.uint8), axis=1).astype(np.float32)
     signs = 2 * bits - 1  # a product of signs is bits in common minus bits apart

@@ -1,9 +1,7 @@
 """Controls of an image set that need no model, and labels that no model can have learned.
 
-Whatever is claimed of a layer has to beat the majority class, the file format and simple statistics of the pixels. The
-reference is a support vector machine on hand-crafted features, trained on the same images: a lower bound of what can be
-learned without a pretrained model. Its features keep places, which the mean of a vision tower's tokens need not. The
-control task (Hewitt and Liang 2019) has labels that mean nothing, but can be predicted for new images.
+The reference is a support vector machine on hand-crafted features: a lower bound of what can be learned from the same
+images without a pretrained model. Its features keep places, which the mean of a vision tower's tokens need not.
 """
 
 from pathlib import Path
@@ -25,7 +23,7 @@ from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.datasets.summary import FORMAT
 from mlprobe_utils.evaluation.names import CLASSICAL, FILE, FILE_FORMAT, MAJORITY, WITHOUT_MODEL
-from mlprobe_utils.evaluation.rows import image_rows, write_rows
+from mlprobe_utils.evaluation.rows import SPLITS, image_rows, write_rows
 
 ROWS, TASK = "controls.parquet", "control_task.parquet"
 SEED = 0
@@ -44,8 +42,7 @@ TINY = 1e-6
 
 
 def write_image_controls(image_set: ImageSet, split_rule: str, folder: Path) -> None:
-    """Writes `controls.parquet`, rows (schema `rows.SCHEMA`) of the test images of each control, and
-    `control_task.parquet`, from `control_task`. Raises InputError as the functions below."""
+    """Writes ROWS, those of `rows_without_model` and `reference_rows`, and TASK, from `control_task`."""
     statistics = pixel_statistics(image_set)
     rows = pd.concat([rows_without_model(image_set, split_rule, statistics), reference_rows(image_set, split_rule)])
     write_rows(rows, folder / ROWS)
@@ -53,8 +50,8 @@ def write_image_controls(image_set: ImageSet, split_rule: str, folder: Path) -> 
 
 
 def pixel_statistics(image_set: ImageSet) -> np.ndarray:
-    """STATISTICS of the grey levels of each working copy, in the manifest's order, float [images, statistics]; a change
-    is the root mean square of the differences of neighbouring pixels."""
+    """STATISTICS of the grey levels of each working copy, float [images, statistics]; a change is the root mean square
+    of the differences of neighbouring pixels."""
     rows = []
     for grey in (image_set.pixels(position).mean(axis=2) for position in range(len(image_set))):
         changes = [np.sqrt(np.square(np.diff(grey, axis=axis)).sum() / grey.size) for axis in (0, 1)]
@@ -63,17 +60,13 @@ def pixel_statistics(image_set: ImageSet) -> np.ndarray:
 
 
 def control_task(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
-    """Labels that mean nothing, and that new images have too: image, split, cluster, control (an option).
+    """Labels that mean nothing, and that new images have too (Hewitt and Liang 2019): image, split, cluster, control.
 
     Images are put in CLUSTERS clusters by their standardised `pixel_statistics` (k-means, fitted on the train images).
-    Every cluster is dealt one option at random, as often as the option is true of train images: one cluster after the
-    other, in random order, gets the option that is furthest from its share. Raises InputError without train or test
-    images.
+    Every cluster is dealt one option (`control`) as often as the option is true of train images: one cluster after the
+    other, in random order, gets the option that is furthest from its share.
     """
-    parts = {split: image_set.rows_of(split_rule, split) for split in ("train", "validation", "test")}
-    if empty := [split for split in ("train", "test") if parts[split].empty]:
-        raise InputError(f"split '{split_rule}' of '{image_set.card.slug}' has no {empty[0]} image")
-    images = pd.concat([own.assign(split=split) for split, own in parts.items()])
+    images = pd.concat([image_set.rows_of(split_rule, split).assign(split=split) for split in SPLITS[:3]])
     training = images.index[images["split"] == "train"]
     scaler = StandardScaler().fit(statistics[training])
     clusters = KMeans(min(CLUSTERS, len(training)), n_init=1, random_state=SEED)
@@ -94,18 +87,16 @@ def shuffled(labels: np.ndarray) -> np.ndarray:
 
 
 def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
-    """Rows of the test images for each of WITHOUT_MODEL, fitted on all other images, as the format rule of chapter 1.
+    """Rows of the test images (schema `rows.SCHEMA`) for each of WITHOUT_MODEL, fitted on all other images.
 
     A logistic regression on standardised features: the combination of pixel mode, format and extension; this and the
     logarithms of width, height (of the stored image) and bytes; `pixel_statistics`. The majority class has each
-    option's share as its probability. Raises InputError where the images to fit on are all of one class.
+    option's share as its probability.
     """
     manifest, options = image_set.manifest, image_set.card.options
     tested = image_set.rows_of(split_rule, "test").index
     fitted = manifest.index.difference(tested)
     codes = pd.Categorical(manifest["option"], options).codes
-    if len(np.unique(codes[fitted])) < 2:
-        raise InputError(f"the images of '{image_set.card.slug}' outside its test set are not of several classes")
     combination = pd.get_dummies(manifest[FORMAT].agg("|".join, axis=1)).to_numpy(float)
     sizes = np.log(manifest[["width", "height", "bytes"]].to_numpy(float))
     features = {FILE_FORMAT: combination, FILE: np.hstack([combination, sizes])}
@@ -120,18 +111,16 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
 
 
 def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
-    """Rows of the test images for the reference, fitted on the train images as probes are.
+    """Rows of the test images (schema `rows.SCHEMA`) for the reference, fitted on the train images as probes are.
 
-    Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError where the train
-    images are not of several classes with two images each, or there are no test images.
+    Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError for a class with
+    fewer than two train images.
     """
     training, tested = (image_set.rows_of(split_rule, split) for split in ("train", "test"))
     counts = training["option"].value_counts()
-    if len(counts) < 2 or counts.min() < 2 or tested.empty:
-        raise InputError(
-            f"split '{split_rule}' of '{image_set.card.slug}': the reference needs two train images of each of several "
-            f"classes and a test image, found {counts.to_dict()} and {len(tested)}"
-        )
+    if counts.min() < 2:
+        where = f"split '{split_rule}' of '{image_set.card.slug}'"
+        raise InputError(f"{where}: the reference needs two train images of each class, found {counts.to_dict()}")
     pixels = map(image_set.pixels, [*training.index, *tested.index])
     grey = [Image.fromarray(own).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX) for own in pixels]
     features = image_features(np.stack([np.asarray(image, np.float32) for image in grey]))
@@ -143,17 +132,15 @@ def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
 
 
 def _test_rows(image_set: ImageSet, split_rule: str, found: pd.DataFrame, control: str) -> pd.DataFrame:
-    """Rows of a control (schema `rows.SCHEMA`) from the test images' probabilities of the options that it knows."""
     options = image_set.card.options
-    probabilities = found.reindex(columns=options, fill_value=0.0).to_numpy()
     constants = {"model": None, "stage": None, "order": None, "dataset": image_set.card.slug, "split_rule": split_rule}
     constants |= {"data_hash": image_set.data_hash, "control": control}
-    return image_rows(image_set.rows_of(split_rule, "test").assign(split="test"), options, probabilities, **constants)
+    tested = image_set.rows_of(split_rule, "test").assign(split="test")
+    return image_rows(tested, options, found[options].to_numpy(), **constants)
 
 
 def image_features(images: np.ndarray) -> np.ndarray:
-    """Grey levels, edges and textures of grey squares (float32 [images, SIDE, SIDE]), each image brought to mean 0 and
-    deviation 1 before: float [images, features]."""
+    """Grey levels, edges and textures of grey squares (float32 [images, SIDE, SIDE], standardised): [images, 265]."""
     spread = images.std(axis=(1, 2), keepdims=True)
     images = (images - images.mean(axis=(1, 2), keepdims=True)) / (spread + TINY)
     textures = (texture(images, deviation) for deviation in TEXTURES)
@@ -161,14 +148,14 @@ def image_features(images: np.ndarray) -> np.ndarray:
 
 
 def cell_means(images: np.ndarray, cells: int) -> np.ndarray:
-    """Mean of each of `cells` x `cells` cells, row by row, float [images, cells²]."""
+    """Float [images, cells²], row by row."""
     count, side = len(images), images.shape[1] // cells
     return images.reshape(count, cells, side, cells, side).mean(axis=(2, 4)).reshape(count, -1)
 
 
 def edges(images: np.ndarray) -> np.ndarray:
-    """The square root of histograms of oriented gradients (Dalal and Triggs 2005) of the smoothed images, in CELLS x
-    CELLS cells and DIRECTIONS, normalised over the image: float [images, 144]."""
+    """The square root of histograms of oriented gradients (Dalal and Triggs 2005) of the smoothed images, normalised
+    over the image: float [images, DIRECTIONS x CELLS x CELLS]."""
     vertical, horizontal = np.gradient(gaussian_filter(images, (0, EDGES, EDGES)), axis=(1, 2))
     angle = np.mod(np.arctan2(vertical, horizontal), np.pi)
     direction = np.minimum((angle / np.pi * DIRECTIONS).astype(int), DIRECTIONS - 1)
@@ -178,8 +165,8 @@ def edges(images: np.ndarray) -> np.ndarray:
 
 
 def texture(images: np.ndarray, deviation: float) -> np.ndarray:
-    """Deviation, minimum and maximum of the difference of two Gaussians, of `deviation` and twice that in pixels, and
-    its energy in CELLS x CELLS cells: float [images, 19]."""
+    """Of the difference of two Gaussians of `deviation` and twice that, pixels: its deviation, minimum and maximum, and
+    its energy in CELLS x CELLS cells; float [images, 19]."""
     fine, coarse = (gaussian_filter(images, (0, width, width)) for width in (deviation, 2 * deviation))
     band = fine - coarse
     whole = [getattr(band, name)(axis=(1, 2))[:, None] for name in ("std", "min", "max")]

@@ -1,6 +1,5 @@
 """From the bytes of an image file to what the manifest records of it and to the working copy that models see."""
 
-import hashlib
 import io
 import math
 import warnings
@@ -11,9 +10,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.datasets.settings import Images
 
 FORMATS = ("PNG", "JPEG")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see components.py)
 THUMBNAIL_SIDE = 32  # pixels
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError)  # what PIL's decoders raise
@@ -23,24 +24,20 @@ def decode(data: bytes, name: str, settings: Images) -> tuple[dict, np.ndarray, 
     """What the manifest records of an image file, its thumbnail, and its working copy.
 
     The thumbnail (grey, uint8 [side, side]) and the perceptual hash are of the picture before it is reduced to the
-    working copy (RGB, uint8 [height, width, 3]), so that duplicates do not depend on the protocol. `name` is the path,
-    for messages and for the extension. Raises InputError as `open_image` and `read_rgb`.
+    working copy (RGB, uint8 [height, width, 3]), so that duplicates do not depend on the protocol. Raises InputError as
+    `open_image` and `read_rgb`.
     """
     image = open_image(data, name, settings.decode_limit)
-    stored = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
+    facts = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
+    facts |= {"extension": PurePosixPath(name).suffix.lower(), "sha256": hash_of(data), "bytes": len(data)}
     picture = read_rgb(image, name)
-    facts = stored | {
-        "extension": PurePosixPath(name).suffix.lower(),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": len(data),
-        "perceptual_hash": str(imagehash.phash(picture, hash_size=HASH_SIDE)),
-    }
+    facts["perceptual_hash"] = str(imagehash.phash(picture, hash_size=HASH_SIDE))
     thumbnail = picture.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     return facts, np.asarray(thumbnail), np.asarray(working_copy(picture, settings))
 
 
 def open_image(data: bytes, name: str, decode_limit: int) -> Image.Image:
-    """The image with only its header read. Raises InputError for what is no PNG or JPEG, or larger than the limit."""
+    """Reads the header of an image. Raises InputError for what is no PNG or JPEG, or larger than the limit (pixels)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is checked below
         try:
@@ -59,7 +56,7 @@ def open_image(data: bytes, name: str, decode_limit: int) -> Image.Image:
 
 
 def read_rgb(image: Image.Image, name: str) -> Image.Image:
-    """An opened image as 8-bit RGB (`to_rgb`). Raises InputError for one that is cut short or damaged."""
+    """Decodes an opened image to 8-bit RGB (`to_rgb`). Raises InputError for one that is cut short or damaged."""
     try:
         image.load()
         return to_rgb(image)
@@ -68,11 +65,8 @@ def read_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as 8-bit RGB, as a viewer shows it: 16-bit grey keeps its full range (PIL alone would clip it).
-
-    Transparent pixels become black, the background of CT, ultrasound and X-ray: the colours stored beneath them were
-    never meant to be seen.
-    """
+    """The picture as 8-bit RGB, as a viewer shows it: 16-bit grey keeps its full range (PIL alone would clip it), and
+    transparent pixels become black, the background of CT, ultrasound and X-ray."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.uint32) // 257  # 65535 / 255

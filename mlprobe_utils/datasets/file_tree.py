@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
+
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 
@@ -47,8 +49,8 @@ class FileTree:
 
     @cached_property
     def folders(self) -> set[str]:
-        """Every folder, empty ones left out unless they are on disk; the root is `.`."""
-        return {".", *self._disk[0]} | {str(parent) for path in self._files for parent in PurePosixPath(path).parents}
+        """Every folder that holds a file, at any depth; the root is `.`."""
+        return {".", *(str(parent) for path in self._files for parent in PurePosixPath(path).parents)}
 
     def files_in(self, folder: PurePosixPath) -> list[str]:
         """Paths of all files below `folder`, at any depth, sorted."""
@@ -59,11 +61,24 @@ class FileTree:
         return sorted(path.name for path in map(PurePosixPath, self.folders) if path.name and path.parent == folder)
 
     def read(self, path: str) -> bytes:
-        """Content of the file at `path`, one of `paths`. Raises InputError if it or its zip cannot be read."""
+        """Content of a file, one of `paths`. Raises InputError if it or its zip cannot be read."""
         try:
             return self._files[path].read()
         except OSError as error:
             raise InputError(f"{self.source(path)} cannot be read ({error.strerror})") from error
+
+    def table(self, path: str, **options) -> pd.DataFrame:
+        """Loads a CSV of strings, only empty cells null; `options` are those of `pandas.read_csv`.
+
+        Raises InputError if it is missing or no such file.
+        """
+        if path not in self._files:
+            raise InputError(f"the file {path} is missing under {self.root}: see data/README.md")
+        options |= {"dtype": str, "keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig"}
+        try:
+            return pd.read_csv(io.BytesIO(self.read(path)), **options)
+        except ValueError as error:  # as are those of pandas' parser and of decoding
+            raise InputError(f"{self.source(path)} is no table of text ({error}): download it again") from error
 
     def source(self, path: str) -> str:
         """The file's place on disk or in a zip, for error messages."""
@@ -71,59 +86,49 @@ class FileTree:
 
     def fingerprint(self) -> str:
         """Hash over path, size and modification time of all files on disk (a zip counts as one); opens no file."""
-        return hash_of([[path, status.st_size, status.st_mtime_ns] for path, _, status in self._disk[1]])
+        return hash_of([[path, status.st_size, status.st_mtime_ns] for path, _, status in self._disk])
 
     @cached_property
     def _files(self) -> dict[str, _File]:
-        files: dict[str, _File] = {}
-        for path, new in self._unpacked():
-            old = files.setdefault(path, new)
-            if old.size != new.size:
-                sizes = f"{old.source} ({old.size} bytes) and {new.source} ({new.size} bytes)"
-                raise InputError(f"{sizes} differ: keep one of them")
+        files = {
+            path: _File(str(place), status.st_size, place.read_bytes)
+            for path, place, status in self._disk
+            if not _is_zip(path)
+        }
+        for name, place in ((path, place) for path, place, _ in self._disk if _is_zip(path)):
+            for path, new in _zip_files(str(place), place, PurePosixPath(name).parent):
+                old = files.setdefault(path, new)  # of two at one path, the unpacked one is kept
+                if old.size != new.size:
+                    sizes = f"{old.source} ({old.size} bytes) and {new.source} ({new.size} bytes)"
+                    raise InputError(f"{sizes} differ: keep one of them")
         return files
 
-    def _unpacked(self) -> Iterator[tuple[str, _File]]:
-        """Every file with its path, those in zips last: of two at one path, the unpacked one is kept."""
-        for path, place, status in sorted(self._disk[1], key=lambda file: _is_zip(file[0])):
-            if _is_zip(path):
-                yield from _zip_files(str(place), place, PurePosixPath(path).parent)
-            else:
-                yield path, _File(str(place), status.st_size, place.read_bytes)
-
     @cached_property
-    def _disk(self) -> tuple[set[str], list[tuple[str, Path, os.stat_result]]]:
-        """Folders and files on disk without junk; of a file its path in the tree, its place and its status."""
+    def _disk(self) -> list[tuple[str, Path, os.stat_result]]:
+        """Path in the tree, place and status of every file on disk, without junk."""
         if self.root.is_file():
             if not _is_zip(self.root.name):
                 raise InputError(f"{self.root} is a file: give the folder that holds the release, or its zip")
-            return set(), [(self.root.name, self.root, self.root.stat())]
+            return [(self.root.name, self.root, self.root.stat())]
 
-        def refuse(error: OSError):
-            raise InputError(f"{error.filename} cannot be read ({error.strerror})") from error
-
-        folders, files = set(), []
-        for folder, subfolders, names in os.walk(self.root, onerror=refuse):
-            inside = Path(folder).relative_to(self.root)
-            folders.add(inside.as_posix())
-            for found in (subfolders, names):
-                found[:] = [name for name in found if not _is_junk(name)]  # os.walk then skips those folders
-            for place in (Path(folder, name) for name in (*subfolders, *names)):
-                if place.is_symlink() and (place.is_dir() or not place.resolve().is_relative_to(self.root.resolve())):
-                    raise InputError(
-                        f"{place} is a link to a folder or out of {self.root}: put the files there instead"
-                    )
-                if place.is_file():
-                    files.append(((inside / place.name).as_posix(), place, place.stat()))
-                elif not place.is_dir():
-                    raise InputError(f"{place} is a broken link or no plain file: remove it")
-        return folders, sorted(files)
+        files = []
+        for inside in (place.relative_to(self.root) for place in self.root.rglob("*")):
+            place = self.root / inside
+            if _is_junk(*inside.parts):
+                continue
+            if place.is_symlink() and (place.is_dir() or not place.resolve().is_relative_to(self.root.resolve())):
+                raise InputError(f"{place} is a link to a folder or out of {self.root}: put the files there")
+            if place.is_file():
+                files.append((inside.as_posix(), place, place.stat()))
+            elif not place.is_dir() or not os.access(place, os.R_OK | os.X_OK):
+                raise InputError(f"{place} is a broken link, no plain file or a folder that cannot be read")
+        return sorted(files)
 
 
 def _zip_files(
     name: str, content: Path | io.BytesIO, parent: PurePosixPath, depth: int = 1
 ) -> Iterator[tuple[str, _File]]:
-    """Every file in a zip and in the zips inside it, with its path as if unpacked in `parent`."""
+    """Every file in a zip and in the zips inside it, as if unpacked in `parent`."""
     try:
         archive = zipfile.ZipFile(content)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
@@ -142,7 +147,6 @@ def _zip_files(
 
 
 def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
-    """The entry's path. Raises InputError for an entry that leads out of the folder or cannot be read safely."""
     path = PurePosixPath(entry.filename.replace("\\", "/"))  # some Windows tools write backslashes
     outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename)
     problems = {

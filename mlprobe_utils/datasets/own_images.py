@@ -1,6 +1,5 @@
 """Images as people have them: folders of classes, or lists of pictures; splits are drawn where none are given."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets import decoding, settings
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.datasets.layouts import IMAGE_SUFFIXES
 from mlprobe_utils.datasets.splits import held_out
 from mlprobe_utils.evaluation import rows
 
@@ -28,9 +26,7 @@ SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "
 
 @dataclass(frozen=True)
 class _Picture:
-    """One picture, decoded when it is needed."""
-
-    rgb: Callable[[], Image.Image]
+    rgb: Callable[[], Image.Image]  # decodes it
     sha256: str
     size: tuple[int, int]  # height and width
 
@@ -42,14 +38,13 @@ class Images(Sequence):
         table: one row an image: image (its name), label, split (train, validation or test), patient (null: unknown).
         clusters: int [images]; those of one patient, or of the very same file, have the same number.
         split_drawn: a sentence that says where the splits come from.
-        data_hash: of all pictures and their size.
+        data_hash: of all pictures.
     """
 
-    def __init__(self, pictures: list[_Picture], table: pd.DataFrame, split_drawn: str, max_side: int | None):
-        self._pictures, self._max_side = pictures, max_side
-        self.table, self.split_drawn = table[COLUMNS], split_drawn
+    def __init__(self, pictures: list[_Picture], table: pd.DataFrame, split_drawn: str):
+        self._pictures, self.table, self.split_drawn = pictures, table[COLUMNS], split_drawn
         self.clusters = components(table)
-        self.data_hash = hash_of([[picture.sha256 for picture in pictures], max_side])
+        self.data_hash = hash_of([picture.sha256 for picture in pictures])
 
     @property
     def names(self) -> list[str]:
@@ -66,10 +61,7 @@ class Images(Sequence):
     def __getitem__(self, place):
         if isinstance(place, slice):
             return [self[own] for own in range(*place.indices(len(self)))]
-        picture = self._pictures[place].rgb()
-        if self._max_side is not None:
-            picture.thumbnail((self._max_side, self._max_side), Image.Resampling.BICUBIC)
-        return np.array(picture)  # a copy: torch warns of arrays that are not writable
+        return np.array(self._pictures[place].rgb())  # a copy: torch warns of arrays that are not writable
 
     def rows(self, *splits: str) -> pd.DataFrame:
         """image, label, split and cluster of the images of some splits; the index is their place."""
@@ -83,7 +75,6 @@ def image_folder(
     seed: int = 0,
     validation_fraction: float | None = None,
     test_fraction: float = 0.2,
-    max_side: int | None = None,
 ) -> Images:
     """Loads the images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files beside a `metadata.csv`.
 
@@ -95,10 +86,8 @@ def image_folder(
     and, if known, split and patient. Where there is no test split one is drawn, and validation out of train.
 
     Args:
-        seed: of what is drawn.
         validation_fraction: share of the train images; None: as in the protocol `paper`.
         test_fraction: share of all images.
-        max_side: pixels; larger images are reduced with their aspect kept.
 
     Raises:
         InputError: no such folder, an empty one, files that are no PNG or JPEG images (hidden ones do not count), files
@@ -107,12 +96,12 @@ def image_folder(
     tree = FileTree(Path(path))
     if not (files := [file for file in tree.paths if file != METADATA]):
         raise InputError(f"{path} holds no images: put them there, in a folder for each class")
-    if other := [file for file in files if not file.lower().endswith(IMAGE_SUFFIXES)]:
+    if other := [file for file in files if not file.lower().endswith(decoding.IMAGE_SUFFIXES)]:
         more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
         raise InputError(f"{path}: {other[0]}{more} no {' or '.join(decoding.FORMATS)}: convert or remove what is none")
     table = _from_folders(files) if files == tree.paths else _from_metadata(tree, files)
     pictures = [_of_file(partial(tree.read, file), tree.source(file)) for file in table["image"]]
-    return _images(pictures, table, seed, validation_fraction, test_fraction, max_side)
+    return _images(pictures, table, seed, validation_fraction, test_fraction)
 
 
 def image_list(
@@ -125,7 +114,6 @@ def image_list(
     seed: int = 0,
     validation_fraction: float | None = None,
     test_fraction: float = 0.2,
-    max_side: int | None = None,
 ) -> Images:
     """Loads images from paths, PIL images, or arrays, uint8 [height, width, 3] or [height, width].
 
@@ -133,14 +121,9 @@ def image_list(
     >>> images[0].shape
     (8, 8, 3)
 
-    Args:
-        labels: without them all are test images.
-        patients, splits, names: one an image; names are those of files, else numbers.
-        seed, validation_fraction, test_fraction, max_side: as of `image_folder`.
-
-    Raises:
-        InputError: as `image_folder`; an array of another type or shape; columns of another length; a name that is
-            there twice.
+    `labels`, `patients`, `splits` and `names` are one an image. Without labels all are test images; without names they
+    are called as their files, or by numbers. The other arguments and errors are those of `image_folder`. Raises
+    InputError also for an array of another type or shape, columns of another length, and a name that is there twice.
     """
     if not (count := len(pictures)):
         raise InputError("there are no images: give one or more")
@@ -154,7 +137,7 @@ def image_list(
         if own is not None and len(own) != count:
             raise InputError(f"{count} images, but {len(own)} of `{name}`: give one an image")
     found = [_picture(own, str(name)) for own, name in zip(pictures, names, strict=True)]
-    return _images(found, pd.DataFrame(columns, dtype=object), seed, validation_fraction, test_fraction, max_side)
+    return _images(found, pd.DataFrame(columns, dtype=object), seed, validation_fraction, test_fraction)
 
 
 def _from_folders(files: list[str]) -> pd.DataFrame:
@@ -171,7 +154,7 @@ def _from_folders(files: list[str]) -> pd.DataFrame:
 
 
 def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
-    table = pd.read_csv(io.BytesIO(tree.read(METADATA)), dtype=str, keep_default_na=False, na_values=[""])
+    table = tree.table(METADATA)
     if missing := [column for column in ("file_name", "label") if column not in table]:
         raise InputError(f"{METADATA} has no column {missing[0]!r}: its columns are file_name, label, split, patient")
     if apart := sorted({*files}.symmetric_difference(table["file_name"])):
@@ -199,17 +182,14 @@ def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
     return _Picture(lambda: decoding.read_rgb(decoding.open_image(read(), name, limit), name), hash_of(data), size)
 
 
-def _images(
-    pictures: list[_Picture], table: pd.DataFrame, seed: int, validation: float | None, test: float, side: int | None
-) -> Images:
+def _images(pictures: list[_Picture], table: pd.DataFrame, seed: int, validation: float | None, test: float) -> Images:
     """Checks names, labels and patients, and draws the splits that are not given."""
-    table = table.assign(duplicate_group=[picture.sha256 for picture in pictures])
-    for column in COLUMNS:
-        table[column] = table[column].map(str, na_action="ignore").astype(object)
+    table = table.map(str, na_action="ignore").astype(object)
+    table["duplicate_group"] = [picture.sha256 for picture in pictures]
     if (twice := table["image"].duplicated()).any():
         raise InputError(f"two images are called {table['image'][twice].iloc[0]}: give each a name of its own")
     if table["label"].isna().all():
-        return Images(pictures, table.assign(split="test"), "no labels: all are test images", side)
+        return Images(pictures, table.assign(split="test"), "no labels: all are test images")
     for column in ("label", "split"):
         if (missing := table[column].isna()).any() and not missing.all():
             raise InputError(f"image {table['image'][missing].iloc[0]} has no {column}: give it one")
@@ -237,4 +217,4 @@ def _images(
     for split in SPLITS:
         if missing := sorted({*table["label"]} - {*table.loc[table["split"] == split, "label"]}):
             raise InputError(f"no image of split '{split}' has the label {missing[0]!r}: add some, or drop the label")
-    return Images(pictures, table, "; ".join(words), side)
+    return Images(pictures, table, "; ".join(words))

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Count, Part, Rate
-from mlprobe_utils.evaluation.answers import option_patterns
+from mlprobe_utils.evaluation.question import Question
 
 
 class ClassOfImages(Part):
@@ -34,20 +34,17 @@ class Release(Part):
     @model_validator(mode="after")
     def _consistent(self):
         names = sorted(c.name for c in self.classes)
-        for field, values in (("name", names), ("option", self.options)):
-            if twice := [value for value in values if values.count(value) > 1]:
-                raise ValueError(f"two classes have the {field} {twice[0]!r}")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two classes have the name {twice[0]!r}")
         try:
-            option_patterns(self.options, self.synonyms)
+            Question(self.template, {c.name: c.option for c in self.classes}, synonyms=self.synonyms)
         except InputError as error:
-            raise ValueError(f"classes: {error}") from error
+            raise ValueError(str(error)) from error
         for field, tables in (("release_counts", self.release_counts.values()), ("test_counts", [self.test_counts])):
             if extra := {name for table in tables for name in table or {}} - {*names}:
                 raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {names}")
         if self.positive is not None and self.positive not in self.options:
             raise ValueError(f"positive is {self.positive!r}, which is not an option {self.options}")
-        if self.template.count("<image>") != 1:
-            raise ValueError("template must hold <image> exactly once")
         return self
 
     @property

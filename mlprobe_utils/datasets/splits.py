@@ -1,7 +1,4 @@
-"""Train, validation and test: as the paper drew them, and clean, where no picture and no patient is on both sides.
-
-Tables here have one row an image with the columns `image`, `label`, `official_split`, `patient`, `duplicate_group`.
-"""
+"""Train, validation and test: as the paper drew them, and clean, where no picture and no patient is on both sides."""
 
 from fractions import Fraction
 
@@ -18,16 +15,13 @@ FOLDS = 10  # the validation fraction is met as k of at most so many folds; a sm
 
 
 def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataFrame:
-    """The table with the columns `split_paper` and `split_clean`; values in SPLITS.
+    """Adds `split_paper` and `split_clean` to image, label, official_split, patient and duplicate_group; one of SPLITS.
 
-    `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: images linked by
-    duplicate group or patient form a component; a component that holds two labels is unused, and none crosses a
-    split: next to an official test set linked train images are unused, a drawn test set takes whole components. In
-    both, the official validation set is unused and validation is drawn out of train by whole components,
-    stratified by label. Seeded, and independent of the order of the rows.
-
-    Raises:
-        InputError: a class has too few images for a test or validation set.
+    `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: a component (images
+    linked by duplicate group or patient) that holds two labels is unused, and none crosses a split: next to an official
+    test set linked train images are unused, a drawn test set takes whole components. In both, the official validation
+    set is unused and validation is drawn out of train by whole components, stratified by label. Seeded, and independent
+    of the order of the rows. Raises InputError for a class with too few images for a split.
     """
     ordered = table.sort_values("image", kind="stable")
     label = ordered["label"].to_numpy(dtype=object)
@@ -82,8 +76,7 @@ def held_out(
 ) -> np.ndarray:
     """Which train images go to another split: about a fraction, whole components, stratified by label; bool [images].
 
-    `component` (from `components`), `label` and `train` (bool) are [images]; `split` and `where` are for the message.
-    Raises InputError for a class of too few independent images.
+    `component`, `label` and `train` (bool) are [images]. Raises InputError for a class of too few independent images.
     """
     share = Fraction(fraction).limit_denominator(max(FOLDS, round(1 / fraction)))
     folds = max(2, share.denominator)

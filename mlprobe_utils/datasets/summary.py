@@ -1,4 +1,4 @@
-"""Tables that describe image sets, for the pages: counts, splits, duplicates, leaks, file formats."""
+"""Tables of image sets for the pages: counts, splits, duplicates, leaks, file formats."""
 
 import pandas as pd
 
@@ -7,20 +7,18 @@ from mlprobe_utils.datasets.splits import leaks
 from mlprobe_utils.evaluation.rows import SPLIT_RULES, SPLITS
 
 ImageSets = dict[str, ImageSet]
-FORMAT = ["mode", "format", "extension"]  # what a file's kind is, in a manifest
+FORMAT = ["mode", "format", "extension"]  # columns of a manifest
 
 
 def counts(image_sets: ImageSets) -> pd.DataFrame:
     """Images found and released: one row a data set, class and official split."""
-    rows = []
-    for image_set in image_sets.values():
-        tables = {name: image_set.report[name] for name in ("found", "released")}
-        for one in image_set.card.classes:
-            for split in tables["released"] | tables["found"]:
-                place = {"data set": image_set.card.name, "class": one.name, "answer": one.option}
-                numbers = {name: table.get(split, {}).get(one.name, 0) for name, table in tables.items()}
-                rows.append(place | {"official split": split} | numbers)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"data set": image_set.card.name, "class": one.name, "answer": one.option, "official split": split}
+        | {name: image_set.report[name].get(split, {}).get(one.name, 0) for name in ("found", "released")}
+        for image_set in image_sets.values()
+        for one in image_set.card.classes
+        for split in image_set.report["released"] | image_set.report["found"]
+    )
 
 
 def split_sizes(image_sets: ImageSets) -> pd.DataFrame:
@@ -66,33 +64,25 @@ def leak_counts(image_sets: ImageSets) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def format_rule(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """The majority label in `train` of each combination of FORMAT, and what this rule predicts for each row of `test`.
-
-    `train` and `test` are splits of a manifest, not empty. An unseen combination gets the majority label of `train`;
-    ties go to the first label by name.
-    """
-    counted = train.groupby([*FORMAT, "label"]).size().unstack(fill_value=0).sort_index(axis=1)
-    rule = counted.idxmax(axis=1).rename("predicted")
-    predicted = test[FORMAT].join(rule, on=FORMAT)["predicted"]
-    return rule, predicted.fillna(counted.sum().idxmax())
-
-
 def format_shortcuts(image_sets: ImageSets, split_rule: str) -> pd.DataFrame:
-    """Test accuracy in percent of the file format and of the majority class, both fitted on all images but the test."""
+    """Test accuracy in percent of the file format and of the majority class, both fitted on all images but the test.
+
+    The format's rule is the majority label of each combination of FORMAT, and that of all images for an unseen one.
+    """
     rows = []
     for image_set in image_sets.values():
         test = image_set.rows_of(split_rule, "test")
         train = image_set.manifest.drop(test.index)
-        rule, predicted = format_rule(train, test)
-        correct = predicted == test["label"]
+        majority = train["label"].mode()[0]  # of several the first by name
+        rule = train.groupby(FORMAT)["label"].agg(lambda labels: labels.mode()[0]).rename("predicted")
+        correct = test[FORMAT].join(rule, on=FORMAT)["predicted"].fillna(majority) == test["label"]
         rows.append(
             {
                 "data set": image_set.card.name,
                 "formats": len(rule),
                 "correct": f"{correct.sum()}/{len(test)}",
                 "format alone (%)": 100 * correct.mean(),
-                "majority class (%)": 100 * (test["label"] == train["label"].mode()[0]).mean(),
+                "majority class (%)": 100 * (test["label"] == majority).mean(),
             }
         )
     return pd.DataFrame(rows)

@@ -3,17 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_releases import encoded, write
 from PIL import Image
 
 import mlprobe_utils as mp
 from mlprobe_utils.common.errors import InputError
 
 
-def write(folder, *files):
+def draw(folder, *files):
     """Pictures of different content, one a path."""
     for number, file in enumerate(files):
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((4, 6), number, np.uint8)).save(folder / file)
+        write(folder / file, encoded(Image.fromarray(np.full((4, 6), number, np.uint8))))
     return folder
 
 
@@ -22,7 +22,7 @@ def of_each(count, *folders):
 
 
 def test_classes_are_split_by_label_whatever_the_order_of_files(tmp_path):
-    images = mp.image_folder(write(tmp_path, *of_each(20, "."), ".DS_Store/x.png"))
+    images = mp.image_folder(draw(tmp_path, *of_each(20, "."), ".DS_Store/x.png"))
     counts = images.table.groupby(["split", "label"]).size()
     assert counts["test"].tolist() == [4, 4]
     assert counts["validation"].between(2, 3).all()
@@ -35,7 +35,7 @@ def test_classes_are_split_by_label_whatever_the_order_of_files(tmp_path):
 
 
 def test_splits_that_are_given_stay_and_validation_comes_out_of_train(tmp_path):
-    images = mp.image_folder(write(tmp_path, *of_each(8, "Train", "test")), validation_fraction=0.25)
+    images = mp.image_folder(draw(tmp_path, *of_each(8, "Train", "test")), validation_fraction=0.25)
     given = images.table["image"].str.split("/").str[0]
     assert (images.table["split"][given == "test"] == "test").all()
     assert images.table["split"][given == "Train"].value_counts().to_dict() == {"train": 12, "validation": 4}
@@ -55,7 +55,7 @@ def test_patients_and_copies_stay_together(tmp_path):
 
 def test_metadata_names_labels_splits_and_patients(tmp_path):
     files = [f"scans/{number}.png" for number in range(6)]
-    write(tmp_path, *files)
+    draw(tmp_path, *files)
     table = pd.DataFrame({"file_name": files, "label": ["a", "b"] * 3, "patient": list("001122")})
     table = table.assign(split=["train", "train", "valid", "valid", "TEST", "TEST"])
     table.to_csv(tmp_path / "metadata.csv", index=False)
@@ -70,10 +70,10 @@ def test_metadata_names_labels_splits_and_patients(tmp_path):
 
 
 def test_pictures_of_every_kind(tmp_path):
-    write(tmp_path, "x.png")
+    draw(tmp_path, "x.png")
     deep = Image.fromarray(np.full((40, 20), 65535, np.uint16))
-    images = mp.image_list([tmp_path / "x.png", deep, np.ones((3, 5, 3), np.uint8)], max_side=10)
-    assert [image.shape for image in images] == [(4, 6, 3), (10, 5, 3), (3, 5, 3)]
+    images = mp.image_list([tmp_path / "x.png", deep, np.ones((3, 5, 3), np.uint8)])
+    assert [image.shape for image in images] == [(4, 6, 3), (40, 20, 3), (3, 5, 3)]
     assert images[1].max() == 255
     assert images.names == ["x.png", "00001", "00002"]
     assert images.split_drawn == "no labels: all are test images"
@@ -117,7 +117,6 @@ def test_lists_that_are_wrong(changed, words):
 )
 def test_folders_that_are_wrong(files, words, tmp_path):
     for file in files:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).touch()
+        write(tmp_path / file, b"")
     with pytest.raises(InputError, match=words):
         mp.image_folder(tmp_path)

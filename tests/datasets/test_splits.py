@@ -1,5 +1,7 @@
 """Splits: exact, disjoint, grouped, seeded; and the table of what a split leaks."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,16 +12,15 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.settings import Splits
 from mlprobe_utils.datasets.splits import add_splits, leaks
-from mlprobe_utils.datasets.summary import FORMAT, format_rule
+from mlprobe_utils.datasets.summary import FORMAT, format_shortcuts
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card
 
 SETTINGS = Splits(seed=0, validation_fraction=0.15)
-BUSI = load_data_card("busi")
 COVID = load_data_card("covid19-ct")
 
 
 def with_test_counts(**counts: int) -> DataCard:
-    return BUSI.model_copy(update={"test_counts": counts})
+    return load_data_card("busi").model_copy(update={"test_counts": counts})
 
 
 SMALL = with_test_counts(benign=12, malignant=7, normal=5)
@@ -31,8 +32,7 @@ def drawn_table(seed: int, per_class: int = 60, linked: float = 0.4, across: int
     label = np.repeat(["benign", "malignant", "normal"], per_class)
     group = np.full(len(label), None, dtype=object)
     members = rng.permutation(len(label))[: int(linked * len(label))]
-    members = sorted(members, key=lambda i: (label[i], i))  # neighbours are of one class
-    for position, i in enumerate(members):
+    for position, i in enumerate(sorted(members)):  # neighbours are of one class
         group[i] = f"d{position // int(rng.integers(2, 5)):03d}-{label[i]}"
     for k in range(across):
         group[k] = group[per_class + k] = f"mixed{k}"
@@ -67,20 +67,15 @@ def assert_sound(table: pd.DataFrame, split: pd.DataFrame) -> None:
 
 @settings(max_examples=6)
 @given(st.integers(0, 10_000), st.integers(0, 5))
-def test_a_drawn_test_set_is_exact_and_clean(data_seed, split_seed):
-    table = drawn_table(data_seed)
-    split = add_splits(table, SMALL, Splits(seed=split_seed, validation_fraction=0.2))
+def test_a_drawn_test_set_is_exact_and_an_official_one_kept(data_seed, split_seed):
+    table, seeded = drawn_table(data_seed), Splits(seed=split_seed, validation_fraction=0.2)
+    split = add_splits(table, SMALL, seeded)
     for column in ("split_paper", "split_clean"):
         assert split.loc[split[column] == "test", "label"].value_counts().to_dict() == SMALL.test_counts
     assert (split["split_paper"] != "unused").all()
     assert_sound(table, split)
-
-
-@settings(max_examples=6)
-@given(st.integers(0, 10_000))
-def test_an_official_test_set_is_kept(data_seed):
     table = official_table(data_seed)
-    split = add_splits(table, COVID, SETTINGS)
+    split = add_splits(table, COVID, seeded)
     official = table["official_split"]
     assert ((split["split_paper"] == "test") == (official == "test")).all()
     for column in ("split_paper", "split_clean"):
@@ -161,8 +156,7 @@ def test_leaks_names_every_kind():
         ("i", "y", "p", "d3", "6", "unused"),
     ]
     found = leaks(table := pd.DataFrame(rows, columns=columns), "paper")
-    columns = ["kind", "key", "splits", "labels", "count", "images"]
-    assert found[columns].to_numpy().tolist() == [
+    assert found.to_numpy().tolist() == [
         ["byte-identical", "1", "test + train", "x", 2, ["a", "b"]],
         ["near-duplicate", "d2", "train + validation", "x + y", 2, ["c", "d"]],
         ["patient", "p", "test + train", "y", 2, ["e", "f"]],
@@ -174,8 +168,9 @@ def test_leaks_names_every_kind():
 
 def test_the_format_rule():
     known, other, unseen = ("RGBA", "PNG", ".png"), ("L", "JPEG", ".jpg"), ("RGB", "PNG", ".png")
-    rows = [(*known, "a")] * 2 + [(*other, "b")] * 4 + [(*other, "a")]
-    train = pd.DataFrame(rows, columns=[*FORMAT, "label"])
-    rule, predicted = format_rule(train, pd.DataFrame([known, other, unseen], columns=FORMAT))
-    assert rule.to_dict() == {known: "a", other: "b"}
-    assert predicted.tolist() == ["a", "b", "b"]
+    train = [(*known, "a")] * 2 + [(*other, "b")] * 4 + [(*other, "a")]
+    test = [(*known, "a"), (*other, "b"), (*unseen, "b"), (*unseen, "a")]
+    manifest = pd.DataFrame(train + test, columns=[*FORMAT, "label"])
+    card, rows_of = SimpleNamespace(name="x"), lambda split_rule, split: manifest[len(train) :]
+    found = format_shortcuts({"x": SimpleNamespace(card=card, manifest=manifest, rows_of=rows_of)}, "paper")
+    assert found.to_numpy().tolist() == [["x", 2, "3/4", 75, 50]]

@@ -17,10 +17,14 @@ def picture(seed: int, size: tuple[int, int] = (48, 40), mode: str = "RGB") -> I
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
-def image_bytes(seed: int = 0, kind: str = "PNG", **options) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
-    picture(seed, **options).save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def image_bytes(seed: int = 0, kind: str = "PNG", **options) -> bytes:
+    return encoded(picture(seed, **options), kind)
 
 
 def write(path: Path, data: bytes | str) -> Path:
