@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 1. The data sets
 #
-# **Question.** What are the images, how is the model asked about them, and what could it score without looking at them?
+# **Question.** What are the images, which question is put to the model, and what could it score without looking at them?
 #
 # *Prerequisites:* none. *Time:* 15 minutes to read; seconds to run.
 
