@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets.decoding import SUFFIXES
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import OFFICIAL_SPLITS
 from mlprobe_utils.datasets.settings import Release
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 # The pneumonia number alone is no patient: bacteria and virus are numbered apart, as are the two series of normals.
 CHEST_PATIENT = re.compile(
     r"(?P<normal>(NORMAL2-)?IM)-(?P<film>\d+)-\d+(-\d+)?|person(?P<number>\d+)_(?P<type>[a-z]+)_\d+"
@@ -172,9 +172,8 @@ def _class_images(
         for path in paths:
             if PurePosixPath(path).parent != folder:
                 raise InputError(f"{tree.source(path)} is in a folder inside a class folder: put images into {folder}")
-            if not path.lower().endswith(IMAGE_SUFFIXES):
-                suffixes = ", ".join(IMAGE_SUFFIXES)
-                raise InputError(f"{tree.source(path)} is no image ({suffixes}): remove it from {folder}")
+            if not path.lower().endswith(SUFFIXES):
+                raise InputError(f"{tree.source(path)} is no image ({', '.join(SUFFIXES)}): remove it from {folder}")
         yield label, paths
 
 

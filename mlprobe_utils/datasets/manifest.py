@@ -30,7 +30,7 @@ def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits
     rows, thumbnails, notes = [], [], Notes()
     with open(folder / "pixels.bin", "wb") as file:
         for record in records:
-            facts, thumbnail, pixels = decode(tree.read(record.path), tree.source(record.path), images)
+            facts, thumbnail, pixels = decode(tree.read(record.path), tree.source(record.path), images, card.frame)
             place = {"offset": file.tell(), "stored_height": pixels.shape[0], "stored_width": pixels.shape[1]}
             rows.append(asdict(record) | facts | place | {"option": options[record.label]})
             file.write(pixels.tobytes())
