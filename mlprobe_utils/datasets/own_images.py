@@ -100,7 +100,7 @@ def image_folder(
         max_side: pixels; larger images are reduced with their aspect kept.
 
     Raises:
-        InputError: no such folder, an empty one, files of other formats than `decoding.FORMATS` (hidden ones do not count), files
+        InputError: no such folder, an empty one, files of none of `decoding.FORMATS` (hidden ones do not count), files
             outside of a class or split; a patient in two splits, a label without an image in a split, too few images.
     """
     tree = FileTree(Path(path))
