@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 1. The data sets
 #
-# **Question.** What are the images, how is the model asked about them, and what could it score without looking at them?
+# **Question.** What are the images, which question is put to the model, and what could it score without looking at them?
 #
 # *Prerequisites:* none. *Time:* 15 minutes to read; seconds to run.
 
@@ -107,6 +107,14 @@ show(missing)
 # difference is not an error here: public copies of these sets differ, and shrunk ones travel. It is kept with the
 # results.
 #
+# What the files are: *white* is the largest grey level of a file, 255 where it holds 8 bits, 4095 for 12 and 65535 for 16.
+
+# %%
+from mlprobe_utils.datasets.summary import file_facts
+
+show(file_facts(image_sets))
+
+# %% [markdown]
 # ## Splits
 #
 # A {term}`split` says which images train, validate and test. `paper` uses the official test sets; for BUSI, which has

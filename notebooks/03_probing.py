@@ -219,7 +219,7 @@ glue("called_of", len(tested))
 # *{glue:text}`most_L`* ({glue:text}`most_L_curves`), and the final output is most often *{glue:text}`most_output`*
 # ({glue:text}`most_output_curves`), against the LLM's last layer. With {glue:text}`tolerance_low:.1f` to
 # {glue:text}`tolerance_high:.1f` points the tolerance is wide: on test sets of this size most of what an eye sees in a
-# curve is noise, and "unchanged" often means that a change could not be told. Of the {glue:text}`called` changes between
+# curve is noise, and "unchanged" often means that no change could be detected. Of the {glue:text}`called` changes between
 # two fixed points that exceed it, {glue:text}`called_survive` survive a {term}`paired test` of the {term}`retrained probe`,
 # corrected for all {glue:text}`called_of` such changes. A final output that is lower before
 # fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
@@ -270,7 +270,7 @@ show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 # Chance is simulated by drawing the test images again, whole patients and {term}`duplicate groups <duplicate group>` at
 # a time, and the seeds with them. These are the 95 % {term}`confidence intervals <confidence interval>` at the end of
 # each module and of the final output, after fine-tuning. Probes are those of {glue:text}`probe_seeds` seeds and the first
-# run; the final output is the mean of all runs, which are too few to ask what other runs would give.
+# run; the final output is the mean of all runs, which are too few to estimate what other runs would give.
 
 # %%
 intervals = certainty.end_intervals(readings, metric)
@@ -294,7 +294,7 @@ glue("width_words", certainty.width_words(intervals))
 # ### Before and after
 #
 # Accuracy after fine-tuning less that before, at the end of each module and of the final output. The last columns count
-# the differences that a paired test tells from zero, at 5 % after {term}`Holm's correction <Holm correction>` for their
+# the significant differences: a paired test at 5 %, after {term}`Holm's correction <Holm correction>` for their
 # number over the whole table. (Tests are of accuracy, whatever the page's metric.)
 
 # %%
@@ -313,9 +313,9 @@ told = tests[tests[f"p (Holm, {PROBE})"] < certainty.ALPHA]
 glue("tests_higher", int((told["change"] > 0).sum()))
 
 # %% [markdown]
-# Asked of these probes and answers, {glue:text}`tests_probe_told` of {glue:text}`tests_probe` differences are told from
-# zero, {glue:text}`tests_higher` of them as a rise; asked of the recipe, {glue:text}`tests_recipe_told` of
-# {glue:text}`tests_recipe`. What is not told from zero is not shown to be zero: the file has its interval.
+# For these fitted probes and answers, {glue:text}`tests_probe_told` of {glue:text}`tests_probe` differences are significant,
+# {glue:text}`tests_higher` of them rises; for retrained probes, {glue:text}`tests_recipe_told` of
+# {glue:text}`tests_recipe`. A difference that is not significant is not shown to be zero: its interval is in the file.
 #
 # ### Do the intervals hold?
 #
@@ -432,7 +432,7 @@ file(chapter.named(everywhere), "All metrics at every probe point")
 # - A pattern is only as good as the rule that names it, and most changes are within noise: see
 #   [recurring patterns](#recurring-patterns).
 # - The final output is not the last layer: see [where each module ends](#where-each-module-ends).
-# - A difference counts if a paired test tells it from zero: see [how sure a curve is](#how-sure-a-curve-is).
+# - A difference counts if a paired test finds it significant: see [how sure a curve is](#how-sure-a-curve-is).
 # - Image tokens and last token answer different questions: see [the last token](#the-last-token).
 
 # %% [markdown]

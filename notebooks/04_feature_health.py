@@ -383,8 +383,8 @@ glue("trust_origin", origin("corrected_health"))
 # {glue:text}`trust_bias:.1f` (chance alone is off by {glue:text}`trust_error:.1f`: the largest
 # standard error), and the intervals hold the truth in {glue:text}`trust_coverage:.0f` % of test sets. The restless curve
 # shows the limit: its corrected score is up to {glue:text}`trust_restless:.1f` points too high. Changes smaller than the
-# noise cannot be told from it; the score then believes in a calm curve, and only the interval says that a restless one
-# is possible. (Simulated {glue:text}`trust_origin`.)
+# noise cannot be distinguished from it; the score then assumes a calm curve, and only the interval shows that a restless
+# one is possible. (Simulated {glue:text}`trust_origin`.)
 #
 # ## How ranks move with what the score leaves open
 #

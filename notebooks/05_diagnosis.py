@@ -231,7 +231,7 @@ title = "What is lost between sites before fine-tuning"
 change_chart(before, chapter.names, title)
 
 # %% [markdown]
-# A model that was never told how to answer this question can hold the class and say something else. Misalignment, and
+# A model that was never taught to answer this question can hold the class and say something else. Misalignment, and
 # how many answers name no option or several; means over models, of each model in the file:
 
 # %%
@@ -339,7 +339,7 @@ show(laboratory.rates)
 #   show more of it; that none is named does not make a vision tower good.
 # - **Losses smaller than the images can show.** On 150 images an interval of a difference easily spans 15 points. Left
 #   open is the honest answer then, and the remedy is more test images.
-# - **Faults of other kinds.** The laboratory plants four. That they are told apart says little of a fifth.
+# - **Faults of other kinds.** The laboratory plants four. That it tells these apart says little about a fifth.
 # - **A loss that is made up for later.** Image tokens may lose what the last token has read before: therefore two
 #   statements on the LLM, of which neither alone is a deficit of the answer.
 #

@@ -213,7 +213,7 @@ glue("categories_all", len(apart))
 # ## Choosing on test
 #
 # The published code of {cite:t}`ren-2025` evaluates on the test folder after every epoch and keeps the best epoch.
-# Bars that were made so are the highest of many, picked with the answers at hand. Here every network was asked about
+# Bars that were made so are the highest of many, picked with the answers at hand. Here every network was evaluated on
 # validation and test images after each epoch, so that three choices can be compared on the same training: the last
 # epoch, the best on validation, the best on test.
 
@@ -235,7 +235,7 @@ glue("left_told", int((added["left, low"] > 0).sum()))
 # Choosing on test would have added {glue:text}`added_least:.1f` to {glue:text}`added_most:.1f` points to the mean of
 # the networks over choosing on validation (intervals: the choice made anew in every resample). It cannot be less than
 # nothing, so that its interval proves nothing. What is *left* can: the same choice made on one half of the test images
-# and counted on the other, {glue:text}`left_least:+.1f` to {glue:text}`left_most:+.1f` points, told from nothing on
+# and counted on the other, {glue:text}`left_least:+.1f` to {glue:text}`left_most:+.1f` points, significantly more than nothing on
 # {glue:text}`left_told` of {glue:text}`sets` data sets. What is added and not left was never a property of the network.
 # What is left is one, and still not fair: where test images are of another mix than those that train and validate, as
 # with Chest-Xray ([chapter 1](01_datasets)), some epochs suit that mix better, and only who looks at the test set can

@@ -117,14 +117,14 @@ for stage, words in STAGE_NAMES.items():
 
 # %% [markdown]
 # After fine-tuning, {glue:text}`up_finetuned` of {glue:text}`compared_finetuned` gains are above zero, and
-# {glue:text}`told_finetuned` are told from zero by an exact paired test, corrected for their number
+# {glue:text}`told_finetuned` are significant by an exact paired test, corrected for their number
 # ({term}`Holm <Holm correction>`). On average they are {glue:text}`gain_finetuned` points, or
 # {glue:text}`relative_finetuned` % of the base's accuracy: **the same gain has two sizes**, and a text that says
 # "percent" leaves open which. Before fine-tuning they are {glue:text}`gain_pretrained` points on average, and
-# {glue:text}`told_pretrained` of {glue:text}`compared_pretrained` are told from zero: what adaptation taught of a task is
+# {glue:text}`told_pretrained` of {glue:text}`compared_pretrained` are significant: what adaptation taught of a task is
 # seen there first, and fine-tuning teaches the same task to both.
 #
-# ## Could a gain of the printed size be told?
+# ## Could a gain of the printed size be detected?
 #
 # The paper's gains, and what they are a gain of:
 
@@ -136,7 +136,7 @@ show(printed, decimals=2)
 
 # %% [markdown]
 # Two models differ only in the images that one has right and the other wrong. What a test can show depends on how many
-# these are: the fewer they disagree on, the easier a gain is told. The paper does not print it. So each gain is tried with
+# these are: the fewer they disagree on, the easier a gain is detected. The paper does not print it. So each gain is tried with
 # the fewest possible (all disagreements are in favour of one), with one image in ten, and with the median of
 # this run's pairs. How often, in percent, would an exact paired test on so many images find a gain that is really there?
 
@@ -212,7 +212,7 @@ for base, own in fitting.groupby("base"):
 # - Compare on the same images, and pair: see [the gains](#the-gains).
 # - Points and percent are two sizes of one gain: state both, see [the gains](#the-gains).
 # - "No significant gain" on a few hundred images is compatible with a gain worth having: see
-#   [could a gain of the printed size be told](#could-a-gain-of-the-printed-size-be-told).
+#   [could a gain of the printed size be detected](#could-a-gain-of-the-printed-size-be-detected).
 # - Printed numbers can be checked by arithmetic: see [what the printed gains can be](#what-the-printed-gains-can-be).
 
 # %% [markdown]

@@ -99,9 +99,9 @@ glue("widest", (changes["high"] - changes["low"]).max() / 2)
 # %% [markdown]
 # Of {glue:text}`changes` comparisons (two metrics of every model and data set), freezing raises
 # {glue:text}`frozen_better` and lowers {glue:text}`frozen_worse`, corrected for their number
-# ({term}`Holm <Holm correction>`). The rest are not told from zero, which is not the same as equal: the widest interval
+# ({term}`Holm <Holm correction>`). The rest are not significant, which is not the same as equal: the widest interval
 # reaches {glue:text}`widest:.1f` points to either side. Intervals hold for other images of the kind, with the adapters
-# that were trained, and each for itself; what is told is corrected for all of them.
+# that were trained, and each for itself; significance is corrected for all of them.
 #
 # ### One average gap, two sizes
 #
@@ -153,7 +153,7 @@ glue("most_images", int(in_images["images"].abs().max()))
 
 # %% [markdown]
 # The largest printed difference is {glue:text}`most_images` images. In {glue:text}`cannot_tell` of
-# {glue:text}`printed_changes` cases no test could tell it from zero, even if the two disagreed on no other image: that
+# {glue:text}`printed_changes` cases no test could find it significant, even if the two disagreed on no other image: that
 # is the *least p* there can be. "Does not reliably improve" is right, and "is as good without" does not follow.
 
 # %% [markdown] tags=["needs-training-paradigms"]
@@ -227,7 +227,7 @@ for stage, name in vision_tower.PROBES.items():
     glue(f"below_{stage}", int((of_stage["verdict"] == LOWER).sum()))
 
 # %% [markdown]
-# Of {glue:text}`pairs` pairs of model and data set, the tower alone is told to be better than the fine-tuned model in
+# Of {glue:text}`pairs` pairs of model and data set, the tower alone is significantly better than the fine-tuned model in
 # {glue:text}`higher_all` with all weights ({glue:text}`mean_all` points on average) and in
 # {glue:text}`higher_lora` with LoRA ({glue:text}`mean_lora`), and worse in {glue:text}`lower_all` and
 # {glue:text}`lower_lora`. The fine-tuned model is better than a probe of the tower before fine-tuning in
@@ -290,7 +290,7 @@ glue("too_small", int((put_back["p (least)"] >= 0.05).sum()))
 # %% [markdown]
 # Put back, the tower alone gains {glue:text}`least_gain:.1f` to {glue:text}`largest_gain:.1f` points over the
 # fine-tuned model, most on {glue:text}`gain_set`. {glue:text}`too_small` of these {glue:text}`gains` gains are of so
-# few images that no test could tell them from zero, whatever else the two answered. The paper prints no intervals, and
+# few images that no test could find them significant, whatever else the two answered. The paper prints no intervals, and
 # none can be made from its table; those of this run stand beside each difference.
 
 # %% [markdown]
@@ -308,7 +308,7 @@ glue("too_small", int((put_back["p (least)"] >= 0.05).sum()))
 #
 # ## Takeaways
 #
-# - Not told apart is not equal: see [frozen or adapted](#frozen-or-adapted).
+# - Not significantly different is not equal: see [frozen or adapted](#frozen-or-adapted).
 # - "Average gap" has two sizes, and half a dozen numbers of the same answers are not independent: see [one average gap,
 #   two sizes](#one-average-gap-two-sizes).
 # - Same data and same steps are stated, or a comparison of trainings says little: see [three ways to train a

@@ -102,7 +102,7 @@ glue("curves", int(by_place.loc[("finetuned", "first layer"), "models"]))
 # Of {glue:text}`curves` curves in each stage, utilization begins below comprehension in
 # {glue:text}`below_first_pretrained` before fine-tuning and {glue:text}`below_first_finetuned` after it. At the last layer
 # it is still below in {glue:text}`below_last_pretrained` and {glue:text}`below_last_finetuned`, and *above* in
-# {glue:text}`above_last_pretrained` and {glue:text}`above_last_finetuned`. The rest cannot be told on this many images.
+# {glue:text}`above_last_pretrained` and {glue:text}`above_last_finetuned`. The rest cannot be decided on this many images.
 #
 # The layer at which the mean curves meet, with the range in which they meet on resampled images:
 
@@ -314,8 +314,8 @@ for (order, less), own in at_tokens.groupby(["order", "less"]):
 glue("ordered", len(at_tokens.groupby(["model", "dataset"])))
 
 # %% [markdown]
-# Of {glue:text}`ordered` pairs of model and data set, what a probe reads in the image tokens is told to be higher with
-# the question first in {glue:text}`higher_question_image` and lower in {glue:text}`lower_question_image`
+# Of {glue:text}`ordered` pairs of model and data set, what a probe reads in the image tokens is significantly higher
+# with the question first in {glue:text}`higher_question_image` and lower in {glue:text}`lower_question_image`
 # ({glue:text}`mean_question_image` points on average); with irrelevant text first in
 # {glue:text}`higher_irrelevant_image` and {glue:text}`lower_irrelevant_image`
 # ({glue:text}`mean_irrelevant_image`). The question itself, beyond any text that comes first: higher in
@@ -325,9 +325,8 @@ glue("ordered", len(at_tokens.groupby(["model", "dataset"])))
 # Probes are fitted anew with several seeds, and their intervals allow for that; answers are one adapter's each, and
 # another training could move them. What this can say: whether image tokens that *can* see the question hold more of the
 # class. What it cannot: a model that was always trained with the image first may need more than this fine-tuning to use
-# the question, so that no gain here does not acquit causal attention; and with one question a data set, all images are
-# asked the same, so that seeing the question tells image tokens nothing about this image that another one would not be
-# told.
+# the question, so that finding no gain here does not acquit causal attention. And as all images of a data set share one
+# question, seeing it gives the tokens of one image nothing that those of another would not get.
 
 # %% [markdown]
 # ## What it cannot tell

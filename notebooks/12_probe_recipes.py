@@ -50,8 +50,8 @@ show(differing(recipes))
 
 # %% [markdown]
 # What each gives beyond the main recipe: accuracy on the image tokens, mean over the points of a module, after
-# fine-tuning, on the same test images. *Told* are the changes that an exact paired test tells from zero, corrected for
-# their number over the whole file ({term}`Holm <Holm correction>`). Probes with fewer images have a table below.
+# fine-tuning, on the same test images. *Significant* are the changes for which an exact paired test says so, corrected
+# for their number over the whole file ({term}`Holm <Holm correction>`). Probes with fewer images have a table below.
 
 # %%
 from mlprobe_utils.analysis.probe_recipes import recipe_changes
@@ -86,7 +86,7 @@ glue(
 )
 
 # %% [markdown]
-# {glue:text}`told` of {glue:text}`changes` changes are told from zero; an interval is {glue:text}`widest:.1f` points wide on
+# {glue:text}`told` of {glue:text}`changes` changes are significant; an interval is {glue:text}`widest:.1f` points wide on
 # average. They hold for these probes on new images.
 #
 # The curves of the model that a recipe changes most:
@@ -136,7 +136,7 @@ glue("linear_higher", int((certain > 0).sum()))
 glue("linear_all", len(linear))
 
 # %% [markdown]
-# On average linear probes differ from the main ones by {glue:text}`linear` points. They are told to be worse in
+# On average linear probes differ from the main ones by {glue:text}`linear` points. They are significantly worse in
 # {glue:text}`linear_lower` and better in {glue:text}`linear_higher` of {glue:text}`linear_all` cases. Better is possible:
 # on few images, a probe that can bend may bend to what is chance.
 #
@@ -203,15 +203,15 @@ glue("pairs", len(lost.drop_duplicates(["dataset", "model"])))
 
 # %% [markdown]
 # With the probe of the layer before, image tokens give {glue:text}`image_next` points and the last token
-# {glue:text}`last_next`, told as a loss in {glue:text}`image_next_told` and {glue:text}`last_next_told` of
+# {glue:text}`last_next`, a significant loss in {glue:text}`image_next_told` and {glue:text}`last_next_told` of
 # {glue:text}`pairs` pairs of model and data set; with the first layer's probe at the last layer {glue:text}`image_far`
-# and {glue:text}`last_far` points, told in {glue:text}`image_far_told` and {glue:text}`last_far_told`. Where a probe
+# and {glue:text}`last_far` points, significant in {glue:text}`image_far_told` and {glue:text}`last_far_told`. Where a probe
 # carries over, layers share a code for the class; where it does not, the class was rewritten and not lost, since the layer's own
 # probe still reads it.
 #
 # ## What it cannot tell
 #
-# - **Which recipe is right.** Each asks another question. What matters is that all layers are asked the same.
+# - **Which recipe is right.** Each answers another question. What matters is that all layers are probed with the same one.
 # - **What a larger probe would find**, or one that reads single tokens.
 # - **How many labels the model itself would need**: the features of these curves are of a model that was fine-tuned on
 #   all training images.

@@ -84,10 +84,10 @@ glue("pairs", len(short))
 glue("modes", listed or "none")
 
 # %% [markdown]
-# **What was found, on average.** Before fine-tuning a probe at the LLM's last layer tells the class of
-# {glue:text}`probed_pretrained:.0f` % of the test images; the models' own answers are right for
+# **What was found, on average.** Before fine-tuning a probe at the LLM's last layer predicts the class of
+# {glue:text}`probed_pretrained:.0f` % of the test images correctly; the models' own answers are right for
 # {glue:text}`answered_pretrained:.0f` %, and {glue:text}`unparsed_pretrained:.0f` % of them name no option. After it,
-# the probe tells {glue:text}`probed_finetuned:.0f` %, and the answers are right for
+# the probe is right for {glue:text}`probed_finetuned:.0f` %, and the answers are right for
 # {glue:text}`answered_finetuned:.0f` %. The least favourable step on the way is then the one {glue:text}`step`
 # ({glue:text}`step_points:+.1f` points).
 #

@@ -119,7 +119,7 @@ glue("most_changed", charts.METRIC_NAMES[metric])
 # %% [markdown]
 # Fine-tuning raised the probe's accuracy at {glue:text}`points_up:.0f` % of the points, and moved it by
 # {glue:text}`largest_change:.1f` points at the most. The metric that moved most on average is
-# {glue:text}`most_changed`. What of this is more than noise is asked next.
+# {glue:text}`most_changed`. Which of these changes are more than noise comes next.
 #
 # ## Patterns of the curves
 #

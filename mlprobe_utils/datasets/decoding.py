@@ -11,41 +11,53 @@ from PIL import Image, ImageOps
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.datasets.dicom import DicomFile
 from mlprobe_utils.datasets.settings import Images
 
-FORMATS = ("PNG", "JPEG")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", DicomFile.format)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
+LEVELS = (255, 4095, 65535)  # the largest value of 8, 12 and 16 bits
 HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see components.py)
 THUMBNAIL_SIDE = 32  # pixels
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError)  # what PIL's decoders raise
 
 
-def decode(data: bytes, name: str, settings: Images) -> tuple[dict, np.ndarray, np.ndarray]:
+def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[dict, np.ndarray, np.ndarray]:
     """What the manifest records of an image file, its thumbnail, and its working copy.
 
     The thumbnail (grey, uint8 [side, side]) and the perceptual hash are of the picture before it is reduced to the
     working copy (RGB, uint8 [height, width, 3]), so that duplicates do not depend on the protocol. Raises InputError as
     `open_image` and `read_rgb`.
     """
-    image = open_image(data, name, settings.decode_limit)
+    image = open_image(data, name, settings.decode_limit, frame)
     facts = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
+    facts |= {"frames": getattr(image, "n_frames", 1), "burned_in": image.info.get("burned_in")}
     facts |= {"extension": PurePosixPath(name).suffix.lower(), "sha256": hash_of(data), "bytes": len(data)}
     picture = read_rgb(image, name)
-    facts["perceptual_hash"] = str(imagehash.phash(picture, hash_size=HASH_SIDE))
+    facts |= {"levels": levels(image), "perceptual_hash": str(imagehash.phash(picture, hash_size=HASH_SIDE))}
     thumbnail = picture.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     return facts, np.asarray(thumbnail), np.asarray(working_copy(picture, settings))
 
 
-def open_image(data: bytes, name: str, decode_limit: int) -> Image.Image:
-    """Reads the header of an image. Raises InputError for what is no PNG or JPEG, or larger than the limit (pixels)."""
+def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Image.Image:
+    """Reads the header of an image, or of one of its frames.
+
+    Raises InputError for what is of none of FORMATS, without that frame, or larger than the limit (pixels).
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is checked below
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise InputError(f"{name} is larger than decode_limit ({decode_limit} pixels): {error}") from error
+        except InputError as error:
+            raise InputError(f"{name} {error}") from error
         except DAMAGED as error:
-            raise InputError(f"{name} is not a readable {' or '.join(FORMATS)} image: download it again") from error
+            raise InputError(f"{name} is no readable image ({', '.join(FORMATS)}): download it again") from error
+    if frame >= (frames := getattr(image, "n_frames", 1)):
+        raise InputError(f"{name} has {frames} frames: there is none of number {frame}, which the data card names")
+    if frame:
+        image.seek(frame)
     pixels = image.width * image.height
     if pixels > decode_limit:
         raise InputError(
@@ -56,25 +68,36 @@ def open_image(data: bytes, name: str, decode_limit: int) -> Image.Image:
 
 
 def read_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Decodes an opened image to 8-bit RGB (`to_rgb`). Raises InputError for one that is cut short or damaged."""
+    """Decodes an opened image (`to_rgb`). Raises InputError for one that is cut short, damaged or of fractions."""
     try:
         image.load()
         return to_rgb(image)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
     except DAMAGED as error:
         raise InputError(f"{name} is cut short or damaged: download it again ({error})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture as 8-bit RGB, as a viewer shows it: 16-bit grey keeps its full range (PIL alone would clip it), and
-    transparent pixels become black, the background of CT, ultrasound and X-ray."""
+    """The picture as 8-bit RGB, as a viewer shows it: 16-bit grey keeps its range, `levels` (PIL alone would clip it),
+    and transparent pixels become black, the background of CT, ultrasound and X-ray."""
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError("holds fractions, of unknown range: convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.uint32) // 257  # 65535 / 255
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image).astype(np.int64) * LEVELS[0] // levels(image)
+        return Image.fromarray(grey.clip(0, LEVELS[0]).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def levels(image: Image.Image) -> int:
+    """Which of LEVELS is white: 12-bit values in a 16-bit file have their own range."""
+    if not image.mode.startswith("I"):
+        return LEVELS[0]
+    return next((own for own in LEVELS if np.asarray(image).max() <= own), LEVELS[-1])
 
 
 def working_copy(picture: Image.Image, settings: Images) -> Image.Image:

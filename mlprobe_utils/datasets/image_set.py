@@ -36,6 +36,9 @@ MANIFEST = pa.DataFrameSchema(
         "format": _TEXT,
         "extension": _TEXT,  # of the file's name, which may lie about the format
         "perceptual_hash": _HEXADECIMAL,
+        "levels": _SIZE,  # the largest value that a grey level of its file can have: 255, 4095 or 65535
+        "frames": _SIZE,  # of the file, one of which is used
+        "burned_in": _MAYBE,  # of DICOM: whether text is burned into the picture (YES, NO), as far as the file says
         "offset": pa.Column("int64", pa.Check.ge(0)),  # bytes into pixels.bin
         "stored_height": _SIZE,  # of the working copy, pixels
         "stored_width": _SIZE,

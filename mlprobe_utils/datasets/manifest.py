@@ -14,7 +14,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, write_parquet
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.datasets.components import duplicate_groups
-from mlprobe_utils.datasets.decoding import IMAGE_SUFFIXES, decode
+from mlprobe_utils.datasets.decoding import SUFFIXES, decode
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, OFFICIAL_SPLITS
 from mlprobe_utils.datasets.settings import Images, Release, Splits
@@ -46,7 +46,7 @@ def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits
     table, rows, thumbnails, notes = read_release(tree, card), [], [], Notes()
     with open(folder / "pixels.bin", "wb") as file:
         for path in table["path"]:
-            facts, thumbnail, pixels = decode(tree.read(path), tree.source(path), images)
+            facts, thumbnail, pixels = decode(tree.read(path), tree.source(path), images, card.frame)
             rows.append(facts | {"offset": file.tell(), "stored_height": len(pixels), "stored_width": pixels.shape[1]})
             file.write(pixels.tobytes())
             thumbnails.append(thumbnail)
@@ -177,8 +177,8 @@ def _class_images(
         for path in paths:
             if PurePosixPath(path).parent != folder:
                 raise InputError(f"{tree.source(path)} is in a folder inside a class folder: put images into {folder}")
-            if not path.lower().endswith(IMAGE_SUFFIXES):
-                raise InputError(f"{tree.source(path)} is no image {IMAGE_SUFFIXES}: remove it from {folder}")
+            if not path.lower().endswith(SUFFIXES):
+                raise InputError(f"{tree.source(path)} is no image ({', '.join(SUFFIXES)}): remove it from {folder}")
         yield label, paths
 
 

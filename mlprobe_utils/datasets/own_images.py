@@ -90,15 +90,15 @@ def image_folder(
         test_fraction: share of all images.
 
     Raises:
-        InputError: no such folder, an empty one, files that are no PNG or JPEG images (hidden ones do not count), files
+        InputError: no such folder, an empty one, files of none of `decoding.FORMATS` (hidden ones do not count), files
             outside of a class or split; a patient in two splits, a label without an image in a split, too few images.
     """
     tree = FileTree(Path(path))
     if not (files := [file for file in tree.paths if file != METADATA]):
         raise InputError(f"{path} holds no images: put them there, in a folder for each class")
-    if other := [file for file in files if not file.lower().endswith(decoding.IMAGE_SUFFIXES)]:
+    if other := [file for file in files if not file.lower().endswith(decoding.SUFFIXES)]:
         more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
-        raise InputError(f"{path}: {other[0]}{more} no {' or '.join(decoding.FORMATS)}: convert or remove what is none")
+        raise InputError(f"{path}: {other[0]}{more} none of {', '.join(decoding.FORMATS)}: convert or remove them")
     table = _from_folders(files) if files == tree.paths else _from_metadata(tree, files)
     pictures = [_of_file(partial(tree.read, file), tree.source(file)) for file in table["image"]]
     return _images(pictures, table, seed, validation_fraction, test_fraction)

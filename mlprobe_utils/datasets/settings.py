@@ -28,6 +28,7 @@ class Release(Part):
     classes: list[ClassOfImages] = Field(min_length=2)
     positive: str | None = None  # the option counted as positive; none: scores are macro averages
     template: str
+    frame: int = Field(0, ge=0)  # which one is used of a file that holds several
     release_counts: dict[str, dict[str, Count]]  # official split ("all" where there is none) -> class -> images
     test_counts: dict[str, Count] | None = None  # a data set without official split: the test set drawn from it
 

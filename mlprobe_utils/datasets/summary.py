@@ -21,6 +21,18 @@ def counts(image_sets: ImageSets) -> pd.DataFrame:
     )
 
 
+def file_facts(image_sets: ImageSets) -> pd.DataFrame:
+    """What kind of files the images of each data set are, and of DICOM what is said of text burned into them."""
+    rows = []
+    for image_set in image_sets.values():
+        for (kind, levels), own in image_set.manifest.groupby(["format", "levels"]):
+            burned = own["burned_in"].fillna("not stated").value_counts().to_dict() if kind == "DICOM" else {}
+            record = {"data set": image_set.card.name, "format": kind, "white": levels, "images": len(own)}
+            record |= {"of several frames": int((own["frames"] > 1).sum()), "text burned in": str(burned or "")}
+            rows.append(record)
+    return pd.DataFrame(rows)
+
+
 def split_sizes(image_sets: ImageSets) -> pd.DataFrame:
     """Images in each split by both rules: one row a data set and rule."""
     return pd.DataFrame(

@@ -22,7 +22,7 @@ def phantom(card: DataCard) -> Artefact:
 
 def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Artefact:
     """The manifest of an image set, with its working copies; `data` is a real release, a folder or a zip."""
-    read = recorded(card, {*DataCard.model_fields} - {"layout", "classes", "release_counts", "test_counts"})
+    read = recorded(card, {*DataCard.model_fields} - {"layout", "classes", "frame", "release_counts", "test_counts"})
     inputs = {"card": read, "images": recorded(protocol.images), "splits": recorded(protocol.splits)}
     folder = artefacts.OUTPUTS / protocol.slug / card.slug / "data"
     if card.synthetic:

