@@ -18,6 +18,14 @@ from mlprobe_utils.common.files import hash_of
 
 ENTRY_LIMIT = 2**30  # bytes that one zip entry may unpack to: far above any image or inner zip, far below a zip bomb
 ZIP_DEPTH = 3  # zips within zips: a repository downloaded as a zip holds the zips of its images
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    OSError,
+    RuntimeError,
+)  # what reading and unpacking raise
 JUNK_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -64,8 +72,8 @@ class FileTree:
         """Content of a file, one of `paths`. Raises InputError if it or its zip cannot be read."""
         try:
             return self._files[path].read()
-        except OSError as error:
-            raise InputError(f"{self.source(path)} cannot be read ({error.strerror})") from error
+        except DAMAGED as error:
+            raise InputError(f"{self.source(path)} cannot be read ({error}): download it again") from error
 
     def table(self, path: str, **options) -> pd.DataFrame:
         """Loads a CSV of strings, only empty cells null; `options` are those of `pandas.read_csv`.
@@ -96,7 +104,7 @@ class FileTree:
             if not _is_zip(path)
         }
         for name, place in ((path, place) for path, place, _ in self._disk if _is_zip(path)):
-            for path, new in _zip_files(str(place), place, PurePosixPath(name).parent):
+            for path, new in _zip_files(place, PurePosixPath(name).parent):
                 old = files.setdefault(path, new)  # of two at one path, the unpacked one is kept
                 if old.size != new.size:
                     sizes = f"{old.source} ({old.size} bytes) and {new.source} ({new.size} bytes)"
@@ -125,25 +133,24 @@ class FileTree:
         return sorted(files)
 
 
-def _zip_files(
-    name: str, content: Path | io.BytesIO, parent: PurePosixPath, depth: int = 1
-) -> Iterator[tuple[str, _File]]:
+def _zip_files(zipped: Path | _File, parent: PurePosixPath, depth: int = 1) -> Iterator[tuple[str, _File]]:
     """Every file in a zip and in the zips inside it, as if unpacked in `parent`."""
+    name, inner = (str(zipped), None) if isinstance(zipped, Path) else (zipped.source, zipped)
     try:
-        archive = zipfile.ZipFile(content)
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
+        archive = zipfile.ZipFile(io.BytesIO(inner.read()) if inner else zipped)
+    except DAMAGED as error:
         raise InputError(f"{name} is no zip or a damaged one ({error}): download it again") from error
     for entry in archive.infolist():
         path = _safe_path(name, entry)
         if entry.is_dir() or path == PurePosixPath(".") or _is_junk(*path.parts):
             continue
-        file = _File(f"{name}: {path}", entry.file_size, partial(_unpacked, archive, entry, name))
+        file = _File(f"{name}: {path}", entry.file_size, partial(archive.read, entry))
         if not _is_zip(path.name):
             yield str(parent / path), file
         elif depth == ZIP_DEPTH:
             raise InputError(f"{file.source} is a zip within {depth} zips: unpack the outer ones")
         else:
-            yield from _zip_files(file.source, io.BytesIO(file.read()), parent / path.parent, depth + 1)
+            yield from _zip_files(file, parent / path.parent, depth + 1)
 
 
 def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
@@ -158,13 +165,6 @@ def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
     if problem := next((words for words, found in problems.items() if found), None):
         raise InputError(f"{name}: the entry {entry.orig_filename!r} {problem}: this is not the authors' release")
     return path
-
-
-def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> bytes:
-    try:
-        return archive.read(entry)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
-        raise InputError(f"{name}: {entry.filename} cannot be unpacked ({error}): download it again") from error
 
 
 def _is_zip(name: str) -> bool:

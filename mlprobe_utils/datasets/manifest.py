@@ -2,8 +2,7 @@
 
 import csv
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,16 +13,18 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, write_parquet
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.datasets.components import duplicate_groups
-from mlprobe_utils.datasets.decoding import SUFFIXES, decode
+from mlprobe_utils.datasets.decoding import FORMATS, SUFFIXES, decode
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, OFFICIAL_SPLITS
 from mlprobe_utils.datasets.settings import Images, Release, Splits
 from mlprobe_utils.datasets.splits import add_splits
+from mlprobe_utils.evaluation.rows import SPLITS
 
 # The pneumonia number alone is no patient: bacteria and virus are numbered apart, as are the two series of normals.
-CHEST_PATIENT = re.compile(
-    r"(?P<normal>(NORMAL2-)?IM)-(?P<film>\d+)-\d+(-\d+)?|person(?P<number>\d+)_(?P<type>[a-z]+)_\d+"
+CHEST_PATIENT = (
+    r"/(?:(?P<normal>(?:NORMAL2-)?IM)-(?P<film>\d+)-\d+(?:-\d+)?|person(?P<number>\d+)_(?P<type>[a-z]+)_\d+)\.\w+$"
 )
+SPLIT_NAMES = {name: name for name in SPLITS[:3]} | {"val": "validation", "valid": "validation"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Layout:
 
     folder: str  # is looked for, with at least one of the subfolders `inside`
     inside: tuple[str, ...]  # {} stands for the name of each class
-    read: Callable[[FileTree, PurePosixPath, Release], Iterator[tuple]]  # yields path, label, official split, patient
+    read: Callable[[FileTree, PurePosixPath, pd.DataFrame], pd.DataFrame]  # completes what `read_folders` finds
+    classes: str = "{}"  # what the folders of classes are called
     inner: bool = False  # whether `folder` lies in the release's own folder, and is not it
 
 
@@ -91,50 +93,75 @@ def read_release(tree: FileTree, card: Release) -> pd.DataFrame:
     if others:
         both = " and ".join(f"'{folder}'" for folder in (release, *others))
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
-    columns = ["path", "label", "official_split", "patient"]
-    table = pd.DataFrame(layout.read(tree, release, card), columns=columns, dtype=object)
-    table.insert(0, "image", [str(PurePosixPath(path).relative_to(release)) for path in table["path"]])
-    return table.sort_values("image", ignore_index=True)
+    folder = release / layout.folder if layout.inner else release
+    files = [str(PurePosixPath(path).relative_to(folder)) for path in tree.files_in(folder)]
+    table = read_folders([file for file in files if "/" in file and not file.startswith(layout.folder)], folder)
+    classes = {layout.classes.format(c.name): c.name for c in card.classes}
+    expected = {f"{split}/{name}" if split else name for split in table["split"].unique() for name in classes}
+    found = {str(PurePosixPath(image).parent) for image in table["image"]}
+    for name in sorted(expected ^ found):
+        state = "unknown" if name in found else "missing or empty"
+        raise InputError(f"{state} folder {folder / name} under {tree.root}: expected {', '.join(sorted(expected))}")
+    table = layout.read(tree, release, table.assign(label=table["label"].map(classes)))
+    table["path"] = [str(folder / image) for image in table["image"]]
+    table["image"] = [str(PurePosixPath(path).relative_to(release)) for path in table["path"]]
+    return table.rename(columns={"split": "official_split"}).sort_values("image", ignore_index=True)
 
 
-def _busi(tree: FileTree, release: PurePosixPath, card: Release) -> Iterator[tuple]:
-    for label, paths in _class_images(tree, release, card, allowed={LAYOUTS["busi"].folder}):
-        if not (images := [path for path in paths if "_mask" not in PurePosixPath(path).name]):
-            raise InputError(f"the class folder {release / label} under {tree.root} holds only masks")
-        yield from ((path, label, None, None) for path in images)
+def read_folders(files: list[str], where: str | PurePosixPath) -> pd.DataFrame:
+    """Reads labels from `<class>/*` or `<split>/<class>/*`: image, label, split and patient, null if unknown.
+
+    Raises InputError for files of none of `decoding.FORMATS`, or outside of a class or split.
+    """
+    check_formats(files, where)
+    parts = [PurePosixPath(file).parts for file in files]
+    tops = {own[0] for own in parts if len(own) > 1}
+    splits = {top for top in tops if top.casefold() in SPLIT_NAMES}
+    if splits and (other := sorted(tops - splits)):
+        raise InputError(f"the folder {other[0]!r} lies beside {min(splits)!r}: call splits train, validation and test")
+    depth = 1 if splits else 0
+    if loose := [file for file, own in zip(files, parts, strict=True) if len(own) < depth + 2]:
+        raise InputError(f"{loose[0]} is in no folder of a class: move it, or name its label in a metadata.csv")
+    split = [own[0] if splits else None for own in parts]
+    return pd.DataFrame({"image": files, "label": [own[depth] for own in parts], "split": split, "patient": None})
 
 
-def _chest_xray(tree: FileTree, release: PurePosixPath, card: Release) -> Iterator[tuple]:
-    # the official validation set may be missing: nothing is selected on it, and validation comes out of train
-    _check_folders(tree, release, {"train", "test"}, allowed={LAYOUTS["chest-xray"].folder, "val"})
-    for split in (name for name in OFFICIAL_SPLITS if name in tree.folders_in(release)):
-        for label, paths in _class_images(tree, release / split, card):
-            for path in paths:
-                if (name := CHEST_PATIENT.fullmatch(PurePosixPath(path).stem)) is None:
-                    raise InputError(
-                        f"{tree.source(path)} does not name its patient: expected IM-0001-0001.jpeg, "
-                        "NORMAL2-IM-0001-0001.jpeg, person1_bacteria_1.jpeg or the like"
-                    )
-                series, number = ("normal", "film") if name["normal"] else ("type", "number")
-                yield path, label, split, f"{name[series]}-{name[number]}"
+def check_formats(files: list[str], where: str | PurePosixPath) -> None:
+    if other := [file for file in files if not file.lower().endswith(SUFFIXES)]:
+        more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
+        raise InputError(f"{where}: {other[0]}{more} none of {', '.join(FORMATS)}: convert or remove them")
 
 
-def _covid_ct(tree: FileTree, release: PurePosixPath, card: Release) -> Iterator[tuple]:
-    splits = release / "Data-split"
-    _check_folders(tree, splits, {c.name for c in card.classes})
-    for label, paths in _class_images(tree, release / LAYOUTS["covid-ct"].folder, card, "CT_"):
-        lists = {split: f"{splits}/{label}/{split}CT_{label}.txt" for split in OFFICIAL_SPLITS}
+def _busi(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> pd.DataFrame:
+    return table[["_mask" not in PurePosixPath(path).name for path in table["image"]]]
+
+
+def _chest_xray(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> pd.DataFrame:
+    found = table["image"].str.extract(CHEST_PATIENT)
+    series, number = found["normal"].fillna(found["type"]), found["film"].fillna(found["number"])
+    for image in table["image"][series.isna()]:
+        raise InputError(
+            f"{tree.source(str(release / image))} does not name its patient: expected IM-0001-0001.jpeg, "
+            "NORMAL2-IM-0001-0001.jpeg, person1_bacteria_1.jpeg or the like"
+        )
+    return table.assign(patient=series + "-" + number)
+
+
+def _covid_ct(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> pd.DataFrame:
+    for label, names in table["image"].str.split("/").str[-1].groupby(table["label"]):
+        folder = release / "Data-split" / label
+        lists = {split: f"{folder}/{split}CT_{label}.txt" for split in OFFICIAL_SPLITS}
         lines = {"sep": "\t", "header": None, "names": ["name"], "quoting": csv.QUOTE_NONE}
         listed = pd.concat({split: tree.table(path, **lines) for split, path in lists.items()}, names=["split"])
-        official = _by_name(listed.reset_index("split")[["name", "split"]], f"{splits}/{label}")
+        official = _by_name(listed.reset_index("split")[["name", "split"]], str(folder))
+        if apart := sorted({*names} ^ {*official}):
+            raise InputError(f"{apart[0]} is in CT_{label} or in the lists of {folder} alone: add or remove it")
         patients = _covid_patients(tree, release / f"{label}-CT-MetaInfo")
-        files = {PurePosixPath(path).name: path for path in paths}
-        if apart := sorted({*files} ^ {*official}):
-            raise InputError(f"{apart[0]} is in CT_{label} or in the lists of {splits}/{label} alone: add or remove it")
-        for name, path in files.items():
-            if name not in patients:
-                raise InputError(f"{tree.source(path)} has no patient in {label}-CT-MetaInfo: download that file again")
-            yield path, label, official[name], f"{label} {patients[name]}"
+        for name in names[~names.isin([*patients])]:
+            raise InputError(f"{name} has no patient in {label}-CT-MetaInfo: download that file again")
+        table.loc[names.index, "split"] = names.map(official)
+        table.loc[names.index, "patient"] = f"{label} " + names.map(patients)
+    return table
 
 
 def _covid_patients(tree: FileTree, stem: PurePosixPath) -> dict[str, str]:
@@ -157,33 +184,8 @@ def _by_name(table: pd.DataFrame, source: str) -> dict[str, str]:
     return dict(table.itertuples(index=False, name=None))
 
 
-def _check_folders(tree: FileTree, folder: PurePosixPath, expected: set[str], allowed: set[str] = frozenset()) -> None:
-    found = set(tree.folders_in(folder))
-    problems = [f"folder {folder / name} is missing or empty" for name in sorted(expected - found)]
-    problems += [f"unknown folder {folder / name}" for name in sorted(found - expected - allowed)]
-    if problems:
-        raise InputError(f"{problems[0]} under {tree.root}: expected {', '.join(sorted(expected))} in {folder}")
-
-
-def _class_images(
-    tree: FileTree, parent: PurePosixPath, card: Release, prefix: str = "", allowed: set[str] = frozenset()
-) -> Iterator[tuple[str, list[str]]]:
-    """Each class with the images and masks directly in its folder in `parent`; anything else in it is an error."""
-    labels = sorted(c.name for c in card.classes)
-    _check_folders(tree, parent, {prefix + label for label in labels}, allowed)
-    for label in labels:
-        folder = parent / (prefix + label)
-        paths = tree.files_in(folder)
-        for path in paths:
-            if PurePosixPath(path).parent != folder:
-                raise InputError(f"{tree.source(path)} is in a folder inside a class folder: put images into {folder}")
-            if not path.lower().endswith(SUFFIXES):
-                raise InputError(f"{tree.source(path)} is no image ({', '.join(SUFFIXES)}): remove it from {folder}")
-        yield label, paths
-
-
 LAYOUTS = {
     "busi": Layout("Dataset_BUSI_with_GT", ("{}",), _busi),
     "chest-xray": Layout("chest_xray", ("train", "test"), _chest_xray),
-    "covid-ct": Layout("Images-processed", ("CT_{}",), _covid_ct, inner=True),
+    "covid-ct": Layout("Images-processed", ("CT_{}",), _covid_ct, "CT_{}", inner=True),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,13 @@ from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets import decoding, settings
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.manifest import SPLIT_NAMES, check_formats, read_folders
 from mlprobe_utils.datasets.splits import held_out
 from mlprobe_utils.evaluation import rows
 
 METADATA = "metadata.csv"
 COLUMNS = ["image", "label", "split", "patient"]
 SPLITS = rows.SPLITS[:3]
-SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation"}
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,7 @@ def image_folder(
     tree = FileTree(Path(path))
     if not (files := [file for file in tree.paths if file != METADATA]):
         raise InputError(f"{path} holds no images: put them there, in a folder for each class")
-    if other := [file for file in files if not file.lower().endswith(decoding.SUFFIXES)]:
-        more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
-        raise InputError(f"{path}: {other[0]}{more} none of {', '.join(decoding.FORMATS)}: convert or remove them")
-    table = _from_folders(files) if files == tree.paths else _from_metadata(tree, files)
+    table = read_folders(files, path) if files == tree.paths else _from_metadata(tree, files)
     pictures = [_of_file(partial(tree.read, file), tree.source(file)) for file in table["image"]]
     return _images(pictures, table, seed, validation_fraction, test_fraction)
 
@@ -140,20 +137,8 @@ def image_list(
     return _images(found, pd.DataFrame(columns, dtype=object), seed, validation_fraction, test_fraction)
 
 
-def _from_folders(files: list[str]) -> pd.DataFrame:
-    parts = [PurePosixPath(file).parts for file in files]
-    tops = {own[0] for own in parts if len(own) > 1}
-    splits = {top for top in tops if top.casefold() in SPLIT_NAMES}
-    if splits and (other := sorted(tops - splits)):
-        raise InputError(f"the folder {other[0]!r} lies beside {min(splits)!r}: call splits train, validation and test")
-    depth = 1 if splits else 0
-    if loose := [file for file, own in zip(files, parts, strict=True) if len(own) < depth + 2]:
-        raise InputError(f"{loose[0]} is in no folder of a class: move it, or name its label in {METADATA}")
-    split = [own[0] if splits else None for own in parts]
-    return pd.DataFrame({"image": files, "label": [own[depth] for own in parts], "split": split, "patient": None})
-
-
 def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
+    check_formats(files, tree.root)
     table = tree.table(METADATA)
     if missing := [column for column in ("file_name", "label") if column not in table]:
         raise InputError(f"{METADATA} has no column {missing[0]!r}: its columns are file_name, label, split, patient")
