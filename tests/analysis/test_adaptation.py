@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_rows import answers_of, no_fewer, right_of
 from scipy.stats import norm
-from site_rows import image_set
+from simulated_rows import answers_of, image_set, no_fewer, right_of
 
 from mlprobe_utils.analysis import adaptation
 from mlprobe_utils.analysis.adaptation import GAINED, LOST, MEAN

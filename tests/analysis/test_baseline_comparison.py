@@ -1,22 +1,63 @@
 """Traditional classifiers beside MLLMs, and the epoch that is shown of them: planted gaps are found with their sign."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
-from baseline_parts import answers, final_outputs, training
-from made_rows import no_fewer, no_more, right_of
-from site_rows import image_set, rows_of
+from simulated_rows import answers_of, image_set, labels_of, names_of, no_fewer, no_more, right_of, rows_of
 
 from mlprobe_utils.analysis import baselines
 from mlprobe_utils.analysis.baselines import ABOVE, BELOW, LAST, NEITHER, ON_TEST, ON_VALIDATION, Trained
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
+from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.pipeline.baseline_card import STATUSES, all_baselines, load_baseline
 from mlprobe_utils.plots.forest import accuracy_chart
 from mlprobe_utils.stats.resampling import resample
 
 SLUGS = {"resnet": "CNN", "fasternet": "CNN", "s2-mlp": "MLP", "vit": "ViT"}
 CARDS = [load_baseline(slug) for slug in SLUGS]
+
+
+def answers(right: np.ndarray) -> Outcomes:
+    """Of which images are predicted correctly, bool [runs, epochs, images]."""
+    runs, epochs, images = right.shape
+    truth = np.where(labels_of(images) == "Yes", 0, 1)
+    predicted = np.where(right, truth, 1 - truth)
+    probabilities = np.where(np.arange(2) == predicted[..., None], 0.8, 0.2)
+    axes = [*range(runs)], [*range(1, epochs + 1)], names_of(images), ["Yes", "No"]
+    return Outcomes(predicted, truth, probabilities, *axes)
+
+
+def right_shares(shares: Sequence[float], images: int, generator: np.random.Generator, noise: float) -> np.ndarray:
+    """Epochs of these accuracies, bool [1, epochs, images]: what is hard is so for all, but for the noise."""
+    hard = np.linspace(0, 1, images, endpoint=False) + 0.5 / images
+    jitter = generator.normal(0, noise, (len(shares), images))
+    return ((generator.permutation(hard) + jitter) % 1 < np.array(shares)[:, None])[None]
+
+
+def training(
+    slug: str,
+    shares: Sequence[float],
+    images: int = 400,
+    validation: Sequence[float] | None = None,
+    seed: int = 0,
+    noise: float = 0.05,
+) -> Trained:
+    """A baseline whose epochs are right for these shares of the test images, and of as many validation images."""
+    generator = np.random.default_rng([seed, images])
+    chosen_by = answers(right_shares(shares if validation is None else validation, images, generator, 0.0))
+    return Trained(slug, chosen_by, answers(right_shares(shares, images, generator, noise)), 1_234_567, 64)
+
+
+def final_outputs(model: str, share: float, images: int = 400, runs: int = 2) -> pd.DataFrame:
+    """Rows of the answers of an MLLM after fine-tuning."""
+    frames = []
+    for run in range(runs):
+        generator = np.random.default_rng([7, run, images, sum(map(ord, model))])
+        frames.append(answers_of(right_shares([share], images, generator, 0.0)[0, 0], model=model, run=run))
+    return pd.concat(frames, ignore_index=True)
 
 
 def compared(networks: dict[str, float], mllms: dict[str, float], images: int = 400, rule: str = LAST) -> dict:

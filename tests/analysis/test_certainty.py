@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from made_rows import right_of
-from site_rows import image_set, rows_of
+from simulated_rows import image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
 from mlprobe_utils.analysis.certainty import ANSWERS, PROBES

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_rows import no_more
+from simulated_rows import no_more
 
 from mlprobe_utils.analysis import patterns
 from mlprobe_utils.analysis.patterns import BOTH, PARTS, PATTERNS

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from site_rows import image_set, rows_of
+from simulated_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import probe_recipes
 from mlprobe_utils.analysis.probe_recipes import BEFORE, FIRST, LAST

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from made_rows import answers_of, right_of
-from site_rows import SEEDS, image_set, rows_of
+from simulated_rows import SEEDS, answers_of, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import question_order
 from mlprobe_utils.analysis.question_order import COMPARED, POINTS

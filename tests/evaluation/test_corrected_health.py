@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_rows import no_fewer
 from scipy import stats
+from simulated_rows import no_fewer
 from simulations import bias_and_coverage, true_curve
 from simulations import settings as combinations
 

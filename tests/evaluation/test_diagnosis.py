@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from site_rows import image_set, made
+from simulated_rows import image_set, made
 
 from mlprobe_utils.analysis.diagnosis_tables import (
     LOST,

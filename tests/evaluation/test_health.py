@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_rows import no_more
 from scipy import stats
+from simulated_rows import no_more
 from simulations import true_curve
 
 from mlprobe_utils.analysis.health import (

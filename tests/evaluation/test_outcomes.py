@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from site_rows import LAST, labels_of, made, names_of
+from simulated_rows import LAST, labels_of, made, names_of
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import score

@@ -59,9 +59,9 @@ def die_at(example: int) -> None:
     pipeline.train_adapter = train_adapter
 
 
-def note_how_it_trains(folder: Path) -> None:
-    """Writes what the trained model's weights were: whole tensors, or shards of them."""
-    whole = AnswerTrainer.evaluate
+def main(folder: Path, checkpoint: str, kill_at: int = 0) -> None:
+    """Notes of the trained model what its weights were: whole tensors, or shards of them."""
+    whole, create = AnswerTrainer.evaluate, AnswerTrainer.create_accelerator_and_postprocess
 
     def evaluate(self, *arguments, **named):
         kinds = sorted({type(parameter.data).__name__ for parameter in self.model.parameters()})
@@ -69,26 +69,16 @@ def note_how_it_trains(folder: Path) -> None:
         atomic_write(folder / f"training-{processes().process_index}.json", json.dumps(seen))
         return whole(self, *arguments, **named)
 
-    AnswerTrainer.evaluate = evaluate
-
-
-def shard_on_cpus() -> None:
-    """Lets FSDP shard over processes on CPUs, where accelerate passes over the request in silence and runs DDP."""
-    create = AnswerTrainer.create_accelerator_and_postprocess
-
     def create_accelerator_and_postprocess(self):
+        # on CPUs accelerate passes over the request for FSDP in silence and runs DDP
         if sharded() and processes().distributed_type == DistributedType.MULTI_CPU:
             Accelerator(cpu=True).state.fsdp_plugin = FullyShardedDataParallelPlugin()
             processes().distributed_type = DistributedType.FSDP
         create(self)
 
-    AnswerTrainer.create_accelerator_and_postprocess = create_accelerator_and_postprocess
-
-
-def main(folder: Path, checkpoint: str, kill_at: int = 0) -> None:
     torch.set_num_threads(1)
-    shard_on_cpus()
-    note_how_it_trains(folder)
+    AnswerTrainer.evaluate = evaluate
+    AnswerTrainer.create_accelerator_and_postprocess = create_accelerator_and_postprocess
     if kill_at:
         die_at(kill_at)
     run(folder, checkpoint)

@@ -60,7 +60,7 @@ def named(of: ast.Module | ast.ClassDef, names: list[str]) -> Iterator[ast.stmt]
 
 def files_of_checkout() -> list[str]:
     command = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    listed = subprocess.check_output(command, text=True).split("\0")
     return [name for name in listed if (ROOT / name).is_file()]
 
 
@@ -73,8 +73,8 @@ def importing_and_others(changed: Path) -> tuple[list[str], list[str]]:
         source, names = path.read_text(encoding="utf-8"), set()
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                prefix = getattr(node, "module", None)
-                names |= {prefix} | {f"{prefix}.{own.name}" if prefix else own.name for own in node.names}
+                prefix = getattr(node, "module", "")
+                names |= {prefix} | {f"{prefix}.{own.name}".removeprefix(".") for own in node.names}
         rank = bool(BUILDS_A_BOOK.search(source)), path.stem != f"test_{changed.stem}", changed.stem not in source
         found[module not in names].append((rank, str(path.relative_to(ROOT))))
     return tuple([name for _, name in sorted(own)] for own in found)

@@ -1,8 +1,4 @@
-"""What the package computes fast, done slowly.
-
-One image's features of every family without hooks: modules called by hand, means taken token by token. Options'
-log-probabilities without a cache.
-"""
+"""What the package computes fast, done slowly: features without hooks, log-probabilities of options without a cache."""
 
 import torch
 from torch import nn
@@ -44,40 +40,35 @@ def slow_reference(tiny, inputs) -> dict[str, torch.Tensor]:
 def vision_states(model, inputs) -> list[torch.Tensor]:
     """The image's tokens after every block that is read, each [tokens, width]."""
     match model.config.model_type:
-        case "llava":
-            tower = model.model.vision_tower
-            states, after = tower.pre_layrnorm(tower.embeddings(inputs["pixel_values"])), []
-            for block in tower.encoder.layers[:-1]:
+        case "llava" | "gemma3" as family:
+            tower, after = model.model.vision_tower, []
+            states, class_tokens, unread = tower.embeddings(inputs["pixel_values"]), 0, 0
+            if family == "llava":
+                states, class_tokens, unread = tower.pre_layrnorm(states), 1, 1
+            for block in tower.encoder.layers[: len(tower.encoder.layers) - unread]:
                 states = block(states, attention_mask=None)
-                after.append(states[0, 1:])
-            return after
-        case "gemma3":
-            tower = model.model.vision_tower
-            states, after = tower.embeddings(inputs["pixel_values"]), []
-            for block in tower.encoder.layers:
-                states = block(states, attention_mask=None)
-                after.append(states[0])
+                after.append(states[0, class_tokens:])
             return after
         case "video_llama_3":
             tower = model.model.vision_model
             given = {"merge_sizes": inputs["image_merge_sizes"]}
-            return cut(tower, tower.encoder, "layers", tower, "post_layernorm", inputs, given)
+            return cut(tower, tower.encoder, "layers", "post_layernorm", inputs, given)
         case _:
             tower = model.model.visual
-            return cut(tower, tower, "blocks", tower, "merger", inputs, {})
+            return cut(tower, tower, "blocks", "merger", inputs, {})
 
 
-def cut(tower, owner, blocks, behind, after, inputs, given) -> list[torch.Tensor]:
-    """The tower, shortened to its first 1, 2, ... blocks; what the module behind them is given."""
-    whole, module, states = getattr(owner, blocks), getattr(behind, after), []
+def cut(tower, owner, blocks, after, inputs, given) -> list[torch.Tensor]:
+    """What the module behind the blocks is given by the tower, shortened to its first 1, 2, ... blocks."""
+    whole, module, states = getattr(owner, blocks), getattr(tower, after), []
     for i in range(len(whole)):
         keep = Keep(module)
         setattr(owner, blocks, whole[: i + 1])
-        setattr(behind, after, keep)
+        setattr(tower, after, keep)
         tower(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"], **given)
         states.append(keep.kept)
     setattr(owner, blocks, whole)
-    setattr(behind, after, module)
+    setattr(tower, after, module)
     return states
 
 
@@ -87,12 +78,10 @@ def linear(states, layer) -> torch.Tensor:
 
 def connector_states(model, states) -> list[torch.Tensor]:
     """The image's tokens after every probed layer of the connector, each [tokens, width]."""
-    gelu = nn.functional.gelu
     match model.config.model_type:
         case "llava":
             projector = model.model.multi_modal_projector
-            first = linear(states, projector.linear_1)
-            return [first, linear(gelu(first), projector.linear_2)]
+            layers = projector.linear_1, None, projector.linear_2
         case "gemma3":
             projector = model.model.multi_modal_projector
             states = model.model.vision_tower.post_layernorm(states)
@@ -100,16 +89,16 @@ def connector_states(model, states) -> list[torch.Tensor]:
             squares = avg_pool2d(states.T.reshape(1, -1, side, side), 2).flatten(2)[0].T
             return [projector.mm_soft_emb_norm(squares) @ projector.mm_input_projection_weight]
         case "video_llama_3":
-            first = linear(model.model.vision_model.post_layernorm(states), model.model.projector.readout[0])
-            return [first, linear(gelu(first), model.model.projector.readout[2])]
+            states, layers = model.model.vision_model.post_layernorm(states), model.model.projector.readout
         case "qwen3_vl":
             merger = model.model.visual.merger
-            first = linear(merger.norm(states).reshape(len(states) // 4, -1), merger.linear_fc1)
-            return [first, linear(gelu(first), merger.linear_fc2)]
+            states = merger.norm(states).reshape(len(states) // 4, -1)
+            layers = merger.linear_fc1, None, merger.linear_fc2
         case _:
             merger = model.model.visual.merger
-            first = linear(merger.ln_q(states).reshape(len(states) // 4, -1), merger.mlp[0])
-            return [first, linear(gelu(first), merger.mlp[2])]
+            states, layers = merger.ln_q(states).reshape(len(states) // 4, -1), merger.mlp
+    first = linear(states, layers[0])
+    return [first, linear(nn.functional.gelu(first), layers[2])]
 
 
 def side_states(model, blocks) -> list[torch.Tensor]:

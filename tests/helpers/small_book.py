@@ -28,6 +28,8 @@ class SmallBook:
     said: str = ""  # what the first run printed
 
     def __post_init__(self):
+        self.cards, self.outputs, self.html = (self.place / name for name in ("cards", "outputs", "html"))
+        self.results = self.results_of(MODEL)
         if not self.cards.exists():
             self.place.mkdir(parents=True, exist_ok=True)
             subprocess.run(["cp", "-r", str(ROOT / "data"), str(self.cards)], check=True)
@@ -42,22 +44,6 @@ class SmallBook:
             self.change("protocols", "miniature", r"epochs: \d\d+", "epochs: 3")  # of probes and baselines
             self.change("protocols", "miniature", r"left_out: \[.*\]", "left_out: [fasternet, mlp-mixer, swin]")
             self.change("datasets", DATASET, r"COVID: (?!10\b)\d+", "COVID: 24")  # of each class; fewer validate
-
-    @property
-    def cards(self) -> Path:
-        return self.place / "cards"
-
-    @property
-    def outputs(self) -> Path:
-        return self.place / "outputs"
-
-    @property
-    def html(self) -> Path:
-        return self.place / "html"
-
-    @property
-    def results(self) -> Path:
-        return self.results_of(MODEL)
 
     def results_of(self, model: str) -> Path:
         return self.outputs / "miniature" / self.dataset / "paper" / model

@@ -40,13 +40,6 @@ class Repository:
         return self.names.get(revision) or next((c for c in self.commits if c.startswith(revision)), None)
 
 
-@dataclass
-class Answer:
-    status: HTTPStatus
-    content: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-
 class SmallHub:
     """Repositories by their ids; `asked` has the path of every request."""
 
@@ -56,10 +49,6 @@ class SmallHub:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.address = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
     def repository(self, name: str, folder: Path, **fields) -> Repository:
         """A new repository, whose `main` is a folder."""
@@ -81,8 +70,8 @@ class SmallHub:
         patch.setattr(clients_hub, "_hf_api", None)  # it would remember the address
         identity._resolved.cache_clear()
 
-    def answer(self, path: str) -> Answer:
-        """What the hub answers to a request for a path."""
+    def answer(self, path: str) -> tuple[HTTPStatus, bytes, dict[str, str]]:
+        """Status, content and headers of what the hub answers to a request for a path."""
         self.asked.append(path)
         _, name, kind, revision, place = ROUTE.fullmatch(path).groups()
         repository = self.repositories.get(name)
@@ -93,8 +82,7 @@ class SmallHub:
         commit = repository.commit_of(unquote(revision or "main"))
         if commit is None:
             return _refusal(HTTPStatus.NOT_FOUND, "RevisionNotFound", f"Invalid rev id: {revision}")
-        known = {"X-Repo-Commit": commit}
-        folder = repository.commits[commit]
+        known, folder = {"X-Repo-Commit": commit}, repository.commits[commit]
         if kind in (None, "revision"):
             return _json({"id": name, "sha": commit, "siblings": [{"rfilename": p.name} for p in folder.iterdir()]})
         if kind == "tree":
@@ -106,8 +94,8 @@ class SmallHub:
         if kind == "resolve" and file.suffix == ".safetensors":  # large files lie elsewhere
             size = str(file.stat().st_size)
             linked = {"Location": f"{self.address}/{name}/large/{commit}/{place}", "X-Linked-Size": size}
-            return Answer(HTTPStatus.FOUND, headers=known | linked | {"X-Linked-Etag": f'"{_tag(file)}"'})
-        return Answer(HTTPStatus.OK, file.read_bytes(), known | {"ETag": f'"{_tag(file)}"'})
+            return HTTPStatus.FOUND, b"", known | linked | {"X-Linked-Etag": f'"{_tag(file)}"'}
+        return HTTPStatus.OK, file.read_bytes(), known | {"ETag": f'"{_tag(file)}"'}
 
 
 @contextlib.contextmanager
@@ -116,7 +104,8 @@ def small_hub() -> Iterator[SmallHub]:
     try:
         yield hub
     finally:
-        hub.stop()
+        hub.server.shutdown()
+        hub.server.server_close()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -124,14 +113,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     hub: SmallHub
 
     def do_GET(self) -> None:
-        answer = self.hub.answer(urlsplit(self.path).path)
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
+        status, content, headers = self.hub.answer(urlsplit(self.path).path)
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.content)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(answer.content)
+            self.wfile.write(content)
 
     do_HEAD = do_GET
 
@@ -143,9 +131,9 @@ def _tag(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _json(content) -> Answer:
-    return Answer(HTTPStatus.OK, json.dumps(content).encode(), {"Content-Type": "application/json"})
+def _json(content) -> tuple:
+    return HTTPStatus.OK, json.dumps(content).encode(), {"Content-Type": "application/json"}
 
 
-def _refusal(status: HTTPStatus, code: str, message: str, more: dict[str, str] | None = None) -> Answer:
-    return Answer(status, headers={"X-Error-Code": code, "X-Error-Message": message} | (more or {}))
+def _refusal(status: HTTPStatus, code: str, message: str, more: dict[str, str] | None = None) -> tuple:
+    return status, b"", {"X-Error-Code": code, "X-Error-Message": message} | (more or {})

@@ -8,8 +8,6 @@ white space, descriptions of fields, messages of errors, imports, and where a mo
 import ast
 import functools
 import json
-import tokenize
-from io import StringIO
 from pathlib import Path
 
 from mlprobe_utils.common.files import hash_of
@@ -26,51 +24,29 @@ def locked() -> dict[str, list]:
 
 def found() -> dict[str, list]:
     """The same as they are."""
-    return {name: [stage.version, code_of(stage.code)] for name, stage in STAGES.items()}
+    essence_of = functools.cache(lambda path: essence(ast.parse(path.read_text())))  # many stages run the same files
+    versions = {}
+    for name, stage in STAGES.items():
+        paths = {path for module in stage.code for path in code_files(f"mlprobe_utils.{module}")}
+        versions[name] = [stage.version, hash_of(sorted(map(essence_of, paths)))]
+    return versions
 
 
-def code_of(modules: tuple[str, ...]) -> str:
-    paths = {path for module in modules for path in code_files(f"mlprobe_utils.{module}")}
-    return hash_of(sorted(map(essence_of, paths)))
-
-
-@functools.cache  # many stages run the same files
-def essence_of(path: Path) -> str:
-    return essence(path.read_text())
-
-
-def essence(source: str) -> str:
-    """What of a source file can change a result."""
-    lines = source.splitlines(keepends=True)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line.encode()))
-
-    def span(node: ast.AST) -> tuple[int, int]:
-        return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
-
-    dropped = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            dropped.append(span(node.body[0]))
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            dropped.append(span(node))
-        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            dropped += [span(argument) for argument in node.exc.args]
-        elif isinstance(node, ast.keyword) and node.arg == "description":
-            dropped.append(span(node))
-    for token in tokenize.generate_tokens(StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            (row, first), (_, last), line = token.start, token.end, token.line
-            at = starts[row - 1]
-            dropped.append((at + len(line[:first].encode()), at + len(line[:last].encode())))
-    kept, end = [], 0
-    encoded = source.encode()
-    for first, last in sorted(dropped):
-        kept.append(encoded[end : max(first, end)])
-        end = max(last, end)
-    text = b"".join([*kept, encoded[end:]]).decode()
-    return "".join(text.split()).replace(",)", ")").replace(",]", "]").replace(",}", "}")
+def essence(code: ast.AST | list | object) -> str:
+    """What of the syntax of some code can change a result."""
+    if isinstance(code, list):
+        return f"[{','.join(filter(None, map(essence, code)))}]"
+    if not isinstance(code, ast.AST):
+        return repr(code)
+    if isinstance(code, ast.Import | ast.ImportFrom) or (isinstance(code, ast.keyword) and code.arg == "description"):
+        return ""
+    fields = dict(ast.iter_fields(code))
+    if isinstance(code, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(code) is not None:
+        fields["body"] = code.body[1:]
+    if isinstance(code, ast.Raise) and isinstance(code.exc, ast.Call):
+        fields["exc"] = code.exc.func
+    whole = (f"{name}={essence(value)}" for name, value in fields.items() if value not in (None, []))
+    return f"{type(code).__name__}({','.join(whole)})"
 
 
 if __name__ == "__main__":

@@ -183,25 +183,10 @@ def make_image_set(
             pixels = rng.integers(kind * 60, kind * 60 + 90, (height, width, 3), dtype=np.uint8)
             file.write(pixels.tobytes())
             split = "train" if i < count - test - validation else "validation" if i < count - test else "test"
-            rows.append(
-                {
-                    "image": f"image-{i:02d}.png",
-                    "label": card.classes[kind].name,
-                    "option": card.classes[kind].option,
-                    "patient": None,
-                    "duplicate_group": None,
-                    "split_paper": split,
-                    "split_clean": split,
-                    "offset": offset,
-                    "stored_height": height,
-                    "stored_width": width,
-                    "width": width,
-                    "height": height,
-                    "bytes": pixels.size,
-                    "mode": "RGB",
-                    "format": "PNG",
-                    "extension": ".png",
-                }
-            )
+            facts = {"image": f"image-{i:02d}.png", "mode": "RGB", "format": "PNG", "extension": ".png"}
+            facts |= {"label": card.classes[kind].name, "option": card.classes[kind].option}
+            facts |= {"patient": None, "duplicate_group": None, "split_paper": split, "split_clean": split}
+            facts |= {"offset": offset, "stored_height": height, "stored_width": width}
+            rows.append(facts | {"width": width, "height": height, "bytes": pixels.size})
             offset += pixels.size
     return ImageSet(card, pd.DataFrame(rows), hash_of(rows), {}, folder)

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_rows import answers_of
-from site_rows import image_set as plain_set
+from simulated_rows import answers_of
+from simulated_rows import image_set as plain_set
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.image_set import ImageSet

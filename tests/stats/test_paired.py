@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_rows import no_fewer, no_more
 from scipy.stats import binom, binomtest
+from simulated_rows import no_fewer, no_more
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.stats.detectable import images_needed, least_gains, power, power_of_mean, table

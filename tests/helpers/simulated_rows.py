@@ -1,24 +1,34 @@
-"""Rows of one model on one data set, of which chosen shares are right at chosen sites, and an image set's part."""
+"""Simulated rows: of a model on one data set, a chosen share of whose predictions is correct."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from mlprobe_utils.evaluation.names import CLASSICAL, OUTPUT, PROBED_SITES, REFERENCE
 
 SEEDS = 5
+SURE = 1e-3  # a test fails by chance at most so often
 LAST = {"V": "V.10", "C": "C.01", "L": "L.11"}  # by number, not by name: V.9 would sort behind V.10
 STATE = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0}
 
 
+def no_more(count: int, of: int, share: float) -> bool:
+    """Whether so many of so many are no surprise where each happens with a probability of `share` or less."""
+    return bool(binom.sf(count - 1, of, share) > SURE)
+
+
+def no_fewer(count: int, of: int, share: float) -> bool:
+    """Whether so few of so many are no surprise where each happens with a probability of `share` or more."""
+    return bool(binom.cdf(count, of, share) > SURE)
+
+
 def image_set(images: int) -> SimpleNamespace:
     """As much of an image set as resamples need: every image alone."""
-    names = names_of(images)
-    manifest = pd.DataFrame({"image": names, "option": labels_of(images), "patient": names, "duplicate_group": names})
-    return SimpleNamespace(
-        manifest=manifest, card=SimpleNamespace(slug="d", positive="Yes"), rows_of=lambda split_rule, split: manifest
-    )
+    table = pd.DataFrame({"image": names_of(images), "option": labels_of(images), "patient": names_of(images)})
+    table["duplicate_group"], card = table["image"], SimpleNamespace(slug="d", positive="Yes")
+    return SimpleNamespace(manifest=table, card=card, rows_of=lambda split_rule, split: table)
 
 
 def names_of(images: int) -> list[str]:
@@ -39,26 +49,34 @@ def rows_of(right: np.ndarray, shuffled: int = 0, **columns) -> pd.DataFrame:
     return rows.assign(**(constants | STATE | columns)).sample(frac=1, random_state=shuffled)
 
 
+def right_of(hard: np.ndarray, share: float, seed, shape: tuple = (), noise: float = 0.05) -> np.ndarray:
+    """Which images are right, bool [*shape, images]: this share, the same hard ones wrong but for some luck."""
+    return hard + np.random.default_rng(seed).normal(0, noise, (*shape, len(hard))) < share
+
+
+def answers_of(right: np.ndarray, shuffled: int = 0, **columns) -> pd.DataFrame:
+    """Prediction rows: as probe rows, with the more probable option as the parsed answer."""
+    rows = rows_of(right, shuffled, **columns)
+    return rows.assign(parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No"), thought_cut=False)
+
+
 def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **state) -> dict[str, pd.DataFrame]:
     """probed, predicted and reference rows with these shares right, on much the same images; site -> share."""
     generator = np.random.default_rng(images)
-    hard = generator.random(images)
+    hard, probed = generator.random(images), []
 
     def right(site: str) -> np.ndarray:
         return hard + generator.normal(0, noise, images) < shares[site]
 
-    probed = []
     for site, (module, pooling) in PROBED_SITES.items():
         for seed in range(SEEDS):
             place = {"probe": "main", "pooling": pooling, "seed": seed, **state}
             probed.append(rows_of(right(site), seed, point=LAST[module], **place))
-            if module != "C":  # an earlier point tells nothing
+            if module != "C":  # an earlier point is at chance
                 probed.append(rows_of(np.arange(images) % 4 < 2, seed, point=f"{module}.09", **place))
     answers = rows_of(right(OUTPUT), **state)
-    option = np.where(answers["p_Yes"] > 0.5, "Yes", "No")
-    answers["parsed"] = pd.Series(option, answers.index).where(
-        option == answers["label"]
-    )  # a wrong answer is no option
+    correct = (answers["p_Yes"] > 0.5) == (answers["label"] == "Yes")
+    answers["parsed"] = answers["label"].where(correct)  # a wrong answer is no option
     answers["thought_cut"] = False
     reference = rows_of(right(REFERENCE), control=CLASSICAL, model=None, stage=None, order=None, run=None)
     return {"probed": pd.concat(probed, ignore_index=True), "predicted": answers, "reference": reference}
