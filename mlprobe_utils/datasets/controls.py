@@ -29,7 +29,6 @@ ROWS, TASK = "controls.parquet", "control_task.parquet"
 SEED = 0
 CLUSTERS = 16
 PERCENTILES = (5, 25, 50, 75, 95)
-STATISTICS = ("mean", "deviation", *(f"percentile {p}" for p in PERCENTILES), "vertical change", "horizontal change")
 # of the reference, chosen by cross-validation on the train and validation images of six sets
 SIDE = 64  # pixels of the square that every working copy is reduced to
 GREY_CELLS, CELLS = 8, 4  # along each side
@@ -50,8 +49,8 @@ def write_image_controls(image_set: ImageSet, split_rule: str, folder: Path) -> 
 
 
 def pixel_statistics(image_set: ImageSet) -> np.ndarray:
-    """STATISTICS of the grey levels of each working copy, float [images, statistics]; a change is the root mean square
-    of the differences of neighbouring pixels."""
+    """Mean, deviation, PERCENTILES, vertical and horizontal change (root mean square of the differences of neighbouring
+    pixels) of the grey levels of each working copy: float [images, 9]."""
     rows = []
     for grey in (image_set.pixels(position).mean(axis=2) for position in range(len(image_set))):
         changes = [np.sqrt(np.square(np.diff(grey, axis=axis)).sum() / grey.size) for axis in (0, 1)]

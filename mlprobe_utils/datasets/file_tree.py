@@ -39,9 +39,8 @@ class _File:
 class FileTree:
     """All files below `root`, a folder or a zip, by posix paths relative to it; hidden and system files are left out.
 
-    Raises:
-        InputError: on construction, `root` is not there; on first use of the files, a link to a folder or out of
-            `root`, a damaged, encrypted or unsafe zip, or a file that lies there twice with different sizes.
+    Raises InputError where `root` is not there, and on first use of the files for a link to a folder or out of `root`,
+    a damaged, encrypted or unsafe zip, or a file that lies there twice with different sizes.
     """
 
     def __init__(self, root: Path):
@@ -64,10 +63,6 @@ class FileTree:
         """Paths of all files below `folder`, at any depth, sorted."""
         return [path for path in self.paths if PurePosixPath(path).is_relative_to(folder)]
 
-    def folders_in(self, folder: PurePosixPath) -> list[str]:
-        """Names of the folders directly in `folder`, sorted."""
-        return sorted(path.name for path in map(PurePosixPath, self.folders) if path.name and path.parent == folder)
-
     def read(self, path: str) -> bytes:
         """Content of a file, one of `paths`. Raises InputError if it or its zip cannot be read."""
         try:
@@ -76,10 +71,7 @@ class FileTree:
             raise InputError(f"{self.source(path)} cannot be read ({error}): download it again") from error
 
     def table(self, path: str, **options) -> pd.DataFrame:
-        """Loads a CSV of strings, only empty cells null; `options` are those of `pandas.read_csv`.
-
-        Raises InputError if it is missing or no such file.
-        """
+        """Loads a CSV of strings, only empty cells null. Raises InputError if it is missing or no such file."""
         if path not in self._files:
             raise InputError(f"the file {path} is missing under {self.root}: see data/README.md")
         options |= {"dtype": str, "keep_default_na": False, "na_values": [""], "encoding": "utf-8-sig"}

@@ -31,19 +31,17 @@ SPLIT_NAMES = {name: name for name in SPLITS[:3]} | {"val": "validation", "valid
 class Layout:
     """How one layout is recognised and read."""
 
-    folder: str  # is looked for, with at least one of the subfolders `inside`
-    inside: tuple[str, ...]  # {} stands for the name of each class
+    folder: str  # is looked for, with at least one folder of a split or class in it
     read: Callable[[FileTree, PurePosixPath, pd.DataFrame], pd.DataFrame]  # completes what `read_folders` finds
     classes: str = "{}"  # what the folders of classes are called
+    splits: tuple[str, ...] = ()  # folders around those of classes
     inner: bool = False  # whether `folder` lies in the release's own folder, and is not it
 
 
 def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits, folder: Path) -> None:
     """Writes `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after the other) and
     `report.json` (how many images were found and released, per official split, "all" where there is none, and class).
-
-    Raises:
-        InputError: anything wrong with the layout or an image.
+    Raises InputError for anything wrong with the layout or an image.
     """
     table, rows, thumbnails, notes = read_release(tree, card), [], [], Notes()
     with open(folder / "pixels.bin", "wb") as file:
@@ -65,19 +63,18 @@ def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits
 
 
 def read_release(tree: FileTree, card: Release) -> pd.DataFrame:
-    """One row an image of the card's release, sorted: of the shallowest folder of the right name in the tree.
+    """Lists the images of the card's release, sorted: of the shallowest folder of the right name in the tree.
 
-    The columns are image (its path from the release's folder, posix), path (in the tree), label, official_split (train,
-    val, test or null) and patient (or null).
-
-    Raises:
-        InputError: not found, or twice at one depth; a class or split folder missing or unknown; a file of another
-            kind among the images; split files or metadata that do not fit the images.
+    One row an image: image (its path from the release's folder, posix), path (in the tree), label, official_split
+    (train, val, test or null) and patient (or null). Raises InputError where the release is not found, or twice at one
+    depth; for a class or split folder missing or unknown, a file of another kind among the images, and split files or
+    metadata that do not fit the images.
     """
     layout, found = LAYOUTS[card.layout], []
-    inside = {name.format(c.name) for name in layout.inside for c in card.classes}
+    classes = {layout.classes.format(c.name): c.name for c in card.classes}
+    inside = {*(layout.splits or classes)}
     for folder in map(PurePosixPath, tree.folders):
-        held = inside.intersection(tree.folders_in(folder))
+        held = {name for name in inside if str(folder / name) in tree.folders}
         # the root may have been renamed: it counts if everything that belongs in it is there
         renamed_root = not folder.name and not layout.inner and held == inside
         if renamed_root or (held and (folder.name or tree.name) == layout.folder):
@@ -95,9 +92,9 @@ def read_release(tree: FileTree, card: Release) -> pd.DataFrame:
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
     folder = release / layout.folder if layout.inner else release
     files = [str(PurePosixPath(path).relative_to(folder)) for path in tree.files_in(folder)]
-    table = read_folders([file for file in files if "/" in file and not file.startswith(layout.folder)], folder)
-    classes = {layout.classes.format(c.name): c.name for c in card.classes}
-    expected = {f"{split}/{name}" if split else name for split in table["split"].unique() for name in classes}
+    table = read_folders([file for file in files if "/" in file and not file.startswith(f"{layout.folder}/")], folder)
+    splits = {*table["split"]} & {None, *OFFICIAL_SPLITS}
+    expected = {f"{split}/{name}" if split else name for split in splits for name in classes}
     found = {str(PurePosixPath(image).parent) for image in table["image"]}
     for name in sorted(expected ^ found):
         state = "unknown" if name in found else "missing or empty"
@@ -113,7 +110,9 @@ def read_folders(files: list[str], where: str | PurePosixPath) -> pd.DataFrame:
 
     Raises InputError for files of none of `decoding.FORMATS`, or outside of a class or split.
     """
-    check_formats(files, where)
+    if other := [file for file in files if not file.lower().endswith(SUFFIXES)]:
+        more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
+        raise InputError(f"{where}: {other[0]}{more} none of {', '.join(FORMATS)}: convert or remove them")
     parts = [PurePosixPath(file).parts for file in files]
     tops = {own[0] for own in parts if len(own) > 1}
     splits = {top for top in tops if top.casefold() in SPLIT_NAMES}
@@ -124,12 +123,6 @@ def read_folders(files: list[str], where: str | PurePosixPath) -> pd.DataFrame:
         raise InputError(f"{loose[0]} is in no folder of a class: move it, or name its label in a metadata.csv")
     split = [own[0] if splits else None for own in parts]
     return pd.DataFrame({"image": files, "label": [own[depth] for own in parts], "split": split, "patient": None})
-
-
-def check_formats(files: list[str], where: str | PurePosixPath) -> None:
-    if other := [file for file in files if not file.lower().endswith(SUFFIXES)]:
-        more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
-        raise InputError(f"{where}: {other[0]}{more} none of {', '.join(FORMATS)}: convert or remove them")
 
 
 def _busi(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +178,7 @@ def _by_name(table: pd.DataFrame, source: str) -> dict[str, str]:
 
 
 LAYOUTS = {
-    "busi": Layout("Dataset_BUSI_with_GT", ("{}",), _busi),
-    "chest-xray": Layout("chest_xray", ("train", "test"), _chest_xray),
-    "covid-ct": Layout("Images-processed", ("CT_{}",), _covid_ct, "CT_{}", inner=True),
+    "busi": Layout("Dataset_BUSI_with_GT", _busi),
+    "chest-xray": Layout("chest_xray", _chest_xray, splits=("train", "test")),
+    "covid-ct": Layout("Images-processed", _covid_ct, "CT_{}", inner=True),
 }

@@ -15,7 +15,7 @@ from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets import decoding, settings
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.datasets.manifest import SPLIT_NAMES, check_formats, read_folders
+from mlprobe_utils.datasets.manifest import SPLIT_NAMES, read_folders
 from mlprobe_utils.datasets.splits import held_out
 from mlprobe_utils.evaluation import rows
 
@@ -89,9 +89,8 @@ def image_folder(
         validation_fraction: share of the train images; None: as in the protocol `paper`.
         test_fraction: share of all images.
 
-    Raises:
-        InputError: no such folder, an empty one, files of none of `decoding.FORMATS` (hidden ones do not count), files
-            outside of a class or split; a patient in two splits, a label without an image in a split, too few images.
+    Raises InputError for a folder that is missing or empty, files of none of `decoding.FORMATS` (hidden ones do not
+    count) or outside of a class or split, a patient in two splits, a label without an image in a split, too few images.
     """
     tree = FileTree(Path(path))
     if not (files := [file for file in tree.paths if file != METADATA]):
@@ -138,7 +137,6 @@ def image_list(
 
 
 def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
-    check_formats(files, tree.root)
     table = tree.table(METADATA)
     if missing := [column for column in ("file_name", "label") if column not in table]:
         raise InputError(f"{METADATA} has no column {missing[0]!r}: its columns are file_name, label, split, patient")

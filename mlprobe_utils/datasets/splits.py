@@ -110,10 +110,10 @@ def leaks(table: pd.DataFrame, split_rule: str) -> pd.DataFrame:
         ("patient", "patient", column, used),
         ("label conflict", "duplicate_group", "label", used),
     ]
-    rows = []
-    for kind, key, differs, candidates in kinds:
-        for value, images in candidates.groupby(key, sort=True):
-            if images[differs].nunique() > 1:
-                splits, labels = (" + ".join(sorted(images[c].unique())) for c in (column, "label"))
-                rows.append((kind, value, splits, labels, len(images), sorted(images["image"])))
+    rows = [
+        (kind, value, *(" + ".join(sorted({*own[c]})) for c in (column, "label")), len(own), sorted(own["image"]))
+        for kind, key, differs, candidates in kinds
+        for value, own in candidates.groupby(key, sort=True)
+        if own[differs].nunique() > 1
+    ]
     return pd.DataFrame(rows, columns=["kind", "key", "splits", "labels", "count", "images"])

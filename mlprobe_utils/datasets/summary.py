@@ -47,18 +47,12 @@ def duplicate_counts(image_sets: ImageSets) -> pd.DataFrame:
     """Duplicate groups of each data set, the images in them, and how many groups hold more than one label."""
     rows = []
     for image_set in image_sets.values():
-        groups = image_set.manifest.dropna(subset="duplicate_group").groupby("duplicate_group")
-        rows.append(
-            {
-                "data set": image_set.card.name,
-                "images": len(image_set.manifest),
-                "patients known": image_set.manifest["patient"].nunique(),
-                "duplicate groups": groups.ngroups,
-                "images in them": int(groups.size().sum()),
-                "byte-identical groups": int((groups["sha256"].nunique() < groups.size()).sum()),
-                "groups with several labels": int((groups["label"].nunique() > 1).sum()),
-            }
-        )
+        table = image_set.manifest
+        groups = table.dropna(subset="duplicate_group").groupby("duplicate_group")
+        row = {"data set": image_set.card.name, "images": len(table), "patients known": table["patient"].nunique()}
+        row |= {"duplicate groups": groups.ngroups, "images in them": int(groups.size().sum())}
+        row["byte-identical groups"] = int((groups["sha256"].nunique() < groups.size()).sum())
+        rows.append(row | {"groups with several labels": int((groups["label"].nunique() > 1).sum())})
     return pd.DataFrame(rows)
 
 
@@ -88,13 +82,7 @@ def format_shortcuts(image_sets: ImageSets, split_rule: str) -> pd.DataFrame:
         majority = train["label"].mode()[0]  # of several the first by name
         rule = train.groupby(FORMAT)["label"].agg(lambda labels: labels.mode()[0]).rename("predicted")
         correct = test[FORMAT].join(rule, on=FORMAT)["predicted"].fillna(majority) == test["label"]
-        rows.append(
-            {
-                "data set": image_set.card.name,
-                "formats": len(rule),
-                "correct": f"{correct.sum()}/{len(test)}",
-                "format alone (%)": 100 * correct.mean(),
-                "majority class (%)": 100 * (test["label"] == majority).mean(),
-            }
-        )
+        row = {"data set": image_set.card.name, "formats": len(rule), "correct": f"{correct.sum()}/{len(test)}"}
+        row["format alone (%)"] = 100 * correct.mean()
+        rows.append(row | {"majority class (%)": 100 * (test["label"] == majority).mean()})
     return pd.DataFrame(rows)
