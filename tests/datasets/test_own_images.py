@@ -43,7 +43,7 @@ def test_splits_that_are_given_stay_and_validation_comes_out_of_train(tmp_path):
     assert [len(images), images[3].shape, images[3].dtype, images.sizes[0]] == [32, (4, 6, 3), np.uint8, (4, 6)]
 
 
-def test_patients_and_copies_stay_together(tmp_path):
+def test_patients_and_copies_stay_together():
     pictures = [np.full((2, 2), number // 2, np.uint8) for number in range(80)]  # every picture twice
     patients = [f"p{number // 8}" if number < 40 else None for number in range(80)]
     images = mp.image_list(pictures, ["a", "b"] * 40, patients=patients)
@@ -60,7 +60,7 @@ def test_metadata_names_labels_splits_and_patients(tmp_path):
     table = table.assign(split=["train", "train", "valid", "valid", "TEST", "TEST"])
     table.to_csv(tmp_path / "metadata.csv", index=False)
     images = mp.image_folder(tmp_path)
-    assert images.table["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    assert images.table["split"].tolist() == PARTS
     assert images.table["patient"].tolist() == list("001122")
     wrong = {r"scans/0.png is not in metadata.csv": table[1:], "has no column 'label'": table.drop(columns="label")}
     for words, own in wrong.items():

@@ -92,7 +92,7 @@ def test_the_cross_label_leak_of_covid_ct(image_sets):
     assert set(conflicts["splits"]) == {"test + train"}
 
 
-def test_the_duplicates_of_busi(image_sets):
+def test_the_duplicates_of_busi_and_of_chest_xray_where_they_are_identical_files(image_sets):
     table = image_sets["busi"].manifest
     groups = table.dropna(subset=["duplicate_group"]).groupby("duplicate_group")
     mixed = groups["label"].nunique() > 1
@@ -104,8 +104,6 @@ def test_the_duplicates_of_busi(image_sets):
     assert (conflicting["split_clean"] == "unused").all()
     assert (table["split_clean"] == "unused").sum() == len(conflicting) == 16
 
-
-def test_the_duplicates_of_chest_xray_are_its_identical_files(image_sets):
     table = image_sets["chest-xray"].manifest
     groups = table.dropna(subset=["duplicate_group"]).groupby("duplicate_group")
     identical = table[table["sha256"].duplicated(keep=False)]

@@ -131,7 +131,6 @@ NO_TEST = official_table(0).query("official_split != 'test' or label != 'COVID'"
 @pytest.mark.parametrize(
     ("table", "card", "fraction", "words"),
     [
-        (drawn_table(0), with_test_counts(benign=12, malignant=70, normal=5), 0.15, "busi: no test set of exactly 70"),
         (drawn_table(0), with_test_counts(benign=12, malignant=7, normal=58), 0.15, "class 'normal' to set a valid"),
         (NO_TEST, COVID, 0.15, "no image of class 'COVID' is left for the test split of split_paper"),
         (drawn_table(0), SMALL, 1.0, "the train split of split_paper"),
