@@ -44,10 +44,8 @@ def test_the_ratio_is_the_median_of_the_paired_ratios_not_the_ratio_of_the_media
     base = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
     ours = base * np.array([1.5, 1.5, 1.5, 1.1, 1.1, 1.2, 1.2])
     table = paired.compare(pd.DataFrame({"base": base, "ours": ours}), "base", {"base": 2**21, "ours": 2**20})
-    row = table.set_index("contestant").loc["ours"]
-    found = row[["ratio", "low", "high", "memory_mib", "memory_ratio"]].tolist()
-    assert found == pytest.approx([1.2, 1.1, 1.5, 1, 0.5])
-    assert row["ratio"] != pytest.approx(np.median(ours) / np.median(base))
+    found = table.set_index("contestant").loc["ours", ["ratio", "low", "high", "memory_mib", "memory_ratio"]].tolist()
+    assert found == pytest.approx([1.2, 1.1, 1.5, 1, 0.5])  # the medians' own ratio is 1.1
 
 
 def test_the_interval_covers_the_true_median_as_often_as_it_says_and_judges_the_target():

@@ -72,9 +72,8 @@ def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar
     of_results = [name for name in notebooks() if name != "00_by_hand"]  # which is about a model itself
     files = sorted({path for name in of_results for path in code_files(NOTEBOOKS / f"{name}.py")})
     names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
-    names = [name.removesuffix(".__init__") for name in names]
     assert "mlprobe_utils.plots.charts" in names
-    names += ["mlprobe_utils.book.run_chapter", "mlprobe_utils.pipeline.manifest"]
+    names = [*(name.removesuffix(".__init__") for name in names), "mlprobe_utils.pipeline.manifest"]
     assert imported(names, ("torch", "transformers", "peft", "lark", "jsonschema")) == ["jsonschema"]
     heavy = ("torch", "papermill", "jupytext", "IPython", "sphinx", "scipy")
     assert imported(["mlprobe_utils.book.book_pages"], heavy) == []
@@ -84,8 +83,7 @@ def test_a_process_of_the_pipeline_imports_torchvision_and_no_timm():
     """torchvision imports beside a CPU torch once `models.compat` is; only who builds a baseline needs timm."""
     code = "import mlprobe_utils.pipeline.model_steps, mlprobe_utils.synthetic.miniatures.making, sys, torchvision"
     version, *timm = run(f"{code}\nprint(torchvision.__version__, *{{'timm'}} & {{*sys.modules}})").split()
-    assert version.split("+")[0] == "0.28.0"
-    assert timm == []
+    assert (version.split("+")[0], timm) == ("0.28.0", [])
 
 
 def test_the_pipeline_and_the_door_go_through_the_public_modules_of_the_rooms():
