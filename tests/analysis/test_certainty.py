@@ -76,24 +76,9 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
     assert len(shown) == CURVES
     assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS[:3] for q in SCOPES] + [f"final output: {PROBE}"]
     assert shown.iloc[:, 3:].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
-    probed = ends[ends["site"] != ENDS[-1]]
-    for scope in SCOPES:
-        width = (probed[f"{scope}, high"] - probed[f"{scope}, low"]).mean()
-        assert f"{width:.1f} for a {scope}" in certainty.width_words(ends)
-    means = bands.set_index(["model", "dataset", "stage", "point"]).mean(axis=1)
-    means.iloc[[0, 7]] += [50, -50]
-    assert certainty.outside(bands, means).sum() == 2
-
-
-def test_a_metric_without_resamples_has_no_bands_and_a_sentence_instead():
-    assert all(word in certainty.band_words("mcc") for word in ("mcc", "accuracy"))
-    assert "retrained probe" in certainty.band_words("f1")
     assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
-    bands, ends = certainty.bands(FOUND, "mcc"), certainty.end_intervals(FOUND, "mcc")
-    assert certainty.side_by_side(ends).empty
-    assert certainty.width_words(ends) == "Of this metric no intervals are computed."
-    index = pd.MultiIndex.from_arrays([[]] * 4, names=["model", "dataset", "stage", "point"])
-    assert certainty.outside(bands, pd.Series(dtype=float, index=index)).empty
+    assert certainty.bands(FOUND, "mcc").empty  # a metric without resamples
+    assert certainty.side_by_side(certainty.end_intervals(FOUND, "mcc")).empty
 
 
 def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():

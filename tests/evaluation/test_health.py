@@ -21,7 +21,6 @@ from mlprobe_utils.analysis.health import (
     paper_layers,
     paper_llms,
     rank_stability,
-    resampled_curves,
 )
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import (
@@ -37,6 +36,7 @@ from mlprobe_utils.evaluation.health import (
 )
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.published import simulated
+from mlprobe_utils.stats.resampling import Resamples, accuracy
 from mlprobe_utils.stats.simulated_answers import simulate_correct
 
 
@@ -196,24 +196,12 @@ def simulated_curves(levels) -> dict[str, np.ndarray]:
     """Curves by model, rising by 5 points to a level."""
     rng = np.random.default_rng(1)
     rising = [simulate_correct(np.linspace(level - 0.05, level, 9), IMAGES, 0.9, rng) for level in levels]
-    return {f"model {place}": resampled_curves(correct, COUNTS) for place, correct in enumerate(rising)}
+    scores = [accuracy(correct, Resamples(COUNTS, np.arange(IMAGES))) for correct in rising]
+    return {f"model {place}": np.vstack([own.values, own.resampled]) for place, own in enumerate(scores)}
 
 
 def exact(curves: dict[str, list[float]]) -> dict[str, np.ndarray]:
     return {model: np.tile(curve, (3, 1)).astype(float) for model, curve in curves.items()}
-
-
-def test_resampled_curves_are_those_of_the_drawn_images():
-    generator = np.random.default_rng(2)
-    correct = generator.random((4, 10)) < 0.7
-    counts = generator.multinomial(10, np.full(10, 0.1), size=5)
-    found = resampled_curves(correct, counts)
-    assert found[0] == pytest.approx(correct.mean(axis=1))
-    for row, drawn in zip(found[1:], counts, strict=True):
-        assert row == pytest.approx(np.repeat(correct, drawn, axis=1).mean(axis=1))
-    three_right = np.array([[True, True, True, False]])  # classes weigh the same
-    found = resampled_curves(three_right, np.ones((1, 4), dtype=int), np.array(["a", "a", "a", "b"]))
-    assert found == pytest.approx(np.full((2, 1), 0.5))
 
 
 def test_points_that_are_left_out():
