@@ -129,9 +129,10 @@ for stage, words in STAGE_NAMES.items():
 # The paper's gains, and what they are a gain of:
 
 # %%
-from mlprobe_utils.analysis.printed_tables import printed_gains
+import pandas as pd
+from mlprobe_utils.pipeline.cards import PUBLISHED
 
-printed = printed_gains()
+printed = pd.read_csv(PUBLISHED / "gains.csv")
 show(printed, decimals=2)
 
 # %% [markdown]

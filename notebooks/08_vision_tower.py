@@ -240,10 +240,7 @@ for stage, name in vision_tower.PROBES.items():
 # Every accuracy is a whole number of right answers. So each cell of table 3 can be checked:
 
 # %%
-from mlprobe_utils.analysis.printed_tables import (
-    disagreements,
-    printed_paradigms,
-)
+from mlprobe_utils.analysis.printed_tables import printed_paradigms
 
 cells = printed_paradigms()
 show(cells, decimals=2)
@@ -262,7 +259,13 @@ glue("odd_cells", "; ".join(where) or "none")
 # almost surely exchanged, and *corrected* has them the other way round. Table 1 prints some of the same accuracies:
 
 # %%
-other = disagreements()
+from mlprobe_utils.pipeline.published import paper_profiles
+
+first = paper_profiles()[["model", "dataset", "P_final"]]
+third = cells[cells["paradigm"] == "MLLM SFT"]
+third = third[["model", "dataset", "printed"]].merge(first, how="left")
+tables = {"printed": "Table 3", "P_final": "Table 1"}
+other = third[third["printed"] != third["P_final"]].rename(columns=tables)
 show(other, decimals=2)
 
 # %% tags=["hide-input"]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.analysis import printed_tables
-from mlprobe_utils.analysis.printed_tables import IMAGES, MEANINGS, bases_that_fit, fits, printed_answers, search
+from mlprobe_utils.analysis.printed_tables import IMAGES, MEANINGS, bases_that_fit, printed_answers, search
 from mlprobe_utils.pipeline.cards import PUBLISHED
 from mlprobe_utils.pipeline.published import paper_profiles
 
@@ -47,8 +47,6 @@ def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
     again = printed_tables.printed_paradigms()
     assert again["correct"].notna().all()
     assert (again["swapped with"] == "").all()
-    assert [fits(accuracy, 150) for accuracy in (66.67, 66.66)] == [True, False]
-    assert [fits(89.10, images) for images in (203, 624)] == [False, True]
 
 
 def test_differences_of_table_3_before_and_after_putting_cells_back():
@@ -60,8 +58,6 @@ def test_differences_of_table_3_before_and_after_putting_cells_back():
     assert corrected.loc[("MLLM SFT", model, "COVID19-CT"), ["images", "p (least)"]].tolist() == [173 - 170, 0.25]
     others = corrected.drop(index=model, level="model")
     pd.testing.assert_frame_equal(others, printed.drop(index=model, level="model"))
-    (row,) = printed_tables.disagreements().to_dict("records")  # with Table 1
-    assert row == {"model": "ShizhenGPT-7B-VL", "dataset": "COVID19-CT", "Table 3": 78.82, "Table 1": 81.28}
 
 
 def test_every_printed_answer_is_a_whole_number_of_images():
@@ -69,7 +65,6 @@ def test_every_printed_answer_is_a_whole_number_of_images():
     rounded = (100 * answers).round(2).stack()
     np.testing.assert_allclose(rounded, printed.loc[rounded.index])  # audit, point 1
     assert answers.at["MedGemma-4B", "BUSI"] == 126 / 150
-    assert printed_tables.printed_gains()["model"].isin(answers.index).all()
 
 
 @pytest.mark.parametrize("meaning", MEANINGS)
