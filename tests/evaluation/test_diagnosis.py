@@ -16,12 +16,9 @@ from mlprobe_utils.analysis.diagnosis_tables import (
     STEPS,
     against_planted,
     by_state,
-    detection,
     diagnoses,
-    disagreements,
     in_short,
     mapping_losses,
-    misalignment_and_unparsed,
     statement_table,
 )
 from mlprobe_utils.common.errors import InputError
@@ -172,18 +169,8 @@ def test_the_questions_disagree_where_seeds_do():
         own = probed.index[last & (probed["seed"] == seed) & (probed["point"] == "L.11")]
         right = own[(probed.loc[own, "p_Yes"] > 0.5) == (probed.loc[own, "label"] == "Yes")][:count]
         probed.loc[right, ["p_Yes", "p_No"]] = probed.loc[right, ["p_No", "p_Yes"]].to_numpy()
-    found = disagreements(diagnosed(tables)).set_index("statement")
-    assert found.loc[f"{COMPREHENSION}, last token", PROBE] == NAMED
-    assert found.loc[f"{COMPREHENSION}, last token", RECIPE] == UNDECIDED
-
-
-def test_misalignment_stands_beside_what_could_not_be_parsed():
-    judged = diagnosed(planted(MISALIGNMENT))
-    outputs = pd.DataFrame([{"model": "m", "dataset": "d", "stage": "finetuned", "run": run} for run in (0, 1)])
-    outputs["unparsed"] = [35.0, 90.0]
-    (row,) = misalignment_and_unparsed(judged[judged["scope"] == RECIPE], outputs).itertuples(index=False)
-    assert row.low < row.lost < row.high
-    assert (row.verdict, row[-1]) == (NAMED, 35.0)
+    found = diagnosed(tables).set_index(["statement", "scope"]).loc[f"{COMPREHENSION}, last token", "verdict"]
+    assert found.to_dict() == {PROBE: NAMED, RECIPE: UNDECIDED}
 
 
 def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
@@ -254,6 +241,3 @@ def test_what_was_diagnosed_stands_beside_what_was_planted():
     assert judged["planted"].tolist() == [FIDELITY] * 3
     assert judged["detected"].tolist() == ["no", "another mode", "yes"]
     assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0)"
-    counted = detection(judged).set_index("strength")
-    assert counted.loc["strong", ["cases", "detected", "another mode", "none"]].tolist() == [1, 1, 0, 0]
-    assert counted.loc["weak", ["cases", "detected", "another mode", "none"]].tolist() == [1, 0, 0, 1]
