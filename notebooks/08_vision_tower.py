@@ -168,10 +168,12 @@ show(chapter.recipe("vision_training"), decimals=4)
 
 # %%
 alone = chapter.discussion("training-paradigms")
-budget = chapter.protocol.fine_tuning
-show(
-    chapter.named(vision_tower.budgets(alone.image_sets, split_rule, budget))
-)
+budget, of_set = chapter.protocol.fine_tuning, alone.image_sets.items()
+images = {slug: len(own.rows_of(split_rule, "train")) for slug, own in of_set}
+table = pd.DataFrame(images.items(), columns=["dataset", "training images"])
+table["epochs"], table["images a step"] = budget.epochs, budget.batch_size
+steps = -(-table["training images"] // budget.batch_size)  # rounded up
+show(chapter.named(table.assign(steps=budget.epochs * steps)))
 
 # %% [markdown]
 # All else is what the model's own fine-tuning has: the same images, epochs, batch and schedule, as the table says. The

@@ -63,11 +63,13 @@ rows = {name: results.probe_rows(select, name, **of) for name in recipes}
 changes = recipe_changes(rows, chapter.image_sets, split_rule)
 
 # %%
-from mlprobe_utils.analysis.probe_recipes import counted, label_efficiency
+from mlprobe_utils.analysis.probe_recipes import label_efficiency
+from mlprobe_utils.stats.paired import counted
 
-fewer = label_efficiency(changes, recipes)
+by = ["dataset", "recipe", "module"]
+fewer = counted(label_efficiency(changes, recipes), "change", by)
 others = changes[~changes["recipe"].isin(fewer["recipe"])]
-show(chapter.named(counted(others)))
+show(chapter.named(counted(others, "change", by)))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.plots.tables import file

@@ -47,9 +47,7 @@ def rows_in(order: str, shares: dict[str, float]) -> tuple[pd.DataFrame, pd.Data
 
 
 def read(patch: pytest.MonkeyPatch, **shares: dict[str, float]) -> list[Evaluated]:
-    """The outcomes in every order; the rows of an order can be given instead of its shares."""
-    rows = {order: shares.get(order, {}) for order in ORDERS}
-    rows = {order: own if isinstance(own, tuple) else rows_in(order, EQUAL | own) for order, own in rows.items()}
+    rows = {order: rows_in(order, EQUAL | shares.get(order, {})) for order in ORDERS}
     patch.setattr(question_order, "of_value", lambda selection, setting, order: order)
     patch.setattr(results, "seed_rows", lambda order: rows[order][0])
     patch.setattr(results, "prediction_rows", lambda order: rows[order][1])
@@ -75,8 +73,6 @@ def test_a_planted_effect_is_significant_where_it_is_with_its_sign(planted):
     }
     assert found["difference"].abs().to_numpy() == pytest.approx([20, 30, 20, 30], abs=12)
     assert ((table["scope"] == PROBE) == (table["site"] == OUTPUT)).all()
-    counts = question_order.counted(table).set_index(["order", "less", "site"])
-    assert counts.loc[("question_first", "image_first", IMAGE_TOKENS), ["pairs", HIGHER, LOWER]].tolist() == [2, 1, 0]
 
 
 def test_nothing_is_significant_where_orders_do_not_differ(monkeypatch):
@@ -91,14 +87,6 @@ def test_curves_are_the_means_with_their_bands_and_the_answers_of_the_same_run(p
             curve = table.loc[(stage, order)].drop(index=OUTPUT).loc[own.points]
             assert curve["value"].to_numpy() == pytest.approx(100 * own.correct.mean(axis=(0, 2)))
             assert curve["value"].between(curve["band_low"], curve["band_high"], inclusive="neither").all()
-
-
-def test_what_comes_before_the_llm_is_the_same_and_is_checked(planted, monkeypatch):
-    assert question_order.largest_before_the_llm(planted) == 0
-    seeds, answers = rows_in("question_first", EQUAL)
-    at_connector = (seeds["point"] == "C.01") & (seeds["image"] == seeds["image"].iloc[0])
-    seeds.loc[at_connector, ["p_Yes", "p_No"]] = seeds.loc[at_connector, ["p_No", "p_Yes"]].to_numpy()
-    assert question_order.largest_before_the_llm(read(monkeypatch, question_first=(seeds, answers))) > 0
 
 
 def test_charts_tell_every_order_and_every_difference_with_its_interval(planted):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from made_rows import answers_of, right_of
 from site_rows import SEEDS, image_set, rows_of
-from tiny_parts import RECIPE
 
 from mlprobe_utils.analysis import vision_tower
 from mlprobe_utils.analysis.vision_tower import ABSOLUTE, ALONE, FINE_TUNED, LOWERED, METRICS, PROBES, RAISED, RELATIVE
@@ -140,10 +139,3 @@ def test_a_planted_difference_is_significant_and_no_other_is(of, changed, share,
     for (paradigm,), own in found.outcomes.items():
         assert levels.at[paradigm, "accuracy"] == pytest.approx(100 * own.correct.mean())
     assert (levels["low"] < levels["accuracy"]).all()
-
-
-def test_the_budget_is_that_of_the_fine_tuning():
-    own = image_set(10)
-    own.rows_of = lambda split_rule, split: own.manifest.head(9) if split == "train" else None
-    table = vision_tower.budgets({"d": own}, "paper", RECIPE)
-    assert table.to_numpy().tolist() == [["d", 9, RECIPE.epochs, 4, 3 * RECIPE.epochs]]

@@ -21,6 +21,7 @@ from mlprobe_utils.stats.paired import (
     WORDS,
     Pair,
     compare,
+    counted,
     holm,
     in_words,
     of_mean,
@@ -87,6 +88,8 @@ def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
     exact = compare([Pair({}, before, moved["lost"], drawn)], []).iloc[0]
     assert exact["p"] == pytest.approx(sign_flip_p(before, moved["lost"], drawn.clusters)[0])
     assert exact["p"] != pytest.approx(table["p"].iloc[3])  # a metric has no exact test
+    counts = counted(table, "gain", ["n"])
+    assert counts[["pairs", "significantly higher", "significantly lower"]].to_numpy().tolist() == [[4, 1, 2]]
     assert compare([], ["what"], words=WORDS).columns.tolist() == ["what", "change", *table.columns[3:]]
     assert verdicts(pd.Series([-2, 1, -1]), pd.Series([-1, 2, 1])).tolist() == [LOWER, HIGHER, NEITHER]
 
