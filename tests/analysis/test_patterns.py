@@ -136,10 +136,6 @@ def test_counts_list_every_pattern_and_add_up():
     page = table_html(table.reset_index())
     assert "<td>same shape</td>" in page
     assert not re.search("nan|NA|None|1[.]0", page)
-    assert patterns.by_curve(found).set_index(["stage", "dataset"]).loc[("finetuned", "x")].to_dict() == {
-        "model": "m", "vision tower": "unchanged", "connector": "preserved", "LLM": "unchanged",
-        "final output": "equal within noise",
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
