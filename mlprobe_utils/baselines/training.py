@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from transformers import EvalPrediction, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from mlprobe_utils.baselines.building import build
+from mlprobe_utils.baselines.networks import build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes

@@ -1,7 +1,7 @@
-"""Bootstrap resamples of a data set's images, and statistics of every probe point in each of them.
+"""Bootstrap resamples of a data set's images, drawn once for all that is compared on it, and statistics in each of
+them.
 
-The resamples are drawn once for a data set and serve all points, stages and models, which are compared on the same
-images. Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
+Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
 """
 
 import functools
@@ -35,10 +35,8 @@ class Resamples:
 
 
 def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
-    """Draws as many clusters as there are, with replacement; InputError where there are fewer than two.
-
-    `clusters` says which images belong together [images]; `numpy.arange(images)` where all are independent.
-    """
+    """Draws as many clusters as there are, with replacement; InputError where there are fewer than two. `clusters` says
+    which images belong together [images]."""
     names, members = np.unique(clusters, return_inverse=True)
     if len(names) < 2:
         raise InputError(
@@ -103,14 +101,11 @@ def metric(
     positive: str | None,
     resamples: Resamples,
 ) -> Statistic:
-    """One of RESAMPLED of every point in every resample, equal to `metrics.score` of the images drawn.
+    """One of RESAMPLED of every point in every resample, equal to `metrics.score` of the images drawn; arguments as
+    there, with `predicted` int [..., images] and `probabilities` float [..., images, options].
 
-    Arguments as there, with `predicted` int [..., images] and `probabilities` float [..., images, options].
-
-    Raises:
-        InputError: an unknown metric; a class that no image has, or that more than `MOST_MISSING` of the resamples lack
-            because few patients or duplicate groups have it.
-        ValueError: arrays of other shapes or types.
+    Raises InputError for an unknown metric and a class that more than `MOST_MISSING` of the resamples lack, as few
+    patients or duplicate groups have it; ValueError for arrays of other shapes or types.
     """
     if name not in RESAMPLED:
         raise unknown("metric", name, RESAMPLED)

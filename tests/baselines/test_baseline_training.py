@@ -10,7 +10,7 @@ from transformers import set_seed
 
 from mlprobe_utils.analysis.baselines import LAST, correct_at, epochs_chosen, trained
 from mlprobe_utils.baselines import training
-from mlprobe_utils.baselines.building import build
+from mlprobe_utils.baselines.networks import build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.rows import SCHEMA
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, BaselineCard, Variant, baseline_folder

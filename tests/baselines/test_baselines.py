@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from mlprobe_utils.baselines import building
-from mlprobe_utils.baselines.building import build
-from mlprobe_utils.baselines.networks import spatial_shift
+from mlprobe_utils.baselines import networks
+from mlprobe_utils.baselines.networks import build, spatial_shift
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import baseline_card
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant, all_baselines, baselines_of, load_baseline
@@ -168,7 +167,7 @@ def test_pretrained_weights_are_timms_or_an_error(monkeypatch):
     with pytest.raises(InputError, match="only timm's models have pretrained weights"):
         build(CARDS["s2-mlp"], "full", CLASSES, 64, pretrained=True)
     unreachable = Mock(side_effect=OSError("no connection"))
-    monkeypatch.setattr(building.timm, "create_model", unreachable)
+    monkeypatch.setattr(networks.timm, "create_model", unreachable)
     with pytest.raises(InputError, match=r"resnet50 cannot be built with pretrained weights .*no connection"):
         build(CARDS["resnet"], "full", CLASSES, 64, pretrained=True)
     assert unreachable.call_args.kwargs["pretrained"] is True
