@@ -49,16 +49,24 @@ note("How far this diagnosis can be trusted: " + laboratory.words())
 # and an answer that does not follow from what the LLM holds. In words, each fits almost any curve. Here each is a
 # statement that can be false: **what can be decoded at one {term}`site` cannot be decoded at the next.**
 
-# %%
-from mlprobe_utils.analysis.diagnosis_tables import (
-    statement_table,
-    thresholds_of,
-)
+# %% tags=["hide-input"]
+from mlprobe_utils.evaluation.diagnosis import STATEMENTS
+
+beyond = ", and than at every site after it"
+after_it = [s.after[0] + beyond * (len(s.after) > 1) for s in STATEMENTS]
+stated = {"mode": [s.mode for s in STATEMENTS]}
+stated["more can be decoded at"] = [s.before for s in STATEMENTS]
+stated["than at"] = after_it
+
+# %% tags=["hide-input"]
+import pandas as pd
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.plots.tables import show
 
-families = results.families(chapter.selection).values()
-show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
+families = dict.fromkeys(results.families(chapter.selection).values())
+limits = pd.DataFrame(laboratory.thresholds(families))
+limits = limits.loc[[s.name for s in STATEMENTS]].add_prefix("threshold for ")
+show(pd.DataFrame(stated).join(limits.reset_index(drop=True)))
 
 # %% [markdown]
 # A site is the end of a module, as a probe reads it; or the answer; or the {term}`reference`: a classifier that saw
@@ -115,7 +123,7 @@ glue("alarms_origin", origin("fixed_ends"))
 # scope is the *retrained probe*: probes fitted anew, on new images.
 
 # %%
-from mlprobe_utils.analysis.diagnosis_tables import diagnoses
+from mlprobe_utils.analysis.diagnosis_tables import diagnoses, thresholds_of
 
 probed = results.end_rows(chapter.selection)
 predicted = results.prediction_rows(chapter.selection)

@@ -32,19 +32,6 @@ def pairs(models: Mapping[str, ModelCard]) -> list[tuple[str, str]]:
     return [(slug, base) for slug, base in bases.items() if base]
 
 
-def left_out(models: Mapping[str, ModelCard], names: Mapping[str, str]) -> pd.DataFrame:
-    """The models that are in no pair: model, reason. `names` (slug -> name) has bases beyond these models too."""
-    paired = {slug for pair in pairs(models) for slug in pair}
-    rows = [
-        (card.name, f"its base, {names.get(card.base, card.base)}, is not in this run")
-        if card.base
-        else (card.name, "its card names no base")
-        for slug, card in models.items()
-        if slug not in paired
-    ]
-    return pd.DataFrame(rows, columns=["model", "reason"])
-
-
 def gains(
     predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:

@@ -19,8 +19,7 @@ from mlprobe_utils.pipeline.results import Selection, require
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import verdicts
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, simulate_correct
 
 BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
@@ -264,7 +263,7 @@ def by_chance(
     records = []
     for size, correlation in product(images, correlations):
         generator = np.random.default_rng([0, epochs, size, int(1000 * correlation)])
-        simulated = (np.full(epochs, share), size, correlation, generator, "shared")
+        simulated = (np.full(epochs, share), size, correlation, generator, True)
         added = 100 * (np.array([simulate_correct(*simulated).mean(axis=1).max() for _ in range(repeats)]) - share)
         records.append((size, correlation, added.mean(), added.std(ddof=1) / np.sqrt(repeats)))
     return pd.DataFrame(records, columns=["images", "correlation", "added", "error"])

@@ -35,16 +35,6 @@ LOST, GAINED, NEITHER = "lost", "gained", paired.NEITHER
 LEAST = np.finfo(float).tiny  # a probability below counts as this one: that of 0 has no logarithm
 
 
-def statement_table(thresholds: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """The statements for a page, with `thresholds` (family -> statement -> pp): mode, sites, a column a family."""
-    columns = ["mode", "more can be decoded at", "than at", *(f"threshold for {family}" for family in thresholds)]
-    rows = []
-    for own in diagnosis.STATEMENTS:
-        after = own.after[0] + (", and than at every site after it" if len(own.after) > 1 else "")
-        rows.append((own.mode, own.before, after, *(of_family[own.name] for of_family in thresholds.values())))
-    return pd.DataFrame(rows, columns=columns)
-
-
 def diagnoses(
     probed: pd.DataFrame,
     predicted: pd.DataFrame,

@@ -8,7 +8,6 @@ import pandas as pd
 from mlprobe_utils.evaluation.outcomes import outcomes
 from mlprobe_utils.evaluation.points import MODULES, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
-from mlprobe_utils.pipeline.cards import Probe
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import groups
 from mlprobe_utils.stats.paired import Pair, compare
@@ -43,29 +42,11 @@ def recipe_changes(
     return compare(pairs, [*RECIPE_OF, "recipe", "module"])
 
 
-def differing(recipes: Mapping[str, Probe]) -> pd.DataFrame:
-    """What each recipe changes in the main one: recipe, differs in."""
-    main = recipes[MAIN_PROBE].model_dump()
-    rows = []
-    for name, probe in recipes.items():
-        own = {key: value for key, value in probe.model_dump().items() if value != main[key]}
-        words = ", ".join(f"{key.replace('_', ' ')} {value} (main: {main[key]})" for key, value in own.items())
-        rows.append((name, words or "nothing: it is the one of all other chapters"))
-    return pd.DataFrame(rows, columns=["recipe", "differs in"])
-
-
 def extremes(changes: pd.DataFrame, recipe: str) -> pd.DataFrame:
     """The largest change that a recipe makes in each data set, up or down; empty for a recipe that was not run."""
     own = changes[changes["recipe"] == recipe]
     places = own["change"].abs().groupby(own["dataset"], sort=False).idxmax()
     return own.loc[places].drop(columns=["stage", "recipe", "p"]).reset_index(drop=True)
-
-
-def label_efficiency(changes: pd.DataFrame, recipes: Mapping[str, Probe]) -> pd.DataFrame:
-    """`changes` of the recipes with fewer training images than the main one; the larger share first."""
-    share = changes["recipe"].map({name: own.training_fraction for name, own in recipes.items()})
-    fewer = share[share < recipes[MAIN_PROBE].training_fraction].sort_values(ascending=False, kind="stable")
-    return changes.loc[fewer.index]
 
 
 def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:

@@ -13,7 +13,7 @@ from mlprobe_utils.analysis import patterns
 from mlprobe_utils.analysis.patterns import BOTH, PARTS, PATTERNS
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.plots.tables import table_html
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import simulate_correct
 
 IMAGES = 150
 T = 8.0  # about the tolerance at 85 % of 150 images

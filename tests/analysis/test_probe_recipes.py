@@ -9,7 +9,6 @@ from site_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import probe_recipes
 from mlprobe_utils.analysis.probe_recipes import BEFORE, FIRST, LAST
-from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.stats.paired import counted
 
 IMAGES = 400
@@ -47,19 +46,6 @@ def test_the_main_recipe_alone_has_no_changes_and_others_need_its_points():
     other = curve(1)
     with pytest.raises(ValueError, match="'raw' was not fitted at the points"):
         probe_recipes.recipe_changes({"main": curve(0), "raw": other[other["point"] != "L.02"]}, SETS, "paper")
-
-
-def test_fewer_labels_are_the_recipes_that_train_on_a_share():
-    recipes = load_protocol("miniature").probes
-    assert recipes.keys() == load_protocol("paper").probes.keys()
-    changes = probe_recipes.recipe_changes({name: curve(n) for n, name in enumerate(recipes)}, SETS, "paper")
-    found = probe_recipes.label_efficiency(changes, recipes)
-    assert found[["recipe", "module"]].to_numpy().tolist() == [
-        [f"{share} % of the images", module] for share in (30, 10) for module in "VCL"
-    ]
-    words = probe_recipes.differing(recipes).set_index("recipe")["differs in"]
-    assert words["linear"] == "kind linear (main: mlp)"
-    assert "training fraction 0.1" in words["10 % of the images"]
 
 
 def rows_between(shares: np.ndarray, points: list[str] = LAYERS) -> pd.DataFrame:

@@ -19,7 +19,6 @@ from mlprobe_utils.analysis.diagnosis_tables import (
     diagnoses,
     in_short,
     mapping_losses,
-    statement_table,
 )
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import (
@@ -36,7 +35,7 @@ from mlprobe_utils.evaluation.diagnosis import (
     main_mode,
     verdicts,
 )
-from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, SITES
+from mlprobe_utils.evaluation.names import OUTPUT, SITES
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
@@ -216,13 +215,6 @@ def test_the_chart_shows_every_interval_and_describes_it():
             assert chart.html.count(f'data-told="{model}, {statement.name}: {words}"') == 2  # interval and point
             assert f"{model}, {statement.name}: {words}" in chart.description
     assert "ticks" not in change_chart(judged.drop(columns="threshold"), {}, "Losses").html
-
-
-def test_statements_stand_beside_the_thresholds_of_each_family():
-    table = statement_table({"gemma3": THRESHOLDS, "llava": dict.fromkeys(THRESHOLDS, 1.0)})
-    assert table["threshold for llava"].tolist() == [1.0] * len(STATEMENTS)
-    assert list(table["mode"]) == [s.mode for s in STATEMENTS]
-    assert LAST_TOKEN in set(table["more can be decoded at"])
 
 
 def test_what_was_diagnosed_stands_beside_what_was_planted():

@@ -36,8 +36,7 @@ from mlprobe_utils.evaluation.health import (
 )
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.published import simulated
-from mlprobe_utils.stats.resampling import Resamples, accuracy
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import Resamples, accuracy, simulate_correct
 
 
 def test_equations_by_hand():
@@ -86,13 +85,13 @@ def test_health_of_two_stages_is_compared_where_both_are():
     assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
 
 
-@pytest.mark.parametrize("dependence", ["neighbouring", "shared"])
-def test_simulated_answers_have_the_curve_and_the_correlation(dependence):
+@pytest.mark.parametrize("shared", [False, True])
+def test_simulated_answers_have_the_curve_and_the_correlation(shared):
     curve, images = true_curve("rising", 4), 40_000
-    correct = simulate_correct(curve, images, 0.9, np.random.default_rng(0), dependence)
+    correct = simulate_correct(curve, images, 0.9, np.random.default_rng(0), shared)
     most = 4 * np.sqrt(0.25 / images)  # four standard errors of a share
     assert correct.mean(axis=1) == pytest.approx(curve, abs=most)
-    far = 0.9 if dependence == "shared" else 0.9**3
+    far = 0.9 if shared else 0.9**3
     both = stats.multivariate_normal(cov=[[1, far], [far, 1]]).cdf(stats.norm.ppf([curve[0], curve[-1]]))
     assert (correct[0] & correct[-1]).mean() == pytest.approx(both, abs=most)
 
