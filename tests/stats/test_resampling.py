@@ -61,9 +61,7 @@ def test_clusters_are_drawn_whole_and_as_many_as_there_are(ids):
 @given(st.integers(0, 10**6), st.integers(2, 25))
 def test_components_are_what_is_linked_through_patients_or_copies(seed, images):
     rng = np.random.default_rng(seed)
-    table = pd.DataFrame(
-        {"patient": rng.integers(0, images, images), "duplicate_group": rng.integers(0, images, images)}
-    )
+    table = pd.DataFrame(rng.integers(0, images, (images, 2)), columns=["patient", "duplicate_group"])
     table = table.astype(object).mask(rng.random(table.shape) < 0.5)
     found = components(table)
     for image in range(images):
@@ -75,14 +73,10 @@ def test_components_are_what_is_linked_through_patients_or_copies(seed, images):
         assert set(np.flatnonzero(found == found[image])) == reached
 
 
-def test_unequal_clusters_count_for_less():
+def test_unequal_clusters_count_for_less_and_a_mean_over_classes_rests_on_the_small_ones():
     right = np.ones((1, 12), dtype=bool)
-    assert accuracy(right, resample(np.arange(12))).clusters == 12
-    assert accuracy(right, resample(np.arange(12) // 3)).clusters == pytest.approx(4)
-    assert accuracy(right, resample(np.array([0] * 10 + [1, 2]))).clusters == pytest.approx(144 / 102)
-
-
-def test_a_mean_over_classes_rests_on_the_small_ones():
+    for clusters, number in ((np.arange(12), 12), (np.arange(12) // 3, 4), (np.array([0] * 10 + [1, 2]), 144 / 102)):
+        assert accuracy(right, resample(clusters)).clusters == pytest.approx(number)
     truth, drawn = np.repeat([0, 1, 2], [24, 84, 42]), resample(np.arange(150))
     mean, of_one = (metric("recall", truth, truth[None], np.zeros((1, 150, 3)), OPTIONS, positive, drawn)
                     for positive in (None, "a"))  # fmt: skip
