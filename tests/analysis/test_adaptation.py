@@ -1,5 +1,7 @@
 """What adaptation gained: a planted gain is significant, chance is not, and absolute and relative gains are right."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,12 +28,8 @@ def answers(share: float, seed: int, model: str, dataset: str = "d", run: int = 
 
 
 def of_two_models(own: float, base: float) -> pd.DataFrame:
-    frames = [
-        answers(share, noise + run + 7 * place, model, dataset, run)
-        for noise, (model, share) in enumerate((("own", own), ("base", base)), 20)
-        for place, dataset in enumerate(SETS)
-        for run in (0, 1)
-    ]
+    places = itertools.product({"own": own, "base": base}.items(), SETS, (0, 1))
+    frames = [answers(share, 20 + n, model, dataset, run) for n, ((model, share), dataset, run) in enumerate(places)]
     return pd.concat(frames, ignore_index=True)
 
 

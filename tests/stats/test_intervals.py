@@ -1,7 +1,5 @@
 """Intervals and bands: by hand, as the literature has them, what must hold of all, how often they hold the truth."""
 
-import functools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +9,7 @@ from simulations import TEST_SETS, coverage
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
-from mlprobe_utils.stats.resampling import Statistic, accuracy, metric, resample
+from mlprobe_utils.stats.resampling import Statistic, accuracy, resample
 
 SEEDS = 5
 
@@ -131,15 +129,6 @@ def test_components_of_variance_are_found():
         assert found == pytest.approx(100 * np.sqrt(by_seeds + 0.21 / (40 * 2000)), rel=0.05)
 
 
-def test_metrics_of_few_images_have_intervals():
-    predicted = np.zeros((2, 40), dtype=int)
-    predicted[0, -1] = 1  # one image is named: precision is 100 %, by a hair
-    arrays = np.repeat([0, 1], 20), predicted, np.zeros((2, 40, 2))
-    for name in ("precision", "recall", "f1", "auc"):
-        table = intervals(metric(name, *arrays, ["a", "b"], "b", resample(np.arange(40))))
-        assert (np.diff(table[["low", "value", "high"]]) >= 0).all(), (name, table)
-
-
 FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
 
 
@@ -155,15 +144,6 @@ FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
 def test_what_has_no_interval_is_refused(of, how, error, words):
     with pytest.raises(error, match=words):
         intervals(of, **how)
-
-
-SMALL = {"tiny": (40, 2.0)}
-
-
-def test_coverage_sees_intervals_that_are_too_narrow(monkeypatch):
-    monkeypatch.setattr("simulations.intervals", functools.partial(intervals, level=0.5))
-    table = coverage(SMALL, ["in the middle"], 3, repetitions=60, resamples=100)
-    assert table[table["interval"] == "pointwise"]["covered"].between(40, 65).all()
 
 
 @pytest.mark.nightly
