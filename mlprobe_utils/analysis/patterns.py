@@ -134,8 +134,8 @@ def patterns(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts(found: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """How many curves have each of PATTERNS: module, pattern, before, after (curves), on (data sets by `names`, with
-    their curves). A comparison of the stages counts under `after`; its `before` is nan."""
+    """How many curves have each of PATTERNS: module, pattern, before (nan of a comparison of the stages), after, on
+    (data sets by `names`, with their curves)."""
     records = []
     for pattern in PATTERNS:
         curves = found[(found["module"] == pattern.part) & (found["pattern"] == pattern.name)]

@@ -47,17 +47,6 @@ def test_metrics_equal_those_of_the_images_drawn(name, positive):
 
 
 @settings(max_examples=25)
-@given(st.lists(st.integers(0, 5), min_size=2, max_size=30).filter(lambda ids: len(set(ids)) > 1))
-def test_clusters_are_drawn_whole_and_as_many_as_there_are(ids):
-    clusters = np.array(ids)
-    drawn = resample(clusters, resamples=20)
-    first = {cluster: ids.index(cluster) for cluster in ids}
-    assert (drawn.counts == drawn.counts[:, [first[cluster] for cluster in ids]]).all()
-    assert (drawn.counts[:, [*first.values()]].sum(axis=1) == len(first)).all()
-    assert (resample(clusters + 7, resamples=20).counts == drawn.counts).all()  # names do not matter
-
-
-@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 25))
 def test_components_are_what_is_linked_through_patients_or_copies(seed, images):
     rng = np.random.default_rng(seed)
