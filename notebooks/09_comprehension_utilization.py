@@ -275,9 +275,8 @@ import numpy as np
 
 largest = 0.0
 for own in orders:
-    of_all = [
-        own.outcomes["pretrained", o, "all points"] for o in ORDER_NAMES
-    ]
+    of = own.outcomes
+    of_all = [of["pretrained", order, "all points"] for order in ORDER_NAMES]
     before = [point for point in of_all[0].points if point[0] in "VC"]
     right = [one.at(*before).correct.mean(axis=(0, 2)) for one in of_all]
     largest = max(largest, 100 * float(np.ptp(right, axis=0).max()))
