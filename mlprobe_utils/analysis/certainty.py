@@ -1,8 +1,5 @@
-"""Bands of a run's curves, intervals at the ends of modules, and paired tests.
-
-Probes are those of `results.seed_rows`, on the image tokens. Final outputs are those of all runs, which are too few for
-RECIPE: a comparison with one has nothing there.
-"""
+"""Bands of a run's curves, intervals at the ends of modules, and paired tests, of the probes of `results.seed_rows` on
+the image tokens, and of the final outputs of all runs, which are too few for RECIPE."""
 
 from collections.abc import Iterable
 from itertools import product

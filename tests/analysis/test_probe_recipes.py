@@ -9,6 +9,7 @@ from site_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import probe_recipes
 from mlprobe_utils.analysis.probe_recipes import BEFORE, FIRST, LAST
+from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.stats.paired import counted
 
 IMAGES = 400
@@ -39,6 +40,7 @@ def test_a_change_is_significant_in_the_module_it_was_planted_in():
     assert significant.to_dict() == pytest.approx({("raw", "L"): -20}, abs=2)
     assert probe_recipes.extremes(changes, "raw")["module"].tolist() == ["L"]
     assert probe_recipes.extremes(changes, "another").empty
+    assert load_protocol("miniature").probes.keys() == load_protocol("paper").probes.keys()
 
 
 def test_the_main_recipe_alone_has_no_changes_and_others_need_its_points():
