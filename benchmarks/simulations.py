@@ -19,8 +19,7 @@ from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.corrected_health import corrected_health
 from mlprobe_utils.evaluation.health import health_score, health_scores
 from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
-from mlprobe_utils.stats.resampling import Resamples, accuracy, resample
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import Resamples, accuracy, resample, simulate_correct
 
 # health scores
 
@@ -177,10 +176,7 @@ def false_alarms(
     for size in images:
         generator = np.random.default_rng([seed, points, size])
         curves = np.stack(
-            [
-                simulate_correct(np.full(points + 1, share), size, correlation, generator, "shared")
-                for _ in range(repeats)
-            ]
+            [simulate_correct(np.full(points + 1, share), size, correlation, generator, True) for _ in range(repeats)]
         )
         ends, best = curves[:, -1], curves[:, :-1].sum(axis=2).argmax(axis=1)
         drawn = resample(np.arange(size))

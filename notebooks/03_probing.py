@@ -122,11 +122,20 @@ glue("best_value", after.max())
 glue("best_where", f"{chapter.names[best[0]]} on {chapter.names[best[1]]}")
 
 # %% tags=["hide-input"]
-outside = certainty.outside(bands, means)
+limits = bands.set_index(curve)
+line = means.reindex(limits.index)
+outside = (line < limits["band_low"]) | (line > limits["band_high"])
 glue("probe_seeds", chapter.protocol.probe_seeds)
-glue("band_words", certainty.band_words(metric))
 glue("band_points", len(outside))
 glue("band_outside", int(outside.sum()))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.stats.resampling import RESAMPLED
+
+areas = "The areas are simultaneous 95 % bands of the retrained probe."
+none = f"Of '{metric}' no areas are drawn: bands are computed of "
+none += f"{', '.join(RESAMPLED)} alone."
+glue("band_words", areas if metric in RESAMPLED else none)
 
 # %% [markdown]
 # The highest mean after fine-tuning is {glue:text}`best_value:.1f` % at {glue:text}`best_point`
@@ -282,7 +291,14 @@ show(chapter.named(beside.drop(columns="stage")))
 file(chapter.named(intervals), "Intervals where each module ends")
 
 # %% tags=["hide-input"]
-glue("width_words", certainty.width_words(intervals))
+probed = intervals[intervals["site"] != "final output"]
+sides = {s: [f"{s}, low", f"{s}, high"] for s in SCOPES}
+widths = [(probed[high] - probed[low]).mean() for low, high in sides.values()]
+pairs = zip(widths, SCOPES, strict=True)
+of_each = ", ".join(f"{width:.1f} for a {scope}" for width, scope in pairs)
+words = "Over both stages, the mean width of an interval where a module ends"
+none = "Of this metric no intervals are computed."
+glue("width_words", f"{words} is, in pp: {of_each}." if len(probed) else none)
 
 # %% [markdown]
 # {glue:text}`width_words` The intervals of a {term}`retrained probe` allow for seeds as well as images, those of

@@ -394,23 +394,39 @@ glue("trust_origin", origin("corrected_health"))
 # data sets, then all of them with their intervals.
 
 # %%
-from mlprobe_utils.analysis.health import by_choice, rank_table
+from mlprobe_utils.analysis.health import rank_table
 from mlprobe_utils.pipeline import results
 
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
 rows = results.probe_rows(chapter.selection, **of)
 ranks = rank_table(rows, chapter.image_sets, split_rule, penalty)
-show(by_choice(ranks), decimals=2)
+
+# %%
+of_choice = ranks.groupby(["changed", "to"], sort=False)
+over_all = of_choice.agg(
+    models=("models", "first"),
+    **{"tau (mean)": ("tau", "mean"), "lowest tau": ("tau", "min")},
+)
+show(over_all.reset_index(), decimals=2)
 
 # %%
 file(chapter.named(ranks), "Rank stability by data set and module")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.health import rank_words
+from mlprobe_utils.evaluation.points import MODULES
 
-words = rank_words(chapter.named(ranks))
-glue("tau_choice", words["choice"])
-glue("tau_images", words["images"])
+least = chapter.named(ranks).dropna(subset="tau")
+least = least.sort_values("tau", kind="stable")
+place = least["module"].map(MODULES) + ", " + least["dataset"] + ")"
+choice = least["changed"] + ": " + least["to"] + ", "
+
+# %% tags=["hide-input"]
+redrawn = least["changed"] == "images"
+said = least["tau"].map("tau {:.2f} (".format)
+said += choice.where(~redrawn, "") + place
+none = "there are too few models for an order"
+glue("tau_choice", next(iter(said[~redrawn]), none))
+glue("tau_images", next(iter(said[redrawn]), none))
 glue("penalty", penalty)
 
 # %% [markdown]

@@ -49,16 +49,24 @@ note("How far this diagnosis can be trusted: " + laboratory.words())
 # and an answer that does not follow from what the LLM holds. In words, each fits almost any curve. Here each is a
 # statement that can be false: **what can be decoded at one {term}`site` cannot be decoded at the next.**
 
-# %%
-from mlprobe_utils.analysis.diagnosis_tables import (
-    statement_table,
-    thresholds_of,
-)
+# %% tags=["hide-input"]
+from mlprobe_utils.evaluation.diagnosis import STATEMENTS
+
+beyond = ", and than at every site after it"
+after_it = [s.after[0] + beyond * (len(s.after) > 1) for s in STATEMENTS]
+stated = {"mode": [s.mode for s in STATEMENTS]}
+stated["more can be decoded at"] = [s.before for s in STATEMENTS]
+stated["than at"] = after_it
+
+# %% tags=["hide-input"]
+import pandas as pd
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.plots.tables import show
 
-families = results.families(chapter.selection).values()
-show(statement_table(laboratory.thresholds(dict.fromkeys(families))))
+families = dict.fromkeys(results.families(chapter.selection).values())
+limits = pd.DataFrame(laboratory.thresholds(families))
+limits = limits.loc[[s.name for s in STATEMENTS]].add_prefix("threshold for ")
+show(pd.DataFrame(stated).join(limits.reset_index(drop=True)))
 
 # %% [markdown]
 # A site is the end of a module, as a probe reads it; or the answer; or the {term}`reference`: a classifier that saw
@@ -115,7 +123,7 @@ glue("alarms_origin", origin("fixed_ends"))
 # scope is the *retrained probe*: probes fitted anew, on new images.
 
 # %%
-from mlprobe_utils.analysis.diagnosis_tables import diagnoses
+from mlprobe_utils.analysis.diagnosis_tables import diagnoses, thresholds_of
 
 probed = results.end_rows(chapter.selection)
 predicted = results.prediction_rows(chapter.selection)
@@ -188,10 +196,12 @@ judged = against_planted(of_damaged, damaged.planted)
 show(damaged.named(judged))
 
 # %%
-from mlprobe_utils.analysis.diagnosis_tables import detection
-
-detected = detection(judged)
-show(detected)
+how = {"yes": "detected", "another mode": "another mode", "no": "none"}
+cases = judged.groupby(["planted", "strength"], sort=False)["detected"]
+detected = cases.value_counts().unstack(fill_value=0)
+detected = detected.reindex(columns=[*how], fill_value=0).rename(columns=how)
+detected.insert(0, "cases", detected.sum(axis=1))
+show(detected.rename_axis(columns=None).reset_index())
 
 # %% tags=["hide-input"]
 glue("modes_seen", judged.query("detected == 'yes'")["planted"].nunique())
@@ -208,10 +218,13 @@ glue("modes_seen", judged.query("detected == 'yes'")["planted"].nunique())
 # and allow for new images only. Statements on which the two differ, of both stages:
 
 # %%
-from mlprobe_utils.analysis.diagnosis_tables import disagreements
+from mlprobe_utils.evaluation.health import STATE
+from mlprobe_utils.stats.intervals import PROBE, SCOPES
 
-differ = disagreements(told)
-show(chapter.named(differ))
+keys = [*STATE, "statement"]
+wide = told.pivot_table("verdict", keys, "scope", aggfunc="first", sort=False)
+differ = wide[wide[PROBE] != wide[RECIPE]][[*SCOPES]]
+show(chapter.named(differ.rename_axis(columns=None).reset_index()))
 
 # %% tags=["hide-input"]
 glue("differ", len(differ))
@@ -235,11 +248,20 @@ change_chart(before, chapter.names, title)
 # how many answers name no option or several; means over models, of each model in the file:
 
 # %%
-from mlprobe_utils.analysis.diagnosis_tables import misalignment_and_unparsed
+from mlprobe_utils.evaluation.names import MISALIGNMENT
+
+own = of_recipe[of_recipe["statement"] == MISALIGNMENT]
+ends = {"value": "lost", "band_high": "low", "band_low": "high"}
+gap = own[STATE].join(-own[[*ends]].rename(columns=ends))
+gap["verdict"] = own["verdict"]
+
+# %%
 from mlprobe_utils.pipeline import scoring
 
 outputs = scoring.output_scores(chapter.selection)
-said = misalignment_and_unparsed(of_recipe, outputs)
+outputs = outputs[outputs["run"].fillna(0) == 0]
+unparsed = outputs.rename(columns={"unparsed": "unparsed (%)"})
+said = gap.merge(unparsed[[*STATE, "unparsed (%)"]], on=STATE)
 by_set = said.groupby(["dataset", "stage"])[["lost", "unparsed (%)"]]
 show(chapter.named(by_set.mean().reset_index()))
 

@@ -43,12 +43,21 @@ chapter.opening()
 # comparison of {cite:t}`ren-2025`. So every {term}`baseline` here carries its status.
 
 # %%
-from mlprobe_utils.analysis.baselines import status_table
-from mlprobe_utils.pipeline.baseline_card import all_baselines
-from mlprobe_utils.plots.tables import show
+import pandas as pd
+from mlprobe_utils.evaluation.names import CATEGORIES
+from mlprobe_utils.pipeline.baseline_card import STATUSES, all_baselines
 
 listed = all_baselines()
-show(status_table(listed))
+kinds = pd.DataFrame([(card.status, card.category) for card in listed])
+counts = pd.crosstab(kinds[0], kinds[1])
+counts = counts.reindex([*STATUSES], columns=[*CATEGORIES], fill_value=0)
+
+# %%
+from mlprobe_utils.plots.tables import show
+
+counted = counts.assign(all=counts.sum(axis=1)).rename_axis("status")
+counted.insert(0, "meaning", [*STATUSES.values()])
+show(counted.rename_axis(columns=None).reset_index())
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue

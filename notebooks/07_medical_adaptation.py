@@ -43,11 +43,22 @@ chapter.opening()
 # this run is compared with it. Left out, with the reason, are:
 
 # %%
-from mlprobe_utils.analysis.adaptation import left_out, pairs
-from mlprobe_utils.plots.tables import show
+from mlprobe_utils.analysis.adaptation import pairs
 
 compared = pairs(chapter.models)
-show(left_out(chapter.models, chapter.names))
+paired = {slug for pair in compared for slug in pair}
+alone = [card for m, card in chapter.models.items() if m not in paired]
+
+# %% tags=["hide-input"]
+import pandas as pd
+from mlprobe_utils.plots.tables import show
+
+rows = []
+for card in alone:
+    base = chapter.names.get(card.base, card.base)
+    reason = f"its base, {base}, is not in this run"
+    rows.append((card.name, reason if base else "its card names no base"))
+show(pd.DataFrame(rows, columns=["model", "reason"]))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
@@ -129,9 +140,9 @@ for stage, words in STAGE_NAMES.items():
 # The paper's gains, and what they are a gain of:
 
 # %%
-from mlprobe_utils.analysis.printed_tables import printed_gains
+from mlprobe_utils.pipeline.cards import PUBLISHED
 
-printed = printed_gains()
+printed = pd.read_csv(PUBLISHED / "gains.csv")
 show(printed, decimals=2)
 
 # %% [markdown]

@@ -168,10 +168,12 @@ show(chapter.recipe("vision_training"), decimals=4)
 
 # %%
 alone = chapter.discussion("training-paradigms")
-budget = chapter.protocol.fine_tuning
-show(
-    chapter.named(vision_tower.budgets(alone.image_sets, split_rule, budget))
-)
+budget, of_set = chapter.protocol.fine_tuning, alone.image_sets.items()
+images = {slug: len(own.rows_of(split_rule, "train")) for slug, own in of_set}
+table = pd.DataFrame(images.items(), columns=["dataset", "training images"])
+table["epochs"], table["images a step"] = budget.epochs, budget.batch_size
+steps = -(-table["training images"] // budget.batch_size)  # rounded up
+show(chapter.named(table.assign(steps=budget.epochs * steps)))
 
 # %% [markdown]
 # All else is what the model's own fine-tuning has: the same images, epochs, batch and schedule, as the table says. The
@@ -240,10 +242,7 @@ for stage, name in vision_tower.PROBES.items():
 # Every accuracy is a whole number of right answers. So each cell of table 3 can be checked:
 
 # %%
-from mlprobe_utils.analysis.printed_tables import (
-    disagreements,
-    printed_paradigms,
-)
+from mlprobe_utils.analysis.printed_tables import printed_paradigms
 
 cells = printed_paradigms()
 show(cells, decimals=2)
@@ -262,7 +261,13 @@ glue("odd_cells", "; ".join(where) or "none")
 # almost surely exchanged, and *corrected* has them the other way round. Table 1 prints some of the same accuracies:
 
 # %%
-other = disagreements()
+from mlprobe_utils.pipeline.published import paper_profiles
+
+first = paper_profiles()[["model", "dataset", "P_final"]]
+third = cells[cells["paradigm"] == "MLLM SFT"]
+third = third[["model", "dataset", "printed"]].merge(first, how="left")
+tables = {"printed": "Table 3", "P_final": "Table 1"}
+other = third[third["printed"] != third["P_final"]].rename(columns=tables)
 show(other, decimals=2)
 
 # %% tags=["hide-input"]

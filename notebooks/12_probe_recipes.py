@@ -41,12 +41,20 @@ chapter.opening()
 # The same features, of the first run, are read by several probes. They are variants of the protocol's probe: each changes
 # one thing, the steps of the training following where it must.
 
-# %%
-from mlprobe_utils.analysis.probe_recipes import differing
+# %% tags=["hide-input"]
+recipes, differs = chapter.protocol.probes, {}
+main = recipes["main"].model_dump()
+for name, probe in recipes.items():
+    own = {key: v for key, v in probe.model_dump().items() if v != main[key]}
+    said = [f"{key} {v} (main: {main[key]})" for key, v in own.items()]
+    said = ", ".join(said).replace("_", " ")
+    differs[name] = said or "nothing: it is the one of all other chapters"
+
+# %% tags=["hide-input"]
+import pandas as pd
 from mlprobe_utils.plots.tables import show
 
-recipes = chapter.protocol.probes
-show(differing(recipes))
+show(pd.DataFrame(differs.items(), columns=["recipe", "differs in"]))
 
 # %% [markdown]
 # What each gives beyond the main recipe: accuracy on the image tokens, mean over the points of a module, after
@@ -63,11 +71,15 @@ rows = {name: results.probe_rows(select, name, **of) for name in recipes}
 changes = recipe_changes(rows, chapter.image_sets, split_rule)
 
 # %%
-from mlprobe_utils.analysis.probe_recipes import counted, label_efficiency
+from mlprobe_utils.stats.paired import counted
 
-fewer = label_efficiency(changes, recipes)
-others = changes[~changes["recipe"].isin(fewer["recipe"])]
-show(chapter.named(counted(others)))
+shares = {name: probe.training_fraction for name, probe in recipes.items()}
+share = changes["recipe"].map(shares)
+few = share[share < shares["main"]]
+few = few.sort_values(ascending=False, kind="stable").index
+by = ["dataset", "recipe", "module"]
+others = counted(changes.drop(index=few), "change", by)
+show(chapter.named(others))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.plots.tables import file
@@ -146,6 +158,7 @@ glue("linear_all", len(linear))
 # images, of each class; smaller shares are part of larger ones, and about as many steps are taken.
 
 # %%
+fewer = counted(changes.loc[few], "change", by)
 show(chapter.named(fewer))
 
 # %% tags=["hide-input"]

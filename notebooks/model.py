@@ -126,10 +126,14 @@ glue("most_changed", charts.METRIC_NAMES[metric])
 # Named by the rules of [chapter 3](../03_probing): a change counts only beyond the tolerance, in percentage points.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.patterns import by_curve, patterns
+from mlprobe_utils.analysis.patterns import PARTS, patterns
 
 found = patterns(scores, outputs)
-show(chapter.named(by_curve(found)).drop(columns="model"))
+by_part = found.replace({"module": PARTS})
+wide = by_part[by_part["stage"] != "both"].pivot_table(
+    "pattern", ["dataset", "stage"], "module", aggfunc="first", sort=False
+)
+show(chapter.named(wide.rename_axis(columns=None).reset_index()))
 
 # %% tags=["hide-input"]
 pairs = found[found["module"] != "shape"].groupby(["dataset", "module"])

@@ -12,14 +12,14 @@ from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import LEVEL, ROUNDING
-from mlprobe_utils.stats.paired import NEITHER, Pair, compare, verdicts
+from mlprobe_utils.stats.paired import NEITHER, Pair, compare, of_independent, verdicts
 from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 MEAN = "mean over data sets"
 GAINED, LOST = "gain", "loss"
 PAIR = ["dataset", "model", "base"]
 SIDES = ["accuracy", "accuracy of the base"]
-ABSOLUTE, RELATIVE = ["gain", "low", "high"], ["relative gain (%)", "relative low", "relative high"]
+ABSOLUTE, RELATIVE = ("gain", "low", "high"), ("relative gain (%)", "relative low", "relative high")
 
 
 def pairs(models: Mapping[str, ModelCard]) -> list[tuple[str, str]]:
@@ -32,26 +32,12 @@ def pairs(models: Mapping[str, ModelCard]) -> list[tuple[str, str]]:
     return [(slug, base) for slug, base in bases.items() if base]
 
 
-def left_out(models: Mapping[str, ModelCard], names: Mapping[str, str]) -> pd.DataFrame:
-    """The models that are in no pair: model, reason. `names` (slug -> name) has bases beyond these models too."""
-    paired = {slug for pair in pairs(models) for slug in pair}
-    rows = [
-        (card.name, f"its base, {names.get(card.base, card.base)}, is not in this run")
-        if card.base
-        else (card.name, "its card names no base")
-        for slug, card in models.items()
-        if slug not in paired
-    ]
-    return pd.DataFrame(rows, columns=["model", "reason"])
-
-
 def gains(
     predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
     """The gain of each of `pairs` on each data set after fine-tuning and before it, and the mean of several data sets.
 
-    Accuracies are means over runs; intervals and tests are for new images. Data sets weigh the same in a mean, as in
-    the paper's; they are independent, and their intervals joined (Zou and Donner 2008).
+    Accuracies are means over runs; intervals and tests are for new images. Data sets weigh the same in a mean.
 
     Returns PAIR, SIDES (percent), ABSOLUTE (pp), RELATIVE (percent), disagreement (percent of the images that only one
     predicts correctly), p, p (Holm; none of a mean), statement (stage in words), verdict: LOST, GAINED or NEITHER by
@@ -74,31 +60,17 @@ def gains(
                 found.append(Pair(place, correct[base], correct[model], drawn))
         table = compare(found, by, ABSOLUTE[0])
         table = table[[*PAIR, *SIDES, *ABSOLUTE, *RELATIVE, "disagreement", "p", "p (Holm)"]]
-        table = pd.concat([table, *_means(table)], ignore_index=True)
+        several = table[table.duplicated(PAIR[1:], keep=False)].drop(columns=["dataset", "p", "p (Holm)"])
+        means = of_independent(several, PAIR[1:], ABSOLUTE, RELATIVE).assign(dataset=MEAN)
+        table = pd.concat([table, means], ignore_index=True)
         verdict = verdicts(table["low"], table["high"], (LOST, GAINED, NEITHER))
         frames.append(table.assign(statement=STAGE_NAMES[stage], verdict=verdict))
     return pd.concat(frames, ignore_index=True)
 
 
-def _means(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """One row a pair, of several data sets."""
-    frames = []
-    for (model, base), own in table.groupby(["model", "base"], sort=False):
-        if (sets := len(own)) > 1:
-            row = {"dataset": MEAN, "model": model, "base": base}
-            row |= own[[*SIDES, *ABSOLUTE, *RELATIVE, "disagreement"]].mean().to_dict()
-            for value, low, high in (ABSOLUTE, RELATIVE):
-                row[low] = row[value] - np.sqrt(((own[value] - own[low]) ** 2).sum()) / sets
-                row[high] = row[value] + np.sqrt(((own[high] - own[value]) ** 2).sum()) / sets
-            frames.append(pd.DataFrame([row]))
-    return frames
-
-
 def relative_change(after: Statistic, before: Statistic) -> tuple[float, float, float]:
-    """By how many percent the mean over runs changes, with the ends of its interval; nan where before is 0.
-
-    The interval is symmetric for the logarithm of the quotient.
-    """
+    """By how many percent the mean over runs changes, with the ends of its interval (symmetric for the logarithm of the
+    quotient); nan where before is 0."""
     clusters, (after, before) = min(after.clusters, before.clusters), map(means_over_runs, (after, before))
     if min(after.min(), before.min()) <= 0:
         return 100 * (after[0] / before[0] - 1) if before[0] > 0 else np.nan, np.nan, np.nan

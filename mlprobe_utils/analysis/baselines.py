@@ -1,9 +1,5 @@
-"""Traditional classifiers beside MLLMs (paper, figure 1), and what the choice of their epoch adds.
-
-The figure prints no numbers; its claim, that MLLMs struggle to match the average of the traditional methods, is here a
-difference of two means. The code of Ren et al. (2025), whose comparison it follows, keeps the epoch that is best on
-test images.
-"""
+"""Traditional classifiers beside MLLMs (paper, figure 1, which prints no numbers), and what the choice of their epoch
+adds: the code of Ren et al. (2025), whose comparison it follows, keeps the one that is best on test images."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +12,14 @@ import pandas as pd
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
-from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STATUSES, STEP, BaselineCard, baseline_folder
+from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection, require
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import verdicts
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, simulate_correct
 
 BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
@@ -36,32 +31,27 @@ ENDS = ["value", "low", "high"]
 
 @dataclass(frozen=True)
 class Trained:
-    """One baseline on one data set, after every epoch: in its predictions, seeds are the runs and points the epochs.
-
-    `parameters` counts the trainable ones; `side` is that of its input images, in pixels.
-    """
+    """One baseline on one data set, after every epoch."""
 
     slug: str
-    validation: Outcomes
+    validation: Outcomes  # seeds are the runs, points the epochs
     test: Outcomes
-    parameters: int
-    side: int
+    parameters: int  # trainable ones
+    side: int  # of its input images, in pixels
 
 
 def trained(selection: Selection, slugs: Iterable[str]) -> dict[str, list[Trained]]:
     """Loads data set -> baselines, in the order of `slugs`. Raises InputError for one that was not trained."""
-    slugs = list(slugs)
-    return {dataset: [_load(selection, dataset, slug) for slug in slugs] for dataset in selection.datasets}
-
-
-def _load(selection: Selection, dataset: str, slug: str) -> Trained:
-    folder = baseline_folder(selection.protocol, dataset, selection.split_rule, slug)
-    require(selection, slug, dataset, folder, STEP)
-    rows = pd.read_parquet(folder / EPOCHS)
-    rows = rows.assign(seed=rows["run"], point=rows["epoch"]).sort_values("epoch", kind="stable")
-    found = [outcomes(rows[rows["split"] == split]) for split in ("validation", "test")]
-    found = [replace(own, points=[*map(int, own.points)]) for own in found]
-    return Trained(slug, *found, **json.loads((folder / NETWORK).read_text()))
+    loaded = {dataset: [] for dataset in selection.datasets}
+    for slug, (dataset, found) in product(slugs, loaded.items()):
+        folder = baseline_folder(selection.protocol, dataset, selection.split_rule, slug)
+        require(selection, slug, dataset, folder, STEP)
+        rows = pd.read_parquet(folder / EPOCHS)
+        rows = rows.assign(seed=rows["run"], point=rows["epoch"]).sort_values("epoch", kind="stable")
+        both = [outcomes(rows[rows["split"] == split]) for split in ("validation", "test")]
+        both = [replace(own, points=[*map(int, own.points)]) for own in both]
+        found.append(Trained(slug, *both, **json.loads((folder / NETWORK).read_text())))
+    return loaded
 
 
 def baseline_table(
@@ -85,15 +75,6 @@ def baseline_table(
         own = zip(*(sizes[card.slug] for card in cards), strict=True)
         columns = dict(zip(("parameters", "trained at"), own, strict=True))
     return table.assign(**columns)
-
-
-def status_table(cards: Sequence[BaselineCard]) -> pd.DataFrame:
-    """How many baselines have each status: status, meaning, a column a category, all."""
-    counts = pd.crosstab([card.status for card in cards], [card.category for card in cards])
-    counts = counts.reindex(index=[*STATUSES], columns=[*CATEGORIES], fill_value=0)
-    table = counts.assign(all=counts.sum(axis=1)).rename_axis(index="status", columns=None).reset_index()
-    table.insert(1, "meaning", [STATUSES[status] for status in table["status"]])
-    return table
 
 
 def epochs_chosen(own: Trained, rule: str) -> np.ndarray:
@@ -133,6 +114,14 @@ class Comparison:
         return replace(self.each, values=values, resampled=np.stack([own.resampled.mean(axis=1) for own in chosen], 1))
 
 
+def _mean(correct: Sequence[np.ndarray], drawn: Resamples, best: bool = False) -> Statistic:
+    """Accuracy over all members and runs, values [points]; with `best` that of each one's best point, values [1]."""
+    found = accuracy(np.concatenate(correct), drawn)
+    arrays = found.values, found.resampled
+    values, resampled = (own.max(axis=-1, keepdims=True) for own in arrays) if best else arrays
+    return replace(found, values=values.mean(axis=0), resampled=resampled.mean(axis=1))
+
+
 def comparisons(
     trained: Mapping[str, Sequence[Trained]],
     predicted: pd.DataFrame,
@@ -144,9 +133,9 @@ def comparisons(
 ) -> dict[str, Comparison]:
     """data set -> all that are compared on it.
 
-    `predicted` are prediction rows of MLLMs, of one stage; `towers` are `results.frozen_tower_rows`; `baselines` are
-    the cards of those that were trained, by category; `rule` is of `epochs_chosen`. Raises InputError for predictions
-    for other images than the test images.
+    `predicted` are prediction rows of one stage, `towers` are `results.frozen_tower_rows`, `baselines` the cards of
+    `trained` by category; `rule` is of `epochs_chosen`. Raises InputError for predictions for other images than the
+    test images.
     """
     found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
@@ -162,9 +151,9 @@ def comparisons(
         correct |= {slug: predictions.correct for slug, predictions in (frozen | outputs).items()}
         groups = {card.slug: card.category for card in baselines} | dict.fromkeys(frozen, FROZEN_TOWER)
         groups |= dict.fromkeys(outputs, MLLM)
-        each = [accuracy(correct[slug], drawn) for slug in groups]
-        values = np.concatenate([of_runs.values.mean(axis=0) for of_runs in each])
-        resampled = np.concatenate([of_runs.resampled.mean(axis=1) for of_runs in each], axis=1)
+        each = [_mean([correct[slug]], drawn) for slug in groups]
+        values = np.concatenate([own.values for own in each])
+        resampled = np.concatenate([own.resampled for own in each], axis=1)
         found[dataset] = Comparison(pd.Series(groups), replace(each[0], values=values, resampled=resampled))
     return found
 
@@ -190,22 +179,20 @@ def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
 
 
 def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean of the MLLMs less that of all baselines, the claim of figure 1, for new images.
-
-    Returns dataset, MLLMs, baselines, difference, low, high (pp), verdict (BELOW, ABOVE or NEITHER), MLLMs below (the
-    mean of the baselines, by intervals that hold for all of them at once).
-    """
+    """The mean of the MLLMs less that of all baselines (struggle to match, says figure 1), for new images: dataset,
+    MLLMs, baselines, difference, low, high (pp), verdict (BELOW, ABOVE or NEITHER), MLLMs below (the mean of the
+    baselines, by intervals that hold for all of them at once)."""
     records = []
     for dataset, own in found.items():
         mllms, baselines = own.members(MLLM), own.categories
         of_means = intervals(own.means([MLLM]) - own.means(baselines))
-        (verdict,) = verdicts(of_means["low"], of_means["high"], (BELOW, ABOVE, NEITHER))
         alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)))
-        counts = len(mllms), len(own.members(*baselines))
-        below = int((alone["band_high"] < 0).sum())
-        records.append((dataset, *counts, *of_means.loc[0, ENDS], verdict, below))
-    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "verdict", "MLLMs below"]
-    return pd.DataFrame(records, columns=columns)
+        counts, below = (len(mllms), len(own.members(*baselines))), int((alone["band_high"] < 0).sum())
+        records.append((dataset, *counts, *of_means.loc[0, ENDS], below))
+    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "MLLMs below"]
+    table = pd.DataFrame(records, columns=columns)
+    table.insert(6, "verdict", verdicts(table["low"], table["high"], (BELOW, ABOVE, NEITHER)))
+    return table
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -220,18 +207,15 @@ def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
 
 
 def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
-    """Each test image at the epoch that is best on a half it is not in, bool [runs * HALVINGS, 1, images].
-
-    Images of one cluster (int [images]) stay in one half.
-    """
+    """Each test image at the epoch that is best on a half that has none of its cluster: bool [runs * HALVINGS, 1,
+    images]."""
     correct, generator = own.test.correct, np.random.default_rng(0)
     members = np.unique(clusters, return_inverse=True)[1]
     found = []
     for _ in range(HALVINGS):
         half = generator.permutation(members.max() + 1)[members] % 2 == 0
-        first, second = (
-            correct_at(own, correct[:, :, half == side].mean(axis=2).argmax(axis=1)) for side in (True, False)
-        )
+        best = (correct[:, :, half == side].mean(axis=2).argmax(axis=1) for side in (True, False))
+        first, second = (correct_at(own, epochs) for epochs in best)
         found.append(np.where(half, second, first))
     return np.concatenate(found)
 
@@ -245,29 +229,18 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
     """
     records = []
     for dataset, own in trained.items():
-        resamples, every = drawn[dataset], [accuracy(one.test.correct, drawn[dataset]) for one in own]
-        rules = {
-            rule: _mean([accuracy(correct_at(one, epochs_chosen(one, rule)), resamples) for one in own])
-            for rule in (LAST, ON_VALIDATION)
-        }
-        best = [(one.values.max(axis=-1, keepdims=True), one.resampled.max(axis=-1, keepdims=True)) for one in every]
-        rules[ON_TEST] = _mean([replace(one, values=v, resampled=r) for one, (v, r) in zip(every, best, strict=True)])
-        others = _mean([accuracy(correct_on_other_half(one, resamples.clusters), resamples) for one in own])
-        record = {"dataset": dataset, "baselines": len(own)}
-        record |= {rule: float(found.values[0]) for rule, found in rules.items()}
+        images, rules = drawn[dataset], {}
+        for rule in (LAST, ON_VALIDATION):
+            rules[rule] = _mean([correct_at(one, epochs_chosen(one, rule)) for one in own], images)
+        rules[ON_TEST] = _mean([one.test.correct for one in own], images, best=True)
+        others = _mean([correct_on_other_half(one, images.clusters) for one in own], images)
+        record = {"dataset": dataset, "baselines": len(own)} | {name: one.values[0] for name, one in rules.items()}
         for name, after in (("added", rules[ON_TEST]), ("left", others)):
             found = intervals(after - rules[ON_VALIDATION]).iloc[0]
             record |= {name: found["value"], f"{name}, low": found["low"], f"{name}, high": found["high"]}
         record["added, low"] = max(record["added, low"], 0.0)
         records.append(record)
     return pd.DataFrame(records)
-
-
-def _mean(of_members: Sequence[Statistic]) -> Statistic:
-    """The mean over members and, within each, over its runs: values [1]."""
-    values = np.mean([own.values.mean(axis=0) for own in of_members], axis=0)
-    resampled = np.mean([own.resampled.mean(axis=1) for own in of_members], axis=0)
-    return replace(of_members[0], values=values, resampled=resampled)
 
 
 def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
@@ -285,15 +258,12 @@ def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[st
 def by_chance(
     epochs: int, images: Iterable[int], correlations: Iterable[float], share: float, repeats: int
 ) -> pd.DataFrame:
-    """What choosing on test adds where all epochs have a true accuracy of `share`, by `repeats` simulations (pp).
-
-    A row a number of test images and correlation of two epochs' correct answers: images, correlation, added (the best
-    epoch's accuracy less the true one), error (its standard error).
-    """
+    """What choosing on test adds where all epochs have a true accuracy of `share`, by `repeats` simulations: images,
+    correlation (of two epochs' correct answers), added (the best epoch's accuracy less the true one, pp), error."""
     records = []
     for size, correlation in product(images, correlations):
         generator = np.random.default_rng([0, epochs, size, int(1000 * correlation)])
-        simulated = (np.full(epochs, share), size, correlation, generator, "shared")
+        simulated = (np.full(epochs, share), size, correlation, generator, True)
         added = 100 * (np.array([simulate_correct(*simulated).mean(axis=1).max() for _ in range(repeats)]) - share)
         records.append((size, correlation, added.mean(), added.std(ddof=1) / np.sqrt(repeats)))
     return pd.DataFrame(records, columns=["images", "correlation", "added", "error"])

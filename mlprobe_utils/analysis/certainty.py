@@ -1,8 +1,5 @@
-"""Bands of a run's curves, intervals at the ends of modules, and paired tests.
-
-Probes are those of `results.seed_rows`, on the image tokens. Final outputs are those of all runs, which are too few for
-RECIPE: a comparison with one has nothing there.
-"""
+"""Bands of a run's curves, intervals at the ends of modules, and paired tests, of the probes of `results.seed_rows` on
+the image tokens, and of the final outputs of all runs, which are too few for RECIPE."""
 
 from collections.abc import Iterable
 from itertools import product
@@ -42,7 +39,6 @@ def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 
 
 def ends_of(probes: Outcomes) -> list[str]:
-    """The last probe point of each module."""
     return [probes.of_module(module)[-1] for module in MODULES]
 
 
@@ -56,51 +52,25 @@ def bands(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def band_words(metric: str) -> str:
-    """What the areas of a chart are, for the page."""
-    if metric not in RESAMPLED:
-        return f"Of '{metric}' no areas are drawn: bands are computed of {', '.join(RESAMPLED)} alone."
-    return f"The areas are simultaneous {100 * LEVEL:.0f} % bands of the {RECIPE}."
-
-
-def outside(bands: pd.DataFrame, means: pd.Series) -> pd.Series:
-    """Whether each value of a curve (by model, dataset, stage and point) lies outside of its band of `bands`."""
-    ends = bands.set_index(list(means.index.names))
-    values = means.reindex(ends.index)
-    return (values < ends["band_low"]) | (values > ends["band_high"])
-
-
 def end_intervals(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
-    """The intervals at the end of each module and of the final output; none for a metric not of RESAMPLED.
-
-    Returns dataset, model, stage, site (of ENDS), value, and low and high by scope; percent.
-    """
-    columns = ["dataset", "model", "stage", "site", "value"]
-    columns += [f"{scope}, {end}" for scope in SCOPES for end in ("low", "high")]
+    """At the end of each module and of the final output: dataset, model, stage, site (of ENDS), value, and low and high
+    by scope (percent); none for a metric not of RESAMPLED."""
+    sides = [f"{scope}, {end}" for scope in SCOPES for end in ("low", "high")]
+    columns = ["dataset", "model", "stage", "site", "value", *sides]
     frames = [pd.DataFrame(columns=columns)]
     for own, stage in product(found, STAGES) if metric in RESAMPLED else ():
         probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
         ends = probes.at(*ends_of(probes)).score(metric, own.positive, own.resamples)
         output = answers.score(metric, own.positive, own.resamples)
-        both = {PROBE: pd.concat([intervals(ends), intervals(output)], ignore_index=True)}
-        both[RECIPE] = intervals(ends, RECIPE).reindex(both[PROBE].index)
-        ends = {f"{scope}, {end}": both[scope][end] for scope in SCOPES for end in ("low", "high")}
-        frames.append(pd.DataFrame(own.place(stage=stage, site=ENDS, value=both[PROBE]["value"]) | ends))
+        fixed = pd.concat([intervals(ends), intervals(output)], ignore_index=True)
+        both = [fixed[["low", "high"]], intervals(ends, RECIPE)[["low", "high"]]]
+        table = pd.concat(both, axis=1).set_axis(sides, axis=1)
+        frames.append(table.assign(**own.place(stage=stage, site=ENDS, value=fixed["value"])))
     return pd.concat(frames[1:] or frames, ignore_index=True)[columns]
 
 
-def width_words(ends: pd.DataFrame) -> str:
-    """The mean width of the intervals where modules end, from `end_intervals`, for the page."""
-    if ends.empty:
-        return "Of this metric no intervals are computed."
-    probed = ends[ends["site"] != ENDS[-1]]
-    widths = {scope: (probed[f"{scope}, high"] - probed[f"{scope}, low"]).mean() for scope in SCOPES}
-    words = ", ".join(f"{width:.1f} for a {scope}" for scope, width in widths.items())
-    return f"Over both stages, the mean width of an interval where a module ends is, in pp: {words}."
-
-
 def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
-    """`end_intervals` for the page: a row a model, data set and stage; each interval a text."""
+    """`end_intervals` in a row a model, data set and stage; each interval a text."""
     keys, texts = ["dataset", "model", "stage"], {}
     for site in ENDS:
         own = ends[ends["site"] == site].set_index(keys)
@@ -111,26 +81,20 @@ def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def before_and_after(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Paired tests of accuracy after less before fine-tuning, at the ends of modules and of the final output.
-
-    Returns dataset, model, site, change (pp), and by scope low, high, p and p (Holm), over all rows.
-    """
-    by, tables = ["dataset", "model", "site"], []
-    for scope in SCOPES:
-        pairs = []
-        for own in found:
-            sides = []
-            for stage in STAGES:
-                probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
-                sides.append([*(probes.at(end).correct for end in ends_of(probes)), answers.correct])
-            pairs += [
-                Pair(own.place(site=site), before, after, own.resamples, scope)
-                for site, before, after in zip(ENDS, *sides, strict=True)
-                if scope == PROBE or site != ENDS[-1]
-            ]
-        names = {name: f"{name} ({scope})" for name in ("low", "high", "p")}
-        names |= {"p (Holm)": f"p (Holm, {scope})"}
-        tables.append(compare(pairs, by).set_index(by).rename(columns=names))
+    """Paired tests of accuracy after less before fine-tuning: dataset, model, site (of ENDS), change (pp), and by scope
+    low, high, p and p (Holm), over all rows."""
+    by, pairs = ["dataset", "model", "site"], {scope: [] for scope in SCOPES}
+    for own in found:
+        sides = []
+        for stage in STAGES:
+            probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
+            sides.append([*(probes.at(end).correct for end in ends_of(probes)), answers.correct])
+        for scope, (site, *both) in product(SCOPES, [*zip(ENDS, *sides, strict=True)]):
+            if scope == PROBE or site != ENDS[-1]:
+                pairs[scope].append(Pair(own.place(site=site), *both, own.resamples, scope))
+    names = {scope: {name: f"{name} ({scope})" for name in ("low", "high", "p")} for scope in SCOPES}
+    names = {scope: own | {"p (Holm)": f"p (Holm, {scope})"} for scope, own in names.items()}
+    tables = [compare(own, by).set_index(by).rename(columns=names[scope]) for scope, own in pairs.items()]
     return tables[0].join(tables[1].drop(columns="change")).reset_index()
 
 
@@ -148,9 +112,7 @@ def counted(tests: pd.DataFrame) -> pd.DataFrame:
 
 def tested_changes(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Paired tests of RECIPE of changes between two fixed points: STATE, name (of BETWEEN_POINTS), `paired.compare`.
-
-    The answer is that of the fine-tuning that the probes are of; it varies with no seed.
-    """
+    The answer is that of the fine-tuning that the probes are of."""
     pairs = []
     for own, stage in product(found, STAGES):
         probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
@@ -164,10 +126,8 @@ def tested_changes(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def survivors(tests: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
-    """`tested_changes` of those of `patterns.changes` that exceed their curve's tolerance, and survives, bool.
-
-    That is: the test is significant after Holm and has the sign of the change.
-    """
+    """`tested_changes` of those of `patterns.changes` that exceed their curve's tolerance, and survives: the test is
+    significant after Holm and has the sign of the change."""
     called = changes.melt([*STATE, "tolerance"], [*BETWEEN_POINTS], var_name="name", value_name="called")
     called = called[called["called"].abs() > called["tolerance"]].merge(tests, on=[*STATE, "name"])
     same_sign = np.sign(called["called"]) == np.sign(called["change"])

@@ -1,7 +1,7 @@
-"""The claims of section 4.3, recomputed: what profiles of four scores show of modules, models, size and data sets.
+"""The claims of section 4.3, recomputed from profiles of a run or of the paper's Table 1.
 
-Profiles are of a run or the paper's Table 1: model, dataset and SCORES (percent), a row a model and data set, all of
-one stage. p values are two-sided unless a docstring says otherwise, and nan where there are fewer than LEAST models.
+Profiles have model, dataset and SCORES (percent), a row a model and data set, all of one stage. p values are two-sided
+unless a docstring says otherwise, and nan where there are fewer than LEAST models.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,17 +20,6 @@ LEVEL = 0.05  # of significance, after Holm
 ALL_HEALTH = "all three health scores"  # a row of `size_signs`
 
 
-def models_compared(profiles: pd.DataFrame) -> str:
-    """How many models there are to compare, and how to have more, for the page."""
-    found = profiles["model"].nunique()
-    if found >= LEAST:
-        return f"This run compares {found} models."
-    return (
-        f"This run has {found} model{'s' if found > 1 else ''} to compare, too few for a p value, which takes {LEAST} "
-        "at least: `make book MODELS=all` runs a miniature of each of the paper's fourteen."
-    )
-
-
 def beside(tables: Mapping[str, pd.DataFrame], analysis: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
     """An analysis of several tables, one beneath the other; the first column, results, names the table."""
     found = {name: analysis(table) for name, table in tables.items()}
@@ -46,16 +35,17 @@ def spread(profiles: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def steadier(profiles: pd.DataFrame, score: str = "FHS_C") -> pd.DataFrame:
-    """Whether one health score varies less over models than the others: dataset, against, models, ratio, p, p (Holm).
+def steadier(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Whether FHS_C varies less over models than the other health scores: dataset, against, models, ratio (of standard
+    deviations, below 1 where it does), p, p (Holm).
 
-    `ratio` is of the standard deviations, below 1 where `score` varies less; p is that of Pitman and Morgan for
-    variances of paired values, whose sum and difference are uncorrelated if these agree.
+    p is that of Pitman and Morgan for variances of paired values: if they agree, sum and difference are uncorrelated.
     """
-    records, others = [], [name for name in HEALTH if name != score]
-    for (dataset, own), other in product(profiles.groupby("dataset", sort=False), others):
-        p = _p(stats.pearsonr, own[score] + own[other], own[score] - own[other])
-        records.append((dataset, other, len(own), own[score].std() / own[other].std(), p))
+    records = []
+    for (dataset, of_set), other in product(profiles.groupby("dataset", sort=False), ("FHS_V", "FHS_L")):
+        own, against = of_set["FHS_C"], of_set[other]
+        _, p = _tested(stats.pearsonr, own + against, own - against)
+        records.append((dataset, other, len(own), own.std() / against.std(), p))
     table = pd.DataFrame(records, columns=["dataset", "against", "models", "ratio", "p"])
     return table.assign(**{"p (Holm)": holm(table["p"])})
 
@@ -64,16 +54,14 @@ def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
     """Rank correlation of each health score with P_final: dataset, score, models, Spearman, p, p (Holm)."""
     records = []
     for (dataset, own), score in product(profiles.groupby("dataset", sort=False), HEALTH):
-        found = stats.spearmanr(own[score], own["P_final"]).statistic if len(own) >= LEAST else np.nan
-        records.append((dataset, score, len(own), found, _p(stats.spearmanr, own[score], own["P_final"])))
+        records.append((dataset, score, len(own), *_tested(stats.spearmanr, own[score], own["P_final"])))
     table = pd.DataFrame(records, columns=["dataset", "score", "models", "Spearman", "p"])
     return table.assign(**{"p (Holm)": holm(table["p"])})
 
 
 def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Whether the worst outputs come with a degraded module, and the best without.
-
-    A module is degraded if its score lies in the lowest quarter of all models' on that data set.
+    """Whether the worst outputs come with a degraded module (in the lowest quarter of all models' on that data set),
+    and the best without.
 
     Returns dataset, P_final ("lowest" or "highest" quarter), models, degraded (of them, with a degraded module), by
     chance, p (hypergeometric, one-sided: as many degraded among the lowest, as few among the highest).
@@ -92,11 +80,7 @@ def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """What each step up in size within a series changes: series, from, to, dataset, and SCORES (pp).
-
-    `sizes` has series and parameters by model, as `lineage.sizes`; other models take no part.
-    """
-    columns = ["series", "from", "to", "dataset", *SCORES]
+    """What each step up in size within a series (of `lineage.sizes`) changes: series, from, to, dataset, SCORES."""
     by_model = profiles.set_index(["dataset", "model"])[list(SCORES)]
     there = sizes[sizes.index.isin(profiles["model"])].sort_values("parameters")
     steps = []
@@ -105,15 +89,12 @@ def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
             change = by_model.xs(large, level="model") - by_model.xs(small, level="model")
             place = {"series": name, "from": small, "to": large}
             steps += change.dropna().reset_index().assign(**place).to_dict("records")
-    return pd.DataFrame(steps, columns=columns)
+    return pd.DataFrame(steps, columns=["series", "from", "to", "dataset", *SCORES])
 
 
 def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
-    """How many of `size_steps` improve a score: score, steps, up, down, p (sign test; steps without change left out).
-
-    The last rows count steps that raise, or lower, all health scores, and all scores. The steps of a series on several
-    data sets are of the same models: p is too small.
-    """
+    """How many of `size_steps` improve a score, all health scores, or all: score, steps, up, down, p (sign test; steps
+    without change left out; too small, as the steps of a series on several data sets are of the same models)."""
     records = []
     every = {score: [score] for score in SCORES} | {ALL_HEALTH: HEALTH, "all four scores": list(SCORES)}
     for name, chosen in every.items():
@@ -124,11 +105,8 @@ def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Which data set gets the highest scores: score, a column a data set (mean over models), order, models, follow, p.
-
-    `follow` counts the models whose own scores are strictly in the order of the means. p is Friedman's, or with two
-    data sets that of Wilcoxon's signed ranks. Models that miss a data set take no part.
-    """
+    """Which data set gets the highest scores: score, a column a data set (mean over models), order, models (that have
+    all), follow (whose own scores are strictly in this order), p (Friedman's; of two data sets Wilcoxon's)."""
     records = []
     for score in SCORES:
         wide = profiles.pivot(index="model", columns="dataset", values=score)[[*profiles["dataset"].unique()]].dropna()
@@ -136,7 +114,7 @@ def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
         ordered = wide[means.sort_values(ascending=False).index]
         follow = int((ordered.diff(axis=1).iloc[:, 1:] < 0).all(axis=1).sum())
         test = {1: None, 2: stats.wilcoxon}.get(wide.shape[1], stats.friedmanchisquare)
-        p = _p(test, *(wide[dataset] for dataset in wide)) if test else np.nan
+        p = _tested(test, *(wide[dataset] for dataset in wide))[1] if test else np.nan
         found = {"score": score} | means.to_dict() | {"order": " > ".join(ordered.columns)}
         records.append(found | {"models": len(wide), "follow": follow, "p": p})
     return pd.DataFrame(records)
@@ -167,11 +145,12 @@ def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
     return words
 
 
-def _p(test: Callable, *samples: pd.Series) -> float:
-    """The test's p value; nan for few models, and for values that do not vary."""
+def _tested(test: Callable, *samples: pd.Series) -> tuple[float, float]:
+    """The test's statistic and p value; nan for few models, and for values that do not vary."""
     if len(samples[0]) < LEAST or any(sample.nunique() < 2 for sample in samples):
-        return np.nan
-    return float(test(*samples).pvalue)
+        return np.nan, np.nan
+    found = test(*samples)
+    return float(found.statistic), float(found.pvalue)
 
 
 def _significant(table: pd.DataFrame, chosen: pd.Series) -> str:

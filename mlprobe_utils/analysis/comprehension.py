@@ -1,8 +1,6 @@
-"""Comprehension and utilization along the LLM (paper section 5, figure 5), and the options through the logit lens.
-
-Comprehension is what a probe finds in the mean of the image tokens, utilization what it finds in the last token. Test
-images and seeds are the same: differences are paired.
-"""
+"""Comprehension (probes of the mean of the image tokens) and utilization (of the last token) along the LLM (paper
+section 5, figure 5), and the options through the logit lens. Test images and seeds are the same: differences are
+paired."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
@@ -14,7 +12,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes
 from mlprobe_utils.evaluation.points import POOLINGS, flow_order
-from mlprobe_utils.evaluation.rows import OPTION, STAGES, options_of, predicted_option
+from mlprobe_utils.evaluation.rows import OPTION, STAGES, predicted_option
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
@@ -58,11 +56,9 @@ def _curves(found: Iterable[Evaluated]) -> Iterator[tuple[dict[str, str], list[s
 
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Utilization less comprehension at every LLM layer, with simultaneous bands of RECIPE.
-
-    Returns model, dataset, stage, point, comprehension, utilization (percent, means over seeds), value, band_low,
-    band_high (pp), verdict of WORDS by the band.
-    """
+    """Utilization less comprehension at every LLM layer, with simultaneous bands of RECIPE: STATE, point,
+    comprehension, utilization (percent, means over seeds), value, band_low, band_high (pp), verdict of WORDS by the
+    band."""
     frames = []
     for place, points, before, after in _curves(found):
         own = intervals(after - before, RECIPE)[["value", "band_low", "band_high"]]
@@ -74,10 +70,8 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def course(compared: pd.DataFrame) -> pd.DataFrame:
-    """How utilization compares to comprehension: dataset, stage, where (a layer), models, and counts by verdict.
-
-    In any layer, a model counts for each verdict that it has somewhere but NEITHER, which counts where it has no other.
-    """
+    """How utilization compares to comprehension: dataset, stage, where (a layer), models, and counts by verdict. In any
+    layer, a model counts for each verdict that it has somewhere but NEITHER, which counts where it has no other."""
     ordered = compared.sort_values("point", key=lambda points: points.map(flow_order), kind="stable")
     of_curve = ordered.groupby(STATE, sort=False)["verdict"]
     rows = []
@@ -93,10 +87,8 @@ def course(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Where utilization is first no lower than comprehension: STATE, at, earliest, latest (LLM points, or NEVER).
-
-    The last two are the ends of a 95 % percentile interval over resamples of images.
-    """
+    """Where utilization is first no lower than comprehension: STATE, at, earliest, latest (LLM points, or NEVER; the
+    ends of a 95 % percentile interval over resamples of images)."""
     rows = []
     for place, points, before, after in _curves(found):
         change = after - before
@@ -109,11 +101,9 @@ def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Whether utilization exceeds comprehension, each at the layer that is its best on the validation images.
-
-    Returns model, dataset, stage, comprehension at, utilization at (LLM points), comprehension, utilization (percent),
-    difference and further columns of `paired.compare` under RECIPE, with verdict of WORDS.
-    """
+    """Whether utilization exceeds comprehension, each at the layer that is its best on the validation images: STATE,
+    comprehension at, utilization at (LLM points), comprehension, utilization (percent), difference and further columns
+    of `paired.compare` under RECIPE, with verdict of WORDS."""
     pairs = []
     for own, stage in product(found, STAGES):
         best = {name: own.outcomes[stage, name, BEST] for name in POOLINGS}
@@ -125,20 +115,16 @@ def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 def true_option(lens: pd.DataFrame) -> pd.DataFrame:
     """Mean probability of the true option on the test images (percent): model, dataset, stage, run, point, value."""
-    tested, frames = lens[lens["split"] == "test"], []
-    for _, own in tested.groupby("dataset", sort=False):
-        options = options_of(own)
-        probabilities = own[[OPTION + option for option in options]].to_numpy()
-        of_truth = probabilities[np.arange(len(own)), pd.Categorical(own["label"], options).codes]
-        frames.append(own.assign(value=100 * of_truth))
-    return pd.concat(frames).groupby([*STATE, "run", "point"], dropna=False, sort=False)["value"].mean().reset_index()
+    tested = lens[lens["split"] == "test"]
+    probabilities = tested.filter(regex=f"^{OPTION}")
+    columns = probabilities.columns.get_indexer(OPTION + tested["label"])
+    tested = tested.assign(value=100 * probabilities.to_numpy()[np.arange(len(tested)), columns])
+    return tested.groupby([*STATE, "run", "point"], dropna=False, sort=False)["value"].mean().reset_index()
 
 
 def settled(lens: pd.DataFrame) -> pd.DataFrame:
-    """Share of test images whose first-ranked option is the last layer's from a layer on.
-
-    Returns model, dataset, stage, run, point, value (percent).
-    """
+    """Share of test images whose first-ranked option is the last layer's from a layer on: STATE, run, point, value
+    (%)."""
     frames = []
     for (*place, run), own in lens[lens["split"] == "test"].groupby([*STATE, "run"], dropna=False, sort=False):
         found = outcomes(own)
@@ -162,12 +148,10 @@ def settling_layers(shares: pd.DataFrame) -> pd.DataFrame:
 
 
 def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
-    """Whether the last layer ranks the options worse than the layer that is the best on the validation images.
-
-    Returns dataset, model, stage, at (the layer chosen), there, at the end (percent correct), correct there alone,
-    correct at the end alone (percent of images), change and further columns of `paired.compare`, with verdict LOST,
-    GAINED or NEITHER; over all runs, for new images.
-    """
+    """Whether the last layer ranks the options worse than the layer that is the best on the validation images, over all
+    runs, for new images: dataset, model, stage, at (the layer chosen), there, at the end (percent correct), correct
+    there alone, correct at the end alone (percent of images), change and further columns of `paired.compare`, with
+    verdict LOST, GAINED or NEITHER."""
     pairs, columns = [], ["there", "at the end", "correct there alone", "correct at the end alone"]
     for place, own, drawn, _ in groups(lens, STATE, image_sets, split_rule):
         chosen = best_on_validation(own)

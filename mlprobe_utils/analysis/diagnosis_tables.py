@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import groups
 from mlprobe_utils.stats import paired
-from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
+from mlprobe_utils.stats.intervals import SCOPES
 
 NOTHING = "nothing is lost beyond the thresholds"
 DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
@@ -35,16 +35,6 @@ LOST, GAINED, NEITHER = "lost", "gained", paired.NEITHER
 LEAST = np.finfo(float).tiny  # a probability below counts as this one: that of 0 has no logarithm
 
 
-def statement_table(thresholds: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """The statements for a page, with `thresholds` (family -> statement -> pp): mode, sites, a column a family."""
-    columns = ["mode", "more can be decoded at", "than at", *(f"threshold for {family}" for family in thresholds)]
-    rows = []
-    for own in diagnosis.STATEMENTS:
-        after = own.after[0] + (", and than at every site after it" if len(own.after) > 1 else "")
-        rows.append((own.mode, own.before, after, *(of_family[own.name] for of_family in thresholds.values())))
-    return pd.DataFrame(rows, columns=columns)
-
-
 def diagnoses(
     probed: pd.DataFrame,
     predicted: pd.DataFrame,
@@ -54,10 +44,10 @@ def diagnoses(
     thresholds: Mapping[str, Mapping[str, float]],
     scopes: Sequence[str] = tuple(SCOPES),
 ) -> pd.DataFrame:
-    """The verdicts on every state that has probes of several seeds.
+    """The verdicts on every state that has probes of several seeds: STATE, scope, and the columns of
+    `diagnosis.verdicts`, five rows each.
 
-    Of `results.end_rows`, `results.prediction_rows`, `results.reference_rows` and `thresholds_of`. Returns five rows a
-    model, data set, stage and scope: these and the columns of `diagnosis.verdicts`.
+    Of `results.end_rows`, `results.prediction_rows`, `results.reference_rows` and `thresholds_of`.
     """
     frames, answers = [], by_state(predicted)
     for state, rows, drawn, images in groups(probed, STATE, image_sets, split_rule):
@@ -76,10 +66,8 @@ def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
 
 
 def in_short(judged: pd.DataFrame) -> pd.DataFrame:
-    """`diagnoses` in words: STATE, scope, main (mode, or null), diagnosis, ruled out, left open (counted).
-
-    `diagnosis` has the statements named, with their loss in pp and its simultaneous interval, or why there is none.
-    """
+    """`diagnoses` in words: STATE, scope, main (mode, or null), diagnosis (the statements named, with their loss in pp
+    and its simultaneous interval, or why there is none), ruled out, left open (counted)."""
     records = []
     for key, own in judged.groupby([*STATE, "scope"], sort=False):
         named, counts = own[own["verdict"] == diagnosis.NAMED], own["verdict"].value_counts()
@@ -90,25 +78,6 @@ def in_short(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "left open"])
 
 
-def disagreements(judged: pd.DataFrame) -> pd.DataFrame:
-    """The statements with different verdicts under the two scopes: STATE, statement, a column a scope."""
-    wide = judged.pivot_table("verdict", [*STATE, "statement"], "scope", aggfunc="first", sort=False)
-    return wide[wide[PROBE] != wide[RECIPE]][[*SCOPES]].rename_axis(columns=None).reset_index()
-
-
-def misalignment_and_unparsed(judged: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
-    """The loss from the last token to the answer beside the share of answers that name no option, or several.
-
-    Of `diagnoses` of one scope, and `scoring.output_scores`. Returns model, dataset, stage, lost, low, high (pp;
-    simultaneous with the other statements), verdict, unparsed (%).
-    """
-    own = judged[judged["statement"] == MISALIGNMENT]
-    lost = own[STATE].assign(lost=-own["value"], low=-own["band_high"], high=-own["band_low"], verdict=own["verdict"])
-    diagnosed = outputs[outputs["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN]
-    unparsed = diagnosed[[*STATE, "unparsed"]].rename(columns={"unparsed": "unparsed (%)"})
-    return lost.merge(unparsed, on=STATE, validate="one_to_one")
-
-
 def thresholds_of(selection: Selection) -> dict[str, dict[str, float]]:
     """Model -> statement -> the least loss that counts (pp), from undamaged models of other families."""
     families = results.families(selection)
@@ -117,25 +86,14 @@ def thresholds_of(selection: Selection) -> dict[str, dict[str, float]]:
 
 
 def against_planted(judged: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """`diagnoses` of damaged models, of one scope: dataset, model, planted (mode), strength, diagnosis, detected.
-
-    The last is yes where the planted mode is the main one, else another mode or no.
-    """
-    planted = {one.slug: one for one in damaged}
+    """`diagnoses` of damaged models, of one scope: dataset, model, planted (mode), strength, diagnosis, detected (yes:
+    the planted mode is the main one; another mode, no)."""
     short = in_short(judged)
-    own = short["model"].map(planted)
+    own = short["model"].map({one.slug: one for one in damaged})
     mode = own.map(lambda one: one.mode)
     detected = (short["main"] == mode).map({True: "yes", False: "another mode"}).where(short["main"].notna(), "no")
     columns = {"planted": mode, "strength": own.map(lambda one: one.strength), "diagnosis": short["diagnosis"]}
     return short[["dataset", "model"]].assign(**columns, detected=detected)
-
-
-def detection(judged: pd.DataFrame) -> pd.DataFrame:
-    """How often `against_planted` finds the planted mode: planted, strength, cases, detected, another mode, none."""
-    counts = judged.groupby(["planted", "strength"], sort=False)["detected"].value_counts().unstack(fill_value=0)
-    counts = counts.reindex(columns=["yes", "another mode", "no"], fill_value=0)
-    counts = counts.set_axis(["detected", "another mode", "none"], axis=1).rename_axis(columns=None)
-    return counts.assign(cases=counts.sum(axis=1))[["cases", *counts.columns]].reset_index()
 
 
 def mapping_losses(
@@ -148,12 +106,11 @@ def mapping_losses(
 ) -> pd.DataFrame:
     """What is lost in each of STEPS from the last token's state to the answer, and beside a fitted readout.
 
-    A model whose probabilities separate the classes, but name the wrong ones, is mapped wrongly and not ignorant: the
-    readout is then correct where its answer is not.
+    Where probabilities separate the classes, but name the wrong ones, the readout is correct and the answer is not.
 
     Of `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a
-    model, data set and stage: these, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST,
-    GAINED or NEITHER. Raises InputError if rows of a state or of an image are missing.
+    state: STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER.
+    Raises InputError if rows of a state or of an image are missing.
     """
     module, pooling = PROBED_SITES[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
@@ -175,11 +132,9 @@ def mapping_losses(
 def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the test images predicted anew from the options' probabilities: `probe` "readout", no text and parsed.
 
-    A multinomial logistic regression on the logarithms of the probabilities, standardised, fitted on the few validation
-    images of the same state and run: what it does no better than the answers is not proved absent.
-
-    Raises InputError if validation images are not of several classes, a probability is nan, or there are no test
-    images.
+    By a multinomial logistic regression on their standardised logarithms, fitted on the few validation images of the
+    same state and run: what it does no better than the answers is not proved absent. Raises InputError if validation
+    images are not of several classes, a probability is nan, or there are no test images.
     """
     frames = []
     for _, own in prediction_rows.groupby(["model", "fault", "dataset", "stage", "run"], dropna=False, sort=False):
@@ -199,9 +154,6 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores, fitted["label"])
         predicted = pd.DataFrame(model.predict_proba(shown), tested.index, OPTION + model.classes_)
         probabilities = predicted.reindex(columns=columns, fill_value=0.0)
-        frames.append(
-            tested.drop(columns=["text", "parsed", "thought_cut"], errors="ignore").assign(
-                probe="readout", **probabilities
-            )
-        )
+        kept = tested.drop(columns=["text", "parsed", "thought_cut"], errors="ignore")
+        frames.append(kept.assign(probe="readout", **probabilities))
     return pd.concat(frames, ignore_index=True)

@@ -6,6 +6,7 @@ finite size its score is lower all the same, and the lower the more points it ha
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -42,10 +43,8 @@ POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # which count; a curv
 
 
 def health_of_run(selection: Selection) -> pd.DataFrame:
-    """`corrected_scores` of all selected models and data sets, kept beside their rows.
-
-    Raises InputError for a model and data set that was not run, and a module whose health score has no value.
-    """
+    """`corrected_scores` of all selected models and data sets, kept beside their rows. Raises InputError for a model
+    and data set that was not run, and a module whose health score has no value."""
     penalty = load_protocol(selection.protocol).health.penalty
 
     def make(one: Selection) -> pd.DataFrame:
@@ -64,14 +63,13 @@ def health_of_run(selection: Selection) -> pd.DataFrame:
 
 
 def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, penalty: float) -> pd.DataFrame:
-    """Health scores without what noise does to them, of the main recipe's accuracy on the mean of the image tokens.
+    """Health scores of modules without what noise does to them, which is that of whole patients and duplicate groups.
 
-    Noise is that of whole patients and duplicate groups. Side paths have no score. `rows` are probe rows of one model
-    and data set, of any stages, runs, recipes and poolings; `penalty` is lambda.
+    `rows` are any probe rows of one model and data set: those of `of_modules` count. `penalty` is lambda.
 
     Returns STATE, run, module, points and images (how many), raw (equation 3), score (corrected), low, high (its
-    interval), flat_low, flat_middle, flat_high (as `beside_flat`); in percent, nan where a point has no correct image.
-    Raises InputError for fewer than two independent test images, incomplete rows, and rows of other images.
+    interval), FLAT (as `beside_flat`); in percent, nan where a point has no correct image. Raises InputError for fewer
+    than two independent test images, incomplete rows, and rows of other images.
     """
     resamples, images = resamples_of_tested(image_set, split_rule)
     counts = None if len(np.unique(resamples.clusters)) == len(images) else resamples.counts
@@ -90,10 +88,9 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, p
 
 
 def flat_covariance(level: float, points: int, images: int, correlation: float) -> np.ndarray:
-    """Covariance of the noise of a flat curve, float [points, points], where only its outline is known.
+    """Covariance of `simulate_correct` for a flat curve at `level` (0 to 1), float [points, points].
 
-    That of `simulate_correct`, in closed form: two normal variables lie both below a quantile with a probability that
-    Owen's T function gives (Owen 1956). `level` (0 to 1) is the true accuracy, `correlation` of neighbouring points.
+    Two normal variables lie both below a quantile with a probability that Owen's T function gives (Owen 1956).
     """
     distance = np.arange(points)
     near = correlation**distance
@@ -105,10 +102,8 @@ def flat_covariance(level: float, points: int, images: int, correlation: float) 
 def flat_scores(
     level: float, covariance: np.ndarray, penalty: float, repeats: int = 2000, least: float = 0.0
 ) -> np.ndarray:
-    """Raw scores in percent of `repeats` flat curves at `level` with normal noise, both in shares; `penalty` is lambda.
-
-    Noise lowers no point below `least`. Raises ValueError where a curve falls to 0, where no score has a value.
-    """
+    """Raw scores (percent) of `repeats` flat curves at `level` (0 to 1) with normal noise that lowers none below
+    `least`. Raises ValueError where a curve falls to 0, where no score has a value."""
     values, vectors = np.linalg.eigh(covariance)
     normal = np.random.default_rng(0).standard_normal((repeats, len(covariance)))
     curves = np.maximum(level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T, least)
@@ -120,10 +115,8 @@ def flat_scores(
 def beside_flat(
     correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, repeats: int = 2000
 ) -> dict[str, float | bool]:
-    """Where a module's raw score lies among those of a flat curve with its noise, at the accuracy of the last point.
-
-    Args: as of `corrected_health.corrected_health`. Returns score and its place, as `against_flat`.
-    """
+    """Where a module's raw score lies among those of a flat curve with its noise, at the accuracy of the last point:
+    score and its place, as `against_flat`; arguments as of `corrected_health`."""
     covariance = noise_covariance(correct, counts)
     curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
     score = 100 * health_score(curve, penalty)
@@ -135,9 +128,9 @@ def against_flat(
 ) -> pd.DataFrame:
     """Where each score lies among those that a flat curve gets by noise alone.
 
-    `scores` has points, images, level (of the flat curve) and score (percent) of a module; `correlations` are assumed
-    of neighbouring points. Returns its columns, a row a correlation, and correlation, 2.5 %, 50 %, 97.5 % (quantiles of
-    the flat curve's score), position (percent of its scores that are lower), outside (of both ends).
+    `scores` has points, images, level (of the flat curve) and score (percent). Returns its columns, correlation
+    (assumed of neighbouring points), 2.5 %, 50 %, 97.5 % (quantiles of the flat curve's score), position (percent of
+    its scores that are lower), outside (of both ends).
     """
     records = []
     for row, correlation in product(scores.to_dict("records"), correlations):
@@ -154,11 +147,9 @@ def _place(score: float, flat: np.ndarray) -> dict[str, float | bool]:
 
 
 def depth_trend(placed: pd.DataFrame) -> pd.DataFrame:
-    """Whether deeper modules score lower, and still do beside a flat curve: rank correlations over models.
-
-    Of the number of points with score - level (Spearman, p), and with score - median of the flat curve's scores
-    (Spearman beside flat, p (beside flat)); a row a dataset and correlation of `against_flat`.
-    """
+    """Whether deeper modules score lower: rank correlations over models of the number of points with score - level
+    (Spearman, p), and with score - median of the flat curve (Spearman beside flat, p (beside flat)); a row a dataset
+    and correlation of `against_flat`."""
     records = []
     for key, own in placed.groupby(["dataset", "correlation"], sort=False):
         plain, beside = (stats.spearmanr(own["points"], own["score"] - own[less]) for less in ("level", "50 %"))
@@ -168,10 +159,8 @@ def depth_trend(placed: pd.DataFrame) -> pd.DataFrame:
 
 
 def paper_llms() -> pd.DataFrame:
-    """The LLMs of Table 1 as `against_flat` takes them: points are the LLM's layers, images the test images.
-
-    The paper prints no performance at the last point: `level` is P_final, the accuracy of the answer.
-    """
+    """The LLMs of Table 1 for `against_flat`: points are layers, images the test images, and level P_final, the
+    accuracy of the answer, as the paper prints none of the last layer."""
     layers, printed = paper_layers(), paper_profiles()
     found = printed[["model", "dataset"]].assign(points=printed["model"].map(layers))
     return found.assign(images=printed["dataset"].map(IMAGES), level=printed["P_final"], score=printed["FHS_L"])
@@ -188,50 +177,35 @@ def paper_layers() -> dict[str, int]:
 def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str, penalty: float) -> pd.DataFrame:
     """`rank_stability` of every data set and module, after fine-tuning, of the first run; none of a single model.
 
-    The metrics are accuracy (the reference) and balanced accuracy; resamples that lack a class are not used. `rows` are
-    probe rows of several models.
+    Of probe rows. The metrics are accuracy (the reference) and, where no class is without test images, balanced
+    accuracy; resamples that lack a class are not used.
     """
     rows = of_modules(rows)
     rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
     tables = []
     for dataset, of_dataset in rows.groupby("dataset", sort=False) if rows["model"].nunique() > 1 else ():
-        drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
-        labels = of_dataset.drop_duplicates("image").set_index("image").loc[images, "label"].to_numpy()
-        whole = [(drawn.counts[:, labels == label] > 0).any(axis=1) for label in set(labels)]
-        counts = drawn.counts[np.all(whole, axis=0)][:RESAMPLES]
         found = {model: outcomes(own) for model, own in of_dataset.groupby("model", sort=False)}
+        drawn, one = resamples_of_tested(image_sets[dataset], split_rule)[0], next(iter(found.values()))
+        whole = (drawn.counts @ np.eye(len(one.options), dtype=int)[one.truth] > 0).all(axis=1)
+        metrics = ("accuracy", "balanced_accuracy") if whole.any() else ("accuracy",)
+        drawn = replace(drawn, counts=drawn.counts[whole | ~whole.any()][:RESAMPLES])
         for module in MODULES:
-            correct = {model: own.at(*own.of_module(module)).correct[0] for model, own in found.items()}
-            curves = {
-                name: {model: resampled_curves(own, counts, classes) for model, own in correct.items()}
-                for name, classes in (("accuracy", None), ("balanced accuracy", labels))
-            }
+            curves = {metric.replace("_", " "): {} for metric in metrics}
+            for metric, (model, own) in product(metrics, found.items()):
+                scores = own.at(*own.of_module(module)).score(metric, None, drawn)
+                curves[metric.replace("_", " ")][model] = np.vstack([scores.values, scores.resampled[:, 0]])
             tables.append(rank_stability(curves, penalty).assign(dataset=dataset, module=module))
     return pd.concat(tables, ignore_index=True)[RANKS] if tables else pd.DataFrame(columns=RANKS)
 
 
-def resampled_curves(correct: np.ndarray, counts: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
-    """A module's curve on all images and on each resample, float [1 + resamples, points], in shares.
-
-    Of `correct`, bool [points, images]; `counts` is how often each image is drawn, [resamples, images]. With `classes`
-    (of each image) each class weighs the same (the mean of their recalls), else each image.
-    """
-    weights = np.vstack([np.ones((1, counts.shape[1])), counts])
-    groups = np.zeros(correct.shape[1], dtype=int) if classes is None else np.asarray(classes)
-    members = [groups == group for group in np.unique(groups)]
-    recalls = [weights[:, own] @ correct[:, own].T / weights[:, own].sum(axis=1, keepdims=True) for own in members]
-    return np.mean(recalls, axis=0)
-
-
 def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = PENALTIES) -> pd.DataFrame:
-    """Kendall's tau between the ranks of models by the raw health score under one convention and another.
+    """Kendall's tau between the ranks of models by the raw health score of a module with one lambda, metric and set of
+    points and another; intervals are percentiles over resampled images.
 
-    A convention is lambda, a metric and a set of points. Intervals are percentiles over resampled images. The row of
-    redrawn images is a yardstick: one convention on the sample and on each resample, with its median for tau.
-
-    Of `curves` of one module; the reference has their first metric, `penalty` for lambda, and all points. Returns
-    changed (lambda, metric, points or images), to, models, tau, low, high; nan where no model ranks above another.
-    Raises ValueError for a performance that is not positive: it has no health score.
+    The reference has the first metric of `curves`, `penalty` and all points. The row of redrawn images is a yardstick:
+    the reference on the sample and on each resample, with its median for tau. Returns changed (lambda, metric, points
+    or images), to, models, tau, low, high; nan where no model ranks above another. Raises ValueError for a performance
+    that is not positive.
     """
     for metric, model, own in ((metric, *item) for metric, models in curves.items() for item in models.items()):
         if not (own > 0).all():
@@ -243,16 +217,15 @@ def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = 
 
     reference_metric = next(iter(curves))
     reference = scores(reference_metric, penalty)
-    models = reference.shape[1]
     changes = [("lambda", f"{value:g}", reference_metric, value, None) for value in penalties if value != penalty]
     changes += [("metric", metric, metric, penalty, None) for metric in curves if metric != reference_metric]
     changes += [("points", name, reference_metric, penalty, choose) for name, choose in POINTS.items()]
     records, ends = [], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     for changed, to, metric, value, choose in changes:
         taus = _taus(reference, scores(metric, value, choose))
-        records.append((changed, to, models, taus[0], *np.quantile(taus[1:], ends)))
+        records.append((changed, to, len(reference[0]), taus[0], *np.quantile(taus[1:], ends)))
     redrawn = np.quantile(_taus(reference[:1], reference[1:]), [0.5, *ends])
-    records.append(("images", "redrawn", models, *redrawn))
+    records.append(("images", "redrawn", len(reference[0]), *redrawn))
     return pd.DataFrame(records, columns=RANKS[2:])
 
 
@@ -263,18 +236,3 @@ def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     concordant = (signs[0] * signs[1]).sum(axis=-1)
     ranked = np.sqrt(np.prod([np.abs(own).sum(axis=-1) * np.ones(len(other)) for own in signs], axis=0))
     return np.divide(concordant, ranked, out=np.full(len(other), np.nan), where=ranked > 0)
-
-
-def by_choice(ranks: pd.DataFrame) -> pd.DataFrame:
-    """`rank_table` over all data sets and modules: changed, to, models, tau (mean), lowest tau."""
-    columns = {"models": ("models", "first"), "tau (mean)": ("tau", "mean"), "lowest tau": ("tau", "min")}
-    return ranks.groupby(["changed", "to"], sort=False).agg(**columns).reset_index()
-
-
-def rank_words(ranks: pd.DataFrame) -> dict[str, str]:
-    """What moves the order of `rank_table` most, and what redrawn images do to it, in a few words: choice, images."""
-    words = {}
-    for least in ranks.dropna(subset="tau").sort_values("tau", kind="stable").itertuples():
-        name, what = ("images", "") if least.changed == "images" else ("choice", f"{least.changed}: {least.to}, ")
-        words.setdefault(name, f"tau {least.tau:.2f} ({what}{MODULES[least.module]}, {least.dataset})")
-    return {name: words.get(name, "there are too few models for an order") for name in ("choice", "images")}

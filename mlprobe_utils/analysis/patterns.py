@@ -3,8 +3,7 @@
 A curve is one model, data set and stage: accuracy in percent at every probe point (`image_mean`, mean over runs) and of
 the final output. A change counts only beyond the curve's tolerance t. The mean of the highest third of the points
 decides, as the single highest of many noisy ones exceeds the first by itself; two vision towers are compared by their
-difference, as a rise near the tolerance would count in one stage and not in the other. tests/analysis/test_patterns.py
-measures how often noise alone makes a pattern.
+difference, as a rise near the tolerance would count in one stage and not in the other.
 """
 
 from collections.abc import Callable, Mapping
@@ -85,11 +84,8 @@ PATTERNS = (
 
 
 def tolerance(accuracy: float, images: int) -> float:
-    """How many pp a change must exceed: two standard errors of the difference of two independent proportions.
-
-    `accuracy` is about which both proportions lie, percent. Outcomes on the same `images` test images are correlated,
-    so that differences vary less: the rule is cautious.
-    """
+    """How many pp a change must exceed: two standard errors of the difference of two independent proportions about
+    `accuracy` (percent). Outcomes on the same `images` are correlated, so that the rule is cautious."""
     share = accuracy / 100
     return float(200 * np.sqrt(2 * share * (1 - share) / images))
 
@@ -97,9 +93,8 @@ def tolerance(accuracy: float, images: int) -> float:
 def changes(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     """The numbers that the rules decide by: STATE, CHANGES and tolerance (pp); the stage BOTH has "bend", and only it.
 
-    Of `metrics.probe_scores` (without side paths and other poolings than `image_mean`) and `metrics.output_scores`.
-    Raises InputError for a module, a point or a final output that is missing, and curves whose points were scored on
-    different numbers of images.
+    Of `metrics.probe_scores` and `metrics.output_scores`. Raises InputError for a module, a point or a final output
+    that is missing, and curves whose points were scored on different numbers of images.
     """
     scores = scores[(scores["pooling"] == "image_mean") & scores["point"].str[0].isin(MODULES)]
     _check(scores, outputs)
@@ -128,11 +123,8 @@ def numbers(curve: Curve) -> dict[str, float]:
 
 
 def patterns(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
-    """The pattern of every curve in every part, from `changes`.
-
-    Returns:
-        model, dataset, stage, module (a key of PARTS), pattern, change (the numbers that decided, as text), tolerance.
-    """
+    """The pattern of every curve in every part, from `changes`: STATE, module (a key of PARTS), pattern, change (the
+    numbers that decided, as text), tolerance."""
     records = []
     for row, pattern in product(changes(scores, outputs).to_dict("records"), PATTERNS):
         if pattern.holds(row, row["tolerance"]):  # nan stands in no relation: what does not apply has no pattern
@@ -141,18 +133,9 @@ def patterns(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=[*STATE, "module", "pattern", "change", "tolerance"])
 
 
-def by_curve(found: pd.DataFrame) -> pd.DataFrame:
-    """The `patterns` of a curve beside each other: model, dataset, stage, and a column a part of the model."""
-    wide = found[found["stage"] != BOTH].pivot(index=STATE, columns="module", values="pattern")
-    parts = {part: name for part, name in PARTS.items() if part in wide}
-    return wide[[*parts]].rename(columns=parts).rename_axis(columns=None).reset_index()
-
-
 def counts(found: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """How many curves have each of PATTERNS: module, pattern, before, after (curves), on (data sets with their curves).
-
-    A comparison of the stages counts under `after`; its `before` is nan. `names`: slug -> name of data sets.
-    """
+    """How many curves have each of PATTERNS: module, pattern, before (nan of a comparison of the stages), after, on
+    (data sets by `names`, with their curves)."""
     records = []
     for pattern in PATTERNS:
         curves = found[(found["module"] == pattern.part) & (found["pattern"] == pattern.name)]
@@ -180,16 +163,13 @@ def _check(scores: pd.DataFrame, outputs: pd.DataFrame) -> None:
         raise InputError("patterns need probe scores of the pooling image_mean: there are none")
     scored = set(outputs.loc[outputs["accuracy"].notna(), STATE].itertuples(index=False, name=None))
     for (model, dataset), rows in scores.groupby(["model", "dataset"], sort=False):
-        expected = []
-        for letter, module in MODULES.items():  # whole up to the highest point that any stage or run has
-            last = rows.loc[rows["point"].str[0] == letter, "point"].str[2:].astype(int).max()
-            if np.isnan(last):
+        for letter, module in MODULES.items():
+            if not rows["point"].str.startswith(letter).any():
                 raise InputError(f"{model} on {dataset}: no probe point of the {module} ({letter})")
-            expected += [f"{letter}.{number:02d}" for number in range(last + 1)]
+        expected = set(rows["point"])  # by any stage or run
         for (stage, run), of_run in rows.groupby(["stage", "run"], dropna=False, sort=False):
             where = f"{model} on {dataset}, {stage}"
-            there = set(of_run.loc[of_run["accuracy"].notna(), "point"])
-            if missing := [point for point in expected if point not in there]:
+            if missing := sorted(expected - set(of_run.loc[of_run["accuracy"].notna(), "point"])):
                 raise InputError(f"{where}, run {run}: no accuracy at probe points {', '.join(missing)}")
             if (model, dataset, stage) not in scored:
                 raise InputError(f"{where}: no accuracy of the final output")

@@ -5,6 +5,7 @@ all possible bases are tried. Tables 2 and 3 are recomputed.
 """
 
 from collections.abc import Callable
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -23,11 +24,6 @@ FINE_TUNED, PROBED, ALONE = "MLLM SFT", "Feature Probing", "Vision Tower SFT"  #
 ROUNDING = 0.005 + 1e-9  # what rounding to two decimals can do
 
 
-def printed_gains() -> pd.DataFrame:
-    """The five gains as printed: model (as Table 1 spells it), base, gain (percent)."""
-    return pd.read_csv(PUBLISHED / "gains.csv")
-
-
 def printed_answers() -> pd.DataFrame:
     """P_final of Table 1 as unrounded shares, a row a model, a column a data set of IMAGES."""
     printed = paper_profiles().pivot_table("P_final", "model", "dataset", sort=False)[[*IMAGES]]
@@ -36,10 +32,10 @@ def printed_answers() -> pd.DataFrame:
 
 
 def bases_that_fit(answers: np.ndarray, gains: np.ndarray, meaning: str) -> np.ndarray:
-    """The bases that give all gains as they are printed: correct answers, int [bases, data sets].
+    """The bases that give all gains as they are printed (percent [models]), by numbers of correct answers: int [bases,
+    data sets of IMAGES].
 
-    `answers` are shares of correct answers of the adapted models, float [models, data sets of IMAGES]; `gains` as
-    printed, percent with two decimals [models]; `meaning` is of MEANINGS.
+    `answers` are shares of correct answers of the adapted models, float [models, data sets].
     """
     least = [int(LEAST * images) for images in IMAGES.values()]
     tried = np.ix_(*(np.arange(start, images + 1) for start, images in zip(least, IMAGES.values(), strict=True)))
@@ -50,20 +46,17 @@ def bases_that_fit(answers: np.ndarray, gains: np.ndarray, meaning: str) -> np.n
 
 def search() -> pd.DataFrame:
     """Every base and meaning of a gain: base, models, a gain is the …, bases that fit (their number)."""
-    answers, rows = printed_answers(), []
-    for base, own in printed_gains().groupby("base", sort=False):
-        for meaning in MEANINGS:
-            found = bases_that_fit(answers.loc[own["model"]].to_numpy(), own["gain"].to_numpy(), meaning)
-            rows.append((base, len(own), meaning, len(found)))
+    answers, gains, rows = printed_answers(), pd.read_csv(PUBLISHED / "gains.csv").groupby("base", sort=False), []
+    for (base, own), meaning in product(gains, MEANINGS):
+        found = bases_that_fit(answers.loc[own["model"]].to_numpy(), own["gain"].to_numpy(), meaning)
+        rows.append((base, len(own), meaning, len(found)))
     return pd.DataFrame(rows, columns=["base", "models", "a gain is the", "bases that fit"])
 
 
 def printed_gaps() -> pd.DataFrame:
-    """The average gap of each model of Table 2, frozen less adapted, over accuracy and F1 of all data sets.
-
-    Returns model, printed, mean relative change (percent), mean difference (pp), meaning: those of the two that round
-    to what is printed.
-    """
+    """The average gap of each model of Table 2, frozen less adapted, over accuracy and F1 of all data sets: model,
+    printed, mean relative change (percent), mean difference (pp), meaning (those of the two that round to what is
+    printed)."""
     table, rows = pd.read_csv(PUBLISHED / "table2.csv"), []
     for model, own in table.groupby("model", sort=False):
         printed = float(own["average_gap"].dropna().iloc[0].rstrip("%"))
@@ -79,43 +72,37 @@ def printed_gaps() -> pd.DataFrame:
 
 
 def printed_changes() -> pd.DataFrame:
-    """Accuracies of Table 2: model, dataset, adapted, frozen (percent), difference, images, p (least).
-
-    `images` is the difference as a number of test images. The paper does not print on how many images the two
-    disagree: `p (least)` is that of an exact paired test where these are as few as can be.
-    """
+    """Accuracies of Table 2: model, dataset, adapted, frozen (percent), difference, images (the difference in test
+    images), p (least) (of an exact paired test, if they disagree on no other images: the paper does not print it)."""
     table = pd.read_csv(PUBLISHED / "table2.csv").set_index(["model", "dataset", "vision_tower"])["acc"]
     table = table.unstack("vision_tower").reset_index().rename(columns={"lora": "adapted"}).rename_axis(columns=None)
     table = table[["model", "dataset", "adapted", "frozen"]]
     return _in_images(table.assign(difference=table["frozen"] - table["adapted"]))
 
 
-def fits(accuracy: float, images: int) -> bool:
-    """Whether an accuracy, in percent with two decimals, is a whole number of correct answers to so many images."""
-    return abs(100 * round(accuracy / 100 * images) / images - accuracy) <= ROUNDING
-
-
 def printed_paradigms() -> pd.DataFrame:
     """Table 3, cell by cell: model, dataset, paradigm, printed, correct, corrected, fits instead, swapped with.
 
-    `correct` is the number of correct answers that a cell stands for, null where it is none; `fits instead` names the
-    data sets whose number of images would explain such a cell. Two cells of a row are swapped if neither is explained
-    by its own data set, and each by the other's; `corrected` has them exchanged (percent).
+    `correct` is the number of correct answers that a cell stands for, null where it is none; then `fits instead` names
+    the data sets for whose number of images it is one. Two cells of a row are swapped if neither fits its own data set,
+    and each the other's; `corrected` has them exchanged (percent).
     """
     table = pd.read_csv(PUBLISHED / "table3.csv").rename(columns={"acc": "printed"})
     table = table[["model", "dataset", "paradigm", "printed"]]
-    counts = (table["printed"] / 100 * table["dataset"].map(IMAGES)).round().astype("Int64")
-    fitting = [[name for name, images in IMAGES.items() if fits(printed, images)] for printed in table["printed"]]
+    fitting = [
+        [name for name, images in IMAGES.items() if abs(100 * round(own / 100 * images) / images - own) <= ROUNDING]
+        for own in table["printed"]
+    ]
     whole = [dataset in names for dataset, names in zip(table["dataset"], fitting, strict=True)]
     instead = [[] if own else names for own, names in zip(whole, fitting, strict=True)]
+    counts = (table["printed"] / 100 * table["dataset"].map(IMAGES)).round().astype("Int64")
     table = table.assign(correct=counts.where(whole), corrected=table["printed"])
     table["fits instead"], table["swapped with"] = [", ".join(names) for names in instead], ""
     for _, own in table.groupby(["model", "paradigm"]):
-        for one in own.index:
-            for other in own.index:
-                if table.at[other, "dataset"] in instead[one] and table.at[one, "dataset"] in instead[other]:
-                    table.at[one, "swapped with"] = table.at[other, "dataset"]
-                    table.at[one, "corrected"] = table.at[other, "printed"]
+        for one, other in permutations(own.index, 2):
+            if table.at[other, "dataset"] in instead[one] and table.at[one, "dataset"] in instead[other]:
+                table.at[one, "swapped with"] = table.at[other, "dataset"]
+                table.at[one, "corrected"] = table.at[other, "printed"]
     return table
 
 
@@ -124,14 +111,6 @@ def printed_differences(column: str) -> pd.DataFrame:
     wide = printed_paradigms().pivot(index=["model", "dataset"], columns="paradigm", values=column)
     gains = pd.DataFrame({other: wide[ALONE] - wide[other] for other in (FINE_TUNED, PROBED)}).reset_index()
     return _in_images(gains.melt(["model", "dataset"], var_name="less", value_name="difference"))
-
-
-def disagreements() -> pd.DataFrame:
-    """Where Table 3 and Table 1 print another accuracy of the same fine-tuned model: model, dataset, and both."""
-    third = printed_paradigms().query("paradigm == @FINE_TUNED")[["model", "dataset", "printed"]]
-    both = third.merge(paper_profiles()[["model", "dataset", "P_final"]], how="left")
-    both = both.rename(columns={"printed": "Table 3", "P_final": "Table 1"})
-    return both[both["Table 3"] != both["Table 1"]].reset_index(drop=True)
 
 
 def _in_images(table: pd.DataFrame) -> pd.DataFrame:

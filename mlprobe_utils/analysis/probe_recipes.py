@@ -8,11 +8,9 @@ import pandas as pd
 from mlprobe_utils.evaluation.outcomes import outcomes
 from mlprobe_utils.evaluation.points import MODULES, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
-from mlprobe_utils.pipeline.cards import Probe
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import groups
-from mlprobe_utils.stats.intervals import LEVEL
-from mlprobe_utils.stats.paired import HIGHER, LOWER, Pair, compare, of_mean
+from mlprobe_utils.stats.paired import Pair, compare
 
 RECIPE_OF = ["dataset", "model", "stage"]
 CURVE = [*RECIPE_OF, "pooling"]
@@ -44,39 +42,11 @@ def recipe_changes(
     return compare(pairs, [*RECIPE_OF, "recipe", "module"])
 
 
-def counted(changes: pd.DataFrame) -> pd.DataFrame:
-    """`recipe_changes` by dataset, recipe and module: change, low, high (`of_mean`), curves, and those significant."""
-    by = ["dataset", "recipe", "module"]
-    significant = changes["p (Holm)"] < 1 - LEVEL
-    signs = changes.assign(higher=significant & (changes["change"] > 0), lower=significant & (changes["change"] < 0))
-    columns = {"curves": ("change", "size")} | {f"significantly {sign}": (sign, "sum") for sign in (HIGHER, LOWER)}
-    return of_mean(changes, "change", by).merge(signs.groupby(by, sort=False).agg(**columns).reset_index(), on=by)
-
-
-def differing(recipes: Mapping[str, Probe]) -> pd.DataFrame:
-    """What each recipe changes in the main one: recipe, differs in."""
-    main = recipes[MAIN_PROBE].model_dump()
-    rows = []
-    for name, probe in recipes.items():
-        own = {key: value for key, value in probe.model_dump().items() if value != main[key]}
-        words = ", ".join(f"{key.replace('_', ' ')} {value} (main: {main[key]})" for key, value in own.items())
-        rows.append((name, words or "nothing: it is the one of all other chapters"))
-    return pd.DataFrame(rows, columns=["recipe", "differs in"])
-
-
 def extremes(changes: pd.DataFrame, recipe: str) -> pd.DataFrame:
     """The largest change that a recipe makes in each data set, up or down; empty for a recipe that was not run."""
     own = changes[changes["recipe"] == recipe]
     places = own["change"].abs().groupby(own["dataset"], sort=False).idxmax()
     return own.loc[places].drop(columns=["stage", "recipe", "p"]).reset_index(drop=True)
-
-
-def label_efficiency(changes: pd.DataFrame, recipes: Mapping[str, Probe]) -> pd.DataFrame:
-    """`counted`, of the recipes with fewer training images; the larger share first."""
-    fewer = [name for name, own in recipes.items() if own.training_fraction < recipes[MAIN_PROBE].training_fraction]
-    fewer.sort(key=lambda name: -recipes[name].training_fraction)
-    own = [changes[changes["recipe"] == name] for name in fewer]
-    return counted(pd.concat(own)) if own else counted(changes[:0])
 
 
 def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:

@@ -7,7 +7,6 @@ paired. In an LLM with causal attention the image tokens see the question only i
 from collections.abc import Iterable
 from itertools import product
 
-import numpy as np
 import pandas as pd
 
 from mlprobe_utils.evaluation.names import CONTROL_RUN, IMAGE_TOKENS, LAST_TOKEN, OUTPUT
@@ -19,7 +18,7 @@ from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import Evaluated
 from mlprobe_utils.pipeline.variants import of_value
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, intervals
-from mlprobe_utils.stats.paired import HIGHER, LOWER, WORDS, Pair, compare, of_mean
+from mlprobe_utils.stats.paired import WORDS, Pair, compare
 from mlprobe_utils.stats.resampling import accuracy
 
 COMPARED = (  # order, and what is subtracted from it
@@ -51,11 +50,9 @@ def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Accuracy in one order less that in another, of all COMPARED, at the LLM's two ends and of the final output.
-
-    Returns dataset, model, stage, site, order, less, question (of intervals: RECIPE for probes, PROBE for the answers,
-    which are one adapter's each), difference and further columns of `paired.compare`, with verdict of WORDS.
-    """
+    """Accuracy in one order less that in another, of all COMPARED, at the LLM's two ends and of the final output:
+    dataset, model, stage, site, order, less, scope (RECIPE for probes, PROBE for the answers, which are one adapter's
+    each), difference and further columns of `paired.compare`, with verdict of WORDS."""
     pairs, sites = [], (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)
     for own, stage, (order, less), site in product(found, STAGES, COMPARED, sites):
         scope = PROBE if site == OUTPUT else RECIPE
@@ -65,21 +62,9 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     return compare(pairs, ["dataset", "model", "stage", "site", "order", "less", "scope"], "difference", WORDS)
 
 
-def counted(compared: pd.DataFrame) -> pd.DataFrame:
-    """`differences` by comparison and site: order, less, site, pairs, higher, lower (significant), and `of_mean`."""
-    by = ["order", "less", "site"]
-    marked = compared.assign(**{word: compared["verdict"] == word for word in (HIGHER, LOWER)})
-    columns = {"pairs": ("verdict", "size"), HIGHER: (HIGHER, "sum"), LOWER: (LOWER, "sum")}
-    found = marked.groupby(by, sort=False).agg(**columns).reset_index()
-    return found.merge(of_mean(compared, "difference", by), on=by)
-
-
 def curves(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Accuracy of the probes on the image tokens, and of the final output: a row an order and point (or OUTPUT).
-
-    Returns:
-        model, dataset, stage, order, point, value (percent), band_low, band_high: of RECIPE, nan for the final output.
-    """
+    """Accuracy of the probes on the image tokens, and of the final output: model, dataset, stage, order, point (or
+    OUTPUT), value (percent), band_low, band_high (of RECIPE, nan for the final output)."""
     frames = []
     for own in found:
         for order, stage in product(ORDERS, STAGES):
@@ -90,16 +75,3 @@ def curves(found: Iterable[Evaluated]) -> pd.DataFrame:
             frames.append(pd.concat([curve, output]).assign(**own.place(stage=stage, order=order)))
     columns = ["model", "dataset", "stage", "order", "point", "value", "band_low", "band_high"]
     return pd.concat(frames, ignore_index=True)[columns]
-
-
-def largest_before_the_llm(found: Iterable[Evaluated]) -> float:
-    """The largest difference between two orders in vision tower or connector, before fine-tuning (pp).
-
-    No text has been processed there yet: it is 0, but for rounding where batches are of other shapes.
-    """
-    largest = []
-    for own in found:
-        of_orders = [own.outcomes["pretrained", order, POINTS] for order in ORDERS]
-        points = [point for point in of_orders[0].points if point[0] in "VC"]
-        largest.append(np.ptp([100 * one.at(*points).correct.mean(axis=(0, 2)) for one in of_orders], axis=0).max())
-    return float(max(largest, default=0.0))

@@ -3,9 +3,8 @@
 All are evaluated on the same test images: differences are paired.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
-from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,10 @@ from mlprobe_utils.analysis.adaptation import half_width, means_over_runs
 from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline import results, variants
-from mlprobe_utils.pipeline.cards import FineTuning
-from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated
 from mlprobe_utils.stats.intervals import intervals
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_independent
 from mlprobe_utils.stats.resampling import MOST_MISSING, Statistic, accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}
@@ -43,11 +40,9 @@ def outcomes_of_towers(one: Selection) -> dict[tuple[str], Outcomes]:
 
 
 def changes(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Frozen less adapted, a row a data set, model and metric, for new images, with these adapters.
-
-    Returns dataset, model, metric, adapted, frozen (percent, means over runs), change and further columns of
-    `paired.compare`, with verdict LOWERED, RAISED or NEITHER; p is exact for accuracy only.
-    """
+    """Frozen less adapted, for new images, with these adapters: dataset, model, metric, adapted, frozen (percent, means
+    over runs), change and further columns of `paired.compare`, with verdict LOWERED, RAISED or NEITHER; p is exact for
+    accuracy only."""
     pairs = []
     for own, metric in product(found, METRICS):
         scores = _scores(own, metric)
@@ -58,21 +53,16 @@ def changes(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def gaps(found: Sequence[Evaluated]) -> pd.DataFrame:
-    """The average gap of each model over data sets and METRICS: model, gap (its meaning), numbers, value, low, high.
-
-    `numbers` is how many it is the mean of. Metrics of one data set are drawn together; data sets are independent, and
-    their intervals joined (Zou and Donner 2008). A relative change of nothing is nan.
-    """
-    rows = []
-    for model, gap in product(dict.fromkeys(one.model for one in found), (RELATIVE, ABSOLUTE)):
-        values, halves = zip(*(_gap(one, gap) for one in found if one.model == model), strict=True)
-        value, half = np.mean(values), np.sqrt(np.sum(np.square(halves))) / len(values)
-        rows.append((model, gap, len(METRICS) * len(values), value, value - half, value + half))
-    return pd.DataFrame(rows, columns=["model", "gap", "numbers", "value", "low", "high"])
+    """The average gap of each model over METRICS and data sets, which are independent: model, gap (its meaning),
+    numbers (how many it is the mean of), value, low, high. A relative change of nothing is nan."""
+    rows = [(own.model, gap, len(METRICS), *_gap(own, gap)) for own, gap in product(found, (RELATIVE, ABSOLUTE))]
+    table, by = pd.DataFrame(rows, columns=["model", "gap", "numbers", "value", "low", "high"]), ["model", "gap"]
+    table["numbers"] = table.groupby(by)["numbers"].transform("sum")
+    return of_independent(table, by, ("value", "low", "high")).astype({"numbers": int})
 
 
-def _gap(own: Evaluated, gap: str) -> tuple[float, float]:
-    """Mean over metrics on one data set, and half the width of its interval."""
+def _gap(own: Evaluated, gap: str) -> tuple[float, float, float]:
+    """Mean over metrics on one data set, and the ends of its interval; the metrics are drawn together."""
     found, clusters = [], np.inf
     for metric in METRICS:
         scores = _scores(own, metric).values()
@@ -83,8 +73,9 @@ def _gap(own: Evaluated, gap: str) -> tuple[float, float]:
     value, *resampled = np.mean(found, axis=0)
     finite = np.isfinite(resampled)
     if not np.isfinite(value) or 1 - finite.mean() > MOST_MISSING:
-        return np.nan, np.nan
-    return float(value), float(half_width(np.array(resampled)[finite], clusters, 100 / clusters))
+        return np.nan, np.nan, np.nan
+    half = half_width(np.array(resampled)[finite], clusters, 100 / clusters)
+    return value, value - half, value + half
 
 
 def _scores(own: Evaluated, metric: str) -> dict[str, Statistic]:
@@ -116,11 +107,10 @@ def levels(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Accuracy of a paradigm less that of another, of all COMPARED, for new images.
+    """Accuracy of a paradigm less that of another, of all COMPARED, for new images: dataset, model, paradigm, less,
+    difference and further columns of `paired.compare`, with verdict of WORDS.
 
     The runs of a fine-tuning and the seeds of a probe are independent: each is paired with each.
-
-    Returns dataset, model, paradigm, less, difference and further columns of `paired.compare`, with verdict of WORDS.
     """
     pairs = []
     for own, (paradigm, less) in product(found, COMPARED):
@@ -128,11 +118,3 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
         crossed = np.repeat(before, len(after), axis=0), np.tile(after, (len(before), 1, 1))
         pairs.append(Pair(own.place(paradigm=paradigm, less=less), *crossed, own.resamples))
     return compare(pairs, ["dataset", "model", "paradigm", "less"], "difference", WORDS)
-
-
-def budgets(image_sets: Mapping[str, ImageSet], split_rule: str, recipe: FineTuning) -> pd.DataFrame:
-    """What every training has, of an MLLM or a tower alone: dataset, training images, epochs, images a step, steps."""
-    images = pd.Series({dataset: len(own.rows_of(split_rule, "train")) for dataset, own in image_sets.items()})
-    table = images.rename_axis("dataset").reset_index(name="training images")
-    steps = [recipe.epochs * ceil(own / recipe.batch_size) for own in images]
-    return table.assign(epochs=recipe.epochs, **{"images a step": recipe.batch_size, "steps": steps})

@@ -1,10 +1,10 @@
-"""Four classifiers that no library has, written from their papers' descriptions.
+"""Networks of baselines: built from a card by timm, by another package, or, as no library has them, here.
 
 Each maps images float [batch, 3, height, width] to logits [batch, classes]. Inside, maps are [batch, channels, rows,
 columns] and patches [batch, rows, columns, channels].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -16,15 +16,16 @@ from timm.layers import ConvNormAct, DropPath, LayerNorm2d, Mlp
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, gelu, interpolate, pad, relu
 
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant, check_installed
+
 DROP_PATH = 0.1  # how often a network's, or a stage's, last block is skipped in training; the first one never is
 normalised = partial(ConvNormAct, apply_act=False)  # a convolution that keeps the size at stride 1, without bias
 
 
 class S2MLP(nn.Module):
-    """S2-MLP (Yu et al. 2022): patches that mix by shifting groups of channels one patch in each of four directions.
-
-    Its *wide* form has 12 blocks of 768 channels on patches of 16 pixels. Images can be of any size from a patch on.
-    """
+    """S2-MLP (Yu et al. 2022): patches mixed by shifting groups of channels one patch in each of four directions.
+    Images can be of any size from a patch on."""
 
     def __init__(self, num_classes: int, width: int, depth: int, patch_size: int):
         super().__init__()
@@ -66,10 +67,8 @@ def spatial_shift(patches: torch.Tensor) -> torch.Tensor:
 
 class ConvMLP(nn.Module):
     """ConvMLP (Li et al. 2023): convolutions first, then MLPs over channels that a depthwise convolution connects.
-
-    Its *S* form has stages of 2, 4 and 2 blocks with 128, 256 and 512 channels. Images can be of any size. `channels`
-    are those of the tokenizer and the convolutional stage, `convolutions` the blocks of the latter.
-    """
+    Images can be of any size; `channels` are those of tokenizer and convolutional stage, `convolutions` the latter's
+    blocks."""
 
     def __init__(
         self, num_classes: int, channels: int, convolutions: int, depths: Sequence[int], widths: Sequence[int]
@@ -126,9 +125,9 @@ class MLPBlock(nn.Module):
 class HiFuse(nn.Module):
     """HiFuse (Huo et al. 2024): a local and a global branch whose stages are fused, each with the fusion before.
 
-    The branches are timm's ConvNeXt and Swin transformer. The *tiny* form has two blocks in each of four stages of
-    either branch. Images can be of any size from 32 pixels on: windows of attention are laid out for `img_size`, other
-    sizes are padded to whole windows. The first stage has `width` channels, each later one twice as many.
+    The branches are timm's ConvNeXt and Swin transformer. Images can be of any size from 32 pixels on: windows of
+    attention are laid out for `img_size`, other sizes are padded to whole windows. The first stage has `width`
+    channels, each later one twice as many.
     """
 
     def __init__(self, num_classes: int, img_size: int, width: int, depths: Sequence[int], heads: Sequence[int]):
@@ -199,10 +198,10 @@ class InvertedResidualMLP(nn.Module):
 class ConvSdMLPMixer(nn.Module):
     """Conv-SdMLPMixer (Ren et al. 2025): a multi-branch CNN with MLPs over rows, columns and channels in its middle.
 
-    The MLPs lie between the second and the third stage, over overlapping patches of several sizes, added up from the
-    smallest to the largest, for images of one side, `img_size`. As in the authors' code the patches share the upper
-    right corner, which the description leaves open; that code brings MLP outputs back by a reshape that mixes places
-    and channels, here they go back to where they came from. Every stage doubles the first convolution's `width`.
+    The MLPs lie between the second and the third stage, over patches of several sizes that share, as in the authors'
+    code, the upper right corner, added up from the smallest to the largest, for images of one side, `img_size`. That
+    code reshapes MLP outputs so that places and channels mix; here they go back to where they came from. Every stage
+    doubles the first convolution's `width`.
     """
 
     PATCHES = (4 / 28, 8 / 28, 16 / 28, 24 / 28, 1.0)  # sides of the patches as shares of the map's, 28 at 224 pixels
@@ -263,3 +262,58 @@ class AxisMLP(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         normed = self.norm(maps.movedim(1, -1)).movedim(-1, 1)
         return maps + gelu(self.mlp(normed.movedim(self.axis, -1))).movedim(-1, self.axis)
+
+
+OWN = {"s2_mlp": S2MLP, "conv_mlp": ConvMLP, "hifuse": HiFuse, "conv_sdmlp_mixer": ConvSdMLPMixer}
+
+
+def build(card: BaselineCard, which: str, classes: int, side: int, pretrained: bool = False) -> nn.Module:
+    """A variant of a baseline ("full" or "small"): with timm's weights from the hub, or with random ones by torch's
+    current seed. Raises InputError, which names the card, for whatever is wrong with it, its package or the side."""
+    variant = card.variant(which)
+    check_installed(card, which)
+    place = f"data/baselines/{card.slug}.yml, {which}"
+    if pretrained and variant.library != "timm":
+        raise InputError(f"{place}: only timm's models have pretrained weights; set baselines.pretrained to false")
+    arguments = variant.arguments | {"num_classes": classes} | ({"img_size": side} if variant.sized else {})
+    constructor = _constructor(variant, place)
+    try:
+        model = constructor(pretrained=True, **arguments) if pretrained else constructor(**arguments)
+    except Exception as error:  # whatever a library raises for arguments that it does not take
+        weights = " with pretrained weights" if pretrained else ""
+        raise InputError(
+            f"{place}: {variant.name} cannot be built{weights} with {arguments}: {error}; correct its arguments"
+        ) from error
+    model.eval()
+    try:
+        with torch.no_grad():
+            shape = model(torch.zeros(1, 3, side, side)).shape
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{place}: images of {side} px cannot be read ({error}); give another baselines.side in the protocol, or "
+            "correct the card's arguments"
+        ) from error
+    if shape != (1, classes):
+        raise InputError(f"{place}: gives {tuple(shape)} for one image, not (1, {classes}): it is no classifier")
+    return model
+
+
+def _constructor(variant: Variant, place: str) -> Callable[..., nn.Module]:
+    """What builds a variant from keyword arguments. Raises InputError for a name that its library does not know."""
+    if variant.library == "own":
+        if variant.name not in OWN:
+            raise unknown(f"network of mlprobe_utils/baselines in {place}", variant.name, OWN)
+        return OWN[variant.name]
+    if variant.library == "timm":
+        module, _, architecture = variant.name.rpartition(".")
+        if hasattr(timm.models, module):
+            family = vars(getattr(timm.models, module))
+            if architecture not in family:
+                raise unknown(f"class of timm.models.{module} in {place}", architecture, family)
+            return family[architecture]
+        if not timm.is_model(variant.name):
+            raise unknown(f"model of timm in {place}", variant.name, timm.list_models())
+        return partial(timm.create_model, variant.name)
+    import fastervit  # an extra: its licence allows no commercial use
+
+    return partial(fastervit.create_model, variant.name)

@@ -1,7 +1,5 @@
-"""Trains traditional classifiers and keeps their predictions for validation and test images after every epoch.
-
-`python -m mlprobe_utils baselines BASELINE ... --datasets D ... --protocol P`; what is current is skipped.
-"""
+"""Trains traditional classifiers and keeps their predictions for validation and test images after every epoch: the
+command `baselines`."""
 
 import io
 import json
@@ -23,7 +21,7 @@ from torchvision.transforms import v2
 from transformers import EvalPrediction, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from mlprobe_utils.baselines.building import build
+from mlprobe_utils.baselines.networks import build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes
@@ -41,8 +39,7 @@ FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_
 
 
 def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split_rule: str) -> None:
-    """Makes every baseline's artefact on each data set where it is missing or stale. Raises InputError for an unknown
-    slug, a data set without manifest, and as `build` and `train`."""
+    """Makes every baseline's artefact on each data set where it is missing or stale; errors as `build` and `train`."""
     protocol = load_protocol(protocol_slug)
     for card in map(load_baseline, baselines):
         for dataset in datasets:
@@ -76,11 +73,11 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
 def train(
     model: nn.Module, image_set: ImageSet, split_rule: str, recipe: Baselines, run: int, folder: Path, name: str
 ) -> np.ndarray:
-    """Trains a network in place on the train images of a split, for all epochs, and resumes after a kill.
+    """Trains a network in place on the train images of a split, for all epochs, and resumes after a kill in `folder`.
 
-    `run` is the seed of the images' order and augmentation, `folder` of this training alone. Returns probabilities of
-    the options after each epoch, float [epochs, images, options]: of the validation images, then of the test images, in
-    the order of the manifest. Raises InputError for fewer train images than a batch, and as `training_arguments`.
+    Returns probabilities of the options after each epoch, float [epochs, images, options]: of the validation images,
+    then of the test images, in the order of the manifest. `run` is the seed of the images' order and augmentation.
+    Raises InputError for fewer train images than a batch, and as `training_arguments`.
     """
     training = Pictures(image_set, image_set.rows_of(split_rule, "train").index, transform(recipe, True))
     if len(training) < recipe.batch_size:

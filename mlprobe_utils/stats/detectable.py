@@ -1,10 +1,8 @@
-"""How large a difference of two accuracies has to be before a test set of some size can show it.
-
-Two models on the same images differ only in those that one of them gets wrong. How often the exact test of McNemar
-(1947) finds a true difference follows from the binomial distribution, as long as images are independent.
-"""
+"""How large a difference of two accuracies has to be before a test set of some size can show it by the exact test of
+McNemar (1947), as long as images are independent."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -17,11 +15,8 @@ NEGLIGIBLE = 1e-12  # probabilities that are left out
 
 
 def power(gain: float, disagreement: float, images: int) -> float:
-    """How often McNemar's exact two-sided test finds a true difference of the accuracies, a share.
-
-    `disagreement` is the share of images that only one of the models gets right; ValueError if it is less than the
-    gain.
-    """
+    """How often McNemar's exact two-sided test finds a true difference of the accuracies, a share. `disagreement` is
+    the share of images that only one of the models gets right; ValueError if it is less than the gain."""
     if not abs(gain) <= disagreement <= 1 or disagreement == 0:
         raise ValueError(f"disagreement must lie between the gain ({gain}) and 1, found {disagreement}")
     ends = binom.isf([1 - NEGLIGIBLE, NEGLIGIBLE], images, disagreement)
@@ -55,27 +50,24 @@ def images_needed(gain: float, disagreement: float, most: int = 10**6) -> int | 
 
 
 def table(gains: Sequence[float], disagreements: Mapping[str, float | None], images: Mapping[str, int]) -> pd.DataFrame:
-    """How often gains (percentage points) are found on test sets, and how many images would find them with POWER.
+    """How often gains (pp) are found on test sets, and how many images would find them with POWER: gain, they disagree
+    on, a column a test set, mean of all (power in percent), images needed.
 
-    `disagreements` are label -> percent of the images (None: as few as can be, the gain itself), `images` name ->
-    number. Columns: gain, they disagree on, a column a test set, their mean (power in percent), images needed.
+    `disagreements`: label -> percent of the images (None: as few as can be, the gain itself); `images`: name -> number.
     """
     rows = []
-    for gain in gains:
-        for words, percent in disagreements.items():
-            share, often = abs(gain) / 100, max(percent or 0, abs(gain)) / 100
-            found = {name: 100 * power(share, often, own) for name, own in images.items()}
-            found["mean of all"] = 100 * power_of_mean(share, often, [*images.values()])
-            found["images needed"] = images_needed(share, often)
-            rows.append({"gain": gain, "they disagree on": words} | found)
+    for gain, (words, percent) in product(gains, disagreements.items()):
+        share, often = abs(gain) / 100, max(percent or 0, abs(gain)) / 100
+        found = {name: 100 * power(share, often, own) for name, own in images.items()}
+        found["mean of all"] = 100 * power_of_mean(share, often, [*images.values()])
+        found["images needed"] = images_needed(share, often)
+        rows.append({"gain": gain, "they disagree on": words} | found)
     return pd.DataFrame(rows).astype({"images needed": "Int64"})
 
 
 def least_gains(disagreements: Mapping[str, float | None], images: Mapping[str, int]) -> pd.DataFrame:
-    """The smallest gain found with POWER, percentage points: they disagree on, a column a test set; nan where none is.
-
-    As for `table`; a disagreement that depends on the gain (None) is left out.
-    """
+    """The smallest gain found with POWER (pp): they disagree on, a column a test set; nan where none is. As for
+    `table`; a disagreement that depends on the gain (None) is left out."""
 
     def least(share: float, images: int) -> float:
         if power(share, share, images) < POWER:

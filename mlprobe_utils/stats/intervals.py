@@ -1,8 +1,6 @@
 """Intervals at each point of a curve, and bands over all points at once, for two scopes.
 
-A *fixed probe*: how accurate are the fitted probes on new images? A *retrained probe*: how accurate are probes fitted
-anew, with new seeds, on new images? The second needs several seeds. Standard errors are those of the bootstrap over
-clusters of images:
+Standard errors are those of the bootstrap over clusters of images:
 
 - a statistic has the interval of Wilson (1927), with as many independent images as explain its error (Korn and Graubard
   1998): percentiles of the bootstrap are too narrow near 100 %;
@@ -48,14 +46,12 @@ class Spread(NamedTuple):
 
 
 def intervals(of: Statistic | Difference, scope: str = PROBE, level: float = LEVEL) -> pd.DataFrame:
-    """Interval and band of every point of a curve: value, error (standard), low, high, band_low, band_high.
+    """Interval and band of every point of a curve: value, error (standard), low, high, band_low, band_high; in percent
+    (pp of a difference), of the mean over seeds.
 
-    In percent (percentage points of a difference), of the mean over seeds. With probability `level` an interval holds
-    its own truth, and the band the truth of all points.
-
-    Raises:
-        InputError: an unknown scope; fewer than LEAST_SEEDS seeds for RECIPE.
-        ValueError: a level that is no probability; a statistic that is nan.
+    With probability `level` an interval holds its own truth, and the band the truth of all points. Raises InputError
+    for an unknown scope and fewer than LEAST_SEEDS seeds for RECIPE, ValueError for a level that is no probability and
+    a statistic that is nan.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
@@ -110,8 +106,7 @@ def _with_seeds(
     interaction of images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn
     with the covariance of those seen, and their variance is estimated again; that of images is taken as known.
     """
-    seeds = len(values)
-    if seeds < LEAST_SEEDS:
+    if (seeds := len(values)) < LEAST_SEEDS:
         wrong = f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}"
         raise InputError(f"{wrong}: fit more, or take '{PROBE}'")
     together = np.maximum(of_one - by_images, 0) / (seeds - 1)
@@ -138,11 +133,9 @@ def _with_seeds(
 
 
 def _left_to_each(spread: Spread, level: float) -> np.ndarray:
-    """Probability of missing at each point [points], if all points together are to hold with `level`.
-
-    The quantile of the smallest p of each resample; at most that of a point alone, at least Bonferroni's, which is also
-    that of a point that never varied.
-    """
+    """Probability of missing at each point [points], if all together are to hold with `level`: the quantile of the
+    smallest p of each resample; at most that of a point alone, at least Bonferroni's, as of a point that never
+    varied."""
     alone, divided = 1 - level, (1 - level) / len(spread.value)
     if len(spread.value) == 1:
         return np.array([alone])

@@ -28,16 +28,9 @@ class Pair(NamedTuple):
 def compare(
     pairs: Iterable[Pair], by: Sequence[str], change: str = "change", words: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """All comparisons of one table, corrected for their number.
-
-    Args:
-        by: the columns of `Pair.place`, in order.
-        words: lower, higher, neither; none: no verdicts.
-
-    Returns:
-        `by`; `change` (after less before), low, high, in percentage points; p; p (Holm) over all rows; verdict, one of
-        the first two words where p (Holm) is below 5 %.
-    """
+    """All comparisons of one table, corrected for their number: `by` (columns of `Pair.place`); `change` (after less
+    before), low, high (pp); p; p (Holm) over all rows; and with `words` (lower, higher, neither) verdict, one of the
+    first two where p (Holm) is below 5 %."""
     records = []
     for place, *compared in pairs:
         test = paired_tests(*compared).iloc[0]
@@ -61,10 +54,9 @@ def paired_tests(
 ) -> pd.DataFrame:
     """After less before at every point, with its test: the columns of `intervals` and p.
 
-    `before` and `after` say whether each image is correct, bool [points, images] or [seeds, points, images], where a
-    side with one seed is compared with each seed of the other; or they are another metric on the same resamples. For
-    outcomes under PROBE, p is that of `sign_flip_p`; else of the t statistic that the interval is made from, so that
-    the two agree.
+    `before` and `after` are correct or not, bool [points, images] or [seeds, points, images], where a side with one
+    seed is compared with each seed of the other; or another metric on the same resamples. Of outcomes under PROBE p is
+    that of `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree.
     """
     exact = scope == PROBE and not isinstance(after, Statistic)
     if not isinstance(after, Statistic):
@@ -82,9 +74,8 @@ def paired_tests(
 def sign_flip_p(before: np.ndarray, after: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Exact two-sided p of a difference in accuracy between paired outcomes, float [points].
 
-    Under the null hypothesis, exchanging before and after in any cluster is as likely as not: p is the share of all
-    2^clusters exchanges with a difference as large (Fisher's randomisation test), summed over seeds. Where every image
-    is a cluster of its own this is the exact test of McNemar (1947).
+    The share of all 2^clusters exchanges of before and after in whole clusters with a difference, summed over seeds, as
+    large (Fisher's randomisation test); where every image is a cluster, the exact test of McNemar (1947).
     """
     members = np.unique(clusters, return_inverse=True)[1]
     changed = after.astype(int) - before.astype(int)
@@ -114,13 +105,36 @@ def holm(p: pd.Series) -> pd.Series:
 def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str] = ()) -> pd.DataFrame:
     """Means of differences by groups (none: of all) in the order they appear: `by`, `value`, low, high.
 
-    The intervals hold whatever the correlation of the differences: the standard error of a mean is at most the mean of
-    the standard errors, so each side is the mean of the single ones' sides; too wide where they are independent.
+    The standard error of a mean is at most the mean of the standard errors: the mean of the single ones' sides holds
+    whatever the correlation of the differences, and is too wide where they are independent.
     """
     columns = [value, "low", "high"]
     if by:
         return differences.groupby([*by], sort=False)[columns].mean().reset_index()
     return differences[columns].mean().to_frame().T if len(differences) else differences[columns]
+
+
+def of_independent(estimates: pd.DataFrame, by: Sequence[str], *ends: tuple[str, str, str]) -> pd.DataFrame:
+    """Means by groups of estimates that are independent, as of several data sets: `by`, and the other columns.
+
+    The intervals of `ends` (value, low, high) are joined (Zou and Donner 2008); nan where one of a group is.
+    """
+    rows = []
+    for place, own in estimates.groupby([*by], sort=False):
+        row = own.drop(columns=[*by]).mean(skipna=False)
+        for value, low, high in ends:
+            halves = [np.sqrt(np.square(own[value] - own[end]).sum(skipna=False)) / len(own) for end in (low, high)]
+            row[[low, high]] = row[value] - halves[0], row[value] + halves[1]
+        rows.append(dict(zip(by, place, strict=True)) | row.to_dict())
+    return pd.DataFrame(rows, columns=estimates.columns)
+
+
+def counted(compared: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
+    """Comparisons of `compare` by groups: `of_mean`, pairs (how many), and those significantly higher and lower."""
+    sign = np.sign(compared[value]).where(compared["p (Holm)"] < 1 - LEVEL, 0)
+    signs = {f"significantly {HIGHER}": sign > 0, f"significantly {LOWER}": sign < 0}
+    counts = compared[[*by]].assign(pairs=1, **signs).groupby([*by], sort=False).sum().reset_index()
+    return of_mean(compared, value, by).merge(counts, on=[*by])
 
 
 def in_words(differences: pd.DataFrame, value: str) -> str:

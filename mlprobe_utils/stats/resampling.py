@@ -1,7 +1,7 @@
-"""Bootstrap resamples of a data set's images, and statistics of every probe point in each of them.
+"""Bootstrap resamples of a data set's images, drawn once for all that is compared on it, and statistics in each of
+them.
 
-The resamples are drawn once for a data set and serve all points, stages and models, which are compared on the same
-images. Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
+Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007).
 """
 
 import functools
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.special import ndtri
 
 from mlprobe_utils.common.errors import InputError, unknown
 
@@ -35,10 +36,8 @@ class Resamples:
 
 
 def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
-    """Draws as many clusters as there are, with replacement; InputError where there are fewer than two.
-
-    `clusters` says which images belong together [images]; `numpy.arange(images)` where all are independent.
-    """
+    """Draws as many clusters as there are, with replacement; InputError where there are fewer than two. `clusters` says
+    which images belong together [images]."""
     names, members = np.unique(clusters, return_inverse=True)
     if len(names) < 2:
         raise InputError(
@@ -103,14 +102,11 @@ def metric(
     positive: str | None,
     resamples: Resamples,
 ) -> Statistic:
-    """One of RESAMPLED of every point in every resample, equal to `metrics.score` of the images drawn.
+    """One of RESAMPLED of every point in every resample, equal to `metrics.score` of the images drawn; arguments as
+    there, with `predicted` int [..., images] and `probabilities` float [..., images, options].
 
-    Arguments as there, with `predicted` int [..., images] and `probabilities` float [..., images, options].
-
-    Raises:
-        InputError: an unknown metric; a class that no image has, or that more than `MOST_MISSING` of the resamples lack
-            because few patients or duplicate groups have it.
-        ValueError: arrays of other shapes or types.
+    Raises InputError for an unknown metric and a class that more than `MOST_MISSING` of the resamples lack, as few
+    patients or duplicate groups have it; ValueError for arrays of other shapes or types.
     """
     if name not in RESAMPLED:
         raise unknown("metric", name, RESAMPLED)
@@ -185,3 +181,22 @@ def _checked(name: str, values: np.ndarray, resamples: Resamples, kind: type) ->
     if values.ndim not in (2, 3) or values.shape[-1] != images or 0 in values.shape:
         raise ValueError(f"{name} must be [points, {images} images] or [seeds, points, images], found {values.shape}")
     return values
+
+
+def simulate_correct(
+    curve: np.ndarray, images: int, correlation: float, generator: np.random.Generator, shared: bool = False
+) -> np.ndarray:
+    """Which images are correct at each point, bool [points, images], where `curve` is the true accuracy [points].
+
+    A Gaussian copula (Emrich and Piedmonte 1991): an image is correct where a standard normal variable lies below the
+    quantile of the accuracy. `correlation` (from 0 on, below 1) is that of neighbouring points, falling geometrically
+    with their distance; or if `shared` of any two points, as all find the same images difficult.
+    """
+    normal = generator.standard_normal((len(curve), images))
+    if shared:
+        own = np.sqrt(1 - correlation) * normal
+        normal = own + np.sqrt(correlation) * generator.standard_normal(images)
+    else:
+        for after in range(1, len(curve)):
+            normal[after] = correlation * normal[after - 1] + np.sqrt(1 - correlation**2) * normal[after]
+    return normal < ndtri(curve)[:, None]

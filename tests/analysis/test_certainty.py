@@ -1,11 +1,12 @@
 """Planted changes are significant, chance is not, and p values allow for the whole table."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import image_set, right_of, rows_of
+from simulated_rows import answers, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
 from mlprobe_utils.analysis.certainty import ANSWERS, PROBES
@@ -22,7 +23,6 @@ from mlprobe_utils.stats.resampling import accuracy, resample
 
 IMAGES, SEEDS = 200, 5
 POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
-NAMES, TRUTH = [f"{n:03d}" for n in range(IMAGES)], np.arange(IMAGES) % 2
 DRAWN = resample(np.arange(IMAGES) // 2, 400)
 HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for all
 
@@ -30,11 +30,9 @@ HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for a
 def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Evaluated:
     """Accuracies of the five points, and of the final output, by stage; two runs after fine-tuning."""
 
-    def outcomes(share: list[float], seeds: list, points: list[str]) -> Outcomes:  # even images are of the first option
+    def outcomes(share: list[float], seeds: list, points: list[str]) -> Outcomes:
         right = np.stack([right_of(HARD, own, [*luck, n], (len(seeds),)) for n, own in enumerate(share)], axis=1)
-        predicted = np.where(right, TRUTH, 1 - TRUTH)
-        probabilities = np.where(np.arange(2) == predicted[..., None], 0.8, 0.2)
-        return Outcomes(predicted, TRUTH, probabilities, seeds, points, NAMES, ["Yes", "No"])
+        return replace(answers(right), seeds=seeds, points=points)
 
     found = {}
     for stage, (shares, answer) in stages.items():
@@ -63,36 +61,18 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
         table = ends.query(place).set_index("site").drop(columns=["model", "dataset", "stage"]).astype(float)
         assert table.index.tolist() == [*ENDS]
+        output = intervals(accuracy(own.outcomes[stage, ANSWERS].correct, DRAWN))
         for scope in SCOPES:
-            expected = intervals(accuracy(probes.correct[:, [1, 2, 4]], DRAWN), scope)
-            columns = [f"{scope}, low", f"{scope}, high"]
-            np.testing.assert_allclose(table[columns].iloc[:3], expected[["low", "high"]])
-        expected = intervals(accuracy(own.outcomes[stage, ANSWERS].correct, DRAWN)).iloc[0]
-        found = table.loc["final output", ["value", f"{PROBE}, low", f"{PROBE}, high"]]
-        np.testing.assert_allclose(found, expected[["value", "low", "high"]])
-        assert np.isnan(table.at["final output", f"{RECIPE}, low"])
+            expected = pd.concat([intervals(accuracy(probes.correct[:, [1, 2, 4]], DRAWN), scope), output])
+            expected.iloc[-1] = np.nan if scope == RECIPE else expected.iloc[-1]
+            np.testing.assert_allclose(table[[f"{scope}, low", f"{scope}, high"]], expected[["low", "high"]])
+        assert table.at["final output", "value"] == pytest.approx(output["value"][0])
     shown = certainty.side_by_side(ends)
-    assert len(shown) == CURVES
     assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS[:3] for q in SCOPES] + [f"final output: {PROBE}"]
     assert shown.iloc[:, 3:].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
-    probed = ends[ends["site"] != ENDS[-1]]
-    for scope in SCOPES:
-        width = (probed[f"{scope}, high"] - probed[f"{scope}, low"]).mean()
-        assert f"{width:.1f} for a {scope}" in certainty.width_words(ends)
-    means = bands.set_index(["model", "dataset", "stage", "point"]).mean(axis=1)
-    means.iloc[[0, 7]] += [50, -50]
-    assert certainty.outside(bands, means).sum() == 2
-
-
-def test_a_metric_without_resamples_has_no_bands_and_a_sentence_instead():
-    assert all(word in certainty.band_words("mcc") for word in ("mcc", "accuracy"))
-    assert "retrained probe" in certainty.band_words("f1")
     assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
-    bands, ends = certainty.bands(FOUND, "mcc"), certainty.end_intervals(FOUND, "mcc")
-    assert certainty.side_by_side(ends).empty
-    assert certainty.width_words(ends) == "Of this metric no intervals are computed."
-    index = pd.MultiIndex.from_arrays([[]] * 4, names=["model", "dataset", "stage", "point"])
-    assert certainty.outside(bands, pd.Series(dtype=float, index=index)).empty
+    assert certainty.bands(FOUND, "mcc").empty  # a metric without resamples
+    assert certainty.side_by_side(certainty.end_intervals(FOUND, "mcc")).empty
 
 
 def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():
@@ -138,14 +118,13 @@ def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkey
         for stage, seed, (point, pooling) in itertools.product(STAGES, range(SEEDS), places)
     ]
     both = itertools.product(STAGES, ("validation", "test"))
-    answers = [rows_of(right, stage=stage, split=split, run=None).assign(parsed="Yes") for stage, split in both]
-    monkeypatch.setattr(results, "seed_rows", lambda selection: pd.concat(probed, ignore_index=True))
-    monkeypatch.setattr(results, "prediction_rows", lambda selection: pd.concat(answers, ignore_index=True))
+    outputs = [rows_of(right, stage=stage, split=split, run=None).assign(parsed="Yes") for stage, split in both]
+    for name, rows in (("seed_rows", probed), ("prediction_rows", outputs)):
+        monkeypatch.setattr(results, name, lambda selection, rows=rows: pd.concat(rows, ignore_index=True))
     selection = Selection(("m",), ("d",), "miniature", "paper")
     (found,) = evaluated(selection, {"d": image_set(4)}, certainty.outcomes_of)
     for stage in STAGES:
-        probes, answers = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWERS]
+        probes, output = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWERS]
         assert probes.predicted.shape == (SEEDS, len(POINTS), 4)
-        assert answers.correct[0, 0].tolist() == [False, True, False, True]
+        assert output.correct[0, 0].tolist() == [False, True, False, True]
         assert probes.correct[0, 0].tolist() == right.tolist()
-        assert certainty.ends_of(probes) == ["V.01", "C.00", "L.01"]

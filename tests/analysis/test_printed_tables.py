@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.analysis import printed_tables
-from mlprobe_utils.analysis.printed_tables import IMAGES, MEANINGS, bases_that_fit, fits, printed_answers, search
+from mlprobe_utils.analysis.printed_tables import IMAGES, MEANINGS, bases_that_fit, printed_answers, search
 from mlprobe_utils.pipeline.cards import PUBLISHED
 from mlprobe_utils.pipeline.published import paper_profiles
 
@@ -21,8 +21,8 @@ def test_the_average_gap_is_the_mean_relative_change_over_all_six_numbers():
 def test_differences_of_table_2_are_whole_numbers_of_images():
     table = printed_tables.printed_changes().set_index(["model", "dataset"])
     assert len(table) == 6
-    for (_, dataset), row in table.iterrows():
-        assert 100 * row["images"] / IMAGES[dataset] == pytest.approx(row["difference"], abs=0.011)
+    shares = 100 * table["images"] / table.index.get_level_values("dataset").map(IMAGES)
+    np.testing.assert_allclose(shares, table["difference"], atol=0.011)
     assert table.loc[("HuatuoGPT-Vision-7B", "BUSI"), ["images", "p (least)"]].tolist() == [-2, 0.5]
     assert table.loc[("HuatuoGPT-Vision-7B", "COVID19-CT"), "p (least)"] == 1
     assert table.loc[("MedGemma-4B", "Chest-Xray"), "p (least)"] < 1e-6
@@ -38,17 +38,11 @@ def test_the_two_exchanged_cells_are_found_and_no_others(tmp_path, monkeypatch):
     assert odd.to_dict("records") == [ct, xray]
     even = found[found["correct"].notna()]
     assert (even["corrected"] == even["printed"]).all()
-    assert (even["swapped with"] == "").all()
-    for row in even.itertuples():
-        assert round(100 * row.correct / IMAGES[row.dataset], 2) == pytest.approx(row.printed, abs=0.011)
+    np.testing.assert_allclose(100 * even["correct"] / even["dataset"].map(IMAGES), even["printed"], atol=0.011)
     table = pd.read_csv(PUBLISHED / "table3.csv").assign(acc=found["corrected"])  # every cell in its place
     table.to_csv(tmp_path / "table3.csv", index=False)
     monkeypatch.setattr(printed_tables, "PUBLISHED", tmp_path)
-    again = printed_tables.printed_paradigms()
-    assert again["correct"].notna().all()
-    assert (again["swapped with"] == "").all()
-    assert [fits(accuracy, 150) for accuracy in (66.67, 66.66)] == [True, False]
-    assert [fits(89.10, images) for images in (203, 624)] == [False, True]
+    assert printed_tables.printed_paradigms()["correct"].notna().all()
 
 
 def test_differences_of_table_3_before_and_after_putting_cells_back():
@@ -60,8 +54,6 @@ def test_differences_of_table_3_before_and_after_putting_cells_back():
     assert corrected.loc[("MLLM SFT", model, "COVID19-CT"), ["images", "p (least)"]].tolist() == [173 - 170, 0.25]
     others = corrected.drop(index=model, level="model")
     pd.testing.assert_frame_equal(others, printed.drop(index=model, level="model"))
-    (row,) = printed_tables.disagreements().to_dict("records")  # with Table 1
-    assert row == {"model": "ShizhenGPT-7B-VL", "dataset": "COVID19-CT", "Table 3": 78.82, "Table 1": 81.28}
 
 
 def test_every_printed_answer_is_a_whole_number_of_images():
@@ -69,7 +61,6 @@ def test_every_printed_answer_is_a_whole_number_of_images():
     rounded = (100 * answers).round(2).stack()
     np.testing.assert_allclose(rounded, printed.loc[rounded.index])  # audit, point 1
     assert answers.at["MedGemma-4B", "BUSI"] == 126 / 150
-    assert printed_tables.printed_gains()["model"].isin(answers.index).all()
 
 
 @pytest.mark.parametrize("meaning", MEANINGS)

@@ -10,6 +10,7 @@ from simulated_rows import image_set, rows_of
 from mlprobe_utils.analysis import probe_recipes
 from mlprobe_utils.analysis.probe_recipes import BEFORE, FIRST, LAST
 from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.stats.paired import counted
 
 IMAGES = 400
 SETS = {"d": image_set(IMAGES)}
@@ -37,32 +38,16 @@ def test_a_change_is_significant_in_the_module_it_was_planted_in():
     ]
     significant = changes[changes["p (Holm)"] < 0.05].set_index(["recipe", "module"])["change"]
     assert significant.to_dict() == pytest.approx({("raw", "L"): -20}, abs=2)
-    table = probe_recipes.counted(changes).set_index(["recipe", "module"])
-    assert table["significantly lower"].sum() == table.at[("raw", "L"), "significantly lower"] == 1
     assert probe_recipes.extremes(changes, "raw")["module"].tolist() == ["L"]
     assert probe_recipes.extremes(changes, "another").empty
+    assert load_protocol("miniature").probes.keys() == load_protocol("paper").probes.keys()
 
 
 def test_the_main_recipe_alone_has_no_changes_and_others_need_its_points():
-    assert probe_recipes.counted(probe_recipes.recipe_changes({"main": curve(0)}, SETS, "paper")).empty
+    assert counted(probe_recipes.recipe_changes({"main": curve(0)}, SETS, "paper"), "change", ["recipe"]).empty
     other = curve(1)
     with pytest.raises(ValueError, match="'raw' was not fitted at the points"):
         probe_recipes.recipe_changes({"main": curve(0), "raw": other[other["point"] != "L.02"]}, SETS, "paper")
-
-
-def test_fewer_labels_are_the_recipes_that_train_on_a_share():
-    recipes = load_protocol("miniature").probes
-    assert recipes.keys() == load_protocol("paper").probes.keys()
-    changes = probe_recipes.recipe_changes({name: curve(n) for n, name in enumerate(recipes)}, SETS, "paper")
-    found = probe_recipes.label_efficiency(changes, recipes)
-    assert found["recipe"].unique().tolist() == ["30 % of the images", "10 % of the images"]
-    assert (found["curves"] == 1).all()
-    own = changes[changes["recipe"] == "10 % of the images"].set_index("module")["change"]
-    table = found[found["recipe"] == "10 % of the images"].set_index("module")["change"]
-    pd.testing.assert_series_equal(table, own, check_index_type=False)
-    words = probe_recipes.differing(recipes).set_index("recipe")["differs in"]
-    assert words["linear"] == "kind linear (main: mlp)"
-    assert "training fraction 0.1" in words["10 % of the images"]
 
 
 def rows_between(shares: np.ndarray, points: list[str] = LAYERS) -> pd.DataFrame:

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from simulated_rows import SEEDS, answers_of, image_set, right_of, rows_of
-from tiny_parts import RECIPE
 
 from mlprobe_utils.analysis import vision_tower
 from mlprobe_utils.analysis.vision_tower import ABSOLUTE, ALONE, FINE_TUNED, LOWERED, METRICS, PROBES, RAISED, RELATIVE
@@ -67,8 +66,7 @@ def test_both_gaps_are_the_means_of_the_changes():
     widths = [own["high"] - own["low"] for own in of_each]
     assert gaps.at[ABSOLUTE, "high"] - gaps.at[ABSOLUTE, "low"] == pytest.approx(np.hypot(*widths) / 2)
     # accuracy and F1 of one data set are of the same answers: their mean is hardly surer than either
-    of_last = changes[changes["dataset"] == "e"]
-    assert widths[1] > 0.9 * (of_last["high"] - of_last["low"]).min()
+    assert widths[1] > 0.9 * (changes["high"] - changes["low"])[changes["dataset"] == "e"].min()
     never = vision_tower.gaps([compared(0.5, -1.0)]).set_index("gap")  # never correct: F1 of nothing
     assert np.isnan(never.loc[RELATIVE, ["value", "low", "high"]].astype(float)).all()
     assert never.at[ABSOLUTE, "low"] > 0
@@ -90,7 +88,7 @@ def of(monkeypatch):
 
     def read(shares: dict[str, float]) -> Evaluated:
         right = {name: right_of(HARD, share, n, (SEEDS, 1)) for n, (name, share) in enumerate(shares.items())}
-        answers = [answers_of(right[FINE_TUNED][run, 0], stage="finetuned", run=run) for run in (0, 1)]
+        answers = [answers_of(right[FINE_TUNED][run, 0], run=run) for run in (0, 1)]
         answers.append(answers_of(~right[FINE_TUNED][0, 0], stage="pretrained", run=None))
         probed = [
             rows_of(right[name][seed, 0] ^ (point != "V.05"), stage=stage, seed=seed, point=point, pooling="image_mean")
@@ -101,15 +99,13 @@ def of(monkeypatch):
             for (weights, name), run in itertools.product(ALONE.items(), (0, 1))
         ]
         right[FROZEN_TOWER] = right_of(HARD, 0.65, 99, (1, 1))
-        head = rows_of(right[FROZEN_TOWER][0, 0], stage="pretrained", point="V.05", probe="linear", seed=0)
-        for module, function, rows in (
-            (results, "prediction_rows", answers),
-            (results, "end_rows", probed),
-            (variants, "classifier_rows", alone),
-        ):
-            table = pd.concat([*rows, rows[0].head(5).assign(split="validation")], ignore_index=True)
-            monkeypatch.setattr(module, function, lambda selection, table=table: table)
-        monkeypatch.setattr(results, "frozen_tower_rows", lambda selection: head)
+        head = [rows_of(right[FROZEN_TOWER][0, 0], stage="pretrained", point="V.05", probe="linear", seed=0)]
+        tables = {"prediction_rows": answers, "end_rows": probed, "frozen_tower_rows": head, "classifier_rows": alone}
+        for name, rows in tables.items():
+            decoys = [rows[0].head(5).assign(split="validation")] if rows is not head else []
+            table = pd.concat([*rows, *decoys], ignore_index=True)
+            module = variants if rows is alone else results
+            monkeypatch.setattr(module, name, lambda selection, table=table: table)
         selection = Selection(("m",), ("d",), "miniature", "paper")
         (found,) = evaluated(selection, SETS, vision_tower.outcomes_of_paradigms)
         for name, own in found.outcomes.items():
@@ -130,19 +126,13 @@ def test_a_planted_difference_is_significant_and_no_other_is(of, changed, share,
     assert (table.loc[planted, "verdict"] == verdict).all()
     assert table.loc[planted, "difference"].to_numpy() == pytest.approx(100 * (share - 0.75), abs=5)
     assert (table.loc[~planted, "verdict"] == NEITHER).all()
-    sides = [found.outcomes[name,].correct for name in (FINE_TUNED, PROBES["pretrained"])]
-    one, other = (np.stack(own) for own in zip(*itertools.product(*sides), strict=True))  # each run with each seed
-    p = table.set_index(["paradigm", "less"]).at[(FINE_TUNED, PROBES["pretrained"]), "p"]
+    names = FINE_TUNED, PROBES["pretrained"]
+    pairs = itertools.product(*(found.outcomes[name,].correct for name in names))  # each run with each seed
+    one, other = map(np.stack, zip(*pairs, strict=True))
+    p = table.set_index(["paradigm", "less"]).at[names, "p"]
     assert p == pytest.approx(sign_flip_p(other, one, found.resamples.clusters)[0])
     levels = vision_tower.levels([found]).set_index("paradigm")
     assert levels["trained"].tolist() == [2, SEEDS, SEEDS, 1, 2, 2]
     for (paradigm,), own in found.outcomes.items():
         assert levels.at[paradigm, "accuracy"] == pytest.approx(100 * own.correct.mean())
     assert (levels["low"] < levels["accuracy"]).all()
-
-
-def test_the_budget_is_that_of_the_fine_tuning():
-    own = image_set(10)
-    own.rows_of = lambda split_rule, split: own.manifest.head(9) if split == "train" else None
-    table = vision_tower.budgets({"d": own}, "paper", RECIPE)
-    assert table.to_numpy().tolist() == [["d", 9, RECIPE.epochs, 4, 3 * RECIPE.epochs]]

@@ -1,16 +1,14 @@
 """One baseline's artefact: what is in it, when it is made again, and that nobody learns from test images."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from tiny_parts import make_image_set
 from transformers import set_seed
 
-from mlprobe_utils.analysis.baselines import LAST, correct_at, epochs_chosen, trained
+from mlprobe_utils.analysis.baselines import trained
 from mlprobe_utils.baselines import training
-from mlprobe_utils.baselines.building import build
+from mlprobe_utils.baselines.networks import build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.rows import SCHEMA
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, BaselineCard, Variant, baseline_folder
@@ -19,15 +17,11 @@ from mlprobe_utils.pipeline.results import Selection
 
 SELECTION = Selection((), ("busi", "covid19-ct"), "miniature", "paper")
 SMALL = {"side": 16, "epochs": 3, "batch_size": 4, "runs": 2, "learning_rate": 0.01}
-CARD = BaselineCard(
-    slug="mine",
-    name="Mine",
-    category="MLP",
-    status="cited",
-    source="nobody",
-    full=Variant(library="own", name="s2_mlp", arguments={"width": 16, "depth": 1, "patch_size": 4}),
-    small=Variant(library="own", name="s2_mlp", arguments={"width": 8, "depth": 1, "patch_size": 4}),
+FULL, TINY = (
+    Variant(library="own", name="s2_mlp", arguments={"width": width, "depth": 1, "patch_size": 4}) for width in (16, 8)
 )
+OF = {"slug": "mine", "name": "Mine", "category": "MLP", "status": "cited", "source": "nobody"}
+CARD = BaselineCard(**OF, full=FULL, small=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +61,6 @@ def test_predictions_for_every_image_after_every_epoch_of_every_run_are_kept(run
         np.testing.assert_allclose(rows[options].sum(axis=1), 1)
         assert not np.allclose(*(own[options] for _, own in rows.groupby("run")))
     found = trained(SELECTION, ["mine"])
-    assert [*found] == [*SELECTION.datasets]
     (own,) = found["covid19-ct"]  # the last of the loop
     assert own.validation.correct.shape == (2, 3, 6)
     assert own.test.correct.shape == (2, 3, 9)
@@ -77,32 +70,16 @@ def test_predictions_for_every_image_after_every_epoch_of_every_run_are_kept(run
 
 
 def test_it_is_trained_once_and_again_where_something_changed(run, monkeypatch):
-    assert run() == sorted(SELECTION.datasets)
+    assert run(["busi"]) == ["busi"]
+    with pytest.raises(InputError, match=r"python -m mlprobe_utils baselines mine --datasets covid19-ct --protocol"):
+        trained(SELECTION, ["mine"])
+    assert run() == ["covid19-ct"]
     with monkeypatch.context() as patch:
         patch.setattr(training, "train", lambda *_: pytest.fail("what is current is not trained"))
         assert run() == []
         assert run(chosen="last", left_out=["resnet"]) == []  # who is shown, and how
     assert run(["busi"], epochs=2) == ["busi"]
     assert run(["busi"], epochs=2, variant="full") == ["busi"]
-
-
-def test_a_run_that_is_stopped_keeps_what_was_done(run, monkeypatch):
-    real, calls = training.train, []
-
-    def stopped(model, image_set, *others):
-        calls.append(image_set.card.slug)
-        if len(calls) > 3:  # in the second run on the second data set
-            raise KeyboardInterrupt
-        return real(model, image_set, *others)
-
-    monkeypatch.setattr(training, "train", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    with pytest.raises(InputError, match=r"python -m mlprobe_utils baselines mine --datasets covid19-ct --protocol"):
-        trained(SELECTION, ["mine"])
-    monkeypatch.setattr(training, "train", real)
-    assert run() == ["covid19-ct"]
-    assert [len(own) for own in trained(SELECTION, ["mine"]).values()] == [1, 1]
 
 
 @pytest.fixture
@@ -118,9 +95,8 @@ def probabilities(tmp_path):
     return trained_by_hand
 
 
-@pytest.mark.parametrize("step", [3, 14])  # of 5 an epoch: in the first, at the end of the last
-def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(probabilities, image_sets, monkeypatch, step):
-    steps, real = [], training.ClassificationTrainer.training_step
+def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(probabilities, image_sets, monkeypatch):
+    step, steps, real = 14, [], training.ClassificationTrainer.training_step  # of 5 an epoch: at the end of the last
 
     def killed(self, *given, **named):
         steps.append(self.state.global_step)
@@ -136,15 +112,8 @@ def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(probab
     assert steps[step + 1] == step // 5 * 5  # what was done was not done again
 
 
-def test_the_classes_are_learned(run):
-    """The class is the brightness."""
-    run(["busi"], epochs=12, runs=1)
-    (own,) = trained(replace(SELECTION, datasets=("busi",)), ["mine"])["busi"]
-    assert correct_at(own, epochs_chosen(own, LAST)).mean() > 0.75
-
-
 def test_a_seed_tells_all_and_test_and_validation_images_teach_nothing(probabilities, tmp_path):
-    """Whatever their labels are, the network is the same after every epoch."""
+    """Whatever their labels are, the network is the same after every epoch; the class is the brightness."""
     image_set = make_image_set(tmp_path, 36, "busi", 6, 9)
     before = probabilities(image_set, "as it is")
     other = image_set.manifest["split_paper"] != "train"
@@ -164,12 +133,8 @@ def test_images_are_cut_and_mirrored_in_training_only(tmp_path):
         assert one["images"].shape == (3, 3, 16, 16)
         assert one["labels"].tolist() == [0, 1, 2]
         assert bool((one["images"] != again["images"]).any()) == differs
-    middle = recipe.model_copy(update={"shorter_side": 32})
-    assert training.Pictures(image_set, positions, training.transform(middle, training=False))[2][0].shape == (
-        3,
-        16,
-        16,
-    )
+    middle = training.transform(recipe.model_copy(update={"shorter_side": 32}), training=False)
+    assert training.Pictures(image_set, positions, middle)[2][0].shape == (3, 16, 16)
 
 
 def test_fewer_images_than_a_batch_are_refused(run):

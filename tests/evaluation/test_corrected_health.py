@@ -13,7 +13,7 @@ from mlprobe_utils.analysis.health import flat_covariance
 from mlprobe_utils.evaluation import corrected_health as module
 from mlprobe_utils.evaluation.corrected_health import corrected_health, curve_posterior, noise_covariance
 from mlprobe_utils.evaluation.health import health_score
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import simulate_correct
 
 
 def answers(shape="rising", points=12, images=150, correlation=0.9, seed=0) -> np.ndarray:

@@ -16,13 +16,9 @@ from mlprobe_utils.analysis.diagnosis_tables import (
     STEPS,
     against_planted,
     by_state,
-    detection,
     diagnoses,
-    disagreements,
     in_short,
     mapping_losses,
-    misalignment_and_unparsed,
-    statement_table,
 )
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import (
@@ -39,7 +35,7 @@ from mlprobe_utils.evaluation.diagnosis import (
     main_mode,
     verdicts,
 )
-from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, SITES
+from mlprobe_utils.evaluation.names import OUTPUT, SITES
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
@@ -172,18 +168,8 @@ def test_the_questions_disagree_where_seeds_do():
         own = probed.index[last & (probed["seed"] == seed) & (probed["point"] == "L.11")]
         right = own[(probed.loc[own, "p_Yes"] > 0.5) == (probed.loc[own, "label"] == "Yes")][:count]
         probed.loc[right, ["p_Yes", "p_No"]] = probed.loc[right, ["p_No", "p_Yes"]].to_numpy()
-    found = disagreements(diagnosed(tables)).set_index("statement")
-    assert found.loc[f"{COMPREHENSION}, last token", PROBE] == NAMED
-    assert found.loc[f"{COMPREHENSION}, last token", RECIPE] == UNDECIDED
-
-
-def test_misalignment_stands_beside_what_could_not_be_parsed():
-    judged = diagnosed(planted(MISALIGNMENT))
-    outputs = pd.DataFrame([{"model": "m", "dataset": "d", "stage": "finetuned", "run": run} for run in (0, 1)])
-    outputs["unparsed"] = [35.0, 90.0]
-    (row,) = misalignment_and_unparsed(judged[judged["scope"] == RECIPE], outputs).itertuples(index=False)
-    assert row.low < row.lost < row.high
-    assert (row.verdict, row[-1]) == (NAMED, 35.0)
+    found = diagnosed(tables).set_index(["statement", "scope"]).loc[f"{COMPREHENSION}, last token", "verdict"]
+    assert found.to_dict() == {PROBE: NAMED, RECIPE: UNDECIDED}
 
 
 def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
@@ -231,13 +217,6 @@ def test_the_chart_shows_every_interval_and_describes_it():
     assert "ticks" not in change_chart(judged.drop(columns="threshold"), {}, "Losses").html
 
 
-def test_statements_stand_beside_the_thresholds_of_each_family():
-    table = statement_table({"gemma3": THRESHOLDS, "llava": dict.fromkeys(THRESHOLDS, 1.0)})
-    assert table["threshold for llava"].tolist() == [1.0] * len(STATEMENTS)
-    assert list(table["mode"]) == [s.mode for s in STATEMENTS]
-    assert LAST_TOKEN in set(table["more can be decoded at"])
-
-
 def test_what_was_diagnosed_stands_beside_what_was_planted():
     """Found; another mode before it; nothing named."""
     fault = Fault(slug="f", name="f", module="C", seed=1)
@@ -254,6 +233,3 @@ def test_what_was_diagnosed_stands_beside_what_was_planted():
     assert judged["planted"].tolist() == [FIDELITY] * 3
     assert judged["detected"].tolist() == ["no", "another mode", "yes"]
     assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0)"
-    counted = detection(judged).set_index("strength")
-    assert counted.loc["strong", ["cases", "detected", "another mode", "none"]].tolist() == [1, 1, 0, 0]
-    assert counted.loc["weak", ["cases", "detected", "another mode", "none"]].tolist() == [1, 0, 0, 1]

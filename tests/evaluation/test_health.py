@@ -21,7 +21,6 @@ from mlprobe_utils.analysis.health import (
     paper_layers,
     paper_llms,
     rank_stability,
-    resampled_curves,
 )
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import (
@@ -37,7 +36,7 @@ from mlprobe_utils.evaluation.health import (
 )
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.published import simulated
-from mlprobe_utils.stats.simulated_answers import simulate_correct
+from mlprobe_utils.stats.resampling import Resamples, accuracy, simulate_correct
 
 
 def test_equations_by_hand():
@@ -86,13 +85,13 @@ def test_health_of_two_stages_is_compared_where_both_are():
     assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
 
 
-@pytest.mark.parametrize("dependence", ["neighbouring", "shared"])
-def test_simulated_answers_have_the_curve_and_the_correlation(dependence):
+@pytest.mark.parametrize("shared", [False, True])
+def test_simulated_answers_have_the_curve_and_the_correlation(shared):
     curve, images = true_curve("rising", 4), 40_000
-    correct = simulate_correct(curve, images, 0.9, np.random.default_rng(0), dependence)
+    correct = simulate_correct(curve, images, 0.9, np.random.default_rng(0), shared)
     most = 4 * np.sqrt(0.25 / images)  # four standard errors of a share
     assert correct.mean(axis=1) == pytest.approx(curve, abs=most)
-    far = 0.9 if dependence == "shared" else 0.9**3
+    far = 0.9 if shared else 0.9**3
     both = stats.multivariate_normal(cov=[[1, far], [far, 1]]).cdf(stats.norm.ppf([curve[0], curve[-1]]))
     assert (correct[0] & correct[-1]).mean() == pytest.approx(both, abs=most)
 
@@ -196,24 +195,12 @@ def simulated_curves(levels) -> dict[str, np.ndarray]:
     """Curves by model, rising by 5 points to a level."""
     rng = np.random.default_rng(1)
     rising = [simulate_correct(np.linspace(level - 0.05, level, 9), IMAGES, 0.9, rng) for level in levels]
-    return {f"model {place}": resampled_curves(correct, COUNTS) for place, correct in enumerate(rising)}
+    scores = [accuracy(correct, Resamples(COUNTS, np.arange(IMAGES))) for correct in rising]
+    return {f"model {place}": np.vstack([own.values, own.resampled]) for place, own in enumerate(scores)}
 
 
 def exact(curves: dict[str, list[float]]) -> dict[str, np.ndarray]:
     return {model: np.tile(curve, (3, 1)).astype(float) for model, curve in curves.items()}
-
-
-def test_resampled_curves_are_those_of_the_drawn_images():
-    generator = np.random.default_rng(2)
-    correct = generator.random((4, 10)) < 0.7
-    counts = generator.multinomial(10, np.full(10, 0.1), size=5)
-    found = resampled_curves(correct, counts)
-    assert found[0] == pytest.approx(correct.mean(axis=1))
-    for row, drawn in zip(found[1:], counts, strict=True):
-        assert row == pytest.approx(np.repeat(correct, drawn, axis=1).mean(axis=1))
-    three_right = np.array([[True, True, True, False]])  # classes weigh the same
-    found = resampled_curves(three_right, np.ones((1, 4), dtype=int), np.array(["a", "a", "a", "b"]))
-    assert found == pytest.approx(np.full((2, 1), 0.5))
 
 
 def test_points_that_are_left_out():

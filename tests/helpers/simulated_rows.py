@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.stats import binom
 
 from mlprobe_utils.evaluation.names import CLASSICAL, OUTPUT, PROBED_SITES, REFERENCE
+from mlprobe_utils.evaluation.outcomes import Outcomes
 
 SEEDS = 5
 SURE = 1e-3  # a test fails by chance at most so often
@@ -80,3 +81,13 @@ def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **sta
     answers["thought_cut"] = False
     reference = rows_of(right(REFERENCE), control=CLASSICAL, model=None, stage=None, order=None, run=None)
     return {"probed": pd.concat(probed, ignore_index=True), "predicted": answers, "reference": reference}
+
+
+def answers(right: np.ndarray) -> Outcomes:
+    """Of which images are predicted correctly, bool [runs, epochs, images]."""
+    runs, epochs, images = right.shape
+    truth = np.where(labels_of(images) == "Yes", 0, 1)
+    predicted = np.where(right, truth, 1 - truth)
+    probabilities = np.where(np.arange(2) == predicted[..., None], 0.8, 0.2)
+    axes = [*range(runs)], [*range(1, epochs + 1)], names_of(images), ["Yes", "No"]
+    return Outcomes(predicted, truth, probabilities, *axes)
