@@ -22,8 +22,7 @@ from mlprobe_utils.pipeline.fault_card import all_faults, laboratory_files
 from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.laboratory_results import exact_interval
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.synthetic.faults.cases import run_trial
-from mlprobe_utils.synthetic.faults.confusion import write_confusion
+from mlprobe_utils.synthetic.faults.planting import run_trial, write_confusion
 
 LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from mlprobe_utils.synthetic.phantoms import ct, ultrasound, xray
+from mlprobe_utils.synthetic.phantoms.canvas import generator
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, picture, random_parameters
-from mlprobe_utils.synthetic.phantoms.randomness import generator
 
 EVEN = np.ones((ultrasound.SAMPLES, ultrasound.BEAMS))
 CENTRED = {"shift_x": 0.0, "shift_y": 0.0, "rotation": 0.0, "scale": 1.0}

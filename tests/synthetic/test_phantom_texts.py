@@ -8,9 +8,9 @@ import pytest
 
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.synthetic.phantoms import general, texts
+from mlprobe_utils.synthetic.phantoms.canvas import generator
 from mlprobe_utils.synthetic.phantoms.general import VALUES, captioned_scene, questioned_scene
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, random_parameters
-from mlprobe_utils.synthetic.phantoms.randomness import generator
 from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_sentence, questioned_phantom
 
 CARD_OF = {"ultrasound": "busi-phantom", "ct": "covid19-ct-phantom", "xray": "chest-xray-phantom"}

@@ -20,8 +20,8 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.synthetic.phantoms import canvas
 from mlprobe_utils.synthetic.phantoms import making as command
+from mlprobe_utils.synthetic.phantoms.canvas import ATYPICAL, STREAMS, gap, generator, sign
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, random_parameters
-from mlprobe_utils.synthetic.phantoms.randomness import ATYPICAL, STREAMS, gap, generator, sign
 
 SLUGS = ("busi-phantom", "covid19-ct-phantom", "chest-xray-phantom")
 MODALITY_OF = dict(zip(SLUGS, MODALITIES, strict=True))

@@ -11,10 +11,9 @@ import functools
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
+from mlprobe_utils.synthetic.phantoms.canvas import gap, looks_like, sign
 
 LABELS = ("COVID", "NonCOVID")
-pointer = canvas.arrow
 AIR, FAT, WATER, SOFT_TISSUE, BLOOD, BONE = -1000, -100, 0, 45, 40, 450  # Hounsfield units
 WINDOW_LEVEL = -550  # Hounsfield units: of the lung window
 CELLS = 64  # of the noise, across and down: the detector's resolution is the same whatever the image's side

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.randomness import generator
+from mlprobe_utils.synthetic.phantoms.canvas import generator
 from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, YES_OR_NO
 
 FIFTH = 2 * np.pi / 5

@@ -14,9 +14,8 @@ from mlprobe_utils.common.settings import Part, settings
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.pipeline.images import phantom
 from mlprobe_utils.synthetic.phantoms import ultrasound
-from mlprobe_utils.synthetic.phantoms.canvas import Shortcut
+from mlprobe_utils.synthetic.phantoms.canvas import Shortcut, generator
 from mlprobe_utils.synthetic.phantoms.modalities import class_index, draw
-from mlprobe_utils.synthetic.phantoms.randomness import generator
 
 MADE_BY = "phantoms"  # the command
 MODALITY_OF = {"busi": "ultrasound", "covid-ct": "ct", "chest-xray": "xray"}  # layout -> modality

@@ -6,8 +6,8 @@ other words than the cards' templates, so that answering a card is a transfer an
 
 import numpy as np
 
+from mlprobe_utils.synthetic.phantoms.canvas import generator
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, picture, random_parameters
-from mlprobe_utils.synthetic.phantoms.randomness import generator
 
 CAPTION_REQUEST = "Describe the image."
 IRREGULAR = 0.12  # irregularity of the contour from which a lesion is called so

@@ -10,10 +10,9 @@ Physics, IAEA 2014 (scatter, photon noise).
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.randomness import looks_like, sign
+from mlprobe_utils.synthetic.phantoms.canvas import looks_like, sign
 
 LABELS = ("PNEUMONIA", "NORMAL")
-pointer = canvas.arrow
 SOFT_TISSUE, LUNG, BONE = 0.23, 0.06, 0.60  # per cm; the lung is a quarter tissue, the rest air; bone of a child
 PHOTONS = 20_000  # that would reach one of 64 x 64 pixels through air
 SCATTER = 0.25  # scattered over primary photons behind the grid
