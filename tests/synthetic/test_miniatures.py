@@ -17,9 +17,8 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import lineages, load_book
-from mlprobe_utils.synthetic.miniatures import conversations as of_conversations
-from mlprobe_utils.synthetic.miniatures import making
-from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, conversations
+from mlprobe_utils.synthetic.miniatures import conversations, making
+from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, of_stage
 from mlprobe_utils.synthetic.miniatures.making import correct_answers
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
 from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, medical_sentence
@@ -85,24 +84,24 @@ def test_size_and_tokens_of_an_image(root):
 
 def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_loads_again_what_was_drawn(monkeypatch):
     texts = ["medical captions", "general questions", "medical questions"]
-    taught = conversations(stage(texts=texts, count=36), seed=3, side=32)
+    taught = of_stage(stage(texts=texts, count=36), seed=3, side=32)
     assert [image.shape for image, _ in taught] == [(32, 32, 3)] * 36
     assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 12
     captions = [caption for _, (_, caption) in taught[:12]]
     assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
-    one = conversations(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
+    one = of_stage(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
     assert all("ct" in caption for _, (_, caption) in one)
-    for kinds in (of_conversations.GENERAL, of_conversations.MEDICAL):
+    for kinds in (conversations.GENERAL, conversations.MEDICAL):
         for text in kinds:
             monkeypatch.setitem(kinds, text, lambda *_: pytest.fail("drawn again"))
-    again = conversations(stage(texts=texts, count=36), seed=3, side=32)
+    again = of_stage(stage(texts=texts, count=36), seed=3, side=32)
     assert [turn for _, turn in again] == [turn for _, turn in taught]
     assert all((image == other).all() for (image, _), (other, _) in zip(again, taught, strict=True))
 
 
 def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
     twice = stage(texts=["medical questions", "medical questions", "general captions"], modalities=["ct"])
-    taught = conversations(twice, seed=3, side=32)
+    taught = of_stage(twice, seed=3, side=32)
     assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 4
     assert len({image.tobytes() for image, _ in taught}) == len(taught) == 12
 
@@ -137,7 +136,7 @@ def test_questions_of_their_own_read_as_one_question_each(tiny):
 
 @each_family
 def test_text_alone_can_be_learned(tiny):
-    taught = conversations(stage(texts=["medical sentences"]), seed=3, side=32)
+    taught = of_stage(stage(texts=["medical sentences"]), seed=3, side=32)
     assert taught == [(None, medical_sentence(i, 3)) for i in range(12)]
     turns = [("Which?", "Benign"), ("What does it look like?", "Benign")]
     batch = ConversationEncoder(tiny.processor).answered([None, None], turns)
@@ -181,7 +180,7 @@ def test_a_stage_changes_the_named_module_and_nothing_else(tiny_folder, tmp_path
     loaded = load(card_of(tiny_folder))
     before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
     (checkpoints := tmp_path / "checkpoints" / "0").mkdir(parents=True)
-    taught = conversations(stage(), seed=0, side=64)
+    taught = of_stage(stage(), seed=0, side=64)
     making.run_stage(loaded.model, loaded.processor, stage(train=[module]), taught, 0, checkpoints)
     changed = {name for name, weight in loaded.model.state_dict().items() if not torch.equal(weight, before[name])}
     assert changed

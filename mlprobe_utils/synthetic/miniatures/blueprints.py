@@ -4,6 +4,8 @@ Whatever a family's full-size models have (rotary sections, deepstack, sliding w
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import mlprobe_utils.models.compat
 
@@ -13,19 +15,12 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN
+from mlprobe_utils.models.families.registry import family_by_name
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture
 
 # The real models' 0.02 suits widths in the thousands: at width 64 tied embeddings of that size cannot carry a logit,
 # and an answer word that no caption held could never become likely
 INITIAL_DEVIATION = 0.1
-CLASSES = {  # family (a module of `mlprobe_utils.models.families`) -> how its classes in transformers begin
-    "qwen2_vl": "Qwen2VL",
-    "qwen2_5_vl": "Qwen2_5_VL",
-    "qwen3_vl": "Qwen3VL",
-    "llava": "Llava",
-    "hulu_med": "VideoLlama3",
-    "gemma3": "Gemma3",
-}
 FIRST_TOKENS = {
     "llava": ["<unk>", "<|startoftext|>", "<|endoftext|>"],
     "gemma3": ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"],
@@ -46,9 +41,21 @@ TOKENS = {  # of a family's configuration, by the names of their ids; QWEN_TOKEN
 
 def blueprint(family: str, architecture: Architecture, corpus: list[str]) -> tuple[PreTrainedConfig, ProcessorMixin]:
     """Configuration and processor of a miniature of a family; the texts of the corpus come out in few tokens."""
-    tokenizer = _tokenizer(family, corpus, architecture.vocabulary)
-    text, vision = _towers(family, architecture)
-    whole = {"text_config": _text(architecture, tokenizer) | text, "vision_config": vision}
+    tokenizer, llm = _tokenizer(family, corpus, architecture.vocabulary), architecture.llm
+    more, vision = _towers(family, architecture)
+    text = {
+        "initializer_range": INITIAL_DEVIATION,
+        "vocab_size": len(tokenizer),
+        "hidden_size": llm.width,
+        "intermediate_size": llm.feed_forward,
+        "num_hidden_layers": llm.depth,
+        "num_attention_heads": llm.heads,
+        "num_key_value_heads": llm.key_value_heads,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    }
+    text |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    whole = {"text_config": text | more, "vision_config": vision}
     for key, token in TOKENS.get(family, QWEN_TOKENS).items():
         whole[key] = tokenizer.convert_tokens_to_ids(token)
     if family == "gemma3":
@@ -56,8 +63,9 @@ def blueprint(family: str, architecture: Architecture, corpus: list[str]) -> tup
         whole |= {"mm_tokens_per_image": tokens, "initializer_range": INITIAL_DEVIATION}
     else:
         whole["tie_word_embeddings"] = True
-    config = getattr(hf, f"{CLASSES[family]}Config")(**whole)
-    return config, _processor(family, architecture, tokenizer)
+    classes = family_by_name(family).model_class.removesuffix("ForConditionalGeneration")
+    made = partial(getattr(hf, f"{classes}Processor"), tokenizer=tokenizer)
+    return getattr(hf, f"{classes}Config")(**whole), _processor(family, architecture, made)
 
 
 def _tokenizer(family: str, corpus: list[str], vocabulary: int) -> PreTrainedTokenizerBase:
@@ -93,26 +101,8 @@ def _tokenizer(family: str, corpus: list[str], vocabulary: int) -> PreTrainedTok
     return made
 
 
-def _text(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> dict:
-    llm = architecture.llm
-    return {
-        "initializer_range": INITIAL_DEVIATION,
-        "vocab_size": len(tokenizer),
-        "hidden_size": llm.width,
-        "intermediate_size": llm.feed_forward,
-        "num_hidden_layers": llm.depth,
-        "num_attention_heads": llm.heads,
-        "num_key_value_heads": llm.key_value_heads,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
 def _towers(family: str, architecture: Architecture) -> tuple[dict, dict]:
-    """What the family adds to `_text`, and the whole configuration of its vision tower."""
+    """What the family adds to the configuration of its LLM, and the whole one of its vision tower."""
     vision, llm, side = architecture.vision, architecture.llm, architecture.side
     depth, heads = ("depth", "num_heads") if family.startswith("qwen") else ("num_hidden_layers", "num_attention_heads")
     tower = {"initializer_range": INITIAL_DEVIATION, "hidden_size": vision.width, "patch_size": architecture.patch_size}
@@ -146,28 +136,29 @@ def _towers(family: str, architecture: Architecture) -> tuple[dict, dict]:
     return {"head_dim": head, "query_pre_attn_scalar": head, "sliding_window": 64}, tower
 
 
-def _processor(family: str, architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
-    made, side = getattr(hf, f"{CLASSES[family]}Processor"), architecture.side
-    square, patch = {"height": side, "width": side}, {"patch_size": architecture.patch_size}
+def _processor(family: str, architecture: Architecture, made: Callable[..., ProcessorMixin]) -> ProcessorMixin:
+    side, patch = architecture.side, {"patch_size": architecture.patch_size}
+    square = {"height": side, "width": side}
     if family == "gemma3":  # of its turns the model's are the model's and not the assistant's
         role, turn = "'model' if message.role == 'assistant' else 'user'", ("<start_of_turn>", "<end_of_turn>")
         template = "{{ bos_token }}" + _template(GEMMA_IMAGE["boi_token"], turn, role, "model")
         tokens = {"image_seq_length": (side // architecture.patch_size // 2) ** 2}
         images = hf.Gemma3ImageProcessor(size=square, **tokens)
-        return made(image_processor=images, tokenizer=tokenizer, chat_template=template, **tokens)
+        return made(image_processor=images, chat_template=template, **tokens)
     image = "<|vision_start|><|image_pad|><|vision_end|>" if family.startswith("qwen") else f"{IMAGE_TOKEN}\n"
-    more = {"tokenizer": tokenizer, "chat_template": _template(image)}
+    template = _template(image)
     if family == "llava":
         images = hf.CLIPImageProcessor(size={"shortest_edge": side}, crop_size=square)
         features = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-        return made(image_processor=images, **patch, **features, **more)
-    images, videos = hf.Qwen2VLImageProcessor, hf.Qwen2VLVideoProcessor
+        return made(image_processor=images, chat_template=template, **patch, **features)
+    images, videos = (
+        hf.Qwen2VLImageProcessor,
+        hf.Qwen3VLVideoProcessor if family == "qwen3_vl" else hf.Qwen2VLVideoProcessor,
+    )
     if family == "hulu_med":
         images, videos = hf.VideoLlama3ImageProcessor, hf.VideoLlama3VideoProcessor
-    elif family == "qwen3_vl":
-        videos = hf.Qwen3VLVideoProcessor
     kept = {"size": {"shortest_edge": side**2, "longest_edge": side**2}} | patch  # images keep their proportions
-    return made(image_processor=images(**kept), video_processor=videos(**kept), **more)
+    return made(image_processor=images(**kept), video_processor=videos(**kept), chat_template=template)
 
 
 def _template(image: str, turn=("<|im_start|>", "<|im_end|>"), role="message.role", model="assistant") -> str:
