@@ -214,9 +214,9 @@ OPTIONS = [[5, 9, 2], [5, 7, 2], [8, 2]]  # two begin alike
 
 
 def test_options_part_where_their_tokens_do():
-    assert branches(OPTIONS) == {(): {5: [0, 1], 8: [2]}, (5,): {9: [0], 7: [1]}}
-    assert branches([[5, 2], [6, 7, 7, 2]]) == {(): {5: [0], 6: [1]}}
-    assert branches([[5, 2], [5, 7, 2]]) == {(5,): {2: [0], 7: [1]}}  # one is the beginning of the other
+    assert branches(OPTIONS) == {(): [5, 8], (5,): [9, 7]}
+    assert branches([[5, 2], [6, 7, 7, 2]]) == {(): [5, 6]}
+    assert branches([[5, 2], [5, 7, 2]]) == {(5,): [2, 7]}  # one is the beginning of the other
 
 
 def test_logits_are_swapped_only_where_options_part():
@@ -236,7 +236,7 @@ def test_the_chosen_option_is_the_one_written_under_constraint():
     root, second = torch.zeros(3, 12), torch.zeros(3, 12)  # of three images
     root[:, 11] = 9  # what no option goes on with
     root[[0, 1, 2], [5, 5, 8]] = second[[0, 1, 2], [9, 7, 9]] = 2
-    assert chosen(lambda prefix: second if prefix else root, branches(OPTIONS), 3).tolist() == [0, 1, 2]
+    assert chosen(lambda prefix: second if prefix else root, OPTIONS).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("module", OF_STATES)
@@ -308,7 +308,7 @@ def made(outputs, tiny_on_phantoms, monkeypatch):
     few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
     planted = PlantedFaults(model="tiny", dataset="busi-phantom", strengths={"weak": 5.0, "strong": 90.0})
     own = load_book().model_copy(update={"planted_faults": planted})
-    for module in (planting, places):
+    for module in (fault_card, places):
         monkeypatch.setattr(module, "load_trial", lambda: few)
     for module in (places, fault_card):
         monkeypatch.setattr(module, "load_book", lambda: own)

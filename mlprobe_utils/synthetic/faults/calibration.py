@@ -171,28 +171,28 @@ def states_and_answers(
     They have means of the image tokens at the damage's place, float32 [images, width]; of the semantic mapping the
     options that they answer, int [images].
     """
-    parts, parting = {name: [] for name in damages}, branches(encoder.answer_tokens(options))
+    parts, tokens = {name: [] for name in damages}, encoder.answer_tokens(options)
     for images in batches:
         questions = encoder.questions(images)
         features = features_of(loaded, questions)
         for name, damage in damages.items():
-            site, given = f"{damage.point}/image_mean", (loaded, encoder, questions, parting, len(options))
+            site, given = f"{damage.point}/image_mean", (loaded, encoder, questions, tokens)
             intact = _answers(*given) if damage.module == ANSWER else features[site]
-            with damaged(loaded, damage, parting):
+            with damaged(loaded, damage, branches(tokens)):
                 full = _answers(*given) if damage.module == ANSWER else features_of(loaded, questions)[site]
             hit_above = [uniform(number) for number in damage.numbers(loaded.family, questions)]
             parts[name].append((intact, full, torch.tensor(hit_above, dtype=torch.float64)))
     return {name: tuple(torch.cat(own).numpy() for own in zip(*found, strict=True)) for name, found in parts.items()}
 
 
-def _answers(loaded: LoadedModel, encoder: Encoder, questions: dict, parting: dict, options: int) -> torch.Tensor:
+def _answers(loaded: LoadedModel, encoder: Encoder, questions: dict, options: list[list[int]]) -> torch.Tensor:
     def next_logits(prefix: tuple[int, ...]) -> torch.Tensor:
         images = len(questions["input_ids"])
         longer = append_answers(questions, [list(prefix)] * images, encoder.tokenizer.pad_token_id)
         del longer["labels"]
         return loaded.model(**to_device(longer, loaded), logits_to_keep=1, use_cache=False).logits[:, -1]
 
-    return chosen(next_logits, parting, options)
+    return chosen(next_logits, options)
 
 
 def _hits(

@@ -26,8 +26,7 @@ from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline.fault_card import Fault
 
-Prefix = tuple[int, ...]
-Branches = dict[Prefix, dict[int, list[int]]]
+Branches = dict[tuple[int, ...], list[int]]  # where options part: tokens written so far -> what they go on with
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ class Damage:
         """
         hit = torch.tensor([uniform(number) < self.severity for number in numbers], device=logits.device)
         written, out, positions = written.to(logits.device), logits.clone(), logits.shape[1]
-        for prefix, following in parting.items():
-            tokens, shift = [*following], 1 + self.seed % (len(following) - 1)
+        for prefix, tokens in parting.items():
+            shift = 1 + self.seed % (len(tokens) - 1)
             there = hit[:, None].expand(-1, positions)
             if prefix:  # where what was read up to a position ends with it
                 windows = written.unfold(1, len(prefix), 1)[:, -positions:]
@@ -170,27 +169,20 @@ def module_at(loaded: LoadedModel, point: str) -> torch.nn.Module:
     return next(one.module for one in loaded.family.probe_points() if one.name == point)
 
 
-def branches(options: list[list[int]]) -> Branches:
-    """Where options (token ids with the end token) part: tokens written so far, shorter ones first -> next token -> the
-    options, by number, that go on with it."""
-    found: Branches = {}
-    for number, tokens in enumerate(options):
+def branches(options: Sequence[Sequence[int]]) -> Branches:
+    """Where options, token ids with the end token, part; shorter beginnings first."""
+    found: dict[tuple[int, ...], dict[int, None]] = {}
+    for tokens in options:
         for length, token in enumerate(tokens):
-            found.setdefault(tuple(tokens[:length]), {}).setdefault(token, []).append(number)
-    parting = {prefix: following for prefix, following in found.items() if len(following) > 1}
-    return dict(sorted(parting.items(), key=lambda item: len(item[0])))
+            found.setdefault(tuple(tokens[:length]), {})[token] = None
+    return {prefix: [*found[prefix]] for prefix in sorted(found, key=len) if len(found[prefix]) > 1}
 
 
-def chosen(next_logits: Callable[[Prefix], torch.Tensor], parting: Branches, options: int) -> torch.Tensor:
-    """The option, of so many, that the model writes about each image if it may write nothing else, int [images];
+def chosen(next_logits: Callable[[tuple[int, ...]], torch.Tensor], options: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The number of the option that the model writes about each image if it may write nothing else, int [images];
     `next_logits` gives the logits of the token after some tokens of an answer, [images, vocabulary]."""
-    alive: list[set[int]] = []
-    for prefix, following in parting.items():
-        taken = next_logits(prefix)[:, [*following]].argmax(dim=1).tolist()
-        alive = alive or [set(range(options))] * len(taken)
-        groups = [set(numbers) for numbers in following.values()]
-        # an image that came to this prefix has all its options alive, and not yet chosen among them
-        alive = [
-            own & groups[place] if own & set().union(*groups) else own for own, place in zip(alive, taken, strict=True)
-        ]
-    return torch.tensor([min(own) for own in alive])
+    picked = {}
+    for prefix, tokens in branches(options).items():
+        picked[prefix] = torch.tensor(tokens)[next_logits(prefix)[:, tokens].argmax(dim=1).cpu()]
+    written = [[picked[p] == tokens[len(p)] for p in picked if p == tuple(tokens[: len(p)])] for tokens in options]
+    return torch.stack([torch.stack(steps).all(dim=0) for steps in written]).int().argmax(dim=0)

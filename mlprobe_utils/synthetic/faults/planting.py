@@ -24,29 +24,10 @@ from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.models.families.registry import name_of
-from mlprobe_utils.pipeline import artefacts, laboratory_results
+from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.discussions import make_discussions
-from mlprobe_utils.pipeline.fault_card import (
-    CASES,
-    FOLDER,
-    MODE_OF,
-    ROWS,
-    STEPS,
-    check_drawable,
-    damaged_models,
-    load_trial,
-)
 from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.model_steps import (
-    Features,
-    make_adapters,
-    make_features,
-    make_image_controls,
-    make_model,
-    make_predictions,
-    make_probes,
-)
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
@@ -77,12 +58,12 @@ def run_whole_model(
     """
     planted = planted or []
     for slug in planted:
-        check_drawable(load_data_card(slug))
-    if planted and not damaged_models([model]):
+        fault_card.check_drawable(load_data_card(slug))
+    if planted and not fault_card.damaged_models([model]):
         raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
     cards = [load_discussion(name) for name in discussions or []]
     everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split_rule)
-    make_model(everything)
+    model_steps.make_model(everything)
     make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
     for work in everything:
         if work.image_set.card.slug in planted:
@@ -106,12 +87,12 @@ class DamagedWork(Work):
 def make_damaged(work: Work) -> None:
     """Every artefact of the book's damaged models on a data set whose calibration is made."""
     for own in (DamagedWork(**vars(one)) for one in work.damaged()):
-        make_predictions(own)
+        model_steps.make_predictions(own)
         if own.planted.fault.module != ANSWER:
-            make_features(own)
+            model_steps.make_features(own)
         elif processes().is_main_process and not (features := own.features(DAMAGED_RUN)).is_current():
             artefacts.link(features.upstream[0].folder, features)  # no state is changed: the intact model's
-        make_probes(own)
+        model_steps.make_probes(own)
 
 
 def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
@@ -119,17 +100,22 @@ def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, u
     without faults, for a model that others were trained on from. Raises InputError for a set of real images, a fault
     without a place in the model, and as `works`."""
     for slug in datasets:
-        check_drawable(load_data_card(slug))
-    actions = (make_adapters, make_predictions, make_features, make_image_controls)
+        fault_card.check_drawable(load_data_card(slug))
+    actions = (
+        model_steps.make_adapters,
+        model_steps.make_predictions,
+        model_steps.make_features,
+        model_steps.make_image_controls,
+    )
     for work in works(model, datasets, protocol, split_rule):
-        for name, action in zip(STEPS, (*actions, partial(make_cases, undamaged=undamaged)), strict=True):
+        for name, action in zip(fault_card.STEPS, (*actions, partial(make_cases, undamaged=undamaged)), strict=True):
             with work.step(name):
                 action(work)
 
 
 def make_cases(work: Work, undamaged: bool) -> None:
     """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, site, seed and test image."""
-    trial, faults = load_trial(), [] if undamaged else make_calibration(work)
+    trial, faults = fault_card.load_trial(), [] if undamaged else make_calibration(work)
     if not processes().is_main_process or (own := work.trial(trial, faults)).is_current():
         return
     with own.making() as temporary:
@@ -155,11 +141,11 @@ def make_cases(work: Work, undamaged: bool) -> None:
         rows = _rows(work, images, features | found[0], answers | found[1])
         constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
         constants |= {"family": name_of(type(work.loaded.family))}
-        write_parquet(rows, temporary / ROWS)
-        write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / CASES)
+        write_parquet(rows, temporary / fault_card.ROWS)
+        write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / fault_card.CASES)
 
 
-def module_ends(features: Features) -> Features:
+def module_ends(features: model_steps.Features) -> model_steps.Features:
     """Those of the ends of the modules alone, which the diagnosis reads."""
     last = {(key[0], key.split("/")[1]): key for key in features}  # in the order the data flows
     return {last[place]: features[last[place]] for place in PROBED_SITES.values()}
@@ -185,7 +171,7 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
                     found[name].append(evaluate(questions))
         return found
 
-    def ends(questions: dict) -> Features:
+    def ends(questions: dict) -> model_steps.Features:
         return module_ends(features_of(work.loaded, questions))
 
     def texts(questions: dict) -> pd.Series:
@@ -231,15 +217,17 @@ def write_confusion(selection: Selection) -> None:
             reference = reference_rows(replace(selection, datasets=(dataset,)))
             for model in selection.models:
                 own = replace(selection, models=(model,), datasets=(dataset,))
-                folder = own.folder(model, dataset) / FOLDER
+                folder = own.folder(model, dataset) / fault_card.FOLDER
                 artefacts.read_made_from(folder, own.command(model, dataset, "trial"))
-                rows, planted = pd.read_parquet(folder / ROWS), pd.read_parquet(folder / CASES)
+                rows, planted = pd.read_parquet(folder / fault_card.ROWS), pd.read_parquet(folder / fault_card.CASES)
                 if planted["fault"].notna().any():
                     numbers = ["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]
                     planted = planted.merge(laboratory_results.measured(own)[numbers], "left", on=numbers[:2])
                 for case in planted.to_dict("records"):
                     correct = site_outcomes(*_of_case(rows, case), reference, images)
-                    cases.append(case | {"mode": MODE_OF.get(case["module"])} | flat(losses(correct, drawn, RECIPE)))
+                    cases.append(
+                        case | {"mode": fault_card.MODE_OF.get(case["module"])} | flat(losses(correct, drawn, RECIPE))
+                    )
     table = pd.DataFrame(cases).drop(columns=["case", "module"])
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '

@@ -12,15 +12,7 @@ from pydantic import Field
 
 from mlprobe_utils.common.settings import Part
 
-STREAMS = {  # of random numbers
-    "dataset": 1,  # files of a phantom set
-    "captions": 2,
-    "shapes": 3,
-    "questions": 4,
-    "shape questions": 5,
-    "sentences": 6,
-    "oracle": 7,  # what planted faults are measured on
-}
+STREAMS = {"dataset": 1, "captions": 2, "shapes": 3, "questions": 4, "shape questions": 5, "sentences": 6, "oracle": 7}
 MEDIUM = 0.5  # difficulty, 0 (easy) to 1 (hard): a good classifier reaches about 95 %, a weak one about 70 %
 ATYPICAL = 0.03  # share of images that look like the other class, at every difficulty: no classifier gets these right
 CELLS = 64  # marks are drawn on so many cells across and down, and enlarged to the image's side
@@ -171,11 +163,10 @@ def burnt_in(brightness: np.ndarray, parameters: dict) -> np.ndarray:
 
 def calipers(parameters: dict) -> Lines:
     """Two crosses at the ends of a line through the middle (`x`, `y`) of what is measured."""
-    lines, reach, angle = [], 1.3 * parameters["size"], parameters["pointer_angle"]
-    for end in (-reach, reach):
-        centre = np.array([parameters["x"] + end * np.cos(angle), parameters["y"] + end * np.sin(angle)])
-        lines += [(centre + 0.07 * np.array([[-a, -b], [a, b]]), 0.03) for a, b in ((1, 0), (0, 1))]
-    return lines
+    reach, angle = 1.3 * parameters["size"], parameters["pointer_angle"]
+    middle, along = np.array([parameters["x"], parameters["y"]]), np.array([np.cos(angle), np.sin(angle)])
+    crossed = 0.07 * np.array([[[-1, 0], [1, 0]], [[0, -1], [0, 1]]])
+    return [(middle + end * along + stroke, 0.03) for end in (-reach, reach) for stroke in crossed]
 
 
 def arrow(parameters: dict) -> Lines:

@@ -35,7 +35,8 @@ SIGNS = {
 
 def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
     noise = parameters["noise"] * reconstruction_noise(rng, side)
-    return windowed(hounsfield(parameters, rng, side) + noise, WINDOW_LEVEL - parameters["gain"], parameters["window"])
+    units = hounsfield(parameters, rng, side) + noise
+    return np.clip((units - (WINDOW_LEVEL - parameters["gain"])) / parameters["window"] + 0.5, 0, 1)
 
 
 def nuisance(rng: np.random.Generator) -> dict:
@@ -173,8 +174,3 @@ def reconstruction_noise(rng: np.random.Generator, side: int) -> np.ndarray:
     """Noise of filtered back-projection, float32 [side, side], of standard deviation 1 before interpolation to it."""
     white = np.fft.rfft2(rng.standard_normal((CELLS, CELLS)))
     return canvas.enlarge(np.fft.irfft2(white * noise_spectrum(), (CELLS, CELLS)), side)
-
-
-def windowed(units: np.ndarray, level: float, width: float) -> np.ndarray:
-    """Brightness 0..1: black `width / 2` below `level`, white as far above it; all in Hounsfield units."""
-    return np.clip((units - level) / width + 0.5, 0, 1)
