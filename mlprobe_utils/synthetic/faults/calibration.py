@@ -129,12 +129,9 @@ def fresh_images(card: DataCard, settings: Images, labels: Iterable[str], part: 
 def statistics_of(
     loaded: LoadedModel, encoder: Encoder, batches: Sequence, points: list[str]
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Of the intact states of image tokens, which a damage keeps: point -> name -> float32.
-
-    `mean` [width]; standard deviations [width] of images' means, `between`, and of an image's tokens around their own
-    mean, `within`; in the connector the square root of the shrunk covariance of images' means, `root` [width, width],
-    and its `inverse`.
-    """
+    """Of the intact states of image tokens, which a damage keeps: point -> name -> float32. `mean` [width]; standard
+    deviations [width] of images' means, `between`, and of an image's tokens around their own, `within`; in the
+    connector the square root of the shrunk covariance of images' means, `root` [width, width], and its `inverse`."""
     means, squares, found = [], {point: [] for point in points}, {}
 
     def note(point: str, pool: Callable, module, arguments, output) -> None:
@@ -165,12 +162,9 @@ def statistics_of(
 def states_and_answers(
     loaded: LoadedModel, encoder: Encoder, options: list[str], batches: Sequence, damages: Mapping[str, Damage]
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Name of a damage -> what the intact model has, what the damaged one has, and from which severity on an image's
-    answer is swapped, float [images].
-
-    They have means of the image tokens at the damage's place, float32 [images, width]; of the semantic mapping the
-    options that they answer, int [images].
-    """
+    """Name of a damage -> what the intact model has and what the damaged one has: means of the image tokens at the
+    damage's place, float32 [images, width], or of the semantic mapping the options that they answer, int [images]; and
+    from which severity on an image's answer is swapped, float [images]."""
     parts, tokens = {name: [] for name in damages}, encoder.answer_tokens(options)
     for images in batches:
         questions = encoder.questions(images)
@@ -224,10 +218,8 @@ def pooled_at(damage: Damage, intact: np.ndarray, full: np.ndarray) -> np.ndarra
 
 
 def severity_for(lost: Callable[[float], float], wanted: float) -> tuple[float, float]:
-    """The severity, 0 to 1, that loses `wanted` pp, or 1 where even that loses less; and what severity 1 loses.
-
-    By bisection, so that `lost` should rise with the severity; of the severities tried the one that comes nearest.
-    """
+    """The severity, 0 to 1, that loses `wanted` pp, or 1 where even that loses less; and what severity 1 loses. By
+    bisection, as `lost` rises with the severity: of those tried the one that comes nearest."""
     tried = {1.0: lost(1.0)}
     if tried[1.0] <= wanted:
         return 1.0, tried[1.0]

@@ -76,11 +76,8 @@ class Damage:
     def of_logits(
         self, logits: torch.Tensor, written: torch.Tensor, numbers: Sequence[int], parting: Branches
     ) -> torch.Tensor:
-        """Logits [images, positions, vocabulary] with the options' exchanged where they part, in the images hit.
-
-        `written` are all tokens read so far, [images, tokens]; the last ones are those of the positions. An image that
-        is hit at some severity is hit at all above.
-        """
+        """Logits [images, positions, vocabulary] with those of options exchanged where they part, in the images hit: at
+        some severity, and at all above. `written`, [images, tokens], are all tokens read, up to the last position."""
         hit = torch.tensor([uniform(number) < self.severity for number in numbers], device=logits.device)
         written, out, positions = written.to(logits.device), logits.clone(), logits.shape[1]
         for prefix, tokens in parting.items():

@@ -1,7 +1,5 @@
-"""Models with planted faults: those of a book, and the laboratory's, whose cases the diagnosis is judged by.
-
-Of a model in the laboratory only the sites after the damage are extracted and probed: all before are the intact one's.
-"""
+"""Models with planted faults: those of a book, and the laboratory's, whose cases the diagnosis is judged by. Of the
+latter only sites after the damage are extracted and probed: all before are the intact model's."""
 
 import datetime
 import itertools
@@ -52,10 +50,8 @@ def run_whole_model(
     planted: list[str] | None = None,
 ) -> None:
     """Makes all that a book needs of a model and is not current: its own artefacts, its discussions', and those with
-    faults planted in it on the phantom sets `planted`.
-
-    Raises InputError for faults in another model than data/book.yml names, or on real images, and as what it calls.
-    """
+    faults planted in it on the phantom sets `planted`. Raises InputError for faults in another model than data/book.yml
+    names, or on real images, and as what it calls."""
     planted = planted or []
     for slug in planted:
         fault_card.check_drawable(load_data_card(slug))

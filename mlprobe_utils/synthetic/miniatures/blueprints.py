@@ -1,7 +1,5 @@
-"""The shape of a miniature of each family: configuration, tokenizer and processor of the real classes.
-
-Whatever a family's full-size models have (rotary sections, deepstack, sliding windows) a miniature has too, smaller.
-"""
+"""Configuration, tokenizer and processor of a miniature of each family, of the real classes: whatever the full-size
+models have (rotary sections, deepstack, sliding windows) it has too, smaller."""
 
 import json
 from collections.abc import Callable
@@ -26,13 +24,8 @@ FIRST_TOKENS = {
     "gemma3": ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"],
 }
 GEMMA_IMAGE = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-QWEN_TOKENS = {
-    "image_token_id": "<|image_pad|>",
-    "video_token_id": "<|video_pad|>",
-    "vision_start_token_id": "<|vision_start|>",
-    "vision_end_token_id": "<|vision_end|>",
-}
-TOKENS = {  # of a family's configuration, by the names of their ids; QWEN_TOKENS of the others
+QWEN = ("vision_start", "vision_end", "image_pad", "video_pad")
+TOKENS = {  # of a family's configuration, by the names of their ids; those of QWEN of the others
     "llava": {"image_token_index": IMAGE_TOKEN},
     "hulu_med": {"image_token_id": IMAGE_TOKEN, "video_token_id": "<|video_pad|>"},
     "gemma3": {f"{name}_index": token for name, token in GEMMA_IMAGE.items()},
@@ -56,7 +49,8 @@ def blueprint(family: str, architecture: Architecture, corpus: list[str]) -> tup
     }
     text |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     whole = {"text_config": text | more, "vision_config": vision}
-    for key, token in TOKENS.get(family, QWEN_TOKENS).items():
+    qwen = {f"{name.removesuffix('_pad')}_token_id": f"<|{name}|>" for name in QWEN}
+    for key, token in TOKENS.get(family, qwen).items():
         whole[key] = tokenizer.convert_tokens_to_ids(token)
     if family == "gemma3":
         tokens = (architecture.side // architecture.patch_size // 2) ** 2  # the connector averages 2 x 2 patches
@@ -95,8 +89,7 @@ def _tokenizer(family: str, corpus: list[str], vocabulary: int) -> PreTrainedTok
         named = {"image_token": IMAGE_TOKEN} if family == "hulu_med" else {}
         ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
         made = hf.Qwen2Tokenizer(vocab=vocab, merges=merges, **ends, extra_special_tokens=named)
-        images = [] if named else ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
-        special = ["<|im_start|>", "<|im_end|>", *images, "<|video_pad|>"]
+        special = ["<|im_start|>", "<|im_end|>", *(f"<|{name}|>" for name in (QWEN[-1:] if named else QWEN))]
     made.add_special_tokens({"additional_special_tokens": special})
     return made
 
@@ -113,10 +106,8 @@ def _towers(family: str, architecture: Architecture) -> tuple[dict, dict]:
     rotary["mrope_section"] = [head // 2 - 2 * spatial, spatial, spatial]
     if family == "qwen2_vl":
         if vision.feed_forward % vision.width:
-            raise InputError(
-                f"recipe.architecture.vision: feed_forward {vision.feed_forward} of a Qwen2-VL has to be a multiple of "
-                f"width {vision.width}"
-            )
+            wrong = f"feed_forward {vision.feed_forward} is no multiple of width {vision.width}"
+            raise InputError(f"recipe.architecture.vision: {wrong}, as a Qwen2-VL needs")
         ratio = tower.pop("intermediate_size") // vision.width
         tower |= {"embed_dim": vision.width, "hidden_size": llm.width, "mlp_ratio": ratio}
         return {"rope_parameters": rotary}, tower
@@ -151,12 +142,8 @@ def _processor(family: str, architecture: Architecture, made: Callable[..., Proc
         images = hf.CLIPImageProcessor(size={"shortest_edge": side}, crop_size=square)
         features = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
         return made(image_processor=images, chat_template=template, **patch, **features)
-    images, videos = (
-        hf.Qwen2VLImageProcessor,
-        hf.Qwen3VLVideoProcessor if family == "qwen3_vl" else hf.Qwen2VLVideoProcessor,
-    )
-    if family == "hulu_med":
-        images, videos = hf.VideoLlama3ImageProcessor, hf.VideoLlama3VideoProcessor
+    first, last = {"hulu_med": ("VideoLlama3",) * 2, "qwen3_vl": ("Qwen2VL", "Qwen3VL")}.get(family, ("Qwen2VL",) * 2)
+    images, videos = getattr(hf, f"{first}ImageProcessor"), getattr(hf, f"{last}VideoProcessor")
     kept = {"size": {"shortest_edge": side**2, "longest_edge": side**2}} | patch  # images keep their proportions
     return made(image_processor=images(**kept), video_processor=videos(**kept), chat_template=template)
 

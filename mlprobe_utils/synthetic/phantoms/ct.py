@@ -84,13 +84,22 @@ def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
     bend = 0.05 * canvas.smooth_noise(rng, 5, 5, side)
     wall = canvas.ellipse(x, y, (0, 0.02), (0.96, 0.76)) + 0.3 * bend
     muscle = wall + parameters["fat"]
+    size, heart = parameters["lung_size"], parameters["heart"]
+    lungs = [
+        canvas.ellipse(x + 0.10 * lung * y, y, (lung * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
+        for lung in LUNGS.values()
+    ]
+    covered = np.maximum(
+        canvas.inside(canvas.ellipse(x, y, (0.10, -0.18), (0.24 * heart, 0.27 * heart)), 0.15),
+        canvas.inside(canvas.ellipse(x, y, (0.14, 0.34), (0.08, 0.08)), 0.3),  # the aorta
+    )
     ribs = canvas.inside(np.abs(muscle + 0.06) - 0.03, 0.06) * (np.sin(9 * np.arctan2(y, x)) > 0.35)  # cut: dashes
     layers = [
         (0.5 * canvas.inside(np.abs(y - 0.9 + 0.12 * x**2) - 0.02, 0.03), WATER),  # the table
         (canvas.inside(wall, 0.06), FAT),
         (canvas.inside(muscle, 0.06), SOFT_TISSUE),
         (ribs, BONE),
-        (_lungs(parameters, x, y, bend), _air_spaces(parameters, rng, x, y)),
+        (canvas.inside(np.minimum(*lungs) + bend, 0.12) * (1 - covered), _air_spaces(parameters, rng, x, y)),
         (canvas.inside(canvas.ellipse(x, y, (0, 0.46), (0.13, 0.12)), 0.3), BONE),  # the spine
         (canvas.inside(canvas.ellipse(x, y, (0.0, 0.1), (0.07, 0.06)), 0.5), AIR),  # the trachea
     ]
@@ -103,19 +112,6 @@ def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
 def _laid_over(units: np.ndarray, share: np.ndarray, new: np.ndarray | float) -> np.ndarray:
     """Pixels that hold two tissues show the mean of their units (partial volume)."""
     return units + share * (new - units)
-
-
-def _lungs(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> np.ndarray:
-    """Share of lung in each pixel: two ellipses less heart, great vessels and spine."""
-    size = parameters["lung_size"]
-    distances = [
-        canvas.ellipse(x + 0.10 * side * y, y, (side * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
-        for side in LUNGS.values()
-    ]
-    heart = canvas.ellipse(x, y, (0.10, -0.18), (0.24 * parameters["heart"], 0.27 * parameters["heart"]))
-    aorta = canvas.ellipse(x, y, (0.14, 0.34), (0.08, 0.08))
-    covered = np.maximum(canvas.inside(heart, 0.15), canvas.inside(aorta, 0.3))
-    return canvas.inside(np.minimum(*distances) + bend, 0.12) * (1 - covered)
 
 
 def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:

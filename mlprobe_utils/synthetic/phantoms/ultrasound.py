@@ -39,9 +39,8 @@ SIGNS = {
 
 def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
     level, attenuation = _tissue(parameters, rng)
-    received = echo(10 ** (level / 20), rng)
-    lost = loss(attenuation)
-    return canvas.enlarge(b_mode(received, lost, parameters["compensation"], parameters["gain"]), side)
+    shown = b_mode(echo(10 ** (level / 20), rng), loss(attenuation), parameters["compensation"], parameters["gain"])
+    return canvas.enlarge(shown, side)
 
 
 def lesion_mask(parameters: dict, side: int) -> np.ndarray:
@@ -134,12 +133,10 @@ def point_spread() -> tuple[np.ndarray, np.ndarray]:
 
 
 def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The echo before attenuation: real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS].
-
-    Fully developed speckle: many scatterers of random phase in each cell add up to a circular complex normal number,
-    which the point-spread function blurs; one look's envelope is Rayleigh distributed (Wagner 1983). The mean intensity
-    is twice the square of `echogenicity` [SAMPLES, BEAMS].
-    """
+    """The echo before attenuation, real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS]: fully
+    developed speckle. Scatterers of random phase add up to a circular complex normal number in each cell, which the
+    point-spread function blurs; an envelope is Rayleigh distributed (Wagner 1983), the mean intensity twice the square
+    of `echogenicity` [SAMPLES, BEAMS]."""
     along, across = point_spread()
     scatterers = rng.standard_normal((SAMPLES, 2 * LOOKS, BEAMS), dtype=np.float32)
     scatterers *= echogenicity[:, None].astype(np.float32)
