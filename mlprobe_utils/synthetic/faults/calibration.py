@@ -4,7 +4,7 @@ The oracle shares no means with probes and scores. States are decoded by a linea
 covariance shrunk after Ledoit and Wolf (2004), fitted on other phantoms that passed through the same damage. A model's
 answer is the option that it begins to write if it may write nothing else. A damage is affine in the states, so that
 those of the intact model and of severity 1 give those of every severity between (`pooled_at`); an image whose answer is
-swapped at some severity is swapped at all above. One pass over the phantoms a fault thus serves all severities.
+swapped at some severity is swapped at all above. So one pass over the phantoms serves all severities of a fault.
 """
 
 import contextlib
@@ -88,7 +88,7 @@ def _calibrate(work: Work, faults: list[Fault], recipe: dict, folder: Path) -> N
             severity, most = severity_for(lost, wanted)
             rows.append(of | {"point": damage.point or ANSWER, "severity": severity, "reached": most >= wanted})
             both = {"intact": hits("measuring", 0.0), "damaged": hits("measuring", severity)}
-            judged.append(pd.DataFrame(both).assign(**of))
+            judged.append(pd.DataFrame(both | of))
     kept = {f"{slug}/{name}": value for slug, damage in damages.items() for name, value in damage.statistics.items()}
     save_whole(kept, folder / STATISTICS)
     write_parquet(pd.concat(judged, ignore_index=True), folder / HITS)

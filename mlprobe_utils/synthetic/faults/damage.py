@@ -1,4 +1,4 @@
-"""Damages a loaded model in a `with` block, by hooks that change states or logits on their way.
+"""Damages a loaded model in a `with` block, by hooks that change states or logits on their way:
 
 - Vision tower and LLM: at one layer the states of an image's tokens are mixed with noise of the same mean and spread,
   part of which the tokens share, so that no mean over many tokens recovers what is lost.

@@ -22,6 +22,7 @@ from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_ca
 from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.synthetic.miniatures import conversations
 from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
+from mlprobe_utils.synthetic.miniatures.conversations import Conversation, ConversationEncoder
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Stage, Text, architecture_of, recipe_of
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES
 from mlprobe_utils.training.trainer import Examples, TrainingSettings, train
@@ -79,15 +80,13 @@ def corpus(side: int) -> list[str]:
     return [*(cards * 20), *(["user", "assistant"] * 20), *(text for _, turn in taught for text in turn)]
 
 
-def run_stage(
-    model, processor, stage: Stage, taught: list[conversations.Conversation], seed: int, checkpoints: Path
-) -> None:
+def run_stage(model, processor, stage: Stage, taught: list[Conversation], seed: int, checkpoints: Path) -> None:
     """One training stage: the named modules learn to write the answers, the others stay as they are."""
     parts = family_of(model).parts()
     learning = below([path for module in stage.train for path in parts[module]])
     for name, parameter in model.named_parameters():
         parameter.requires_grad = bool(re.fullmatch(learning, name))
-    encoder = conversations.ConversationEncoder(processor)
+    encoder = ConversationEncoder(processor)
     if stage.samples:
         taught = correct_answers(model, encoder, taught, stage.samples, seed)
     settings = TrainingSettings(stage.learning_rate, stage.epochs, stage.batch_size, WARMUP_RATIO, WEIGHT_DECAY, seed)
@@ -99,15 +98,10 @@ def run_stage(
 
 @torch.inference_mode()
 def correct_answers(
-    model: PreTrainedModel,
-    encoder: conversations.ConversationEncoder,
-    given: list[conversations.Conversation],
-    samples: int,
-    seed: int,
-) -> list[conversations.Conversation]:
-    """The model's own answers that are correct, of so many `samples` a question, each as often as it was drawn.
-
-    One round of learning from them (Yuan et al. 2023, "rejection sampling fine-tuning") stands in for policy gradients
+    model: PreTrainedModel, encoder: ConversationEncoder, given: list[Conversation], samples: int, seed: int
+) -> list[Conversation]:
+    """The model's own answers that are correct, of so many `samples` a question, each as often as it was drawn. One
+    round of learning from them (Yuan et al. 2023, "rejection sampling fine-tuning") stands in for policy gradients
     (GRPO, Table S1 of MedVLM-R1 and Lingshu), which also reward own correct answers. InputError where none is correct.
     """
     set_seed(seed)
@@ -124,10 +118,8 @@ def correct_answers(
         drawn = [one for one in batch for _ in range(samples)]
         kept += [one for one, text in zip(drawn, texts, strict=True) if text.strip() == one[1][1]]
     if not kept:
-        raise InputError(
-            f"none of {len(given) * samples} sampled answers is correct: give the recipe a stage with questions before "
-            "its stage with samples"
-        )
+        mend = "give the recipe a stage with questions before its stage with samples"
+        raise InputError(f"none of {len(given) * samples} sampled answers is correct: {mend}")
     return kept
 
 

@@ -49,9 +49,7 @@ class Stage(Part):  # of training
         return self
 
 
-class Recipe(Part):
-    """A base miniature has an architecture; an adapted one takes its base's weights and has none."""
-
+class Recipe(Part):  # an adapted miniature has the weights of its base and no architecture of its own
     seed: int
     architecture: Architecture | None = None
     stages: list[Stage]  # none: random weights

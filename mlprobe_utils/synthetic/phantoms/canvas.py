@@ -1,7 +1,5 @@
-"""What all phantoms are drawn with: random numbers, grids, smooth noise, soft shapes, and the marks burnt into images.
-
-Lengths are in half image sides.
-"""
+"""What all phantoms are drawn with: random numbers, grids, smooth noise, soft shapes, and the marks burnt into images;
+lengths are in half image sides."""
 
 import functools
 from typing import Annotated
@@ -30,15 +28,11 @@ GLYPHS = {  # five rows of three cells each
     "2": "110001010100111",
     "4": "101101111001001",
     "7": "111001010010010",
-    " ": "000000000000000",
 }
-
 Lines = list[tuple[np.ndarray, float]]  # points [n, 2] in image coordinates, width
 
 
-class Shortcut(Part):
-    """A bright mark that goes with a class but has nothing to do with the body."""
-
+class Shortcut(Part):  # a bright mark that goes with a class but has nothing to do with the body
     label: str  # the class that it is planted in
     agreement: Annotated[float, Field(ge=0.5, le=1)]  # probability of the mark in that class, and of none in another
 
@@ -145,7 +139,9 @@ def burnt_in(brightness: np.ndarray, parameters: dict) -> np.ndarray:
     """The finished image, uint8 [side, side], from its brightness (0 black to 1 white) and the marks over it."""
     side, cells = len(brightness), np.zeros((CELLS, CELLS), np.float32)
     if parameters["text"] is not None:
-        glyphs = [np.array(list(GLYPHS[letter]), np.float32).reshape(5, 3) for letter in parameters["text"]]
+        glyphs = [
+            np.array(list(GLYPHS.get(letter, "0" * 15)), np.float32).reshape(5, 3) for letter in parameters["text"]
+        ]
         line = np.concatenate([np.pad(glyph, ((0, 0), (0, 1))) for glyph in glyphs], axis=1)
         # a negative row or column counts from the far edge, where the text then ends
         places = zip(CORNERS[parameters["corner"]], line.shape, strict=True)

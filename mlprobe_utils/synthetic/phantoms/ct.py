@@ -105,13 +105,8 @@ def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
     ]
     units = np.full((side, side), AIR, np.float32)
     for share, tissue in layers:
-        units = _laid_over(units, share, tissue)
+        units = units + share * (tissue - units)  # partial volume: a pixel with two tissues shows the mean
     return units
-
-
-def _laid_over(units: np.ndarray, share: np.ndarray, new: np.ndarray | float) -> np.ndarray:
-    """Pixels that hold two tissues show the mean of their units (partial volume)."""
-    return units + share * (new - units)
 
 
 def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -129,9 +124,9 @@ def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np
             centre = lung * across - 0.10 * lung * down, down
             distance = canvas.ellipse(x, y, centre, (opacity["radius"],) * 2)
             hazy = np.maximum(hazy, canvas.inside(distance + 0.15 * texture, parameters["softness"]))
-        air = _laid_over(air, hazy, parameters["density"] + 50 * texture)
+        air = air + hazy * (parameters["density"] + 50 * texture - air)
     vessels = 0.65 * canvas.strokes(_vessels(parameters, rng), side)
-    return _laid_over(air, vessels, np.maximum(air, BLOOD))
+    return air + vessels * (np.maximum(air, BLOOD) - air)
 
 
 def _vessels(parameters: dict, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:

@@ -29,9 +29,7 @@ PATHS = {  # layout, or class where names differ -> path in the release; focal p
 }
 
 
-class Recipe(Part):
-    """The recipe block of a phantom's card."""
-
+class Recipe(Part):  # of a phantom's card
     seed: Annotated[int, Field(ge=0)]
     side: Annotated[int, Field(ge=32, le=512)]  # pixels
     difficulty: Annotated[float, Field(ge=0, le=1)]  # 0 easy, 1 hard
@@ -63,13 +61,11 @@ def make(slug: str) -> Path:
 
 
 def write(card: DataCard, recipe: Recipe, folder: Path) -> pd.DataFrame:
-    """Draws all images of a card's `release_counts` and writes them into an existing folder.
-
-    All images of a set are grey (mode L) and of one format: nothing but the picture tells the class. An image depends
-    on the seed, its class, its split and its running number there, not on any count. Returns the table of
-    `phantom_parameters.parquet`: `path` (relative to the folder), `label`, `split`, `patient` and the parameters (lists
-    as JSON text; null where a parameter does not apply). Raises InputError for a class that is not known.
-    """
+    """Draws all images of a card's `release_counts` into an existing folder: grey (mode L) and of one format, so that
+    nothing but the picture tells the class. An image depends on the seed, its class, its split and its running number
+    there, not on any count. Returns the table of `phantom_parameters.parquet`: `path` (relative to the folder),
+    `label`, `split`, `patient` and the parameters (lists as JSON text; null where one does not apply). Raises
+    InputError for an unknown class."""
     modality, patients, records = MODALITY_OF[card.layout], Counter(), []
     counts = [(label, split, n) for split, classes in card.release_counts.items() for label, n in classes.items()]
     for label, split, number in ((label, split, i) for label, split, n in counts for i in range(n)):

@@ -1,8 +1,6 @@
-"""The modalities of phantoms: nuisance is drawn first, then what the class shows, then the picture.
-
-A modality's module has its classes in `LABELS`; `nuisance`, what differs between examinations whatever the class;
-`findings`, what the class shows; and `brightness`, float [side, side] from 0 black to 1 white.
-"""
+"""The modalities of phantoms. A module has its classes in `LABELS`; what is drawn first, `nuisance`, which differs
+between examinations whatever the class; `findings`, what the class shows; and `brightness`, float [side, side] from 0
+black to 1 white."""
 
 import numpy as np
 

@@ -1,8 +1,6 @@
-"""What phantoms show, in words: captions, questions with their answers, and sentences without images.
-
-A caption names what is seen, never the answer. Questions about the diagnosis offer the options of the data cards in
-other words than the cards' templates, so that answering a card is a transfer and not a repetition.
-"""
+"""What phantoms show, in words: captions, which never name the answer, questions with answers, and sentences without
+images. Questions about the diagnosis offer the options of the data cards in other words than the cards' templates, so
+that answering a card is a transfer and not a repetition."""
 
 import numpy as np
 
