@@ -59,17 +59,16 @@ def test_depth_and_width_are_in_the_order_of_the_originals():
         small, file = architecture_of(card), f"data/architectures/{hub_card(card).architecture}.json"
         shape = json.loads((ROOT / file).read_text())
         vision, text = shape.get("vision_config") or shape["vision_encoder_config"], shape.get("text_config", shape)
-        depth, width = (
+        original = [
             vision.get("depth", vision.get("num_hidden_layers")),
             vision.get("embed_dim", vision["hidden_size"]),
-        )
-        original = [depth, width, text["num_hidden_layers"], text["hidden_size"]]
+        ]
+        original += [text["num_hidden_layers"], text["hidden_size"]]
         own = [small.vision.depth, small.vision.width, small.llm.depth, small.llm.width]
         sizes.append(list(zip(original, own, strict=True)))
-    for one, other in itertools.combinations(sizes, 2):
+    for one, other in itertools.permutations(sizes, 2):
         for (large_a, small_a), (large_b, small_b) in zip(one, other, strict=True):
-            assert (large_a > large_b) >= (small_a > small_b)
-            assert (large_a < large_b) >= (small_a < small_b)
+            assert large_a > large_b or small_a <= small_b
 
 
 @pytest.mark.parametrize("root", lineages(load_book().all))
@@ -89,8 +88,6 @@ def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_loads_again_
     assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 12
     captions = [caption for _, (_, caption) in taught[:12]]
     assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
-    one = of_stage(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
-    assert all("ct" in caption for _, (_, caption) in one)
     for kinds in (conversations.GENERAL, conversations.MEDICAL):
         for text in kinds:
             monkeypatch.setitem(kinds, text, lambda *_: pytest.fail("drawn again"))
@@ -100,9 +97,9 @@ def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_loads_again_
 
 
 def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
-    twice = stage(texts=["medical questions", "medical questions", "general captions"], modalities=["ct"])
+    twice = stage(texts=["medical captions", "medical captions", "general questions"], modalities=["ct"])
     taught = of_stage(twice, seed=3, side=32)
-    assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 4
+    assert sum("ct" in answer.split() for _, (_, answer) in taught) == 8
     assert len({image.tobytes() for image, _ in taught}) == len(taught) == 12
 
 
@@ -129,9 +126,8 @@ def test_questions_of_their_own_read_as_one_question_each(tiny):
     for row, (question, image) in enumerate(zip(questions, images, strict=True)):
         alone = Encoder(tiny.processor, f"<image> {question}").answered([image], ["Benign"])
         kept = batch["attention_mask"][row].bool()
-        for key in ("input_ids", "labels"):
-            own = batch[key][row][kept] if key == "input_ids" else batch[key][row]
-            assert own.tolist() == alone[key][0].tolist()
+        assert batch["input_ids"][row][kept].tolist() == alone["input_ids"][0].tolist()
+        assert batch["labels"][row].tolist() == alone["labels"][0].tolist()
 
 
 @each_family
@@ -148,10 +144,8 @@ def test_text_alone_can_be_learned(tiny):
 
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
-GIVEN = [
-    (image, ("Which? Please answer 'Yes' or 'No'.", answer))
-    for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)
-]
+QUESTION = "Which? Please answer 'Yes' or 'No'."
+GIVEN = [(image, (QUESTION, answer)) for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)]
 
 
 def test_only_correct_answers_are_learned(tiny_folder, monkeypatch):
@@ -168,7 +162,7 @@ def test_samples_are_a_function_of_the_seed_and_none_that_is_correct_is_an_error
     loaded, drawn = load(card_of(tiny_folder)), []
     decode, tokenizer = loaded.processor.tokenizer.batch_decode, type(loaded.processor.tokenizer)
     monkeypatch.setattr(tokenizer, "batch_decode", lambda _, ids, **k: drawn.append(ids.tolist()) or decode(ids))
-    none = [(image, (question, "such a text is never drawn")) for image, (question, _) in GIVEN]
+    none = [(image, (QUESTION, "such a text is never drawn")) for image in IMAGES]
     for seed in (1, 1, 2):
         with pytest.raises(InputError, match="none of 18 sampled answers is correct: give the recipe a stage with q"):
             correct_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)

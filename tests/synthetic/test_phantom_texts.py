@@ -41,17 +41,15 @@ def drawn(make, n: int, *args, **fields) -> tuple[np.ndarray, list[str], list[st
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_captions_agree_with_the_parameters_and_never_name_an_answer(modality):
+    labels = MODALITIES[modality].LABELS
     for i in range(300):
-        label = MODALITIES[modality].LABELS[i % len(MODALITIES[modality].LABELS)]
-        made = random_parameters(modality, label, generator("captions", 3, i))
+        made = random_parameters(modality, labels[i % len(labels)], generator("captions", 3, i))
         text = texts.CAPTIONS[modality](made)
         assert {word: word in text for word in WORDS_OF[modality]} == {w: TRUE_OF[w](made) for w in WORDS_OF[modality]}
         assert text == text.lower()
         assert not set(re.findall(r"[a-z]+", text)) & OPTIONS
     image, *turn = captioned_phantom(modality, 1, 3, 32)
     assert (image.shape, image.dtype, turn[0]) == ((32, 32), np.uint8, texts.CAPTION_REQUEST)
-    again = captioned_phantom(modality, 1, 3, 32)
-    assert (turn, image.tolist()) == ([*again[1:]], again[0].tolist())
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -60,19 +58,16 @@ def test_questions_agree_with_the_captions_and_no_answer_can_be_guessed(modality
     monkeypatch.setattr(texts, "picture", lambda _, own, __, side: made.append(own) or np.zeros((side, side)))
     _, asked, answers = drawn(questioned_phantom, 480, modality, seed=2, side=32)
     for own, question, answer in zip(made[::2], asked[::2], answers[::2], strict=True):
-        text, named = texts.CAPTIONS[modality](own), question.replace("of the lesion ", "").replace("the lesion ", "")
-        words = (
-            r"lesion|irregular|smooth|taller|shadow|enhancement|clear|ground-glass|dense|soft|several|both|haze|right"
-        )
-        sign = re.search(rf"{words}|left|opacity(?=\?)", named).group()
+        text = texts.CAPTIONS[modality](own)
+        sign, needed = texts.SIGNS[modality][question.removesuffix(texts.YES_OR_NO)]
         assert answer == ("Yes" if sign in text else "No"), (question, text)
-        assert "the lesion" not in question or "lesion" in text
+        assert sign.split()[0] in question
+        assert needed in text
     card = load_data_card(CARD_OF[modality])
-    options = {known.option for known in card.classes}
     for question, answer in zip(asked[1::2], answers[1::2], strict=True):
         assert question.split(" Please")[0] not in card.template
-        assert set(re.findall(r"'(\w+)'", question)) == options
-        assert answer in options
+        assert set(re.findall(r"'(\w+)'", question)) == {*card.options}
+        assert answer in card.options
     for _, counts in pd.crosstab(np.array(asked), np.array(answers)).iterrows():
         present = counts[counts > 0]
         assert len(present) in (2, 3)
@@ -81,10 +76,8 @@ def test_questions_agree_with_the_captions_and_no_answer_can_be_guessed(modality
 
 def test_shapes_and_their_captions():
     images, _, said = drawn(captioned_scene, 300, seed=1)
-    pattern = (
-        rf"(a|two) ({'|'.join(VALUES['size'])}) ({'|'.join(VALUES['brightness'])}) ({'|'.join(VALUES['shape'])})s?"
-        rf" on a ({'|'.join(VALUES['background'])}) background"
-    )
+    of = {name: f"({'|'.join(values)})" for name, values in VALUES.items()}
+    pattern = f"(a|two) {of['size']} {of['brightness']} {of['shape']}s? on a {of['background']} background"
     assert all(re.fullmatch(pattern, text) for text in said)
     assert not {word for text in said for word in text.split()} & OPTIONS
     bright, large = (np.array([word in text for text in said]) for word in ("bright", "large"))
@@ -95,7 +88,6 @@ def test_shapes_and_their_captions():
     for shape in general.SHAPES:
         these = np.array([shape in text for text in said])
         assert area[these & large].min() > area[these & ~large & one].max()
-    assert not np.array_equal(drawn(captioned_scene, 20, seed=2)[0], images[:20])
 
 
 def test_questioned_shapes(monkeypatch):
