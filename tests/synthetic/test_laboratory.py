@@ -36,10 +36,6 @@ def test_thresholds_never_see_the_family_that_they_judge():
     assert by_family["d"].tolist() == [0.0]
     assert by_family["a"].tolist() == [25.0]
     assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
-    changed = table.assign(**{column: 0.0 for column in table if column.startswith("band_high")})
-    changed[table["family"] != "d"] = table[table["family"] != "d"]
-    again = judged(changed[list(pd.DataFrame(loud))], 0.0)
-    assert again.loc[again["family"] == "d", f"threshold: {NAMES[0]}"].unique().tolist() == [0.0]
     with pytest.raises(InputError, match="found none: run models of another family"):
         judged(pd.DataFrame(loud), 0.0)
 

@@ -17,6 +17,7 @@ from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import lineages, load_book
+from mlprobe_utils.pipeline.lineage import original
 from mlprobe_utils.synthetic.miniatures import conversations, making
 from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, of_stage
 from mlprobe_utils.synthetic.miniatures.making import correct_answers
@@ -39,12 +40,8 @@ def stage(**changes) -> Stage:
     return Stage.model_validate(STAGE | changes)
 
 
-def hub_card(miniature: ModelCard) -> ModelCard:
-    return next(card for card in map(load_model_card, slugs(ModelCard)) if card.source == miniature.miniature_of)
-
-
 def test_the_default_is_a_miniature_of_each_model_of_the_paper():
-    originals = [hub_card(load_model_card(slug)).slug for slug in load_book().all]
+    originals = [original(load_model_card(slug)).slug for slug in load_book().all]
     of_the_paper = {slug for slug in slugs(ModelCard) if load_model_card(slug).table1}
     assert set(originals) == of_the_paper | {"gemma-3-4b", "qwen2.5-vl-7b"}
     assert len(originals) == 16
@@ -56,16 +53,16 @@ def test_the_default_is_a_miniature_of_each_model_of_the_paper():
 def test_depth_and_width_are_in_the_order_of_the_originals():
     sizes = []
     for card in map(load_model_card, load_book().all):
-        small, file = architecture_of(card), f"data/architectures/{hub_card(card).architecture}.json"
+        small, file = architecture_of(card), f"data/architectures/{original(card).architecture}.json"
         shape = json.loads((ROOT / file).read_text())
         vision, text = shape.get("vision_config") or shape["vision_encoder_config"], shape.get("text_config", shape)
-        original = [
-            vision.get("depth", vision.get("num_hidden_layers")),
+        depth, width = (
+            vision.get("depth") or vision["num_hidden_layers"],
             vision.get("embed_dim", vision["hidden_size"]),
-        ]
-        original += [text["num_hidden_layers"], text["hidden_size"]]
+        )
+        large = [depth, width, text["num_hidden_layers"], text["hidden_size"]]
         own = [small.vision.depth, small.vision.width, small.llm.depth, small.llm.width]
-        sizes.append(list(zip(original, own, strict=True)))
+        sizes.append(list(zip(large, own, strict=True)))
     for one, other in itertools.permutations(sizes, 2):
         for (large_a, small_a), (large_b, small_b) in zip(one, other, strict=True):
             assert large_a > large_b or small_a <= small_b
@@ -138,9 +135,7 @@ def test_text_alone_can_be_learned(tiny):
     batch = ConversationEncoder(tiny.processor).answered([None, None], turns)
     assert "pixel_values" not in batch
     assert (batch.pop("labels") != -100).any()
-    logits = tiny.model(**batch).logits
-    assert logits.shape[:2] == batch["input_ids"].shape
-    assert torch.isfinite(logits).all()
+    assert torch.isfinite(tiny.model(**batch).logits).all()
 
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)

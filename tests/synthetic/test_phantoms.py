@@ -1,4 +1,5 @@
-"""Phantom sets: in the public layouts; how well the planted signs tell the class, and no others do; their physics."""
+"""Phantom sets: in the public layouts; how well the planted signs tell the class, and no others do; their physics, and
+what is said of them in captions, questions and sentences."""
 
 import itertools
 import re
@@ -19,16 +20,35 @@ from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.layouts import read_release
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.synthetic.phantoms import canvas, ct, ultrasound, xray
+from mlprobe_utils.synthetic.phantoms import canvas, ct, general, texts, ultrasound, xray
 from mlprobe_utils.synthetic.phantoms import making as command
 from mlprobe_utils.synthetic.phantoms.canvas import ATYPICAL, STREAMS, gap, generator, sign
+from mlprobe_utils.synthetic.phantoms.general import VALUES, captioned_scene, questioned_scene
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, picture, random_parameters
+from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_sentence, questioned_phantom
 
 SLUGS = ("busi-phantom", "covid19-ct-phantom", "chest-xray-phantom")
 MODALITY_OF = dict(zip(SLUGS, MODALITIES, strict=True))
 GOOD = {"seed": 1, "side": 64, "difficulty": 0.5}  # a recipe
 EVEN = np.ones((ultrasound.SAMPLES, ultrasound.BEAMS))
 CENTRED = {"shift_x": 0.0, "shift_y": 0.0, "rotation": 0.0, "scale": 1.0}
+OPTIONS = {"normal", "benign", "malignant", "yes", "no", "covid", "noncovid", "pneumonia"}
+TRUE_OF = {  # word of a caption -> whether it is true of the parameters
+    "lesion": lambda p: p["darkness"] is not None,
+    "irregular": lambda p: (p["irregularity"] or 0) > 0.12,
+    "taller": lambda p: (p["log_aspect"] or 0) > 0,
+    "shadow": lambda p: (p["posterior"] or 0) < -5,
+    "enhancement": lambda p: (p["posterior"] or 0) > 5,
+    "clear lungs": lambda p: not p["opacities"],
+    "ground-glass": lambda p: p["density"] is not None and p["density"] <= -290,
+    "soft": lambda p: p["softness"] is not None and p["softness"] > 0.55,
+    "several": lambda p: len(p["opacities"]) > 2,
+    "both lungs": lambda p: {opacity["lung"] for opacity in p["opacities"]} == {"left", "right"},
+    "diffuse haze": lambda p: p["haze"] >= 1.2,
+    "dense": lambda p: any(opacity["strength"] >= 3.5 for opacity in p["opacities"]),
+    "right": lambda p: any(o["strength"] >= 1.6 for o in p["opacities"] if o["lung"] == "right"),
+}
+WORDS_OF = dict(zip(MODALITIES, np.split(list(TRUE_OF), [5, 10]), strict=True))
 each_modality = pytest.mark.parametrize("modality", MODALITIES)
 each_set = pytest.mark.parametrize("slug", SLUGS)
 
@@ -61,7 +81,7 @@ def test_a_set_is_read_as_the_release_it_stands_in_for_and_no_format_gives_the_c
     assert len({one.patient for one in records}) == (1 if card.layout == "busi" else table["patient"].nunique())
     assert table.groupby("patient")["split"].nunique().max() == 1
     assert len({(folder / path).read_bytes() for path in table["path"]}) == len(table)
-    images = [Image.open(folder / path) for path in table["path"]]
+    images = (Image.open(folder / path) for path in table["path"])
     assert len({(image.format, image.mode, image.size) for image in images}) == 1
 
 
@@ -178,7 +198,6 @@ def test_the_harder_the_nearer_the_classes_and_some_images_look_like_the_other()
         assert np.std(drawn, axis=1) == pytest.approx(0.7, rel=0.05)
         apart.append(np.subtract(*np.mean(drawn, axis=1)))
     assert apart == pytest.approx([2 * gap(difficulty) for difficulty in (0, 0.5, 1)], abs=0.1)
-    assert gap(0) > gap(0.5) > gap(1) > 0.99
     for modality, module in MODALITIES.items():
         labels = [*module.LABELS[-2:]] * 1500
         made = [random_parameters(modality, label, generator("dataset", 3, i)) for i, label in enumerate(labels)]
@@ -268,13 +287,8 @@ def test_noise_of_filtered_back_projection_is_band_passed():
 
 
 def test_beer_lambert():
-    """Half-value layers: each thickness of ln 2 over the coefficient halves what comes through."""
-    none = np.zeros((64, 64))
-    for layers in (1, 2, 3):
-        body = none + layers * np.log(2) / xray.SOFT_TISSUE
-        np.testing.assert_allclose(np.exp(-xray.line_integral(body, none, none, none)), 0.5**layers)
-    thick = xray.line_integral(*(none + cm for cm in (12.0, 8.0, 0.0, 3.0)))
-    summed = xray.SOFT_TISSUE * (4 + 3) + xray.LUNG * 5
+    thick = xray.line_integral(*(np.full((64, 64), cm) for cm in (12.0, 8.0, 0.5, 3.0)))
+    summed = xray.SOFT_TISSUE * (4 + 3 - 0.5) + xray.LUNG * 5 + xray.BONE * 0.5
     np.testing.assert_allclose(thick, summed)
     film = xray.film(thick, np.random.default_rng(0))
     assert film.mean() == pytest.approx(summed, abs=0.02)  # the scatter of an even field is even
@@ -284,8 +298,7 @@ def test_beer_lambert():
 
 def test_an_opacity_is_on_the_side_that_its_caption_says():
     base = random_parameters("xray", "NORMAL", generator("dataset", 1, 4)) | CENTRED
-    place = {"x": 0.42, "y": 0.0, "width": 0.25, "height": 0.25, "strength": 4.0}
-    spot = [{"lung": "left", "zone": "middle", **place}]
+    spot = [{"lung": "left", "zone": "middle", "x": 0.42, "y": 0.0, "width": 0.25, "height": 0.25, "strength": 4.0}]
     with_, without = (xray.integral(base | {"opacities": o}, np.random.default_rng(0), 64) for o in (spot, []))
     rise = with_ - without
     column = (rise.sum(0) * np.arange(64)).sum() / rise.sum()
@@ -300,3 +313,96 @@ def test_other_sides_show_the_same_picture(modality):
         assert drawn[0][1] == drawn[1][1] == drawn[2][1]
         coarse = [np.asarray(Image.fromarray(a).resize((8, 8), Image.Resampling.BOX)).ravel() for a, _ in drawn]
         assert np.corrcoef(coarse)[0, 1:].min() > 0.9
+
+
+def drawn(make, n: int, *args, **fields) -> tuple[np.ndarray, list[str], list[str]]:
+    """Images, questions and answers of the first n."""
+    images, questions, answers = zip(*[make(*args, i, **fields) for i in range(n)], strict=True)
+    return np.stack(images), list(questions), list(answers)
+
+
+@each_modality
+def test_captions_agree_with_the_parameters_and_never_name_an_answer(modality):
+    labels = MODALITIES[modality].LABELS
+    for i in range(300):
+        made = random_parameters(modality, labels[i % len(labels)], generator("captions", 3, i))
+        text = texts.CAPTIONS[modality](made)
+        assert {word: word in text for word in WORDS_OF[modality]} == {w: TRUE_OF[w](made) for w in WORDS_OF[modality]}
+        assert text == text.lower()
+        assert not set(re.findall(r"[a-z]+", text)) & OPTIONS
+    image, *turn = captioned_phantom(modality, 1, 3, 32)
+    assert (image.shape, image.dtype, turn[0]) == ((32, 32), np.uint8, texts.CAPTION_REQUEST)
+
+
+@each_modality
+def test_questions_agree_with_the_captions_and_no_answer_can_be_guessed(modality, monkeypatch):
+    made = []
+    monkeypatch.setattr(texts, "picture", lambda _, own, __, side: made.append(own) or np.zeros((side, side)))
+    _, asked, answers = drawn(questioned_phantom, 480, modality, seed=2, side=32)
+    for own, question, answer in zip(made[::2], asked[::2], answers[::2], strict=True):
+        text = texts.CAPTIONS[modality](own)
+        sign, needed = texts.SIGNS[modality][question.removesuffix(texts.YES_OR_NO)]
+        assert answer == ("Yes" if sign in text else "No"), (question, text)
+        assert sign.split()[0] in question
+        assert needed in text
+    card = load_data_card(SLUGS[[*MODALITIES].index(modality)])
+    for question, answer in zip(asked[1::2], answers[1::2], strict=True):
+        assert question.split(" Please")[0] not in card.template
+        assert set(re.findall(r"'(\w+)'", question)) == {*card.options}
+        assert answer in card.options
+    for _, counts in pd.crosstab(np.array(asked), np.array(answers)).iterrows():
+        present = counts[counts > 0]
+        assert len(present) in (2, 3)
+        assert present.max() - present.min() <= 2
+
+
+def test_shapes_and_their_captions():
+    images, _, said = drawn(captioned_scene, 300, seed=1)
+    of = {name: f"({'|'.join(values)})" for name, values in VALUES.items()}
+    pattern = f"(a|two) {of['size']} {of['brightness']} {of['shape']}s? on a {of['background']} background"
+    assert all(re.fullmatch(pattern, text) for text in said)
+    assert not {word for text in said for word in text.split()} & OPTIONS
+    bright, large = (np.array([word in text for text in said]) for word in ("bright", "large"))
+    one = np.array([text.startswith("a ") for text in said])
+    filled = (images > 0.8 * 255).mean((1, 2)), (images < 0.2 * 255).mean((1, 2))
+    assert np.array_equal(filled[0] > filled[1], bright)
+    area = np.maximum(*filled)
+    for shape in general.SHAPES:
+        these = np.array([shape in text for text in said])
+        assert area[these & large].min() > area[these & ~large & one].max()
+
+
+def test_questioned_shapes(monkeypatch):
+    scenes, draw = [], general.draw
+    monkeypatch.setattr(general, "draw", lambda scene, *rest: scenes.append(scene) or draw(scene, *rest))
+    _, asked, answers = drawn(questioned_scene, 300, seed=4)
+    for scene, question, answer in zip(scenes, asked, answers, strict=True):
+        options = re.findall(r"'(\w+)'", question)
+        assert answer in options
+        assert len(set(options)) == len(options)
+        if options == ["Yes", "No"]:
+            named = re.search(rf"two|{'|'.join(general.SHAPES)}", question).group()
+            assert (answer == "Yes") == (scene["count"] == 2 if named == "two" else scene["shape"] == named)
+        else:
+            assert answer.lower() in scene.values()
+            assert sum(option.lower() in scene.values() for option in options) == 1
+    yes = [answer == "Yes" for question, answer in zip(asked, answers, strict=True) if "'Yes'" in question]
+    assert 0.35 < np.mean(yes) < 0.65
+    assert sum("', or '" in question for question in asked) == 100
+
+
+def test_medical_sentences():
+    said = dict(medical_sentence(i, 0) for i in range(400))
+    assert said["Is a malignant lesion irregular? Please answer 'Yes' or 'No'."] == "Yes"
+    assert said["Is a benign lesion irregular? Please answer 'Yes' or 'No'."] == "No"
+    assert "irregular taller lesion" in said["What does a malignant lesion look like?"]
+    assert all(answer in question for question, answer in said.items() if "Please" in question)
+
+
+def test_all_training_text_is_of_few_words():
+    parts = [drawn(make, 300, seed=0, side=32)[1:] for make in (captioned_scene, questioned_scene)]
+    parts.append(zip(*(medical_sentence(i, 0) for i in range(300)), strict=True))
+    for modality in MODALITIES:
+        parts += [drawn(make, 200, modality, seed=0, side=32)[1:] for make in (captioned_phantom, questioned_phantom)]
+    words = {word for part in parts for column in part for text in column for word in re.findall(r"[\w-]+", text)}
+    assert len(words) < 150
