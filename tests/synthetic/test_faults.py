@@ -261,13 +261,10 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
     assert (place.models, place.datasets) == (tuple(one.slug for one in found), ("covid19-ct-phantom",))
     assert damaged_selection(replace(phantoms, datasets=("chest-xray", "busi"))).datasets == ("chest-xray-phantom",)
     assert len({place.folder(slug, "busi-phantom") for slug in place.models}) == len(found)
-    whole = {
-        "busi": r"'busi' holds real images.*give 'busi-phantom'",
-        "busi-phantom": r"not planted in 'm.*data/book\.yml",
-    }
-    for planted_on, wrong in whole.items():
+    refused = {"busi": "'busi' holds real images.*give 'busi-phantom'", "busi-phantom": r"not planted in 'm.*book\.yml"}
+    for dataset, wrong in refused.items():
         with pytest.raises(InputError, match=wrong):
-            planting.run_whole_model("medvlm-r1-miniature", [], "miniature", "paper", planted=[planted_on])
+            planting.run_whole_model("medvlm-r1-miniature", [], "miniature", "paper", planted=[dataset])
 
 
 SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
@@ -347,12 +344,11 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(made, monkeypatch):
 
 
 def test_what_was_not_planted_says_how(outputs):
-    model = load_book().planted_faults.model
-    place = damaged_selection(replace(SELECTION, models=(model,)))
-    command = rf"make it with `python -m mlprobe_utils model {model} --datasets busi-phantom"
-    for reader in (measured, results.probe_rows, results.prediction_rows):
+    healthy = replace(SELECTION, models=(load_book().planted_faults.model,))
+    command = f"make it with `python -m mlprobe_utils model {healthy.models[0]} --datasets busi-phantom"
+    for reader, selection in ((measured, healthy), (results.probe_rows, damaged_selection(healthy))):
         with pytest.raises(InputError, match=command):
-            reader(replace(SELECTION, models=(model,)) if reader is measured else place)
+            reader(selection)
 
 
 def table_of(changes: dict[str, float], place: str) -> pd.DataFrame:

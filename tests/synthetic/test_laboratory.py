@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.diagnosis import MODES, NAMES, judged, thresholds
+from mlprobe_utils.evaluation.diagnosis import MODES, NAMES, judged
 from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
 from mlprobe_utils.pipeline.configuration import Run, load_book
@@ -38,13 +38,6 @@ def test_thresholds_never_see_the_family_that_they_judge():
     assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
     with pytest.raises(InputError, match="found none: run models of another family"):
         judged(pd.DataFrame(loud), 0.0)
-
-
-def test_thresholds_are_the_least_that_name_nothing_in_undamaged_cases():
-    noise = np.random.default_rng(0).normal(5, 5, (60, len(NAMES)))
-    undamaged = pd.DataFrame(-noise, columns=[f"band_high: {name}" for name in NAMES])
-    for least in (0.0, 12.0):
-        assert list(thresholds(undamaged, least).values()) == pytest.approx(np.maximum(noise.max(axis=0), least))
 
 
 def test_planted_cases_give_the_confusion_that_was_planted():

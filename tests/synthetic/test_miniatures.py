@@ -13,7 +13,6 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.registry import family_of
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import lineages, load_book
@@ -24,20 +23,13 @@ from mlprobe_utils.synthetic.miniatures.making import correct_answers
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
 from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, medical_sentence
 
-
-@pytest.fixture(scope="module", autouse=True)
-def outputs(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
-        yield
-
-
-STAGE = {"title": "a stage", "texts": ["medical questions"], "count": 12, "train": ["LLM"]}
-STAGE |= {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}
+pytestmark = pytest.mark.usefixtures("outputs")
 
 
 def stage(**changes) -> Stage:
-    return Stage.model_validate(STAGE | changes)
+    own = {"title": "a stage", "texts": ["medical questions"], "count": 12, "train": ["LLM"]}
+    own |= {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}
+    return Stage.model_validate(own | changes)
 
 
 def test_the_default_is_a_miniature_of_each_model_of_the_paper():
@@ -56,11 +48,8 @@ def test_depth_and_width_are_in_the_order_of_the_originals():
         small, file = architecture_of(card), f"data/architectures/{original(card).architecture}.json"
         shape = json.loads((ROOT / file).read_text())
         vision, text = shape.get("vision_config") or shape["vision_encoder_config"], shape.get("text_config", shape)
-        depth, width = (
-            vision.get("depth") or vision["num_hidden_layers"],
-            vision.get("embed_dim", vision["hidden_size"]),
-        )
-        large = [depth, width, text["num_hidden_layers"], text["hidden_size"]]
+        depth, width = vision.get("depth", vision.get("num_hidden_layers")), vision.get("embed_dim")
+        large = [depth, width or vision["hidden_size"], text["num_hidden_layers"], text["hidden_size"]]
         own = [small.vision.depth, small.vision.width, small.llm.depth, small.llm.width]
         sizes.append(list(zip(large, own, strict=True)))
     for one, other in itertools.permutations(sizes, 2):

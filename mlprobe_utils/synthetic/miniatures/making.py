@@ -102,8 +102,7 @@ def correct_answers(
 ) -> list[Conversation]:
     """The model's own answers that are correct, of so many `samples` a question, each as often as it was drawn. One
     round of learning from them (Yuan et al. 2023, "rejection sampling fine-tuning") stands in for policy gradients
-    (GRPO, Table S1 of MedVLM-R1 and Lingshu), which also reward own correct answers. InputError where none is correct.
-    """
+    (GRPO, Table S1 of MedVLM-R1 and Lingshu), which reward such answers too. InputError where none is correct."""
     set_seed(seed)
     model.eval()
     own = model.generation_config
