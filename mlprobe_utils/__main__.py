@@ -80,7 +80,9 @@ on_data_sets("discuss", "makes what discussions need", "pipeline.discussions.run
 WHOLE = "all that a book needs of one model: `probe`, discussions that it takes part in, planted faults"
 on_data_sets("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED)
 on_data_sets("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES)
-on_data_sets("trial", "makes a model's cases for the laboratory", "synthetic.faults.cases.run_trial", MODEL, UNDAMAGED)
+on_data_sets(
+    "trial", "makes a model's cases for the laboratory", "synthetic.faults.planting.run_trial", MODEL, UNDAMAGED
+)
 
 
 @command(
@@ -90,7 +92,7 @@ on_data_sets("trial", "makes a model's cases for the laboratory", "synthetic.fau
 )
 def laboratory(**selected) -> None:
     from mlprobe_utils.pipeline.results import Selection
-    from mlprobe_utils.synthetic.faults.confusion import write_confusion
+    from mlprobe_utils.synthetic.faults.planting import write_confusion
 
     write_confusion(Selection(**{key: tuple(v) if isinstance(v, list) else v for key, v in selected.items()}))
 

@@ -34,5 +34,5 @@ STAGES = {
     "image controls": Stage(2, ("datasets.controls",)),
     "vision tower alone": Stage(2, ("training.vision_classifier", "pipeline.discussions")),
     "calibration": Stage(2, ("synthetic.faults.calibration",)),
-    "trial": Stage(2, ("synthetic.faults.cases",)),
+    "trial": Stage(2, ("synthetic.faults.planting",)),
 }

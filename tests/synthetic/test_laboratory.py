@@ -3,27 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import beta
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.diagnosis import (
-    COMPREHENSION,
-    FIDELITY,
-    MISALIGNMENT,
-    MODES,
-    NAMES,
-    QUALITY,
-    judged,
-    thresholds,
-)
+from mlprobe_utils.evaluation.diagnosis import MODES, NAMES, judged
+from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
 from mlprobe_utils.pipeline.configuration import Run, load_book
 from mlprobe_utils.pipeline.fault_card import all_faults, laboratory_files
 from mlprobe_utils.pipeline.jobs import prepare
-from mlprobe_utils.pipeline.laboratory_results import exact_interval
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.synthetic.faults.cases import run_trial
-from mlprobe_utils.synthetic.faults.confusion import write_confusion
+from mlprobe_utils.synthetic.faults.planting import run_trial, write_confusion
 
 LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
 
@@ -47,19 +36,8 @@ def test_thresholds_never_see_the_family_that_they_judge():
     assert by_family["d"].tolist() == [0.0]
     assert by_family["a"].tolist() == [25.0]
     assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
-    changed = table.assign(**{column: 0.0 for column in table if column.startswith("band_high")})
-    changed[table["family"] != "d"] = table[table["family"] != "d"]
-    again = judged(changed[list(pd.DataFrame(loud))], 0.0)
-    assert again.loc[again["family"] == "d", f"threshold: {NAMES[0]}"].unique().tolist() == [0.0]
     with pytest.raises(InputError, match="found none: run models of another family"):
         judged(pd.DataFrame(loud), 0.0)
-
-
-def test_thresholds_are_the_least_that_name_nothing_in_undamaged_cases():
-    noise = np.random.default_rng(0).normal(5, 5, (60, len(NAMES)))
-    undamaged = pd.DataFrame(-noise, columns=[f"band_high: {name}" for name in NAMES])
-    for least in (0.0, 12.0):
-        assert list(thresholds(undamaged, least).values()) == pytest.approx(np.maximum(noise.max(axis=0), least))
 
 
 def test_planted_cases_give_the_confusion_that_was_planted():
@@ -75,8 +53,10 @@ def test_planted_cases_give_the_confusion_that_was_planted():
     assert counts.to_numpy().sum() == len(table)
     rates = laboratory_results.rates(table).set_index(["what", "of"])
     assert rates.loc[(laboratory_results.STRONG, "all"), ["cases", "models", "correct"]].tolist() == [12, 3, 12]
+    assert rates.loc[(laboratory_results.STRONG, "all"), ["low", "high"]].tolist() == pytest.approx(
+        [73.5, 100], abs=0.1
+    )
     assert rates.loc[(laboratory_results.WEAK, "all"), "share"] == 0
-    assert rates.loc[(laboratory_results.FALSE_ALARMS, "all"), "correct"] == 0
     assert rates.loc[(laboratory_results.STRONG, FIDELITY), "cases"] == 3
 
 
@@ -116,14 +96,6 @@ def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path
         laboratory_results.read()
 
 
-def test_intervals_of_rates_are_exact():
-    assert exact_interval(3, 43) == pytest.approx((100 * beta.ppf(0.025, 3, 41), 100 * beta.ppf(0.975, 4, 40)))
-    table = judged(pd.DataFrame([case("a")] * 40 + [case("b", noise=30.0)] * 3), 2.0).assign(strong=False)
-    found = laboratory_results.rates(table).iloc[0]
-    assert (found["what"], found["correct"]) == (laboratory_results.FALSE_ALARMS, 3)
-    assert (found["low"], found["high"]) == exact_interval(3, 43)
-
-
 @pytest.mark.nightly
 def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     """Two families, of which each is judged by the other's thresholds; every kind of fault, where it is strong."""
@@ -137,7 +109,6 @@ def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     table = laboratory_results.read().cases
     strong = table[table["strong"]]
     assert set(strong["mode"]) == set(MODES)
-    for _, row in strong.iterrows():
+    for row in strong.to_dict("records"):
         assert row[f"band_high: {LOST[row['mode']]}"] < 0
-    undamaged = table[table["mode"].isna()]
-    assert undamaged["model"].nunique() == 2
+    assert table[table["mode"].isna()]["model"].nunique() == 2

@@ -13,39 +13,27 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.registry import family_of
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import lineages, load_book
-from mlprobe_utils.synthetic.miniatures import conversations as of_conversations
-from mlprobe_utils.synthetic.miniatures import making
-from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, conversations
+from mlprobe_utils.pipeline.lineage import original
+from mlprobe_utils.synthetic.miniatures import conversations, making
+from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, of_stage
 from mlprobe_utils.synthetic.miniatures.making import correct_answers
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
 from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, medical_sentence
 
-
-@pytest.fixture(scope="module", autouse=True)
-def outputs(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
-        yield
-
-
-STAGE = {"title": "a stage", "texts": ["medical questions"], "count": 12, "train": ["LLM"]}
-STAGE |= {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}
+pytestmark = pytest.mark.usefixtures("outputs")
 
 
 def stage(**changes) -> Stage:
-    return Stage.model_validate(STAGE | changes)
-
-
-def hub_card(miniature: ModelCard) -> ModelCard:
-    return next(card for card in map(load_model_card, slugs(ModelCard)) if card.source == miniature.miniature_of)
+    own = {"title": "a stage", "texts": ["medical questions"], "count": 12, "train": ["LLM"]}
+    own |= {"epochs": 1, "batch_size": 4, "learning_rate": 0.001}
+    return Stage.model_validate(own | changes)
 
 
 def test_the_default_is_a_miniature_of_each_model_of_the_paper():
-    originals = [hub_card(load_model_card(slug)).slug for slug in load_book().all]
+    originals = [original(load_model_card(slug)).slug for slug in load_book().all]
     of_the_paper = {slug for slug in slugs(ModelCard) if load_model_card(slug).table1}
     assert set(originals) == of_the_paper | {"gemma-3-4b", "qwen2.5-vl-7b"}
     assert len(originals) == 16
@@ -57,20 +45,16 @@ def test_the_default_is_a_miniature_of_each_model_of_the_paper():
 def test_depth_and_width_are_in_the_order_of_the_originals():
     sizes = []
     for card in map(load_model_card, load_book().all):
-        small, file = architecture_of(card), f"data/architectures/{hub_card(card).architecture}.json"
+        small, file = architecture_of(card), f"data/architectures/{original(card).architecture}.json"
         shape = json.loads((ROOT / file).read_text())
         vision, text = shape.get("vision_config") or shape["vision_encoder_config"], shape.get("text_config", shape)
-        depth, width = (
-            vision.get("depth", vision.get("num_hidden_layers")),
-            vision.get("embed_dim", vision["hidden_size"]),
-        )
-        original = [depth, width, text["num_hidden_layers"], text["hidden_size"]]
+        depth, width = vision.get("depth", vision.get("num_hidden_layers")), vision.get("embed_dim")
+        large = [depth, width or vision["hidden_size"], text["num_hidden_layers"], text["hidden_size"]]
         own = [small.vision.depth, small.vision.width, small.llm.depth, small.llm.width]
-        sizes.append(list(zip(original, own, strict=True)))
-    for one, other in itertools.combinations(sizes, 2):
+        sizes.append(list(zip(large, own, strict=True)))
+    for one, other in itertools.permutations(sizes, 2):
         for (large_a, small_a), (large_b, small_b) in zip(one, other, strict=True):
-            assert (large_a > large_b) >= (small_a > small_b)
-            assert (large_a < large_b) >= (small_a < small_b)
+            assert large_a > large_b or small_a <= small_b
 
 
 @pytest.mark.parametrize("root", lineages(load_book().all))
@@ -85,25 +69,23 @@ def test_size_and_tokens_of_an_image(root):
 
 def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_loads_again_what_was_drawn(monkeypatch):
     texts = ["medical captions", "general questions", "medical questions"]
-    taught = conversations(stage(texts=texts, count=36), seed=3, side=32)
+    taught = of_stage(stage(texts=texts, count=36), seed=3, side=32)
     assert [image.shape for image, _ in taught] == [(32, 32, 3)] * 36
     assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 12
     captions = [caption for _, (_, caption) in taught[:12]]
     assert [sum(word in caption for caption in captions) for word in ("ultrasound", "ct", "x-ray")] == [4, 4, 4]
-    one = conversations(stage(texts=texts[:1], modalities=["ct"]), seed=3, side=32)
-    assert all("ct" in caption for _, (_, caption) in one)
-    for kinds in (of_conversations.GENERAL, of_conversations.MEDICAL):
+    for kinds in (conversations.GENERAL, conversations.MEDICAL):
         for text in kinds:
             monkeypatch.setitem(kinds, text, lambda *_: pytest.fail("drawn again"))
-    again = conversations(stage(texts=texts, count=36), seed=3, side=32)
+    again = of_stage(stage(texts=texts, count=36), seed=3, side=32)
     assert [turn for _, turn in again] == [turn for _, turn in taught]
     assert all((image == other).all() for (image, _), (other, _) in zip(again, taught, strict=True))
 
 
 def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
-    twice = stage(texts=["medical questions", "medical questions", "general captions"], modalities=["ct"])
-    taught = conversations(twice, seed=3, side=32)
-    assert sum(question == CAPTION_REQUEST for _, (question, _) in taught) == 4
+    twice = stage(texts=["medical captions", "medical captions", "general questions"], modalities=["ct"])
+    taught = of_stage(twice, seed=3, side=32)
+    assert sum("ct" in answer.split() for _, (_, answer) in taught) == 8
     assert len({image.tobytes() for image, _ in taught}) == len(taught) == 12
 
 
@@ -130,29 +112,24 @@ def test_questions_of_their_own_read_as_one_question_each(tiny):
     for row, (question, image) in enumerate(zip(questions, images, strict=True)):
         alone = Encoder(tiny.processor, f"<image> {question}").answered([image], ["Benign"])
         kept = batch["attention_mask"][row].bool()
-        for key in ("input_ids", "labels"):
-            own = batch[key][row][kept] if key == "input_ids" else batch[key][row]
-            assert own.tolist() == alone[key][0].tolist()
+        assert batch["input_ids"][row][kept].tolist() == alone["input_ids"][0].tolist()
+        assert batch["labels"][row].tolist() == alone["labels"][0].tolist()
 
 
 @each_family
 def test_text_alone_can_be_learned(tiny):
-    taught = conversations(stage(texts=["medical sentences"]), seed=3, side=32)
+    taught = of_stage(stage(texts=["medical sentences"]), seed=3, side=32)
     assert taught == [(None, medical_sentence(i, 3)) for i in range(12)]
     turns = [("Which?", "Benign"), ("What does it look like?", "Benign")]
     batch = ConversationEncoder(tiny.processor).answered([None, None], turns)
     assert "pixel_values" not in batch
     assert (batch.pop("labels") != -100).any()
-    logits = tiny.model(**batch).logits
-    assert logits.shape[:2] == batch["input_ids"].shape
-    assert torch.isfinite(logits).all()
+    assert torch.isfinite(tiny.model(**batch).logits).all()
 
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
-GIVEN = [
-    (image, ("Which? Please answer 'Yes' or 'No'.", answer))
-    for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)
-]
+QUESTION = "Which? Please answer 'Yes' or 'No'."
+GIVEN = [(image, (QUESTION, answer)) for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)]
 
 
 def test_only_correct_answers_are_learned(tiny_folder, monkeypatch):
@@ -169,7 +146,7 @@ def test_samples_are_a_function_of_the_seed_and_none_that_is_correct_is_an_error
     loaded, drawn = load(card_of(tiny_folder)), []
     decode, tokenizer = loaded.processor.tokenizer.batch_decode, type(loaded.processor.tokenizer)
     monkeypatch.setattr(tokenizer, "batch_decode", lambda _, ids, **k: drawn.append(ids.tolist()) or decode(ids))
-    none = [(image, (question, "such a text is never drawn")) for image, (question, _) in GIVEN]
+    none = [(image, (QUESTION, "such a text is never drawn")) for image in IMAGES]
     for seed in (1, 1, 2):
         with pytest.raises(InputError, match="none of 18 sampled answers is correct: give the recipe a stage with q"):
             correct_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
@@ -181,7 +158,7 @@ def test_a_stage_changes_the_named_module_and_nothing_else(tiny_folder, tmp_path
     loaded = load(card_of(tiny_folder))
     before = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
     (checkpoints := tmp_path / "checkpoints" / "0").mkdir(parents=True)
-    taught = conversations(stage(), seed=0, side=64)
+    taught = of_stage(stage(), seed=0, side=64)
     making.run_stage(loaded.model, loaded.processor, stage(train=[module]), taught, 0, checkpoints)
     changed = {name for name, weight in loaded.model.state_dict().items() if not torch.equal(weight, before[name])}
     assert changed

@@ -2,14 +2,14 @@
 
 The oracle shares no means with probes and scores. States are decoded by a linear discriminant of scikit-learn, its
 covariance shrunk after Ledoit and Wolf (2004), fitted on other phantoms that passed through the same damage. A model's
-answer is the option that it begins to write if it may write nothing else. What a damage leaves of a state is affine in
-it, so that intact states and what severity 1 would leave of them give those of every severity between (`pooled_at`); an
-image whose answer is swapped at some severity is swapped at all above. So one pass over the phantoms serves all.
+answer is the option that it begins to write if it may write nothing else. A damage is affine in the states, so that
+those of the intact model and of severity 1 give those of every severity between (`pooled_at`); an image whose answer is
+swapped at some severity is swapped at all above. So one pass over the phantoms serves all severities of a fault.
 """
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -35,20 +35,11 @@ from mlprobe_utils.pipeline.cards import DataCard
 from mlprobe_utils.pipeline.fault_card import Fault, all_faults
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, HITS, STATISTICS, STRENGTHS
 from mlprobe_utils.pipeline.work import Work
-from mlprobe_utils.probing.extraction import capturing, features_of, save_whole
-from mlprobe_utils.synthetic.faults.damage import (
-    Damage,
-    branches,
-    chosen,
-    damaged_states,
-    module_at,
-    numbers_of,
-    planted,
-    uniform,
-)
+from mlprobe_utils.probing.extraction import features_of, save_whole
+from mlprobe_utils.synthetic.faults.damage import Damage, branches, chosen, damaged, module_at, planted, uniform
+from mlprobe_utils.synthetic.phantoms.canvas import generator
 from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, MODALITY_OF, read_recipe
 from mlprobe_utils.synthetic.phantoms.modalities import class_index, draw
-from mlprobe_utils.synthetic.phantoms.randomness import generator
 
 PARTS = ("fitting", "choosing", "measuring")  # of the phantoms: discriminants, severities, and what these cost
 MOST_CHOOSING = 600  # images to fit and to choose on: more change the severity by less than the measured interval
@@ -61,67 +52,62 @@ def make_calibration(work: Work) -> list[Fault]:
     faults, own = all_faults(), work.calibration()
     if processes().is_main_process and not own.is_current():
         with own.making() as temporary, work.state(DAMAGED_RUN):
-            recipe = own.inputs["recipe"]
-            strengths, hits, statistics = _calibrated(work, faults, recipe["images"], recipe["points_lost"])
-            save_whole(statistics, temporary / STATISTICS)
-            write_parquet(hits, temporary / HITS)
-            write_parquet(strengths, temporary / STRENGTHS)
+            _calibrate(work, faults, own.inputs["recipe"], temporary)
     processes().wait_for_everyone()
     return faults
 
 
-def _calibrated(
-    work: Work, faults: list[Fault], images: int, points_lost: list[float]
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, torch.Tensor]]:
-    """A row a fault and strength: fault, wanted (pp that the oracle is to lose), point, severity (1 where even that
-    loses less on the images it is chosen on), reached (whether it loses as much). Of each a row a measuring image:
-    whether the oracle is correct without and with the damage (intact, damaged). And `fault/name` -> statistics.
-    """
+def _calibrate(work: Work, faults: list[Fault], recipe: dict, folder: Path) -> None:
+    """Writes STRENGTHS, a row a fault and strength: fault, wanted (pp that the oracle is to lose), point, severity (1
+    where even that loses less on the images it is chosen on), reached (whether it loses as much); HITS, of each a row a
+    measuring image: whether the oracle is correct without and with the damage (intact, damaged); and STATISTICS,
+    `fault/name`."""
     loaded, encoder, card = work.loaded, work.encoder, work.image_set.card
-    classes, test = [known.name for known in card.classes], work.images("test")["label"]
+    classes, test = [known.name for known in card.classes], work.images("test")["label"].to_numpy()
     batches, labels = {}, {}
     for number, part in enumerate(PARTS):
-        count = images if part == "measuring" else min(MOST_CHOOSING, images)
-        names = np.random.default_rng(number).choice(test.to_numpy(), count)  # in proportion as the test set has them
+        count = recipe["images"] if part == "measuring" else min(MOST_CHOOSING, recipe["images"])
+        names = np.random.default_rng(number).choice(test, count)  # in proportion as the test set has them
         fresh = fresh_images(card, work.protocol.images, names, number)
         batches[part] = batched(fresh, work.protocol.extraction.batch_size)
         labels[part] = np.array([classes.index(name) for name in names])
-    places = {fault.slug: planted(fault, loaded.family) for fault in faults}
-    points = [place.point for place in places.values() if place.point]
+    damages = {fault.slug: planted(fault, loaded.family).at(1.0) for fault in faults}
+    points = [damage.point for damage in damages.values() if damage.point]
     statistics = statistics_of(loaded, encoder, batches["fitting"], points)
-    full = {slug: replace(own, severity=1.0, statistics=statistics.get(own.point, {})) for slug, own in places.items()}
-    found = {part: states_and_answers(loaded, encoder, card.options, batches[part], full) for part in PARTS}
+    damages = {slug: replace(own, statistics=statistics.get(own.point, {})) for slug, own in damages.items()}
+    found = {part: states_and_answers(loaded, encoder, card.options, batches[part], damages) for part in PARTS}
     rows, judged = [], []
-    for slug, damage in full.items():
+    for slug, damage in damages.items():
         hits = cache(partial(_hits, damage, {part: found[part][slug] for part in PARTS}, labels))
 
         def lost(severity: float, hits=hits) -> float:
             return 100 * (hits("choosing", 0.0).mean() - hits("choosing", severity).mean())
 
-        for wanted in points_lost:
+        for wanted in recipe["points_lost"]:
             of = {"fault": slug, "wanted": wanted}
             severity, most = severity_for(lost, wanted)
             rows.append(of | {"point": damage.point or ANSWER, "severity": severity, "reached": most >= wanted})
             both = {"intact": hits("measuring", 0.0), "damaged": hits("measuring", severity)}
-            judged.append(pd.DataFrame(both).assign(**of))
-    kept = {f"{slug}/{name}": value for slug, damage in full.items() for name, value in damage.statistics.items()}
-    return pd.DataFrame(rows), pd.concat(judged, ignore_index=True), kept
+            judged.append(pd.DataFrame(both | of))
+    kept = {f"{slug}/{name}": value for slug, damage in damages.items() for name, value in damage.statistics.items()}
+    save_whole(kept, folder / STATISTICS)
+    write_parquet(pd.concat(judged, ignore_index=True), folder / HITS)
+    write_parquet(pd.DataFrame(rows), folder / STRENGTHS)
 
 
 def load_damages(folder: Path) -> dict[tuple[str, float], Damage]:
-    """The damages of a calibration in its folder: (slug of the fault, pp wanted) -> damage."""
+    """Loads the damages of a calibration from its folder: (slug of the fault, pp wanted) -> damage."""
     strengths, saved, found = pd.read_parquet(folder / STRENGTHS), load_file(folder / STATISTICS), {}
-    faults = {fault.slug: fault for fault in all_faults()}
-    for row in strengths[strengths["fault"].isin(faults)].itertuples():
-        fault, prefix = faults[row.fault], f"{row.fault}/"
-        statistics = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
-        point = None if fault.module == ANSWER else row.point
-        found[fault.slug, row.wanted] = Damage(fault.module, fault.seed, point, row.severity, statistics)
+    for fault in all_faults():
+        own = {key: value for key, value in saved.items() if key.startswith(f"{fault.slug}/")}
+        statistics = {key.partition("/")[2]: value for key, value in own.items()}
+        for row in strengths[strengths["fault"] == fault.slug].itertuples():
+            point = None if fault.module == ANSWER else row.point
+            found[fault.slug, row.wanted] = Damage(fault.module, fault.seed, point, row.severity, statistics)
     return found
 
 
 def batched(items: Sequence, size: int) -> list:
-    """`items` in parts of `size`."""
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
@@ -139,46 +125,30 @@ def fresh_images(card: DataCard, settings: Images, labels: Iterable[str], part: 
     return images
 
 
-@contextlib.contextmanager
-def pooled_states(
-    loaded: LoadedModel, inputs: dict, changes: Mapping[str, tuple[str, Callable]]
-) -> Iterator[dict[str, torch.Tensor]]:
-    """While it lasts, a forward pass fills name -> means of each image's tokens, float32 [images, width], of what each
-    change, name -> (probe point, function of its states), would make of them."""
-    noted: dict[str, torch.Tensor] = {}
-    poolers = loaded.family.poolers(inputs)
-
-    def note(name: str, pool: Callable, change: Callable, module, arguments, output) -> None:
-        noted[name] = pool(change(output[0] if isinstance(output, tuple) else output)).cpu()
-
-    with contextlib.ExitStack() as stack:
-        for name, (point, change) in changes.items():
-            hook = partial(note, name, poolers[f"{point[0]}/image_mean"], change)
-            stack.callback(module_at(loaded, point).register_forward_hook(hook).remove)
-        yield noted
-
-
 @torch.inference_mode()
 def statistics_of(
     loaded: LoadedModel, encoder: Encoder, batches: Sequence, points: list[str]
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Of the intact states of image tokens, which a damage keeps: point -> name -> float32.
+    """Of the intact states of image tokens, which a damage keeps: point -> name -> float32. `mean` [width]; standard
+    deviations [width] of images' means, `between`, and of an image's tokens around their own, `within`; in the
+    connector the square root of the shrunk covariance of images' means, `root` [width, width], and its `inverse`."""
+    means, squares, found = [], {point: [] for point in points}, {}
 
-    `mean` [width]; standard deviations [width] of images' means, `between`, and of an image's tokens around their own
-    mean, `within`; in the connector the square root of the shrunk covariance of images' means, `root` [width, width],
-    and its `inverse`.
-    """
-    means, squares, found = [], [], {}
+    def note(point: str, pool: Callable, module, arguments, output) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        squares[point].append(pool(states.float() ** 2).cpu())
+
     for images in batches:
         questions = encoder.questions(images)
-        squaring = {point: (point, lambda states: states.float() ** 2) for point in points}
-        with pooled_states(loaded, to_device(questions, loaded), squaring) as squared:
+        poolers = loaded.family.poolers(to_device(questions, loaded))
+        with contextlib.ExitStack() as stack:
+            for point in points:
+                hook = partial(note, point, poolers[f"{point[0]}/image_mean"])
+                stack.callback(module_at(loaded, point).register_forward_hook(hook).remove)
             means.append(features_of(loaded, questions))
-        squares.append(squared)
     for point in points:
         mean = torch.cat([part[f"{point}/image_mean"] for part in means])
-        square = torch.cat([part[point] for part in squares])
-        within = (square - mean**2).mean(dim=0).clamp(min=0).sqrt()
+        within = (torch.cat(squares[point]) - mean**2).mean(dim=0).clamp(min=0).sqrt()
         found[point] = {"mean": mean.mean(dim=0), "between": mean.std(dim=0), "within": within}
         if point[0] == "C":
             variances, vectors = np.linalg.eigh(LedoitWolf().fit(mean.double().numpy()).covariance_)
@@ -191,52 +161,32 @@ def statistics_of(
 @torch.inference_mode()
 def states_and_answers(
     loaded: LoadedModel, encoder: Encoder, options: list[str], batches: Sequence, damages: Mapping[str, Damage]
-) -> dict[str, tuple[np.ndarray, ...]]:
-    """Name of a damage -> what the intact model has, and what severity 1 would leave, from one pass over the images.
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Name of a damage -> what the intact model has and what the damaged one has: means of the image tokens at the
+    damage's place, float32 [images, width], or of the semantic mapping the options that they answer, int [images]; and
+    from which severity on an image's answer is swapped, float [images]."""
+    parts, tokens = {name: [] for name in damages}, encoder.answer_tokens(options)
+    for images in batches:
+        questions = encoder.questions(images)
+        features = features_of(loaded, questions)
+        for name, damage in damages.items():
+            site, given = f"{damage.point}/image_mean", (loaded, encoder, questions, tokens)
+            intact = _answers(*given) if damage.module == ANSWER else features[site]
+            with damaged(loaded, damage, branches(tokens)):
+                full = _answers(*given) if damage.module == ANSWER else features_of(loaded, questions)[site]
+            hit_above = [uniform(number) for number in damage.numbers(loaded.family, questions)]
+            parts[name].append((intact, full, torch.tensor(hit_above, dtype=torch.float64)))
+    return {name: tuple(torch.cat(own).numpy() for own in zip(*found, strict=True)) for name, found in parts.items()}
 
-    Means of the image tokens at its place, float32 [images, width]; of the semantic mapping the options that are
-    answered, int [images], and from which severity on an image's answer is swapped, float [images].
-    """
-    parts = [_of_batch(loaded, encoder, options, damages, images) for images in batches]
-    columns = {name: zip(*(part[name] for part in parts), strict=True) for name in damages}
-    return {name: tuple(torch.cat(column).numpy() for column in own) for name, own in columns.items()}
 
+def _answers(loaded: LoadedModel, encoder: Encoder, questions: dict, options: list[list[int]]) -> torch.Tensor:
+    def next_logits(prefix: tuple[int, ...]) -> torch.Tensor:
+        images = len(questions["input_ids"])
+        longer = append_answers(questions, [list(prefix)] * images, encoder.tokenizer.pad_token_id)
+        del longer["labels"]
+        return loaded.model(**to_device(longer, loaded), logits_to_keep=1, use_cache=False).logits[:, -1]
 
-def _of_batch(
-    loaded: LoadedModel, encoder: Encoder, options: list[str], damages: Mapping[str, Damage], images: list[np.ndarray]
-) -> dict[str, tuple[torch.Tensor, ...]]:
-    inputs, family = to_device(encoder.questions(images), loaded), loaded.family
-    numbers = {name: numbers_of(damage, family, inputs) for name, damage in damages.items()}
-    places, changes = {"V": family.vision_places(inputs), "L": family.text_places(inputs)}, {}
-    for name, damage in damages.items():
-        if damage.module != ANSWER:
-            changes[name] = damage.point, partial(damaged_states, places | {"numbers": numbers[name]}, damage)
-
-    @cache
-    def logits_after(prefix: tuple[int, ...] = ()) -> torch.Tensor:
-        longer = inputs
-        if prefix:
-            longer = append_answers(inputs, [list(prefix)] * len(images), encoder.tokenizer.pad_token_id)
-            longer = to_device({key: value for key, value in longer.items() if key != "labels"}, loaded)
-        return loaded.model(**longer, logits_to_keep=1, use_cache=False).logits[:, -1]
-
-    def damaged_after(name: str, prefix: tuple[int, ...]) -> torch.Tensor:
-        written = inputs["input_ids"]
-        written = torch.cat([written, written.new_tensor([prefix] * len(written)).view(len(written), -1)], dim=1)
-        logits = logits_after(prefix)[:, None]
-        return damages[name].of_logits(logits, written, numbers[name], parting)[:, 0]
-
-    with pooled_states(loaded, inputs, changes) as noted, capturing(loaded, inputs) as states:
-        logits_after(())
-    found, parting = {}, branches(encoder.answer_tokens(options))
-    for name, damage in damages.items():
-        if damage.module == ANSWER:
-            hit_above = torch.tensor([uniform(number) for number in numbers[name]], dtype=torch.float64)
-            answers = (chosen(after, parting, len(options)) for after in (logits_after, partial(damaged_after, name)))
-            found[name] = (*answers, hit_above)
-        else:
-            found[name] = states[f"{damage.point}/image_mean"], noted[name]
-    return found
+    return chosen(next_logits, options)
 
 
 def _hits(
@@ -246,7 +196,7 @@ def _hits(
     if damage.module == ANSWER:
         intact, full, hit_above = found[part]
         return np.where(hit_above < severity, full, intact) == labels[part]
-    fitting, judged = (pooled_at(damage.at(severity), *found[name]) for name in ("fitting", part))
+    fitting, judged = (pooled_at(damage.at(severity), *found[name][:2]) for name in ("fitting", part))
     return correct(fitting, labels["fitting"], judged, labels[part])
 
 
@@ -268,10 +218,8 @@ def pooled_at(damage: Damage, intact: np.ndarray, full: np.ndarray) -> np.ndarra
 
 
 def severity_for(lost: Callable[[float], float], wanted: float) -> tuple[float, float]:
-    """The severity, 0 to 1, that loses `wanted` pp, or 1 where even that loses less; and what severity 1 loses.
-
-    By bisection, so that `lost` should rise with the severity; of the severities tried the one that comes nearest.
-    """
+    """The severity, 0 to 1, that loses `wanted` pp, or 1 where even that loses less; and what severity 1 loses. By
+    bisection, as `lost` rises with the severity: of those tried the one that comes nearest."""
     tried = {1.0: lost(1.0)}
     if tried[1.0] <= wanted:
         return 1.0, tried[1.0]

@@ -1,53 +1,44 @@
-"""All that a book wants of one model, in one process: the pipeline, its discussions, models with a planted fault."""
+"""Models with planted faults: those of a book, and the laboratory's, whose cases the diagnosis is judged by. Of the
+latter only sites after the damage are extracted and probed: all before are the intact model's."""
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+import datetime
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
-from mlprobe_utils.evaluation.points import ANSWER
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.common.progress import step
+from mlprobe_utils.evaluation.diagnosis import flat, losses
+from mlprobe_utils.evaluation.names import PROBED_SITES
+from mlprobe_utils.evaluation.outcomes import site_outcomes
+from mlprobe_utils.evaluation.points import ANSWER, flow_order
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
+from mlprobe_utils.models.families.registry import name_of
+from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.discussions import make_discussions
-from mlprobe_utils.pipeline.fault_card import check_drawable, damaged_models
-from mlprobe_utils.pipeline.model_steps import make_features, make_model, make_predictions, make_probes
-from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN
+from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
+from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.pipeline.variants import load_discussion
 from mlprobe_utils.pipeline.work import Work, works
-from mlprobe_utils.synthetic.faults.calibration import load_damages, make_calibration
-from mlprobe_utils.synthetic.faults.damage import branches, damaged
+from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
+from mlprobe_utils.probing.probes import fit_probes
+from mlprobe_utils.stats.intervals import RECIPE
+from mlprobe_utils.synthetic.faults.calibration import batched, load_damages, make_calibration
+from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
+from mlprobe_utils.training.prediction import answer_batch
 
-
-@dataclass
-class DamagedWork(Work):
-    """The work of a model with a fault planted in one of its fine-tuned states."""
-
-    fine_tuned: Callable[[], None] = field(kw_only=True)  # puts the loaded model into the state that is damaged
-
-    @contextmanager
-    def state(self, run: int | None) -> Iterator[None]:
-        options = self.encoder.answer_tokens(self.image_set.card.options)
-        damages = load_damages(self.healthy.folder / CALIBRATION)
-        self.fine_tuned()
-        with damaged(self.loaded, damages[self.planted.fault.slug, self.planted.points_lost], branches(options)):
-            yield
-
-
-def make_damaged(work: Work) -> None:
-    """Every artefact of the book's damaged models on a data set whose calibration is made; it loads one adapter."""
-    with ExitStack() as stack:
-        fine_tuned = functools.cache(lambda: stack.enter_context(work.state(DAMAGED_RUN)))
-        for one in work.damaged():
-            own = DamagedWork(**{same.name: getattr(one, same.name) for same in fields(Work)}, fine_tuned=fine_tuned)
-            make_predictions(own)
-            if one.planted.fault.module != ANSWER:
-                make_features(own)
-            elif processes().is_main_process and not (features := own.features(DAMAGED_RUN)).is_current():
-                artefacts.link(features.upstream[0].folder, features)  # no state is changed: the intact model's
-            make_probes(own)
+CASE = ["case", "run", "fault", "module", "wanted", "severity"]
 
 
 def run_whole_model(
@@ -58,19 +49,17 @@ def run_whole_model(
     discussions: list[str] | None = None,
     planted: list[str] | None = None,
 ) -> None:
-    """Makes every artefact of a model that is not there and current: its own, its discussions', and those with faults
-    planted in it on some phantom sets.
-
-    Raises InputError for faults in another model than data/book.yml names, or on real images, and as what it calls.
-    """
+    """Makes all that a book needs of a model and is not current: its own artefacts, its discussions', and those with
+    faults planted in it on the phantom sets `planted`. Raises InputError for faults in another model than data/book.yml
+    names, or on real images, and as what it calls."""
     planted = planted or []
     for slug in planted:
-        check_drawable(load_data_card(slug))
-    if planted and not damaged_models([model]):
+        fault_card.check_drawable(load_data_card(slug))
+    if planted and not fault_card.damaged_models([model]):
         raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
     cards = [load_discussion(name) for name in discussions or []]
     everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split_rule)
-    make_model(everything)
+    model_steps.make_model(everything)
     make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
     for work in everything:
         if work.image_set.card.slug in planted:
@@ -78,3 +67,181 @@ def run_whole_model(
                 make_calibration(work)
             with work.step(PLANTED):
                 make_damaged(work)
+
+
+class DamagedWork(Work):
+    """The work of a model with a fault planted in one of its fine-tuned states."""
+
+    @contextmanager
+    def state(self, run: int | None) -> Iterator[None]:
+        options = branches(self.encoder.answer_tokens(self.options))
+        damage = load_damages(self.healthy.folder / CALIBRATION)[self.planted.fault.slug, self.planted.points_lost]
+        with Work.state(self.healthy, run), damaged(self.loaded, damage, options):
+            yield
+
+
+def make_damaged(work: Work) -> None:
+    """Every artefact of the book's damaged models on a data set whose calibration is made."""
+    for own in (DamagedWork(**vars(one)) for one in work.damaged()):
+        model_steps.make_predictions(own)
+        if own.planted.fault.module != ANSWER:
+            model_steps.make_features(own)
+        elif processes().is_main_process and not (features := own.features(DAMAGED_RUN)).is_current():
+            artefacts.link(features.upstream[0].folder, features)  # no state is changed: the intact model's
+        model_steps.make_probes(own)
+
+
+def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
+    """Makes a model's cases on some phantom sets that are not there and current, the intact model first; `undamaged`:
+    without faults, for a model that others were trained on from. Raises InputError for a set of real images, a fault
+    without a place in the model, and as `works`."""
+    for slug in datasets:
+        fault_card.check_drawable(load_data_card(slug))
+    actions = (
+        model_steps.make_adapters,
+        model_steps.make_predictions,
+        model_steps.make_features,
+        model_steps.make_image_controls,
+    )
+    for work in works(model, datasets, protocol, split_rule):
+        for name, action in zip(fault_card.STEPS, (*actions, partial(make_cases, undamaged=undamaged)), strict=True):
+            with work.step(name):
+                action(work)
+
+
+def make_cases(work: Work, undamaged: bool) -> None:
+    """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, site, seed and test image."""
+    trial, faults = fault_card.load_trial(), [] if undamaged else make_calibration(work)
+    if not processes().is_main_process or (own := work.trial(trial, faults)).is_current():
+        return
+    with own.making() as temporary:
+        images = work.images("train", "validation", "test")
+        read = np.flatnonzero(images["split"] != "validation")
+        images, features, answers, cases, distinct = images.iloc[read], {}, {}, [], {}
+        for run in work.runs():
+            saved = module_ends(load_features(work.folder / state_name("features", run) / FEATURES))
+            features |= {(None, run, key): tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
+            answered = pd.read_parquet(work.folder / state_name("predictions", run) / "predictions.parquet")
+            answers[None, run] = answered[answered["split"] == "test"]["parsed"]
+            cases.append({"run": run})
+        damages = load_damages(work.folder / CALIBRATION) if faults else {}
+        for fault, points in itertools.product(faults, sorted(trial.points_lost)):
+            damage = damages[fault.slug, points]
+            strength = damage.rank if damage.module == "C" else damage.severity
+            distinct.setdefault((fault.slug, strength), (f"{fault.slug}, {points:g} points", points, damage))
+        planted = {name: damage for name, _, damage in distinct.values()}
+        for (slug, _), (name, points, damage) in distinct.items():
+            case = {"run": DAMAGED_RUN, "case": name, "severity": damage.severity, "fault": slug}
+            cases.append(case | {"module": damage.module, "wanted": points})
+        found = _of_damaged(work, images, planted) if planted else ({}, {})
+        rows = _rows(work, images, features | found[0], answers | found[1])
+        constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
+        constants |= {"family": name_of(type(work.loaded.family))}
+        write_parquet(rows, temporary / fault_card.ROWS)
+        write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / fault_card.CASES)
+
+
+def module_ends(features: model_steps.Features) -> model_steps.Features:
+    """Those of the ends of the modules alone, which the diagnosis reads."""
+    last = {(key[0], key.split("/")[1]): key for key in features}  # in the order the data flows
+    return {last[place]: features[last[place]] for place in PROBED_SITES.values()}
+
+
+def can_change(damage: Damage, site: str) -> bool:
+    """Whether a damage can change a site `point/pooling`: none before it, and of the mapping none at all."""
+    return damage.module != ANSWER and flow_order(site.split("/")[0]) >= flow_order(damage.point)
+
+
+@torch.inference_mode()
+def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) -> tuple[dict, dict]:
+    """(case, run, site) -> features of the images, of sites that the damage can change; (case, run) -> what the model
+    answers about the test images, option or None."""
+    options, synonyms = work.options, work.image_set.card.synonyms
+    parting, features, answers = branches(work.encoder.answer_tokens(options)), {}, {}
+
+    def evaluated(damages: dict[str, Damage], positions: Iterable[int], size: int, evaluate: Callable) -> dict:
+        found = {name: [] for name in damages}
+        for questions in map(work.questions.batch, batched(list(positions), size)):
+            for name, damage in damages.items():
+                with damaged(work.loaded, damage, parting):
+                    found[name].append(evaluate(questions))
+        return found
+
+    def ends(questions: dict) -> model_steps.Features:
+        return module_ends(features_of(work.loaded, questions))
+
+    def texts(questions: dict) -> pd.Series:
+        return answer_batch(work.loaded, questions, work.encoder, options, work.answering.max_new_tokens)["text"]
+
+    of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
+    tested = images.index[images["split"] == "test"]
+    with work.state(DAMAGED_RUN):
+        for name, parts in evaluated(of_states, images.index, work.protocol.extraction.batch_size, ends).items():
+            for site in filter(partial(can_change, planted[name]), parts[0]):
+                features[name, DAMAGED_RUN, site] = torch.cat([part[site] for part in parts])
+        for name, parts in evaluated(planted, tested, work.answering.batch_size, texts).items():
+            answers[name, DAMAGED_RUN] = [work.encoder.answer(t, options, synonyms)["parsed"] for t in pd.concat(parts)]
+    return features, answers
+
+
+def _rows(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor], answers: dict[tuple, Sequence]):
+    """Rows of the test images: the answers of each case, and its sites, by probes of every seed."""
+    options, protocol = work.options, work.protocol
+    train, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
+    labels = images["option"].map(options.index).to_numpy(copy=True)
+    seeded = {(*key, seed): tensor for key, tensor in features.items() for seed in range(protocol.probe_seeds)}
+    seeds = {key: key[-1] for key in seeded}
+    fitted = fit_probes(seeded, dict.fromkeys(seeded, labels), train, len(options), protocol.probe, seeds)
+    rows = []
+    for (name, run), parsed in answers.items():
+        of = work.constants(run) | {"fault": name}
+        rows.append(image_rows(images.iloc[tested], options, None, **of).assign(parsed=list(parsed)))
+    for (name, run, site, seed), probabilities in fitted.items():
+        point, pooling = site.split("/")
+        of = work.constants(run) | {"probe": MAIN_PROBE, "point": point, "pooling": pooling, "fault": name}
+        rows.append(image_rows(images.iloc[tested], options, probabilities[tested], **of).assign(seed=seed))
+    return pd.concat(rows, ignore_index=True)
+
+
+def write_confusion(selection: Selection) -> None:
+    """Writes the losses of every selected case to outputs/diagnosis/, and prints how often the diagnosis is correct.
+    Raises InputError for a model and data set without its trial, and for models of one family alone."""
+    cases = []
+    with step("laboratory", "diagnosis of the cases"):
+        for dataset in selection.datasets:
+            drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
+            reference = reference_rows(replace(selection, datasets=(dataset,)))
+            for model in selection.models:
+                own = replace(selection, models=(model,), datasets=(dataset,))
+                folder = own.folder(model, dataset) / fault_card.FOLDER
+                artefacts.read_made_from(folder, own.command(model, dataset, "trial"))
+                rows, planted = pd.read_parquet(folder / fault_card.ROWS), pd.read_parquet(folder / fault_card.CASES)
+                if planted["fault"].notna().any():
+                    numbers = ["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]
+                    planted = planted.merge(laboratory_results.measured(own)[numbers], "left", on=numbers[:2])
+                for case in planted.to_dict("records"):
+                    correct = site_outcomes(*_of_case(rows, case), reference, images)
+                    cases.append(
+                        case | {"mode": fault_card.MODE_OF.get(case["module"])} | flat(losses(correct, drawn, RECIPE))
+                    )
+    table = pd.DataFrame(cases).drop(columns=["case", "module"])
+    trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
+    command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '
+    command += f"PROTOCOL={selection.protocol} SPLIT={selection.split_rule}"
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    laboratory_results.write(table, date, artefacts.commit(), command)
+    found = laboratory_results.read()
+    whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
+    print(f"{laboratory_results.confusion(found.cases).to_string()}\n\n{whole.to_string()}\n\n{found.words()}")
+
+
+def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The probes' rows and the answers' of a case: sites before a damage are those of the intact model."""
+    undamaged = pd.isna(case["case"])
+    planted = rows["fault"].isna() if undamaged else rows["fault"] == case["case"]
+    own = rows[(rows["run"] == case["run"]) & planted]
+    if not undamaged:
+        intact = rows[(rows["run"] == DAMAGED_RUN) & rows["fault"].isna() & rows["point"].notna()]
+        places = [pd.MultiIndex.from_frame(part[["point", "pooling"]]) for part in (intact, own)]
+        own = pd.concat([intact[~places[0].isin(places[1])], own])
+    return own[own["point"].notna()], own[own["point"].isna()]

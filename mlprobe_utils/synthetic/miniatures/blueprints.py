@@ -1,9 +1,9 @@
-"""The shape of a miniature of each family: configuration, tokenizer and processor of the real classes.
-
-Whatever a family's full-size models have (rotary sections, deepstack, sliding windows) a miniature has too, smaller.
-"""
+"""Configuration, tokenizer and processor of a miniature of each family, of the real classes: whatever the full-size
+models have (rotary sections, deepstack, sliding windows) it has too, smaller."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import mlprobe_utils.models.compat
 
@@ -13,31 +13,19 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN
+from mlprobe_utils.models.families.registry import family_by_name
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture
 
 # The real models' 0.02 suits widths in the thousands: at width 64 tied embeddings of that size cannot carry a logit,
 # and an answer word that no caption held could never become likely
 INITIAL_DEVIATION = 0.1
-CLASSES = {  # family (a module of `mlprobe_utils.models.families`) -> how its classes in transformers begin
-    "qwen2_vl": "Qwen2VL",
-    "qwen2_5_vl": "Qwen2_5_VL",
-    "qwen3_vl": "Qwen3VL",
-    "llava": "Llava",
-    "hulu_med": "VideoLlama3",
-    "gemma3": "Gemma3",
-}
 FIRST_TOKENS = {
     "llava": ["<unk>", "<|startoftext|>", "<|endoftext|>"],
     "gemma3": ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"],
 }
 GEMMA_IMAGE = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-QWEN_TOKENS = {
-    "image_token_id": "<|image_pad|>",
-    "video_token_id": "<|video_pad|>",
-    "vision_start_token_id": "<|vision_start|>",
-    "vision_end_token_id": "<|vision_end|>",
-}
-TOKENS = {  # of a family's configuration, by the names of their ids; QWEN_TOKENS of the others
+QWEN = ("vision_start", "vision_end", "image_pad", "video_pad")
+TOKENS = {  # of a family's configuration, by the names of their ids; those of QWEN of the others
     "llava": {"image_token_index": IMAGE_TOKEN},
     "hulu_med": {"image_token_id": IMAGE_TOKEN, "video_token_id": "<|video_pad|>"},
     "gemma3": {f"{name}_index": token for name, token in GEMMA_IMAGE.items()},
@@ -46,18 +34,32 @@ TOKENS = {  # of a family's configuration, by the names of their ids; QWEN_TOKEN
 
 def blueprint(family: str, architecture: Architecture, corpus: list[str]) -> tuple[PreTrainedConfig, ProcessorMixin]:
     """Configuration and processor of a miniature of a family; the texts of the corpus come out in few tokens."""
-    tokenizer = _tokenizer(family, corpus, architecture.vocabulary)
-    text, vision = _towers(family, architecture)
-    whole = {"text_config": _text(architecture, tokenizer) | text, "vision_config": vision}
-    for key, token in TOKENS.get(family, QWEN_TOKENS).items():
+    tokenizer, llm = _tokenizer(family, corpus, architecture.vocabulary), architecture.llm
+    more, vision = _towers(family, architecture)
+    text = {
+        "initializer_range": INITIAL_DEVIATION,
+        "vocab_size": len(tokenizer),
+        "hidden_size": llm.width,
+        "intermediate_size": llm.feed_forward,
+        "num_hidden_layers": llm.depth,
+        "num_attention_heads": llm.heads,
+        "num_key_value_heads": llm.key_value_heads,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    }
+    text |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    whole = {"text_config": text | more, "vision_config": vision}
+    qwen = {f"{name.removesuffix('_pad')}_token_id": f"<|{name}|>" for name in QWEN}
+    for key, token in TOKENS.get(family, qwen).items():
         whole[key] = tokenizer.convert_tokens_to_ids(token)
     if family == "gemma3":
         tokens = (architecture.side // architecture.patch_size // 2) ** 2  # the connector averages 2 x 2 patches
         whole |= {"mm_tokens_per_image": tokens, "initializer_range": INITIAL_DEVIATION}
     else:
         whole["tie_word_embeddings"] = True
-    config = getattr(hf, f"{CLASSES[family]}Config")(**whole)
-    return config, _processor(family, architecture, tokenizer)
+    classes = family_by_name(family).model_class.removesuffix("ForConditionalGeneration")
+    made = partial(getattr(hf, f"{classes}Processor"), tokenizer=tokenizer)
+    return getattr(hf, f"{classes}Config")(**whole), _processor(family, architecture, made)
 
 
 def _tokenizer(family: str, corpus: list[str], vocabulary: int) -> PreTrainedTokenizerBase:
@@ -87,32 +89,13 @@ def _tokenizer(family: str, corpus: list[str], vocabulary: int) -> PreTrainedTok
         named = {"image_token": IMAGE_TOKEN} if family == "hulu_med" else {}
         ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
         made = hf.Qwen2Tokenizer(vocab=vocab, merges=merges, **ends, extra_special_tokens=named)
-        images = [] if named else ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
-        special = ["<|im_start|>", "<|im_end|>", *images, "<|video_pad|>"]
+        special = ["<|im_start|>", "<|im_end|>", *(f"<|{name}|>" for name in (QWEN[-1:] if named else QWEN))]
     made.add_special_tokens({"additional_special_tokens": special})
     return made
 
 
-def _text(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> dict:
-    llm = architecture.llm
-    return {
-        "initializer_range": INITIAL_DEVIATION,
-        "vocab_size": len(tokenizer),
-        "hidden_size": llm.width,
-        "intermediate_size": llm.feed_forward,
-        "num_hidden_layers": llm.depth,
-        "num_attention_heads": llm.heads,
-        "num_key_value_heads": llm.key_value_heads,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-
-
 def _towers(family: str, architecture: Architecture) -> tuple[dict, dict]:
-    """What the family adds to `_text`, and the whole configuration of its vision tower."""
+    """What the family adds to the configuration of its LLM, and the whole one of its vision tower."""
     vision, llm, side = architecture.vision, architecture.llm, architecture.side
     depth, heads = ("depth", "num_heads") if family.startswith("qwen") else ("num_hidden_layers", "num_attention_heads")
     tower = {"initializer_range": INITIAL_DEVIATION, "hidden_size": vision.width, "patch_size": architecture.patch_size}
@@ -123,10 +106,8 @@ def _towers(family: str, architecture: Architecture) -> tuple[dict, dict]:
     rotary["mrope_section"] = [head // 2 - 2 * spatial, spatial, spatial]
     if family == "qwen2_vl":
         if vision.feed_forward % vision.width:
-            raise InputError(
-                f"recipe.architecture.vision: feed_forward {vision.feed_forward} of a Qwen2-VL has to be a multiple of "
-                f"width {vision.width}"
-            )
+            wrong = f"feed_forward {vision.feed_forward} is no multiple of width {vision.width}"
+            raise InputError(f"recipe.architecture.vision: {wrong}, as a Qwen2-VL needs")
         ratio = tower.pop("intermediate_size") // vision.width
         tower |= {"embed_dim": vision.width, "hidden_size": llm.width, "mlp_ratio": ratio}
         return {"rope_parameters": rotary}, tower
@@ -146,28 +127,25 @@ def _towers(family: str, architecture: Architecture) -> tuple[dict, dict]:
     return {"head_dim": head, "query_pre_attn_scalar": head, "sliding_window": 64}, tower
 
 
-def _processor(family: str, architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
-    made, side = getattr(hf, f"{CLASSES[family]}Processor"), architecture.side
-    square, patch = {"height": side, "width": side}, {"patch_size": architecture.patch_size}
+def _processor(family: str, architecture: Architecture, made: Callable[..., ProcessorMixin]) -> ProcessorMixin:
+    side, patch = architecture.side, {"patch_size": architecture.patch_size}
+    square = {"height": side, "width": side}
     if family == "gemma3":  # of its turns the model's are the model's and not the assistant's
         role, turn = "'model' if message.role == 'assistant' else 'user'", ("<start_of_turn>", "<end_of_turn>")
         template = "{{ bos_token }}" + _template(GEMMA_IMAGE["boi_token"], turn, role, "model")
         tokens = {"image_seq_length": (side // architecture.patch_size // 2) ** 2}
         images = hf.Gemma3ImageProcessor(size=square, **tokens)
-        return made(image_processor=images, tokenizer=tokenizer, chat_template=template, **tokens)
+        return made(image_processor=images, chat_template=template, **tokens)
     image = "<|vision_start|><|image_pad|><|vision_end|>" if family.startswith("qwen") else f"{IMAGE_TOKEN}\n"
-    more = {"tokenizer": tokenizer, "chat_template": _template(image)}
+    template = _template(image)
     if family == "llava":
         images = hf.CLIPImageProcessor(size={"shortest_edge": side}, crop_size=square)
         features = {"vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-        return made(image_processor=images, **patch, **features, **more)
-    images, videos = hf.Qwen2VLImageProcessor, hf.Qwen2VLVideoProcessor
-    if family == "hulu_med":
-        images, videos = hf.VideoLlama3ImageProcessor, hf.VideoLlama3VideoProcessor
-    elif family == "qwen3_vl":
-        videos = hf.Qwen3VLVideoProcessor
+        return made(image_processor=images, chat_template=template, **patch, **features)
+    first, last = {"hulu_med": ("VideoLlama3",) * 2, "qwen3_vl": ("Qwen2VL", "Qwen3VL")}.get(family, ("Qwen2VL",) * 2)
+    images, videos = getattr(hf, f"{first}ImageProcessor"), getattr(hf, f"{last}VideoProcessor")
     kept = {"size": {"shortest_edge": side**2, "longest_edge": side**2}} | patch  # images keep their proportions
-    return made(image_processor=images(**kept), video_processor=videos(**kept), **more)
+    return made(image_processor=images(**kept), video_processor=videos(**kept), chat_template=template)
 
 
 def _template(image: str, turn=("<|im_start|>", "<|im_end|>"), role="message.role", model="assistant") -> str:

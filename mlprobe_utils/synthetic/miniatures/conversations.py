@@ -22,24 +22,20 @@ from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_se
 
 GENERAL: dict[Text, Callable] = {"general captions": captioned_scene, "general questions": questioned_scene}
 MEDICAL: dict[Text, Callable] = {"medical captions": captioned_phantom, "medical questions": questioned_phantom}
-
-
 Conversation = tuple[np.ndarray | None, tuple[str, str]]  # image, uint8 [side, side, 3], or none; question and answer
 
 
-def conversations(stage: Stage, seed: int, side: int) -> list[Conversation]:
+def of_stage(stage: Stage, seed: int, side: int) -> list[Conversation]:
     """What a training stage teaches: of each text its share, and within the medical ones equally many of each modality.
-
-    No image of a phantom set is ever among these, whatever the seeds.
-    """
+    No image of a phantom set is ever among these, whatever the seeds."""
     taught = []
     for text in dict.fromkeys(stage.texts):  # one that is named twice has twice the share
         count = math.ceil(stage.count * stage.texts.count(text) / len(stage.texts))
-        taught += conversations_of(text, stage.modalities, count, seed, side)
+        taught += of_text(text, stage.modalities, count, seed, side)
     return taught
 
 
-def conversations_of(text: Text, modalities: Sequence[str], count: int, seed: int, side: int) -> list[Conversation]:
+def of_text(text: Text, modalities: Sequence[str], count: int, seed: int, side: int) -> list[Conversation]:
     """At least `count` conversations of one kind of text, of a medical one about images equally many a modality."""
     if text == TEXT_ALONE:
         return [(None, medical_sentence(i, seed)) for i in range(count)]

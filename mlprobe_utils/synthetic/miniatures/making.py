@@ -11,7 +11,7 @@ import mlprobe_utils.models.compat
 
 import torch
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin, set_seed
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, set_seed
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.base import below
@@ -20,13 +20,9 @@ from mlprobe_utils.models.families.registry import family_by_name, family_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.lineage import miniature
+from mlprobe_utils.synthetic.miniatures import conversations
 from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
-from mlprobe_utils.synthetic.miniatures.conversations import (
-    Conversation,
-    ConversationEncoder,
-    conversations,
-    conversations_of,
-)
+from mlprobe_utils.synthetic.miniatures.conversations import Conversation, ConversationEncoder
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Stage, Text, architecture_of, recipe_of
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES
 from mlprobe_utils.training.trainer import Examples, TrainingSettings, train
@@ -41,8 +37,8 @@ HUB_NAMES = {  # of Hulu-Med's weights
 
 
 def make_miniature(slug: str) -> Path:
-    """Makes the checkpoint of a miniature below outputs/, unless it is there and current; its base is made first.
-    Raises InputError where the card is not of a miniature, or its recipe is not valid."""
+    """Makes the checkpoint of a miniature below outputs/, and first its base, unless they are there and current. Raises
+    InputError where the card is not of a miniature, or its recipe is not valid."""
     card = load_model_card(slug)
     recipe = recipe_of(card)
     if card.base:
@@ -57,7 +53,7 @@ def make_miniature(slug: str) -> Path:
         else:
             model, processor = from_scratch(card.family, recipe.architecture)
         for number, stage in enumerate(recipe.stages):
-            taught = conversations(stage, number, architecture_of(card).side)  # the same for all miniatures
+            taught = conversations.of_stage(stage, number, architecture_of(card).side)  # the same for all miniatures
             run_stage(model, processor, stage, taught, recipe.seed + number, temporary / "checkpoints" / str(number))
         shutil.rmtree(temporary / "checkpoints", ignore_errors=True)  # random weights have none
         save(model, processor, temporary)
@@ -80,7 +76,7 @@ def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedMod
 def corpus(side: int) -> list[str]:
     """What the tokenizer should know in few tokens: the data cards' questions and answers, and all that is taught."""
     cards = [text for card in map(load_data_card, slugs(DataCard)) for text in (card.template, *card.options)]
-    taught = [one for text in get_args(Text) for one in conversations_of(text, MODALITIES, 200, seed=0, side=side)]
+    taught = [one for text in get_args(Text) for one in conversations.of_text(text, MODALITIES, 200, seed=0, side=side)]
     return [*(cards * 20), *(["user", "assistant"] * 20), *(text for _, turn in taught for text in turn)]
 
 
@@ -104,13 +100,9 @@ def run_stage(model, processor, stage: Stage, taught: list[Conversation], seed: 
 def correct_answers(
     model: PreTrainedModel, encoder: ConversationEncoder, given: list[Conversation], samples: int, seed: int
 ) -> list[Conversation]:
-    """The model's own answers that are correct, of so many `samples` a question, each as often as it was drawn.
-
-    In place of policy gradients (GRPO, as Table S1 has it of MedVLM-R1 and Lingshu), which reward a model's own correct
-    answers, as does one round of learning from them (Yuan et al. 2023, "rejection sampling fine-tuning").
-
-    Raises InputError where none is correct, so that there is nothing to learn.
-    """
+    """The model's own answers that are correct, of so many `samples` a question, each as often as it was drawn. One
+    round of learning from them (Yuan et al. 2023, "rejection sampling fine-tuning") stands in for policy gradients
+    (GRPO, Table S1 of MedVLM-R1 and Lingshu), which reward such answers too. InputError where none is correct."""
     set_seed(seed)
     model.eval()
     own = model.generation_config
@@ -125,10 +117,8 @@ def correct_answers(
         drawn = [one for one in batch for _ in range(samples)]
         kept += [one for one, text in zip(drawn, texts, strict=True) if text.strip() == one[1][1]]
     if not kept:
-        raise InputError(
-            f"none of {len(given) * samples} sampled answers is correct: give the recipe a stage with questions before "
-            "its stage with samples"
-        )
+        mend = "give the recipe a stage with questions before its stage with samples"
+        raise InputError(f"none of {len(given) * samples} sampled answers is correct: {mend}")
     return kept
 
 
@@ -151,14 +141,10 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> Non
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     model.generation_config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
-    for name, content in _hulu_med_files(model.config, processor).items():
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _hulu_med_files(config: PreTrainedConfig, processor: ProcessorMixin) -> dict[str, dict]:
-    kind, images = config.text_config.model_type, processor.image_processor
+    config, images = model.config, processor.image_processor
+    kind = config.text_config.model_type
     template = processor.chat_template.removeprefix(NAMING_IT).replace(IMAGE_TOKEN, "{{ image_token }}")
-    return {
+    files = {
         "config": config.text_config.to_dict()
         | {
             "architectures": [f"Hulumed{kind.title()}ForCausalLM"],
@@ -181,3 +167,5 @@ def _hulu_med_files(config: PreTrainedConfig, processor: ProcessorMixin) -> dict
         },
         "chat_template": {"chat_template": template},
     }
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

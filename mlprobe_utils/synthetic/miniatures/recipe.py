@@ -12,19 +12,12 @@ TEXT_ALONE = "medical sentences"
 Text = Literal["general captions", "general questions", "medical captions", "medical questions", "medical sentences"]
 
 
-class Tower(Part):
-    """Depth and widths of the vision tower or the LLM."""
-
+class Tower(Part):  # of vision, or the LLM
     depth: Count
     width: Count
     feed_forward: Count
     heads: Count
     key_value_heads: Count | None = None
-
-    @property
-    def words(self) -> str:
-        """For a table: number and unit stay on one line."""
-        return f"{self.depth}\N{NO-BREAK SPACE}blocks, width\N{NO-BREAK SPACE}{self.width}"
 
 
 class Architecture(Part):
@@ -36,16 +29,12 @@ class Architecture(Part):
     vocabulary: Count
 
 
-class Stage(Part):
-    """One training stage: which texts about which images, which modules learn, how."""
-
+class Stage(Part):  # of training
     title: str
     texts: list[Text] = Field(min_length=1)
     modalities: list[Literal["ultrasound", "ct", "xray"]] = Field(["ultrasound", "ct", "xray"], min_length=1)
     count: Count  # questions, of all texts and modalities together
-    samples: Count | None = (
-        None  # answers drawn a question, of which the correct ones are learned; none: all are taught
-    )
+    samples: Count | None = None  # answers drawn a question, of which correct ones are learned; none: all are taught
     train: list[Literal["vision tower", "connector", "LLM"]] = Field(min_length=1)
     epochs: Count
     batch_size: Count
@@ -60,17 +49,15 @@ class Stage(Part):
         return self
 
 
-class Recipe(Part):
-    """A base miniature has an architecture; an adapted one takes its base's weights and has none."""
-
+class Recipe(Part):  # an adapted miniature has the weights of its base and no architecture of its own
     seed: int
     architecture: Architecture | None = None
     stages: list[Stage]  # none: random weights
 
 
 def recipe_of(card: ModelCard) -> Recipe:
-    """The recipe of a miniature's card. Raises InputError where it has none, or one with a wrong field, or both or
-    neither of base and architecture."""
+    """The recipe of a miniature's card. Raises InputError where there is none, a field of it is wrong, or the card has
+    both or neither of base and architecture."""
     if card.recipe is None:
         raise InputError(f"'{card.slug}' is no miniature: its card has no recipe")
     file = f"data/models/{card.slug}.yml"
@@ -93,8 +80,9 @@ def described(card: ModelCard) -> ModelCard:
     if card.recipe is None:
         return card
     recipe = recipe_of(card)
-    if recipe.architecture:
-        fields = {"vision_tower": recipe.architecture.vision.words, "llm": recipe.architecture.llm.words}
+    if own := recipe.architecture:
+        towers = {"vision_tower": own.vision, "llm": own.llm}  # number and unit stay on one line
+        fields = {name: f"{tower.depth}\xa0blocks, width\xa0{tower.width}" for name, tower in towers.items()}
     else:
         fields = described(load_model_card(card.base)).model_dump(include={"vision_tower", "connector", "llm"})
     fields["training_stages"] = [stage.title for stage in recipe.stages] or ["none: random weights"]

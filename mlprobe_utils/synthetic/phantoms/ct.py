@@ -11,10 +11,9 @@ import functools
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
+from mlprobe_utils.synthetic.phantoms.canvas import gap, looks_like, sign
 
 LABELS = ("COVID", "NonCOVID")
-pointer = canvas.arrow
 AIR, FAT, WATER, SOFT_TISSUE, BLOOD, BONE = -1000, -100, 0, 45, 40, 450  # Hounsfield units
 WINDOW_LEVEL = -550  # Hounsfield units: of the lung window
 CELLS = 64  # of the noise, across and down: the detector's resolution is the same whatever the image's side
@@ -36,7 +35,8 @@ SIGNS = {
 
 def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
     noise = parameters["noise"] * reconstruction_noise(rng, side)
-    return windowed(hounsfield(parameters, rng, side) + noise, WINDOW_LEVEL - parameters["gain"], parameters["window"])
+    units = hounsfield(parameters, rng, side) + noise
+    return np.clip((units - (WINDOW_LEVEL - parameters["gain"])) / parameters["window"] + 0.5, 0, 1)
 
 
 def nuisance(rng: np.random.Generator) -> dict:
@@ -84,38 +84,29 @@ def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
     bend = 0.05 * canvas.smooth_noise(rng, 5, 5, side)
     wall = canvas.ellipse(x, y, (0, 0.02), (0.96, 0.76)) + 0.3 * bend
     muscle = wall + parameters["fat"]
+    size, heart = parameters["lung_size"], parameters["heart"]
+    lungs = [
+        canvas.ellipse(x + 0.10 * lung * y, y, (lung * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
+        for lung in LUNGS.values()
+    ]
+    covered = np.maximum(
+        canvas.inside(canvas.ellipse(x, y, (0.10, -0.18), (0.24 * heart, 0.27 * heart)), 0.15),
+        canvas.inside(canvas.ellipse(x, y, (0.14, 0.34), (0.08, 0.08)), 0.3),  # the aorta
+    )
     ribs = canvas.inside(np.abs(muscle + 0.06) - 0.03, 0.06) * (np.sin(9 * np.arctan2(y, x)) > 0.35)  # cut: dashes
     layers = [
         (0.5 * canvas.inside(np.abs(y - 0.9 + 0.12 * x**2) - 0.02, 0.03), WATER),  # the table
         (canvas.inside(wall, 0.06), FAT),
         (canvas.inside(muscle, 0.06), SOFT_TISSUE),
         (ribs, BONE),
-        (_lungs(parameters, x, y, bend), _air_spaces(parameters, rng, x, y)),
+        (canvas.inside(np.minimum(*lungs) + bend, 0.12) * (1 - covered), _air_spaces(parameters, rng, x, y)),
         (canvas.inside(canvas.ellipse(x, y, (0, 0.46), (0.13, 0.12)), 0.3), BONE),  # the spine
         (canvas.inside(canvas.ellipse(x, y, (0.0, 0.1), (0.07, 0.06)), 0.5), AIR),  # the trachea
     ]
     units = np.full((side, side), AIR, np.float32)
     for share, tissue in layers:
-        units = _laid_over(units, share, tissue)
+        units = units + share * (tissue - units)  # partial volume: a pixel with two tissues shows the mean
     return units
-
-
-def _laid_over(units: np.ndarray, share: np.ndarray, new: np.ndarray | float) -> np.ndarray:
-    """Pixels that hold two tissues show the mean of their units (partial volume)."""
-    return units + share * (new - units)
-
-
-def _lungs(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> np.ndarray:
-    """Share of lung in each pixel: two ellipses less heart, great vessels and spine."""
-    size = parameters["lung_size"]
-    distances = [
-        canvas.ellipse(x + 0.10 * side * y, y, (side * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
-        for side in LUNGS.values()
-    ]
-    heart = canvas.ellipse(x, y, (0.10, -0.18), (0.24 * parameters["heart"], 0.27 * parameters["heart"]))
-    aorta = canvas.ellipse(x, y, (0.14, 0.34), (0.08, 0.08))
-    covered = np.maximum(canvas.inside(heart, 0.15), canvas.inside(aorta, 0.3))
-    return canvas.inside(np.minimum(*distances) + bend, 0.12) * (1 - covered)
 
 
 def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -133,9 +124,9 @@ def _air_spaces(parameters: dict, rng: np.random.Generator, x: np.ndarray, y: np
             centre = lung * across - 0.10 * lung * down, down
             distance = canvas.ellipse(x, y, centre, (opacity["radius"],) * 2)
             hazy = np.maximum(hazy, canvas.inside(distance + 0.15 * texture, parameters["softness"]))
-        air = _laid_over(air, hazy, parameters["density"] + 50 * texture)
+        air = air + hazy * (parameters["density"] + 50 * texture - air)
     vessels = 0.65 * canvas.strokes(_vessels(parameters, rng), side)
-    return _laid_over(air, vessels, np.maximum(air, BLOOD))
+    return air + vessels * (np.maximum(air, BLOOD) - air)
 
 
 def _vessels(parameters: dict, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
@@ -174,8 +165,3 @@ def reconstruction_noise(rng: np.random.Generator, side: int) -> np.ndarray:
     """Noise of filtered back-projection, float32 [side, side], of standard deviation 1 before interpolation to it."""
     white = np.fft.rfft2(rng.standard_normal((CELLS, CELLS)))
     return canvas.enlarge(np.fft.irfft2(white * noise_spectrum(), (CELLS, CELLS)), side)
-
-
-def windowed(units: np.ndarray, level: float, width: float) -> np.ndarray:
-    """Brightness 0..1: black `width / 2` below `level`, white as far above it; all in Hounsfield units."""
-    return np.clip((units - level) / width + 0.5, 0, 1)

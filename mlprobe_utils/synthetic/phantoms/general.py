@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.randomness import generator
+from mlprobe_utils.synthetic.phantoms.canvas import generator
 from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, YES_OR_NO
 
 FIFTH = 2 * np.pi / 5
@@ -43,10 +43,8 @@ def captioned_scene(i: int, seed: int, side: int = 64) -> tuple[np.ndarray, str,
 
 
 def questioned_scene(i: int, seed: int, side: int = 64) -> tuple[np.ndarray, str, str]:
-    """Image i, uint8 [side, side], a question about it that offers its options, and the answer.
-
-    The kinds of question take turns; yes and no are equally likely, and so are the places of the correct option.
-    """
+    """Image i, uint8 [side, side], a question about it that offers its options, and the answer: the kinds of question
+    take turns, yes and no are equally likely, and so are the places of the correct option."""
     rng = generator("shape questions", seed, i)
     scene = random_scene(rng)
     return draw(scene, rng, side), *_question(scene, KINDS[i % len(KINDS)], rng)

@@ -1,16 +1,12 @@
-"""The modalities of phantoms: nuisance is drawn first, then what the class shows, then the picture.
-
-A modality's module has its classes in `LABELS`; `nuisance`, what differs between examinations whatever the class;
-`findings`, what the class shows; `brightness`, float [side, side] from 0 black to 1 white; and `pointer`, the lines of
-calipers or arrow. Parameters are JSON-able; lengths in half image sides.
-"""
+"""The modalities of phantoms. A module has its classes in `LABELS`; what is drawn first, `nuisance`, which differs
+between examinations whatever the class; `findings`, what the class shows; and `brightness`, float [side, side] from 0
+black to 1 white."""
 
 import numpy as np
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.synthetic.phantoms import canvas, ct, ultrasound, xray
-from mlprobe_utils.synthetic.phantoms.canvas import Shortcut
-from mlprobe_utils.synthetic.phantoms.randomness import MEDIUM
+from mlprobe_utils.synthetic.phantoms.canvas import MEDIUM, Shortcut
 
 MODALITIES = {"ultrasound": ultrasound, "ct": ct, "xray": xray}
 
@@ -26,7 +22,7 @@ def class_index(modality: str, label: str) -> int:
 def random_parameters(
     modality: str, label: str, rng: np.random.Generator, difficulty: float = MEDIUM, shortcut: Shortcut | None = None
 ) -> dict:
-    """The parameters of one image of a class, nuisance first. Raises InputError for an unknown class."""
+    """The parameters of one image of a class, JSON-able, nuisance first. Raises InputError for an unknown class."""
     class_index(modality, label)
     parameters = MODALITIES[modality].nuisance(rng)
     agreed = shortcut and (shortcut.agreement if label == shortcut.label else 1 - shortcut.agreement)
@@ -36,8 +32,7 @@ def random_parameters(
 
 def picture(modality: str, parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
     """The image that parameters describe, uint8 [side, side]; `rng` is consumed for noise and unevenness."""
-    brightness = MODALITIES[modality].brightness(parameters, rng, side)
-    return canvas.burnt_in(brightness, parameters, MODALITIES[modality].pointer(parameters))
+    return canvas.burnt_in(MODALITIES[modality].brightness(parameters, rng, side), parameters)
 
 
 def draw(modality: str, label: str, rng: np.random.Generator, side: int, **options) -> tuple[np.ndarray, dict]:

@@ -1,22 +1,13 @@
-"""What phantoms show, in words: captions, questions with their answers, and sentences without images.
-
-A caption names what is seen, never the answer. Questions about the diagnosis offer the options of the data cards in
-other words than the cards' templates, so that answering a card is a transfer and not a repetition.
-"""
+"""What phantoms show, in words: captions, which never name the answer, questions with answers, and sentences without
+images. Questions about the diagnosis offer the options of the data cards in other words than the cards' templates, so
+that answering a card is a transfer and not a repetition."""
 
 import numpy as np
 
+from mlprobe_utils.synthetic.phantoms.canvas import generator
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, picture, random_parameters
-from mlprobe_utils.synthetic.phantoms.randomness import generator
 
 CAPTION_REQUEST = "Describe the image."
-IRREGULAR = 0.12  # irregularity of the contour from which a lesion is called so
-POSTERIOR = 5.0  # dB from which a shadow or an enhancement is mentioned
-GROUND_GLASS = -290  # Hounsfield units up to which an opacity is called so, above dense
-SOFT = 0.55  # width of an opacity's edge from which it is called soft, below sharp
-VISIBLE, DENSE = 1.6, 3.5  # cm of fluid from which an opacity is mentioned, and called dense, below faint
-HAZE = 1.2  # cm of fluid from which diffuse haze is mentioned
-
 YES_OR_NO = " Please answer 'Yes' or 'No'."
 THREE_FINDINGS = " Please answer 'Normal', 'Benign', or 'Malignant'."
 DIAGNOSIS = {
@@ -58,10 +49,10 @@ SIGNS = {
 def _ultrasound(parameters: dict) -> str:
     if parameters["darkness"] is None:
         return "a breast ultrasound with even layered tissue"
-    margin = "irregular" if parameters["irregularity"] > IRREGULAR else "smooth"
+    margin = "irregular" if parameters["irregularity"] > 0.12 else "smooth"
     form = "taller" if parameters["log_aspect"] > 0 else "wider"
     text = f"a breast ultrasound with a dark {margin} {form} lesion"
-    if abs(parameters["posterior"]) <= POSTERIOR:
+    if abs(parameters["posterior"]) <= 5:  # dB
         return text
     return f"{text} and a posterior {'enhancement' if parameters['posterior'] > 0 else 'shadow'}"
 
@@ -71,18 +62,18 @@ def _ct(parameters: dict) -> str:
         return "a chest ct with clear lungs"
     count = len(parameters["opacities"])
     number, noun = {1: "a", 2: "two"}.get(count, "several"), "opacity" if count == 1 else "opacities"
-    edge = "soft" if parameters["softness"] > SOFT else "sharp"
-    kind = "ground-glass" if parameters["density"] <= GROUND_GLASS else "dense"
+    edge = "soft" if parameters["softness"] > 0.55 else "sharp"
+    kind = "ground-glass" if parameters["density"] <= -290 else "dense"  # Hounsfield units
     lungs = sorted({opacity["lung"] for opacity in parameters["opacities"]})
     place = "both lungs" if len(lungs) == 2 else f"the {lungs[0]} lung"
     return f"a chest ct with {number} {edge} {kind} {noun} in {place}"
 
 
 def _xray(parameters: dict) -> str:
-    seen = ["diffuse haze in both lungs"] if parameters["haze"] >= HAZE else []
+    seen = ["diffuse haze in both lungs"] if parameters["haze"] >= 1.2 else []  # cm of fluid, as below
     for opacity in parameters["opacities"]:
-        if opacity["strength"] >= VISIBLE:
-            strength = "dense" if opacity["strength"] >= DENSE else "faint"
+        if opacity["strength"] >= 1.6:
+            strength = "dense" if opacity["strength"] >= 3.5 else "faint"
             seen.append(f"a {strength} opacity in the {opacity['lung']} {opacity['zone']} lung")
     return "a chest x-ray with " + (" and ".join(seen) or "clear lungs")
 
@@ -98,11 +89,8 @@ def captioned_phantom(modality: str, i: int, seed: int, side: int = 64) -> tuple
 
 
 def questioned_phantom(modality: str, i: int, seed: int, side: int = 64) -> tuple[np.ndarray, str, str]:
-    """Image i, uint8 [side, side], a question about it, and the answer; no image is in a phantom set.
-
-    Questions about signs and about the diagnosis take turns. Each kind goes through its questions in turn, and through
-    the answers of each question, so that no answer can be guessed from its question.
-    """
+    """Image i, uint8 [side, side], a question about it, and the answer; no image is in a phantom set. Questions about
+    signs and about the diagnosis take turns, and so do those of a kind, and the answers of each."""
     rng, turn = generator("questions", seed, list(MODALITIES).index(modality), i), i // 2
     labels, signs = MODALITIES[modality].LABELS, list(SIGNS[modality].items())
     if i % 2:

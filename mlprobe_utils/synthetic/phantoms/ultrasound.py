@@ -12,11 +12,10 @@ import functools
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.randomness import gap, looks_like, sign
+from mlprobe_utils.synthetic.phantoms.canvas import gap, looks_like, sign
 
 LABELS = ("normal", "benign", "malignant")
-pointer = canvas.calipers
-SAMPLES, BEAMS = 64, 64
+SAMPLES = BEAMS = 64
 DEPTH = 4.0  # cm, also the width
 FREQUENCY = 8.0  # MHz
 DYNAMIC_RANGE = 60.0  # dB between black and white
@@ -40,9 +39,8 @@ SIGNS = {
 
 def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
     level, attenuation = _tissue(parameters, rng)
-    received = echo(10 ** (level / 20), rng)
-    lost = loss(attenuation)
-    return canvas.enlarge(b_mode(received, lost, parameters["compensation"], parameters["gain"]), side)
+    shown = b_mode(echo(10 ** (level / 20), rng), loss(attenuation), parameters["compensation"], parameters["gain"])
+    return canvas.enlarge(shown, side)
 
 
 def lesion_mask(parameters: dict, side: int) -> np.ndarray:
@@ -98,19 +96,18 @@ def _lesion_distance(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarr
 
 def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Maps of echogenicity (dB against glandular tissue) and of attenuation (dB per cm and MHz), [SAMPLES, BEAMS]."""
-    shape = BEAMS, SAMPLES
-    x, y = canvas.grid(*shape)
-    depth = y + np.tan(np.radians(parameters["rotation"])) * x + 0.07 * canvas.smooth_noise(rng, 3, 4, *shape)
+    x, y = canvas.grid(BEAMS)
+    depth = y + np.tan(np.radians(parameters["rotation"])) * x + 0.07 * canvas.smooth_noise(rng, 3, 4, BEAMS)
     fat, muscle = parameters["fat_depth"], parameters["muscle_depth"]
-    streaks = canvas.smooth_noise(rng, 24, 5, *shape)  # fibres run along the layers
-    lobules = canvas.smooth_noise(rng, 7, 5, *shape)
+    streaks = canvas.smooth_noise(rng, 24, 5, BEAMS)  # fibres run along the layers
+    lobules = canvas.smooth_noise(rng, 7, 5, BEAMS)
     level = np.where(depth < fat, parameters["fat_level"], np.where(depth < muscle, 0, -10)).astype(np.float32)
     level += parameters["lobules"] * lobules + 5 * streaks + 5 * np.maximum(streaks - 0.8, 0)
     for border, above in ((-0.97, 16), (fat, 6), (muscle, 12)):  # skin and fasciae reflect
         level += above * np.exp(-(((depth - border) / 0.04) ** 2))
     attenuation = TISSUE + 0.06 * lobules
     # where the probe touches the skin badly, less gets in: shadows that no lesion throws
-    columns = np.maximum(canvas.smooth_noise(rng, 1, 9, *shape), 0)
+    columns = np.maximum(canvas.smooth_noise(rng, 1, 9, BEAMS), 0)
     skin = 1.0 - np.clip((y + 1) / SKIN, 0, 1)
     attenuation += skin * columns * parameters["contact"] / (FREQUENCY * SKIN * CENTIMETRES)
     if parameters["darkness"] is not None:
@@ -136,12 +133,10 @@ def point_spread() -> tuple[np.ndarray, np.ndarray]:
 
 
 def echo(echogenicity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The echo before attenuation: real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS].
-
-    Fully developed speckle: many scatterers of random phase in each cell add up to a circular complex normal number,
-    which the point-spread function blurs; one look's envelope is Rayleigh distributed (Wagner 1983). The mean intensity
-    is twice the square of `echogenicity` [SAMPLES, BEAMS].
-    """
+    """The echo before attenuation, real and imaginary parts of every look, float32 [SAMPLES, 2 * LOOKS, BEAMS]: fully
+    developed speckle. Scatterers of random phase add up to a circular complex normal number in each cell, which the
+    point-spread function blurs; an envelope is Rayleigh distributed (Wagner 1983), the mean intensity twice the square
+    of `echogenicity` [SAMPLES, BEAMS]."""
     along, across = point_spread()
     scatterers = rng.standard_normal((SAMPLES, 2 * LOOKS, BEAMS), dtype=np.float32)
     scatterers *= echogenicity[:, None].astype(np.float32)

@@ -10,10 +10,9 @@ Physics, IAEA 2014 (scatter, photon noise).
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.randomness import looks_like, sign
+from mlprobe_utils.synthetic.phantoms.canvas import looks_like, sign
 
 LABELS = ("PNEUMONIA", "NORMAL")
-pointer = canvas.arrow
 SOFT_TISSUE, LUNG, BONE = 0.23, 0.06, 0.60  # per cm; the lung is a quarter tissue, the rest air; bone of a child
 PHOTONS = 20_000  # that would reach one of 64 x 64 pixels through air
 SCATTER = 0.25  # scattered over primary photons behind the grid
@@ -79,7 +78,11 @@ def integral(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarra
     x, y = canvas.posed_grid(side, parameters)
     bend = canvas.smooth_noise(rng, 5, 5, side)
     lung = parameters["inspiration"] * LUNG_THICKNESS * _lungs(parameters, x, y, bend)
-    body = parameters["stature"] * _body(parameters, x, y, bend)
+    width = 0.84 + 0.06 * y + 0.01 * bend + 0.4 * canvas.inside(y + 0.62, 0.45)  # the shoulders are wider
+    trunk = np.sqrt(np.clip(1 - np.square(x / width) ** 2, 0, 1)) * canvas.inside(0.42 * np.abs(x) - 0.98 - y, 0.2)
+    neck = 0.6 * canvas.inside(np.abs(x) - 0.26, 0.12) * canvas.inside(y + 0.6, 0.2)
+    belly = 0.12 * canvas.inside(parameters["diaphragm"] - y, 0.3)
+    body = parameters["stature"] * (THICKNESS * np.maximum(trunk * (0.94 + belly), neck))
     body -= parameters["stomach"] * canvas.inside(canvas.ellipse(x, y, (0.36, 0.78), (0.2, 0.12)), 0.6)
 
     marking = np.abs(canvas.smooth_noise(rng, 28, 28, side))
@@ -91,15 +94,6 @@ def integral(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarra
         distance = canvas.ellipse(x, y, (opacity["x"], opacity["y"]), (opacity["width"], opacity["height"]))
         filled = filled + opacity["strength"] * canvas.inside(distance + 0.15 * texture, 0.8)
     return line_integral(body, lung, _bones(parameters, x, y), np.minimum(filled, lung))
-
-
-def _body(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> np.ndarray:
-    """Thickness of the body, cm: trunk, shoulders and neck; thicker below the diaphragm."""
-    width = 0.84 + 0.06 * y + 0.01 * bend + 0.4 * canvas.inside(y + 0.62, 0.45)  # the shoulders are wider
-    trunk = np.sqrt(np.clip(1 - np.square(x / width) ** 2, 0, 1)) * canvas.inside(0.42 * np.abs(x) - 0.98 - y, 0.2)
-    neck = 0.6 * canvas.inside(np.abs(x) - 0.26, 0.12) * canvas.inside(y + 0.6, 0.2)
-    belly = 0.12 * canvas.inside(parameters["diaphragm"] - y, 0.3)
-    return THICKNESS * np.maximum(trunk * (0.94 + belly), neck)
 
 
 def _lungs(parameters: dict, x: np.ndarray, y: np.ndarray, bend: np.ndarray) -> np.ndarray:
