@@ -15,8 +15,8 @@ HEAD = "LM head"
 
 class Counts(NamedTuple):
     model_class: str  # of transformers
-    parameters: dict[str, int]  # part -> how many; the LM head is 0 where it shares the embeddings
-    points: dict[str, int]  # module's letter, as points are named -> how many
+    parameters: dict[str, int]  # part -> how many; the LM head has 0 where it shares the embeddings
+    points: dict[str, int]  # letter of a module -> how many
 
     @property
     def total(self) -> int:

@@ -20,7 +20,7 @@ from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.registry import family_named, name_of
 from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, errors_named, fetched, missing_files
-from mlprobe_utils.models.settings import RANDOM_SEED, Checkpoint
+from mlprobe_utils.models.settings import RANDOM_SEED, UNNAMED, Checkpoint
 
 
 class _Checkpoint(NamedTuple):
@@ -40,16 +40,11 @@ class LoadedModel:
     processor: ProcessorMixin
     family: Family
     adapter: Path | None = None
-    card: Checkpoint | None = None
+    card: Checkpoint = UNNAMED
 
     @property
     def device(self) -> torch.device:
         return self.model.device
-
-    @property
-    def called(self) -> str:
-        """How errors name it."""
-        return self.card.called if self.card else f"a {type(self.model).__name__}"
 
 
 def load(

@@ -61,3 +61,6 @@ class Checkpoint(Part):
         if self.source.startswith((".", "/", "~")) or self.source.count("/") != 1:
             raise InputError(f"{self.called}: source {self.source!r} is neither a folder nor a hub id (owner/name)")
         return self.source
+
+
+UNNAMED = Checkpoint(slug="unnamed", source=".")  # of a model that was not loaded from a card

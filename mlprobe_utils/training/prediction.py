@@ -47,26 +47,26 @@ def answer(
     ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']
 
     Args:
-        model, images, batch_size: as of `extract`; the images have labels.
+        images: from `image_folder` or `image_list`, with labels.
         folder: where answers are kept: an interrupted pass goes on there, a whole one is read back.
         max_new_tokens: where an answer is cut off; None: the model's own, or as in the protocol `paper`. A model that
             thinks needs 512 to 2,000, and takes so much longer.
+        batch_size: images at a time; changes no result.
 
     Returns:
-        One row an image: image, label, split (validation or test), cluster (images with the same number are of one
-        patient or file), text (as generated), parsed (the label whose answer alone the text names outside of its
-        thoughts, else null), thought_cut (no answer was reached), and for each label p_<label> (probability of its
-        answer among the options).
+        One row an image: image, label, split (validation or test), cluster (the same of images of one patient or file),
+        text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
+        thought_cut (no answer was reached), and p_<label> (probability of its answer among the options).
 
     Raises:
         InputError: a label without an answer or an answer without label; as `extract`.
     """
     question.check_labels(images.table["label"].dropna())
-    most = max_new_tokens or (model.card and model.card.max_new_tokens)
+    most = max_new_tokens or model.card.max_new_tokens
     settings = paper(Answering, "answering", batch_size=batch_size, **({"max_new_tokens": most} if most else {}))
     rows = images.rows("validation", "test")
     recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
-    recorded |= {"synonyms": {option: [*words] for option, words in question.synonyms.items()}}
+    recorded["synonyms"] = {option: [*words] for option, words in question.synonyms.items()}
     recorded["labels"] = hash_of(rows.to_dict("list"))
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(temporary)
@@ -74,12 +74,11 @@ def answer(
             kept = claim(folder, made_of(model, question, images) | recorded)
             if (kept / ANSWERS).is_file():
                 return pd.read_parquet(kept / ANSWERS)
-        questions, options = questions_about(model, question, images), [*question.options.values()]
+        label_of = {option: label for label, option in question.options.items()}
+        given = questions_about(model, question, images), [*label_of], [*rows.index], settings, kept, question.synonyms
         with adapter(model, model.adapter):
-            given = options, list(rows.index), settings, kept, question.synonyms
-            found, probabilities = predict(model, questions, *given)
-        check_finite(probabilities, rows["image"], model.called)
-        label_of = dict(zip(options, question.options, strict=True))
+            found, probabilities = predict(model, *given)
+        check_finite(probabilities, rows["image"], model.card.called)
         rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
         rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
         write_parquet(rows, kept / ANSWERS)
@@ -97,10 +96,9 @@ def predict(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Answers the questions about the images at `positions`; an interrupted run goes on from the shards in `folder`.
 
-    Returns:
-        One row an image: `text` (generated greedily), `parsed` (option or None) and `thought_cut` (the thought reached
-        the limit of tokens); and the options' probabilities, float64 [images, options]: summed log-probability of the
-        option's tokens and the end token, normalised.
+    Returns one row an image: `text` (generated greedily), `parsed` (option or None) and `thought_cut` (the thought
+    reached the limit of tokens); and the options' probabilities, float64 [images, options]: summed log-probability of
+    the option's tokens and the end token, normalised.
     """
     shards = shards_of(folder, positions, settings.shard_images, ".parquet")
     given = questions.encoder, options, settings.max_new_tokens

@@ -7,6 +7,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlprobe_utils.models.compat
@@ -14,6 +15,7 @@ import mlprobe_utils.models.compat
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
@@ -23,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes, sharded, share_of
 from mlprobe_utils.common.progress import Notes
-from mlprobe_utils.models.encoding import Encoder, answer_losses
+from mlprobe_utils.models.encoding import Encoder
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class TrainingSettings:
 @dataclass(eq=False)
 class Examples(torch.utils.data.Dataset):
     """(image, answer) pairs; `image_at(position)` gives an image, uint8 [height, width, 3], or its encoded question. A
-    batch holds examples of similar `lengths`.
-    """
+    batch holds examples of similar `lengths`."""
 
     image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]]
     positions: list[int]
@@ -60,8 +61,7 @@ class Examples(torch.utils.data.Dataset):
 
 class EpochSampler(LengthGroupedSampler):
     """An epoch's order, a function of seed and epoch: the same in every process and after a kill. Where processes share
-    a batch, the last one is completed by examples without answers (~i).
-    """
+    a batch, the last one is completed by examples without answers (~i)."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
         super().__init__(batch_size, lengths=lengths)
@@ -80,31 +80,24 @@ class EpochSampler(LengthGroupedSampler):
         self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
 
 
-class Progress(TrainerCallback):
-    """A line a minute while training."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
-
-
-class Finite(TrainerCallback):
-    """Stops a training at the step that leaves weights which are not finite: Trainer would go on, and log 0 as loss."""
+class Watched(TrainerCallback):
+    """A line a minute while training, which ends at the step that leaves weights that are not finite: Trainer would go
+    on, and log 0 as loss. `name` is that of the model in errors."""
 
     def __init__(self, name: str):
         self.name = name
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
 
     def on_step_end(self, args, state, control, **kwargs):
         if not torch.nn.utils.get_total_norm(self.trained).isfinite():
             step = f"{self.name}, run {args.seed}: step {state.global_step} of {state.max_steps}"
             mend = f"lower the learning rate ({args.learning_rate:g}), or train in float32"
             raise InputError(f"{step} left weights that are not finite (nan or infinite), and none are kept: {mend}")
+        if state.is_world_process_zero:
+            self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
 
 
 class OneDevice(TrainingArguments):
@@ -116,9 +109,18 @@ class OneDevice(TrainingArguments):
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose loss is the mean over the answers' tokens: of a whole step in all processes, or a whole set."""
+    """Trainer whose loss is the mean over the answers' tokens: of a whole step in all processes, or a whole set.
+    Another task overrides `encoded` and `losses_of`."""
 
     trains = False  # whether every module has been set to training since the beginning, or the last evaluation
+
+    @staticmethod
+    def encoded(encoder: Encoder, rows: list[tuple[np.ndarray | dict, str | None]]) -> dict[str, torch.Tensor]:
+        """Model inputs and labels of examples (-100 is no label); one without answer has no label."""
+        images, answers = zip(*rows, strict=True)
+        inputs = encoder.answered([*images], [answer or "" for answer in answers])
+        inputs["labels"][[answer is None for answer in answers]] = -100
+        return inputs
 
     def get_train_dataloader(self) -> DataLoader:
         size, processes = self.args.train_batch_size, self.args.world_size
@@ -140,9 +142,15 @@ class AnswerTrainer(Trainer):
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each image's summed loss, and the number of tokens; overridden for another task."""
-        return answer_losses(model, inputs)
+    @staticmethod
+    def losses_of(model, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each image's summed cross-entropy, float32 [images] in nats, and number of tokens, int [images]."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        # use_cache: Trainer's setting does not reach the LLM
+        logits = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1].float()
+        losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        return losses.sum(dim=1), (labels != -100).sum(dim=1)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, tokens = self.losses_of(model, inputs)
@@ -161,14 +169,6 @@ class AnswerTrainer(Trainer):
         return 0
 
 
-def encoded(encoder: Encoder, rows: list[tuple[np.ndarray | dict, str | None]]) -> dict[str, torch.Tensor]:
-    """Model inputs of examples; one without answer has no label."""
-    images, answers = zip(*rows, strict=True)
-    inputs = encoder.answered([*images], [answer or "" for answer in answers])
-    inputs["labels"][[answer is None for answer in answers]] = -100
-    return inputs
-
-
 def train(
     model: torch.nn.Module,
     encoder: Encoder,
@@ -177,20 +177,13 @@ def train(
     settings: TrainingSettings,
     checkpoints: Path,
     name: str = "a model",
-    encode: Callable[[Encoder, list], dict[str, torch.Tensor]] = encoded,
     trainer_class: type[AnswerTrainer] = AnswerTrainer,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints` after a kill.
 
-    `name` is that of the model in errors, `encode` gives model inputs and labels of examples (-100 is no label), and
-    `trainer_class` defines the loss.
-
-    Returns:
-        The learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
-        images); and the model's weights, under FSDP whole in the main process.
-
-    Raises:
-        InputError: the processes cannot share the recipe's batch evenly; a step leaves weights that are not finite.
+    Returns the learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
+    images); and the model's weights, under FSDP whole in the main process. InputError, with `name`, where the processes
+    cannot share the recipe's batch evenly, or a step leaves weights that are not finite.
     """
 
     def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
@@ -202,9 +195,9 @@ def train(
         args=training_arguments(settings, checkpoints, eval_strategy="no" if validation is None else "epoch"),
         train_dataset=training,
         eval_dataset=validation,
-        data_collator=lambda rows: encode(encoder, rows),
+        data_collator=partial(trainer_class.encoded, encoder),
         compute_metrics=mean_loss,
-        callbacks=[Progress(), Finite(name)],
+        callbacks=[Watched(name)],
     )
     trainer.pop_callback(PrinterCallback)
     last = last_whole_checkpoint(checkpoints)

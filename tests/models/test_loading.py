@@ -18,7 +18,7 @@ from mlprobe_utils.common.files import known_hash
 from mlprobe_utils.datasets.own_images import image_list
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models import loading
-from mlprobe_utils.models.encoding import Encoder, answer_losses, questions_about
+from mlprobe_utils.models.encoding import Encoder, questions_about
 from mlprobe_utils.models.families.base import Packed
 from mlprobe_utils.models.families.hulu_med import NAMING_IT
 from mlprobe_utils.models.families.qwen2_5_vl import Qwen2_5_VL
@@ -28,6 +28,7 @@ from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.training.trainer import AnswerTrainer
 
 PACKED = [name for name in FAMILY_NAMES if issubclass(family_by_name(name), Packed)]
 FIXED_SIZE = [name for name in FAMILY_NAMES if name not in PACKED]
@@ -233,7 +234,8 @@ def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
         Encoder(m.processor, "<image> Which?").answered([image_set.pixels(i) for i in (0, 1)], answers)
         for m in (loaded, tiny)
     )
-    for given, expected in zip(answer_losses(loaded.model, inputs), answer_losses(tiny.model, known), strict=True):
+    losses = AnswerTrainer.losses_of
+    for given, expected in zip(losses(loaded.model, inputs), losses(tiny.model, known), strict=True):
         assert torch.equal(given, expected)
 
 

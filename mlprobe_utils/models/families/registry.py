@@ -20,10 +20,8 @@ def family_named(architectures: Sequence[str]) -> type[Family]:
         if {family.model_class, *family.hosted} & set(architectures):
             return family
     known = ", ".join(name for family in FAMILIES for name in (family.model_class, *family.hosted))
-    raise InputError(
-        f"no family for models of class {', '.join(architectures) or '(none named)'}. Known classes: {known}. "
-        f"Add one in mlprobe_utils/models/families/."
-    )
+    wrong = f"no family for models of class {', '.join(architectures) or '(none named)'}"
+    raise InputError(f"{wrong}. Known classes: {known}. Add one in mlprobe_utils/models/families/.")
 
 
 def family_of(model) -> Family:
