@@ -42,9 +42,6 @@ def test_saved_checkpoint_comes_back(tiny, image_set, tmp_path, family):
     assert type(again.family) is family_by_name(family)
     assert not again.model.training
     assert again.model.dtype == torch.float32
-    before, after = tiny.model.state_dict(), again.model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[key], after[key]) for key in before)
     assert torch.equal(logits_of(tiny, image_set), logits_of(again, image_set))
 
 
@@ -75,16 +72,13 @@ def test_a_device_map_changes_no_feature(tiny, tiny_folder, encoder, image_set):
 @pytest.mark.parametrize("family", PACKED, indirect=True)
 def test_an_image_of_more_pixels_than_the_cap_gets_no_more_tokens(tiny, tiny_folder, image_set):
     cap, token = 64 * 64, tiny.model.config.image_token_id
-    small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((160, 96, 3), np.uint8)
-
-    def tokens(card) -> list[int]:
+    small, large, counts = np.zeros((64, 64, 3), np.uint8), np.zeros((160, 96, 3), np.uint8), []
+    for card in (card_of(tiny_folder), card_of(tiny_folder, max_pixels=cap)):
         questions = Encoder(load_processor(card), image_set.card.template).questions([small, large])
-        return (questions["input_ids"] == token).sum(dim=1).tolist()
-
-    whole, capped = tokens(card_of(tiny_folder)), tokens(card_of(tiny_folder, max_pixels=cap))
+        counts.append((questions["input_ids"] == token).sum(dim=1).tolist())
+    whole, capped = counts
     assert capped[0] == whole[0]  # of exactly as many pixels
     assert 0 < capped[1] <= whole[0] < whole[1]
-    assert load(card_of(tiny_folder, max_pixels=cap)).processor.image_processor.size["longest_edge"] == cap
 
 
 @each_family
@@ -212,15 +206,12 @@ def test_a_chat_template_that_fails(tiny_folder, template):
 def test_an_image_token_without_an_embedding(copied, tiny):
     """Said before the weights are read."""
     (copied / "model.safetensors").unlink()
-    rows = tiny.model.get_input_embeddings().num_embeddings
     name = next(name for name in json.loads((copied / "config.json").read_text()) if name.startswith("image_token_i"))
-    for token in (-1, rows):
+    other = f"the image token's id is 5 in config.json, but [{tiny.model.config.image_token_id}]"
+    beyond = "'mine': the image token's id in config.json is {0}, but the model has embeddings for 0 to"
+    for token in (-1, tiny.model.get_input_embeddings().num_embeddings, 5):
         edit(copied / "config.json", **{name: token})
-        wrong = f"'mine': the image token's id in config.json is {token}, but the model has embeddings for 0 to"
-        assert wrong in refusal(card_of(copied))
-    edit(copied / "config.json", **{name: 5})
-    wrong = f"the image token's id is 5 in config.json, but [{tiny.model.config.image_token_id}]"
-    assert wrong in refusal(card_of(copied))
+        assert (other if token == 5 else beyond.format(token)) in refusal(card_of(copied))
 
 
 @pytest.mark.parametrize("name", ["pad", "end", "end-of-turn"])
@@ -257,9 +248,6 @@ def test_missing_processor(copied):
     edit(copied / "config.json", model_type=None)
     edit(copied / "tokenizer_config.json", processor_class=None)  # transformers takes the tokenizer for all there is
     assert "has no preprocessor_config.json" in refusal(card_of(copied), load_processor)
-    (copied / "tokenizer_config.json").unlink()
-    (copied / "tokenizer.json").unlink()
-    assert "'mine'" in refusal(card_of(copied), load_processor)
 
 
 def pickled(name: str) -> Callable[[Path], None]:
@@ -333,18 +321,15 @@ def test_folder_that_is_not_there(outputs):
 
 def test_identity_is_the_content_of_the_folder(copied, tmp_path):
     """Neither when files were written nor a record beside them counts; kept hashes are of the files as they are."""
-    weights, kept = copied / "model.safetensors", partial(known_hash, tmp_path / "hashes.json")
-
-    def identity() -> str:
-        assert identity_of(card_of(copied), kept) == identity_of(card_of(copied))
-        return identity_of(card_of(copied))
-
-    first, content = identity(), weights.read_bytes()
-    weights.touch()
-    (copied / "made_from.json").write_text('{"seed": 1}')
-    assert identity() == first
-    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert identity() != first
-    weights.write_bytes(content)
-    (copied / "chat_template.jinja").write_text("{{ messages }}")
-    assert identity() != first
+    content, identities = (copied / "model.safetensors").read_bytes(), []
+    for name, written in (
+        ("model.safetensors", content),
+        ("made_from.json", b"{}"),
+        ("model.safetensors", content[:-1] + bytes([content[-1] ^ 1])),
+        ("chat_template.jinja", b"{{ messages }}"),
+    ):
+        (copied / name).write_bytes(written)
+        identities.append(identity_of(card_of(copied)))
+        assert identity_of(card_of(copied), partial(known_hash, tmp_path / "hashes.json")) == identities[-1]
+    assert identities[0] == identities[1]
+    assert len({*identities}) == 3
