@@ -81,8 +81,8 @@ class EpochSampler(LengthGroupedSampler):
 
 
 class Watched(TrainerCallback):
-    """A line a minute while training, which ends at the step that leaves weights that are not finite: Trainer would go
-    on, and log 0 as loss. `name` is that of the model in errors."""
+    """A line a minute while training; its end at a step that leaves weights which are not finite, where Trainer would go
+    on and log 0 as loss. `name` is that of the model in errors."""
 
     def __init__(self, name: str):
         self.name = name
@@ -116,7 +116,7 @@ class AnswerTrainer(Trainer):
 
     @staticmethod
     def encoded(encoder: Encoder, rows: list[tuple[np.ndarray | dict, str | None]]) -> dict[str, torch.Tensor]:
-        """Model inputs and labels of examples (-100 is no label); one without answer has no label."""
+        """Model inputs and labels of examples; -100 is no label, all that an example without answer has."""
         images, answers = zip(*rows, strict=True)
         inputs = encoder.answered([*images], [answer or "" for answer in answers])
         inputs["labels"][[answer is None for answer in answers]] = -100
@@ -206,11 +206,9 @@ def train(
         model.load_state_dict(type(model).from_pretrained(last, dtype=model.dtype).state_dict())
     trainer.train(resume_from_checkpoint=last)
     model.eval()
-    losses = {
-        name: {round(row["epoch"]): row[key] for row in trainer.state.log_history if key in row}
-        for name, key in (("training_loss", "loss"), ("validation_loss", "eval_loss"))
-    }
-    curve = pd.DataFrame(losses, sorted(losses["training_loss"]), dtype=float).rename_axis("epoch").reset_index()
+    logged = pd.DataFrame(trainer.state.log_history, columns=["epoch", "loss", "eval_loss"], dtype=float)
+    curve = logged.groupby(logged.pop("epoch").round().astype(int)).last().reset_index()
+    curve.columns = ["epoch", "training_loss", "validation_loss"]
     return curve, trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 

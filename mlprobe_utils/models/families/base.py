@@ -34,13 +34,17 @@ class ProbePoint:
         return ("image_mean", "last_token") if self.name.startswith("L") else ("image_mean",)
 
 
-class Family(ABC):
-    """One architecture. A subclass holds everything that is specific to it: mostly, where modules are."""
+class Family:
+    """One architecture. A subclass holds everything that is specific to it: mostly, where modules are.
+
+    The vision tower reads every image at one size, [images, tokens, width] throughout, unless the family is `Packed`.
+    """
 
     model_class: ClassVar[str]  # of transformers
     hosted: ClassVar[tuple[str, ...]] = ()  # the hub's own classes whose weights the model class takes
     key_mapping: ClassVar[dict[str, str]] = {}  # names of hosted weights -> the model class's, regular expressions
-    inputs: ClassVar[tuple[str, ...]]  # what the processor returns; without any of it features change in silence
+    # what the processor returns; without any of it features change in silence
+    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "pixel_values")
     vision_tower: ClassVar[tuple[str, ...]]  # paths of all that is neither connector nor LLM
     vision_blocks: ClassVar[str]
     connector: ClassVar[tuple[str, ...]]
@@ -52,18 +56,16 @@ class Family(ABC):
     def __init__(self, model: nn.Module):
         self.model = model
 
-    @abstractmethod
     def vision_pooler(self, inputs: dict) -> Pooler:
         """Means of each image's tokens at a vision block."""
+        return partial(image_means, len(inputs["input_ids"]))
 
-    @abstractmethod
-    def connector_pooler(self, inputs: dict) -> Pooler:
-        """Means of each image's tokens at a connector layer."""
+    connector_pooler = vision_pooler  # at a connector layer
 
-    @abstractmethod
     def vision_places(self, inputs: dict) -> list[slice | int]:
         """Where each image is, as an index into `pixel_values` and into the output of every vision block, of which
         `output[index]` is [tokens, width] and can be assigned to."""
+        return list(range(len(inputs["pixel_values"])))
 
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
@@ -140,21 +142,7 @@ class Family(ABC):
         return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]
 
 
-class FixedSize(Family):
-    """A vision tower that reads every image at one size: [images, tokens, width] throughout."""
-
-    inputs = ("input_ids", "attention_mask", "pixel_values")
-
-    def vision_pooler(self, inputs: dict) -> Pooler:
-        return partial(image_means, len(inputs["input_ids"]))
-
-    connector_pooler = vision_pooler
-
-    def vision_places(self, inputs: dict) -> list[slice | int]:
-        return list(range(len(inputs["pixel_values"])))
-
-
-class Packed(Family):
+class Packed(Family, ABC):
     """A vision tower that packs the tokens of all images, of any sizes, into one [tokens, width]."""
 
     @abstractmethod

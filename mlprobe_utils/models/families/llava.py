@@ -5,10 +5,10 @@ from pathlib import Path
 
 from transformers import LlavaImageProcessor, PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.models.families.base import FixedSize, Pooler
+from mlprobe_utils.models.families.base import Family, Pooler
 
 
-class Llava(FixedSize):
+class Llava(Family):
     model_class = "LlavaForConditionalGeneration"
     vision_tower = ("model.vision_tower",)
     vision_blocks = "model.vision_tower.encoder.layers"
