@@ -121,9 +121,9 @@ class Encoder:
         prompt), and its end token (not always EOS)."""
         before, _, after = self._conversation([question, [{"type": "text", "text": "Answer"}]]).rpartition("Answer")
         lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
-        if self.opened:
-            lead = lead if self.opened.closes in lead else f"\n{self.opened.closes}\n\n"
-        elif lead.strip():
+        if self.opened and self.opened.closes not in lead:
+            lead = f"\n{self.opened.closes}\n\n"
+        elif not self.opened and lead.strip():
             lead = ""
         first = self._ids(after.strip())[:1]
         is_end = first and first[0] in self.tokenizer.added_tokens_decoder

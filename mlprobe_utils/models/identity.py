@@ -25,7 +25,7 @@ def identity_of(card: Checkpoint, hash_file: Callable[[Path], str] = file_hash) 
     source = card.located()
     if not os.path.isdir(source):
         return _commit(card, source)
-    return hash_of({path.name: hash_file(path) for path in _files(Path(source), ("*.safetensors", *NOT_WEIGHTS))})
+    return hash_of({path.name: hash_file(path) for path in _files(Path(source))})
 
 
 def shape_of(card: Checkpoint) -> str:
@@ -67,7 +67,7 @@ def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
     a pointer of Git LFS in place of a file."""
     source = card.located()
     if os.path.isdir(source):
-        for path in _files(Path(source), ("*.safetensors", *NOT_WEIGHTS)):
+        for path in _files(Path(source)):
             with path.open("rb") as file:
                 if file.read(len(POINTER)) == POINTER:
                     mend = "and not the file itself: run `git lfs pull` in its folder"
@@ -92,7 +92,7 @@ def missing_files(card: Checkpoint, files: Sequence[str]) -> list[str]:
     return missing
 
 
-def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+def _files(folder: Path, patterns: Sequence[str] = ("*.safetensors", *NOT_WEIGHTS)) -> list[Path]:
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return sorted(path for path in found if path.name not in RECORDS)
 

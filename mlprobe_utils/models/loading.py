@@ -33,8 +33,7 @@ class _Checkpoint(NamedTuple):
 @dataclass
 class LoadedModel:
     """A model ready to be fine-tuned or probed. Functions of this package put on the adapter in its folder while they
-    work, so that several share the weights of `model`. `card` says how it is prompted and how it answers.
-    """
+    work, so that several share the weights of `model`. `card` says how it is prompted and how it answers."""
 
     model: torch.nn.Module
     processor: ProcessorMixin
@@ -73,13 +72,12 @@ def load(
         own = {"slug": str(source), "source": str(source), "precision": precision}
         card = settings(Checkpoint, "load", own | fields)
     found, precision, device_map = _checked(card, precision)
-    hosted = found.family.is_hosted(found.config.architectures)
     folder = fetched(card, _weight_files(card, found.folder))
     with errors_named(card), quiet():
         model, report = found.family.transformers_class().from_pretrained(
             folder,
             config=found.config,
-            key_mapping=found.family.key_mapping if hosted else None,
+            key_mapping=found.family.key_mapping or None,
             dtype=getattr(torch, precision),
             device_map=device_map,
             attn_implementation=card.attention,  # None: not what config.json may say, but as transformers chooses
@@ -91,7 +89,7 @@ def load(
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := {kind: sorted(report[kind]) for kind in kinds if report[kind]}:
         raise InputError(f"the checkpoint of '{card.slug}' does not fit {type(model).__name__}: {wrong}")
-    if hosted:  # saved under the hub's names with a config.json of transformers, it could not be read again
+    if found.family.key_mapping:  # with the hub's names and a config.json of transformers, it could not be read again
         save_under_own_names(model)
     whole_layers(model)
     model = model if device_map else model.to(processes().device)
@@ -110,8 +108,7 @@ def look_at(card: Checkpoint) -> None:
 
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
     """A model of the same shape with reproducible random weights, as its class draws them; a matrix that its class
-    leaves at zero (Gemma 3's projection) is drawn too, or nothing of the image would get through.
-    """
+    leaves at zero (Gemma 3's projection) is drawn too, or nothing of the image would get through."""
     found, precision, device_map = _checked(card, precision)
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)

@@ -42,8 +42,7 @@ def answer(
 ) -> pd.DataFrame:
     """What the model answers about the validation and test images, and how probable it finds each option.
 
-    >>> answers = mp.answer(model, images, question, max_new_tokens=4)
-    >>> [*answers]
+    >>> [*mp.answer(model, images, question, max_new_tokens=4)]
     ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']
 
     Args:
@@ -100,8 +99,8 @@ def predict(
     reached the limit of tokens); and the options' probabilities, float64 [images, options]: summed log-probability of
     the option's tokens and the end token, normalised.
     """
-    shards = shards_of(folder, positions, settings.shard_images, ".parquet")
-    given = questions.encoder, options, settings.max_new_tokens
+    shards, encoder = shards_of(folder, positions, settings.shard_images, ".parquet"), questions.encoder
+    given = encoder, options, settings.max_new_tokens
     for path, batches in own_missing(shards, settings.batch_size, "answer"):
         write_parquet(pd.concat([answer_batch(loaded, questions.batch(batch), *given) for batch in batches]), path)
     processes().wait_for_everyone()
@@ -109,7 +108,7 @@ def predict(
     processes().wait_for_everyone()
     if processes().is_main_process:
         remove_shards(folder)
-    answers = pd.DataFrame([questions.encoder.answer(text, options, synonyms) for text in whole["text"]])
+    answers = pd.DataFrame([encoder.answer(text, options, synonyms) for text in whole["text"]])
     return answers, softmax(whole[options].to_numpy(), axis=1)
 
 
@@ -117,11 +116,9 @@ def predict(
 def answer_batch(
     loaded: LoadedModel, prompts: dict[str, torch.Tensor], encoder: Encoder, options: list[str], max_new_tokens: int
 ) -> pd.DataFrame:
-    """The `text` generated about each image of one batch of `encoder`, and the log-probability of each option.
-
-    Images and question are read once, for the text: each option goes on from the cached keys and values, all but those
-    of the prompts' last token, which is text and gives the logits of the option's first token.
-    """
+    """The `text` generated about each image of one batch of `encoder`, and the log-probability of each option."""
+    # images and question are read once, for the text: each option goes on from the cached keys and values, all but
+    # those of the prompts' last token, which is text and gives the logits of the option's first token
     cache = DynamicCache(config=loaded.model.config)
     cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts
     rows, length = prompts["input_ids"].shape
@@ -149,20 +146,14 @@ def _logits_of_unread(model, input_ids, logits_processor, stopping_criteria, gen
 
 @contextlib.contextmanager
 def greedy(loaded: LoadedModel, max_new_tokens: int, end: int) -> Iterator[GenerationConfig]:
-    """Greedy generation up to an end token. It replaces the model's own configuration, whose penalties and temperatures
-    `generate` would fill in, and whose special tokens may be those of another tokenizer.
-    """
+    """Greedy generation up to an end token, in place of the model's own configuration, whose penalties `generate` would
+    fill in, and whose special tokens may be those of another tokenizer."""
     own, tokenizer = loaded.model.generation_config, loaded.processor.tokenizer
     known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     ends = {end, tokenizer.eos_token_id, *(token for token in known if token in tokenizer.added_tokens_decoder)}
-    plain = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=sorted(ends - {None}),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    loaded.model.generation_config = plain
+    special = {"eos_token_id": sorted(ends - {None}), "pad_token_id": tokenizer.pad_token_id}
+    loaded.model.generation_config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, **special)
     try:
-        yield plain
+        yield loaded.model.generation_config
     finally:
         loaded.model.generation_config = own

@@ -1,7 +1,5 @@
-"""Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there.
-
-In one process, or with the same result in several (DDP, FSDP) that `accelerate-launch` started.
-"""
+"""Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there, in
+one process, or with the same result in several (DDP, FSDP)."""
 
 import itertools
 import shutil
@@ -81,8 +79,8 @@ class EpochSampler(LengthGroupedSampler):
 
 
 class Watched(TrainerCallback):
-    """A line a minute while training; its end at a step that leaves weights which are not finite, where Trainer would go
-    on and log 0 as loss. `name` is that of the model in errors."""
+    """A line a minute while training, and its end at a step that leaves weights which are not finite: Trainer would go
+    on, and log 0 as loss. `name` is that of the model in errors."""
 
     def __init__(self, name: str):
         self.name = name
@@ -156,8 +154,7 @@ class AnswerTrainer(Trainer):
         losses, tokens = self.losses_of(model, inputs)
         # processes have different numbers of tokens, but gradients are averaged over processes
         mean_tokens = self.accelerator.reduce(tokens.sum().float(), reduction="mean")
-        loss = losses.sum() / mean_tokens
-        return (loss, {"losses": losses}) if return_outputs else loss
+        return losses.sum() / mean_tokens
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):

@@ -1,7 +1,7 @@
 """The vision tower of a model as a classifier: a linear layer on the mean of each image's tokens at the tower's end.
 
 Trained with cross-entropy on the class (paper section 5, Table 3): all weights of the tower, or LoRA beside its linear
-layers. The model's forward pass ends where the tower ends; the gradients show which weights it depends on.
+layers. The gradients show which weights the tower depends on.
 """
 
 import contextlib
@@ -138,9 +138,9 @@ def _trainable(
         try:
             model.requires_grad_(True)
             means = means_at_end(loaded, sample)
-            names, parameters = zip(*model.named_parameters(), strict=True)
-            gradients = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
-            reached = {n: p for n, p, g in zip(names, parameters, gradients, strict=True) if g is not None}
+            named = dict(model.named_parameters())
+            gradients = torch.autograd.grad(means.sum(), [*named.values()], allow_unused=True)
+            reached = {name: named[name] for name, own in zip(named, gradients, strict=True) if own is not None}
             model.requires_grad_(False)
             if trained == "lora":
                 linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]

@@ -14,11 +14,11 @@ from torch import nn
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.base import Packed, TextTokens, below, packed_means
-from mlprobe_utils.models.families.registry import FAMILIES, family_by_name, name_of
+from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.training.fine_tuning import lora_config
 
-PACKED = [name_of(family) for family in FAMILIES if issubclass(family, Packed)]
+PACKED = [name for name, family in FAMILIES.items() if issubclass(family, Packed)]
 IMAGES = [0, 1, 2, 3]  # four sizes, see tiny_parts
 
 
@@ -48,7 +48,7 @@ def test_batch_equals_each_image_alone(tiny, encoder, image_set, family, attenti
     images = [image_set.pixels(i) for i in IMAGES]
     batch = encoder.questions(images) if side == "left" else right_padded(tiny, encoder, images)
     padded = batch["attention_mask"] == 0
-    assert padded.any() == issubclass(family_by_name(family), Packed)  # the others' images all have as many tokens
+    assert padded.any() == issubclass(FAMILIES[family], Packed)  # the others' images all have as many tokens
     assert not padded.any() or padded[:, 0].any() == (side == "left")
     alone = [features_of(tiny, encoder.questions([image])) for image in images]
     reference = {key: torch.cat([features[key] for features in alone]) for key in alone[0]}

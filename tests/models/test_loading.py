@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_parts import FAMILY_NAMES, card_of, each_family, each_family_with, edit, logits_of, refusal
+from tiny_parts import card_of, each_family, each_family_with, edit, logits_of, refusal
 from transformers import PreTrainedModel
 
 from mlprobe_utils.common.errors import InputError
@@ -22,7 +22,7 @@ from mlprobe_utils.models import loading
 from mlprobe_utils.models.encoding import Encoder, questions_about
 from mlprobe_utils.models.families.base import Packed
 from mlprobe_utils.models.families.hulu_med import NAMING_IT
-from mlprobe_utils.models.families.registry import family_by_name
+from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.models.identity import identity_of
 from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
@@ -30,7 +30,7 @@ from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.training.trainer import AnswerTrainer
 
-PACKED = [name for name in FAMILY_NAMES if issubclass(family_by_name(name), Packed)]
+PACKED = [name for name, family in FAMILIES.items() if issubclass(family, Packed)]
 
 
 @each_family
@@ -39,7 +39,7 @@ def test_saved_checkpoint_comes_back(tiny, image_set, tmp_path, family):
     tiny.model.save_pretrained(tmp_path)
     tiny.processor.save_pretrained(tmp_path)
     again = load(card_of(tmp_path, family=family))
-    assert type(again.family) is family_by_name(family)
+    assert type(again.family) is FAMILIES[family]
     assert not again.model.training
     assert again.model.dtype == torch.float32
     assert torch.equal(logits_of(tiny, image_set), logits_of(again, image_set))

@@ -3,7 +3,7 @@
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,11 +127,6 @@ class Family:
     def config_of(cls, published: dict) -> PreTrainedConfig:
         """The model class's configuration from the content of a checkpoint's config.json."""
         return cls.transformers_class().config_class.from_dict(published)
-
-    @classmethod
-    def is_hosted(cls, architectures: Sequence[str]) -> bool:
-        """Whether a checkpoint's config.json names one of the hub's own classes."""
-        return bool({*architectures} & {*cls.hosted})
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:

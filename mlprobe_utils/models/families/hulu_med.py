@@ -64,7 +64,7 @@ class HuluMed(Packed):
 
     @classmethod
     def config_of(cls, published: dict) -> PreTrainedConfig:
-        if not cls.is_hosted(published["architectures"]):
+        if cls.model_class in published["architectures"]:
             return super().config_of(published)
         if (connector := published.get("mm_projector_type", CONNECTOR)) != CONNECTOR:
             raise InputError(f"config.json: mm_projector_type is {connector!r}, only {CONNECTOR!r} is known")
@@ -81,7 +81,7 @@ class HuluMed(Packed):
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
-        if not cls.is_hosted(config.architectures):
+        if cls.model_class in config.architectures:
             return super().read_processor(folder, config)
         images, _ = transformers.BaseImageProcessor.get_image_processor_dict(folder)
         names = ("image_mean", "image_std", "patch_size", "min_tokens", "max_tokens")
