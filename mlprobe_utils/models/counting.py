@@ -41,5 +41,4 @@ def count_of(published: dict) -> Counts:
         if len(within) != 1:
             raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
         parameters[HEAD if parameter in head else within[0]] += parameter.numel()
-    points = Counter(point.name[0] for point in family.probe_points())
-    return Counts(family.model_class, parameters, dict(points))
+    return Counts(family.model_class, parameters, Counter(point.name[0] for point in family.probe_points()))

@@ -18,16 +18,12 @@ MEND = "give the model another chat_template (jinja)"
 
 
 class Encoder:
-    """Encodes one question about many images, by the model's own processor and chat template.
-
-    Prompts are padded on the left and answers appended on the right: an answer's logits are the last columns of a row.
-    """
+    """Encodes one question about many images, by the model's own processor and chat template. Prompts are padded on the
+    left and answers appended on the right: an answer's logits are the last columns of a row."""
 
     def __init__(self, processor, template: str, order: str = "image_first", card: Checkpoint = UNNAMED):
         """`template` holds `<image>` once, or not at all for text alone; `card` gives system prompt and thoughts.
-
-        Raises InputError where the chat template fails, or does not write image and texts once and in this order.
-        """
+        InputError where the chat template fails, or does not write image and texts once and in this order."""
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.system, self.thoughts = card.system_prompt, card.thoughts
         question, images = " ".join(template.replace("<image>", " ").split()), template.count("<image>")

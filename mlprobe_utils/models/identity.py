@@ -24,7 +24,8 @@ def identity_of(card: Checkpoint, hash_file: Callable[[Path], str] = file_hash) 
     """The hub's resolved commit, or a hash of the files in the checkpoint's folder, by `hash_file`."""
     source = card.located()
     if not os.path.isdir(source):
-        return _commit(card, source)
+        with errors_named(card):
+            return _resolved(source, card.revision)
     return hash_of({path.name: hash_file(path) for path in _files(Path(source))})
 
 
@@ -49,14 +50,9 @@ def loading_fields(card: Checkpoint) -> dict:
     return card.model_dump(mode="json", include=fields, exclude_defaults=True)
 
 
-def _commit(card: Checkpoint, source: str) -> str:
-    """The commit that a hub id stands for; without a connection, the last one known."""
-    with errors_named(card):
-        return _resolved(source, card.revision)
-
-
 @cache  # once a process, so that all files of a model are of one commit
 def _resolved(source: str, revision: str | None) -> str:
+    """The commit that a hub id stands for; without a connection, the last one known."""
     from huggingface_hub import HfApi
 
     return HfApi().resolve_revision(source, revision=revision).resolved
@@ -75,8 +71,8 @@ def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
         return Path(source)
     from huggingface_hub import snapshot_download
 
-    commit = _commit(card, source)
     with errors_named(card):
+        commit = _resolved(source, card.revision)
         return Path(snapshot_download(source, revision=commit, allow_patterns=list(files), ignore_patterns="*/*"))
 
 
@@ -88,7 +84,8 @@ def missing_files(card: Checkpoint, files: Sequence[str]) -> list[str]:
         from huggingface_hub import HfApi
 
         with errors_named(card):
-            missing = sorted({*missing} - {*HfApi().list_repo_files(source, revision=_commit(card, source))})
+            listed = HfApi().list_repo_files(source, revision=_resolved(source, card.revision))
+        missing = [name for name in missing if name not in listed]
     return missing
 
 

@@ -73,23 +73,23 @@ def load(
         card = settings(Checkpoint, "load", own | fields)
     found, precision, device_map = _checked(card, precision)
     folder = fetched(card, _weight_files(card, found.folder))
+    names, safe = found.family.key_mapping or None, {"use_safetensors": True, "trust_remote_code": False}
     with errors_named(card), quiet():
         model, report = found.family.transformers_class().from_pretrained(
             folder,
             config=found.config,
-            key_mapping=found.family.key_mapping or None,
+            key_mapping=names,
             dtype=getattr(torch, precision),
             device_map=device_map,
             attn_implementation=card.attention,  # None: not what config.json may say, but as transformers chooses
-            use_safetensors=True,
-            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are listed with the others
+            **safe,
         )
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := {kind: sorted(report[kind]) for kind in kinds if report[kind]}:
         raise InputError(f"the checkpoint of '{card.slug}' does not fit {type(model).__name__}: {wrong}")
-    if found.family.key_mapping:  # with the hub's names and a config.json of transformers, it could not be read again
+    if names:  # with the hub's names and a config.json of transformers, it could not be read again
         save_under_own_names(model)
     whole_layers(model)
     model = model if device_map else model.to(processes().device)

@@ -39,18 +39,15 @@ class Checkpoint(Part):
     pad_to_square: bool = Field(False, description="an image that is no square gets bars of the mean colour (LLaVA)")
 
     @property
-    def thoughts(self) -> tuple[Thought, ...]:
-        """All marks of thoughts that its answers are parsed with."""
+    def thoughts(self) -> tuple[Thought, ...]:  # that its answers are parsed with
         return THOUGHTS + ((self.thought,) if self.thought else ())
 
     @property
-    def called(self) -> str:
-        """How errors name it."""
+    def called(self) -> str:  # by errors
         return f"model '{self.slug}'"
 
     @property
-    def root(self) -> Path:
-        """Where a relative `source` starts."""
+    def root(self) -> Path:  # where a relative `source` starts
         return Path()
 
     def located(self) -> str:

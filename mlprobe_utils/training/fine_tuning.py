@@ -42,7 +42,6 @@ def fine_tune(
     training_loss and validation_loss, nats per answer token).
 
     Args:
-        images: from `image_folder` or `image_list`.
         seed: of the adapter's first weights and of the order of the images.
         changed: fields of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision`
             the model's own.
@@ -116,8 +115,6 @@ def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
 
 def lora_config(loaded: LoadedModel, recipe: FineTuning, modules: Sequence[str] | None = None) -> LoraConfig:
     """LoRA on these linear layers; else on all that the output depends on, but not in a vision tower that is frozen."""
-    where = {"target_modules": modules}
-    if modules is None:
-        left_out = loaded.family.not_adapted(recipe.vision_tower == "frozen")
-        where = {"target_modules": "all-linear", "exclude_modules": left_out}
+    left_out = None if modules else loaded.family.not_adapted(recipe.vision_tower == "frozen")
+    where = {"target_modules": modules or "all-linear", "exclude_modules": left_out}
     return LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, **where)

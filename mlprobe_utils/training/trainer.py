@@ -162,8 +162,7 @@ class AnswerTrainer(Trainer):
         return None, *self.losses_of(model, inputs)
 
     def floating_point_ops(self, inputs) -> int:
-        """Not counted, which takes a pass over all parameters at every step."""
-        return 0
+        return 0  # counting takes a pass over all parameters at every step
 
 
 def train(
@@ -212,33 +211,17 @@ def train(
 def training_arguments(settings: TrainingSettings, folder: Path, **more) -> TrainingArguments:
     """Trainer's arguments, `more` added or replaced: checkpoints in `folder` and a log an epoch, nothing printed."""
     accelerated, share = torch.accelerator.is_available(), share_of(settings.batch_size)
-    arguments = dict(
-        output_dir=str(folder),
-        per_device_train_batch_size=share,
-        per_device_eval_batch_size=share * 4,
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_gradient_norm,
-        optim="adamw_torch_fused",
-        bf16=settings.precision == "bfloat16" and accelerated,
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        save_strategy="epoch",
-        save_total_limit=1,
-        logging_strategy="epoch",
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_pin_memory=accelerated,
-        use_cpu=not accelerated,
-    )
-    return OneDevice(**arguments | more)
+    sizes = {"per_device_train_batch_size": share, "per_device_eval_batch_size": share * 4}
+    optimiser = {"optim": "adamw_torch_fused", "learning_rate": settings.learning_rate}
+    optimiser |= {"weight_decay": settings.weight_decay, "max_grad_norm": settings.max_gradient_norm}
+    schedule = {"lr_scheduler_type": "cosine", "warmup_steps": settings.warmup_ratio}
+    schedule |= {"num_train_epochs": settings.epochs, "seed": settings.seed, "data_seed": settings.seed}
+    saving, memory = settings.gradient_checkpointing, {"bf16": settings.precision == "bfloat16" and accelerated}
+    memory |= {"activation_checkpointing": saving, "dataloader_pin_memory": accelerated, "use_cpu": not accelerated}
+    memory["activation_checkpointing_kwargs"] = {"use_reentrant": False} if saving else None
+    kept = {"output_dir": str(folder), "save_strategy": "epoch", "save_total_limit": 1, "logging_strategy": "epoch"}
+    quiet = {"report_to": [], "disable_tqdm": True, "log_level": "error", "remove_unused_columns": False}
+    return OneDevice(**sizes | optimiser | schedule | memory | kept | quiet | more)
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:

@@ -1,8 +1,5 @@
-"""The vision tower of a model as a classifier: a linear layer on the mean of each image's tokens at the tower's end.
-
-Trained with cross-entropy on the class (paper section 5, Table 3): all weights of the tower, or LoRA beside its linear
-layers. The gradients show which weights the tower depends on.
-"""
+"""The vision tower of a model as a classifier (paper section 5, Table 3): a linear layer on the mean of each image's
+tokens at the tower's end, trained with all weights of the tower, or with LoRA beside its linear layers."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -106,8 +103,7 @@ def classify(
     """Trains on the train images; returns the options' probabilities, float64 [positions, options].
 
     Trains `all` weights of the tower or `lora`, with the budget, schedule and LoRA of `recipe`; images, run and folder
-    are as for `train_adapter`. `folder` gets the learning curve alone, and the model is left as it was. InputError
-    under FSDP.
+    are as for `train_adapter`. `folder` gets the learning curve; the model stays as it was. InputError under FSDP.
     """
     if sharded():
         mend = "it fits on one device, start these processes without --use_fsdp (DDP), or a single one"

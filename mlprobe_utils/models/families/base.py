@@ -35,10 +35,8 @@ class ProbePoint:
 
 
 class Family:
-    """One architecture. A subclass holds everything that is specific to it: mostly, where modules are.
-
-    The vision tower reads every image at one size, [images, tokens, width] throughout, unless the family is `Packed`.
-    """
+    """One architecture. A subclass holds everything that is specific to it: mostly, where modules are. The vision tower
+    reads every image at one size, [images, tokens, width] throughout, unless the family is `Packed`."""
 
     model_class: ClassVar[str]  # of transformers
     hosted: ClassVar[tuple[str, ...]] = ()  # the hub's own classes whose weights the model class takes
@@ -98,10 +96,8 @@ class Family:
         return [ProbePoint(name, path, self.model.get_submodule(path)) for name, path in named.items()]
 
     def poolers(self, inputs: dict) -> dict[str, Pooler]:
-        """How the points' outputs are reduced, by `module/pooling`, on a batch of one image a row.
-
-        RuntimeError where a part of what the processor returned is missing, or a prompt holds no image token.
-        """
+        """How the points' outputs are reduced, by `module/pooling`, on a batch of one image a row. RuntimeError where a
+        part of what the processor returned is missing, or a prompt holds no image token."""
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
             raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
         tokens = TextTokens(self.image_mask(inputs), inputs["attention_mask"])

@@ -24,8 +24,7 @@ OF_THE_WHOLE = ("architectures", "auto_map", "model_type", "image_token_index", 
 
 class VideoLlama3ForConditionalGeneration(transformers.VideoLlama3ForConditionalGeneration):
     """transformers' class, which would pass over `logits_to_keep` and compute the logits of every image token. It has
-    the same name, as a checkpoint that is saved from it names its class in config.json.
-    """
+    the same name, as a checkpoint that is saved from it names its class in config.json."""
 
     def forward(self, *inputs, logits_to_keep: int | torch.Tensor = 0, **named):
         kept = lambda _, states: slice_logits_to_keep(states[0], logits_to_keep)  # noqa: E731
