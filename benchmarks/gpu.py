@@ -8,6 +8,7 @@ import argparse
 import datetime
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import mlprobe_utils.models.compat
@@ -28,7 +29,7 @@ from mlprobe_utils.models.loading import LoadedModel, to_device
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.training.fine_tuning import lora_config, settings_of
 from mlprobe_utils.training.settings import FineTuning
-from mlprobe_utils.training.trainer import AnswerTrainer, Examples, encoded, training_arguments
+from mlprobe_utils.training.trainer import AnswerTrainer, Examples, training_arguments
 
 MODELS = ("qwen2.5-vl-7b", "gemma-3-4b")
 RECIPE = load_protocol("paper").fine_tuning
@@ -118,7 +119,7 @@ def train_steps(model, loaded: LoadedModel, encoder: Encoder, side: int, steps: 
             model=model,
             args=arguments,
             train_dataset=Examples(pictures.__getitem__, list(range(recipe.batch_size)) * steps, answers * steps),
-            data_collator=lambda rows: encoded(encoder, rows),
+            data_collator=partial(AnswerTrainer.encoded, encoder),
             callbacks=[clock],
         )
         trainer.pop_callback(PrinterCallback)

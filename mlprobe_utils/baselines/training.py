@@ -32,7 +32,7 @@ from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, Baseline
 from mlprobe_utils.pipeline.cards import Baselines, Protocol, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.work import shared
-from mlprobe_utils.training.trainer import Finite, Progress, TrainingSettings, last_whole_checkpoint, training_arguments
+from mlprobe_utils.training.trainer import TrainingSettings, Watched, last_whole_checkpoint, training_arguments
 
 EVALUATED = ("validation", "test")
 FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_decay", "max_gradient_norm")
@@ -102,7 +102,7 @@ def train(
         eval_dataset=Pictures(image_set, evaluated, transform(recipe, False)),
         data_collator=batch,
         compute_metrics=keep,
-        callbacks=[Progress(), Finite(f"baseline '{name}'")],
+        callbacks=[Watched(f"baseline '{name}'")],
     )
     trainer.pop_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))

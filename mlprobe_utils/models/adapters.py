@@ -67,7 +67,8 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
     wrong = f"the adapter in {folder} does not fit {base}: it was trained on {named}, load that"
     record = folder / MADE_FROM  # of fine_tune
     of_another = record.is_file() and json.loads(record.read_text()).get("model") != fingerprint(model)
-    if of_another or (_is_hub_id(named) and _is_hub_id(base) and named != base):
+    local = [n.count("/") != 1 or n.startswith(("/", ".", "~")) or Path(n).exists() for n in (named, base)]
+    if of_another or (named != base and not any(local)):
         raise InputError(wrong)
     with safe_open(folder / WEIGHTS, "pt") as opened:
         stored = {*opened.keys()}
@@ -80,7 +81,3 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
     adapted.unload()
     if lost := sorted({key for key in stored if ".lora_" in key} - placed | placed - stored):
         raise InputError(f"{wrong} ({lost[0]} has no place there)")
-
-
-def _is_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not Path(name).exists()

@@ -3,9 +3,8 @@
 A module that imports transformers, peft, timm or torchvision at its top imports this one first (ruff sorts it there).
 Each private name has a canary in tests/models/test_compat.py, which says what to do when a new release fails it.
 
-The package registry has no CPU build of torchvision, and the CUDA build fails to import beside a CPU torch: it
-registers fake kernels for two operators that its compiled library would declare. Declaring their schemas is enough for
-transforms and processors.
+The CUDA build of torchvision fails to import beside a CPU torch: it registers fake kernels for two operators that its
+compiled library would declare. Declaring their schemas is enough for transforms and processors.
 """
 
 import contextlib
@@ -19,10 +18,6 @@ from transformers.utils import logging
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
 _libraries = []  # a torch Library withdraws its schemas when it is collected
 
 
@@ -36,8 +31,8 @@ def declare_missing_operators() -> None:
             torch.ops.load_library(f"{location}/_C.so")
             return
     library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _SCHEMAS:
-        library.define(schema)
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _libraries.append(library)
 
 
@@ -61,9 +56,7 @@ def initialised(model_class: type["PreTrainedModel"], config: "PreTrainedConfig"
 
 
 def whole_layers(model: "PreTrainedModel") -> list[str]:
-    """Classes of the layers that a device map and FSDP leave in one piece, without those that CLIP and SigLIP name but
-    do not hold.
-    """
+    """Classes of the layers that a device map and FSDP keep whole, without those that CLIP and SigLIP name but lack."""
     model._no_split_modules &= {type(module).__name__ for module in model.modules()}
     return sorted(model._no_split_modules)
 

@@ -15,8 +15,8 @@ HEAD = "LM head"
 
 class Counts(NamedTuple):
     model_class: str  # of transformers
-    parameters: dict[str, int]  # part -> how many; the LM head is 0 where it shares the embeddings
-    points: dict[str, int]  # module's letter, as points are named -> how many
+    parameters: dict[str, int]  # part -> how many; the LM head has 0 where it shares the embeddings
+    points: dict[str, int]  # letter of a module -> how many
 
     @property
     def total(self) -> int:
@@ -34,13 +34,11 @@ def count_of(published: dict) -> Counts:
     """Counts parameters by part, tied embeddings once, and probe points by module; InputError for an unknown class."""
     family = without_weights(published)
     parts = family.parts()
-    head = {id(parameter) for parameter in family.model.get_output_embeddings().parameters()}
-    head -= {id(parameter) for parameter in family.model.get_input_embeddings().parameters()}
+    head = {*family.model.get_output_embeddings().parameters()} - {*family.model.get_input_embeddings().parameters()}
     parameters = dict.fromkeys([*parts, HEAD], 0)
     for name, parameter in family.model.named_parameters():  # shared ones come once
         within = [part for part, paths in parts.items() if any(f"{name}.".startswith(f"{path}.") for path in paths)]
         if len(within) != 1:
             raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
-        parameters[HEAD if id(parameter) in head else within[0]] += parameter.numel()
-    points = Counter(point.name[0] for point in family.probe_points())
-    return Counts(family.model_class, parameters, dict(points))
+        parameters[HEAD if parameter in head else within[0]] += parameter.numel()
+    return Counts(family.model_class, parameters, Counter(point.name[0] for point in family.probe_points()))

@@ -2,36 +2,30 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jinja2 import TemplateError
-from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.answers import THOUGHTS, answer_in, parse_answer
+from mlprobe_utils.evaluation.answers import answer_in, parse_answer
 from mlprobe_utils.evaluation.question import IMAGE, IRRELEVANT, ORDERS, QUESTION, Question, irrelevant_text, tokens_of
-from mlprobe_utils.models.settings import Checkpoint
+from mlprobe_utils.models.settings import UNNAMED, Checkpoint
 
 MOST_KEPT = 2**28  # bytes of encoded images
+MEND = "give the model another chat_template (jinja)"
 
 
 class Encoder:
-    """Encodes one question about many images, by the model's own processor and chat template.
+    """Encodes one question about many images, by the model's own processor and chat template. Prompts are padded on the
+    left and answers appended on the right: an answer's logits are the last columns of a row."""
 
-    Prompts are padded on the left and answers appended on the right, so that the answer's logits are the last columns
-    of every row. The model gets all that the processor returns: without a key, features change silently.
-    """
-
-    def __init__(self, processor, template: str, order: str = "image_first", card: Checkpoint | None = None):
+    def __init__(self, processor, template: str, order: str = "image_first", card: Checkpoint = UNNAMED):
         """`template` holds `<image>` once, or not at all for text alone; `card` gives system prompt and thoughts.
-
-        Raises InputError where the chat template fails, or does not write image and texts once and in this order.
-        """
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.system = card and card.system_prompt
-        self.thoughts = card.thoughts if card else THOUGHTS
+        InputError where the chat template fails, or does not write image and texts once and in this order."""
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.system, self.thoughts = card.system_prompt, card.thoughts
         question, images = " ".join(template.replace("<image>", " ").split()), template.count("<image>")
         texts = {QUESTION: question}
         if IRRELEVANT in ORDERS[order]:
@@ -47,22 +41,23 @@ class Encoder:
         self.lead, self.end = self._around_an_answer(parts)
 
     def _check(self, pieces: list[str], texts: dict[str, str], order: str) -> None:
-        image, mend = self.processor.image_token, "give the model another chat_template (jinja)"
-        if (places := self.prompt.count(image)) != (images := pieces.count(IMAGE)):
-            raise InputError(f"the chat template writes {image!r} {places} times for {images} image: {mend}")
-        for piece, text in texts.items():
-            if text not in self.prompt:
-                raise InputError(f"the chat template does not write the {piece} as it is: {mend}")
-        places = [self.prompt.index(texts.get(piece, image)) for piece in pieces]
-        if places != sorted(places):
-            raise InputError(f"the chat template puts image and question in an order of its own, not {order}: {mend}")
-        if self.prompt.endswith(image):  # options are read from the last token on, without the images
-            raise InputError(f"the chat template writes nothing after the image, where the answer begins: {mend}")
+        image, images = self.processor.image_token, pieces.count(IMAGE)
+        places = [self.prompt.find(texts.get(piece, image)) for piece in pieces]
+        if (count := self.prompt.count(image)) != images:
+            wrong = f"writes {image!r} {count} times for {images} image"
+        elif -1 in places:
+            wrong = f"does not write the {pieces[places.index(-1)]} as it is"
+        elif places != sorted(places):
+            wrong = f"puts image and question in an order of its own, not {order}"
+        elif self.prompt.endswith(image):  # options are read from the last token on, without the images
+            wrong = "writes nothing after the image, where the answer begins"
+        else:
+            return
+        raise InputError(f"the chat template {wrong}: {MEND}")
 
     def questions(self, images: list[np.ndarray | None], prompts: list[str] | None = None) -> dict[str, torch.Tensor]:
         """Model inputs for uint8 images [height, width, 3], or all None for text alone, with this encoder's prompt or
-        others.
-        """
+        others. The model needs all of them: without a key, features change silently."""
         bos = self.tokenizer.bos_token
         inputs = self.processor(
             images=None if images[0] is None else [[image] for image in images],
@@ -77,8 +72,7 @@ class Encoder:
 
     def answered(self, images: list[np.ndarray | dict], answers: list[str]) -> dict[str, torch.Tensor]:
         """Model inputs with answers and end tokens appended to images, or to their encoded questions; `labels` is
-        [images, answer tokens] of the appended columns, -100 where an answer is padded.
-        """
+        [images, answer tokens] of the appended columns, -100 where an answer is padded."""
         pad = self.tokenizer.pad_token_id
         questions = joined(images, pad) if isinstance(images[0], dict) else self.questions(images)
         return append_answers(questions, self.answer_tokens(answers), pad)
@@ -116,38 +110,31 @@ class Encoder:
         try:
             return self.processor.apply_chat_template(turns, **options)
         except (TemplateError, TypeError) as error:  # the latter where it takes a turn for a string
-            wrong = f"the chat template fails on a turn of image and text ({error})"
-            raise InputError(f"{wrong}: give the model another chat_template (jinja)") from error
+            raise InputError(f"the chat template fails on a turn of image and text ({error}): {MEND}") from error
 
     def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
-        """What stands before an answer, and its end token (not always EOS).
-
-        The former is white space that the template writes, or the end of a thought that it has opened in the prompt.
-        """
+        """What stands before an answer (white space of the template, or the end of a thought that it has opened in the
+        prompt), and its end token (not always EOS)."""
         before, _, after = self._conversation([question, [{"type": "text", "text": "Answer"}]]).rpartition("Answer")
         lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
-        if self.opened:
-            lead = lead if self.opened.closes in lead else f"\n{self.opened.closes}\n\n"
-        elif lead.strip():
+        if self.opened and self.opened.closes not in lead:
+            lead = f"\n{self.opened.closes}\n\n"
+        elif not self.opened and lead.strip():
             lead = ""
         first = self._ids(after.strip())[:1]
         is_end = first and first[0] in self.tokenizer.added_tokens_decoder
         return lead, first[0] if is_end else self.tokenizer.eos_token_id
 
 
+@dataclass
 class Questions:
-    """Each image's question, by the image's position: encoded when first needed, and the first `most` bytes kept."""
+    """Each image's question, by the image's position: encoded when first needed, and the first `room` bytes kept."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        image_at: Callable[[int], np.ndarray],
-        names: Sequence[str] | None = None,
-        most: int = MOST_KEPT,
-    ):
-        """`names` are those of the images in errors."""
-        self.encoder, self.image_at, self.names, self.room = encoder, image_at, names, most
-        self.kept: dict[int, dict[str, torch.Tensor]] = {}
+    encoder: Encoder
+    image_at: Callable[[int], np.ndarray]
+    names: Sequence[str] | None = None  # of the images, in errors
+    room: int = MOST_KEPT
+    kept: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def __call__(self, position: int) -> dict[str, torch.Tensor]:
         if position in self.kept:
@@ -157,11 +144,9 @@ class Questions:
             try:
                 question = self.encoder.questions([image])
             except ValueError as error:
-                place = self.names[position] if self.names else position
-                wrong = (
-                    f"image {place}, {image.shape[1]} x {image.shape[0]} pixels, is refused by the model's processor"
-                )
-                raise InputError(f"{wrong} ({error}): pad it, cut it, or leave it out") from error
+                name, size = self.names[position] if self.names else position, f"{image.shape[1]} x {image.shape[0]}"
+                wrong = f"image {name}, {size} pixels, is refused by the model's processor ({error})"
+                raise InputError(f"{wrong}: pad it, cut it, or leave it out") from error
         size = sum(tensor.nbytes for tensor in question.values())
         if size <= self.room:
             self.room -= size
@@ -174,10 +159,8 @@ class Questions:
 
 
 def questions_about(loaded, question: Question, images: Sequence[np.ndarray]) -> Questions:
-    """A question to a loaded model about images of any sizes, by their places.
-
-    InputError for no images, another type or shape, or one that the model's processor refuses.
-    """
+    """A question to a loaded model about images of any sizes, by their places. InputError for no images, another type
+    or shape, or one that the model's processor refuses."""
     if not len(images):
         raise InputError("there are no images: give one or more")
 
@@ -214,23 +197,8 @@ def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str
     """Appends token ids to the right of left-padded prompts; every key with a value a token grows with them."""
     shape, longest = inputs["input_ids"].shape, max(map(len, answers))
     labels = torch.tensor([tokens + [-100] * (longest - len(tokens)) for tokens in answers])
-    present = labels != -100
-    grown = {"input_ids": torch.where(present, labels, pad), "attention_mask": present.long()}
-    out = dict(inputs) | {"labels": labels}
-    for key, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape == shape:
-            out[key] = torch.cat([value, grown.get(key, torch.zeros_like(labels)).to(value.dtype)], dim=1)
-    return out
-
-
-def answer_losses(model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of each answer, float32 [images] in nats, and its tokens, int [images], of
-    `Encoder.answered`.
-    """
-    inputs = dict(inputs)
-    labels = inputs.pop("labels")
-    # use_cache: Trainer's setting does not reach the LLM
-    outputs = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False)
-    logits = outputs.logits[:, :-1].float()
-    losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
-    return losses.sum(dim=1), (labels != -100).sum(dim=1)
+    present, nothing = labels != -100, torch.zeros_like(labels)
+    added = {"input_ids": torch.where(present, labels, pad), "attention_mask": present.long()}
+    of_tokens = {key: value for key, value in inputs.items() if value.shape == shape}
+    grown = {k: torch.cat([own, added.get(k, nothing).to(own.dtype)], dim=1) for k, own in of_tokens.items()}
+    return inputs | {"labels": labels} | grown

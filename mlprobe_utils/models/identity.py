@@ -1,4 +1,4 @@
-"""Which checkpoint a card stands for, without importing torch; the hub's client only where the hub is needed."""
+"""Which checkpoint a card stands for. Torch is not imported, and the hub's client only where the hub is needed."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from mlprobe_utils.models.settings import Checkpoint
 
 SAFE = "weights are read from safetensors only, never from a pickle (pytorch_model.bin): save them as model.safetensors"
 NOT_WEIGHTS = ("*.json", "*.jinja", "*.txt", "*.model")  # of a repository; of its code, nothing
-# fields that saving a model anew may change
+# what saving a model anew may change
 NOT_OF_THE_SHAPE = {"_name_or_path", "dtype", "is_local", "local_files_only", "name_or_path", "transformers_version"}
 OF_USE = {"padding", "truncation"}  # in tokenizer.json, of the tokenizer's last call
 POINTER = b"version https://git-lfs"
@@ -24,8 +24,9 @@ def identity_of(card: Checkpoint, hash_file: Callable[[Path], str] = file_hash) 
     """The hub's resolved commit, or a hash of the files in the checkpoint's folder, by `hash_file`."""
     source = card.located()
     if not os.path.isdir(source):
-        return _commit(card, source)
-    return hash_of({path.name: hash_file(path) for path in _files(Path(source), ("*.safetensors", *NOT_WEIGHTS))})
+        with errors_named(card):
+            return _resolved(source, card.revision)
+    return hash_of({path.name: hash_file(path) for path in _files(Path(source))})
 
 
 def shape_of(card: Checkpoint) -> str:
@@ -49,53 +50,46 @@ def loading_fields(card: Checkpoint) -> dict:
     return card.model_dump(mode="json", include=fields, exclude_defaults=True)
 
 
-def _commit(card: Checkpoint, source: str) -> str:
-    """The commit that a hub id stands for; without a connection, the last one known."""
-    with errors_named(card):
-        return _resolved(source, card.revision)
-
-
 @cache  # once a process, so that all files of a model are of one commit
 def _resolved(source: str, revision: str | None) -> str:
+    """The commit that a hub id stands for; without a connection, the last one known."""
     from huggingface_hub import HfApi
 
     return HfApi().resolve_revision(source, revision=revision).resolved
 
 
 def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
-    """The folder with some files of a model: of a hub id, that of its commit in the cache.
-
-    InputError for a folder with a pointer of Git LFS in place of a file.
-    """
+    """The folder with some files of a model: of a hub id, that of its commit in the cache. InputError for a folder with
+    a pointer of Git LFS in place of a file."""
     source = card.located()
     if os.path.isdir(source):
-        for path in _files(Path(source), ("*.safetensors", *NOT_WEIGHTS)):
+        for path in _files(Path(source)):
             with path.open("rb") as file:
                 if file.read(len(POINTER)) == POINTER:
-                    wrong = f"{path} is a pointer of Git LFS and not the file itself"
-                    raise InputError(f"{card.called}: {wrong}: run `git lfs pull` in its folder")
+                    mend = "and not the file itself: run `git lfs pull` in its folder"
+                    raise InputError(f"{card.called}: {path} is a pointer of Git LFS {mend}")
         return Path(source)
     from huggingface_hub import snapshot_download
 
-    commit = _commit(card, source)
     with errors_named(card):
+        commit = _resolved(source, card.revision)
         return Path(snapshot_download(source, revision=commit, allow_patterns=list(files), ignore_patterns="*/*"))
 
 
 def missing_files(card: Checkpoint, files: Sequence[str]) -> list[str]:
     """Which of some files a checkpoint lacks, on the hub or in its folder."""
-    folder = fetched(card, NOT_WEIGHTS)
+    folder, source = fetched(card, NOT_WEIGHTS), card.located()
     missing = [name for name in files if not (folder / name).is_file()]
-    if not missing or os.path.isdir(card.located()):
-        return missing
-    from huggingface_hub import HfApi
+    if missing and not os.path.isdir(source):
+        from huggingface_hub import HfApi
 
-    with errors_named(card):
-        listed = HfApi().list_repo_files(card.located(), revision=_commit(card, card.located()))
-    return [name for name in missing if name not in listed]
+        with errors_named(card):
+            listed = HfApi().list_repo_files(source, revision=_resolved(source, card.revision))
+        missing = [name for name in missing if name not in listed]
+    return missing
 
 
-def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+def _files(folder: Path, patterns: Sequence[str] = ("*.safetensors", *NOT_WEIGHTS)) -> list[Path]:
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return sorted(path for path in found if path.name not in RECORDS)
 
@@ -120,9 +114,8 @@ def _in_words(card: Checkpoint, error: Exception) -> str:
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
-    revision = f"it has no revision {card.revision!r}: give a branch, tag or commit that {page} has"
     for kind, words in (
-        (errors.RevisionNotFoundError, revision),
+        (errors.RevisionNotFoundError, f"it has no revision {card.revision!r}: give a branch, tag or commit of {page}"),
         (gate, f"it is gated: accept its terms at {page}, then `hf auth login`"),
         (errors.RepositoryNotFoundError, f"there is no {page}: correct the source, or `hf auth login` if private"),
         ((errors.RevisionResolutionError, errors.LocalEntryNotFoundError), UNREACHABLE),

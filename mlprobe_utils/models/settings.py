@@ -39,18 +39,15 @@ class Checkpoint(Part):
     pad_to_square: bool = Field(False, description="an image that is no square gets bars of the mean colour (LLaVA)")
 
     @property
-    def thoughts(self) -> tuple[Thought, ...]:
-        """All marks of thoughts that its answers are parsed with."""
+    def thoughts(self) -> tuple[Thought, ...]:  # that its answers are parsed with
         return THOUGHTS + ((self.thought,) if self.thought else ())
 
     @property
-    def called(self) -> str:
-        """How errors name it."""
+    def called(self) -> str:  # by errors
         return f"model '{self.slug}'"
 
     @property
-    def root(self) -> Path:
-        """Where a relative `source` starts."""
+    def root(self) -> Path:  # where a relative `source` starts
         return Path()
 
     def located(self) -> str:
@@ -61,3 +58,6 @@ class Checkpoint(Part):
         if self.source.startswith((".", "/", "~")) or self.source.count("/") != 1:
             raise InputError(f"{self.called}: source {self.source!r} is neither a folder nor a hub id (owner/name)")
         return self.source
+
+
+UNNAMED = Checkpoint(slug="unnamed", source=".")  # of a model that was not loaded from a card

@@ -78,7 +78,7 @@ def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]
         "model": state if model.adapter is None else f"{state} {file_hash(model.adapter / WEIGHTS)}",
         "precision": str(model.model.dtype),
         "preprocessing": hash_of([processor.image_processor.to_dict(), processor.chat_template]),
-        "question": [question.template, question.order, model.card and model.card.system_prompt],
+        "question": [question.template, question.order, model.card.system_prompt],
         "images": hash_of([names_of(images), getattr(images, "data_hash", None)]),
     }
 

@@ -1,6 +1,7 @@
 """LoRA fine-tuning on one data set (paper section 3.2)."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -31,24 +32,19 @@ CURVE, CHECKPOINTS = "learning_curve.parquet", "checkpoints"  # the former is wr
 def fine_tune(
     model: LoadedModel, images: Images, question: Question, folder: str | Path, *, seed: int = 0, **changed
 ) -> LoadedModel:
-    """Trains a LoRA adapter on the train images, by the recipe of the paper.
+    """Trains a LoRA adapter on the train images, by the recipe of the paper, and returns the model with it.
 
     >>> tuned = mp.fine_tune(model, images, question, "adapter", epochs=1, learning_rate=0.003)
     >>> again = mp.load(checkpoint, adapter="adapter")
 
     An interrupted training goes on from the last epoch; one that has ended is not repeated. The weights of `model` are
-    shared and stay as they are.
+    shared and stay as they are. `folder` gets the adapter (as peft saves it) and `learning_curve.parquet` (epoch,
+    training_loss and validation_loss, nats per answer token).
 
     Args:
-        images: from `image_folder` or `image_list`; the loss on those of validation is in the learning curve.
-        folder: of the adapter (as peft saves it) and of `learning_curve.parquet` (epoch, training_loss and
-            validation_loss, nats per answer token).
         seed: of the adapter's first weights and of the order of the images.
         changed: fields of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision`
             the model's own.
-
-    Returns:
-        The model with its adapter, for `extract`, `answer` and `capture`.
 
     Raises:
         InputError: a label without an answer or an answer without label, an unknown field, a folder with an adapter
@@ -81,10 +77,10 @@ def train_adapter(
     set_seed(run)
     adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
     try:
-        curve, weights = train_on(adapted, questions, images, recipe, run, folder, name=loaded.called)
+        curve, weights = train_on(adapted, questions, images, recipe, run, folder, name=loaded.card.called)
         if processes().is_main_process:
             adapted.save_pretrained(folder, state_dict=weights)
-            finish(curve, folder)
+        finish(curve, folder)
     finally:
         if not sharded():
             adapted.unload()
@@ -93,17 +89,23 @@ def train_adapter(
 def train_on(
     model: nn.Module, questions: Questions, images: pd.DataFrame, recipe: FineTuning, run: int, folder: Path, **how
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """As `trainer.train`, on the train images of `train_adapter`, with the loss on the validation images."""
-    training = examples(questions, images[images["split"] == "train"], recipe.length_grouped)
-    validation = examples(questions, images[images["split"] == "validation"])
-    settings = settings_of(recipe, run)
-    return train(model, questions.encoder, training, validation, settings, folder / CHECKPOINTS, **how)
+    """As `trainer.train`, on the train images of `train_adapter`, with the loss on those of validation."""
+
+    def examples(rows: pd.DataFrame) -> Examples:
+        return Examples(questions, [*rows.index], [*rows["option"]])
+
+    training = examples(rows := images[images["split"] == "train"])
+    validation = examples(images[images["split"] == "validation"])
+    if recipe.length_grouped:  # similar sizes share a batch
+        training.lengths = (rows["stored_height"] * rows["stored_width"]).tolist()
+    return train(model, questions.encoder, training, validation, settings_of(recipe, run), folder / CHECKPOINTS, **how)
 
 
 def finish(curve: pd.DataFrame, folder: Path) -> None:
     """Leaves the learning curve in the folder of a training, and no checkpoints."""
-    write_parquet(curve, folder / CURVE)
-    shutil.rmtree(folder / CHECKPOINTS)
+    if processes().is_main_process:
+        write_parquet(curve, folder / CURVE)
+        shutil.rmtree(folder / CHECKPOINTS)
 
 
 def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
@@ -111,17 +113,8 @@ def settings_of(recipe: FineTuning, run: int) -> TrainingSettings:
     return TrainingSettings(**shared, seed=run)
 
 
-def examples(questions: Questions, rows: pd.DataFrame, length_grouped: bool = False) -> Examples:
-    """Questions and answers of rows of `train_adapter`; grouped by length, similar sizes share a batch."""
-    lengths = (rows["stored_height"] * rows["stored_width"]).tolist() if length_grouped else None
-    return Examples(questions, list(rows.index), list(rows["option"]), lengths)
-
-
-def lora_config(loaded: LoadedModel, recipe: FineTuning) -> LoraConfig:
-    """LoRA on every linear layer that the output depends on, without the vision tower's where it is frozen."""
-    left_out = loaded.family.not_adapted(recipe.vision_tower == "frozen")
-    return lora_of(recipe, target_modules="all-linear", exclude_modules=left_out)
-
-
-def lora_of(recipe: FineTuning, **where) -> LoraConfig:
+def lora_config(loaded: LoadedModel, recipe: FineTuning, modules: Sequence[str] | None = None) -> LoraConfig:
+    """LoRA on these linear layers; else on all that the output depends on, but not in a vision tower that is frozen."""
+    left_out = None if modules else loaded.family.not_adapted(recipe.vision_tower == "frozen")
+    where = {"target_modules": modules or "all-linear", "exclude_modules": left_out}
     return LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, **where)

@@ -42,31 +42,30 @@ def answer(
 ) -> pd.DataFrame:
     """What the model answers about the validation and test images, and how probable it finds each option.
 
-    >>> answers = mp.answer(model, images, question, max_new_tokens=4)
-    >>> [*answers]
+    >>> [*mp.answer(model, images, question, max_new_tokens=4)]
     ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']
 
     Args:
-        model, images, batch_size: as of `extract`; the images have labels.
+        images: from `image_folder` or `image_list`, with labels.
         folder: where answers are kept: an interrupted pass goes on there, a whole one is read back.
         max_new_tokens: where an answer is cut off; None: the model's own, or as in the protocol `paper`. A model that
             thinks needs 512 to 2,000, and takes so much longer.
+        batch_size: images at a time; changes no result.
 
     Returns:
-        One row an image: image, label, split (validation or test), cluster (images with the same number are of one
-        patient or file), text (as generated), parsed (the label whose answer alone the text names outside of its
-        thoughts, else null), thought_cut (no answer was reached), and for each label p_<label> (probability of its
-        answer among the options).
+        One row an image: image, label, split (validation or test), cluster (the same of images of one patient or file),
+        text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
+        thought_cut (no answer was reached), and p_<label> (probability of its answer among the options).
 
     Raises:
         InputError: a label without an answer or an answer without label; as `extract`.
     """
     question.check_labels(images.table["label"].dropna())
-    most = max_new_tokens or (model.card and model.card.max_new_tokens)
+    most = max_new_tokens or model.card.max_new_tokens
     settings = paper(Answering, "answering", batch_size=batch_size, **({"max_new_tokens": most} if most else {}))
     rows = images.rows("validation", "test")
     recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
-    recorded |= {"synonyms": {option: [*words] for option, words in question.synonyms.items()}}
+    recorded["synonyms"] = {option: [*words] for option, words in question.synonyms.items()}
     recorded["labels"] = hash_of(rows.to_dict("list"))
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(temporary)
@@ -74,12 +73,11 @@ def answer(
             kept = claim(folder, made_of(model, question, images) | recorded)
             if (kept / ANSWERS).is_file():
                 return pd.read_parquet(kept / ANSWERS)
-        questions, options = questions_about(model, question, images), [*question.options.values()]
+        label_of = {option: label for label, option in question.options.items()}
+        given = questions_about(model, question, images), [*label_of], [*rows.index], settings, kept, question.synonyms
         with adapter(model, model.adapter):
-            given = options, list(rows.index), settings, kept, question.synonyms
-            found, probabilities = predict(model, questions, *given)
-        check_finite(probabilities, rows["image"], model.called)
-        label_of = dict(zip(options, question.options, strict=True))
+            found, probabilities = predict(model, *given)
+        check_finite(probabilities, rows["image"], model.card.called)
         rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
         rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
         write_parquet(rows, kept / ANSWERS)
@@ -95,15 +93,13 @@ def predict(
     folder: Path,
     synonyms: Mapping[str, Sequence[str]] = {},
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Answers the questions about the images at `positions`; an interrupted run goes on from the shards in `folder`.
+    """Answers about the images at `positions`; an interrupted run goes on from the shards in `folder`.
 
-    Returns:
-        One row an image: `text` (generated greedily), `parsed` (option or None) and `thought_cut` (the thought reached
-        the limit of tokens); and the options' probabilities, float64 [images, options]: summed log-probability of the
-        option's tokens and the end token, normalised.
-    """
-    shards = shards_of(folder, positions, settings.shard_images, ".parquet")
-    given = questions.encoder, options, settings.max_new_tokens
+    Returns one row an image: `text` (generated greedily), `parsed` (option or None) and `thought_cut` (by the limit of
+    tokens); and the options' probabilities, float64 [images, options]: summed log-probability of the option's tokens
+    and the end token, normalised."""
+    shards, encoder = shards_of(folder, positions, settings.shard_images, ".parquet"), questions.encoder
+    given = encoder, options, settings.max_new_tokens
     for path, batches in own_missing(shards, settings.batch_size, "answer"):
         write_parquet(pd.concat([answer_batch(loaded, questions.batch(batch), *given) for batch in batches]), path)
     processes().wait_for_everyone()
@@ -111,7 +107,7 @@ def predict(
     processes().wait_for_everyone()
     if processes().is_main_process:
         remove_shards(folder)
-    answers = pd.DataFrame([questions.encoder.answer(text, options, synonyms) for text in whole["text"]])
+    answers = pd.DataFrame([encoder.answer(text, options, synonyms) for text in whole["text"]])
     return answers, softmax(whole[options].to_numpy(), axis=1)
 
 
@@ -119,11 +115,9 @@ def predict(
 def answer_batch(
     loaded: LoadedModel, prompts: dict[str, torch.Tensor], encoder: Encoder, options: list[str], max_new_tokens: int
 ) -> pd.DataFrame:
-    """The `text` generated about each image of one batch of `encoder`, and the log-probability of each option.
-
-    Images and question are read once, for the text: each option goes on from the cached keys and values, all but those
-    of the prompts' last token, which is text and gives the logits of the option's first token.
-    """
+    """The `text` generated about each image of one batch of `encoder`, and the log-probability of each option."""
+    # images and question are read once, for the text: each option goes on from the cached keys and values, all but
+    # those of the prompts' last token, which is text and gives the logits of the option's first token
     cache = DynamicCache(config=loaded.model.config)
     cache.activate_past_recording()  # else a sliding window, once full, could not go back to the end of the prompts
     rows, length = prompts["input_ids"].shape
@@ -151,20 +145,14 @@ def _logits_of_unread(model, input_ids, logits_processor, stopping_criteria, gen
 
 @contextlib.contextmanager
 def greedy(loaded: LoadedModel, max_new_tokens: int, end: int) -> Iterator[GenerationConfig]:
-    """Greedy generation up to an end token. It replaces the model's own configuration, whose penalties and temperatures
-    `generate` would fill in, and whose special tokens may be those of another tokenizer.
-    """
+    """Greedy generation up to an end token, in place of the model's own configuration, whose penalties `generate` would
+    fill in, and whose special tokens may be those of another tokenizer."""
     own, tokenizer = loaded.model.generation_config, loaded.processor.tokenizer
     known = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     ends = {end, tokenizer.eos_token_id, *(token for token in known if token in tokenizer.added_tokens_decoder)}
-    plain = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=sorted(ends - {None}),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    loaded.model.generation_config = plain
+    special = {"eos_token_id": sorted(ends - {None}), "pad_token_id": tokenizer.pad_token_id}
+    loaded.model.generation_config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, **special)
     try:
-        yield plain
+        yield loaded.model.generation_config
     finally:
         loaded.model.generation_config = own

@@ -27,10 +27,8 @@ class FineTuning(Part):
 
 
 class VisionTraining(Part):
-    """The vision tower frozen, or trained alone with a linear layer and cross-entropy (paper, Tables 2 and 3).
-
-    Images, epochs, batch and schedule are those of `fine_tuning`, so that all have one budget.
-    """
+    """The vision tower frozen, or trained alone with a linear layer and cross-entropy (paper, Tables 2 and 3). Images,
+    epochs, batch and schedule are those of `fine_tuning`, so that all have one budget."""
 
     runs: Count = Field(description="of a fine-tuning with the tower frozen, and of a tower alone: the first seeds")
     learning_rate_all: Rate = Field(description="of AdamW at its highest, where all weights of the tower are trained")

@@ -1,12 +1,11 @@
-"""Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there.
-
-In one process, or with the same result in several (DDP, FSDP) that `accelerate-launch` started.
-"""
+"""Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there, in
+one process, or with the same result in several (DDP, FSDP)."""
 
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlprobe_utils.models.compat
@@ -14,6 +13,7 @@ import mlprobe_utils.models.compat
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
@@ -23,7 +23,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes, sharded, share_of
 from mlprobe_utils.common.progress import Notes
-from mlprobe_utils.models.encoding import Encoder, answer_losses
+from mlprobe_utils.models.encoding import Encoder
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class TrainingSettings:
 @dataclass(eq=False)
 class Examples(torch.utils.data.Dataset):
     """(image, answer) pairs; `image_at(position)` gives an image, uint8 [height, width, 3], or its encoded question. A
-    batch holds examples of similar `lengths`.
-    """
+    batch holds examples of similar `lengths`."""
 
     image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]]
     positions: list[int]
@@ -60,8 +59,7 @@ class Examples(torch.utils.data.Dataset):
 
 class EpochSampler(LengthGroupedSampler):
     """An epoch's order, a function of seed and epoch: the same in every process and after a kill. Where processes share
-    a batch, the last one is completed by examples without answers (~i).
-    """
+    a batch, the last one is completed by examples without answers (~i)."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
         super().__init__(batch_size, lengths=lengths)
@@ -80,31 +78,24 @@ class EpochSampler(LengthGroupedSampler):
         self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
 
 
-class Progress(TrainerCallback):
-    """A line a minute while training."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
-
-
-class Finite(TrainerCallback):
-    """Stops a training at the step that leaves weights which are not finite: Trainer would go on, and log 0 as loss."""
+class Watched(TrainerCallback):
+    """A line a minute while training, and its end at a step that leaves weights which are not finite: Trainer would go
+    on, and log 0 as loss. `name` is that of the model in errors."""
 
     def __init__(self, name: str):
         self.name = name
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
 
     def on_step_end(self, args, state, control, **kwargs):
         if not torch.nn.utils.get_total_norm(self.trained).isfinite():
             step = f"{self.name}, run {args.seed}: step {state.global_step} of {state.max_steps}"
             mend = f"lower the learning rate ({args.learning_rate:g}), or train in float32"
             raise InputError(f"{step} left weights that are not finite (nan or infinite), and none are kept: {mend}")
+        if state.is_world_process_zero:
+            self.notes.note(state.global_step - self.begin, state.max_steps - self.begin, "training step")
 
 
 class OneDevice(TrainingArguments):
@@ -116,9 +107,18 @@ class OneDevice(TrainingArguments):
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose loss is the mean over the answers' tokens: of a whole step in all processes, or a whole set."""
+    """Trainer whose loss is the mean over the answers' tokens: of a whole step in all processes, or a whole set.
+    Another task overrides `encoded` and `losses_of`."""
 
     trains = False  # whether every module has been set to training since the beginning, or the last evaluation
+
+    @staticmethod
+    def encoded(encoder: Encoder, rows: list[tuple[np.ndarray | dict, str | None]]) -> dict[str, torch.Tensor]:
+        """Model inputs and labels of examples; -100 is no label, all that an example without answer has."""
+        images, answers = zip(*rows, strict=True)
+        inputs = encoder.answered([*images], [answer or "" for answer in answers])
+        inputs["labels"][[answer is None for answer in answers]] = -100
+        return inputs
 
     def get_train_dataloader(self) -> DataLoader:
         size, processes = self.args.train_batch_size, self.args.world_size
@@ -140,16 +140,21 @@ class AnswerTrainer(Trainer):
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each image's summed loss, and the number of tokens; overridden for another task."""
-        return answer_losses(model, inputs)
+    @staticmethod
+    def losses_of(model, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each image's summed cross-entropy, float32 [images] in nats, and number of tokens, int [images]."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        # use_cache: Trainer's setting does not reach the LLM
+        logits = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1].float()
+        losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        return losses.sum(dim=1), (labels != -100).sum(dim=1)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         losses, tokens = self.losses_of(model, inputs)
         # processes have different numbers of tokens, but gradients are averaged over processes
         mean_tokens = self.accelerator.reduce(tokens.sum().float(), reduction="mean")
-        loss = losses.sum() / mean_tokens
-        return (loss, {"losses": losses}) if return_outputs else loss
+        return losses.sum() / mean_tokens
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -157,16 +162,7 @@ class AnswerTrainer(Trainer):
         return None, *self.losses_of(model, inputs)
 
     def floating_point_ops(self, inputs) -> int:
-        """Not counted, which takes a pass over all parameters at every step."""
-        return 0
-
-
-def encoded(encoder: Encoder, rows: list[tuple[np.ndarray | dict, str | None]]) -> dict[str, torch.Tensor]:
-    """Model inputs of examples; one without answer has no label."""
-    images, answers = zip(*rows, strict=True)
-    inputs = encoder.answered([*images], [answer or "" for answer in answers])
-    inputs["labels"][[answer is None for answer in answers]] = -100
-    return inputs
+        return 0  # counting takes a pass over all parameters at every step
 
 
 def train(
@@ -177,20 +173,13 @@ def train(
     settings: TrainingSettings,
     checkpoints: Path,
     name: str = "a model",
-    encode: Callable[[Encoder, list], dict[str, torch.Tensor]] = encoded,
     trainer_class: type[AnswerTrainer] = AnswerTrainer,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints` after a kill.
 
-    `name` is that of the model in errors, `encode` gives model inputs and labels of examples (-100 is no label), and
-    `trainer_class` defines the loss.
-
-    Returns:
-        The learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
-        images); and the model's weights, under FSDP whole in the main process.
-
-    Raises:
-        InputError: the processes cannot share the recipe's batch evenly; a step leaves weights that are not finite.
+    Returns the learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
+    images); and the model's weights, under FSDP whole in the main process. InputError, with `name`, where the processes
+    cannot share the recipe's batch evenly, or a step leaves weights that are not finite.
     """
 
     def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
@@ -202,9 +191,9 @@ def train(
         args=training_arguments(settings, checkpoints, eval_strategy="no" if validation is None else "epoch"),
         train_dataset=training,
         eval_dataset=validation,
-        data_collator=lambda rows: encode(encoder, rows),
+        data_collator=partial(trainer_class.encoded, encoder),
         compute_metrics=mean_loss,
-        callbacks=[Progress(), Finite(name)],
+        callbacks=[Watched(name)],
     )
     trainer.pop_callback(PrinterCallback)
     last = last_whole_checkpoint(checkpoints)
@@ -213,44 +202,26 @@ def train(
         model.load_state_dict(type(model).from_pretrained(last, dtype=model.dtype).state_dict())
     trainer.train(resume_from_checkpoint=last)
     model.eval()
-    losses = {
-        name: {round(row["epoch"]): row[key] for row in trainer.state.log_history if key in row}
-        for name, key in (("training_loss", "loss"), ("validation_loss", "eval_loss"))
-    }
-    curve = pd.DataFrame(losses, sorted(losses["training_loss"]), dtype=float).rename_axis("epoch").reset_index()
+    logged = pd.DataFrame(trainer.state.log_history, columns=["epoch", "loss", "eval_loss"], dtype=float)
+    curve = logged.groupby(logged.pop("epoch").round().astype(int)).last().reset_index()
+    curve.columns = ["epoch", "training_loss", "validation_loss"]
     return curve, trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def training_arguments(settings: TrainingSettings, folder: Path, **more) -> TrainingArguments:
     """Trainer's arguments, `more` added or replaced: checkpoints in `folder` and a log an epoch, nothing printed."""
     accelerated, share = torch.accelerator.is_available(), share_of(settings.batch_size)
-    arguments = dict(
-        output_dir=str(folder),
-        per_device_train_batch_size=share,
-        per_device_eval_batch_size=share * 4,
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_gradient_norm,
-        optim="adamw_torch_fused",
-        bf16=settings.precision == "bfloat16" and accelerated,
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        save_strategy="epoch",
-        save_total_limit=1,
-        logging_strategy="epoch",
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_pin_memory=accelerated,
-        use_cpu=not accelerated,
-    )
-    return OneDevice(**arguments | more)
+    sizes = {"per_device_train_batch_size": share, "per_device_eval_batch_size": share * 4}
+    optimiser = {"optim": "adamw_torch_fused", "learning_rate": settings.learning_rate}
+    optimiser |= {"weight_decay": settings.weight_decay, "max_grad_norm": settings.max_gradient_norm}
+    schedule = {"lr_scheduler_type": "cosine", "warmup_steps": settings.warmup_ratio}
+    schedule |= {"num_train_epochs": settings.epochs, "seed": settings.seed, "data_seed": settings.seed}
+    saving, memory = settings.gradient_checkpointing, {"bf16": settings.precision == "bfloat16" and accelerated}
+    memory |= {"activation_checkpointing": saving, "dataloader_pin_memory": accelerated, "use_cpu": not accelerated}
+    memory["activation_checkpointing_kwargs"] = {"use_reentrant": False} if saving else None
+    kept = {"output_dir": str(folder), "save_strategy": "epoch", "save_total_limit": 1, "logging_strategy": "epoch"}
+    quiet = {"report_to": [], "disable_tqdm": True, "log_level": "error", "remove_unused_columns": False}
+    return OneDevice(**sizes | optimiser | schedule | memory | kept | quiet | more)
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:

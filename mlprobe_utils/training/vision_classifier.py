@@ -1,8 +1,5 @@
-"""The vision tower of a model as a classifier: a linear layer on the mean of each image's tokens at the tower's end.
-
-Trained with cross-entropy on the class (paper section 5, Table 3): all weights of the tower, or LoRA beside its linear
-layers. The model's forward pass ends where the tower ends; the gradients show which weights it depends on.
-"""
+"""The vision tower of a model as a classifier (paper section 5, Table 3): a linear layer on the mean of each image's
+tokens at the tower's end, trained with all weights of the tower, or with LoRA beside its linear layers."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -21,21 +18,18 @@ from torch.nn.functional import cross_entropy
 from transformers import set_seed
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.processes import processes, sharded
+from mlprobe_utils.common.processes import sharded
 from mlprobe_utils.models.adapters import flags_kept
 from mlprobe_utils.models.encoding import Encoder, Questions, joined
 from mlprobe_utils.models.families.base import ProbePoint
 from mlprobe_utils.models.loading import LoadedModel
-from mlprobe_utils.training.fine_tuning import finish, lora_of, train_on
+from mlprobe_utils.training.fine_tuning import finish, lora_config, train_on
 from mlprobe_utils.training.settings import FineTuning
 from mlprobe_utils.training.trainer import AnswerTrainer
 
 
 class _Reached(Exception):
-    """Ends a pass where the vision tower ends."""
-
-    def __init__(self, means: torch.Tensor):
-        self.means = means
+    """Ends a pass where the vision tower ends; its argument holds the means there."""
 
 
 def tower_end(loaded: LoadedModel) -> ProbePoint:
@@ -54,15 +48,15 @@ def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
     try:
         loaded.model(**inputs, logits_to_keep=1, use_cache=False)
     except _Reached as reached:
-        return reached.means
+        return reached.args[0]
     finally:
         hook.remove()
     raise RuntimeError(f"probe point {end.name}: its module was not called")
 
 
 class VisionClassifier(nn.Module):
-    """Logits of the classes, float32 [images, classes]. It has only the trained parameters, so that checkpoints hold no
-    LLM, and processes that share a training wait for no gradient that never comes."""
+    """Logits of the classes, float32 [images, classes]. It has the trained parameters alone: checkpoints hold no LLM,
+    and processes that share a training wait for no gradient that never comes."""
 
     def __init__(self, loaded: LoadedModel, trained: Sequence[nn.Parameter], width: int, classes: int):
         super().__init__()
@@ -80,7 +74,15 @@ class VisionClassifier(nn.Module):
 
 
 class ClassTrainer(AnswerTrainer):
-    def losses_of(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Trainer whose loss is cross-entropy on the class; its index is in place of an answer."""
+
+    @staticmethod
+    def encoded(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], int | None]]) -> dict[str, torch.Tensor]:
+        labels = torch.tensor([-100 if index is None else index for _, index in rows])
+        return joined([question for question, _ in rows], encoder.tokenizer.pad_token_id) | {"labels": labels}
+
+    @staticmethod
+    def losses_of(model, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         return cross_entropy(model(**inputs), labels, reduction="none"), (labels != -100).long()
@@ -101,8 +103,7 @@ def classify(
     """Trains on the train images; returns the options' probabilities, float64 [positions, options].
 
     Trains `all` weights of the tower or `lora`, with the budget, schedule and LoRA of `recipe`; images, run and folder
-    are as for `train_adapter`. Afterwards the model is as it was. `learning_curve.parquet` is left in `folder`; the
-    weights are not kept. InputError where it was started with FSDP.
+    are as for `train_adapter`. `folder` gets the learning curve; the model stays as it was. InputError under FSDP.
     """
     if sharded():
         mend = "it fits on one device, start these processes without --use_fsdp (DDP), or a single one"
@@ -110,18 +111,12 @@ def classify(
     set_seed(run)
     recipe = recipe.model_copy(update={"gradient_checkpointing": False})  # a tower is small
     on_device = partial(send_to_device, device=loaded.device)  # a tower casts to its precision itself
-
-    def encode(encoder: Encoder, rows: list[tuple[dict[str, torch.Tensor], str | None]]) -> dict[str, torch.Tensor]:
-        labels = [-100 if answer is None else options.index(answer) for _, answer in rows]
-        encoded = joined([question for question, _ in rows], encoder.tokenizer.pad_token_id)
-        return encoded | {"labels": torch.tensor(labels)}
-
+    images = images.assign(option=images["option"].map(options.index))
     with _trainable(loaded, on_device(questions(positions[0])), trained, recipe) as (parameters, width):
         classifier = VisionClassifier(loaded, parameters, width, len(options))
-        how = {"name": f"vision tower of {loaded.called}", "encode": encode, "trainer_class": ClassTrainer}
+        how = {"name": f"vision tower of {loaded.card.called}", "trainer_class": ClassTrainer}
         curve, _ = train_on(classifier, questions, images, recipe, run, folder, **how)
-        if processes().is_main_process:
-            finish(curve, folder)
+        finish(curve, folder)
         batches = [positions[first : first + batch_size] for first in range(0, len(positions), batch_size)]
         with torch.inference_mode():
             logits = [classifier(**on_device(questions.batch(batch))).cpu() for batch in batches]
@@ -139,14 +134,14 @@ def _trainable(
         try:
             model.requires_grad_(True)
             means = means_at_end(loaded, sample)
-            names, parameters = zip(*model.named_parameters(), strict=True)
-            gradients = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
-            reached = {n: p for n, p, g in zip(names, parameters, gradients, strict=True) if g is not None}
+            named = dict(model.named_parameters())
+            gradients = torch.autograd.grad(means.sum(), [*named.values()], allow_unused=True)
+            reached = {name: named[name] for name, own in zip(named, gradients, strict=True) if own is not None}
             model.requires_grad_(False)
             if trained == "lora":
                 linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
                 targets = [name for name in linear if f"{name}.weight" in reached]
-                adapted = get_peft_model(model, lora_of(recipe, target_modules=targets))
+                adapted = get_peft_model(model, lora_config(loaded, recipe, targets))
                 learning = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
             else:
                 learning = list(reached.values())

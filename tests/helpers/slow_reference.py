@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
-from mlprobe_utils.models.encoding import answer_losses, append_answers
+from mlprobe_utils.models.encoding import append_answers
+from mlprobe_utils.training.trainer import AnswerTrainer
 
 
 class Keep(nn.Module):
@@ -128,4 +129,18 @@ def option_log_probabilities(loaded, encoder, images, options) -> torch.Tensor:
     """float64 [images, options]: images and question are read anew before every option."""
     prompts, tokens, pad = encoder.questions(images), encoder.answer_tokens(options), encoder.tokenizer.pad_token_id
     inputs = [append_answers(prompts, [of_option] * len(images), pad) for of_option in tokens]
-    return -torch.stack([answer_losses(loaded.model, given)[0] for given in inputs], dim=1).double()
+    return -torch.stack([AnswerTrainer.losses_of(loaded.model, given)[0] for given in inputs], dim=1).double()
+
+
+def longer(inputs, tokens: list[int]) -> dict[str, torch.Tensor]:
+    """Unpadded inputs of one image with more text tokens."""
+    nothing = {key: [0] * len(tokens) for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+    more = nothing | {"input_ids": tokens, "attention_mask": [1] * len(tokens)}
+    assert more.keys() - {"mm_token_type_ids", "token_type_ids"} == {"input_ids", "attention_mask"}
+    return inputs | {key: torch.cat([inputs[key], torch.tensor([added])], dim=1) for key, added in more.items()}
+
+
+def answer_log_probabilities(model, encoder, image, tokens: list[int]) -> torch.Tensor:
+    """Those of an answer's tokens about one image: no padding, all logits computed."""
+    logits = model(**longer(encoder.questions([image]), tokens)).logits[0, -len(tokens) - 1 : -1]
+    return logits.log_softmax(-1)[range(len(tokens)), tokens]

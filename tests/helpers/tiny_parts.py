@@ -15,7 +15,7 @@ from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.base import Packed
-from mlprobe_utils.models.families.registry import FAMILIES, family_by_name, name_of
+from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.models.loading import LoadedModel, load
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_data_card
 from mlprobe_utils.synthetic.miniatures import blueprints, making
@@ -30,7 +30,7 @@ ARCHITECTURE = Architecture(
     side=64,  # also the side of an attention window: larger images have several, and their tokens are permuted
     vocabulary=300,
 )
-FAMILY_NAMES = [name_of(family) for family in FAMILIES]
+FAMILY_NAMES = [*FAMILIES]
 each_family = pytest.mark.parametrize("family", FAMILY_NAMES, indirect=True)  # whatever of `tiny` a test uses
 each_family_in_time = pytest.mark.parametrize(  # where a test takes seconds: the others with the slow ones
     "family",
@@ -103,7 +103,7 @@ def make_tiny(
     for parameter in model.parameters():  # no bias is exactly zero and no norm exactly one, as after training
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, parameter.mean().item(), 0.1)
-    if issubclass(family_by_name(family), Packed):
+    if issubclass(FAMILIES[family], Packed):
         processor.image_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 256 * 256}
     making.save(model, processor, folder)
     return folder

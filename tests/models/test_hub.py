@@ -89,18 +89,15 @@ def test_identity_is_the_commit_that_a_revision_stands_for(repository, copied):
 def test_a_process_stays_on_the_commit_that_it_began_with(hub, repository, copied, tiny, image_set):
     before = identity_of(card_of(NAME))
     after = repository.push(next_commit(repository, copied))
-    loaded = load(card_of(NAME))
+    expected = logits_of(tiny, image_set)
+    assert torch.equal(logits_of(load(card_of(NAME)), image_set), expected)
     assert identity_of(card_of(NAME)) == before
     assert {revision for revision, _ in hub.files_asked()} == {before}
-    expected = logits_of(tiny, image_set)
-    assert torch.equal(logits_of(loaded, image_set), expected)
     new_process()
-    moved = load(card_of(NAME))
+    assert load(card_of(NAME)).processor.chat_template.startswith("{#- of the next commit")
     assert identity_of(card_of(NAME)) == after
-    assert moved.processor.chat_template.startswith("{#- of the next commit")
     new_process()
-    pinned = load(card_of(NAME, revision=before[:10]))
-    assert torch.equal(logits_of(pinned, image_set), expected)
+    assert torch.equal(logits_of(load(card_of(NAME, revision=before[:10])), image_set), expected)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +116,9 @@ def test_every_card_of_the_hub_can_be_asked_for(hub, slug):
     """A card of many fields, some of them lists, is no other than one of three lines: what it misses is the model."""
     card = load_model_card(slug)
     for function in (identity_of, load):
-        said = "it is gated" if card.gated else f"there is no https://huggingface.co/{card.source}"
-        assert said in refusal(card, function)
+        missing = f"cannot read '{card.source}': there is no https://huggingface.co/{card.source}: correct the source"
+        # of a gated one the hub denies to have it
+        assert ("it is gated: accept its terms" if card.gated else missing) in refusal(card, function)
 
 
 def test_without_a_connection_or_a_copy(repository, disconnect):
@@ -140,13 +138,6 @@ def test_a_gated_model_says_what_to_do(repository, status):
         assert f"accept its terms at https://huggingface.co/{NAME}, then `hf auth login`" in message
 
 
-def test_a_model_that_does_not_exist(hub):
-    for function in (identity_of, load):
-        wrong = f"'mine': cannot read '{NAME}': there is no https://huggingface.co/{NAME}: correct the source"
-        assert wrong in refusal(card_of(NAME), function)
-    assert "accept its terms" in refusal(card_of(NAME, gated=True))  # the hub denies to have it
-
-
 def test_a_revision_that_does_not_exist(repository):
     for revision in ("v2", "0" * 40):
         assert f"cannot read '{NAME}': it has no revision '{revision}'" in refusal(card_of(NAME, revision=revision))
@@ -162,11 +153,10 @@ def test_pickled_weights_are_not_fetched(hub, repository, copied):
 
 @pytest.mark.parametrize("family", ["hulu_med"], indirect=True)
 def test_remote_code_is_neither_fetched_nor_run(hub, repository, copied, tiny, image_set):
-    config = json.loads((copied / "config.json").read_text())
-    names = {name.partition(".")[0] for name in config["auto_map"].values()}
-    edit(copied / "config.json", auto_map=config["auto_map"] | {"AutoConfig": "configuration_hulumed.Config"})
-    tokenizer = {"auto_map": {"AutoTokenizer": ["tokenization_hulumed.Tokenizer", None]}}
-    edit(copied / "tokenizer_config.json", **tokenizer)
+    own = json.loads((copied / "config.json").read_text())["auto_map"]
+    edit(copied / "config.json", auto_map=own | {"AutoConfig": "configuration_hulumed.Config"})
+    edit(copied / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_hulumed.Tokenizer", None]})
+    names = {name.partition(".")[0] for name in own.values()}
     for name in names | {"configuration_hulumed", "tokenization_hulumed", "image_processing_hulumed"}:
         (copied / f"{name}.py").write_text("raise SystemExit('remote code was run')")
     for source in (NAME, copied):
@@ -177,25 +167,18 @@ def test_remote_code_is_neither_fetched_nor_run(hub, repository, copied, tiny, i
 def test_weights_in_several_files(hub, repository, copied, tiny, image_set):
     weights = load_file(copied / "model.safetensors")
     (copied / "model.safetensors").unlink()
-    parts = {"model-00001-of-00002.safetensors": {}, "model-00002-of-00002.safetensors": {}}
-    places = {key: list(parts)[number % 2] for number, key in enumerate(weights)}
-    for key, place in places.items():
-        parts[place][key] = weights[key]
-    for place, part in parts.items():
-        save_file(part, copied / place, metadata={"format": "pt"})
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    places = {key: names[number % 2] for number, key in enumerate(weights)}
+    for name in names:
+        part = {key: tensor for key, tensor in weights.items() if places[key] == name}
+        save_file(part, copied / name, metadata={"format": "pt"})
     index = {"metadata": {"total_size": 1}, "weight_map": places}
     (copied / "model.safetensors.index.json").write_text(json.dumps(index))
     for source in (NAME, copied):
         assert torch.equal(logits_of(load(card_of(source)), image_set), logits_of(tiny, image_set))
-    assert {path for _, path in hub.files_asked()} >= set(parts)
+    assert {path for _, path in hub.files_asked()} >= {*names}
     (copied / "model-00002-of-00002.safetensors").unlink()
     assert "model-00002-of-00002.safetensors" in refusal(card_of(copied))
-
-
-def test_a_model_is_refused_before_its_weights_are_fetched(hub, repository, copied):
-    edit(copied / "config.json", image_token_id=9999)
-    assert "the image token's id in config.json is 9999" in refusal(card_of(NAME))
-    assert not [path for _, path in hub.files_asked() if path.endswith(".safetensors")]
 
 
 def test_a_model_is_checked_without_its_weights(hub, repository, copied):
@@ -204,6 +187,9 @@ def test_a_model_is_checked_without_its_weights(hub, repository, copied):
     (copied / "model.safetensors").unlink()
     for source in (NAME, copied):
         assert "has no model.safetensors: weights are read from safetensors only" in refusal(card_of(source), look_at)
+    edit(copied / "config.json", image_token_id=9999)
+    for function in (load, look_at):  # before weights are read
+        assert "the image token's id in config.json is 9999" in refusal(card_of(copied), function)
     (copied / "tokenizer.json").write_text("{")
     assert "cannot read" in refusal(card_of(copied), look_at)
     assert not [path for _, path in hub.files_asked() if path.endswith(".safetensors")]

@@ -1,9 +1,9 @@
 """A user's own model: a folder of any depths, widths and sizes, through a card of three lines or of two."""
 
+import functools
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -21,18 +21,6 @@ from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
 
 
-def untied(config) -> None:
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-
-
-def of_vision(name: str, value) -> Callable:
-    return lambda config: setattr(config.vision_config, name, value)
-
-
-def of_model(name: str, value) -> Callable:
-    return lambda config: setattr(config, name, value)
-
-
 @dataclass(frozen=True)
 class Odd:
     """An architecture, what of its configuration is unlike the full-size models', and its probe points."""
@@ -43,7 +31,7 @@ class Odd:
     llm: tuple[int, int, int, int, int]  # and heads of keys and values
     patch: int
     side: int
-    changes: tuple[Callable, ...] = ()
+    changes: dict[str, object] = field(default_factory=dict)  # of the configuration, by path
     llm_type: str | None = None
 
     @property
@@ -54,26 +42,31 @@ class Odd:
         vision, llm = (dict(zip(Tower.model_fields, sizes, strict=False)) for sizes in (self.vision, self.llm))
         shape = {"llm_type": self.llm_type, "patch_size": self.patch, "side": self.side, "vocabulary": 300}
         architecture = Architecture(vision=Tower(**vision), llm=Tower(**llm), **shape)
-        return make_tiny(self.family, folder, architecture, lambda config: [change(config) for change in self.changes])
+
+        def change(config) -> None:
+            for path, value in self.changes.items():
+                *parts, name = path.split(".")
+                setattr(functools.reduce(getattr, parts, config), name, value)
+
+        return make_tiny(self.family, folder, architecture, change)
 
 
-SHORT, LONG = {"V": 3, "C": 2, "L": 5}, {"V": 5, "C": 2, "L": 3}
-WINDOWS = of_vision("fullatt_block_indexes", [0, 2])
-DEEP = of_vision("deepstack_visual_indexes", [0, 2, 4])
-SEVERAL, CLS = of_model("vision_feature_layer", [-4, 3]), of_model("vision_feature_select_strategy", "full")
-LAST = of_model("vision_feature_layer", -1)
+SHORT, LONG, SIDE = {"V": 3, "C": 2, "L": 5}, {"V": 5, "C": 2, "L": 3}, {"V": 5, "D": 3, "C": 2, "L": 3}
+UNTIED = {"tie_word_embeddings": False, "text_config.tie_word_embeddings": False}
+WINDOWS = {"vision_config.fullatt_block_indexes": [0, 2]}
+DEEP = {"vision_config.deepstack_visual_indexes": [0, 2, 4]}
+LAST, SEVERAL = {"vision_feature_layer": -1}, {"vision_feature_layer": [-4, 3]}
+CLS = {"vision_feature_select_strategy": "full"}
 ODD = {
-    "qwen2-vl": Odd("qwen2_vl", SHORT, (3, 40, 80, 2), (5, 56, 72, 4, 1), 14, 56, (untied,)),
-    "qwen2.5-vl": Odd("qwen2_5_vl", LONG, (5, 72, 100, 3), (3, 40, 56, 5, 5), 8, 48, (WINDOWS,)),
-    "llava, last layer": Odd("llava", LONG, (5, 40, 56, 4), (3, 72, 40, 9, 3), 14, 70, (untied, LAST)),
-    "llava, several and CLS": Odd("llava", SHORT, (3, 56, 72, 7), (5, 40, 88, 2, 1), 8, 40, (SEVERAL, CLS)),
-    "hulu-med, qwen2": Odd("hulu_med", SHORT, (3, 72, 40, 6), (5, 56, 40, 7, 1), 14, 56, (untied,), "qwen2"),
-    "hulu-med, qwen3": Odd("hulu_med", LONG, (5, 40, 56, 2), (3, 72, 56, 6, 2), 8, 40, (), "qwen3"),
+    "qwen2-vl": Odd("qwen2_vl", SHORT, (3, 40, 80, 2), (5, 56, 72, 4, 1), 14, 56, UNTIED),
+    "qwen2.5-vl": Odd("qwen2_5_vl", LONG, (5, 72, 100, 3), (3, 40, 56, 5, 5), 8, 48, WINDOWS),
+    "llava, last layer": Odd("llava", LONG, (5, 40, 56, 4), (3, 72, 40, 9, 3), 14, 70, UNTIED | LAST),
+    "llava, several and CLS": Odd("llava", SHORT, (3, 56, 72, 7), (5, 40, 88, 2, 1), 8, 40, SEVERAL | CLS),
+    "hulu-med, qwen2": Odd("hulu_med", SHORT, (3, 72, 40, 6), (5, 56, 40, 7, 1), 14, 56, UNTIED, "qwen2"),
+    "hulu-med, qwen3": Odd("hulu_med", LONG, (5, 40, 56, 2), (3, 72, 56, 6, 2), 8, 40, {}, "qwen3"),
     "gemma-3, 9 tokens": Odd("gemma3", SHORT | {"C": 1, "L": 7}, (3, 40, 72, 5), (7, 56, 40, 7, 7), 14, 84),
-    "gemma-3, 4 of 25": Odd("gemma3", LONG | {"C": 1}, (5, 72, 56, 3), (3, 40, 88, 5, 1), 8, 40, (untied,)),
-    "qwen3-vl": Odd(
-        "qwen3_vl", {"V": 5, "D": 3, "C": 2, "L": 3}, (5, 40, 72, 5), (3, 56, 40, 7, 1), 14, 84, (untied, DEEP)
-    ),
+    "gemma-3, 4 of 25": Odd("gemma3", LONG | {"C": 1}, (5, 72, 56, 3), (3, 40, 88, 5, 1), 8, 40, UNTIED),
+    "qwen3-vl": Odd("qwen3_vl", SIDE, (5, 40, 72, 5), (3, 56, 40, 7, 1), 14, 84, UNTIED | DEEP),
 }
 
 
@@ -131,28 +124,21 @@ def means_are_of_the_tokens_that_the_connector_reads(loaded, questions) -> None:
     torch.testing.assert_close(mean, kept[0][:, first:].mean(dim=1))
 
 
-FEW = {"epochs": 1, "runs": 1, "tokens": 2}
-
-
 @pytest.mark.slow
 def test_a_card_of_three_lines_through_the_commands_of_make_book(tmp_path, monkeypatch):
     """Images drawn, adapter, answers, features, probes and scores: all of it small, each in a process of its own."""
     shutil.copytree(cards.CARDS, place := tmp_path / "cards")
-    few = {
-        "datasets/covid19-ct-phantom": [(r"COVID: \d+", "COVID: 8")],
-        "protocols/miniature": [(rf"{field}: \d+", f"{field}: {n}") for field, n in FEW.items()],
-    }
-    for name, changes in few.items():
-        file = place / f"{name}.yml"
-        for pattern, replacement in changes:
-            file.write_text(re.sub(pattern, replacement, file.read_text()))
+    few = [("datasets/covid19-ct-phantom", "COVID", 8)]
+    few += [("protocols/miniature", name, count) for name, count in (("epochs", 1), ("runs", 1), ("tokens", 2))]
+    for card, name, count in few:
+        file = place / f"{card}.yml"
+        file.write_text(re.sub(rf"{name}: \d+", f"{name}: {count}", file.read_text()))
     odd = ODD["qwen2.5-vl"]
     lines = ["name: mine", f"source: {odd.make(tmp_path / 'model')}", f"family: {odd.family}"]
     (place / "models" / "mine.yml").write_text("\n".join(lines))
-    monkeypatch.setattr(cards, "CARDS", place)
-    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path / "outputs")
-    monkeypatch.setenv("MLPROBE_CARDS", str(place))
-    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path / "outputs"))
+    for module, name, folder in ((cards, "CARDS", place), (artefacts, "OUTPUTS", tmp_path / "outputs")):
+        monkeypatch.setattr(module, name, folder)
+        monkeypatch.setenv(f"MLPROBE_{name}", str(folder))
     monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
     jobs.prepare(Run(("mine",), ("covid19-ct-phantom",), "miniature", "paper", ""))
     made = tmp_path / "outputs" / "miniature" / "covid19-ct-phantom" / "paper" / "mine"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,7 @@ def of_qwen2_5() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-TOKENIZERS = {
-    "qwen2_5_vl": of_qwen2_5,
-    "qwen3_vl": lambda: of_npm(QWEN3),
-    "gemma3": lambda: of_npm(GEMMA3),
-}
+TOKENIZERS = {"qwen2_5_vl": of_qwen2_5, "qwen3_vl": partial(of_npm, QWEN3), "gemma3": partial(of_npm, GEMMA3)}
 each_vocabulary = pytest.mark.parametrize("family", TOKENIZERS, indirect=True)
 
 
@@ -71,7 +68,7 @@ def real(tiny, family):
 
 
 @each_vocabulary
-def test_an_answer_has_the_tokens_that_follow_its_prompt(real, family):
+def test_an_answer_has_the_tokens_that_follow_its_prompt_and_ends_a_turn_not_a_text(real, family):
     encoder = Encoder(real, "<image> Is it benign?")
     words = [[encoder.tokenizer.decode([t]) for t in tokens[:-1]] for tokens in encoder.answer_tokens(OPTIONS)]
     if family.startswith("qwen"):
@@ -80,11 +77,6 @@ def test_an_answer_has_the_tokens_that_follow_its_prompt(real, family):
         whole = encoder.tokenizer(encoder.prompt + option, add_special_tokens=False)["input_ids"]
         assert encoder.prompt_ids + tokens[:-1] == whole
     assert len({*first_tokens(encoder, OPTIONS)}) == len(OPTIONS)
-
-
-@each_vocabulary
-def test_the_end_of_a_turn_is_not_the_end_of_a_text(real, family):
-    encoder = Encoder(real, "<image> Is it benign?")
     ends = {"gemma3": ("<end_of_turn>", "<eos>")}.get(family, ("<|im_end|>", "<|endoftext|>"))
     turn, text = encoder.tokenizer.convert_tokens_to_ids([*ends])
     assert encoder.end == turn != text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from slow_reference import option_log_probabilities
+from slow_reference import answer_log_probabilities, longer, option_log_probabilities
 from tiny_parts import Killed, answer_ids, card_of, each_family, each_family_with, killed_after, make_tiny
 
 from mlprobe_utils.common.errors import InputError
@@ -24,55 +24,38 @@ TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEX
 VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
 
 
-@torch.no_grad()
-def reference_log_probability(tiny, inputs, tokens) -> float:
-    """Token by token: the log-probability of each given the prompt and those before it."""
-    total = 0.0
-    for token in tokens:
-        total += tiny.model(**inputs).logits[0, -1].double().log_softmax(-1)[token].item()
-        inputs = longer(inputs, token)
-    return total
-
-
-def longer(inputs, token) -> dict:
-    """Unpadded inputs of one image with one more text token."""
-    a_token = {key for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
-    more = dict.fromkeys(a_token, 0) | {"input_ids": token, "attention_mask": 1}
-    assert more.keys() - {"mm_token_type_ids", "token_type_ids"} == {"input_ids", "attention_mask"}
-    return inputs | {key: torch.cat([inputs[key], torch.tensor([[value]])], dim=1) for key, value in more.items()}
-
-
-def predicted(loaded, encoder, image_set, *given):
-    return predict(loaded, Questions(encoder, image_set.pixels), image_set.card.options, *given)
+def predicted(loaded, encoder, image_set, folder):
+    return predict(loaded, Questions(encoder, image_set.pixels), image_set.card.options, POSITIONS, SETTINGS, folder)
 
 
 @each_family
 def test_option_probabilities_equal_an_unpadded_reference(tiny, encoder, image_set, family, tmp_path):
     options = image_set.card.options
     assert len({len(encoder.answer_tokens([option])[0]) for option in options}) > 1  # answers of different lengths
-    _, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    _, probabilities = predicted(tiny, encoder, image_set, tmp_path)
     for row, position in enumerate(POSITIONS[:4]):
-        inputs = encoder.questions([image_set.pixels(position)])
-        logs = [
-            reference_log_probability(tiny, inputs, answer_ids(encoder.tokenizer, family, option)) for option in options
-        ]
-        expected = torch.tensor(logs, dtype=torch.float64).softmax(0).numpy()
-        np.testing.assert_allclose(probabilities[row], expected, rtol=1e-3)
+        given = tiny.model, encoder, image_set.pixels(position)
+        tokens = [answer_ids(encoder.tokenizer, family, option) for option in options]
+        expected = torch.stack([answer_log_probabilities(*given, own).sum() for own in tokens]).softmax(0)
+        np.testing.assert_allclose(probabilities[row], expected.detach(), rtol=1e-3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
-    assert (probabilities.max(axis=0) / probabilities.min(axis=0))[[0, 2]].min() > 1.2  # they depends on the image
+    assert (probabilities.max(axis=0) / probabilities.min(axis=0))[[0, 2]].min() > 1.2  # they depend on the image
 
 
 OPTIONS = ["Benign", "Yes", "Malignant", "Malignant tumour"]  # of one token and of several; one begins another
 
 
+def assert_whole_passes(loaded, encoder, image_set, positions, max_new_tokens):
+    images = [image_set.pixels(i) for i in positions]
+    found = answer_batch(loaded, encoder.questions(images), encoder, OPTIONS, max_new_tokens)[OPTIONS].to_numpy()
+    np.testing.assert_allclose(found, option_log_probabilities(loaded, encoder, images, OPTIONS), rtol=1e-5)
+
+
 @each_family_with("order", *ORDERS)
 def test_log_probabilities_are_those_of_whole_passes(tiny, image_set, order):
     encoder = Encoder(tiny.processor, image_set.card.template, order)
-    for positions in ([0, 1, 2, 3], [3, 2], [1], [0, 4]):  # the model holds nothing of the batch before
-        images = [image_set.pixels(i) for i in positions]
-        found = answer_batch(tiny, encoder.questions(images), encoder, OPTIONS, 7)[OPTIONS].to_numpy()
-        expected = option_log_probabilities(tiny, encoder, images, OPTIONS)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for positions in ([0, 1, 2, 3], [3, 2], [1]):  # the model holds nothing of the batch before
+        assert_whole_passes(tiny, encoder, image_set, positions, 7)
 
 
 @pytest.mark.parametrize("window", [4, 90])  # full within the prompts of 80 tokens; full after 10 written ones
@@ -82,10 +65,7 @@ def test_a_sliding_window_goes_back_to_the_prompt(image_set, tmp_path, window):
         config.text_config.layer_types = ["sliding_attention", "full_attention", "sliding_attention"]
 
     loaded = load(card_of(make_tiny("gemma3", tmp_path, change=slide)))
-    encoder, images = Encoder(loaded.processor, image_set.card.template), [image_set.pixels(i) for i in range(4)]
-    found = answer_batch(loaded, encoder.questions(images), encoder, OPTIONS, 20)
-    expected = option_log_probabilities(loaded, encoder, images, OPTIONS)
-    np.testing.assert_allclose(found[OPTIONS].to_numpy(), expected, rtol=1e-5)
+    assert_whole_passes(loaded, Encoder(loaded.processor, image_set.card.template), image_set, range(4), 20)
 
 
 @each_family
@@ -104,21 +84,16 @@ def test_images_and_question_are_read_once(tiny, encoder, image_set):
 @torch.no_grad()
 def step_by_step(tiny, encoder, inputs, steps) -> str:
     tokens = []
-    for _ in range(steps):
-        tokens.append(int(tiny.model(**inputs).logits[0, -1].argmax()))
-        if tokens[-1] in (encoder.tokenizer.eos_token_id, encoder.end):
-            break
-        inputs = longer(inputs, tokens[-1])
+    while len(tokens) < steps and not {*tokens} & {encoder.tokenizer.eos_token_id, encoder.end}:
+        tokens.append(int(tiny.model(**(longer(inputs, tokens) if tokens else inputs)).logits[0, -1].argmax()))
     return encoder.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 @each_family
 def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
-    answers, _ = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    expected = [
-        step_by_step(tiny, encoder, encoder.questions([image_set.pixels(position)]), SETTINGS.max_new_tokens)
-        for position in POSITIONS[:4]
-    ]
+    answers, _ = predicted(tiny, encoder, image_set, tmp_path)
+    questions = [encoder.questions([image_set.pixels(position)]) for position in POSITIONS[:4]]
+    expected = [step_by_step(tiny, encoder, inputs, SETTINGS.max_new_tokens) for inputs in questions]
     assert list(answers["text"][:4]) == expected
     assert any(expected)
     assert list(answers["parsed"][:4]) == [parse_answer(text, image_set.card.options) for text in expected]
@@ -126,12 +101,12 @@ def test_generation_is_greedy(tiny, encoder, image_set, tmp_path):
 
 def test_what_a_checkpoint_ships_for_generation_does_not_matter(tiny, encoder, image_set, tmp_path):
     """Qwen2.5-VL ships a repetition penalty, and generate() fills in what a given configuration leaves open."""
-    plain, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    plain, probabilities = predicted(tiny, encoder, image_set, tmp_path)
     shipped = tiny.model.generation_config
     shipped.repetition_penalty, shipped.no_repeat_ngram_size, shipped.min_new_tokens = 5.0, 1, 6
     shipped.do_sample, shipped.temperature, shipped.num_beams = True, 9.0, 3
     shipped.suppress_tokens = list(range(200))
-    answers, same = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    answers, same = predicted(tiny, encoder, image_set, tmp_path)
     assert list(answers["text"]) == list(plain["text"])
     np.testing.assert_array_equal(same, probabilities)
     assert tiny.model.generation_config.repetition_penalty == 5.0  # the model is left as it was
@@ -149,18 +124,13 @@ def test_generation_ends_on_special_tokens_of_the_models_own_tokenizer(tiny, enc
         assert configuration.pad_token_id == tokenizer.pad_token_id
 
 
-def test_an_answer_ends_at_its_end_token_whatever_pads_it(tiny, encoder):
-    word, other = (encoder.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Benign", "Malignant"))
-    assert encoder.text_of([*word, encoder.end, *other, *other], [encoder.end]) == "Benign"
-
-
-def test_marks_of_a_thought_are_read_although_they_are_special_tokens(tiny, image_set):
+def test_an_answer_ends_at_its_end_token_and_keeps_marks_of_thoughts_that_are_special_tokens(tiny, image_set):
     tokenizer = tiny.processor.tokenizer
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>", "<other>"]})
     encoder = Encoder(tiny.processor, image_set.card.template)
     tokens = tokenizer("<think>Malignant</think><other>Benign", add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(tokens, skip_special_tokens=True) == "MalignantBenign"
-    assert encoder.text_of(tokens, []) == "<think>Malignant</think>Benign"
+    assert encoder.text_of([*tokens, encoder.end, *tokens], [encoder.end]) == "<think>Malignant</think>Benign"
 
 
 THINKING = VICUNA.replace("ASSISTANT:", "ASSISTANT: <think>\n")
@@ -170,7 +140,7 @@ CLOSING = THINKING.replace(
 
 
 @pytest.mark.parametrize("template", [THINKING, CLOSING])
-def test_what_a_template_has_opened_an_answer_closes(tiny, image_set, template):
+def test_what_a_template_has_opened_an_answer_closes(tiny, image_set, tmp_path, template):
     tiny.processor.chat_template = template
     encoder, options = Encoder(tiny.processor, image_set.card.template), ["Benign", "Malignant"]
     tokens = encoder.answer_tokens(options)
@@ -179,6 +149,9 @@ def test_what_a_template_has_opened_an_answer_closes(tiny, image_set, template):
     assert encoder.answer(written, options, {}) == {"text": written, "parsed": "Benign", "thought_cut": False}
     cut = encoder.answer("so it may be malignant, because", options, {})
     assert (cut["parsed"], cut["thought_cut"]) == (None, True)
+    answers, _ = predicted(tiny, encoder, image_set, tmp_path)
+    assert answers["thought_cut"].all()  # random weights close nothing
+    assert answers["parsed"].isna().all()
     first = first_tokens(encoder, options)
     parts = [encoder.tokenizer.decode([token]) for token in first]
     assert all(option.startswith(part) for option, part in zip(options, parts, strict=True))
@@ -193,34 +166,25 @@ def test_a_system_prompt_of_the_card_stands_in_place_of_the_templates(tiny, tiny
         assert Encoder(tiny.processor, template, card=card).prompt.startswith(f"SYSTEM: {own} USER:")
 
 
-def test_a_thought_that_was_cut_is_counted(tiny, image_set, tmp_path):
-    tiny.processor.chat_template = THINKING
-    encoder = Encoder(tiny.processor, image_set.card.template)
-    answers, _ = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
-    assert answers["thought_cut"].all()  # random weights close nothing
-    assert answers["parsed"].isna().all()
-
-
 @each_family
 def test_one_read_of_a_question_is_the_template(tiny, image_set, family):
     """Word for word the template, image first or last as the order says, inside the model's own chat template."""
     question = image_set.card.template.replace("<image>", "").strip()
     images = {"llava": "<image>\n", "hulu_med": "<image>\n", "gemma3": "<start_of_image>"}
     image = images.get(family, "<|vision_start|><|image_pad|><|vision_end|>")
+    turns = {"gemma3": ("<bos><start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n")}
+    begin, end = turns.get(family, ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"))
     tokenizer = tiny.processor.tokenizer
     irrelevant = irrelevant_text(tokenizer, len(tokens_of(tokenizer, question)))
     orders = {"image_first": image + question, "question_first": question + image}
     orders["irrelevant_first"] = irrelevant + image + question
-    assert orders.keys() == ORDERS.keys()
-    for order, content in orders.items():
-        prompt = Encoder(tiny.processor, image_set.card.template, order).prompt
-        if family == "gemma3":
-            assert prompt == f"<bos><start_of_turn>user\n{content}<end_of_turn>\n<start_of_turn>model\n"
-        else:
-            assert prompt == f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+    prompts = {order: Encoder(tiny.processor, image_set.card.template, order).prompt for order in ORDERS}
+    assert prompts == {order: begin + content + end for order, content in orders.items()}
+    ids = Encoder(tiny.processor, question).questions([None])["input_ids"][0].tolist()
+    assert ids.count(tokenizer.bos_token_id) == (family == "gemma3")  # once, although its tokenizer would add another
 
 
-@each_family_with("tokens", 1, 2, 7, 40, 90)
+@each_family_with("tokens", 1, 7, 90)
 def test_irrelevant_text_has_exactly_as_many_tokens(tiny, tokens):
     tokenizer = tiny.processor.tokenizer
     text = irrelevant_text(tokenizer, tokens)
@@ -239,14 +203,6 @@ def test_the_order_with_irrelevant_text_moves_the_image_as_far_as_the_question_d
     assert begins[0] == begins[1] > 10
     with pytest.raises(InputError, match=r"has \d+ tokens, and the irrelevant passage .* shorten the question"):
         Encoder(tiny.processor, "<image> " + PASSAGE * 2, "irrelevant_first")
-
-
-@each_family
-def test_a_prompt_begins_once(encoder, image_set):
-    """Gemma's template writes the token that begins a text, and so would its tokenizer."""
-    ids = encoder.questions([image_set.pixels(0)])["input_ids"][0].tolist()
-    bos = encoder.tokenizer.bos_token_id
-    assert ids.count(bos) == (1 if encoder.prompt.startswith("<bos>") else 0)
 
 
 def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
@@ -276,13 +232,13 @@ def test_templates_of_no_use_are_errors(tiny, image_set, template, order, said):
 
 
 def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
-    unbroken, probabilities = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    unbroken, probabilities = predicted(tiny, encoder, image_set, tmp_path)
     with monkeypatch.context() as patch:
         killed_after(5, patch)
         with pytest.raises(Killed):
-            predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+            predicted(tiny, encoder, image_set, tmp_path)
     seen = killed_after(100, monkeypatch)
-    answers, again = predicted(tiny, encoder, image_set, POSITIONS, SETTINGS, tmp_path)
+    answers, again = predicted(tiny, encoder, image_set, tmp_path)
     assert seen == [5]  # the first shard of five was not done again
     assert answers.equals(unbroken)
     np.testing.assert_array_equal(again, probabilities)

@@ -1,47 +1,37 @@
 """Training and fine-tuning: the loss is the answers' alone, a killed run ends as an unbroken one, adapters come off."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file
-from tiny_parts import RECIPE, Killed, answer_ids, each_family, each_family_in_time
+from slow_reference import answer_log_probabilities
+from tiny_parts import RECIPE, Killed, answer_ids, each_family, each_family_in_time, logits_of
 from torch import nn
 from transformers import TrainingArguments
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.adapters import adapter
-from mlprobe_utils.models.encoding import Encoder, Questions, answer_losses
+from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.training import trainer as training
-from mlprobe_utils.training.fine_tuning import examples, lora_config, train_adapter
-from mlprobe_utils.training.trainer import EpochSampler, Examples, TrainingSettings, encoded, train
+from mlprobe_utils.training.fine_tuning import lora_config, train_adapter
+from mlprobe_utils.training.trainer import AnswerTrainer, EpochSampler, Examples, TrainingSettings, train
 
+losses_of = AnswerTrainer.losses_of
 TOWERS = {"llava": "vision_tower.", "gemma3": "vision_tower.", "hulu_med": "vision_model."}
 CONNECTORS = {"llava": "multi_modal_projector.", "gemma3": "multi_modal_projector", "hulu_med": "projector."}
-ADAPTER = "adapter_model.safetensors"
+ADAPTER, CURVE = "adapter_model.safetensors", "learning_curve.parquet"
 IMAGES = [0, 1, 2, 3]
 ANSWERS = ["Benign", "Malignant", "Yes", "Normal"]  # of one to several tokens
 
 
 def reference_loss(model, encoder, family, images, answers) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens and end tokens, each image alone, no padding, all logits computed."""
-    losses = []
-    for image, answer in zip(images, answers, strict=True):
-        inputs = encoder.questions([image])
-        tokens = answer_ids(encoder.tokenizer, family, answer)
-        width = inputs["input_ids"].shape[1]
-        types = {"gemma3": "token_type_ids", "llava": None, "hulu_med": None}.get(family, "mm_token_type_ids")
-        values = {"input_ids": tokens, "attention_mask": [1] * len(tokens), types: [0] * len(tokens)}
-        for key, value in values.items():
-            if key is not None:
-                inputs[key] = torch.cat([inputs[key], torch.tensor([value])], dim=1)
-        logits = model(**inputs).logits[0].log_softmax(-1)
-        losses += [-logits[width - 1 + i, token] for i, token in enumerate(tokens)]
-    return torch.stack(losses).mean()
+    """Mean cross-entropy of the answers' tokens and end tokens, each image alone."""
+    tokens = [answer_ids(encoder.tokenizer, family, answer) for answer in answers]
+    given = zip(images, tokens, strict=True)
+    return -torch.cat([answer_log_probabilities(model, encoder, image, own) for image, own in given]).mean()
 
 
 def settings_of(**changed) -> TrainingSettings:
@@ -58,7 +48,7 @@ def images(image_set):
 def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, family, images):
     """What Trainer is given equals a loop over images and tokens: padding weighs nothing, nor do the prompts."""
     inputs = encoder.answered(images, ANSWERS)
-    losses, tokens = answer_losses(tiny.model, inputs)
+    losses, tokens = losses_of(tiny.model, inputs)
     loss = losses.sum() / tokens.sum()
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in tiny.model.named_parameters() if p.grad is not None}
@@ -131,35 +121,29 @@ def test_validation_loss_is_that_of_all_its_tokens(tiny, encoder, image_set, tmp
     assert curve["validation_loss"][0] == pytest.approx(expected.item(), rel=1e-4)
 
 
-def epochs_of(lengths, batch_size=4, seed=0) -> list[list[int]]:
-    sampler = EpochSampler(batch_size, lengths, seed)
-    orders = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        orders.append(list(sampler))
-    return orders
-
-
 def test_every_epoch_has_an_order_of_its_own_that_seed_and_epoch_decide():
-    orders = epochs_of([1] * 40)
-    assert all(sorted(order) == list(range(40)) for order in orders)
-    assert orders == epochs_of([1] * 40)
-    assert len({tuple(order) for order in [*orders, *epochs_of([1] * 40, seed=1)]}) == 6
+    def epochs(seed) -> list[tuple[int, ...]]:
+        sampler = EpochSampler(4, [1] * 40, seed)
+        return [sampler.set_epoch(epoch) or tuple(sampler) for epoch in range(3)]
+
+    assert all(sorted(order) == list(range(40)) for order in epochs(0))
+    assert epochs(0) == epochs(0)
+    assert len({*epochs(0), *epochs(1)}) == 6
 
 
 def test_last_batch_that_processes_share_is_completed_by_what_teaches_nothing(tiny, encoder, image_set):
-    for count in (1, 3, 9, 12):
-        order = list(EpochSampler(4, [1] * count, 0, shared=True))
-        assert len(EpochSampler(4, [1] * count, 0, shared=True)) == len(order) == -(-count // 4) * 4
+    for count in (1, 9, 12):
+        sampler = EpochSampler(4, [1] * count, 0, shared=True)
+        order = list(sampler)
+        assert len(sampler) == len(order) == -(-count // 4) * 4
         assert order[:count] == list(EpochSampler(4, [1] * count, 0))
-        assert all(i < 0 for i in order[count:])
         assert {~i for i in order[count:]} <= set(range(count))
     data = Examples(image_set.pixels, [0, 1, 2], ["Benign", "Malignant", "Normal"])
-    losses, tokens = answer_losses(tiny.model, encoded(encoder, [data[i] for i in (0, 1, 2, ~1, ~0)]))
-    alone, counted = answer_losses(tiny.model, encoded(encoder, [data[i] for i in (0, 1, 2)]))
+    losses, tokens = losses_of(tiny.model, AnswerTrainer.encoded(encoder, [data[i] for i in (0, 1, 2, ~1, ~0)]))
+    alone, counted = losses_of(tiny.model, AnswerTrainer.encoded(encoder, [data[i] for i in (0, 1, 2)]))
     assert tokens.tolist() == [*counted.tolist(), 0, 0]
     torch.testing.assert_close(losses, torch.cat([alone, torch.zeros(2)]), rtol=1e-4, atol=1e-5)
-    nothing, none = answer_losses(tiny.model, encoded(encoder, [data[~0]]))  # all that a process may get
+    nothing, none = losses_of(tiny.model, AnswerTrainer.encoded(encoder, [data[~0]]))  # all that a process may get
     nothing.sum().backward()
     assert none.sum() == 0
     assert all(parameter.grad.abs().max() == 0 for parameter in tiny.model.parameters())
@@ -167,12 +151,7 @@ def test_last_batch_that_processes_share_is_completed_by_what_teaches_nothing(ti
 
 def test_grouping_by_length_is_the_recipes(tiny, image_set, tmp_path, monkeypatch):
     seen = []
-
-    def sampler(batch_size, lengths, seed, shared):
-        seen.append(lengths)
-        return EpochSampler(batch_size, lengths, seed, shared)
-
-    monkeypatch.setattr(training, "EpochSampler", sampler)
+    monkeypatch.setattr(training, "EpochSampler", lambda *given: seen.append(given[1]) or EpochSampler(*given))
     for grouped in (True, False):
         tuned(tiny, image_set, tmp_path / str(grouped), length_grouped=grouped, epochs=1)
     pixels = [image_set.pixels(i)[..., 0].size for i in image_set.rows_of("paper", "train").index]
@@ -185,20 +164,16 @@ def test_bfloat16_model_learns(tiny, image_set, tmp_path):
     tiny.model.to(torch.bfloat16)
     weights = tuned(tiny, image_set, tmp_path, precision="bfloat16", epochs=4)
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-    curve = pd.read_parquet(tmp_path / "learning_curve.parquet")
+    curve = pd.read_parquet(tmp_path / CURVE)
     assert curve["training_loss"].iloc[-1] < curve["training_loss"].iloc[0]
 
 
 def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_path, monkeypatch):
-    recipe = RECIPE.model_copy(update={"epochs": 4, "dropout": 0.1})
 
     def run(folder):
-        loaded = load(tiny_card)
-        folder.mkdir(exist_ok=True)
-        questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
-        train_adapter(loaded, questions, parts(image_set), recipe, 1, folder)
+        return tuned(load(tiny_card), image_set, folder, 1, epochs=4, dropout=0.1)
 
-    run(tmp_path / "unbroken")
+    weights = run(tmp_path / "unbroken")
     whole, read = Examples.__getitem__, []
 
     def example(self, i):
@@ -219,23 +194,23 @@ def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_pa
     torch.manual_seed(99)  # what another process would have
     with monkeypatch.context() as patch:
         patch.setattr(Examples, "__getitem__", lambda self, i: read.append(i) or whole(self, i))
-        run(tmp_path / "broken")
+        resumed = run(tmp_path / "broken")
     assert len(read) == 20  # two epochs
-    files = [{path.name for path in (tmp_path / name).iterdir()} for name in ("unbroken", "broken")]
-    assert files[0] == files[1] >= {ADAPTER, "adapter_config.json", "learning_curve.parquet"}
-    assert "checkpoints" not in files[0]
-    weights, resumed = (load_file(tmp_path / name / ADAPTER) for name in ("unbroken", "broken"))
+    files, others = ({path.name for path in (tmp_path / name).iterdir()} for name in ("unbroken", "broken"))
+    assert files == others >= {ADAPTER, "adapter_config.json", CURVE}
+    assert "checkpoints" not in files
     assert weights.keys() == resumed.keys()
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)
-    curves = [pd.read_parquet(tmp_path / name / "learning_curve.parquet") for name in ("unbroken", "broken")]
-    pd.testing.assert_frame_equal(*curves)
-    assert curves[0]["epoch"].tolist() == [1, 2, 3, 4]
-    assert curves[0]["validation_loss"].notna().all()
+    curve, other = (pd.read_parquet(tmp_path / name / CURVE) for name in ("unbroken", "broken"))
+    pd.testing.assert_frame_equal(curve, other)
+    assert curve["epoch"].tolist() == [1, 2, 3, 4]
+    assert curve["validation_loss"].notna().all()
 
 
 @each_family
 @pytest.mark.parametrize("vision_tower", ["lora", "frozen"])
-def test_lora_reaches_every_linear_layer_that_it_should(tiny, family, vision_tower):
+def test_lora_reaches_every_linear_layer_that_it_should(tiny, encoder, images, family, vision_tower):
+    """Each gets a gradient, which DDP waits for."""
     linear = {name for name, module in tiny.model.named_modules() if isinstance(module, nn.Linear)}
     assert "lm_head" in linear
     tower, connector = TOWERS.get(family, "visual.blocks."), CONNECTORS.get(family, "visual.merger.")
@@ -252,81 +227,53 @@ def test_lora_reaches_every_linear_layer_that_it_should(tiny, family, vision_tow
     assert reached == expected
     assert any(tower in name for name in reached) == (vision_tower == "lora")
     assert any(connector in name for name in reached) == (family != "gemma3")  # whose matrix is no module
-    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
-    assert trained
-    assert all(".lora_" in name for name in trained)
-
-
-@each_family
-def test_every_adapter_gets_a_gradient(tiny, encoder, images):
-    """DDP waits for a gradient of every parameter that is to be trained."""
-    adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE)).train()
-    inputs = encoder.answered(images[:2], ["Benign", "Malignant"])
-    answer_losses(adapted, inputs)[0].sum().backward()
-    assert not [name for name, p in adapted.named_parameters() if p.requires_grad and p.grad is None]
-
-
-def parts(image_set) -> pd.DataFrame:
-    return image_set.manifest.rename(columns={"split_paper": "split"})
+    losses_of(adapted.train(), encoder.answered(images[:2], ["Benign", "Malignant"]))[0].sum().backward()
+    trained = {name: parameter.grad for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert all(".lora_" in name and gradient is not None for name, gradient in trained.items())
 
 
 def tuned(loaded, image_set, folder, run=0, **changed):
     folder.mkdir(exist_ok=True)
-    encoder = Encoder(loaded.processor, image_set.card.template)
-    questions = Questions(encoder, image_set.pixels)
-    train_adapter(loaded, questions, parts(image_set), RECIPE.model_copy(update=changed), run, folder)
+    questions = Questions(Encoder(loaded.processor, image_set.card.template), image_set.pixels)
+    images = image_set.manifest.rename(columns={"split_paper": "split"})
+    train_adapter(loaded, questions, images, RECIPE.model_copy(update=changed), run, folder)
     return load_file(folder / ADAPTER)
-
-
-def logits_of(loaded, encoder, image_set):
-    with torch.no_grad():
-        return loaded.model(**encoder.questions([image_set.pixels(i) for i in IMAGES])).logits
 
 
 def test_a_step_that_leaves_weights_that_are_not_finite_ends_the_training(tiny, image_set, tmp_path):
     """Trainer would go on, log a loss of 0, and keep an adapter of nan that every later step dies of."""
+    before, steps = logits_of(tiny, image_set), []
+
+    def overflow(module, inputs, output):  # from the second training step on
+        steps.extend([len(steps)] * module.training)
+        return output * torch.inf if len(steps) >= 2 else output
+
+    hook = tiny.model.get_submodule(tiny.family.decoder_layers)[0].register_forward_hook(overflow)
     wrong = r"'tiny', run 0: step 2 of 4 left weights that are not finite .*: lower the"
-    with infinite_from(2, tiny), pytest.raises(InputError, match=wrong):
+    with pytest.raises(InputError, match=wrong):
         tuned(tiny, image_set, tmp_path)
+    hook.remove()
     assert not list(tmp_path.glob("*.*"))
-    inputs = Encoder(tiny.processor, image_set.card.template).questions([image_set.pixels(0)])
-    assert tiny.model(**inputs).logits.isfinite().all()
-
-
-@contextmanager
-def infinite_from(step, loaded):
-    """The LLM's states overflow from this training step on."""
-    steps = []
-
-    def overflow(module, inputs, output):
-        if module.training:
-            steps.append(len(steps))
-        return output * torch.inf if len(steps) >= step else output
-
-    hook = loaded.model.get_submodule(loaded.family.decoder_layers)[0].register_forward_hook(overflow)
-    try:
-        yield
-    finally:
-        hook.remove()
+    assert torch.equal(logits_of(tiny, image_set), before)
 
 
 @each_family_in_time
-def test_base_model_is_as_it_was_after_fine_tuning_and_after_an_adapter(tiny, tiny_card, encoder, image_set, tmp_path):
-    before = logits_of(tiny, encoder, image_set)
+def test_base_model_is_as_it_was_after_fine_tuning_and_after_an_adapter(tiny, tiny_card, image_set, tmp_path):
+    before = logits_of(tiny, image_set)
     weights = tuned(tiny, image_set, tmp_path)
-    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    assert torch.equal(logits_of(tiny, image_set), before)
     with adapter(tiny, tmp_path):
-        within = logits_of(tiny, encoder, image_set)
+        within = logits_of(tiny, image_set)
         assert (within - before).abs().max() > 1e-2
-    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    assert torch.equal(logits_of(tiny, image_set), before)
     with pytest.raises(Killed), adapter(tiny, tmp_path):
         raise Killed
-    assert torch.equal(logits_of(tiny, encoder, image_set), before)
+    assert torch.equal(logits_of(tiny, image_set), before)
     with adapter(tiny, None):
-        assert torch.equal(logits_of(tiny, encoder, image_set), before)
+        assert torch.equal(logits_of(tiny, image_set), before)
     fresh = load(tiny_card)
     with adapter(fresh, tmp_path):  # in another process
-        torch.testing.assert_close(logits_of(fresh, encoder, image_set), within)
+        torch.testing.assert_close(logits_of(fresh, image_set), within)
     assert any(tensor.abs().max() > 0 for key, tensor in weights.items() if "lora_B" in key)
 
 
@@ -349,7 +296,7 @@ def test_the_learning_curve_is_validated_on_the_validation_images(tiny, encoder,
     with adapter(tiny, tmp_path), torch.no_grad():
         images = [image_set.pixels(position) for position in rows.index]
         expected = reference_loss(tiny.model, encoder, "qwen2_5_vl", images, list(rows["option"]))
-    curve = pd.read_parquet(tmp_path / "learning_curve.parquet")
+    curve = pd.read_parquet(tmp_path / CURVE)
     assert curve["validation_loss"].iloc[-1] == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -369,18 +316,6 @@ def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, imag
         torch.testing.assert_close(saving[key], plain[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
-def test_examples_are_the_questions_and_answers_of_the_part(encoder, image_set):
-    for split in ("train", "validation", "test"):
-        rows = image_set.rows_of("paper", split)
-        data = examples(Questions(encoder, image_set.pixels), rows)
-        assert len(data) == len(rows) > 0
-        for i, (position, option) in enumerate(zip(rows.index, rows["option"], strict=True)):
-            question, answer = data[i]
-            assert answer == option
-            expected = encoder.questions([image_set.pixels(position)])
-            assert all(torch.equal(question[key], expected[key]) for key in expected)
-
-
 @each_family
 def test_questions_that_are_encoded_once_are_those_of_a_batch(encoder, image_set):
     """Of images of several sizes, whose prompts differ in length; again from memory; and nothing is kept beyond it."""
@@ -395,6 +330,6 @@ def test_questions_that_are_encoded_once_are_those_of_a_batch(encoder, image_set
     assert read == positions
     with torch.inference_mode():
         assert not any(tensor.is_inference() for tensor in questions(4).values())
-    forgetful = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i), most=0)
+    forgetful = Questions(encoder, lambda i: read.append(i) or image_set.pixels(i), room=0)
     assert torch.equal(forgetful(0)["input_ids"], forgetful(0)["input_ids"])
     assert read[4:] == [4, 0, 0]

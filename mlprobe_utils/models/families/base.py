@@ -1,12 +1,9 @@
-"""What every family defines: where its probe points are, how tokens map to images, how its weights are read.
-
-Tokens are pooled without a copy of them, with sums in float32 in any precision.
-"""
+"""What every family defines: where its probe points are, how tokens map to images, how its weights are read."""
 
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,13 +34,15 @@ class ProbePoint:
         return ("image_mean", "last_token") if self.name.startswith("L") else ("image_mean",)
 
 
-class Family(ABC):
-    """One architecture. A subclass holds everything that is specific to it: mostly, where modules are."""
+class Family:
+    """One architecture. A subclass holds everything that is specific to it: mostly, where modules are. The vision tower
+    reads every image at one size, [images, tokens, width] throughout, unless the family is `Packed`."""
 
     model_class: ClassVar[str]  # of transformers
     hosted: ClassVar[tuple[str, ...]] = ()  # the hub's own classes whose weights the model class takes
     key_mapping: ClassVar[dict[str, str]] = {}  # names of hosted weights -> the model class's, regular expressions
-    inputs: ClassVar[tuple[str, ...]]  # what the processor returns; without any of it features change in silence
+    # what the processor returns; without any of it features change in silence
+    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "pixel_values")
     vision_tower: ClassVar[tuple[str, ...]]  # paths of all that is neither connector nor LLM
     vision_blocks: ClassVar[str]
     connector: ClassVar[tuple[str, ...]]
@@ -55,25 +54,21 @@ class Family(ABC):
     def __init__(self, model: nn.Module):
         self.model = model
 
-    @abstractmethod
     def vision_pooler(self, inputs: dict) -> Pooler:
         """Means of each image's tokens at a vision block."""
+        return partial(image_means, len(inputs["input_ids"]))
 
-    @abstractmethod
-    def connector_pooler(self, inputs: dict) -> Pooler:
-        """Means of each image's tokens at a connector layer."""
+    connector_pooler = vision_pooler  # at a connector layer
 
-    @abstractmethod
     def vision_places(self, inputs: dict) -> list[slice | int]:
-        """Where each image is, as an index into `pixel_values` and into the output of every vision block.
-
-        `output[index]` is [tokens, width] and can be assigned to, here and in the LLM (`text_places`).
-        """
+        """Where each image is, as an index into `pixel_values` and into the output of every vision block, of which
+        `output[index]` is [tokens, width] and can be assigned to."""
+        return list(range(len(inputs["pixel_values"])))
 
     @classmethod
-    @abstractmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
         """Makes the processor reduce larger images. Raises InputError in a family that reads all at one size."""
+        raise InputError(f"models of class {cls.model_class} read every image at one size: remove max_pixels")
 
     @classmethod
     def pad_to_square(cls, processor: ProcessorMixin) -> None:
@@ -94,26 +89,20 @@ class Family(ABC):
 
     def probe_points(self) -> list[ProbePoint]:
         """All probe points, in the order the data flows; `D` are those of a side path."""
-        paths = {
-            "V": self._children(self.vision_blocks)[: self.blocks_read()],
-            "D": self._children(self.side_path) if self.side_path else [],
-            "C": self.connector_layers,
-            "L": self._children(self.decoder_layers),
-        }
-        named = [(f"{module}.{i:02d}", path) for module, all_of in paths.items() for i, path in enumerate(all_of)]
-        return [ProbePoint(name, path, self.model.get_submodule(path)) for name, path in named]
+        read = self._children(self.vision_blocks)[: self.blocks_read()]
+        side = self._children(self.side_path) if self.side_path else []
+        paths = {"V": read, "D": side, "C": self.connector_layers, "L": self._children(self.decoder_layers)}
+        named = {f"{module}.{i:02d}": path for module, all_of in paths.items() for i, path in enumerate(all_of)}
+        return [ProbePoint(name, path, self.model.get_submodule(path)) for name, path in named.items()]
 
     def poolers(self, inputs: dict) -> dict[str, Pooler]:
-        """How the points' outputs on one batch are reduced, by `module/pooling`.
-
-        `inputs` is all that the processor returned for the batch, one image a row. RuntimeError where a part of it is
-        missing, or a prompt holds no image token.
-        """
+        """How the points' outputs are reduced, by `module/pooling`, on a batch of one image a row. RuntimeError where a
+        part of what the processor returned is missing, or a prompt holds no image token."""
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
             raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
         tokens = TextTokens(self.image_mask(inputs), inputs["attention_mask"])
-        connector = self.connector_pooler(inputs)
-        poolers = {"V/image_mean": self.vision_pooler(inputs), "D/image_mean": connector, "C/image_mean": connector}
+        poolers = {"V/image_mean": self.vision_pooler(inputs)}
+        poolers |= dict.fromkeys(("D/image_mean", "C/image_mean"), self.connector_pooler(inputs))
         return poolers | {"L/image_mean": tokens.image_mean, "L/last_token": tokens.last_token}
 
     @classmethod
@@ -124,7 +113,7 @@ class Family(ABC):
     def not_adapted(self, frozen_vision_tower: bool) -> str | None:
         """peft's `exclude_modules`: blocks whose output nothing uses, and a frozen vision tower."""
         unread = self._children(self.vision_blocks)[self.blocks_read() :]
-        return below([*unread, *(self.vision_tower if frozen_vision_tower else ())])
+        return below(unread + [*self.vision_tower] * frozen_vision_tower)
 
     @classmethod
     def transformers_class(cls) -> type[transformers.PreTrainedModel]:
@@ -136,11 +125,6 @@ class Family(ABC):
         return cls.transformers_class().config_class.from_dict(published)
 
     @classmethod
-    def is_hosted(cls, architectures: Sequence[str]) -> bool:
-        """Whether a checkpoint's config.json names one of the hub's own classes."""
-        return bool({*architectures} & {*cls.hosted})
-
-    @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
         """The checkpoint's own processor; `config` is from `config_of`. Raises what transformers raises."""
         return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
@@ -149,44 +133,21 @@ class Family(ABC):
         return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]
 
 
-class FixedSize(Family):
-    """A vision tower that reads every image at one size: [images, tokens, width] throughout."""
-
-    inputs = ("input_ids", "attention_mask", "pixel_values")
-
-    def tokens_left_out(self) -> int:
-        """Tokens at the start of a vision block's output that the connector does not read."""
-        return 0
-
-    def vision_pooler(self, inputs: dict) -> Pooler:
-        return partial(_means, len(inputs["input_ids"]), self.tokens_left_out())
-
-    def connector_pooler(self, inputs: dict) -> Pooler:
-        return partial(_means, len(inputs["input_ids"]), 0)
-
-    def vision_places(self, inputs: dict) -> list[slice | int]:
-        return list(range(len(inputs["pixel_values"])))
-
-    @classmethod
-    def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
-        raise InputError(f"models of class {cls.model_class} read every image at one size: remove max_pixels")
-
-
-class Packed(Family):
+class Packed(Family, ABC):
     """A vision tower that packs the tokens of all images, of any sizes, into one [tokens, width]."""
 
     @abstractmethod
     def merged(self, inputs: dict) -> torch.Tensor | int:
         """How many patches of an image become one token at the connector."""
 
-    def vision_pooler(self, inputs: dict) -> Pooler:
-        return partial(packed_means, lengths=_patches(inputs).tolist())
+    def vision_pooler(self, inputs: dict, merged: torch.Tensor | int = 1) -> Pooler:
+        return partial(packed_means, lengths=(inputs["image_grid_thw"].prod(dim=-1) // merged).tolist())
 
     def connector_pooler(self, inputs: dict) -> Pooler:
-        return partial(packed_means, lengths=(_patches(inputs) // self.merged(inputs)).tolist())
+        return self.vision_pooler(inputs, self.merged(inputs))
 
     def vision_places(self, inputs: dict) -> list[slice | int]:
-        ends = itertools.accumulate(_patches(inputs).tolist(), initial=0)
+        ends = itertools.accumulate(inputs["image_grid_thw"].prod(dim=-1).tolist(), initial=0)
         return [slice(*place) for place in itertools.pairwise(ends)]
 
     @classmethod
@@ -196,23 +157,18 @@ class Packed(Family):
         processor.image_processor.size = {"shortest_edge": min(fewest, pixels), "longest_edge": min(most, pixels)}
 
 
-def _patches(inputs: dict) -> torch.Tensor:
-    """Number of patches of each image, int [images]."""
-    return inputs["image_grid_thw"].prod(dim=-1)
-
-
 class TextTokens:
     """Where a batch's image tokens and last tokens are in the LLM: found once a batch, before the pass."""
 
     def __init__(self, mask: torch.Tensor, attention: torch.Tensor):
         """`mask` (of image tokens) and `attention` are [batch, tokens], padded on either side."""
-        self.shape, self.images = list(mask.shape), image_positions(mask)
+        self.shape, self.images = mask.shape, image_positions(mask)
         places = torch.arange(mask.shape[1], device=mask.device)
         self.last = torch.where(attention.bool(), places, -1).max(dim=1).values
 
     def image_mean(self, output: torch.Tensor) -> torch.Tensor:
         """Mean of each row's image tokens, float32 [batch, width]; padding need not be finite."""
-        self._check(output)
+        _check(output, *self.shape)
         first = self.images[0]
         if isinstance(first, slice) and all(place == first for place in self.images):  # one kernel for all
             return output[:, first].mean(dim=1, dtype=torch.float32)
@@ -222,13 +178,9 @@ class TextTokens:
 
     def last_token(self, output: torch.Tensor) -> torch.Tensor:
         """The last token's state of each row, float32 [batch, width]."""
-        self._check(output)
+        _check(output, *self.shape)
         rows = torch.arange(len(output), device=output.device)
         return output[rows, self.last.to(output.device)].float()  # a model may lie on several devices
-
-    def _check(self, output: torch.Tensor) -> None:
-        if output.ndim != 3 or list(output.shape[:2]) != self.shape:
-            raise RuntimeError(f"expected [{self.shape[0]}, {self.shape[1]}, width], got {list(output.shape)}")
 
 
 def image_positions(mask: torch.Tensor) -> list[slice | torch.Tensor]:
@@ -245,18 +197,23 @@ def image_positions(mask: torch.Tensor) -> list[slice | torch.Tensor]:
 
 def packed_means(output: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     """Mean of each image's tokens, float32 [images, width], of packed tokens [sum of lengths, width]."""
-    if output.ndim != 2 or output.shape[0] != sum(lengths):
-        raise RuntimeError(f"expected [{sum(lengths)}, width], got {list(output.shape)}")
+    _check(output, sum(lengths))
     if len(set(lengths)) == 1:  # one kernel for all
         return output.view(len(lengths), lengths[0], -1).mean(dim=1, dtype=torch.float32)
     return torch.stack([tokens.mean(dim=0, dtype=torch.float32) for tokens in output.split(lengths)])
 
 
-def _means(images: int, first: int, output: torch.Tensor) -> torch.Tensor:
-    """Mean of each image's tokens from `first` on, float32 [images, width]."""
-    if output.ndim != 3 or output.shape[0] != images:
-        raise RuntimeError(f"expected [{images}, tokens, width], got {list(output.shape)}")
+def image_means(images: int, output: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """Mean of each image's tokens from `first` on, float32 [images, width], of [images, tokens, width]."""
+    _check(output, images, "tokens")
     return output[:, first:].mean(dim=1, dtype=torch.float32)
+
+
+def _check(output: torch.Tensor, *expected: int | str) -> None:
+    """Raises RuntimeError for a shape other than expected, before the width; a name stands for any number."""
+    pairs = zip(output.shape, expected, strict=False)
+    if output.ndim != len(expected) + 1 or not all(own == n or isinstance(n, str) for own, n in pairs):
+        raise RuntimeError(f"expected [{', '.join(map(str, expected))}, width], got {list(output.shape)}")
 
 
 def below(paths: Iterable[str]) -> str | None:

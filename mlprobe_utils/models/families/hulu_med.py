@@ -1,7 +1,7 @@
 """Hulu-Med: its weights in transformers' own VideoLlama3 classes, so that the hub's remote code never runs.
 
-Loads checkpoints in the hub's form (`hosted`: flat text fields, names of its own) and in that of transformers. Unlike
-in the hub's code, images keep their proportions and do not attend to each other.
+Loads the hub's form (`hosted`: flat text fields, names of its own) and that of transformers. Unlike in the hub's code,
+images keep their proportions and do not attend to each other.
 """
 
 import inspect
@@ -10,17 +10,7 @@ from typing import ClassVar
 
 import torch
 import transformers
-from transformers import (
-    AutoTokenizer,
-    BaseImageProcessor,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-    VideoLlama3Config,
-    VideoLlama3ImageProcessor,
-    VideoLlama3Processor,
-    VideoLlama3VideoProcessor,
-)
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.modeling_utils import slice_logits_to_keep
 
 from mlprobe_utils.common.errors import InputError
@@ -33,15 +23,12 @@ OF_THE_WHOLE = ("architectures", "auto_map", "model_type", "image_token_index", 
 
 
 class VideoLlama3ForConditionalGeneration(transformers.VideoLlama3ForConditionalGeneration):
-    """transformers' class, which would pass over `logits_to_keep` and compute the logits of every image token.
-
-    Of the same name, which a checkpoint saved from it has in its config.json.
-    """
+    """transformers' class, which would pass over `logits_to_keep` and compute the logits of every image token. It has
+    the same name, as a checkpoint that is saved from it names its class in config.json."""
 
     def forward(self, *inputs, logits_to_keep: int | torch.Tensor = 0, **named):
-        wanted = self.lm_head.register_forward_pre_hook(
-            lambda _, states: slice_logits_to_keep(states[0], logits_to_keep)
-        )
+        kept = lambda _, states: slice_logits_to_keep(states[0], logits_to_keep)  # noqa: E731
+        wanted = self.lm_head.register_forward_pre_hook(kept)
         try:
             return super().forward(*inputs, **named)
         finally:
@@ -76,14 +63,14 @@ class HuluMed(Packed):
 
     @classmethod
     def config_of(cls, published: dict) -> PreTrainedConfig:
-        if not cls.is_hosted(published["architectures"]):
+        if cls.model_class in published["architectures"]:
             return super().config_of(published)
         if (connector := published.get("mm_projector_type", CONNECTOR)) != CONNECTOR:
             raise InputError(f"config.json: mm_projector_type is {connector!r}, only {CONNECTOR!r} is known")
         names = ("model_type", "vision_encoder_config", "image_token_index")
         kind, tower, token = _fields("config.json", published, *names)
         text = {key: value for key, value in published.items() if key not in OF_THE_WHOLE}
-        return VideoLlama3Config(
+        return transformers.VideoLlama3Config(
             architectures=published["architectures"],
             text_config=text | {"model_type": kind.removeprefix("hulumed_")},
             vision_config={key: value for key, value in tower.items() if key not in OF_THE_WHOLE},
@@ -93,22 +80,21 @@ class HuluMed(Packed):
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
-        if not cls.is_hosted(config.architectures):
+        if cls.model_class in config.architectures:
             return super().read_processor(folder, config)
-        images, _ = BaseImageProcessor.get_image_processor_dict(folder)
+        images, _ = transformers.BaseImageProcessor.get_image_processor_dict(folder)
         names = ("image_mean", "image_std", "patch_size", "min_tokens", "max_tokens")
         mean, deviation, patch, fewest, most = _fields("preprocessor_config.json", images, *names)
         size = {"shortest_edge": fewest * patch**2, "longest_edge": most * patch**2}
         ours = {"image_mean": mean, "image_std": deviation, "patch_size": patch, "size": size}
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, extra_special_tokens={"image_token": IMAGE_TOKEN}
-        )
-        around, _ = VideoLlama3Processor.get_processor_dict(folder)
+        own = {"trust_remote_code": False, "extra_special_tokens": {"image_token": IMAGE_TOKEN}}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **own)
+        around, _ = transformers.VideoLlama3Processor.get_processor_dict(folder)
         template = around.get("chat_template") or tokenizer.chat_template
-        return VideoLlama3Processor(
-            image_processor=VideoLlama3ImageProcessor(**ours),  # it merges no patches of an image, nor does the hub's
+        return transformers.VideoLlama3Processor(  # merges no patches of an image, nor does the hub's
+            image_processor=transformers.VideoLlama3ImageProcessor(**ours),
             tokenizer=tokenizer,
-            video_processor=VideoLlama3VideoProcessor(**ours),
+            video_processor=transformers.VideoLlama3VideoProcessor(**ours),
             chat_template=template and NAMING_IT + template,
         )
 

@@ -1,13 +1,14 @@
 """LLaVA: a CLIP vision tower of which the connector reads an inner layer, without the CLS token."""
 
+from functools import partial
 from pathlib import Path
 
 from transformers import LlavaImageProcessor, PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.models.families.base import FixedSize
+from mlprobe_utils.models.families.base import Family, Pooler
 
 
-class Llava(FixedSize):
+class Llava(Family):
     model_class = "LlavaForConditionalGeneration"
     vision_tower = ("model.vision_tower",)
     vision_blocks = "model.vision_tower.encoder.layers"
@@ -20,13 +21,14 @@ class Llava(FixedSize):
         states = 1 + super().blocks_read()  # the embeddings' is the first
         return max(layer % states for layer in ([layers] if isinstance(layers, int) else layers))
 
-    def tokens_left_out(self) -> int:
-        return 1 if self.model.config.vision_feature_select_strategy == "default" else 0
+    def vision_pooler(self, inputs: dict) -> Pooler:
+        without_cls = self.model.config.vision_feature_select_strategy == "default"
+        return partial(super().vision_pooler(inputs), first=int(without_cls))
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
-        """Before transformers 4.46, only the model's configuration gave the number of an image's tokens."""
         processor = super().read_processor(folder, config)
+        # before transformers 4.46, only the model's configuration gave the number of an image's tokens
         processor.patch_size = config.vision_config.patch_size
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
         processor.num_additional_image_tokens = 1 if config.vision_config.model_type == "clip_vision_model" else 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.families.gemma3 import Gemma3
 from mlprobe_utils.models.families.hulu_med import HuluMed
@@ -11,33 +11,24 @@ from mlprobe_utils.models.families.qwen2_5_vl import Qwen2_5_VL
 from mlprobe_utils.models.families.qwen2_vl import Qwen2VL
 from mlprobe_utils.models.families.qwen3_vl import Qwen3VL
 
-FAMILIES: tuple[type[Family], ...] = (Qwen2VL, Qwen2_5_VL, Llava, HuluMed, Gemma3, Qwen3VL)
-
-
-def family_named(architectures: Sequence[str]) -> type[Family]:
-    """The family of the class that a config.json names as `architectures`; InputError where no family has it."""
-    for family in FAMILIES:
-        if {family.model_class, *family.hosted} & set(architectures):
-            return family
-    known = ", ".join(name for family in FAMILIES for name in (family.model_class, *family.hosted))
-    raise InputError(
-        f"no family for models of class {', '.join(architectures) or '(none named)'}. Known classes: {known}. "
-        f"Add one in mlprobe_utils/models/families/."
-    )
-
-
-def family_of(model) -> Family:
-    return family_named([type(model).__name__])(model)
-
-
-def family_by_name(name: str) -> type[Family]:
-    """The family that a model card asserts; InputError for an unknown one."""
-    names = {name_of(family): family for family in FAMILIES}
-    if name not in names:
-        raise unknown("family", name, sorted(names))
-    return names[name]
-
 
 def name_of(family: type[Family]) -> str:
     """As model cards assert it: the name of the family's module."""
     return family.__module__.rsplit(".", 1)[-1]
+
+
+FAMILIES = {name_of(family): family for family in (Qwen2VL, Qwen2_5_VL, Llava, HuluMed, Gemma3, Qwen3VL)}
+
+
+def family_named(architectures: Sequence[str]) -> type[Family]:
+    """The family of the class that a config.json names as `architectures`; InputError where no family has it."""
+    for family in FAMILIES.values():
+        if {family.model_class, *family.hosted} & set(architectures):
+            return family
+    known = ", ".join(name for family in FAMILIES.values() for name in (family.model_class, *family.hosted))
+    wrong = f"no family for models of class {', '.join(architectures) or '(none named)'}"
+    raise InputError(f"{wrong}. Known classes: {known}. Add one in mlprobe_utils/models/families/.")
+
+
+def family_of(model) -> Family:
+    return family_named([type(model).__name__])(model)

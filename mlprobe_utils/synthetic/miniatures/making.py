@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, set_
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.base import below
 from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN, NAMING_IT, HuluMed
-from mlprobe_utils.models.families.registry import family_by_name, family_of
+from mlprobe_utils.models.families.registry import FAMILIES, family_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.lineage import miniature
@@ -63,7 +63,7 @@ def make_miniature(slug: str) -> Path:
 def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A model of a family, by name, with random weights, and its processor."""
     config, processor = blueprint(family, architecture, corpus(architecture.side))
-    model = family_by_name(family).transformers_class()(config)
+    model = FAMILIES[family].transformers_class()(config)
     for parameter in model.parameters():
         if parameter.ndim > 1 and not parameter.any():  # Gemma 3's projection: nothing of the image would get through
             torch.nn.init.normal_(parameter, std=INITIAL_DEVIATION)
