@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from math import ceil, floor
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
-from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, figure
+from mlprobe_utils.plots.drawing import COLOURS, channel, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
 CATEGORY_KEYS = [
@@ -25,9 +24,9 @@ CATEGORY_KEYS = [
 FEW = 6  # models whose lines stand apart
 TITLE_LINES = 2  # of a block, for its title
 RULES = {  # across all blocks
-    "": {},
-    TRADITIONAL: {"strokeDash": [3, 2], "strokeWidth": 1.5},
-    MAJORITY: {"strokeDash": [1, 2], "strokeWidth": 1.5},
+    "": {"color": "gray"},
+    TRADITIONAL: {"color": "gray", "strokeDash": [3, 2], "strokeWidth": 1.5},
+    MAJORITY: {"color": "gray", "strokeDash": [1, 2], "strokeWidth": 1.5},
 }
 
 
@@ -64,7 +63,7 @@ def change_chart(
     axes = ("a block a statement, a line a model", "change in accuracy (pp); a loss lies to the left of 0")
     shown = rows.assign(value=rows["change"]), zero, ticks
     panels = _panels(*shown, keys, pitch, gap=1, step=5, least=(-5, 5))
-    return figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, rows[columns])
+    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, rows[columns])
 
 
 def accuracy_chart(
@@ -90,7 +89,7 @@ def accuracy_chart(
     title += "; ticks: means of a category; dashed: mean of all traditional; dotted: majority class"
     axes = ("a block a category, a line a model", "accuracy on the test images (%)")
     panels = _panels(rows, rules, ticks, keys, pitch=10, gap=0, step=10)
-    return figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
+    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
 
 
 def _panels(
@@ -114,13 +113,15 @@ def _panels(
     """
     ends = [rows["low"].min(), rows["high"].max(), rules["value"].min(), *least]
     ends = [step * floor(min(ends) / step), step * ceil(max(ends) / step)]
-    x = alt.X("value:Q", title=None).scale(domain=ends, nice=False, zero=False).axis(tickCount=4)
-    low, span = x.copy(), {"x": x, "y": alt.Y("first:Q", axis=None), "y2": "last:Q"}
-    low.shorthand = "low:Q"
+    x = {"title": None, "scale": {"domain": ends, "nice": False, "zero": False}, "axis": {"tickCount": 4}}
+    low, x = channel("low:Q", **x), channel("value:Q", **x)
+    span = {"x": x, "y": channel("first:Q", axis=None), "y2": "last"}
     kinds = [key for key in keys if key.shape]
     names = [key.name for key in kinds]
-    colour = alt.Color("kind:N", legend=None).scale(domain=names, range=[key.colour for key in kinds])
-    shape = alt.Shape("kind:N", legend=None).scale(domain=names, range=[key.shape for key in kinds])
+    colour, shape = (
+        channel("kind:N", legend=None, scale={"domain": names, "range": ends})
+        for ends in ([key.colour for key in kinds], [key.shape for key in kinds])
+    )
     panels = []
     for dataset, own in rows.groupby("dataset", sort=False):
         of_rules, of_ticks = (table[table["dataset"] == dataset] for table in (rules, ticks))
@@ -134,19 +135,17 @@ def _panels(
         of_ticks = of_ticks.merge(own.groupby(of).agg({"first": "min", "last": "max"}), left_on=of, right_index=True)
         tables = {f"rule {name}": table for name, table in of_rules.groupby("name")} | {"ticks": of_ticks, "rows": own}
         tables["titles"] = pd.DataFrame({"block": tops.index, "place": tops + 1.35})
-        y = alt.Y("place:Q", axis=None).scale(domain=[0, height], reverse=True, nice=False)
+        y = channel("place:Q", axis=None, scale={"domain": [0, height], "reverse": True, "nice": False})
         marked = {"y": y, "color": colour, "description": "tip:N"}
-        layers = [
-            layer(f"rule {n}").mark_rule(color="gray", **RULES[n]).encode(x=x) for n in RULES if f"rule {n}" in tables
-        ]
+        layers = [layer(f"rule {n}", "rule", look, x=x) for n, look in RULES.items() if f"rule {n}" in tables]
         if "tip" in ticks:
-            layers.append(layer("ticks").mark_rule(strokeWidth=2.5, opacity=0.8).encode(**marked | span))
+            layers.append(layer("ticks", "rule", {"strokeWidth": 2.5, "opacity": 0.8}, **marked | span))
         elif len(of_ticks):
-            layers.append(layer("ticks").mark_rule(color="gray", strokeWidth=1.5).encode(**span))
+            layers.append(layer("ticks", "rule", {"color": "gray", "strokeWidth": 1.5}, **span))
         layers += [
-            layer("titles").mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=y, text="block:N"),
-            layer("rows").mark_rule(strokeWidth=1.5).encode(**marked, x=low, x2="high:Q"),
-            layer("rows").mark_point(filled=True, size=40, opacity=1).encode(**marked, x=x, shape=shape),
+            layer("titles", "text", {"align": "left", "fontSize": 11}, x={"value": 0}, y=y, text="block:N"),
+            layer("rows", "rule", {"strokeWidth": 1.5}, **marked, x=low, x2="high"),
+            layer("rows", "point", {"filled": True, "size": 40, "opacity": 1}, **marked, x=x, shape=shape),
         ]
         drawn = drawing(layered(layers, height * pitch), tables)
         panels.append(Panel(dataset, *drawn, "; ".join([*own["words"], *words])))

@@ -1,19 +1,17 @@
 """Small multiples of lines over named sites."""
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE, in_words
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
 from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of, figure
+from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of
 
 ANSWER = "answer"  # the site after the last layer: the generated answer
 ANSWERS = (ANSWER, "P_final")
@@ -87,7 +85,7 @@ def lines(
         ends = {end.replace("_", ", "): drawn[end].mean().unstack("x")[order].dropna(how="all") for end in BAND}
         numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*line, "number"])
     numbers = numbers.rename_axis(columns=None).reset_index()
-    return figure(panels, title, columns_of(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
+    return Figure(panels, title, columns_of(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
 
 
 def _domain(long: pd.DataFrame, values: Values) -> tuple[float, float]:
@@ -154,7 +152,9 @@ def _panel(
         "low": low.assign(text=low["value"].map("▼ {:.0f}".format)),
     }
     tables = {name: table for name, table in tables.items() if len(table)}
-    return drawing(_template(tuple(tables), tuple(order), tuple(keys), values, domain, compact), tables)
+    looks = _looks(order, keys, values, domain, compact)
+    layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks.items() if name in tables]
+    return drawing(layered(layers, COMPACT_HEIGHT if compact else HEIGHT), tables)
 
 
 def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
@@ -171,16 +171,10 @@ def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor:
     return pd.concat([table, gaps.astype(table.dtypes)], ignore_index=True).sort_values([*line, "place"])
 
 
-@functools.lru_cache(maxsize=64)
-def _template(
-    tables: tuple[str, ...],
-    order: tuple[str, ...],
-    keys: tuple[Key, ...],
-    values: Values,
-    domain: tuple[float, float],
-    compact: bool,
-) -> dict:
-    """The specification of a panel without its data, which alone differs: a layer a table, the lowest first."""
+def _looks(
+    order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float], compact: bool
+) -> dict[str, tuple[str, dict, dict]]:
+    """Table of a panel -> mark, its look, and its channels; the lowest layer first."""
     axis = {"labelOverlap": True, "ticks": False, "labelPadding": 4}
     if compact:  # of a module the letter at the middle one of its points
         modules = [[*own] for _, own in itertools.groupby(order, lambda x: x[0] if is_point(x) else x)]
@@ -192,33 +186,29 @@ def _template(
     axis |= {"values": labels, "labelAngle": 0 if flat else -25 if len(labels) < 8 else -90}
     coloured = [key for key in keys if key.colour]
     names = [key.name for key in coloured]
-    dashes = [[4, 3] if key.dashed else [1, 0] for key in coloured]
-    widths = [1 if key.thin else 2 for key in coloured]
-    kind = "log" if values.logarithmic else "linear"
-    x = alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis)
-    y = alt.Y("drawn:Q", title=None).scale(domain=list(domain), type=kind, nice=not values.logarithmic)
-    y = y.axis(tickCount=3 if compact else 5)
-    colour = alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured])
-    place = {"x": x, "y": y, "color": colour}
+
+    def by_series(ends: list, **scale) -> dict:
+        return channel("series:N", legend=None, scale={"domain": names, "range": ends} | scale)
+
+    x = {"x": channel("x:N", sort=order, scale={"domain": order}, title=None, axis=axis)}
+    upright = {"type": "log" if values.logarithmic else "linear", "nice": not values.logarithmic}
+    y = {"title": None, "scale": {"domain": domain} | upright, "axis": {"tickCount": 3 if compact else 5}}
+    colour, silent = {"color": by_series([key.colour for key in coloured])}, {"description": "silent:N"}
+    band = x | {"y": channel(f"{BAND[0]}:Q", **y), "y2": BAND[1]} | colour | silent
+    place = x | {"y": channel("drawn:Q", **y)} | colour
+    line, model, point = place | {"order": "place:Q"}, channel("model:N"), {"filled": True, "opacity": 1}
     style = {
-        "strokeWidth": alt.StrokeWidth("series:N", legend=None).scale(type="ordinal", domain=names, range=widths),
-        "strokeDash": alt.StrokeDash("series:N", legend=None).scale(domain=names, range=dashes),
+        "strokeWidth": by_series([1 if key.thin else 2 for key in coloured], type="ordinal"),
+        "strokeDash": by_series([[4, 3] if key.dashed else [1, 0] for key in coloured]),
     }
-    low, silent = y.copy(), {"description": "silent:N"}
-    low.shorthand = f"{BAND[0]}:Q"
-    band = {"x": x, "y": low, "y2": alt.Y2(f"{BAND[1]}:Q"), "color": colour} | silent
-    line, point = {**place, "order": "place:Q"}, {"filled": True, "opacity": 1}
-    layers = {
-        "marked": layer("marked").mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5).encode(x=x),
-        "areas": layer("areas").mark_area(opacity=BAND_OPACITY).encode(**band, detail=["model:N", "part:N"]),
-        "bars": layer("bars").mark_rule(opacity=BAND_OPACITY, strokeWidth=6).encode(**band),
-        "runs": layer("runs")
-        .mark_line(strokeWidth=0.8, opacity=0.5)
-        .encode(**line, **silent, detail=["model:N", "run:N"]),
-        "means": layer("means").mark_line().encode(**line, **style, detail="model:N", description="tip:N"),
-        "answers": layer("answers").mark_point(shape="diamond", size=60, **point).encode(**place, **silent),
-        "alone": layer("alone").mark_point(shape="circle", size=30, **point).encode(**place, **silent),
-        "side paths": layer("side paths").mark_text(dy=-7, fontSize=10).encode(x=x, y=alt.value(0), text="text:N"),
-        "low": layer("low").mark_text(align="right", dx=-6, dy=-6).encode(**place, **silent, text="text:N"),
+    return {
+        "marked": ("rule", {"color": "gray", "strokeDash": [1, 2], "strokeWidth": 1.5}, x),
+        "areas": ("area", {"opacity": BAND_OPACITY}, band | {"detail": [model, channel("part:N")]}),
+        "bars": ("rule", {"opacity": BAND_OPACITY, "strokeWidth": 6}, band),
+        "runs": ("line", {"strokeWidth": 0.8, "opacity": 0.5}, line | silent | {"detail": [model, channel("run:N")]}),
+        "means": ("line", {}, line | style | {"detail": model, "description": "tip:N"}),
+        "answers": ("point", point | {"shape": "diamond", "size": 60}, place | silent),
+        "alone": ("point", point | {"shape": "circle", "size": 30}, place | silent),
+        "side paths": ("text", {"dy": -7, "fontSize": 10}, x | {"y": {"value": 0}, "text": "text:N"}),
+        "low": ("text", {"align": "right", "dx": -6, "dy": -6}, place | silent | {"text": "text:N"}),
     }
-    return layered([layers[name] for name in tables], COMPACT_HEIGHT if compact else HEIGHT)

@@ -6,12 +6,11 @@
 import math
 from collections.abc import Sequence
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.points import MODULES, PROBED
-from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer
-from mlprobe_utils.plots.figures import Figure, Panel, figure
+from mlprobe_utils.plots.drawing import COLOURS, channel, description, drawing, layer
+from mlprobe_utils.plots.figures import Figure, Panel
 
 UNITS = {"V": "block", "D": "merger", "C": "linear layer", "L": "decoder layer"}
 POOLINGS = {  # what is probed at a marker, and its look; colours that no chart uses for a stage
@@ -29,19 +28,18 @@ FAINT = 0.75  # opacity of text that can be passed over
 HEADS = ("M0,0 l-6,-3.5 v7 z", "M0,0 l-3.5,-6 h7 z")  # of an arrow to the right, down
 Box = tuple[float, float, float]  # left end, right end, y of the middle
 
-AT = {"x": alt.X("x:Q", scale=None, axis=None), "y": alt.Y("y:Q", scale=None, axis=None)}
-AREA = {"x2": "x2:Q", "y2": "y2:Q"}
-LOOK = {"size": alt.Size("size:Q", scale=None), "color": alt.Color("colour:N", scale=None)}
-SHAPE, OPACITY = alt.Shape("shape:N", scale=None), alt.Opacity("opacity:Q", scale=None)
-FILL = alt.FillOpacity("opacity:Q", scale=None)
+AT = {"x": channel("x:Q", scale=None, axis=None), "y": channel("y:Q", scale=None, axis=None)}
+AREA = {"x2": "x2", "y2": "y2"}
+LOOK = {"size": channel("size:Q", scale=None), "color": channel("colour:N", scale=None)}
+SHAPE, OPACITY = channel("shape:N", scale=None), channel("opacity:Q", scale=None)
 TEXT = {"align": "left", "opacity": 1, "weight": "normal", "colour": INK}
-EACH = {"align": alt.ExprRef("datum.align"), "fontWeight": alt.ExprRef("datum.weight")}
+EACH = {"align": {"expr": "datum.align"}, "fontWeight": {"expr": "datum.weight"}}
 LINE = {"color": INK, "strokeWidth": 1, "strokeCap": "butt"}
 EDGED, FILLED = {"stroke": INK, "strokeOpacity": 0.6}, {"filled": True, "strokeWidth": 0}
 SHAPES = {  # table -> mark, its look, and its channels besides AT; the lowest first
     "grounds": ("rect", {"cornerRadius": 8, "fill": INK, "fillOpacity": 0.05}, AREA),
     "lines": ("line", LINE, {"opacity": OPACITY, "detail": "line:N", "order": "place:Q"}),
-    "boxes": ("rect", EDGED | {"cornerRadius": 4, "fill": INK}, AREA | {"fillOpacity": FILL}),
+    "boxes": ("rect", EDGED | {"cornerRadius": 4, "fill": INK}, AREA | {"fillOpacity": OPACITY}),
     "heads": ("point", FILLED | {"size": 4, "color": INK, "opacity": 0.8}, {"shape": SHAPE}),
     "pills": ("rect", {"cornerRadius": 8.5, "fill": COLOURS[1]}, AREA),
     "markers": ("point", FILLED | {"opacity": 1}, LOOK | {"shape": SHAPE, "description": "tip:N"}),
@@ -64,11 +62,12 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
             scheme.side_path(parts["D"], "D" in adapted)
     scheme.answer_and_legend(bool(adapted))
     tables = {table: pd.DataFrame(rows) for table, rows in scheme.tables.items() if rows}
-    looks = [(layer(table), *SHAPES[table]) for table in tables]
-    whole = alt.layer(*(getattr(own, f"mark_{mark}")(**look).encode(**AT, **more) for own, mark, look, more in looks))
-    whole = whole.properties(width=WIDTH, height=scheme.y, padding=0, autosize="none").to_dict(validate=False)
+    layers = [
+        layer(table, mark, look, **AT | channels) for table, (mark, look, channels) in SHAPES.items() if table in tables
+    ]
+    whole = {"layer": layers, "width": WIDTH, "height": scheme.y, "padding": 0, "autosize": "none"}
     panel = Panel("", *drawing(whole, tables), _words(parts, name, adapted), wide=True)
-    return figure([panel], f"Pipeline and probe points of {name}")
+    return Figure([panel], f"Pipeline and probe points of {name}")
 
 
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
