@@ -25,24 +25,24 @@ _LINE = ["model", "series"]  # what makes marks one line
 
 
 @dataclass(frozen=True)
-class Values:
-    """What the lines of a figure show."""
+class Axes:
+    """What the lines of a figure show, and how."""
 
-    meaning: str  # of the vertical axis
+    vertical: str
+    horizontal: str = POINTS
     unit: str = " %"
     decimals: int = 1
     logarithmic: bool = False
-    whole: bool = False  # an axis from 0 to 100; else it begins a little below the probes
+    whole: bool = False  # from 0 to 100; else it begins a little below the probes
 
 
 def lines(
     long: pd.DataFrame,
     keys: Sequence[Key],
-    values: Values,
+    axes: Axes,
     title: str,
     names: Mapping[str, str] | None = None,
     by: tuple[str | None, str] = ("model", "dataset"),
-    horizontal: str = POINTS,
     marked: str | None = None,
 ) -> Figure:
     """Small multiples of lines.
@@ -62,10 +62,10 @@ def lines(
     above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
     found = [site for site in long["x"].unique() if site not in ANSWERS]
     points, rest = sorted(filter(is_point, found), key=flow_order), [site for site in found if not is_point(site)]
-    order, domain = [*points, *rest, *(site for site in ANSWERS if site in set(long["x"]))], _domain(long, values)
+    order, domain = [*points, *rest, *(site for site in ANSWERS if site in set(long["x"]))], _domain(long, axes)
     places = itertools.product(above.unique(), beside.unique())
     parts = {place: own for place in places if len(own := long[(above == place[0]) & (beside == place[1])])}
-    compact, kind = len(parts) > MANY, keys[0].kind
+    compact, kind, horizontal = len(parts) > MANY, keys[0].kind, axes.horizontal
     models = [model for model in long["model"].unique() if model not in {key.name for key in keys}]
     if compact:  # every panel names its model
         horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""
@@ -76,7 +76,7 @@ def lines(
     for place, own in parts.items():
         of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
         at = own[marked].iloc[0] if marked else None
-        drawn = _panel(own, [x for x in order if x in of_row], keys, values, domain, compact, at)
+        drawn = _panel(own, [x for x in order if x in of_row], keys, axes, domain, compact, at)
         panels.append(Panel(" · ".join(filter(None, place)), *drawn, _words(own)))
     line = list(dict.fromkeys([*filter(None, by), "model", kind]))
     drawn = long.assign(**{kind: long["series"]}).groupby([*line, "x"], sort=False)
@@ -85,15 +85,15 @@ def lines(
         ends = {end.replace("_", ", "): drawn[end].mean().unstack("x")[order].dropna(how="all") for end in BAND}
         numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*line, "number"])
     numbers = numbers.rename_axis(columns=None).reset_index()
-    return Figure(panels, title, columns_of(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
+    return Figure(panels, title, columns_of(long, *by), keys, (axes.vertical, horizontal), numbers, axes.decimals)
 
 
-def _domain(long: pd.DataFrame, values: Values) -> tuple[float, float]:
+def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
     """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
     low, high = float(long["value"].min()), float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
-    if values.whole:
+    if axes.whole:
         return 0.0, 100.0
-    if values.logarithmic:
+    if axes.logarithmic:
         return low, high
     lowest = long.loc[~long["x"].isin(ANSWERS), "value"].min()
     low = max(min(0.0, lowest), 10 * ((lowest - 5) // 10))  # below 0 only what is
@@ -115,7 +115,7 @@ def _panel(
     own: pd.DataFrame,
     order: Sequence[str],
     keys: Sequence[Key],
-    values: Values,
+    axes: Axes,
     domain: tuple[float, float],
     compact: bool,
     marked: str | None,
@@ -128,7 +128,7 @@ def _panel(
     runs = _vertices(own[[*_LINE, "x", "value", "run"]], [*_LINE, "run"], order, domain[0])
     means = _vertices(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
     there, answers = means["value"].notna(), means["x"].isin(ANSWERS)
-    tips = means["x"] + " " + means["value"].map(f"{{:.{values.decimals}f}}{values.unit}".format)
+    tips = means["x"] + " " + means["value"].map(f"{{:.{axes.decimals}f}}{axes.unit}".format)
     together = tips[there].groupby([means[column] for column in _LINE]).transform(BETWEEN.join)
     means["tip"] = means["silent"] + together  # of a path Vega takes the first vertex's description
     several = runs.groupby(_LINE)["run"].transform("nunique") > 1
@@ -152,7 +152,7 @@ def _panel(
         "low": low.assign(text=low["value"].map("▼ {:.0f}".format)),
     }
     tables = {name: table for name, table in tables.items() if len(table)}
-    looks = _looks(order, keys, values, domain, compact)
+    looks = _looks(order, keys, axes, domain, compact)
     layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks.items() if name in tables]
     return drawing(layered(layers, COMPACT_HEIGHT if compact else HEIGHT), tables)
 
@@ -172,7 +172,7 @@ def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor:
 
 
 def _looks(
-    order: Sequence[str], keys: Sequence[Key], values: Values, domain: tuple[float, float], compact: bool
+    order: Sequence[str], keys: Sequence[Key], axes: Axes, domain: tuple[float, float], compact: bool
 ) -> dict[str, tuple[str, dict, dict]]:
     """Table of a panel -> mark, its look, and its channels; the lowest layer first."""
     axis = {"labelOverlap": True, "ticks": False, "labelPadding": 4}
@@ -191,7 +191,7 @@ def _looks(
         return channel("series:N", legend=None, scale={"domain": names, "range": ends} | scale)
 
     x = {"x": channel("x:N", sort=order, scale={"domain": order}, title=None, axis=axis)}
-    upright = {"type": "log" if values.logarithmic else "linear", "nice": not values.logarithmic}
+    upright = {"type": "log" if axes.logarithmic else "linear", "nice": not axes.logarithmic}
     y = {"title": None, "scale": {"domain": domain} | upright, "axis": {"tickCount": 3 if compact else 5}}
     colour, silent = {"color": by_series([key.colour for key in coloured])}, {"description": "silent:N"}
     band = x | {"y": channel(f"{BAND[0]}:Q", **y), "y2": BAND[1]} | colour | silent
