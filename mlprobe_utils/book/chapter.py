@@ -1,8 +1,5 @@
 """What every page starts and ends with: its parameters checked, its results made or found, and boxes that say what is
 real on the page, what it was run with, and how it was made.
-
-papermill only logs a parameter that a notebook does not declare, and injects values of any type: they are checked here,
-before anything runs. What else a reader defines in the notebook is ignored.
 """
 
 import ast
@@ -18,7 +15,7 @@ from IPython.display import HTML
 from myst_nb import glue as myst_glue
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mlprobe_utils.book.left_out import without_faults, without_models
+from mlprobe_utils.book.book_pages import without_faults, without_models
 from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.evaluation.health import in_words
@@ -57,8 +54,8 @@ class Chapter:
     @property
     def names(self) -> dict[str, str]:
         """slug -> name, of models (healthy, then damaged), baselines and data sets."""
-        others = {one.slug: one for one in (*self.planted, *self.baselines)}
-        return {slug: one.name for slug, one in (self.models | others | self.datasets).items()}
+        cards = (*self.models.values(), *self.planted, *self.baselines, *self.datasets.values())
+        return {card.slug: card.name for card in cards}
 
     @property
     def positives(self) -> dict[str, str | None]:
@@ -87,17 +84,15 @@ class Chapter:
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
         split = f"Protocol: {self.protocol.title}. Split: {self.selection.split_rule}."
-        values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.parameters.items()}
-        rows = [(name, value, self.meanings.get(name, "")) for name, value in values.items()]
-        table = table_html(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
+        values = [json.dumps(value, ensure_ascii=False) for value in self.parameters.values()]
+        words = [self.meanings.get(name, "") for name in self.parameters]
+        table = table_html(pd.DataFrame({"parameter": self.parameters.keys(), "value": values, "meaning": words}))
         folded = f'<details class="parameters"><summary>Parameters of this page</summary>{table}</details>'
         return HTML(note(f"{scope(self.models, self.datasets)} {split}").data + folded)
 
     def damaged(self) -> "Chapter":
-        """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing.
-
-        Raises InputError where the run lacks the model in which faults are planted, or something cannot be made.
-        """
+        """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing. InputError
+        where the run lacks the model in which faults are planted, or something cannot be made."""
         if not (planted := tuple(damaged_models(self.models))):
             raise InputError(without_faults())
         healthy = planted[0].model
@@ -117,10 +112,8 @@ class Chapter:
         return replace(self, baselines=named)
 
     def discussion(self, slug: str) -> "Chapter":
-        """The chapter narrowed to the models that take part in a discussion; makes what is missing.
-
-        Raises InputError for an unknown discussion, or one without any of its models, or what cannot be made.
-        """
+        """The chapter narrowed to the models that take part in a discussion; makes what is missing. InputError for an
+        unknown discussion, one without any of its models, or what cannot be made."""
         card = load_discussion(slug)
         if not (models := tuple(taking_part(card, self.models))):
             raise InputError(without_models(card))
@@ -144,8 +137,7 @@ class Chapter:
 def start(namespace: dict) -> Chapter:
     """Checks a chapter's parameters, makes what is missing, and turns the charts on; `namespace` is its `globals()`.
 
-    Raises:
-        InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
+    Raises InputError for a bad parameter, before anything runs, or for what cannot be made, with the mend.
     """
     started = time.time()
     artefacts.READ.clear()  # what the kernel read before belongs to another page
@@ -204,9 +196,9 @@ class Parameters(BaseModel):
 def check_parameters(namespace: dict) -> tuple[Run, dict]:
     """What the chapter runs over, and all its parameters with their values; `namespace` is the notebook's `globals()`.
 
-    Raises:
-        InputError: a parameter that the chapter does not have, a value of the wrong type, an unknown slug or choice,
-            real images without their folder.
+    papermill only logs a parameter that a notebook does not declare, and injects values of any type; what else a reader
+    defines in the notebook is ignored. Raises InputError for a parameter that the chapter does not have, a value of the
+    wrong type, an unknown slug or choice, and real images without their folder.
     """
     declared = [name for name in Parameters.model_fields if name in namespace.get("__annotations__", {})]
     injected = []  # the names that papermill's last cell assigns
@@ -229,10 +221,8 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
 
 
 def meanings(cells: Iterable[str]) -> dict[str, str]:
-    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last.
-
-    `cells` are the sources of code cells in the order they ran (IPython's `In`).
-    """
+    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last;
+    `cells` are the sources of code cells in the order they ran (IPython's `In`)."""
     found = {}
     for source, nodes in _parsed(cells):
         lines = source.encode().splitlines()  # ast counts bytes

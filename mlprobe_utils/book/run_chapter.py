@@ -17,8 +17,7 @@ from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages
-from mlprobe_utils.book.book_pages import MADE_FROM, Page, executed, made_from, script_of
-from mlprobe_utils.book.left_out import NEEDS, leave_out
+from mlprobe_utils.book.book_pages import MADE_FROM, NEEDS, Page, executed, leave_out, page_made_from, script_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline.configuration import Run, models_of
@@ -86,7 +85,7 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
             for page in waiting:  # a list's iterator gives each page to one thread
                 try:
                     with step(page.name, NOTEBOOK):
-                        record = made_from(page, run)
+                        record = page_made_from(page, run)
                         run_chapter(page.notebook, page.parameters, executed(page.name), kernel, record)
                 except Exception as error:  # of a cell, or of the page's input: the other pages are not concerned
                     failed.append(error)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from small_book import DATASET, MODEL, ROOT, SECOND, SmallBook
 
 from mlprobe_utils.book.book_pages import chapters, model_page, notebook_of
-from mlprobe_utils.book.pages import ABOUT
+from mlprobe_utils.book.make_book import ABOUT
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card
 from mlprobe_utils.pipeline.stages import PLANTED, STEPS
 from mlprobe_utils.pipeline.variants import discussions

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from mlprobe_utils.book import pages, sphinx_extension
+from mlprobe_utils.book import make_book, sphinx_extension
 from mlprobe_utils.book.sphinx_extension import mathml
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
@@ -62,9 +62,9 @@ class Book:
 def book(tmp_path_factory):
     place = tmp_path_factory.mktemp("extension")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages.artefacts, "OUTPUTS", place / "outputs")
-        patch.setattr(pages, "HTML", place / "html")
-        pages.build((small := Book(place)).sources)
+        patch.setattr(make_book.artefacts, "OUTPUTS", place / "outputs")
+        patch.setattr(make_book, "HTML", place / "html")
+        make_book.build((small := Book(place)).sources)
         yield small
 
 
@@ -121,7 +121,7 @@ def test_a_changed_style_reaches_the_book_and_a_changed_definition_pages_that_di
     style, glossary = book.sources / "_static" / "book.css", book.source("glossary")
     style.write_text(style.read_text() + "/* new */")
     glossary.write_text(glossary.read_text().replace("A small classifier that", "A new & small classifier that"))
-    pages.build(book.sources)
+    make_book.build(book.sources)
     assert (book.html / "_static" / "book.css").read_bytes() == style.read_bytes()
     assert 'data-told="A new &amp; small classifier' in book.built("01_datasets")
 
@@ -131,7 +131,7 @@ def test_a_formula_that_cannot_be_converted_fails_the_book(book):
     before = page.read_text()
     page.write_text(f"{before}\n$\\nosuchcommand{{x}}$\n")
     with pytest.raises(InputError, match=r"limits\.md:\d+: WARNING: .*unknown command .nosuchcommand"):
-        pages.build(book.sources)
+        make_book.build(book.sources)
     page.write_text(before)
 
 

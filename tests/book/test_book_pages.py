@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mlprobe_utils.book import make_book, pages
+from mlprobe_utils.book import make_book
 from mlprobe_utils.book.book_pages import book_pages, chapters, model_page, notebook_of, notebooks, script_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
@@ -47,25 +47,25 @@ def test_a_page_of_text_has_no_notebook_and_an_unknown_one_is_an_error():
 
 def test_the_table_of_contents_lists_every_page_once():
     run = run_of(*SIXTEEN)
-    contents = pages.contents(run)
+    contents = make_book.contents(run)
     listed = [contents["root"], *(entry["file"] for part in contents["parts"] for entry in part["chapters"])]
     assert [part["caption"] for part in contents["parts"]] == ["Chapters", "Models", "About"]
-    assert listed == [*(page.name for page in book_pages(run)), *pages.ABOUT]
+    assert listed == [*(page.name for page in book_pages(run)), *make_book.ABOUT]
 
 
 def test_sources_hold_every_page_and_a_missing_one_is_named(outputs):
     run = run_of("a.b-1", "lingshu-7b-miniature")
     for page in book_pages(run):
         atomic_write(outputs / "chapters" / f"{page.name}.ipynb", page.name)
-    sources = pages.assemble(run)
+    sources = make_book.assemble(run)
     for page in book_pages(run):
         assert (sources / f"{page.name}.ipynb").read_text() == page.name
     assert (sources / "limits.md").is_file()
-    pages.assemble(run_of("a.b-1"))
+    make_book.assemble(run_of("a.b-1"))
     assert not (sources / "models" / "lingshu-7b-miniature.ipynb").exists()
     (outputs / "chapters" / "models" / "a.b-1.ipynb").unlink()
     with pytest.raises(InputError, match=r"models/a\.b-1\.ipynb is not there: run `make book`"):
-        pages.assemble(run)
+        make_book.assemble(run)
 
 
 def test_in_the_graph_the_pages_wait_for_what_they_show(tmp_path, outputs, monkeypatch):
@@ -82,7 +82,7 @@ def test_in_the_graph_the_pages_wait_for_what_they_show(tmp_path, outputs, monke
     todo = [job for job in jobs.values() if job.kind in ("model", "pages")]
     stamps = make_book.write_graph(run_of(*both), list(jobs.values()), todo)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(artefacts.ROOT / "Snakefile"), "--dry-run"]
-    command += ["--configfile", str(make_book.graph_file()), "--directory", str(outputs), "--cores", "1", "--nolock"]
+    command += ["--configfile", str(outputs / make_book.GRAPH), "--directory", str(outputs), "--cores", "1", "--nolock"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     planned = re.findall(r"^ +output: (.*)$", done.stdout + done.stderr, re.MULTILINE)

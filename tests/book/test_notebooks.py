@@ -14,9 +14,8 @@ import papermill
 import pytest
 from notebook_cells import names_of
 
-from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
+from mlprobe_utils.book.book_pages import LINK, NOTEBOOKS, headings, notebooks
 from mlprobe_utils.book.chapter import check_parameters, meanings
-from mlprobe_utils.book.left_out import LINK, headings
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import configuration
 from mlprobe_utils.pipeline.artefacts import ROOT
