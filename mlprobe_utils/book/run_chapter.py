@@ -35,13 +35,9 @@ def run_chapter(
 ) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
 
-    Args:
-        kernel: a running one, without variables, to execute it in; None: one of its own.
-        made_from: kept in the notebook's metadata, for `book_pages.stale_pages`.
-
-    Raises:
-        InputError: no such notebook, or what the notebook itself found wrong with its input.
-        PapermillExecutionError: any other error in a cell.
+    `kernel` is a running one without variables (None: one of its own); `made_from` is kept in the notebook's metadata,
+    for `book_pages.stale_pages`. Raises InputError for an unknown notebook and for what the notebook itself found wrong
+    with its input, PapermillExecutionError for any other error in a cell.
     """
     script = script_of(name)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -74,10 +70,8 @@ def run_chapter(
 
 
 def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
-    """Executes pages of a run's book, whose results are made, in `jobs` kernels; each takes one page after another.
-
-    Raises what `run_chapter` raised for the first page that failed, once the others are executed.
-    """
+    """Executes pages of a run's book, whose results are made, in `jobs` kernels; each takes one page after another. The
+    error of the first page that failed is raised once the others are executed."""
     waiting, failed = iter(pages), []
 
     def work() -> None:
