@@ -45,7 +45,10 @@ def lines(
     by: tuple[str | None, str] = ("model", "dataset"),
     marked: str | None = None,
 ) -> Figure:
-    """Small multiples of lines.
+    """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds.
+
+    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. Many
+    panels are lower, and of a module's points only its letter is written.
 
     Args:
         long: columns point or x (a site), value, series (the name that has a colour; without it the stage), model,
@@ -72,11 +75,16 @@ def lines(
     elif len(models) > 1:
         series = [key for key in keys if key.kind == kind]
         keys = [*series, *(Key(model, "model") for model in models), *keys[len(series) :]]
-    panels = []
+    panels, height = [], COMPACT_HEIGHT if compact else HEIGHT
     for place, own in parts.items():
         of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
-        at = own[marked].iloc[0] if marked else None
-        drawn = _panel(own, [x for x in order if x in of_row], keys, axes, domain, compact, at)
+        sites = [x for x in order if x in of_row]
+        tables = _tables(own, sites, axes, domain)
+        if marked:
+            tables["marked"] = pd.DataFrame({"x": own[marked][:1]})
+        looks = _looks(sites, keys, axes, domain, compact).items()
+        layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks if name in tables]
+        drawn = drawing(layered(layers, height), tables)
         panels.append(Panel(" · ".join(filter(None, place)), *drawn, _words(own)))
     line = list(dict.fromkeys([*filter(None, by), "model", kind]))
     drawn = long.assign(**{kind: long["series"]}).groupby([*line, "x"], sort=False)
@@ -111,20 +119,10 @@ def _words(own: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def _panel(
-    own: pd.DataFrame,
-    order: Sequence[str],
-    keys: Sequence[Key],
-    axes: Axes,
-    domain: tuple[float, float],
-    compact: bool,
-    marked: str | None,
-) -> tuple[str, dict]:
-    """Means over runs as strong lines, single runs as faint ones, answers as diamonds.
-
-    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. A
-    compact panel is lower, and of a module's points only its letter is written.
-    """
+def _tables(
+    own: pd.DataFrame, order: Sequence[str], axes: Axes, domain: tuple[float, float]
+) -> dict[str, pd.DataFrame]:
+    """What a panel draws, by the names of `_looks`; only what is not empty."""
     runs = _vertices(own[[*_LINE, "x", "value", "run"]], [*_LINE, "run"], order, domain[0])
     means = _vertices(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
     there, answers = means["value"].notna(), means["x"].isin(ANSWERS)
@@ -136,7 +134,7 @@ def _panel(
     alone = means.groupby([*_LINE, "part"])["value"].transform("count").eq(1)
     low = means[means["value"] < domain[0]]
     aside = {title: [x for x in order if is_point(x) and x[0] == letter] for letter, title in SIDE_PATHS.items()}
-    tables = {"marked": pd.DataFrame({"x": [] if marked is None else [marked]})}
+    tables = {}
     if BAND[0] in own:  # a light area a module, a light bar where a module has one point; cut at the axis
         ends = own.dropna(subset=[*BAND]).drop_duplicates([*_LINE, "x"])[[*_LINE, "x", *BAND]].assign(value=0.0)
         ends = _vertices(ends, _LINE, order, domain[0]).dropna(subset="value")
@@ -151,10 +149,7 @@ def _panel(
         "side paths": pd.DataFrame([{"x": own[len(own) // 2], "text": title} for title, own in aside.items() if own]),
         "low": low.assign(text=low["value"].map("▼ {:.0f}".format)),
     }
-    tables = {name: table for name, table in tables.items() if len(table)}
-    looks = _looks(order, keys, axes, domain, compact)
-    layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks.items() if name in tables]
-    return drawing(layered(layers, COMPACT_HEIGHT if compact else HEIGHT), tables)
+    return {name: table for name, table in tables.items() if len(table)}
 
 
 def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:

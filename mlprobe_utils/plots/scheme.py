@@ -71,21 +71,14 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
 
 
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Probe points with runs of the same module class, width and poolings in one row each.
-
-    `V.00 - V.05 | Qwen2_5_VLVisionBlock | model.visual.blocks.{0..5} | 48 | image_mean`.
-    """
+    """Probe points with runs of the same module class, width and poolings in one row each, such as `V.00 - V.05`,
+    `Qwen2_5_VLVisionBlock`, `model.visual.blocks.{0..5}`, 48, `image_mean`."""
     alike = points["path"].str.replace(r"(?<![^.])\d+(?![^.])", "#", regex=True)
     kind = pd.DataFrame({"letter": points["point"].str[0], "path": alike, **points[["module", "width", "poolings"]]})
     runs = points.groupby((kind != kind.shift()).any(axis=1).cumsum(), sort=False)
-    table = runs.agg(
-        points=("point", lambda own: " - ".join(dict.fromkeys(own.iloc[[0, -1]]))),
-        module=("module", "first"),
-        path=("path", _common_path),
-        width=("width", "first"),
-        poolings=("poolings", "first"),
-    )
-    return table.reset_index(drop=True)
+    named = runs["point"].agg(lambda own: " - ".join(dict.fromkeys(own.iloc[[0, -1]]))).rename("points")
+    first = runs[["module", "path", "width", "poolings"]].first().assign(path=runs["path"].agg(_common_path))
+    return pd.concat([named, first], axis=1).reset_index(drop=True)
 
 
 def _common_path(paths: pd.Series) -> str:
@@ -107,10 +100,8 @@ def _columns(count: int) -> int:
 
 
 class _Scheme:
-    """The scheme as it grows from top to bottom: `y` is where it ends so far, `place` the box that data comes from.
-
-    `top` is where the last panel begins, `beside` where the connector's ends.
-    """
+    """The scheme as it grows from top to bottom: `y` is where it ends so far, `place` the box that data comes from,
+    `top` where the last panel begins, `beside` where the connector's ends."""
 
     def __init__(self, layers: dict[str, int]):
         self.tables: dict[str, list[dict]] = {name: [] for name in SHAPES}
@@ -126,9 +117,10 @@ class _Scheme:
 
     def module(self, letter: str, layers: pd.DataFrame, adapted: bool) -> None:
         """A module's panel with its layers in rows; the question joins before the LLM."""
-        space = SPACE + BOX if letter == "L" else SPACE
+        joined = letter == "L"
+        space = SPACE + BOX * joined
         back = self.y + space / 2
-        if letter == "L":
+        if joined:
             _, right, middle = self._box(14, back - BOX / 2, END, "question", strong=True)
             self._line([(right, middle), (GUTTER - GAP, middle)])
         self.top = self.y + space
@@ -233,9 +225,8 @@ def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
         described[letter] = f"{module}, probed on the {read} and {_judged(letter)}"
     flow = "; ".join(f"the {described[letter]}" for letter in MODULES)
     words = f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
-    if "D" in described:
-        words += f" A side path goes from the vision tower past the connector into the LLM: {described['D']}."
-    return words
+    aside = f" A side path goes from the vision tower past the connector into the LLM: {described.get('D')}."
+    return words + (aside if "D" in described else "")
 
 
 def _judged(letter: str) -> str:

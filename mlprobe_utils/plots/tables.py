@@ -31,10 +31,8 @@ class Table(pd.DataFrame):
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> Table:
-    """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so.
-
-    Columns `p` and `p (…)` hold p values and have three decimals.
-    """
+    """A table for the page: every text escaped, numbers with `decimals`, p values (columns `p` and `p (…)`) with three;
+    a wide one scrolls, an empty one says so."""
     return Table(table, partial(table_html, decimals=decimals))
 
 
@@ -63,7 +61,6 @@ def captioned(cells: pd.DataFrame, caption: str) -> Table:
 
 
 def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
-    """`style` is the table's own, as CSS."""
     head = "".join(f"<th>{cell}</th>" for cell in cells)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells.to_numpy())
     table = f'<table class="table" style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -72,11 +69,10 @@ def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
 
 def recipe(own: Part, paper: Part) -> pd.DataFrame:
     """A block of a protocol, one row a hyperparameter: its value, that of the `paper` protocol, and what it means."""
-    fields, words = type(own).model_fields, {True: "yes", False: "no"}
-    values = [[words[v] if isinstance(v, bool) else str(v) for v in one.model_dump().values()] for one in (own, paper)]
-    columns = dict(zip(("this run", "paper protocol"), values, strict=True))
-    meanings = [field.description for field in fields.values()]
-    return pd.DataFrame({"hyperparameter": [key.replace("_", " ") for key in fields], **columns, "meaning": meanings})
+    table = pd.DataFrame({"this run": own.model_dump(), "paper protocol": paper.model_dump()}, dtype=object)
+    table = table.map(lambda value: {"True": "yes", "False": "no"}.get(str(value), str(value)))
+    table["meaning"] = [field.description for field in type(own).model_fields.values()]
+    return table.rename(lambda key: key.replace("_", " ")).rename_axis("hyperparameter").reset_index()
 
 
 def frequent_answers(rows: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -110,9 +106,9 @@ def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.
 def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> Table:
     """Table 1 of the paper, of `profiles` (of one stage, else InputError): a row a model, a column a data set.
 
-    Of each score the best in a data set is bold and the worst underlined, all that tie as printed; nothing is marked
-    where all are equal. A row of averages follows several models, and beneath it those `apart`, which count for
-    nothing. `names` (slug -> name) gives the order; `what` says in the caption which scores these are.
+    The best score in a data set is bold, the worst underlined, all that tie as printed; none where all are equal. A row
+    of averages follows several models, and beneath it those `apart`, which count for nothing. `names` (slug -> name)
+    gives the order; `what` says in the caption which scores these are.
     """
     states = profiles[["dataset", "model"]]
     for twice in states[states.duplicated()].itertuples():
