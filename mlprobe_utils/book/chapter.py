@@ -6,7 +6,7 @@ import ast
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -32,7 +32,7 @@ from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, takin
 from mlprobe_utils.plots import drawing
 from mlprobe_utils.plots.tables import note, recipe, table_html
 
-INJECTED = "# Parameters"  # how papermill begins the cell that it adds
+INJECTED = b"# Parameters"  # how papermill begins the cell that it adds
 MOST_NAMES = 4  # more are counted: the page's parameters list them
 
 
@@ -42,20 +42,29 @@ class Chapter:
 
     run: Run
     selection: Selection  # of the run's results, those that the chapter or its part reads
-    protocol: Protocol
-    models: dict[str, ModelCard]
-    datasets: dict[str, DataCard]
     parameters: dict  # all that the chapter declares, with the values that count
     meanings: dict[str, str]  # parameter -> what it means
     started: float  # seconds since the epoch
     planted: tuple[DamagedModel, ...] = ()  # the damaged models of its selection
     baselines: tuple[BaselineCard, ...] = ()  # trained beside its models
 
+    @cached_property
+    def protocol(self) -> Protocol:
+        return cards.load_protocol(self.run.protocol)
+
+    @cached_property
+    def models(self) -> dict[str, ModelCard]:
+        return {slug: cards.load_model_card(slug) for slug in self.run.models}
+
+    @cached_property
+    def datasets(self) -> dict[str, DataCard]:
+        return {slug: cards.load_data_card(slug) for slug in self.selection.datasets}
+
     @property
     def names(self) -> dict[str, str]:
         """slug -> name, of models (healthy, then damaged), baselines and data sets."""
-        cards = (*self.models.values(), *self.planted, *self.baselines, *self.datasets.values())
-        return {card.slug: card.name for card in cards}
+        found = (*self.models.values(), *self.planted, *self.baselines, *self.datasets.values())
+        return {card.slug: card.name for card in found}
 
     @property
     def positives(self) -> dict[str, str | None]:
@@ -95,9 +104,9 @@ class Chapter:
         where the run lacks the model in which faults are planted, or something cannot be made."""
         if not (planted := tuple(damaged_models(self.models))):
             raise InputError(without_faults())
-        healthy = planted[0].model
-        prepare(replace(self.run, models=(healthy,)), faults=True)
-        return replace(self._narrowed(damaged_selection(self.selection), [healthy]), planted=planted)
+        run = replace(self.run, models=(planted[0].model,))
+        prepare(run, faults=True)
+        return replace(self, run=run, selection=damaged_selection(self.selection), planted=planted)
 
     @property
     def healthy(self) -> Selection:
@@ -117,14 +126,10 @@ class Chapter:
         card = load_discussion(slug)
         if not (models := tuple(taking_part(card, self.models))):
             raise InputError(without_models(card))
-        place = replace(self.selection, models=models, datasets=tuple(discussed_on(card, self.datasets)))
-        prepare(replace(self.run, models=models), [card])
-        return self._narrowed(place, models)
-
-    def _narrowed(self, place: Selection, models: Iterable[str]) -> "Chapter":
-        """The chapter on the results at `place`, of those of its models."""
-        datasets = {slug: cards.load_data_card(slug) for slug in place.datasets}
-        return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
+        run = replace(self.run, models=models)
+        prepare(run, [card])
+        datasets = tuple(discussed_on(card, self.datasets))
+        return replace(self, run=run, selection=replace(self.selection, models=models, datasets=datasets))
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again."""
@@ -145,10 +150,8 @@ def start(namespace: dict) -> Chapter:
     run, parameters = check_parameters(namespace)
     prepare(run)
     drawing.enable()
-    models = {slug: cards.load_model_card(slug) for slug in run.models}
-    datasets = {slug: cards.load_data_card(slug) for slug in run.datasets}
-    protocol, comments = cards.load_protocol(run.protocol), meanings(namespace.get("In", []))
-    return Chapter(run, run, protocol, models, datasets, parameters, comments, started)
+    meanings, _ = declarations(namespace.get("In", []))
+    return Chapter(run, run, parameters, meanings, started)
 
 
 def glue(name: str, value) -> None:
@@ -201,10 +204,7 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
     wrong type, an unknown slug or choice, and real images without their folder.
     """
     declared = [name for name in Parameters.model_fields if name in namespace.get("__annotations__", {})]
-    injected = []  # the names that papermill's last cell assigns
-    for source, nodes in _parsed(namespace.get("In", [])):
-        if source.splitlines()[0] == INJECTED:
-            injected = [target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    _, injected = declarations(namespace.get("In", []))
     if foreign := [name for name in injected if name not in declared]:
         raise unknown("parameter", foreign[0], declared)
     given = {name: namespace[name] for name in declared}
@@ -220,22 +220,18 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
     return run, given | run.parameters()
 
 
-def meanings(cells: Iterable[str]) -> dict[str, str]:
-    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last;
-    `cells` are the sources of code cells in the order they ran (IPython's `In`)."""
-    found = {}
-    for source, nodes in _parsed(cells):
-        lines = source.encode().splitlines()  # ast counts bytes
+def declarations(cells: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last; and
+    the names that papermill's last cell assigns. `cells` are the sources in the order they ran (IPython's `In`)."""
+    meanings, injected = {}, []
+    for source in cells:
+        lines, nodes = source.encode().splitlines(), []  # ast counts bytes
+        with contextlib.suppress(SyntaxError):  # in an open notebook cells may have failed
+            nodes = ast.parse(source).body
         for node in nodes:
             if isinstance(node, ast.AnnAssign):
                 behind = lines[node.end_lineno - 1][node.end_col_offset :].decode()
-                found[ast.unparse(node.target)] = behind.partition("#")[2].strip()
-    return found
-
-
-def _parsed(cells: Iterable[str]) -> Iterator[tuple[str, list[ast.stmt]]]:
-    """The cells that are Python and not empty, with their statements: in an open notebook others may have failed."""
-    for source in cells:
-        with contextlib.suppress(SyntaxError):
-            if nodes := ast.parse(source).body:
-                yield source, nodes
+                meanings[ast.unparse(node.target)] = behind.partition("#")[2].strip()
+        if nodes and lines[0] == INJECTED:
+            injected = [target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    return meanings, injected

@@ -41,9 +41,8 @@ ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False) -> None:
     """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due.
 
-    Raises:
-        InputError: another run is at work in this checkout, the files of a model cannot be read; as `graph`.
-        SystemExit: a step failed; its own message has been printed.
+    Raises InputError where another run is at work in this checkout or the files of a model cannot be read, and as
+    `graph`; SystemExit where a step failed, whose own message has been printed.
     """
     artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
     lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")

@@ -3,7 +3,6 @@
 `names` is everywhere slug -> name of models and data sets, in the order of rows and columns.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -101,10 +100,8 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 
 def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
-    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models.
-
-    Of `health.profile`, of one stage, and `lineage.series`.
-    """
+    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models. Of
+    `health.profile`, of one stage, and `lineage.series`."""
     long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
     long = in_words(long.assign(group=long["model"].map(series)), names, STATE)
     models = long.drop_duplicates("model")
@@ -126,7 +123,7 @@ def journey(
     """Accuracy at the end of each module and of the answer, from `tables.module_ends`; one panel a data set.
 
     Of more than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what
-    naming its majority class scores, percent, drawn as a line.
+    naming its majority class scores, percent.
     """
     ends = ends.rename(columns={f"{letter} end": module for letter, module in MODULES.items()})
     long = in_words(ends.melt(STATE, [*MODULES.values(), "final output"], var_name="x"), names, STATE)
@@ -145,10 +142,8 @@ def journey(
 def fault_curves(
     table: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str], pooling: str = "image_mean"
 ) -> Figure:
-    """Probing accuracy at every point and of the answer, healthy and damaged; a vertical line where the damage is.
-
-    Of `fault_effects.effects`; `damaged` are those of one healthy model.
-    """
+    """Probing accuracy at every point and of the answer, healthy and damaged; a vertical line where the damage is. Of
+    `fault_effects.effects`; `damaged` are those of one healthy model."""
     long = main_path(table, pooling).melt(["model", "dataset", "point", "place"], ["intact", "damaged"], "state")
     return _by_fault(long, damaged, names, ACCURACY, "Probing accuracy of {}, {} (vertical line)", "place")
 
@@ -185,8 +180,7 @@ def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         for colour, quantity in enumerate(POOLINGS)
         for stage, early in zip(STAGE_NAMES.values(), (True, False), strict=True)
     ]
-    title = "Comprehension (image tokens) and utilization (last token) along the LLM"
-    return lines(long, keys, BY_LAYER, title, names)
+    return lines(long, keys, BY_LAYER, "Comprehension (image tokens) and utilization (last token) along the LLM", names)
 
 
 def difference_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -213,9 +207,8 @@ def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def plot(
     rows: pd.DataFrame, answers: pd.DataFrame | None = None, metric: str = "accuracy", **choices
 ) -> alt.LayerChart:
-    """A metric at every probe point with its interval, and that of the answers as a horizontal line.
-
-    >>> mp.plot(rows, answers).save("curve.svg")
+    """A metric at every probe point with its interval, and that of the answers as a horizontal line; to look at, or to
+    `.save("curve.svg")`.
 
     `rows` and `answers` are from `probe` and `answer`; `metric` and `choices` (`split`, `level`, `positive`) are as of
     `accuracy`, and so is the InputError.
@@ -226,7 +219,7 @@ def plot(
         for point, pooling in zip(curve["point"], curve["pooling"], strict=True)
     ]
     names, value = [*curve["line"].unique()], f"{METRIC_NAMES[metric]} (%)"
-    colours = [*itertools.islice(itertools.cycle(LIGHT), len(names))]
+    colours = (LIGHT * len(names))[: len(names)]
     x, colour = alt.X("point:N", sort=[*curve["point"].unique()], title=POINTS), alt.Color("line:N", title=None)
     colour = colour.scale(domain=names, range=colours).legend(labelLimit=0)
     base, scale = alt.Chart(curve).encode(x=x, color=colour), alt.Scale(zero=False)

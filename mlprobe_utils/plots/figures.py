@@ -1,9 +1,9 @@
-"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold.
+"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold, complete without JavaScript and
+without the book's style sheet.
 
-They are complete without JavaScript and without the book's style sheet. book/_static/charts.js adds tooltips,
-highlighting and enlargement. It uses three attributes: marks carry `data-series` (names they belong to, separated by |)
-and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry `data-highlight` (the name that
-they single out).
+book/_static/charts.js adds tooltips, highlighting and enlargement by three attributes: marks carry `data-series` (names
+they belong to, separated by |) and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry
+`data-highlight` (the name that they single out).
 """
 
 import html

@@ -50,9 +50,7 @@ SHAPES = {  # table -> mark, its look, and its channels besides AT; the lowest f
 def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROBED)) -> Figure:
     """From image and question to the answer: a box a layer, a marker a probe point and pooling, widths where they vary.
 
-    Args:
-        name: of the model.
-        adapted: letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
+    `adapted` are the letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
     """
     parts = {letter: own for letter in PROBED if len(own := points[points["point"].str[0] == letter])}
     scheme = _Scheme({letter: len(layers) for letter, layers in parts.items()})
@@ -62,9 +60,7 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
             scheme.side_path(parts["D"], "D" in adapted)
     scheme.answer_and_legend(bool(adapted))
     tables = {table: pd.DataFrame(rows) for table, rows in scheme.tables.items() if rows}
-    layers = [
-        layer(table, mark, look, **AT | channels) for table, (mark, look, channels) in SHAPES.items() if table in tables
-    ]
+    layers = [layer(name, mark, look, **AT | own) for name, (mark, look, own) in SHAPES.items() if name in tables]
     whole = {"layer": layers, "width": WIDTH, "height": scheme.y, "padding": 0, "autosize": "none"}
     panel = Panel("", *drawing(whole, tables), _words(parts, name, adapted), wide=True)
     return Figure([panel], f"Pipeline and probe points of {name}")
@@ -159,8 +155,9 @@ class _Scheme:
         self.y = max(self.y, first + (math.ceil(len(layers) / columns) - 1) * PITCH + BOX + 2 * PADDING)
         self._add("grounds", left + 4, self.top, x2=right - 4, y2=self.y)
         self._text(left + 14, first + 9, title[0].upper() + title[1:], 14, weight="bold")
-        self._text(left + 14, first + 26, _counted(letter, len(layers)))
-        self._text(left + 14, first + 42, _judged(letter), opacity=FAINT)
+        count, judged = _notes(letter, len(layers))
+        self._text(left + 14, first + 26, count)
+        self._text(left + 14, first + 42, judged, opacity=FAINT)
         if adapted:
             self._lora(left + 116, first - 4)
         boxes, width = [], None
@@ -221,17 +218,15 @@ def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
         found = {pooling for words in layers["poolings"] for pooling in words.split(", ")}
         read = " and the ".join(what for pooling, (what, _) in POOLINGS.items() if pooling in found)
         lora = ", with LoRA after fine-tuning" if letter in adapted else ""
-        module = f"{PROBED[letter]} of {_counted(letter, len(layers))} ({names}, {widths} features{lora})"
-        described[letter] = f"{module}, probed on the {read} and {_judged(letter)}"
+        count, judged = _notes(letter, len(layers))
+        module = f"{PROBED[letter]} of {count} ({names}, {widths} features{lora})"
+        described[letter] = f"{module}, probed on the {read} and {judged}"
     flow = "; ".join(f"the {described[letter]}" for letter in MODULES)
     words = f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
     aside = f" A side path goes from the vision tower past the connector into the LLM: {described.get('D')}."
     return words + (aside if "D" in described else "")
 
 
-def _judged(letter: str) -> str:
-    return f"judged by FHS_{letter}" if letter in MODULES else "in no health score"
-
-
-def _counted(letter: str, count: int) -> str:
-    return f"{count} {UNITS[letter]}{'' if count == 1 else 's'}"
+def _notes(letter: str, count: int) -> tuple[str, str]:
+    judged = f"judged by FHS_{letter}" if letter in MODULES else "in no health score"
+    return f"{count} {UNITS[letter]}{'' if count == 1 else 's'}", judged

@@ -27,35 +27,31 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.shade:.0f} % of {c.truth}"
         for c in cells.itertuples()
     ]
-    title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     cells = cells[["model", "dataset", "truth", "answer", "images", "shade", "words"]]
+    title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     return squares(cells, ("model", "dataset"), ("truth", "answer", "images"), title, 13)
 
 
 def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Accuracy of probes fitted at one LLM layer (row) and applied at another (column), from `transfer_scores`.
-
-    Of one model and stage; one panel a pooling and data set.
-    """
+    """Accuracy of probes fitted at one LLM layer (row) and applied at another (column), from `transfer_scores` of one
+    model and stage; one panel a pooling and data set."""
     cells = in_words(scores, names, STATE).replace({"pooling": POOLING_NAMES})
-    of_cells = zip(cells["fitted at"], cells["applied at"], cells["accuracy"], strict=True)
-    cells["words"] = [f"fitted at {row}, applied at {column}: {value:.1f} %" for row, column, value in of_cells]
+    words = "fitted at {}, applied at {}: {:.1f} %"
+    cells["words"] = [words.format(*cell) for cell in cells[["fitted at", "applied at", "accuracy"]].to_numpy(object)]
     low, high = cells["accuracy"].min(), cells["accuracy"].max()
     cells["shade"] = (cells["accuracy"] - low) / max(high - low, 1)
     model, stage = cells["model"].iloc[0], cells["stage"].iloc[0]
     title = f"Probes applied at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
-    cells = cells.drop(columns="stage")
-    return squares(cells, ("pooling", "dataset"), ("fitted at", "applied at", "accuracy"), title, 10)
+    return squares(
+        cells.drop(columns="stage"), ("pooling", "dataset"), ("fitted at", "applied at", "accuracy"), title, 10
+    )
 
 
 def squares(
     cells: pd.DataFrame, by: tuple[str, str], shown: tuple[str, str, str], title: str, text_size: int
 ) -> Figure:
-    """Small multiples of matrices, of `cells`: the columns of `by` and `shown`, model, shade (0 to 1) and words.
-
-    The values of `by` make the rows and columns of panels; `shown` are the columns of the rows and columns of squares,
-    and of their number, written with `text_size` pixels.
-    """
+    """Small multiples of matrices, of `cells`: the columns of `by` (rows and columns of panels) and `shown` (rows and
+    columns of squares, and their number, of `text_size` pixels), model, shade (0 to 1) and words."""
     panels, parts = [], cells.groupby([*by], sort=False)
     text_size, height = (text_size - 2, COMPACT_HEIGHT) if parts.ngroups > MANY else (text_size, HEIGHT)
     shade = channel("shade:Q", scale={"domain": [0, 1], "range": SHADES}, legend=None)

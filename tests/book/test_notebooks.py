@@ -15,7 +15,7 @@ import pytest
 from notebook_cells import names_of
 
 from mlprobe_utils.book.book_pages import LINK, NOTEBOOKS, headings, notebooks
-from mlprobe_utils.book.chapter import check_parameters, meanings
+from mlprobe_utils.book.chapter import check_parameters, declarations
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import configuration
 from mlprobe_utils.pipeline.artefacts import ROOT
@@ -126,7 +126,7 @@ def test_notebooks_declare_types_meanings_and_a_run(cells, name, tmp_path):
     """As `papermill --help-notebook` shows them: a type and a meaning each; defaults are those of `make book`."""
     jupytext.write(jupytext.read(NOTEBOOKS / f"{name}.py"), tmp_path / "notebook.ipynb")
     shown = papermill.inspect_notebook(str(tmp_path / "notebook.ipynb"))
-    assert meanings(code_of(cells)) == {name: parameter["help"] for name, parameter in shown.items()}
+    assert declarations(code_of(cells))[0] == {name: parameter["help"] for name, parameter in shown.items()}
     assert {"models", "datasets", "protocol", "split_rule", "data"} <= set(shown)
     for parameter in shown.values():
         assert parameter["inferred_type_name"] in ("list[str]", "str")
@@ -145,8 +145,8 @@ def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
         "models: list[str] = [\n    'a',\n]  # several lines",
         "models: list[str] = []  # edited",
     ]
-    assert meanings(cells[:4])["models"] == "several lines"
-    assert meanings(cells) == {"split_rule": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
+    assert declarations(cells[:4])[0]["models"] == "several lines"
+    assert declarations(cells)[0] == {"split_rule": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
 
 
 def test_binder_gets_the_projects_own_pins_and_python():
