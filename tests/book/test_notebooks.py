@@ -50,7 +50,6 @@ def test_cells_are_short_hold_no_functions_and_read_no_name_that_two_cells_make(
 
 def test_a_page_has_title_parameters_opening_and_its_own_provenance(cells, name):
     title, parameters, start, *_, heading, last = cells
-    assert title.cell_type == heading.cell_type == "markdown"
     assert title.source.startswith("# ")
     folded = ("hide-input", "remove-input")  # the front page shows no code
     assert parameters.metadata["tags"][0] == "parameters"
@@ -108,9 +107,7 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
 @pytest.mark.parametrize(
     ("injected", "words"),
     [
-        ({"modles": ["lingshu-7b-miniature"]}, "unknown parameter 'modles': did you mean 'models'"),
         ({"models": "lingshu-7b-miniature"}, "'models': .*list.*lingshu-7b-miniature"),
-        ({"models": [7]}, "'models': .*7"),
         ({"datasets": ["busi"]}, "'busi' .*DATA=.*busi-phantom"),
         ({"models": ["lingshu-7b-minature"]}, "unknown model .*did you mean 'lingshu-7b-miniature'"),
         ({"split_rule": "official"}, "unknown split rule 'official'.*clean, paper"),
@@ -168,11 +165,10 @@ def test_binder_turns_every_script_into_a_notebook(tmp_path):
 @pytest.mark.slow
 def test_papermill_itself_stops_at_an_unknown_parameter(tmp_path):
     """Through plain papermill, which only logs it: nothing is computed, and the last line names the error."""
-    notebook = tmp_path / "03_probing.ipynb"
+    notebook, out = tmp_path / "03_probing.ipynb", tmp_path / "out.ipynb"
     jupytext.write(jupytext.read(NOTEBOOKS / "03_probing.py"), notebook)
-    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-p", "modles", "x"]
-    done = subprocess.run([*command, "--no-progress-bar"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "papermill", notebook, out, "-p", "modles", "x", "--no-progress-bar"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     assert "unknown parameter 'modles': did you mean 'models'?" in done.stderr
-    counts = re.findall(r'"execution_count": (\d+)', (tmp_path / "out.ipynb").read_text())
-    assert max(map(int, counts)) <= 3
+    assert max(map(int, re.findall(r'"execution_count": (\d+)', out.read_text()))) <= 3
