@@ -48,10 +48,13 @@ def printed(path) -> str:
 
 def test_parameters_arrive_the_injected_cell_is_hidden_and_no_folder_is_named(chapter, tmp_path):
     """No TCP port is used, so that chapters may start together."""
-    output = chapter("from ipykernel.connect import get_connection_info\nprint(count + 1, get_connection_info())")
-    run_chapter.run_chapter("01_small", {"count": 41}, output)
+    section = '\n# %% [markdown] tags=["needs-question-first"]\n# ## A section\n# %%\nprint("left out")'
+    code = "from ipykernel.connect import get_connection_info\nprint(count + 1, get_connection_info())"
+    output = chapter(code + section)
+    run_chapter.run_chapter("01_small", {"count": 41, "models": ["gemma-3-4b-miniature"]}, output)
     assert printed(output).startswith("42 ")
     assert '"transport": "ipc"' in printed(output)
+    assert "left out" not in printed(output)
     tags = [cell.metadata.get("tags", []) for cell in nbformat.read(output, as_version=4).cells]
     assert ["injected-parameters", "remove-cell"] in tags
     assert [path.name for path in output.parent.iterdir()] == [output.name]
