@@ -30,7 +30,8 @@ from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
 from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, taking_part
 from mlprobe_utils.plots import drawing
-from mlprobe_utils.plots.tables import note, recipe, table_html
+from mlprobe_utils.plots.figures import table_html
+from mlprobe_utils.plots.tables import note, recipe
 
 INJECTED = b"# Parameters"  # how papermill begins the cell that it adds
 MOST_NAMES = 4  # more are counted: the page's parameters list them

@@ -19,7 +19,7 @@ from mlprobe_utils.pipeline.baseline_card import FOLDER as BASELINES
 from mlprobe_utils.pipeline.cards import Card, ModelCard, Protocol
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.variants import SETTINGS
-from mlprobe_utils.plots.tables import table_html
+from mlprobe_utils.plots.figures import table_html
 
 DIGITS = 12  # of a card's hash
 RECORDED = ["made_at", "seconds", "commit", "versions"]  # of an artefact; earlier versions recorded no more

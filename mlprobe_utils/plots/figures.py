@@ -88,7 +88,7 @@ class Figure:
         fold = ""
         if self.numbers is not None:
             numbers = self.numbers.rename(columns={"dataset": "data set"})
-            table = scrolling_table(numbers, self.decimals) if len(numbers) <= MOST_ROWS else ""
+            table = table_html(numbers, self.decimals) if len(numbers) <= MOST_ROWS else ""
             summary = "<summary>The numbers of this chart</summary>"
             fold = f'<details class="chart-data">{summary}{download(numbers, self.title)}{table}</details>'
         parts = [
@@ -175,14 +175,17 @@ def download(table: pd.DataFrame, title: str) -> str:
     return f"<p>{link} ({len(table)} rows)</p>"
 
 
-def scrolling_table(table: pd.DataFrame, decimals: int) -> str:
-    """A table as HTML, every text escaped and no zero negative, in a box of its own that scrolls if it is wide."""
+def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
+    """A table as HTML, every text escaped, numbers with `decimals` and no zero negative, p values (columns `p` and
+    `p (…)`) with three; a wide one scrolls, an empty one says so."""
+    if table.empty:
+        return "<p><em>No rows.</em></p>"
+    of_p = [column for column in table if str(column).split(" (")[0] == "p"]
+    words = table[of_p].map(lambda p: f"{p:.3f}" if p >= 0.001 else "<\xa00.001", "ignore")
     whole = [column for column in table if isinstance(table[column].dtype, pd.Int64Dtype)]  # na_rep passes these over
-    table = table.assign(**{column: table[column].astype(object).where(table[column].notna(), "") for column in whole})
-    body = table.to_html(
-        index=False, border=0, classes="table", justify="left", float_format=f"{{:z.{decimals}f}}".format, na_rep=""
-    )
-    return scrolling(body)
+    counts = {column: table[column].astype(object).where(table[column].notna(), "") for column in whole}
+    look = {"index": False, "border": 0, "classes": "table", "justify": "left", "na_rep": ""}
+    return scrolling(table.assign(**words, **counts).to_html(float_format=f"{{:z.{decimals}f}}".format, **look))
 
 
 def scrolling(table: str) -> str:

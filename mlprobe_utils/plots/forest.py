@@ -91,16 +91,15 @@ def _panels(
     """A panel a data set.
 
     Args:
-        rows: dataset, block, model, kind (a key with a shape), value, low, high.
-        words: what a mark says of its row `r`.
+        rows: dataset, block, model, kind (a key with a shape), value, low, high; `words` are what a mark says of its.
         rules: dataset, name (of RULES) and value of lines across all blocks.
         ticks: dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`.
         pitch, gap: pixels from line to line, and empty lines below a block.
         step, least: the horizontal axis ends at multiples of the one, and holds the others in any case.
     """
-    ends = [rows["low"].min(), rows["high"].max(), rules["value"].min(), *least]
-    ends = [step * floor(min(ends) / step), step * ceil(max(ends) / step)]
-    x = {"title": None, "scale": {"domain": ends, "nice": False, "zero": False}, "axis": {"tickCount": 4}}
+    least = (rows["low"].min(), rows["high"].max(), rules["value"].min(), *least)
+    domain = [step * floor(min(least) / step), step * ceil(max(least) / step)]
+    x = {"title": None, "scale": {"domain": domain, "nice": False, "zero": False}, "axis": {"tickCount": 4}}
     low, x = channel("low:Q", **x), channel("value:Q", **x)
     span = {"x": x, "y": channel("first:Q", axis=None), "y2": "last"}
     kinds = [key for key in keys if key.shape]

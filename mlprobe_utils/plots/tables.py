@@ -11,7 +11,7 @@ from IPython.display import HTML
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Part
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.plots.figures import download, scrolling, scrolling_table
+from mlprobe_utils.plots.figures import download, scrolling, table_html
 
 MOST_TEXT = 80  # characters of an answer that a table shows
 ARROW = " → "
@@ -31,18 +31,8 @@ class Table(pd.DataFrame):
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> Table:
-    """A table for the page: every text escaped, numbers with `decimals`, p values (columns `p` and `p (…)`) with three;
-    a wide one scrolls, an empty one says so."""
+    """A table for the page, as `table_html` writes it."""
     return Table(table, partial(table_html, decimals=decimals))
-
-
-def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
-    """The HTML of `show`."""
-    if table.empty:
-        return "<p><em>No rows.</em></p>"
-    of_p = [column for column in table if str(column).split(" (")[0] == "p"]
-    words = table[of_p].map(lambda p: f"{p:.3f}" if p >= 0.001 else "<\xa00.001", "ignore")
-    return scrolling_table(table.assign(**words), decimals)
 
 
 def note(words: str) -> HTML:

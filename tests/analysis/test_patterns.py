@@ -12,7 +12,7 @@ from made_rows import no_more
 from mlprobe_utils.analysis import patterns
 from mlprobe_utils.analysis.patterns import BOTH, PARTS, PATTERNS
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.plots.tables import table_html
+from mlprobe_utils.plots.figures import table_html
 from mlprobe_utils.stats.simulated_answers import simulate_correct
 
 IMAGES = 150
