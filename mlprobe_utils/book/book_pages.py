@@ -80,8 +80,7 @@ def executed(name: str) -> Path:
 
 def page_made_from(page: Page, run: Run) -> str:
     """A hash of all that a page shows: its notebook and the code that this imports, cards, tables, and results."""
-    script = script_of(page.notebook)
-    models = page.parameters["models"]
+    script, models = script_of(page.notebook), page.parameters["models"]
     planted = damaged_selection(run).datasets if damaged_models(models) else ()
     folders = [run.folder(model, dataset) for model in models for dataset in {*run.datasets, *planted}]
     if page.name == BASELINES:
@@ -99,11 +98,12 @@ def page_made_from(page: Page, run: Run) -> str:
 
 def stale_pages(run: Run) -> list[Page]:
     """The pages of a run's book that were never executed, or that were made from something else."""
-
-    def record(path: Path) -> str | None:
-        return json.loads(path.read_bytes())["metadata"].get(MADE_FROM) if path.is_file() else None
-
-    return [page for page in book_pages(run) if record(executed(page.name)) != page_made_from(page, run)]
+    stale = []
+    for page in book_pages(run):
+        path = executed(page.name)
+        record = json.loads(path.read_bytes())["metadata"].get(MADE_FROM) if path.is_file() else None
+        stale += [page] if record != page_made_from(page, run) else []
+    return stale
 
 
 def chapters() -> list[str]:

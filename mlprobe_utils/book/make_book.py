@@ -44,8 +44,7 @@ def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = Fa
     Raises InputError where another run is at work in this checkout or the files of a model cannot be read, and as
     `graph`; SystemExit where a step failed, whose own message has been printed.
     """
-    artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")
+    lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")  # makes the folder
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -89,8 +88,8 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     # the stamp alone decides whether a job is current, not its command or the times of files
     command += ["--configfile", artefacts.OUTPUTS / GRAPH, "--quiet", "all", "--rerun-triggers", "mtime"]
     # the models come in order of their work: the longest begun last would keep one core only
-    models = [stamps[job] for job in todo if job.kind == "model"]
-    command += ["--prioritize", *models[:processes]] if models else []
+    first = [stamps[job] for job in todo if job.kind == "model"][:processes]
+    command += ["--prioritize", *first] if first else []
     steps = collections.Counter(step for job in todo for step in job.steps)
     for job, names in todo.items():
         if job.kind == PAGES:

@@ -9,9 +9,8 @@ import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.book.book_pages import model_page
-from mlprobe_utils.datasets.settings import Images
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card
+from mlprobe_utils.pipeline.cards import Images, ModelCard, Protocol, load_model_card
 from mlprobe_utils.pipeline.published import published_config, short
 from mlprobe_utils.plots.tables import Table, captioned
 

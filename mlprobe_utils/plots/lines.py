@@ -99,10 +99,8 @@ def lines(
 def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
     """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
     low, high = float(long["value"].min()), float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
-    if axes.whole:
-        return 0.0, 100.0
-    if axes.logarithmic:
-        return low, high
+    if axes.whole or axes.logarithmic:
+        return (0.0, 100.0) if axes.whole else (low, high)
     lowest = long.loc[~long["x"].isin(ANSWERS), "value"].min()
     low = max(min(0.0, lowest), 10 * ((lowest - 5) // 10))  # below 0 only what is
     return low, max(high, low + 10)
@@ -111,11 +109,10 @@ def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
 def _words(own: pd.DataFrame) -> str:
     """What a panel of lines shows, in words."""
     parts = []
-    means = own.groupby([*_LINE, "x"], sort=False)["value"].mean()
-    for (model, series), values in means.groupby(level=_LINE, sort=False):
-        values = values.droplevel(_LINE)
+    means = own.groupby([*_LINE, "x"], sort=False)["value"].mean().unstack("x", sort=False)
+    for (model, series), line in means.iterrows():
         name = series if own["model"].nunique() == 1 else " ".join(dict.fromkeys([model, series]))
-        parts.append(f"{name} from {values.min():.3g} at {values.idxmin()} to {values.max():.3g} at {values.idxmax()}")
+        parts.append(f"{name} from {line.min():.3g} at {line.idxmin()} to {line.max():.3g} at {line.idxmax()}")
     return "; ".join(parts)
 
 
