@@ -38,14 +38,11 @@ def book(first_book) -> SmallBook:
 
 def test_every_step_is_told_and_counted_down(book):
     lines = [line for line in book.said.splitlines() if "left]" in line]
-    assert "0 left" in lines[-1]
+    assert re.search("pages.* 0 left|0 left.* pages", lines[-1])
     assert "where the time went" in book.said
-    assert "pages" in lines[-1]
-    for model, step in itertools.product(book.models, STEPS):
-        assert any(model in line and DATASET in line and step in line for line in lines)
-    for card in discussions():
-        assert [line for line in lines if MODEL in line and f" {card.slug} " in line], card.slug
-    assert [line for line in lines if SECOND in line and f" {PLANTED} " in line]
+    steps = [(model, DATASET, step) for model, step in itertools.product(book.models, STEPS)]
+    steps += [(MODEL, f" {card.slug} ") for card in discussions()] + [(SECOND, f" {PLANTED} ")]
+    assert [step for step in steps if not any(all(word in line for word in step) for line in lines)] == []
     (first,) = [line for line in book.said.splitlines() if re.match(r"\d+ steps", line)]
     assert int(first.split()[0]) == len(lines)  # no step more or less than was said at the start
 
@@ -142,7 +139,6 @@ def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(tmp_path)
     code, said = book.make()
     assert code == 0, said
     page = (book.html / "03_probing.html").read_bytes()
-    assert b"are real" in page
     image = next((release / "Images-processed" / "CT_COVID").glob("*.png"))
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])

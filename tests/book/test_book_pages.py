@@ -50,8 +50,7 @@ def test_sources_hold_every_page_and_a_missing_one_is_named(outputs):
     for page in book_pages(run):
         atomic_write(outputs / "chapters" / f"{page.name}.ipynb", page.name)
     sources = make_book.assemble(run)
-    for page in book_pages(run):
-        assert (sources / f"{page.name}.ipynb").read_text() == page.name
+    assert all((sources / f"{page.name}.ipynb").read_text() == page.name for page in book_pages(run))
     assert (sources / "limits.md").is_file()
     make_book.assemble(run_of("a.b-1"))
     assert not (sources / "models" / "lingshu-7b-miniature.ipynb").exists()
