@@ -71,13 +71,14 @@ def pages_with_terms(app, env, added: set, changed: set, removed: set) -> set:
 
 def keep_definitions(app, doctree: nodes.document) -> None:
     """Remembers the glossary's definitions as plain text, by the anchor of their term."""
-    for glossary in doctree.findall(addnodes.glossary):
-        app.env.definitions = {
-            anchor: " ".join(item.next_node(nodes.definition).astext().split())
-            for item in glossary.findall(nodes.definition_list_item)
-            for term in item.findall(nodes.term)
-            for anchor in term["ids"]
-        }
+    if found := {
+        anchor: " ".join(item.next_node(nodes.definition).astext().split())
+        for glossary in doctree.findall(addnodes.glossary)
+        for item in glossary.findall(nodes.definition_list_item)
+        for term in item.findall(nodes.term)
+        for anchor in term["ids"]
+    }:
+        app.env.definitions = found
 
 
 def complete_body(app, page: str, template: str, context: dict, doctree) -> None:
