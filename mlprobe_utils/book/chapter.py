@@ -83,9 +83,10 @@ class Chapter:
     @property
     def model(self) -> ModelCard:
         """The model of a page that is about one. Raises InputError where the parameters name several."""
-        if len(self.models) > 1:
+        first, *others = self.models.values()
+        if others:
             raise InputError(f"parameter 'models': this page is about one model, give one (found {[*self.models]})")
-        return next(iter(self.models.values()))
+        return first
 
     def recipe(self, block: str) -> pd.DataFrame:
         """A block of the protocol beside the paper's: `tables.recipe`."""
@@ -134,9 +135,8 @@ class Chapter:
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again."""
-        planted = any(FAULTS in folder.parts for folder in artefacts.READ)
-        named = [self.protocol, *self.models.values(), *self.image_sets.values()]
-        named += [*(all_faults() if planted else ()), *self.baselines]
+        faults = all_faults() if any(FAULTS in folder.parts for folder in artefacts.READ) else ()
+        named = [self.protocol, *self.models.values(), *self.image_sets.values(), *faults, *self.baselines]
         return HTML(provenance_box(name, self.parameters, self.protocol, named, self.started))
 
 

@@ -101,10 +101,8 @@ def _words(loading: dict) -> str:
 
 def _kind(folder: Path) -> str:
     """The kind of an artefact, from the first word of its folder; of a variant also what differs in it."""
-    if folder.parent.name.startswith(BASELINES):
-        return "baseline"
-    if folder.parent.name == "phantoms":
-        return "phantom"
+    if (of := folder.parent.name).startswith(BASELINES) or of == "phantoms":
+        return "phantom" if of == "phantoms" else "baseline"
     kind = "manifest" if folder.name == "data" else folder.name.split("-")[0]
     setting, value = folder.parent.parent.name, folder.parent.name
     return f"{kind}, {setting} {value}".replace("_", " ") if setting in SETTINGS else kind

@@ -49,11 +49,11 @@ def probe_curves(
     controls: pd.DataFrame | None = None,
     bands: pd.DataFrame | None = None,
 ) -> Figure:
-    """Figure 3: a probe metric at every point, and the final output's as a diamond.
+    """Figure 3: a probe metric at every point (`metrics.probe_scores`, of one pooling), and the final output's
+    (`metrics.output_scores`) as a diamond.
 
-    Of `metrics.probe_scores`, one pooling, and `metrics.output_scores`. Of `controls` (`scoring.control_scores`) the
-    control task after fine-tuning, random weights, and the best that needs no model are drawn; `bands`
-    (`certainty.bands`), unless empty, as areas.
+    Of `controls` (`scoring.control_scores`) the control task after fine-tuning, random weights, and the best that needs
+    no model are drawn; `bands` (`certainty.bands`), unless empty, as areas.
     """
     title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
     banded = bands is not None and len(bands) > 0

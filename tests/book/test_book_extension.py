@@ -4,6 +4,7 @@ import re
 import shutil
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from mlprobe_utils.book import make_book
-from mlprobe_utils.book.sphinx_extension import mathml
+from mlprobe_utils.book.sphinx_extension import mathml, pages_with_terms
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
 
@@ -133,3 +134,9 @@ def test_a_formula_that_cannot_be_converted_fails_the_book(book):
 def test_what_is_no_formula_is_an_error(latex):
     with pytest.raises(ValueError, match="the formula"):
         mathml(latex, "inline")
+
+
+@pytest.mark.parametrize(("added", "changed"), [({"glossary"}, set()), (set(), {"glossary"})])
+def test_a_new_glossary_makes_all_pages_anew(added, changed):
+    env = SimpleNamespace(found_docs={"index", "limits", "glossary"})
+    assert pages_with_terms(None, env, added, changed, set()) == env.found_docs
