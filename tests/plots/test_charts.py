@@ -202,7 +202,7 @@ def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are
         assert len({mark.get("data-series") for mark in drawn}) == 2
         assert sum(mark.tag == f"{SVG}line" for mark in drawn) == 2  # of the connector's one point
         assert len(marks(drawing)) == 2  # an area tells nothing that its line does not
-    numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"])
+    numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"]).sort_index()
     rows = numbers.loc[("Model Two", "Set A", "after fine-tuning"), POINTS].loc[["mean", "band, low", "band, high"]]
     np.testing.assert_allclose(rows.astype(float), 60.0 + np.arange(5) + [[0.5], [-3], [4]])
     assert "95 % bands" in figure.html
