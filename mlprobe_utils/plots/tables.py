@@ -59,10 +59,11 @@ def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
 
 def recipe(own: Part, paper: Part) -> pd.DataFrame:
     """A block of a protocol, one row a hyperparameter: its value, that of the `paper` protocol, and what it means."""
-    table = pd.DataFrame({"this run": own.model_dump(), "paper protocol": paper.model_dump()}, dtype=object)
-    table = table.map(lambda value: {"True": "yes", "False": "no"}.get(str(value), str(value)))
-    table["meaning"] = [field.description for field in type(own).model_fields.values()]
-    return table.rename(lambda key: key.replace("_", " ")).rename_axis("hyperparameter").reset_index()
+    fields, words = type(own).model_fields, {True: "yes", False: "no"}
+    values = [[words[v] if isinstance(v, bool) else str(v) for v in one.model_dump().values()] for one in (own, paper)]
+    columns = dict(zip(("this run", "paper protocol"), values, strict=True))
+    meanings = [field.description for field in fields.values()]
+    return pd.DataFrame({"hyperparameter": [key.replace("_", " ") for key in fields], **columns, "meaning": meanings})
 
 
 def frequent_answers(rows: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -131,8 +131,9 @@ def test_what_is_shown_is_a_table_to_go_on_with():
     assert profiles["P_final"].min() > 11.25
 
 
-def test_recipe_shows_value_and_meaning_of_every_hyperparameter():
-    blocks = [load_protocol(slug).fine_tuning for slug in ("miniature", "paper")]
+@pytest.mark.parametrize("block", ["fine_tuning", "vision_training"])  # the latter holds nothing but numbers
+def test_recipe_shows_value_and_meaning_of_every_hyperparameter(block):
+    blocks = [getattr(load_protocol(slug), block) for slug in ("miniature", "paper")]
     shown, words = recipe(*blocks), {True: "yes", False: "no"}
     assert list(shown["hyperparameter"]) == [key.replace("_", " ") for key in type(blocks[0]).model_fields]
     assert shown["meaning"].str.len().gt(5).all()
