@@ -123,9 +123,8 @@ def book(laboratory: bool, jobs: str, dry_run: bool, **selected) -> None:
     argument("--jobs", type=int, default=1, help="notebooks at a time"),
 )
 def pages(run: dict, jobs: int) -> None:
-    from mlprobe_utils.book import pages
     from mlprobe_utils.book.book_pages import stale_pages
-    from mlprobe_utils.book.make_book import planned
+    from mlprobe_utils.book.make_book import planned, publish
     from mlprobe_utils.pipeline.configuration import configure
     from mlprobe_utils.pipeline.jobs import book_jobs, due
 
@@ -137,7 +136,7 @@ def pages(run: dict, jobs: int) -> None:
 
         run_pages(stale, run, jobs)
     with step("pages"):
-        pages.publish(run)
+        publish(run)
 
 
 @command(

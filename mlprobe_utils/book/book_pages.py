@@ -2,11 +2,17 @@
 
 Numbered notebooks are the chapters; `index` is the front page and `models` the table of models (paper, Table S1). The
 notebook `model` is a template: run once for each model of the book (paper, figures S4 to S17).
+
+A notebook tags the cell that begins a section which not every model can fill, with its heading, `needs-<need>`: a
+discussion's slug, or `planted-faults`. The section ends before the next heading of the same level or a higher one.
 """
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import hash_of
@@ -15,15 +21,22 @@ from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED, DataCard, ModelCard, Protocol, card_path, slugs
 from mlprobe_utils.pipeline.code import code_files, files_hash
-from mlprobe_utils.pipeline.configuration import Run
+from mlprobe_utils.pipeline.configuration import Run, load_book
 from mlprobe_utils.pipeline.fault_card import damaged_models, damaged_selection, laboratory_files
 from mlprobe_utils.pipeline.results import results_below
+from mlprobe_utils.pipeline.variants import Discussion, discussions, taking_part
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 NOTEBOOKS = ROOT / "notebooks"
 BASELINES = "06_baselines"
 OF_A_MODEL = "model"  # the notebook of models' pages
 DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults", OF_A_MODEL)
 MADE_FROM = "made_from"  # in the metadata of an executed notebook
+NEEDS = "needs-"  # how the tag begins
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
 
 
 @dataclass(frozen=True)
@@ -42,12 +55,12 @@ def book_pages(run: Run) -> list[Page]:
     cards = [card_path(ModelCard, slug) for slug in slugs(ModelCard)]
     table1 = [*cards, PUBLISHED / "table1.csv"]  # the paper's own, which some chapters print
     laboratory = [*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml"))]
-    discussions = sorted((CARDS / "discussions").glob("*.yml"))
+    discussed = sorted((CARDS / "discussions").glob("*.yml"))
     files = dict.fromkeys(DIAGNOSED, laboratory) | {
         "04_feature_health": [*table1, *laboratory],
         BASELINES: [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)],
-        "08_vision_tower": [*table1, PUBLISHED / "table2.csv", PUBLISHED / "table3.csv", *discussions],
-        "09_comprehension_utilization": discussions,
+        "08_vision_tower": [*table1, PUBLISHED / "table2.csv", PUBLISHED / "table3.csv", *discussed],
+        "09_comprehension_utilization": discussed,
         "10_comparisons": table1,
         "models": [*cards, PUBLISHED / "table_s1.csv"],
     }
@@ -65,10 +78,9 @@ def executed(name: str) -> Path:
     return artefacts.OUTPUTS / "chapters" / f"{name}.ipynb"
 
 
-def made_from(page: Page, run: Run) -> str:
+def page_made_from(page: Page, run: Run) -> str:
     """A hash of all that a page shows: its notebook and the code that this imports, cards, tables, and results."""
-    script = script_of(page.notebook)
-    models = page.parameters["models"]
+    script, models = script_of(page.notebook), page.parameters["models"]
     planted = damaged_selection(run).datasets if damaged_models(models) else ()
     folders = [run.folder(model, dataset) for model in models for dataset in {*run.datasets, *planted}]
     if page.name == BASELINES:
@@ -86,11 +98,12 @@ def made_from(page: Page, run: Run) -> str:
 
 def stale_pages(run: Run) -> list[Page]:
     """The pages of a run's book that were never executed, or that were made from something else."""
-
-    def record(path: Path) -> str | None:
-        return json.loads(path.read_bytes())["metadata"].get(MADE_FROM) if path.is_file() else None
-
-    return [page for page in book_pages(run) if record(executed(page.name)) != made_from(page, run)]
+    stale = []
+    for page in book_pages(run):
+        path = executed(page.name)
+        record = json.loads(path.read_bytes())["metadata"].get(MADE_FROM) if path.is_file() else None
+        stale += [page] if record != page_made_from(page, run) else []
+    return stale
 
 
 def chapters() -> list[str]:
@@ -109,7 +122,7 @@ def model_page(slug: str) -> str:
 
 
 def notebook_of(page: str) -> str | None:
-    """The notebook that makes a page, by the page's name; None for a page that is written as text."""
+    """The notebook that makes a page; None for a page that is written as text."""
     name = OF_A_MODEL if page.startswith("models/") else page
     return name if name in notebooks() else None
 
@@ -119,3 +132,50 @@ def script_of(notebook: str) -> Path:
     if notebook not in notebooks():
         raise unknown("notebook", notebook, notebooks())
     return NOTEBOOKS / f"{notebook}.py"
+
+
+def without_models(card: Discussion) -> str:
+    return (
+        f"None of the models of this run takes part in the discussion '{card.slug}' ({card.title}). It is about "
+        f"{', '.join(card.models)} and miniatures of them: add one to MODELS, or one of the run's to `models` in "
+        f"data/{Discussion.folder}/{card.slug}.yml."
+    )
+
+
+def without_faults() -> str:
+    return (
+        f"Faults are planted in {load_book().planted_faults.model}, which is not among the models of this run: add it "
+        "to MODELS, or name one of the run's as planted_faults.model in data/book.yml."
+    )
+
+
+def leave_out(notebook: "NotebookNode", models: Iterable[str]) -> None:
+    """Puts its heading and a sentence in the place of every section that these models cannot fill; a link to a heading
+    that is gone becomes its text."""
+    needs = {card.slug: without_models(card) for card in discussions() if not taking_part(card, models)}
+    if not damaged_models(models):
+        needs["planted-faults"] = without_faults()
+    whole, kept, before = headings(notebook.cells), [], []
+    level = 0  # of the heading whose section is being left out; 0: none is
+    for cell in notebook.cells:
+        heading = re.match(r"(#+) .*", cell.source) if cell.cell_type == "markdown" else None
+        if level and not (heading and len(heading[1]) <= level):
+            continue
+        tags = [tag.removeprefix(NEEDS) for tag in cell.metadata.get("tags", []) if heading and tag.startswith(NEEDS)]
+        sentences = [needs[need] for need in tags if need in needs]
+        level = len(heading[1]) if sentences else 0
+        if not sentences or sentences != before:  # else the sentence is right above
+            cell.source = "\n\n".join([heading[0], *sentences]) if sentences else cell.source
+            kept.append(cell)
+        before = sentences
+    gone = whole - headings(kept)
+    for cell in kept:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(lambda link: link[1] if link[2] in gone else link[0], cell.source)
+    notebook.cells = kept
+
+
+def headings(cells: Iterable["NotebookNode"]) -> set[str]:
+    """The targets of links within the page: the heading "Cell by cell" is `cell-by-cell`."""
+    texts = [text for cell in cells if cell.cell_type == "markdown" for text in HEADING.findall(cell.source)]
+    return {"-".join(re.sub(r"[^\w\s-]", "", text.lower()).split()) for text in texts}

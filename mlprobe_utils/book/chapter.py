@@ -1,15 +1,12 @@
 """What every page starts and ends with: its parameters checked, its results made or found, and boxes that say what is
 real on the page, what it was run with, and how it was made.
-
-papermill only logs a parameter that a notebook does not declare, and injects values of any type: they are checked here,
-before anything runs. What else a reader defines in the notebook is ignored.
 """
 
 import ast
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +15,7 @@ from IPython.display import HTML
 from myst_nb import glue as myst_glue
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mlprobe_utils.book.left_out import without_faults, without_models
+from mlprobe_utils.book.book_pages import without_faults, without_models
 from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.evaluation.health import in_words
@@ -33,9 +30,10 @@ from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
 from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, taking_part
 from mlprobe_utils.plots import drawing
-from mlprobe_utils.plots.tables import note, recipe, table_html
+from mlprobe_utils.plots.figures import table_html
+from mlprobe_utils.plots.tables import note, recipe
 
-INJECTED = "# Parameters"  # how papermill begins the cell that it adds
+INJECTED = b"# Parameters"  # how papermill begins the cell that it adds
 MOST_NAMES = 4  # more are counted: the page's parameters list them
 
 
@@ -45,20 +43,29 @@ class Chapter:
 
     run: Run
     selection: Selection  # of the run's results, those that the chapter or its part reads
-    protocol: Protocol
-    models: dict[str, ModelCard]
-    datasets: dict[str, DataCard]
     parameters: dict  # all that the chapter declares, with the values that count
     meanings: dict[str, str]  # parameter -> what it means
     started: float  # seconds since the epoch
     planted: tuple[DamagedModel, ...] = ()  # the damaged models of its selection
     baselines: tuple[BaselineCard, ...] = ()  # trained beside its models
 
+    @cached_property
+    def protocol(self) -> Protocol:
+        return cards.load_protocol(self.run.protocol)
+
+    @cached_property
+    def models(self) -> dict[str, ModelCard]:
+        return {slug: cards.load_model_card(slug) for slug in self.run.models}
+
+    @cached_property
+    def datasets(self) -> dict[str, DataCard]:
+        return {slug: cards.load_data_card(slug) for slug in self.selection.datasets}
+
     @property
     def names(self) -> dict[str, str]:
         """slug -> name, of models (healthy, then damaged), baselines and data sets."""
-        others = {one.slug: one for one in (*self.planted, *self.baselines)}
-        return {slug: one.name for slug, one in (self.models | others | self.datasets).items()}
+        found = (*self.models.values(), *self.planted, *self.baselines, *self.datasets.values())
+        return {card.slug: card.name for card in found}
 
     @property
     def positives(self) -> dict[str, str | None]:
@@ -76,9 +83,10 @@ class Chapter:
     @property
     def model(self) -> ModelCard:
         """The model of a page that is about one. Raises InputError where the parameters name several."""
-        if len(self.models) > 1:
+        first, *others = self.models.values()
+        if others:
             raise InputError(f"parameter 'models': this page is about one model, give one (found {[*self.models]})")
-        return next(iter(self.models.values()))
+        return first
 
     def recipe(self, block: str) -> pd.DataFrame:
         """A block of the protocol beside the paper's: `tables.recipe`."""
@@ -87,22 +95,20 @@ class Chapter:
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
         split = f"Protocol: {self.protocol.title}. Split: {self.selection.split_rule}."
-        values = {name: json.dumps(value, ensure_ascii=False) for name, value in self.parameters.items()}
-        rows = [(name, value, self.meanings.get(name, "")) for name, value in values.items()]
-        table = table_html(pd.DataFrame(rows, columns=["parameter", "value", "meaning"]))
+        values = [json.dumps(value, ensure_ascii=False) for value in self.parameters.values()]
+        words = [self.meanings.get(name, "") for name in self.parameters]
+        table = table_html(pd.DataFrame({"parameter": self.parameters.keys(), "value": values, "meaning": words}))
         folded = f'<details class="parameters"><summary>Parameters of this page</summary>{table}</details>'
         return HTML(note(f"{scope(self.models, self.datasets)} {split}").data + folded)
 
     def damaged(self) -> "Chapter":
-        """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing.
-
-        Raises InputError where the run lacks the model in which faults are planted, or something cannot be made.
-        """
+        """The chapter narrowed to the damaged models of its run, on phantom sets; makes what is missing. InputError
+        where the run lacks the model in which faults are planted, or something cannot be made."""
         if not (planted := tuple(damaged_models(self.models))):
             raise InputError(without_faults())
-        healthy = planted[0].model
-        prepare(replace(self.run, models=(healthy,)), faults=True)
-        return replace(self._narrowed(damaged_selection(self.selection), [healthy]), planted=planted)
+        run = replace(self.run, models=(planted[0].model,))
+        prepare(run, faults=True)
+        return replace(self, run=run, selection=damaged_selection(self.selection), planted=planted)
 
     @property
     def healthy(self) -> Selection:
@@ -117,35 +123,27 @@ class Chapter:
         return replace(self, baselines=named)
 
     def discussion(self, slug: str) -> "Chapter":
-        """The chapter narrowed to the models that take part in a discussion; makes what is missing.
-
-        Raises InputError for an unknown discussion, or one without any of its models, or what cannot be made.
-        """
+        """The chapter narrowed to the models that take part in a discussion; makes what is missing. InputError for an
+        unknown discussion, one without any of its models, or what cannot be made."""
         card = load_discussion(slug)
         if not (models := tuple(taking_part(card, self.models))):
             raise InputError(without_models(card))
-        place = replace(self.selection, models=models, datasets=tuple(discussed_on(card, self.datasets)))
-        prepare(replace(self.run, models=models), [card])
-        return self._narrowed(place, models)
-
-    def _narrowed(self, place: Selection, models: Iterable[str]) -> "Chapter":
-        """The chapter on the results at `place`, of those of its models."""
-        datasets = {slug: cards.load_data_card(slug) for slug in place.datasets}
-        return replace(self, selection=place, models={slug: self.models[slug] for slug in models}, datasets=datasets)
+        run = replace(self.run, models=models)
+        prepare(run, [card])
+        datasets = tuple(discussed_on(card, self.datasets))
+        return replace(self, run=run, selection=replace(self.selection, models=models, datasets=datasets))
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again."""
-        planted = any(FAULTS in folder.parts for folder in artefacts.READ)
-        named = [self.protocol, *self.models.values(), *self.image_sets.values()]
-        named += [*(all_faults() if planted else ()), *self.baselines]
+        faults = all_faults() if any(FAULTS in folder.parts for folder in artefacts.READ) else ()
+        named = [self.protocol, *self.models.values(), *self.image_sets.values(), *faults, *self.baselines]
         return HTML(provenance_box(name, self.parameters, self.protocol, named, self.started))
 
 
 def start(namespace: dict) -> Chapter:
     """Checks a chapter's parameters, makes what is missing, and turns the charts on; `namespace` is its `globals()`.
 
-    Raises:
-        InputError: a bad parameter, before anything runs; or what could not be made, with the mend.
+    Raises InputError for a bad parameter, before anything runs, or for what cannot be made, with the mend.
     """
     started = time.time()
     artefacts.READ.clear()  # what the kernel read before belongs to another page
@@ -153,10 +151,8 @@ def start(namespace: dict) -> Chapter:
     run, parameters = check_parameters(namespace)
     prepare(run)
     drawing.enable()
-    models = {slug: cards.load_model_card(slug) for slug in run.models}
-    datasets = {slug: cards.load_data_card(slug) for slug in run.datasets}
-    protocol, comments = cards.load_protocol(run.protocol), meanings(namespace.get("In", []))
-    return Chapter(run, run, protocol, models, datasets, parameters, comments, started)
+    meanings, _ = declarations(namespace.get("In", []))
+    return Chapter(run, run, parameters, meanings, started)
 
 
 def glue(name: str, value) -> None:
@@ -204,15 +200,12 @@ class Parameters(BaseModel):
 def check_parameters(namespace: dict) -> tuple[Run, dict]:
     """What the chapter runs over, and all its parameters with their values; `namespace` is the notebook's `globals()`.
 
-    Raises:
-        InputError: a parameter that the chapter does not have, a value of the wrong type, an unknown slug or choice,
-            real images without their folder.
+    papermill only logs a parameter that a notebook does not declare, and injects values of any type; what else a reader
+    defines in the notebook is ignored. Raises InputError for a parameter that the chapter does not have, a value of the
+    wrong type, an unknown slug or choice, and real images without their folder.
     """
     declared = [name for name in Parameters.model_fields if name in namespace.get("__annotations__", {})]
-    injected = []  # the names that papermill's last cell assigns
-    for source, nodes in _parsed(namespace.get("In", [])):
-        if source.splitlines()[0] == INJECTED:
-            injected = [target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    _, injected = declarations(namespace.get("In", []))
     if foreign := [name for name in injected if name not in declared]:
         raise unknown("parameter", foreign[0], declared)
     given = {name: namespace[name] for name in declared}
@@ -228,24 +221,18 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
     return run, given | run.parameters()
 
 
-def meanings(cells: Iterable[str]) -> dict[str, str]:
-    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last.
-
-    `cells` are the sources of code cells in the order they ran (IPython's `In`).
-    """
-    found = {}
-    for source, nodes in _parsed(cells):
-        lines = source.encode().splitlines()  # ast counts bytes
+def declarations(cells: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Parameter -> the comment behind its declaration `name: type = value  # meaning`, as the kernel read it last; and
+    the names that papermill's last cell assigns. `cells` are the sources in the order they ran (IPython's `In`)."""
+    meanings, injected = {}, []
+    for source in cells:
+        lines, nodes = source.encode().splitlines(), []  # ast counts bytes
+        with contextlib.suppress(SyntaxError):  # in an open notebook cells may have failed
+            nodes = ast.parse(source).body
         for node in nodes:
             if isinstance(node, ast.AnnAssign):
                 behind = lines[node.end_lineno - 1][node.end_col_offset :].decode()
-                found[ast.unparse(node.target)] = behind.partition("#")[2].strip()
-    return found
-
-
-def _parsed(cells: Iterable[str]) -> Iterator[tuple[str, list[ast.stmt]]]:
-    """The cells that are Python and not empty, with their statements: in an open notebook others may have failed."""
-    for source in cells:
-        with contextlib.suppress(SyntaxError):
-            if nodes := ast.parse(source).body:
-                yield source, nodes
+                meanings[ast.unparse(node.target)] = behind.partition("#")[2].strip()
+        if nodes and lines[0] == INJECTED:
+            injected = [target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    return meanings, injected

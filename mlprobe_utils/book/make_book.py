@@ -1,24 +1,28 @@
-"""`make book` and `make laboratory`: find what is not current, run it, and say how long it takes."""
+"""`make book` and `make laboratory`: find what is not current, run it, say how long it takes, and build the HTML book.
+
+The finished book takes its place in book/_build/html only when the build had no error and no warning.
+"""
 
 import collections
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
-from mlprobe_utils.book import pages
-from mlprobe_utils.book.book_pages import book_pages
+from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page, page_made_from, stale_pages
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.common.files import atomic_write, hash_of, swap_in
+from mlprobe_utils.pipeline import artefacts, laboratory_results
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.pipeline.code import code_files, files_hash
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.fault_card import laboratory_files
 from mlprobe_utils.pipeline.jobs import STEP_ENVIRONMENT, Job, book_jobs, due, laboratory_jobs, look_at
@@ -26,17 +30,21 @@ from mlprobe_utils.pipeline.stages import NOTEBOOK
 from mlprobe_utils.pipeline.time_spent import account, expected, remember
 
 PAGES = "pages"  # the kind of the book's last job
+GRAPH = "run.json"  # of outputs/, that of the last run, for the Snakefile
+FRONT = artefacts.ROOT / "book"
+HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
+INDEX, RECORD = "index.html", "book.made_from"  # of the built book; of outputs/, what it was built of
+LIMITS, LABORATORY_MARK = Path("limits.md"), b"{{ laboratory }}"  # where a page says how often a diagnosis is correct
+ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 
 
 def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False) -> None:
     """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due.
 
-    Raises:
-        InputError: another run is at work in this checkout, the files of a model cannot be read; as `graph`.
-        SystemExit: a step failed; its own message has been printed.
+    Raises InputError where another run is at work in this checkout or the files of a model cannot be read, and as
+    `graph`; SystemExit where a step failed, whose own message has been printed.
     """
-    artefacts.OUTPUTS.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")
+    lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")  # makes the folder
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -52,17 +60,18 @@ def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = Fa
         if todo:
             look_at(job.name for job in todo if job.kind in ("model", "trial"))
             carry_out(run, processes, jobs, todo)
-    result = laboratory_files()[0] if laboratory else pages.HTML / "index.html"
+    result = laboratory_files()[0] if laboratory else HTML / "index.html"
     print(f"the {'laboratory' if laboratory else 'book'}: {artefacts.relative(result)}")
 
 
 def graph(run: Run, laboratory: bool = False) -> list[Job]:
-    """The jobs of `make book` or of `make laboratory`, upstream ones first. Raises InputError for a card that is not
-    valid, and for a package that a baseline needs and that is not installed."""
+    """The jobs of `make book` or of `make laboratory`, upstream ones first. Raises InputError for an invalid card, and
+    for a package that a baseline needs and that is not installed."""
     if laboratory:
         return laboratory_jobs(run)
     jobs = book_jobs(run)
-    return [*jobs, Job(PAGES, "all", (PAGES, json.dumps(run.parameters())), tuple(jobs), partial(pages.due, run))]
+    command = (PAGES, json.dumps(run.parameters()))
+    return [*jobs, Job(PAGES, "all", command, tuple(jobs), lambda: pages_due(run))]
 
 
 def planned(todo: dict[Job, list[str] | None]) -> list[str]:
@@ -72,15 +81,15 @@ def planned(todo: dict[Job, list[str] | None]) -> list[str]:
 
 
 def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[str] | None]) -> None:
-    """Runs what is due, and says how long it should take and where the time went. Raises SystemExit as `make_book`."""
+    """Runs what is due, and says how long it should take and where the time went; SystemExit as `make_book`."""
     stamps = write_graph(run, jobs, todo)
     command = [sys.executable, "-m", "snakemake", "--snakefile", artefacts.ROOT / "Snakefile"]
     command += ["--directory", artefacts.OUTPUTS, "--cores", str(processes), "--nolock", "--rerun-incomplete"]
     # the stamp alone decides whether a job is current, not its command or the times of files
-    command += ["--configfile", graph_file(), "--quiet", "all", "--rerun-triggers", "mtime"]
+    command += ["--configfile", artefacts.OUTPUTS / GRAPH, "--quiet", "all", "--rerun-triggers", "mtime"]
     # the models come in order of their work: the longest begun last would keep one core only
-    models = [stamps[job] for job in todo if job.kind == "model"]
-    command += ["--prioritize", *models[:processes]] if models else []
+    first = [stamps[job] for job in todo if job.kind == "model"][:processes]
+    command += ["--prioritize", *first] if first else []
     steps = collections.Counter(step for job in todo for step in job.steps)
     for job, names in todo.items():
         if job.kind == PAGES:
@@ -102,11 +111,6 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     remember(progress, time.time() - start, len(todo), processes, run.protocol)
 
 
-def graph_file() -> Path:
-    """Where the graph of the last run is, for the Snakefile."""
-    return artefacts.OUTPUTS / "run.json"
-
-
 def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Path]:
     """Writes the graph, and gives a stamp to every job that has nothing to do; returns the stamps' places."""
     folder = artefacts.OUTPUTS / ".stamps" / run.protocol / run.split_rule
@@ -119,5 +123,73 @@ def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Pat
         command = shlex.join([sys.executable, "-m", "mlprobe_utils", *job.command])
         after = [str(stamps[other]) for other in job.after]
         described.append({"kind": job.kind, "stamp": str(path), "after": after, "command": command})
-    atomic_write(graph_file(), json.dumps({"stamps": str(folder), "jobs": described}, indent=1))
+    atomic_write(artefacts.OUTPUTS / GRAPH, json.dumps({"stamps": str(folder), "jobs": described}, indent=1))
     return stamps
+
+
+def publish(run: Run) -> None:
+    """Builds the HTML of a run whose pages are executed; InputError as `assemble` and `build`."""
+    build(assemble(run))
+    atomic_write(artefacts.OUTPUTS / RECORD, made_from(run))
+
+
+def assemble(run: Run) -> Path:
+    """Puts the sources of a run's book together in a folder; InputError if a page was not executed."""
+    wanted = {path.relative_to(FRONT): path.read_bytes() for path in front_matter()}
+    wanted[LIMITS] = wanted[LIMITS].replace(LABORATORY_MARK, laboratory_results.read().words().encode())
+    wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
+    for page in book_pages(run):
+        if not (notebook := executed(page.name)).is_file():
+            raise InputError(f"{artefacts.relative(notebook)} is not there: run `make book`")
+        wanted[Path(f"{page.name}.ipynb")] = notebook.read_bytes()
+    sources = artefacts.OUTPUTS / "book"
+    for path in sources.rglob("*"):
+        if path.is_file() and path.relative_to(sources) not in wanted:
+            path.unlink()
+    for name, content in wanted.items():
+        path = sources / name
+        if not path.is_file() or path.read_bytes() != content:  # only changes are rebuilt
+            atomic_write(path, content)
+    return sources
+
+
+def pages_due(run: Run) -> list[str]:
+    """The names of the pages of a run that have to be executed, and last INDEX if the HTML is not built of all."""
+    stale, record = [page.name for page in stale_pages(run)], artefacts.OUTPUTS / RECORD
+    built = not stale and record.is_file() and (HTML / INDEX).is_file() and record.read_text() == made_from(run)
+    return [] if built else [*stale, INDEX]
+
+
+def made_from(run: Run) -> str:
+    """A hash of all that the HTML is built of, but for what pages say of their execution."""
+    notebooks = {page.name: page_made_from(page, run) for page in book_pages(run)}
+    texts = [(path.name, hash_of(path.read_bytes())) for path in [*front_matter(), *laboratory_files()]]
+    code = files_hash({Path(__file__), *code_files("mlprobe_utils.book.sphinx_extension")})
+    return hash_of([notebooks, texts, code])
+
+
+def front_matter() -> list[Path]:
+    """The files of book/ that belong to the sources."""
+    return sorted(path for path in FRONT.rglob("*") if path.is_file() and "_build" not in path.relative_to(FRONT).parts)
+
+
+def contents(run: Run) -> dict:
+    """The table of contents of a run's book."""
+    parts = {"Chapters": chapters(), "Models": ["models", *map(model_page, run.models)], "About": ABOUT}
+    listed = [{"caption": part, "chapters": [{"file": name} for name in names]} for part, names in parts.items()]
+    return {"format": "jb-book", "root": "index", "parts": listed}
+
+
+def build(sources: Path) -> None:
+    """Builds the HTML and puts it in place. Raises InputError with Sphinx's messages if the build failed or warned."""
+    output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", sources, "--path-output", output]
+    done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
+    atomic_write(log, messages := done.stdout + done.stderr)
+    if done.returncode:
+        wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]
+        raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
+    fresh = HTML.with_name(".html.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(output / "_build" / "html", fresh)
+    swap_in(fresh, HTML)

@@ -9,9 +9,8 @@ import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.book.book_pages import model_page
-from mlprobe_utils.datasets.settings import Images
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card
+from mlprobe_utils.pipeline.cards import Images, ModelCard, Protocol, load_model_card
 from mlprobe_utils.pipeline.published import published_config, short
 from mlprobe_utils.plots.tables import Table, captioned
 
@@ -19,8 +18,8 @@ BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
 
 
 def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> Table:
-    """A row a card (a miniature's as `miniatures.recipe.described` completes it); those of this run, by slug, come
-    first, each with a link to its page. Raises InputError for a `base` that is neither a card nor a hub id."""
+    """A row a card (a miniature's as `recipe.described` completes it); those of this run, by slug, come first, with a
+    link to their page. Raises InputError for a `base` that is neither a card nor a hub id."""
     places, rows = {slug: place for place, slug in enumerate(of_run)}, []
     for card in sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name)):
         name = html.escape(card.name)
@@ -47,18 +46,14 @@ def first_met(cards: Iterable[ModelCard], protocol: Protocol) -> Table:
             "to know": "; ".join(card.notes or []),
         }
         rows.append({name: html.escape(text) for name, text in known.items()})
-    return captioned(
-        pd.DataFrame(rows), f"From the model cards; pixels and answers under the protocol '{protocol.slug}'."
-    )
+    caption = f"From the model cards; pixels and answers under the protocol '{protocol.slug}'."
+    return captioned(pd.DataFrame(rows), caption)
 
 
 def pixels_read(card: ModelCard, images: Images) -> str:
-    """The size at which a model reads an image, in words; empty where that is the size it is given.
-
-    A LLaVA or Gemma 3 reads all images at one size.
-    """
+    """The size at which a model reads an image, in words; empty where that is the size it is given."""
     shape = published_config(card.architecture) if card.architecture else {}
-    if side := shape.get("vision_config", {}).get("image_size"):
+    if side := shape.get("vision_config", {}).get("image_size"):  # LLaVA and Gemma 3 read all images at it
         return f"{side} × {side} pixels" + (", padded to a square" if card.pad_to_square else "")
     given = images.square_side**2 if images.square_side else images.max_pixels
     return f"at most {card.max_pixels:,} pixels" if card.max_pixels and card.max_pixels < given else ""
@@ -75,10 +70,11 @@ def pixel_words(cards: Iterable[ModelCard], images: Images) -> str:
 
 def card_table(card: ModelCard) -> Table:
     """One card, a row a fact. Raises InputError as `model_table` does."""
-    known = {"slug": html.escape(card.slug), "revision": html.escape(card.revision or "")} | facts(card)
-    rows = [(fact, value) for fact, value in known.items() if value]
-    table = pd.DataFrame(rows, columns=["", html.escape(card.name)])
-    return captioned(table, f"From data/models/{html.escape(card.slug)}.yml.")
+    slug, revision = html.escape(card.slug), html.escape(card.revision or "")
+    known = {name: value for name, value in ({"slug": slug, "revision": revision} | facts(card)).items() if value}
+    return captioned(
+        pd.DataFrame({"": known.keys(), html.escape(card.name): known.values()}), f"From data/models/{slug}.yml."
+    )
 
 
 def facts(card: ModelCard) -> dict[str, str]:

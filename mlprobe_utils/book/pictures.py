@@ -16,8 +16,8 @@ from mlprobe_utils.plots.tables import MOST_TEXT
 def class_samples(image_set: ImageSet, split_rule: str) -> HTML:
     """The first training image of each class with its true answer (figures S1 to S3 of the paper)."""
     label = image_set.rows_of(split_rule, "train")["label"]
-    classes = image_set.card.classes
-    return _thumbnails(image_set, ((label.eq(c.name).idxmax(), f"Ground truth: {c.option}.") for c in classes))
+    first = {label.eq(own.name).idxmax(): f"Ground truth: {own.option}." for own in image_set.card.classes}
+    return _thumbnails(image_set, first.items())
 
 
 def answered(image_set: ImageSet, rows: pd.DataFrame) -> HTML:

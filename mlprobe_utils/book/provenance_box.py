@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ValidationError
 
 from mlprobe_utils.book.book_pages import script_of
 from mlprobe_utils.common.errors import InputError
@@ -20,21 +19,11 @@ from mlprobe_utils.pipeline.baseline_card import FOLDER as BASELINES
 from mlprobe_utils.pipeline.cards import Card, ModelCard, Protocol
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.variants import SETTINGS
-from mlprobe_utils.plots.tables import table_html
+from mlprobe_utils.plots.figures import table_html
 
 DIGITS = 12  # of a card's hash
-
-
-class Provenance(BaseModel):
-    """`provenance.json`, of an artefact or of this page. Memory is null where an earlier version made the artefact."""
-
-    made_at: str  # ISO 8601, UTC: the order of the texts is that of the times
-    seconds: float
-    commit: str
-    versions: dict[str, str]
-    peak_memory_mib: float | None = None
-    accelerator: str | None = None
-    accelerator_peak_memory_mib: float | None = None
+RECORDED = ["made_at", "seconds", "commit", "versions"]  # of an artefact; earlier versions recorded no more
+MEMORY = ["peak_memory_mib", "accelerator", "accelerator_peak_memory_mib"]
 
 
 def provenance_box(
@@ -43,26 +32,31 @@ def provenance_box(
     """The box of the page of notebook `name`, as HTML that is folded until it is opened and needs no script.
 
     `cards` are all that the page depends on, in the order of their rows; an image set stands for its card. `started` is
-    in seconds since the epoch. Raises InputError as `rerun_command` and `read_provenance` do.
+    in seconds since the epoch. Raises InputError for an unknown notebook, and as `read_provenance` does.
     """
-    page = Provenance(**artefacts.provenance(started))
+    page = artefacts.provenance(started)
     # those that were read for this page, and those that they were made from, each with the command that makes it
     folders = {folder: by for read, by in artefacts.READ.items() for folder in artefacts.upstream(read)}
-    made = [(_kind(folder), read_provenance(folder, by)) for folder, by in folders.items()]
+    made = pd.DataFrame([read_provenance(folder, by) for folder, by in folders.items()], columns=[*RECORDED, *MEMORY])
+    made.insert(0, "artefact", [_kind(folder) for folder in folders])
     execution = {
-        "executed at": page.made_at,
-        "duration (s)": page.seconds,
-        "peak memory of the kernel (MiB)": page.peak_memory_mib,
-        "commit": page.commit,
+        "executed at": page["made_at"],
+        "duration (s)": page["seconds"],
+        "peak memory of the kernel (MiB)": page["peak_memory_mib"],
+        "commit": page["commit"],
         "seed of the split": protocol.splits.seed,
         "seeds of the runs": ", ".join(map(str, range(protocol.fine_tuning.runs))),
     }
-    versions = pd.DataFrame([provenance.versions for _, provenance in made]).reindex(columns=list(page.versions))
-    packages = {"package": page.versions.keys(), "this page": page.versions.values()}
+    versions = pd.DataFrame([*made["versions"]]).reindex(columns=[*page["versions"]])
+    packages = {"package": page["versions"].keys(), "this page": page["versions"].values()}
     packages |= {"artefacts": versions.agg(_distinct)}
-    command = html.escape(rerun_command(name, parameters))
+    own = Path(sys.executable).is_relative_to(artefacts.ROOT)  # else the environment lies outside (conda)
+    python = artefacts.relative(sys.executable) if own else "python"
+    command = [python, "-m", "mlprobe_utils", "chapter", script_of(name).stem, f"{name}.ipynb"]
+    command = shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
     sections = {
-        "Run this page again": f"<p>In a shell, from the project's root:</p><pre><code>{command}</code></pre>",
+        "Run this page again": "<p>In a shell, from the project's root:</p>"
+        f"<pre><code>{html.escape(command)}</code></pre>",
         "This execution": table_html(pd.DataFrame(execution.items(), columns=["execution", "value"])),
         "Cards and data": table_html(pd.DataFrame([_row(card, folders) for card in cards])),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
@@ -73,20 +67,13 @@ def provenance_box(
     return f'<details class="provenance"><summary>Provenance of this page</summary>{body}</details>'
 
 
-def rerun_command(name: str, parameters: dict) -> str:
-    """The shell command that executes a notebook into <name>.ipynb in the project root. Raises InputError for none."""
-    own = Path(sys.executable).is_relative_to(artefacts.ROOT)  # else the environment lies outside (conda)
-    python = artefacts.relative(sys.executable) if own else "python"
-    command = [python, "-m", "mlprobe_utils", "chapter", script_of(name).stem, f"{name}.ipynb"]
-    return shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
-
-
-def read_provenance(folder: Path, made_by: str) -> Provenance:
+def read_provenance(folder: Path, made_by: str) -> dict:
     """How an artefact was made, by the command `made_by`. Raises InputError if it does not exist or cannot be read."""
     artefacts.read_made_from(folder, made_by)
     try:
-        return Provenance.model_validate_json((folder / "provenance.json").read_bytes())
-    except (OSError, ValidationError) as error:
+        found = json.loads((folder / "provenance.json").read_bytes())
+        return found | {name: found[name] for name in RECORDED}
+    except (OSError, ValueError, KeyError) as error:
         place = artefacts.relative(folder)
         mend = f"remove the folder {place} and make it again with `{made_by}`"
         raise InputError(f"{place}/provenance.json cannot be read: {mend}") from error
@@ -106,27 +93,24 @@ def _row(card: Card | ImageSet, folders: dict[Path, str]) -> dict[str, str]:
     return own | {"content": content, "read as": read_as}
 
 
-def _words(reading: dict) -> str:
+def _words(loading: dict) -> str:
     """How a model was loaded; a chat template is long, and stands in its card."""
-    words = [f"{key.replace('_', ' ')} {value}" for key, value in reading.items() if key != "chat_template"]
-    return ", ".join([*words, *(["its card's chat template"] if "chat_template" in reading else [])])
+    words = [f"{key.replace('_', ' ')} {value}" for key, value in loading.items() if key != "chat_template"]
+    return ", ".join(words + ["its card's chat template"] * ("chat_template" in loading))
 
 
 def _kind(folder: Path) -> str:
     """The kind of an artefact, from the first word of its folder; of a variant also what differs in it."""
-    if folder.parent.name.startswith(BASELINES):
-        return "baseline"
-    if folder.parent.name == "phantoms":
-        return "phantom"
+    if (of := folder.parent.name).startswith(BASELINES) or of == "phantoms":
+        return "phantom" if of == "phantoms" else "baseline"
     kind = "manifest" if folder.name == "data" else folder.name.split("-")[0]
     setting, value = folder.parent.parent.name, folder.parent.name
     return f"{kind}, {setting} {value}".replace("_", " ") if setting in SETTINGS else kind
 
 
-def _summary(made: list[tuple[str, Provenance]]) -> pd.DataFrame:
+def _summary(made: pd.DataFrame) -> pd.DataFrame:
     """One row a kind of artefact, the first made first; a peak that was not recorded is left empty."""
-    frame = pd.DataFrame([{"artefact": kind} | provenance.model_dump() for kind, provenance in made])
-    frame = frame.astype(dict.fromkeys(("peak_memory_mib", "accelerator_peak_memory_mib"), float))
+    frame = made.astype(dict.fromkeys(("peak_memory_mib", "accelerator_peak_memory_mib"), float))
     columns = {
         "how many": ("seconds", "size"),
         "first made": ("made_at", "min"),

@@ -17,8 +17,7 @@ from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages
-from mlprobe_utils.book.book_pages import MADE_FROM, Page, executed, made_from, script_of
-from mlprobe_utils.book.left_out import NEEDS, leave_out
+from mlprobe_utils.book.book_pages import MADE_FROM, NEEDS, Page, executed, leave_out, page_made_from, script_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline.configuration import Run, models_of
@@ -36,13 +35,9 @@ def run_chapter(
 ) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
 
-    Args:
-        kernel: a running one, without variables, to execute it in; None: one of its own.
-        made_from: kept in the notebook's metadata, for `book_pages.stale_pages`.
-
-    Raises:
-        InputError: no such notebook, or what the notebook itself found wrong with its input.
-        PapermillExecutionError: any other error in a cell.
+    `kernel` is a running one without variables (None: one of its own); `made_from` is kept in the notebook's metadata,
+    for `book_pages.stale_pages`. Raises InputError for an unknown notebook and for what the notebook itself found wrong
+    with its input, PapermillExecutionError for any other error in a cell.
     """
     script = script_of(name)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -75,10 +70,8 @@ def run_chapter(
 
 
 def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
-    """Executes pages of a run's book, whose results are made, in `jobs` kernels; each takes one page after another.
-
-    Raises what `run_chapter` raised for the first page that failed, once the others are executed.
-    """
+    """Executes pages of a run's book, whose results are made, in `jobs` kernels; each takes one page after another. The
+    error of the first page that failed is raised once the others are executed."""
     waiting, failed = iter(pages), []
 
     def work() -> None:
@@ -86,7 +79,7 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
             for page in waiting:  # a list's iterator gives each page to one thread
                 try:
                     with step(page.name, NOTEBOOK):
-                        record = made_from(page, run)
+                        record = page_made_from(page, run)
                         run_chapter(page.notebook, page.parameters, executed(page.name), kernel, record)
                 except Exception as error:  # of a cell, or of the page's input: the other pages are not concerned
                     failed.append(error)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 def setup(app) -> dict:
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension that no page needs
-    app.add_html_math_renderer("mathml", (visit_formula, None), (visit_equation, None))
+    app.add_html_math_renderer("mathml", (visit_formula, None), (visit_formula, None))
     app.connect("env-get-outdated", pages_with_terms)
     app.connect("doctree-read", keep_definitions)
     app.connect("html-page-context", complete_body)
@@ -37,11 +37,7 @@ def setup(app) -> dict:
 
 
 def mathml(latex: str, display: str) -> str:
-    """A formula as a MathML element; `display` is "inline" or "block".
-
-    Raises:
-        ValueError: it is no LaTeX, or uses a command that cannot be converted.
-    """
+    """A formula as a MathML element, `display` "inline" or "block"; ValueError for what cannot be converted."""
     try:
         converted = convert(latex, display=display)
     except Exception as error:  # the converter's errors have no class of their own
@@ -51,28 +47,21 @@ def mathml(latex: str, display: str) -> str:
     return converted
 
 
-def visit_formula(translator, node: nodes.math) -> None:
-    translator.body += [translator.starttag(node, "span", "", CLASS="math"), _converted(node, "inline"), "</span>"]
-    raise nodes.SkipNode
-
-
-def visit_equation(translator, node: nodes.math_block) -> None:
-    translator.body.append(translator.starttag(node, "div", CLASS="math"))
-    if node["number"]:
+def visit_formula(translator, node: nodes.math | nodes.math_block) -> None:
+    """Its MathML, a displayed one with its number; or, with a warning, which fails the build, its LaTeX."""
+    tag, display = ("span", "inline") if isinstance(node, nodes.math) else ("div", "block")
+    translator.body.append(translator.starttag(node, tag, "", CLASS="math"))
+    if node.get("number"):
         translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
         translator.add_permalink_ref(node, "Link to this equation")
         translator.body.append("</span>")
-    translator.body.append(_converted(node, "block") + "</div>\n")
-    raise nodes.SkipNode
-
-
-def _converted(node: nodes.Node, display: str) -> str:
-    """The formula, or, with a warning, which fails the build, its LaTeX."""
     try:
-        return mathml(node.astext(), display)
+        formula = mathml(node.astext(), display)
     except ValueError as error:
         logger.warning(str(error), location=node)
-        return html.escape(node.astext())
+        formula = html.escape(node.astext())
+    translator.body.append(f"{formula}</{tag}>")
+    raise nodes.SkipNode
 
 
 def pages_with_terms(app, env, added: set, changed: set, removed: set) -> set:
@@ -82,26 +71,27 @@ def pages_with_terms(app, env, added: set, changed: set, removed: set) -> set:
 
 def keep_definitions(app, doctree: nodes.document) -> None:
     """Remembers the glossary's definitions as plain text, by the anchor of their term."""
-    items = [i for glossary in doctree.findall(addnodes.glossary) for i in glossary.findall(nodes.definition_list_item)]
-    if items:
-        app.env.definitions = {
-            anchor: " ".join(item.next_node(nodes.definition).astext().split())
-            for item in items
-            for term in item.findall(nodes.term)
-            for anchor in term["ids"]
-        }
+    if found := {
+        anchor: " ".join(item.next_node(nodes.definition).astext().split())
+        for glossary in doctree.findall(addnodes.glossary)
+        for item in glossary.findall(nodes.definition_list_item)
+        for term in item.findall(nodes.term)
+        for anchor in term["ids"]
+    }:
+        app.env.definitions = found
 
 
 def complete_body(app, page: str, template: str, context: dict, doctree) -> None:
     """Gives references to glossary terms their definition, for a script to show; lets the keyboard reach the boxes
     that wide tables scroll in; makes a bibliography a list of list items."""
-
-    def with_definition(link: re.Match) -> str:
-        definition = html.escape(app.env.definitions[link[2]])
-        return f'<a class="reference internal told" href="{link[1]}#{link[2]}" data-told="{definition}">'
-
     body = context.get("body", "").replace(SCROLLING, f'{SCROLLING} tabindex="0"')
-    context["body"] = TERM.sub(with_definition, body.replace('role="doc-biblioentry"', 'role="listitem"'))
+    context["body"] = TERM.sub(
+        lambda link: (
+            f'<a class="reference internal told" href="{link[1]}#{link[2]}" '
+            f'data-told="{html.escape(app.env.definitions[link[2]])}">'
+        ),
+        body.replace('role="doc-biblioentry"', 'role="listitem"'),
+    )
 
 
 def complete_buttons(app, page: str, template: str, context: dict, doctree) -> None:

@@ -4,12 +4,12 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import altair as alt
 import pandas as pd
 
-from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.claims import best_without_model
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE, in_words
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS
@@ -19,7 +19,7 @@ from mlprobe_utils.evaluation.points import MODULES, POOLINGS, PROBED, is_point,
 from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
 from mlprobe_utils.plots.figures import LIGHT, Figure, Key
-from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Values, lines
+from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Axes, lines
 from mlprobe_utils.plots.squares import POOLING_NAMES
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ CONTROLS = [
     Key(BLIND, "control", COLOURS[3], thin=True),
 ]
 HEALTHY, PLANTED = "healthy", "healthy and with a planted fault"
-FLOW, LAYERS = "as the information flows", "LLM layer"
-ACCURACY, SCORE = Values("accuracy (%)"), Values("score (%)")
+ACCURACY, BY_LAYER = Axes("accuracy (%)"), Axes("accuracy (%)", "LLM layer")
+ALONG = "as the information flows"
+PROFILE = Axes("score (%)", ALONG)
 
 
 def probe_curves(
@@ -48,17 +49,15 @@ def probe_curves(
     controls: pd.DataFrame | None = None,
     bands: pd.DataFrame | None = None,
 ) -> Figure:
-    """Figure 3: a probe metric (of METRICS, else InputError) at every point, and the final output's as a diamond.
+    """Figure 3: a probe metric at every point (`metrics.probe_scores`, of one pooling), and the final output's
+    (`metrics.output_scores`) as a diamond.
 
-    Of `metrics.probe_scores`, one pooling, and `metrics.output_scores`. Of `controls` (`scoring.control_scores`) are
-    drawn the control task after fine-tuning, random weights, and the best that needs no model; `bands`
-    (`certainty.bands`), unless empty, as areas.
+    Of `controls` (`scoring.control_scores`) the control task after fine-tuning, random weights, and the best that needs
+    no model are drawn; `bands` (`certainty.bands`), unless empty, as areas.
     """
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
     title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
     banded = bands is not None and len(bands) > 0
-    points = scores.merge(bands, "left", ["model", "dataset", "stage", "point"]) if banded else scores
+    points = scores.merge(bands, "left", [*STATE, "point"]) if banded else scores
     long = in_words(_points_and_answer(points, outputs), names, STATE)
     long = long.assign(value=long[metric], series=long["stage"])
     if controls is not None:
@@ -70,7 +69,7 @@ def probe_curves(
         long = pd.concat([long, in_words(both, names, STATE)], ignore_index=True)
         keys, title = [*STAGES, *CONTROLS], f"{title}, and what they have to beat"
     title += " (areas: 95 % bands, of new seeds and images)" if banded else ""
-    return lines(long, keys, Values(f"{METRIC_NAMES[metric]} (%)"), title)
+    return lines(long, keys, Axes(f"{METRIC_NAMES[metric]} (%)"), title)
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -78,7 +77,7 @@ def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[st
     long = _points_and_answer(scores, outputs).melt([*STATE, "run", "point"], list(PAPER_METRICS), var_name="metric")
     long["metric"] = long["metric"].map(METRIC_NAMES)
     title = f"Five metrics of {names[long['model'].iloc[0]]} at every probe point, before and after fine-tuning"
-    return lines(long, STAGES, Values("percent"), title, names, ("metric", "dataset"))
+    return lines(long, STAGES, Axes("percent"), title, names, ("metric", "dataset"))
 
 
 def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], metric: str = "accuracy") -> Figure:
@@ -87,7 +86,7 @@ def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], 
     curves = curves[(curves["pooling"] == "image_mean") & (curves["stage"] == "finetuned")]
     keys = [Key(name, "recipe", COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
     title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by probe recipe"
-    return lines(curves, keys, Values(f"{METRIC_NAMES[metric]} (%)"), title, names)
+    return lines(curves, keys, Axes(f"{METRIC_NAMES[metric]} (%)"), title, names)
 
 
 def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -96,28 +95,26 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     long = curves.assign(x=curves["epoch"].astype(int).astype(str)).rename(columns=losses)
     long = long.melt(["model", "dataset", "run", "x"], list(losses.values()), var_name="series")
     keys = [Key(name, "images", COLOURS[1 + n], dashed=n == 1) for n, name in enumerate(losses.values())]
-    values = Values("loss per answer token (nats), logarithmic", "", 3, logarithmic=True)
-    return lines(long, keys, values, "Learning curves of the fine-tuning", names, horizontal="epoch")
+    axes = Axes("loss per answer token (nats), logarithmic", "epoch", "", 3, logarithmic=True)
+    return lines(long, keys, axes, "Learning curves of the fine-tuning", names)
 
 
 def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
-    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models.
-
-    Of `health.profile`, of one stage, and `lineage.series`.
-    """
+    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models. Of
+    `health.profile`, of one stage, and `lineage.series`."""
     long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
     long = in_words(long.assign(group=long["model"].map(series)), names, STATE)
     models = long.drop_duplicates("model")
     places = zip(models["model"], models.groupby("group").cumcount(), strict=True)
     keys = [Key(name, "model", COLOURS[place % len(COLOURS)], dashed=place % 2 == 1) for name, place in places]
     long["series"] = long["model"]
-    return lines(long, keys, SCORE, "Four-score health profiles by series", None, ("group", "dataset"), FLOW)
+    return lines(long, keys, PROFILE, "Four-score health profiles by series", by=("group", "dataset"))
 
 
 def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """The profiles of one model, from `health.profile`, a line a stage."""
     long = profile.melt(STATE, list(SCORES), var_name="x")
-    return lines(long, STAGES, SCORE, "Four-score health profiles", names, (None, "dataset"), FLOW)
+    return lines(long, STAGES, PROFILE, "Four-score health profiles", names, (None, "dataset"))
 
 
 def journey(
@@ -126,7 +123,7 @@ def journey(
     """Accuracy at the end of each module and of the answer, from `tables.module_ends`; one panel a data set.
 
     Of more than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what
-    naming its majority class scores, percent, drawn as a line.
+    naming its majority class scores, percent.
     """
     ends = ends.rename(columns={f"{letter} end": module for letter, module in MODULES.items()})
     long = in_words(ends.melt(STATE, [*MODULES.values(), "final output"], var_name="x"), names, STATE)
@@ -139,18 +136,16 @@ def journey(
         blind = long.drop_duplicates(["dataset", "x"]).assign(model=MAJORITY, series=MAJORITY)
         long = pd.concat([long, blind.assign(value=blind["dataset"].map(majority))])
         keys.append(Key(MAJORITY, "baseline", COLOURS[4], dashed=True))
-    return lines(long, keys, Values(f"{METRIC_NAMES[metric]} (%)", whole=True), title, None, (None, "dataset"), FLOW)
+    return lines(long, keys, Axes(f"{METRIC_NAMES[metric]} (%)", ALONG, whole=True), title, by=(None, "dataset"))
 
 
 def fault_curves(
     table: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str], pooling: str = "image_mean"
 ) -> Figure:
-    """Probing accuracy at every point and of the answer, healthy and damaged; a vertical line where the damage is.
-
-    Of `fault_effects.effects`; `damaged` are those of one healthy model.
-    """
+    """Probing accuracy at every point and of the answer, healthy and damaged; a vertical line where the damage is. Of
+    `fault_effects.effects`; `damaged` are those of one healthy model."""
     long = main_path(table, pooling).melt(["model", "dataset", "point", "place"], ["intact", "damaged"], "state")
-    return _by_fault(long, damaged, names, ACCURACY, "Probing accuracy of {}, {} (vertical line)", POINTS, "place")
+    return _by_fault(long, damaged, names, ACCURACY, "Probing accuracy of {}, {} (vertical line)", "place")
 
 
 def fault_profiles(profiles: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str]) -> Figure:
@@ -158,17 +153,11 @@ def fault_profiles(profiles: pd.DataFrame, damaged: Sequence["DamagedModel"], na
     scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="point")
     states = [(one.slug, *pair) for one in damaged for pair in (("intact", one.model), ("damaged", one.slug))]
     parts = [scores[scores["model"] == slug].assign(model=of, state=state) for of, state, slug in states]
-    return _by_fault(pd.concat(parts), damaged, names, SCORE, "Four-score profiles of {}, {}", FLOW)
+    return _by_fault(pd.concat(parts), damaged, names, PROFILE, "Four-score profiles of {}, {}")
 
 
 def _by_fault(
-    long: pd.DataFrame,
-    damaged: Sequence["DamagedModel"],
-    names: Mapping[str, str],
-    values: Values,
-    title: str,
-    horizontal: str,
-    marked: str | None = None,
+    long: pd.DataFrame, damaged: Sequence, names: Mapping[str, str], axes: Axes, title: str, marked: str | None = None
 ) -> Figure:
     """Lines of `long` (model: a damaged one; state: it, or the intact one; dataset, point, value); one row a fault."""
     faults = {one.slug: one.fault.name for one in damaged}
@@ -179,7 +168,7 @@ def _by_fault(
     long = long.drop_duplicates(["fault", "series", "dataset", "point"])  # the healthy model's, once for every strength
     named = zip(dict.fromkeys(strengths.values()), (COLOURS[3], COLOURS[0], *COLOURS), strict=False)
     keys = [Key(HEALTHY, "model", COLOURS[1], dashed=True), *(Key(name, "model", colour) for name, colour in named)]
-    return lines(long, keys, values, title.format(model, PLANTED), None, ("fault", "dataset"), horizontal, marked)
+    return lines(long, keys, axes, title.format(model, PLANTED), by=("fault", "dataset"), marked=marked)
 
 
 def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -191,21 +180,20 @@ def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         for colour, quantity in enumerate(POOLINGS)
         for stage, early in zip(STAGE_NAMES.values(), (True, False), strict=True)
     ]
-    title = "Comprehension (image tokens) and utilization (last token) along the LLM"
-    return lines(long, keys, ACCURACY, title, names, horizontal=LAYERS)
+    return lines(long, keys, BY_LAYER, "Comprehension (image tokens) and utilization (last token) along the LLM", names)
 
 
 def difference_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Utilization less comprehension at every LLM layer, with simultaneous bands, from `comprehension.differences`."""
-    values = Values("utilization less comprehension (pp)", " pp")
+    axes = replace(BY_LAYER, vertical="utilization less comprehension (pp)", unit=" pp")
     title = "Utilization less comprehension, with 95 % bands of new seeds and images"
-    return lines(differences, STAGES, values, title, names, horizontal=LAYERS)
+    return lines(differences, STAGES, axes, title, names)
 
 
 def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, title: str) -> Figure:
     """A quantity of the logit lens (`comprehension.true_option` or `settled`) at every LLM layer, before and after."""
     long = table.assign(run=table["run"].astype("Int64").fillna(0))
-    return lines(long, STAGES, Values(f"{meaning} (%)"), title, names, horizontal=LAYERS)
+    return lines(long, STAGES, replace(BY_LAYER, vertical=f"{meaning} (%)"), title, names)
 
 
 def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -219,9 +207,8 @@ def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def plot(
     rows: pd.DataFrame, answers: pd.DataFrame | None = None, metric: str = "accuracy", **choices
 ) -> alt.LayerChart:
-    """A metric at every probe point with its interval, and that of the answers as a horizontal line.
-
-    >>> mp.plot(rows, answers).save("curve.svg")
+    """A metric at every probe point with its interval, and that of the answers as a horizontal line; to look at, or to
+    `.save("curve.svg")`.
 
     `rows` and `answers` are from `probe` and `answer`; `metric` and `choices` (`split`, `level`, `positive`) are as of
     `accuracy`, and so is the InputError.
@@ -232,12 +219,10 @@ def plot(
         for point, pooling in zip(curve["point"], curve["pooling"], strict=True)
     ]
     names, value = [*curve["line"].unique()], f"{METRIC_NAMES[metric]} (%)"
-    colours = [LIGHT[place % len(LIGHT)] for place in range(len(names))]
-    base = alt.Chart(curve).encode(
-        x=alt.X("point:N", sort=[*curve["point"].unique()], title=POINTS),
-        color=alt.Color("line:N", title=None, legend=alt.Legend(labelLimit=0)).scale(domain=names, range=colours),
-    )
-    scale = alt.Scale(zero=False)
+    colours = (LIGHT * len(names))[: len(names)]
+    x, colour = alt.X("point:N", sort=[*curve["point"].unique()], title=POINTS), alt.Color("line:N", title=None)
+    colour = colour.scale(domain=names, range=colours).legend(labelLimit=0)
+    base, scale = alt.Chart(curve).encode(x=x, color=colour), alt.Scale(zero=False)
     tooltip = ["point:N", "line:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in (metric, "low", "high"))]
     layers = [
         base.mark_area(opacity=BAND_OPACITY).encode(y=alt.Y("low:Q", title=value, scale=scale), y2="high:Q"),

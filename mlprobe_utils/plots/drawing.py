@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from mlprobe_utils.plots.figures import BETWEEN, LIGHT, SERIES_END, Panel, figure, single
+from mlprobe_utils.plots.figures import BETWEEN, LIGHT, SERIES_END, Figure, Panel, single
 
 COLOURS = tuple(f"var(--chart-{number}, {light})" for number, light in enumerate(LIGHT, 1))
 WIDTH, HEIGHT, COMPACT_HEIGHT = 240, 190, 120  # pixels; a page scales them
@@ -42,12 +42,11 @@ def enable() -> None:
 
 
 def _render(spec: dict, **_) -> dict:
-    words = spec.get("description", "a chart without a description")
-    title = spec.get("title", words)
+    words = spec.pop("description", "a chart without a description")
+    title = spec.pop("title", words)
     title = title["text"] if isinstance(title, dict) else title
     title = title if isinstance(title, str) else " ".join(title)
-    drawn = drawing({key: value for key, value in spec.items() if key != "title"})
-    return figure([Panel("", *drawn, words)], title)._repr_mimebundle_()
+    return Figure([Panel("", *drawing(spec), words)], title)._repr_mimebundle_()
 
 
 def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> tuple[str, dict]:
@@ -58,15 +57,21 @@ def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> tup
     return inline(vl_convert.vegalite_to_svg(whole)), whole
 
 
-def layered(layers: Sequence[alt.Chart], height: float) -> dict:
-    """The specification of a panel; its layers name data and types, so that Altair need not look at any data."""
-    fit = {"type": "fit", "contains": "padding"}
-    return alt.layer(*layers).properties(width=WIDTH, height=height, autosize=fit).to_dict(validate=False)
+def layered(layers: Sequence[dict], height: float) -> dict:
+    """The specification of a panel."""
+    return {"layer": layers, "width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
 
 
-def layer(table: str) -> alt.Chart:
-    """A layer of a panel, of the table with this name."""
-    return alt.Chart(alt.NamedData(table))
+def layer(table: str, mark: str, look: Mapping, **channels: str | dict | list) -> dict:
+    """Marks of the table with this name; a channel may be as for `channel`, without options."""
+    encoding = {name: channel(own) if isinstance(own, str) else own for name, own in channels.items()}
+    return {"data": {"name": table}, "mark": {"type": mark, **look}, "encoding": encoding}
+
+
+def channel(shorthand: str, **options) -> dict:
+    """A channel that shows a column: "x:Q" its numbers, "x:N" its names, "x" the end of what x2 or y2 belongs to."""
+    field, _, kind = shorthand.partition(":")
+    return {"field": field} | ({"type": {"Q": "quantitative", "N": "nominal"}[kind]} if kind else {}) | options
 
 
 def description(names: Iterable[str], tooltip: str = "") -> str:

@@ -1,9 +1,9 @@
-"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold.
+"""Figures of the pages: inline SVG with a caption, keys, and the numbers in a fold, complete without JavaScript and
+without the book's style sheet.
 
-They are complete without JavaScript and without the book's style sheet. book/_static/charts.js adds tooltips,
-highlighting and enlargement. It uses three attributes: marks carry `data-series` (names they belong to, separated by |)
-and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry `data-highlight` (the name that
-they single out).
+book/_static/charts.js adds tooltips, highlighting and enlargement by three attributes: marks carry `data-series` (names
+they belong to, separated by |) and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry
+`data-highlight` (the name that they single out).
 """
 
 import html
@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
@@ -64,15 +65,41 @@ class Key:
     shape: str = ""  # of a point; empty: the name has no points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figure:
-    """A figure for a notebook: HTML on a page, a description in words where there is only text."""
+    """Panels beside each other: HTML on a page, a description in words where there is only text."""
 
-    html: str
+    panels: Sequence[Panel]
     title: str
-    panels: tuple[Panel, ...]
-    columns: int
-    axes: tuple[str, str]
+    columns: int = 1  # at most: as many a row as fit
+    keys: Sequence[Key] = ()
+    axes: tuple[str, str] = ("", "")  # what the vertical and the horizontal axis of all panels mean
+    numbers: pd.DataFrame | None = None  # all that is drawn, for a fold: as CSV and, up to MOST_ROWS, as a table
+    decimals: int = 1  # of the numbers in the table
+
+    @cached_property
+    def html(self) -> str:
+        vertical, horizontal = map(html.escape, self.axes)
+        groups = [
+            f'<div class="chart-keys" role="group" aria-label="{html.escape(kind)}">'
+            f"{''.join(_key(key) for key in self.keys if key.kind == kind)}</div>"
+            for kind in dict.fromkeys(key.kind for key in self.keys)
+        ]
+        fold = ""
+        if self.numbers is not None:
+            numbers = self.numbers.rename(columns={"dataset": "data set"})
+            table = table_html(numbers, self.decimals) if len(numbers) <= MOST_ROWS else ""
+            summary = "<summary>The numbers of this chart</summary>"
+            fold = f'<details class="chart-data">{summary}{download(numbers, self.title)}{table}</details>'
+        parts = [
+            f'<figure class="chart" style="--columns:{self.columns}"><style>{STYLE}</style><div class="chart-body">',
+            f'<div class="chart-legend">{"".join(groups)}</div>' if groups else "",
+            f'<p class="chart-axis">↑ {vertical}</p>' if vertical else "",
+            f'<div class="chart-panels">{"".join(_panel(panel, self.title) for panel in self.panels)}</div>',
+            f'<p class="chart-axis chart-axis-below">→ {horizontal}</p>' if horizontal else "",
+            f"</div><figcaption>{html.escape(self.title)} {ENLARGE}</figcaption>{fold}</figure>",
+        ]
+        return "".join(parts)
 
     @property
     def description(self) -> str:
@@ -108,45 +135,6 @@ class Figure:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": self.description}
-
-
-def figure(
-    panels: Sequence[Panel],
-    title: str,
-    columns: int = 1,
-    keys: Sequence[Key] = (),
-    axes: tuple[str, str] = ("", ""),
-    numbers: pd.DataFrame | None = None,
-    decimals: int = 1,
-) -> Figure:
-    """Panels beside each other, as many a row as fit and at most `columns`, with a caption.
-
-    Args:
-        axes: what the vertical and the horizontal axis of all panels mean.
-        numbers: everything that the panels draw, as CSV (six digits) and, up to MOST_ROWS rows, as a table, in a fold.
-        decimals: of the numbers in the table.
-    """
-    vertical, horizontal = (html.escape(axis) for axis in axes)
-    groups = [
-        f'<div class="chart-keys" role="group" aria-label="{html.escape(kind)}">'
-        f"{''.join(_key(key) for key in keys if key.kind == kind)}</div>"
-        for kind in dict.fromkeys(key.kind for key in keys)
-    ]
-    fold = ""
-    if numbers is not None:
-        numbers = numbers.rename(columns={"dataset": "data set"})
-        table = scrolling_table(numbers, decimals) if len(numbers) <= MOST_ROWS else ""
-        summary = "<summary>The numbers of this chart</summary>"
-        fold = f'<details class="chart-data">{summary}{download(numbers, title)}{table}</details>'
-    parts = [
-        f'<figure class="chart" style="--columns:{columns}"><style>{STYLE}</style><div class="chart-body">',
-        f'<div class="chart-legend">{"".join(groups)}</div>' if groups else "",
-        f'<p class="chart-axis">↑ {vertical}</p>' if vertical else "",
-        f'<div class="chart-panels">{"".join(_panel(panel, title) for panel in panels)}</div>',
-        f'<p class="chart-axis chart-axis-below">→ {horizontal}</p>' if horizontal else "",
-        f"</div><figcaption>{html.escape(title)} {ENLARGE}</figcaption>{fold}</figure>",
-    ]
-    return Figure("".join(parts), title, tuple(panels), columns, axes)
 
 
 def columns_of(table: pd.DataFrame, row: str | None, column: str) -> int:
@@ -187,14 +175,17 @@ def download(table: pd.DataFrame, title: str) -> str:
     return f"<p>{link} ({len(table)} rows)</p>"
 
 
-def scrolling_table(table: pd.DataFrame, decimals: int) -> str:
-    """A table as HTML, every text escaped and no zero negative, in a box of its own that scrolls if it is wide."""
+def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
+    """A table as HTML, every text escaped, numbers with `decimals` and no zero negative, p values (columns `p` and
+    `p (…)`) with three; a wide one scrolls, an empty one says so."""
+    if table.empty:
+        return "<p><em>No rows.</em></p>"
+    of_p = [column for column in table if str(column).split(" (")[0] == "p"]
+    words = table[of_p].map(lambda p: f"{p:.3f}" if p >= 0.001 else "<\xa00.001", "ignore")
     whole = [column for column in table if isinstance(table[column].dtype, pd.Int64Dtype)]  # na_rep passes these over
-    table = table.assign(**{column: table[column].astype(object).where(table[column].notna(), "") for column in whole})
-    body = table.to_html(
-        index=False, border=0, classes="table", justify="left", float_format=f"{{:z.{decimals}f}}".format, na_rep=""
-    )
-    return scrolling(body)
+    counts = {column: table[column].astype(object).where(table[column].notna(), "") for column in whole}
+    look = {"index": False, "border": 0, "classes": "table", "justify": "left", "na_rep": ""}
+    return scrolling(table.assign(**words, **counts).to_html(float_format=f"{{:z.{decimals}f}}".format, **look))
 
 
 def scrolling(table: str) -> str:

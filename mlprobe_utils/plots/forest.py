@@ -3,31 +3,24 @@
 from collections.abc import Mapping, Sequence
 from math import ceil, floor
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
-from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, figure
+from mlprobe_utils.plots.drawing import COLOURS, channel, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
-CATEGORY_KEYS = [
-    Key(name, "category", colour, shape=shape)
-    for name, colour, shape in zip(
-        (*CATEGORIES, MLLM, FROZEN_TOWER),
-        COLOURS,
-        ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down"),
-        strict=False,
-    )
-]
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
+LOOKS = zip((*CATEGORIES, MLLM, FROZEN_TOWER), COLOURS, SHAPES, strict=False)
+CATEGORY_KEYS = [Key(name, "category", colour, shape=shape) for name, colour, shape in LOOKS]
 FEW = 6  # models whose lines stand apart
 TITLE_LINES = 2  # of a block, for its title
 RULES = {  # across all blocks
-    "": {},
-    TRADITIONAL: {"strokeDash": [3, 2], "strokeWidth": 1.5},
-    MAJORITY: {"strokeDash": [1, 2], "strokeWidth": 1.5},
+    "": {"color": "gray"},
+    TRADITIONAL: {"color": "gray", "strokeDash": [3, 2], "strokeWidth": 1.5},
+    MAJORITY: {"color": "gray", "strokeDash": [1, 2], "strokeWidth": 1.5},
 }
 
 
@@ -36,35 +29,29 @@ def change_chart(
 ) -> Figure:
     """Changes in accuracy with their intervals: a block a statement, with a tick at the threshold where there is one.
 
-    `changes` has model, dataset, statement, the change (`value`, `change` or `difference`) and the ends of its interval
-    (`band_low` and `band_high`, else `low` and `high`) in pp, verdict, and threshold. The three `verdicts` are: below
-    0, above 0 (or no loss), and neither.
+    `changes` has model, dataset, statement, the change (`value`, `change` or `difference`) and its interval (`band_low`
+    and `band_high`, else `low` and `high`) in pp, verdict, threshold. `verdicts`: below 0, above 0 or no loss, neither.
     """
     if "band_low" in changes:
         changes = changes.drop(columns=["low", "high"], errors="ignore")
     ends = {"value": "change", "difference": "change", "band_low": "low", "band_high": "high"}
     rows = in_words(changes.rename(columns=ends), names, ("dataset", "model"))
-    rows = rows.assign(block=rows["statement"], kind=rows["verdict"])
-    rows["words"] = [
-        f"{s.model}, {s.statement}: {s.change:+.1f} ({s.low:+.1f} to {s.high:+.1f}) pp, {s.verdict}"
-        for s in rows.itertuples()
-    ]
+    words = "{r.model}, {r.statement}: {r.change:+.1f} ({r.low:+.1f} to {r.high:+.1f}) pp, {r.verdict}"
+    rows = rows.assign(block=rows["statement"], kind=rows["verdict"], value=rows["change"])
     looks = zip(verdicts, (0, 1, 3), ("diamond", "circle", "square"), strict=True)
     keys = [Key(word, "verdict", COLOURS[place], shape=shape) for word, place, shape in looks]
     if rows["model"].nunique() > 1:
         keys += [Key(model, "model") for model in rows["model"].unique()]
-    columns = ["dataset", "model", "statement", "change", "low", "high", "verdict"]
-    ticks = rows[:0]
+    numbers, ticks = rows[["dataset", "model", "statement", "change", "low", "high", "verdict"]], rows[:0]
     if "threshold" in rows:
         title += "; upright ticks: thresholds"
-        columns.append("threshold")
+        numbers = numbers.assign(threshold=rows["threshold"])
         ticks = rows[["dataset", "block", "model"]].assign(value=-rows["threshold"])
     zero = pd.DataFrame({"dataset": rows["dataset"].unique(), "name": "", "value": 0.0})
     pitch = 14 if rows["model"].nunique() <= FEW else 8
     axes = ("a block a statement, a line a model", "change in accuracy (pp); a loss lies to the left of 0")
-    shown = rows.assign(value=rows["change"]), zero, ticks
-    panels = _panels(*shown, keys, pitch, gap=1, step=5, least=(-5, 5))
-    return figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, rows[columns])
+    panels = _panels(rows, words, zero, ticks, keys, pitch, gap=1, step=5, least=(-5, 5))
+    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
 
 
 def accuracy_chart(
@@ -78,23 +65,21 @@ def accuracy_chart(
     numbers = rows[["dataset", "group", "model", "value", "low", "high"]]
     numbers = numbers.rename(columns={"group": "category", "value": "accuracy"})
     rows = rows.assign(block=rows["group"], kind=rows["group"])
-    rows["words"] = [
-        f"{row.model} ({row.group}): {row.value:.1f} % ({row.low:.1f} to {row.high:.1f})" for row in rows.itertuples()
-    ]
+    words = "{r.model} ({r.kind}): {r.value:.1f} % ({r.low:.1f} to {r.high:.1f})"
     blind = in_words(pd.DataFrame({"dataset": [*majority], "name": MAJORITY, "value": [*majority.values()]}), names, ())
     rules = pd.concat([means[means["group"] == TRADITIONAL].rename(columns={"group": "name"}), blind])
     ticks = means[means["group"] != TRADITIONAL].assign(block=means["group"], kind=means["group"])
-    words = [f"mean of {mean.block}: {mean.value:.1f} %" for mean in ticks.itertuples()]
-    ticks["tip"] = [description([kind], own) for kind, own in zip(ticks["kind"], words, strict=True)]
+    ticks["tip"] = [description([m.kind], f"mean of {m.kind}: {m.value:.1f} %") for m in ticks.itertuples()]
     keys = [key for key in CATEGORY_KEYS if key.name in set(rows["group"])]
     title += "; ticks: means of a category; dashed: mean of all traditional; dotted: majority class"
     axes = ("a block a category, a line a model", "accuracy on the test images (%)")
-    panels = _panels(rows, rules, ticks, keys, pitch=10, gap=0, step=10)
-    return figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
+    panels = _panels(rows, words, rules, ticks, keys, pitch=10, gap=0, step=10)
+    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
 
 
 def _panels(
     rows: pd.DataFrame,
+    words: str,
     rules: pd.DataFrame,
     ticks: pd.DataFrame,
     keys: Sequence[Key],
@@ -106,48 +91,48 @@ def _panels(
     """A panel a data set.
 
     Args:
-        rows: dataset, block, model, kind (a key with a shape), value, low, high, words (of a mark).
+        rows: dataset, block, model, kind (a key with a shape), value, low, high; `words` are what a mark says of its.
         rules: dataset, name (of RULES) and value of lines across all blocks.
         ticks: dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`.
         pitch, gap: pixels from line to line, and empty lines below a block.
         step, least: the horizontal axis ends at multiples of the one, and holds the others in any case.
     """
-    ends = [rows["low"].min(), rows["high"].max(), rules["value"].min(), *least]
-    ends = [step * floor(min(ends) / step), step * ceil(max(ends) / step)]
-    x = alt.X("value:Q", title=None).scale(domain=ends, nice=False, zero=False).axis(tickCount=4)
-    low, span = x.copy(), {"x": x, "y": alt.Y("first:Q", axis=None), "y2": "last:Q"}
-    low.shorthand = "low:Q"
+    least = (rows["low"].min(), rows["high"].max(), rules["value"].min(), *least)
+    domain = [step * floor(min(least) / step), step * ceil(max(least) / step)]
+    x = {"title": None, "scale": {"domain": domain, "nice": False, "zero": False}, "axis": {"tickCount": 4}}
+    low, x = channel("low:Q", **x), channel("value:Q", **x)
+    span = {"x": x, "y": channel("first:Q", axis=None), "y2": "last"}
     kinds = [key for key in keys if key.shape]
     names = [key.name for key in kinds]
-    colour = alt.Color("kind:N", legend=None).scale(domain=names, range=[key.colour for key in kinds])
-    shape = alt.Shape("kind:N", legend=None).scale(domain=names, range=[key.shape for key in kinds])
+    colour, shape = (
+        channel("kind:N", legend=None, scale={"domain": names, "range": ends})
+        for ends in ([key.colour for key in kinds], [key.shape for key in kinds])
+    )
     panels = []
     for dataset, own in rows.groupby("dataset", sort=False):
         of_rules, of_ticks = (table[table["dataset"] == dataset] for table in (rules, ticks))
-        words = [f"{rule.name}: {rule.value:.1f} %" for rule in of_rules.itertuples(index=False) if rule.name]
         sizes = own.groupby("block", sort=False).size() + TITLE_LINES + gap
         tops, height = sizes.cumsum() - sizes, int(sizes.sum())
         places = own["block"].map(tops) + own.groupby("block").cumcount() + TITLE_LINES + 0.5
         own = own.assign(place=places, first=places - 0.5, last=places + 0.5)
-        own["tip"] = [description([row.model, row.kind], row.words) for row in own.itertuples()]
+        shown = [words.format(r=row) for row in own.itertuples()]
+        own["tip"] = [description(of, tip) for *of, tip in zip(own["model"], own["kind"], shown, strict=True)]
+        shown += [f"{rule.name}: {rule.value:.1f} %" for rule in of_rules.itertuples(index=False) if rule.name]
         of = [column for column in ("block", "model") if column in ticks]
         of_ticks = of_ticks.merge(own.groupby(of).agg({"first": "min", "last": "max"}), left_on=of, right_index=True)
         tables = {f"rule {name}": table for name, table in of_rules.groupby("name")} | {"ticks": of_ticks, "rows": own}
         tables["titles"] = pd.DataFrame({"block": tops.index, "place": tops + 1.35})
-        y = alt.Y("place:Q", axis=None).scale(domain=[0, height], reverse=True, nice=False)
+        y = channel("place:Q", axis=None, scale={"domain": [0, height], "reverse": True, "nice": False})
         marked = {"y": y, "color": colour, "description": "tip:N"}
-        layers = [
-            layer(f"rule {n}").mark_rule(color="gray", **RULES[n]).encode(x=x) for n in RULES if f"rule {n}" in tables
-        ]
+        layers = [layer(f"rule {n}", "rule", look, x=x) for n, look in RULES.items() if f"rule {n}" in tables]
         if "tip" in ticks:
-            layers.append(layer("ticks").mark_rule(strokeWidth=2.5, opacity=0.8).encode(**marked | span))
+            layers.append(layer("ticks", "rule", {"strokeWidth": 2.5, "opacity": 0.8}, **marked | span))
         elif len(of_ticks):
-            layers.append(layer("ticks").mark_rule(color="gray", strokeWidth=1.5).encode(**span))
+            layers.append(layer("ticks", "rule", {"color": "gray", "strokeWidth": 1.5}, **span))
         layers += [
-            layer("titles").mark_text(align="left", fontSize=11).encode(x=alt.value(0), y=y, text="block:N"),
-            layer("rows").mark_rule(strokeWidth=1.5).encode(**marked, x=low, x2="high:Q"),
-            layer("rows").mark_point(filled=True, size=40, opacity=1).encode(**marked, x=x, shape=shape),
+            layer("titles", "text", {"align": "left", "fontSize": 11}, x={"value": 0}, y=y, text="block:N"),
+            layer("rows", "rule", {"strokeWidth": 1.5}, **marked, x=low, x2="high"),
+            layer("rows", "point", {"filled": True, "size": 40, "opacity": 1}, **marked, x=x, shape=shape),
         ]
-        drawn = drawing(layered(layers, height * pitch), tables)
-        panels.append(Panel(dataset, *drawn, "; ".join([*own["words"], *words])))
+        panels.append(Panel(dataset, *drawing(layered(layers, height * pitch), tables), "; ".join(shown)))
     return panels

@@ -1,19 +1,17 @@
 """Small multiples of lines over named sites."""
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE, in_words
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
 from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of, figure
+from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of
 
 ANSWER = "answer"  # the site after the last layer: the generated answer
 ANSWERS = (ANSWER, "P_final")
@@ -27,27 +25,30 @@ _LINE = ["model", "series"]  # what makes marks one line
 
 
 @dataclass(frozen=True)
-class Values:
-    """What the lines of a figure show."""
+class Axes:
+    """What the lines of a figure show, and how."""
 
-    meaning: str  # of the vertical axis
+    vertical: str
+    horizontal: str = POINTS
     unit: str = " %"
     decimals: int = 1
     logarithmic: bool = False
-    whole: bool = False  # an axis from 0 to 100; else it begins a little below the probes
+    whole: bool = False  # from 0 to 100; else it begins a little below the probes
 
 
 def lines(
     long: pd.DataFrame,
     keys: Sequence[Key],
-    values: Values,
+    axes: Axes,
     title: str,
     names: Mapping[str, str] | None = None,
     by: tuple[str | None, str] = ("model", "dataset"),
-    horizontal: str = POINTS,
     marked: str | None = None,
 ) -> Figure:
-    """Small multiples of lines.
+    """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds.
+
+    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. Many
+    panels are lower, and of a module's points only its letter is written.
 
     Args:
         long: columns point or x (a site), value, series (the name that has a colour; without it the stage), model,
@@ -64,21 +65,26 @@ def lines(
     above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
     found = [site for site in long["x"].unique() if site not in ANSWERS]
     points, rest = sorted(filter(is_point, found), key=flow_order), [site for site in found if not is_point(site)]
-    order, domain = [*points, *rest, *(site for site in ANSWERS if site in set(long["x"]))], _domain(long, values)
+    order, domain = [*points, *rest, *(site for site in ANSWERS if site in set(long["x"]))], _domain(long, axes)
     places = itertools.product(above.unique(), beside.unique())
     parts = {place: own for place in places if len(own := long[(above == place[0]) & (beside == place[1])])}
-    compact, kind = len(parts) > MANY, keys[0].kind
+    compact, kind, horizontal = len(parts) > MANY, keys[0].kind, axes.horizontal
     models = [model for model in long["model"].unique() if model not in {key.name for key in keys}]
     if compact:  # every panel names its model
         horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""
     elif len(models) > 1:
         series = [key for key in keys if key.kind == kind]
         keys = [*series, *(Key(model, "model") for model in models), *keys[len(series) :]]
-    panels = []
+    panels, height = [], COMPACT_HEIGHT if compact else HEIGHT
     for place, own in parts.items():
         of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
-        at = own[marked].iloc[0] if marked else None
-        drawn = _panel(own, [x for x in order if x in of_row], keys, values, domain, compact, at)
+        sites = [x for x in order if x in of_row]
+        tables = _tables(own, sites, axes, domain)
+        if marked:
+            tables["marked"] = pd.DataFrame({"x": own[marked][:1]})
+        looks = _looks(sites, keys, axes, domain, compact).items()
+        layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks if name in tables]
+        drawn = drawing(layered(layers, height), tables)
         panels.append(Panel(" · ".join(filter(None, place)), *drawn, _words(own)))
     line = list(dict.fromkeys([*filter(None, by), "model", kind]))
     drawn = long.assign(**{kind: long["series"]}).groupby([*line, "x"], sort=False)
@@ -87,16 +93,14 @@ def lines(
         ends = {end.replace("_", ", "): drawn[end].mean().unstack("x")[order].dropna(how="all") for end in BAND}
         numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*line, "number"])
     numbers = numbers.rename_axis(columns=None).reset_index()
-    return figure(panels, title, columns_of(long, *by), keys, (values.meaning, horizontal), numbers, values.decimals)
+    return Figure(panels, title, columns_of(long, *by), keys, (axes.vertical, horizontal), numbers, axes.decimals)
 
 
-def _domain(long: pd.DataFrame, values: Values) -> tuple[float, float]:
+def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
     """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
     low, high = float(long["value"].min()), float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
-    if values.whole:
-        return 0.0, 100.0
-    if values.logarithmic:
-        return low, high
+    if axes.whole or axes.logarithmic:
+        return (0.0, 100.0) if axes.whole else (low, high)
     lowest = long.loc[~long["x"].isin(ANSWERS), "value"].min()
     low = max(min(0.0, lowest), 10 * ((lowest - 5) // 10))  # below 0 only what is
     return low, max(high, low + 10)
@@ -105,32 +109,21 @@ def _domain(long: pd.DataFrame, values: Values) -> tuple[float, float]:
 def _words(own: pd.DataFrame) -> str:
     """What a panel of lines shows, in words."""
     parts = []
-    means = own.groupby([*_LINE, "x"], sort=False)["value"].mean()
-    for (model, series), values in means.groupby(level=_LINE, sort=False):
-        values = values.droplevel(_LINE)
+    means = own.groupby([*_LINE, "x"], sort=False)["value"].mean().unstack("x", sort=False)
+    for (model, series), line in means.iterrows():
         name = series if own["model"].nunique() == 1 else " ".join(dict.fromkeys([model, series]))
-        parts.append(f"{name} from {values.min():.3g} at {values.idxmin()} to {values.max():.3g} at {values.idxmax()}")
+        parts.append(f"{name} from {line.min():.3g} at {line.idxmin()} to {line.max():.3g} at {line.idxmax()}")
     return "; ".join(parts)
 
 
-def _panel(
-    own: pd.DataFrame,
-    order: Sequence[str],
-    keys: Sequence[Key],
-    values: Values,
-    domain: tuple[float, float],
-    compact: bool,
-    marked: str | None,
-) -> tuple[str, dict]:
-    """Means over runs as strong lines, single runs as faint ones, answers as diamonds.
-
-    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. A
-    compact panel is lower, and of a module's points only its letter is written.
-    """
+def _tables(
+    own: pd.DataFrame, order: Sequence[str], axes: Axes, domain: tuple[float, float]
+) -> dict[str, pd.DataFrame]:
+    """What a panel draws, by the names of `_looks`; only what is not empty."""
     runs = _vertices(own[[*_LINE, "x", "value", "run"]], [*_LINE, "run"], order, domain[0])
     means = _vertices(own.groupby([*_LINE, "x"], sort=False)["value"].mean().reset_index(), _LINE, order, domain[0])
     there, answers = means["value"].notna(), means["x"].isin(ANSWERS)
-    tips = means["x"] + " " + means["value"].map(f"{{:.{values.decimals}f}}{values.unit}".format)
+    tips = means["x"] + " " + means["value"].map(f"{{:.{axes.decimals}f}}{axes.unit}".format)
     together = tips[there].groupby([means[column] for column in _LINE]).transform(BETWEEN.join)
     means["tip"] = means["silent"] + together  # of a path Vega takes the first vertex's description
     several = runs.groupby(_LINE)["run"].transform("nunique") > 1
@@ -138,7 +131,7 @@ def _panel(
     alone = means.groupby([*_LINE, "part"])["value"].transform("count").eq(1)
     low = means[means["value"] < domain[0]]
     aside = {title: [x for x in order if is_point(x) and x[0] == letter] for letter, title in SIDE_PATHS.items()}
-    tables = {"marked": pd.DataFrame({"x": [] if marked is None else [marked]})}
+    tables = {}
     if BAND[0] in own:  # a light area a module, a light bar where a module has one point; cut at the axis
         ends = own.dropna(subset=[*BAND]).drop_duplicates([*_LINE, "x"])[[*_LINE, "x", *BAND]].assign(value=0.0)
         ends = _vertices(ends, _LINE, order, domain[0]).dropna(subset="value")
@@ -153,8 +146,7 @@ def _panel(
         "side paths": pd.DataFrame([{"x": own[len(own) // 2], "text": title} for title, own in aside.items() if own]),
         "low": low.assign(text=low["value"].map("▼ {:.0f}".format)),
     }
-    tables = {name: table for name, table in tables.items() if len(table)}
-    return drawing(_template(tuple(tables), tuple(order), tuple(keys), values, domain, compact), tables)
+    return {name: table for name, table in tables.items() if len(table)}
 
 
 def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
@@ -171,16 +163,10 @@ def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor:
     return pd.concat([table, gaps.astype(table.dtypes)], ignore_index=True).sort_values([*line, "place"])
 
 
-@functools.lru_cache(maxsize=64)
-def _template(
-    tables: tuple[str, ...],
-    order: tuple[str, ...],
-    keys: tuple[Key, ...],
-    values: Values,
-    domain: tuple[float, float],
-    compact: bool,
-) -> dict:
-    """The specification of a panel without its data, which alone differs: a layer a table, the lowest first."""
+def _looks(
+    order: Sequence[str], keys: Sequence[Key], axes: Axes, domain: tuple[float, float], compact: bool
+) -> dict[str, tuple[str, dict, dict]]:
+    """Table of a panel -> mark, its look, and its channels; the lowest layer first."""
     axis = {"labelOverlap": True, "ticks": False, "labelPadding": 4}
     if compact:  # of a module the letter at the middle one of its points
         modules = [[*own] for _, own in itertools.groupby(order, lambda x: x[0] if is_point(x) else x)]
@@ -192,33 +178,29 @@ def _template(
     axis |= {"values": labels, "labelAngle": 0 if flat else -25 if len(labels) < 8 else -90}
     coloured = [key for key in keys if key.colour]
     names = [key.name for key in coloured]
-    dashes = [[4, 3] if key.dashed else [1, 0] for key in coloured]
-    widths = [1 if key.thin else 2 for key in coloured]
-    kind = "log" if values.logarithmic else "linear"
-    x = alt.X("x:N", sort=list(order), scale=alt.Scale(domain=list(order)), title=None).axis(**axis)
-    y = alt.Y("drawn:Q", title=None).scale(domain=list(domain), type=kind, nice=not values.logarithmic)
-    y = y.axis(tickCount=3 if compact else 5)
-    colour = alt.Color("series:N", legend=None).scale(domain=names, range=[key.colour for key in coloured])
-    place = {"x": x, "y": y, "color": colour}
+
+    def by_series(ends: list, **scale) -> dict:
+        return channel("series:N", legend=None, scale={"domain": names, "range": ends} | scale)
+
+    x = {"x": channel("x:N", sort=order, scale={"domain": order}, title=None, axis=axis)}
+    upright = {"type": "log" if axes.logarithmic else "linear", "nice": not axes.logarithmic}
+    y = {"title": None, "scale": {"domain": domain} | upright, "axis": {"tickCount": 3 if compact else 5}}
+    colour, silent = {"color": by_series([key.colour for key in coloured])}, {"description": "silent:N"}
+    band = x | {"y": channel(f"{BAND[0]}:Q", **y), "y2": BAND[1]} | colour | silent
+    place = x | {"y": channel("drawn:Q", **y)} | colour
+    line, model, point = place | {"order": "place:Q"}, channel("model:N"), {"filled": True, "opacity": 1}
     style = {
-        "strokeWidth": alt.StrokeWidth("series:N", legend=None).scale(type="ordinal", domain=names, range=widths),
-        "strokeDash": alt.StrokeDash("series:N", legend=None).scale(domain=names, range=dashes),
+        "strokeWidth": by_series([1 if key.thin else 2 for key in coloured], type="ordinal"),
+        "strokeDash": by_series([[4, 3] if key.dashed else [1, 0] for key in coloured]),
     }
-    low, silent = y.copy(), {"description": "silent:N"}
-    low.shorthand = f"{BAND[0]}:Q"
-    band = {"x": x, "y": low, "y2": alt.Y2(f"{BAND[1]}:Q"), "color": colour} | silent
-    line, point = {**place, "order": "place:Q"}, {"filled": True, "opacity": 1}
-    layers = {
-        "marked": layer("marked").mark_rule(color="gray", strokeDash=[1, 2], strokeWidth=1.5).encode(x=x),
-        "areas": layer("areas").mark_area(opacity=BAND_OPACITY).encode(**band, detail=["model:N", "part:N"]),
-        "bars": layer("bars").mark_rule(opacity=BAND_OPACITY, strokeWidth=6).encode(**band),
-        "runs": layer("runs")
-        .mark_line(strokeWidth=0.8, opacity=0.5)
-        .encode(**line, **silent, detail=["model:N", "run:N"]),
-        "means": layer("means").mark_line().encode(**line, **style, detail="model:N", description="tip:N"),
-        "answers": layer("answers").mark_point(shape="diamond", size=60, **point).encode(**place, **silent),
-        "alone": layer("alone").mark_point(shape="circle", size=30, **point).encode(**place, **silent),
-        "side paths": layer("side paths").mark_text(dy=-7, fontSize=10).encode(x=x, y=alt.value(0), text="text:N"),
-        "low": layer("low").mark_text(align="right", dx=-6, dy=-6).encode(**place, **silent, text="text:N"),
+    return {
+        "marked": ("rule", {"color": "gray", "strokeDash": [1, 2], "strokeWidth": 1.5}, x),
+        "areas": ("area", {"opacity": BAND_OPACITY}, band | {"detail": [model, channel("part:N")]}),
+        "bars": ("rule", {"opacity": BAND_OPACITY, "strokeWidth": 6}, band),
+        "runs": ("line", {"strokeWidth": 0.8, "opacity": 0.5}, line | silent | {"detail": [model, channel("run:N")]}),
+        "means": ("line", {}, line | style | {"detail": model, "description": "tip:N"}),
+        "answers": ("point", point | {"shape": "diamond", "size": 60}, place | silent),
+        "alone": ("point", point | {"shape": "circle", "size": 30}, place | silent),
+        "side paths": ("text", {"dy": -7, "fontSize": 10}, x | {"y": {"value": 0}, "text": "text:N"}),
+        "low": ("text", {"align": "right", "dx": -6, "dy": -6}, place | silent | {"text": "text:N"}),
     }
-    return layered([layers[name] for name in tables], COMPACT_HEIGHT if compact else HEIGHT)

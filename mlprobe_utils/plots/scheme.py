@@ -6,12 +6,11 @@
 import math
 from collections.abc import Sequence
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.points import MODULES, PROBED
-from mlprobe_utils.plots.drawing import COLOURS, description, drawing, layer
-from mlprobe_utils.plots.figures import Figure, Panel, figure
+from mlprobe_utils.plots.drawing import COLOURS, channel, description, drawing, layer
+from mlprobe_utils.plots.figures import Figure, Panel
 
 UNITS = {"V": "block", "D": "merger", "C": "linear layer", "L": "decoder layer"}
 POOLINGS = {  # what is probed at a marker, and its look; colours that no chart uses for a stage
@@ -29,19 +28,18 @@ FAINT = 0.75  # opacity of text that can be passed over
 HEADS = ("M0,0 l-6,-3.5 v7 z", "M0,0 l-3.5,-6 h7 z")  # of an arrow to the right, down
 Box = tuple[float, float, float]  # left end, right end, y of the middle
 
-AT = {"x": alt.X("x:Q", scale=None, axis=None), "y": alt.Y("y:Q", scale=None, axis=None)}
-AREA = {"x2": "x2:Q", "y2": "y2:Q"}
-LOOK = {"size": alt.Size("size:Q", scale=None), "color": alt.Color("colour:N", scale=None)}
-SHAPE, OPACITY = alt.Shape("shape:N", scale=None), alt.Opacity("opacity:Q", scale=None)
-FILL = alt.FillOpacity("opacity:Q", scale=None)
+AT = {"x": channel("x:Q", scale=None, axis=None), "y": channel("y:Q", scale=None, axis=None)}
+AREA = {"x2": "x2", "y2": "y2"}
+LOOK = {"size": channel("size:Q", scale=None), "color": channel("colour:N", scale=None)}
+SHAPE, OPACITY = channel("shape:N", scale=None), channel("opacity:Q", scale=None)
 TEXT = {"align": "left", "opacity": 1, "weight": "normal", "colour": INK}
-EACH = {"align": alt.ExprRef("datum.align"), "fontWeight": alt.ExprRef("datum.weight")}
+EACH = {"align": {"expr": "datum.align"}, "fontWeight": {"expr": "datum.weight"}}
 LINE = {"color": INK, "strokeWidth": 1, "strokeCap": "butt"}
 EDGED, FILLED = {"stroke": INK, "strokeOpacity": 0.6}, {"filled": True, "strokeWidth": 0}
 SHAPES = {  # table -> mark, its look, and its channels besides AT; the lowest first
     "grounds": ("rect", {"cornerRadius": 8, "fill": INK, "fillOpacity": 0.05}, AREA),
     "lines": ("line", LINE, {"opacity": OPACITY, "detail": "line:N", "order": "place:Q"}),
-    "boxes": ("rect", EDGED | {"cornerRadius": 4, "fill": INK}, AREA | {"fillOpacity": FILL}),
+    "boxes": ("rect", EDGED | {"cornerRadius": 4, "fill": INK}, AREA | {"fillOpacity": OPACITY}),
     "heads": ("point", FILLED | {"size": 4, "color": INK, "opacity": 0.8}, {"shape": SHAPE}),
     "pills": ("rect", {"cornerRadius": 8.5, "fill": COLOURS[1]}, AREA),
     "markers": ("point", FILLED | {"opacity": 1}, LOOK | {"shape": SHAPE, "description": "tip:N"}),
@@ -52,9 +50,7 @@ SHAPES = {  # table -> mark, its look, and its channels besides AT; the lowest f
 def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROBED)) -> Figure:
     """From image and question to the answer: a box a layer, a marker a probe point and pooling, widths where they vary.
 
-    Args:
-        name: of the model.
-        adapted: letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
+    `adapted` are the letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
     """
     parts = {letter: own for letter in PROBED if len(own := points[points["point"].str[0] == letter])}
     scheme = _Scheme({letter: len(layers) for letter, layers in parts.items()})
@@ -64,29 +60,21 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
             scheme.side_path(parts["D"], "D" in adapted)
     scheme.answer_and_legend(bool(adapted))
     tables = {table: pd.DataFrame(rows) for table, rows in scheme.tables.items() if rows}
-    looks = [(layer(table), *SHAPES[table]) for table in tables]
-    whole = alt.layer(*(getattr(own, f"mark_{mark}")(**look).encode(**AT, **more) for own, mark, look, more in looks))
-    whole = whole.properties(width=WIDTH, height=scheme.y, padding=0, autosize="none").to_dict(validate=False)
+    layers = [layer(name, mark, look, **AT | own) for name, (mark, look, own) in SHAPES.items() if name in tables]
+    whole = {"layer": layers, "width": WIDTH, "height": scheme.y, "padding": 0, "autosize": "none"}
     panel = Panel("", *drawing(whole, tables), _words(parts, name, adapted), wide=True)
-    return figure([panel], f"Pipeline and probe points of {name}")
+    return Figure([panel], f"Pipeline and probe points of {name}")
 
 
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Probe points with runs of the same module class, width and poolings in one row each.
-
-    `V.00 - V.05 | Qwen2_5_VLVisionBlock | model.visual.blocks.{0..5} | 48 | image_mean`.
-    """
+    """Probe points with runs of the same module class, width and poolings in one row each, such as `V.00 - V.05`,
+    `Qwen2_5_VLVisionBlock`, `model.visual.blocks.{0..5}`, 48, `image_mean`."""
     alike = points["path"].str.replace(r"(?<![^.])\d+(?![^.])", "#", regex=True)
     kind = pd.DataFrame({"letter": points["point"].str[0], "path": alike, **points[["module", "width", "poolings"]]})
     runs = points.groupby((kind != kind.shift()).any(axis=1).cumsum(), sort=False)
-    table = runs.agg(
-        points=("point", lambda own: " - ".join(dict.fromkeys(own.iloc[[0, -1]]))),
-        module=("module", "first"),
-        path=("path", _common_path),
-        width=("width", "first"),
-        poolings=("poolings", "first"),
-    )
-    return table.reset_index(drop=True)
+    named = runs["point"].agg(lambda own: " - ".join(dict.fromkeys(own.iloc[[0, -1]]))).rename("points")
+    first = runs[["module", "path", "width", "poolings"]].first().assign(path=runs["path"].agg(_common_path))
+    return pd.concat([named, first], axis=1).reset_index(drop=True)
 
 
 def _common_path(paths: pd.Series) -> str:
@@ -108,10 +96,8 @@ def _columns(count: int) -> int:
 
 
 class _Scheme:
-    """The scheme as it grows from top to bottom: `y` is where it ends so far, `place` the box that data comes from.
-
-    `top` is where the last panel begins, `beside` where the connector's ends.
-    """
+    """The scheme as it grows from top to bottom: `y` is where it ends so far, `place` the box that data comes from,
+    `top` where the last panel begins, `beside` where the connector's ends."""
 
     def __init__(self, layers: dict[str, int]):
         self.tables: dict[str, list[dict]] = {name: [] for name in SHAPES}
@@ -127,9 +113,10 @@ class _Scheme:
 
     def module(self, letter: str, layers: pd.DataFrame, adapted: bool) -> None:
         """A module's panel with its layers in rows; the question joins before the LLM."""
-        space = SPACE + BOX if letter == "L" else SPACE
+        joined = letter == "L"
+        space = SPACE + BOX * joined
         back = self.y + space / 2
-        if letter == "L":
+        if joined:
             _, right, middle = self._box(14, back - BOX / 2, END, "question", strong=True)
             self._line([(right, middle), (GUTTER - GAP, middle)])
         self.top = self.y + space
@@ -168,8 +155,9 @@ class _Scheme:
         self.y = max(self.y, first + (math.ceil(len(layers) / columns) - 1) * PITCH + BOX + 2 * PADDING)
         self._add("grounds", left + 4, self.top, x2=right - 4, y2=self.y)
         self._text(left + 14, first + 9, title[0].upper() + title[1:], 14, weight="bold")
-        self._text(left + 14, first + 26, _counted(letter, len(layers)))
-        self._text(left + 14, first + 42, _judged(letter), opacity=FAINT)
+        count, judged = _notes(letter, len(layers))
+        self._text(left + 14, first + 26, count)
+        self._text(left + 14, first + 42, judged, opacity=FAINT)
         if adapted:
             self._lora(left + 116, first - 4)
         boxes, width = [], None
@@ -230,18 +218,15 @@ def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
         found = {pooling for words in layers["poolings"] for pooling in words.split(", ")}
         read = " and the ".join(what for pooling, (what, _) in POOLINGS.items() if pooling in found)
         lora = ", with LoRA after fine-tuning" if letter in adapted else ""
-        module = f"{PROBED[letter]} of {_counted(letter, len(layers))} ({names}, {widths} features{lora})"
-        described[letter] = f"{module}, probed on the {read} and {_judged(letter)}"
+        count, judged = _notes(letter, len(layers))
+        module = f"{PROBED[letter]} of {count} ({names}, {widths} features{lora})"
+        described[letter] = f"{module}, probed on the {read} and {judged}"
     flow = "; ".join(f"the {described[letter]}" for letter in MODULES)
     words = f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
-    if "D" in described:
-        words += f" A side path goes from the vision tower past the connector into the LLM: {described['D']}."
-    return words
+    aside = f" A side path goes from the vision tower past the connector into the LLM: {described.get('D')}."
+    return words + (aside if "D" in described else "")
 
 
-def _judged(letter: str) -> str:
-    return f"judged by FHS_{letter}" if letter in MODULES else "in no health score"
-
-
-def _counted(letter: str, count: int) -> str:
-    return f"{count} {UNITS[letter]}{'' if count == 1 else 's'}"
+def _notes(letter: str, count: int) -> tuple[str, str]:
+    judged = f"judged by FHS_{letter}" if letter in MODULES else "in no health score"
+    return f"{count} {UNITS[letter]}{'' if count == 1 else 's'}", judged

@@ -1,14 +1,12 @@
 """Matrices of shaded squares, each with its number: answers against truth, probes at other layers than their own."""
 
-import functools
 from collections.abc import Mapping
 
-import altair as alt
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE, in_words
-from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import MANY, Figure, Panel, columns_of, figure
+from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, channel, description, drawing, layer, layered
+from mlprobe_utils.plots.figures import MANY, Figure, Panel, columns_of
 
 SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
 POOLING_NAMES = {"image_mean": "image tokens", "last_token": "last token"}
@@ -29,52 +27,46 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.shade:.0f} % of {c.truth}"
         for c in cells.itertuples()
     ]
-    title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     cells = cells[["model", "dataset", "truth", "answer", "images", "shade", "words"]]
+    title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     return squares(cells, ("model", "dataset"), ("truth", "answer", "images"), title, 13)
 
 
 def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Accuracy of probes fitted at one LLM layer (row) and applied at another (column), from `transfer_scores`.
-
-    Of one model and stage; one panel a pooling and data set.
-    """
+    """Accuracy of probes fitted at one LLM layer (row) and applied at another (column), from `transfer_scores` of one
+    model and stage; one panel a pooling and data set."""
     cells = in_words(scores, names, STATE).replace({"pooling": POOLING_NAMES})
-    of_cells = zip(cells["fitted at"], cells["applied at"], cells["accuracy"], strict=True)
-    cells["words"] = [f"fitted at {row}, applied at {column}: {value:.1f} %" for row, column, value in of_cells]
+    words = "fitted at {}, applied at {}: {:.1f} %"
+    cells["words"] = [words.format(*cell) for cell in cells[["fitted at", "applied at", "accuracy"]].to_numpy(object)]
     low, high = cells["accuracy"].min(), cells["accuracy"].max()
     cells["shade"] = (cells["accuracy"] - low) / max(high - low, 1)
     model, stage = cells["model"].iloc[0], cells["stage"].iloc[0]
     title = f"Probes applied at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
-    cells = cells.drop(columns="stage")
-    return squares(cells, ("pooling", "dataset"), ("fitted at", "applied at", "accuracy"), title, 10)
+    return squares(
+        cells.drop(columns="stage"), ("pooling", "dataset"), ("fitted at", "applied at", "accuracy"), title, 10
+    )
 
 
 def squares(
     cells: pd.DataFrame, by: tuple[str, str], shown: tuple[str, str, str], title: str, text_size: int
 ) -> Figure:
-    """Small multiples of matrices, of `cells`: the columns of `by` and `shown`, model, shade (0 to 1) and words.
-
-    The values of `by` make the rows and columns of panels; `shown` are the columns of the rows and columns of squares,
-    and of their number, written with `text_size` pixels.
-    """
+    """Small multiples of matrices, of `cells`: the columns of `by` (rows and columns of panels) and `shown` (rows and
+    columns of squares, and their number, of `text_size` pixels), model, shade (0 to 1) and words."""
     panels, parts = [], cells.groupby([*by], sort=False)
-    compact = parts.ngroups > MANY
+    text_size, height = (text_size - 2, COMPACT_HEIGHT) if parts.ngroups > MANY else (text_size, HEIGHT)
+    shade = channel("shade:Q", scale={"domain": [0, 1], "range": SHADES}, legend=None)
     for place, own in parts:
         tips = [description([model], words) for model, words in zip(own["model"], own["words"], strict=True)]
         own = own.rename(columns=dict(zip(shown, ("row", "column", "number"), strict=True))).assign(tip=tips)
-        sides = tuple(own["row"].unique()), tuple(own["column"].unique())
-        template = _template(*sides, *((text_size - 2, COMPACT_HEIGHT) if compact else (text_size, HEIGHT)))
-        panels.append(Panel(" · ".join(place), *drawing(template, {"cells": own}), "; ".join(own["words"])))
+        x = channel("column:N", sort=[*own["column"].unique()], title=None, axis={"labelAngle": -40})
+        y = channel("row:N", sort=[*own["row"].unique()], title=None)
+        number = channel("number:Q", format=".0f")
+        layers = [
+            layer("cells", "rect", {"fill": COLOURS[1]}, x=x, y=y, opacity=shade, description="tip:N"),
+            layer("cells", "text", {"fontSize": text_size}, x=x, y=y, text=number),
+        ]
+        panels.append(
+            Panel(" · ".join(place), *drawing(layered(layers, height), {"cells": own}), "; ".join(own["words"]))
+        )
     numbers = cells.drop(columns=["shade", "words"])
-    return figure(panels, title, columns_of(cells, *by), (), shown[:2], numbers)
-
-
-@functools.lru_cache(maxsize=64)
-def _template(rows: tuple[str, ...], columns: tuple[str, ...], text_size: int, height: int) -> dict:
-    """The specification of a matrix without its data."""
-    x = alt.X("column:N", sort=list(columns), title=None).axis(labelAngle=-40)
-    base = layer("cells").encode(x=x, y=alt.Y("row:N", sort=list(rows), title=None))
-    shade = alt.Opacity("shade:Q", scale=alt.Scale(domain=[0, 1], range=list(SHADES)), legend=None)
-    shaded = base.mark_rect(fill=COLOURS[1]).encode(opacity=shade, description="tip:N")
-    return layered([shaded, base.mark_text(fontSize=text_size).encode(text=alt.Text("number:Q", format=".0f"))], height)
+    return Figure(panels, title, columns_of(cells, *by), (), shown[:2], numbers)

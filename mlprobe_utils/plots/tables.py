@@ -11,7 +11,7 @@ from IPython.display import HTML
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Part
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.plots.figures import download, scrolling, scrolling_table
+from mlprobe_utils.plots.figures import download, scrolling, table_html
 
 MOST_TEXT = 80  # characters of an answer that a table shows
 ARROW = " → "
@@ -31,20 +31,8 @@ class Table(pd.DataFrame):
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> Table:
-    """A table for the page: every text escaped, numbers with `decimals`; a wide one scrolls, an empty one says so.
-
-    Columns `p` and `p (…)` hold p values and have three decimals.
-    """
+    """A table for the page, as `table_html` writes it."""
     return Table(table, partial(table_html, decimals=decimals))
-
-
-def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
-    """The HTML of `show`."""
-    if table.empty:
-        return "<p><em>No rows.</em></p>"
-    of_p = [column for column in table if str(column).split(" (")[0] == "p"]
-    words = table[of_p].map(lambda p: f"{p:.3f}" if p >= 0.001 else "<\xa00.001", "ignore")
-    return scrolling_table(table.assign(**words), decimals)
 
 
 def note(words: str) -> HTML:
@@ -63,7 +51,6 @@ def captioned(cells: pd.DataFrame, caption: str) -> Table:
 
 
 def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
-    """`style` is the table's own, as CSS."""
     head = "".join(f"<th>{cell}</th>" for cell in cells)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells.to_numpy())
     table = f'<table class="table" style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -110,9 +97,9 @@ def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.
 def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> Table:
     """Table 1 of the paper, of `profiles` (of one stage, else InputError): a row a model, a column a data set.
 
-    Of each score the best in a data set is bold and the worst underlined, all that tie as printed; nothing is marked
-    where all are equal. A row of averages follows several models, and beneath it those `apart`, which count for
-    nothing. `names` (slug -> name) gives the order; `what` says in the caption which scores these are.
+    The best score in a data set is bold, the worst underlined, all that tie as printed; none where all are equal. A row
+    of averages follows several models, and beneath it those `apart`, which count for nothing. `names` (slug -> name)
+    gives the order; `what` says in the caption which scores these are.
     """
     states = profiles[["dataset", "model"]]
     for twice in states[states.duplicated()].itertuples():

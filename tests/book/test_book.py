@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from small_book import DATASET, MODEL, ROOT, SECOND, SmallBook
 
 from mlprobe_utils.book.book_pages import chapters, model_page, notebook_of
-from mlprobe_utils.book.pages import ABOUT
+from mlprobe_utils.book.make_book import ABOUT
 from mlprobe_utils.pipeline.cards import load_data_card, load_model_card
 from mlprobe_utils.pipeline.stages import PLANTED, STEPS
 from mlprobe_utils.pipeline.variants import discussions
@@ -38,14 +38,11 @@ def book(first_book) -> SmallBook:
 
 def test_every_step_is_told_and_counted_down(book):
     lines = [line for line in book.said.splitlines() if "left]" in line]
-    assert "0 left" in lines[-1]
+    assert re.search("pages.* 0 left|0 left.* pages", lines[-1])
     assert "where the time went" in book.said
-    assert "pages" in lines[-1]
-    for model, step in itertools.product(book.models, STEPS):
-        assert any(model in line and DATASET in line and step in line for line in lines)
-    for card in discussions():
-        assert [line for line in lines if MODEL in line and f" {card.slug} " in line], card.slug
-    assert [line for line in lines if SECOND in line and f" {PLANTED} " in line]
+    steps = [(model, DATASET, step) for model, step in itertools.product(book.models, STEPS)]
+    steps += [(MODEL, f" {card.slug} ") for card in discussions()] + [(SECOND, f" {PLANTED} ")]
+    assert [step for step in steps if not any(all(word in line for word in step) for line in lines)] == []
     (first,) = [line for line in book.said.splitlines() if re.match(r"\d+ steps", line)]
     assert int(first.split()[0]) == len(lines)  # no step more or less than was said at the start
 
@@ -70,6 +67,13 @@ def test_a_page_is_quiet_its_numbers_are_glued_and_it_says_what_is_real_and_what
     assert all(meaning for _, meaning in shown.values())
     cells = nbformat.read(book.outputs / "chapters" / f"{page}.ipynb", as_version=4).cells
     assert not [o for cell in cells for o in cell.get("outputs", []) if o.get("name") == "stderr"]
+    if page in chapters():  # opens and closes as promised
+        parts = ("Question.", "Prerequisites:", "Time:", "Provenance of this page")
+        assert [part for part in parts if part not in text] == []
+        (takeaways,) = re.findall(r'<section id="takeaways">.*?</section>', text, re.DOTALL)
+        _, *items = takeaways.split("<li>")
+        assert len(items) >= 2
+        assert all('href="#' in item for item in items)
 
 
 def test_no_link_inside_the_book_is_dead(book):
@@ -100,6 +104,7 @@ def test_the_page_of_a_model_carries_its_name_and_is_linked_both_ways(book):
         assert name in re.sub("<[^>]+>", "", sidebar)
         weights = load_file(book.outputs / "miniatures" / model / "model.safetensors")
         assert f"{sum(w.size for w in weights.values()) / 1e6:.2f}M" in table
+        assert all(point in page for point in book.tables(model)["features-pretrained/points.parquet"]["path"])
 
 
 def test_the_numbers_on_the_page_are_those_of_the_rows(book):
@@ -113,27 +118,6 @@ def test_the_numbers_on_the_page_are_those_of_the_rows(book):
     glued = {o.metadata["scrapbook"]["name"].split("/")[-1]: next(iter(o["data"].values())) for o in kept}
     assert float(glued["accuracy_finetuned"]) == pytest.approx(accuracy)
     assert f"{accuracy:.1f}" in (book.html / "02_fine_tuning.html").read_text()
-
-
-def test_chapter_3_draws_the_loaded_model_with_its_points(book):
-    page = (book.html / "03_probing.html").read_text()
-    (scheme,) = [figure for figure in re.findall(r"<figure.*?</figure>", page, re.DOTALL) if "Pipeline and" in figure]
-    points = book.tables()["features-pretrained/points.parquet"]
-    assert len(points) == 12
-    for point in points.itertuples():
-        assert f">{point.point}<" in scheme
-        assert point.path in scheme
-
-
-@pytest.mark.parametrize("chapter", chapters())
-def test_a_chapter_opens_and_closes_as_promised(book, chapter):
-    text = (book.html / f"{chapter}.html").read_text()
-    parts = ("Question.", "Prerequisites:", "Time:", 'id="takeaways"', "Provenance of this page")
-    assert [part for part in parts if part not in text] == []
-    (takeaways,) = re.findall(r'<section id="takeaways">.*?</section>', text, re.DOTALL)
-    items = takeaways.split("<li>")[1:]
-    assert len(items) >= 2
-    assert all('href="#' in item for item in items)
 
 
 def test_nothing_runs_again_when_nothing_changed(book):
@@ -155,7 +139,6 @@ def test_a_cut_image_is_named_nothing_is_lost_and_the_next_run_goes_on(tmp_path)
     code, said = book.make()
     assert code == 0, said
     page = (book.html / "03_probing.html").read_bytes()
-    assert b"are real" in page
     image = next((release / "Images-processed" / "CT_COVID").glob("*.png"))
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])

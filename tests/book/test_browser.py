@@ -49,7 +49,6 @@ def views(tabs):
 
 
 def test_a_page_asks_nobody_else_finds_all_that_it_loads_has_nothing_to_complain_of_and_is_small(tabs):
-    """Neither an error nor a warning in the console."""
     assert {"index", *chapters(), "limits", "bibliography", "search", "genindex"} <= tabs.keys()
     for page, tab in tabs.items():
         assert [*tab.foreign(), *tab.errors(), *tab.complaints] == [], page
@@ -69,16 +68,6 @@ def test_pages_are_not_wider_than_their_window_and_their_charts_are_legible(tabs
         assert tab.seen("input[type=search], input[name=q]") == (page == "search"), view
         assert tab.seen("button.search-button__button") >= 1, view
     assert not problems, "\n".join(["", *problems])
-
-
-def test_charts_say_what_they_show(tabs):
-    charts = [(page, chart) for page, tab in tabs.items() for chart in tab.page.locator(CHART).all()]
-    assert {page for page, _ in charts} >= DRAWINGS.keys()
-    for page, chart in charts:
-        assert len(chart.locator("figcaption").inner_text()) > 10, page
-        for drawing in chart.locator("svg[role=img]").all():
-            assert drawing.locator("> title").text_content(), page
-            assert len(drawing.locator("> desc").text_content()) > 40, page
 
 
 @pytest.mark.slow
@@ -111,18 +100,13 @@ def test_equations_are_drawn_without_a_script(tabs):
 @pytest.mark.slow
 def test_the_book_reads_without_scripts(tabs, site, browser):
     """Text, charts, tables behind folds and downloads: a page without scripts shows what it shows with them."""
-    drawn = 0
     bare = {page: Tab(browser, f"{site}/{page}.html", scripts=False) for page in tabs.keys() - {"search"}}
     for page, tab in bare.items():
         tab.wait().unfold()
         for selector in ("article h1, article h2", "article p", f"{CHART} svg[role=img]", f"{CHART} figcaption"):
             assert tab.seen(selector) == tabs[page].seen(selector), f"{page}: {selector}"
         assert tab.seen("input[type=search]") == 0, page
-        for fold in tab.page.locator("details.chart-data").all():
-            for table in fold.locator("table").all():  # long ones are only in the file
-                assert table.is_visible()
-            assert fold.locator("a[download]").is_visible()
-            assert fold.locator("a[download]").get_attribute("href").startswith("data:text/csv")
-            drawn += 1
+        for selector in ("details.chart-data table", "details.chart-data a[download]"):
+            assert tab.seen(selector) == tab.page.locator(selector).count(), f"{page}: {selector}"
+        assert tab.seen("details.chart-data a[download]") >= (page in DRAWINGS)
         tab.close()
-    assert drawn >= 3

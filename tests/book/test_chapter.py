@@ -1,7 +1,7 @@
 """What pages share: tables in the order and the words of the page, and what a page opens with."""
 
-import dataclasses
 import itertools
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -9,7 +9,7 @@ import pytest
 
 from mlprobe_utils.book.chapter import Chapter, scope
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_protocol
+from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.pipeline.configuration import Run
 
 MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")
@@ -19,10 +19,8 @@ DATASETS = ("covid19-ct", "busi")
 @pytest.fixture
 def chapter() -> Chapter:
     run = Run(MODELS, DATASETS, "miniature", "paper", "")
-    models = {slug: load_model_card(slug) for slug in MODELS}
-    datasets = {slug: load_data_card(slug) for slug in DATASETS}
     given = {"models": [*MODELS], "metric": "<f1>"}, {"metric": "accuracy & others"}
-    return Chapter(run, run, load_protocol("miniature"), models, datasets, *given, started=0.0)
+    return Chapter(run, run, *given, started=0.0)
 
 
 def test_tables_follow_the_selection_and_speak_its_names(chapter):
@@ -70,5 +68,5 @@ def test_what_is_real_tells_random_weights_from_trained_ones(chapter):
 def test_a_page_about_one_model_refuses_several(chapter):
     with pytest.raises(InputError, match=r"'models': this page is about one model.*qwen2.5-vl-7b-miniature"):
         chapter.model  # noqa: B018
-    one = dataclasses.replace(chapter, models={MODELS[1]: chapter.models[MODELS[1]]})
+    one = replace(chapter, run=replace(chapter.run, models=MODELS[1:]))
     assert one.model.slug == MODELS[1]

@@ -4,6 +4,7 @@ import os
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages, run_chapter
@@ -47,10 +48,13 @@ def printed(path) -> str:
 
 def test_parameters_arrive_the_injected_cell_is_hidden_and_no_folder_is_named(chapter, tmp_path):
     """No TCP port is used, so that chapters may start together."""
-    output = chapter("from ipykernel.connect import get_connection_info\nprint(count + 1, get_connection_info())")
-    run_chapter.run_chapter("01_small", {"count": 41}, output)
+    section = '\n# %% [markdown] tags=["needs-question-first"]\n# ## A section\n# %%\nprint("left out")'
+    code = "from ipykernel.connect import get_connection_info\nprint(count + 1, get_connection_info())"
+    output = chapter(code + section)
+    run_chapter.run_chapter("01_small", {"count": 41, "models": ["gemma-3-4b-miniature"]}, output)
     assert printed(output).startswith("42 ")
     assert '"transport": "ipc"' in printed(output)
+    assert "left out" not in printed(output)
     tags = [cell.metadata.get("tags", []) for cell in nbformat.read(output, as_version=4).cells]
     assert ["injected-parameters", "remove-cell"] in tags
     assert [path.name for path in output.parent.iterdir()] == [output.name]
@@ -109,42 +113,32 @@ def test_a_page_is_due_when_what_it_reads_is_another(chapter, outputs, tmp_path,
         atomic_write(path, kept)
 
 
-SECTIONED = """print("before")
-# %% [markdown] tags=["needs-question-first"]
-# ## Question first
-#
-# Text.
-# %%
-print("of the section")
-# %% [markdown]
-# ### Below it
-# %%
-print("below")
-# %% [markdown] tags=["needs-question-first"]
-# ## And more of it
-# %%
-print("more")
-# %% [markdown]
-# ## After
-#
-# See [below](#below-it), [more](#and-more-of-it), [the section](#question-first) and [this](#after).
-# %%
-print("after")
-"""
-
-
-@pytest.mark.parametrize(("models", "left"), [(["lingshu-7b-miniature"], False), (["gemma-3-4b-miniature"], True)])
-def test_a_section_that_no_model_of_the_run_can_fill_is_left_out_with_a_sentence(chapter, models, left):
-    output = chapter(f"models = {models!r}\n" + SECTIONED)
-    run_chapter.run_chapter("01_small", {"models": models}, output)
-    whole = ["before", "of the section", "below", "more", "after"]
-    assert printed(output).splitlines() == (["before", "after"] if left else whole)
-    texts = [cell.source for cell in nbformat.read(output, as_version=4).cells if cell.cell_type == "markdown"]
-    assert sum("None of the models of this run takes part" in text for text in texts) == left
-    assert any(text.startswith("## Question first\n") for text in texts)
-    assert any("## And more of it" in text for text in texts) != left
-    links = "[below](#below-it), [more](#and-more-of-it),"
-    assert (("below, more," if left else links) + " [the section](#question-first) and [this](#after).") in texts[-1]
+@pytest.mark.parametrize(("model", "left"), [("lingshu-7b-miniature", False), ("gemma-3-4b-miniature", True)])
+def test_a_section_that_no_model_of_the_run_can_fill_is_left_out_with_a_sentence(model, left):
+    """Without a kernel: cells as jupytext reads them."""
+    needs, section, links = (
+        {"tags": ["needs-question-first"]},
+        "## Question first",
+        "[below](#below-it), [more](#more),",
+    )
+    cells = [
+        new_code_cell("before"),
+        new_markdown_cell(f"{section}\n\nText.", metadata=needs),
+        new_code_cell("of the section"),
+        new_markdown_cell("### Below it"),
+        new_markdown_cell("## More", metadata=needs),
+        new_code_cell("more"),
+        new_markdown_cell(f"## After\n\nSee {links} [the section](#question-first)."),
+        new_code_cell("after"),
+    ]
+    whole = [cell.source for cell in cells]
+    notebook = new_notebook(cells=cells)
+    book_pages.leave_out(notebook, [model])
+    before, head, *_, last, after = kept = [cell.source for cell in notebook.cells]
+    assert (before, after, len(kept)) == ("before", "after", 4 if left else 8)
+    assert kept == whole or left
+    assert head.startswith(f"{section}\n\nNone of the models of this run takes part" if left else section)
+    assert f"{'below, more,' if left else links} [the section](#question-first)." in last
 
 
 def test_an_error_is_one_message_or_shown_with_its_cell_and_keeps_the_earlier_run(chapter, tmp_path):

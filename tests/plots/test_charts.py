@@ -12,15 +12,13 @@ import pandas as pd
 import pytest
 import vl_convert
 from drawn_charts import downloaded, drawings, marks
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import is_point
 from mlprobe_utils.plots import charts, figures, squares
-from mlprobe_utils.plots.drawing import COLOURS, description, enable, inline
+from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, description, enable, inline
 from mlprobe_utils.plots.figures import Figure
 
 POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
@@ -64,14 +62,12 @@ def test_curves_show_the_means_over_runs_at_every_point_and_the_answer():
     assert numbers.shape == (8, len(POINTS) + 1)
     of_one = numbers.loc[("Model Two", "Set A", "after fine-tuning"), POINTS]
     np.testing.assert_allclose(of_one, 60.5 + np.arange(5) + 1 / 3, rtol=1e-5)  # unrounded
-    for drawing in drawings(figure):
-        for _, texts, path in marks(drawing):
-            places = [float(number) for number in re.findall(r"-?[\d.]+", path)]
-            heights = places[1::2]
-            assert len(heights) == len(texts) == 6  # a vertex for each text
-            assert heights[:5] == sorted(heights[:5], reverse=True)  # SVG counts downwards
-            assert places[0::2] == sorted(places[0::2])
-            assert path.count("M") == 4  # vision tower, connector, LLM and answer are not joined
+    for _, texts, path in itertools.chain(*map(marks, drawings(figure))):
+        places = [float(number) for number in re.findall(r"-?[\d.]+", path)]
+        assert len(places) == 2 * len(texts) == 12  # a vertex for each text
+        assert places[1:10:2] == sorted(places[1:10:2], reverse=True)  # SVG counts downwards
+        assert places[0::2] == sorted(places[0::2])
+        assert path.count("M") == 4  # vision tower, connector, LLM and answer are not joined
 
 
 def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_a_model_has_one():
@@ -100,12 +96,10 @@ def test_an_answer_below_the_axis_stands_at_its_edge_a_low_probe_in_its_place_an
     assert "answer 0.0 %" in [texts[-1] for texts in lines_in(none_low).values()]
     low = scores.assign(mcc=scores["mcc"].mask(scores["point"] == "L.00", -7).mask(scores["point"] == "L.01"))
     drawing = drawings(charts.probe_curves(low, outputs, NAMES, "mcc"))[0]
-    texts = [*itertools.chain(*lines_in(drawing).values())]
+    texts = {*itertools.chain(*lines_in(drawing).values())}
     assert "L.00 -7.0 %" in texts
     assert not [text for text in texts if text.startswith("L.01") or "nan" in text]  # a missing value leaves a gap
     assert not [word for word in words_in(drawing) if word.startswith("▼")]
-    with pytest.raises(InputError, match="accuracy"):
-        charts.probe_curves(scores, outputs, NAMES, "accurracy")
 
 
 @pytest.mark.parametrize("name", ["metric", "recipe", "learning", "health", "stages", "journey", "confusion"])
@@ -114,7 +108,6 @@ def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
     for drawing in drawings(figure):
         assert drawing.find(f"{SVG}title").text
         assert len(drawing.find(f"{SVG}desc").text) > 30
-        assert drawing.get("role") == "img"
     numbers = downloaded(figure)
     cells = len(numbers) * (1 if name == "confusion" else numbers.select_dtypes("number").shape[1])
     assert sum(len(texts) for drawing in drawings(figure) for _, texts, _ in marks(drawing)) >= cells > 0
@@ -132,12 +125,10 @@ def test_a_figure_is_a_chart_of_the_same_data_and_is_saved(name, tmp_path):
     assert not re.search(r"var\(|currentColor", json.dumps(chart))
     for kind in ("svg", "png", "html"):
         figure.save(tmp_path / f"figure.{kind}")
-    drawn = ET.parse(tmp_path / "figure.svg").getroot()
-    words = {*words_in(drawn)}
+    words = {*words_in(ET.parse(tmp_path / "figure.svg").getroot())}
     assert {figure.title, *(panel.title for panel in figure.panels)} <= words
     assert ({*STAGE_NAMES.values()} <= words) == (name == "probe")  # the legend
-    inked = {value for mark in drawn.iter() for value in (mark.get("fill"), mark.get("stroke"))}
-    assert figures.LIGHT[1] in inked
+    assert figures.LIGHT[1] in (tmp_path / "figure.svg").read_text()
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert figure.html in (tmp_path / "figure.html").read_text()
     with pytest.raises(InputError, match=r"unknown kind of file '\.gif'"):
@@ -157,17 +148,16 @@ def test_metrics_of_one_model_are_rows_and_confusion_counts_unparsed_answers():
 @functools.cache
 def one_of_each() -> dict[str, Figure]:
     scores, outputs = made()
-    one = scores["model"] == "one", outputs["model"] == "one"
-    profile = scores[["model", "dataset", "stage"]].drop_duplicates().assign(**dict.fromkeys(SCORES, 60.0))
-    profile["P_final"] = 3.0
-    ends = profile[["model", "dataset", "stage"]].assign(**{f"{letter} end": 60.0 for letter in "VCL"})
+    state = scores[["model", "dataset", "stage"]].drop_duplicates()
+    profile = state.assign(**dict.fromkeys(SCORES, 60.0) | {"P_final": 3.0})
+    ends = state.assign(**{f"{letter} end": 60.0 for letter in "VCL"})
     losses = pd.DataFrame(itertools.product(["one", "two"], [0, 1], [1.0, 2.0]), columns=["model", "run", "epoch"])
     losses = losses.assign(dataset="a", training_loss=0.5, validation_loss=losses["epoch"])
     answers = pd.DataFrame({"label": ["Yes", "Yes", "No"], "parsed": ["Yes", None, "Yes"], "split": "test"})
     answers = answers.assign(model="one", dataset="a", stage="finetuned")
     return {
         "probe": charts.probe_curves(scores, outputs, NAMES),
-        "metric": charts.metric_curves(scores[one[0]], outputs[one[1]], NAMES),
+        "metric": charts.metric_curves(*made(models=("one",)), NAMES),
         "recipe": charts.recipe_curves({"main": scores, "raw": scores}, NAMES),
         "learning": charts.learning_curves(losses, NAMES),
         "health": charts.health_profiles(profile.query("stage == 'finetuned'"), NAMES, dict.fromkeys(NAMES, "Large")),
@@ -180,15 +170,11 @@ def one_of_each() -> dict[str, Figure]:
 def test_controls_are_thin_lines_and_a_rule_of_their_own():
     scores, outputs = made()
     of_model = scores[["model", "dataset", "point"]].drop_duplicates().assign(run=0, pooling="image_mean")
-    controls = pd.concat(
-        [
-            of_model.assign(control="control task", stage="finetuned", accuracy=51.0),
-            of_model.assign(control="control task", stage="pretrained", accuracy=9.0),
-            of_model.assign(control="random weights", accuracy=52.0),
-            pd.DataFrame({"dataset": ["a", "b"], "control": "majority class", "accuracy": [50.0, 40.0]}),
-            pd.DataFrame({"dataset": ["a", "b"], "control": "file format", "accuracy": [45.0, 53.0]}),
-        ]
-    )
+    stages = [("control task", "finetuned", 51.0), ("control task", "pretrained", 9.0), ("random weights", None, 52.0)]
+    of_model = [of_model.assign(control=control, stage=stage, accuracy=value) for control, stage, value in stages]
+    blind = {"control": ["majority class", "majority class", "file format", "file format"]}
+    blind = pd.DataFrame(blind | {"dataset": [*"abab"], "accuracy": [50.0, 40.0, 45.0, 53.0]})
+    controls = pd.concat([*of_model, blind])
     figure = charts.probe_curves(scores, outputs, NAMES, controls=controls)
     for drawing, best in zip(drawings(figure), (53, 50) * 2, strict=True):
         shown = {names.split("|")[1]: texts for names, texts, _ in marks(drawing) if "fine-tuning" not in names}
@@ -213,14 +199,12 @@ def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are
     for drawing in drawings(figure):
         drawn = areas(drawing)
         assert len(drawn) == 2 * 3  # stages, modules
-        names = {name for mark in drawn for name in mark.get("data-series").split("|")}
-        assert {"before fine-tuning", "after fine-tuning"} < names
+        assert len({mark.get("data-series") for mark in drawn}) == 2
         assert sum(mark.tag == f"{SVG}line" for mark in drawn) == 2  # of the connector's one point
         assert len(marks(drawing)) == 2  # an area tells nothing that its line does not
-    numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"])
-    for number, shift in {"mean": 0.5, "band, low": -3, "band, high": 4}.items():
-        row = numbers.loc[("Model Two", "Set A", "after fine-tuning", number), POINTS]
-        np.testing.assert_allclose(row.astype(float), 60.0 + np.arange(5) + shift)
+    numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"]).sort_index()
+    rows = numbers.loc[("Model Two", "Set A", "after fine-tuning"), POINTS].loc[["mean", "band, low", "band, high"]]
+    np.testing.assert_allclose(rows.astype(float), 60.0 + np.arange(5) + [[0.5], [-3], [4]])
     assert "95 % bands" in figure.html
     wide = charts.probe_curves(scores, outputs, NAMES, bands=bands.assign(band_low=0.0, band_high=100))
     drawing = drawings(wide)[0]
@@ -231,9 +215,9 @@ def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are
 
 
 def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
-    few, many = (pd.DataFrame(itertools.product(own, sets, STAGE_NAMES), columns=["model", "dataset", "stage"])
-                 for own, sets in ((["one", "two"], ["a", "b"]), ([f"m{n}" for n in range(16)], ["a"])))  # fmt: skip
-    ends = ["V end", "C end", "L end", "final output"]
+    keys, ends = ["model", "dataset", "stage"], ["V end", "C end", "L end", "final output"]
+    few = pd.DataFrame(itertools.product(["one", "two"], ["a", "b"], STAGE_NAMES), columns=keys)
+    many = pd.DataFrame(itertools.product([f"m{n}" for n in range(16)], ["a"], STAGE_NAMES), columns=keys)
     figure = charts.journey(few.assign(**dict.fromkeys(ends, 80.0)), NAMES, majority={"Set A": 56.0, "Set B": 62.5})
     for drawing, value in zip(drawings(figure), ("62.5", "56.0"), strict=True):
         (texts,) = [texts for names, texts, _ in marks(drawing) if names == charts.MAJORITY]
@@ -259,11 +243,9 @@ def test_many_panels_are_compact_and_still_name_their_model():
     figure = charts.probe_curves(pd.concat([scores, deeper.assign(point="L.02")]), outputs, names)
     drawn = drawings(figure)
     assert len(drawn) == len(set(re.findall(r'chart-panel-title">(.*?)</p>', figure.html))) == 33
-    few = charts.probe_curves(*made(models=("one",), datasets=("a",)), NAMES)
-    assert int(drawn[0].get("height")) < int(drawings(few)[0].get("height"))
     for drawing in drawn:
-        words = [word for word in words_in(drawing) if not word.isdigit()]
-        assert words[:4] == ["V", "C", "L", "answer"]
+        assert int(drawing.get("height")) < HEIGHT
+        assert [word for word in words_in(drawing) if not word.isdigit()][:4] == ["V", "C", "L", "answer"]
     ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
     assert ends[3] != ends[0] == ends[6]  # a deeper model's row has more sites, and only that row
     assert "vision tower" in figure.html
@@ -282,8 +264,7 @@ def test_many_points_are_not_all_labelled_and_one_run_is_not_drawn_beside_its_me
     assert "answer" in labels
     assert 4 < len([label for label in labels if is_point(label or "")]) < 20  # of 67
     assert 'stroke-width="0.8"' in figure.html
-    of_one_run = (table[table["run"] == 0] for table in (scores, outputs))
-    assert 'stroke-width="0.8"' not in charts.probe_curves(*of_one_run, NAMES).html
+    assert 'stroke-width="0.8"' not in charts.probe_curves(*made(runs=1), NAMES).html
 
 
 def test_comprehension_and_utilization_are_lines_of_their_own_in_both_stages_and_their_difference_has_a_band():
@@ -311,8 +292,7 @@ def test_every_pair_of_layers_is_a_square_with_its_accuracy():
     pairs = pd.DataFrame(itertools.product(LAYERS, LAYERS), columns=["fitted at", "applied at"])
     scores = pairs.assign(model="one", dataset="a", stage="finetuned", pooling="last_token", accuracy=np.arange(9.0))
     figure = squares.transfer_squares(scores, NAMES)
-    (drawing,) = drawings(figure)
-    found = {texts[0] for _, texts, _ in marks(drawing)}
+    found = {texts[0] for _, texts, _ in marks(drawings(figure)[0])}
     assert found == {f"fitted at {row[0]}, applied at {row[1]}: {n:.1f} %" for n, row in enumerate(pairs.to_numpy())}
     assert "last token · Set A" in figure.html
     assert downloaded(figure)["accuracy"].tolist() == list(range(9))
@@ -323,41 +303,23 @@ def test_a_readers_own_chart_comes_out_as_a_described_figure():
     own = alt.Chart(pd.DataFrame({"x": [1, 2], "y": [3, 4]})).mark_line().encode(x="x", y="y")
     with alt.renderers.enable("inline_svg"):
         bundle = own.properties(title="Mine", description="a line that rises")._repr_mimebundle_()
-    html = bundle[0]["text/html"] if isinstance(bundle, tuple) else bundle["text/html"]
-    assert "<figcaption>Mine" in html
-    assert "<desc>a line that rises</desc>" in html
+    assert re.search("<desc>a line that rises</desc>.*<figcaption>Mine", str(bundle))
 
 
-@settings(max_examples=8)
-@given(st.lists(st.text("ab|‖<&\"'é%.0 ", min_size=1, max_size=8), min_size=2, max_size=4), st.integers(0, 99))
-def test_inline_keeps_everything_that_is_drawn_and_all_its_texts(names, seed):
-    values = np.random.default_rng(seed).uniform(0, 100, 6)
-    table = pd.DataFrame({"x": list("abcdef"), "y": values, "told": description(names, "x 72.0 %|y 0.00 %")})
+def test_inline_keeps_everything_that_is_drawn_and_all_its_texts():
+    names = ["a|b", "‖<&\"'é%", "0"]
+    table = pd.DataFrame({"x": list("abcdef"), "y": np.arange(6.0), "told": description(names, "x 72.0 %|y 0.00 %")})
     chart = alt.Chart(table).mark_bar().encode(x="x", y="y", description="told")
     svg = vl_convert.vegalite_to_svg(chart.to_dict())
     before, after = ET.fromstring(svg), ET.fromstring(inline(svg))
-    visible = [e for e in before.iter() if e.get("d") and e.get("class") not in ("background", "foreground")]
-    assert len([e for e in after.iter() if e.get("d")]) == len(visible) == 6
-    assert [t.text for t in after.iter(f"{SVG}text")] == [t.text for t in before.iter(f"{SVG}text")]
-    ((series, text),) = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
-    assert text == "x 72.0 %|y 0.00 %"
-    assert len(series.split("|")) == len({name.translate({ord("|"): "¦", ord("‖"): "¦"}) for name in names})
+    assert len([e for e in after.iter() if e.get("d")]) == len(table)
+    assert words_in(after) == words_in(before)
+    (told,) = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
+    assert told == ("a¦b|¦<&\"'é%|0", "x 72.0 %|y 0.00 %")
     assert len(inline(svg)) < len(svg)
 
 
-def linear(colour: bytes) -> np.ndarray:
-    rgb = np.array([*colour]) / 255
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-
-
-def lab(colour: np.ndarray) -> np.ndarray:
-    """CIELAB of a linear colour."""
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ colour
-    x, y, z = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 1e-6))
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-THEMES = {"light": (b"\xff" * 3, figures.LIGHT), "dark": (b"\x12" * 3, figures.DARK)}  # ground of pydata-sphinx-theme
+THEMES = {"light": ("#ffffff", figures.LIGHT), "dark": ("#121212", figures.DARK)}  # ground of pydata-sphinx-theme
 # Machado et al. 2009, severity 1, on linear RGB
 DEFICIENCIES = {
     "none": np.eye(3),
@@ -365,16 +327,20 @@ DEFICIENCIES = {
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear RGB
+LAB = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]])  # CIELAB of cube roots; a constant moves no distance
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_colours_contrast_with_the_page_and_are_distinguishable_to_everyone(theme):
-    ground, palette = linear(THEMES[theme][0]), [linear(bytes.fromhex(colour[1:])) for colour in THEMES[theme][1]]
+    ground, palette = THEMES[theme]
     assert len(palette) == len(COLOURS)
-    for colour in palette:
-        light, dark = sorted([own @ [0.2126, 0.7152, 0.0722] for own in (colour, ground)], reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 4.5
+    rgb = np.array([[*bytes.fromhex(colour[1:])] for colour in (ground, *palette)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    page, *marks = linear @ XYZ[1] + 0.05
+    assert all(max(page, mark) / min(page, mark) >= 4.5 for mark in marks)
     for deficiency in DEFICIENCIES.values():
-        seen = [lab(np.clip(np.array(deficiency) @ colour, 0, 1)) for colour in palette]
-        for one, other in itertools.combinations(seen, 2):
+        xyz = np.clip(linear[1:] @ np.transpose(deficiency), 0, 1) @ XYZ.T / XYZ.sum(axis=1)
+        lab = np.cbrt(np.maximum(xyz, 1e-6)) @ LAB.T
+        for one, other in itertools.combinations(lab, 2):
             assert np.linalg.norm(one - other) > 20  # CIE 1976; 2.3 is just noticeable

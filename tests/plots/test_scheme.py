@@ -11,8 +11,7 @@ from mlprobe_utils.evaluation.points import flow_order, is_point
 from mlprobe_utils.plots.figures import Figure
 from mlprobe_utils.plots.scheme import pipeline_scheme, scheme_table
 
-SIZES = {"miniature": (6, 2, 6), "deep": (32, 2, 64), "least": (1, 1, 1), "side path": (27, 2, 36, 3)}
-SIZES |= {"least side path": (1, 1, 1, 1)}
+SIZES = {"deep": (32, 2, 64), "least": (1, 1, 1), "side path": (27, 2, 36, 3), "least side path": (1, 1, 1, 1)}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -20,14 +19,15 @@ def points_of(
     vision: int, connector: int, llm: int, side: int = 0, widths: tuple[int, ...] = (1280, 5120, 3584)
 ) -> pd.DataFrame:
     """Probe points as Qwen2.5-VL has them, or Qwen3-VL with its side path; what enters the LLM is as wide as it."""
-    rows = [(f"V.{i:02d}", f"model.visual.blocks.{i}", "Block", widths[0], "image_mean") for i in range(vision)]
-    for i in range(side):
-        rows.append((f"D.{i:02d}", f"model.visual.deepstack_merger_list.{i}", "Merger", widths[2], "image_mean"))
-    for i in range(connector):
-        width = widths[2] if i == connector - 1 else widths[1]
-        rows.append((f"C.{i:02d}", f"model.visual.merger.mlp.{2 * i}", "Linear", width, "image_mean"))
-    both = "image_mean, last_token"
-    rows += [(f"L.{i:02d}", f"model.language_model.layers.{i}", "Decoder", widths[2], both) for i in range(llm)]
+    parts = [("V", "visual.blocks", 1, "Block", [widths[0]] * vision, "image_mean")]
+    parts += [("D", "visual.deepstack_merger_list", 1, "Merger", [widths[2]] * side, "image_mean")]
+    parts += [("C", "visual.merger.mlp", 2, "Linear", [widths[1]] * (connector - 1) + [widths[2]], "image_mean")]
+    parts += [("L", "language_model.layers", 1, "Decoder", [widths[2]] * llm, "image_mean, last_token")]
+    rows = [
+        (f"{letter}.{i:02d}", f"model.{path}.{step * i}", module, width, poolings)
+        for letter, path, step, module, own, poolings in parts
+        for i, width in enumerate(own)
+    ]
     return pd.DataFrame(rows, columns=["point", "path", "module", "width", "poolings"])
 
 
@@ -40,10 +40,6 @@ def drawn(points: pd.DataFrame, name: str = "a model", **options) -> tuple[Figur
         left = text["x"] - width * {"left": 0, "center": 0.5, "right": 1}[text["align"]]
         text["box"] = left, text["y"] - 0.8 * text["size"], left + width, text["y"] + 0.2 * text["size"]
     return figure, tables
-
-
-def words_of(points: pd.DataFrame, **options) -> list[str]:
-    return [text["words"] for text in drawn(points, **options)[1]["texts"]]
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -73,26 +69,19 @@ def test_every_point_has_a_box_and_a_marker_a_pooling_and_nothing_lies_outside_o
         assert not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3])
 
 
-def test_widths_stand_where_they_change_and_what_judges_a_module_and_has_lora():
-    points = points_of(6, 2, 6)
-    words = words_of(points)
-    widths = [word for word in words if word.isdigit()]
-    assert widths == ["1280", "5120", "3584", "3584"]  # V.00, C.00, C.01, and the LLM's first
+@pytest.mark.parametrize(("adapted", "count"), [("VDCL", 3 + 1), ("L", 1 + 1), ("", 0)])  # and the legend's
+def test_widths_stand_where_they_change_and_what_judges_a_module_and_has_lora_in_the_description_too(adapted, count):
+    figure, tables = drawn(points_of(6, 2, 6, widths=(48, 192, 64)), "Tiny", adapted=adapted)
+    words = [text["words"] for text in tables["texts"]]
+    assert [word for word in words if word.isdigit()] == ["48", "192", "64", "64"]  # V.00, C.00, C.01, L.00
     judged = [word for word in words if word.startswith("judged")]
     assert judged == [f"judged by {score}" for score in ("FHS_V", "FHS_C", "FHS_L", "P_final")]
-    counts = [words_of(points, adapted=letters).count("LoRA") for letters in ("VDCL", "CL", "")]
-    assert counts == [3 + 1, 2 + 1, 0]  # and the legend's
-
-
-def test_description_says_what_is_drawn():
-    figure, _ = drawn(points_of(6, 2, 6, widths=(48, 192, 64)), "Tiny", adapted="L")
-    assert drawings(figure)[0].find(f"{SVG}title").text == "Pipeline and probe points of Tiny"
-    words = drawings(figure)[0].find(f"{SVG}desc").text
-    assert "vision tower of 6 blocks (V.00 to V.05, 48 features), probed on the mean of the image tokens" in words
-    assert "connector of 2 linear layers (C.00 to C.01, 192 then 64 features)" in words
-    assert "LLM of 6 decoder layers (L.00 to L.05, 64 features, with LoRA after fine-tuning)" in words
-    assert "side path" not in words
-    assert "connector of 1 linear layer (C.00, " in drawn(points_of(1, 1, 1))[0].description
+    assert words.count("LoRA") == count
+    assert "vision tower of 6 blocks (V.00 to V.05, 48 features" in figure.description
+    assert "connector of 2 linear layers (C.00 to C.01, 192 then 64 features" in figure.description
+    lora = "(L.00 to L.05, 64 features, with LoRA after fine-tuning), probed on the mean of the image tokens"
+    assert (lora in figure.description) == ("L" in adapted)
+    assert "side path" not in figure.description
 
 
 def test_a_side_path_leaves_the_vision_tower_passes_the_connector_and_enters_the_llm():
@@ -121,19 +110,14 @@ def test_it_is_saved_as_a_picture_with_all_its_texts_and_names_are_escaped(tmp_p
     assert name in drawings(figure)[0].find(f"{SVG}title").text
 
 
-def test_table_collapses_runs():
-    table = scheme_table(points_of(6, 2, 6, widths=(48, 192, 64)))
-    assert list(table["points"]) == ["V.00 - V.05", "C.00", "C.01", "L.00 - L.05"]
+def test_table_collapses_runs_and_keeps_apart_what_differs():
+    table = scheme_table(points_of(6, 2, 6, 3, widths=(48, 192, 64)))
+    assert list(table["points"]) == ["V.00 - V.05", "D.00 - D.02", "C.00", "C.01", "L.00 - L.05"]
     assert list(table["path"]) == [
-        "model.visual.blocks.{0..5}", "model.visual.merger.mlp.0", "model.visual.merger.mlp.2",
-        "model.language_model.layers.{0..5}",
+        "model.visual.blocks.{0..5}", "model.visual.deepstack_merger_list.{0..2}", "model.visual.merger.mlp.0",
+        "model.visual.merger.mlp.2", "model.language_model.layers.{0..5}",
     ]  # fmt: skip
-    assert list(table["width"]) == [48, 192, 64, 64]
-    aside = scheme_table(points_of(6, 2, 6, 3)).set_index("points")["path"]
-    assert aside["D.00 - D.02"] == "model.visual.deepstack_merger_list.{0..2}"
-
-
-def test_table_keeps_apart_what_differs():
+    assert list(table["width"]) == [48, 64, 192, 64, 64]
     points = points_of(6, 2, 6, widths=(48, 64, 64))
     assert scheme_table(points)["path"][1] == "model.visual.merger.mlp.{0,2}"
     points.loc[3, "module"] = "OtherBlock"
