@@ -15,8 +15,14 @@ from scipy.special import owens_t
 
 from mlprobe_utils.analysis.printed_tables import IMAGES
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.corrected_health import CorrectedHealth, corrected_health, noise_covariance
-from mlprobe_utils.evaluation.health import STATE, health_score, health_scores
+from mlprobe_utils.evaluation.health import (
+    STATE,
+    CorrectedHealth,
+    corrected_health,
+    health_score,
+    health_scores,
+    noise_covariance,
+)
 from mlprobe_utils.evaluation.outcomes import of_modules, outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.pipeline import results
@@ -122,7 +128,7 @@ def beside_flat(
 ) -> dict[str, float | bool]:
     """Where a module's raw score lies among those of a flat curve with its noise, at the accuracy of the last point.
 
-    Args: as of `corrected_health.corrected_health`. Returns score and its place, as `against_flat`.
+    Args: as of `evaluation.health.corrected_health`. Returns score and its place, as `against_flat`.
     """
     covariance = noise_covariance(correct, counts)
     curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]

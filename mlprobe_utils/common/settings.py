@@ -25,6 +25,10 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Health(Part):
+    penalty: Annotated[float, Field(gt=0)] = Field(description="lambda of equation 2")
+
+
 OfKind = TypeVar("OfKind", bound=Part)
 
 

@@ -17,7 +17,7 @@ KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent of every probe: one row a model, data set, stage, run, recipe, pooling and point.
+    """Metrics in percent of every probe, one row a combination of KEYS.
 
     `positives` is data set -> the option counted as positive (None: macro averages).
     """
@@ -25,8 +25,8 @@ def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: st
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent of the final output: one row a model, data set, stage and run, with `unparsed` and those of
-    them with a `thought_cut`, in percent of the images.
+    """Metrics in percent of the final output, one row a model, data set, stage and run, with the share of images that
+    are `unparsed`, and whose `thought_cut` is the reason.
 
     An unparsed answer is wrong: it counts against the recall of its class and towards no option's precision. AUC comes
     from the options' probabilities, which every image has.
@@ -40,20 +40,15 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: s
 
 
 def scores_by(
-    rows: pd.DataFrame,
-    positives: dict[str, str | None],
-    keys: list[str],
-    predict: Callable[[pd.DataFrame], pd.Series],
+    rows: pd.DataFrame, positives: dict[str, str | None], keys: list[str], predict: Callable[[pd.DataFrame], pd.Series]
 ) -> pd.DataFrame:
-    """Metrics in percent, one row a combination of `keys`, nulls too, with the option that `predict` gives for each row
-    of a data set.
-    """
+    """Metrics in percent, one row a combination of `keys`, nulls too; `predict` gives the option of each row."""
     records = []
     for dataset, of_dataset in rows.groupby("dataset", sort=False):
         options = options_of(of_dataset)
         columns = [OPTION + option for option in options]
-        codes = [pd.Categorical(names, options).codes for names in (of_dataset["label"], predict(of_dataset))]
-        coded = of_dataset.assign(truth=codes[0], predicted=codes[1])
+        truth, predicted = (pd.Categorical(own, options).codes for own in (of_dataset["label"], predict(of_dataset)))
+        coded = of_dataset.assign(truth=truth, predicted=predicted)
         for key, group in coded.groupby(keys, dropna=False, sort=False):
             arrays = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
             scores = score(*arrays, options, positives[dataset])
@@ -66,15 +61,12 @@ def score(
 ) -> dict[str, float]:
     """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
 
-    In plain numpy, as a library would mostly check its arguments (tests hold all equal to scikit-learn's). A quotient
-    of nothing by nothing counts as 0; an area is nan where an option has no image, or all. Balanced accuracy, MCC
-    (Gorodkin 2004) and calibration error have no positive option: the first is the mean recall of the options that have
-    images. An unparsed answer is wrong everywhere; to the MCC it is an option that is never true.
+    In plain numpy, as a library would mostly check its arguments (tests hold all equal to scikit-learn's). 0 / 0 counts
+    as 0; an area is nan where an option has no image, or all. Balanced accuracy (of the options that have images), MCC
+    (Gorodkin 2004) and calibration error have no positive option.
 
-    Args:
-        truth: place of each image's true option among `options`.
-        predicted: place of its predicted option; -1 is a wrong answer.
-        probabilities: float [images, options].
+    `truth` and `predicted` are places among `options`, int [images]; -1 is unparsed: wrong everywhere, to the MCC an
+    option that is never true. `probabilities` are float [images, options].
     """
     chosen = slice(None) if positive is None else [options.index(positive)]
     parsed = predicted >= 0
@@ -104,7 +96,7 @@ def score(
 
 
 def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """AUC of each option against the rest (Mann and Whitney 1947), float [options]; nan where one has no image."""
+    """AUC of each option against the rest (Mann and Whitney 1947), float [options]; nan if it has no image, or all."""
     is_option = truth[:, None] == np.arange(probabilities.shape[1])
     inside, ranks = is_option.sum(axis=0), rankdata(probabilities, axis=0)
     pairs = inside * (len(truth) - inside)
@@ -124,8 +116,7 @@ def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error of the most probable option (Naeini et al. 2015), 0 to 1; above 0 by chance alone.
 
-    Over CALIBRATION_BINS bins with equally many images each (Nguyen and O'Connor 2015); images of one probability share
-    a bin, so that their order changes nothing.
+    Bins have equally many images (Nguyen and O'Connor 2015), and those of one probability share a bin.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)

@@ -1,8 +1,7 @@
 """Training of a block of probes of one width, each on its own batches and labels.
 
-With batches of a few images a step costs the memory traffic of the weights and its calls. So gradients are computed by
-hand, all weights of a block lie in one tensor that AdamW updates in one call, and batches are gathered for many steps
-at a time.
+With batches of a few images a step costs memory traffic and calls. So gradients are computed by hand, all weights of a
+block lie in one tensor that AdamW updates in one call, and batches are gathered for many steps at a time.
 """
 
 import contextlib
@@ -21,8 +20,8 @@ STEPS = 32  # prepared at a time, and launched as one on CUDA; changes no result
 
 @contextlib.contextmanager
 def without_denormals() -> Iterator[None]:
-    """Numbers below 1e-38, to which the moments of a dead unit fade, count as zero: a CPU is several times slower with
-    them, and they are too small to change a weight (AdamW's epsilon is 1e-8)."""
+    """Numbers below 1e-38 count as zero: the moments of a dead unit fade to them, a CPU is several times slower with
+    them, and they change no weight (AdamW's epsilon is 1e-8)."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -41,11 +40,11 @@ def train(
     `targets` one-hot, float32 [probes, images, classes]; `training` positions of the images to fit on.
     """
     device, generators = inputs.device, {seed: torch.Generator().manual_seed(seed) for seed in seeds}
-    rows = torch.tensor([list(generators).index(seed) for seed in seeds])
 
     def drawn(draw: Callable, *arguments) -> torch.Tensor:
         """[probes, ...], by the seed of each."""
-        return torch.stack([draw(*arguments, generator) for generator in generators.values()])[rows].to(device)
+        by_seed = {seed: draw(*arguments, generator) for seed, generator in generators.items()}
+        return torch.stack([by_seed[seed] for seed in seeds]).to(device)
 
     sizes = layer_sizes(inputs.shape[2] - 1, targets.shape[2], settings)
     block = Block([drawn(initial, *size) for size in sizes], settings)
@@ -55,15 +54,17 @@ def train(
     rates = [settings.learning_rate * factor(step) for step in range(settings.epochs * steps)]
     take_steps, probe = replayed(block.take_steps), torch.arange(len(seeds), device=device)[:, None]
     for epoch in torch.tensor(rates, device=device).split(steps):
-        orders = drawn(shuffled, training).split(STEPS * settings.batch_size, dim=1)
-        for images, epoch_rates in zip(orders, epoch.split(STEPS), strict=True):
+        orders = drawn(lambda generator: training[torch.randperm(len(training), generator=generator)])
+        for images, epoch_rates in zip(
+            orders.split(STEPS * settings.batch_size, dim=1), epoch.split(STEPS), strict=True
+        ):
             masks = drawn(dropout_masks, images.shape[1], hidden, settings.dropout)
             take_steps(inputs[probe, images], targets[probe, images], masks, epoch_rates)
     return block
 
 
 def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, int]]:
-    return list(itertools.pairwise([width, *([settings.hidden] if settings.kind == "mlp" else []), classes]))
+    return [*itertools.pairwise([width, *[settings.hidden] * (settings.kind == "mlp"), classes])]
 
 
 def parameter_count(width: int, classes: int, settings: Probe) -> int:
@@ -75,10 +76,6 @@ def initial(inputs: int, outputs: int, generator: torch.Generator) -> torch.Tens
     """A layer as torch's Linear draws it, [inputs + 1, outputs], the biases in the last row."""
     bound = 1 / math.sqrt(inputs)
     return torch.empty(inputs + 1, outputs).uniform_(-bound, bound, generator=generator)
-
-
-def shuffled(positions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return positions[torch.randperm(len(positions), generator=generator)]
 
 
 def dropout_masks(images: int, hidden: int, dropout: float, generator: torch.Generator) -> torch.Tensor:
@@ -103,7 +100,7 @@ class Block:
         self.hidden = self.weights.new_ones(probes, settings.batch_size, rows)  # the last column stays 1
 
     def take_steps(self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor, rates: torch.Tensor) -> None:
-        """Steps of AdamW, one a batch of the images and a learning rate; `masks` are of dropout."""
+        """Steps of AdamW, one a batch of the images and a learning rate; `masks` are those of dropout."""
         batches = (tensor.split(self.settings.batch_size, dim=1) for tensor in (inputs, targets, masks))
         for *batch, rate in zip(*batches, rates.unbind(), strict=True):
             self._differentiate(*batch)
@@ -129,7 +126,7 @@ class Block:
             first_gradient[0].baddbmm_(inputs.mT, error, beta=0, alpha=scale / images)
 
     def probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
-        """[probes, images, classes]; `inputs` as for `take_steps`."""
+        """[probes, images, classes]."""
         *first, last = self.layers
         for layer in first:
             inputs = with_ones(torch.bmm(inputs, layer).relu_())
@@ -143,8 +140,7 @@ def with_ones(inputs: torch.Tensor) -> torch.Tensor:
 def replayed(work: Callable[..., None]) -> Callable[..., None]:
     """`work(*tensors)`, on CUDA launched as one graph, as its dozen kernels each take less time than a launch.
 
-    For tensors of the same shapes the first call is the warm-up that a capture needs, the second is captured, and later
-    ones fill its copies of the tensors.
+    For tensors of the same shapes the first call warms up, the second is captured, and later ones fill its copies.
     """
     captured = {}
 
@@ -167,7 +163,7 @@ def replayed(work: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def cosine(steps: int, warmup_ratio: float):
+def cosine(steps: int, warmup_ratio: float) -> Callable[[int], float]:
     """The learning rate's factor at each step: linear warm-up, then a cosine to zero."""
     warmup = math.ceil(steps * warmup_ratio)
 

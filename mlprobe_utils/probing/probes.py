@@ -1,8 +1,6 @@
-"""Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width. Tests hold every probe
-equal to one trained alone with the same seed.
-"""
+"""Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width, each equal to one alone."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -14,9 +12,9 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.common.settings import paper
-from mlprobe_utils.evaluation.points import place_of
+from mlprobe_utils.evaluation.points import POOLINGS, is_point
 from mlprobe_utils.evaluation.rows import OPTION
-from mlprobe_utils.probing.probe_training import parameter_count, train, with_ones
+from mlprobe_utils.probing.probe_training import Block, parameter_count, train, with_ones
 from mlprobe_utils.probing.settings import Probe
 
 STACK_BYTES = 2**30  # features that are in memory at a time; how probes are grouped changes no result
@@ -47,9 +45,8 @@ def probe(
             With many images, a larger `batch_size` is faster, and with a rate raised alike about as good.
 
     Returns:
-        One row a validation or test image, features and seed: image, label, split, cluster (images with the same number
-        are of one patient or file), point and pooling (the name and null where it is none of `extract`'s), seed,
-        p_<label>.
+        One row a validation or test image, features and seed: image, label, split, cluster (one number a patient or
+        file), point and pooling (of other features than `extract`'s their name and null), seed, p_<label>.
 
     Raises:
         InputError: features of other images, or that are not finite; images of fewer than two labels; an unknown field.
@@ -78,9 +75,11 @@ def probe(
     fitted = fit_probes(keys, dict.fromkeys(keys, labels), training, len(classes), recipe, numbers, device)
     frames = []
     for (name, seed), probabilities in fitted.items():
-        point, pooling = place_of(name)
+        point, _, pooling = name.partition("/")
+        known = is_point(point) and pooling in POOLINGS.values()
+        place = {"point": point if known else name, "pooling": pooling if known else None, "seed": seed}
         columns = {OPTION + label: probabilities[shown, i].astype(float) for i, label in enumerate(classes)}
-        frames.append(rows.iloc[shown].assign(point=point, pooling=pooling, seed=seed, **columns))
+        frames.append(rows.iloc[shown].assign(**place, **columns))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -93,30 +92,41 @@ def fit_probes(
     seeds: Mapping[Key, int],
     device: torch.device | str | None = None,
 ) -> dict[Key, np.ndarray]:
-    """Fits one probe for each key of `features` and applies it to all images.
+    """Fits one probe for each key of `features` and applies it to all images: probabilities, float32 [images, classes].
 
     Args:
         features: float32 [images, width]; widths may differ, probes may share a tensor.
         labels: class index of each image, int [images].
         training: positions of the images to fit on, and to standardise by.
         seeds: of initial weights, batches and dropout.
-
-    Returns:
-        Probabilities, float32 [images, classes], in the order of `features`.
     """
-    device, training, notes = device or own_device(), torch.tensor(training), Notes()
-    probabilities = {}
+    found = {}
+    for keys, block, inputs in _fitted(features, labels, training, classes, settings, seeds, device):
+        found |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
+    return {key: found[key] for key in features}
+
+
+def _fitted(
+    features: Mapping[Key, torch.Tensor],
+    labels: Mapping[Key, np.ndarray],
+    training: np.ndarray,
+    classes: int,
+    settings: Probe,
+    seeds: Mapping[Key, int],
+    device: torch.device | str | None,
+) -> Iterator[tuple[list[Key], Block, torch.Tensor]]:
+    """Blocks of probes, as of `fit_probes`, with their inputs, float32 [probes, images, width + 1]."""
+    own, notes, done = torch.device(device or processes().device), Notes(), 0
+    device = own if own.type == "cuda" else "cpu"
     for keys in blocks(features, classes, settings, device):
         inputs = _inputs(torch.stack([features[key].float() for key in keys]).to(device), training, settings)
         targets = one_hot(torch.tensor(np.stack([labels[key] for key in keys]), device=device), classes).float()
-        block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
-        probabilities |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
-        notes.note(len(probabilities), len(features), "probe")
-    return {key: probabilities[key] for key in features}
+        yield keys, train(inputs, targets, torch.tensor(training), settings, [seeds[key] for key in keys]), inputs
+        notes.note(done := done + len(keys), len(features), "probe")
 
 
 def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Places of a share of the images of each class, one at least; a smaller share is part of every larger one."""
+    """Positions of a share of the images of each class, one at least; a smaller share is part of every larger one."""
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
     return np.sort(np.concatenate(drawn))
@@ -138,37 +148,27 @@ def fit_and_transfer(
     """
     if len(widths := {tensor.shape[1] for tensor in features.values()}) > 1:
         raise ValueError(f"a probe reads features of one width, found {sorted(widths)}: take points of one module")
-    device, places = device or own_device(), torch.tensor(training)
-    targets = one_hot(torch.tensor(labels, device=device), classes).float()
-    found = {}
-    for keys in blocks(features, classes, settings, device):
-        own = [_inputs(features[key].float()[None].to(device), places, settings)[0] for key in keys]
-        block = train(torch.stack(own), targets.expand(len(keys), -1, -1), places, settings, [seed] * len(keys))
+    every, seeds, found = dict.fromkeys(features, labels), dict.fromkeys(features, seed), {}
+    for keys, block, inputs in _fitted(features, every, training, classes, settings, seeds, device):
         for key, tensor in features.items():
-            inputs = _inputs(tensor.float()[None].to(device), places, settings)
-            probabilities = block.probabilities(inputs.expand(len(keys), -1, -1)).cpu().numpy()
+            applied = _inputs(tensor.float()[None].to(inputs.device), training, settings).expand(len(keys), -1, -1)
+            probabilities = block.probabilities(applied).cpu().numpy()
             found |= {(fitted_at, key): own for fitted_at, own in zip(keys, probabilities, strict=True)}
     return found
 
 
-def _inputs(stack: torch.Tensor, training: torch.Tensor, settings: Probe) -> torch.Tensor:
+def _inputs(stack: torch.Tensor, training: np.ndarray, settings: Probe) -> torch.Tensor:
     """The probes' input, [points, images, width + 1], from features [points, images, width]."""
-    return with_ones(standardise(stack, training) if settings.standardised else stack)
-
-
-def own_device() -> torch.device | str:
-    """This process's CUDA device where there is one, else the CPU."""
-    own = processes().device
-    return own if own.type == "cuda" else "cpu"
+    return with_ones(standardise(stack, torch.tensor(training)) if settings.standardised else stack)
 
 
 def blocks(
     features: Mapping[Key, torch.Tensor], classes: int, settings: Probe, device: torch.device | str = "cpu"
 ) -> list[list[Key]]:
-    """The keys in blocks of one width, of one probe at least.
+    """The keys in blocks of one width, of one probe at least, whose features take at most STACK_BYTES.
 
-    The features of a block take `STACK_BYTES` at most; on a CPU its weights, gradients and moments fit into the cache
-    of its cores: smaller blocks cost more calls, larger ones more memory traffic.
+    On a CPU, weights, gradients and moments fit into the cache of its cores: smaller blocks cost more calls, larger
+    ones more memory traffic.
     """
     grouped = []
     for width in sorted({tensor.shape[1] for tensor in features.values()}):

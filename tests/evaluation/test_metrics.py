@@ -21,14 +21,9 @@ from mlprobe_utils.pipeline.artefacts import ROOT
 
 
 @settings(max_examples=25)
-@given(
-    seed=st.integers(0, 10**6),
-    images=st.integers(2, 40),
-    classes=st.integers(2, 4),
-    steps=st.sampled_from([1, 3, 1000]),
-)
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(2, 4), st.sampled_from([1, 3, 1000]))
 @pytest.mark.parametrize("averaged", [True, False])
-def test_equal_to_the_library(seed, images, classes, steps, averaged):
+def test_equal_to_the_library(averaged, seed, images, classes, steps):
     rng = np.random.default_rng(seed)
     options = list("ABCD"[:classes])
     truth, said = rng.integers(0, classes, images), rng.integers(-1, classes, images)
