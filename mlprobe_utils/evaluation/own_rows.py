@@ -150,12 +150,12 @@ def _of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def _by_seed(rows: pd.DataFrame, positive: str | None) -> tuple[pd.DataFrame, dict[str, str | None]]:
-    """Arguments of `probe_scores` that give each seed, and of final outputs each run, scores of its own."""
+    """Arguments of `probe_scores` by which each seed, and each run of final outputs, has scores of its own."""
     return rows if "parsed" in rows else rows.assign(run=rows["seed"]), dict.fromkeys(rows["dataset"], positive)
 
 
 def _resamples(rows: pd.DataFrame, images: list[str]) -> Resamples:
-    """Resamples of images, in this order, by whole clusters; without them each is alone."""
+    """Resamples of images, in this order, by whole clusters where rows have them."""
     if "cluster" not in rows:
         return resample(np.arange(len(images)))
     return resample(rows.drop_duplicates("image").set_index("image").loc[images, "cluster"].to_numpy())

@@ -167,7 +167,7 @@ def write_features(
 
 @torch.inference_mode()
 def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The features of one batch of `Encoder.questions`, `point/pooling` -> float32 [images, width]."""
+    """The features of one batch of `Encoder.questions`."""
     inputs = to_device(questions, loaded)
     with capturing(loaded, inputs) as captured:
         loaded.model(**inputs, logits_to_keep=1, use_cache=False)
@@ -175,7 +175,7 @@ def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict
 
 
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Saves tensors; the file appears whole or not at all."""
+    """The file appears whole or not at all."""
     temporary = path.with_suffix(".partial")
     save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     temporary.replace(path)

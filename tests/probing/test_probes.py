@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.probing import probe_training, probes
-from mlprobe_utils.probing.probe_training import cosine, with_ones
-from mlprobe_utils.probing.probes import blocks, fit_and_transfer, share_of_each_class
+from mlprobe_utils.probing import probes
+from mlprobe_utils.probing.probes import blocks, cosine, share_of_each_class, with_ones
 from mlprobe_utils.probing.settings import Probe
 
 SMALL = {"hidden": 16, "dropout": 0.1, "learning_rate": 0.01, "epochs": 5, "batch_size": 8}
@@ -39,10 +38,10 @@ def planted(widths: dict[str, int], informed: set[str], images: int = 100):
     return features, labels
 
 
-def fit_probes(features, labels, recipe, seed=0, training=TRAINING, classes=3):
+def fit_probes(features, labels, recipe, seed=0, training=TRAINING, **given):
     """All probes with the same labels and one seed."""
     seeds = dict.fromkeys(features, seed)
-    return probes.fit_probes(features, dict.fromkeys(features, labels), training, classes, recipe, seeds)
+    return probes.fit_probes(features, dict.fromkeys(features, labels), training, 3, recipe, seeds, **given)
 
 
 def reference(inputs: torch.Tensor, labels, recipe: Probe, seed: int) -> np.ndarray:
@@ -85,7 +84,7 @@ def reference(inputs: torch.Tensor, labels, recipe: Probe, seed: int) -> np.ndar
     ("recipe", "steps"), [(SETTINGS, 3), (SETTINGS, 32), (RAW, 3), (LINEAR, 32), (SMALL_BATCHES, 3), (ONE_BATCH, 32)]
 )
 def test_stack_equals_one_probe_after_the_other(recipe, steps, monkeypatch):
-    monkeypatch.setattr(probe_training, "STEPS", steps)
+    monkeypatch.setattr(probes, "STEPS", steps)
     features, labels = planted({"a": 5, "b": 12, "c": 5, "d": 1, "e": 12}, {"a", "e"})
     fitted = fit_probes(features, labels, recipe, seed=7)
     assert list(fitted) == list(features)
@@ -139,7 +138,7 @@ def test_units_that_no_image_reaches_leave_no_slow_numbers():
     inputs = with_ones(torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0)) + 9)
     targets = torch.eye(2)[torch.arange(50) % 2][None]
     recipe = RAW.model_copy(update={"epochs": 160, "learning_rate": 0.03})
-    block = probe_training.train(inputs, targets, torch.arange(50), recipe, [0])
+    block = probes.train(inputs, targets, torch.arange(50), recipe, [0])
     faded = (block.mean == 0) & (block.square > 0)  # it was reached once
     assert faded.any()
     assert not ((block.mean != 0) & (block.mean.abs() < torch.finfo().tiny)).any()
@@ -159,27 +158,12 @@ def test_probes_are_trained_on_cuda_where_there_is_one(monkeypatch, own, expecte
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @pytest.mark.parametrize("recipe", [SETTINGS, LINEAR, SMALL_BATCHES])
 def test_cuda_and_cpu_agree(recipe, monkeypatch):
-    monkeypatch.setattr(probe_training, "STEPS", 2)  # so that most steps are replayed
+    monkeypatch.setattr(probes, "STEPS", 2)  # so that most steps are replayed
     features, labels = planted({"a": 5, "b": 12, "c": 5}, {"a"})
     arguments = dict.fromkeys(features, labels), TRAINING, 3, recipe, {"a": 0, "b": 1, "c": 1}
     there, here = (probes.fit_probes(features, *arguments, device) for device in ("cuda", "cpu"))
     for name in features:
         np.testing.assert_allclose(there[name], here[name], rtol=1e-3, atol=1e-5)
-
-
-def test_linear_probe_reads_what_is_linear_and_nothing_else():
-    rng = np.random.default_rng(0)
-    corners = rng.integers(0, 2, (400, 2))
-    inputs = corners * 2.0 - 1 + rng.normal(size=(400, 2)) * 0.1
-    features = {"a": torch.tensor(inputs, dtype=torch.float32)}
-    correct = {}
-    for task, labels in (("linear", corners[:, 0]), ("exclusive or", corners[:, 0] ^ corners[:, 1])):
-        for kind in ("linear", "mlp"):
-            own = SETTINGS.model_copy(update={"epochs": 40, "dropout": 0.0, "kind": kind})
-            fitted = fit_probes(features, labels, own, training=np.arange(200), classes=2)["a"]
-            correct[task, kind] = (fitted.argmax(1) == labels)[200:].mean()
-    assert correct["linear", "linear"] == correct["linear", "mlp"] == correct["exclusive or", "mlp"] == 1
-    assert correct["exclusive or", "linear"] < 0.8
 
 
 def test_other_images_are_not_looked_at():
@@ -231,13 +215,13 @@ def test_schedule_rises_to_one_and_falls_to_zero(steps, ratio):
 @pytest.mark.parametrize("recipe", [SETTINGS, RAW])
 def test_at_its_own_point_a_probe_is_that_fitted_there_alone_in_blocks_of_any_size(recipe, monkeypatch):
     features, labels = planted({"a": 6, "b": 6, "c": 6}, {"a", "b"})
-    found = fit_and_transfer(features, labels, TRAINING, 3, recipe, seed=2)
+    found = fit_probes(features, labels, recipe, seed=2, at=features)
     assert set(found) == set(itertools.product("abc", "abc"))
     alone = fit_probes(features, labels, recipe, seed=2)
     for point in "abc":
         np.testing.assert_allclose(found[point, point], alone[point], atol=1e-6)
     monkeypatch.setattr(probes, "CACHE", 1)
-    for pair, single in fit_and_transfer(features, labels, TRAINING, 3, recipe, seed=2).items():
+    for pair, single in fit_probes(features, labels, recipe, seed=2, at=features).items():
         np.testing.assert_allclose(single, found[pair], atol=1e-6)
 
 
@@ -247,7 +231,7 @@ def test_a_probe_carries_over_to_a_point_with_the_same_code_and_to_no_other():
     features["turned"] = features["here"].roll(1, dims=1)  # the class lies in another direction
     features["nothing"] = torch.zeros_like(features["here"])
     recipe = SETTINGS.model_copy(update={"epochs": 20})
-    found = fit_and_transfer(features, labels, np.arange(200), 3, recipe, seed=0)
+    found = fit_probes(features, labels, recipe, training=np.arange(200), at=features)
     correct = {pair: (own.argmax(axis=1) == labels)[200:].mean() for pair, own in found.items()}
     assert all(correct[point, point] > 0.95 for point in ("here", "larger", "turned"))
     assert correct["here", "larger"] > 0.95
@@ -255,8 +239,6 @@ def test_a_probe_carries_over_to_a_point_with_the_same_code_and_to_no_other():
     # of a pair the first is where the probe was fitted: where all images are the same, all get one answer
     assert np.ptp(found["here", "nothing"], axis=0).max() < 1e-6
     assert np.ptp(found["nothing", "here"], axis=0).max() > 1e-3
-    with pytest.raises(ValueError, match="one width"):
-        fit_and_transfer(features | {"wide": torch.zeros(300, 7)}, labels, np.arange(200), 3, recipe, seed=0)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60).map(np.array), st.floats(0.001, 1), st.floats(0.001, 1))
