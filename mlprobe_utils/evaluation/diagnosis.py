@@ -5,8 +5,8 @@ What a module has truly lost, nothing behind it can have (data processing inequa
 where every later site, too, is below: its loss is the least of these.
 
 A mode is named where the whole simultaneous interval of its loss lies beyond a threshold (set on undamaged models),
-ruled out where all of it lies short of it, and is not distinguishable otherwise. A table of cases has one row a case:
-what was planted (fault, mode, strength), and its losses as `flat` names them.
+ruled out where all of it lies short of it, and is not distinguishable otherwise. A table of cases has a row a case:
+what was planted (fault, mode, strength), and its losses (`flat`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,11 @@
-"""Feature health scores (paper section 3.3, equations 1 to 3), their correction for sampling noise, and profiles
-(Table 1).
+"""Feature health scores (paper section 3.3), their correction for sampling noise, and profiles of them (Table 1).
 
-A test set is a sample of images, and its curve a noisy one. Noise adds to the total variation of a curve and lowers its
-minimum, so that the plain score of a healthy module falls with its depth and rises with the number of images.
-`corrected_health` estimates the covariance of the noise between points, draws true curves from their posterior, and
-adds noise to each once more: what that does to its score on average is the bias (Efron and Tibshirani 1993, chapter
-10), and its spread gives the interval. The noise is that of the images: the score is of these fitted probes on other
-images of the same kind. A volatility below the noise cannot be distinguished from it: the score is then too high, and
-only the interval allows for more (data/simulations, shape "restless").
+A test set is a sample of images: noise adds to the total variation of a curve and lowers its minimum, so that the plain
+score of a healthy module falls with its depth and rises with the number of images. `corrected_health` estimates the
+covariance of the noise between points, draws true curves from their posterior, and adds noise to each once more: what
+that does to its score on average is the bias (Efron and Tibshirani 1993, chapter 10), and its spread gives the
+interval, of these fitted probes on other images of the same kind. A volatility below the noise cannot be distinguished
+from it: the score is then too high, and only the interval allows for more (data/simulations, shape "restless").
 """
 
 import functools
@@ -103,7 +101,7 @@ def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "acc
 
 
 def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """One row a model, data set and stage: FHS_V, FHS_C, FHS_L and P_final, each the mean over runs."""
+    """One row a model, data set and stage: SCORES, each the mean over runs."""
     wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
     final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
     table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
@@ -200,7 +198,7 @@ def curve_posterior(
     """True curves behind a noisy one [points]: of each of KINDS [kinds, draws, points], and its probability [kinds].
 
     A Gaussian process for every size and kind of change in the prior (Rasmussen and Williams 2006, chapter 2), weighted
-    by its marginal likelihood, drawn by Matheron's rule. `covariance` is that of the noise, [points, points].
+    by its marginal likelihood, drawn by Matheron's rule. `covariance` is the noise's, [points, points].
     """
     kernels, roots, log_smooth, changes = _prior(len(curve))
     centred = curve - curve.mean()

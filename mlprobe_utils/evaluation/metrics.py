@@ -17,19 +17,16 @@ KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent of every probe, one row a combination of KEYS.
-
-    `positives` is data set -> the option counted as positive (None: macro averages).
+    """Metrics in percent, one row a combination of KEYS. `positives` is data set -> positive option, or None for macro
+    averages.
     """
     return scores_by(rows[rows["split"] == split], positives, KEYS, predicted_option)
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent of the final output, one row a model, data set, stage and run, with the share of images that
-    are `unparsed`, and whose `thought_cut` is the reason.
-
-    An unparsed answer is wrong: it counts against the recall of its class and towards no option's precision. AUC comes
-    from the options' probabilities, which every image has.
+    are `unparsed`, and whose `thought_cut` is the reason. An unparsed answer is wrong: it counts against the recall of
+    its class and towards no option's precision.
     """
     rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))

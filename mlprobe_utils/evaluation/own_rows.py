@@ -16,8 +16,8 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE, options_of
 from mlprobe_utils.stats.intervals import LEAST_SEEDS, LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.resampling import RESAMPLED, Resamples, resample
 
-OWN = dict.fromkeys([*CURVE, "run", "seed"]) | {"probe": MAIN_PROBE, "model": "own model", "dataset": "own images"}
-OWN |= {"stage": "own"}
+OWN = dict.fromkeys([*CURVE, "run", "seed"]) | {"model": "own model", "dataset": "own images", "stage": "own"}
+OWN["probe"] = MAIN_PROBE
 
 
 def accuracy(
@@ -43,8 +43,8 @@ def accuracy(
         positive: the label that counts as positive; None: the mean over labels.
 
     Returns:
-        point, pooling, the metric (percent, mean over seeds) and the low and high end of its interval, images (how
-        many). The interval is of these fitted probes on new images (bootstrap over whole patients and copies).
+        point, pooling, the metric (percent, mean over seeds), low and high (of these fitted probes on new images, by
+        bootstrap over whole patients and copies), images (how many).
 
     Raises:
         InputError: an unknown metric or label, no rows of the split, images of one patient, a class without images.
@@ -111,10 +111,10 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     >>> mp.diagnose(rows, answers)["statement"].tolist()[-1]
     'misalignment'
 
-    Compares accuracy at the end of the vision tower, of the connector and of the LLM, and of the answers. With probes
-    of five seeds or more, intervals allow for other seeds, too. A loss counts from a threshold on: the largest that an
-    undamaged miniature showed for certain in the shipped laboratory run, at least 2 percentage points. Those are small
-    models on synthetic images: with your own, look at the intervals first.
+    Compares accuracy at the ends of vision tower, connector and LLM, and of the answers. With probes of five seeds or
+    more, intervals allow for other seeds, too. A loss counts from a threshold on: the largest that an undamaged
+    miniature showed for certain in the shipped laboratory run, at least 2 percentage points. Those are small models on
+    synthetic images: with your own, look at the intervals first.
 
     Args:
         rows: from `probe`, of the features of `extract`.
@@ -124,8 +124,7 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
 
     Returns:
         One row a statement: statement, mode, before, after, value (accuracy after less before), band_low, band_high
-        (95 %, of all statements at once), threshold, beyond (all in percentage points), verdict. InputError where a
-        module's end or an image is missing.
+        (95 %, of all at once), threshold, beyond (percentage points), verdict. InputError for a missing end or image.
     """
     probed, predicted = (_of_split(table, "test") for table in (rows, answers))
     images = sorted(probed["image"].unique())

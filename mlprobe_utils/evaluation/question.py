@@ -75,7 +75,7 @@ class Question:
 
 
 def irrelevant_text(tokenizer, tokens: int) -> str:
-    """A stretch of PASSAGE, from the start of a word on, of exactly so many tokens; InputError where there is none."""
+    """A stretch of PASSAGE of exactly so many tokens, from the start of a word on; InputError where there is none."""
     for start in (0, *(place + 1 for place, letter in enumerate(PASSAGE) if letter == " ")):
         text = tokenizer.decode(tokens_of(tokenizer, PASSAGE[start:])[:tokens], clean_up_tokenization_spaces=False)
         whole = text and text == text.strip() and PASSAGE.startswith(text, start)  # a chat template may strip a text

@@ -48,7 +48,7 @@ def extract(
     True
 
     `V.00`… are vision blocks, `C.00`… layers of the connector, `L.00`… layers of the LLM. `image_mean` is the mean over
-    the image's tokens; `last_token`, of the LLM alone, the state that the answer's first token is predicted from.
+    the image's tokens; `last_token` (of the LLM) what the answer's first token is predicted from.
 
     Args:
         model: from `load` or `fine_tune`.
@@ -102,11 +102,9 @@ def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question
 def capturing(
     loaded: LoadedModel, inputs: dict, device: torch.device | str = "cpu"
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Captures one forward pass on `inputs` in the block: `point/pooling` -> float32 [images, width], on `device` only
-    after the block, so that the pass waits for no copy.
-
-    RuntimeError for an output of another shape than the inputs imply, a probe point that captured nothing or more than
-    once, or a value that is not finite.
+    """Captures one forward pass on `inputs` in the block: `point/pooling` -> float32 [images, width], on `device` after
+    it. RuntimeError for an output of another shape than the inputs imply, a probe point that captured nothing or more
+    than once, or a value that is not finite.
     """
     captured: dict[str, torch.Tensor] = {}
     poolers = loaded.family.poolers(inputs)

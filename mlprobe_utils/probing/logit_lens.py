@@ -26,11 +26,8 @@ def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
 
 @torch.inference_mode()
 def through_the_lens(loaded: LoadedModel, states: torch.Tensor, tokens: list[int], batch_size: int) -> np.ndarray:
-    """Probabilities of the options, float64 [images, options], among their `first_tokens`; options that begin with the
-    same token share its probability equally.
-
-    `states` are the last token's at an LLM point, before the final norm, float32 [images, width]; `batch_size` bounds
-    the memory of the vocabulary's logits.
+    """Probabilities of the options, float64 [images, options], among their `first_tokens`, whose probability options
+    share; `states` are the last token's at an LLM point, float32 [images, width].
     """
     head = loaded.model.get_output_embeddings()
     norm = loaded.model.get_submodule(f"{loaded.family.decoder_layers.rpartition('.')[0]}.norm")
@@ -49,8 +46,8 @@ def lens_rows(
     batch_size: int,
     constants: dict,
 ) -> pd.DataFrame:
-    """Rows of the validation and test images at every LLM point, as the data flows; `images` (image, option, split) has
-    the rows of `features`, and `constants` are columns.
+    """Rows of the validation and test images at every LLM point; `images` (image, option, split) has the rows of
+    `features`.
     """
     kept, frames = np.flatnonzero(images["split"] != "train"), []
     points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]

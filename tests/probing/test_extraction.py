@@ -107,11 +107,23 @@ def forward(tiny, encoder, image_set):
         tiny.model(**inputs)
 
 
-def test_point_that_captures_nothing_is_an_error(tiny, encoder, image_set, monkeypatch):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"connector_layers": ("model.visual.merger.mlp.0", "idle")}, r"C\.01/image_mean captured nothing"),
+        # a connector's layer taken for a vision block: a fourth of the tokens that the inputs imply
+        ({"vision_blocks": "model.visual.merger.mlp"}, r"V\.00/image_mean: expected \[64, width\], got \[16, 128\]"),
+    ],
+)
+def test_point_without_output_or_of_the_wrong_shape_is_an_error(
+    tiny, encoder, image_set, monkeypatch, changed, message
+):
     tiny.model.idle = nn.Linear(4, 4)
-    monkeypatch.setattr(type(tiny.family), "connector_layers", (tiny.family.connector_layers[0], "idle"))
-    with pytest.raises(RuntimeError, match=r"C\.01/image_mean captured nothing"):
+    for name, value in changed.items():
+        monkeypatch.setattr(type(tiny.family), name, value)
+    with pytest.raises(RuntimeError, match=message):
         forward(tiny, encoder, image_set)
+    assert not own_hooks(tiny.model)
 
 
 @each_family_with("poison", float("nan"), float("inf"))
@@ -120,14 +132,6 @@ def test_feature_that_is_not_finite_is_an_error(tiny, encoder, image_set, poison
         tiny.model.model.language_model.layers[1].mlp.down_proj.weight[3, 3] = poison
     with pytest.raises(RuntimeError, match=r"L\.01/image_mean holds values that are not finite"):
         forward(tiny, encoder, image_set)
-
-
-def test_point_of_the_wrong_shape_is_an_error_and_leaves_no_hook(tiny, encoder, image_set, monkeypatch):
-    """A connector's layer taken for a vision block: a fourth of the tokens that the inputs imply."""
-    monkeypatch.setattr(type(tiny.family), "vision_blocks", "model.visual.merger.mlp")
-    with pytest.raises(RuntimeError, match=r"V\.00/image_mean: expected \[64, width\], got \[16, 128\]"):
-        forward(tiny, encoder, image_set)
-    assert not own_hooks(tiny.model)
 
 
 def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
