@@ -1,4 +1,4 @@
-"""Classification metrics of probes and final output, from the rows: the paper's five (section 3.3) and further ones."""
+"""Metrics of probes, final output and controls (paper, section 3.3), and what a claim about a layer has to beat."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import OPTION, options_of, predicted_option
 
 PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
@@ -14,12 +16,14 @@ METRICS = PAPER_METRICS + FURTHER_METRICS
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
+TASK, SELECTIVITY = "task", "selectivity"
+ENDS = (*(f"{module} end" for module in MODULES), names.OUTPUT)
+LINES = (TASK, names.CONTROL_TASK, SELECTIVITY, names.RANDOM_WEIGHTS, names.TEXT_ONLY, names.CLASSICAL)
+LINES += (*reversed(names.WITHOUT_MODEL), names.MEMORISATION)
 
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent, one row a combination of KEYS. `positives` is data set -> positive option, or None for macro
-    averages.
-    """
+    """Metrics in percent, one row a combination of KEYS; `positives`: data set -> option, None for macro averages."""
     return scores_by(rows[rows["split"] == split], positives, KEYS, predicted_option)
 
 
@@ -51,6 +55,63 @@ def scores_by(
             scores = score(*arrays, options, positives[dataset])
             records.append(dict(zip(keys, key, strict=True)) | {"images": len(group)} | scores)
     return pd.DataFrame(records)
+
+
+def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
+    """Metrics in percent, as `probe_scores`, one row a combination of KEYS and control: memorisation's on train images,
+    those of text alone of the generated answer.
+    """
+
+    def predicted(own: pd.DataFrame) -> pd.Series:
+        options = predicted_option(own)
+        return (
+            own["parsed"].fillna("").where(own["control"] == names.TEXT_ONLY, options) if "parsed" in own else options
+        )
+
+    return scores_by(rows, positives, [*KEYS, "control"], predicted)
+
+
+def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Probes' scores on the task and the control task (percent) of the same run and point, and their difference
+    (percentage points), after fine-tuning.
+    """
+    own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == names.CONTROL_RUN)]
+    control = controls[controls["control"] == names.CONTROL_TASK]
+    keys = ["model", "dataset", "stage", "point"]
+    both = {TASK: own.set_index(keys)[metric], names.CONTROL_TASK: control.set_index(keys)[metric]}
+    table = pd.concat(both, axis=1, join="inner")
+    return table.assign(**{SELECTIVITY: table[TASK] - table[names.CONTROL_TASK]}).reset_index()
+
+
+def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
+    """The best of `control_scores` that needs no model, percent, by data set."""
+    values = controls[controls["control"].isin(names.WITHOUT_MODEL)].groupby("dataset")[metric]
+    return values.min() if metric in LESS_IS_BETTER else values.max()
+
+
+def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
+    """Whether the fine-tuned final output (mean over runs) is no better than `best_without_model`; by dataset, model."""
+    answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
+    ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
+    return (ahead >= 0) if metric in LESS_IS_BETTER else (ahead <= 0)
+
+
+def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Probes and answers of one fine-tuned run beside their controls (what: LINES) at ENDS, each module's last point
+    and the final output: percent, mean over models. What needs no model has one value for all ends.
+    """
+    own = pd.concat([scores[scores["pooling"] == "image_mean"], outputs])
+    rows = pd.concat([own[own["run"] == names.CONTROL_RUN].assign(control=TASK), controls], ignore_index=True)
+    rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
+    of_image_set = rows["control"].isin((*names.WITHOUT_MODEL, names.CLASSICAL))
+    ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
+    found = [ends.assign(site=ends["module"]), rows[rows["point"].isna() & ~of_image_set].assign(site=names.OUTPUT)]
+    found += [rows[of_image_set].assign(site=site) for site in ENDS]
+    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "site")[[*ENDS]]
+    lines = {name: table.loc[name] for name in table.index.unique("control")}
+    lines[SELECTIVITY] = lines[TASK] - lines[names.CONTROL_TASK]
+    whole = pd.concat({name: lines[name] for name in LINES}, names=["what"]).reset_index().rename_axis(columns=None)
+    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *ENDS]].reset_index(drop=True)
 
 
 def score(

@@ -10,7 +10,7 @@ from tiny_parts import card_of, each_family, each_family_in_time
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets import controls
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.evaluation.claims import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
+from mlprobe_utils.evaluation.metrics import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
 from mlprobe_utils.evaluation.names import (
     CLASSICAL,
     CONTROL_TASK,
