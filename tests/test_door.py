@@ -206,7 +206,7 @@ def test_images_without_labels_are_answered_and_not_scored(door):
         mp.accuracy(answers)
 
 
-def features_of_24(change):
+def probed(change):
     return lambda d: mp.probe(change(d["features"]), d["images"])
 
 
@@ -217,10 +217,10 @@ def question_of(template: str, **options):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (features_of_24(lambda f: {"V.00": f["V.00/image_mean"][:5]}), r"\[5, 32\], expected \[24 images, width\]"),
-        (features_of_24(lambda f: {"V.00": np.full((24, 2), np.nan)}), "'V.00' hold values that are not finite"),
-        (features_of_24(lambda f: type(f)(f, [*f.images[:-1], "x.png"])), "features of 24 images do not fit these 24"),
-        (features_of_24(lambda f: type(f)(f, f.images[::-1])), "in another order"),
+        (probed(lambda f: {"V.00": f["V.00/image_mean"][:5]}), r"\[5, 32\], expected \[24 images, width\]"),
+        (probed(lambda f: {"V.00": np.full((24, 2), np.nan)}), "'V.00' hold values that are not finite"),
+        (probed(lambda f: type(f)(f, [*f.images[:-1], "x.png"])), "features of 24 images do not fit these 24"),
+        (probed(lambda f: type(f)(f, f.images[::-1])), "in another order"),
         (question_of("Is it ill?", normal="No", ill="Yes"), "<image> 0 times: write it once"),
         (question_of("<image> Is it ill?", normal="no", ill="No"), "'no' and 'No' cannot be told apart"),
         (question_of("<image> Is it ill?", ill="Yes"), "has 1 options"),

@@ -90,7 +90,7 @@ def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
-    """Whether the fine-tuned final output (mean over runs) is no better than `best_without_model`; by dataset, model."""
+    """By dataset and model, whether the fine-tuned final output (mean over runs) is no better than without a model."""
     answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
     ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
     return (ahead >= 0) if metric in LESS_IS_BETTER else (ahead <= 0)

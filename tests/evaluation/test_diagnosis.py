@@ -67,7 +67,9 @@ def test_what_a_later_site_has_was_not_lost_before(shares):
     assert judged.at[QUALITY, "after"] == SITES[shares.index(0.9, 1)]
 
 
-def test_the_threshold_decides_what_a_loss_of_25_points_is_called():
+def test_the_threshold_and_the_interval_decide_what_a_loss_is_called():
+    lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
+    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNDECIDED]
     lost = losses(sites(PLANTED[QUALITY]), resample(np.arange(400)))
     for threshold, verdict in ((5, NAMED), (25, UNDECIDED), (45, RULED_OUT)):
         judged = verdicts(lost, dict.fromkeys(THRESHOLDS, threshold)).set_index("statement")
@@ -78,11 +80,6 @@ def test_of_several_modes_the_first_on_the_way_is_the_main_one():
     judged = verdicts(losses(sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
     assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
     assert main_mode(judged) == QUALITY
-
-
-def test_a_mode_is_named_by_its_interval_and_not_by_its_estimate():
-    lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
-    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNDECIDED]
 
 
 def test_what_has_no_seeds_counts_for_all_of_them():
