@@ -22,8 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 
 from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.probing.probe_training import cosine, initial, layer_sizes, parameter_count
-from mlprobe_utils.probing.probes import blocks, fit_probes, standardise
+from mlprobe_utils.probing.probes import blocks, cosine, fit_probes, initial, layer_sizes, parameter_count, standardise
 from mlprobe_utils.probing.settings import Probe
 
 RECIPE = load_protocol("paper").probe

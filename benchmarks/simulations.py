@@ -16,8 +16,7 @@ from scipy import stats
 from scipy.stats import norm
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.evaluation.corrected_health import corrected_health
-from mlprobe_utils.evaluation.health import health_score, health_scores
+from mlprobe_utils.evaluation.health import corrected_health, health_score, health_scores
 from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.resampling import Resamples, accuracy, resample, simulate_correct
 

@@ -444,7 +444,7 @@ glue("penalty", penalty)
 #   one whose noise hides what it does.
 # - **Anything, from a printed score alone**: without the answers to single images, noise can be guessed but not taken out.
 #
-# The correction is in `evaluation/corrected_health.py`. It joins the bootstrap's estimate of bias
+# The correction is in `evaluation/health.py`. It joins the bootstrap's estimate of bias
 # {cite:p}`efron-1993` with curves from Gaussian processes {cite:p}`rasmussen-2006` and a covariance shrunk as by
 # {cite:t}`schaefer-2005`; answers are simulated as by {cite:t}`emrich-1991`, and a flat curve's noise has a closed form
 # through the function of {cite:t}`owen-1956`.

@@ -136,7 +136,7 @@ compared = comparisons(networks, answers, towers, *given, rule)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.baselines import accuracies, group_means
-from mlprobe_utils.evaluation.claims import control_scores
+from mlprobe_utils.evaluation.metrics import control_scores
 from mlprobe_utils.evaluation.names import MAJORITY
 
 each, means = accuracies(compared), group_means(compared)

@@ -64,8 +64,7 @@ def test_a_signal_in_the_images_is_found_and_noise_is_not(door):
     own = curve.set_index("point")
     assert own.loc["V.00", "accuracy"] == 100
     assert own.loc["vllm/layer 3", "accuracy"] < 90
-    assert (curve["low"] <= curve["accuracy"]).all()
-    assert (curve["accuracy"] <= curve["high"]).all()
+    assert ((curve["low"] <= curve["accuracy"]) & (curve["accuracy"] <= curve["high"])).all()
     assert curve["images"].unique() == (door["images"].table["split"] == "test").sum()
     assert curve.loc[curve["point"] == "L.00", "pooling"].tolist() == ["image_mean", "last_token"]
     assert mp.accuracy(door["rows"], "mcc")["low"].isna().all()
@@ -77,8 +76,7 @@ def test_probes_are_those_of_the_pipeline(door):
     labels, training = table["label"].eq("normal").to_numpy(int), np.flatnonzero(table["split"] == "train")
     given = {key: torch.from_numpy(door["features"][key])}, {key: labels}, training, 2, paper(Probe, "probe", **FAST)
     expected = fit_probes(*given, {key: 3})[key]
-    rows = door["rows"]
-    own = rows[(rows["point"] == "L.01") & (rows["pooling"] == "last_token") & (rows["seed"] == 3)]
+    own = door["rows"].query("point == 'L.01' and pooling == 'last_token' and seed == 3")
     place = table.reset_index().set_index("image").loc[own["image"], "index"]
     np.testing.assert_allclose(own[["p_ill", "p_normal"]], expected[place], rtol=1e-5, atol=1e-6)
 
@@ -89,14 +87,13 @@ def test_features_in_a_folder_are_those_in_memory_and_are_read_back(door, tmp_pa
     for key, expected in door["features"].items():
         np.testing.assert_allclose(kept[key], expected, rtol=1e-3, atol=1e-4)
     assert list(kept) == list(door["features"])
-    other = mp.Question("<image> Is it well?", QUESTION.options)
     smaller = mp.load(door["checkpoint"], max_pixels=32 * 32)
-    for given, said in (
-        ((model, images, other), "other question: give another folder"),
-        ((smaller, images, QUESTION), "other preprocessing"),
-        ((model, images[:3], QUESTION), "other images"),
+    for given, other in (
+        ((model, images, mp.Question("<image> Is it well?", QUESTION.options)), "question: give another folder"),
+        ((smaller, images, QUESTION), "preprocessing"),
+        ((model, images[:3], QUESTION), "images"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=f"other {other}"):
             mp.extract(*given, tmp_path / "features")
     monkeypatch.setattr(model.model, "forward", None)
     assert mp.extract(model, images, QUESTION, tmp_path / "features").images == images.names
@@ -152,9 +149,10 @@ def test_an_adapter_works_in_the_door_and_only_there(door, tmp_path):
     again = mp.load(door["checkpoint"], adapter=tmp_path / "adapter")
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
     np.testing.assert_allclose(mp.extract(again, images, QUESTION)["L.02/last_token"], changed, rtol=1e-4, atol=1e-5)
-    written = (tmp_path / "adapter" / "learning_curve.parquet").stat().st_mtime_ns
+    curve = tmp_path / "adapter" / "learning_curve.parquet"
+    written = curve.stat().st_mtime_ns
     mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", **fields)
-    assert (tmp_path / "adapter" / "learning_curve.parquet").stat().st_mtime_ns == written
+    assert curve.stat().st_mtime_ns == written
     with pytest.raises(InputError, match="other seed"):
         mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", seed=1, **fields)
     with pytest.raises(InputError, match="the model has the adapter"):
@@ -190,7 +188,6 @@ def test_health_and_diagnosis(door):
     assert len(found) == 4
     whole = mp.diagnose(door["rows"], door["answers"], reference=door["answers"].drop(columns=["text", "parsed"]))
     assert whole["statement"].tolist() == ["quality limitation", *found["statement"]]
-    assert (whole["band_low"] <= whole["value"]).all()
 
 
 def test_the_chart_shows_without_the_books_style_sheet(door, tmp_path):
@@ -209,7 +206,7 @@ def test_images_without_labels_are_answered_and_not_scored(door):
         mp.accuracy(answers)
 
 
-def features_of_24(change):
+def probed(change):
     return lambda d: mp.probe(change(d["features"]), d["images"])
 
 
@@ -220,10 +217,10 @@ def question_of(template: str, **options):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (features_of_24(lambda f: {"V.00": f["V.00/image_mean"][:5]}), r"\[5, 32\], expected \[24 images, width\]"),
-        (features_of_24(lambda f: {"V.00": np.full((24, 2), np.nan)}), "'V.00' hold values that are not finite"),
-        (features_of_24(lambda f: type(f)(f, [*f.images[:-1], "x.png"])), "features of 24 images do not fit these 24"),
-        (features_of_24(lambda f: type(f)(f, f.images[::-1])), "in another order"),
+        (probed(lambda f: {"V.00": f["V.00/image_mean"][:5]}), r"\[5, 32\], expected \[24 images, width\]"),
+        (probed(lambda f: {"V.00": np.full((24, 2), np.nan)}), "'V.00' hold values that are not finite"),
+        (probed(lambda f: type(f)(f, [*f.images[:-1], "x.png"])), "features of 24 images do not fit these 24"),
+        (probed(lambda f: type(f)(f, f.images[::-1])), "in another order"),
         (question_of("Is it ill?", normal="No", ill="Yes"), "<image> 0 times: write it once"),
         (question_of("<image> Is it ill?", normal="no", ill="No"), "'no' and 'No' cannot be told apart"),
         (question_of("<image> Is it ill?", ill="Yes"), "has 1 options"),
@@ -260,14 +257,12 @@ def test_it_works_from_a_wheel_in_an_empty_folder(door, tmp_path):
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
     subprocess.run(build, check=True)
     subprocess.run([*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")], check=True)
-    assert {p.name for p in (site / "mlprobe_utils" / "shipped" / "protocols").iterdir()} == {
-        p.name for p in (SHIPPED / "protocols").iterdir()
-    }
+    folders = [shipped / "protocols" for shipped in (site / "mlprobe_utils" / "shipped", SHIPPED)]
+    assert len({tuple(sorted(path.name for path in folder.iterdir())) for folder in folders}) == 1
     empty.mkdir()
     code = f"""
 import mlprobe_utils as mp
-model = mp.load({door["checkpoint"]!r})
-images = mp.image_folder({str(door["folder"])!r})
+model, images = mp.load({door["checkpoint"]!r}), mp.image_folder({str(door["folder"])!r})
 question = mp.Question({QUESTION.template!r}, {QUESTION.options!r})
 rows = mp.probe(mp.extract(model, images, question, "features"), images, **{FAST!r})
 answers = mp.answer(model, images, question)

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.evaluation.claims import ENDS
 from mlprobe_utils.evaluation.health import STATE
+from mlprobe_utils.evaluation.metrics import ENDS
 from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.evaluation.points import MODULES

@@ -16,8 +16,14 @@ from scipy.special import owens_t
 
 from mlprobe_utils.analysis.printed_tables import IMAGES
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.corrected_health import CorrectedHealth, corrected_health, noise_covariance
-from mlprobe_utils.evaluation.health import STATE, health_score, health_scores
+from mlprobe_utils.evaluation.health import (
+    STATE,
+    CorrectedHealth,
+    corrected_health,
+    health_score,
+    health_scores,
+    noise_covariance,
+)
 from mlprobe_utils.evaluation.outcomes import of_modules, outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.pipeline import results

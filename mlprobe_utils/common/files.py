@@ -60,18 +60,16 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def claim(folder: str | Path, made_from: dict) -> Path:
-    """Reserves a folder for the result that is made from this, and returns it.
-
-    Raises InputError where it holds a result of another model, question, … (the keys of `made_from`), or other files.
+    """Reserves a folder for the result that is made from this, and returns it; InputError where it holds a result of
+    another model, question, … (the keys of `made_from`), or other files.
     """
     folder, wanted = Path(folder), json.loads(json.dumps(made_from))
     record = folder / MADE_FROM
     if record.is_file():
         there = json.loads(record.read_text())
         if other := [key for key in wanted if there.get(key) != wanted[key]]:
-            raise InputError(
-                f"{folder} holds a result of other {' and '.join(other)}: give another folder, or empty it"
-            )
+            found = f"{folder} holds a result of other {' and '.join(other)}"
+            raise InputError(f"{found}: give another folder, or empty it")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} holds something else: give a folder that is empty or not there yet")
     else:

@@ -1,15 +1,20 @@
 """The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
 
-Each runs the same commands. They share training steps and shards; the main one alone moves an artefact to its place.
+Each runs the same commands. They share training steps and the shards of a long pass over images; the main one alone
+moves an artefact to its place. A shard is a file written whole, so that a killed pass is resumed.
 """
 
+import math
 import os
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.progress import Notes
 
 PATIENCE = timedelta(hours=24)  # how long processes wait for each other: probes of a large model take hours
 
@@ -27,8 +32,40 @@ def share_of(batch_size: int) -> int:
     """How many images of a batch each process takes. Raises InputError if they cannot share it evenly."""
     count = processes().num_processes
     if batch_size % count:
-        raise InputError(
-            f"{count} processes cannot share batches of {batch_size} images (fine_tuning.batch_size of the protocol): "
-            f"start a number of processes that divides {batch_size}"
+        found = (
+            f"{count} processes cannot share batches of {batch_size} images (fine_tuning.batch_size of the protocol)"
         )
+        raise InputError(f"{found}: start a number of processes that divides {batch_size}")
     return batch_size // count
+
+
+def shards_of(folder: Path, positions: list[int], most: int, suffix: str) -> dict[Path, list[int]]:
+    """File -> positions of each shard of a pass, in order: at most `most`, and one shard for each process or more."""
+    size = max(1, min(most, math.ceil(len(positions) / processes().num_processes)))
+    parts = {start: positions[start : start + size] for start in range(0, len(positions), size)}
+    # the name holds the size too: a shard of another size is not this one
+    return {folder / f"shard-{start:06d}-{len(own)}{suffix}": own for start, own in parts.items()}
+
+
+def own_missing(
+    shards: Mapping[Path, list[int]], batch_size: int, unit: str
+) -> Iterator[tuple[Path, Iterator[list[int]]]]:
+    """The shards that this process has to make: each one's file and its positions in batches; notes its progress."""
+    state, notes, done = processes(), Notes(), 0
+    missing = [path for path in [*shards][state.process_index :: state.num_processes] if not path.exists()]
+    total = sum(len(shards[path]) for path in missing)
+
+    def batches(positions: list[int]) -> Iterator[list[int]]:
+        nonlocal done
+        for first in range(0, len(positions), batch_size):
+            yield positions[first : first + batch_size]
+            done += len(positions[first : first + batch_size])
+            notes.note(done, total, unit)
+
+    for path in missing:
+        yield path, batches(shards[path])
+
+
+def remove_shards(folder: Path) -> None:
+    for path in folder.glob("shard-*"):
+        path.unlink()

@@ -32,11 +32,9 @@ class Notes:
     """How far a long step is: a bar at a terminal or in a notebook, else a line in `every` seconds."""
 
     def __init__(self, every: float = 60.0):
-        self.every, self.start, self.last = every, time.time(), time.time()
-        self.bar = None
+        self.every, self.start, self.last, self.bar = every, time.time(), time.time(), None
 
     def note(self, done: int, total: int, unit: str) -> None:
-        """Shows that `done` of `total` are done, and when the rest should be."""
         ipython = sys.modules.get("IPython")
         part_of_a_run = {"MLPROBE_PROGRESS", "MLPROBE_PREPARED"} & os.environ.keys()
         interactive = sys.stderr.isatty() or hasattr(ipython and ipython.get_ipython(), "kernel")

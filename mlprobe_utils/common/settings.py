@@ -1,6 +1,5 @@
 """What validated blocks of settings share, and their values in the protocol that travels with the package."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -25,17 +24,17 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Health(Part):
+    penalty: Annotated[float, Field(gt=0)] = Field(description="lambda of equation 2")
+
+
 OfKind = TypeVar("OfKind", bound=Part)
 
 
 def paper(kind: type[OfKind], block: str, /, **changed) -> OfKind:
     """A block of the protocol `paper`, but for the fields that are changed. Raises InputError as `settings`."""
-    return settings(kind, block, _paper()[block] | changed)
-
-
-@functools.cache
-def _paper() -> dict:
-    return yaml.safe_load((SHIPPED / "protocols" / "paper.yml").read_text(encoding="utf-8"))
+    protocol = yaml.safe_load((SHIPPED / "protocols" / "paper.yml").read_text(encoding="utf-8"))
+    return settings(kind, block, protocol[block] | changed)
 
 
 def settings(kind: type[OfKind], what: str, content: dict) -> OfKind:

@@ -1,4 +1,3 @@
 """The schema of rows, metrics, health scores and diagnosis: functions of arrays and tables."""
 
-__all__ = ["claims", "diagnosis", "health", "metrics", "names", "outcomes", "own_rows"]
-__all__ += ["points", "question", "rows", "settings"]
+__all__ = ["diagnosis", "health", "metrics", "names", "outcomes", "own_rows", "points", "question", "rows"]

@@ -28,13 +28,11 @@ _NEGATION = f"{_ENGLISH}|{_CHINESE}"
 
 
 def answer_in(text: str, thoughts: Sequence[Thought] = THOUGHTS, opened: bool = False) -> tuple[str, bool]:
-    """What of a generated text is outside of any thought, and whether the last thought was cut off before its end.
+    """What of a generated text is outside of any thought, and whether the last thought was cut off before its end;
+    `opened`: the prompt has opened a thought already.
 
     >>> answer_in("<think>The margin is irregular.</think>Malignant")
     ('Malignant', False)
-
-    Args:
-        opened: the prompt has opened a thought already.
     """
     opens, closes = ("|".join(map(re.escape, marks)) for marks in zip(*thoughts, strict=True))
     outside, closed = re.subn(rf"^.*(?:{closes})", "", text, flags=re.DOTALL | re.IGNORECASE)
@@ -55,14 +53,10 @@ def parse_answer(
     """The one option that a generated text names outside of its thoughts, or None (unparsed: counted wrong, reported).
 
     Whole words, without regard to case, width and composition of letters (NFKC); signs at the ends of an option count.
-    None for several options, or a negated one.
+    None for several options, or a negated one. `synonyms` are option -> other words for it, in any language.
 
     >>> parse_answer("The finding is benign.", ["Normal", "Benign", "Malignant"])
     'Benign'
-
-    Args:
-        synonyms: option -> other words for it, in any language.
-        thoughts, opened: as of `answer_in`.
     """
     patterns = option_patterns(options, synonyms or {})
     longest_first = "|".join(sorted(patterns, key=len, reverse=True))  # "no finding" before "finding"
@@ -74,9 +68,8 @@ def parse_answer(
 
 
 def option_patterns(options: Iterable[str], synonyms: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Regular expression -> the option that it finds in an answer.
-
-    InputError for two options that could not be told apart, or for one without a letter, digit or sign.
+    """Regular expression -> the option that it finds in an answer; InputError for two options that could not be told
+    apart, or for one without a letter, digit or sign.
     """
     spelled = [(spelling, option) for option in options for spelling in (option, *synonyms.get(option, ()))]
     parts = [_parts(spelling) for spelling, _ in spelled]

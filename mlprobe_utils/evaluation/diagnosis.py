@@ -1,14 +1,12 @@
 """The four failure modes (paper, section 4.2) as measurable statements: what is lost between fixed sites.
 
 What a module has truly lost, nothing behind it can have (data processing inequality: Cover and Thomas 2006, section
-2.8), but a probe may decode a site badly that later sites show to be rich. So quality limitation and fidelity loss are
-claimed only where every later site, too, is below: their loss is the least of these.
+2.8), but a probe may decode a site badly that later sites show to be rich. So a quality limitation is claimed only
+where every later site, too, is below: its loss is the least of these.
 
 A mode is named where the whole simultaneous interval of its loss lies beyond a threshold (set on undamaged models),
-ruled out where the whole of it lies short of it, and is not distinguishable otherwise.
-
-A table of cases has one row a case: what was planted (fault, mode, strength), and the losses, in the columns `value:
-<statement>`, `band_low: …` and `band_high: …`.
+ruled out where all of it lies short of it, and is not distinguishable otherwise. A table of cases has a row a case:
+what was planted (fault, mode, strength), and its losses (`flat`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,27 +16,17 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.names import (
-    COMPREHENSION,
-    CONNECTOR,
-    FIDELITY,
-    IMAGE_TOKENS,
-    LAST_TOKEN,
-    MISALIGNMENT,
-    MODES,
-    OUTPUT,
-    QUALITY,
-    REFERENCE,
-    VISION_TOWER,
-)
+from mlprobe_utils.evaluation.names import MODES, SITES
 from mlprobe_utils.stats.intervals import RECIPE, intervals
 from mlprobe_utils.stats.resampling import Resamples, accuracy
 
+REFERENCE, VISION_TOWER, CONNECTOR, IMAGE_TOKENS, LAST_TOKEN, OUTPUT = SITES
+QUALITY, FIDELITY, COMPREHENSION, MISALIGNMENT = MODES
 NAMED, RULED_OUT, UNDECIDED = "named", "ruled out", "not distinguishable on this many images"
 
 
 class Statement(NamedTuple):
-    """Something is lost: at none of the sites `after` can be decoded what can be decoded at `before`."""
+    """Something is lost: none of the sites `after` shows what can be decoded at `before`."""
 
     name: str
     mode: str
@@ -67,25 +55,13 @@ def losses(
     """What is lost between the sites of each statement, with intervals that hold for all of them at once.
 
     `correct` is site -> whether each image of `resamples` is correct, bool [seeds, images], or [images] without seeds.
-
-    Returns:
-        One row a statement: statement, mode, before, after (of the sites behind it the one where least is lost), value
-        (the change up to there in percentage points, a loss negative), band_low and band_high (of several sites for the
-        least of their losses).
-
-    Raises:
-        InputError: a site is missing, or sites have different numbers of seeds or images; as `intervals`.
+    One row a statement: statement, mode, before, after (the site where least is lost), value (the change up to there in
+    percentage points), band_low and band_high (of the least loss). Errors as `intervals`.
     """
     pairs = [(statement, after) for statement in statements for after in statement.after]
     sites = [*dict.fromkeys(site for statement, after in pairs for site in (statement.before, after))]
-    if missing := [site for site in sites if site not in correct]:
-        raise InputError(f"a diagnosis needs every site, found no {missing[0]}: {', '.join(sites)}")
-    seeds = max([1, *(len(own) for own in correct.values() if own.ndim == 2)])
-    images = resamples.counts.shape[1]
-    for site, own in correct.items():
-        if own.shape not in ((images,), (seeds, images)):
-            raise InputError(f"site '{site}' has outcomes {own.shape}, expected ({seeds} seeds, {images} images)")
-    known = accuracy(np.stack([np.broadcast_to(correct[s], (seeds, images)) for s in sites], axis=1), resamples)
+    shape = max([1, *(len(own) for own in correct.values() if own.ndim == 2)]), resamples.counts.shape[1]
+    known = accuracy(np.stack([np.broadcast_to(correct[site], shape) for site in sites], axis=1), resamples)
     before = known.at([sites.index(statement.before) for statement, _ in pairs])
     after = known.at([sites.index(site) for _, site in pairs])
     columns = ["statement", "mode", "before", "after"]
@@ -99,34 +75,28 @@ def losses(
 
 
 def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Which statements hold: `lost`, from `losses`, with the columns threshold, beyond and verdict.
-
-    `beyond` is the loss beyond the threshold in percentage points, at the end of the interval that is nearer to none:
-    positive where the mode is named. `thresholds` are by statement; InputError for one without.
+    """Which statements hold: `lost`, from `losses`, with threshold, beyond (percentage points of loss beyond it at the
+    interval's end nearer to 0: positive where the mode is named) and verdict.
     """
-    if missing := [name for name in lost["statement"] if name not in thresholds]:
-        raise InputError(f"no threshold for '{missing[0]}': give one for each of {', '.join(lost['statement'])}")
-    threshold = lost["statement"].map(dict(thresholds)).astype(float)
+    threshold = lost["statement"].map(lambda name: float(thresholds[name]))
     beyond, short = -lost["band_high"] - threshold, lost["band_low"] + threshold
     verdict = np.select([beyond > 0, short > 0], [NAMED, RULED_OUT], UNDECIDED)
     return lost.assign(threshold=threshold, beyond=beyond, verdict=verdict)
 
 
 def main_mode(judged: pd.DataFrame) -> str | None:
-    """The first mode named, as the information flows, in the `verdicts` of one model and data set: later losses may be
-    its consequences.
-    """
+    """The first mode named in one case's `verdicts`, as the information flows: later ones may be its consequences."""
     return min(judged.loc[judged["verdict"] == NAMED, "mode"], key=MODES.index, default=None)
 
 
 def flat(lost: pd.DataFrame) -> dict[str, float]:
-    """The losses of one case, from `losses`, as the columns of a table of cases."""
+    """The `losses` of one case as columns of a table of cases, `value: <statement>` and so on."""
     return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}
 
 
 def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
-    """The losses that count, statement -> percentage points: `least`, and more than any case of the table `undamaged`
-    loses for certain. InputError where that is empty.
+    """Statement -> the loss that counts, percentage points: `least`, or the most that an undamaged case loses for
+    certain. InputError where there are none.
     """
     if undamaged.empty:
         raise InputError("thresholds are set on undamaged cases, found none: run models of another family, too")
@@ -134,10 +104,10 @@ def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
-    """The diagnosis of each case, by `thresholds` from undamaged cases of other families.
+    """Cases with their diagnosis, by `thresholds` from undamaged cases (of null mode) of other families.
 
-    `cases` have a column family, and mode is null in undamaged ones. Added are `threshold: <statement>`, diagnosed
-    (mode or null), named (all modes named, joined by "; ") and correct (of an undamaged case: nothing is diagnosed).
+    Added are `threshold: <statement>`, diagnosed (mode or null), named (all modes named, joined by "; ") and correct
+    (of an undamaged case: nothing is diagnosed).
     """
     undamaged, found = cases[cases["mode"].isna()], []
     for family, own in cases.groupby("family", sort=False):

@@ -1,6 +1,17 @@
-"""Feature health scores (paper section 3.3, equations 1 to 3), and profiles FHS_V, FHS_C, FHS_L, P_final (Table 1)."""
+"""Feature health scores (paper section 3.3), their correction for sampling noise, and profiles of them (Table 1).
 
+A test set is a sample of images: noise adds to the total variation of a curve and lowers its minimum, so that the plain
+score of a healthy module falls with its depth and rises with the number of images. `corrected_health` estimates the
+covariance of the noise between points, draws true curves from their posterior, and adds noise to each once more: what
+that does to its score on average is the bias (Efron and Tibshirani 1993, chapter 10), and its spread gives the
+interval, of these fitted probes on other images of the same kind. A volatility below the noise cannot be distinguished
+from it: the score is then too high, and only the interval allows for more (data/simulations, shape "restless").
+"""
+
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,12 +26,26 @@ STATE = ["model", "dataset", "stage"]
 HEALTH = [f"FHS_{module}" for module in MODULES]
 SCORES = (*HEALTH, "P_final")  # of a profile, as the information flows
 
+# The prior of a true curve, in shares of correct predictions: a level; a smooth change or none; and either nothing
+# else, or one sudden change (of a single point, or a step), or a rough change of all points. Sizes are standard
+# deviations, all equally probable.
+LEVEL = 0.5  # uninformative
+SMOOTH_SIZES = (0.03, 0.12)
+SMOOTH_LENGTHS = (0.5, 0.2)  # length scales, as a share of the module; besides, a straight line
+SMOOTH_POWERS = (1.0, 0.5)  # of the position: curves that bend evenly, and such that bend early
+NO_SMOOTH = 0.5  # probability
+SUDDEN_SIZES = (0.05, 0.15)
+ROUGH_SIZES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+ROUGH_CORRELATIONS = (-0.97, 0.0, 0.7)  # of neighbouring points, to the power of their distance; the first alternates
+KINDS = {"smooth": 0.9, "sudden": 0.05, "rough": 0.05}  # prior probability
+EXCLUDED = 0.01  # kinds with a smaller Bayes factor against the likeliest do not widen the interval
+CURVES = 200  # drawn from the posterior of each kind
+
 
 def health_score(performance: Sequence[float], penalty: float) -> float:
-    """FHS (equation 3) of one module, in the units of `performance`: at its points in order, each above 0 (else
-    ValueError).
+    """FHS (equation 3) of one module, in the units of `performance`: at its points in order, each above 0 (ValueError).
 
-    A module with one point has GF 0 and VP 1: its score is the plain performance (audit, point 3).
+    Of a module with one point it is the plain performance (GF 0, VP 1; audit, point 3).
     """
     values = np.asarray(performance, dtype=float)
     if values.ndim != 1 or len(values) == 0:
@@ -31,7 +56,7 @@ def health_score(performance: Sequence[float], penalty: float) -> float:
 
 
 def health_scores(performances: np.ndarray, penalty: float) -> np.ndarray:
-    """As `health_score`, of many curves at once and without its checks: float [..., points], all > 0, to [...]."""
+    """As `health_score` without its checks, of many curves: float [..., points] to [...]."""
     growth, volatility = health_factors(performances, penalty)
     return performances[..., -1] * (1 + growth) * volatility
 
@@ -45,8 +70,8 @@ def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray
 
 
 def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
-    """A table for the page, models and data sets by name (`names`: slug -> name, in the order of the page), stages in
-    words; sorted by what it has of `by`: model, dataset, stage, module.
+    """A table with stages in words, models and data sets by name (`names`: slug -> name, in the order of the page),
+    sorted by what it has of `by`: model, dataset, stage, module.
     """
     order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
     places = {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}
@@ -56,9 +81,8 @@ def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -
 
 
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
-    """Health score of every module's `image_mean` curve: STATE, run, module, points, end, growth, volatility, health
-    (`end` and `health` in percent). InputError for a metric of which less is better, or that is not positive at a
-    point.
+    """Health score of every module's `image_mean` curve: STATE, run, module, points, end (percent), growth, volatility,
+    health (percent). InputError for a metric of which less is better, or that is not positive at a point.
     """
     if metric in LESS_IS_BETTER:
         raise InputError(f"metric '{metric}' has no health score: choose one of which more is better, such as accuracy")
@@ -77,7 +101,7 @@ def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "acc
 
 
 def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """One row a model, data set and stage: FHS_V, FHS_C, FHS_L and P_final, each the mean over runs."""
+    """One row a model, data set and stage: SCORES, each the mean over runs."""
     wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
     final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
     table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
@@ -87,14 +111,14 @@ def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "ac
 
 
 def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
-    """The profiles of one stage, from `profile`. Raises InputError for a stage that is none of STAGES."""
+    """The profiles of one stage; InputError for one that is none of STAGES."""
     if stage not in STAGES:
         raise unknown("stage", stage, STAGES)
     return profiles[profiles["stage"] == stage]
 
 
 def lowest_module(profiles: pd.DataFrame) -> str:
-    """The module, by its letter, with the lowest mean health score."""
+    """The letter of the module with the lowest mean health score."""
     return profiles[HEALTH].mean().idxmin().removeprefix("FHS_")
 
 
@@ -102,3 +126,154 @@ def health_changes(profiles: pd.DataFrame) -> pd.DataFrame:
     """Health scores after fine-tuning less those before, percentage points; one row a model and data set."""
     health = profiles.set_index(STATE)[HEALTH]
     return health.xs("finetuned", level="stage") - health.xs("pretrained", level="stage")
+
+
+class CorrectedHealth(NamedTuple):
+    """In percent: the paper's score of the noisy curve, the corrected one, and the ends of its interval."""
+
+    raw: float
+    score: float
+    low: float
+    high: float
+
+
+def corrected_health(
+    correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, coverage: float = 0.95, seed: int = 0
+) -> CorrectedHealth:
+    """The health score of a module's true curve of accuracy: equations 1 to 3 with the noise's bias subtracted.
+
+    `correct` is whether the probe of each point is correct, bool [points, images]; `counts`, where images depend on
+    each other, how often each is drawn in each resample, [resamples, images]. ValueError for fewer than two images, or
+    none correct at a point.
+    """
+    covariance = noise_covariance(correct, counts)
+    curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
+    raw = health_score(curve, penalty)
+    generator = np.random.default_rng(seed)
+    kinds, probability = curve_posterior(curve, covariance, CURVES, generator)
+    noise = (_root(covariance) @ generator.standard_normal((len(curve), CURVES))).T
+    noisy = np.stack([kinds + noise, kinds - noise])  # both ways: what is linear in the noise cancels exactly
+    with_noise, without = (health_scores(np.clip(values, least, 1), penalty) for values in (noisy, kinds))
+    errors = np.moveaxis(with_noise - without, 1, 0).reshape(len(KINDS), -1)
+    tail = (1 - coverage) / 2
+    evidence = probability / [*KINDS.values()]
+    allowed = errors[evidence >= EXCLUDED * evidence.max()]
+    lowest, highest = np.quantile(allowed, [tail, 1 - tail], axis=1)
+    ends = raw - highest.max(), raw - lowest.min()
+    return CorrectedHealth(*(100 * float(value) for value in (raw, raw - probability @ errors.mean(axis=1), *ends)))
+
+
+def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Covariance of the noise of a curve of accuracy in shares, float [points, points]; arguments as above.
+
+    Correlations are shrunk towards the mean of all pairs that are as far apart, by the share that Schäfer and Strimmer
+    (2005) derive, and negative eigenvalues become 0.
+    """
+    if (images := correct.shape[1]) < 2:
+        raise ValueError(f"correct has {images} images: the noise of a curve shows from two images on")
+    drawn = None if counts is None else correct.astype(float) @ counts.T / counts.sum(axis=1)
+    sample = np.atleast_2d(np.cov(correct) / images if counts is None else np.cov(drawn))
+    deviations = np.sqrt(np.diag(sample))
+    if not len(place := np.flatnonzero(deviations > 0)):
+        return sample
+    varying, scale = np.ix_(place, place), np.outer(deviations[place], deviations[place])
+    correlations, distance = sample[varying] / scale, np.abs(np.subtract.outer(place, place))
+    apart = distance > 0
+    totals, pairs = np.bincount(distance.ravel(), correlations.ravel()), np.bincount(distance.ravel())
+    means = (totals / np.maximum(pairs, 1))[distance]
+    of_chance = ((1 - correlations**2) ** 2 / (images - 1))[apart].sum()
+    found = ((correlations - means) ** 2)[apart].sum()
+    share = min(1.0, of_chance / found) if found > 0 else 1.0
+    root = _root(share * means + (1 - share) * correlations)
+    mixed = root @ root.T
+    unit = np.sqrt(np.diag(mixed))
+    shrunk = np.zeros_like(sample)
+    shrunk[varying] = scale * (mixed / np.outer(unit, unit))
+    return shrunk
+
+
+def curve_posterior(
+    curve: np.ndarray, covariance: np.ndarray, draws: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """True curves behind a noisy one [points]: of each of KINDS [kinds, draws, points], and its probability [kinds].
+
+    A Gaussian process for every size and kind of change in the prior (Rasmussen and Williams 2006, chapter 2), weighted
+    by its marginal likelihood, drawn by Matheron's rule. `covariance` is the noise's, [points, points].
+    """
+    kernels, roots, log_smooth, changes = _prior(len(curve))
+    centred = curve - curve.mean()
+    total = kernels + covariance + 1e-9 * np.eye(len(curve))  # the last: to be invertible where there is no noise
+    evidence, factors, whitened = _log_evidence(centred, total)
+    smooth, rough = evidence[:, :1], evidence[:, 1:]
+    # each sudden change is a rank-one update
+    scaled = np.linalg.solve(factors[:, 0], np.broadcast_to(changes, (len(factors), *changes.shape)))
+    size = 1 + (scaled**2).sum(axis=1)
+    sudden = smooth + (np.einsum("kp,kpc->kc", whitened[:, 0], scaled) ** 2 / size - np.log(size)) / 2
+    log_weights = [log_smooth + own for own in (smooth, sudden, rough)]
+    most = max(own.max() for own in log_weights)
+    weights = [np.exp(own - most) / own.shape[1] for own in log_weights]
+    probability = np.array([own.sum() for own in weights]) * [*KINDS.values()]
+
+    noise_root = _root(covariance)
+    drawn = np.empty((len(KINDS), draws, len(curve)))
+    for kind, weight in enumerate(weights):
+        cumulated = np.cumsum(weight / weight.sum()) if weight.sum() else np.linspace(0, 1, weight.size)
+        places = np.searchsorted(cumulated / cumulated[-1], (np.arange(draws) + generator.random()) / draws)
+        for place in np.unique(places):
+            base, change = np.unravel_index(place, weight.shape)
+            at = places == place
+            if kind == 1:
+                step = changes[:, [change]]
+                own_total, root = total[base, 0] + step @ step.T, np.hstack([roots[base, 0], step])
+            else:
+                column = change + (kind == 2)
+                own_total, root = total[base, column], roots[base, column]
+            noise = noise_root @ generator.standard_normal((len(curve), at.sum()))
+            difference = centred[:, None] - noise - root @ generator.standard_normal((root.shape[1], at.sum()))
+            drawn[kind, at] = (curve[:, None] - noise - covariance @ np.linalg.solve(own_total, difference)).T
+    return drawn, probability / probability.sum()
+
+
+@functools.cache
+def _prior(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Covariances of a true curve, [smooth changes, 1 + rough changes, points, points], none first; their roots; the
+    log probability of each smooth change, [smooth changes, 1]; sudden changes of a standard deviation, [points, ...].
+    """
+    index = np.arange(points)
+    steps = np.abs(np.subtract.outer(index, index))
+    nothing = np.zeros((points, points))
+    smooth = []
+    for size, power in itertools.product(SMOOTH_SIZES, SMOOTH_POWERS):
+        position = (index / max(points - 1, 1)) ** power
+        centred = position - position.mean()
+        line = np.outer(centred, centred) / max(centred @ centred / points, 1e-9)  # of variance 1 over the module
+        apart = np.subtract.outer(position, position)
+        smooth += [size**2 * line, *(size**2 * (line + np.exp(-((apart / own) ** 2) / 2)) for own in SMOOTH_LENGTHS)]
+    rough = [size**2 * near**steps for size in ROUGH_SIZES for near in ROUGH_CORRELATIONS]
+    probability = np.array([NO_SMOOTH, *[(1 - NO_SMOOTH) / len(smooth)] * len(smooth)])
+    kernels = np.array([[one + other + LEVEL**2 for other in (nothing, *rough)] for one in (nothing, *smooth)])
+    places = np.hstack([np.eye(points), np.tri(points)[:, 1:]])
+    sudden = np.hstack([size * places for size in SUDDEN_SIZES])
+    return kernels, _root(kernels), np.log(probability)[:, None], sudden
+
+
+def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a curve [points] under covariances [..., points, points]: log density but for 2 pi, factors, whitened curves.
+
+    The covariances are bordered with the curve, so that the last row of the Cholesky factor is the whitened curve.
+    """
+    points = len(centred)
+    bordered = np.empty((*total.shape[:-2], points + 1, points + 1))
+    bordered[..., :-1, :-1] = total
+    bordered[..., -1, :-1] = bordered[..., :-1, -1] = centred
+    bordered[..., -1, -1] = 1e12  # anything that leaves it positive
+    factors = np.linalg.cholesky(bordered)
+    whitened, diagonal = factors[..., -1, :-1], np.diagonal(factors, axis1=-2, axis2=-1)[..., :-1]
+    log_density = -(whitened**2).sum(axis=-1) / 2 - np.log(diagonal).sum(axis=-1)
+    return log_density, factors[..., :-1, :-1], whitened
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """R with R R' = covariance, [..., points, points]; negative eigenvalues count as 0."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))[..., None, :]

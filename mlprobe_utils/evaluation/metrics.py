@@ -1,4 +1,4 @@
-"""Classification metrics of probes and final output, from the rows: the paper's five (section 3.3) and further ones."""
+"""Metrics of probes, final output and controls (paper, section 3.3), and what a claim about a layer has to beat."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import OPTION, options_of, predicted_option
 
 PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
@@ -14,22 +16,21 @@ METRICS = PAPER_METRICS + FURTHER_METRICS
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
+TASK, SELECTIVITY = "task", "selectivity"
+ENDS = (*(f"{module} end" for module in MODULES), names.OUTPUT)
+LINES = (TASK, names.CONTROL_TASK, SELECTIVITY, names.RANDOM_WEIGHTS, names.TEXT_ONLY, names.CLASSICAL)
+LINES += (*reversed(names.WITHOUT_MODEL), names.MEMORISATION)
 
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent of every probe: one row a model, data set, stage, run, recipe, pooling and point.
-
-    `positives` is data set -> the option counted as positive (None: macro averages).
-    """
+    """Metrics in percent, one row a combination of KEYS; `positives`: data set -> option, None for macro averages."""
     return scores_by(rows[rows["split"] == split], positives, KEYS, predicted_option)
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent of the final output: one row a model, data set, stage and run, with `unparsed` and those of
-    them with a `thought_cut`, in percent of the images.
-
-    An unparsed answer is wrong: it counts against the recall of its class and towards no option's precision. AUC comes
-    from the options' probabilities, which every image has.
+    """Metrics in percent of the final output, one row a model, data set, stage and run, with the share of images that
+    are `unparsed`, and whose `thought_cut` is the reason. An unparsed answer is wrong: it counts against the recall of
+    its class and towards no option's precision.
     """
     rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
@@ -40,20 +41,15 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: s
 
 
 def scores_by(
-    rows: pd.DataFrame,
-    positives: dict[str, str | None],
-    keys: list[str],
-    predict: Callable[[pd.DataFrame], pd.Series],
+    rows: pd.DataFrame, positives: dict[str, str | None], keys: list[str], predict: Callable[[pd.DataFrame], pd.Series]
 ) -> pd.DataFrame:
-    """Metrics in percent, one row a combination of `keys`, nulls too, with the option that `predict` gives for each row
-    of a data set.
-    """
+    """Metrics in percent, one row a combination of `keys`, nulls too; `predict` gives the option of each row."""
     records = []
     for dataset, of_dataset in rows.groupby("dataset", sort=False):
         options = options_of(of_dataset)
         columns = [OPTION + option for option in options]
-        codes = [pd.Categorical(names, options).codes for names in (of_dataset["label"], predict(of_dataset))]
-        coded = of_dataset.assign(truth=codes[0], predicted=codes[1])
+        truth, predicted = (pd.Categorical(own, options).codes for own in (of_dataset["label"], predict(of_dataset)))
+        coded = of_dataset.assign(truth=truth, predicted=predicted)
         for key, group in coded.groupby(keys, dropna=False, sort=False):
             arrays = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
             scores = score(*arrays, options, positives[dataset])
@@ -61,20 +57,74 @@ def scores_by(
     return pd.DataFrame(records)
 
 
+def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
+    """Metrics in percent, as `probe_scores`, one row a combination of KEYS and control: memorisation's on train images,
+    those of text alone of the generated answer.
+    """
+
+    def predicted(own: pd.DataFrame) -> pd.Series:
+        options = predicted_option(own)
+        return (
+            own["parsed"].fillna("").where(own["control"] == names.TEXT_ONLY, options) if "parsed" in own else options
+        )
+
+    return scores_by(rows, positives, [*KEYS, "control"], predicted)
+
+
+def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Probes' scores on the task and the control task (percent) of the same run and point, and their difference
+    (percentage points), after fine-tuning.
+    """
+    own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == names.CONTROL_RUN)]
+    control = controls[controls["control"] == names.CONTROL_TASK]
+    keys = ["model", "dataset", "stage", "point"]
+    both = {TASK: own.set_index(keys)[metric], names.CONTROL_TASK: control.set_index(keys)[metric]}
+    table = pd.concat(both, axis=1, join="inner")
+    return table.assign(**{SELECTIVITY: table[TASK] - table[names.CONTROL_TASK]}).reset_index()
+
+
+def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
+    """The best of `control_scores` that needs no model, percent, by data set."""
+    values = controls[controls["control"].isin(names.WITHOUT_MODEL)].groupby("dataset")[metric]
+    return values.min() if metric in LESS_IS_BETTER else values.max()
+
+
+def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
+    """By dataset and model, whether the fine-tuned final output (mean over runs) is no better than without a model."""
+    answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
+    ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
+    return (ahead >= 0) if metric in LESS_IS_BETTER else (ahead <= 0)
+
+
+def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Probes and answers of one fine-tuned run beside their controls (what: LINES) at ENDS, each module's last point
+    and the final output: percent, mean over models. What needs no model has one value for all ends.
+    """
+    own = pd.concat([scores[scores["pooling"] == "image_mean"], outputs])
+    rows = pd.concat([own[own["run"] == names.CONTROL_RUN].assign(control=TASK), controls], ignore_index=True)
+    rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
+    of_image_set = rows["control"].isin((*names.WITHOUT_MODEL, names.CLASSICAL))
+    ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
+    found = [ends.assign(site=ends["module"]), rows[rows["point"].isna() & ~of_image_set].assign(site=names.OUTPUT)]
+    found += [rows[of_image_set].assign(site=site) for site in ENDS]
+    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "site")[[*ENDS]]
+    lines = {name: table.loc[name] for name in table.index.unique("control")}
+    lines[SELECTIVITY] = lines[TASK] - lines[names.CONTROL_TASK]
+    whole = pd.concat({name: lines[name] for name in LINES}, names=["what"]).reset_index().rename_axis(columns=None)
+    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *ENDS]].reset_index(drop=True)
+
+
 def score(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, options: list[str], positive: str | None
 ) -> dict[str, float]:
     """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
 
-    In plain numpy, as a library would mostly check its arguments (tests hold all equal to scikit-learn's). A quotient
-    of nothing by nothing counts as 0; an area is nan where an option has no image, or all. Balanced accuracy, MCC
-    (Gorodkin 2004) and calibration error have no positive option: the first is the mean recall of the options that have
-    images. An unparsed answer is wrong everywhere; to the MCC it is an option that is never true.
+    In plain numpy, as a library would mostly check its arguments (tests hold all equal to scikit-learn's). 0 / 0 counts
+    as 0; an area is nan where an option has no image, or all. Balanced accuracy (of the options that have images), MCC
+    (Gorodkin 2004) and calibration error have no positive option.
 
-    Args:
-        truth: place of each image's true option among `options`.
-        predicted: place of its predicted option; -1 is a wrong answer.
-        probabilities: float [images, options].
+    `truth` and `predicted` are places among `options`, int [images]; -1 is unparsed: wrong everywhere, to the MCC an
+    option that is never true. `probabilities` are float [images, options].
     """
     chosen = slice(None) if positive is None else [options.index(positive)]
     parsed = predicted >= 0
@@ -104,7 +154,7 @@ def score(
 
 
 def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """AUC of each option against the rest (Mann and Whitney 1947), float [options]; nan where one has no image."""
+    """AUC of each option against the rest (Mann and Whitney 1947), float [options]; nan if it has no image, or all."""
     is_option = truth[:, None] == np.arange(probabilities.shape[1])
     inside, ranks = is_option.sum(axis=0), rankdata(probabilities, axis=0)
     pairs = inside * (len(truth) - inside)
@@ -124,8 +174,7 @@ def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error of the most probable option (Naeini et al. 2015), 0 to 1; above 0 by chance alone.
 
-    Over CALIBRATION_BINS bins with equally many images each (Nguyen and O'Connor 2015); images of one probability share
-    a bin, so that their order changes nothing.
+    Bins have equally many images (Nguyen and O'Connor 2015), and those of one probability share a bin.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)

@@ -1,7 +1,7 @@
 """From rows to arrays: what is predicted for each image, at every point and with every seed, and at each site."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,22 +18,14 @@ CURVE += ["probe", "pooling", "control"]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What was predicted for the images of one data set.
+    """What was predicted for the images of one data set."""
 
-    Attributes:
-        predicted: place among `options`, int [seeds, points, images]; -1: none of them.
-        truth: the same of the true option, int [images].
-        probabilities: of the options, float [seeds, points, images, options].
-        seeds: of the probes; of final outputs the runs, [None] before fine-tuning.
-        points, images (paths in the release, sorted), options: names of the axes.
-    """
-
-    predicted: np.ndarray
-    truth: np.ndarray
-    probabilities: np.ndarray
-    seeds: list
+    predicted: np.ndarray  # place among `options`, int [seeds, points, images]; -1: none of them
+    truth: np.ndarray  # of the true option, int [images]
+    probabilities: np.ndarray  # float [seeds, points, images, options]
+    seeds: list  # of the probes; of final outputs the runs, [None] before fine-tuning
     points: list[str]
-    images: list[str]
+    images: list[str]  # paths in the release, sorted
     options: list[str]
 
     @property
@@ -44,11 +36,11 @@ class Outcomes:
     def at(self, *points: str) -> "Outcomes":
         """Those of some points, in that order. Raises ValueError for a point that is not there."""
         places = [self.points.index(point) for point in points]
-        axes = [self.seeds, [*points], self.images, self.options]
-        return Outcomes(self.predicted[:, places], self.truth, self.probabilities[:, places], *axes)
+        predicted, probabilities = self.predicted[:, places], self.probabilities[:, places]
+        return replace(self, predicted=predicted, probabilities=probabilities, points=[*points])
 
     def of_module(self, module: str) -> list[str]:
-        """The points of a module, by its letter, in the order the data flows."""
+        """A module's points, by its letter, in the order the data flows."""
         return sorted((point for point in self.points if point[0] == module), key=flow_order)
 
     def score(self, name: str, positive: str | None, resamples: Resamples) -> Statistic:
@@ -57,16 +49,15 @@ class Outcomes:
 
 
 def of_modules(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the modules' curves: the main recipe on test images and the mean of the image tokens."""
+    """The rows of the modules' curves: main recipe, test images, mean of the image tokens."""
     chosen = (rows["split"] == "test") & (rows["probe"] == MAIN_PROBE) & (rows["pooling"] == "image_mean")
     return rows[chosen & rows["point"].str[0].isin(MODULES)]
 
 
 def outcomes(rows: pd.DataFrame) -> Outcomes:
-    """The outcomes of probe rows of one curve (CURVE), all its seeds; points in the order of the rows, images sorted.
+    """The outcomes of probe rows of one curve (CURVE), all its seeds; points in the order of the rows.
 
-    InputError for no rows, several curves, a probability that is nan, an image that is missing or there twice at a
-    point.
+    InputError for no rows, several curves, a probability that is nan, an image that a point lacks or has twice.
     """
     return _arranged(rows, None, "seed", rows["point"])
 
@@ -86,10 +77,8 @@ def _arranged(rows: pd.DataFrame, predicted: pd.Series | None, first_axis: str, 
     where = f"{rows['model'].iloc[0]} on {rows['dataset'].iloc[0]}"
     probabilities = rows[[OPTION + option for option in options]].to_numpy()
     if (bad := np.isnan(probabilities).any(axis=1)).any():
-        raise InputError(
-            f"{where}, {point[bad].iloc[0]}: {bad.sum()} images have no probability (nan): the numbers there are not "
-            "finite, make the features or predictions anew"
-        )
+        found = f"{where}, {point[bad].iloc[0]}: {bad.sum()} images have no probability (nan)"
+        raise InputError(f"{found}: the numbers there are not finite, make the features or predictions anew")
     coded = [pd.factorize(rows[first_axis], use_na_sentinel=False), pd.factorize(point)]
     codes, names = zip(*coded, pd.factorize(rows["image"], sort=True), strict=True)
     names = [[None if pd.isna(name) else name for name in own] for own in names]
@@ -99,10 +88,8 @@ def _arranged(rows: pd.DataFrame, predicted: pd.Series | None, first_axis: str, 
     if (times != 1).any():
         at = tuple(axis[0] for axis in np.nonzero(times != 1))
         seed, site, image = (own[n] for own, n in zip(names, at, strict=True))
-        raise InputError(
-            f"{where}, {first_axis} {seed}, {site}: image {image} is there {times[at]} times: each has to be there "
-            "once, make the rows anew"
-        )
+        found = f"{where}, {first_axis} {seed}, {site}: image {image} is there {times[at]} times"
+        raise InputError(f"{found}: each has to be there once, make the rows anew")
     order = np.argsort(place)
     answers = probabilities.argmax(axis=1) if predicted is None else pd.Categorical(predicted, options).codes
     truth = pd.Categorical(rows["label"].iloc[order[: shape[-1]]], options).codes
@@ -113,15 +100,13 @@ def _arranged(rows: pd.DataFrame, predicted: pd.Series | None, first_axis: str, 
 def site_outcomes(
     probed: pd.DataFrame, predicted: pd.DataFrame, reference: pd.DataFrame | None, images: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """site -> whether each test image is correct, bool [seeds, images] of probes, [images] of reference and final
-    output.
+    """site -> whether each test image is correct, bool [seeds, images] of probes, else [images].
 
     Args:
-        probed: probe rows of one model, data set, stage and recipe, several seeds; the last point of each module
-            counts.
-        predicted: rows of the final output of the same state and one run.
-        reference: rows of the data set's reference, one an image; None: there is none.
-        images: the names of the test images, sorted.
+        probed: probe rows of one model, data set, stage and recipe; the last point of each module counts.
+        predicted: final output of the same state, one run.
+        reference: rows of the data set's reference, if there is one.
+        images: names of the test images, sorted.
 
     Raises:
         InputError: a site without rows, a test image that a site lacks or has twice; as `outcomes`.
@@ -131,8 +116,7 @@ def site_outcomes(
     if len(first := next((rows for rows in (probed, predicted) if len(rows)), probed)):
         whose = f"{first['model'].iloc[0]} on {first['dataset'].iloc[0]}"
     if reference is not None:
-        tested = reference[reference["split"] == "test"]
-        correct[REFERENCE] = single_outcomes(tested, images, f"{whose}, {REFERENCE}")
+        correct[REFERENCE] = single_outcomes(reference[reference["split"] == "test"], images, f"{whose}, {REFERENCE}")
     for site, (module, pooling) in PROBED_SITES.items():
         own = probed[(probed["pooling"] == pooling) & (probed["point"].str[0] == module)]
         if own.empty:
@@ -145,10 +129,10 @@ def site_outcomes(
 
 
 def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed: bool = False) -> np.ndarray:
-    """Whether each image is correct, of rows that have one an image: bool [images], in the order of `images`.
+    """Whether each of `images` is correct in rows of one prediction an image, bool [images].
 
-    `parsed` evaluates the generated answer, wrong where it is unparsed; else it is the most probable option.
-    InputError, which begins with `what`, where an image is missing, there twice, or none of `images`.
+    `parsed` evaluates the generated answer (unparsed is wrong) instead of the most probable option. InputError, which
+    begins with `what`, where an image is missing, there twice, or none of `images`.
     """
     _check_images(rows["image"], images, what)
     predicted = rows["parsed"] if parsed else predicted_option(rows)
@@ -157,7 +141,7 @@ def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed
 
 
 def last_point(rows: pd.DataFrame) -> str:
-    """The last of the rows' probe points, as the data flows."""
+    """The last probe point of the rows."""
     return max(rows["point"].unique(), key=flow_order)
 
 

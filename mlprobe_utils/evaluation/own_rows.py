@@ -5,20 +5,19 @@ import pandas as pd
 import yaml
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.common.settings import SHIPPED, paper
-from mlprobe_utils.evaluation.corrected_health import corrected_health
+from mlprobe_utils.common.settings import SHIPPED, Health, paper
 from mlprobe_utils.evaluation.diagnosis import STATEMENTS, losses, thresholds, verdicts
-from mlprobe_utils.evaluation.health import health_by_run
+from mlprobe_utils.evaluation.health import corrected_health, health_by_run
 from mlprobe_utils.evaluation.metrics import METRICS, output_scores, probe_scores
 from mlprobe_utils.evaluation.names import OUTPUT
-from mlprobe_utils.evaluation.outcomes import CURVE, outcomes, output_outcomes, site_outcomes
+from mlprobe_utils.evaluation.outcomes import CURVE, of_modules, outcomes, output_outcomes, site_outcomes
 from mlprobe_utils.evaluation.points import MODULES
-from mlprobe_utils.evaluation.rows import options_of
-from mlprobe_utils.evaluation.settings import Health
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, options_of
 from mlprobe_utils.stats.intervals import LEAST_SEEDS, LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.resampling import RESAMPLED, Resamples, resample
 
 OWN = dict.fromkeys([*CURVE, "run", "seed"]) | {"model": "own model", "dataset": "own images", "stage": "own"}
+OWN["probe"] = MAIN_PROBE
 
 
 def accuracy(
@@ -40,16 +39,15 @@ def accuracy(
         metric: accuracy, f1, precision, recall, auc, balanced_accuracy, sensitivity or specificity; mcc,
             average_precision and calibration_error have no interval (nan).
         split: `test` or `validation`.
-        level: probability that an interval holds the truth of its own point.
+        level: of each point's interval alone.
         positive: the label that counts as positive; None: the mean over labels.
 
     Returns:
-        point, pooling, the metric and its low and high in percent, images (how many). The value is the mean over seeds;
-        the interval is of these fitted probes on new images (bootstrap over whole patients and copies).
+        point, pooling, the metric (percent, mean over seeds), low and high (of these fitted probes on new images, by
+        bootstrap over whole patients and copies), images (how many).
 
     Raises:
-        InputError: an unknown metric or label, no rows of the split, images of one patient alone, a class that is
-            missing.
+        InputError: an unknown metric or label, no rows of the split, images of one patient, a class without images.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
@@ -65,9 +63,8 @@ def accuracy(
             scores = score(*_by_seed(own, positive), split).assign(output=OUTPUT)
             means = scores.groupby("output" if "parsed" in own else "point", sort=False)[metric].mean()
             known = pd.DataFrame({"value": means.to_numpy(), "low": np.nan, "high": np.nan})
-        columns = {"point": found.points, "pooling": None if pd.isna(pooling) else pooling}
-        columns |= {metric: known["value"], "low": known["low"], "high": known["high"], "images": len(found.images)}
-        frames.append(pd.DataFrame(columns))
+        columns = {"point": found.points, "pooling": None if pd.isna(pooling) else pooling, metric: known["value"]}
+        frames.append(pd.DataFrame(columns | {"low": known["low"], "high": known["high"], "images": len(found.images)}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -85,29 +82,27 @@ def health(
         metric, positive: as of `accuracy`; one of which more is better.
 
     Returns:
-        module, points, end (the metric at the last one, percent), growth and volatility (equations 1 and 2), health
-        (equation 3, percent), and for accuracy corrected, low and high: the score without the noise of few images, and
+        module, points, end (the metric at the last point, percent), growth and volatility (equations 1 and 2), health
+        (equation 3, percent), and for accuracy corrected, low and high: the score without the noise of few images and
         its 95 % interval (percent). Means over seeds.
 
     Raises:
         InputError: no rows of a module's image tokens; a metric of which less is better, or that is 0 at a point.
     """
     penalty = penalty or paper(Health, "health").penalty
-    tested = _of_split(rows, "test")
-    tested = tested[(tested["pooling"] == "image_mean") & tested["point"].str[0].isin(MODULES)]
+    tested = of_modules(_of_split(rows, "test"))
     if tested.empty:
         raise InputError("health scores are of probes of the image tokens (V.00/image_mean, …), found none in the rows")
     by_run = health_by_run(probe_scores(*_by_seed(tested, positive)), penalty, metric)
     means = by_run.groupby("module", sort=False).mean(numeric_only=True).drop(columns="run")
-    found, records = outcomes(tested), []
+    modules, found, records = [module for module in MODULES if module in means.index], outcomes(tested), []
     drawn = _resamples(tested, found.images)
     counts = None if len(set(drawn.clusters)) == len(found.images) else drawn.counts
-    for module in [*MODULES] if metric == "accuracy" else []:
+    for module in modules if metric == "accuracy" else []:
         correct = found.at(*found.of_module(module)).correct
-        records += [[module, *corrected_health(own, penalty, counts)] for own in correct if own.size]
-    known = pd.DataFrame(records, columns=["module", "raw", "corrected", "low", "high"]).groupby("module").mean()
-    table = means.reindex([module for module in MODULES if module in means.index]).astype({"points": int})
-    return table.join(known.drop(columns="raw")).rename_axis("module").reset_index()
+        records += [[module, *corrected_health(own, penalty, counts)[1:]] for own in correct]
+    known = pd.DataFrame(records, columns=["module", "corrected", "low", "high"]).groupby("module").mean()
+    return means.reindex(modules).astype({"points": int}).join(known).rename_axis("module").reset_index()
 
 
 def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -116,24 +111,20 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     >>> mp.diagnose(rows, answers)["statement"].tolist()[-1]
     'misalignment'
 
-    Compares accuracy at the end of the vision tower, of the connector and of the LLM, and of the answers. With probes
-    of five seeds or more, intervals allow for other seeds, too. A loss counts from a threshold on: the largest that any
-    undamaged miniature showed for certain in the laboratory run that travels with the package, at least 2 percentage
-    points. They are of small models on synthetic images: on your own, look at the intervals first.
+    Compares accuracy at the ends of vision tower, connector and LLM, and of the answers. With probes of five seeds or
+    more, intervals allow for other seeds, too. A loss counts from a threshold on: the largest that an undamaged
+    miniature showed for certain in the shipped laboratory run, at least 2 percentage points. Those are small models on
+    synthetic images: with your own, look at the intervals first.
 
     Args:
         rows: from `probe`, of the features of `extract`.
         answers: from `answer`, of the same model.
-        reference: rows (image, label, split, p_<label>) of a classifier of the raw pixels, trained on the same images.
-            Quality limitation is a loss against it, and left out without it.
+        reference: rows (image, label, split, p_<label>) of a classifier of the raw pixels, trained on the same images:
+            quality limitation is a loss against it, and left out without it.
 
     Returns:
-        One row a statement: statement, mode, before and after (what it compares), value (accuracy after less before,
-        percentage points), band_low and band_high (95 %, for all statements at once), threshold and beyond (percentage
-        points), verdict.
-
-    Raises:
-        InputError: a module's end or an image that is missing.
+        One row a statement: statement, mode, before, after, value (accuracy after less before), band_low, band_high
+        (95 %, of all at once), threshold, beyond (percentage points), verdict. InputError for a missing end or image.
     """
     probed, predicted = (_of_split(table, "test") for table in (rows, answers))
     images = sorted(probed["image"].unique())
@@ -158,13 +149,12 @@ def _of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def _by_seed(rows: pd.DataFrame, positive: str | None) -> tuple[pd.DataFrame, dict[str, str | None]]:
-    """Arguments of `probe_scores` that give each seed, and final outputs each run, scores of its own."""
-    by_seed = rows if "parsed" in rows else rows.assign(run=rows["seed"])
-    return by_seed, dict.fromkeys(rows["dataset"], positive)
+    """Arguments of `probe_scores` by which each seed, and each run of final outputs, has scores of its own."""
+    return rows if "parsed" in rows else rows.assign(run=rows["seed"]), dict.fromkeys(rows["dataset"], positive)
 
 
 def _resamples(rows: pd.DataFrame, images: list[str]) -> Resamples:
-    """Resamples of images, in this order, by whole clusters; without them each is alone."""
+    """Resamples of images, in this order, by whole clusters where rows have them."""
     if "cluster" not in rows:
         return resample(np.arange(len(images)))
     return resample(rows.drop_duplicates("image").set_index("image").loc[images, "cluster"].to_numpy())

@@ -1,7 +1,7 @@
 """Names of probe points: a letter for the part of the model, and a number from 0 in the order the data flows.
 
-`V.07` is in the vision tower, `D.00` in deepstack. A side path is no module: its points have a curve of their own, and
-enter no health score and no pattern.
+`V.07` is in the vision tower, `D.00` in deepstack: a side path, whose points have a curve of their own and enter no
+health score and no pattern.
 """
 
 import re
@@ -18,12 +18,6 @@ POINT = rf"[{''.join(PROBED)}]\.\d\d"
 
 def is_point(name: str) -> bool:
     return re.fullmatch(POINT, name) is not None
-
-
-def place_of(name: str) -> tuple[str, str | None]:
-    """Point and pooling of features that `extract` has named so; of any other name itself and None."""
-    point, _, pooling = name.partition("/")
-    return (point, pooling) if is_point(point) and pooling in POOLINGS.values() else (name, None)
 
 
 def on_side_path(name: str) -> bool:

@@ -1,7 +1,7 @@
 """The question put to a model about every image, its order, and the answers that it offers.
 
-With causal attention, image tokens see a question only where it comes before them. Text before the image also moves the
-image to later positions, whatever it says: the third order has irrelevant text there, as long as the question.
+With causal attention, image tokens see a question only where it comes before them. There it also moves the image to
+later positions, whatever it says: the third order has irrelevant text there, as long as the question.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,8 +43,7 @@ class Question:
         synonyms: answer -> other words that count as it, such as `{"No": ["阴性"]}`.
 
     Raises:
-        InputError: another template, order or number of options; two labels with one answer, or with
-            answers that cannot be told apart; synonyms of no answer.
+        InputError: any of this does not hold, or answers cannot be told apart.
     """
 
     template: str
@@ -67,7 +66,7 @@ class Question:
         option_patterns(answers, self.synonyms)
 
     def check_labels(self, labels: Iterable[str]) -> None:
-        """Raises InputError for a label without an answer, and where there are labels, an option that no image has."""
+        """Raises InputError for a label without an answer and, where there are labels, an option that no image has."""
         labels = {*labels}
         if missing := sorted(labels - {*self.options}):
             raise InputError(f"the question has no answer for the label {missing[0]!r}: add it to its options")
@@ -76,18 +75,14 @@ class Question:
 
 
 def irrelevant_text(tokenizer, tokens: int) -> str:
-    """A stretch of PASSAGE, from the start of a word on, of exactly so many tokens; InputError where there is none."""
-    starts = [0, *(place + 1 for place, letter in enumerate(PASSAGE) if letter == " ")]
-    for start in starts:
+    """A stretch of PASSAGE of exactly so many tokens, from the start of a word on; InputError where there is none."""
+    for start in (0, *(place + 1 for place, letter in enumerate(PASSAGE) if letter == " ")):
         text = tokenizer.decode(tokens_of(tokenizer, PASSAGE[start:])[:tokens], clean_up_tokenization_spaces=False)
         whole = text and text == text.strip() and PASSAGE.startswith(text, start)  # a chat template may strip a text
         if whole and len(tokens_of(tokenizer, text)) == tokens:
             return text
-    most = len(tokens_of(tokenizer, PASSAGE))
-    raise InputError(
-        f"the question has {tokens} tokens, and the irrelevant passage of {most} tokens no stretch that is as long: "
-        "shorten the question (template of the data card)"
-    )
+    found = f"the question has {tokens} tokens, and the irrelevant passage of {len(tokens_of(tokenizer, PASSAGE))}"
+    raise InputError(f"{found} no stretch that is as long: shorten the question (template of the data card)")
 
 
 def tokens_of(tokenizer, text: str) -> list[int]:

@@ -32,27 +32,20 @@ STATE = ["model", "stage", "order"]
 NOT_OF_BASELINES = ["fault", "stage", "order", "probe", "seed", "point", "pooling", "control"]
 _MAYBE = {"nullable": True}
 SCHEMA = pa.DataFrameSchema(
-    {
-        "model": pa.Column(str, **_MAYBE),
-        "fault": pa.Column(str, **_MAYBE),
-        "dataset": pa.Column(str),
+    {name: pa.Column(str) for name in ("dataset", "image", "label")}
+    | {name: pa.Column(str, **_MAYBE) for name in ("model", "fault", "probe", "control")}
+    | {name: pa.Column(str, **_MAYBE, required=False) for name in ("text", "parsed")}
+    | {name: pa.Column("Int64", pa.Check.ge(0), **_MAYBE) for name in ("run", "seed")}
+    | {
         "data_hash": pa.Column(str, pa.Check.str_length(64, 64)),
         "split_rule": pa.Column(str, pa.Check.isin(SPLIT_RULES)),
         "split": pa.Column(str, pa.Check.isin(["train", "validation", "test"])),
         "stage": pa.Column(str, pa.Check.isin(STAGES), **_MAYBE),
         "order": pa.Column(str, pa.Check.isin([*ORDERS]), **_MAYBE),
-        "run": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
-        "probe": pa.Column(str, **_MAYBE),
-        "seed": pa.Column("Int64", pa.Check.ge(0), **_MAYBE),
         "point": pa.Column(str, pa.Check.str_matches(f"^{POINT}$"), **_MAYBE),
         "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
-        "control": pa.Column(str, **_MAYBE),
-        "image": pa.Column(str),
-        "label": pa.Column(str),
-        "epoch": pa.Column("Int64", pa.Check.ge(1), required=False, nullable=True),
-        "text": pa.Column(str, required=False, nullable=True),
-        "parsed": pa.Column(str, required=False, nullable=True),
-        "thought_cut": pa.Column("boolean", required=False, nullable=True),
+        "epoch": pa.Column("Int64", pa.Check.ge(1), **_MAYBE, required=False),
+        "thought_cut": pa.Column("boolean", **_MAYBE, required=False),
         r"^p_.+": pa.Column(float, pa.Check.in_range(0, 1), regex=True, nullable=True),
     },
     checks=[
@@ -79,10 +72,8 @@ def of_baselines(rows: pd.DataFrame) -> pd.Series:
 
 
 def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray | None, **constants) -> pd.DataFrame:
-    """Rows for `images` (columns image, option, split), with constant columns, and probabilities [images, options] or
-    None, which leaves them nan.
-
-    InputError for a probability that is not finite.
+    """Rows for `images` (columns image, option, split), with constant columns and probabilities [images, options], None
+    for nan; InputError for one that is not finite.
     """
     if probabilities is None:
         probabilities = np.full((len(images), len(options)), np.nan)
@@ -96,7 +87,7 @@ def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarr
 
 
 def check_finite(probabilities: np.ndarray, images: Sequence[str], place: str) -> None:
-    """Raises InputError for probabilities [images, options] that are not finite, with the first of such images."""
+    """Raises InputError for probabilities [images, options] that are not finite; it names the first such image."""
     if (wrong := ~np.isfinite(probabilities).all(axis=1)).any():
         found = f"{place}: the probabilities of {wrong.sum()} of {len(wrong)} images are not finite"
         mend = "run the model in float32 (`precision`), or train its adapter with a lower learning rate"
@@ -109,7 +100,7 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
 
 
 def options_of(rows: pd.DataFrame) -> list[str]:
-    """The options with probabilities in rows of one data set."""
+    """The options with probabilities in the rows of one data set."""
     return [c.removeprefix(OPTION) for c in rows.columns if c.startswith(OPTION) and rows[c].notna().any()]
 
 

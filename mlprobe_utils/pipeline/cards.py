@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.common.files import hash_of
-from mlprobe_utils.common.settings import Count, Fraction, Part, Rate, Words
+from mlprobe_utils.common.settings import Count, Fraction, Health, Part, Rate, Words
 from mlprobe_utils.datasets.settings import Images, Release, Splits
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
-from mlprobe_utils.evaluation.settings import Health
 from mlprobe_utils.models.settings import Checkpoint
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT, relative

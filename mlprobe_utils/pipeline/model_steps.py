@@ -29,7 +29,7 @@ from mlprobe_utils.pipeline.stages import STEPS
 from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
-from mlprobe_utils.probing.probes import fit_and_transfer, fit_probes, share_of_each_class
+from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
 from mlprobe_utils.probing.settings import Probe
 from mlprobe_utils.training.fine_tuning import train_adapter
 from mlprobe_utils.training.prediction import answer_batch, predict
@@ -175,7 +175,9 @@ def make_transfer(work: Work) -> None:
             pooled = load_features(work.features(run).folder / FEATURES)
             for pooling in POOLINGS.values():
                 features = {key: own for key, own in pooled.items() if key[0] == "L" and key.endswith(pooling)}
-                applied = fit_and_transfer(features, labels, training, len(work.options), work.protocol.probe, seed=0)
+                targets, seeds = dict.fromkeys(features, labels), dict.fromkeys(features, 0)
+                given = targets, training, len(work.options), work.protocol.probe, seeds
+                applied = fit_probes(features, *given, at=features)
                 for (fitted_at, key), probabilities in applied.items():
                     constants = work.constants(run) | _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
                     frames.append(image_rows(images[tested], work.options, probabilities[tested], **constants))

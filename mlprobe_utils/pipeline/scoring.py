@@ -8,14 +8,14 @@ from filelock import FileLock
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import write_parquet
-from mlprobe_utils.evaluation import claims, metrics
+from mlprobe_utils.evaluation import metrics
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.code import code_hash
 from mlprobe_utils.pipeline.results import Selection, require, state_name
 
-METRICS, CLAIMS = "mlprobe_utils.evaluation.metrics", "mlprobe_utils.evaluation.claims"
+METRICS = "mlprobe_utils.evaluation.metrics"
 TABLE = "table.parquet"
 
 
@@ -75,10 +75,10 @@ def output_scores(selection: Selection) -> pd.DataFrame:
 
 
 def control_scores(selection: Selection) -> pd.DataFrame:
-    """`claims.control_scores`, of the controls that need a model and of those that need none."""
-    make = lambda one: claims.control_scores(results.control_rows(one), _positives(one))  # noqa: E731
-    of_models = derived(selection, results.CONTROL_SCORES, [results.CONTROLS], CLAIMS, make)
-    return pd.concat([of_models, claims.control_scores(results.image_control_rows(selection), _positives(selection))])
+    """`metrics.control_scores`, of the controls that need a model and of those that need none."""
+    make = lambda one: metrics.control_scores(results.control_rows(one), _positives(one))  # noqa: E731
+    of_models = derived(selection, results.CONTROL_SCORES, [results.CONTROLS], METRICS, make)
+    return pd.concat([of_models, metrics.control_scores(results.image_control_rows(selection), _positives(selection))])
 
 
 def _positives(selection: Selection) -> dict[str, str | None]:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import altair as alt
 import pandas as pd
 
-from mlprobe_utils.evaluation.claims import best_without_model
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE, in_words
-from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS
+from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS, best_without_model
 from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
 from mlprobe_utils.evaluation.own_rows import accuracy
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS, PROBED, is_point, main_path

@@ -12,9 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mlprobe_utils.common.files import claim, file_hash, hash_of, write_parquet
-from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.processes import own_missing, processes, remove_shards, shards_of
 from mlprobe_utils.common.settings import paper
-from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
 from mlprobe_utils.evaluation.points import flow_order
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models.adapters import WEIGHTS, adapter, fingerprint
@@ -49,7 +48,7 @@ def extract(
     True
 
     `V.00`… are vision blocks, `C.00`… layers of the connector, `L.00`… layers of the LLM. `image_mean` is the mean over
-    the image's tokens; `last_token`, of the LLM alone, the state that the answer's first token is predicted from.
+    the image's tokens; `last_token` (of the LLM) what the answer's first token is predicted from.
 
     Args:
         model: from `load` or `fine_tune`.
@@ -85,14 +84,12 @@ def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]
 
 @contextlib.contextmanager
 def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question) -> Iterator[dict[str, torch.Tensor]]:
-    """One forward pass about a few images, with gradients where torch's mode has them.
+    """One forward pass about a few images, with gradients where torch's mode has them: `point/pooling` -> float32
+    [images, width], on the model's device, whose adapter stays on in the block. Arguments and errors as of `extract`.
 
     >>> with mp.capture(model, images[:2], question) as states:
     ...     states["L.00/last_token"].shape
     torch.Size([2, 32])
-
-    Gives `point/pooling` -> float32 tensor [images, width], on the model's device. The model's adapter stays on during
-    the block. Arguments and errors as of `extract`.
     """
     inputs = to_device(questions_about(model, question, images).batch(range(len(images))), model)
     with adapter(model, model.adapter):
@@ -105,13 +102,9 @@ def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question
 def capturing(
     loaded: LoadedModel, inputs: dict, device: torch.device | str = "cpu"
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Captures one forward pass on `inputs` in the block: `point/pooling` -> float32 [images, width].
-
-    The vectors stay on the model's device, so that nothing waits for them, and are on `device` after the block.
-
-    Raises:
-        RuntimeError: an output of another shape than the inputs imply; a probe point that captured nothing or more than
-            once; a value that is not finite.
+    """Captures one forward pass on `inputs` in the block: `point/pooling` -> float32 [images, width], on `device` after
+    it. RuntimeError for an output of another shape than the inputs imply, a probe point that captured nothing or more
+    than once, or a value that is not finite.
     """
     captured: dict[str, torch.Tensor] = {}
     poolers = loaded.family.poolers(inputs)
@@ -146,10 +139,8 @@ def capturing(
 def write_features(
     loaded: LoadedModel, questions: Questions, positions: list[int], settings: Extraction, folder: Path
 ) -> None:
-    """Writes the pooled features of the images at `positions`, and the table of their points, to `folder`.
-
-    `features.safetensors` has one tensor a point and pooling, float32 [images, width]; `points.parquet` one row a probe
-    point: point, path, module (class), width, poolings and family. Shards of an interrupted run are used again.
+    """Writes the features of the images at `positions` to FEATURES in `folder`, one tensor a point and pooling, float32
+    [images, width], and to POINTS a row a probe point. Shards of an interrupted run are used again.
     """
 
     def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -160,32 +151,29 @@ def write_features(
         save_whole(joined([features_of(loaded, questions.batch(batch)) for batch in batches]), path)
     processes().wait_for_everyone()
     if processes().is_main_process:
-        whole = joined([load_features(shard.path) for shard in shards])
+        whole = joined([load_features(shard) for shard in shards])
         save_whole(whole, folder / FEATURES)
-        write_parquet(describe_points(loaded, whole), folder / POINTS)
+        points = [
+            {"point": point.name, "path": point.path, "module": type(point.module).__name__}
+            | {"width": whole[f"{point.name}/image_mean"].shape[1], "poolings": ", ".join(point.poolings)}
+            | {"family": name_of(type(loaded.family))}
+            for point in loaded.family.probe_points()
+        ]
+        write_parquet(pd.DataFrame(points), folder / POINTS)
         remove_shards(folder)
 
 
 @torch.inference_mode()
 def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The features of one batch of `Encoder.questions`, `point/pooling` -> float32 [images, width]."""
+    """The features of one batch of `Encoder.questions`."""
     inputs = to_device(questions, loaded)
     with capturing(loaded, inputs) as captured:
         loaded.model(**inputs, logits_to_keep=1, use_cache=False)
     return captured
 
 
-def describe_points(loaded: LoadedModel, features: dict[str, torch.Tensor]) -> pd.DataFrame:
-    columns = ["point", "path", "module", "width", "poolings", "family"]
-    family, rows = name_of(type(loaded.family)), []
-    for point in loaded.family.probe_points():
-        width = features[f"{point.name}/image_mean"].shape[1]
-        rows.append([point.name, point.path, type(point.module).__name__, width, ", ".join(point.poolings), family])
-    return pd.DataFrame(rows, columns=columns)
-
-
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Saves tensors; the file appears whole or not at all."""
+    """The file appears whole or not at all."""
     temporary = path.with_suffix(".partial")
     save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     temporary.replace(path)

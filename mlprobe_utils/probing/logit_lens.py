@@ -1,6 +1,5 @@
-"""The logit lens: what the model would begin to answer if an LLM layer were its last (nostalgebraist 2020).
-
-The last token's state goes through the model's own final norm and output head, neither trained nor adapted for it.
+"""The logit lens (nostalgebraist 2020): what the model would begin to answer if an LLM layer were its last, by its own
+final norm and output head, neither trained nor adapted for it.
 """
 
 import numpy as np
@@ -16,9 +15,8 @@ LENS, POOLING = "logit lens", "last_token"
 
 
 def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
-    """The token that each option begins with as an answer, int [options]; options may share one.
-
-    Behind the end of a thought that the prompt has opened, which all answers begin with.
+    """The token that each option begins with as an answer (options may share one), behind the end of a thought that the
+    prompt has opened.
     """
     answers = encoder.answer_tokens(options)
     parted = (n for n, tokens in enumerate(zip(*answers, strict=False)) if len({*tokens}) > 1)
@@ -28,10 +26,8 @@ def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
 
 @torch.inference_mode()
 def through_the_lens(loaded: LoadedModel, states: torch.Tensor, tokens: list[int], batch_size: int) -> np.ndarray:
-    """Probabilities of the options, float64 [images, options], among the tokens that they begin with (`first_tokens`).
-
-    Options that begin with the same token share its probability equally. `states` are those of the last token at an LLM
-    point, before the final norm, float32 [images, width]; `batch_size` bounds the memory of the vocabulary's logits.
+    """Probabilities of the options, float64 [images, options], among their `first_tokens`, whose probability options
+    share; `states` are the last token's at an LLM point, float32 [images, width].
     """
     head = loaded.model.get_output_embeddings()
     norm = loaded.model.get_submodule(f"{loaded.family.decoder_layers.rpartition('.')[0]}.norm")
@@ -50,8 +46,8 @@ def lens_rows(
     batch_size: int,
     constants: dict,
 ) -> pd.DataFrame:
-    """Rows of the validation and test images at every LLM point, as the data flows; `images` (image, option, split) has
-    a row an image, as `features`, and `constants` are columns that the rows share.
+    """Rows of the validation and test images at every LLM point; `images` (image, option, split) has the rows of
+    `features`.
     """
     kept, frames = np.flatnonzero(images["split"] != "train"), []
     points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]

@@ -1,36 +1,38 @@
-"""Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width. Tests hold every probe
-equal to one trained alone with the same seed.
+"""Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width, each equal to one alone.
+
+With batches of a few images a step costs memory traffic and calls. So gradients are computed by hand, all weights of a
+block lie in one tensor that AdamW updates in one call, and batches are gathered for many steps at a time.
 """
 
-from collections.abc import Hashable, Mapping
-from typing import TypeVar
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from mlprobe_utils.models.compat import fused_adamw
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.common.settings import paper
-from mlprobe_utils.evaluation.points import place_of
+from mlprobe_utils.evaluation.points import POOLINGS, is_point
 from mlprobe_utils.evaluation.rows import OPTION
-from mlprobe_utils.probing.probe_training import parameter_count, train, with_ones
 from mlprobe_utils.probing.settings import Probe
 
 STACK_BYTES = 2**30  # features that are in memory at a time; how probes are grouped changes no result
 CACHE = 2**23  # a core's, with the third level: blocks so large were fastest with 0.5 MiB of the second and with more
+STEPS = 32  # prepared at a time, and launched as one on CUDA; changes no result
 Key = TypeVar("Key", bound=Hashable)
 
 
 def probe(
-    features: Mapping[str, np.ndarray],
-    images,
-    *,
-    seeds: int = 5,
-    device: torch.device | str | None = None,
-    **fields,
+    features: Mapping[str, np.ndarray], images, *, seeds: int = 5, device: torch.device | str | None = None, **fields
 ) -> pd.DataFrame:
     """Fits probes of the label on the train images, one for each features and seed.
 
@@ -42,14 +44,13 @@ def probe(
         features: from `extract`, or any name -> array [images, width], rows in the order of the images.
         images: from `image_folder` or `image_list`, with labels.
         seeds: how many probes are fitted at each point; intervals of the recipe need five.
-        device: a CPU or CUDA; None: this process's CUDA device where there is one.
-        fields: of `probing.settings.Probe`, by default those of the protocol `paper`: an MLP on standardised features.
-            With many images, a larger `batch_size` is faster, and with a rate raised alike about as good.
+        device: the CPU or CUDA; None: this process's CUDA device where there is one.
+        fields: of `probing.settings.Probe`, else as in the protocol `paper`: an MLP on standardised features. With many
+            images, a larger `batch_size` is faster, and with a rate raised alike about as good.
 
     Returns:
-        One row a validation or test image, features and seed: image, label, split, cluster (images with the same number
-        are of one patient or file), point and pooling (the name and null where it is none of `extract`'s), seed,
-        p_<label>.
+        One row a validation or test image, features and seed: image, label, split, cluster (one number a patient or
+        file), point and pooling (of other features than `extract`'s their name and null), seed, p_<label>.
 
     Raises:
         InputError: features of other images, or that are not finite; images of fewer than two labels; an unknown field.
@@ -78,9 +79,11 @@ def probe(
     fitted = fit_probes(keys, dict.fromkeys(keys, labels), training, len(classes), recipe, numbers, device)
     frames = []
     for (name, seed), probabilities in fitted.items():
-        point, pooling = place_of(name)
+        point, _, pooling = name.partition("/")
+        known = is_point(point) and pooling in POOLINGS.values()
+        place = {"point": point if known else name, "pooling": pooling if known else None, "seed": seed}
         columns = {OPTION + label: probabilities[shown, i].astype(float) for i, label in enumerate(classes)}
-        frames.append(rows.iloc[shown].assign(point=point, pooling=pooling, seed=seed, **columns))
+        frames.append(rows.iloc[shown].assign(**place, **columns))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -92,83 +95,48 @@ def fit_probes(
     settings: Probe,
     seeds: Mapping[Key, int],
     device: torch.device | str | None = None,
-) -> dict[Key, np.ndarray]:
-    """Fits one probe for each key of `features` and applies it to all images.
+    at: Mapping[Key, torch.Tensor] | None = None,
+) -> dict[Any, np.ndarray]:
+    """Fits one probe for each key of `features`, float32 [images, width], and applies it to all images: key ->
+    probabilities, float32 [images, classes]. With `at`, features of the same width, every probe is applied to each of
+    them: (fitted at, applied at) -> probabilities.
 
-    Args:
-        features: float32 [images, width]; widths may differ, probes may share a tensor.
-        labels: class index of each image, int [images].
-        training: positions of the images to fit on, and to standardise by.
-        seeds: of initial weights, batches and dropout.
-
-    Returns:
-        Probabilities, float32 [images, classes], in the order of `features`.
+    `labels` are class indices, int [images]; `training` positions of the images to fit on; `seeds` those of initial
+    weights, batches and dropout. All features are standardised by their own statistics on the training images: what
+    transfers is the direction in which the classes lie, whatever the features' size.
     """
-    device, training, notes = device or own_device(), torch.tensor(training), Notes()
-    probabilities = {}
+    device, training = torch.device(device or processes().device), torch.tensor(training)
+    device, notes, done, found = device if device.type == "cuda" else "cpu", Notes(), 0, {}
     for keys in blocks(features, classes, settings, device):
         inputs = _inputs(torch.stack([features[key].float() for key in keys]).to(device), training, settings)
         targets = one_hot(torch.tensor(np.stack([labels[key] for key in keys]), device=device), classes).float()
         block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
-        probabilities |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
-        notes.note(len(probabilities), len(features), "probe")
-    return {key: probabilities[key] for key in features}
+        if at is None:
+            found |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
+        for key, tensor in (at or {}).items():
+            applied = _inputs(tensor.float()[None].to(device), training, settings).expand(len(keys), -1, -1)
+            probabilities = block.probabilities(applied).cpu().numpy()
+            found |= {(fitted_at, key): own for fitted_at, own in zip(keys, probabilities, strict=True)}
+        notes.note(done := done + len(keys), len(features), "probe")
+    return {key: found[key] for key in features} if at is None else found
 
 
 def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
-    """Places of a share of the images of each class, one at least; a smaller share is part of every larger one."""
+    """Positions of a share of the images of each class, one at least; a smaller share is part of every larger one."""
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
     return np.sort(np.concatenate(drawn))
 
 
-def fit_and_transfer(
-    features: Mapping[Key, torch.Tensor],
-    labels: np.ndarray,
-    training: np.ndarray,
-    classes: int,
-    settings: Probe,
-    seed: int,
-    device: torch.device | str | None = None,
-) -> dict[tuple[Key, Key], np.ndarray]:
-    """(fitted at, applied at) -> probabilities, float32 [images, classes], of all pairs of points of one width.
-
-    Each point's features are standardised by their own statistics: what transfers is the direction in which the classes
-    lie, whatever the features' size. Arguments as of `fit_probes`; ValueError where widths differ.
-    """
-    if len(widths := {tensor.shape[1] for tensor in features.values()}) > 1:
-        raise ValueError(f"a probe reads features of one width, found {sorted(widths)}: take points of one module")
-    device, places = device or own_device(), torch.tensor(training)
-    targets = one_hot(torch.tensor(labels, device=device), classes).float()
-    found = {}
-    for keys in blocks(features, classes, settings, device):
-        own = [_inputs(features[key].float()[None].to(device), places, settings)[0] for key in keys]
-        block = train(torch.stack(own), targets.expand(len(keys), -1, -1), places, settings, [seed] * len(keys))
-        for key, tensor in features.items():
-            inputs = _inputs(tensor.float()[None].to(device), places, settings)
-            probabilities = block.probabilities(inputs.expand(len(keys), -1, -1)).cpu().numpy()
-            found |= {(fitted_at, key): own for fitted_at, own in zip(keys, probabilities, strict=True)}
-    return found
-
-
 def _inputs(stack: torch.Tensor, training: torch.Tensor, settings: Probe) -> torch.Tensor:
-    """The probes' input, [points, images, width + 1], from features [points, images, width]."""
     return with_ones(standardise(stack, training) if settings.standardised else stack)
-
-
-def own_device() -> torch.device | str:
-    """This process's CUDA device where there is one, else the CPU."""
-    own = processes().device
-    return own if own.type == "cuda" else "cpu"
 
 
 def blocks(
     features: Mapping[Key, torch.Tensor], classes: int, settings: Probe, device: torch.device | str = "cpu"
 ) -> list[list[Key]]:
-    """The keys in blocks of one width, of one probe at least.
-
-    The features of a block take `STACK_BYTES` at most; on a CPU its weights, gradients and moments fit into the cache
-    of its cores: smaller blocks cost more calls, larger ones more memory traffic.
+    """The keys in blocks of one width, of one probe at least, whose features take at most STACK_BYTES; on a CPU,
+    weights, gradients and moments fit into the cache: smaller blocks cost calls, larger ones memory traffic.
     """
     grouped = []
     for width in sorted({tensor.shape[1] for tensor in features.values()}):
@@ -186,3 +154,157 @@ def standardise(stack: torch.Tensor, training: torch.Tensor) -> torch.Tensor:
     mean = stack[:, training].mean(dim=1, keepdim=True)
     deviation = stack[:, training].std(dim=1, keepdim=True, correction=0)
     return (stack - mean) / torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, torch.inf)
+
+
+@contextlib.contextmanager
+def without_denormals() -> Iterator[None]:
+    """Numbers below 1e-38, to which the moments of a dead unit fade, count as zero: they slow a CPU several times."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@without_denormals()
+def train(
+    inputs: torch.Tensor, targets: torch.Tensor, training: torch.Tensor, settings: Probe, seeds: list[int]
+) -> "Block":
+    """Trains a block of probes with AdamW and a cosine schedule (paper section 3.2).
+
+    Probes of one seed draw the same numbers, whatever block they are in: initial weights, then in every epoch an order
+    of the images and the masks of dropout. `inputs` are float32 [probes, images, width + 1], the last column 1;
+    `targets` one-hot, float32 [probes, images, classes].
+    """
+    device, generators = inputs.device, {seed: torch.Generator().manual_seed(seed) for seed in seeds}
+
+    def drawn(draw: Callable, *arguments) -> torch.Tensor:
+        """[probes, ...], by the seed of each."""
+        by_seed = {seed: draw(*arguments, generator) for seed, generator in generators.items()}
+        return torch.stack([by_seed[seed] for seed in seeds]).to(device)
+
+    sizes = layer_sizes(inputs.shape[2] - 1, targets.shape[2], settings)
+    block = Block([drawn(initial, *size) for size in sizes], settings)
+    hidden = sizes[-1][0] if len(sizes) == 2 else 0
+    steps = math.ceil(len(training) / settings.batch_size)
+    factor = cosine(settings.epochs * steps, settings.warmup_ratio)
+    rates = [settings.learning_rate * factor(step) for step in range(settings.epochs * steps)]
+    take_steps, probe = replayed(block.take_steps), torch.arange(len(seeds), device=device)[:, None]
+    for epoch in torch.tensor(rates, device=device).split(steps):
+        orders = drawn(lambda generator: training[torch.randperm(len(training), generator=generator)])
+        for images, epoch_rates in zip(
+            orders.split(STEPS * settings.batch_size, dim=1), epoch.split(STEPS), strict=True
+        ):
+            masks = drawn(dropout_masks, images.shape[1], hidden, settings.dropout)
+            take_steps(inputs[probe, images], targets[probe, images], masks, epoch_rates)
+    return block
+
+
+def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, int]]:
+    return [*itertools.pairwise([width, *[settings.hidden] * (settings.kind == "mlp"), classes])]
+
+
+def parameter_count(width: int, classes: int, settings: Probe) -> int:
+    return sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
+
+
+def initial(inputs: int, outputs: int, generator: torch.Generator) -> torch.Tensor:
+    """A layer as torch's Linear draws it, [inputs + 1, outputs], the biases in the last row."""
+    bound = 1 / math.sqrt(inputs)
+    return torch.empty(inputs + 1, outputs).uniform_(-bound, bound, generator=generator)
+
+
+def dropout_masks(images: int, hidden: int, dropout: float, generator: torch.Generator) -> torch.Tensor:
+    """Factors of the hidden units, [images, hidden]."""
+    return (torch.rand(images, hidden, generator=generator) >= dropout) / (1 - dropout)
+
+
+class Block:
+    """One layer or two of a block of probes, float32 [probes, inputs + 1, outputs], and AdamW's state."""
+
+    def __init__(self, layers: list[torch.Tensor], settings: Probe):
+        self.settings = settings
+        self.weights = torch.cat([layer.flatten() for layer in layers])
+        self.gradient, self.mean, self.square = (torch.zeros_like(self.weights) for _ in range(3))
+        self.steps_taken = self.weights.new_zeros(())
+        counts = [layer.numel() for layer in layers]
+        self.layers, self.layer_gradients = (
+            [part.view_as(layer) for part, layer in zip(flat.split(counts), layers, strict=True)]
+            for flat in (self.weights, self.gradient)
+        )
+        probes, rows, _ = layers[-1].shape
+        self.hidden = self.weights.new_ones(probes, settings.batch_size, rows)  # the last column stays 1
+
+    def take_steps(self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor, rates: torch.Tensor) -> None:
+        """Steps of AdamW, one a batch of the images and a learning rate."""
+        batches = (tensor.split(self.settings.batch_size, dim=1) for tensor in (inputs, targets, masks))
+        for *batch, rate in zip(*batches, rates.unbind(), strict=True):
+            self._differentiate(*batch)
+            self.steps_taken.add_(1)
+            state = self.weights, self.gradient, self.mean, self.square, self.steps_taken
+            # AdamW(fused=True), without torch's own step around it, which takes as long as a small block
+            fused_adamw(*state, rate, self.settings.weight_decay)
+
+    def _differentiate(self, inputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor) -> None:
+        """The gradients of each probe's mean cross-entropy over the batch."""
+        *first, last = self.layers
+        *first_gradient, last_gradient = self.layer_gradients
+        images, reached = inputs.shape[1], inputs
+        if first:
+            reached = self.hidden[:, :images]
+            torch.mul(torch.bmm(inputs, first[0]).relu_(), masks, out=reached[..., :-1])
+        error = torch.bmm(reached, last).softmax(dim=-1).sub_(targets)
+        last_gradient.baddbmm_(reached.mT, error, beta=0, alpha=1 / images)
+        if first:
+            # units that are off or dropped pass on nothing; the others' scale is part of alpha
+            error = torch.ops.aten.threshold_backward(torch.bmm(error, last[:, :-1].mT), reached[..., :-1], 0)
+            scale = 1 / (1 - self.settings.dropout)
+            first_gradient[0].baddbmm_(inputs.mT, error, beta=0, alpha=scale / images)
+
+    def probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
+        *first, last = self.layers
+        for layer in first:
+            inputs = with_ones(torch.bmm(inputs, layer).relu_())
+        return torch.bmm(inputs, last).softmax(dim=-1)
+
+
+def with_ones(inputs: torch.Tensor) -> torch.Tensor:
+    return pad(inputs, (0, 1), value=1.0)
+
+
+def replayed(work: Callable[..., None]) -> Callable[..., None]:
+    """`work(*tensors)`, on CUDA launched as one graph, as its dozen kernels each take less time than a launch.
+
+    For tensors of the same shapes the first call warms up, the second is captured, and later ones fill its copies.
+    """
+    captured = {}
+
+    def run(*tensors: torch.Tensor) -> None:
+        shapes = tuple(tensor.shape for tensor in tensors)
+        if tensors[0].device.type != "cuda" or shapes not in captured:
+            captured[shapes] = None
+            work(*tensors)
+            return
+        if captured[shapes] is None:
+            copies, graph = [tensor.clone() for tensor in tensors], torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                work(*copies)
+            captured[shapes] = copies, graph
+        copies, graph = captured[shapes]
+        for copy, tensor in zip(copies, tensors, strict=True):
+            copy.copy_(tensor)
+        graph.replay()
+
+    return run
+
+
+def cosine(steps: int, warmup_ratio: float) -> Callable[[int], float]:
+    """The learning rate's factor at each step: linear warm-up, then a cosine to zero."""
+    warmup = math.ceil(steps * warmup_ratio)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+    return factor

@@ -16,9 +16,8 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, GenerationConfig
 
 from mlprobe_utils.common.files import claim, hash_of, write_parquet
-from mlprobe_utils.common.processes import processes
+from mlprobe_utils.common.processes import own_missing, processes, remove_shards, shards_of
 from mlprobe_utils.common.settings import paper
-from mlprobe_utils.common.shards import own_missing, remove_shards, shards_of
 from mlprobe_utils.datasets.own_images import Images
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.evaluation.rows import OPTION, check_finite
@@ -103,7 +102,7 @@ def predict(
     for path, batches in own_missing(shards, settings.batch_size, "answer"):
         write_parquet(pd.concat([answer_batch(loaded, questions.batch(batch), *given) for batch in batches]), path)
     processes().wait_for_everyone()
-    whole = pd.concat([pd.read_parquet(shard.path) for shard in shards], ignore_index=True)
+    whole = pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
     processes().wait_for_everyone()
     if processes().is_main_process:
         remove_shards(folder)

@@ -10,7 +10,7 @@ from simulated_rows import answers, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
 from mlprobe_utils.analysis.certainty import ANSWERS, PROBES
-from mlprobe_utils.evaluation.claims import ENDS
+from mlprobe_utils.evaluation.metrics import ENDS
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.evaluation.rows import STAGES

@@ -13,7 +13,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.evaluation.corrected_health import corrected_health
+from mlprobe_utils.evaluation.health import corrected_health
 from mlprobe_utils.evaluation.rows import image_rows, predicted_option
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.results import Selection

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import in_processes
 import numpy as np
@@ -23,14 +24,14 @@ from mlprobe_utils.probing.extraction import FEATURES, load_features
 
 SCRIPT = Path(in_processes.__file__)
 FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+LAUNCH = "--num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
 STATES = ("pretrained", "finetuned-0")
 
 
 def launched(folder: Path, checkpoint: Path, *options: str, kill_at: int | None = None):
     """Runs the script in two processes, started as a user starts them; returns what became of it."""
     folder.mkdir(exist_ok=True)
-    launch = [str(Path(sys.executable).with_name("accelerate-launch")), "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [str(Path(sys.executable).with_name("accelerate-launch")), *LAUNCH.split()]
     script = [str(SCRIPT), str(folder), str(checkpoint), *([str(kill_at)] if kill_at else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
     return subprocess.run([*launch, *options, *script], capture_output=True, text=True, env=environment)
@@ -63,14 +64,10 @@ def one(tmp_path_factory, tiny_folder):
     return folder
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "DDP",
-        pytest.param("FSDP, killed", marks=pytest.mark.slow),
-        pytest.param("DDP, killed", marks=pytest.mark.nightly),
-    ],
-)
+KILLED = [pytest.param("FSDP, killed", marks=pytest.mark.slow), pytest.param("DDP, killed", marks=pytest.mark.nightly)]
+
+
+@pytest.fixture(scope="module", params=["DDP", *KILLED])
 def two(request, tmp_path_factory, tiny_folder):
     """Two processes; started as a user starts them where they are killed while they train, and started again."""
     kind, _, killed = request.param.partition(", ")
@@ -94,6 +91,11 @@ def results(folder: Path) -> Path:
     return folder / "outputs" / "miniature" / "busi" / "paper" / "tiny"
 
 
+def tables(one: Path, two: tuple[str, Path], file: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """As made by two processes, and by one."""
+    return tuple(pd.read_parquet(results(folder) / file) for folder in (two[1], one))
+
+
 def test_weights_are_whole_or_sharded_as_launched(two):
     kind, folder = two
     for process in (0, 1):
@@ -104,9 +106,9 @@ def test_weights_are_whole_or_sharded_as_launched(two):
 
 def test_evaluation_and_training_equal_those_of_one_process(one, two):
     """Three validation images on two processes: the sampler repeats one, which must not be counted twice."""
-    curves = [pd.read_parquet(results(f) / "adapter-0" / "learning_curve.parquet") for f in (one, two[1])]
-    assert curves[1]["epoch"].tolist() == [1, 2, 3]
-    np.testing.assert_allclose(curves[1], curves[0], rtol=2e-4)
+    curves = tables(one, two, "adapter-0/learning_curve.parquet")
+    assert curves[0]["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(*curves, rtol=2e-4)
     weights, expected = (load_file(results(f) / "adapter-0" / "adapter_model.safetensors") for f in (two[1], one))
     assert weights.keys() == expected.keys()
     for key in weights:
@@ -116,9 +118,7 @@ def test_evaluation_and_training_equal_those_of_one_process(one, two):
 
 @pytest.mark.parametrize("state", STATES)
 def test_every_image_is_predicted_once(one, two, state):
-    rows, expected = (
-        pd.read_parquet(results(f) / f"predictions-{state}" / "predictions.parquet") for f in (two[1], one)
-    )
+    rows, expected = tables(one, two, f"predictions-{state}/predictions.parquet")
     assert len(rows) == rows["image"].nunique() == 9
     assert list(rows["image"]) == list(expected["image"])
     options = [column for column in rows if column.startswith("p_")]
@@ -146,11 +146,11 @@ def test_no_temporary_files_are_left(one, two):
     assert not any("shard" in name or "partial" in name or "checkpoint" in name for name in names[0])
 
 
+OTHERS = [*((family, "FSDP") for family in FAMILY_NAMES if family != "qwen2_5_vl"), ("llava", "DDP"), ("gemma3", "DDP")]
+
+
 @pytest.mark.nightly
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [*((family, "FSDP") for family in FAMILY_NAMES if family != "qwen2_5_vl"), ("llava", "DDP"), ("gemma3", "DDP")],
-)
+@pytest.mark.parametrize(("family", "kind"), OTHERS)
 def test_every_family_trains_in_two_processes(tiny_folders, tmp_path, family, kind):
     """FSDP has to find the layers to spread; DDP waits for a gradient of all that is trained, and LLaVA reads no
     last CLIP layer."""
@@ -165,10 +165,7 @@ def test_every_family_trains_in_two_processes(tiny_folders, tmp_path, family, ki
 
 
 def test_batch_that_cannot_be_shared_is_an_error(monkeypatch):
-    class Three:
-        num_processes = 3
-
-    monkeypatch.setattr(processes, "processes", Three)
+    monkeypatch.setattr(processes, "processes", lambda: SimpleNamespace(num_processes=3))
     assert processes.share_of(6) == 2
     with pytest.raises(InputError, match=r"3 processes cannot share batches of 4 images .*fine_tuning\.batch_size"):
         processes.share_of(4)
@@ -176,12 +173,8 @@ def test_batch_that_cannot_be_shared_is_an_error(monkeypatch):
 
 def test_a_tower_alone_equals_that_of_one_process(one, two):
     """Three validation images and nine to train with, which two processes share no more evenly than answers."""
-    kind, folder = two
-    for name in (classifier_name(way, 0) for way in TRAINABLE) if kind == "DDP" else ():
-        found, expected = (pd.read_parquet(results(f) / name / "predictions.parquet") for f in (folder, one))
-        options = [column for column in expected if column.startswith("p_")]
-        pd.testing.assert_frame_equal(found.drop(columns=options), expected.drop(columns=options))
-        np.testing.assert_allclose(found[options], expected[options], atol=5e-3)
-        curves = [pd.read_parquet(results(f) / name / "learning_curve.parquet") for f in (folder, one)]
-        np.testing.assert_allclose(*curves, rtol=2e-3)
-    assert (kind == "DDP") == bool(list(results(folder).glob("classifier-*")))
+    for name in (classifier_name(trained, 0) for trained in TRAINABLE) if two[0] == "DDP" else ():
+        found, expected = tables(one, two, f"{name}/predictions.parquet")
+        pd.testing.assert_frame_equal(found, expected, rtol=0, atol=5e-3)
+        np.testing.assert_allclose(*tables(one, two, f"{name}/learning_curve.parquet"), rtol=2e-3)
+    assert (two[0] == "DDP") == bool(list(results(two[1]).glob("classifier-*")))

@@ -37,10 +37,8 @@ def test_a_long_step_reports_how_far_it_is_now_and_then(monkeypatch, capsys):
     notes = progress.Notes(every=60)
     for done in (10, 30, 40, 50):
         notes.note(done, 300, "training step")
-    assert capsys.readouterr().err.splitlines() == [
-        "    training step 30 of 300, about 14 min left",
-        "    training step 50 of 300, about 13 min left",
-    ]
+    lines = [f"    training step {done} of 300, about {left} min left" for done, left in ((30, 14), (50, 13))]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_who_watches_gets_a_bar_and_a_page_none(monkeypatch, capsys):
@@ -59,19 +57,13 @@ def test_who_watches_gets_a_bar_and_a_page_none(monkeypatch, capsys):
 def test_the_account_sums_the_seconds_of_each_stage(tmp_path):
     lines = ["2.5\ta · busi · probes", "9.0\tpages", "1.0\t03_probing · notebook", "7.5\tb · busi · probes"]
     (tmp_path / "progress").write_text("\n".join(lines) + "\n")
-    assert [*spent(tmp_path / "progress").itertuples(index=False, name=None)] == [
-        ("probes", 2, 10.0),
-        ("pages", 1, 9.0),
-        ("notebook", 1, 1.0),
-    ]
+    summed = [("probes", 2, 10.0), ("pages", 1, 9.0), ("notebook", 1, 1.0)]
+    assert [*spent(tmp_path / "progress").itertuples(index=False, name=None)] == summed
     head, *rows = [line.split() for line in account(tmp_path / "progress", wall=12.4).splitlines()]
     assert head[-2:] == ["steps", "seconds"]
     assert rows[0] == ["probes", "2", "10"]
-    assert rows[3][-2:] == ["4", "20"]
-    assert rows[4][-1] == "12"
-    assert rows[5][:2] == ["processor", "seconds"]
-    assert rows[6][:3] == ["largest", "process", "(MiB)"]
-    assert int(rows[6][-1]) >= 0
+    assert (rows[3][-2:], rows[4][-1]) == (["4", "20"], "12")
+    assert (rows[5][:2], rows[6][:3]) == (["processor", "seconds"], ["largest", "process", "(MiB)"])
 
 
 def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_path):

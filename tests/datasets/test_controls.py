@@ -11,7 +11,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets import controls
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation import names
-from mlprobe_utils.evaluation.claims import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
+from mlprobe_utils.evaluation.metrics import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
 from mlprobe_utils.evaluation.names import CONTROL_TASK, FILE, FILE_FORMAT, MAJORITY, PIXELS, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows
 from mlprobe_utils.models.encoding import Encoder

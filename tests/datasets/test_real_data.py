@@ -9,7 +9,7 @@ import pytest
 from mlprobe_utils.datasets.controls import pixel_statistics, rows_without_model
 from mlprobe_utils.datasets.splits import leaks
 from mlprobe_utils.datasets.summary import counts, format_shortcuts
-from mlprobe_utils.evaluation.claims import control_scores
+from mlprobe_utils.evaluation.metrics import control_scores
 from mlprobe_utils.evaluation.names import FILE_FORMAT, MAJORITY
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card

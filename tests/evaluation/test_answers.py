@@ -9,7 +9,7 @@ from mlprobe_utils.evaluation.answers import Thought, answer_in, parse_answer
 
 BUSI = ["Normal", "Benign", "Malignant"]
 YES_NO = ["Yes", "No"]
-SEVERAL_WORDS = ["COVID-19", "Finding", "No finding"]
+WORDS = ["COVID-19", "Finding", "No finding"]
 NAMED = {
     "The lesion is **malignant**!": "Malignant",
     "benign, clearly benign": "Benign",
@@ -39,16 +39,13 @@ NEITHER = ["Yes and no", "Yes. No.", "not yes", "None", "know nothing", "yesterd
     [(BUSI, text, answer) for text, answer in (NAMED | dict.fromkeys(UNPARSED)).items()]
     + [(YES_NO, text, answer) for answer, own in (("Yes", YES), ("No", NO), (None, NEITHER)) for text in own]
     + [
-        (SEVERAL_WORDS, "It is COVID-19.", "COVID-19"),
-        (SEVERAL_WORDS, "no finding", "No finding"),
-        (SEVERAL_WORDS, "COVID 20", None),
-        (SEVERAL_WORDS, "no finding, or covid-19", None),
-        (SEVERAL_WORDS, "Finding: finding", "Finding"),
-        (SEVERAL_WORDS, "not a finding", None),
+        (WORDS, "It is COVID-19.", "COVID-19"),
+        (WORDS, "no finding", "No finding"),
+        (WORDS, "Finding: finding", "Finding"),
+        *((WORDS, text, None) for text in ("COVID 20", "no finding, or covid-19", "not a finding")),
         (SIGNED, "COVID+", "COVID+"),
         (SIGNED, "It is COVID−.", "COVID-"),
         (SIGNED, "COVID-19", None),
-        (SIGNED, "COVID", None),
         (["<50%", ">50%"], "<50%", "<50%"),
         (["<50%", ">50%"], "it is > 50 %", ">50%"),
         (["CIN2", "CIN2+"], "CIN2", "CIN2"),
@@ -62,39 +59,24 @@ def test_an_answer_is_the_one_option_that_it_names(options, text, answer):
     assert parse_answer(text, options) == answer
 
 
-@given(
-    st.sampled_from(BUSI), st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8), st.text(alphabet=" .,!\n*'\"", max_size=8)
-)
-def test_case_and_punctuation_around_an_option_do_not_matter(option, before, after):
+LEFT = st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8) | st.sampled_from(["诊断为", "“", "＿", "_", "答：", "（"])
+RIGHT = st.text(alphabet=" .,!\n*'\"", max_size=8) | st.sampled_from(["。", "_", "，是"])
+
+
+@given(st.sampled_from(BUSI), LEFT, RIGHT, st.permutations(BUSI))
+def test_case_and_what_is_no_spaced_letter_around_an_option_do_not_matter(option, before, after, options):
     for written in (option, option.upper(), option.lower()):
-        assert parse_answer(before + written + after, BUSI) == option
-
-
-@given(st.permutations(BUSI), st.text(max_size=40))
-def test_order_of_options_does_not_matter(options, text):
-    text += " benign"
-    assert parse_answer(text, options) == parse_answer(text, BUSI)
+        assert parse_answer(before + written + after, options) == option
 
 
 IN_CHINESE = {"Benign": ["良性"], "Malignant": ["恶性"]}
-IN_WORDS = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
+NAMED_IN_CHINESE = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
+NAMED_IN_CHINESE |= dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"])
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [*IN_WORDS.items(), *dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"]).items()],
-)
-def test_synonyms_count_as_the_option_and_are_negated_as_it(text, answer):
-    assert parse_answer(text, BUSI, IN_CHINESE) == answer
-
-
-@given(
-    st.sampled_from(BUSI),
-    st.sampled_from(["诊断为", "“", "＿", "_", "答：", "（"]),
-    st.sampled_from(["。", "_", "，是", ""]),
-)
-def test_what_is_no_spaced_letter_ends_a_word(option, before, after):
-    assert parse_answer(before + option + after, BUSI) == option
+@pytest.mark.parametrize("text", NAMED_IN_CHINESE)
+def test_synonyms_count_as_the_option_and_are_negated_as_it(text):
+    assert parse_answer(text, BUSI, IN_CHINESE) == NAMED_IN_CHINESE[text]
 
 
 @pytest.mark.parametrize("options", [["A b", "a-B"], ["a<b", "a>b"], ["...", "x"]])

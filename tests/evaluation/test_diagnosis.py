@@ -8,34 +8,19 @@ import pandas as pd
 import pytest
 from simulated_rows import image_set, made
 
-from mlprobe_utils.analysis.diagnosis_tables import (
-    LOST,
-    NOTHING,
-    RANKED,
-    READ_OUT,
-    STEPS,
-    against_planted,
-    by_state,
-    diagnoses,
-    in_short,
-    mapping_losses,
-)
+from mlprobe_utils.analysis import diagnosis_tables as report
+from mlprobe_utils.analysis.diagnosis_tables import LOST, NOTHING, RANKED, STEPS
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.diagnosis import (
+from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, STATEMENTS, UNDECIDED, losses, main_mode, verdicts
+from mlprobe_utils.evaluation.names import (
     COMPREHENSION,
     FIDELITY,
     MISALIGNMENT,
     MODES,
-    NAMED,
+    OUTPUT,
     QUALITY,
-    RULED_OUT,
-    STATEMENTS,
-    UNDECIDED,
-    losses,
-    main_mode,
-    verdicts,
+    SITES,
 )
-from mlprobe_utils.evaluation.names import OUTPUT, SITES
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
@@ -43,14 +28,14 @@ from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import resample
 
 THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
-OF_EVERY_MODEL = collections.defaultdict(lambda: THRESHOLDS)
+BY_MODEL = collections.defaultdict(lambda: THRESHOLDS)
 
 
-def sites(shares, images=400, seeds=5, seed=0):
-    """Outcomes with these shares right, on much the same images at every site."""
-    rng = np.random.default_rng(seed)
+def sites(shares, images=400):
+    """Outcomes of five seeds with these shares correct, on much the same images at every site."""
+    rng = np.random.default_rng(0)
     hard = rng.random(images)
-    noise = rng.normal(0, 0.05, (len(SITES), seeds, images))
+    noise = rng.normal(0, 0.05, (len(SITES), 5, images))
     return {s: hard + noise[i] < share for i, (s, share) in enumerate(zip(SITES, shares, strict=True))}
 
 
@@ -81,7 +66,9 @@ def test_what_a_later_site_has_was_not_lost_before(shares):
     assert judged.at[QUALITY, "after"] == SITES[shares.index(0.9, 1)]
 
 
-def test_the_threshold_decides_what_a_loss_of_25_points_is_called():
+def test_the_threshold_and_the_interval_decide_what_a_loss_is_called():
+    lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
+    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNDECIDED]
     lost = losses(sites(PLANTED[QUALITY]), resample(np.arange(400)))
     for threshold, verdict in ((5, NAMED), (25, UNDECIDED), (45, RULED_OUT)):
         judged = verdicts(lost, dict.fromkeys(THRESHOLDS, threshold)).set_index("statement")
@@ -94,11 +81,6 @@ def test_of_several_modes_the_first_on_the_way_is_the_main_one():
     assert main_mode(judged) == QUALITY
 
 
-def test_a_mode_is_named_by_its_interval_and_not_by_its_estimate():
-    lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
-    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNDECIDED]
-
-
 def test_what_has_no_seeds_counts_for_all_of_them():
     seeds = sites(PLANTED[QUALITY])
     alone = seeds | {"final output": seeds["final output"][0]}
@@ -107,33 +89,19 @@ def test_what_has_no_seeds_counts_for_all_of_them():
     pd.testing.assert_frame_equal(losses(alone, drawn), losses(repeated, drawn))
 
 
-def test_what_is_missing_is_named():
-    right, drawn = sites([0.8] * 6), resample(np.arange(400))
-    with pytest.raises(InputError, match="found no connector's end"):
-        losses({s: own for s, own in right.items() if s != "connector's end"}, drawn)
-    with pytest.raises(InputError, match=r"'reference' has outcomes \(7,\)"):
-        losses(right | {"reference": np.ones(7, bool)}, drawn)
-    with pytest.raises(InputError, match="no threshold for 'misalignment'"):
-        verdicts(losses(right, drawn), {k: v for k, v in THRESHOLDS.items() if k != MISALIGNMENT})
-
-
-FALLS = {QUALITY: 1, FIDELITY: 2, COMPREHENSION: 3, MISALIGNMENT: 5}  # the site from which on 25 points are lost
-
-
 def planted(mode: str | None, images: int = 400, **state) -> dict[str, pd.DataFrame]:
-    low = FALLS.get(mode, len(SITES))
-    return made({s: 0.9 if n < low else 0.65 for n, s in enumerate(SITES)}, images, **state)
+    return made(dict(zip(SITES, PLANTED.get(mode, [0.9] * 6), strict=True)), images, **state)
 
 
 def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFrame:
-    return diagnoses(**tables, image_sets={"d": image_set(images)}, split_rule="paper", thresholds=OF_EVERY_MODEL)
+    return report.diagnoses(**tables, image_sets={"d": image_set(images)}, split_rule="paper", thresholds=BY_MODEL)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
     judged = diagnosed(planted(mode))
     assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {mode}
-    short = in_short(judged)
+    short = report.in_short(judged)
     assert list(short["scope"]) == list(SCOPES)
     assert set(short["main"]) == {mode}
     for words in short["diagnosis"]:
@@ -144,7 +112,7 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
 
 def test_no_loss_and_too_few_images_are_two_answers():
     for images, words in ((400, NOTHING), (12, UNDECIDED)):
-        assert set(in_short(diagnosed(planted(None, images), images))["diagnosis"]) == {words}
+        assert set(report.in_short(diagnosed(planted(None, images), images))["diagnosis"]) == {words}
 
 
 def test_stages_are_apart_and_other_runs_are_not_diagnosed():
@@ -152,10 +120,10 @@ def test_stages_are_apart_and_other_runs_are_not_diagnosed():
     again = one["predicted"].assign(run=1, parsed=None)
     both = {"probed": pd.concat([one["probed"], other["probed"]]), "reference": one["reference"]}
     both["predicted"] = pd.concat([one["predicted"], other["predicted"], again])
-    short = in_short(diagnosed(both))
+    short = report.in_short(diagnosed(both))
     assert dict(zip(short["stage"], short["main"], strict=True)) == {"finetuned": FIDELITY, "pretrained": MISALIGNMENT}
-    assert len(by_state(both["predicted"])["m", "d", "finetuned"]) == 400
-    assert by_state(again)["m", "d", "pretrained"].empty
+    assert len(report.by_state(both["predicted"])["m", "d", "finetuned"]) == 400
+    assert report.by_state(again)["m", "d", "pretrained"].empty
 
 
 def test_the_questions_disagree_where_seeds_do():
@@ -175,12 +143,11 @@ def test_the_questions_disagree_where_seeds_do():
 def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
     """statement -> verdict, of a last token that is right for 90 %."""
     tables = made(dict.fromkeys(SITES, 0.9) | {OUTPUT: said})
-    rest = {name: made(dict.fromkeys(SITES, share)) for name, share in ((RANKED, ranked), (READ_OUT, readout))}
-    lens = rest[RANKED]["probed"]
+    lens = made(dict.fromkeys(SITES, ranked))["probed"]
     lens = lens[(lens["pooling"] == "last_token") & (lens["seed"] == 0)].assign(probe="logit lens", seed=None)
-    read = rest[READ_OUT]["reference"].assign(control=None, model="m", stage="finetuned", order="image_first", run=0)
-    rows = tables["probed"], lens, tables["predicted"], read
-    found = mapping_losses(*rows, {"d": image_set(400)}, "paper")
+    read = made(dict.fromkeys(SITES, readout))["reference"]
+    read = read.assign(control=None, model="m", stage="finetuned", order="image_first", run=0)
+    found = report.mapping_losses(tables["probed"], lens, tables["predicted"], read, {"d": image_set(400)}, "paper")
     return dict(zip(found["statement"], found["verdict"], strict=True))
 
 
@@ -197,7 +164,7 @@ def test_a_site_that_the_mapping_lacks_is_named():
     tables = planted(None)
     lens = tables["probed"].iloc[:0]
     with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{RANKED}'"):
-        mapping_losses(tables["probed"], lens, tables["predicted"], lens, {"d": image_set(400)}, "paper")
+        report.mapping_losses(tables["probed"], lens, tables["predicted"], lens, {"d": image_set(400)}, "paper")
 
 
 def test_the_chart_shows_every_interval_and_describes_it():
@@ -229,7 +196,7 @@ def test_what_was_diagnosed_stands_beside_what_was_planted():
         for one in damaged
         for s in STATEMENTS
     )
-    judged = against_planted(judged, damaged)
+    judged = report.against_planted(judged, damaged)
     assert judged["planted"].tolist() == [FIDELITY] * 3
     assert judged["detected"].tolist() == ["no", "another mode", "yes"]
     assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0)"

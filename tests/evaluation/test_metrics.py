@@ -21,14 +21,9 @@ from mlprobe_utils.pipeline.artefacts import ROOT
 
 
 @settings(max_examples=25)
-@given(
-    seed=st.integers(0, 10**6),
-    images=st.integers(2, 40),
-    classes=st.integers(2, 4),
-    steps=st.sampled_from([1, 3, 1000]),
-)
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(2, 4), st.sampled_from([1, 3, 1000]))
 @pytest.mark.parametrize("averaged", [True, False])
-def test_equal_to_the_library(seed, images, classes, steps, averaged):
+def test_equal_to_the_library(averaged, seed, images, classes, steps):
     rng = np.random.default_rng(seed)
     options = list("ABCD"[:classes])
     truth, said = rng.integers(0, classes, images), rng.integers(-1, classes, images)
@@ -36,17 +31,14 @@ def test_equal_to_the_library(seed, images, classes, steps, averaged):
     positive = None if averaged else options[-1]
     found = score(truth, said, probabilities, options, positive)
     chosen = list(range(classes)) if averaged else [classes - 1]
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth, said, labels=chosen, average="macro", zero_division=0
-    )
+    macro = {"labels": chosen, "average": "macro", "zero_division": 0}
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, said, **macro)
     areas = [
         roc_auc_score(truth == k, probabilities[:, k]) if 0 < (truth == k).sum() < images else np.nan for k in chosen
     ]
     known = {"accuracy": accuracy_score(truth, said), "f1": f1, "precision": precision, "recall": recall}
-    known["auc"] = np.mean(areas)
-    known["sensitivity"] = recall
     specificities = [recall_score(truth != k, (said != k) & (said >= 0), zero_division=0) for k in chosen]
-    known["specificity"] = np.mean(specificities)
+    known |= {"auc": np.mean(areas), "sensitivity": recall, "specificity": np.mean(specificities)}
     known["mcc"] = matthews_corrcoef(truth, said)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an answer that is no class: unparsed, or without images

@@ -1,5 +1,7 @@
 """Outcomes from rows: each in its place and at its site whatever the order of the rows; what is missing is named."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,20 +22,17 @@ CONSTANT |= {"order": "image_first", "probe": "main", "pooling": "image_mean"}
 def rows() -> pd.DataFrame:
     """Two seeds of two points; at V.01 image a is wrong with seed 1."""
     frames = []
-    for seed in (0, 1):
-        for point in ("V.00", "V.01"):
-            yes = np.array([0.9, 0.8 if (seed, point) == (1, "V.01") else 0.2, 0.6])
-            both = np.stack([yes, 1 - yes], axis=1)
-            frames.append(image_rows(IMAGES, ["Yes", "No"], both, seed=seed, point=point, **CONSTANT))
+    for seed, point in itertools.product((0, 1), ("V.00", "V.01")):
+        yes = np.array([0.9, 0.8 if (seed, point) == (1, "V.01") else 0.2, 0.6])
+        both = np.stack([yes, 1 - yes], axis=1)
+        frames.append(image_rows(IMAGES, ["Yes", "No"], both, seed=seed, point=point, **CONSTANT))
     return pd.concat(frames, ignore_index=True)
 
 
 def test_each_in_its_place():
     found = outcomes(rows())
-    assert found.points == ["V.00", "V.01"]
-    assert found.images == ["a", "b", "c"]
-    assert found.seeds == [0, 1]
-    assert found.options == ["Yes", "No"]
+    assert (found.points, found.images) == (["V.00", "V.01"], ["a", "b", "c"])
+    assert (found.seeds, found.options) == ([0, 1], ["Yes", "No"])
     assert found.truth.tolist() == [1, 0, 0]
     np.testing.assert_allclose(found.probabilities[1, 1], [[0.8, 0.2], [0.6, 0.4], [0.9, 0.1]])
     expected = np.ones((2, 2, 3), dtype=bool)
@@ -53,10 +52,10 @@ def many() -> pd.DataFrame:
     rng, options = np.random.default_rng(0), OPTIONS
     images = pd.DataFrame({"image": [f"{n}" for n in rng.permutation(30)], "option": rng.choice(options, 30)})
     frames = []
-    for seed in range(4):
-        for point in ("V.00", "L.00", "C.00"):
-            chances = rng.dirichlet(np.ones(3), 30)
-            frames.append(image_rows(images.assign(split="test"), options, chances, seed=seed, point=point, **CONSTANT))
+    for seed, point in itertools.product(range(4), ("V.00", "L.00", "C.00")):
+        probabilities = rng.dirichlet(np.ones(3), 30)
+        own = {"seed": seed, "point": point, **CONSTANT}
+        frames.append(image_rows(images.assign(split="test"), options, probabilities, **own))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -78,11 +77,10 @@ def test_many_rows_lie_where_a_loop_over_them_puts_them_and_scores_are_those_of_
 
 
 def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
-    told = rows().query("point == 'V.00'").drop(columns="seed").assign(point=None, probe=None, pooling=None)
-    told = told.assign(seed=None, run=[0] * 3 + [1] * 3, parsed=["Yes", "No", None, "No", "No", "Yes"])
+    told = rows().query("point == 'V.00'").assign(point=None, probe=None, pooling=None, seed=None)
+    told = told.assign(run=[0] * 3 + [1] * 3, parsed=["Yes", "No", None, "No", "No", "Yes"])
     found = output_outcomes(told)
-    assert found.points == [OUTPUT]
-    assert found.seeds == [0, 1]
+    assert (found.points, found.seeds) == ([OUTPUT], [0, 1])
     assert found.predicted[:, 0].tolist() == [[1, -1, 0], [1, 0, 1]]  # images a, b, c
     assert found.correct[:, 0].tolist() == [[True, False, True], [True, True, False]]
     alone = output_outcomes(told.iloc[:3].assign(run=pd.array([None] * 3, "Int64")))
@@ -107,20 +105,19 @@ def test_what_is_missing_is_named(broken, said):
         outcomes(broken(rows()))
 
 
-SHARES = dict.fromkeys(SITES, 0.8)
+@pytest.fixture
+def sites() -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Tables of rows, and the names of their images."""
+    return made(dict(zip(SITES, (0.95, 0.9, 0.8, 0.7, 0.6, 0.5), strict=True)), 20), names_of(20)
 
 
-def test_every_site_is_what_a_loop_over_the_rows_finds():
-    shares = dict(zip(SITES, (0.95, 0.9, 0.8, 0.7, 0.6, 0.5), strict=True))
-    tables, names = made(shares, 60), names_of(60)
-    correct = site_outcomes(**tables, images=names)
+def test_every_site_is_what_a_loop_over_the_rows_finds(sites):
+    tables, names = sites
     other = {name: rows.assign(split="validation", label="No") for name, rows in tables.items()}  # does not count
-    more = {name: pd.concat([rows, other[name]]) for name, rows in tables.items()}
-    for site, own in site_outcomes(**more, images=names).items():
-        assert np.array_equal(own, correct[site])
+    correct = site_outcomes(**{name: pd.concat([rows, other[name]]) for name, rows in tables.items()}, images=names)
     assert tuple(correct) == SITES
     for number, image in enumerate(names):
-        label = labels_of(60)[number]
+        label = labels_of(20)[number]
         for site, (module, pooling) in PROBED_SITES.items():
             for seed in range(5):
                 rows = tables["probed"]
@@ -134,26 +131,19 @@ def test_every_site_is_what_a_loop_over_the_rows_finds():
     assert not single_outcomes(tables["predicted"].assign(parsed=None), names, "answers", parsed=True).any()
 
 
-def test_what_a_site_lacks_is_named():
-    tables, names = made(SHARES, 20), names_of(20)
+def test_what_a_site_lacks_or_has_twice_is_named(sites):
+    tables, names = sites
     probed = tables["probed"]
     for site, (module, pooling) in PROBED_SITES.items():
         rest = probed[(probed["pooling"] != pooling) | (probed["point"].str[0] != module)]
         with pytest.raises(InputError, match=f"m on d, {site}: no probe rows of module {module}, {pooling}"):
             site_outcomes(**tables | {"probed": rest}, images=names)
     for name, site in (("predicted", OUTPUT), ("reference", REFERENCE)):
-        with pytest.raises(InputError, match=f"m on d, {site}: test image 0000.png is there 0 times"):
+        with pytest.raises(InputError, match=f"m on d, {site}: test image 0000.png is there 0 times.*make the missing"):
             site_outcomes(**tables | {name: tables[name].iloc[:0]}, images=names)
     last = (probed["pooling"] == PROBED_SITES[LAST_TOKEN][1]) & (probed["image"] == "0007.png")
     with pytest.raises(InputError, match=rf"{LAST_TOKEN}: test image 0007\.png is there 0 times"):
         site_outcomes(**tables | {"probed": probed[~last]}, images=names)
-    gone = tables["predicted"][tables["predicted"]["image"] != "0003.png"]
-    with pytest.raises(InputError, match=r"final output: test image 0003\.png is there 0 times.*make the missing"):
-        site_outcomes(**tables | {"predicted": gone}, images=names)
-
-
-def test_what_is_too_much_is_named():
-    tables, names = made(SHARES, 20), names_of(20)
     twice = pd.concat([tables["predicted"], tables["predicted"].assign(run=1)])
     with pytest.raises(InputError, match="there 2 times, expected once: choose one run"):
         site_outcomes(**tables | {"predicted": twice}, images=names)

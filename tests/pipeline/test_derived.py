@@ -11,7 +11,7 @@ from tiny_parts import make_image_set
 
 from mlprobe_utils.analysis import health as of_run
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation import claims, metrics
+from mlprobe_utils.evaluation import metrics
 from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY
 from mlprobe_utils.evaluation.rows import STAGES, image_rows, write_rows
 from mlprobe_utils.pipeline import artefacts, results, scoring
@@ -100,7 +100,7 @@ def test_tables_are_those_of_their_rows(write):
     pd.testing.assert_frame_equal(scoring.output_scores(SELECTION).astype(whole), expected.astype(whole))
     controls = scoring.control_scores(SELECTION)
     assert controls["control"].tolist() == [CONTROL_TASK] * 2 + [MAJORITY] * 2
-    expected = claims.control_scores(results.control_rows(SELECTION), POSITIVES)
+    expected = metrics.control_scores(results.control_rows(SELECTION), POSITIVES)
     assert controls["accuracy"].tolist()[:2] == pytest.approx(expected["accuracy"].tolist())
     health = of_run.health_of_run(SELECTION)
     assert len(health) == 2 * 2 * 3  # data sets, stages, modules

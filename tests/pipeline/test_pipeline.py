@@ -29,7 +29,7 @@ from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
-from mlprobe_utils.probing.probes import fit_and_transfer, fit_probes
+from mlprobe_utils.probing.probes import fit_probes
 
 SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
 ONE = Selection(("tiny",), ("busi",), "miniature", "paper")
@@ -67,9 +67,9 @@ def whole(run, tmp_path_factory) -> Iterator[tuple[list[str], list[int]]]:
     """Everything there is to read, of both data sets: what was made, and how many probes were fitted in each call."""
     counted = []
 
-    def count(features, *others):
+    def count(features, *others, **at):
         counted.append(len(features))
-        return fit_probes(features, *others)
+        return fit_probes(features, *others, **at)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
@@ -234,7 +234,7 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     read = curves[["point", "pooling"]].drop_duplicates()
     recipes = len(load_protocol("miniature").probes)
     of_one = [(2 * seeds + 1) * len(read), *[2 * len(read)] * (recipes - 1)]  # the second run after fine-tuning
-    of_one.append(9 + 3 + 9)  # controls
+    of_one += [3] * 4 + [9 + 3 + 9]  # layer transfer of two states and poolings; controls
     assert whole[1] == of_one * len(SELECTION.datasets)
 
 
@@ -246,7 +246,7 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):
     assert len(rows) == 2 * 2 * 3 * 3 * 2  # stages, poolings, pairs of points, images
     features = features_of("finetuned-0")
     own = {point: features[f"{point}/last_token"] for point in ("L.00", "L.01", "L.02")}
-    expected = fit_and_transfer(own, labels, *settings, seed=0)
+    expected = fit_probes(own, dict.fromkeys(own, labels), *settings, dict.fromkeys(own, 0), at=own)
     chosen = {"stage": "finetuned", "pooling": "last_token", "probe": "L.02", "point": "L.00"}
     found = results.transfer_rows(ONE, **chosen).set_index("image").loc[names[-2:], OPTIONS]
     np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)

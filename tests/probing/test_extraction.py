@@ -29,12 +29,9 @@ POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positi
 @pytest.fixture
 def write(tiny, encoder, image_set):
     """Writes the features of POSITIONS to a folder."""
-
-    def write(folder, settings=SETTINGS):
-        folder.mkdir(exist_ok=True)
-        write_features(tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folder)
-
-    return write
+    return lambda folder, settings=SETTINGS: write_features(
+        tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folder
+    )
 
 
 @each_family
@@ -45,19 +42,16 @@ def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_m
     assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
     assert not own_hooks(tiny.model)
     features = load_features(tmp_path / FEATURES)
-    assert list(features) == [
-        f"{point}/{pooling}"
-        for point in WIDTHS[family]
-        for pooling in (("image_mean", "last_token") if point[0] == "L" else ("image_mean",))
-    ]
+    poolings = {point: ["image_mean", "last_token"][: 1 + (point[0] == "L")] for point in WIDTHS[family]}
+    assert list(features) == [f"{point}/{pooling}" for point, own in poolings.items() for pooling in own]
     assert {key.split("/")[0]: value.shape[1] for key, value in features.items()} == WIDTHS[family]
     points = pd.read_parquet(tmp_path / POINTS)
     for row, point in zip(points.itertuples(), tiny.family.probe_points(), strict=True):
         assert row.point == point.name
         assert tiny.model.get_submodule(row.path) is point.module
         assert row.module == type(point.module).__name__
-        assert {features[f"{row.point}/{pooling}"].shape[1] for pooling in row.poolings.split(", ")} == {row.width}
-    assert sum(len(row.poolings.split(", ")) for row in points.itertuples()) == len(features)
+        assert row.poolings.split(", ") == poolings[row.point]
+        assert row.width == WIDTHS[family][row.point]
     for row, position in enumerate(POSITIONS):
         inputs = encoder.questions([image_set.pixels(position)])
         with torch.no_grad(), capturing(tiny, inputs) as alone:
@@ -73,6 +67,8 @@ def test_killed_run_goes_on_from_its_shards_and_from_none_of_another_size(
 ):
     """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    unbroken.mkdir()
+    broken.mkdir()
     write(unbroken)
     with monkeypatch.context() as patch:
         killed_after(6, patch)  # in the middle of the second shard
@@ -111,11 +107,23 @@ def forward(tiny, encoder, image_set):
         tiny.model(**inputs)
 
 
-def test_point_that_captures_nothing_is_an_error(tiny, encoder, image_set, monkeypatch):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"connector_layers": ("model.visual.merger.mlp.0", "idle")}, r"C\.01/image_mean captured nothing"),
+        # a connector's layer taken for a vision block: a fourth of the tokens that the inputs imply
+        ({"vision_blocks": "model.visual.merger.mlp"}, r"V\.00/image_mean: expected \[64, width\], got \[16, 128\]"),
+    ],
+)
+def test_point_without_output_or_of_the_wrong_shape_is_an_error(
+    tiny, encoder, image_set, monkeypatch, changed, message
+):
     tiny.model.idle = nn.Linear(4, 4)
-    monkeypatch.setattr(type(tiny.family), "connector_layers", (tiny.family.connector_layers[0], "idle"))
-    with pytest.raises(RuntimeError, match=r"C\.01/image_mean captured nothing"):
+    for name, value in changed.items():
+        monkeypatch.setattr(type(tiny.family), name, value)
+    with pytest.raises(RuntimeError, match=message):
         forward(tiny, encoder, image_set)
+    assert not own_hooks(tiny.model)
 
 
 @each_family_with("poison", float("nan"), float("inf"))
@@ -124,14 +132,6 @@ def test_feature_that_is_not_finite_is_an_error(tiny, encoder, image_set, poison
         tiny.model.model.language_model.layers[1].mlp.down_proj.weight[3, 3] = poison
     with pytest.raises(RuntimeError, match=r"L\.01/image_mean holds values that are not finite"):
         forward(tiny, encoder, image_set)
-
-
-def test_point_of_the_wrong_shape_is_an_error_and_leaves_no_hook(tiny, encoder, image_set, monkeypatch):
-    """A connector's layer taken for a vision block: a fourth of the tokens that the inputs imply."""
-    monkeypatch.setattr(type(tiny.family), "vision_blocks", "model.visual.merger.mlp")
-    with pytest.raises(RuntimeError, match=r"V\.00/image_mean: expected \[64, width\], got \[16, 128\]"):
-        forward(tiny, encoder, image_set)
-    assert not own_hooks(tiny.model)
 
 
 def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
@@ -166,8 +166,5 @@ def test_signal_planted_in_a_layer_is_found_there_and_not_before(tiny, encoder):
     recipe = load_protocol("miniature").probe.model_copy(update={"kind": "linear"})
     fitted = fit_probes(whole, dict.fromkeys(whole, labels), np.arange(60), 2, recipe, dict.fromkeys(whole, 0))
     for key, probabilities in fitted.items():
-        accuracy = (probabilities.argmax(1) == labels)[60:].mean()
-        if key.startswith(("L.01", "L.02")):
-            assert accuracy > 0.95, key
-        else:
-            assert abs(accuracy - 0.5) < 0.2, key  # 60 images: three standard deviations
+        accuracy, found = (probabilities.argmax(1) == labels)[60:].mean(), key.startswith(("L.01", "L.02"))
+        assert accuracy > 0.95 if found else abs(accuracy - 0.5) < 0.2, key  # 60 images: three standard deviations

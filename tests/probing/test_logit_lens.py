@@ -6,12 +6,13 @@ import pytest
 import torch
 from tiny_parts import card_of, each_family, make_tiny
 
-from mlprobe_utils.evaluation.rows import SCHEMA
+from mlprobe_utils.evaluation.rows import SCHEMA, predicted_option
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.logit_lens import LENS, first_tokens, lens_rows, through_the_lens
 
+OPTIONS = ["Normal", "Benign", "Malignant"]
 POSITIONS = range(6)  # four sizes of image: a batch is padded
 CONSTANTS = {"model": "m", "dataset": "busi", "data_hash": "0" * 64, "split_rule": "paper", "order": "image_first"}
 CONSTANTS |= {"stage": "pretrained", "run": None}
@@ -49,24 +50,15 @@ def test_a_head_of_its_own_is_read_too(image_set, tmp_path):
 
 @pytest.fixture
 def images() -> pd.DataFrame:
-    parts = np.repeat(["train", "validation", "test"], [3, 3, 60])
-    options = ["Normal", "Benign", "Malignant"]
-    return pd.DataFrame(
-        {"image": [f"{i}.png" for i in range(66)], "option": np.tile(options, 22).astype(object), "split": parts}
-    )
-
-
-def accuracy(rows: pd.DataFrame, options: list[str]) -> float:
-    said = rows[[f"p_{option}" for option in options]].to_numpy().argmax(axis=1)
-    return (np.array(options)[said] == rows["label"]).mean()
+    splits, names = np.repeat(["train", "validation", "test"], [3, 3, 60]), [f"{i}.png" for i in range(66)]
+    return pd.DataFrame({"image": names, "option": np.tile(OPTIONS, 22).astype(object), "split": splits})
 
 
 def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encoder, images):
     """At L.01 the states lie along the head's rows of the true options; at L.02 the same, turned out of its sight."""
-    options = ["Normal", "Benign", "Malignant"]
-    tokens = first_tokens(encoder, options)
+    tokens = first_tokens(encoder, OPTIONS)
     head = tiny.model.get_output_embeddings().weight.detach()[tokens].float()
-    truth = torch.tensor([options.index(option) for option in images["option"]])
+    truth = torch.tensor(images["option"].map(OPTIONS.index).to_list())
     noise = torch.randn(66, 32, generator=torch.Generator().manual_seed(0))
     weight = tiny.model.get_submodule("model.language_model.norm").weight.detach()
     basis = torch.linalg.pinv(head * weight)  # columns: seen by one option's token alone
@@ -79,15 +71,14 @@ def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encod
         "L.00/last_token": noise,
         "L.01/image_mean": noise,
     }
-    rows = SCHEMA.validate(lens_rows(tiny, features, images, options, tokens, 16, CONSTANTS))
+    rows = SCHEMA.validate(lens_rows(tiny, features, images, OPTIONS, tokens, 16, CONSTANTS))
     assert list(rows["point"].unique()) == ["L.00", "L.01", "L.02"]
-    assert set(rows["probe"]) == {LENS}
-    assert set(rows["pooling"]) == {"last_token"}
+    assert (set(rows["probe"]), set(rows["pooling"])) == ({LENS}, {"last_token"})
     assert set(rows["split"]) == {"validation", "test"}
-    np.testing.assert_allclose(rows[[f"p_{option}" for option in options]].sum(axis=1), 1)
-    assert accuracy(rows[rows["point"] == "L.01"], options) == 1
-    assert accuracy(rows[rows["point"] == "L.00"], options) < 0.6
-    blind = rows.loc[rows["point"] == "L.02", [f"p_{option}" for option in options]]
+    correct = (predicted_option(rows) == rows["label"]).groupby(rows["point"]).mean()
+    assert correct["L.01"] == 1
+    assert correct["L.00"] < 0.6
+    blind = rows.loc[rows["point"] == "L.02", [f"p_{option}" for option in OPTIONS]]
     np.testing.assert_allclose(blind, 1 / 3, atol=1e-3)  # a probe would tell all of them
 
 
