@@ -9,7 +9,7 @@ import pandas as pd
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order, main_path
 from mlprobe_utils.evaluation.rows import predicted_option
-from mlprobe_utils.pipeline.fault_card import DamagedModel, DamagedSelection
+from mlprobe_utils.pipeline.fault_card import DamagedModel
 from mlprobe_utils.pipeline.laboratory_results import PLACES
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, prediction_rows, probe_rows
 from mlprobe_utils.stats.intervals import intervals
@@ -20,7 +20,7 @@ KEYS = ["point", "pooling"]
 WHERE = ("before", "at", "after")
 
 
-def effects(healthy: Selection, selection: DamagedSelection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
+def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
     """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling).
 
     `healthy`: the results of the model in which all faults are planted, on the same data sets. Returns dataset, model

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -49,7 +49,8 @@ class Run(Selection):
 
     def parameters(self) -> dict:
         """The parameters that every chapter takes; `data` relative to the project's root."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain = {"models": [*self.models], "datasets": [*self.datasets]}
+        plain |= {"protocol": self.protocol, "split_rule": self.split_rule}
         return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
 
 

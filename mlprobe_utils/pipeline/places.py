@@ -22,8 +22,8 @@ from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, l
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, Fault, Trial, all_faults, damaged_models, load_trial
 from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.results import DAMAGED_RUN, state_name
-from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, Variant, classifier_name, variants
+from mlprobe_utils.pipeline.results import DAMAGED_RUN, Variant, state_name, states_of
+from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, classifier_name, variants
 from mlprobe_utils.probing.settings import Probe
 from mlprobe_utils.training.settings import Answering
 
@@ -63,15 +63,12 @@ class Place:
         return range(self.protocol.fine_tuning.runs)
 
     def states(self) -> list[int | None]:
-        """Its fine-tuned runs, after None for the pretrained model where that is not the intact one's."""
-        if self.planted:
-            return [DAMAGED_RUN]
-        return self.variant.states(self.protocol) if self.variant else [None, *self.runs()]
+        return states_of(self.protocol, self.variant, bool(self.planted))
 
     def of_variant(self, variant: Variant) -> Self:
         """The same with one setting of the protocol changed."""
-        protocol, folder = variant.changed(self.protocol), variant.folder(self.folder)
-        return replace(self, protocol=protocol, folder=folder, variant=variant)
+        folder = self.folder / variant.setting / variant.value
+        return replace(self, protocol=variant.changed(self.protocol), folder=folder, variant=variant)
 
     def recipes(self) -> dict[str, Probe]:
         """The probe recipes: the main one alone where a state of SEEDED is missing."""

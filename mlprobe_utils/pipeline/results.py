@@ -13,25 +13,25 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.evaluation.names import CLASSICAL
+from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN
 from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.pipeline.cards import Protocol, load_protocol
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of variants, which are settings of the protocol
 CALIBRATION = "calibration"  # of the faults planted in a model
 STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
+DISCUSS = "discuss"  # the command that makes variants
 RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
@@ -42,27 +42,60 @@ CORRECTED_HEALTH = f"{SCORES}corrected-health"
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One setting of `variants.SETTINGS`, and its value."""
+
+    setting: str
+    value: str
+
+    def changed(self, protocol: Protocol) -> Protocol:
+        """The protocol with this setting. An order has one run, and the main probe alone, with all of its seeds."""
+        if self.setting == VISION_TOWER:
+            tuning, whole = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}, {}
+        else:
+            tuning, whole = {"runs": CONTROL_RUN + 1}, {ORDER: self.value, "probe_variants": {}}
+        return protocol.model_copy(update={"fine_tuning": protocol.fine_tuning.model_copy(update=tuning)} | whole)
+
+
+def states_of(protocol: Protocol, variant: Variant | None = None, damaged: bool = False) -> list[int | None]:
+    """The fine-tuned runs, after None for the pretrained model where that is not the intact one's."""
+    if damaged:
+        return [DAMAGED_RUN]
+    runs = (variant.changed(protocol) if variant else protocol).fine_tuning.runs
+    return [*([] if variant and variant.setting == VISION_TOWER else [None]), *range(runs)]
+
+
+@dataclass(frozen=True)
 class Selection:
-    """Which results: models and data sets by slug, under one protocol and one split rule."""
+    """Which results: models and data sets by slug, under one protocol and one split rule, and of which variant.
+
+    A slug `<healthy model>+<fault>-<strength>` is of a damaged model, `fault_card.DamagedModel`.
+    """
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     protocol: str
     split_rule: str
-    made_by: ClassVar[str] = "probe"  # the command that makes these results
+    variant: Variant | None = field(default=None, kw_only=True)
 
     def command(self, model: str, dataset: str, name: str = "") -> str:
-        """The command line that makes a model's results on a data set; `name`: of another command than `made_by`."""
-        command = f"python -m mlprobe_utils {name or self.made_by} {model} --datasets {dataset}"
-        return f"{command} --protocol {self.protocol} --split {self.split_rule}"
+        """The command line that makes a model's results on a data set; `name`: of another command than usual."""
+        healthy, damaged, _ = model.partition("+")
+        name = name or ("model" if damaged else DISCUSS if self.variant else "probe")
+        command = f"python -m mlprobe_utils {name} {healthy} --datasets {dataset}"
+        command += f" --protocol {self.protocol} --split {self.split_rule}"
+        return f"{command} --planted {dataset}" if damaged else command
 
     @property
     def states(self) -> list[int | None]:
-        """None for the pretrained model, then the protocol's runs."""
-        return [None, *range(load_protocol(self.protocol).fine_tuning.runs)]
+        damaged = any("+" in model for model in self.models)
+        return states_of(load_protocol(self.protocol), self.variant, damaged)
 
     def folder(self, model: str, dataset: str) -> Path:
-        return artefacts.OUTPUTS / self.protocol / dataset / self.split_rule / model
+        healthy, damaged, name = model.partition("+")
+        place = artefacts.OUTPUTS / self.protocol / dataset / self.split_rule / healthy
+        place = place / FAULTS / name if damaged else place
+        return place / self.variant.setting / self.variant.value if self.variant else place
 
     def controls(self, dataset: str) -> Path:
         """Where the controls are that need no model."""
