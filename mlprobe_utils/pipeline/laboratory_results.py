@@ -17,16 +17,13 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
 from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, judged, thresholds
-from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts, fault_card
 from mlprobe_utils.pipeline.cards import Card, parse_card
-from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, DamagedModel, Fault, all_faults, load_trial
+from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
 from mlprobe_utils.pipeline.results import CALIBRATION, HITS, STRENGTHS, Selection
 from mlprobe_utils.stats.intervals import LEVEL, intervals
 from mlprobe_utils.stats.resampling import accuracy, resample
 
-PLACES = MODULES | {ANSWER: "semantic mapping"}
-POOLINGS = {"image_mean": "image tokens", "last_token": "last token"}
 BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
@@ -158,50 +155,7 @@ def measured(selection: Selection) -> pd.DataFrame:
     return strengths.merge(pd.DataFrame(records), on=keys)
 
 
-def strengths_of(selection: Selection, damaged: list[DamagedModel]) -> pd.DataFrame:
-    """`measured` of damaged models, `model` their slugs; `selection` is of the healthy one."""
-    keys = [(one.slug, one.model, one.fault.slug, one.points_lost) for one in damaged]
-    keys = pd.DataFrame(keys, columns=["slug", "model", "fault", "wanted"])
-    found = keys.merge(measured(selection), on=["model", "fault", "wanted"])
-    return found.drop(columns="model").rename(columns={"slug": "model"})
-
-
 def exact_interval(successes: int, trials: int) -> tuple[float, float]:
     """The ends of the 95 % interval of a proportion, in percent (Clopper and Pearson 1934)."""
     bounds = binomtest(int(successes), int(trials)).proportion_ci(LEVEL, method="exact")
     return 100 * bounds.low, 100 * bounds.high
-
-
-def fault_table(faults: Iterable[Fault]) -> pd.DataFrame:
-    """The cards: fault, module, depth (of the module's points), seed."""
-    rows = [(f.name, PLACES[f.module], "" if f.depth is None else f"{f.depth:g}", str(f.seed)) for f in faults]
-    return pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"])
-
-
-def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
-    """`strengths_of` for a page: what the oracle loses at each damaged point; accuracies with exact intervals."""
-    exact = pd.DataFrame(index=strengths.index)
-    for name in BOTH:
-        rows = strengths[[name, "images"]].to_numpy()
-        exact[f"{name} (%)"] = [_with_ends(100 * correct / of, *exact_interval(correct, of)) for correct, of in rows]
-    lost = -strengths[["lost", "lost_high", "lost_low"]]
-    return strengths[["dataset", "model"]].assign(
-        **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)},
-        **exact,
-        wanted=-strengths["wanted"],
-        **{"change (pp)": [_with_ends(*row, "+") for row in lost.to_numpy()]},
-        reached=strengths["reached"].map({True: "yes", False: "no"}),
-    )
-
-
-def effect_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `fault_effects.effects` for a page: accuracies, and the change with its interval."""
-    what = effects["pooling"].map(POOLINGS).fillna("answer")
-    changes = [_with_ends(*row, "+") for row in effects[["change", "low", "high"]].to_numpy()]
-    return effects[["model", "where", "point"]].assign(
-        **{"what": what, "intact (%)": effects["intact"], "damaged (%)": effects["damaged"], "change (pp)": changes}
-    )
-
-
-def _with_ends(value: float, low: float, high: float, sign: str = "") -> str:
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from slow_reference import option_log_probabilities
 from tiny_parts import RECIPE, each_family
 
-from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, found_at_the_place, profile_changes
+from mlprobe_utils.analysis.fault_effects import (
+    WHERE,
+    around,
+    effects,
+    first_drop,
+    found_at_the_place,
+    profile_changes,
+    strengths_of,
+)
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES
 from mlprobe_utils.evaluation.health import SCORES
@@ -34,7 +42,7 @@ from mlprobe_utils.pipeline.fault_card import (
     load_trial,
 )
 from mlprobe_utils.pipeline.jobs import prepare
-from mlprobe_utils.pipeline.laboratory_results import measured, strengths_of
+from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.faults import cases, planting
