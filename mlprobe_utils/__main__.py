@@ -166,7 +166,7 @@ def phantoms(slug: str) -> None:
 )
 def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
     from mlprobe_utils.pipeline.cards import load_data_card
-    from mlprobe_utils.pipeline.manifest import build_manifest
+    from mlprobe_utils.pipeline.images import build_manifest
 
     for slug in slugs:
         card = load_data_card(slug)

@@ -81,7 +81,7 @@ def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar
     names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
     names = [name.removesuffix(".__init__") for name in names]
     assert "mlprobe_utils.plots.charts" in names
-    names += ["mlprobe_utils.book.run_chapter", "mlprobe_utils.pipeline.manifest"]
+    names += ["mlprobe_utils.book.run_chapter", "mlprobe_utils.datasets.manifest"]
     assert imported(names, ("torch", "transformers", "peft", "lark", "jsonschema")) == ["jsonschema"]
     heavy = ("torch", "papermill", "jupytext", "IPython", "sphinx", "scipy")
     assert imported(["mlprobe_utils.book.book_pages"], heavy) == []

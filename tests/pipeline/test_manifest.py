@@ -11,8 +11,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.image_set import MANIFEST
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.manifest import build_manifest
+from mlprobe_utils.pipeline.images import build_manifest, load_image_set
 
 pytestmark = pytest.mark.usefixtures("outputs")
 BUSI_COUNTS = {"benign": 96, "malignant": 54, "normal": 36}
