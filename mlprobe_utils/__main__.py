@@ -76,7 +76,7 @@ PLANTED = argument("--planted", nargs="+", help="slugs of phantom sets on which 
 UNDAMAGED = argument("--undamaged", action="store_true", help="plant no fault")
 
 on_data_sets("probe", "fine-tunes a model and probes it before and after", "pipeline.model_steps.run_model", MODEL)
-on_data_sets("discuss", "makes what discussions need", "pipeline.discussions.run_discussions", MODEL, DISCUSSIONS)
+on_data_sets("discuss", "makes what discussions need", "pipeline.model_steps.run_discussions", MODEL, DISCUSSIONS)
 WHOLE = "all that a book needs of one model: `probe`, discussions that it takes part in, planted faults"
 on_data_sets("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED)
 on_data_sets("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES)

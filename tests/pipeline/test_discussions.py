@@ -14,7 +14,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import SCHEMA
-from mlprobe_utils.pipeline import artefacts, discussions, places, results, variants, work
+from mlprobe_utils.pipeline import artefacts, places, results, variants, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
@@ -57,7 +57,7 @@ def run(names=NAMES) -> list[str]:
     """Runs discussions; returns the folders of the artefacts that it made, below the model's."""
     folder = ONE.folder("tiny", "busi-phantom")
     before = times_made(folder)
-    discussions.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", list(names))
+    pipeline.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", list(names))
     return sorted(place for place, time in times_made(folder).items() if time != before.get(place))
 
 

@@ -10,9 +10,14 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.evaluation.points import ANSWER
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.discussions import make_discussions
 from mlprobe_utils.pipeline.fault_card import check_drawable, damaged_models
-from mlprobe_utils.pipeline.model_steps import make_features, make_model, make_predictions, make_probes
+from mlprobe_utils.pipeline.model_steps import (
+    make_discussions,
+    make_features,
+    make_model,
+    make_predictions,
+    make_probes,
+)
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
 from mlprobe_utils.pipeline.variants import load_discussion
