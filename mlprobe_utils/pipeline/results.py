@@ -11,7 +11,9 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
                                              /classifier-<trainable>-<run>/: the vision tower trained alone
 """
 
+import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,12 +115,10 @@ def state_name(kind: str, run: int | None) -> str:
 
 def results_below(folders: Iterable[Path]) -> dict[str, str]:
     """Path below `outputs/` -> hash of the files, of every artefact in these folders but those of `scoring`."""
-    found = {}
-    for record in sorted(path for folder in folders for path in folder.rglob("made_from.json")):
-        folder = record.parent.relative_to(artefacts.OUTPUTS)
-        if not any(part.startswith((".", SCORES)) for part in folder.parts):
-            found[str(folder)] = artefacts.content_hash(record.parent)
-    return found
+    made = sorted(path.parent for folder in folders for path in folder.rglob("made_from.json"))
+    named = {str(folder.relative_to(artefacts.OUTPUTS)): folder for folder in made}
+    results = {name: folder for name, folder in named.items() if not re.search(rf"(^|/)(\.|{SCORES})", name)}
+    return {name: artefacts.content_hash(folder) for name, folder in results.items()}
 
 
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
@@ -138,8 +138,8 @@ def end_rows(selection: Selection) -> pd.DataFrame:
     frames = []
     for folder in folders_of(selection, "probes"):
         file = folder / "seeds.parquet"
-        points = pd.read_parquet(file, columns=["point"])["point"].unique()
-        ends = [max((p for p in points if p[0] == module), key=flow_order, default="") for module in MODULES]
+        points = sorted(pd.read_parquet(file, columns=["point"])["point"].unique(), key=flow_order)
+        ends = [*{point[0]: point for point in points if point[0] in MODULES}.values()]
         frames.append(pd.read_parquet(file, filters=[("point", "in", ends)]))
     return pd.concat(frames, ignore_index=True)
 
@@ -164,9 +164,8 @@ def control_rows(selection: Selection) -> pd.DataFrame:
 
 def image_control_rows(selection: Selection) -> pd.DataFrame:
     """The rows of the controls that need no model, and of the reference, test images of every data set."""
-    model = selection.models[0]
-    places = [require(selection, model, dataset, selection.controls(dataset)) for dataset in selection.datasets]
-    return pd.concat([pd.read_parquet(place / "controls.parquet") for place in places], ignore_index=True)
+    folders = [require(selection, selection.models[0], d, selection.controls(d)) for d in selection.datasets]
+    return pd.concat([pd.read_parquet(folder / "controls.parquet") for folder in folders], ignore_index=True)
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
@@ -194,8 +193,8 @@ def reference_rows(selection: Selection) -> pd.DataFrame:
 def learning_curves(selection: Selection) -> pd.DataFrame:
     """model, dataset, run, epoch, training_loss, validation_loss."""
     frames = []
-    for model, dataset, folder in selection.folders():
-        for run in [state for state in selection.states if state is not None]:
+    for (model, dataset, folder), run in itertools.product(selection.folders(), selection.states):
+        if run is not None:
             adapter = require(selection, model, dataset, folder / f"adapter-{run}")
             curve = pd.read_parquet(adapter / "learning_curve.parquet")
             frames.append(curve.assign(model=model, dataset=dataset, run=run))
@@ -204,9 +203,9 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
 
 def prompts(selection: Selection) -> pd.DataFrame:
     """model, dataset, prompt: the question exactly as each model read it."""
-    places = [(m, d, require(selection, m, d, f / state_name("features", None))) for m, d, f in selection.folders()]
-    rows = [(model, dataset, (folder / PROMPT).read_text()) for model, dataset, folder in places]
-    return pd.DataFrame(rows, columns=["model", "dataset", "prompt"])
+    texts = [(folder / PROMPT).read_text() for folder in folders_of(selection, state_name("features", None))]
+    places = pd.DataFrame(selection.folders(), columns=["model", "dataset", "prompt"])
+    return places.assign(prompt=texts)
 
 
 def probe_points(selection: Selection, model: str) -> pd.DataFrame:
@@ -221,10 +220,8 @@ def families(selection: Selection) -> dict[str, str]:
 
 
 def adapted_layers(selection: Selection) -> pd.DataFrame:
-    """What LoRA adapts: model, module (letter of its probe points, or "elsewhere"), layers, parameters (trained).
-
-    Read off each model's first adapter: the others have the same shape. A side path counts as a module.
-    """
+    """What LoRA adapts, by each model's first adapter: model, module (letter of its probe points, or "elsewhere"; a
+    side path counts as one), layers, parameters (trained)."""
     records = []
     for model in selection.models:
         points = probe_points(selection, model)
