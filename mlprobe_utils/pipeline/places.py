@@ -1,9 +1,6 @@
-"""A model on a data set under a protocol: which artefacts there are, and everything that each of them is made from.
+"""A model on a data set under a protocol: its artefacts, and all that each is made from. No model is loaded."""
 
-No model is loaded.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -80,8 +77,7 @@ class Place:
 
     def predictions(self, run: int | None) -> Artefact:
         recipe = {"max_new_tokens": self.answering.max_new_tokens}  # a batch's size changes nothing
-        if synonyms := self.image_set.card.synonyms:
-            recipe["synonyms"] = synonyms
+        recipe |= {"synonyms": synonyms} if (synonyms := self.image_set.card.synonyms) else {}
         return self._made(state_name("predictions", run), "predictions", run, self._weights(run), recipe=recipe)
 
     def features(self, run: int | None) -> Artefact:
@@ -95,16 +91,16 @@ class Place:
         return replace(found, inputs=found.inputs | {"model": shape_of(self.card)})
 
     def lens(self) -> Artefact:
-        return self._made(results.LENS, "logit lens", upstream=tuple(map(self.features, self.states())))
+        return self._made(results.LENS, "logit lens", upstream=map(self.features, self.states()))
 
     def probes(self) -> Artefact:
-        recipe = {"probes": {name: recorded(probe) for name, probe in self.recipes().items()}}
-        recipe["seeds"] = self.protocol.probe_seeds
-        return self._made("probes", "probes", upstream=tuple(map(self.features, self.states())), recipe=recipe)
+        probes = {name: recorded(probe) for name, probe in self.recipes().items()}
+        recipe = {"probes": probes, "seeds": self.protocol.probe_seeds}
+        return self._made("probes", "probes", upstream=map(self.features, self.states()), recipe=recipe)
 
     def transfer(self) -> Artefact:
         recipe = {"probe": recorded(self.protocol.probe)}
-        return self._made(results.TRANSFER, "layer transfer", upstream=tuple(map(self.features, SEEDED)), recipe=recipe)
+        return self._made(results.TRANSFER, "layer transfer", upstream=map(self.features, SEEDED), recipe=recipe)
 
     def controls(self) -> Artefact:
         upstream = (self.features(CONTROL_RUN), self.random_features(), self.image_controls())
@@ -134,7 +130,7 @@ class Place:
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
         upstream += [self.calibration()] if faults else []
         recipe = {"faults": _recorded(faults), "points_lost": trial.points_lost, "seeds": self.protocol.probe_seeds}
-        return self._made(FOLDER, "trial", upstream=tuple(upstream), recipe=recipe | self._probe_and_answer())
+        return self._made(FOLDER, "trial", upstream=upstream, recipe=recipe | self._probe_and_answer())
 
     def damaged(self) -> list[Self]:
         """The model with each of the book's faults planted in it."""
@@ -163,6 +159,12 @@ class Place:
         for one in self.damaged():
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
 
+    def of_trial(self, trial: Trial, faults: list[Fault]) -> Iterator[Artefact]:
+        """The laboratory's cases, and what they are made from."""
+        yield from (self.image_controls(), *map(self.adapter, self.runs()))
+        yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
+        yield from (*([self.calibration()] if faults else []), self.trial(trial, faults))
+
     def _probe_and_answer(self) -> dict:
         return {"probe": recorded(self.protocol.probe), "max_new_tokens": self.answering.max_new_tokens}
 
@@ -173,14 +175,14 @@ class Place:
         return () if run is None else (self.adapter(run),)
 
     def _made(
-        self, name: str, stage: str, run: int | None = None, upstream: tuple[Artefact, ...] = (), **inputs
+        self, name: str, stage: str, run: int | None = None, upstream: Iterable[Artefact] = (), **inputs
     ) -> Artefact:
         common = {"run": run, "model": self.identity, "data": self.image_set.data_hash, "order": self.protocol.order}
         common |= {"split_rule": self.split_rule, "reading": loading_fields(self.card) | {"precision": self.precision}}
         if self.planted:
             (card,) = _recorded([self.planted.fault])
             common["fault"] = {"card": card, "points_lost": self.planted.points_lost}
-        return Artefact(self.folder / name, stage, common | inputs, upstream)
+        return Artefact(self.folder / name, stage, common | inputs, tuple(upstream))
 
 
 def _recorded(faults: list[Fault]) -> list[dict]:

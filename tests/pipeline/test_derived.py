@@ -143,7 +143,7 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
 
     def read(_: int) -> pd.DataFrame:
         one = replace(SELECTION, models=("m",), datasets=("busi",))
-        return scoring.derived(one, results.PROBE_SCORES, ["probes"], scoring.METRICS, slow)
+        return scoring.derived(one, results.PROBE_SCORES, ["probes"], metrics.__name__, slow)
 
     with ThreadPoolExecutor(2) as pages:
         first, second = pages.map(read, range(2))
