@@ -89,9 +89,7 @@ WRONG_VALUES = {
     Protocol: {
         "fine_tuning.epochs": ["20", 2.5, True, 0],
         "fine_tuning.learning_rate": ["1e-4", 1.5, float("nan")],
-        "fine_tuning.dropout": [1.0],
         "splits.seed": [None],
-        "health.penalty": [0],
         "order": ["image-first"],
         "probe_variants": [{"linear": {"kind": "quadratic"}}, {"linear": 3}],
     },
@@ -191,16 +189,14 @@ def test_every_field_of_a_model_card_says_what_it_is():
 @pytest.mark.parametrize(
     ("loader", "slug", "words"),
     [
-        (load_data_card, "buzi", "unknown data set 'buzi': did you mean 'busi'?"),
-        (load_protocol, "xyz", "unknown protocol 'xyz': Known: miniature, paper."),
+        (load_data_card, "buzi", "data set 'buzi': did you mean 'busi'.* A card of your own goes to data/datasets"),
+        (load_protocol, "xyz", "protocol 'xyz': Known: miniature, paper. A card of your own goes to data/protocols"),
         (load_protocol, "../protocols/paper", "unknown protocol '../protocols/paper'"),
     ],
 )
 def test_unknown_slug_names_the_nearest(loader, slug, words):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=words):
         loader(slug)
-    assert words in str(caught.value)
-    assert "A card of your own goes to data/" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +209,5 @@ def test_unknown_slug_names_the_nearest(loader, slug, words):
     ],
 )
 def test_recipe_of_a_miniature(slug, fields, words):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=rf"{slug}.*{words}"):
         recipe_of(load_model_card(slug).model_copy(update=fields))
-    assert words in str(caught.value)
-    assert slug in str(caught.value)
