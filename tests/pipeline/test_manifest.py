@@ -78,15 +78,7 @@ def test_a_current_manifest_is_not_rebuilt_and_a_changed_one_is(covid):
     assert load_image_set("covid19-ct", "miniature").data_hash != first
 
 
-def test_a_changed_card_is_noticed_on_reading(covid, monkeypatch):
-    build_manifest("covid19-ct", "miniature", covid)
-    changed = load_data_card("covid19-ct").model_copy(update={"test_counts": {"COVID": 1}})
-    monkeypatch.setattr("mlprobe_utils.pipeline.images.load_data_card", lambda slug: changed)
-    with pytest.raises(InputError, match="made from another card or protocol: run `python -m"):
-        load_image_set("covid19-ct", "miniature")
-
-
-def test_a_failed_build_leaves_what_was_there(covid):
+def test_a_changed_card_is_noticed_on_reading_and_a_failed_build_leaves_what_was_there(covid, monkeypatch):
     folder = build_manifest("covid19-ct", "miniature", covid)
     before = (folder / "manifest.parquet").read_bytes()
     image = covid / "COVID-CT/Images-processed/CT_NonCOVID/train-p0%0.jpg"
@@ -94,6 +86,10 @@ def test_a_failed_build_leaves_what_was_there(covid):
     with pytest.raises(InputError, match=r"train-p0%0\.jpg is cut short or damaged"):
         build_manifest("covid19-ct", "miniature", covid)
     assert (folder / "manifest.parquet").read_bytes() == before
+    changed = load_data_card("covid19-ct").model_copy(update={"test_counts": {"COVID": 1}})
+    monkeypatch.setattr("mlprobe_utils.pipeline.images.load_data_card", lambda slug: changed)
+    with pytest.raises(InputError, match="made from another card or protocol: run `python -m"):
+        load_image_set("covid19-ct", "miniature")
 
 
 def test_the_phantom_is_found_by_itself(outputs):
@@ -106,12 +102,13 @@ def test_the_phantom_is_found_by_itself(outputs):
 
 
 def test_errors_of_use(tmp_path, covid):
-    with pytest.raises(InputError, match=r"DATA=<folder>.*data/README\.md.*busi-phantom"):
-        build_manifest("busi", "miniature", None)
-    with pytest.raises(InputError, match="does not exist"):
-        build_manifest("busi", "miniature", tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"busi was not found.*Dataset_BUSI_with_GT.*data/README\.md"):
-        build_manifest("busi", "miniature", covid)
+    for folder, words in (
+        (None, r"DATA=<folder>.*data/README\.md.*busi-phantom"),
+        (tmp_path / "nowhere", "does not exist"),
+        (covid, r"busi was not found.*Dataset_BUSI_with_GT.*data/README\.md"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build_manifest("busi", "miniature", folder)
     with pytest.raises(InputError, match=r"mlprobe_utils manifest covid19-ct --protocol miniature --data <folder>"):
         load_image_set("covid19-ct", "miniature")
     build_manifest("covid19-ct", "miniature", covid)
