@@ -49,12 +49,8 @@ def heavy(module: str, threads: int):
 
 
 def on_data_sets(name: str, help: str, runs: str, *arguments: Argument) -> None:
-    """Registers a command that works on several data sets.
-
-    Args:
-        runs: the module and function, which takes `of`, data sets, protocol, split, and what `arguments` add.
-        arguments: the first is `of`.
-    """
+    """Registers a command that works on several data sets. `runs` names the module and its function, which takes `of`,
+    data sets, protocol, split rule, and what `arguments`, of which `of` is the first, add."""
 
     def run(of, datasets: list[str], protocol: str, split_rule: str, threads: int, **more) -> None:
         module, _, function = runs.rpartition(".")
@@ -63,11 +59,9 @@ def on_data_sets(name: str, help: str, runs: str, *arguments: Argument) -> None:
     COMMANDS[name] = help, (*arguments, *DATA, THREADS), run
 
 
-DATA = (
-    argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"),
-    argument("--protocol", default="miniature", help="slug of a protocol in data/protocols"),
-    argument("--split", dest="split_rule", default="paper", choices=SPLIT_RULES, help="the split rule"),
-)
+PROTOCOL = argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
+SPLIT = argument("--split", dest="split_rule", default="paper", choices=SPLIT_RULES, help="the split rule")
+DATA = (argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"), PROTOCOL, SPLIT)
 THREADS = argument("--threads", type=int, default=1, help="torch threads")
 MODEL = argument("of", metavar="model", help="slug of a model card in data/models")
 BASELINES = argument("of", metavar="baseline", nargs="+", help="slugs of cards in data/baselines")
@@ -88,19 +82,19 @@ on_data_sets("trial", "makes a model's cases for the laboratory", "synthetic.fau
     argument("models", metavar="model", nargs="+", help="slugs of model cards that have gone through `trial`"),
     *DATA,
 )
-def laboratory(**selected) -> None:
+def laboratory(models: list[str], datasets: list[str], protocol: str, split_rule: str) -> None:
     from mlprobe_utils.pipeline.results import Selection
     from mlprobe_utils.synthetic.faults.confusion import write_confusion
 
-    write_confusion(Selection(**{key: tuple(v) if isinstance(v, list) else v for key, v in selected.items()}))
+    write_confusion(Selection(tuple(models), tuple(datasets), protocol, split_rule))
 
 
 @command(
     "makes everything and builds the book, as `make book` does; or runs the laboratory",
     argument("--models", nargs="*", default=[], help="slugs of model cards; none: those of data/book.yml"),
     argument("--datasets", nargs="*", default=[], help="slugs of data cards"),
-    argument("--protocol", default="miniature"),
-    argument("--split", dest="split_rule", default="paper"),
+    PROTOCOL,
+    argument("--split", dest="split_rule", default="paper", help="the split rule"),
     argument("--data", default="", help="folder with the real images, from the project's root"),
     argument("--laboratory", action="store_true", help="plant faults instead, to evaluate the diagnosis"),
     argument("--jobs", default=str(os.cpu_count()), help="processes at a time"),

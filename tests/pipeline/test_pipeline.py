@@ -228,16 +228,6 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):
     np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
 
 
-def test_a_damaged_model_has_all_seeds_of_the_main_recipe_and_no_variants(own, monkeypatch):
-    """So has any work without both stages."""
-    monkeypatch.setattr(work.Work, "states", lambda self: [0])
-    pipeline.make_probes(own)
-    seeds, rows = (pd.read_parquet(own.probes().folder / f"{name}.parquet") for name in ("seeds", "probes"))
-    assert set(seeds["stage"]) == {"finetuned"}
-    assert set(seeds["seed"]) == set(range(own.protocol.probe_seeds))
-    assert rows[["run", "probe"]].drop_duplicates().to_numpy().tolist() == [[0, "main"]]
-
-
 def test_features_with_random_weights_serve_all_models_of_a_shape(own, monkeypatch):
     monkeypatch.setattr(work, "load_random", lambda *_: pytest.fail("the features are there"))
     twin = dataclasses.replace(own, identity="other weights", folder=own.folder.with_name("twin"), _models={})

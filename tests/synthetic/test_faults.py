@@ -391,6 +391,7 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(made, monkeypatch):
         for name in own:
             record = json.loads((place / name / "made_from.json").read_text())
             assert record["fault"]["points_lost"] == one.points_lost
+        assert [*record["recipe"]["probes"]] == ["main"]  # of the probes: no variants
         source = "features-finetuned-0" if one.fault.module == ANSWER else "calibration"
         assert {folder / "adapter-0", folder / source} <= {*artefacts.upstream(place / "probes")}
     place = damaged_selection(SELECTION)
