@@ -49,18 +49,15 @@ class Run(Selection):
 
     def parameters(self) -> dict:
         """The parameters that every chapter takes; `data` relative to the project's root."""
-        plain = {"models": [*self.models], "datasets": [*self.datasets]}
-        plain |= {"protocol": self.protocol, "split_rule": self.split_rule}
-        return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
+        data = os.path.relpath(self.data, ROOT) if self.data else ""
+        plain = {"models": [*self.models], "datasets": [*self.datasets], "protocol": self.protocol}
+        return plain | {"split_rule": self.split_rule, "data": data}
 
 
 def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split_rule: str, data: str) -> Run:
-    """The run of these models (as of `models_of`) and data sets, by slug.
+    """The run of these models (as of `models_of`) and data sets (none: all phantoms, or with `data` all real sets).
 
-    Args:
-        datasets: empty: all phantoms, or all real sets where `data` is given.
-        data: folder of the real images; a relative one starts at the project's root.
-
+    `data` is the folder of the real images; a relative one starts at the project's root.
     Raises InputError for a slug that is unknown or given twice, a card that is not valid, and for a missing folder.
     """
     models = models_of(models)

@@ -1,8 +1,4 @@
-"""Planted faults: their cards and that of the trial, and the damaged models that data/book.yml names.
-
-A damaged model is a model of its own, with a slug, a folder and rows: one fault at one strength, planted in one
-fine-tuned state of a healthy model of the run.
-"""
+"""Planted faults: their cards and that of the trial, and the damaged models that data/book.yml names."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -78,6 +74,8 @@ def laboratory_files() -> list[Path]:
 
 @dataclass(frozen=True)
 class DamagedModel:
+    """A model of its own, with a slug and rows: one fault at one strength, planted in a fine-tuned state of another."""
+
     model: str  # slug of the healthy one
     fault: Fault
     strength: str  # in a word
@@ -111,11 +109,9 @@ def damaged_models(models: Container[str]) -> list[DamagedModel]:
 
 
 def damaged_selection(selection: Selection) -> Selection:
-    """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run.
-
-    As a fault's cost is measured on images drawn afresh, a run of real images has the phantom twin of its first set.
-    Raises InputError as `phantom_twin`.
-    """
+    """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run; of real
+    images alone, on the phantom twin of the first, as a fault's cost is measured on images drawn afresh. Raises
+    InputError as `phantom_twin`."""
     dataset = load_book().planted_faults.dataset
     if dataset not in selection.datasets:
         cards = sorted(map(load_data_card, selection.datasets), key=lambda card: not card.synthetic)

@@ -1,7 +1,6 @@
 """The paper's discussions: which setting is varied in which models, and the rows of such variants.
 
-A variant is a model once more, with one setting of the protocol changed, in a folder of its own; what differs is due to
-the setting, or to chance.
+A variant is a model once more, with one setting of the protocol changed: what differs is due to that, or to chance.
 """
 
 from collections.abc import Iterable
@@ -30,8 +29,7 @@ class Discussion(Card):
     # whether the vision tower is adapted, what it is trained by, or the order of image and question
     varies: Literal["vision_tower", "training", "order"]
     models: list[Words] = Field(min_length=1, description="slugs of model cards; a miniature stands for its original")
-    # slugs of data cards, without it all; a phantom set stands for the real one
-    datasets: list[Words] | None = Field(None, min_length=1)
+    datasets: list[Words] | None = Field(None, min_length=1, description="slugs; phantoms stand for theirs. None: all")
 
 
 def load_discussion(slug: str) -> Discussion:
