@@ -14,8 +14,9 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -121,16 +122,29 @@ def results_below(folders: Iterable[Path]) -> dict[str, str]:
     return {name: artefacts.content_hash(folder) for name, folder in results.items()}
 
 
+def gather(
+    selection: Selection, names: Iterable[str], file: str, command: str = "", **chosen: str | int
+) -> pd.DataFrame:
+    """The rows of a file of some artefacts of every selected model and data set; with `chosen`, such as
+    stage="finetuned", no others are read. Raises InputError as `require`."""
+    filters = [(column, "==", value) for column, value in chosen.items()] or None
+    folders = folders_of(selection, *names, command=command)
+    return pd.concat([pd.read_parquet(folder / file, filters=filters) for folder in folders], ignore_index=True)
+
+
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
-    """The rows of one of the protocol's probe recipes; with `chosen`, such as stage="finetuned", no others are read."""
+    """The rows of one of the protocol's probe recipes; `chosen` as of `gather`."""
     if probe not in (recipes := load_protocol(selection.protocol).probes):
         raise unknown("probe recipe", probe, recipes)
-    return gather(selection, ["probes"], "probes.parquet", {"probe": probe} | chosen)
+    return gather(selection, ["probes"], "probes.parquet", probe=probe, **chosen)
 
 
-def seed_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the main recipe's probes with every seed, test images, before fine-tuning and after CONTROL_RUN."""
-    return gather(selection, ["probes"], "seeds.parquet")
+control_rows = partial(gather, names=[CONTROLS], file="controls.parquet")  # of the controls that need a model
+lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM point, validation and test images
+# of probes fitted at one LLM point (`probe`) and applied at another, test images
+transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")
+# of the main recipe's probes with every seed, test images, before fine-tuning and after CONTROL_RUN
+seed_rows = partial(gather, names=["probes"], file="seeds.parquet")
 
 
 def end_rows(selection: Selection) -> pd.DataFrame:
@@ -151,15 +165,10 @@ def frozen_tower_rows(selection: Selection) -> pd.DataFrame:
     recipes = load_protocol(selection.protocol).probes
     linear = next((name for name, own in recipes.items() if own.kind == "linear"), "")
     chosen = {"probe": linear, "stage": "pretrained", "split": "test", "pooling": "image_mean"}
-    rows = gather(selection, ["probes"], "probes.parquet", chosen)
+    rows = gather(selection, ["probes"], "probes.parquet", **chosen)
     towers = rows[rows["point"].str.startswith("V")]
     last = towers.groupby("model")["point"].transform(lambda points: max(points, key=flow_order))
     return towers[towers["point"] == last]
-
-
-def control_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the controls that need a model."""
-    return gather(selection, [CONTROLS], "controls.parquet")
 
 
 def image_control_rows(selection: Selection) -> pd.DataFrame:
@@ -172,16 +181,6 @@ def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs."""
     names = [state_name("predictions", state) for state in selection.states]
     return gather(selection, names, "predictions.parquet")
-
-
-def lens_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the logit lens at every LLM point, validation and test images, of both stages and all runs."""
-    return gather(selection, [LENS], "lens.parquet")
-
-
-def transfer_rows(selection: Selection, **chosen: str | int) -> pd.DataFrame:
-    """The rows of probes fitted at one LLM point (`probe`) and applied at another, test images; `chosen` as above."""
-    return gather(selection, [TRANSFER], "transfer.parquet", chosen)
 
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
@@ -236,19 +235,6 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
             records.append({"model": model, "module": module, "layers": matrix.startswith("A"), "parameters": size})
     counted = pd.DataFrame(records).groupby(["model", "module"], sort=False).sum().reset_index()
     return counted.sort_values("module", key=lambda letters: letters.map([*PROBED, "elsewhere"].index), kind="stable")
-
-
-def gather(
-    selection: Selection,
-    names: Iterable[str],
-    file: str,
-    chosen: Mapping[str, str | int] | None = None,
-    command: str = "",
-) -> pd.DataFrame:
-    """A file of some artefacts of every selected model and data set, concatenated; see `probe_rows`, `require`."""
-    filters = [(column, "==", value) for column, value in (chosen or {}).items()] or None
-    folders = folders_of(selection, *names, command=command)
-    return pd.concat([pd.read_parquet(folder / file, filters=filters) for folder in folders], ignore_index=True)
 
 
 def folders_of(selection: Selection, *names: str, command: str = "") -> list[Path]:
