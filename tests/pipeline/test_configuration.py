@@ -22,11 +22,10 @@ def test_defaults_follow_the_data(tmp_path):
 def test_a_relative_folder_starts_at_the_projects_root_wherever_it_is_read(tmp_path, monkeypatch):
     """As a chapter reads it, whose directory is notebooks/; and no page has to name a home directory."""
     monkeypatch.chdir(tmp_path)
-    run = configure([], ["busi"], "miniature", "paper", "data")
-    assert (run.data, run.parameters()["data"]) == (str(ROOT / "data"), "data")
-    outside = configure([], ["busi"], "miniature", "paper", str(tmp_path))
-    assert outside.parameters()["data"] == os.path.relpath(tmp_path, ROOT)
-    assert configure(**outside.parameters()) == outside
+    for data, folder in (("data", ROOT / "data"), (str(tmp_path), tmp_path)):
+        run = configure([], ["busi"], "miniature", "paper", data)
+        assert (run.data, run.parameters()["data"]) == (str(folder), os.path.relpath(folder, ROOT))
+        assert configure(**run.parameters()) == run
 
 
 def test_models_are_those_of_the_books_card_or_all():

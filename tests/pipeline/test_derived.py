@@ -137,16 +137,3 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
         first, second = pages.map(read, range(2))
     assert first.equals(second)
     assert len(calls) == 1
-
-
-def test_a_table_whose_making_fails_is_not_there_and_the_others_are_kept(write):
-    scoring.output_scores(SELECTION)
-    folder = SELECTION.folder("m", "busi")
-    file = folder / "probes" / "probes.parquet"
-    pd.read_parquet(file).drop(columns="label").to_parquet(file)
-    with pytest.raises(KeyError):
-        scoring.probe_scores(SELECTION)
-    assert not (folder / results.PROBE_SCORES).exists()
-    assert (folder / results.OUTPUT_SCORES / scoring.TABLE).is_file()
-    write("probes")
-    assert len(scoring.probe_scores(SELECTION)) == 2 * 2 * len(POINTS)

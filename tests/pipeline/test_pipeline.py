@@ -131,8 +131,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
 
 def test_controls_are_complete(whole, image_sets):
     """Of every model and data set its own, of every data set those that need no model."""
-    scores = scoring.control_scores(SELECTION)
-    alone = (*WITHOUT_MODEL, CLASSICAL)
+    scores, alone = scoring.control_scores(SELECTION), (*WITHOUT_MODEL, CLASSICAL)
     probed = {CONTROL_TASK: 9, MEMORISATION: 3, RANDOM_WEIGHTS: 9, TEXT_ONLY: 1}
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
@@ -145,8 +144,8 @@ def test_controls_are_complete(whole, image_sets):
         task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
         true = image_set.manifest.set_index("image")["option"]
         for control, labels in ((CONTROL_TASK, task), (RANDOM_WEIGHTS, true), (TEXT_ONLY, true)):
-            told = rows[rows["control"] == control]
-            assert (told["label"].to_numpy() == labels[told["image"]].to_numpy()).all()
+            own = rows[rows["control"] == control]
+            assert (own["label"].to_numpy() == labels[own["image"]].to_numpy()).all()
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
         assert random.keys() == pretrained.keys()
         assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
@@ -232,9 +231,8 @@ def test_features_with_random_weights_serve_all_models_of_a_shape(own, monkeypat
     monkeypatch.setattr(work, "load_random", lambda *_: pytest.fail("the features are there"))
     twin = dataclasses.replace(own, identity="other weights", folder=own.folder.with_name("twin"), _models={})
     pipeline.make_random_features(twin)
-    both = [load_features(one.folder / results.RANDOM_FEATURES / FEATURE_FILE) for one in (own, twin)]
-    assert both[0].keys() == both[1].keys()
-    assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
+    files = [one.folder / results.RANDOM_FEATURES / FEATURE_FILE for one in (own, twin)]
+    assert files[0].samefile(files[1])
     monkeypatch.setattr(places, "shape_of", lambda card: "another shape")
     with pytest.raises(pytest.fail.Exception, match="the features are there"):
         pipeline.make_random_features(twin)
@@ -264,10 +262,8 @@ def test_layers_that_lora_adapts_are_counted_by_module(whole, tiny):
     assert counted.to_dict() == {m: sum(name.startswith(place) for name in linear) for m, place in modules.items()}
 
 
-READERS = [results.probe_rows, results.end_rows, results.learning_curves, results.prompts, results.reference_rows]
-
-
-@pytest.mark.parametrize("reader", [*READERS, scoring.control_scores, health.health_of_run])
-def test_results_that_are_not_there_say_how_to_make_them(outputs, reader):
-    with pytest.raises(InputError, match=r"python -m mlprobe_utils probe tiny --datasets busi --protocol miniature"):
-        reader(SELECTION)
+def test_results_that_are_not_there_say_how_to_make_them(outputs):
+    of_rows = (results.probe_rows, results.end_rows, results.learning_curves, results.prompts, results.reference_rows)
+    for reader in (*of_rows, scoring.control_scores, health.health_of_run):
+        with pytest.raises(InputError, match="python -m mlprobe_utils probe tiny --datasets busi --protocol miniature"):
+            reader(SELECTION)

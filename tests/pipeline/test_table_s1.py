@@ -169,8 +169,8 @@ def test_models_that_read_images_at_another_size_are_named():
 
 
 def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):
-    said = facts(ModelCard(slug="mine", name="Mine", source="me/mine"))
-    assert {key for key, value in said.items() if value} == {"source"}
+    found = facts(ModelCard(slug="mine", name="Mine", source="me/mine"))
+    assert {key for key, value in found.items() if value} == {"source"}
     assert str(tmp_path) not in json.dumps(facts(ModelCard(slug="x", name="x", source=str(tmp_path))))
     assert facts(REAL.model_copy(update={"base": "org/Base-7B"}))["base model"] == "org/Base-7B"
     with pytest.raises(InputError, match=r"unknown model 'qwen2\.5-vl-7b-miniatur': did you mean"):
@@ -204,21 +204,14 @@ def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp
     assert parameters_of(REAL) == 8_290_000_000
 
 
-def test_models_of_the_run_come_first_and_lead_to_their_pages(outputs):
-    cards = [REAL, described(load_model_card(ADAPTED)), described(load_model_card(BASE))]
-    page = model_table(cards, [BASE, ADAPTED])
-    assert [row[0] for row in rows_of(page)] == [cards[2].name, cards[1].name, "Model <7B>"]
-    assert re.findall(r'<a href="models/(.*?).html">', page._repr_html_()) == [BASE, ADAPTED]
-    alone = model_table(cards, [REAL.slug])
-    assert '<a href="models/org.model-7b.html">Model &lt;7B&gt;</a>' in alone._repr_html_()
-
-
-def test_every_shipped_card_has_a_row_and_one_alone_a_row_a_fact():
-    cards = [described(load_model_card(slug)) for slug in slugs(ModelCard)]
-    rows = rows_of(model_table(cards, [BASE]))
-    assert [row[0] for row in rows] == [load_model_card(BASE).name, *sorted(c.name for c in cards if c.slug != BASE)]
-    lingshu = next(row for row in rows if row[0] == "Lingshu-7B")
-    assert lingshu[1:3] == ["8.29B", "Qwen2.5-VL-7B"]
+def test_every_card_has_a_row_models_of_the_run_come_first_and_one_alone_has_a_row_a_fact(outputs):
+    cards = [REAL, *(described(load_model_card(slug)) for slug in slugs(ModelCard))]
+    page, run = model_table(cards, [BASE, REAL.slug]), [load_model_card(BASE).name, REAL.name]
+    rows = rows_of(page)
+    assert [row[0] for row in rows] == [*run, *sorted(card.name for card in cards if card.name not in run)]
+    assert next(row for row in rows if row[0] == "Lingshu-7B")[1:3] == ["8.29B", "Qwen2.5-VL-7B"]
+    links = re.findall(r'<a href="models/(.*?).html">(.*?)</a>', page._repr_html_())
+    assert links == [(BASE, run[0]), (REAL.slug, "Model &lt;7B&gt;")]
     page = card_table(ModelCard(slug="mine", name="Mine", source="me/mine", revision="v1"))
     assert rows_of(page) == [["slug", "mine"], ["revision", "v1"], ["source", "me/mine"]]  # none that is empty
     assert "data/models/mine.yml" in page._repr_html_()
