@@ -44,8 +44,8 @@ class Artefact:
         return {"stage": self.stage, "version": STAGES[self.stage].version, **self.inputs, "upstream": upstream}
 
     def is_current(self) -> bool:
-        there = all((one.folder / FILES).is_file() for one in self.upstream)
-        return there and is_current(self.folder, self.made_from())
+        whole = all((one.folder / FILES).is_file() for one in self.upstream)
+        return whole and is_current(self.folder, self.made_from())
 
     def making(self) -> contextlib.AbstractContextManager[Path]:
         return artefact(self.folder, self.made_from())

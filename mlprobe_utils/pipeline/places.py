@@ -53,8 +53,8 @@ class Place:
     @property
     def answering(self) -> Answering:
         """The protocol's, with the model's own limit of tokens where its card has one."""
-        most = self.card.max_new_tokens or self.protocol.answering.max_new_tokens
-        return self.protocol.answering.model_copy(update={"max_new_tokens": most})
+        limit = {"max_new_tokens": self.card.max_new_tokens} if self.card.max_new_tokens else {}
+        return self.protocol.answering.model_copy(update=limit)
 
     def runs(self) -> range:
         return range(self.protocol.fine_tuning.runs)
@@ -121,15 +121,16 @@ class Place:
         """How severe each fault has to be at every strength of trial and book."""
         trial, upstream = load_trial(), (self.adapter(DAMAGED_RUN),)
         strengths = sorted({*trial.points_lost, *load_book().planted_faults.strengths.values()})
-        recipe = {"faults": _recorded(all_faults()), "points_lost": strengths, "images": trial.images}
-        recipe["phantom"] = self.image_set.card.recipe
+        recipe = {"faults": [recorded(fault, {"name"}) for fault in all_faults()], "points_lost": strengths}
+        recipe |= {"images": trial.images, "phantom": self.image_set.card.recipe}
         return self._made(results.CALIBRATION, "calibration", DAMAGED_RUN, upstream, recipe=recipe)
 
     def trial(self, trial: Trial, faults: list[Fault]) -> Artefact:
         """The laboratory's cases."""
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
         upstream += [self.calibration()] if faults else []
-        recipe = {"faults": _recorded(faults), "points_lost": trial.points_lost, "seeds": self.protocol.probe_seeds}
+        recipe = {"faults": [recorded(fault, {"name"}) for fault in faults], "points_lost": trial.points_lost}
+        recipe |= {"seeds": self.protocol.probe_seeds}
         return self._made(FOLDER, "trial", upstream=upstream, recipe=recipe | self._probe_and_answer())
 
     def damaged(self) -> list[Self]:
@@ -180,13 +181,9 @@ class Place:
         common = {"run": run, "model": self.identity, "data": self.image_set.data_hash, "order": self.protocol.order}
         common |= {"split_rule": self.split_rule, "reading": loading_fields(self.card) | {"precision": self.precision}}
         if self.planted:
-            (card,) = _recorded([self.planted.fault])
-            common["fault"] = {"card": card, "points_lost": self.planted.points_lost}
+            fault = recorded(self.planted.fault, {"name"})
+            common["fault"] = {"card": fault, "points_lost": self.planted.points_lost}
         return Artefact(self.folder / name, stage, common | inputs, tuple(upstream))
-
-
-def _recorded(faults: list[Fault]) -> list[dict]:
-    return [recorded(fault, {"name"}) for fault in faults]
 
 
 def places(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> Iterator[Place]:

@@ -23,7 +23,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN
+from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts
@@ -185,8 +185,7 @@ def prediction_rows(selection: Selection) -> pd.DataFrame:
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
     """The rows of the reference on the test images of every data set."""
-    rows = image_control_rows(selection)
-    return rows[rows["control"] == CLASSICAL].reset_index(drop=True)
+    return image_control_rows(selection).query("control == @CLASSICAL").reset_index(drop=True)
 
 
 def learning_curves(selection: Selection) -> pd.DataFrame:
@@ -203,8 +202,7 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
 def prompts(selection: Selection) -> pd.DataFrame:
     """model, dataset, prompt: the question exactly as each model read it."""
     texts = [(folder / PROMPT).read_text() for folder in folders_of(selection, state_name("features", None))]
-    places = pd.DataFrame(selection.folders(), columns=["model", "dataset", "prompt"])
-    return places.assign(prompt=texts)
+    return pd.DataFrame(selection.folders(), columns=["model", "dataset", "prompt"]).assign(prompt=texts)
 
 
 def probe_points(selection: Selection, model: str) -> pd.DataFrame:
