@@ -25,7 +25,6 @@ from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name,
 ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 NAMES = ["frozen-vision-tower", "question-first", "training-paradigms"]
 RUNS = 2
-PIPELINE = (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, pipeline.make_probes)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def run(names=NAMES) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(use) -> dict[str, list[str]]:
     """Everything there is to read: of the pipeline and of all discussions, and which artefacts each of these made."""
-    for make in PIPELINE:
+    for make in (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, pipeline.make_probes):
         make(*work.works("tiny", ["busi-phantom"], "miniature", "paper"))
     return {name: run([name]) for name in NAMES}
 

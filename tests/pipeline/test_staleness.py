@@ -27,7 +27,7 @@ PACKAGE = {
     "deep": "from mlprobe_utils.used import double\n",
     "top": "import math\nimport mlprobe_utils.deep as d\nfrom mlprobe_utils import late\n",
     "late": "def f():\n    from mlprobe_utils.lazy import g\n    return g\n",
-    "lazy": "import mlprobe_utils.top\nclass G:\n    '''Only a docstring.'''\ng = G()\n",
+    "lazy": "import mlprobe_utils.top\ng = 1\n",
     "unused": "value = 1\n",
 }
 
@@ -95,11 +95,11 @@ LINGSHU, MEDGEMMA = MODELS = ["lingshu-7b-miniature", "medgemma-4b-miniature"]  
 DATASET = "busi-phantom"
 
 
-def pretend(artefact: Artefact, **files: str) -> None:
+def pretend(artefact: Artefact, files: tuple[str, ...] = ("result",)) -> None:
     """Makes an artefact without doing its work."""
     with artefact.making() as temporary:
-        for name, text in (files or {"result": artefact.stage}).items():
-            (temporary / name.replace("_json", ".json").replace("_safetensors", ".safetensors")).write_text(text)
+        for name in files:
+            (temporary / name).write_text("{}" if name == "config.json" else artefact.folder.name)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def everything(tmp_path_factory) -> Path:
         make(DATASET)
         build_manifest(DATASET, "miniature", None)
         for slug in (slug for members in lineages(MODELS).values() for slug in members):
-            pretend(miniature(load_model_card(slug)), config_json="{}", model_safetensors=slug)
+            pretend(miniature(load_model_card(slug)), ("config.json", "model.safetensors"))
         run = configure(MODELS, [DATASET], "miniature", "paper", "")
         patch.setattr(jobs, "stale", lambda found: list(map(pretend, found)) and [])
         for job in jobs.book_jobs(run):
