@@ -69,12 +69,9 @@ def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, spl
         raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
     default = [slug for slug in cards.slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
     datasets = _once("DATASETS", datasets or default)
-    for slug in datasets:
-        if not load_data_card(slug).synthetic and not data:
-            raise InputError(
-                f"'{slug}' is a real data set: give DATA=<folder> (data/README.md says what to download), "
-                f"or choose '{slug}-phantom'"
-            )
+    if not data and (real := [slug for slug in datasets if not load_data_card(slug).synthetic]):
+        mend = "give DATA=<folder> (data/README.md says what to download), or choose"
+        raise InputError(f"'{real[0]}' is a real data set: {mend} '{real[0]}-phantom'")
     return Run(models, datasets, protocol, split_rule, str(folder) if data else "")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError
@@ -132,14 +133,10 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
     """One model's cases for the laboratory, undamaged and, if wanted, damaged ones."""
-    faults = all_faults() if damaged else []
-
-    def artefacts() -> Iterable[Artefact]:
-        for place in places(model, list(run.datasets), run.protocol, run.split_rule):
-            yield from place.of_trial(load_trial(), faults)
-
+    faults, of_run = all_faults() if damaged else [], (model, list(run.datasets), run.protocol, run.split_rule)
+    own = _due(lambda: chain.from_iterable(place.of_trial(load_trial(), faults) for place in places(*of_run)))
     command = ("trial", model, *_options(run), *([] if faults else ["--undamaged"]))
-    return Job("trial", model, command, _read_by(model, before), _due(artefacts), TRIAL_STEPS * len(run.datasets))
+    return Job("trial", model, command, _read_by(model, before), own, TRIAL_STEPS * len(run.datasets))
 
 
 def _due(artefacts: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:
