@@ -80,9 +80,8 @@ def test_probe_variant_is_the_probe_but_for_the_fields_that_it_names(tmp_path):
     path = tmp_path / "mine.yml"
     path.write_text(yaml.safe_dump(changed(Protocol, "paper", "probe_variants", variants)))
     protocol = cards.parse_card(Protocol, path)
-    assert list(protocol.probes) == ["main", "linear", "long"]
-    assert protocol.probes["linear"] == protocol.probe.model_copy(update={"kind": "linear"})
-    assert protocol.probes["long"] == protocol.probe.model_copy(update={"epochs": 99, "learning_rate": 1.0})
+    complete = {name: protocol.probe.model_copy(update=own) for name, own in variants.items()}
+    assert protocol.probes == {"main": protocol.probe} | complete
 
 
 WRONG_VALUES = {
@@ -127,7 +126,6 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (DataCard, "template", "<image> <image> What is it?", "template must hold <image> exactly once"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
-        (DataCard, "layout", "buzi", "layout: Input should be 'busi', 'covid-ct' or 'chest-xray'"),
         (ModelCard, "base", "Qwen/Qwen2-7B", "base is 'Qwen/Qwen2-7B', a hub id: a miniature is made from another"),
     ],
 )
@@ -145,7 +143,6 @@ def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):
         ("", "must hold keys and values, found NoneType"),
         ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
         ("title: a\nprobe:\n  epochs: 20\n  epochs: 2\n", "the key 'epochs' is given twice"),
-        ("title: Yes", "found True"),
     ],
 )
 def test_file_that_is_no_card(tmp_path, text, words):
@@ -153,11 +150,10 @@ def test_file_that_is_no_card(tmp_path, text, words):
 
 
 def test_slug_is_the_files_name(tmp_path):
-    path = shutil.copy(cards.card_path(ModelCard, "lingshu-7b-miniature"), tmp_path / "my model#1.yml")
-    with pytest.raises(InputError, match=r"my model#1\.yml: rename it"):
-        cards.parse_card(ModelCard, path)
-    path = path.rename(tmp_path / "My_model-2.5.yml")
+    path = shutil.copy(cards.card_path(ModelCard, "lingshu-7b-miniature"), tmp_path / "My_model-2.5.yml")
     assert cards.parse_card(ModelCard, path).slug == "My_model-2.5"
+    with pytest.raises(InputError, match=r"my model#1\.yml: rename it"):
+        cards.parse_card(ModelCard, path.rename(tmp_path / "my model#1.yml"))
 
 
 @pytest.mark.parametrize("slug", PAPERS_MODELS)

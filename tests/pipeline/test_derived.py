@@ -31,10 +31,9 @@ ALL = {results.PROBE_SCORES, results.OUTPUT_SCORES, results.CONTROL_SCORES, resu
 @pytest.fixture
 def write(outputs, tmp_path, monkeypatch):
     """Rows of a model on two data sets, as the pipeline leaves them; returns what writes a table of them anew."""
-    folders = {dataset: tmp_path / dataset for dataset in DATASETS}
-    for folder in folders.values():
-        folder.mkdir()
-    image_sets = {d: make_image_set(folders[d], count=40, dataset=d, validation=4, test=20) for d in DATASETS}
+    for dataset in DATASETS:
+        (tmp_path / dataset).mkdir()
+    image_sets = {d: make_image_set(tmp_path / d, count=40, dataset=d, validation=4, test=20) for d in DATASETS}
     monkeypatch.setattr(of_run, "load_image_set", lambda slug, protocol: image_sets[slug])
 
     def write(kind: str, dataset: str = "busi", seed: int = 0) -> None:
@@ -48,15 +47,12 @@ def write(outputs, tmp_path, monkeypatch):
             "controls": [curve | {"stage": "finetuned", "point": "L.01", "probe": "main", "control": CONTROL_TASK}],
             "controls-paper": [{"control": MAJORITY, "model": None, "stage": None, "order": None}],
         }
-        for name, run in PREDICTIONS.items():
-            own[name] = [
-                {"stage": STAGES[run is not None], "run": run, "text": "?", "parsed": options[0], "thought_cut": False}
-            ]
+        answered = {"text": "?", "parsed": options[0], "thought_cut": False}
+        own |= {name: [answered | {"stage": STAGES[run is not None], "run": run}] for name, run in PREDICTIONS.items()}
         tables = []
         for columns in own[kind]:
             probabilities = generator.dirichlet(np.ones(len(options)), len(images))
-            constants = shared | {"order": "image_first"} | columns
-            tables.append(image_rows(images, options, probabilities, **constants))
+            tables.append(image_rows(images, options, probabilities, **shared | {"order": "image_first"} | columns))
         folder = SELECTION.controls(dataset) if kind == "controls-paper" else SELECTION.folder("m", dataset) / kind
         with artefacts.artefact(folder, {"seed": seed, "upstream": {}}) as temporary:
             write_rows(pd.concat(tables), temporary / f"{kind.partition('-')[0]}.parquet")

@@ -16,13 +16,8 @@ from mlprobe_utils.pipeline.tested import evaluated, groups, resamples_of_tested
 
 def image_set(**changed) -> ImageSet:
     """Test images of three patients, and a train image."""
-    columns = {
-        "image": ["f", "b", "d", "a", "c", "e"],
-        "option": ["Normal", "Benign", "Normal", "Benign", "Normal", "Benign"],
-        "patient": ["one", "one", "two", "two", "three", None],
-        "duplicate_group": [None, None, None, None, None, None],
-        "split_paper": ["test", "test", "test", "test", "test", "train"],
-    }
+    columns = {"image": [*"fbdace"], "option": ["Normal", "Benign"] * 3, "duplicate_group": [None] * 6}
+    columns |= {"patient": ["one", "one", "two", "two", "three", None], "split_paper": ["test"] * 5 + ["train"]}
     return ImageSet(load_data_card("busi"), pd.DataFrame(columns | changed), "0" * 64, {}, None)
 
 
@@ -66,8 +61,7 @@ def test_outcomes_are_read_model_by_model_and_have_to_be_of_the_test_images():
     found = evaluated(selection, sets, outcomes_of)
     assert read == [(own.dataset, own.model) for own in found] == [("d", "m"), ("d", "n"), ("e", "m"), ("e", "n")]
     assert found[0].resamples is found[1].resamples
-    assert found[0].place(stage="s") == {"model": "m", "dataset": "d", "stage": "s"}
-    assert found[0].positive == "Yes"
+    assert (found[0].positive, found[0].place(stage="s")) == ("Yes", {"model": "m", "dataset": "d", "stage": "s"})
     with pytest.raises(InputError, match="m on d, finetuned, answers: its rows are not of the test images"):
         evaluated(selection, {"d": plain_set(22), "e": plain_set(20)}, outcomes_of)
 
