@@ -118,7 +118,9 @@ class Baselines(Part):
     side: Count = Field(description="pixels of the square that networks read")
     crop_from: Rate = Field(description="a training image is a piece of at least this share of its area; 1: all of it")
     flip: Annotated[float, Field(ge=0, le=1)] = Field(description="how often a training image is mirrored")
-    shorter_side: Count | None = Field(description="pixels, before an image's middle is cut out; null: all is read")
+    shorter_side: Count | None = Field(
+        description="pixels that other images are reduced to before their middle is cut out; null: all of it is read"
+    )
     learning_rate: Rate = Field(description="of AdamW at its highest")
     weight_decay: Annotated[float, Field(ge=0)] = Field(description="of AdamW, which without any is Adam")
     warmup_ratio: Fraction = Field(description="share of the steps in which the rate rises; it falls as a cosine then")

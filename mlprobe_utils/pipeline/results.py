@@ -23,7 +23,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.evaluation.names import CONTROL_RUN
+from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN
 from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts
@@ -185,7 +185,8 @@ def prediction_rows(selection: Selection) -> pd.DataFrame:
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
     """The rows of the reference on the test images of every data set."""
-    return image_control_rows(selection).query("control == @CLASSICAL").reset_index(drop=True)
+    rows = image_control_rows(selection)
+    return rows[rows["control"] == CLASSICAL].reset_index(drop=True)
 
 
 def learning_curves(selection: Selection) -> pd.DataFrame:

@@ -172,10 +172,10 @@ def test_a_chat_template_for_a_checkpoint_without_one_is_the_authors():
     question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which is it?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
     template = load_model_card("huatuogpt-vision-34b").chat_template
-    asked = "<|user|>\n<image>\nWhich is it?\n"
+    turn = "<|user|>\n<image>\nWhich is it?\n"
     for messages, prompt, expected in [([question], True, ""), ([question, answer], False, "Yes</s>")]:
         options = {"chat_template": template, "add_generation_prompt": prompt, "eos_token": "</s>"}
-        assert render_jinja_template([messages], **options)[0] == [f"{asked}<|assistant|>\n{expected}"]
+        assert render_jinja_template([messages], **options)[0] == [f"{turn}<|assistant|>\n{expected}"]
 
 
 def test_every_field_of_a_model_card_says_what_it_is():

@@ -1,4 +1,4 @@
-"""What `make book` is asked for: checked before anything starts, exit code not 0, one message, nothing lost."""
+"""What `make book` runs over: checked before anything starts, exit code not 0, one message, nothing lost."""
 
 import os
 import re
@@ -37,8 +37,8 @@ def test_models_are_those_of_the_books_card_or_all():
 
 
 def test_a_base_is_made_before_what_is_adapted_from_it():
-    asked = ("lingshu-7b-miniature", "medvlm-r1-miniature", "shizhengpt-7b-vl-miniature", "lingshu-7b")
-    assert lineages(asked) == {
+    models = ("lingshu-7b-miniature", "medvlm-r1-miniature", "shizhengpt-7b-vl-miniature", "lingshu-7b")
+    assert lineages(models) == {
         "qwen2.5-vl-7b-miniature": ["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature", "shizhengpt-7b-vl-miniature"],
         "qwen2-vl-2b-miniature": ["qwen2-vl-2b-miniature", "medvlm-r1-miniature"],
     }

@@ -72,7 +72,9 @@ def whole(use) -> dict[str, list[str]]:
 def test_each_artefact_is_made_once_in_a_folder_of_its_own_and_provenance_names_it(whole):
     towers = [f"vision_tower/frozen/{kind}-{run}" for kind in ("adapter", "predictions-finetuned") for run in (0, 1)]
     assert whole["frozen-vision-tower"] == towers
-    assert whole["training-paradigms"] == sorted(classifier_name(way, run) for way in TRAINABLE for run in range(RUNS))
+    assert whole["training-paradigms"] == sorted(
+        classifier_name(weights, run) for weights in TRAINABLE for run in range(RUNS)
+    )
     states = [results.state_name(kind, run) for kind in ("features", "predictions") for run in (None, 0)]
     names, orders = ["adapter-0", *states, "probes"], ("irrelevant_first", "question_first")
     assert whole["question-first"] == sorted(f"order/{order}/{name}" for order in orders for name in names)

@@ -86,13 +86,13 @@ def own(whole, tmp_path, monkeypatch) -> work.Work:
     return work.works("tiny", ["busi"], "miniature", "paper")[0]
 
 
-FEATURES = ("features-pretrained", "features-finetuned-0", "features-finetuned-1")
-PREDICTIONS = ("predictions-pretrained", "predictions-finetuned-0", "predictions-finetuned-1")
-ADAPTERS = ("adapter-0", "adapter-1")
+STATES = ("pretrained", "finetuned-0", "finetuned-1")
+FEATURES, ADAPTERS = [f"features-{state}" for state in STATES], ["adapter-0", "adapter-1"]
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, whole, own, monkeypatch):
-    everything = [*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "transfer", "controls"]
+    predictions = [f"predictions-{state}" for state in STATES]
+    everything = [*ADAPTERS, *predictions, *FEATURES, "lens", "probes", "transfer", "controls"]
     assert whole[0] == sorted([*everything, "controls-paper", "features-random"] * 2)
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
@@ -123,10 +123,9 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
             np.testing.assert_allclose(own[options].sum(axis=1), 1, rtol=1e-6)
     assert set(probes["run"]) == {0, 1}
     assert predictions[predictions["stage"] == "pretrained"]["run"].isna().all()
-    curves = results.learning_curves(SELECTION)
+    curves, prompts = results.learning_curves(SELECTION), results.prompts(SELECTION)["prompt"]
     assert curves.groupby(["dataset", "run"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
-    prompts = results.prompts(SELECTION)
-    assert ["Normal" in prompt for prompt in prompts["prompt"]] == [True, False]
+    assert ["Normal" in prompt for prompt in prompts] == [True, False]
 
 
 def test_controls_are_complete(whole, image_sets):
@@ -149,9 +148,9 @@ def test_controls_are_complete(whole, image_sets):
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
         assert random.keys() == pretrained.keys()
         assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
-        names = ["controls", "features-random", "features-finetuned-0", "adapter-0"]
+        names = ("controls", "features-random", "features-finetuned-0", "adapter-0")
         expected = {*(folder / name for name in names), SELECTION.controls(dataset)}
-        assert set(artefacts.upstream(folder / "controls")) == expected
+        assert {*artefacts.upstream(folder / "controls")} == expected
 
 
 def features_of(state: str) -> dict[str, torch.Tensor]:
