@@ -49,12 +49,8 @@ def heavy(module: str, threads: int):
 
 
 def on_data_sets(name: str, help: str, runs: str, *arguments: Argument) -> None:
-    """Registers a command that works on several data sets.
-
-    Args:
-        runs: the module and function, which takes `of`, data sets, protocol, split, and what `arguments` add.
-        arguments: the first is `of`.
-    """
+    """Registers a command that works on several data sets. `runs` names the module and its function, which takes `of`,
+    data sets, protocol, split rule, and what `arguments`, of which `of` is the first, add."""
 
     def run(of, datasets: list[str], protocol: str, split_rule: str, threads: int, **more) -> None:
         module, _, function = runs.rpartition(".")
@@ -63,11 +59,9 @@ def on_data_sets(name: str, help: str, runs: str, *arguments: Argument) -> None:
     COMMANDS[name] = help, (*arguments, *DATA, THREADS), run
 
 
-DATA = (
-    argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"),
-    argument("--protocol", default="miniature", help="slug of a protocol in data/protocols"),
-    argument("--split", dest="split_rule", default="paper", choices=SPLIT_RULES, help="the split rule"),
-)
+PROTOCOL = argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
+SPLIT = argument("--split", dest="split_rule", default="paper", choices=SPLIT_RULES, help="the split rule")
+DATA = (argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"), PROTOCOL, SPLIT)
 THREADS = argument("--threads", type=int, default=1, help="torch threads")
 MODEL = argument("of", metavar="model", help="slug of a model card in data/models")
 BASELINES = argument("of", metavar="baseline", nargs="+", help="slugs of cards in data/baselines")
@@ -76,7 +70,7 @@ PLANTED = argument("--planted", nargs="+", help="slugs of phantom sets on which 
 UNDAMAGED = argument("--undamaged", action="store_true", help="plant no fault")
 
 on_data_sets("probe", "fine-tunes a model and probes it before and after", "pipeline.model_steps.run_model", MODEL)
-on_data_sets("discuss", "makes what discussions need", "pipeline.discussions.run_discussions", MODEL, DISCUSSIONS)
+on_data_sets("discuss", "makes what discussions need", "pipeline.model_steps.run_discussions", MODEL, DISCUSSIONS)
 WHOLE = "all that a book needs of one model: `probe`, discussions that it takes part in, planted faults"
 on_data_sets("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED)
 on_data_sets("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES)
@@ -90,19 +84,19 @@ on_data_sets(
     argument("models", metavar="model", nargs="+", help="slugs of model cards that have gone through `trial`"),
     *DATA,
 )
-def laboratory(**selected) -> None:
+def laboratory(models: list[str], datasets: list[str], protocol: str, split_rule: str) -> None:
     from mlprobe_utils.pipeline.results import Selection
     from mlprobe_utils.synthetic.faults.planting import write_confusion
 
-    write_confusion(Selection(**{key: tuple(v) if isinstance(v, list) else v for key, v in selected.items()}))
+    write_confusion(Selection(tuple(models), tuple(datasets), protocol, split_rule))
 
 
 @command(
     "makes everything and builds the book, as `make book` does; or runs the laboratory",
     argument("--models", nargs="*", default=[], help="slugs of model cards; none: those of data/book.yml"),
     argument("--datasets", nargs="*", default=[], help="slugs of data cards"),
-    argument("--protocol", default="miniature"),
-    argument("--split", dest="split_rule", default="paper"),
+    PROTOCOL,
+    argument("--split", dest="split_rule", default="paper", help="the split rule"),
     argument("--data", default="", help="folder with the real images, from the project's root"),
     argument("--laboratory", action="store_true", help="plant faults instead, to evaluate the diagnosis"),
     argument("--jobs", default=str(os.cpu_count()), help="processes at a time"),
@@ -167,7 +161,7 @@ def phantoms(slug: str) -> None:
 )
 def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
     from mlprobe_utils.pipeline.cards import load_data_card
-    from mlprobe_utils.pipeline.manifest import build_manifest
+    from mlprobe_utils.pipeline.images import build_manifest
 
     for slug in slugs:
         card = load_data_card(slug)

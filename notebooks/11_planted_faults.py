@@ -44,8 +44,8 @@ chapter.opening()
 # real images alone, the phantom set of the same layout stands in, and the model is fine-tuned on that.
 
 # %%
+from mlprobe_utils.analysis.fault_effects import fault_table
 from mlprobe_utils.pipeline.fault_card import all_faults
-from mlprobe_utils.pipeline.laboratory_results import fault_table
 from mlprobe_utils.plots.tables import show
 
 damaged = chapter.damaged()
@@ -69,10 +69,7 @@ show(fault_table(all_faults()))
 # on others. For the semantic mapping, it is the option that the model prefers.
 
 # %%
-from mlprobe_utils.pipeline.laboratory_results import (
-    strength_table,
-    strengths_of,
-)
+from mlprobe_utils.analysis.fault_effects import strength_table, strengths_of
 
 strengths = strengths_of(damaged.healthy, damaged.planted)
 show(damaged.named(strength_table(strengths)).drop(columns="dataset"))
@@ -119,8 +116,7 @@ fault_curves(table, damaged.planted, damaged.names, "last_token")
 # before the fault, and keep what they hold. At the LLM's last layer, and in the answer, of the strongest faults:
 
 # %%
-from mlprobe_utils.analysis.fault_effects import at_the_end
-from mlprobe_utils.pipeline.laboratory_results import effect_table
+from mlprobe_utils.analysis.fault_effects import at_the_end, effect_table
 
 strong = damaged.planted[-1].strength
 of_strong = [one.slug for one in damaged.planted if one.strength == strong]

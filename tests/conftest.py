@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tiny_parts import RECIPE, changed, make_image_set, make_tiny
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import LoadedModel, load
-from mlprobe_utils.pipeline import artefacts, places, results
+from mlprobe_utils.pipeline import artefacts, cards, places, results
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
 from mlprobe_utils.synthetic.faults import calibration
 
@@ -46,6 +46,16 @@ def outputs(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "outputs"
     monkeypatch.setattr(artefacts, "OUTPUTS", folder)
     return folder
+
+
+@pytest.fixture
+def own_cards(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A copy of the cards that a test may change, in place of them."""
+    folder = shutil.copytree(artefacts.ROOT / "data", tmp_path / "cards", ignore=shutil.ignore_patterns("raw"))
+    monkeypatch.setattr(cards, "CARDS", folder)
+    cards.load_card.cache_clear()
+    yield folder
+    cards.load_card.cache_clear()
 
 
 @pytest.fixture(scope="session")

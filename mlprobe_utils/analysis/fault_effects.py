@@ -1,26 +1,28 @@
-"""What a fault does to a model's curves: each probe point intact against damaged, on the same images."""
+"""How strong planted faults are, and what they do to a model's curves: each point intact against damaged."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.evaluation.points import ANSWER, flow_order, main_path
+from mlprobe_utils.evaluation.points import ANSWER, MODULES, flow_order, main_path
 from mlprobe_utils.evaluation.rows import predicted_option
-from mlprobe_utils.pipeline.fault_card import DamagedModel, DamagedSelection
-from mlprobe_utils.pipeline.laboratory_results import PLACES
+from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
+from mlprobe_utils.pipeline.laboratory_results import BOTH, exact_interval, measured
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, prediction_rows, probe_rows
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.resampling import accuracy, resample
 
+PLACES = MODULES | {ANSWER: "semantic mapping"}
+POOLINGS = {"image_mean": "image tokens", "last_token": "last token"}
 OF = ["dataset", "model"]
 KEYS = ["point", "pooling"]
 WHERE = ("before", "at", "after")
 
 
-def effects(healthy: Selection, selection: DamagedSelection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
+def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
     """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling).
 
     `healthy`: the results of the model in which all faults are planted, on the same data sets. Returns dataset, model
@@ -113,3 +115,41 @@ def at_the_end(table: pd.DataFrame) -> pd.DataFrame:
     of_llm = table[table["point"].str[0] == "L"]
     last = of_llm["point"] == of_llm.groupby(OF)["point"].transform("max")
     return pd.concat([of_llm[last], table[table["point"] == ANSWER]]).sort_index()
+
+
+def fault_table(faults: Iterable[Fault]) -> pd.DataFrame:
+    """The cards: fault, module, depth (of the module's points), seed."""
+    rows = [(f.name, PLACES[f.module], "" if f.depth is None else f"{f.depth:g}", str(f.seed)) for f in faults]
+    return pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"])
+
+
+def strengths_of(healthy: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
+    """`laboratory_results.measured` of damaged models, `model` their slugs."""
+    keys = [(one.slug, one.model, one.fault.slug, one.points_lost) for one in damaged]
+    keys = pd.DataFrame(keys, columns=["slug", "model", "fault", "wanted"])
+    found = keys.merge(measured(healthy), on=["model", "fault", "wanted"])
+    return found.drop(columns="model").rename(columns={"slug": "model"})
+
+
+def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
+    """`strengths_of` for a page: what the oracle loses at each damaged point; accuracies with exact intervals."""
+    table = strengths[["dataset", "model"]].assign(
+        **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)}
+    )
+    for name in BOTH:
+        rows = strengths[[name, "images"]].to_numpy()
+        table[f"{name} (%)"] = [_with_ends(100 * correct / of, *exact_interval(correct, of)) for correct, of in rows]
+    changes = [_with_ends(*row, "+") for row in -strengths[["lost", "lost_high", "lost_low"]].to_numpy()]
+    reached = strengths["reached"].map({True: "yes", False: "no"})
+    return table.assign(wanted=-strengths["wanted"], **{"change (pp)": changes}, reached=reached)
+
+
+def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `effects` for a page: accuracies, and the change with its interval."""
+    table = rows[["model", "where", "point"]].assign(what=rows["pooling"].map(POOLINGS).fillna("answer"))
+    changes = [_with_ends(*row, "+") for row in rows[["change", "low", "high"]].to_numpy()]
+    return table.assign(**{"intact (%)": rows["intact"], "damaged (%)": rows["damaged"], "change (pp)": changes})
+
+
+def _with_ends(value: float, low: float, high: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -1,8 +1,7 @@
 """Artefacts: folders that appear whole or not at all, and know what they were made from.
 
-Beside its files, `made_from.json` holds everything that they depend on: what of cards, data and seeds is read, the
-version of the stage, and the content of the artefacts upstream. `files.json` has the SHA-256 of each file, for what is
-made from them; `provenance.json` time, memory, versions and commit: recorded, never compared.
+`made_from.json` holds all that the files depend on: what of cards, data and seeds is read, the stage's version, the
+content of artefacts upstream. `files.json` has the SHA-256 of each; `provenance.json` is recorded, never compared.
 """
 
 import contextlib
@@ -45,8 +44,8 @@ class Artefact:
         return {"stage": self.stage, "version": STAGES[self.stage].version, **self.inputs, "upstream": upstream}
 
     def is_current(self) -> bool:
-        there = all((one.folder / FILES).is_file() for one in self.upstream)
-        return there and is_current(self.folder, self.made_from())
+        whole = all((one.folder / FILES).is_file() for one in self.upstream)
+        return whole and is_current(self.folder, self.made_from())
 
     def making(self) -> contextlib.AbstractContextManager[Path]:
         return artefact(self.folder, self.made_from())
@@ -58,7 +57,7 @@ def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
     for one in artefacts:
         if any(source.folder in found for source in one.upstream) or not one.is_current():
             found[one.folder] = one
-    return list(found.values())
+    return [*found.values()]
 
 
 def is_current(folder: Path, made_from: dict) -> bool:
@@ -117,13 +116,8 @@ def link(source: Path, own: Artefact) -> None:
 
 def provenance(start: float) -> dict:
     """Time, commit, versions and memory of what was made since `start`, in seconds since the epoch."""
-    return {
-        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(time.time() - start, 2),
-        "commit": commit(),
-        "versions": {name: version(name) for name in RECORDED_PACKAGES},
-        **peak_memory(),
-    }
+    found = {"made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": round(time.time() - start, 2)}
+    return found | {"commit": commit(), "versions": {name: version(name) for name in RECORDED_PACKAGES}} | peak_memory()
 
 
 @functools.cache
@@ -137,12 +131,11 @@ def peak_memory() -> dict:
     """The most memory that this process, and torch on its accelerator if there is one, have had so far, in MiB."""
     peak = {"peak_memory_mib": round(peak_of(resource.RUSAGE_SELF), 1)}
     torch = sys.modules.get("torch")  # a process that never imported it has used no accelerator
-    if torch and torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator()
-        name_of = getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)
-        allocated = round(torch.accelerator.max_memory_allocated() / 2**20, 1)
-        peak |= {"accelerator": name_of(), "accelerator_peak_memory_mib": allocated}
-    return peak
+    if not torch or not torch.accelerator.is_available():
+        return peak
+    device, allocated = torch.accelerator.current_accelerator(), torch.accelerator.max_memory_allocated()
+    name_of = getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)
+    return peak | {"accelerator": name_of(), "accelerator_peak_memory_mib": round(allocated / 2**20, 1)}
 
 
 def peak_of(processes: int) -> float:

@@ -1,7 +1,6 @@
-"""The card of a traditional classifier, and where its results lie.
+"""The card of a traditional classifier, and its artefact: predictions after every epoch, and the network's size.
 
 The paper names none of its 23 in a table: a card's `status` says how sure it is that its architecture is one of them.
-outputs/<protocol>/<data set>/baselines-<split>/<baseline>/  predictions after every epoch, and the network's size
 """
 
 from functools import partial
@@ -69,11 +68,11 @@ def all_baselines() -> list[BaselineCard]:
 
 def baselines_of(protocol: Protocol) -> list[BaselineCard]:
     """Those that a protocol trains. Raises InputError where it leaves out an unknown one, or a package is missing."""
-    recipe = protocol.baselines
-    check_named(BaselineCard, recipe.left_out, f"See baselines.left_out of data/protocols/{protocol.slug}.yml.")
-    chosen = [card for card in all_baselines() if getattr(card, recipe.variant) and card.slug not in recipe.left_out]
+    which, left_out = protocol.baselines.variant, protocol.baselines.left_out
+    check_named(BaselineCard, left_out, f"See baselines.left_out of data/protocols/{protocol.slug}.yml.")
+    chosen = [card for card in all_baselines() if getattr(card, which) and card.slug not in left_out]
     for card in chosen:
-        check_installed(card, recipe.variant)
+        check_installed(card, which)
     return chosen
 
 

@@ -1,7 +1,4 @@
-"""Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug.
-
-What is wrong with one is an error that names the file, the field and the mend.
-"""
+"""Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug."""
 
 import difflib
 import functools
@@ -172,11 +169,10 @@ class Protocol(Card):
 
     @model_validator(mode="after")
     def _consistent(self):
-        if self.vision_training.runs > self.fine_tuning.runs:
-            raise ValueError(
-                f"vision_training.runs {self.vision_training.runs} is more than fine_tuning.runs "
-                f"{self.fine_tuning.runs}: a run is compared with the fine-tuning of its seed"
-            )
+        alone, tuned = self.vision_training.runs, self.fine_tuning.runs
+        if alone > tuned:
+            why = "a run is compared with the fine-tuning of its seed"
+            raise ValueError(f"vision_training.runs {alone} is more than fine_tuning.runs {tuned}: {why}")
         if MAIN_PROBE in self.probe_variants:
             raise ValueError(f"probe_variants: {MAIN_PROBE!r} is the name of `probe` itself, choose another")
         return self
@@ -217,8 +213,7 @@ def parse_card(card_class: type[OfKind], path: Path) -> OfKind:
     if "slug" in content:
         raise InputError(f"{relative(path)}: remove the key 'slug', the file's name is the slug")
     if not re.fullmatch(r"[A-Za-z0-9._-]+", path.stem):
-        mend = "rename it to letters, digits, '.', '_' and '-': files and links have its name"
-        raise InputError(f"{relative(path)}: {mend}")
+        raise InputError(f"{relative(path)}: rename it to letters, digits and '._-': files and links have its name")
     try:
         # JSON, so that a whole number is valid as a fraction, and text never as a number
         return card_class.model_validate_json(json.dumps({"slug": path.stem} | content, default=str))
@@ -252,9 +247,8 @@ def slugs(card_class: type[Card]) -> list[str]:
 def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None:
     """Raises InputError for the first of some slugs that has no card."""
     known = slugs(card_class)
-    for slug in named:
-        if slug not in known:
-            raise unknown(card_class.kind, slug, known, mend)
+    if missing := [slug for slug in named if slug not in known]:
+        raise unknown(card_class.kind, missing[0], known, mend)
 
 
 def card_path(card_class: type[Card], slug: str) -> Path:

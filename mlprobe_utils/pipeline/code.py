@@ -1,7 +1,5 @@
-"""The package's source files behind a module or a notebook, and their hash: what pages and scores are made from.
-
-What takes longer than seconds is made from the version of its stage instead (`stages`).
-"""
+"""The source files behind a module or a notebook, and their hash: what pages and scores are made from, as artefacts
+that take longer than seconds are from the version of their stage (`stages`)."""
 
 import ast
 import functools
@@ -15,9 +13,7 @@ from mlprobe_utils.pipeline import artefacts
 @functools.cache
 def code_files(start: str | Path) -> tuple[Path, ...]:
     """A module and the package's files that it imports, directly or not, sorted; of a script outside of it the latter.
-
-    Raises ValueError for a module that does not exist.
-    """
+    Raises ValueError for a module that does not exist."""
     if isinstance(start, str) and _source_file(start) is None:
         raise ValueError(f"there is no module {start}")
     found, queue = set(), [start] if isinstance(start, str) else [*_imports(start)]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -49,17 +49,15 @@ class Run(Selection):
 
     def parameters(self) -> dict:
         """The parameters that every chapter takes; `data` relative to the project's root."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return plain | {"data": os.path.relpath(self.data, ROOT) if self.data else ""}
+        data = os.path.relpath(self.data, ROOT) if self.data else ""
+        plain = {"models": [*self.models], "datasets": [*self.datasets], "protocol": self.protocol}
+        return plain | {"split_rule": self.split_rule, "data": data}
 
 
 def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split_rule: str, data: str) -> Run:
-    """The run of these models (as of `models_of`) and data sets, by slug.
+    """The run of these models (as of `models_of`) and data sets (none: all phantoms, or with `data` all real sets).
 
-    Args:
-        datasets: empty: all phantoms, or all real sets where `data` is given.
-        data: folder of the real images; a relative one starts at the project's root.
-
+    `data` is the folder of the real images; a relative one starts at the project's root.
     Raises InputError for a slug that is unknown or given twice, a card that is not valid, and for a missing folder.
     """
     models = models_of(models)
@@ -71,12 +69,9 @@ def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, spl
         raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
     default = [slug for slug in cards.slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
     datasets = _once("DATASETS", datasets or default)
-    for slug in datasets:
-        if not load_data_card(slug).synthetic and not data:
-            raise InputError(
-                f"'{slug}' is a real data set: give DATA=<folder> (data/README.md says what to download), "
-                f"or choose '{slug}-phantom'"
-            )
+    if not data and (real := [slug for slug in datasets if not load_data_card(slug).synthetic]):
+        mend = "give DATA=<folder> (data/README.md says what to download), or choose"
+        raise InputError(f"'{real[0]}' is a real data set: {mend} '{real[0]}-phantom'")
     return Run(models, datasets, protocol, split_rule, str(folder) if data else "")
 
 

@@ -1,8 +1,4 @@
-"""Planted faults: their cards and that of the trial, and the damaged models that data/book.yml names.
-
-A damaged model is a model of its own, with a slug, a folder and rows: one fault at one strength, planted in one
-fine-tuned state of a healthy model of the run.
-"""
+"""Planted faults: their cards and that of the trial, and the damaged models that data/book.yml names."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -19,7 +15,7 @@ from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import CARDS, Card, DataCard, load_card, load_data_card, slugs
 from mlprobe_utils.pipeline.configuration import load_book
-from mlprobe_utils.pipeline.results import DAMAGED_RUN, FAULTS, Selection
+from mlprobe_utils.pipeline.results import Selection
 
 MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
@@ -78,6 +74,8 @@ def laboratory_files() -> list[Path]:
 
 @dataclass(frozen=True)
 class DamagedModel:
+    """A model of its own, with a slug and rows: one fault at one strength, planted in a fine-tuned state of another."""
+
     model: str  # slug of the healthy one
     fault: Fault
     strength: str  # in a word
@@ -102,22 +100,6 @@ class DamagedModel:
         return MODE_OF[self.fault.module]
 
 
-@dataclass(frozen=True)
-class DamagedSelection(Selection):
-    """The results of damaged models: `models` are their slugs."""
-
-    @property
-    def states(self) -> list[int | None]:
-        return [DAMAGED_RUN]
-
-    def folder(self, model: str, dataset: str) -> Path:
-        healthy, _, name = model.partition("+")
-        return super().folder(healthy, dataset) / FAULTS / name
-
-    def command(self, model: str, dataset: str, name: str = "") -> str:
-        return f"{super().command(model.partition('+')[0], dataset, 'model')} --planted {dataset}"
-
-
 def damaged_models(models: Container[str]) -> list[DamagedModel]:
     """The damaged models of a run, in the order the data flows, the weakest first; none if it lacks the healthy one."""
     planted = load_book().planted_faults
@@ -126,18 +108,16 @@ def damaged_models(models: Container[str]) -> list[DamagedModel]:
     return [DamagedModel(planted.model, fault, word, points) for fault in faults for word, points in strengths]
 
 
-def damaged_selection(selection: Selection) -> DamagedSelection:
-    """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run.
-
-    As a fault's cost is measured on images drawn afresh, a run of real images has the phantom twin of its first set.
-    Raises InputError as `phantom_twin`.
-    """
+def damaged_selection(selection: Selection) -> Selection:
+    """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run; of real
+    images alone, on the phantom twin of the first, as a fault's cost is measured on images drawn afresh. Raises
+    InputError as `phantom_twin`."""
     dataset = load_book().planted_faults.dataset
     if dataset not in selection.datasets:
         cards = sorted(map(load_data_card, selection.datasets), key=lambda card: not card.synthetic)
         dataset = phantom_twin(cards[0]).slug
     models = tuple(damaged.slug for damaged in damaged_models(selection.models))
-    return DamagedSelection(models, (dataset,), selection.protocol, selection.split_rule)
+    return Selection(models, (dataset,), selection.protocol, selection.split_rule)
 
 
 def phantom_twin(card: DataCard) -> DataCard:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError
@@ -46,8 +46,7 @@ def due(jobs: Iterable[Job]) -> dict[Job, list[str] | None]:
     """The jobs that have something to do, upstream ones first -> what; None: all that follows from a job before it."""
     found = {}
     for job in jobs:
-        waits = any(other in found for other in job.after)
-        if waits or (names := job.due()):
+        if (waits := any(other in found for other in job.after)) or (names := job.due()):
             found[job] = None if waits else names
     return found
 
@@ -64,25 +63,24 @@ def jobs_of(
 
     Discussions are made for the models that take part, and faults planted in the one that data/book.yml names.
     """
-    planted = {}
-    if faults and (damaged := damaged_models(run.models)):
-        planted = {damaged[0].model: damaged_selection(run).datasets}
+    damaged = damaged_models(run.models) if faults else []
+    planted = {one.model: damaged_selection(run).datasets for one in damaged[:1]}
     discussed = {slug: [card for card in discussions if taking_part(card, [slug])] for slug in run.models}
     before = upstream_jobs(run, [*run.datasets, *(slug for datasets in planted.values() for slug in datasets)])
     # what does more than the others begins first: begun last, it would keep one core only
     models = sorted(run.models, key=lambda slug: (slug not in planted, not discussed[slug]))
     found = [*before, *(model_job(run, slug, before, discussed[slug], planted.get(slug, ())) for slug in models)]
-    if baselines:
-        command = ("baselines", *(card.slug for card in baselines), *_options(run))
-        after = tuple(job for job in before if job.kind == "manifest")
-        steps = (BASELINES,) * len(baselines) * len(run.datasets)
-        found.append(Job("baselines", "all", command, after, _due(partial(_of_baselines, run, baselines)), steps))
-    return found
+    if not baselines:
+        return found
 
+    def trained() -> Iterable[Artefact]:
+        protocol, sets = load_protocol(run.protocol), [load_image_set(slug, run.protocol) for slug in run.datasets]
+        return (baseline_artefact(card, protocol, one, run.split_rule) for card in baselines for one in sets)
 
-def _of_baselines(run: Run, cards: Sequence[BaselineCard]) -> Iterable[Artefact]:
-    protocol, sets = load_protocol(run.protocol), [load_image_set(slug, run.protocol) for slug in run.datasets]
-    return (baseline_artefact(card, protocol, one, run.split_rule) for card in cards for one in sets)
+    command = ("baselines", *(card.slug for card in baselines), *_options(run))
+    after = tuple(job for job in before if job.kind == "manifest")
+    steps = (BASELINES,) * len(baselines) * len(run.datasets)
+    return [*found, Job("baselines", "all", command, after, _due(trained), steps)]
 
 
 def laboratory_jobs(run: Run) -> list[Job]:
@@ -126,27 +124,19 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
                 yield from place.of_discussion(card) if dataset in discussed_on(card, run.datasets) else ()
             yield from place.of_faults() if dataset in planted else ()
 
-    steps = [*STEPS] * len(datasets) + [CALIBRATED, PLANTED] * len(planted)
-    steps += [card.slug for card in cards for _ in discussed_on(card, run.datasets)]
-    options = ["--discussions", *(card.slug for card in cards)] if cards else []
-    options += ["--planted", *planted] if planted else []
-    command = ("model", model, *_options(run), *options)
-    return Job("model", model, command, _read_by(model, before), _due(artefacts), tuple(steps))
+    steps = STEPS * len(datasets) + (CALIBRATED, PLANTED) * len(planted)
+    steps += tuple(card.slug for card in cards for _ in discussed_on(card, run.datasets))
+    command = ("model", model, *_options(run), *(["--discussions", *(card.slug for card in cards)] if cards else []))
+    command += ("--planted", *planted) if planted else ()
+    return Job("model", model, command, _read_by(model, before), _due(artefacts), steps)
 
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
     """One model's cases for the laboratory, undamaged and, if wanted, damaged ones."""
-    faults = all_faults() if damaged else []
-
-    def artefacts() -> Iterable[Artefact]:
-        for place in places(model, list(run.datasets), run.protocol, run.split_rule):
-            yield from (place.image_controls(), *map(place.adapter, place.runs()))
-            yield from (*map(place.predictions, place.states()), *map(place.features, place.states()))
-            yield from (*([place.calibration()] if faults else []), place.trial(load_trial(), faults))
-
+    faults, of_run = all_faults() if damaged else [], (model, list(run.datasets), run.protocol, run.split_rule)
+    own = _due(lambda: chain.from_iterable(place.of_trial(load_trial(), faults) for place in places(*of_run)))
     command = ("trial", model, *_options(run), *([] if faults else ["--undamaged"]))
-    after = _read_by(model, before)
-    return Job("trial", model, command, after, _due(artefacts), TRIAL_STEPS * len(run.datasets))
+    return Job("trial", model, command, _read_by(model, before), own, TRIAL_STEPS * len(run.datasets))
 
 
 def _due(artefacts: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:
@@ -159,8 +149,7 @@ def _options(run: Run) -> tuple[str, ...]:
 
 def _read_by(model: str, before: Iterable[Job]) -> tuple[Job, ...]:
     """The jobs that make a model's checkpoint and the image sets."""
-    root = next((root for root, members in lineages([model]).items() if model in members), None)
-    return tuple(job for job in before if job.kind == "manifest" or job.name == root)
+    return tuple(job for job in before if job.kind == "manifest" or job.name in lineages([model]))
 
 
 def prepare(
@@ -179,12 +168,8 @@ def look_at(models: Iterable[str]) -> None:
 
 
 def run_command(*command: str) -> None:
-    """Runs a command of the package in a process of its own, with its progress on the terminal.
-
-    Raises InputError with its message if it fails.
-    """
-    whole = [sys.executable, "-m", "mlprobe_utils", *command]
-    lines = []
+    """Runs a command of the package, with its progress on the terminal; its error is raised again, as InputError."""
+    whole, lines = [sys.executable, "-m", "mlprobe_utils", *command], []
     with subprocess.Popen(whole, env=os.environ | STEP_ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             print(line, end="", file=sys.__stderr__, flush=True)

@@ -17,16 +17,14 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
 from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, judged, thresholds
-from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts, fault_card
 from mlprobe_utils.pipeline.cards import Card, parse_card
-from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, DamagedModel, Fault, all_faults, load_trial
+from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
 from mlprobe_utils.pipeline.results import CALIBRATION, HITS, STRENGTHS, Selection
 from mlprobe_utils.stats.intervals import LEVEL, intervals
 from mlprobe_utils.stats.resampling import accuracy, resample
 
-PLACES = MODULES | {ANSWER: "semantic mapping"}
-POOLINGS = {"image_mean": "image tokens", "last_token": "last token"}
+RATES = ["what", "of", "cases", "models", "correct", "share", "low", "high", "others"]
 BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
@@ -65,22 +63,21 @@ class Laboratory:
         cases, damaged = self.cases, int(self.cases["mode"].notna().sum())
         text = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
         text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
-        whole = self.rates[self.rates["of"] == "all"].set_index("what")
         names = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
-        for r in whole.itertuples():
-            text += f"{names[r.Index]} {r.correct} of {r.cases} "
-            text += f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f}); "
-        text = text.removesuffix("; ") + "."
-        return text if self.run.cards == cards_hash() else f"{text} {CHANGED}"
+        text += "; ".join(
+            f"{names[r.what]} {r.correct} of {r.cases} "
+            f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f})"
+            for r in self.rates[self.rates["of"] == "all"].itertuples()
+        )
+        return f"{text}." if self.run.cards == cards_hash() else f"{text}. {CHANGED}"
 
 
 def read() -> Laboratory:
     """The last laboratory run. Raises InputError where a file is missing or not valid."""
-    cases, run = fault_card.laboratory_files()
+    cases, run = files = fault_card.laboratory_files()
     mend = "restore it, or run `make laboratory`"
-    for path in (cases, run):
-        if not path.is_file():
-            raise InputError(f"{artefacts.relative(path)} is not there: {mend}")
+    if missing := [path for path in files if not path.is_file()]:
+        raise InputError(f"{artefacts.relative(missing[0])} is not there: {mend}")
     table, trial = pd.read_csv(cases), load_trial()
     if missing := [column for column in (*PLACED, *LOST) if column not in table]:
         raise InputError(f"{artefacts.relative(cases)} lacks the column '{missing[0]}': {mend}")
@@ -112,32 +109,28 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
 def rates(table: pd.DataFrame) -> pd.DataFrame:
     """How often the diagnosis is correct, with exact intervals, for which the cases of a model count as independent.
 
-    Returns:
-        what, of (all, or one mode, family, data set, or the points that were to be lost), cases, models, correct (of
-        FALSE_ALARMS: how many named a mode), share, low and high (percent), others (several modes named, percent).
+    Returns what, of (all, or one mode, family, data set, or number of points to be lost), cases, models, correct (of
+    FALSE_ALARMS: how many named a mode), share, low and high (percent), others (several modes named, percent).
     """
-    damaged, records = table["mode"].notna(), []
+    damaged, rows = table["mode"].notna(), []
     groups = {STRONG: table[table["strong"]], WEAK: table[damaged & ~table["strong"]], FALSE_ALARMS: table[~damaged]}
     for what, own in groups.items():
         columns = ("mode", "family", "dataset", "wanted")
         parts = [("all", own)] if len(own) else []
         for of, cases in parts + [part for column in columns for part in own.groupby(column, sort=False)]:
             counted = int((cases["diagnosed"].notna() if what == FALSE_ALARMS else cases["correct"]).sum())
-            of = f"{of:g} points" if isinstance(of, float) else of
-            record = {"what": what, "of": of, "cases": len(cases), "models": cases["model"].nunique()}
-            shares = (100 * (counted / len(cases)), *exact_interval(counted, len(cases)))
-            record |= {"correct": counted} | dict(zip(("share", "low", "high"), shares, strict=True))
-            records.append(record | {"others": 100 * cases["named"].str.contains(";").mean()})
-    return pd.DataFrame(records)
+            of, many = f"{of:g} points" if isinstance(of, float) else of, len(cases)
+            others = 100 * cases["named"].str.contains(";").mean()
+            shares = (100 * (counted / many), *exact_interval(counted, many), others)
+            rows.append((what, of, many, cases["model"].nunique(), counted, *shares))
+    return pd.DataFrame(rows, columns=RATES)
 
 
 def measured(selection: Selection) -> pd.DataFrame:
     """The measured strength of every fault in the selected models.
 
-    Returns:
-        model, dataset, fault, wanted (points to be lost), point, severity, reached; images measured on, and for how
-        many the oracle is correct (intact, damaged); lost (points), lost_low and lost_high (its 95 % interval).
-
+    Returns model, dataset, fault, wanted (points to be lost), point, severity, reached; images measured on, and for how
+    many the oracle is correct (intact, damaged); lost (points), lost_low and lost_high (its 95 % interval).
     Raises InputError where faults were not calibrated.
     """
     tables = {STRENGTHS: [], HITS: []}
@@ -147,61 +140,17 @@ def measured(selection: Selection) -> pd.DataFrame:
         for file, found in tables.items():
             found.append(pd.read_parquet(folder / CALIBRATION / file).assign(model=model, dataset=dataset))
     strengths, hits = (pd.concat(found, ignore_index=True) for found in tables.values())
-    keys, records = ["model", "dataset", "fault", "wanted"], []
+    keys, rows = ["model", "dataset", "fault", "wanted"], []
     for key, own in hits.groupby(keys, sort=False):
         drawn = resample(np.arange(len(own)))
         before, after = (accuracy(own[name].to_numpy()[None], drawn) for name in BOTH)
-        change = intervals(after - before).iloc[0]
-        lost = {"lost": -change["value"], "lost_low": -change["high"], "lost_high": -change["low"]}
-        counts = {"images": len(own)} | {name: int(own[name].sum()) for name in BOTH}
-        records.append(dict(zip(keys, key, strict=True)) | counts | lost)
-    return strengths.merge(pd.DataFrame(records), on=keys)
-
-
-def strengths_of(selection: Selection, damaged: list[DamagedModel]) -> pd.DataFrame:
-    """`measured` of damaged models, `model` their slugs; `selection` is of the healthy one."""
-    keys = [(one.slug, one.model, one.fault.slug, one.points_lost) for one in damaged]
-    keys = pd.DataFrame(keys, columns=["slug", "model", "fault", "wanted"])
-    found = keys.merge(measured(selection), on=["model", "fault", "wanted"])
-    return found.drop(columns="model").rename(columns={"slug": "model"})
+        lost = -intervals(after - before).iloc[0][["value", "high", "low"]]
+        rows.append((*key, len(own), *(int(own[name].sum()) for name in BOTH), *lost))
+    columns = [*keys, "images", *BOTH, "lost", "lost_low", "lost_high"]
+    return strengths.merge(pd.DataFrame(rows, columns=columns), on=keys)
 
 
 def exact_interval(successes: int, trials: int) -> tuple[float, float]:
     """The ends of the 95 % interval of a proportion, in percent (Clopper and Pearson 1934)."""
     bounds = binomtest(int(successes), int(trials)).proportion_ci(LEVEL, method="exact")
     return 100 * bounds.low, 100 * bounds.high
-
-
-def fault_table(faults: Iterable[Fault]) -> pd.DataFrame:
-    """The cards: fault, module, depth (of the module's points), seed."""
-    rows = [(f.name, PLACES[f.module], "" if f.depth is None else f"{f.depth:g}", str(f.seed)) for f in faults]
-    return pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"])
-
-
-def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
-    """`strengths_of` for a page: what the oracle loses at each damaged point; accuracies with exact intervals."""
-    exact = pd.DataFrame(index=strengths.index)
-    for name in BOTH:
-        rows = strengths[[name, "images"]].to_numpy()
-        exact[f"{name} (%)"] = [_with_ends(100 * correct / of, *exact_interval(correct, of)) for correct, of in rows]
-    lost = -strengths[["lost", "lost_high", "lost_low"]]
-    return strengths[["dataset", "model"]].assign(
-        **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)},
-        **exact,
-        wanted=-strengths["wanted"],
-        **{"change (pp)": [_with_ends(*row, "+") for row in lost.to_numpy()]},
-        reached=strengths["reached"].map({True: "yes", False: "no"}),
-    )
-
-
-def effect_table(effects: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `fault_effects.effects` for a page: accuracies, and the change with its interval."""
-    what = effects["pooling"].map(POOLINGS).fillna("answer")
-    changes = [_with_ends(*row, "+") for row in effects[["change", "low", "high"]].to_numpy()]
-    return effects[["model", "where", "point"]].assign(
-        **{"what": what, "intact (%)": effects["intact"], "damaged (%)": effects["damaged"], "change (pp)": changes}
-    )
-
-
-def _with_ends(value: float, low: float, high: float, sign: str = "") -> str:
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

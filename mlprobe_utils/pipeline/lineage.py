@@ -19,7 +19,7 @@ def miniature(card: ModelCard) -> Artefact:
 
 def original(card: ModelCard) -> ModelCard:
     """The card of the model that a miniature stands for; for any other card itself."""
-    return next((other for other in _cards() if other.source == card.miniature_of), card)
+    return next((other for other in map(load_model_card, slugs(ModelCard)) if other.source == card.miniature_of), card)
 
 
 def bases(models: Mapping[str, ModelCard]) -> list[str]:
@@ -29,27 +29,18 @@ def bases(models: Mapping[str, ModelCard]) -> list[str]:
 
 def series(models: Mapping[str, ModelCard]) -> dict[str, str]:
     """slug -> series in words for a page; a model whose original has none is a series of its own, by its name."""
-    found = {}
-    for slug, card in models.items():
-        own = original(card).series
-        found[slug] = f"miniatures of {own}" if own and card.is_miniature else own or card.name
-    return found
+    own = {slug: original(card).series for slug, card in models.items()}
+    prefixes = {True: "miniatures of ", False: ""}
+    return {s: prefixes[card.is_miniature] + own[s] if own[s] else card.name for s, card in models.items()}
 
 
 def sizes(models: Mapping[str, ModelCard]) -> pd.DataFrame:
-    """series and parameters (of the original), by slug, where its card has both."""
-    return _sizes({slug: original(card) for slug, card in models.items()})
+    """series and parameters (of the original), by name, where its card has both."""
+    cards = {name: original(card) for name, card in models.items()}
+    known = {name: (card.series, card.parameters) for name, card in cards.items() if card.series and card.parameters}
+    return pd.DataFrame.from_dict(known, orient="index", columns=["series", "parameters"])
 
 
 def paper_sizes() -> pd.DataFrame:
     """As `sizes`, of the models of Table 1, by their names there."""
-    return _sizes({card.table1: card for card in _cards() if card.table1})
-
-
-def _cards() -> list[ModelCard]:
-    return [load_model_card(slug) for slug in slugs(ModelCard)]
-
-
-def _sizes(cards: Mapping[str, ModelCard]) -> pd.DataFrame:
-    known = {name: (card.series, card.parameters) for name, card in cards.items() if card.series and card.parameters}
-    return pd.DataFrame.from_dict(known, orient="index", columns=["series", "parameters"])
+    return sizes({card.table1: card for card in map(load_model_card, slugs(ModelCard)) if card.table1})

@@ -1,9 +1,10 @@
-"""The work for one model on all its data sets, in one process: adapters, predictions, features, lens, probes, controls.
+"""The work for one model on all its data sets, in one process: its pipeline, and what discussions need beyond that.
 
 Every step makes artefacts, and skips those that are current, so that a killed run is resumed. Several processes, behind
 `accelerate-launch -m`, share what the model computes; the main one alone fits probes.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -22,10 +23,11 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import DataCard
+from mlprobe_utils.pipeline.cards import DataCard, slugs
 from mlprobe_utils.pipeline.places import SEEDED
-from mlprobe_utils.pipeline.results import PROMPT, RANDOM_FEATURES
+from mlprobe_utils.pipeline.results import ORDER, PROMPT, RANDOM_FEATURES
 from mlprobe_utils.pipeline.stages import STEPS
+from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, discussed_on, load_discussion, variants
 from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
@@ -33,6 +35,7 @@ from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
 from mlprobe_utils.probing.settings import Probe
 from mlprobe_utils.training.fine_tuning import train_adapter
 from mlprobe_utils.training.prediction import answer_batch, predict
+from mlprobe_utils.training.vision_classifier import classify, tower_end
 
 Features = Mapping[str, torch.Tensor]  # point/pooling -> float32 [images, width]
 
@@ -44,16 +47,14 @@ def run_model(model: str, datasets: list[str], protocol_slug: str, split_rule: s
 
 def make_model(everything: list[Work]) -> None:
     """Makes every artefact of a model's works that is not current."""
-    first, *steps = STEPS
     for work in everything:
-        with work.step(first):
+        with work.step(STEPS[0]):
             make_random_features(work)
     everything[0].forget()
     actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_transfer, make_controls)
-    for work in everything:
-        for name, action in zip(steps, actions, strict=True):
-            with work.step(name):
-                action(work)
+    for work, (name, action) in itertools.product(everything, zip(STEPS[1:], actions, strict=True)):
+        with work.step(name):
+            action(work)
 
 
 def make_random_features(work: Work) -> None:
@@ -217,9 +218,8 @@ def make_image_controls(work: Work) -> None:
 def probed_rows(
     tuned: Features, random: Features, images: pd.DataFrame, options: list[str], probe: Probe, constants: dict
 ) -> pd.DataFrame:
-    """Controls by probes of the means of image tokens: the control task, random weights, memorisation (train images).
-
-    The latter is probed at the last point of each module, the others at every one.
+    """Controls by probes of the means of image tokens: the control task and random weights, probed at every point, and
+    memorisation (train images), at the last one of each module.
 
     Args:
         tuned, random: of the fine-tuned model, and of the model with random weights, which has no stage.
@@ -230,12 +230,12 @@ def probed_rows(
     memorised = images["option"].to_numpy(copy=True)
     memorised[training] = shuffled(memorised[training])
     labels = {CONTROL_TASK: images["control"], MEMORISATION: memorised, RANDOM_WEIGHTS: images["option"]}
-    pooling = POOLINGS["comprehension"]
-    keys = [key for key in tuned if key.endswith(f"/{pooling}")]
-    ends = [[key for key in keys if key[0] == module][-1] for module in MODULES]
+    of_image = f"/{POOLINGS['comprehension']}"
+    keys = [key for key in tuned if key.endswith(of_image)]
     features = {(CONTROL_TASK, key): tuned[key] for key in keys}
+    ends = [[key for key in keys if key[0] == module][-1] for module in MODULES]
     features |= {(MEMORISATION, key): tuned[key] for key in ends}
-    features |= {(RANDOM_WEIGHTS, key): random[key] for key in random if key.endswith(f"/{pooling}")}
+    features |= {(RANDOM_WEIGHTS, key): random[key] for key in random if key.endswith(of_image)}
     codes = {control: pd.Categorical(own, options).codes.astype(int) for control, own in labels.items()}
     targets = {key: codes[key[0]] for key in features}
     fitted = fit_probes(features, targets, training, len(options), probe, dict.fromkeys(features, CONTROL_RUN))
@@ -258,3 +258,49 @@ def text_only_rows(
     probabilities = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
     rows = image_rows(images, card.options, probabilities, **constants, control=TEXT_ONLY)
     return rows.assign(**encoder.answer(answered["text"].iloc[0], card.options, card.synonyms))
+
+
+def run_discussions(
+    model: str, datasets: list[str], protocol_slug: str, split_rule: str, discussions: list[str] | None = None
+) -> None:
+    """Makes what is not current of some discussions (None: all) of a model, once its pipeline has run.
+
+    Raises InputError for an unknown discussion, a chat template that cannot put the question first, and as `works`.
+    """
+    cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
+    make_discussions(works(model, datasets, protocol_slug, split_rule), cards)
+
+
+def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
+    """Makes every artefact of some discussions, of a model's works, that is not current."""
+    for card in cards:
+        about = discussed_on(card, [work.image_set.card.slug for work in everything])
+        for work in (work for work in everything if work.image_set.card.slug in about):
+            with work.step(card.slug):
+                if card.varies == "training":
+                    make_classifiers(work)
+                for own in (work.of_variant(variant) for variant in variants(card.varies, work.protocol)):
+                    make_adapters(own)
+                    make_predictions(own)
+                    if card.varies == ORDER:
+                        make_features(own)
+                        make_probes(own)
+
+
+def make_classifiers(work: Work) -> None:
+    """Rows and learning curves of the vision tower trained alone: TRAINABLE weights, every run."""
+    rates, images, options = work.protocol.vision_training, work.images(), work.options
+    shown, batch_size = images[images["split"] != "train"], work.protocol.extraction.batch_size
+    for trainable in TRAINABLE:
+        changed = {"precision": work.precision, "learning_rate": getattr(rates, f"learning_rate_{trainable}")}
+        recipe = work.protocol.fine_tuning.model_copy(update=changed)
+        for run in range(rates.runs):
+            if (own := work.classifier(trainable, run)).is_current():
+                continue
+            with shared(own) as temporary:
+                given = images, options, list(shown.index), trainable, recipe, run, batch_size, temporary
+                probabilities = classify(work.loaded, work.questions, *given)
+                if processes().is_main_process:
+                    place = work.constants(run) | {"point": tower_end(work.loaded).name, "pooling": "image_mean"}
+                    rows = image_rows(shown, options, probabilities, **place | {"probe": trainable, "seed": run})
+                    write_rows(rows, temporary / "predictions.parquet")

@@ -21,15 +21,13 @@ def table(cards: list[ModelCard]) -> pd.DataFrame:
 
     Raises InputError for a card without an architecture, and as `count`.
     """
-    printed = published().set_index("model")["parameters"]
-    rows = []
+    printed, rows = published().set_index("model")["parameters"], []
     for card in cards:
         if card.architecture is None:
             raise InputError(f"data/models/{card.slug}.yml: add `architecture`, a file in data/architectures, to count")
-        counted = count(card.architecture)
+        counted, known = count(card.architecture), printed.get(card.name, "")
         row = {"model": card.name, "class": counted.model_class}
         row |= {part: f"{number:,}" for part, number in counted.parameters.items()}
-        known = printed.get(card.name, "")
         equal = {True: "yes", False: "NO"}[short(counted.total) == known] if known else ""
         points = ", ".join(f"{module} {number}" for module, number in counted.points.items())
         rows.append(row | {"total": f"{counted.total:,}", "Table S1": known, "equal": equal, "probe points": points})

@@ -1,9 +1,6 @@
-"""A model on a data set under a protocol: which artefacts there are, and everything that each of them is made from.
+"""A model on a data set under a protocol: its artefacts, and all that each is made from. No model is loaded."""
 
-No model is loaded.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +19,8 @@ from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, l
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, Fault, Trial, all_faults, damaged_models, load_trial
 from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.results import DAMAGED_RUN, state_name
-from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, Variant, classifier_name, variants
+from mlprobe_utils.pipeline.results import DAMAGED_RUN, Variant, state_name, states_of
+from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, classifier_name, variants
 from mlprobe_utils.probing.settings import Probe
 from mlprobe_utils.training.settings import Answering
 
@@ -56,22 +53,19 @@ class Place:
     @property
     def answering(self) -> Answering:
         """The protocol's, with the model's own limit of tokens where its card has one."""
-        most = self.card.max_new_tokens or self.protocol.answering.max_new_tokens
-        return self.protocol.answering.model_copy(update={"max_new_tokens": most})
+        limit = {"max_new_tokens": self.card.max_new_tokens} if self.card.max_new_tokens else {}
+        return self.protocol.answering.model_copy(update=limit)
 
     def runs(self) -> range:
         return range(self.protocol.fine_tuning.runs)
 
     def states(self) -> list[int | None]:
-        """Its fine-tuned runs, after None for the pretrained model where that is not the intact one's."""
-        if self.planted:
-            return [DAMAGED_RUN]
-        return self.variant.states(self.protocol) if self.variant else [None, *self.runs()]
+        return states_of(self.protocol, self.variant, bool(self.planted))
 
     def of_variant(self, variant: Variant) -> Self:
         """The same with one setting of the protocol changed."""
-        protocol, folder = variant.changed(self.protocol), variant.folder(self.folder)
-        return replace(self, protocol=protocol, folder=folder, variant=variant)
+        folder = self.folder / variant.setting / variant.value
+        return replace(self, protocol=variant.changed(self.protocol), folder=folder, variant=variant)
 
     def recipes(self) -> dict[str, Probe]:
         """The probe recipes: the main one alone where a state of SEEDED is missing."""
@@ -83,8 +77,7 @@ class Place:
 
     def predictions(self, run: int | None) -> Artefact:
         recipe = {"max_new_tokens": self.answering.max_new_tokens}  # a batch's size changes nothing
-        if synonyms := self.image_set.card.synonyms:
-            recipe["synonyms"] = synonyms
+        recipe |= {"synonyms": synonyms} if (synonyms := self.image_set.card.synonyms) else {}
         return self._made(state_name("predictions", run), "predictions", run, self._weights(run), recipe=recipe)
 
     def features(self, run: int | None) -> Artefact:
@@ -98,16 +91,16 @@ class Place:
         return replace(found, inputs=found.inputs | {"model": shape_of(self.card)})
 
     def lens(self) -> Artefact:
-        return self._made(results.LENS, "logit lens", upstream=tuple(map(self.features, self.states())))
+        return self._made(results.LENS, "logit lens", upstream=map(self.features, self.states()))
 
     def probes(self) -> Artefact:
-        recipe = {"probes": {name: recorded(probe) for name, probe in self.recipes().items()}}
-        recipe["seeds"] = self.protocol.probe_seeds
-        return self._made("probes", "probes", upstream=tuple(map(self.features, self.states())), recipe=recipe)
+        probes = {name: recorded(probe) for name, probe in self.recipes().items()}
+        recipe = {"probes": probes, "seeds": self.protocol.probe_seeds}
+        return self._made("probes", "probes", upstream=map(self.features, self.states()), recipe=recipe)
 
     def transfer(self) -> Artefact:
         recipe = {"probe": recorded(self.protocol.probe)}
-        return self._made(results.TRANSFER, "layer transfer", upstream=tuple(map(self.features, SEEDED)), recipe=recipe)
+        return self._made(results.TRANSFER, "layer transfer", upstream=map(self.features, SEEDED), recipe=recipe)
 
     def controls(self) -> Artefact:
         upstream = (self.features(CONTROL_RUN), self.random_features(), self.image_controls())
@@ -128,16 +121,17 @@ class Place:
         """How severe each fault has to be at every strength of trial and book."""
         trial, upstream = load_trial(), (self.adapter(DAMAGED_RUN),)
         strengths = sorted({*trial.points_lost, *load_book().planted_faults.strengths.values()})
-        recipe = {"faults": _recorded(all_faults()), "points_lost": strengths, "images": trial.images}
-        recipe["phantom"] = self.image_set.card.recipe
+        recipe = {"faults": [recorded(fault, {"name"}) for fault in all_faults()], "points_lost": strengths}
+        recipe |= {"images": trial.images, "phantom": self.image_set.card.recipe}
         return self._made(results.CALIBRATION, "calibration", DAMAGED_RUN, upstream, recipe=recipe)
 
     def trial(self, trial: Trial, faults: list[Fault]) -> Artefact:
         """The laboratory's cases."""
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
         upstream += [self.calibration()] if faults else []
-        recipe = {"faults": _recorded(faults), "points_lost": trial.points_lost, "seeds": self.protocol.probe_seeds}
-        return self._made(FOLDER, "trial", upstream=tuple(upstream), recipe=recipe | self._probe_and_answer())
+        recipe = {"faults": [recorded(fault, {"name"}) for fault in faults], "points_lost": trial.points_lost}
+        recipe |= {"seeds": self.protocol.probe_seeds}
+        return self._made(FOLDER, "trial", upstream=upstream, recipe=recipe | self._probe_and_answer())
 
     def damaged(self) -> list[Self]:
         """The model with each of the book's faults planted in it."""
@@ -166,6 +160,12 @@ class Place:
         for one in self.damaged():
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
 
+    def of_trial(self, trial: Trial, faults: list[Fault]) -> Iterator[Artefact]:
+        """The laboratory's cases, and what they are made from."""
+        yield from (self.image_controls(), *map(self.adapter, self.runs()))
+        yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
+        yield from (*([self.calibration()] if faults else []), self.trial(trial, faults))
+
     def _probe_and_answer(self) -> dict:
         return {"probe": recorded(self.protocol.probe), "max_new_tokens": self.answering.max_new_tokens}
 
@@ -176,18 +176,14 @@ class Place:
         return () if run is None else (self.adapter(run),)
 
     def _made(
-        self, name: str, stage: str, run: int | None = None, upstream: tuple[Artefact, ...] = (), **inputs
+        self, name: str, stage: str, run: int | None = None, upstream: Iterable[Artefact] = (), **inputs
     ) -> Artefact:
         common = {"run": run, "model": self.identity, "data": self.image_set.data_hash, "order": self.protocol.order}
         common |= {"split_rule": self.split_rule, "reading": loading_fields(self.card) | {"precision": self.precision}}
         if self.planted:
-            (card,) = _recorded([self.planted.fault])
-            common["fault"] = {"card": card, "points_lost": self.planted.points_lost}
-        return Artefact(self.folder / name, stage, common | inputs, upstream)
-
-
-def _recorded(faults: list[Fault]) -> list[dict]:
-    return [recorded(fault, {"name"}) for fault in faults]
+            fault = recorded(self.planted.fault, {"name"})
+            common["fault"] = {"card": fault, "points_lost": self.planted.points_lost}
+        return Artefact(self.folder / name, stage, common | inputs, tuple(upstream))
 
 
 def places(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> Iterator[Place]:

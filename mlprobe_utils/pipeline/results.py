@@ -11,27 +11,30 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
                                              /classifier-<trainable>-<run>/: the vision tower trained alone
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.evaluation.names import CLASSICAL
+from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN
 from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.pipeline.cards import Protocol, load_protocol
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of variants, which are settings of the protocol
 CALIBRATION = "calibration"  # of the faults planted in a model
 STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
+DISCUSS = "discuss"  # the command that makes variants
 RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
@@ -42,27 +45,60 @@ CORRECTED_HEALTH = f"{SCORES}corrected-health"
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One setting of `variants.SETTINGS`, and its value."""
+
+    setting: str
+    value: str
+
+    def changed(self, protocol: Protocol) -> Protocol:
+        """The protocol with this setting. An order has one run, and the main probe alone, with all of its seeds."""
+        if self.setting == VISION_TOWER:
+            tuning, whole = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}, {}
+        else:
+            tuning, whole = {"runs": CONTROL_RUN + 1}, {ORDER: self.value, "probe_variants": {}}
+        return protocol.model_copy(update={"fine_tuning": protocol.fine_tuning.model_copy(update=tuning)} | whole)
+
+
+def states_of(protocol: Protocol, variant: Variant | None = None, damaged: bool = False) -> list[int | None]:
+    """The fine-tuned runs, after None for the pretrained model where that is not the intact one's."""
+    if damaged:
+        return [DAMAGED_RUN]
+    runs = (variant.changed(protocol) if variant else protocol).fine_tuning.runs
+    return [*([] if variant and variant.setting == VISION_TOWER else [None]), *range(runs)]
+
+
+@dataclass(frozen=True)
 class Selection:
-    """Which results: models and data sets by slug, under one protocol and one split rule."""
+    """Which results: models and data sets by slug, under one protocol and one split rule, and of which variant.
+
+    A slug `<healthy model>+<fault>-<strength>` is of a damaged model, `fault_card.DamagedModel`.
+    """
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
     protocol: str
     split_rule: str
-    made_by: ClassVar[str] = "probe"  # the command that makes these results
+    variant: Variant | None = field(default=None, kw_only=True)
 
     def command(self, model: str, dataset: str, name: str = "") -> str:
-        """The command line that makes a model's results on a data set; `name`: of another command than `made_by`."""
-        command = f"python -m mlprobe_utils {name or self.made_by} {model} --datasets {dataset}"
-        return f"{command} --protocol {self.protocol} --split {self.split_rule}"
+        """The command line that makes a model's results on a data set; `name`: of another command than usual."""
+        healthy, damaged, _ = model.partition("+")
+        name = name or ("model" if damaged else DISCUSS if self.variant else "probe")
+        command = f"python -m mlprobe_utils {name} {healthy} --datasets {dataset}"
+        command += f" --protocol {self.protocol} --split {self.split_rule}"
+        return f"{command} --planted {dataset}" if damaged else command
 
     @property
     def states(self) -> list[int | None]:
-        """None for the pretrained model, then the protocol's runs."""
-        return [None, *range(load_protocol(self.protocol).fine_tuning.runs)]
+        damaged = any("+" in model for model in self.models)
+        return states_of(load_protocol(self.protocol), self.variant, damaged)
 
     def folder(self, model: str, dataset: str) -> Path:
-        return artefacts.OUTPUTS / self.protocol / dataset / self.split_rule / model
+        healthy, damaged, name = model.partition("+")
+        place = artefacts.OUTPUTS / self.protocol / dataset / self.split_rule / healthy
+        place = place / FAULTS / name if damaged else place
+        return place / self.variant.setting / self.variant.value if self.variant else place
 
     def controls(self, dataset: str) -> Path:
         """Where the controls are that need no model."""
@@ -80,24 +116,35 @@ def state_name(kind: str, run: int | None) -> str:
 
 def results_below(folders: Iterable[Path]) -> dict[str, str]:
     """Path below `outputs/` -> hash of the files, of every artefact in these folders but those of `scoring`."""
-    found = {}
-    for record in sorted(path for folder in folders for path in folder.rglob("made_from.json")):
-        folder = record.parent.relative_to(artefacts.OUTPUTS)
-        if not any(part.startswith((".", SCORES)) for part in folder.parts):
-            found[str(folder)] = artefacts.content_hash(record.parent)
-    return found
+    made = sorted(path.parent for folder in folders for path in folder.rglob("made_from.json"))
+    named = {str(folder.relative_to(artefacts.OUTPUTS)): folder for folder in made}
+    results = {name: folder for name, folder in named.items() if not re.search(rf"(^|/)(\.|{SCORES})", name)}
+    return {name: artefacts.content_hash(folder) for name, folder in results.items()}
+
+
+def gather(
+    selection: Selection, names: Iterable[str], file: str, command: str = "", **chosen: str | int
+) -> pd.DataFrame:
+    """The rows of a file of some artefacts of every selected model and data set; with `chosen`, such as
+    stage="finetuned", no others are read. Raises InputError as `require`."""
+    filters = [(column, "==", value) for column, value in chosen.items()] or None
+    folders = folders_of(selection, *names, command=command)
+    return pd.concat([pd.read_parquet(folder / file, filters=filters) for folder in folders], ignore_index=True)
 
 
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
-    """The rows of one of the protocol's probe recipes; with `chosen`, such as stage="finetuned", no others are read."""
+    """The rows of one of the protocol's probe recipes; `chosen` as of `gather`."""
     if probe not in (recipes := load_protocol(selection.protocol).probes):
         raise unknown("probe recipe", probe, recipes)
-    return gather(selection, ["probes"], "probes.parquet", {"probe": probe} | chosen)
+    return gather(selection, ["probes"], "probes.parquet", probe=probe, **chosen)
 
 
-def seed_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the main recipe's probes with every seed, test images, before fine-tuning and after CONTROL_RUN."""
-    return gather(selection, ["probes"], "seeds.parquet")
+control_rows = partial(gather, names=[CONTROLS], file="controls.parquet")  # of the controls that need a model
+lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM point, validation and test images
+# of probes fitted at one LLM point (`probe`) and applied at another, test images
+transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")
+# of the main recipe's probes with every seed, test images, before fine-tuning and after CONTROL_RUN
+seed_rows = partial(gather, names=["probes"], file="seeds.parquet")
 
 
 def end_rows(selection: Selection) -> pd.DataFrame:
@@ -105,8 +152,8 @@ def end_rows(selection: Selection) -> pd.DataFrame:
     frames = []
     for folder in folders_of(selection, "probes"):
         file = folder / "seeds.parquet"
-        points = pd.read_parquet(file, columns=["point"])["point"].unique()
-        ends = [max((p for p in points if p[0] == module), key=flow_order, default="") for module in MODULES]
+        points = sorted(pd.read_parquet(file, columns=["point"])["point"].unique(), key=flow_order)
+        ends = [*{point[0]: point for point in points if point[0] in MODULES}.values()]
         frames.append(pd.read_parquet(file, filters=[("point", "in", ends)]))
     return pd.concat(frames, ignore_index=True)
 
@@ -118,38 +165,22 @@ def frozen_tower_rows(selection: Selection) -> pd.DataFrame:
     recipes = load_protocol(selection.protocol).probes
     linear = next((name for name, own in recipes.items() if own.kind == "linear"), "")
     chosen = {"probe": linear, "stage": "pretrained", "split": "test", "pooling": "image_mean"}
-    rows = gather(selection, ["probes"], "probes.parquet", chosen)
+    rows = gather(selection, ["probes"], "probes.parquet", **chosen)
     towers = rows[rows["point"].str.startswith("V")]
     last = towers.groupby("model")["point"].transform(lambda points: max(points, key=flow_order))
     return towers[towers["point"] == last]
 
 
-def control_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the controls that need a model."""
-    return gather(selection, [CONTROLS], "controls.parquet")
-
-
 def image_control_rows(selection: Selection) -> pd.DataFrame:
     """The rows of the controls that need no model, and of the reference, test images of every data set."""
-    model = selection.models[0]
-    places = [require(selection, model, dataset, selection.controls(dataset)) for dataset in selection.datasets]
-    return pd.concat([pd.read_parquet(place / "controls.parquet") for place in places], ignore_index=True)
+    folders = [require(selection, selection.models[0], d, selection.controls(d)) for d in selection.datasets]
+    return pd.concat([pd.read_parquet(folder / "controls.parquet") for folder in folders], ignore_index=True)
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs."""
     names = [state_name("predictions", state) for state in selection.states]
     return gather(selection, names, "predictions.parquet")
-
-
-def lens_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the logit lens at every LLM point, validation and test images, of both stages and all runs."""
-    return gather(selection, [LENS], "lens.parquet")
-
-
-def transfer_rows(selection: Selection, **chosen: str | int) -> pd.DataFrame:
-    """The rows of probes fitted at one LLM point (`probe`) and applied at another, test images; `chosen` as above."""
-    return gather(selection, [TRANSFER], "transfer.parquet", chosen)
 
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
@@ -161,8 +192,8 @@ def reference_rows(selection: Selection) -> pd.DataFrame:
 def learning_curves(selection: Selection) -> pd.DataFrame:
     """model, dataset, run, epoch, training_loss, validation_loss."""
     frames = []
-    for model, dataset, folder in selection.folders():
-        for run in [state for state in selection.states if state is not None]:
+    for (model, dataset, folder), run in itertools.product(selection.folders(), selection.states):
+        if run is not None:
             adapter = require(selection, model, dataset, folder / f"adapter-{run}")
             curve = pd.read_parquet(adapter / "learning_curve.parquet")
             frames.append(curve.assign(model=model, dataset=dataset, run=run))
@@ -171,9 +202,8 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
 
 def prompts(selection: Selection) -> pd.DataFrame:
     """model, dataset, prompt: the question exactly as each model read it."""
-    places = [(m, d, require(selection, m, d, f / state_name("features", None))) for m, d, f in selection.folders()]
-    rows = [(model, dataset, (folder / PROMPT).read_text()) for model, dataset, folder in places]
-    return pd.DataFrame(rows, columns=["model", "dataset", "prompt"])
+    texts = [(folder / PROMPT).read_text() for folder in folders_of(selection, state_name("features", None))]
+    return pd.DataFrame(selection.folders(), columns=["model", "dataset", "prompt"]).assign(prompt=texts)
 
 
 def probe_points(selection: Selection, model: str) -> pd.DataFrame:
@@ -188,10 +218,8 @@ def families(selection: Selection) -> dict[str, str]:
 
 
 def adapted_layers(selection: Selection) -> pd.DataFrame:
-    """What LoRA adapts: model, module (letter of its probe points, or "elsewhere"), layers, parameters (trained).
-
-    Read off each model's first adapter: the others have the same shape. A side path counts as a module.
-    """
+    """What LoRA adapts, by each model's first adapter: model, module (letter of its probe points, or "elsewhere"; a
+    side path counts as one), layers, parameters (trained)."""
     records = []
     for model in selection.models:
         points = probe_points(selection, model)
@@ -206,19 +234,6 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
             records.append({"model": model, "module": module, "layers": matrix.startswith("A"), "parameters": size})
     counted = pd.DataFrame(records).groupby(["model", "module"], sort=False).sum().reset_index()
     return counted.sort_values("module", key=lambda letters: letters.map([*PROBED, "elsewhere"].index), kind="stable")
-
-
-def gather(
-    selection: Selection,
-    names: Iterable[str],
-    file: str,
-    chosen: Mapping[str, str | int] | None = None,
-    command: str = "",
-) -> pd.DataFrame:
-    """A file of some artefacts of every selected model and data set, concatenated; see `probe_rows`, `require`."""
-    filters = [(column, "==", value) for column, value in (chosen or {}).items()] or None
-    folders = folders_of(selection, *names, command=command)
-    return pd.concat([pd.read_parquet(folder / file, filters=filters) for folder in folders], ignore_index=True)
 
 
 def folders_of(selection: Selection, *names: str, command: str = "") -> list[Path]:

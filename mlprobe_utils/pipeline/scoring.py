@@ -15,7 +15,6 @@ from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.code import code_hash
 from mlprobe_utils.pipeline.results import Selection, require, state_name
 
-METRICS = "mlprobe_utils.evaluation.metrics"
 TABLE = "table.parquet"
 
 
@@ -27,10 +26,9 @@ def derived(
     make: Callable[[Selection], pd.DataFrame],
     **recipe: float,
 ) -> pd.DataFrame:
-    """A derived table of every selected model and data set, one below the other.
+    """The artefact `name`, a table, of every selected model and data set, one below the other.
 
     Args:
-        name: of the artefact.
         sources: the artefacts, beside it, whose rows it is made of.
         module: whose code `make` runs.
         make: from a selection of one model and data set to its table.
@@ -43,8 +41,8 @@ def derived(
         own = folder / name
         folders = [require(selection, model, dataset, folder / source) for source in sources]
         upstream = {artefacts.from_outputs(source): artefacts.content_hash(source) for source in folders}
-        made_from = {"stage": name, "upstream": upstream, "code": code}
-        made_from["recipe"] = recipe | {"positive": load_data_card(dataset).positive}
+        own_recipe = recipe | {"positive": load_data_card(dataset).positive}
+        made_from = {"stage": name, "upstream": upstream, "code": code, "recipe": own_recipe}
         with FileLock(own.with_name(f".{name}.lock")):  # two pages may want it at once
             if not artefacts.is_current(own, made_from):
                 with artefacts.artefact(own, made_from) as temporary:
@@ -60,10 +58,9 @@ def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
         raise unknown("probe recipe", probe, recipes)
 
     def make(one: Selection) -> pd.DataFrame:
-        rows = [results.probe_rows(one, name) for name in recipes]
-        return metrics.probe_scores(pd.concat(rows), _positives(one))
+        return metrics.probe_scores(pd.concat([results.probe_rows(one, name) for name in recipes]), _positives(one))
 
-    scores = derived(selection, results.PROBE_SCORES, ["probes"], METRICS, make)
+    scores = derived(selection, results.PROBE_SCORES, ["probes"], metrics.__name__, make)
     return scores[scores["probe"] == probe].reset_index(drop=True)
 
 
@@ -71,13 +68,13 @@ def output_scores(selection: Selection) -> pd.DataFrame:
     """`metrics.output_scores` on the test images."""
     make = lambda one: metrics.output_scores(results.prediction_rows(one), _positives(one))  # noqa: E731
     sources = [state_name("predictions", state) for state in selection.states]
-    return derived(selection, results.OUTPUT_SCORES, sources, METRICS, make)
+    return derived(selection, results.OUTPUT_SCORES, sources, metrics.__name__, make)
 
 
 def control_scores(selection: Selection) -> pd.DataFrame:
     """`metrics.control_scores`, of the controls that need a model and of those that need none."""
     make = lambda one: metrics.control_scores(results.control_rows(one), _positives(one))  # noqa: E731
-    of_models = derived(selection, results.CONTROL_SCORES, [results.CONTROLS], METRICS, make)
+    of_models = derived(selection, results.CONTROL_SCORES, [results.CONTROLS], metrics.__name__, make)
     return pd.concat([of_models, metrics.control_scores(results.image_control_rows(selection), _positives(selection))])
 
 

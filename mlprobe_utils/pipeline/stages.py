@@ -19,7 +19,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "phantom": Stage(1, ("synthetic.phantoms.making",)),
-    "manifest": Stage(3, ("pipeline.manifest",)),
+    "manifest": Stage(3, ("pipeline.images",)),
     "conversations": Stage(1, ("synthetic.miniatures.conversations",)),
     "miniature": Stage(1, ("synthetic.miniatures.making",)),
     "baseline": Stage(2, ("baselines.training",)),
@@ -32,7 +32,7 @@ STAGES = {
     "layer transfer": Stage(2, ("probing.probes", "pipeline.model_steps")),
     "controls": Stage(3, ("pipeline.model_steps",)),
     "image controls": Stage(2, ("datasets.controls",)),
-    "vision tower alone": Stage(2, ("training.vision_classifier", "pipeline.discussions")),
+    "vision tower alone": Stage(2, ("training.vision_classifier", "pipeline.model_steps")),
     "calibration": Stage(2, ("synthetic.faults.calibration",)),
     "trial": Stage(2, ("synthetic.faults.planting",)),
 }

@@ -25,14 +25,10 @@ def spent(progress: Path) -> pd.DataFrame:
 
 def account(progress: Path, wall: float) -> str:
     """`spent` as text, with the wall time, and processor time and memory of the processes that this one waited for."""
-    table = spent(progress)
+    table, usage = spent(progress), resource.getrusage(resource.RUSAGE_CHILDREN)
     stages = [*table.itertuples(index=False, name=None), ("all of them", table["steps"].sum(), table["seconds"].sum())]
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    numbers = {
-        "from start to end": wall,
-        "processor seconds": usage.ru_utime + usage.ru_stime,
-        "largest process (MiB)": artefacts.peak_of(resource.RUSAGE_CHILDREN),
-    }
+    numbers = {"from start to end": wall, "processor seconds": usage.ru_utime + usage.ru_stime}
+    numbers["largest process (MiB)"] = artefacts.peak_of(resource.RUSAGE_CHILDREN)
     lines = [f"{'where the time went':<24}{'steps':>6}{'seconds':>9}"]
     lines += [f"{stage:<24}{steps:>6}{seconds:>9.0f}" for stage, steps, seconds in stages]
     return "\n".join([*lines, *(f"{name:<24}{number:>15.0f}" for name, number in numbers.items())])
@@ -45,15 +41,14 @@ def remember(progress: Path, wall: float, jobs: int, processes: int, protocol: s
     seconds[STARTING] = max(0.0, wall * processes - table["seconds"].sum()) / jobs
     own = pd.DataFrame({"protocol": protocol, "stage": seconds.keys(), "seconds": seconds.values()})
     path = artefacts.OUTPUTS / TIMES
-    known = pd.concat([own, pd.read_csv(path)]) if path.is_file() else own
+    known = pd.concat([own, *([pd.read_csv(path)] if path.is_file() else [])])
     known = known.drop_duplicates(["protocol", "stage"]).round({"seconds": 2})
     atomic_write(path, known.to_csv(index=False))
 
 
 def expected(steps: Counter, jobs: int, processes: int, protocol: str) -> str:
     """How many steps (stage -> how many) a run will take and about how long, in words; otherwise as `remember`."""
-    words = f"{steps.total()} steps"
-    own = artefacts.OUTPUTS / TIMES
+    words, own = f"{steps.total()} steps", artefacts.OUTPUTS / TIMES
     path, whose = (own, "of the last run") if own.is_file() else (CARDS / TIMES, "that ship with the project")
     known = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["protocol", "stage", "seconds"])
     known = known[known["protocol"] == protocol].set_index("stage")["seconds"]

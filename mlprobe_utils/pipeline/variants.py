@@ -1,28 +1,24 @@
 """The paper's discussions: which setting is varied in which models, and the rows of such variants.
 
-A variant is a model once more, with one setting of the protocol changed, in a folder of its own; what differs is due to
-the setting, or to chance.
+A variant is a model once more, with one setting of the protocol changed: what differs is due to that, or to chance.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
 from pydantic import Field
 
 from mlprobe_utils.common.settings import Words
-from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.pipeline import cards, results
 from mlprobe_utils.pipeline.cards import Card, DataCard, ModelCard, Protocol, load_data_card, load_protocol
 from mlprobe_utils.pipeline.lineage import original
-from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
+from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection, Variant
 
 SETTINGS = {ORDER: tuple(ORDERS), VISION_TOWER: ("lora", "frozen")}  # setting -> the values it can have
 TRAINABLE = ("all", "lora")  # what is trained of a vision tower alone: all of its weights, or LoRA
-COMMAND = "discuss"  # that makes variants
 
 
 class Discussion(Card):
@@ -33,8 +29,7 @@ class Discussion(Card):
     # whether the vision tower is adapted, what it is trained by, or the order of image and question
     varies: Literal["vision_tower", "training", "order"]
     models: list[Words] = Field(min_length=1, description="slugs of model cards; a miniature stands for its original")
-    # slugs of data cards, without it all; a phantom set stands for the real one
-    datasets: list[Words] | None = Field(None, min_length=1)
+    datasets: list[Words] | None = Field(None, min_length=1, description="slugs; phantoms stand for theirs. None: all")
 
 
 def load_discussion(slug: str) -> Discussion:
@@ -64,29 +59,6 @@ def discussed_on(discussion: Discussion, datasets: Iterable[str]) -> list[str]:
     return [slug for slug in datasets if load_data_card(slug).layout in layouts] or datasets[:1]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One setting of SETTINGS, and its value."""
-
-    setting: str
-    value: str
-
-    def changed(self, protocol: Protocol) -> Protocol:
-        """The protocol with this setting. An order has one run, and the main probe alone, with all of its seeds."""
-        if self.setting == VISION_TOWER:
-            tuning, whole = {VISION_TOWER: self.value, "runs": protocol.vision_training.runs}, {}
-        else:
-            tuning, whole = {"runs": CONTROL_RUN + 1}, {ORDER: self.value, "probe_variants": {}}
-        return protocol.model_copy(update={"fine_tuning": protocol.fine_tuning.model_copy(update=tuning)} | whole)
-
-    def states(self, protocol: Protocol) -> list[int | None]:
-        """Its runs, after None for the pretrained model where the setting changes that."""
-        return [*([None] if self.setting == ORDER else []), *range(self.changed(protocol).fine_tuning.runs)]
-
-    def folder(self, of_model: Path) -> Path:
-        return of_model / self.setting / self.value
-
-
 def variants(setting: str, protocol: Protocol) -> list[Variant]:
     """One of each value of a setting that is not the protocol's own."""
     return [Variant(setting, value) for value in SETTINGS.get(setting, ()) if value != _own(setting, protocol)]
@@ -100,23 +72,7 @@ def of_value(selection: Selection, setting: str, value: str) -> Selection:
     """The results under a value of a setting: a variant's, or the selection's own where the protocol has that value."""
     if value == _own(setting, load_protocol(selection.protocol)):
         return selection
-    plain = (selection.models, selection.datasets, selection.protocol, selection.split_rule)
-    return VariantSelection(*plain, Variant(setting, value))
-
-
-@dataclass(frozen=True)
-class VariantSelection(Selection):
-    """The results of a variant of each of the models."""
-
-    variant: Variant
-    made_by = COMMAND
-
-    @property
-    def states(self) -> list[int | None]:
-        return self.variant.states(load_protocol(self.protocol))
-
-    def folder(self, model: str, dataset: str) -> Path:
-        return self.variant.folder(super().folder(model, dataset))
+    return replace(selection, variant=Variant(setting, value))
 
 
 def tower_rows(selection: Selection, vision_tower: str) -> pd.DataFrame:
@@ -128,7 +84,7 @@ def tower_rows(selection: Selection, vision_tower: str) -> pd.DataFrame:
 def classifier_rows(selection: Selection) -> pd.DataFrame:
     """The rows of vision towers trained alone, validation and test images: `probe` is one of TRAINABLE."""
     names = [classifier_name(trainable, run) for trainable in TRAINABLE for run in _tower_runs(selection)]
-    return results.gather(selection, names, "predictions.parquet", command=COMMAND)
+    return results.gather(selection, names, "predictions.parquet", command=results.DISCUSS)
 
 
 def _tower_runs(selection: Selection) -> range:

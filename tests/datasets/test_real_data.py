@@ -13,8 +13,7 @@ from mlprobe_utils.evaluation.metrics import control_scores
 from mlprobe_utils.evaluation.names import FILE_FORMAT, MAJORITY
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.manifest import build_manifest
+from mlprobe_utils.pipeline.images import build_manifest, load_image_set
 
 REAL_DATA = os.environ.get("REAL_DATA")
 pytestmark = pytest.mark.skipif(not REAL_DATA, reason="REAL_DATA names no folder with the real images")

@@ -18,7 +18,7 @@ from tiny_parts import RECIPE, make_image_set
 
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes, sharded
-from mlprobe_utils.pipeline import artefacts, discussions, places
+from mlprobe_utils.pipeline import artefacts, places
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
 from mlprobe_utils.training.trainer import AnswerTrainer, Examples
@@ -39,7 +39,7 @@ def run(folder: Path, checkpoint: str) -> None:
     places.load_image_set = lambda slug, protocol: image_set
     pipeline.run_model("tiny", ["busi"], "miniature", "paper")
     if not sharded():
-        discussions.run_discussions("tiny", ["busi"], "miniature", "paper", ["training-paradigms"])
+        pipeline.run_discussions("tiny", ["busi"], "miniature", "paper", ["training-paradigms"])
 
 
 def die_at(example: int) -> None:

@@ -36,10 +36,15 @@ def interrupted(action, *arguments) -> None:
         action(*arguments)
 
 
+def die_making(folder, made_from) -> None:
+    with artefact(folder, made_from) as temporary:
+        (temporary / "shard").write_text("done")
+        dying()
+
+
 def test_artefact_is_whole_and_current(made):
     assert {path.name for path in made.iterdir()} == {"result.txt", "made_from.json", "files.json", "provenance.json"}
-    assert is_current(made, OLD)
-    assert not is_current(made, NEW)
+    assert (is_current(made, OLD), is_current(made, NEW)) == (True, False)
     assert read_made_from(made, "make it") == OLD
     recorded = json.loads((made / "provenance.json").read_text())
     assert {"made_at", "seconds", "commit", "versions", "peak_memory_mib"} <= set(recorded)
@@ -49,23 +54,19 @@ def test_artefact_is_whole_and_current(made):
     assert not is_current(made, made_from | {"rate": 2e-4})
 
 
-@pytest.mark.parametrize(("platform", "mib"), [("linux", 3072.0), ("darwin", 3.0)])
-def test_peak_memory_is_in_mib_whatever_the_platform_counts_in(monkeypatch, platform, mib):
+def test_peak_memory_is_in_mib_and_of_an_accelerator_only_where_torch_was_imported_and_has_one(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(artefacts.sys, "platform", platform)
     monkeypatch.setattr(artefacts.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3 * 2**20))
-    assert peak_memory() == {"peak_memory_mib": mib}
-    assert "torch" not in sys.modules
-
-
-@pytest.mark.parametrize(("module", "name"), [({"get_device_name": lambda: "Big One"}, "Big One"), ({}, "mps")])
-def test_an_accelerator_is_recorded_if_torch_was_imported_and_has_one(monkeypatch, module, name):
-    found = {"is_available": lambda: True, "max_memory_allocated": lambda: 5 * 2**20}
-    accelerator = SimpleNamespace(current_accelerator=lambda: SimpleNamespace(type="mps"), **found)
-    torch = SimpleNamespace(accelerator=accelerator, get_device_module=lambda device: SimpleNamespace(**module))
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    recorded = peak_memory()
-    assert (recorded["accelerator"], recorded["accelerator_peak_memory_mib"]) == (name, 5.0)
+    for platform, mib in (("linux", 3072.0), ("darwin", 3.0)):
+        monkeypatch.setattr(artefacts.sys, "platform", platform)
+        assert peak_memory() == {"peak_memory_mib": mib}
+    for module, name in (({"get_device_name": lambda: "Big One"}, "Big One"), ({}, "mps")):
+        found = {"is_available": lambda: True, "max_memory_allocated": lambda: 5 * 2**20}
+        accelerator = SimpleNamespace(current_accelerator=lambda: SimpleNamespace(type="mps"), **found)
+        torch = SimpleNamespace(accelerator=accelerator, get_device_module=lambda _, own=module: SimpleNamespace(**own))
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        recorded = peak_memory()
+        assert (recorded["accelerator"], recorded["accelerator_peak_memory_mib"]) == (name, 5.0)
     accelerator.is_available = lambda: False
     assert set(peak_memory()) == {"peak_memory_mib"}
 
@@ -74,13 +75,7 @@ def test_half_written_artefact_is_not_there_and_the_old_one_stands(made):
     with artefact(made.with_name("other"), NEW), pytest.raises(InputError, match="not there: make it with `maker`"):
         read_made_from(made.with_name("other"), "maker")
     before = {path.name: path.read_bytes() for path in made.iterdir()}
-
-    def fail():
-        with artefact(made, NEW) as temporary:
-            (temporary / "result.txt").write_text("half")
-            dying()
-
-    interrupted(fail)
+    interrupted(die_making, made, NEW)
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
     atomic_write(made.parent / ".artefact.old" / "left", "by a try that was killed")
     make(made, NEW, "other.txt")
@@ -91,16 +86,10 @@ def test_half_written_artefact_is_not_there_and_the_old_one_stands(made):
 @pytest.mark.parametrize("again", [OLD, NEW])
 def test_interrupted_try_is_resumed_unless_it_was_made_from_something_else(tmp_path, again):
     folder = tmp_path / "artefact"
-
-    def fail():
-        with artefact(folder, OLD) as temporary:
-            (temporary / "shard-0").write_text("done")
-            dying()
-
-    interrupted(fail)
+    interrupted(die_making, folder, OLD)
     with artefact(folder, again) as temporary:
         found = {path.name for path in temporary.iterdir()}
-    assert found == {"made_from.json"} | ({"shard-0"} if again == OLD else set())
+    assert found == {"made_from.json"} | ({"shard"} if again == OLD else set())
     assert is_current(folder, again)
 
 

@@ -80,18 +80,15 @@ def test_probe_variant_is_the_probe_but_for_the_fields_that_it_names(tmp_path):
     path = tmp_path / "mine.yml"
     path.write_text(yaml.safe_dump(changed(Protocol, "paper", "probe_variants", variants)))
     protocol = cards.parse_card(Protocol, path)
-    assert list(protocol.probes) == ["main", "linear", "long"]
-    assert protocol.probes["linear"] == protocol.probe.model_copy(update={"kind": "linear"})
-    assert protocol.probes["long"] == protocol.probe.model_copy(update={"epochs": 99, "learning_rate": 1.0})
+    complete = {name: protocol.probe.model_copy(update=own) for name, own in variants.items()}
+    assert protocol.probes == {"main": protocol.probe} | complete
 
 
 WRONG_VALUES = {
     Protocol: {
         "fine_tuning.epochs": ["20", 2.5, True, 0],
         "fine_tuning.learning_rate": ["1e-4", 1.5, float("nan")],
-        "fine_tuning.dropout": [1.0],
         "splits.seed": [None],
-        "health.penalty": [0],
         "order": ["image-first"],
         "probe_variants": [{"linear": {"kind": "quadratic"}}, {"linear": 3}],
     },
@@ -129,7 +126,6 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (DataCard, "template", "<image> <image> What is it?", "the question has <image> 2 times: write it once"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
-        (DataCard, "layout", "buzi", "layout: Input should be 'busi', 'covid-ct' or 'chest-xray'"),
         (ModelCard, "base", "Qwen/Qwen2-7B", "base is 'Qwen/Qwen2-7B', a hub id: a miniature is made from another"),
     ],
 )
@@ -147,7 +143,6 @@ def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):
         ("", "must hold keys and values, found NoneType"),
         ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
         ("title: a\nprobe:\n  epochs: 20\n  epochs: 2\n", "the key 'epochs' is given twice"),
-        ("title: Yes", "found True"),
     ],
 )
 def test_file_that_is_no_card(tmp_path, text, words):
@@ -155,11 +150,10 @@ def test_file_that_is_no_card(tmp_path, text, words):
 
 
 def test_slug_is_the_files_name(tmp_path):
-    path = shutil.copy(cards.card_path(ModelCard, "lingshu-7b-miniature"), tmp_path / "my model#1.yml")
-    with pytest.raises(InputError, match=r"my model#1\.yml: rename it"):
-        cards.parse_card(ModelCard, path)
-    path = path.rename(tmp_path / "My_model-2.5.yml")
+    path = shutil.copy(cards.card_path(ModelCard, "lingshu-7b-miniature"), tmp_path / "My_model-2.5.yml")
     assert cards.parse_card(ModelCard, path).slug == "My_model-2.5"
+    with pytest.raises(InputError, match=r"my model#1\.yml: rename it"):
+        cards.parse_card(ModelCard, path.rename(tmp_path / "my model#1.yml"))
 
 
 @pytest.mark.parametrize("slug", PAPERS_MODELS)
@@ -178,10 +172,10 @@ def test_a_chat_template_for_a_checkpoint_without_one_is_the_authors():
     question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which is it?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
     template = load_model_card("huatuogpt-vision-34b").chat_template
-    asked = "<|user|>\n<image>\nWhich is it?\n"
+    turn = "<|user|>\n<image>\nWhich is it?\n"
     for messages, prompt, expected in [([question], True, ""), ([question, answer], False, "Yes</s>")]:
         options = {"chat_template": template, "add_generation_prompt": prompt, "eos_token": "</s>"}
-        assert render_jinja_template([messages], **options)[0] == [f"{asked}<|assistant|>\n{expected}"]
+        assert render_jinja_template([messages], **options)[0] == [f"{turn}<|assistant|>\n{expected}"]
 
 
 def test_every_field_of_a_model_card_says_what_it_is():
@@ -191,16 +185,14 @@ def test_every_field_of_a_model_card_says_what_it_is():
 @pytest.mark.parametrize(
     ("loader", "slug", "words"),
     [
-        (load_data_card, "buzi", "unknown data set 'buzi': did you mean 'busi'?"),
-        (load_protocol, "xyz", "unknown protocol 'xyz': Known: miniature, paper."),
+        (load_data_card, "buzi", "data set 'buzi': did you mean 'busi'.* A card of your own goes to data/datasets"),
+        (load_protocol, "xyz", "protocol 'xyz': Known: miniature, paper. A card of your own goes to data/protocols"),
         (load_protocol, "../protocols/paper", "unknown protocol '../protocols/paper'"),
     ],
 )
 def test_unknown_slug_names_the_nearest(loader, slug, words):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=words):
         loader(slug)
-    assert words in str(caught.value)
-    assert "A card of your own goes to data/" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +205,5 @@ def test_unknown_slug_names_the_nearest(loader, slug, words):
     ],
 )
 def test_recipe_of_a_miniature(slug, fields, words):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=rf"{slug}.*{words}"):
         recipe_of(load_model_card(slug).model_copy(update=fields))
-    assert words in str(caught.value)
-    assert slug in str(caught.value)

@@ -1,10 +1,7 @@
-"""What `make book` is asked for: checked before anything starts, exit code not 0, one message, nothing lost."""
+"""What `make book` runs over: checked before anything starts, exit code not 0, one message, nothing lost."""
 
 import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+import re
 
 import pytest
 from filelock import FileLock
@@ -25,11 +22,10 @@ def test_defaults_follow_the_data(tmp_path):
 def test_a_relative_folder_starts_at_the_projects_root_wherever_it_is_read(tmp_path, monkeypatch):
     """As a chapter reads it, whose directory is notebooks/; and no page has to name a home directory."""
     monkeypatch.chdir(tmp_path)
-    run = configure([], ["busi"], "miniature", "paper", "data")
-    assert (run.data, run.parameters()["data"]) == (str(ROOT / "data"), "data")
-    outside = configure([], ["busi"], "miniature", "paper", str(tmp_path))
-    assert outside.parameters()["data"] == os.path.relpath(tmp_path, ROOT)
-    assert configure(**outside.parameters()) == outside
+    for data, folder in (("data", ROOT / "data"), (str(tmp_path), tmp_path)):
+        run = configure([], ["busi"], "miniature", "paper", data)
+        assert (run.data, run.parameters()["data"]) == (str(folder), os.path.relpath(folder, ROOT))
+        assert configure(**run.parameters()) == run
 
 
 def test_models_are_those_of_the_books_card_or_all():
@@ -41,8 +37,8 @@ def test_models_are_those_of_the_books_card_or_all():
 
 
 def test_a_base_is_made_before_what_is_adapted_from_it():
-    asked = ("lingshu-7b-miniature", "medvlm-r1-miniature", "shizhengpt-7b-vl-miniature", "lingshu-7b")
-    assert lineages(asked) == {
+    models = ("lingshu-7b-miniature", "medvlm-r1-miniature", "shizhengpt-7b-vl-miniature", "lingshu-7b")
+    assert lineages(models) == {
         "qwen2.5-vl-7b-miniature": ["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature", "shizhengpt-7b-vl-miniature"],
         "qwen2-vl-2b-miniature": ["qwen2-vl-2b-miniature", "medvlm-r1-miniature"],
     }
@@ -51,56 +47,48 @@ def test_a_base_is_made_before_what_is_adapted_from_it():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(models=["lingshu"]), ["unknown model 'lingshu'", "lingshu-7b-miniature"]),
-        (dict(models=["al"]), ["unknown model 'al'", "did you mean 'all'"]),
-        (dict(models=["all", "lingshu-7b"]), ["MODELS", "give it alone"]),
-        (dict(models=["lingshu-7b", "lingshu-7b"]), ["MODELS names 'lingshu-7b' twice"]),
-        (dict(datasets=["busi-phantom"] * 2), ["DATASETS names 'busi-phantom' twice"]),
-        (dict(datasets=["buzi"]), ["unknown data set 'buzi'", "did you mean 'busi'"]),
-        (dict(datasets=["busi"]), ["'busi'", "DATA=", "busi-phantom"]),
-        (dict(protocol="papr"), ["unknown protocol 'papr'", "did you mean 'paper'"]),
-        (dict(split_rule="offical"), ["unknown split", "clean"]),
-        (dict(data="/no/such/folder"), ["DATA", "/no/such/folder", "data/README.md"]),
+        (dict(models=["lingshu"]), "unknown model 'lingshu'.*lingshu-7b-miniature"),
+        (dict(models=["al"]), "unknown model 'al': did you mean 'all'"),
+        (dict(models=["all", "lingshu-7b"]), "MODELS.* give it alone"),
+        (dict(models=["lingshu-7b", "lingshu-7b"]), "MODELS names 'lingshu-7b' twice"),
+        (dict(datasets=["busi-phantom"] * 2), "DATASETS names 'busi-phantom' twice"),
+        (dict(datasets=["buzi"]), "unknown data set 'buzi': did you mean 'busi'"),
+        (dict(datasets=["busi"]), "'busi'.*DATA=.*busi-phantom"),
+        (dict(protocol="papr"), "unknown protocol 'papr': did you mean 'paper'"),
+        (dict(split_rule="offical"), "unknown split.*clean"),
+        (dict(data="/no/such/folder"), "DATA.*/no/such/folder.*data/README.md"),
     ],
 )
 def test_a_wrong_request_names_itself_and_the_mend(arguments, words):
     request = dict(models=[], datasets=[], protocol="miniature", split_rule="paper", data="") | arguments
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=words):
         configure(**request)
-    for word in words:
-        assert word in str(error.value)
 
 
-def refusal(outputs: Path, **places: str) -> str:
-    """The one message of the real command, which ends with exit code 2."""
-    environment = os.environ | {"MLPROBE_OUTPUTS": str(outputs)} | places
-    command = [sys.executable, "-m", "mlprobe_utils", "book"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+def refusal(capsys, *options: str) -> str:
+    """The one message of the command, which ends with exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        main(["book", *options])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     return line
 
 
-def test_the_command_names_a_typo_in_a_card_with_its_file(tmp_path):
-    cards = shutil.copytree(ROOT / "data", tmp_path / "cards")
-    card = cards / "protocols" / "miniature.yml"
+def test_the_command_names_a_typo_in_a_card_with_its_file(outputs, own_cards, capsys):
+    card = own_cards / "protocols" / "miniature.yml"
     card.write_text(card.read_text().replace("  epochs: ", "  epoch: ", 1))
-    line = refusal(tmp_path / "outputs", MLPROBE_CARDS=str(cards))
-    assert "miniature.yml: " in line
-    assert "unknown key 'fine_tuning.epoch', did you mean 'epochs'?" in line
+    assert re.search(r"miniature\.yml: .*unknown key 'fine_tuning\.epoch', did you mean 'epochs'\?", refusal(capsys))
 
 
 @pytest.mark.parametrize("jobs", ["0", "many", "1.5", ""])
-def test_a_wrong_number_of_processes_is_refused_before_anything_starts(outputs, monkeypatch, capsys, jobs):
-    with pytest.raises(SystemExit) as end:
-        main(["book", f"--jobs={jobs}"])
-    assert end.value.code == 2
-    assert f"JOBS={jobs}: give the number of processes" in capsys.readouterr().err
+def test_a_wrong_number_of_processes_is_refused_before_anything_starts(outputs, capsys, jobs):
+    assert f"JOBS={jobs}: give the number of processes" in refusal(capsys, f"--jobs={jobs}")
     assert not outputs.exists()
 
 
-def test_two_runs_in_one_checkout_do_not_meet(tmp_path):
-    with FileLock(tmp_path / ".make_book.lock"):
-        assert "another `make book` is at work" in refusal(tmp_path)
-    assert not (tmp_path / "run.json").exists()
+def test_two_runs_in_one_checkout_do_not_meet(outputs, capsys):
+    outputs.mkdir()
+    with FileLock(outputs / ".make_book.lock"):
+        assert "another `make book` is at work" in refusal(capsys)
+    assert not (outputs / "run.json").exists()

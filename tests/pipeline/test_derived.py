@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_parts import make_image_set
+from tiny_parts import make_image_set, times_made
 
 from mlprobe_utils.analysis import health as of_run
 from mlprobe_utils.common.errors import InputError
@@ -25,15 +25,15 @@ SELECTION = Selection(("m",), DATASETS, "miniature", "paper")
 POSITIVES = {dataset: load_data_card(dataset).positive for dataset in DATASETS}
 PROBES = load_protocol("miniature").probes
 READERS = (scoring.probe_scores, scoring.output_scores, scoring.control_scores, of_run.health_of_run)
+ALL = {results.PROBE_SCORES, results.OUTPUT_SCORES, results.CONTROL_SCORES, results.CORRECTED_HEALTH}
 
 
 @pytest.fixture
 def write(outputs, tmp_path, monkeypatch):
     """Rows of a model on two data sets, as the pipeline leaves them; returns what writes a table of them anew."""
-    folders = {dataset: tmp_path / dataset for dataset in DATASETS}
-    for folder in folders.values():
-        folder.mkdir()
-    image_sets = {d: make_image_set(folders[d], count=40, dataset=d, validation=4, test=20) for d in DATASETS}
+    for dataset in DATASETS:
+        (tmp_path / dataset).mkdir()
+    image_sets = {d: make_image_set(tmp_path / d, count=40, dataset=d, validation=4, test=20) for d in DATASETS}
     monkeypatch.setattr(of_run, "load_image_set", lambda slug, protocol: image_sets[slug])
 
     def write(kind: str, dataset: str = "busi", seed: int = 0) -> None:
@@ -47,15 +47,12 @@ def write(outputs, tmp_path, monkeypatch):
             "controls": [curve | {"stage": "finetuned", "point": "L.01", "probe": "main", "control": CONTROL_TASK}],
             "controls-paper": [{"control": MAJORITY, "model": None, "stage": None, "order": None}],
         }
-        for name, run in PREDICTIONS.items():
-            own[name] = [
-                {"stage": STAGES[run is not None], "run": run, "text": "?", "parsed": options[0], "thought_cut": False}
-            ]
+        answered = {"text": "?", "parsed": options[0], "thought_cut": False}
+        own |= {name: [answered | {"stage": STAGES[run is not None], "run": run}] for name, run in PREDICTIONS.items()}
         tables = []
         for columns in own[kind]:
             probabilities = generator.dirichlet(np.ones(len(options)), len(images))
-            constants = shared | {"order": "image_first"} | columns
-            tables.append(image_rows(images, options, probabilities, **constants))
+            tables.append(image_rows(images, options, probabilities, **shared | {"order": "image_first"} | columns))
         folder = SELECTION.controls(dataset) if kind == "controls-paper" else SELECTION.folder("m", dataset) / kind
         with artefacts.artefact(folder, {"seed": seed, "upstream": {}}) as temporary:
             write_rows(pd.concat(tables), temporary / f"{kind.partition('-')[0]}.parquet")
@@ -70,45 +67,36 @@ def write(outputs, tmp_path, monkeypatch):
 def made(outputs):
     """Reads all tables; returns the names of those that this made, of model m on BUSI apart from the others."""
 
-    def times() -> dict:
-        return {path: path.stat().st_mtime_ns for path in outputs.rglob(scoring.TABLE)}
-
     def read() -> tuple[set[str], int]:
-        before = times()
+        before = times_made(outputs)
         for reader in READERS:
             reader(SELECTION)
-        changed = [path.parent for path, time in times().items() if time != before.get(path)]
+        changed = [outputs / place for place, time in times_made(outputs).items() if time != before.get(place)]
         own = {path.name for path in changed if path.parent == SELECTION.folder("m", "busi")}
         return own, len(changed) - len(own)
 
     return read
 
 
-ALL = {results.PROBE_SCORES, results.OUTPUT_SCORES, results.CONTROL_SCORES, results.CORRECTED_HEALTH}
-
-
 def test_tables_are_those_of_their_rows(write):
-    keys = ["model", "dataset", "stage", "point"]
+    def equal(*tables: pd.DataFrame) -> None:
+        keys = ["model", "dataset", "stage", "run", "point"]
+        whole = (own.convert_dtypes().sort_values([k for k in keys if k in own], ignore_index=True) for own in tables)
+        pd.testing.assert_frame_equal(*whole, check_dtype=False)
+
     for probe in PROBES:
         expected = metrics.probe_scores(results.probe_rows(SELECTION, probe), POSITIVES)
-        tables = (
-            own.sort_values(keys, ignore_index=True) for own in (scoring.probe_scores(SELECTION, probe), expected)
-        )
-        pd.testing.assert_frame_equal(*tables, check_dtype=False)
-    expected = metrics.output_scores(results.prediction_rows(SELECTION), POSITIVES)
-    whole = {"run": "Int64"}
-    pd.testing.assert_frame_equal(scoring.output_scores(SELECTION).astype(whole), expected.astype(whole))
+        equal(scoring.probe_scores(SELECTION, probe), expected)
+    equal(scoring.output_scores(SELECTION), metrics.output_scores(results.prediction_rows(SELECTION), POSITIVES))
     controls = scoring.control_scores(SELECTION)
     assert controls["control"].tolist() == [CONTROL_TASK] * 2 + [MAJORITY] * 2
-    expected = metrics.control_scores(results.control_rows(SELECTION), POSITIVES)
-    assert controls["accuracy"].tolist()[:2] == pytest.approx(expected["accuracy"].tolist())
-    health = of_run.health_of_run(SELECTION)
-    assert len(health) == 2 * 2 * 3  # data sets, stages, modules
+    equal(controls[:2], metrics.control_scores(results.control_rows(SELECTION), POSITIVES))
+    assert len(of_run.health_of_run(SELECTION)) == 2 * 2 * 3  # data sets, stages, modules
     with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
         scoring.probe_scores(SELECTION, "rwa")
 
 
-def test_a_table_is_made_once_and_anew_where_its_rows_changed(write, made):
+def test_a_table_is_made_once_and_anew_where_its_rows_or_its_score_changed(write, made, monkeypatch):
     assert made() == (ALL, len(ALL))
     assert made() == (set(), 0)
     before = scoring.probe_scores(SELECTION)
@@ -119,10 +107,6 @@ def test_a_table_is_made_once_and_anew_where_its_rows_changed(write, made):
     assert made() == ({results.OUTPUT_SCORES}, 0)
     write("controls", seed=1)
     assert made() == ({results.CONTROL_SCORES}, 0)
-
-
-def test_a_table_is_made_anew_where_its_score_changed(write, made, monkeypatch):
-    made()
     protocol = load_protocol("miniature")
     health = protocol.health.model_copy(update={"penalty": 0.5})
     before = of_run.health_of_run(SELECTION)["raw"]
@@ -143,22 +127,9 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
 
     def read(_: int) -> pd.DataFrame:
         one = replace(SELECTION, models=("m",), datasets=("busi",))
-        return scoring.derived(one, results.PROBE_SCORES, ["probes"], scoring.METRICS, slow)
+        return scoring.derived(one, results.PROBE_SCORES, ["probes"], metrics.__name__, slow)
 
     with ThreadPoolExecutor(2) as pages:
         first, second = pages.map(read, range(2))
     assert first.equals(second)
     assert len(calls) == 1
-
-
-def test_a_table_whose_making_fails_is_not_there_and_the_others_are_kept(write):
-    scoring.output_scores(SELECTION)
-    folder = SELECTION.folder("m", "busi")
-    file = folder / "probes" / "probes.parquet"
-    pd.read_parquet(file).drop(columns="label").to_parquet(file)
-    with pytest.raises(KeyError):
-        scoring.probe_scores(SELECTION)
-    assert not (folder / results.PROBE_SCORES).exists()
-    assert (folder / results.OUTPUT_SCORES / scoring.TABLE).is_file()
-    write("probes")
-    assert len(scoring.probe_scores(SELECTION)) == 2 * 2 * len(POINTS)

@@ -1,5 +1,6 @@
 """What discussions make of a model: variants in folders of their own, towers trained alone, all once, and read back."""
 
+import itertools
 import json
 
 import numpy as np
@@ -14,7 +15,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import SCHEMA
-from mlprobe_utils.pipeline import artefacts, discussions, places, results, variants, work
+from mlprobe_utils.pipeline import artefacts, places, results, variants, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
@@ -24,7 +25,6 @@ from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name,
 ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 NAMES = ["frozen-vision-tower", "question-first", "training-paradigms"]
 RUNS = 2
-PIPELINE = (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, pipeline.make_probes)
 
 
 @pytest.fixture(scope="module")
@@ -57,34 +57,35 @@ def run(names=NAMES) -> list[str]:
     """Runs discussions; returns the folders of the artefacts that it made, below the model's."""
     folder = ONE.folder("tiny", "busi-phantom")
     before = times_made(folder)
-    discussions.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", list(names))
+    pipeline.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", list(names))
     return sorted(place for place, time in times_made(folder).items() if time != before.get(place))
 
 
 @pytest.fixture(scope="module")
 def whole(use) -> dict[str, list[str]]:
     """Everything there is to read: of the pipeline and of all discussions, and which artefacts each of these made."""
-    for make in PIPELINE:
+    for make in (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, pipeline.make_probes):
         make(*work.works("tiny", ["busi-phantom"], "miniature", "paper"))
     return {name: run([name]) for name in NAMES}
 
 
-@pytest.fixture
-def nothing(outputs, use) -> None:
-    """No artefact yet, and the protocol as it was at first."""
-    use()
-    yield
-    use()
-
-
-def test_each_artefact_is_made_once_in_a_folder_of_its_own(whole):
+def test_each_artefact_is_made_once_in_a_folder_of_its_own_and_provenance_names_it(whole):
     towers = [f"vision_tower/frozen/{kind}-{run}" for kind in ("adapter", "predictions-finetuned") for run in (0, 1)]
     assert whole["frozen-vision-tower"] == towers
-    assert whole["training-paradigms"] == sorted(classifier_name(way, run) for way in TRAINABLE for run in range(RUNS))
+    assert whole["training-paradigms"] == sorted(
+        classifier_name(weights, run) for weights in TRAINABLE for run in range(RUNS)
+    )
     states = [results.state_name(kind, run) for kind in ("features", "predictions") for run in (None, 0)]
     names, orders = ["adapter-0", *states, "probes"], ("irrelevant_first", "question_first")
     assert whole["question-first"] == sorted(f"order/{order}/{name}" for order in orders for name in names)
     assert run() == []
+    folder = ONE.folder("tiny", "busi-phantom")
+    place, frozen = folder / "order" / "question_first", folder / "vision_tower" / "frozen" / "predictions-finetuned-1"
+    names = ["probes", "features-pretrained", "features-finetuned-0", "adapter-0"]
+    assert {*artefacts.upstream(place / "probes")} == {place / name for name in names}
+    assert artefacts.upstream(frozen) == [frozen, frozen.with_name("adapter-1")]
+    kinds = [provenance_box._kind(one) for one in (place / "features-finetuned-0", frozen, folder / "classifier-all-0")]
+    assert kinds == ["features, order question first", "predictions, vision tower frozen", "classifier"]
 
 
 def test_with_fewer_runs_the_first_of_both_are_read(whole, use):
@@ -110,56 +111,34 @@ def test_a_variant_differs_in_its_setting_alone(whole):
         assert set(rows["order"]) == {order}
         assert set(rows["run"].dropna()) == {CONTROL_RUN}
         SCHEMA.validate(rows)
-    frozen = variants.tower_rows(ONE, "frozen")
-    assert set(frozen["run"]) == {0, 1}
-    assert not frozen["text"].isna().any()
+    assert not variants.tower_rows(ONE, "frozen")["text"].isna().any()
 
 
 def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
     rows = variants.classifier_rows(ONE)
     SCHEMA.validate(rows)
     images = pd.concat([image_set.rows_of("paper", split) for split in ("validation", "test")])
-    for (way, seed), own in rows.groupby(["probe", "run"]):
-        assert way in TRAINABLE
+    groups = dict(list(rows.groupby(["probe", "run"])))
+    assert {*groups} == set(itertools.product(TRAINABLE, range(RUNS)))
+    for (_, seed), own in groups.items():
         assert set(own["seed"]) == {seed}
-        assert own["image"].tolist() == images["image"].tolist()
-        assert own["label"].tolist() == images["option"].tolist()
+        assert own[["image", "label"]].to_numpy().tolist() == images[["image", "option"]].to_numpy().tolist()
         np.testing.assert_allclose(own[["p_Normal", "p_Benign", "p_Malignant"]].sum(axis=1), 1, rtol=1e-6)
-    assert rows.groupby(["probe", "run"]).ngroups == len(TRAINABLE) * RUNS
     assert set(rows["point"]) == {"V.03"}
 
 
 def test_chapters_read_what_was_made(whole, image_set):
     """Every row of the analysis modules comes out of real artefacts of a model."""
-    towers, paradigms, orders = (
-        evaluated(ONE, {"busi-phantom": image_set}, outcomes_of)
-        for outcomes_of in (
-            vision_tower.outcomes_of_towers,
-            vision_tower.outcomes_of_paradigms,
-            question_order.outcomes_of,
-        )
-    )
+    loaders = (vision_tower.outcomes_of_towers, vision_tower.outcomes_of_paradigms, question_order.outcomes_of)
+    towers, paradigms, orders = (evaluated(ONE, {"busi-phantom": image_set}, loader) for loader in loaders)
     assert len(vision_tower.changes(towers)) == 2
     assert vision_tower.levels(paradigms)["trained"].tolist() == [RUNS, 5, 5, RUNS, RUNS]
     assert question_order.largest_before_the_llm(orders) < 1e-9  # bit for bit the same features
     assert len(question_order.differences(orders)) == 2 * 3 * 3
-    prompts = variants.order_prompts(ONE).set_index("order")["prompt"]
-    assert prompts.nunique() == len(ORDERS)
+    assert variants.order_prompts(ONE)["prompt"].nunique() == len(ORDERS)
 
 
-def test_the_provenance_of_a_variant_names_its_own_artefacts(whole):
-    folder = ONE.folder("tiny", "busi-phantom")
-    place = folder / "order" / "question_first"
-    names = ["probes", "features-pretrained", "features-finetuned-0", "adapter-0"]
-    assert {*artefacts.upstream(place / "probes")} == {place / name for name in names}
-    assert provenance_box._kind(place / "features-finetuned-0") == "features, order question first"
-    frozen = folder / "vision_tower" / "frozen" / "predictions-finetuned-1"
-    assert artefacts.upstream(frozen) == [frozen, frozen.with_name("adapter-1")]
-    assert provenance_box._kind(frozen) == "predictions, vision tower frozen"
-    assert provenance_box._kind(folder / "classifier-all-0") == "classifier"
-
-
-def test_what_was_not_run_says_how_to_make_it(nothing):
+def test_what_was_not_run_says_how_to_make_it(outputs, use):
     command = "python -m mlprobe_utils discuss tiny --datasets busi-phantom --protocol miniature --split paper"
     for words, read, *given in (
         (command, variants.tower_rows, ONE, "frozen"),
@@ -171,13 +150,12 @@ def test_what_was_not_run_says_how_to_make_it(nothing):
             read(*given)
 
 
-def test_variants_are_what_the_protocol_is_not(nothing, use):
-    own = use()
-    assert variants.variants(ORDER, own) == [Variant(ORDER, "question_first"), Variant(ORDER, "irrelevant_first")]
-    assert variants.variants(VISION_TOWER, own) == [Variant(VISION_TOWER, "frozen")]
-    other = use(order="question_first", fine_tuning={"vision_tower": "frozen"})
-    assert variants.variants(ORDER, other) == [Variant(ORDER, "image_first"), Variant(ORDER, "irrelevant_first")]
-    assert variants.variants(VISION_TOWER, other) == [Variant(VISION_TOWER, "lora")]
+def test_variants_are_what_the_protocol_is_not(use):
+    own, other = use(), use(order="question_first", fine_tuning={"vision_tower": "frozen"})
+    for protocol, orders, tower in ((own, ["question_first"], "frozen"), (other, ["image_first"], "lora")):
+        assert [one.value for one in variants.variants(ORDER, protocol)] == [*orders, "irrelevant_first"]
+        assert variants.variants(VISION_TOWER, protocol) == [Variant(VISION_TOWER, tower)]
     assert of_value(ONE, ORDER, "question_first") is ONE
     assert of_value(ONE, ORDER, "image_first").states == [None, 0]
     assert of_value(ONE, VISION_TOWER, "lora").states == [0, 1]
+    use()

@@ -21,7 +21,7 @@ from mlprobe_utils.evaluation.names import (
     TEXT_ONLY,
     WITHOUT_MODEL,
 )
-from mlprobe_utils.evaluation.rows import SCHEMA, STAGES
+from mlprobe_utils.evaluation.rows import SCHEMA
 from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
@@ -86,13 +86,13 @@ def own(whole, tmp_path, monkeypatch) -> work.Work:
     return work.works("tiny", ["busi"], "miniature", "paper")[0]
 
 
-FEATURES = ("features-pretrained", "features-finetuned-0", "features-finetuned-1")
-PREDICTIONS = ("predictions-pretrained", "predictions-finetuned-0", "predictions-finetuned-1")
-ADAPTERS = ("adapter-0", "adapter-1")
+STATES = ("pretrained", "finetuned-0", "finetuned-1")
+FEATURES, ADAPTERS = [f"features-{state}" for state in STATES], ["adapter-0", "adapter-1"]
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, whole, own, monkeypatch):
-    everything = [*ADAPTERS, *PREDICTIONS, *FEATURES, "lens", "probes", "transfer", "controls"]
+    predictions = [f"predictions-{state}" for state in STATES]
+    everything = [*ADAPTERS, *predictions, *FEATURES, "lens", "probes", "transfer", "controls"]
     assert whole[0] == sorted([*everything, "controls-paper", "features-random"] * 2)
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
@@ -104,15 +104,18 @@ def test_everything_is_made_once_and_redone_where_something_changed(run, whole, 
 
 def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_sets):
     predictions, probes = results.prediction_rows(SELECTION), results.probe_rows(SELECTION)
-    for rows in (predictions, probes):
+    lens, reference = results.lens_rows(SELECTION), results.reference_rows(SELECTION)
+    for rows in (predictions, probes, lens, reference):
         SCHEMA.validate(rows)
-        assert set(rows["split"]) == {"validation", "test"}
+        assert set(rows["split"]) == ({"test"} if rows is reference else {"validation", "test"})
         assert set(rows["data_hash"]) == {image_set.data_hash for image_set in image_sets.values()}
+    assert set(reference["control"]) == {CLASSICAL}
     for dataset, image_set in image_sets.items():
-        manifest = image_set.manifest.set_index("image")
+        folder, manifest = SELECTION.folder("tiny", dataset), image_set.manifest.set_index("image")
+        assert set(artefacts.upstream(folder / "lens")) == {folder / name for name in ("lens", *FEATURES, *ADAPTERS)}
         options = [f"p_{option}" for option in image_set.card.options]
-        # images, of three states; points and poolings, two runs of two stages
-        for rows, count in ((predictions, 4 * 3), (probes, 4 * 12 * 4)):
+        # images, of three states; points and poolings, two runs of two stages; points of three states; test images
+        for rows, count in ((predictions, 4 * 3), (probes, 4 * 12 * 4), (lens, 4 * 3 * 3), (reference, 2)):
             own = rows[rows["dataset"] == dataset]
             assert len(own) == count
             for column, expected in (("label", "option"), ("split", "split_paper")):
@@ -120,16 +123,14 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
             np.testing.assert_allclose(own[options].sum(axis=1), 1, rtol=1e-6)
     assert set(probes["run"]) == {0, 1}
     assert predictions[predictions["stage"] == "pretrained"]["run"].isna().all()
-    curves = results.learning_curves(SELECTION)
+    curves, prompts = results.learning_curves(SELECTION), results.prompts(SELECTION)["prompt"]
     assert curves.groupby(["dataset", "run"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
-    prompts = results.prompts(SELECTION)
-    assert ["Normal" in prompt for prompt in prompts["prompt"]] == [True, False]
+    assert ["Normal" in prompt for prompt in prompts] == [True, False]
 
 
 def test_controls_are_complete(whole, image_sets):
     """Of every model and data set its own, of every data set those that need no model."""
-    scores = scoring.control_scores(SELECTION)
-    alone = (*WITHOUT_MODEL, CLASSICAL)
+    scores, alone = scoring.control_scores(SELECTION), (*WITHOUT_MODEL, CLASSICAL)
     probed = {CONTROL_TASK: 9, MEMORISATION: 3, RANDOM_WEIGHTS: 9, TEXT_ONLY: 1}
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
@@ -142,33 +143,14 @@ def test_controls_are_complete(whole, image_sets):
         task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
         true = image_set.manifest.set_index("image")["option"]
         for control, labels in ((CONTROL_TASK, task), (RANDOM_WEIGHTS, true), (TEXT_ONLY, true)):
-            told = rows[rows["control"] == control]
-            assert (told["label"].to_numpy() == labels[told["image"]].to_numpy()).all()
+            own = rows[rows["control"] == control]
+            assert (own["label"].to_numpy() == labels[own["image"]].to_numpy()).all()
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
         assert random.keys() == pretrained.keys()
         assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
-        names = ["controls", "features-random", "features-finetuned-0", "adapter-0"]
+        names = ("controls", "features-random", "features-finetuned-0", "adapter-0")
         expected = {*(folder / name for name in names), SELECTION.controls(dataset)}
-        assert set(artefacts.upstream(folder / "controls")) == expected
-
-
-def test_lens_and_reference_are_complete(whole, image_sets):
-    """Of every state and LLM point the lens, of every data set the reference; of that the test images alone."""
-    lens, reference = results.lens_rows(SELECTION), results.reference_rows(SELECTION)
-    assert len(lens) == 2 * 4 * 3 * 3  # data sets, validation and test images, states, points
-    assert len(reference) == 2 * 2
-    assert set(reference["control"]) == {CLASSICAL}
-    for rows, parts in ((lens, {"validation", "test"}), (reference, {"test"})):
-        SCHEMA.validate(rows)
-        assert set(rows["split"]) == parts
-    for dataset, image_set in image_sets.items():
-        tested = image_set.rows_of("paper", "test").set_index("image")["option"]
-        for rows in (lens, reference):
-            own = rows[(rows["dataset"] == dataset) & (rows["split"] == "test")]
-            assert set(own["image"]) == set(tested.index)
-            assert (own["label"].to_numpy() == tested[own["image"]].to_numpy()).all()
-        folder = SELECTION.folder("tiny", dataset)
-        assert set(artefacts.upstream(folder / "lens")) == {folder / name for name in ("lens", *FEATURES, *ADAPTERS)}
+        assert {*artefacts.upstream(folder / "controls")} == expected
 
 
 def features_of(state: str) -> dict[str, torch.Tensor]:
@@ -187,19 +169,16 @@ def by_hand(image_sets):
 
 def test_the_lens_of_a_state_is_that_of_its_own_features(whole, tiny, encoder, image_sets):
     tokens = first_tokens(encoder, image_sets["busi"].card.options)
-    rows = results.lens_rows(ONE)
-    for state, stage in (("pretrained", "pretrained"), ("finetuned-1", "finetuned")):
-        features = features_of(state)
-        expected = through_the_lens(tiny, features["L.01/last_token"][-2:], tokens, 8)  # LoRA leaves norm and head
-        own = rows[(rows["stage"] == stage) & (rows["point"] == "L.01") & (rows["run"] != 0).fillna(True)]
-        own = own[own["split"] == "test"]
-        np.testing.assert_allclose(own[OPTIONS].to_numpy(), expected, rtol=1e-4)
+    rows = results.lens_rows(ONE).query("split == 'test' and point == 'L.01'")
+    for state, own in (("pretrained", rows["run"].isna()), ("finetuned-1", (rows["run"] == 1).fillna(False))):
+        states = features_of(state)["L.01/last_token"][-2:]
+        expected = through_the_lens(tiny, states, tokens, 8)  # LoRA leaves norm and head
+        np.testing.assert_allclose(rows.loc[own, OPTIONS].to_numpy(), expected, rtol=1e-4)
 
 
 def test_probe_rows_are_those_of_the_features(whole, by_hand):
     """Rows, labels and parts are not shuffled on the way."""
     names, labels, settings = by_hand
-    probes = results.probe_rows(ONE)
     for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
         features = features_of(state)
         assert {len(tensor) for tensor in features.values()} == {len(names)}
@@ -207,9 +186,8 @@ def test_probe_rows_are_those_of_the_features(whole, by_hand):
         fitted = fit_probes(features, dict.fromkeys(features, labels), *settings, seeds)
         for key in ("V.03/image_mean", "L.02/last_token"):
             point, pooling = key.split("/")
-            wanted = dict(stage=stage, run=number, point=point, pooling=pooling)
-            rows = probes[np.logical_and.reduce([probes[c] == v for c, v in wanted.items()])].set_index("image")
-            found = rows.loc[names[8:], OPTIONS].to_numpy()
+            chosen = dict(stage=stage, run=number, point=point, pooling=pooling)
+            found = results.probe_rows(ONE, **chosen).set_index("image").loc[names[8:], OPTIONS]
             np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
 
 
@@ -220,19 +198,16 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     assert set(rows["split"]) == {"test"}
     ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
     pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
-    states = rows[["stage", "run", "seed"]].drop_duplicates()
-    assert states["run"].isna().tolist() == (states["stage"] == "pretrained").tolist()
-    assert set(states["run"].dropna()) == {CONTROL_RUN}
-    assert states.groupby("stage")["seed"].apply(list).to_dict() == {stage: [*range(seeds)] for stage in STAGES}
+    states = rows[["stage", "run", "seed"]].drop_duplicates().fillna({"run": -1}).to_numpy().tolist()
+    both = (("finetuned", CONTROL_RUN), ("pretrained", -1))
+    assert sorted(states) == [[stage, run, seed] for stage, run in both for seed in range(seeds)]
     keys = ["stage", "seed", "point", "pooling", "image"]
     assert curves["seed"].equals(curves["run"])
     shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == CONTROL_RUN)].merge(rows, on=keys)
-    per_state = len(rows) // (2 * seeds)
-    assert len(shared) == 3 * per_state  # of two runs before fine-tuning, and of the first after it
+    assert len(shared) == 3 * len(rows) // (2 * seeds)  # of two runs before fine-tuning, and of the first after it
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
     assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
-    read = curves[["point", "pooling"]].drop_duplicates()
-    recipes = len(load_protocol("miniature").probes)
+    read, recipes = curves[["point", "pooling"]].drop_duplicates(), len(load_protocol("miniature").probes)
     of_one = [(2 * seeds + 1) * len(read), *[2 * len(read)] * (recipes - 1)]  # the second run after fine-tuning
     of_one += [3] * 4 + [9 + 3 + 9]  # layer transfer of two states and poolings; controls
     assert whole[1] == of_one * len(SELECTION.datasets)
@@ -252,23 +227,12 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):
     np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
 
 
-def test_a_damaged_model_has_all_seeds_of_the_main_recipe_and_no_variants(own, monkeypatch):
-    """So has any work without both stages."""
-    monkeypatch.setattr(work.Work, "states", lambda self: [0])
-    pipeline.make_probes(own)
-    seeds, rows = (pd.read_parquet(own.probes().folder / f"{name}.parquet") for name in ("seeds", "probes"))
-    assert set(seeds["stage"]) == {"finetuned"}
-    assert set(seeds["seed"]) == set(range(own.protocol.probe_seeds))
-    assert rows[["run", "probe"]].drop_duplicates().to_numpy().tolist() == [[0, "main"]]
-
-
 def test_features_with_random_weights_serve_all_models_of_a_shape(own, monkeypatch):
     monkeypatch.setattr(work, "load_random", lambda *_: pytest.fail("the features are there"))
     twin = dataclasses.replace(own, identity="other weights", folder=own.folder.with_name("twin"), _models={})
     pipeline.make_random_features(twin)
-    both = [load_features(one.folder / results.RANDOM_FEATURES / FEATURE_FILE) for one in (own, twin)]
-    assert both[0].keys() == both[1].keys()
-    assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
+    files = [one.folder / results.RANDOM_FEATURES / FEATURE_FILE for one in (own, twin)]
+    assert files[0].samefile(files[1])
     monkeypatch.setattr(places, "shape_of", lambda card: "another shape")
     with pytest.raises(pytest.fail.Exception, match="the features are there"):
         pipeline.make_random_features(twin)
@@ -276,19 +240,17 @@ def test_features_with_random_weights_serve_all_models_of_a_shape(own, monkeypat
 
 def test_probe_recipes_of_the_protocol_are_told_apart(whole):
     keys = ["stage", "run", "point", "pooling", "image"]
-    recipes = load_protocol("miniature").probes
-    assert len(recipes) > 1
-    rows = {name: results.probe_rows(ONE, name) for name in recipes}
+    rows = {name: results.probe_rows(ONE, name) for name in load_protocol("miniature").probes}
     assert results.probe_rows(ONE).equals(rows["main"])
     last = results.probe_rows(ONE, stage="finetuned", run=1, pooling="last_token")
     expected = rows["main"].query("stage == 'finetuned' and run == 1 and pooling == 'last_token'")
     assert last.equals(expected.reset_index(drop=True))
     assert len(last)
+    first = rows.pop("main").query("run == 0").reset_index(drop=True)
     for name, own in rows.items():
         assert set(own["probe"]) == {name}
-        of_run = rows["main"] if name == "main" else rows["main"].query("run == 0").reset_index(drop=True)
-        assert own[keys].equals(of_run[keys])
-        assert name == "main" or not np.allclose(own["p_Normal"], of_run["p_Normal"])
+        assert own[keys].equals(first[keys])
+        assert not np.allclose(own["p_Normal"], first["p_Normal"])
     with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
         results.probe_rows(ONE, "rwa")
 
@@ -300,10 +262,8 @@ def test_layers_that_lora_adapts_are_counted_by_module(whole, tiny):
     assert counted.to_dict() == {m: sum(name.startswith(place) for name in linear) for m, place in modules.items()}
 
 
-READERS = [results.probe_rows, results.end_rows, results.learning_curves, results.prompts, results.reference_rows]
-
-
-@pytest.mark.parametrize("reader", [*READERS, scoring.control_scores, health.health_of_run])
-def test_results_that_are_not_there_say_how_to_make_them(outputs, reader):
-    with pytest.raises(InputError, match=r"python -m mlprobe_utils probe tiny --datasets busi --protocol miniature"):
-        reader(SELECTION)
+def test_results_that_are_not_there_say_how_to_make_them(outputs):
+    of_rows = (results.probe_rows, results.end_rows, results.learning_curves, results.prompts, results.reference_rows)
+    for reader in (*of_rows, scoring.control_scores, health.health_of_run):
+        with pytest.raises(InputError, match="python -m mlprobe_utils probe tiny --datasets busi --protocol miniature"):
+            reader(SELECTION)

@@ -37,10 +37,8 @@ def test_a_phantom_is_drawn_and_its_manifest_made_once(tmp_path, monkeypatch):
 
 def test_what_a_command_says_reaches_the_chapter(tmp_path):
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=r"Images-processed.*data/README\.md.*mlprobe_utils manifest covid19-ct"):
         jobs.prepare(Run((), ("covid19-ct",), "miniature", "paper", str(tmp_path / "nothing")))
-    for words in ("Images-processed", "data/README.md", "mlprobe_utils manifest covid19-ct"):
-        assert words in str(error.value)
 
 
 def test_a_discussion_is_made_for_the_models_that_take_part():
@@ -61,9 +59,7 @@ def test_models_are_looked_at_before_anything_runs_but_for_those_made_here(tmp_p
     (tmp_path / "mine" / "config.json").write_text('{"architectures": ["Strange"]}')
     (cards / "models" / "mine.yml").write_text(f"name: Mine\nsource: {tmp_path / 'mine'}\n")
     environment = os.environ | {"MLPROBE_CARDS": str(cards), "MLPROBE_OUTPUTS": str(tmp_path / "outputs")}
-    command = [sys.executable, "-m", "mlprobe_utils", "look", "lingshu-7b-miniature", "mine"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "lingshu-7b-miniature is not there" in done.stderr
-    done = subprocess.run([*command[:-2], "mine"], env=environment, capture_output=True, text=True)
-    assert "model card 'mine': it has no vision part" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "mlprobe_utils", "look", "mine"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, "model card 'mine': it has no vision part" in done.stderr) == (2, True)

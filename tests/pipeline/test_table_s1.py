@@ -5,6 +5,7 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
@@ -80,17 +81,16 @@ def test_table_s1_is_that_of_the_cards():
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("connector", "words"),
     [
-        ({"connector": ()}, "model.visual.merger.ln_q.weight of Qwen2VLForConditionalGeneration is in no part"),
-        ({"connector": ("model.visual",)}, r"model.visual.patch_embed.proj.weight .* \['vision tower', 'connector'\]"),
+        ((), "model.visual.merger.ln_q.weight of Qwen2VLForConditionalGeneration is in no part"),
+        (("model.visual",), r"model.visual.patch_embed.proj.weight .* \['vision tower', 'connector'\]"),
     ],
 )
-def test_table_s1_counts_no_parameter_twice_and_leaves_none_out(monkeypatch, parts, said):
-    family = family_named([QWEN2])
-    changed = family.parts() | parts
+def test_table_s1_counts_no_parameter_twice_and_leaves_none_out(monkeypatch, connector, words):
+    changed = (family := family_named([QWEN2])).parts() | {"connector": connector}
     monkeypatch.setattr(family, "parts", lambda self: changed)
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises(RuntimeError, match=words):
         count_of(published_config("qwen2-vl-2b"))
 
 
@@ -106,25 +106,20 @@ def test_table_s1_command_prints_a_row_a_model(capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "MedGemma-4B"
 
 
-@pytest.mark.parametrize(
-    ("architecture", "said"),
-    [
-        (None, r"data/models/lingshu-7b\.yml: add `architecture`"),
-        ("qwen2.5-vl-8b", r"unknown architecture 'qwen2\.5-vl-8b': did you mean 'qwen2\.5-vl-7b'\?"),
-    ],
-)
-def test_table_s1_needs_an_architecture(architecture, said):
-    card = load_model_card("lingshu-7b")
-    with pytest.raises(InputError, match=said):
-        table([card.model_copy(update={"architecture": architecture})])
-    assert table([card.model_copy(update={"architecture": "hulu-med-7b"})]).loc[0, "equal"] == "NO"
+def test_table_s1_needs_an_architecture(monkeypatch, tmp_path):
+    def row(architecture: str | None) -> pd.Series:
+        return table([load_model_card("lingshu-7b").model_copy(update={"architecture": architecture})]).iloc[0]
 
-
-def test_table_s1_architecture_that_is_no_json_is_named(monkeypatch, tmp_path):
+    assert row("hulu-med-7b")["equal"] == "NO"
     (tmp_path / "mine.json").write_text('{"architectures": [')
     monkeypatch.setattr(of_paper, "ARCHITECTURES", tmp_path)
-    with pytest.raises(InputError, match=r"data/architectures/mine\.json is not valid JSON"):
-        published_config("mine")
+    for architecture, words in (
+        (None, r"data/models/lingshu-7b\.yml: add `architecture`"),
+        ("mien", "unknown architecture 'mien': did you mean 'mine'"),
+        ("mine", r"data/architectures/mine\.json is not valid JSON"),
+    ):
+        with pytest.raises(InputError, match=words):
+            row(architecture)
 
 
 BASE, ADAPTED = "qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"
@@ -141,30 +136,17 @@ def rows_of(page) -> list[list[str]]:
     return [["".join(cell.itertext()) for cell in row] for row in table]
 
 
-def test_a_card_fills_the_papers_columns():
-    said = facts(REAL)
-    assert list(said)[:5] == ["parameters", "base model", "vision tower", "connector", "LLM"]
-    assert said["parameters"] == "8.29B"
-    assert said["base model"] == load_model_card(BASE).name
-    assert said["vision tower"] == "ViT &amp; more"
-    stages = ElementTree.fromstring(said["training stages"])
+def test_a_card_fills_the_papers_columns_and_has_what_it_takes_to_run_it():
+    found = facts(REAL.model_copy(update={"precision": "bfloat16", "max_pixels": 262144, "gated": True}))
+    assert list(found)[:5] == ["parameters", "base model", "vision tower", "connector", "LLM"]
+    assert [found[key] for key in ("parameters", "licence", "source")] == ["8.29B", "Apache-2.0", "org/Model-7B"]
+    assert (found["base model"], found["vision tower"]) == (load_model_card(BASE).name, "ViT &amp; more")
+    stages = ElementTree.fromstring(found["training stages"])
     assert (stages.tag, [stage.text for stage in stages]) == ("ol", ["aligned", "instructed"])
-    assert (said["licence"], said["source"]) == ("Apache-2.0", "org/Model-7B")
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [  # 8.29e9 x 2 bytes / 2^30
-        ({"precision": "bfloat16", "max_pixels": 262144, "gated": True},
-         "bfloat16, 15.4 GiB of weights, at most 262,144 pixels, gated"),
-        ({"precision": "float32", "parameters": None}, "float32"),
-        ({}, ""),
-    ],
-)  # fmt: skip
-def test_a_card_has_what_it_takes_to_run_it(fields, words):
-    said = facts(REAL.model_copy(update=fields))["to run it"]
-    assert said.replace("\N{NO-BREAK SPACE}", " ") == words
-    assert not re.search(r"[^,] ", said)  # a line breaks at commas only
+    words = "bfloat16, 15.4 GiB of weights, at most 262,144 pixels, gated"  # 8.29e9 x 2 bytes / 2^30
+    assert found["to run it"].replace("\N{NO-BREAK SPACE}", " ") == words
+    assert not re.search(r"[^,] ", found["to run it"])  # a line breaks at commas only
+    assert facts(REAL.model_copy(update={"precision": "float32", "parameters": None}))["to run it"] == "float32"
 
 
 def test_what_a_user_of_a_model_meets_first_is_a_line():
@@ -178,18 +160,17 @@ def test_what_a_user_of_a_model_meets_first_is_a_line():
 
 
 def test_models_that_read_images_at_another_size_are_named():
-    cards, images = [REAL, load_model_card("gemma-3-4b")], load_protocol("paper").images
-    words = "images of at most 802,816 pixels, proportions kept"
-    assert pixel_words(cards[:1], images) == f"Every model is given {words}."
-    cards[0] = REAL.model_copy(update={"max_pixels": 9})
+    cards = [REAL.model_copy(update={"max_pixels": 9}), load_model_card("gemma-3-4b")]
+    words = "Every model is given images of at most 802,816 pixels, proportions kept"
+    assert pixel_words([REAL], load_protocol("paper").images) == f"{words}."
     others = "Model <7B>, at most 9 pixels; Gemma-3-4B, 896 × 896 pixels"
-    assert pixel_words(cards, images) == f"Every model is given {words}; read at another size: {others}."
+    assert pixel_words(cards, load_protocol("paper").images) == f"{words}; read at another size: {others}."
     assert "64 × 64 pixels." in pixel_words([REAL], load_protocol("miniature").images)
 
 
 def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):
-    said = facts(ModelCard(slug="mine", name="Mine", source="me/mine"))
-    assert {key for key, value in said.items() if value} == {"source"}
+    found = facts(ModelCard(slug="mine", name="Mine", source="me/mine"))
+    assert {key for key, value in found.items() if value} == {"source"}
     assert str(tmp_path) not in json.dumps(facts(ModelCard(slug="x", name="x", source=str(tmp_path))))
     assert facts(REAL.model_copy(update={"base": "org/Base-7B"}))["base model"] == "org/Base-7B"
     with pytest.raises(InputError, match=r"unknown model 'qwen2\.5-vl-7b-miniatur': did you mean"):
@@ -206,12 +187,9 @@ def test_a_miniature_is_described_by_its_recipe_and_its_base():
     assert adapted.training_stages == [stage.title for stage in recipe_of(load_model_card(ADAPTED)).stages]
     assert adapted.training_stages != base.training_stages
     assert described(REAL) is REAL
-
-
-@pytest.mark.parametrize(("slug", "field", "value"), [(ADAPTED, "connector", "x"), (BASE, "training_stages", ["x"])])
-def test_what_a_recipe_holds_is_not_typed_twice(slug, field, value):
-    with pytest.raises(InputError, match=rf"{slug}.yml: remove {field}"):
-        described(load_model_card(slug).model_copy(update={field: value}))
+    for slug, field, value in ((ADAPTED, "connector", "x"), (BASE, "training_stages", ["x"])):
+        with pytest.raises(InputError, match=rf"{slug}.yml: remove {field}"):  # given by the recipe
+            described(load_model_card(slug).model_copy(update={field: value}))
 
 
 def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp_path):
@@ -226,22 +204,14 @@ def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp
     assert parameters_of(REAL) == 8_290_000_000
 
 
-def test_models_of_the_run_come_first_and_lead_to_their_pages(outputs):
-    cards = [REAL, described(load_model_card(ADAPTED)), described(load_model_card(BASE))]
-    page = model_table(cards, [BASE, ADAPTED])
-    names = [row[0] for row in rows_of(page)]
-    assert names == [load_model_card(BASE).name, load_model_card(ADAPTED).name, "Model <7B>"]
-    assert re.findall(r'<a href="models/(.*?).html">', page._repr_html_()) == [BASE, ADAPTED]
-    alone = model_table(cards, [REAL.slug])
-    assert '<a href="models/org.model-7b.html">Model &lt;7B&gt;</a>' in alone._repr_html_()
-
-
-def test_every_shipped_card_has_a_row_and_one_alone_a_row_a_fact():
-    cards = [described(load_model_card(slug)) for slug in slugs(ModelCard)]
-    rows = rows_of(model_table(cards, [BASE]))
-    assert [row[0] for row in rows] == [load_model_card(BASE).name, *sorted(c.name for c in cards if c.slug != BASE)]
-    lingshu = next(row for row in rows if row[0] == "Lingshu-7B")
-    assert lingshu[1:3] == ["8.29B", "Qwen2.5-VL-7B"]
+def test_every_card_has_a_row_models_of_the_run_come_first_and_one_alone_has_a_row_a_fact(outputs):
+    cards = [REAL, *(described(load_model_card(slug)) for slug in slugs(ModelCard))]
+    page, run = model_table(cards, [BASE, REAL.slug]), [load_model_card(BASE).name, REAL.name]
+    rows = rows_of(page)
+    assert [row[0] for row in rows] == [*run, *sorted(card.name for card in cards if card.name not in run)]
+    assert next(row for row in rows if row[0] == "Lingshu-7B")[1:3] == ["8.29B", "Qwen2.5-VL-7B"]
+    links = re.findall(r'<a href="models/(.*?).html">(.*?)</a>', page._repr_html_())
+    assert links == [(BASE, run[0]), (REAL.slug, "Model &lt;7B&gt;")]
     page = card_table(ModelCard(slug="mine", name="Mine", source="me/mine", revision="v1"))
     assert rows_of(page) == [["slug", "mine"], ["revision", "v1"], ["source", "me/mine"]]  # none that is empty
     assert "data/models/mine.yml" in page._repr_html_()

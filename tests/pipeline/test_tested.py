@@ -16,43 +16,33 @@ from mlprobe_utils.pipeline.tested import evaluated, groups, resamples_of_tested
 
 def image_set(**changed) -> ImageSet:
     """Test images of three patients, and a train image."""
-    columns = {
-        "image": ["f", "b", "d", "a", "c", "e"],
-        "option": ["Normal", "Benign", "Normal", "Benign", "Normal", "Benign"],
-        "patient": ["one", "one", "two", "two", "three", None],
-        "duplicate_group": [None, None, None, None, None, None],
-        "split_paper": ["test", "test", "test", "test", "test", "train"],
-    }
+    columns = {"image": [*"fbdace"], "option": ["Normal", "Benign"] * 3, "duplicate_group": [None] * 6}
+    columns |= {"patient": ["one", "one", "two", "two", "three", None], "split_paper": ["test"] * 5 + ["train"]}
     return ImageSet(load_data_card("busi"), pd.DataFrame(columns | changed), "0" * 64, {}, None)
 
 
-def test_a_patient_is_drawn_whole_and_images_are_sorted():
-    resamples, images = resamples_of_tested(image_set(), "paper")
+LINKED = {  # train image e is of patient one, and a copy of test image c
+    "patient": ["one", "one", "two", "two", "three", "one"],
+    "duplicate_group": [None, None, None, None, "copy", "copy"],
+}
+
+
+@pytest.mark.parametrize(("changed", "together"), [({}, ["ad", "bf", "c"]), (LINKED, ["ad", "bfc"])])
+def test_a_patient_is_drawn_whole_and_images_are_sorted(changed, together):
+    resamples, images = resamples_of_tested(image_set(**changed), "paper")
     assert images == ["a", "b", "c", "d", "f"]
     drawn = dict(zip(images, resamples.counts.T, strict=True))
-    for together in ("ad", "bf"):
-        assert (drawn[together[0]] == drawn[together[1]]).all()
+    for names in together:
+        assert all((drawn[name] == drawn[names[0]]).all() for name in names)
     assert (drawn["a"] != drawn["b"]).any()
-    assert (drawn["a"] + drawn["b"] + drawn["c"] == 3).all()
-
-
-def test_images_are_linked_through_an_image_of_another_part():
-    """Train image e is of patient one, and a copy of test image c."""
-    linked = image_set(
-        patient=["one", "one", "two", "two", "three", "one"], duplicate_group=[None, None, None, None, "copy", "copy"]
-    )
-    resamples, images = resamples_of_tested(linked, "paper")
-    drawn = dict(zip(images, resamples.counts.T, strict=True))
-    assert (drawn["c"] == drawn["b"]).all()
-    assert (drawn["c"] != drawn["a"]).any()
+    assert (sum(drawn[names[0]] for names in together) == len(together)).all()
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"split_paper": ["test"] + ["train"] * 5}, r"busi: its test set \(1 images\) is of one patient"),
         ({"split_paper": ["train"] * 6}, r"busi: its test set \(0 images\)"),
-        ({"patient": ["one"] * 6}, r"busi: its test set \(5 images\) .* add test images of others"),
+        ({"patient": ["one"] * 6}, r"busi: its test set \(5 images\) is of one patient.* add test images of others"),
     ],
 )
 def test_what_has_no_interval_is_named_with_the_remedy(changed, message):
@@ -71,8 +61,7 @@ def test_outcomes_are_read_model_by_model_and_have_to_be_of_the_test_images():
     found = evaluated(selection, sets, outcomes_of)
     assert read == [(own.dataset, own.model) for own in found] == [("d", "m"), ("d", "n"), ("e", "m"), ("e", "n")]
     assert found[0].resamples is found[1].resamples
-    assert found[0].place(stage="s") == {"model": "m", "dataset": "d", "stage": "s"}
-    assert found[0].positive == "Yes"
+    assert (found[0].positive, found[0].place(stage="s")) == ("Yes", {"model": "m", "dataset": "d", "stage": "s"})
     with pytest.raises(InputError, match="m on d, finetuned, answers: its rows are not of the test images"):
         evaluated(selection, {"d": plain_set(22), "e": plain_set(20)}, outcomes_of)
 

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from slow_reference import option_log_probabilities
 from tiny_parts import RECIPE, each_family, times_made
 
-from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, found_at_the_place, profile_changes
+from mlprobe_utils.analysis.fault_effects import (
+    WHERE,
+    around,
+    effects,
+    first_drop,
+    found_at_the_place,
+    profile_changes,
+    strengths_of,
+)
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES
 from mlprobe_utils.evaluation.health import SCORES
@@ -23,7 +31,7 @@ from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault, damaged_models, damaged_selection, load_trial
 from mlprobe_utils.pipeline.jobs import prepare
-from mlprobe_utils.pipeline.laboratory_results import measured, strengths_of
+from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.faults import calibration, planting
@@ -327,6 +335,7 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(made, monkeypatch):
         for name in own:
             record = json.loads((place / name / "made_from.json").read_text())
             assert record["fault"]["points_lost"] == one.points_lost
+        assert [*record["recipe"]["probes"]] == ["main"]  # of the probes: no variants
         source = "features-finetuned-0" if one.fault.module == ANSWER else "calibration"
         assert {folder / "adapter-0", folder / source} <= {*artefacts.upstream(place / "probes")}
     place, slugs = damaged_selection(SELECTION), [one.slug for one in damaged]

@@ -24,7 +24,6 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.discussions import make_discussions
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
@@ -60,7 +59,7 @@ def run_whole_model(
     cards = [load_discussion(name) for name in discussions or []]
     everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split_rule)
     model_steps.make_model(everything)
-    make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
+    model_steps.make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
     for work in everything:
         if work.image_set.card.slug in planted:
             with work.step(CALIBRATED):
