@@ -207,7 +207,9 @@ def plot(
     rows: pd.DataFrame, answers: pd.DataFrame | None = None, metric: str = "accuracy", **choices
 ) -> alt.LayerChart:
     """A metric at every probe point with its interval, and that of the answers as a horizontal line; to look at, or to
-    `.save("curve.svg")`.
+    `.save`.
+
+    >>> mp.plot(rows, answers).save("curve.svg")
 
     `rows` and `answers` are from `probe` and `answer`; `metric` and `choices` (`split`, `level`, `positive`) are as of
     `accuracy`, and so is the InputError.

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mlprobe_utils.datasets.manifest import read_release
 from PIL import Image
 from sklearn.neighbors import NearestCentroid
 from torch import nn
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.manifest import read_release
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.synthetic.phantoms import canvas, ct, general, texts, ultrasound, xray

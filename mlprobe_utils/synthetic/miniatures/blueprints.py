@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMix
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN
-from mlprobe_utils.models.families.registry import family_by_name
+from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture
 
 # The real models' 0.02 suits widths in the thousands: at width 64 tied embeddings of that size cannot carry a logit,
@@ -57,7 +57,7 @@ def blueprint(family: str, architecture: Architecture, corpus: list[str]) -> tup
         whole |= {"mm_tokens_per_image": tokens, "initializer_range": INITIAL_DEVIATION}
     else:
         whole["tie_word_embeddings"] = True
-    classes = family_by_name(family).model_class.removesuffix("ForConditionalGeneration")
+    classes = FAMILIES[family].model_class.removesuffix("ForConditionalGeneration")
     made = partial(getattr(hf, f"{classes}Processor"), tokenizer=tokenizer)
     return getattr(hf, f"{classes}Config")(**whole), _processor(family, architecture, made)
 
