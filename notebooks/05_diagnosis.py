@@ -334,9 +334,9 @@ for name, step in steps.items():
 #
 # ## How far the diagnosis can be trusted
 #
-# In the laboratory, models are damaged at a known place and by a known amount ([chapter 11](11_planted_faults)), and
-# the diagnosis is asked. `make laboratory` runs it on every model of a book and keeps all cases; those of the last run
-# are part of the project, in `data/diagnosis/`. Rows: what was planted; columns: the main mode.
+# In the laboratory, models are damaged at a known place and by a known amount ([chapter 11](11_planted_faults)) and then
+# diagnosed. `make laboratory` runs it on every model of a book and keeps all cases; those of the last run are part of the
+# project, in `data/diagnosis/`. Rows: what was planted; columns: the main mode.
 
 # %%
 confusion = laboratory_results.confusion(laboratory.cases)
