@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import claim, file_hash, hash_of, write_parquet
 from mlprobe_utils.common.processes import own_missing, processes, remove_shards, shards_of
 from mlprobe_utils.common.settings import paper
@@ -103,8 +104,8 @@ def capturing(
     loaded: LoadedModel, inputs: dict, device: torch.device | str = "cpu"
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Captures one forward pass on `inputs` in the block: `point/pooling` -> float32 [images, width], on `device` after
-    it. RuntimeError for an output of another shape than the inputs imply, a probe point that captured nothing or more
-    than once, or a value that is not finite.
+    it. RuntimeError for an output of another shape than the inputs imply, or a probe point that captured nothing or
+    more than once; InputError for a value that is not finite.
     """
     captured: dict[str, torch.Tensor] = {}
     poolers = loaded.family.poolers(inputs)
@@ -132,7 +133,8 @@ def capturing(
             raise RuntimeError(f"probe point {key} captured nothing: its module was not called")
         captured[key] = captured[key].to(device)
         if not torch.isfinite(captured[key]).all():
-            raise RuntimeError(f"probe point {key} holds values that are not finite")
+            mend = "run the model in float32 (`precision`), or make its adapter again"
+            raise InputError(f"{loaded.card.called}: probe point {key} holds values that are not finite (nan): {mend}")
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ import torch
 from tiny_parts import WIDTHS, Killed, each_family, each_family_with, killed_after
 from torch import nn
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Questions
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.probing import extraction
@@ -130,7 +131,9 @@ def test_point_without_output_or_of_the_wrong_shape_is_an_error(
 def test_feature_that_is_not_finite_is_an_error(tiny, encoder, image_set, poison):
     with torch.no_grad():
         tiny.model.model.language_model.layers[1].mlp.down_proj.weight[3, 3] = poison
-    with pytest.raises(RuntimeError, match=r"L\.01/image_mean holds values that are not finite"):
+    with pytest.raises(
+        InputError, match=r"'tiny': probe point L\.01/image_mean holds values that are not finite .*: run"
+    ):
         forward(tiny, encoder, image_set)
 
 

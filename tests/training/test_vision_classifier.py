@@ -77,6 +77,13 @@ def test_the_model_is_bit_for_bit_as_before(tiny_card, image_set, tmp_path, trai
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
 
+def test_a_step_that_leaves_weights_that_are_not_finite_leaves_the_model_as_it_was(tiny, image_set, tmp_path):
+    before, far = state(tiny), SHORT.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(InputError, match=r"vision tower of model card 'tiny', run 0: step 2 of .* not finite"):
+        run(tiny, image_set, tmp_path, "all", far)
+    assert state(tiny) == before
+
+
 @pytest.mark.parametrize("trained", TRAINABLE)
 def test_a_planted_pattern_is_learned_and_noise_is_not(tiny, bright, tmp_path, trained):
     positions = list(bright.rows_of("paper", "test").index)
