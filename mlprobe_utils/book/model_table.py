@@ -34,12 +34,12 @@ def first_met(cards: Iterable[ModelCard], protocol: Protocol) -> Table:
     rows = []
     for card in cards:
         count, most = parameters_of(card), card.max_new_tokens
-        weights = f"{count * BYTES[card.precision] / 2**30:.1f} GiB in {card.precision}" if card.precision else ""
+        memory = gibibytes(card)
         times = most and most / protocol.answering.max_new_tokens
         known = {
             "model": card.name,
             "access": "gated: accept its terms" if card.gated else "open",
-            "size": ", ".join(filter(None, (short(count) if count else "", count and weights))),
+            "size": ", ".join([short(count), *([f"{memory} in {card.precision}"] if memory else [])]) if count else "",
             "reads an image at": pixels_read(card, protocol.images) or f"at most {protocol.images.max_pixels:,} pixels",
             "an answer": f"thinks: up to {most:,} tokens, {times:.0f} times the protocol's" if most else "at once",
             "licence": card.licence or "not stated",
@@ -85,7 +85,7 @@ def facts(card: ModelCard) -> dict[str, str]:
     source = "a folder of the machine that made this page" if _folder(card).is_dir() else card.source
     to_run = [
         card.precision,  # none: the protocol's
-        f"{count * BYTES[card.precision] / 2**30:.1f} GiB of weights" if card.precision and count else None,
+        f"{memory} of weights" if (memory := gibibytes(card)) else None,
         f"at most {card.max_pixels:,} pixels" if card.max_pixels else None,
         "gated" if card.gated else None,
     ]
@@ -103,6 +103,12 @@ def facts(card: ModelCard) -> dict[str, str]:
     items = "".join(f"<li>{html.escape(stage)}</li>" for stage in card.training_stages or [])
     stages = f'<ol style="min-width:min(32em,50vw);margin:0">{items}</ol>' if items else ""
     return {name: html.escape(text or "") for name, text in texts.items()} | {"training stages": stages}
+
+
+def gibibytes(card: ModelCard) -> str:
+    """The memory of the weights; empty where their number or precision is not known."""
+    count = parameters_of(card)
+    return f"{count * BYTES[card.precision] / 2**30:.1f} GiB" if card.precision and count else ""
 
 
 def parameters_of(card: ModelCard) -> int | None:

@@ -97,7 +97,8 @@ def levels(image: Image.Image) -> int:
     """Which of LEVELS is white: 12-bit values in a 16-bit file have their own range."""
     if not image.mode.startswith("I"):
         return LEVELS[0]
-    return next((own for own in LEVELS if np.asarray(image).max() <= own), LEVELS[-1])
+    most = np.asarray(image).max()
+    return next((own for own in LEVELS if most <= own), LEVELS[-1])
 
 
 def working_copy(picture: Image.Image, settings: Images) -> Image.Image:

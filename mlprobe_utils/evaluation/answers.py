@@ -68,8 +68,8 @@ def parse_answer(
 
 
 def option_patterns(options: Iterable[str], synonyms: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Regular expression -> the option that it finds in an answer; InputError for two options that could not be told
-    apart, or for one without a letter, digit or sign.
+    """Regular expression -> the option that it finds in an answer. InputError for two options that an answer could not
+    distinguish, or for one without a letter, digit or sign.
     """
     spelled = [(spelling, option) for option in options for spelling in (option, *synonyms.get(option, ()))]
     parts = [_parts(spelling) for spelling, _ in spelled]
@@ -80,8 +80,8 @@ def option_patterns(options: Iterable[str], synonyms: Mapping[str, Sequence[str]
             raise InputError(f"the option {spelling!r} has no letter, digit or sign: give it words")
         pattern = _pattern(*own, strict=words.count(own[1]) > 1)
         if found.setdefault(pattern, option) != option:
-            both = f"the options {found[pattern]!r} and {spelling!r} cannot be told apart in an answer"
-            raise InputError(f"{both}: case, spaces and inner punctuation do not count, so reword one of the two")
+            both = f"the options {found[pattern]!r} and {spelling!r} cannot be distinguished in an answer"
+            raise InputError(f"{both}: case, spaces and inner punctuation are ignored, so reword one of the two")
     return found
 
 

@@ -43,7 +43,7 @@ class Question:
         synonyms: answer -> other words that count as it, such as `{"No": ["阴性"]}`.
 
     Raises:
-        InputError: any of this does not hold, or answers cannot be told apart.
+        InputError: any of this does not hold, or two answers cannot be distinguished.
     """
 
     template: str

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -88,10 +89,14 @@ class Encoder:
 
     def text_of(self, tokens: Sequence[int], ends: Collection[int]) -> str:
         """Generated tokens up to the first of `ends`, decoded without special tokens but for the marks of thoughts."""
-        marks = {*self.tokenizer.convert_tokens_to_ids([mark for thought in self.thoughts for mark in thought])}
-        special = {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special} - marks
         written = itertools.takewhile(lambda token: token not in ends, tokens)
-        return self.tokenizer.decode([token for token in written if token not in special])
+        return self.tokenizer.decode([token for token in written if token not in self._not_decoded])
+
+    @cached_property
+    def _not_decoded(self) -> set[int]:
+        """Special tokens that mark no thought; a tokenizer may have thousands."""
+        marks = {*self.tokenizer.convert_tokens_to_ids([mark for thought in self.thoughts for mark in thought])}
+        return {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special} - marks
 
     def answer(self, text: str, options: Iterable[str], synonyms: Mapping[str, Sequence[str]]) -> dict:
         """A text generated after this prompt: text, parsed (option or None), thought_cut (no answer was reached)."""

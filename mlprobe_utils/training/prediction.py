@@ -60,8 +60,9 @@ def answer(
         InputError: a label without an answer or an answer without label; as `extract`.
     """
     question.check_labels(images.table["label"].dropna())
-    most = max_new_tokens or model.card.max_new_tokens
-    settings = paper(Answering, "answering", batch_size=batch_size, **({"max_new_tokens": most} if most else {}))
+    most = model.card.max_new_tokens if max_new_tokens is None else max_new_tokens
+    limit = {} if most is None else {"max_new_tokens": most}
+    settings = paper(Answering, "answering", batch_size=batch_size, **limit)
     rows = images.rows("validation", "test")
     recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
     recorded["synonyms"] = {option: [*words] for option, words in question.synonyms.items()}

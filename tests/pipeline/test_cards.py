@@ -122,7 +122,7 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (Protocol, "fine_tuning.runs", 1, "vision_training.runs 2 is more than fine_tuning.runs 1"),
         (DataCard, "classes.1.optoin", 1, "unknown key 'classes.1.optoin', did you mean 'option'?"),
         (DataCard, "classes.1.name", "malignant", "two classes have the name 'malignant'"),
-        (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be told apart"),
+        (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be distinguished in an answer"),
         (DataCard, "template", "<image> <image> What is it?", "the question has <image> 2 times: write it once"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),

@@ -154,6 +154,10 @@ def test_what_a_user_of_a_model_meets_first_is_a_line():
     thinks, pads, plain = rows_of(first_met(map(load_model_card, slugs), load_protocol("paper")))
     assert thinks[1:5] == ["gated: accept its terms", "4.30B, 8.0 GiB in bfloat16", "896 × 896 pixels",
                            "thinks: up to 2,000 tokens, 62 times the protocol's"]  # fmt: skip
+    (unknown,) = rows_of(
+        first_met([REAL.model_copy(update={"parameters": None, "precision": "bfloat16"})], load_protocol("paper"))
+    )
+    assert unknown[2] == ""  # also where a card gives a precision
     assert pads[3] == "336 × 336 pixels, padded to a square"
     assert "chat template" in pads[6]
     assert plain[1:] == ["open", "8.29B, 15.4 GiB in bfloat16", "at most 802,816 pixels", "at once", "MIT", ""]
