@@ -172,6 +172,17 @@ def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
 
 
 @command(
+    "looks at a folder of images, and writes a data card for it to data/datasets/",
+    argument("folder", type=Path, help="of the images: a folder, a zip or a .npz"),
+    argument("--slug", help="name of the card; the folder's without"),
+)
+def card(folder: Path, slug: str | None) -> None:
+    from mlprobe_utils.pipeline.proposed_card import propose_card
+
+    print(propose_card(folder, slug))
+
+
+@command(
     "trains miniatures, and first the bases that they are adapted from",
     argument("slugs", nargs="+", help="miniatures' model cards in data/models"),
     THREADS,

@@ -25,7 +25,7 @@ models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
-data: str = ""  # folder with real images: all real sets are the default then
+data: str = ""  # folder with real images, by default those of the paper
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import start
@@ -89,7 +89,17 @@ print(prompts["prompt"].iloc[0])
 # %% [markdown]
 # ## How many images there are
 #
-# Counts of the files that were found, beside the counts of the release.
+# Where the images come from, as their data cards say, and where their splits; *left out* are files that a card's
+# patterns exclude, such as masks beside the images. *Accepted* is what a card has to allow in a folder of one's own:
+# `patients` of several classes or splits, `copies` of a file.
+
+# %%
+from mlprobe_utils.datasets.summary import origins
+
+show(origins(image_sets))
+
+# %% [markdown]
+# Counts of the files that were found, beside the counts of the release, where a card states them.
 
 # %%
 from mlprobe_utils.datasets.summary import counts
@@ -98,7 +108,8 @@ counted = counts(image_sets)
 show(counted)
 
 # %% tags=["hide-input"]
-missing = counted.query("found != released")
+differs = counted["found"] != counted["released"]
+missing = counted[differs.fillna(False)]
 glue("differences", len(missing))
 show(missing)
 

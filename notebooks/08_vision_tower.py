@@ -27,7 +27,7 @@ models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
-data: str = ""  # folder with real images: all real sets are the default then
+data: str = ""  # folder with real images, by default those of the paper
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import start

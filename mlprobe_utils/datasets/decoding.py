@@ -44,6 +44,8 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
 
     Raises InputError for what is of none of FORMATS, without that frame, or larger than the limit (pixels).
     """
+    if not data:
+        raise InputError(f"{name} is empty, 0 bytes: download it again")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is checked below
         try:

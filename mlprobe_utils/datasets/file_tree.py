@@ -1,4 +1,5 @@
-"""A read-only view over a folder in which zip archives read as if they had been unpacked where they lie."""
+"""A read-only view over a folder in which zip archives read as if they had been unpacked where they lie, and MedMNIST's
+arrays as folders of PNG files."""
 
 import io
 import os
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
@@ -93,10 +96,11 @@ class FileTree:
         files = {
             path: _File(str(place), status.st_size, place.read_bytes)
             for path, place, status in self._disk
-            if not _is_zip(path)
+            if not _is_packed(path)
         }
-        for name, place in ((path, place) for path, place, _ in self._disk if _is_zip(path)):
-            for path, new in _zip_files(place, PurePosixPath(name).parent):
+        for name, place in ((path, place) for path, place, _ in self._disk if _is_packed(path)):
+            unpack = _zip_files if _is_zip(name) else _array_files
+            for path, new in unpack(place, PurePosixPath(name).parent):
                 old = files.setdefault(path, new)  # of two at one path, the unpacked one is kept
                 if old.size != new.size:
                     sizes = f"{old.source} ({old.size} bytes) and {new.source} ({new.size} bytes)"
@@ -107,8 +111,8 @@ class FileTree:
     def _disk(self) -> list[tuple[str, Path, os.stat_result]]:
         """Path in the tree, place and status of every file on disk, without junk."""
         if self.root.is_file():
-            if not _is_zip(self.root.name):
-                raise InputError(f"{self.root} is a file: give the folder that holds the release, or its zip")
+            if not _is_packed(self.root.name):
+                raise InputError(f"{self.root} is a file: give the folder that holds the images, or its zip")
             return [(self.root.name, self.root, self.root.stat())]
 
         files = []
@@ -145,6 +149,35 @@ def _zip_files(zipped: Path | _File, parent: PurePosixPath, depth: int = 1) -> I
             yield from _zip_files(file, parent / path.parent, depth + 1)
 
 
+def _array_files(file: Path, parent: PurePosixPath) -> Iterator[tuple[str, _File]]:
+    """The images of a `.npz` with `<split>_images`, uint8 [images, height, width] or [images, height, width, 3], and
+    `<split>_labels`, [images] or [images, 1], as files `<split>/<label>/<number>.png` in `parent`."""
+    try:
+        with np.load(file) as arrays:
+            loaded = {name: arrays[name] for name in arrays.files}
+    except (*DAMAGED, TypeError) as error:
+        raise InputError(f"{file} is no file of plain arrays ({error}): download it again") from error
+    splits = [name.removesuffix("_images") for name in loaded if name.endswith("_images")]
+    if not splits:
+        raise InputError(f"{file} holds {', '.join(loaded) or 'nothing'}: expected <split>_images and <split>_labels")
+    for split in splits:
+        images, labels = loaded[f"{split}_images"], loaded.get(f"{split}_labels", np.empty(0))
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):
+            kind = f"{images.dtype} {list(images.shape)}"
+            raise InputError(f"{file}: {split}_images is {kind}, expected uint8 [images, height, width(, 3)]")
+        if labels.shape not in ((len(images),), (len(images), 1)):
+            raise InputError(f"{file}: {split}_labels is {list(labels.shape)}, expected one label an image")
+        for number, (image, label) in enumerate(zip(images, labels.reshape(-1).tolist(), strict=True)):
+            path = f"{split}/{label}/{number:06d}.png"
+            yield str(parent / path), _File(f"{file}: {path}", image.nbytes, partial(_png, image))
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
     path = PurePosixPath(entry.filename.replace("\\", "/"))  # some Windows tools write backslashes
     outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename)
@@ -157,6 +190,10 @@ def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
     if problem := next((words for words, found in problems.items() if found), None):
         raise InputError(f"{name}: the entry {entry.orig_filename!r} {problem}: this is not the authors' release")
     return path
+
+
+def _is_packed(name: str) -> bool:
+    return _is_zip(name) or name.lower().endswith(".npz")
 
 
 def _is_zip(name: str) -> bool:

@@ -13,18 +13,24 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, write_parquet
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.datasets.components import duplicate_groups
-from mlprobe_utils.datasets.decoding import FORMATS, SUFFIXES, decode
+from mlprobe_utils.datasets.decoding import decode
 from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.folders import (
+    MOST_NAMED,
+    check_images,
+    check_labels,
+    list_images,
+    read_folders,
+    without,
+)
 from mlprobe_utils.datasets.image_set import MANIFEST, OFFICIAL_SPLITS
 from mlprobe_utils.datasets.settings import Images, Release, Splits
 from mlprobe_utils.datasets.splits import add_splits
-from mlprobe_utils.evaluation.rows import SPLITS
 
 # The pneumonia number alone is no patient: bacteria and virus are numbered apart, as are the two series of normals.
 CHEST_PATIENT = (
     r"/(?:(?P<normal>(?:NORMAL2-)?IM)-(?P<film>\d+)-\d+(?:-\d+)?|person(?P<number>\d+)_(?P<type>[a-z]+)_\d+)\.\w+$"
 )
-SPLIT_NAMES = {name: name for name in SPLITS[:3]} | {"val": "validation", "valid": "validation"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Layout:
     """How one layout is recognised and read."""
 
     folder: str  # is looked for, with at least one folder of a split or class in it
-    read: Callable[[FileTree, PurePosixPath, pd.DataFrame], pd.DataFrame]  # completes what `read_folders` finds
+    # completes what `read_folders` finds
+    read: Callable[[FileTree, PurePosixPath, pd.DataFrame], pd.DataFrame] = lambda tree, release, table: table
     classes: str = "{}"  # what the folders of classes are called
     splits: tuple[str, ...] = ()  # folders around those of classes
     inner: bool = False  # whether `folder` lies in the release's own folder, and is not it
@@ -40,35 +47,54 @@ class Layout:
 
 def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits, folder: Path) -> None:
     """Writes `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after the other) and
-    `report.json` (how many images were found and released, per official split, "all" where there is none, and class).
-    Raises InputError for anything wrong with the layout or an image.
+    `report.json` (how many images were found and released, per official split, "all" where there is none, and class;
+    how many files each pattern of the card left out; where the splits come from).
+    Raises InputError for anything wrong with the layout, and for images that cannot be read, with their number.
     """
-    table, rows, thumbnails, notes = read_release(tree, card), [], [], Notes()
+    table, left_out = (read_folder if card.layout == "folder" else read_release)(tree, card)
+    rows, thumbnails, unreadable, notes = [], [], [], Notes()
     with open(folder / "pixels.bin", "wb") as file:
         for path in table["path"]:
-            facts, thumbnail, pixels = decode(tree.read(path), tree.source(path), images, card.frame)
+            try:
+                facts, thumbnail, pixels = decode(tree.read(path), tree.source(path), images, card.frame)
+            except InputError as error:
+                unreadable.append(str(error))
+                continue
             rows.append(facts | {"offset": file.tell(), "stored_height": len(pixels), "stored_width": pixels.shape[1]})
             file.write(pixels.tobytes())
             thumbnails.append(thumbnail)
             notes.note(len(rows), len(table), "decoded image")
+    if unreadable:
+        several = f"{len(unreadable)} of {len(table)} images cannot be read, the first: " if unreadable[1:] else ""
+        raise InputError(several + "; ".join(unreadable[:MOST_NAMED]))
     table["option"] = table["label"].map({c.name: c.option for c in card.classes})
     table = table.join(pd.DataFrame(rows))
+    if card.layout == "folder":
+        check_images(table.rename(columns={"official_split": "split"}), card.accept)
     table["duplicate_group"] = duplicate_groups(table, np.stack(thumbnails))
-    table = add_splits(table, card, splits)
+    table, words = add_splits(table, card, splits)
     write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), folder / "manifest.parquet")
     by_split = table.groupby(table["official_split"].fillna("all"))["label"]
     found = {split: labels.value_counts().sort_index().to_dict() for split, labels in by_split}
-    report = {"found": found, "released": card.release_counts}
+    report = {"found": found, "released": card.release_counts, "left_out": left_out, "splits": words}
     atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
 
 
-def read_release(tree: FileTree, card: Release) -> pd.DataFrame:
+def read_folder(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Lists the images of a folder by its card, as `read_release`. Raises InputError as `list_images`, and for labels
+    other than the card's."""
+    table, left_out = list_images(tree, card.columns, card.leave_out)
+    check_labels(table, [one.name for one in card.classes])
+    return table.assign(path=table["image"], official_split=table.pop("split").replace("validation", "val")), left_out
+
+
+def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
     """Lists the images of the card's release, sorted: of the shallowest folder of the right name in the tree.
 
     One row an image: image (its path from the release's folder, posix), path (in the tree), label, official_split
-    (train, val, test or null) and patient (or null). Raises InputError where the release is not found, or twice at one
-    depth; for a class or split folder missing or unknown, a file of another kind among the images, and split files or
-    metadata that do not fit the images.
+    (train, val, test or null) and patient (or null); and how many files the card's patterns left out. Raises InputError
+    where the release is not found, or twice at one depth; for a class or split folder missing or unknown, a file of
+    another kind among the images, and split files or metadata that do not fit the images.
     """
     layout, found = LAYOUTS[card.layout], []
     classes = {layout.classes.format(c.name): c.name for c in card.classes}
@@ -92,7 +118,9 @@ def read_release(tree: FileTree, card: Release) -> pd.DataFrame:
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
     folder = release / layout.folder if layout.inner else release
     files = [str(PurePosixPath(path).relative_to(folder)) for path in tree.files_in(folder)]
-    table = read_folders([file for file in files if "/" in file and not file.startswith(f"{layout.folder}/")], folder)
+    files = [file for file in files if "/" in file and not file.startswith(f"{layout.folder}/")]
+    files, left_out = without(files, card.leave_out)
+    table = read_folders(files, folder)
     splits = {*table["split"]} & {None, *OFFICIAL_SPLITS}
     expected = {f"{split}/{name}" if split else name for split in splits for name in classes}
     found = {str(PurePosixPath(image).parent) for image in table["image"]}
@@ -102,31 +130,7 @@ def read_release(tree: FileTree, card: Release) -> pd.DataFrame:
     table = layout.read(tree, release, table.assign(label=table["label"].map(classes)))
     table["path"] = [str(folder / image) for image in table["image"]]
     table["image"] = [str(PurePosixPath(path).relative_to(release)) for path in table["path"]]
-    return table.rename(columns={"split": "official_split"}).sort_values("image", ignore_index=True)
-
-
-def read_folders(files: list[str], where: str | PurePosixPath) -> pd.DataFrame:
-    """Reads labels from `<class>/*` or `<split>/<class>/*`: image, label, split and patient, null if unknown.
-
-    Raises InputError for files of none of `decoding.FORMATS`, or outside of a class or split.
-    """
-    if other := [file for file in files if not file.lower().endswith(SUFFIXES)]:
-        more = f" and {len(other) - 1} more files are" if len(other) > 1 else " is"
-        raise InputError(f"{where}: {other[0]}{more} none of {', '.join(FORMATS)}: convert or remove them")
-    parts = [PurePosixPath(file).parts for file in files]
-    tops = {own[0] for own in parts if len(own) > 1}
-    splits = {top for top in tops if top.casefold() in SPLIT_NAMES}
-    if splits and (other := sorted(tops - splits)):
-        raise InputError(f"the folder {other[0]!r} lies beside {min(splits)!r}: call splits train, validation and test")
-    depth = 1 if splits else 0
-    if loose := [file for file, own in zip(files, parts, strict=True) if len(own) < depth + 2]:
-        raise InputError(f"{loose[0]} is in no folder of a class: move it, or name its label in a metadata.csv")
-    split = [own[0] if splits else None for own in parts]
-    return pd.DataFrame({"image": files, "label": [own[depth] for own in parts], "split": split, "patient": None})
-
-
-def _busi(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> pd.DataFrame:
-    return table[["_mask" not in PurePosixPath(path).name for path in table["image"]]]
+    return table.rename(columns={"split": "official_split"}).sort_values("image", ignore_index=True), left_out
 
 
 def _chest_xray(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> pd.DataFrame:
@@ -178,7 +182,7 @@ def _by_name(table: pd.DataFrame, source: str) -> dict[str, str]:
 
 
 LAYOUTS = {
-    "busi": Layout("Dataset_BUSI_with_GT", _busi),
+    "busi": Layout("Dataset_BUSI_with_GT"),
     "chest-xray": Layout("chest_xray", _chest_xray, splits=("train", "test")),
     "covid-ct": Layout("Images-processed", _covid_ct, "CT_{}", inner=True),
 }

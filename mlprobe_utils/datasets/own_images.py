@@ -1,6 +1,6 @@
 """Images as people have them: folders of classes, or lists of pictures; splits are drawn where none are given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,19 +9,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets import decoding, settings
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.datasets.manifest import SPLIT_NAMES, read_folders
-from mlprobe_utils.datasets.splits import held_out
-from mlprobe_utils.evaluation import rows
+from mlprobe_utils.datasets.folders import SPLIT_NAMES, check_images, list_images
+from mlprobe_utils.datasets.splits import complete_splits
 
-METADATA = "metadata.csv"
 COLUMNS = ["image", "label", "split", "patient"]
-SPLITS = rows.SPLITS[:3]
 
 
 @dataclass(frozen=True)
@@ -72,32 +69,38 @@ class Images(Sequence):
 def image_folder(
     path: str | Path,
     *,
+    columns: Mapping[str, str] | None = None,
+    leave_out: Collection[str] = (),
+    accept: Collection[str] = (),
     seed: int = 0,
     validation_fraction: float | None = None,
     test_fraction: float = 0.2,
 ) -> Images:
-    """Loads the images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files beside a `metadata.csv`.
+    """Loads the images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files beside a table of them.
 
     >>> images = mp.image_folder(folder)
     >>> images.split_drawn
     'test: drawn, 0.2 of 24 images; validation: drawn, 0.15 of 19 images; by label, patients and copies whole, seed 0'
 
-    Splits are called train, val (or valid, validation) and test. The columns of `metadata.csv` are file_name, label
-    and, if known, split and patient. Where there is no test split one is drawn, and validation out of train.
+    Splits are called train, val (or valid, validation) and test. A table is a `metadata.csv`, `.jsonl` or `.parquet`
+    with the columns file_name and, if known, label, split and patient. MedMNIST's `.npz` files are read as folders.
+    Where there is no test split one is drawn, and validation out of train.
 
     Args:
+        columns: what the table calls them, such as {"label": "diagnosis"}.
+        leave_out: patterns of files that are no images of the set, such as "*_mask*".
+        accept: "patients" of several labels or splits, and "copies", files with the same bytes; refused otherwise.
         validation_fraction: share of the train images; None: as in the protocol `paper`.
         test_fraction: share of all images.
 
     Raises InputError for a folder that is missing or empty, files of none of `decoding.FORMATS` (hidden ones do not
-    count) or outside of a class or split, a patient in two splits, a label without an image in a split, too few images.
+    count) or outside of a class or split, a table that does not fit the files, a label without an image in a split,
+    too few images.
     """
     tree = FileTree(Path(path))
-    if not (files := [file for file in tree.paths if file != METADATA]):
-        raise InputError(f"{path} holds no images: put them there, in a folder for each class")
-    table = read_folders(files, path) if files == tree.paths else _from_metadata(tree, files)
+    table, _ = list_images(tree, columns, leave_out)
     pictures = [_of_file(partial(tree.read, file), tree.source(file)) for file in table["image"]]
-    return _images(pictures, table, seed, validation_fraction, test_fraction)
+    return _images(pictures, table, accept, seed, validation_fraction, test_fraction)
 
 
 def image_list(
@@ -107,6 +110,7 @@ def image_list(
     patients: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
+    accept: Collection[str] = ("copies",),
     seed: int = 0,
     validation_fraction: float | None = None,
     test_fraction: float = 0.2,
@@ -133,17 +137,8 @@ def image_list(
         if own is not None and len(own) != count:
             raise InputError(f"{count} images, but {len(own)} of `{name}`: give one an image")
     found = [_picture(own, str(name)) for own, name in zip(pictures, names, strict=True)]
-    return _images(found, pd.DataFrame(columns, dtype=object), seed, validation_fraction, test_fraction)
-
-
-def _from_metadata(tree: FileTree, files: list[str]) -> pd.DataFrame:
-    table = tree.table(METADATA)
-    if missing := [column for column in ("file_name", "label") if column not in table]:
-        raise InputError(f"{METADATA} has no column {missing[0]!r}: its columns are file_name, label, split, patient")
-    if apart := sorted({*files}.symmetric_difference(table["file_name"])):
-        where = f"is not in {METADATA}" if apart[0] in files else f"of {METADATA} is not there"
-        raise InputError(f"{len(apart)} files are in the folder or in {METADATA} alone: {apart[0]} {where}")
-    return table.rename(columns={"file_name": "image"}).reindex(columns=COLUMNS)
+    table = pd.DataFrame(columns, dtype=object).map(str, na_action="ignore").astype(object)
+    return _images(found, table, accept, seed, validation_fraction, test_fraction)
 
 
 def _picture(given: str | Path | Image.Image | np.ndarray, name: str) -> _Picture:
@@ -165,39 +160,26 @@ def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
     return _Picture(lambda: decoding.read_rgb(decoding.open_image(read(), name, limit), name), hash_of(data), size)
 
 
-def _images(pictures: list[_Picture], table: pd.DataFrame, seed: int, validation: float | None, test: float) -> Images:
-    """Checks names, labels and patients, and draws the splits that are not given."""
-    table = table.map(str, na_action="ignore").astype(object)
-    table["duplicate_group"] = [picture.sha256 for picture in pictures]
+def _images(
+    pictures: list[_Picture],
+    table: pd.DataFrame,
+    accept: Collection[str],
+    seed: int,
+    validation: float | None,
+    test: float,
+) -> Images:
+    """Checks names and labels, and draws the splits that are not given."""
+    table["duplicate_group"] = table["sha256"] = [picture.sha256 for picture in pictures]
     if (twice := table["image"].duplicated()).any():
         raise InputError(f"two images are called {table['image'][twice].iloc[0]}: give each a name of its own")
     if table["label"].isna().all():
         return Images(pictures, table.assign(split="test"), "no labels: all are test images")
-    for column in ("label", "split"):
-        if (missing := table[column].isna()).any() and not missing.all():
-            raise InputError(f"image {table['image'][missing].iloc[0]} has no {column}: give it one")
-    given = table["split"].dropna().map(lambda name: SPLIT_NAMES.get(name.casefold(), name))
-    if foreign := sorted({*given} - {*SPLITS}):
-        raise unknown("split", foreign[0], SPLITS)
-    ordered = table.sort_values("image", kind="stable")  # what is drawn does not depend on the order of the images
-    component, label = components(ordered), ordered["label"].to_numpy(dtype=object)
-    chosen = given.reindex(ordered.index, fill_value="train").to_numpy(dtype=object, copy=True)
-    words, validation = [], validation or paper(settings.Splits, "splits").validation_fraction
-    for split, share in (("test", test), ("validation", validation)):
-        if not 0 < share < 1:
-            raise InputError(f"{split}_fraction is {share}: give a share above 0 and below 1")
-        if split in {*given}:
-            words.append(f"{split}: as given")
-        else:
-            words.append(f"{split}: drawn, {share} of {(chosen == 'train').sum()} images")
-            chosen[held_out(component, label, chosen == "train", share, seed, split)] = split
-    if len({*given}) < len(SPLITS):
-        words.append(f"by label, patients and copies whole, seed {seed}")
-    table["split"] = pd.Series(chosen, ordered.index)
-    across = table.groupby("patient")["split"].unique()
-    for patient, found in across[across.map(len) > 1].items():
-        raise InputError(f"patient {patient} is in the splits {' and '.join(found)}: put all their images into one")
-    for split in SPLITS:
-        if missing := sorted({*table["label"]} - {*table.loc[table["split"] == split, "label"]}):
-            raise InputError(f"no image of split '{split}' has the label {missing[0]!r}: add some, or drop the label")
-    return Images(pictures, table, "; ".join(words))
+    if (missing := table["label"].isna()).any():
+        raise InputError(f"image {table['image'][missing].iloc[0]} has no label: give it one")
+    if table["label"].nunique() == 1:
+        raise InputError(f"all images have the label {table['label'].iloc[0]!r}: probes need two labels or more")
+    table["split"] = table["split"].map(lambda name: SPLIT_NAMES.get(name.casefold(), name), na_action="ignore")
+    check_images(table, accept)
+    validation = validation or paper(settings.Splits, "splits").validation_fraction
+    table["split"], words = complete_splits(table, test, validation, seed)
+    return Images(pictures, table, words)

@@ -1,19 +1,30 @@
 """Settings of a data set: what is released, how images are read and split, and the question about them."""
 
-from typing import Literal
+import unicodedata
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Count, Part, Rate
 from mlprobe_utils.evaluation.question import Question
+
+NOT_STATED = "not stated"
+Column = Literal["file_name", "label", "split", "patient"]
+# patients with images of several classes or given splits; files with the same bytes
+Accepted = Literal["patients", "copies"]
+
+
+def composed(label: str) -> str:
+    """A label as it is compared: an umlaut is one letter, whatever a file system made of it."""
+    return unicodedata.normalize("NFC", label)
 
 
 class ClassOfImages(Part):
     """One diagnostic class: its folder name in the release, the answer that the template offers for it, and other words
     that count as that answer, in any language."""
 
-    name: str
+    name: Annotated[str, AfterValidator(composed)]
     option: str
     synonyms: list[str] = Field(default_factory=list)
 
@@ -23,14 +34,19 @@ class Release(Part):
 
     slug: str
     name: str
-    modality: str
-    layout: Literal["busi", "covid-ct", "chest-xray"]
+    modality: str = NOT_STATED
+    layout: Literal["folder", "busi", "covid-ct", "chest-xray"] = "folder"
+    columns: dict[Column, str] = Field(default_factory=dict)  # what a table of the folder calls them
+    leave_out: list[str] = Field(default_factory=list)  # patterns of files that are no images of the set: *_mask*
+    accept: list[Accepted] = Field(default_factory=list)  # what is refused otherwise
     classes: list[ClassOfImages] = Field(min_length=2)
     positive: str | None = None  # the option counted as positive; none: scores are macro averages
     template: str
     frame: int = Field(0, ge=0)  # which one is used of a file that holds several
-    release_counts: dict[str, dict[str, Count]]  # official split ("all" where there is none) -> class -> images
+    # official split ("all" where there is none) -> class -> images; what a folder should hold nobody says
+    release_counts: dict[str, dict[str, Count]] = Field(default_factory=dict)
     test_counts: dict[str, Count] | None = None  # a data set without official split: the test set drawn from it
+    test_fraction: float = Field(0.2, gt=0, lt=1)  # of the images of a folder, where it gives no test split
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -44,6 +60,10 @@ class Release(Part):
         for field, tables in (("release_counts", self.release_counts.values()), ("test_counts", [self.test_counts])):
             if extra := {name for table in tables for name in table or {}} - {*names}:
                 raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {names}")
+        if self.layout != "folder" and not self.release_counts:
+            raise ValueError(f"layout '{self.layout}' needs release_counts: what the release should hold")
+        if self.layout == "folder" and self.test_counts:
+            raise ValueError("test_counts are of the layouts of releases: a folder has test_fraction")
         if self.positive is not None and self.positive not in self.options:
             raise ValueError(f"positive is {self.positive!r}, which is not an option {self.options}")
         return self

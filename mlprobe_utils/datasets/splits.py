@@ -14,39 +14,85 @@ from mlprobe_utils.evaluation.rows import SPLIT_RULES, SPLITS
 FOLDS = 10  # the validation fraction is met as k of at most so many folds; a smaller fraction as 1 of 1/fraction
 
 
-def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> pd.DataFrame:
+def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> tuple[pd.DataFrame, str]:
     """Adds `split_paper` and `split_clean` to image, label, official_split, patient and duplicate_group; one of SPLITS.
 
     `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: a component (images
     linked by duplicate group or patient) that holds two labels is unused, and none crosses a split: next to an official
     test set linked train images are unused, a drawn test set takes whole components. In both, the official validation
-    set is unused and validation is drawn out of train by whole components, stratified by label. Seeded, and independent
-    of the order of the rows. Raises InputError for a class with too few images for a split.
+    set is unused and validation is drawn out of train by whole components, stratified by label. Of a folder `paper` is
+    `complete_splits`, and `clean` is the same without what links two labels or splits. Seeded, and independent of the
+    order of the rows. Also returns where the splits come from, in words. Raises InputError for a class with too few
+    images for a split.
     """
     ordered = table.sort_values("image", kind="stable")
     label = ordered["label"].to_numpy(dtype=object)
     official = ordered["official_split"].to_numpy(dtype=object)
     component = components(ordered)
     one_label = pd.Series(label).groupby(component).transform("nunique").to_numpy() == 1
-    columns = {}
+    columns, where, fraction = {}, f"{card.slug}: ", settings.validation_fraction
+    words = "test: drawn, as the card counts" if card.test_counts else "test: official"
+    words += f"; validation: drawn, {fraction} of the training images"
+    if card.layout == "folder":
+        given = ordered.assign(split=ordered["official_split"].replace("val", "validation"))
+        drawn, words = complete_splits(given, card.test_fraction, fraction, settings.seed, where)
     for name in ("split_paper", "split_clean"):
         clean = name == "split_clean"
         usable = one_label if clean else np.ones(len(ordered), dtype=bool)
-        if card.test_counts is None:
-            test, train = usable & (official == "test"), usable & (official == "train")
+        if card.layout == "folder":
+            chosen = drawn.to_numpy(dtype=object)
+            if clean:  # of what is linked across splits, the test images are kept, or else those of validation
+                rank = pd.Series(chosen).map(["train", "validation", "test"].index)
+                usable &= rank.eq(rank.groupby(component).transform("max")).to_numpy()
+                chosen = np.where(usable, chosen, "unused")
         else:
-            test = _draw_test(component if clean else np.arange(len(ordered)), label, usable, card, settings.seed)
-            train = usable & ~test
-        if clean:
-            train &= ~np.isin(component, component[test])
-        fraction, where = settings.validation_fraction, f"{card.slug}: "
-        validation = held_out(component, label, train, fraction, settings.seed, "validation", where)
-        chosen = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
+            if card.test_counts is None:
+                test, train = usable & (official == "test"), usable & (official == "train")
+            else:
+                test = _draw_test(component if clean else np.arange(len(ordered)), label, usable, card, settings.seed)
+                train = usable & ~test
+            if clean:
+                train &= ~np.isin(component, component[test])
+            validation = held_out(component, label, train, fraction, settings.seed, "validation", where)
+            chosen = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
         for split in SPLITS[:3]:
             if missing := [c.name for c in card.classes if not ((chosen == split) & (label == c.name)).any()]:
                 raise InputError(f"{where}no image of class '{missing[0]}' is left for the {split} split of {name}")
         columns[name] = pd.Series(chosen, index=ordered.index)
-    return table.assign(**columns)
+    return table.assign(**columns), words
+
+
+def complete_splits(
+    table: pd.DataFrame, test_fraction: float, validation_fraction: float, seed: int, where: str = ""
+) -> tuple[pd.Series, str]:
+    """The split of each image, as given or, where there is no test or validation split, drawn: whole patients and
+    duplicate groups, stratified by label; and a sentence that says so.
+
+    `table`: image, label, split (null: not given), patient, duplicate_group. Raises InputError for a split of another
+    name or for some images alone, a fraction out of range, and a label with too few images.
+    """
+    ordered = table.sort_values("image", kind="stable")  # what is drawn does not depend on the order of the images
+    if (missing := ordered["split"].isna()).any() and not missing.all():
+        raise InputError(f"{where}image {ordered['image'][missing].iloc[0]} has no split: give it one")
+    given = {*ordered["split"].dropna()}
+    if foreign := sorted(given - {*SPLITS[:3]}):
+        raise unknown("split", foreign[0], SPLITS[:3])
+    component, label = components(ordered), ordered["label"].to_numpy(dtype=object)
+    chosen, words = ordered["split"].fillna("train").to_numpy(dtype=object, copy=True), []
+    for split, share in (("test", test_fraction), ("validation", validation_fraction)):
+        if not 0 < share < 1:
+            raise InputError(f"{where}{split}_fraction is {share}: give a share above 0 and below 1")
+        if split in given:
+            words.append(f"{split}: as given")
+        else:
+            words.append(f"{split}: drawn, {share} of {(chosen == 'train').sum()} images")
+            chosen[held_out(component, label, chosen == "train", share, seed, split, where)] = split
+    if len(given) < 3:
+        words.append(f"by label, patients and copies whole, seed {seed}")
+    for split in SPLITS[:3]:
+        if missing := sorted({*label} - {*label[chosen == split]}):
+            raise InputError(f"{where}no image of split '{split}' has the label {missing[0]!r}: add some, or drop it")
+    return pd.Series(chosen, ordered.index).reindex(table.index), "; ".join(words)
 
 
 def _draw_test(unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Release, seed: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Tables of image sets for the pages: counts, splits, duplicates, leaks, file formats."""
 
+from itertools import product
+
 import pandas as pd
 
 from mlprobe_utils.datasets.image_set import ImageSet
@@ -10,15 +12,28 @@ ImageSets = dict[str, ImageSet]
 FORMAT = ["mode", "format", "extension"]  # columns of a manifest
 
 
+def origins(image_sets: ImageSets) -> pd.DataFrame:
+    """Where the images and splits of each data set come from, and how many files each of its patterns leaves out."""
+    rows = []
+    for image_set in image_sets.values():
+        card, report = image_set.card, image_set.report
+        left_out = ", ".join(f"{pattern}: {count}" for pattern, count in report["left_out"].items())
+        row = {"data set": card.name, "images": card.modality, "source": card.source, "licence": card.licence}
+        row |= {"splits": report["splits"], "files left out": left_out or "none"}
+        rows.append(row | {"accepted": ", ".join(card.accept) or "none"})
+    return pd.DataFrame(rows)
+
+
 def counts(image_sets: ImageSets) -> pd.DataFrame:
-    """Images found and released: one row a data set, class and official split."""
-    return pd.DataFrame(
-        {"data set": image_set.card.name, "class": one.name, "answer": one.option, "official split": split}
-        | {name: image_set.report[name].get(split, {}).get(one.name, 0) for name in ("found", "released")}
-        for image_set in image_sets.values()
-        for one in image_set.card.classes
-        for split in image_set.report["released"] | image_set.report["found"]
-    )
+    """Images found and released (null: not stated): one row a data set, class and official split."""
+    rows = []
+    for image_set in image_sets.values():
+        found, released = (image_set.report[name] for name in ("found", "released"))
+        for one, split in product(image_set.card.classes, released | found):
+            row = {"data set": image_set.card.name, "class": one.name, "answer": one.option, "official split": split}
+            stated = released.get(split, {}).get(one.name, 0) if released else None
+            rows.append(row | {"found": found.get(split, {}).get(one.name, 0), "released": stated})
+    return pd.DataFrame(rows).astype({"released": "Int64"})
 
 
 def file_facts(image_sets: ImageSets) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.common.settings import Count, Fraction, Health, Part, Rate, Words
-from mlprobe_utils.datasets.settings import Images, Release, Splits
+from mlprobe_utils.datasets.settings import NOT_STATED, Images, Release, Splits
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.models.settings import Checkpoint
 from mlprobe_utils.pipeline import artefacts
@@ -45,8 +45,9 @@ class DataCard(Card, Release):
 
     folder, kind = "datasets", "data set"
     licence: str
-    source: str
-    citation: str
+    source: str = NOT_STATED
+    citation: str | None = None
+    root: Words | None = None  # the folder or zip of the images; relative to the project's root. None: DATA
     made_by: str | None = None  # the command that makes a synthetic set
     recipe: dict | None = None  # what that command needs to know; validated there
 

@@ -55,7 +55,7 @@ class Run(Selection):
 
 
 def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split_rule: str, data: str) -> Run:
-    """The run of these models (as of `models_of`) and data sets (none: all phantoms, or with `data` all real sets).
+    """The run of these models (as of `models_of`) and data sets (none: all phantoms, or with `data` the paper's).
 
     `data` is the folder of the real images; a relative one starts at the project's root.
     Raises InputError for a slug that is unknown or given twice, a card that is not valid, and for a missing folder.
@@ -67,11 +67,12 @@ def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, spl
     folder = (ROOT / data).resolve()  # a chapter's own directory is notebooks/, a step's is outputs/
     if not folder.exists():
         raise InputError(f"DATA: there is no {folder}; give the folder that holds the images (see data/README.md)")
-    default = [slug for slug in cards.slugs(DataCard) if load_data_card(slug).synthetic != bool(data)]
+    sets = {slug: load_data_card(slug) for slug in datasets or cards.slugs(DataCard)}
+    default = [slug for slug, card in sets.items() if card.synthetic != bool(data) and card.layout != "folder"]
     datasets = _once("DATASETS", datasets or default)
-    if not data and (real := [slug for slug in datasets if not load_data_card(slug).synthetic]):
-        mend = "give DATA=<folder> (data/README.md says what to download), or choose"
-        raise InputError(f"'{real[0]}' is a real data set: {mend} '{real[0]}-phantom'")
+    if not data and (real := [slug for slug in datasets if not (sets[slug].synthetic or sets[slug].root)]):
+        mend = "give DATA=<folder> or `root` in its card (data/README.md says what to download), or choose phantoms"
+        raise InputError(f"'{real[0]}' is a real data set: {mend}, such as busi-phantom")
     return Run(models, datasets, protocol, split_rule, str(folder) if data else "")
 
 

@@ -110,12 +110,12 @@ def damaged_models(models: Container[str]) -> list[DamagedModel]:
 
 def damaged_selection(selection: Selection) -> Selection:
     """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run; of real
-    images alone, on the phantom twin of the first, as a fault's cost is measured on images drawn afresh. Raises
-    InputError as `phantom_twin`."""
+    images alone, on the phantom twin of the first that has one, as a fault's cost is measured on images drawn afresh.
+    """
     dataset = load_book().planted_faults.dataset
-    if dataset not in selection.datasets:
-        cards = sorted(map(load_data_card, selection.datasets), key=lambda card: not card.synthetic)
-        dataset = phantom_twin(cards[0]).slug
+    cards = [card for card in map(load_data_card, selection.datasets) if card.layout != "folder"]
+    if dataset not in selection.datasets and cards:
+        dataset = phantom_twin(min(cards, key=lambda card: not card.synthetic)).slug
     models = tuple(damaged.slug for damaged in damaged_models(selection.models))
     return Selection(models, (dataset,), selection.protocol, selection.split_rule)
 

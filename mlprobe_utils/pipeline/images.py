@@ -1,6 +1,7 @@
 """Image sets: the artefacts of one, making its manifest with working copies beside it, and loading it."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +10,15 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, ImageSet
+from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import Artefact, read_made_from, relative
 from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, recorded
+
+UNEQUAL = 5  # times as many test images of one class as of another: accuracy is then mostly that of the largest
+# what a manifest is made from, of a data card
+READ_FIELDS = {"layout", "columns", "leave_out", "accept", "classes", "frame"}
+READ_FIELDS |= {"release_counts", "test_counts", "test_fraction"}
 
 
 def phantom(card: DataCard) -> Artefact:
@@ -20,9 +27,26 @@ def phantom(card: DataCard) -> Artefact:
     return Artefact(artefacts.OUTPUTS / "phantoms" / card.slug, "phantom", drawn)
 
 
+def main_metric(image_sets: Iterable[ImageSet], split_rule: str) -> tuple[str, str]:
+    """The metric of pages that name none, and why: accuracy, or balanced accuracy where a data set is very unequal."""
+    for image_set in image_sets:
+        counts = image_set.rows_of(split_rule, "test")["option"].value_counts()
+        if counts.max() >= UNEQUAL * counts.min():
+            most, least = (f"{counts[option]} of {option!r}" for option in (counts.index[0], counts.index[-1]))
+            return "balanced_accuracy", f"{image_set.card.name} has {most} and {least} among its test images"
+    return METRICS[0], ""
+
+
+def located(card: DataCard, data: str | Path | None) -> Path | None:
+    """Where an image set lies: a phantom in outputs/, another in its card's `root` or else in `data`."""
+    if card.synthetic:
+        return phantom(card).folder
+    return artefacts.ROOT / Path(card.root).expanduser() if card.root else Path(data) if data else None
+
+
 def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Artefact:
-    """The manifest of an image set, with its working copies; `data` is a real release, a folder or a zip."""
-    read = recorded(card, {*DataCard.model_fields} - {"layout", "classes", "frame", "release_counts", "test_counts"})
+    """The manifest of an image set, with its working copies; `data` is where it is `located`."""
+    read = recorded(card, {*DataCard.model_fields} - READ_FIELDS)
     inputs = {"card": read, "images": recorded(protocol.images), "splits": recorded(protocol.splits)}
     folder = artefacts.OUTPUTS / protocol.slug / card.slug / "data"
     if card.synthetic:
@@ -38,11 +62,11 @@ def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
     from mlprobe_utils.datasets.manifest import write_manifest  # which imports what no page needs
 
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
-    images = phantom(card).folder if card.synthetic else data
-    if images is None:
+    if (images := located(card, data)) is None:
         raise InputError(
             f"{slug} is a real data set, which this project may not carry: give the folder that holds it with "
-            f"DATA=<folder> (make) or --data <folder>; data/README.md says what to get. Or use {slug}-phantom"
+            f"DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to get. Or "
+            "choose phantoms, such as busi-phantom"
         )
     if card.synthetic and not images.is_dir():
         command = f"python -m mlprobe_utils {card.made_by} {slug}"
@@ -57,7 +81,7 @@ def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
 def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
     """Loads what `build_manifest` made. Raises InputError, with the command, where it is missing or a card changed."""
     wanted = manifest(card := load_data_card(slug), load_protocol(protocol_slug))
-    folder, data = wanted.folder, "" if card.synthetic else " --data <folder>"
+    folder, data = wanted.folder, "" if card.synthetic or card.root else " --data <folder>"
     command = f"python -m mlprobe_utils manifest {slug} --protocol {protocol_slug}{data}"
     made_from = read_made_from(folder, command)
     if any(made_from[key] != value for key, value in wanted.inputs.items() if key != "source"):

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import Artefact, from_outputs, stale
@@ -19,7 +18,7 @@ from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_p
 from mlprobe_utils.pipeline.configuration import Run, lineages
 from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
 from mlprobe_utils.pipeline.fault_card import all_faults, damaged_models, damaged_selection, load_trial, phantom_twin
-from mlprobe_utils.pipeline.images import load_image_set, manifest, phantom
+from mlprobe_utils.pipeline.images import load_image_set, located, manifest, phantom
 from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, STEPS
@@ -100,7 +99,7 @@ def upstream_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
     def image_sets() -> Iterable[Artefact]:
         for card in cards:
             yield from [phantom(card)] if card.synthetic else []
-            yield manifest(card, protocol, None if card.synthetic else Path(run.data))
+            yield manifest(card, protocol, located(card, run.data))
 
     data = ("--data", run.data) if run.data else ()
     command = ("manifest", *(card.slug for card in cards), "--protocol", run.protocol, *data)

@@ -19,7 +19,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "phantom": Stage(1, ("synthetic.phantoms.making",)),
-    "manifest": Stage(3, ("pipeline.images",)),
+    "manifest": Stage(4, ("pipeline.images",)),
     "conversations": Stage(1, ("synthetic.miniatures.conversations",)),
     "miniature": Stage(1, ("synthetic.miniatures.making",)),
     "baseline": Stage(2, ("baselines.training",)),

@@ -19,7 +19,7 @@ MAKERS = {"busi": make_busi, "chest-xray": make_chest_xray, "covid19-ct": make_c
 
 
 def read(root, slug):
-    return read_release(FileTree(root), load_data_card(slug))
+    return read_release(FileTree(root), load_data_card(slug))[0]
 
 
 def refused(root, slug, *words):
@@ -85,7 +85,7 @@ def test_unknown_missing_and_empty_folders_and_other_files_are_refused(tmp_path,
     folder, unknown = PLACES[slug]
     root = MAKERS[slug](tmp_path).parent
     added = [(f"{other}/x.png", (f"unknown folder {other}", "expected")) for other in unknown]
-    added += [(f"{folder}/notes.txt", ("notes.txt is none of PNG",)), (f"{folder}/more/x.png", ("unknown folder",))]
+    added += [(f"{folder}/notes.txt", ("notes.txt) is none of PNG",)), (f"{folder}/more/x.png", ("unknown folder",))]
     for name, words in added:
         file = write(root / name, image_bytes())
         refused(root, slug, *words)

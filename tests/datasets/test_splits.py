@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.settings import Splits
-from mlprobe_utils.datasets.splits import add_splits, leaks
+from mlprobe_utils.datasets.splits import add_splits as splits_and_words
+from mlprobe_utils.datasets.splits import leaks
 from mlprobe_utils.datasets.summary import FORMAT, format_shortcuts
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card
 
 SETTINGS = Splits(seed=0, validation_fraction=0.15)
 COVID = load_data_card("covid19-ct")
+
+
+def add_splits(*given) -> pd.DataFrame:
+    return splits_and_words(*given)[0]
 
 
 def with_test_counts(**counts: int) -> DataCard:

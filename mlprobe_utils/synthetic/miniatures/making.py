@@ -75,7 +75,8 @@ def from_scratch(family: str, architecture: Architecture) -> tuple[PreTrainedMod
 @functools.cache
 def corpus(side: int) -> list[str]:
     """What the tokenizer should know in few tokens: the data cards' questions and answers, and all that is taught."""
-    cards = [text for card in map(load_data_card, slugs(DataCard)) for text in (card.template, *card.options)]
+    releases = [card for card in map(load_data_card, slugs(DataCard)) if card.layout != "folder"]  # no user's own
+    cards = [text for card in releases for text in (card.template, *card.options)]
     taught = [one for text in get_args(Text) for one in conversations.of_text(text, MODALITIES, 200, seed=0, side=side)]
     return [*(cards * 20), *(["user", "assistant"] * 20), *(text for _, turn in taught for text in turn)]
 

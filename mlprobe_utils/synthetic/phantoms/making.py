@@ -51,6 +51,8 @@ def make(slug: str) -> Path:
     if not card.synthetic:
         phantoms = [s for s in slugs(DataCard) if load_data_card(s).synthetic]
         raise InputError(f"'{slug}' is not a phantom, its images are not made here. Phantoms: {', '.join(phantoms)}.")
+    if card.layout not in MODALITY_OF:
+        raise unknown(f"layout of the phantom '{slug}'", card.layout, MODALITY_OF)
     recipe = read_recipe(card)
     if strange := [split for split in card.release_counts if split not in SPLITS]:
         raise unknown("split", strange[0], SPLITS)
