@@ -25,8 +25,8 @@ models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
-data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
+data: str = ""  # folder with real images, by default those of the paper
+metric: str = ""  # accuracy, or balanced accuracy of very unequal classes; or f1, mcc, …
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import start
@@ -99,7 +99,7 @@ from mlprobe_utils.pipeline.tested import evaluated
 
 of_run = chapter.selection, chapter.image_sets
 readings = evaluated(*of_run, certainty.outcomes_of)
-bands = certainty.bands(readings, metric)
+bands = certainty.bands(readings, chapter.metric)
 
 # %%
 from mlprobe_utils.pipeline import scoring
@@ -109,12 +109,12 @@ scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
 controls = scoring.control_scores(chapter.selection)
-given = image_mean, outputs, chapter.names, metric
+given = image_mean, outputs, chapter.names, chapter.metric
 charts.probe_curves(*given, controls, bands)
 
 # %% tags=["hide-input"]
 curve = ["model", "dataset", "stage", "point"]
-means = image_mean.groupby(curve)[metric].mean()
+means = image_mean.groupby(curve)[chapter.metric].mean()
 after = means.xs("finetuned", level="stage")
 best = after.idxmax()
 glue("best_point", best[2])
@@ -133,9 +133,9 @@ glue("band_outside", int(outside.sum()))
 from mlprobe_utils.stats.resampling import RESAMPLED
 
 areas = "The areas are simultaneous 95 % bands of the retrained probe."
-none = f"Of '{metric}' no areas are drawn: bands are computed of "
+none = f"Of '{chapter.metric}' no areas are drawn: bands are computed of "
 none += f"{', '.join(RESAMPLED)} alone."
-glue("band_words", areas if metric in RESAMPLED else none)
+glue("band_words", areas if chapter.metric in RESAMPLED else none)
 
 # %% [markdown]
 # The highest mean after fine-tuning is {glue:text}`best_value:.1f` % at {glue:text}`best_point`
@@ -249,7 +249,7 @@ file(each, "Patterns of all curves")
 # %%
 from mlprobe_utils.plots.tables import module_ends
 
-ends = module_ends(image_mean, outputs, metric)
+ends = module_ends(image_mean, outputs, chapter.metric)
 show(chapter.named(ends))
 
 # %% tags=["hide-input"]
@@ -282,7 +282,7 @@ show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 # run; the final output is the mean of all runs, which are too few to estimate what other runs would give.
 
 # %%
-intervals = certainty.end_intervals(readings, metric)
+intervals = certainty.end_intervals(readings, chapter.metric)
 tuned = intervals[intervals["stage"] == "finetuned"]
 beside = certainty.side_by_side(tuned)
 show(chapter.named(beside.drop(columns="stage")))
@@ -377,13 +377,13 @@ glue("covered_origin", origin("intervals"))
 # %%
 from mlprobe_utils.evaluation.metrics import to_beat
 
-beaten = to_beat(scores, outputs, controls, metric)
+beaten = to_beat(scores, outputs, controls, chapter.metric)
 show(chapter.named(beaten))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.evaluation.metrics import selectivity
 
-selected = selectivity(scores, controls, metric)
+selected = selectivity(scores, controls, chapter.metric)
 file(chapter.named(selected), "Selectivity at every probe point")
 
 # %% tags=["hide-input"]
@@ -394,7 +394,7 @@ glue("selectivities", len(selected))
 # %% tags=["hide-input"]
 from mlprobe_utils.evaluation.metrics import no_better
 
-worse = no_better(outputs, controls, metric)
+worse = no_better(outputs, controls, chapter.metric)
 glue("answers_not_better", int(worse.sum()))
 glue("answers", len(worse))
 
@@ -411,11 +411,11 @@ glue("answers", len(worse))
 
 # %%
 last_token = scores[scores["pooling"] == "last_token"]
-charts.probe_curves(last_token, outputs, chapter.names, metric)
+charts.probe_curves(last_token, outputs, chapter.names, chapter.metric)
 
 # %% tags=["hide-input"]
 of_llm = scores[scores["point"].str.startswith("L")]
-of_llm = of_llm.groupby(["stage", "pooling"])[metric].mean()
+of_llm = of_llm.groupby(["stage", "pooling"])[chapter.metric].mean()
 for stage in ("pretrained", "finetuned"):
     for pooling in ("image_mean", "last_token"):
         glue(f"{pooling}_{stage}", of_llm[stage, pooling])

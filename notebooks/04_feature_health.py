@@ -25,8 +25,8 @@ models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
-data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
+data: str = ""  # folder with real images, by default those of the paper
+metric: str = ""  # accuracy, or balanced accuracy of very unequal classes; or f1, mcc, …
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import start
@@ -77,8 +77,8 @@ from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
-health = health_by_run(scores, penalty, metric)
-profiles = profile(health, outputs, metric)
+health = health_by_run(scores, penalty, chapter.metric)
+profiles = profile(health, outputs, chapter.metric)
 
 # %%
 from mlprobe_utils.pipeline.lineage import bases
@@ -162,9 +162,9 @@ first_run = "stage == 'finetuned' and run == 0"
 from mlprobe_utils.plots.charts import fault_profiles
 
 by_fault = profile(
-    health_by_run(probed.query(first_run), penalty, metric),
+    health_by_run(probed.query(first_run), penalty, chapter.metric),
     answered.query(first_run),
-    metric,
+    chapter.metric,
 )
 fault_profiles(by_fault, damaged.planted, damaged.names)
 

@@ -26,8 +26,8 @@ models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
-data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
+data: str = ""  # folder with real images, by default those of the paper
+metric: str = ""  # accuracy, or balanced accuracy of very unequal classes; or f1, mcc, …
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import start
@@ -50,8 +50,8 @@ from mlprobe_utils.pipeline import scoring
 scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
 penalty = chapter.protocol.health.penalty
-health = health_by_run(scores, penalty, metric)
-after = of_stage(profile(health, outputs, metric), "finetuned")
+health = health_by_run(scores, penalty, chapter.metric)
+after = of_stage(profile(health, outputs, chapter.metric), "finetuned")
 
 # %%
 from mlprobe_utils.pipeline.lineage import bases

@@ -26,8 +26,8 @@ models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
-data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
+data: str = ""  # folder with real images, by default those of the paper
+metric: str = ""  # accuracy, or balanced accuracy of very unequal classes; or f1, mcc, …
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import start
@@ -112,7 +112,7 @@ first = [*by_size["model"], *chapter.selection.models][0]
 scores = {name: scoring.probe_scores(select, name) for name in recipes}
 own = f"run == 0 and model == '{first}'"
 scores = {name: of_all.query(own) for name, of_all in scores.items()}
-charts.recipe_curves(scores, chapter.names, metric)
+charts.recipe_curves(scores, chapter.names, chapter.metric)
 
 # %% [markdown]
 # ### Information or scale

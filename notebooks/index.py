@@ -24,8 +24,8 @@ models: list[str] = []  # model cards; empty: those of data/book.yml
 datasets: list[str] = []  # data cards; empty: all phantoms
 protocol: str = "miniature"  # all hyperparameters, a file in data/protocols
 split_rule: str = "paper"  # or "clean": no duplicate or patient crosses it
-data: str = ""  # folder with real images: all real sets are the default then
-metric: str = "accuracy"  # or f1, mcc, …: the glossary names them
+data: str = ""  # folder with real images, by default those of the paper
+metric: str = ""  # accuracy, or balanced accuracy of very unequal classes; or f1, mcc, …
 
 # %% tags=["remove-input"]
 from mlprobe_utils.book.chapter import glue, start
@@ -40,10 +40,12 @@ outputs = scoring.output_scores(chapter.selection)
 
 # %% tags=["remove-input"]
 image_mean = scores[scores["pooling"] == "image_mean"]
-ends = module_ends(image_mean, outputs, metric)
+ends = module_ends(image_mean, outputs, chapter.metric)
 blind = format_shortcuts(chapter.image_sets, split_rule).set_index("data set")
-majority = blind["majority class (%)"] if metric == "accuracy" else None
-charts.journey(ends, chapter.names, metric, majority)
+majority = (
+    blind["majority class (%)"] if chapter.metric == "accuracy" else None
+)
+charts.journey(ends, chapter.names, chapter.metric, majority)
 
 # %% tags=["remove-input"]
 sites = ["V end", "C end", "L end", "final output"]

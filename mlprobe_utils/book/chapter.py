@@ -25,7 +25,7 @@ from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol
 from mlprobe_utils.pipeline.configuration import Run, configure
 from mlprobe_utils.pipeline.fault_card import DamagedModel, all_faults, damaged_models, damaged_selection
-from mlprobe_utils.pipeline.images import ImageSet, load_image_set
+from mlprobe_utils.pipeline.images import ImageSet, load_image_set, main_metric
 from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
 from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, taking_part
@@ -76,6 +76,11 @@ class Chapter:
     def image_sets(self) -> dict[str, ImageSet]:
         return {slug: load_image_set(slug, self.protocol.slug) for slug in self.datasets}
 
+    @cached_property
+    def metric(self) -> str:
+        """The page's main metric: its parameter, or that of its images (`main_metric`)."""
+        return self.parameters.get("metric") or main_metric(self.image_sets.values(), self.run.split_rule)[0]
+
     def named(self, table: pd.DataFrame) -> pd.DataFrame:
         """A table for the page: models and data sets by name, stages in words, rows in the selection's order."""
         return in_words(table, self.names, ("dataset", "model", "stage", "module"))
@@ -95,6 +100,9 @@ class Chapter:
     def opening(self) -> HTML:
         """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
         split = f"Protocol: {self.protocol.title}. Split: {self.selection.split_rule}."
+        if self.parameters.get("metric") == "":
+            metric, why = main_metric(self.image_sets.values(), self.run.split_rule)
+            split += f" Scores are {metric.replace('_', ' ')}, as {why}." if why else ""
         values = [json.dumps(value, ensure_ascii=False) for value in self.parameters.values()]
         words = [self.meanings.get(name, "") for name in self.parameters]
         table = table_html(pd.DataFrame({"parameter": self.parameters.keys(), "value": values, "meaning": words}))
@@ -194,7 +202,7 @@ class Parameters(BaseModel):
     protocol: str
     split_rule: str
     data: str
-    metric: str = METRICS[0]
+    metric: str = ""
 
 
 def check_parameters(namespace: dict) -> tuple[Run, dict]:
@@ -215,7 +223,7 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
         problem = error.errors()[0]
         name = problem["loc"][0]
         raise InputError(f"parameter '{name}': {problem['msg']} (found {given[name]!r:.80})") from error
-    if metric not in METRICS:
+    if metric not in ("", *METRICS):
         raise unknown("metric", metric, METRICS)
     run = configure(**{name: value for name, value in given.items() if name != "metric"})
     return run, given | run.parameters()
