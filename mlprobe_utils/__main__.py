@@ -92,8 +92,30 @@ def laboratory(models: list[str], datasets: list[str], protocol: str, split_rule
 
 
 @command(
+    "writes a model's results to one file, without images and weights, for others to put into MODELS",
+    MODEL,
+    *DATA,
+    argument("--file", type=Path, help="to write; <model>.results.zip without"),
+)
+def export(of: str, datasets: list[str], protocol: str, split_rule: str, file: Path | None) -> None:
+    from mlprobe_utils.pipeline.exchange import SUFFIX, export_results
+    from mlprobe_utils.pipeline.results import Selection
+
+    selection = Selection((of,), tuple(datasets), protocol, split_rule)
+    print(export_results(of, selection, file or Path(f"{of}{SUFFIX}")))
+
+
+@command("checks that imported results are of the protocol and the images that are here", MODEL, *DATA)
+def fits(of: str, datasets: list[str], protocol: str, split_rule: str) -> None:
+    from mlprobe_utils.pipeline.exchange import check_imported
+    from mlprobe_utils.pipeline.results import Selection
+
+    check_imported(of, Selection((of,), tuple(datasets), protocol, split_rule))
+
+
+@command(
     "makes everything and builds the book, as `make book` does; or runs the laboratory",
-    argument("--models", nargs="*", default=[], help="slugs of model cards; none: those of data/book.yml"),
+    argument("--models", nargs="*", default=[], help="slugs of model cards, or files of `export`"),
     argument("--datasets", nargs="*", default=[], help="slugs of data cards"),
     PROTOCOL,
     argument("--split", dest="split_rule", default="paper", help="the split rule"),
@@ -102,13 +124,15 @@ def laboratory(models: list[str], datasets: list[str], protocol: str, split_rule
     argument("--jobs", default=str(os.cpu_count()), help="processes at a time"),
     argument("--dry-run", action="store_true", help="say what is not current, and make nothing"),
 )
-def book(laboratory: bool, jobs: str, dry_run: bool, **selected) -> None:
+def book(laboratory: bool, jobs: str, dry_run: bool, models: list[str], **selected) -> None:
     from mlprobe_utils.book.make_book import make_book
     from mlprobe_utils.pipeline.configuration import configure
+    from mlprobe_utils.pipeline.exchange import SUFFIX, import_results
 
     if not re.fullmatch(r"[1-9][0-9]*", jobs):
         raise InputError(f"JOBS={jobs}: give the number of processes at a time, 1 or more")
-    make_book(configure(**selected), int(jobs), laboratory, dry_run)
+    models = [import_results(Path(model)) if model.endswith(SUFFIX) else model for model in models]
+    make_book(configure(models, **selected), int(jobs), laboratory, dry_run)
 
 
 @command(

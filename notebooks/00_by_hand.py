@@ -45,7 +45,7 @@ chapter.opening()
 # %%
 import mlprobe_utils as mp
 
-card = next(iter(chapter.models.values()))
+card = chapter.loadable
 loaded = mp.load(card)
 model, processor = loaded.model, loaded.processor
 print(type(model).__name__, f"{model.num_parameters():,} parameters")

@@ -36,8 +36,8 @@ chapter.opening()
 # %% [markdown]
 # ## The classes
 #
-# One image of each class, as it is after decoding and resizing: what the models' own processors receive. These are
-# figures S1 to S3 of {cite:t}`zhu-2026`, from the images of this run.
+# One image of each class, as it is after decoding and resizing: what the models' own processors receive. Of the paper's
+# three sets, these are figures S1 to S3 of {cite:t}`zhu-2026`.
 
 # %% tags=["hide-input"]
 from IPython.display import display
@@ -49,7 +49,7 @@ for image_set in image_sets.values():
 
 # %% [markdown]
 # Each caption is the answer that the data set counts as true. The instruction is the same for every image of a set, and
-# names the options; these are the words of the paper's appendix A.
+# names the options; of the paper's sets and their phantoms, these are the words of its appendix A.
 
 # %%
 import pandas as pd
@@ -89,9 +89,9 @@ print(prompts["prompt"].iloc[0])
 # %% [markdown]
 # ## How many images there are
 #
-# Where the images come from, as their data cards say, and where their splits; *left out* are files that a card's
-# patterns exclude, such as masks beside the images. *Accepted* is what a card has to allow in a folder of one's own:
-# `patients` of several classes or splits, `copies` of a file.
+# Where images and splits come from, by the data cards. *Left out* are files that a card's patterns exclude, such as masks
+# beside the images; *accepted* is what it allows in a folder of one's own: `patients` of several classes or splits,
+# `copies` of a file.
 
 # %%
 from mlprobe_utils.datasets.summary import origins
@@ -99,7 +99,7 @@ from mlprobe_utils.datasets.summary import origins
 show(origins(image_sets))
 
 # %% [markdown]
-# Counts of the files that were found, beside the counts of the release, where a card states them.
+# Counts of the images that were found, beside those of the release; empty where a card states none.
 
 # %%
 from mlprobe_utils.datasets.summary import counts

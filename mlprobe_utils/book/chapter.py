@@ -93,6 +93,13 @@ class Chapter:
             raise InputError(f"parameter 'models': this page is about one model, give one (found {[*self.models]})")
         return first
 
+    @property
+    def loadable(self) -> ModelCard:
+        """The first model whose weights are here. Raises InputError where all results were imported."""
+        if not (own := [card for slug, card in self.models.items() if not cards.imported(slug)]):
+            raise InputError("this page loads a model, and all of its models are imported results: add one of yours")
+        return own[0]
+
     def recipe(self, block: str) -> pd.DataFrame:
         """A block of the protocol beside the paper's: `tables.recipe`."""
         return recipe(getattr(self.protocol, block), getattr(cards.load_protocol("paper"), block))

@@ -98,7 +98,7 @@ def facts(card: ModelCard) -> dict[str, str]:
         # lines break between, not within
         "to run it": ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in to_run if text),
         "licence": card.licence,
-        "source": f"made here, in place of {card.miniature_of}" if card.miniature_of else source,
+        "source": f"made here, in place of {card.miniature_of}" if card.made_by else source,
     }
     items = "".join(f"<li>{html.escape(stage)}</li>" for stage in card.training_stages or [])
     stages = f'<ol style="min-width:min(32em,50vw);margin:0">{items}</ol>' if items else ""

@@ -18,7 +18,7 @@ def origins(image_sets: ImageSets) -> pd.DataFrame:
     for image_set in image_sets.values():
         card, report = image_set.card, image_set.report
         left_out = ", ".join(f"{pattern}: {count}" for pattern, count in report["left_out"].items())
-        row = {"data set": card.name, "images": card.modality, "source": card.source, "licence": card.licence}
+        row = {"data set": card.name, "images of": card.modality, "source": card.source, "licence": card.licence}
         row |= {"splits": report["splits"], "files left out": left_out or "none"}
         rows.append(row | {"accepted": ", ".join(card.accept) or "none"})
     return pd.DataFrame(rows)

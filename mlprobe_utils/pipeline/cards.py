@@ -24,6 +24,7 @@ from mlprobe_utils.probing.settings import Extraction, Probe
 from mlprobe_utils.training.settings import Answering, FineTuning, VisionTraining
 
 CARDS = Path(os.environ.get("MLPROBE_CARDS", ROOT / "data"))
+IMPORTED = "imported"  # the folder in outputs/ of models' results that came as a file
 PUBLISHED = CARDS / "published"  # the paper's tables
 
 
@@ -242,7 +243,18 @@ def _problem(card_class: type[BaseModel], problem: dict) -> str:
 
 
 def slugs(card_class: type[Card]) -> list[str]:
-    return sorted(path.stem for path in (CARDS / card_class.folder).glob("*.yml"))
+    return sorted(path.stem for folder in _folders(card_class) for path in folder.glob("*.yml"))
+
+
+def _folders(card_class: type[Card]) -> list[Path]:
+    """Where cards of a class are: in data/, and of models whose results were imported in outputs/."""
+    return [CARDS / card_class.folder, *([artefacts.OUTPUTS / IMPORTED] if card_class is ModelCard else [])]
+
+
+def imported(slug: str) -> dict | None:
+    """The record of a model whose results were imported (`exchange`); None for any other."""
+    file = artefacts.OUTPUTS / IMPORTED / f"{slug}.json"
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None:
@@ -253,7 +265,8 @@ def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None
 
 
 def card_path(card_class: type[Card], slug: str) -> Path:
-    return CARDS / card_class.folder / f"{slug}.yml"
+    own, *others = (folder / f"{slug}.yml" for folder in _folders(card_class))
+    return next((path for path in others if path.is_file()), own)
 
 
 @functools.cache

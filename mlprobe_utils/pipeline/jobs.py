@@ -14,8 +14,9 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import Artefact, from_outputs, stale
 from mlprobe_utils.pipeline.baseline_card import STEP as BASELINES
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_artefact, baselines_of
-from mlprobe_utils.pipeline.cards import load_data_card, load_model_card, load_protocol
+from mlprobe_utils.pipeline.cards import imported, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.pipeline.configuration import Run, lineages
+from mlprobe_utils.pipeline.exchange import check_imported
 from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
 from mlprobe_utils.pipeline.fault_card import all_faults, damaged_models, damaged_selection, load_trial, phantom_twin
 from mlprobe_utils.pipeline.images import load_image_set, located, manifest, phantom
@@ -84,6 +85,8 @@ def jobs_of(
 
 def laboratory_jobs(run: Run) -> list[Job]:
     """Cases of a run's models and, undamaged, of those that they were adapted from; then the diagnosis of all."""
+    if without := [slug for slug in run.models if imported(slug)]:
+        raise InputError(f"'{without[0]}' is imported results: faults are planted in models whose weights are here")
     run = replace(run, datasets=tuple(dict.fromkeys(phantom_twin(load_data_card(slug)).slug for slug in run.datasets)))
     before = upstream_jobs(run, run.datasets)
     bases = [slug for own in lineages(run.models).values() for slug in own]
@@ -113,6 +116,9 @@ def upstream_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
 
 def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussion], planted: tuple[str, ...]) -> Job:
     """What is made of a model on the data sets of a run, with its discussions, and faults on the sets `planted`."""
+    if imported(model):  # its results are there: it is checked that they are of this run
+        command = ("fits", model, *_options(run))
+        return Job("model", model, command, _read_by(model, before), lambda: check_imported(model, run) or [])
     datasets = list(dict.fromkeys([*run.datasets, *planted]))
 
     def artefacts() -> Iterable[Artefact]:
@@ -162,7 +168,7 @@ def prepare(
 
 def look_at(models: Iterable[str]) -> None:
     """Checks the files of models that are not made here. Raises InputError for the first that cannot be loaded."""
-    if own := [slug for slug in models if not load_model_card(slug).made_by]:
+    if own := [slug for slug in models if not (load_model_card(slug).made_by or imported(slug))]:
         run_command("look", *own)
 
 

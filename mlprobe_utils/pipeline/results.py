@@ -12,6 +12,7 @@ outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and l
 """
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -38,6 +39,7 @@ DISCUSS = "discuss"  # the command that makes variants
 RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
+SIZES = "adapter_sizes.json"
 LENS, TRANSFER = "lens", "transfer"
 SCORES = "scores-"  # how tables of `scoring` begin
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
@@ -224,10 +226,7 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
     for model in selection.models:
         points = probe_points(selection, model)
         folder = selection.folder(model, selection.datasets[0]) / "adapter-0"
-        adapter = require(selection, model, selection.datasets[0], folder) / "adapter_model.safetensors"
-        with safe_open(adapter, "numpy") as opened:
-            sizes = {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
-        for name, size in sizes.items():
+        for name, size in adapter_sizes(require(selection, model, selection.datasets[0], folder)).items():
             layer, _, matrix = name.partition(".lora_")
             owner = points.loc[[f".{path}." in f"{layer}." for path in points["path"]], "point"]
             module = owner.iloc[0][0] if len(owner) else "elsewhere"
@@ -240,6 +239,14 @@ def folders_of(selection: Selection, *names: str, command: str = "") -> list[Pat
     """The folders of some artefacts of every selected model and data set, as `require`."""
     places = [(*place, name) for place in selection.folders() for name in names]
     return [require(selection, model, dataset, folder / name, command) for model, dataset, folder, name in places]
+
+
+def adapter_sizes(folder: Path) -> dict[str, int]:
+    """The number of elements of each tensor of an adapter; of an imported one, which is without, as they were noted."""
+    if (noted := folder / SIZES).is_file():
+        return json.loads(noted.read_text())
+    with safe_open(folder / "adapter_model.safetensors", "numpy") as opened:
+        return {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
 
 
 def require(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "") -> Path:
