@@ -422,9 +422,9 @@ choice = least["changed"] + ": " + least["to"] + ", "
 
 # %% tags=["hide-input"]
 redrawn = least["changed"] == "images"
-said = least["tau"].map("tau {:.2f} (".format)
+said = least["tau"].map("tau {:.2f} (".format).astype(str)
 said += choice.where(~redrawn, "") + place
-none = "there are too few models for an order"
+none = "there are too few models for an order, or they all tie"
 glue("tau_choice", next(iter(said[~redrawn]), none))
 glue("tau_images", next(iter(said[redrawn]), none))
 glue("penalty", penalty)
