@@ -57,6 +57,8 @@ class Release(Part):
             Question(self.template, {c.name: c.option for c in self.classes}, synonyms=self.synonyms)
         except InputError as error:
             raise ValueError(str(error)) from error
+        if unnamed := [own for own in self.options if own.casefold() not in self.template.casefold()]:
+            raise ValueError(f"template does not name the option {unnamed[0]!r}: a model cannot know what to answer")
         for field, tables in (("release_counts", self.release_counts.values()), ("test_counts", [self.test_counts])):
             if extra := {name for table in tables for name in table or {}} - {*names}:
                 raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {names}")

@@ -30,6 +30,8 @@ def propose_card(folder: Path, slug: str | None) -> str:
     tree = FileTree(folder)
     masks = [MASKS] if any("_mask" in file for file in tree.paths) else []
     table, left_out = list_images(tree, leave_out=masks)
+    if table["label"].nunique() < 2:
+        raise InputError(f"{folder} holds the class '{table['label'].iloc[0]}' alone: add another one to tell it from")
     options = {label: label[:1].upper() + label[1:] for label in sorted(table["label"].unique())}
     *others, last = (f"'{option}'" for option in options.values())
     content = {

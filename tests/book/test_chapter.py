@@ -1,7 +1,9 @@
 """What pages share: tables in the order and the words of the page, and what a page opens with."""
 
+import html
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -52,6 +54,21 @@ def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
         ["models", '["qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"]', ""],
         ["metric", '"<f1>"', "accuracy & others"],
     ]
+
+
+def test_scores_are_balanced_where_classes_are_very_unequal(chapter):
+    def images(*counts: int) -> SimpleNamespace:
+        rows = pd.DataFrame({"option": ["Rare"] * counts[0] + ["Common"] * counts[1]})
+        return SimpleNamespace(card=SimpleNamespace(name="Scans"), rows_of=lambda split_rule, split: rows)
+
+    chapter = replace(chapter, parameters=chapter.parameters | {"metric": ""})
+    for counts, metric in (((9, 44), "accuracy"), ((9, 45), "balanced_accuracy")):
+        page = replace(chapter)
+        page.__dict__["image_sets"] = {"scans": images(*counts)}
+        assert page.metric == metric
+    why = "Scores are balanced accuracy, as Scans has 45 of 'Common' and 9 of 'Rare' among its test images."
+    assert why in html.unescape(page.opening().data)
+    assert replace(page, parameters={"metric": "f1"}).metric == "f1"
 
 
 def test_what_is_real_tells_random_weights_from_trained_ones(chapter):

@@ -112,7 +112,8 @@ def test_tables_that_are_wrong(table, words, tmp_path):
 
 def card_of(*labels, **fields):
     classes = [{"name": label, "option": f"kind {label}"} for label in labels]
-    return DataCard(slug="scans", name="Scans", classes=classes, template="<image> Which?", licence="x", **fields)
+    template = f"<image> Is it {' or '.join(own['option'] for own in classes)}?"
+    return DataCard(slug="scans", name="Scans", classes=classes, template=template, licence="x", **fields)
 
 
 def manifest_of(root, card, place):

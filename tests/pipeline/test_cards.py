@@ -124,6 +124,8 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (DataCard, "classes.1.name", "malignant", "two classes have the name 'malignant'"),
         (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be distinguished in an answer"),
         (DataCard, "template", "<image> <image> What is it?", "the question has <image> 2 times: write it once"),
+        (DataCard, "template", "<image> Normal or benign?", "template does not name the option 'Malignant'"),
+        (DataCard, "layout", "folder", "test_counts are of the layouts of releases: a folder has test_fraction"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
         (ModelCard, "base", "Qwen/Qwen2-7B", "base is 'Qwen/Qwen2-7B', a hub id: a miniature is made from another"),
