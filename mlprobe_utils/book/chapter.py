@@ -189,6 +189,7 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
     small = named(models, "models", lambda card: card.is_miniature and not card.is_untrained)
     random = named(models, "models", lambda card: card.is_untrained)
     full = named(models, "models", lambda card: not card.is_miniature)
+    others = named(models, "models", lambda card: cards.imported(card.slug) is not None)
     kinds = [f"trained from scratch here ({small})"] if small else []
     kinds += [f"with random weights, which have learned nothing ({random})"] if random else []
     sentences = {
@@ -196,6 +197,7 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
         f"The images of {synthetic} are synthetic phantoms, not of any patient.": synthetic,
         f"The models are miniatures: {', or '.join(kinds)}. Their figures say nothing about the originals.": kinds,
         f"{full}: no miniature, weights as its card names them.": full,
+        f"The results of {others} were made elsewhere, and imported.": others,
     }
     return " ".join(sentence for sentence, applies in sentences.items() if applies)
 
