@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar, get_args
@@ -13,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.common.files import atomic_write, hash_of
 from mlprobe_utils.common.settings import Count, Fraction, Health, Part, Rate, Words
 from mlprobe_utils.datasets.settings import NOT_STATED, Images, Release, Splits
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
@@ -222,6 +223,14 @@ def parse_card(card_class: type[OfKind], path: Path) -> OfKind:
     except ValidationError as error:
         problems = "; ".join(_problem(card_class, problem) for problem in error.errors())
         raise InputError(f"{relative(path)}: {problems}") from error
+
+
+def write_card(card_class: type[OfKind], path: Path, text: str) -> None:
+    """Writes a card's file, once it is valid. Raises InputError as `parse_card`."""
+    with tempfile.TemporaryDirectory() as place:
+        (draft := Path(place) / path.name).write_text(text, encoding="utf-8")
+        parse_card(card_class, draft)
+    atomic_write(path, text)
 
 
 def _problem(card_class: type[BaseModel], problem: dict) -> str:

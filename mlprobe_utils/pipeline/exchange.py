@@ -23,8 +23,8 @@ from mlprobe_utils.pipeline.cards import (
     load_card,
     load_model_card,
     load_protocol,
-    parse_card,
     slugs,
+    write_card,
 )
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.places import places
@@ -97,25 +97,25 @@ def import_results(file: Path) -> str:
         return slug
     contents, record, card = _opened(file, name)
     old, home, split_rule = record["model"], artefacts.OUTPUTS / IMPORTED, record["split_rule"]
-    for dataset in record["datasets"]:
-        shutil.rmtree(artefacts.OUTPUTS / record["protocol"] / dataset / split_rule / slug, ignore_errors=True)
-    for entry, data in contents.items():
-        of_model = f"/{split_rule}/{old}/" in entry
-        target = artefacts.OUTPUTS / entry.replace(f"/{old}/", f"/{slug}/")
-        if of_model or not (target.parent / FILES).exists():  # controls without a model are those of all models
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if entry.endswith(".parquet") and "model" in (rows := pd.read_parquet(io.BytesIO(data))):
-                write_parquet(rows.assign(model=rows["model"].mask(rows["model"] == old, slug)), target)
-            else:
-                data = data.replace(f"/{old}/".encode(), f"/{slug}/".encode()) if target.name == MADE_FROM else data
-                atomic_write(target, data)
     known = {other: load_model_card(other).name for other in slugs(ModelCard) if other != slug}
     card |= {"name": f"{card['name']} ({slug})"} if card["name"] in known.values() else {}
     if "/" not in (base := card.get("base", "/")) and base not in known:
         del card["base"]
-    home.mkdir(exist_ok=True)
-    atomic_write(home / f"{slug}.yml", yaml.safe_dump(card, allow_unicode=True))
-    parse_card(ModelCard, home / f"{slug}.yml")
+    home.mkdir(parents=True, exist_ok=True)
+    (home / f"{slug}.json").unlink(missing_ok=True)
+    write_card(ModelCard, home / f"{slug}.yml", yaml.safe_dump(card, allow_unicode=True))
+    for dataset in record["datasets"]:
+        shutil.rmtree(artefacts.OUTPUTS / record["protocol"] / dataset / split_rule / slug, ignore_errors=True)
+    targets = {entry: artefacts.OUTPUTS / entry.replace(f"/{old}/", f"/{slug}/") for entry in contents}
+    kept = {target.parent for target in targets.values() if (target.parent / FILES).exists()}  # controls of all models
+    for entry, target in ((entry, target) for entry, target in targets.items() if target.parent not in kept):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = contents[entry]
+        if entry.endswith(".parquet") and "model" in (rows := pd.read_parquet(io.BytesIO(data))):
+            write_parquet(rows.assign(model=rows["model"].mask(rows["model"] == old, slug)), target)
+        else:
+            data = data.replace(f"/{old}/".encode(), f"/{slug}/".encode()) if target.name == MADE_FROM else data
+            atomic_write(target, data)
     atomic_write(home / f"{slug}.json", json.dumps(record | {"sha256": content}, indent=1))
     load_card.cache_clear()
     return slug

@@ -1,19 +1,17 @@
 """A data card for a folder of images, proposed from what lies in it."""
 
 import re
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.folders import list_images
 from mlprobe_utils.datasets.settings import NOT_STATED
 from mlprobe_utils.pipeline.artefacts import relative
-from mlprobe_utils.pipeline.cards import DataCard, card_path, parse_card
+from mlprobe_utils.pipeline.cards import DataCard, card_path, write_card
 
 MASKS = "*_mask*"
 
@@ -49,10 +47,7 @@ def propose_card(folder: Path, slug: str | None) -> str:
     }
     text = "".join(f"# {name}: {value}\n" for name, value in found.items())
     text += yaml.safe_dump(content | ({"leave_out": masks} if masks else {}), allow_unicode=True, sort_keys=False)
-    with tempfile.TemporaryDirectory() as place:
-        (draft := Path(place) / path.name).write_text(text, encoding="utf-8")
-        parse_card(DataCard, draft)
-    atomic_write(path, text)
+    write_card(DataCard, path, text)
     return text
 
 

@@ -33,10 +33,15 @@ def exported(outputs, own_cards, monkeypatch):
     probes = Artefact(folder / "probes", "probes", {"seed": 0}, (adapter,))
     with adapter.making() as place:
         save_file({"layer.lora_A.weight": np.zeros((4, 3))}, place / "adapter_model.safetensors")
+    with (controls := Artefact(SELECTION.controls(DATASET), "image controls", {})).making() as place:
+        for name in ("controls.parquet", "task.parquet"):
+            pd.DataFrame({"model": [None]}).to_parquet(place / name)
     with probes.making() as place:
         pd.DataFrame({"model": [MODEL] * 2, "image": ["a", "b"]}).to_parquet(place / "probes.parquet")
     images = SimpleNamespace(card=SimpleNamespace(slug=DATASET), data_hash="images")
-    own = SimpleNamespace(image_set=images, of_pipeline=lambda: [adapter, probes], of_discussion=lambda card: [])
+    own = SimpleNamespace(
+        image_set=images, of_pipeline=lambda: [adapter, controls, probes], of_discussion=lambda card: []
+    )
     monkeypatch.setattr(exchange, "places", lambda *of: [own])
     monkeypatch.setattr(exchange, "load_image_set", lambda slug, protocol: images)
     file = export_results(MODEL, SELECTION, outputs.parent / "theirs.results.zip")
@@ -60,6 +65,7 @@ def test_rows_card_and_provenance_stand_under_the_name_of_the_file(exported, out
     card, own = load_model_card("theirs"), load_model_card(MODEL)
     assert card.name == f"{own.name} (theirs)"
     assert (card.made_by, card.recipe, card.miniature_of) == (None, None, own.miniature_of)
+    assert len([*SELECTION.controls(DATASET).iterdir()]) == 5
     before = (folder / "probes" / "probes.parquet").stat().st_mtime_ns
     import_results(exported)
     assert (folder / "probes" / "probes.parquet").stat().st_mtime_ns == before
