@@ -66,10 +66,11 @@ def export_results(model: str, selection: Selection, file: Path) -> Path:
     record["commit"] = artefacts.commit()
     contents |= {CARD: yaml.safe_dump(card, allow_unicode=True).encode(), RECORD: json.dumps(record, indent=1).encode()}
     hashes = json.dumps({name: hash_of(data) for name, data in contents.items()}, indent=1).encode()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in (contents | {HASHES: hashes}).items():
             archive.writestr(name, data)
         archive.comment = hash_of(hashes).encode()
+    atomic_write(file, packed.getvalue())
     return file
 
 

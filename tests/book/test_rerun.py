@@ -56,7 +56,7 @@ def test_a_folder_becomes_a_book_and_its_results_stand_beside_anothers(tmp_path)
     assert "*_mask*: 2" in page
     assert "The images of scans are real." in page
     export, beside = blocks("Results of others beside yours")
-    run(f"{export} --file {theirs}")
+    run(f"{export} --file {theirs.name}")
     run(beside)
     page = (book.html / "03_probing.html").read_text()
     assert "(theirs)" in page
