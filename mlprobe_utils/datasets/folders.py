@@ -5,13 +5,14 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import get_args
 
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.datasets.decoding import FORMATS, SUFFIXES
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.datasets.settings import composed
+from mlprobe_utils.datasets.settings import Accepted, composed
 from mlprobe_utils.evaluation.rows import SPLITS
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as Hugging Face's `imagefolder` calls them
@@ -76,8 +77,8 @@ def _listed(tree: FileTree, path: str, columns: Mapping[str, str]) -> pd.DataFra
     if missing := [own for name, own in called.items() if own not in table and (name in columns or name == COLUMNS[0])]:
         has = ", ".join(map(str, table.columns))
         raise InputError(f"{path} has no column {missing[0]!r}, it has {has}: name its columns in the card's `columns`")
-    table = table.rename(columns={own: name for name, own in called.items()})
-    table = table[[name for name in COLUMNS if name in table]].astype(object).map(str, na_action="ignore")
+    found = {own: name for name, own in called.items() if own in table}
+    table = table[[*found]].rename(columns=found).astype(object).map(str, na_action="ignore")
     if table[COLUMNS[0]].isna().any():
         raise InputError(f"{path} has rows without {called[COLUMNS[0]]}: name a file in each")
     table["image"] = [str(PurePosixPath(path).parent / name) for name in table.pop(COLUMNS[0])]
@@ -133,6 +134,8 @@ def check_images(table: pd.DataFrame, accept: Collection[str]) -> None:
 
     `table` has image, label, split, patient and sha256; `accept` names which of `settings.Accepted` may be there.
     """
+    if foreign := sorted({*accept} - {*get_args(Accepted)}):
+        raise unknown("value of accept", foreign[0], get_args(Accepted))
     copies = table[table["sha256"].duplicated(keep=False)]
     if len(copies) and "copies" not in accept:
         first = " and ".join(copies["image"][copies["sha256"] == copies["sha256"].iloc[0]])
@@ -143,9 +146,8 @@ def check_images(table: pd.DataFrame, accept: Collection[str]) -> None:
             "copies, or keep them by `accept: [copies]`"
         )
     for column, words in (("label", "classes"), ("split", "splits")):
-        several = (
-            table.groupby("patient")[column].unique().loc[lambda own: own.map(lambda one: pd.notna(one).sum() > 1)]
-        )
+        of_patient = table.dropna(subset=column).groupby("patient")[column].unique()
+        several = of_patient[of_patient.map(len) > 1]
         if len(several) and "patients" not in accept:
             patient, found = several.index[0], " and ".join(sorted(several.iloc[0]))
             raise InputError(

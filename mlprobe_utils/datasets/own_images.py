@@ -70,7 +70,7 @@ def image_folder(
     path: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
-    leave_out: Collection[str] = (),
+    leave_out: str | Collection[str] = (),
     accept: Collection[str] = (),
     seed: int = 0,
     validation_fraction: float | None = None,
@@ -88,7 +88,7 @@ def image_folder(
 
     Args:
         columns: what the table calls them, such as {"label": "diagnosis"}.
-        leave_out: patterns of files that are no images of the set, such as "*_mask*".
+        leave_out: pattern or patterns of files that are no images of the set, such as "*_mask*".
         accept: "patients" of several labels or splits, and "copies", files with the same bytes; refused otherwise.
         validation_fraction: share of the train images; None: as in the protocol `paper`.
         test_fraction: share of all images.
@@ -98,7 +98,7 @@ def image_folder(
     too few images.
     """
     tree = FileTree(Path(path))
-    table, _ = list_images(tree, columns, leave_out)
+    table, _ = list_images(tree, columns, [leave_out] if isinstance(leave_out, str) else leave_out)
     pictures = [_of_file(partial(tree.read, file), tree.source(file)) for file in table["image"]]
     return _images(pictures, table, accept, seed, validation_fraction, test_fraction)
 

@@ -63,12 +63,15 @@ def test_patients_and_copies_stay_together():
 def test_a_table_says_what_it_knows_and_folders_the_rest(suffix, tmp_path):
     files = [f"scans/{number}.png" for number in range(6)]
     draw(tmp_path, *files)
-    table = pd.DataFrame({"path": files, "label": ["a", "b"] * 3, "patient": [0, 0, 1, 1, None, None], "age": 3})
-    table = table.assign(split=["train", "train", "valid", "valid", "TEST", "TEST"]).astype({"patient": "Int64"})
+    table = pd.DataFrame({"path": files, "kind": ["a", "b"] * 3, "patient": [0, 0, 1, 1, None, None]})
+    given = ["train", "train", "valid", "valid", "TEST", "TEST"]
+    table = table.assign(label="of something else", split=given).astype({"patient": "Int64"})
     save = {"csv": table.to_csv, "jsonl": table.to_json, "parquet": table.to_parquet}[suffix]
     options = {"orient": "records", "lines": True} if suffix == "jsonl" else {"index": False}
     save(tmp_path / f"metadata.{suffix}", **options)
-    images = mp.image_folder(tmp_path, columns={"file_name": "path"}, accept=["patients"])
+    draw(tmp_path, "scans/0_mask.png")
+    columns = {"file_name": "path", "label": "kind"}
+    images = mp.image_folder(tmp_path, columns=columns, leave_out="*_mask*", accept=["patients"])
     assert images.table["split"].tolist() == PARTS
     assert images.table["patient"].dropna().tolist() == list("0011")
 
@@ -236,6 +239,7 @@ LABELS, PARTS = list("ababab"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 
         ({"labels": [*LABELS[:5], None]}, "image 00005 has no label"),
         ({"splits": [*PARTS[:5], "hold-out"]}, "unknown split 'hold-out'.*test, train, validation"),
         ({"splits": ["train", *PARTS[1:3], "train", "test", "test"]}, "split 'validation' has the label 'b'"),
+        ({"accept": ["copy"]}, "unknown value of accept 'copy'.*copies, patients"),
         ({"patients": list("012304")}, r"of several splits: 1 \(patient 0: test and train\)"),
         ({"splits": None}, "too few images of class 'a' to set a test split aside"),
         ({"test_fraction": 0}, "test_fraction is 0: give a share"),
