@@ -203,22 +203,7 @@ def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(image_set_of
     one = np.where(np.arange(len(FEWER)) == 5, NO, YES)
     with pytest.raises(InputError, match=rf"'covid19-ct': the reference needs two.*'{YES}': 119, '{NO}': 1\}}"):
         controls.reference_rows(image_set_of(pixels, one, FEWER), "paper")
-
-
-def stripes(period: float) -> np.ndarray:
-    wave = np.sin(2 * np.pi * np.arange(controls.SIDE) / period).astype(np.float32)
-    return np.tile(wave, (1, controls.SIDE, 1))
-
-
-def test_edges_are_counted_in_their_direction_and_a_texture_is_largest_at_its_own_scale():
-    for image, direction in ((stripes(16), 0), (stripes(16).transpose(0, 2, 1), controls.DIRECTIONS // 2)):
-        found = controls.edges(image).reshape(controls.DIRECTIONS, controls.CELLS**2).mean(axis=1)
-        assert found[direction] > 0.5
-        assert np.delete(found, direction).max() < found[direction] / 10
-    for period, largest in ((6, 1), (12, 2), (30, 4)):
-        energies = {deviation: controls.texture(stripes(period), deviation)[0, 0] for deviation in (1, 2, 4)}
-        assert max(energies, key=energies.get) == largest
-    assert np.isfinite(controls.image_features(np.zeros_like(stripes(6)))).all()  # of one grey level
+    assert np.isfinite(controls.image_features(np.zeros((1, controls.SIDE, controls.SIDE), np.float32))).all()
 
 
 @each_family

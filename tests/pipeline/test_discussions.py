@@ -73,24 +73,19 @@ def image_set(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def use(tmp_path_factory, tiny_card, image_set):
-    """A protocol of two runs and little training, wherever it is read; returns how to set one with fields changed."""
+def protocol(tmp_path_factory, tiny_card, image_set):
+    """Of two runs and little training, wherever a protocol is read, and with the tiny model for all models."""
     blocks = {"probe": {"epochs": 2}, "vision_training": {"runs": RUNS}, "answering": {"max_new_tokens": 2}}
-    small = changed(load_protocol("miniature"), **blocks).model_copy(update={"probe_variants": {}})
+    recipe = RECIPE.model_copy(update={"runs": RUNS, "epochs": 1})
+    small = load_protocol("miniature").model_copy(update={"probe_variants": {}, "fine_tuning": recipe})
+    small = changed(small, **blocks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
         patch.setattr(places, "load_model_card", lambda slug: tiny_card)
         patch.setattr(places, "load_image_set", lambda slug, protocol: image_set)
-
-        def change(**fields):
-            own = {"runs": RUNS, "epochs": 1} | fields.pop("fine_tuning", {})
-            made = small.model_copy(update={"fine_tuning": RECIPE.model_copy(update=own)} | fields)
-            for module in (places, results, variants):
-                patch.setattr(module, "load_protocol", lambda slug: made)
-            return made
-
-        change()
-        yield change
+        for module in (places, results, variants):
+            patch.setattr(module, "load_protocol", lambda slug: small)
+        yield small
 
 
 def run(*names: str) -> list[str]:
@@ -102,7 +97,7 @@ def run(*names: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(use) -> dict[str, list[str]]:
+def whole(protocol) -> dict[str, list[str]]:
     """Everything there is to read: of the pipeline and of all discussions, and which artefacts each of these made."""
     for make in (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, pipeline.make_probes):
         make(*work.works("tiny", ["busi-phantom"], "miniature", "paper"))
@@ -128,12 +123,11 @@ def test_each_artefact_is_made_once_in_a_folder_of_its_own_and_provenance_names_
     assert kinds == ["features, order question first", "predictions, vision tower frozen", "classifier"]
 
 
-def test_with_fewer_runs_the_first_of_both_are_read(whole, use):
+def test_with_fewer_runs_the_first_of_both_are_read(whole, protocol, monkeypatch):
     assert set(variants.tower_rows(ONE, "lora")["run"]) == set(range(RUNS))
-    use(vision_training=load_protocol("miniature").vision_training.model_copy(update={"runs": 1}))
+    monkeypatch.setattr(variants, "load_protocol", lambda slug: changed(protocol, vision_training={"runs": 1}))
     for rows in (variants.tower_rows(ONE, "lora"), variants.tower_rows(ONE, "frozen"), variants.classifier_rows(ONE)):
         assert set(rows["run"]) == {0}
-    use()
 
 
 def test_a_variant_differs_in_its_setting_alone(whole):
@@ -180,7 +174,7 @@ def test_chapters_read_what_was_made(whole, image_set):
     assert variants.order_prompts(ONE)["prompt"].nunique() == len(ORDERS)
 
 
-def test_what_was_not_run_says_how_to_make_it(outputs, use):
+def test_what_was_not_run_says_how_to_make_it(outputs, protocol):
     command = "python -m mlprobe_utils discuss tiny --datasets busi-phantom --protocol miniature --split paper"
     for words, read, *given in (
         (command, variants.tower_rows, ONE, "frozen"),
@@ -192,12 +186,12 @@ def test_what_was_not_run_says_how_to_make_it(outputs, use):
             read(*given)
 
 
-def test_variants_are_what_the_protocol_is_not(use):
-    own, other = use(), use(order="question_first", fine_tuning={"vision_tower": "frozen"})
-    for protocol, orders, tower in ((own, ["question_first"], "frozen"), (other, ["image_first"], "lora")):
-        assert [one.value for one in variants.variants(ORDER, protocol)] == [*orders, "irrelevant_first"]
-        assert variants.variants(VISION_TOWER, protocol) == [Variant(VISION_TOWER, tower)]
+def test_variants_are_what_the_protocol_is_not(protocol, monkeypatch):
+    other = changed(protocol, fine_tuning={"vision_tower": "frozen"}).model_copy(update={"order": "question_first"})
+    for own, orders, tower in ((protocol, ["question_first"], "frozen"), (other, ["image_first"], "lora")):
+        assert [one.value for one in variants.variants(ORDER, own)] == [*orders, "irrelevant_first"]
+        assert variants.variants(VISION_TOWER, own) == [Variant(VISION_TOWER, tower)]
+    monkeypatch.setattr(variants, "load_protocol", lambda slug: other)
     assert of_value(ONE, ORDER, "question_first") is ONE
     assert of_value(ONE, ORDER, "image_first").states == [None, 0]
     assert of_value(ONE, VISION_TOWER, "lora").states == [0, 1]
-    use()
