@@ -143,20 +143,18 @@ def test_probes_that_disagree_are_not_timed(monkeypatch):
         probes.agree(8, 24)
 
 
+FEW = {"depth": 2, "num_hidden_layers": 2, "num_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+FEW |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "head_dim": 16, "mrope_section": [2, 3, 3]}
+FEW |= {"vocab_size": 2000, "image_size": 112, "mm_tokens_per_image": 4}
+
+
 def shrunk(architecture: str) -> dict:
     """The shape in data/architectures with few and narrow layers."""
-    config = published_config(architecture)
-    vision = {"hidden_size": 32, "intermediate_size": 64}
-    text = vision | {"num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 2000}
-    if "depth" in config["vision_config"]:
-        vision |= {"depth": 2, "num_heads": 2, "out_hidden_size": 32}
-        rotary = config["text_config"]["rope_parameters"] | {"mrope_section": [2, 3, 3]}
-        text |= {"num_key_value_heads": 2, "rope_parameters": rotary}
-    else:
-        vision |= {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 112}
-        text |= {"num_key_value_heads": 1, "head_dim": 16}
-        config["mm_tokens_per_image"] = 4
-    return config | {"text_config": config["text_config"] | text, "vision_config": config["vision_config"] | vision}
+
+    def few(config: dict) -> dict:
+        return {name: few(own) if isinstance(own, dict) else FEW.get(name, own) for name, own in config.items()}
+
+    return few(published_config(architecture))
 
 
 @pytest.mark.slow
