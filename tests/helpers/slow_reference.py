@@ -4,6 +4,9 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
+from mlprobe_utils.models.encoding import append_answers
+from mlprobe_utils.training.trainer import AnswerTrainer
+
 
 class Keep(nn.Module):
     """Stands before a module and keeps what it is given."""
@@ -121,6 +124,14 @@ def decoder_states(model, inputs) -> list[torch.Tensor]:
     return after
 
 
+@torch.inference_mode()
+def option_log_probabilities(loaded, encoder, images, options) -> torch.Tensor:
+    """float64 [images, options]: images and question are read anew before every option."""
+    prompts, tokens, pad = encoder.questions(images), encoder.answer_tokens(options), encoder.tokenizer.pad_token_id
+    inputs = [append_answers(prompts, [of_option] * len(images), pad) for of_option in tokens]
+    return -torch.stack([AnswerTrainer.losses_of(loaded.model, given)[0] for given in inputs], dim=1).double()
+
+
 def longer(inputs, tokens: list[int]) -> dict[str, torch.Tensor]:
     """Unpadded inputs of one image with more text tokens."""
     nothing = {key: [0] * len(tokens) for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
@@ -133,11 +144,3 @@ def answer_log_probabilities(model, encoder, image, tokens: list[int]) -> torch.
     """Those of an answer's tokens about one image: no padding, all logits computed."""
     logits = model(**longer(encoder.questions([image]), tokens)).logits[0, -len(tokens) - 1 : -1]
     return logits.log_softmax(-1)[range(len(tokens)), tokens]
-
-
-@torch.inference_mode()
-def option_log_probabilities(loaded, encoder, images, options) -> torch.Tensor:
-    """float64 [images, options]: image and question are read anew for every option."""
-    given = [(image, tokens) for image in images for tokens in encoder.answer_tokens(options)]
-    found = [answer_log_probabilities(loaded.model, encoder, *pair).double().sum() for pair in given]
-    return torch.stack(found).reshape(len(images), len(options))
