@@ -17,7 +17,6 @@ import torch
 from made_releases import make_chest_xray
 from random_model import full_size, random_model
 from simulations import BEST, FIXED, false_alarms
-from transformers import Trainer
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import published
@@ -73,21 +72,6 @@ def test_every_repetition_runs_all_in_a_new_order():
         assert [seconds.loc[i, name] for name in order] == [4 * i + k + 1 for k in range(4)]
 
 
-def growth_to_the_peak() -> int:
-    torch.ones(2**26)  # 256 MiB, gone again
-    before = paired.start_of_peak()
-    for _ in range(3):
-        torch.ones(2**24)  # 64 MiB at a time
-    return paired.peak() - before
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="the numbers are those of resident memory")
-def test_the_peak_is_what_was_in_use_at_a_time_since_its_start():
-    """Where benchmarks measure it: resident memory of this process is also that of whatever other tests have left."""
-    assert 60 < paired.in_child(growth_to_the_peak) / 2**20 < 80
-
-
 def test_extraction_has_a_row_a_contestant_and_batch(capsys, tmp_path):
     arguments = "--model tiny --batches 1 3 --repetitions 6 --threads 1 --csv"
     extraction.main([*arguments.split(), f"{tmp_path}/table.csv"])
@@ -98,12 +82,8 @@ def test_extraction_has_a_row_a_contestant_and_batch(capsys, tmp_path):
     vectors = {row[1]: int(row[2]) for row in rows}
     assert vectors["mlprobe_utils"] == 4 + 2 + 2 * 3  # vision blocks, connector, LLM layers with two poolings
     assert vectors["output_hidden_states"] == 2 * 2  # it has neither vision nor the last layer
-    assert vectors["bare forward"] == 0
-    assert printed.count("is the target") == 2
     assert ("nnsight is not installed" in printed) != NNSIGHT
-    table = pd.read_csv(tmp_path / "table.csv")
-    assert list(table["contestant"]) == contestants * 2
-    assert (table["seconds"] > 0).all()
+    assert (pd.read_csv(tmp_path / "table.csv")["seconds"] > 0).all()
 
 
 @torch.inference_mode()
@@ -135,20 +115,6 @@ def test_fine_tuning_has_a_row_a_contestant_with_and_without_checkpointing(capsy
         assert own + 20 < plain
 
 
-class AllTokens(fine_tuning.AnswerTrainer):
-    def compute_loss(self, model, inputs, return_outputs=False, **named):
-        """The sum instead of the mean."""
-        return super().compute_loss(model, inputs, return_outputs, **named) * (inputs["labels"] != -100).sum()
-
-
-def test_trainers_that_disagree_are_not_timed(monkeypatch):
-    monkeypatch.setattr(fine_tuning, "CONTESTANTS", {fine_tuning.BASE: Trainer, "AnswerTrainer": AllTokens})
-    monkeypatch.setattr(fine_tuning, "AnswerTrainer", AllTokens)
-    bench = fine_tuning.Bench("tiny", 400, "float32", 2)
-    with pytest.raises(RuntimeError, match="the trainers differ"):
-        bench.agree(checkpointing=False)
-
-
 def test_probes_have_a_row_a_contestant_and_cell(capsys, tmp_path):
     arguments = "--widths 8 --points 2 3 --samples 24 --steps 12 --repetitions 6 --threads 1 --whole 8 2 24 --csv"
     probes.main([*arguments.split(), f"{tmp_path}/table.csv"])
@@ -157,18 +123,6 @@ def test_probes_have_a_row_a_contestant_and_cell(capsys, tmp_path):
     assert printed.count("The whole recipe") == 1
     table = pd.read_csv(tmp_path / "table.csv")
     np.testing.assert_allclose(table["microseconds"], 1e6 * table["seconds"] / table["points"] / (20 * 6))
-
-
-def test_probes_are_judged_by_how_much_faster_than_the_loop_they_are(monkeypatch, capsys):
-    seconds = {probes.LOOP: 8.0, probes.OURS: 4.0, "scikit-learn": 16.0, "floor": 2.0}
-    monkeypatch.setattr(probes, "TARGETS", {8: 2.1})
-    monkeypatch.setattr(probes, "seconds_of_recipe", lambda name, *_: seconds[name])
-    probes.main(["--widths", "8", "--points", "2", "--samples", "24", "--threads", "1"])
-    printed = capsys.readouterr().out
-    rows = {row[3]: row[4:] for row in rows_of(printed)}
-    assert rows[probes.OURS] == ["4.0", "16,666.7", "2.00 (2.00 to 2.00)", "2.00"]
-    assert rows["scikit-learn"] == ["16.0", "66,666.7", "0.50 (0.50 to 0.50)", "8.00"]
-    assert "2.00 times as fast as the loop; 2.1 is the target: MISSED" in printed
 
 
 @pytest.mark.parametrize("name", probes.CONTESTANTS)
@@ -189,20 +143,18 @@ def test_probes_that_disagree_are_not_timed(monkeypatch):
         probes.agree(8, 24)
 
 
+FEW = {"depth": 2, "num_hidden_layers": 2, "num_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+FEW |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "head_dim": 16, "mrope_section": [2, 3, 3]}
+FEW |= {"vocab_size": 2000, "image_size": 112, "mm_tokens_per_image": 4}
+
+
 def shrunk(architecture: str) -> dict:
     """The shape in data/architectures with few and narrow layers."""
-    config = published_config(architecture)
-    vision = {"hidden_size": 32, "intermediate_size": 64}
-    text = vision | {"num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 2000}
-    if "depth" in config["vision_config"]:
-        vision |= {"depth": 2, "num_heads": 2, "out_hidden_size": 32}
-        rotary = config["text_config"]["rope_parameters"] | {"mrope_section": [2, 3, 3]}
-        text |= {"num_key_value_heads": 2, "rope_parameters": rotary}
-    else:
-        vision |= {"num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 112}
-        text |= {"num_key_value_heads": 1, "head_dim": 16}
-        config["mm_tokens_per_image"] = 4
-    return config | {"text_config": config["text_config"] | text, "vision_config": config["vision_config"] | vision}
+
+    def few(config: dict) -> dict:
+        return {name: few(own) if isinstance(own, dict) else FEW.get(name, own) for name, own in config.items()}
+
+    return few(published_config(architecture))
 
 
 @pytest.mark.slow

@@ -4,8 +4,7 @@ import ast
 
 import pytest
 import yaml
-from made_releases import write
-from mutation import MUTANTS, PACKAGE, first_failure, importing_and_others, mutants, planted
+from mutation import MUTANTS, PACKAGE, importing_and_others, mutants, planted
 
 EVERY = mutants()
 
@@ -33,14 +32,3 @@ def test_the_tests_that_import_a_module_come_first():
     assert own[0] == "tests/stats/test_paired.py"
     assert "tests/evaluation/test_answers.py" in others
     assert not set(own) & set(others)
-
-
-def test_the_first_failure_is_of_the_copy_and_no_package_from_elsewhere_is_tested(tmp_path):
-    copy = tmp_path / "checkout"
-    copy.mkdir()
-    with pytest.raises(AssertionError, match="not the copy"):
-        first_failure(copy, [], "fast")
-    write(copy / "mlprobe_utils" / "__init__.py", "")
-    for assertion, noticed in (("True", None), ("False", "test_it.py::test_it")):
-        write(copy / "test_it.py", f"def test_it():\n    assert {assertion}\n")
-        assert first_failure(copy, ["test_it.py"], "fast") == noticed

@@ -21,9 +21,8 @@ from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATI
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.encoding import Encoder
-from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import DataCard, slugs
+from mlprobe_utils.pipeline.cards import slugs
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import ORDER, PROMPT, RANDOM_FEATURES
 from mlprobe_utils.pipeline.stages import STEPS
@@ -32,7 +31,6 @@ from mlprobe_utils.pipeline.work import Work, shared, works
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
-from mlprobe_utils.probing.settings import Probe
 from mlprobe_utils.training.fine_tuning import train_adapter
 from mlprobe_utils.training.prediction import answer_batch, predict
 from mlprobe_utils.training.vision_classifier import classify, tower_end
@@ -191,17 +189,13 @@ def make_controls(work: Work) -> None:
     make_image_controls(work)
     if (own := work.controls()).is_current():
         return
-    images, constants = work.images(), work.constants(CONTROL_RUN)
+    images, upstream = work.images(), (work.features(CONTROL_RUN), work.random_features())
     controls = pd.read_parquet(work.image_controls().folder / TASK).set_index("image")["control"]
     images["control"] = controls.loc[images["image"]].to_numpy()
     with own.making() as temporary:
-        upstream = work.features(CONTROL_RUN), work.random_features()
-        pooled = [load_features(source.folder / FEATURES) for source in upstream]
-        probed = probed_rows(*pooled, images, work.options, work.protocol.probe, constants)
+        probed = probed_rows(work, *(load_features(source.folder / FEATURES) for source in upstream), images)
         with work.state(CONTROL_RUN):
-            tested = images[images["split"] == "test"]
-            given = work.image_set.card, work.protocol.order, work.answering.max_new_tokens
-            answered = text_only_rows(work.loaded, *given, tested, constants)
+            answered = text_only_rows(work, images[images["split"] == "test"])
         write_rows(pd.concat([probed, answered], ignore_index=True), temporary / ROWS)
 
 
@@ -215,16 +209,12 @@ def make_image_controls(work: Work) -> None:
                 write_image_controls(work.image_set, work.split_rule, temporary)
 
 
-def probed_rows(
-    tuned: Features, random: Features, images: pd.DataFrame, options: list[str], probe: Probe, constants: dict
-) -> pd.DataFrame:
+def probed_rows(work: Work, tuned: Features, random: Features, images: pd.DataFrame) -> pd.DataFrame:
     """Controls by probes of the means of image tokens: the control task and random weights, probed at every point, and
     memorisation (train images), at the last one of each module.
 
-    Args:
-        tuned, random: of the fine-tuned model, and of the model with random weights, which has no stage.
-        images: one row an image, as the features: image, split, option, and control (the control task's option).
-        constants: the columns that rows of the fine-tuned model share.
+    `tuned` and `random` are of the fine-tuned model and of the one with random weights, which has no stage; `images`
+    has a row for each row of theirs: image, split, option, and control (the control task's option).
     """
     training, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
     memorised = images["option"].to_numpy(copy=True)
@@ -236,28 +226,26 @@ def probed_rows(
     ends = [[key for key in keys if key[0] == module][-1] for module in MODULES]
     features |= {(MEMORISATION, key): tuned[key] for key in ends}
     features |= {(RANDOM_WEIGHTS, key): random[key] for key in random if key.endswith(of_image)}
-    codes = {control: pd.Categorical(own, options).codes.astype(int) for control, own in labels.items()}
-    targets = {key: codes[key[0]] for key in features}
-    fitted = fit_probes(features, targets, training, len(options), probe, dict.fromkeys(features, CONTROL_RUN))
-    frames = []
+    codes = {control: pd.Categorical(own, work.options).codes.astype(int) for control, own in labels.items()}
+    targets, seeds = {key: codes[key[0]] for key in features}, dict.fromkeys(features, CONTROL_RUN)
+    fitted, frames = fit_probes(features, targets, training, len(work.options), work.protocol.probe, seeds), []
     for (control, key), probabilities in fitted.items():
         shown = training if control == MEMORISATION else tested
         own = images.assign(option=labels[control]).iloc[shown]
-        place = _place(key) | {"run": CONTROL_RUN, "seed": CONTROL_RUN, "probe": MAIN_PROBE}
-        place |= {"stage": None} if control == RANDOM_WEIGHTS else {}
-        frames.append(image_rows(own, options, probabilities[shown], **constants | place, control=control))
+        constants = work.constants(CONTROL_RUN) | _place(key) | {"seed": CONTROL_RUN, "probe": MAIN_PROBE}
+        constants |= {"control": control} | ({"stage": None} if control == RANDOM_WEIGHTS else {})
+        frames.append(image_rows(own, work.options, probabilities[shown], **constants))
     return pd.concat(frames, ignore_index=True)
 
 
-def text_only_rows(
-    loaded: LoadedModel, card: DataCard, order: str, most: int, images: pd.DataFrame, constants: dict
-) -> pd.DataFrame:
-    """Rows of the answer of at most so many tokens to the question without an image, which counts for all `images`."""
-    encoder = Encoder(loaded.processor, card.template.replace("<image>", ""), order, loaded.card)
-    answered = answer_batch(loaded, encoder.questions([None]), encoder, card.options, most)
-    probabilities = softmax(answered[card.options].to_numpy(), axis=1).repeat(len(images), axis=0)
-    rows = image_rows(images, card.options, probabilities, **constants, control=TEXT_ONLY)
-    return rows.assign(**encoder.answer(answered["text"].iloc[0], card.options, card.synonyms))
+def text_only_rows(work: Work, images: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the answer to the question without an image, which counts for all `images`."""
+    card, options = work.image_set.card, work.options
+    encoder = Encoder(work.loaded.processor, card.template.replace("<image>", ""), work.protocol.order, work.card)
+    answered = answer_batch(work.loaded, encoder.questions([None]), encoder, options, work.answering.max_new_tokens)
+    probabilities = softmax(answered[options].to_numpy(), axis=1).repeat(len(images), axis=0)
+    rows = image_rows(images, options, probabilities, **work.constants(CONTROL_RUN), control=TEXT_ONLY)
+    return rows.assign(**encoder.answer(answered["text"].iloc[0], options, card.synonyms))
 
 
 def run_discussions(

@@ -1,17 +1,11 @@
-"""The built book behind a server, chromium, and a tab that listens, for browser tests.
-
-`python tests/helpers/browser.py HTML OUT` writes pictures of every page at both widths in both themes, to look at:
-`<page>-<width>-<theme>.png`.
-"""
+"""The built book behind a server, chromium, and a tab that listens, for browser tests."""
 
 import contextlib
 import functools
 import http.server
-import itertools
 import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,20 +134,3 @@ class Tab:
 
     def close(self) -> None:
         self.context.close()
-
-
-def take_screenshots(html: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with serve(html) as address, chromium() as browser:
-        for page in pages(html):
-            tab = Tab(browser, f"{address}/{page}.html").wait()
-            for width, theme in itertools.product(WIDTHS, THEMES):
-                tab.resize(width)
-                tab.paint(theme)
-                path = out / f"{page.replace('/', '-')}-{width}-{theme}.png"
-                tab.page.screenshot(path=path, full_page=True)
-            tab.close()
-
-
-if __name__ == "__main__":
-    take_screenshots(*map(Path, sys.argv[1:]))

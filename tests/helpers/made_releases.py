@@ -75,9 +75,8 @@ def make_covid_ct(root: Path, per_class: dict[str, int] | None = None) -> Path:
     return release
 
 
-def zipped(folder: Path, remove: bool = True) -> Path:
-    """Packs a folder into a zip of its name beside it, as a release is published."""
+def zipped(folder: Path) -> Path:
+    """Packs a folder into a zip of its name in place of it, as a release is published."""
     archive = shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
-    if remove:
-        shutil.rmtree(folder)
+    shutil.rmtree(folder)
     return Path(archive)

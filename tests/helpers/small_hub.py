@@ -18,7 +18,7 @@ from transformers.utils import hub as clients_hub
 
 from mlprobe_utils.models import identity
 
-ROUTE = re.compile(r"(/api/models)?/([^/]+/[^/]+)(?:/(revision|tree|resolve|large)/([^/]+)(?:/(.+))?)?")
+ROUTE = re.compile(r"(/api/models)?/([^/]+/[^/]+)(?:/(revision|tree|resolve)/([^/]+)(?:/(.+))?)?")
 
 
 @dataclass
@@ -59,7 +59,7 @@ class SmallHub:
     def files_asked(self) -> set[tuple[str, str]]:
         """Revision and path of every file that was asked for."""
         routes = [ROUTE.fullmatch(path).groups() for path in self.asked]
-        return {(revision, path) for _, _, kind, revision, path in routes if kind in ("resolve", "large")}
+        return {(revision, path) for _, _, kind, revision, path in routes if kind == "resolve"}
 
     def redirect(self, patch: pytest.MonkeyPatch, cache: Path, address: str = "") -> None:
         """Lets the hub's clients in this process ask here, and keep in `cache`: as HF_ENDPOINT and HF_HOME do."""
@@ -77,7 +77,7 @@ class SmallHub:
         repository = self.repositories.get(name)
         if repository is None:
             return _refusal(HTTPStatus.NOT_FOUND, "RepoNotFound", "Repository not found")
-        if repository.gate and kind in ("resolve", "large"):
+        if repository.gate and kind == "resolve":
             return _refusal(HTTPStatus(repository.gate), "GatedRepo", f"Access to model {name} is restricted.")
         commit = repository.commit_of(unquote(revision or "main"))
         if commit is None:
@@ -91,10 +91,6 @@ class SmallHub:
         file = folder / place
         if not file.is_file():
             return _refusal(HTTPStatus.NOT_FOUND, "EntryNotFound", "Entry not found", known)
-        if kind == "resolve" and file.suffix == ".safetensors":  # large files lie elsewhere
-            size = str(file.stat().st_size)
-            linked = {"Location": f"{self.address}/{name}/large/{commit}/{place}", "X-Linked-Size": size}
-            return HTTPStatus.FOUND, b"", known | linked | {"X-Linked-Etag": f'"{_tag(file)}"'}
         return HTTPStatus.OK, file.read_bytes(), known | {"ETag": f'"{_tag(file)}"'}
 
 

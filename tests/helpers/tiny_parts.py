@@ -17,10 +17,9 @@ from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.base import Packed
 from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.models.loading import LoadedModel, load
-from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_data_card
+from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_data_card, load_protocol
 from mlprobe_utils.synthetic.miniatures import blueprints, making
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
-from mlprobe_utils.training.settings import FineTuning
 
 ARCHITECTURE = Architecture(
     vision=Tower(depth=4, width=32, feed_forward=64, heads=2),
@@ -60,21 +59,8 @@ WIDTHS = {  # of each family's probe points, in the order the data flows
 }
 TURN_END = {"gemma3": "<end_of_turn>"}  # what ends an answer; of the others it is ChatML's
 SIZES = ((64, 64), (128, 96), (32, 64), (96, 160))  # height, width; 4, 12, 2 and 15 image tokens
-RECIPE = FineTuning(
-    rank=2,
-    alpha=8,
-    dropout=0.0,
-    vision_tower="lora",
-    learning_rate=0.01,
-    weight_decay=0.01,
-    warmup_ratio=0.05,
-    max_gradient_norm=1.0,
-    epochs=2,
-    batch_size=4,
-    length_grouped=False,
-    runs=1,
-    precision="float32",
-    gradient_checkpointing=False,
+RECIPE = load_protocol("miniature").fine_tuning.model_copy(
+    update={"rank": 2, "alpha": 8, "learning_rate": 0.01, "epochs": 2, "batch_size": 4, "runs": 1}
 )
 
 

@@ -1,4 +1,5 @@
-"""What discussions make of a model: variants in folders of their own, towers trained alone, all once, and read back."""
+"""Discussions: which models and data sets take part, and what is made of a model: variants in folders of their own,
+towers trained alone, all once, and read back."""
 
 import itertools
 import json
@@ -18,13 +19,52 @@ from mlprobe_utils.evaluation.rows import SCHEMA
 from mlprobe_utils.pipeline import artefacts, places, results, variants, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
 from mlprobe_utils.pipeline.tested import evaluated
-from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name, of_value
+from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name, load_discussion, of_value, taking_part
 
 ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
-NAMES = ["frozen-vision-tower", "question-first", "training-paradigms"]
+PAPER = {  # discussion -> what it varies, models of the paper's tables; question first is this book's own
+    "frozen-vision-tower": ("vision_tower", {"huatuogpt-vision-7b", "medgemma-4b"}),
+    "question-first": ("order", {"lingshu-7b"}),
+    "training-paradigms": ("training", {"shizhengpt-7b-vl", "medgemma-1.5-4b"}),
+}
 RUNS = 2
+
+
+def test_the_papers_models_take_part_as_miniatures_and_one_of_the_default():
+    book, found = load_book(), variants.discussions()
+    assert [card.slug for card in found] == [*PAPER]
+    for card in found:
+        varies, models = PAPER[card.slug]
+        assert (card.varies, set(card.models) >= models) == (varies, True)
+        assert set(taking_part(card, book.all)) == {f"{model}-miniature" for model in card.models}
+        assert len(taking_part(card, book.models)) == 1
+    both = ["lingshu-7b-miniature", "lingshu-7b"]
+    assert taking_part(load_discussion("question-first"), ["lingshu-32b", *both, "qwen2.5-vl-7b-miniature"]) == both
+
+
+def test_a_discussion_is_about_its_data_sets_and_their_phantoms():
+    card, every = load_discussion("question-first"), ["busi-phantom", "covid19-ct-phantom", "covid19-ct"]
+    assert variants.discussed_on(card, every) == every[1:]
+    assert variants.discussed_on(card, ["busi", "chest-xray"]) == ["busi"]  # none of its own: the first
+    assert variants.discussed_on(load_discussion("training-paradigms"), every) == every
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("lingshu-7b", "lingshu-7", "unknown model 'lingshu-7'.* 'lingshu-7b'.*discussions/question-first.yml"),
+        ("[covid19-ct]", "[covid]", "unknown data set 'covid'.*discussions/question-first.yml"),
+        ("models: [", "models: []  # [", "question-first.yml: models"),
+    ],
+)
+def test_a_card_that_is_not_valid_names_file_and_field(own_cards, old, new, words):
+    path = own_cards / "discussions" / "question-first.yml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=words):
+        load_discussion("question-first")
 
 
 @pytest.fixture(scope="module")
@@ -33,40 +73,35 @@ def image_set(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def use(tmp_path_factory, tiny_card, image_set):
-    """A protocol of two runs and little training, wherever it is read; returns how to set one with fields changed."""
+def protocol(tmp_path_factory, tiny_card, image_set):
+    """Of two runs and little training, wherever a protocol is read, and with the tiny model for all models."""
     blocks = {"probe": {"epochs": 2}, "vision_training": {"runs": RUNS}, "answering": {"max_new_tokens": 2}}
-    small = changed(load_protocol("miniature"), **blocks).model_copy(update={"probe_variants": {}})
+    recipe = RECIPE.model_copy(update={"runs": RUNS, "epochs": 1})
+    small = load_protocol("miniature").model_copy(update={"probe_variants": {}, "fine_tuning": recipe})
+    small = changed(small, **blocks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artefacts, "OUTPUTS", tmp_path_factory.mktemp("outputs"))
         patch.setattr(places, "load_model_card", lambda slug: tiny_card)
         patch.setattr(places, "load_image_set", lambda slug, protocol: image_set)
-
-        def change(**fields):
-            own = {"runs": RUNS, "epochs": 1} | fields.pop("fine_tuning", {})
-            made = small.model_copy(update={"fine_tuning": RECIPE.model_copy(update=own)} | fields)
-            for module in (places, results, variants):
-                patch.setattr(module, "load_protocol", lambda slug: made)
-            return made
-
-        change()
-        yield change
+        for module in (places, results, variants):
+            patch.setattr(module, "load_protocol", lambda slug: small)
+        yield small
 
 
-def run(names=NAMES) -> list[str]:
+def run(*names: str) -> list[str]:
     """Runs discussions; returns the folders of the artefacts that it made, below the model's."""
     folder = ONE.folder("tiny", "busi-phantom")
     before = times_made(folder)
-    pipeline.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", list(names))
+    pipeline.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", [*names])
     return sorted(place for place, time in times_made(folder).items() if time != before.get(place))
 
 
 @pytest.fixture(scope="module")
-def whole(use) -> dict[str, list[str]]:
+def whole(protocol) -> dict[str, list[str]]:
     """Everything there is to read: of the pipeline and of all discussions, and which artefacts each of these made."""
     for make in (pipeline.make_adapters, pipeline.make_predictions, pipeline.make_features, pipeline.make_probes):
         make(*work.works("tiny", ["busi-phantom"], "miniature", "paper"))
-    return {name: run([name]) for name in NAMES}
+    return {name: run(name) for name in PAPER}
 
 
 def test_each_artefact_is_made_once_in_a_folder_of_its_own_and_provenance_names_it(whole):
@@ -78,7 +113,7 @@ def test_each_artefact_is_made_once_in_a_folder_of_its_own_and_provenance_names_
     states = [results.state_name(kind, run) for kind in ("features", "predictions") for run in (None, 0)]
     names, orders = ["adapter-0", *states, "probes"], ("irrelevant_first", "question_first")
     assert whole["question-first"] == sorted(f"order/{order}/{name}" for order in orders for name in names)
-    assert run() == []
+    assert run(*PAPER) == []
     folder = ONE.folder("tiny", "busi-phantom")
     place, frozen = folder / "order" / "question_first", folder / "vision_tower" / "frozen" / "predictions-finetuned-1"
     names = ["probes", "features-pretrained", "features-finetuned-0", "adapter-0"]
@@ -88,12 +123,11 @@ def test_each_artefact_is_made_once_in_a_folder_of_its_own_and_provenance_names_
     assert kinds == ["features, order question first", "predictions, vision tower frozen", "classifier"]
 
 
-def test_with_fewer_runs_the_first_of_both_are_read(whole, use):
+def test_with_fewer_runs_the_first_of_both_are_read(whole, protocol, monkeypatch):
     assert set(variants.tower_rows(ONE, "lora")["run"]) == set(range(RUNS))
-    use(vision_training=load_protocol("miniature").vision_training.model_copy(update={"runs": 1}))
+    monkeypatch.setattr(variants, "load_protocol", lambda slug: changed(protocol, vision_training={"runs": 1}))
     for rows in (variants.tower_rows(ONE, "lora"), variants.tower_rows(ONE, "frozen"), variants.classifier_rows(ONE)):
         assert set(rows["run"]) == {0}
-    use()
 
 
 def test_a_variant_differs_in_its_setting_alone(whole):
@@ -140,7 +174,7 @@ def test_chapters_read_what_was_made(whole, image_set):
     assert variants.order_prompts(ONE)["prompt"].nunique() == len(ORDERS)
 
 
-def test_what_was_not_run_says_how_to_make_it(outputs, use):
+def test_what_was_not_run_says_how_to_make_it(outputs, protocol):
     command = "python -m mlprobe_utils discuss tiny --datasets busi-phantom --protocol miniature --split paper"
     for words, read, *given in (
         (command, variants.tower_rows, ONE, "frozen"),
@@ -152,12 +186,12 @@ def test_what_was_not_run_says_how_to_make_it(outputs, use):
             read(*given)
 
 
-def test_variants_are_what_the_protocol_is_not(use):
-    own, other = use(), use(order="question_first", fine_tuning={"vision_tower": "frozen"})
-    for protocol, orders, tower in ((own, ["question_first"], "frozen"), (other, ["image_first"], "lora")):
-        assert [one.value for one in variants.variants(ORDER, protocol)] == [*orders, "irrelevant_first"]
-        assert variants.variants(VISION_TOWER, protocol) == [Variant(VISION_TOWER, tower)]
+def test_variants_are_what_the_protocol_is_not(protocol, monkeypatch):
+    other = changed(protocol, fine_tuning={"vision_tower": "frozen"}).model_copy(update={"order": "question_first"})
+    for own, orders, tower in ((protocol, ["question_first"], "frozen"), (other, ["image_first"], "lora")):
+        assert [one.value for one in variants.variants(ORDER, own)] == [*orders, "irrelevant_first"]
+        assert variants.variants(VISION_TOWER, own) == [Variant(VISION_TOWER, tower)]
+    monkeypatch.setattr(variants, "load_protocol", lambda slug: other)
     assert of_value(ONE, ORDER, "question_first") is ONE
     assert of_value(ONE, ORDER, "image_first").states == [None, 0]
     assert of_value(ONE, VISION_TOWER, "lora").states == [0, 1]
-    use()

@@ -1,10 +1,5 @@
 """What a chapter makes for itself when it runs alone, and how it says what it could not make."""
 
-import os
-import shutil
-import subprocess
-import sys
-
 import pytest
 
 from mlprobe_utils.common.errors import InputError
@@ -51,15 +46,12 @@ def test_a_discussion_is_made_for_the_models_that_take_part():
     assert [job.command[1:3] for job in found if job.kind == "manifest"] == [place.datasets]
 
 
-def test_models_are_looked_at_before_anything_runs_but_for_those_made_here(tmp_path):
+def test_models_are_looked_at_before_anything_runs_but_for_those_made_here(own_cards, tmp_path, monkeypatch):
     """Through the command: the error of a card's source is the one message."""
+    monkeypatch.setenv("MLPROBE_CARDS", str(own_cards))
     jobs.look_at(["lingshu-7b-miniature"])
-    cards = shutil.copytree(artefacts.ROOT / "data", tmp_path / "cards")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text('{"architectures": ["Strange"]}')
-    (cards / "models" / "mine.yml").write_text(f"name: Mine\nsource: {tmp_path / 'mine'}\n")
-    environment = os.environ | {"MLPROBE_CARDS": str(cards), "MLPROBE_OUTPUTS": str(tmp_path / "outputs")}
-    done = subprocess.run(
-        [sys.executable, "-m", "mlprobe_utils", "look", "mine"], env=environment, capture_output=True, text=True
-    )
-    assert (done.returncode, "model card 'mine': it has no vision part" in done.stderr) == (2, True)
+    (own_cards / "models" / "mine.yml").write_text(f"name: Mine\nsource: {tmp_path / 'mine'}\n")
+    with pytest.raises(InputError, match=r"^model card 'mine': it has no vision part"):
+        jobs.look_at(["mine"])
