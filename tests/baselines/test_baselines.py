@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.baselines import networks
-from mlprobe_utils.baselines.networks import build, spatial_shift
+from mlprobe_utils.baselines.networks import SpatialShift, build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import baseline_card
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant, all_baselines, baselines_of
@@ -91,7 +91,7 @@ def test_a_network_written_here_learns_a_planted_pattern_with_all_its_weights_an
 
 def test_shifted_patches_come_from_the_neighbours_and_the_edge_keeps_its_own():
     grid = torch.arange(6.0).view(1, 2, 3, 1).repeat(1, 1, 1, 4)
-    down, up, right, left = spatial_shift(grid)[0].permute(2, 0, 1).tolist()
+    down, up, right, left = SpatialShift()(grid)[0].permute(2, 0, 1).tolist()
     assert (down, up) == ([[0, 1, 2]] * 2, [[3, 4, 5]] * 2)
     assert (right, left) == ([[0, 0, 1], [3, 3, 4]], [[1, 2, 2], [4, 5, 5]])
 

@@ -128,8 +128,9 @@ def test_bad_recipes(recipe, says):
 def test_unknown_sets_and_classes():
     with pytest.raises(InputError, match=r"not a phantom.*busi-phantom"):
         command.make("busi")
+    card = load_data_card("covid19-ct-phantom")
     with pytest.raises(InputError, match="NonCOVID"):
-        draw("ct", "tumour", np.random.default_rng(0), 64)
+        command.drawn(card, command.read_recipe(card), "dataset", "tumour", 0)
 
 
 @each_set

@@ -37,9 +37,7 @@ from mlprobe_utils.pipeline.results import DAMAGED_RUN, HITS, STATISTICS, STRENG
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import features_of, save_whole
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, chosen, damaged, module_at, planted, uniform
-from mlprobe_utils.synthetic.phantoms.canvas import generator
-from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, MODALITY_OF, read_recipe
-from mlprobe_utils.synthetic.phantoms.modalities import class_index, draw
+from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, drawn, read_recipe
 
 PARTS = ("fitting", "choosing", "measuring")  # of the phantoms: discriminants, severities, and what these cost
 MOST_CHOOSING = 600  # images to fit and to choose on: more change the severity by less than the measured interval
@@ -113,15 +111,12 @@ def batched(items: Sequence, size: int) -> list:
 
 def fresh_images(card: DataCard, settings: Images, labels: Iterable[str], part: int) -> list[np.ndarray]:
     """Working copies, uint8 [height, width, 3], of phantoms of these classes: in no set, training or other part."""
-    recipe, modality, images = read_recipe(card), MODALITY_OF[card.layout], []
+    recipe, images = read_recipe(card), []
+    kind = "JPEG" if card.layout == "chest-xray" else "PNG"  # as a file of the set gives it back: JPEG loses a little
     for number, label in enumerate(labels):
-        rng = generator("oracle", recipe.seed, class_index(modality, label), part, number)
-        pixels, _ = draw(modality, label, rng, recipe.side, difficulty=recipe.difficulty, shortcut=recipe.shortcut)
-        picture = Image.fromarray(pixels)
-        if card.layout == "chest-xray":  # as a file of the set gives it back: JPEG loses a little
-            picture.save(file := io.BytesIO(), "JPEG", quality=JPEG_QUALITY)
-            picture = Image.open(file)
-        images.append(np.array(working_copy(picture.convert("RGB"), settings)))
+        pixels, _ = drawn(card, recipe, "oracle", label, part, number)
+        Image.fromarray(pixels).save(file := io.BytesIO(), kind, quality=JPEG_QUALITY)
+        images.append(np.array(working_copy(Image.open(file).convert("RGB"), settings)))
     return images
 
 
