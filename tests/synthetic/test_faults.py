@@ -3,6 +3,8 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -35,7 +37,7 @@ from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.faults import calibration, planting
-from mlprobe_utils.synthetic.faults.damage import Damage, branches, chosen, damaged, planted
+from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, planted
 from mlprobe_utils.training.prediction import answer_batch
 
 MODULES = ("V", "C", "L", ANSWER)
@@ -206,10 +208,12 @@ def test_logits_are_swapped_only_where_options_part():
 
 
 def test_the_chosen_option_is_the_one_written_under_constraint():
-    root, second = torch.zeros(3, 12), torch.zeros(3, 12)  # of three images
-    root[:, 11] = 9  # what no option goes on with
-    root[[0, 1, 2], [5, 5, 8]] = second[[0, 1, 2], [9, 7, 9]] = 2
-    assert chosen(lambda prefix: second if prefix else root, OPTIONS).tolist() == [0, 1, 2]
+    root, second = torch.zeros(3, 1, 12), torch.zeros(3, 1, 12)  # of three images
+    root[..., 11] = 9  # what no option goes on with
+    root[[0, 1, 2], 0, [5, 5, 8]] = second[[0, 1, 2], 0, [9, 7, 9]] = 2
+    model = Mock(side_effect=lambda input_ids, **_: SimpleNamespace(logits=second if input_ids[0, -1] == 5 else root))
+    loaded, prompts = SimpleNamespace(model=model, device="cpu"), {"input_ids": torch.ones(3, 1, dtype=int)}
+    assert calibration.chosen(loaded, prompts, OPTIONS, 0).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("module", OF_STATES)
