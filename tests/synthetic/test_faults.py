@@ -32,7 +32,6 @@ from mlprobe_utils.pipeline import artefacts, fault_card, places, results, work
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault, damaged_models, damaged_selection, load_trial
-from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import features_of
@@ -388,21 +387,3 @@ def test_first_drops_are_counted_by_strength_and_profiles_compared_with_the_heal
     changes = profile_changes(pd.DataFrame(rows), damaged)
     assert changes["FHS_V"].tolist() == [-30, 0]
     assert changes["falls most where damaged"].tolist() == [True, False]
-
-
-@pytest.mark.slow
-def test_a_damaged_models_curve_drops_at_the_damaged_place_and_not_before_it(tmp_path, monkeypatch):
-    """The criterion, on a miniature trained as the book's, and the phantom set with the most test images."""
-    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
-    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
-    healthy = Run((load_book().planted_faults.model,), ("chest-xray-phantom",), "miniature", "paper", "")
-    prepare(healthy, faults=True)
-    place, damaged = damaged_selection(healthy), damaged_models(healthy.models)
-    table, strengths = effects(healthy, place, damaged), strengths_of(healthy, damaged).set_index("model")
-    for one in damaged:
-        own, strength = table[table["model"] == one.slug], strengths.loc[one.slug]
-        assert strength["lost_low"] > 0
-        (at,) = own[(own["where"] == "at") & (own["pooling"] != "last_token")].to_dict("records")
-        assert at["high"] < 0 or one.strength == "weak", at  # what costs 10 points these images may show later only
-        before = own[own["where"] == "before"]
-        assert ((before["low"] <= 0) & (before["high"] >= 0)).all(), before
