@@ -25,7 +25,6 @@ from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_se
 
 SLUGS = ("busi-phantom", "covid19-ct-phantom", "chest-xray-phantom")
 MODALITY_OF = dict(zip(SLUGS, MODALITIES, strict=True))
-GOOD = {"seed": 1, "side": 64, "difficulty": 0.5}  # a recipe
 EVEN = np.ones((ultrasound.SAMPLES, ultrasound.BEAMS))
 CENTRED = {"shift_x": 0.0, "shift_y": 0.0, "rotation": 0.0, "scale": 1.0}
 OPTIONS = {"normal", "benign", "malignant", "yes", "no", "covid", "noncovid", "pneumonia"}
@@ -94,27 +93,24 @@ def test_streams_of_captions_and_data_sets_never_meet():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("field", "value", "says"),
     [
-        ({**GOOD, "difficulty": 1.1}, "recipe: difficulty"),
-        ({**GOOD, "sides": 2}, "recipe 'sides': did you mean 'side'"),
-        ({**GOOD, "shortcut": {"label": "malignant", "agreement": 0.3}}, "recipe: shortcut.agreement"),
-        ({**GOOD, "shortcut": {"label": "COVID", "agreement": 0.9}}, "in recipe.shortcut.label 'COVID'"),
+        ("difficulty", 1.1, "recipe: difficulty"),
+        ("shortcut", {"label": "COVID", "agreement": 0.9}, r"in recipe\.shortcut\.label 'COVID'"),
     ],
 )
-def test_bad_recipes(recipe, says):
-    card = load_data_card("busi-phantom").model_copy(update={"recipe": recipe})
-    with pytest.raises(InputError, match=re.escape(says)) as error:
-        command.read_recipe(card)
-    assert "data/datasets/busi-phantom.yml" in str(error.value)
+def test_bad_recipes(field, value, says):
+    card = load_data_card("busi-phantom")
+    with pytest.raises(InputError, match=rf"data/datasets/busi-phantom\.yml.*{says}"):
+        command.read_recipe(card.model_copy(update={"recipe": card.recipe | {field: value}}))
 
 
 def test_unknown_sets_and_classes():
-    with pytest.raises(InputError, match=r"not a phantom.*busi-phantom"):
-        command.make("busi")
     card = load_data_card("covid19-ct-phantom")
     with pytest.raises(InputError, match="NonCOVID"):
         command.drawn(card, command.read_recipe(card), "dataset", "tumour", 0)
+    with pytest.raises(InputError, match=r"not a phantom.*busi-phantom"):
+        command.make("busi")
 
 
 @each_set
@@ -182,8 +178,6 @@ def test_the_harder_the_nearer_the_classes_and_some_images_look_like_the_other()
         made = [random_parameters(modality, label, generator("dataset", 3, i)) for i, label in enumerate(labels)]
         other = [one["looks_like"] != label for one, label in zip(made, labels, strict=True)]
         assert abs(np.mean(other) - ATYPICAL) < 0.015
-        easy, hard = (random_parameters(modality, labels[0], generator("dataset", 0, 7), harder) for harder in (0, 1))
-        assert easy != hard
 
 
 @each_modality

@@ -227,11 +227,7 @@ def write_confusion(selection: Selection) -> None:
 
 def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The probes' rows and the answers' of a case: sites before a damage are those of the intact model."""
-    undamaged = pd.isna(case["case"])
-    planted = rows["fault"].isna() if undamaged else rows["fault"] == case["case"]
-    own = rows[(rows["run"] == case["run"]) & planted]
-    if not undamaged:
-        intact = rows[(rows["run"] == DAMAGED_RUN) & rows["fault"].isna() & rows["point"].notna()]
-        places = [pd.MultiIndex.from_frame(part[["point", "pooling"]]) for part in (intact, own)]
-        own = pd.concat([intact[~places[0].isin(places[1])], own])
+    of_run = rows[rows["run"] == case["run"]]
+    own = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
+    own = own.drop_duplicates(["image", "point", "pooling", "seed"])
     return own[own["point"].notna()], own[own["point"].isna()]
