@@ -23,6 +23,11 @@ DROP_PATH = 0.1  # how often a network's, or a stage's, last block is skipped in
 normalised = partial(ConvNormAct, apply_act=False)  # a convolution that keeps the size at stride 1, without bias
 
 
+class Residual(nn.Sequential):
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return states + super().forward(states)
+
+
 class S2MLP(nn.Module):
     """S2-MLP (Yu et al. 2022): patches mixed by shifting groups of channels one patch in each of four directions.
     Images can be of any size from a patch on."""
@@ -32,7 +37,11 @@ class S2MLP(nn.Module):
         if width % 4:
             raise ValueError(f"width must be a multiple of 4, found {width}")
         self.patches = nn.Conv2d(3, width, patch_size, patch_size)
-        self.blocks = nn.Sequential(*[ShiftBlock(width) for _ in range(depth)])
+        self.blocks = nn.Sequential()
+        for _ in range(depth):
+            layers = nn.Linear(width, width), nn.GELU(), SpatialShift(), nn.Linear(width, width)
+            self.blocks.append(Residual(nn.LayerNorm(width), *layers))
+            self.blocks.append(Residual(nn.LayerNorm(width), Mlp(width, 4 * width)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
 
@@ -41,28 +50,15 @@ class S2MLP(nn.Module):
         return self.head(self.norm(self.blocks(patches)).mean(dim=(1, 2)))
 
 
-class ShiftBlock(nn.Module):
-    """A spatial-shift MLP and an MLP over channels, each with a residual connection; of patches."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm_of_shift, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.before, self.after = nn.Linear(width, width), nn.Linear(width, width)
-        self.mlp = Mlp(width, 4 * width)
+class SpatialShift(nn.Module):
+    """Shifts a quarter of the channels each down, up, right and left by one patch; patches at the edge keep theirs."""
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        mixed = gelu(self.before(self.norm_of_shift(patches)))
-        patches = patches + self.after(spatial_shift(mixed))
-        return patches + self.mlp(self.norm(patches))
-
-
-def spatial_shift(patches: torch.Tensor) -> torch.Tensor:
-    """Shifts a quarter of the channels each down, up, right and left by one patch; patches at the edge keep theirs."""
-    shifted = []
-    for group, (axis, step) in zip(patches.chunk(4, dim=-1), ((1, -1), (1, 1), (2, -1), (2, 1)), strict=True):
-        places = torch.arange(group.shape[axis], device=group.device) + step
-        shifted.append(group.index_select(axis, places.clamp(0, group.shape[axis] - 1)))
-    return torch.cat(shifted, dim=-1)
+        shifted = []
+        for group, (axis, step) in zip(patches.chunk(4, dim=-1), ((1, -1), (1, 1), (2, -1), (2, 1)), strict=True):
+            places = torch.arange(group.shape[axis], device=group.device) + step
+            shifted.append(group.index_select(axis, places.clamp(0, group.shape[axis] - 1)))
+        return torch.cat(shifted, dim=-1)
 
 
 class ConvMLP(nn.Module):
@@ -78,8 +74,8 @@ class ConvMLP(nn.Module):
         self.tokenizer = nn.Sequential(*[ConvNormAct(*pair, 3, 1 + (i == 0)) for i, pair in enumerate(stem)])
         self.pool = nn.MaxPool2d(3, 2, 1)
         layers = [(channels, wide, 1), (wide, wide, 3), (wide, channels, 1)]
-        blocks = [nn.Sequential(*[ConvNormAct(*layer) for layer in layers]) for _ in range(convolutions)]
-        self.convolutions = nn.ModuleList(blocks)
+        blocks = [Residual(*[ConvNormAct(*layer) for layer in layers]) for _ in range(convolutions)]
+        self.convolutions = nn.Sequential(*blocks)
         self.into = nn.Conv2d(channels, wide, 3, 2, 1)
         rates = [torch.linspace(0, DROP_PATH, depth).tolist() for depth in depths]
         stages = [[MLPBlock(width, rate) for rate in own] for width, own in zip(widths, rates, strict=True)]
@@ -95,10 +91,7 @@ class ConvMLP(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.pool(self.tokenizer(images))
-        for block in self.convolutions:
-            maps = maps + block(maps)
-        maps = self.into(maps)
+        maps = self.into(self.convolutions(self.pool(self.tokenizer(images))))
         for stage, after in zip(self.stages, self.between, strict=True):
             maps = after(stage(maps))
         return self.head(self.norm(maps.permute(0, 2, 3, 1)).mean(dim=(1, 2)))
@@ -126,8 +119,7 @@ class HiFuse(nn.Module):
     """HiFuse (Huo et al. 2024): a local and a global branch whose stages are fused, each with the fusion before.
 
     The branches are timm's ConvNeXt and Swin transformer. Images can be of any size from 32 pixels on: windows of
-    attention are laid out for `img_size`, other sizes are padded to whole windows. The first stage has `width`
-    channels, each later one twice as many.
+    attention are laid out for `img_size`, other sizes are padded to whole windows. Each stage doubles the channels.
     """
 
     def __init__(self, num_classes: int, img_size: int, width: int, depths: Sequence[int], heads: Sequence[int]):
@@ -165,7 +157,14 @@ class Fusion(nn.Module):
         sources = (2 if first else 3) * width
         self.join = nn.Sequential(LayerNorm2d(sources), normalised(sources, width, 1, bias=True), nn.GELU())
         self.norm = LayerNorm2d(3 * width)
-        self.mix = InvertedResidualMLP(3 * width, width)
+        depthwise = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
+        self.mix = nn.Sequential(  # an inverted residual MLP
+            Residual(depthwise, nn.GELU()),
+            nn.BatchNorm2d(3 * width),
+            nn.Conv2d(3 * width, 12 * width, 1, bias=False),
+            nn.GELU(),
+            normalised(12 * width, width, 1),
+        )
 
     def forward(self, near: torch.Tensor, far: torch.Tensor, fused: torch.Tensor | None) -> torch.Tensor:
         sources, before = [self.of_local(near), self.of_global(far)], 0.0
@@ -178,21 +177,6 @@ class Fusion(nn.Module):
         pooled = [self.attend_channels(pool(far, 1)) for pool in (adaptive_max_pool2d, adaptive_avg_pool2d)]
         far = far * torch.sigmoid(sum(pooled))
         return before + self.mix(self.norm(torch.cat([far, near, joined], dim=1)))
-
-
-class InvertedResidualMLP(nn.Module):
-    """A depthwise convolution with a residual connection, then an MLP that widens four times; of maps."""
-
-    def __init__(self, inside: int, outside: int):
-        super().__init__()
-        self.depthwise = nn.Conv2d(inside, inside, 3, padding=1, groups=inside, bias=False)
-        self.norm = nn.BatchNorm2d(inside)
-        self.widen = nn.Conv2d(inside, 4 * inside, 1, bias=False)
-        self.narrow = normalised(4 * inside, outside, 1)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        maps = self.norm(maps + gelu(self.depthwise(maps)))
-        return self.narrow(gelu(self.widen(maps)))
 
 
 class ConvSdMLPMixer(nn.Module):

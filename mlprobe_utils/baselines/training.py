@@ -73,12 +73,9 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
 def train(
     model: nn.Module, image_set: ImageSet, split_rule: str, recipe: Baselines, run: int, folder: Path, name: str
 ) -> np.ndarray:
-    """Trains a network in place on the train images of a split, for all epochs, and resumes after a kill in `folder`.
-
-    Returns probabilities of the options after each epoch, float [epochs, images, options]: of the validation images,
-    then of the test images, in the order of the manifest. `run` is the seed of the images' order and augmentation.
-    Raises InputError for fewer train images than a batch, and as `training_arguments`.
-    """
+    """Trains a network in place for all epochs; resumes after a kill in `folder`. `run` seeds the images' order and
+    augmentation. Returns probabilities of the options after each epoch, float [epochs, images, options]: of validation,
+    then of test images, as the manifest orders them. Raises InputError for fewer train images than a batch."""
     training = Pictures(image_set, image_set.rows_of(split_rule, "train").index, transform(recipe, True))
     if len(training) < recipe.batch_size:
         raise InputError(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_parts import make_image_set
+from tiny_parts import make_image_set, times_made
 from transformers import set_seed
 
 from mlprobe_utils.analysis.baselines import trained
@@ -33,15 +33,12 @@ def image_sets(tmp_path_factory):
 def run(outputs, image_sets, monkeypatch):
     """Runs the command with the recipe changed; returns the data sets that were trained on."""
 
-    def made() -> dict:
-        return {path: path.stat().st_mtime_ns for path in outputs.rglob("made_from.json")}
-
     def go(datasets=SELECTION.datasets, **fields) -> list[str]:
-        protocol, before = load_protocol("miniature"), made()
+        protocol, before = load_protocol("miniature"), times_made(outputs)
         recipe = protocol.baselines.model_copy(update=SMALL | fields)
         monkeypatch.setattr(training, "load_protocol", lambda slug: protocol.model_copy(update={"baselines": recipe}))
         training.run_baselines(["mine"], list(datasets), "miniature", "paper")
-        return sorted(path.parents[2].name for path, time in made().items() if time != before.get(path))
+        return sorted(path.split("/")[1] for path, time in times_made(outputs).items() if time != before.get(path))
 
     monkeypatch.setattr(training, "load_baseline", lambda slug: CARD)
     monkeypatch.setattr(training, "load_image_set", lambda slug, protocol: image_sets[slug])
@@ -82,20 +79,15 @@ def test_it_is_trained_once_and_again_where_something_changed(run, monkeypatch):
     assert run(["busi"], epochs=2, variant="full") == ["busi"]
 
 
-@pytest.fixture
-def probabilities(tmp_path):
-    """Trains by hand on an image set in a folder of its own."""
-
-    def trained_by_hand(image_set, name: str) -> np.ndarray:
-        recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
-        set_seed(0)
-        model = build(CARD, "small", 3, recipe.side)
-        return training.train(model, image_set, "paper", recipe, 0, tmp_path / name, name)
-
-    return trained_by_hand
+RECIPE = load_protocol("miniature").baselines.model_copy(update=SMALL)
 
 
-def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(probabilities, image_sets, monkeypatch):
+def probabilities(image_set, folder) -> np.ndarray:
+    set_seed(0)
+    return training.train(build(CARD, "small", 3, RECIPE.side), image_set, "paper", RECIPE, 0, folder, "mine")
+
+
+def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(image_sets, tmp_path, monkeypatch):
     step, steps, real = 14, [], training.ClassificationTrainer.training_step  # of 5 an epoch: at the end of the last
 
     def killed(self, *given, **named):
@@ -104,36 +96,35 @@ def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(probab
             raise KeyboardInterrupt
         return real(self, *given, **named)
 
-    whole = probabilities(image_sets["busi"], "whole")
+    whole = probabilities(image_sets["busi"], tmp_path / "whole")
     monkeypatch.setattr(training.ClassificationTrainer, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        probabilities(image_sets["busi"], "killed")
-    np.testing.assert_array_equal(probabilities(image_sets["busi"], "killed"), whole)
+        probabilities(image_sets["busi"], tmp_path / "killed")
+    np.testing.assert_array_equal(probabilities(image_sets["busi"], tmp_path / "killed"), whole)
     assert steps[step + 1] == step // 5 * 5  # what was done was not done again
 
 
-def test_a_seed_tells_all_and_test_and_validation_images_teach_nothing(probabilities, tmp_path):
+def test_a_seed_tells_all_and_test_and_validation_images_teach_nothing(tmp_path):
     """Whatever their labels are, the network is the same after every epoch; the class is the brightness."""
     image_set = make_image_set(tmp_path, 36, "busi", 6, 9)
-    before = probabilities(image_set, "as it is")
+    before = probabilities(image_set, tmp_path / "as it is")
     other = image_set.manifest["split_paper"] != "train"
     image_set.manifest.loc[other, "option"] = "Benign"
-    np.testing.assert_array_equal(before, probabilities(image_set, "other test labels"))
+    np.testing.assert_array_equal(before, probabilities(image_set, tmp_path / "other test labels"))
     image_set.manifest.loc[~other, "option"] = "Benign"
-    assert not np.allclose(before, probabilities(image_set, "other train labels"))
+    assert not np.allclose(before, probabilities(image_set, tmp_path / "other train labels"))
 
 
 def test_images_are_cut_and_mirrored_in_training_only(tmp_path):
     image_set = make_image_set(tmp_path, 12, "busi")
-    recipe = load_protocol("miniature").baselines.model_copy(update=SMALL)
     positions = image_set.rows_of("paper", "train").index
     for differs in (True, False):
-        pictures = training.Pictures(image_set, positions, training.transform(recipe, training=differs))
+        pictures = training.Pictures(image_set, positions, training.transform(RECIPE, training=differs))
         one, again = (training.batch([pictures[i] for i in range(3)]) for _ in range(2))
         assert one["images"].shape == (3, 3, 16, 16)
         assert one["labels"].tolist() == [0, 1, 2]
         assert bool((one["images"] != again["images"]).any()) == differs
-    middle = training.transform(recipe.model_copy(update={"shorter_side": 32}), training=False)
+    middle = training.transform(RECIPE.model_copy(update={"shorter_side": 32}), training=False)
     assert training.Pictures(image_set, positions, middle)[2][0].shape == (3, 16, 16)
 
 

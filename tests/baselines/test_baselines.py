@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mlprobe_utils.baselines import networks
-from mlprobe_utils.baselines.networks import build, spatial_shift
+from mlprobe_utils.baselines.networks import SpatialShift, build
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import baseline_card
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, Variant, all_baselines, baselines_of
@@ -38,10 +38,6 @@ def parameters_in(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def images(side: int, count: int = 2) -> torch.Tensor:
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(side))
-
-
 TINY = {
     "s2-mlp": of("own", "s2_mlp", width=32, depth=2, patch_size=8),
     "conv-mlp": of("own", "conv_mlp", channels=8, convolutions=1, depths=[1, 2, 1], widths=[16, 32, 64]),
@@ -54,7 +50,7 @@ TINY = {
 def test_every_small_variant_reads_the_images_of_the_miniature_protocol(slug):
     side = load_protocol("miniature").baselines.side
     model = build(CARDS[slug], "small", CLASSES, side)
-    assert model(images(side)).shape == (2, CLASSES)
+    assert model(torch.randn(2, 3, side, side)).shape == (2, CLASSES)
     assert parameters_in(model) < 3e6
 
 
@@ -69,7 +65,7 @@ def test_every_full_variant_reads_the_papers_images_and_has_its_size(slug):
 @pytest.mark.parametrize("slug", OWN)
 def test_a_network_written_here_learns_a_planted_pattern_with_all_its_weights_and_reads_any_side(slug):
     """A square anywhere in noise, whose colour is the class: within a few steps, on new images."""
-    assert build(TINY[slug], "full", CLASSES, 75)(images(75)).shape == (2, CLASSES)
+    assert build(TINY[slug], "full", CLASSES, 75)(torch.randn(2, 3, 75, 75)).shape == (2, CLASSES)
     torch.manual_seed(0)
     model = build(TINY[slug], "full", CLASSES, 64).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -91,7 +87,7 @@ def test_a_network_written_here_learns_a_planted_pattern_with_all_its_weights_an
 
 def test_shifted_patches_come_from_the_neighbours_and_the_edge_keeps_its_own():
     grid = torch.arange(6.0).view(1, 2, 3, 1).repeat(1, 1, 1, 4)
-    down, up, right, left = spatial_shift(grid)[0].permute(2, 0, 1).tolist()
+    down, up, right, left = SpatialShift()(grid)[0].permute(2, 0, 1).tolist()
     assert (down, up) == ([[0, 1, 2]] * 2, [[3, 4, 5]] * 2)
     assert (right, left) == ([[0, 0, 1], [3, 3, 4]], [[1, 2, 2], [4, 5, 5]])
 

@@ -52,10 +52,9 @@ def test_planted_cases_give_the_confusion_that_was_planted():
     assert counts.loc[laboratory_results.NOTHING, laboratory_results.NOTHING] == 12
     assert counts.to_numpy().sum() == len(table)
     rates = laboratory_results.rates(table).set_index(["what", "of"])
-    assert rates.loc[(laboratory_results.STRONG, "all"), ["cases", "models", "correct"]].tolist() == [12, 3, 12]
-    assert rates.loc[(laboratory_results.STRONG, "all"), ["low", "high"]].tolist() == pytest.approx(
-        [73.5, 100], abs=0.1
-    )
+    strong = rates.loc[(laboratory_results.STRONG, "all")]
+    assert strong[["cases", "models", "correct"]].tolist() == [12, 3, 12]
+    assert strong[["low", "high"]].tolist() == pytest.approx([73.5, 100], abs=0.1)
     assert rates.loc[(laboratory_results.WEAK, "all"), "share"] == 0
     assert rates.loc[(laboratory_results.STRONG, FIDELITY), "cases"] == 3
 

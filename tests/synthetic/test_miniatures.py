@@ -83,8 +83,7 @@ def test_a_stage_teaches_equally_many_of_each_text_and_modality_and_loads_again_
 
 
 def test_a_text_that_is_named_twice_has_twice_the_share_and_no_image_twice():
-    twice = stage(texts=["medical captions", "medical captions", "general questions"], modalities=["ct"])
-    taught = of_stage(twice, seed=3, side=32)
+    taught = of_stage(stage(texts=["medical captions"] * 2 + ["general questions"], modalities=["ct"]), seed=3, side=32)
     assert sum("ct" in answer.split() for _, (_, answer) in taught) == 8
     assert len({image.tobytes() for image, _ in taught}) == len(taught) == 12
 

@@ -36,10 +36,8 @@ from mlprobe_utils.pipeline.fault_card import Fault, all_faults
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, HITS, STATISTICS, STRENGTHS
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import features_of, save_whole
-from mlprobe_utils.synthetic.faults.damage import Damage, branches, chosen, damaged, module_at, planted, uniform
-from mlprobe_utils.synthetic.phantoms.canvas import generator
-from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, MODALITY_OF, read_recipe
-from mlprobe_utils.synthetic.phantoms.modalities import class_index, draw
+from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, module_at, planted, uniform
+from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, drawn, read_recipe
 
 PARTS = ("fitting", "choosing", "measuring")  # of the phantoms: discriminants, severities, and what these cost
 MOST_CHOOSING = 600  # images to fit and to choose on: more change the severity by less than the measured interval
@@ -58,10 +56,9 @@ def make_calibration(work: Work) -> list[Fault]:
 
 
 def _calibrate(work: Work, faults: list[Fault], recipe: dict, folder: Path) -> None:
-    """Writes STRENGTHS, a row a fault and strength: fault, wanted (pp that the oracle is to lose), point, severity (1
-    where even that loses less on the images it is chosen on), reached (whether it loses as much); HITS, of each a row a
-    measuring image: whether the oracle is correct without and with the damage (intact, damaged); and STATISTICS,
-    `fault/name`."""
+    """Writes STRENGTHS, a row a fault and strength: fault, wanted (pp that the oracle is to lose), point, severity (at
+    most 1), reached (whether it loses as much, on the images it is chosen on); HITS, of each a row a measuring image:
+    whether the oracle is correct without and with the damage (intact, damaged); and STATISTICS, `fault/name`."""
     loaded, encoder, card = work.loaded, work.encoder, work.image_set.card
     classes, test = [known.name for known in card.classes], work.images("test")["label"].to_numpy()
     batches, labels = {}, {}
@@ -99,8 +96,8 @@ def load_damages(folder: Path) -> dict[tuple[str, float], Damage]:
     """Loads the damages of a calibration from its folder: (slug of the fault, pp wanted) -> damage."""
     strengths, saved, found = pd.read_parquet(folder / STRENGTHS), load_file(folder / STATISTICS), {}
     for fault in all_faults():
-        own = {key: value for key, value in saved.items() if key.startswith(f"{fault.slug}/")}
-        statistics = {key.partition("/")[2]: value for key, value in own.items()}
+        start = f"{fault.slug}/"
+        statistics = {key.removeprefix(start): value for key, value in saved.items() if key.startswith(start)}
         for row in strengths[strengths["fault"] == fault.slug].itertuples():
             point = None if fault.module == ANSWER else row.point
             found[fault.slug, row.wanted] = Damage(fault.module, fault.seed, point, row.severity, statistics)
@@ -113,15 +110,12 @@ def batched(items: Sequence, size: int) -> list:
 
 def fresh_images(card: DataCard, settings: Images, labels: Iterable[str], part: int) -> list[np.ndarray]:
     """Working copies, uint8 [height, width, 3], of phantoms of these classes: in no set, training or other part."""
-    recipe, modality, images = read_recipe(card), MODALITY_OF[card.layout], []
+    recipe, images = read_recipe(card), []
+    kind = "JPEG" if card.layout == "chest-xray" else "PNG"  # as a file of the set gives it back: JPEG loses a little
     for number, label in enumerate(labels):
-        rng = generator("oracle", recipe.seed, class_index(modality, label), part, number)
-        pixels, _ = draw(modality, label, rng, recipe.side, difficulty=recipe.difficulty, shortcut=recipe.shortcut)
-        picture = Image.fromarray(pixels)
-        if card.layout == "chest-xray":  # as a file of the set gives it back: JPEG loses a little
-            picture.save(file := io.BytesIO(), "JPEG", quality=JPEG_QUALITY)
-            picture = Image.open(file)
-        images.append(np.array(working_copy(picture.convert("RGB"), settings)))
+        pixels, _ = drawn(card, recipe, "oracle", label, part, number)
+        Image.fromarray(pixels).save(file := io.BytesIO(), kind, quality=JPEG_QUALITY)
+        images.append(np.array(working_copy(Image.open(file).convert("RGB"), settings)))
     return images
 
 
@@ -170,23 +164,25 @@ def states_and_answers(
         questions = encoder.questions(images)
         features = features_of(loaded, questions)
         for name, damage in damages.items():
-            site, given = f"{damage.point}/image_mean", (loaded, encoder, questions, tokens)
-            intact = _answers(*given) if damage.module == ANSWER else features[site]
+            site, given = f"{damage.point}/image_mean", (loaded, questions, tokens, encoder.tokenizer.pad_token_id)
+            intact = chosen(*given) if damage.module == ANSWER else features[site]
             with damaged(loaded, damage, branches(tokens)):
-                full = _answers(*given) if damage.module == ANSWER else features_of(loaded, questions)[site]
+                full = chosen(*given) if damage.module == ANSWER else features_of(loaded, questions)[site]
             hit_above = [uniform(number) for number in damage.numbers(loaded.family, questions)]
             parts[name].append((intact, full, torch.tensor(hit_above, dtype=torch.float64)))
     return {name: tuple(torch.cat(own).numpy() for own in zip(*found, strict=True)) for name, found in parts.items()}
 
 
-def _answers(loaded: LoadedModel, encoder: Encoder, questions: dict, options: list[list[int]]) -> torch.Tensor:
-    def next_logits(prefix: tuple[int, ...]) -> torch.Tensor:
-        images = len(questions["input_ids"])
-        longer = append_answers(questions, [list(prefix)] * images, encoder.tokenizer.pad_token_id)
+def chosen(loaded: LoadedModel, questions: dict, options: list[list[int]], pad: int) -> torch.Tensor:
+    """The number of the option (token ids) that the model writes if it may write nothing else, int [images]."""
+    picked = {}
+    for prefix, tokens in branches(options).items():
+        longer = append_answers(questions, [list(prefix)] * len(questions["input_ids"]), pad)
         del longer["labels"]
-        return loaded.model(**to_device(longer, loaded), logits_to_keep=1, use_cache=False).logits[:, -1]
-
-    return chosen(next_logits, options)
+        logits = loaded.model(**to_device(longer, loaded), logits_to_keep=1, use_cache=False).logits[:, -1]
+        picked[prefix] = torch.tensor(tokens)[logits[:, tokens].argmax(dim=1).cpu()]
+    written = [[picked[p] == tokens[len(p)] for p in picked if p == tuple(tokens[: len(p)])] for tokens in options]
+    return torch.stack([torch.stack(steps).all(dim=0) for steps in written]).int().argmax(dim=0)
 
 
 def _hits(

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -173,13 +173,3 @@ def branches(options: Sequence[Sequence[int]]) -> Branches:
         for length, token in enumerate(tokens):
             found.setdefault(tuple(tokens[:length]), {})[token] = None
     return {prefix: [*found[prefix]] for prefix in sorted(found, key=len) if len(found[prefix]) > 1}
-
-
-def chosen(next_logits: Callable[[tuple[int, ...]], torch.Tensor], options: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The number of the option that the model writes about each image if it may write nothing else, int [images];
-    `next_logits` gives the logits of the token after some tokens of an answer, [images, vocabulary]."""
-    picked = {}
-    for prefix, tokens in branches(options).items():
-        picked[prefix] = torch.tensor(tokens)[next_logits(prefix)[:, tokens].argmax(dim=1).cpu()]
-    written = [[picked[p] == tokens[len(p)] for p in picked if p == tuple(tokens[: len(p)])] for tokens in options]
-    return torch.stack([torch.stack(steps).all(dim=0) for steps in written]).int().argmax(dim=0)

@@ -48,9 +48,9 @@ def run_whole_model(
     discussions: list[str] | None = None,
     planted: list[str] | None = None,
 ) -> None:
-    """Makes all that a book needs of a model and is not current: its own artefacts, its discussions', and those with
-    faults planted in it on the phantom sets `planted`. Raises InputError for faults in another model than data/book.yml
-    names, or on real images, and as what it calls."""
+    """Makes what is not current of all that a book needs of a model: its own artefacts, its discussions', and those
+    with faults planted in it on the phantom sets `planted`. Raises InputError for faults on real images, or in another
+    model than data/book.yml names, and as what it calls."""
     planted = planted or []
     for slug in planted:
         fault_card.check_drawable(load_data_card(slug))
@@ -91,21 +91,17 @@ def make_damaged(work: Work) -> None:
 
 
 def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
-    """Makes a model's cases on some phantom sets that are not there and current, the intact model first; `undamaged`:
-    without faults, for a model that others were trained on from. Raises InputError for a set of real images, a fault
-    without a place in the model, and as `works`."""
+    """Makes what is not current of a model's cases on some phantom sets, the intact model first; `undamaged`: without
+    faults, for a model that others were trained on from. Raises InputError for a set of real images, a fault without a
+    place in the model, and as `works`."""
     for slug in datasets:
         fault_card.check_drawable(load_data_card(slug))
-    actions = (
-        model_steps.make_adapters,
-        model_steps.make_predictions,
-        model_steps.make_features,
-        model_steps.make_image_controls,
-    )
-    for work in works(model, datasets, protocol, split_rule):
-        for name, action in zip(fault_card.STEPS, (*actions, partial(make_cases, undamaged=undamaged)), strict=True):
-            with work.step(name):
-                action(work)
+    steps = model_steps.make_adapters, model_steps.make_predictions, model_steps.make_features
+    actions = *steps, model_steps.make_image_controls, partial(make_cases, undamaged=undamaged)
+    named = list(zip(fault_card.STEPS, actions, strict=True))
+    for work, (name, action) in itertools.product(works(model, datasets, protocol, split_rule), named):
+        with work.step(name):
+            action(work)
 
 
 def make_cases(work: Work, undamaged: bool) -> None:
@@ -127,11 +123,11 @@ def make_cases(work: Work, undamaged: bool) -> None:
         for fault, points in itertools.product(faults, sorted(trial.points_lost)):
             damage = damages[fault.slug, points]
             strength = damage.rank if damage.module == "C" else damage.severity
-            distinct.setdefault((fault.slug, strength), (f"{fault.slug}, {points:g} points", points, damage))
-        planted = {name: damage for name, _, damage in distinct.values()}
-        for (slug, _), (name, points, damage) in distinct.items():
-            case = {"run": DAMAGED_RUN, "case": name, "severity": damage.severity, "fault": slug}
-            cases.append(case | {"module": damage.module, "wanted": points})
+            case = {"run": DAMAGED_RUN, "case": f"{fault.slug}, {points:g} points", "severity": damage.severity}
+            case |= {"fault": fault.slug, "module": damage.module, "wanted": points}
+            distinct.setdefault((fault.slug, strength), (case, damage))
+        cases += [case for case, _ in distinct.values()]
+        planted = {case["case"]: damage for case, damage in distinct.values()}
         found = _of_damaged(work, images, planted) if planted else ({}, {})
         rows = _rows(work, images, features | found[0], answers | found[1])
         constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
@@ -141,14 +137,9 @@ def make_cases(work: Work, undamaged: bool) -> None:
 
 
 def module_ends(features: model_steps.Features) -> model_steps.Features:
-    """Those of the ends of the modules alone, which the diagnosis reads."""
+    """Those of the ends of the modules, which the diagnosis reads."""
     last = {(key[0], key.split("/")[1]): key for key in features}  # in the order the data flows
     return {last[place]: features[last[place]] for place in PROBED_SITES.values()}
-
-
-def can_change(damage: Damage, site: str) -> bool:
-    """Whether a damage can change a site `point/pooling`: none before it, and of the mapping none at all."""
-    return damage.module != ANSWER and flow_order(site.split("/")[0]) >= flow_order(damage.point)
 
 
 @torch.inference_mode()
@@ -176,8 +167,9 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
     tested = images.index[images["split"] == "test"]
     with work.state(DAMAGED_RUN):
         for name, parts in evaluated(of_states, images.index, work.protocol.extraction.batch_size, ends).items():
-            for site in filter(partial(can_change, planted[name]), parts[0]):
-                features[name, DAMAGED_RUN, site] = torch.cat([part[site] for part in parts])
+            for site in parts[0]:
+                if flow_order(site.split("/")[0]) >= flow_order(planted[name].point):
+                    features[name, DAMAGED_RUN, site] = torch.cat([part[site] for part in parts])
         for name, parts in evaluated(planted, tested, work.answering.batch_size, texts).items():
             answers[name, DAMAGED_RUN] = [work.encoder.answer(t, options, synonyms)["parsed"] for t in pd.concat(parts)]
     return features, answers
@@ -218,12 +210,11 @@ def write_confusion(selection: Selection) -> None:
                 if planted["fault"].notna().any():
                     numbers = ["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]
                     planted = planted.merge(laboratory_results.measured(own)[numbers], "left", on=numbers[:2])
+                planted["mode"] = planted["module"].map(fault_card.MODE_OF)
                 for case in planted.to_dict("records"):
                     correct = site_outcomes(*_of_case(rows, case), reference, images)
-                    cases.append(
-                        case | {"mode": fault_card.MODE_OF.get(case["module"])} | flat(losses(correct, drawn, RECIPE))
-                    )
-    table = pd.DataFrame(cases).drop(columns=["case", "module"])
+                    cases.append(case | flat(losses(correct, drawn, RECIPE)))
+    table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '
     command += f"PROTOCOL={selection.protocol} SPLIT={selection.split_rule}"
@@ -236,11 +227,7 @@ def write_confusion(selection: Selection) -> None:
 
 def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The probes' rows and the answers' of a case: sites before a damage are those of the intact model."""
-    undamaged = pd.isna(case["case"])
-    planted = rows["fault"].isna() if undamaged else rows["fault"] == case["case"]
-    own = rows[(rows["run"] == case["run"]) & planted]
-    if not undamaged:
-        intact = rows[(rows["run"] == DAMAGED_RUN) & rows["fault"].isna() & rows["point"].notna()]
-        places = [pd.MultiIndex.from_frame(part[["point", "pooling"]]) for part in (intact, own)]
-        own = pd.concat([intact[~places[0].isin(places[1])], own])
+    of_run = rows[rows["run"] == case["run"]]
+    own = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
+    own = own.drop_duplicates(["image", "point", "pooling", "seed"])
     return own[own["point"].notna()], own[own["point"].isna()]

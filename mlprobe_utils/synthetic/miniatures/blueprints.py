@@ -36,17 +36,9 @@ def blueprint(family: str, architecture: Architecture, corpus: list[str]) -> tup
     """Configuration and processor of a miniature of a family; the texts of the corpus come out in few tokens."""
     tokenizer, llm = _tokenizer(family, corpus, architecture.vocabulary), architecture.llm
     more, vision = _towers(family, architecture)
-    text = {
-        "initializer_range": INITIAL_DEVIATION,
-        "vocab_size": len(tokenizer),
-        "hidden_size": llm.width,
-        "intermediate_size": llm.feed_forward,
-        "num_hidden_layers": llm.depth,
-        "num_attention_heads": llm.heads,
-        "num_key_value_heads": llm.key_value_heads,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-    }
+    text = {"initializer_range": INITIAL_DEVIATION, "vocab_size": len(tokenizer), "max_position_embeddings": 512}
+    text |= {"hidden_size": llm.width, "intermediate_size": llm.feed_forward, "num_hidden_layers": llm.depth}
+    text |= {"num_attention_heads": llm.heads, "num_key_value_heads": llm.key_value_heads, "tie_word_embeddings": True}
     text |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     whole = {"text_config": text | more, "vision_config": vision}
     qwen = {f"{name.removesuffix('_pad')}_token_id": f"<|{name}|>" for name in QWEN}

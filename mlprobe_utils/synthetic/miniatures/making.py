@@ -143,30 +143,18 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> Non
     model.generation_config.save_pretrained(folder)
     processor.tokenizer.save_pretrained(folder)
     config, images = model.config, processor.image_processor
-    kind = config.text_config.model_type
-    template = processor.chat_template.removeprefix(NAMING_IT).replace(IMAGE_TOKEN, "{{ image_token }}")
-    files = {
-        "config": config.text_config.to_dict()
-        | {
-            "architectures": [f"Hulumed{kind.title()}ForCausalLM"],
-            "model_type": f"hulumed_{kind}",
-            "auto_map": {"AutoModelForCausalLM": f"modeling_hulumed_{kind}.Hulumed{kind.title()}ForCausalLM"},
-            "vision_encoder_config": config.vision_config.to_dict() | {"model_type": "hulumed_vision_encoder"},
-            "mm_projector_type": "mlp2x_gelu",
-            "use_token_compression": True,
-            "image_token_index": config.image_token_id,
-            "tie_word_embeddings": config.tie_word_embeddings,
-        },
-        "preprocessor_config": {
-            "image_processor_type": "HulumedImageProcessor",
-            "auto_map": {"AutoImageProcessor": "image_processing_hulumed.HulumedImageProcessor"},
-            "image_mean": list(images.image_mean),
-            "image_std": list(images.image_std),
-            "patch_size": images.patch_size,
-            "min_tokens": images.size["shortest_edge"] // images.patch_size**2,
-            "max_tokens": images.size["longest_edge"] // images.patch_size**2,
-        },
-        "chat_template": {"chat_template": template},
-    }
-    for name, content in files.items():
+    kind, template = config.text_config.model_type, processor.chat_template.removeprefix(NAMING_IT)
+    language_model, patch = f"Hulumed{kind.title()}ForCausalLM", images.patch_size**2
+    whole = config.text_config.to_dict() | {"architectures": [language_model], "model_type": f"hulumed_{kind}"}
+    whole["auto_map"] = {"AutoModelForCausalLM": f"modeling_hulumed_{kind}.{language_model}"}
+    whole["vision_encoder_config"] = config.vision_config.to_dict() | {"model_type": "hulumed_vision_encoder"}
+    whole |= {"mm_projector_type": "mlp2x_gelu", "use_token_compression": True}
+    whole |= {"image_token_index": config.image_token_id, "tie_word_embeddings": config.tie_word_embeddings}
+    pixels = {"image_processor_type": "HulumedImageProcessor"}
+    pixels["auto_map"] = {"AutoImageProcessor": "image_processing_hulumed.HulumedImageProcessor"}
+    pixels |= {"image_mean": list(images.image_mean), "image_std": list(images.image_std)}
+    pixels |= {"patch_size": images.patch_size, "min_tokens": images.size["shortest_edge"] // patch}
+    pixels["max_tokens"] = images.size["longest_edge"] // patch
+    chat = {"chat_template": template.replace(IMAGE_TOKEN, "{{ image_token }}")}
+    for name, content in {"config": whole, "preprocessor_config": pixels, "chat_template": chat}.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -18,17 +18,11 @@ POINTER_PROBABILITY, TEXT_PROBABILITY = 0.25, 0.3
 TEXTS = ("R", "L", "AP", "R 12", "L 47", "A 20", "P 7", "72 01")
 CORNERS = {"upper left": (2, 2), "upper right": (2, -2), "lower left": (-2, 2)}  # the fourth is the shortcut's
 SHORTCUT = (slice(-7, -2), slice(-7, -2))  # a square of 5 cells in the lower right corner
-GLYPHS = {  # five rows of three cells each
-    "R": "110101110101101",
-    "L": "100100100100111",
-    "A": "010101111101101",
-    "P": "110101110100100",
-    "0": "111101101101111",
-    "1": "010110010010111",
-    "2": "110001010100111",
-    "4": "101101111001001",
-    "7": "111001010010010",
-}
+DRAWN = """
+    110101110101101 100100100100111 010101111101101 110101110100100
+    111101101101111 010110010010111 110001010100111 101101111001001 111001010010010
+"""
+GLYPHS = dict(zip("RLAP01247", DRAWN.split(), strict=True))  # five rows of three cells each
 Lines = list[tuple[np.ndarray, float]]  # points [n, 2] in image coordinates, width
 
 
@@ -38,8 +32,8 @@ class Shortcut(Part):  # a bright mark that goes with a class but has nothing to
 
 
 def generator(stream: str, seed: int, *place: int) -> np.random.Generator:
-    """The generator of one image or text, by its place, e.g. class index, split index, running number: the same seed
-    and place give unrelated numbers in different STREAMS."""
+    """The generator of one image or text, by its place, e.g. class index, split index, running number. Streams are
+    independent: no image of a test set is ever trained on."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], *place)))
 
 
@@ -56,8 +50,8 @@ def looks_like(label: str, classes: tuple[str, str], rng: np.random.Generator) -
 def sign(
     rng: np.random.Generator, law: tuple[float, float, float], first: bool, difficulty: float, floor: float = -np.inf
 ) -> float:
-    """A sign's value in one image of the first or the second class, not below `floor`; one number is drawn. `law`: the
-    means of both classes where their gap is 1, and the standard deviation at every difficulty."""
+    """A sign's value in one image of the first or the second class, not below `floor`. `law`: the means of both classes
+    where their gap is 1, and the standard deviation at every difficulty."""
     *means, spread = law
     middle = sum(means) / 2
     return float(max(rng.normal(middle + gap(difficulty) * (means[not first] - middle), spread), floor))
@@ -104,7 +98,7 @@ def ellipse(x: np.ndarray, y: np.ndarray, centre: tuple, radii: tuple) -> np.nda
 
 
 def strokes(lines: Lines, side: int) -> np.ndarray:
-    """Polylines drawn, float32 [side, side] in 0..1."""
+    """Draws polylines, float32 [side, side] from 0 to 1."""
     fine = 3 * side  # drawn finer and averaged down, for smooth edges
     image = Image.new("L", (fine, fine))
     pen = ImageDraw.Draw(image)
@@ -114,15 +108,14 @@ def strokes(lines: Lines, side: int) -> np.ndarray:
 
 
 def to_bytes(brightness: np.ndarray) -> np.ndarray:
-    """uint8 grey levels of a brightness that is 0 for black and 1 for white; what lies beyond is clipped."""
+    """uint8 grey levels of a brightness from 0 (black) to 1 (white), clipped."""
     return np.round(np.clip(brightness, 0, 1) * 255).astype(np.uint8)
 
 
 def random_marks(rng: np.random.Generator) -> dict:
     """Which marks an image carries; `shortcut_draw` decides about a shortcut should one be planted."""
-    pointer, angle = rng.random() < POINTER_PROBABILITY, rng.uniform(0, np.pi)
+    found = {"pointer": rng.random() < POINTER_PROBABILITY, "pointer_angle": float(rng.uniform(0, np.pi))}
     written, text, corner = rng.random() < TEXT_PROBABILITY, rng.integers(len(TEXTS)), rng.integers(len(CORNERS))
-    found = {"pointer": bool(pointer), "pointer_angle": float(angle)}
     found |= {"text": TEXTS[text] if written else None, "corner": list(CORNERS)[corner] if written else None}
     return found | {"shortcut_draw": float(rng.random())}
 
@@ -139,10 +132,8 @@ def burnt_in(brightness: np.ndarray, parameters: dict) -> np.ndarray:
     """The finished image, uint8 [side, side], from its brightness (0 black to 1 white) and the marks over it."""
     side, cells = len(brightness), np.zeros((CELLS, CELLS), np.float32)
     if parameters["text"] is not None:
-        glyphs = [
-            np.array(list(GLYPHS.get(letter, "0" * 15)), np.float32).reshape(5, 3) for letter in parameters["text"]
-        ]
-        line = np.concatenate([np.pad(glyph, ((0, 0), (0, 1))) for glyph in glyphs], axis=1)
+        glyphs = np.array([list(GLYPHS.get(letter, "0" * 15)) for letter in parameters["text"]], np.float32)
+        line = np.concatenate(np.pad(glyphs.reshape(-1, 5, 3), ((0, 0), (0, 0), (0, 1))), axis=1)
         # a negative row or column counts from the far edge, where the text then ends
         places = zip(CORNERS[parameters["corner"]], line.shape, strict=True)
         top, left = (place if place >= 0 else CELLS + place - size for place, size in places)
@@ -167,8 +158,7 @@ def calipers(parameters: dict) -> Lines:
 
 def arrow(parameters: dict) -> Lines:
     """An arrow with its tip at (`pointer_x`, `pointer_y`), flying in the direction of `pointer_angle` (radians)."""
-    tip, lines = np.array([parameters["pointer_x"], parameters["pointer_y"]]), []
-    for length, turn in ((0.28, 0), (0.12, 0.6), (0.12, -0.6)):
-        angle = parameters["pointer_angle"] + turn
-        lines.append((np.stack([tip, tip - length * np.array([np.cos(angle), np.sin(angle)])]), 0.03))
-    return lines
+    tip, lengths = np.array([parameters["pointer_x"], parameters["pointer_y"]]), np.array([[0.28], [0.12], [0.12]])
+    angles = parameters["pointer_angle"] + np.array([0, 0.6, -0.6])
+    ends = tip - lengths * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return [(np.stack([tip, end]), 0.03) for end in ends]

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 from pydantic import Field
@@ -16,7 +17,7 @@ from mlprobe_utils.pipeline.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.pipeline.images import phantom
 from mlprobe_utils.synthetic.phantoms import ultrasound
 from mlprobe_utils.synthetic.phantoms.canvas import Shortcut, generator
-from mlprobe_utils.synthetic.phantoms.modalities import class_index, draw
+from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw
 
 MODALITY_OF = {"busi": "ultrasound", "covid-ct": "ct", "chest-xray": "xray"}  # layout -> modality
 SPLITS = ("all", "train", "val", "test")  # their order is part of an image's seed; "all" without official splits
@@ -29,7 +30,7 @@ PATHS = {  # layout, or class where names differ -> path in the release; focal p
 }
 
 
-class Recipe(Part):  # of a phantom's card
+class Recipe(Part):
     seed: Annotated[int, Field(ge=0)]
     side: Annotated[int, Field(ge=32, le=512)]  # pixels
     difficulty: Annotated[float, Field(ge=0, le=1)]  # 0 easy, 1 hard
@@ -46,7 +47,7 @@ def read_recipe(card: DataCard) -> Recipe:
 
 def make(slug: str) -> Path:
     """Makes the phantom set of a data card unless it is current, and returns its folder, OUTPUTS/phantoms/SLUG. Raises
-    InputError for no such card, no phantom, a recipe that is not valid, an unknown class or split."""
+    InputError for an unknown card, class or split, a card of real images, and an invalid recipe."""
     card = load_data_card(slug)
     if not card.synthetic:
         phantoms = [s for s in slugs(DataCard) if load_data_card(s).synthetic]
@@ -62,25 +63,31 @@ def make(slug: str) -> Path:
     return own.folder
 
 
+def drawn(card: DataCard, recipe: Recipe, stream: str, label: str, *place: int) -> tuple[np.ndarray, dict]:
+    """One image of a class, uint8 [side, side], and its parameters: a function of the recipe, the class and the place
+    in the stream, not of any count. Raises InputError for an unknown class."""
+    modality = MODALITY_OF[card.layout]
+    labels = MODALITIES[modality].LABELS  # their order, not the card's, so that reordering a card redraws nothing
+    if label not in labels:
+        raise unknown(f"class of {modality} phantoms", label, labels)
+    rng = generator(stream, recipe.seed, labels.index(label), *place)
+    return draw(modality, label, rng, recipe.side, difficulty=recipe.difficulty, shortcut=recipe.shortcut)
+
+
 def write(card: DataCard, recipe: Recipe, folder: Path) -> pd.DataFrame:
     """Draws all images of a card's `release_counts` into an existing folder: grey (mode L) and of one format, so that
-    nothing but the picture tells the class. An image depends on the seed, its class, its split and its running number
-    there, not on any count. Returns the table of `phantom_parameters.parquet`: `path` (relative to the folder),
-    `label`, `split`, `patient` and the parameters (lists as JSON text; null where one does not apply). Raises
-    InputError for an unknown class."""
-    modality, patients, records = MODALITY_OF[card.layout], Counter(), []
+    nothing but the picture tells the class. Returns the table of `phantom_parameters.parquet`: `path` in the folder,
+    `label`, `split`, `patient` and the parameters (lists as JSON text; null where one does not apply)."""
+    patients, records = Counter(), []
     counts = [(label, split, n) for split, classes in card.release_counts.items() for label, n in classes.items()]
     for label, split, number in ((label, split, i) for label, split, n in counts for i in range(n)):
-        # the class's place in the modality, not in the card, so that reordering a card redraws nothing
-        rng = generator("dataset", recipe.seed, class_index(modality, label), SPLITS.index(split), number)
-        options = {"difficulty": recipe.difficulty, "shortcut": recipe.shortcut}
-        pixels, parameters = draw(modality, label, rng, recipe.side, **options)
+        pixels, parameters = drawn(card, recipe, "dataset", label, SPLITS.index(split), number)
         patients.update([label])
         patient, kind = patients[label], "virus" if parameters.get("pattern") == "diffuse" else "bacteria"
         names = {"patient": patient, "slice": 2 * patient - (label == "COVID"), "kind": kind}
         path = (PATHS.get(card.layout) or PATHS[label]).format(label=label, split=split, **names)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / path, **({"quality": JPEG_QUALITY} if path.endswith(".jpeg") else {}))
+        Image.fromarray(pixels).save(folder / path, quality=JPEG_QUALITY)  # which PNG ignores
         if card.layout == "busi":
             mask = ultrasound.lesion_mask(parameters, recipe.side)
             Image.fromarray(mask).save(folder / (path.removesuffix(".png") + "_mask.png"))

@@ -4,26 +4,16 @@ black to 1 white."""
 
 import numpy as np
 
-from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.synthetic.phantoms import canvas, ct, ultrasound, xray
 from mlprobe_utils.synthetic.phantoms.canvas import MEDIUM, Shortcut
 
 MODALITIES = {"ultrasound": ultrasound, "ct": ct, "xray": xray}
 
 
-def class_index(modality: str, label: str) -> int:
-    """The place of a class in its modality: part of an image's seed. Raises InputError for an unknown class."""
-    labels = MODALITIES[modality].LABELS
-    if label not in labels:
-        raise unknown(f"class of {modality} phantoms", label, labels)
-    return labels.index(label)
-
-
 def random_parameters(
     modality: str, label: str, rng: np.random.Generator, difficulty: float = MEDIUM, shortcut: Shortcut | None = None
 ) -> dict:
-    """The parameters of one image of a class, JSON-able, nuisance first. Raises InputError for an unknown class."""
-    class_index(modality, label)
+    """The parameters of one image of a class, JSON-able, nuisance first."""
     parameters = MODALITIES[modality].nuisance(rng)
     agreed = shortcut and (shortcut.agreement if label == shortcut.label else 1 - shortcut.agreement)
     parameters["shortcut"] = shortcut is not None and parameters["shortcut_draw"] < agreed
@@ -36,6 +26,6 @@ def picture(modality: str, parameters: dict, rng: np.random.Generator, side: int
 
 
 def draw(modality: str, label: str, rng: np.random.Generator, side: int, **options) -> tuple[np.ndarray, dict]:
-    """One image, uint8 [side, side], and the parameters that made it; options and errors of `random_parameters`."""
+    """One image, uint8 [side, side], and the parameters that made it; options of `random_parameters`."""
     parameters = random_parameters(modality, label, rng, **options)
     return picture(modality, parameters, rng, side), parameters
