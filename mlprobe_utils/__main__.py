@@ -65,13 +65,11 @@ DATA = (argument("--datasets", nargs="+", required=True, help="slugs of data car
 THREADS = argument("--threads", type=int, default=1, help="torch threads")
 MODEL = argument("of", metavar="model", help="slug of a model card in data/models")
 BASELINES = argument("of", metavar="baseline", nargs="+", help="slugs of cards in data/baselines")
-DISCUSSIONS = argument("--discussions", nargs="+", help="slugs of cards in data/discussions; of `discuss`, all without")
+DISCUSSIONS = argument("--discussions", nargs="*", help="slugs of cards in data/discussions; none named: all")
 PLANTED = argument("--planted", nargs="+", help="slugs of phantom sets on which faults are planted in the model")
 UNDAMAGED = argument("--undamaged", action="store_true", help="plant no fault")
 
-on_data_sets("probe", "fine-tunes a model and probes it before and after", "pipeline.model_steps.run_model", MODEL)
-on_data_sets("discuss", "makes what discussions need", "pipeline.model_steps.run_discussions", MODEL, DISCUSSIONS)
-WHOLE = "all that a book needs of one model: `probe`, discussions that it takes part in, planted faults"
+WHOLE = "fine-tunes a model and probes it before and after; with discussions and planted faults, where they are named"
 on_data_sets("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED)
 on_data_sets("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES)
 on_data_sets(

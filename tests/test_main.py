@@ -32,7 +32,7 @@ def test_what_commands_import_when_they_run_is_there():
             assert hasattr(found, name) or importlib.import_module(f"{module}.{name}")
 
 
-@pytest.mark.parametrize("given", [[], ["prob"], ["probe"], ["probe", "x", "--datasets", "y", "--split", "z"]])
+@pytest.mark.parametrize("given", [[], ["prob"], ["model"], ["model", "x", "--datasets", "y", "--split", "z"]])
 def test_a_wrong_command_line_is_one_message_that_names_the_mend(given, capsys):
     with pytest.raises(SystemExit) as end:
         main(given)

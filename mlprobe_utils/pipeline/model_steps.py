@@ -22,12 +22,11 @@ from mlprobe_utils.evaluation.points import MODULES, POOLINGS
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import slugs
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import ORDER, PROMPT, RANDOM_FEATURES
 from mlprobe_utils.pipeline.stages import STEPS
-from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, discussed_on, load_discussion, variants
-from mlprobe_utils.pipeline.work import Work, shared, works
+from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, discussed_on, variants
+from mlprobe_utils.pipeline.work import Work, shared
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
@@ -36,11 +35,6 @@ from mlprobe_utils.training.prediction import answer_batch, predict
 from mlprobe_utils.training.vision_classifier import classify, tower_end
 
 Features = Mapping[str, torch.Tensor]  # point/pooling -> float32 [images, width]
-
-
-def run_model(model: str, datasets: list[str], protocol_slug: str, split_rule: str) -> None:
-    """Makes every artefact of a model on some data sets that is not current. Raises InputError as `works`."""
-    make_model(works(model, datasets, protocol_slug, split_rule))
 
 
 def make_model(everything: list[Work]) -> None:
@@ -246,17 +240,6 @@ def text_only_rows(work: Work, images: pd.DataFrame) -> pd.DataFrame:
     probabilities = softmax(answered[options].to_numpy(), axis=1).repeat(len(images), axis=0)
     rows = image_rows(images, options, probabilities, **work.constants(CONTROL_RUN), control=TEXT_ONLY)
     return rows.assign(**encoder.answer(answered["text"].iloc[0], options, card.synonyms))
-
-
-def run_discussions(
-    model: str, datasets: list[str], protocol_slug: str, split_rule: str, discussions: list[str] | None = None
-) -> None:
-    """Makes what is not current of some discussions (None: all) of a model, once its pipeline has run.
-
-    Raises InputError for an unknown discussion, a chat template that cannot put the question first, and as `works`.
-    """
-    cards = [load_discussion(name) for name in discussions or slugs(Discussion)]
-    make_discussions(works(model, datasets, protocol_slug, split_rule), cards)
 
 
 def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:

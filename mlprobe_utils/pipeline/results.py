@@ -35,7 +35,6 @@ ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of variants, which 
 CALIBRATION = "calibration"  # of the faults planted in a model
 STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
-DISCUSS = "discuss"  # the command that makes variants
 RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
@@ -83,12 +82,12 @@ class Selection:
     split_rule: str
     variant: Variant | None = field(default=None, kw_only=True)
 
-    def command(self, model: str, dataset: str, name: str = "") -> str:
-        """The command line that makes a model's results on a data set; `name`: of another command than usual."""
+    def command(self, model: str, dataset: str, discussed: bool = False) -> str:
+        """The command line that makes a model's results on a data set; `discussed`: those of discussions, too."""
         healthy, damaged, _ = model.partition("+")
-        name = name or ("model" if damaged else DISCUSS if self.variant else "probe")
-        command = f"python -m mlprobe_utils {name} {healthy} --datasets {dataset}"
+        command = f"python -m mlprobe_utils model {healthy} --datasets {dataset}"
         command += f" --protocol {self.protocol} --split {self.split_rule}"
+        command += " --discussions" if discussed or self.variant else ""
         return f"{command} --planted {dataset}" if damaged else command
 
     @property
@@ -125,12 +124,12 @@ def results_below(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def gather(
-    selection: Selection, names: Iterable[str], file: str, command: str = "", **chosen: str | int
+    selection: Selection, names: Iterable[str], file: str, discussed: bool = False, **chosen: str | int
 ) -> pd.DataFrame:
     """The rows of a file of some artefacts of every selected model and data set; with `chosen`, such as
     stage="finetuned", no others are read. Raises InputError as `require`."""
     filters = [(column, "==", value) for column, value in chosen.items()] or None
-    folders = folders_of(selection, *names, command=command)
+    folders = folders_of(selection, *names, discussed=discussed)
     return pd.concat([pd.read_parquet(folder / file, filters=filters) for folder in folders], ignore_index=True)
 
 
@@ -235,10 +234,10 @@ def adapted_layers(selection: Selection) -> pd.DataFrame:
     return counted.sort_values("module", key=lambda letters: letters.map([*PROBED, "elsewhere"].index), kind="stable")
 
 
-def folders_of(selection: Selection, *names: str, command: str = "") -> list[Path]:
+def folders_of(selection: Selection, *names: str, discussed: bool = False) -> list[Path]:
     """The folders of some artefacts of every selected model and data set, as `require`."""
     places = [(*place, name) for place in selection.folders() for name in names]
-    return [require(selection, model, dataset, folder / name, command) for model, dataset, folder, name in places]
+    return [require(selection, model, dataset, folder / name, discussed) for model, dataset, folder, name in places]
 
 
 def adapter_sizes(folder: Path) -> dict[str, int]:
@@ -249,7 +248,7 @@ def adapter_sizes(folder: Path) -> dict[str, int]:
         return {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
 
 
-def require(selection: Selection, model: str, dataset: str, artefact: Path, command: str = "") -> Path:
-    """The artefact's folder, if it is there and whole; `command` is the one that makes it, if not the selection's."""
-    artefacts.read_made_from(artefact, selection.command(model, dataset, command))
+def require(selection: Selection, model: str, dataset: str, artefact: Path, discussed: bool = False) -> Path:
+    """The artefact's folder, if it is there and whole; `discussed`: one of a discussion's."""
+    artefacts.read_made_from(artefact, selection.command(model, dataset, discussed))
     return artefact

@@ -87,7 +87,7 @@ def tower_rows(selection: Selection, vision_tower: str) -> pd.DataFrame:
 def classifier_rows(selection: Selection) -> pd.DataFrame:
     """The rows of vision towers trained alone, validation and test images: `probe` is one of TRAINABLE."""
     names = [classifier_name(trainable, run) for trainable in TRAINABLE for run in _tower_runs(selection)]
-    return results.gather(selection, names, "predictions.parquet", command=results.DISCUSS)
+    return results.gather(selection, names, "predictions.parquet", discussed=True)
 
 
 def _tower_runs(selection: Selection) -> range:

@@ -21,6 +21,8 @@ from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.pipeline import artefacts, places
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
+from mlprobe_utils.pipeline.variants import load_discussion
+from mlprobe_utils.pipeline.work import works
 from mlprobe_utils.training.trainer import AnswerTrainer, Examples
 
 PROTOCOL = load_protocol("miniature").model_copy(
@@ -37,9 +39,10 @@ def run(folder: Path, checkpoint: str) -> None:
     places.load_model_card = lambda slug: ModelCard(slug="tiny", name="tiny", source=checkpoint)
     places.load_protocol = lambda slug: PROTOCOL
     places.load_image_set = lambda slug, protocol: image_set
-    pipeline.run_model("tiny", ["busi"], "miniature", "paper")
+    everything = works("tiny", ["busi"], "miniature", "paper")
+    pipeline.make_model(everything)
     if not sharded():
-        pipeline.run_discussions("tiny", ["busi"], "miniature", "paper", ["training-paradigms"])
+        pipeline.make_discussions(everything, [load_discussion("training-paradigms")])
 
 
 def die_at(example: int) -> None:

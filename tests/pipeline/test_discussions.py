@@ -23,6 +23,7 @@ from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
 from mlprobe_utils.pipeline.tested import evaluated
 from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name, load_discussion, of_value, taking_part
+from mlprobe_utils.pipeline.work import works
 
 ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 PAPER = {  # discussion -> what it varies, models of the paper's tables; question first is this book's own
@@ -92,7 +93,8 @@ def run(*names: str) -> list[str]:
     """Runs discussions; returns the folders of the artefacts that it made, below the model's."""
     folder = ONE.folder("tiny", "busi-phantom")
     before = times_made(folder)
-    pipeline.run_discussions("tiny", ["busi-phantom"], "miniature", "paper", [*names])
+    everything = works("tiny", ["busi-phantom"], "miniature", "paper")
+    pipeline.make_discussions(everything, [*map(load_discussion, names)])
     return sorted(place for place, time in times_made(folder).items() if time != before.get(place))
 
 
@@ -175,12 +177,12 @@ def test_chapters_read_what_was_made(whole, image_set):
 
 
 def test_what_was_not_run_says_how_to_make_it(outputs, protocol):
-    command = "python -m mlprobe_utils discuss tiny --datasets busi-phantom --protocol miniature --split paper"
+    command = "python -m mlprobe_utils model tiny --datasets busi-phantom --protocol miniature --split paper"
     for words, read, *given in (
-        (command, variants.tower_rows, ONE, "frozen"),
-        (command, variants.classifier_rows, ONE),
-        (command, results.seed_rows, of_value(ONE, ORDER, "question_first")),
-        ("python -m mlprobe_utils probe tiny", variants.tower_rows, ONE, "lora"),
+        (f"{command} --discussions", variants.tower_rows, ONE, "frozen"),
+        (f"{command} --discussions", variants.classifier_rows, ONE),
+        (f"{command} --discussions", results.seed_rows, of_value(ONE, ORDER, "question_first")),
+        (f"{command}`", variants.tower_rows, ONE, "lora"),
     ):
         with pytest.raises(InputError, match=words):
             read(*given)

@@ -48,7 +48,7 @@ def exported(outputs, own_cards, monkeypatch):
     with zipfile.ZipFile(file) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".safetensors")]
     shutil.rmtree(outputs)
-    with pytest.raises(InputError, match=rf"adapter-0 is not current: run `python -m mlprobe_utils probe {MODEL}"):
+    with pytest.raises(InputError, match=rf"adapter-0 is not current: run `python -m mlprobe_utils model {MODEL}"):
         export_results(MODEL, SELECTION, file.with_name("other.zip"))
     return file
 

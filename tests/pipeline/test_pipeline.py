@@ -26,6 +26,7 @@ from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.work import works
 from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
@@ -49,7 +50,7 @@ def run(tiny_card, image_sets):
 
     def go() -> list[str]:
         before = times_made(artefacts.OUTPUTS)
-        pipeline.run_model("tiny", list(SELECTION.datasets), "miniature", "paper")
+        pipeline.make_model(works("tiny", list(SELECTION.datasets), "miniature", "paper"))
         now = times_made(artefacts.OUTPUTS)
         return sorted(place.rpartition("/")[2] for place, time in now.items() if time != before.get(place))
 
@@ -248,5 +249,5 @@ def test_layers_that_lora_adapts_are_counted_by_module(whole, tiny):
 def test_results_that_are_not_there_say_how_to_make_them(outputs):
     of_rows = (results.probe_rows, results.end_rows, results.learning_curves, results.prompts, results.reference_rows)
     for reader in (*of_rows, scoring.control_scores, health.health_of_run):
-        with pytest.raises(InputError, match="python -m mlprobe_utils probe tiny --datasets busi --protocol miniature"):
+        with pytest.raises(InputError, match="python -m mlprobe_utils model tiny --datasets busi --protocol miniature"):
             reader(SELECTION)

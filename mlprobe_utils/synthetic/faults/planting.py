@@ -28,6 +28,7 @@ from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.variants import discussions as all_discussions
 from mlprobe_utils.pipeline.variants import load_discussion
 from mlprobe_utils.pipeline.work import Work, works
 from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
@@ -48,15 +49,15 @@ def run_whole_model(
     discussions: list[str] | None = None,
     planted: list[str] | None = None,
 ) -> None:
-    """Makes what is not current of all that a book needs of a model: its own artefacts, its discussions', and those
-    with faults planted in it on the phantom sets `planted`. Raises InputError for faults on real images, or in another
-    model than data/book.yml names, and as what it calls."""
+    """Makes what is not current of all that a book needs of a model: its own artefacts, those of `discussions` (none
+    named: of all), and those with faults planted in it on the phantom sets `planted`. Raises InputError for faults on
+    real images, or in another model than data/book.yml names, and as what it calls."""
     planted = planted or []
     for slug in planted:
         fault_card.check_drawable(load_data_card(slug))
     if planted and not fault_card.damaged_models([model]):
         raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
-    cards = [load_discussion(name) for name in discussions or []]
+    cards = all_discussions() if discussions == [] else [load_discussion(name) for name in discussions or []]
     everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split_rule)
     model_steps.make_model(everything)
     model_steps.make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
