@@ -36,19 +36,8 @@ def setup(app) -> dict:
     return {"env_version": version, "parallel_read_safe": False}
 
 
-def mathml(latex: str, display: str) -> str:
-    """A formula as a MathML element, `display` "inline" or "block"; ValueError for what cannot be converted."""
-    try:
-        converted = convert(latex, display=display)
-    except Exception as error:  # the converter's errors have no class of their own
-        raise ValueError(f"the formula {latex!r} is not valid: {type(error).__name__}") from error
-    if unknown := re.search(r">(\\\w+)<", converted):  # passed on as a name
-        raise ValueError(f"the formula {latex!r} cannot be converted: unknown command {unknown[1]}")
-    return converted
-
-
 def visit_formula(translator, node: nodes.math | nodes.math_block) -> None:
-    """Its MathML, a displayed one with its number; or, with a warning, which fails the build, its LaTeX."""
+    """A formula as MathML, a displayed one with its number. What cannot be converted is a warning: the build fails."""
     tag, display = ("span", "inline") if isinstance(node, nodes.math) else ("div", "block")
     translator.body.append(translator.starttag(node, tag, "", CLASS="math"))
     if node.get("number"):
@@ -56,10 +45,12 @@ def visit_formula(translator, node: nodes.math | nodes.math_block) -> None:
         translator.add_permalink_ref(node, "Link to this equation")
         translator.body.append("</span>")
     try:
-        formula = mathml(node.astext(), display)
-    except ValueError as error:
-        logger.warning(str(error), location=node)
-        formula = html.escape(node.astext())
+        formula = convert(node.astext(), display=display)
+        wrong = [f"unknown command {name}" for name in re.findall(r">(\\\w+)<", formula)]  # passed on as a name
+    except Exception as error:  # the converter's errors have no class of their own
+        formula, wrong = "", [type(error).__name__]
+    for problem in wrong:
+        logger.warning(f"the formula {node.astext()!r} cannot be converted: {problem}", location=node)
     translator.body.append(f"{formula}</{tag}>")
     raise nodes.SkipNode
 

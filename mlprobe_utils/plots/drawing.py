@@ -43,17 +43,14 @@ def enable() -> None:
 
 def _render(spec: dict, **_) -> dict:
     words = spec.pop("description", "a chart without a description")
-    title = spec.pop("title", words)
-    title = title["text"] if isinstance(title, dict) else title
-    title = title if isinstance(title, str) else " ".join(title)
-    return Figure([Panel("", *drawing(spec), words)], title)._repr_mimebundle_()
+    return Figure([Panel("", *drawing(spec), words)], words)._repr_mimebundle_()
 
 
 def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> tuple[str, dict]:
     """Inline SVG of a Vega-Lite specification in the theme of the book, whose data are `tables`; and what was drawn."""
     records = {name: table.to_json(orient="records", double_precision=15) for name, table in (tables or {}).items()}
-    named = {"datasets": {name: json.loads(text) for name, text in records.items()}} if tables else {}
-    whole = spec | {"config": THEME} | named
+    whole = spec | {"config": THEME}
+    whole |= {"datasets": {name: json.loads(text) for name, text in records.items()}} if records else {}
     return inline(vl_convert.vegalite_to_svg(whole)), whole
 
 

@@ -133,15 +133,9 @@ def test_artefacts_are_summed_up_with_what_was_recorded_of_them(made):
     assert found["numpy"][1].startswith("1.5")
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"made_at": "2026-01-01T00:00:00Z"}'])
-def test_a_provenance_that_cannot_be_read_is_named_with_the_remedy(made, content):
+def test_an_artefact_that_is_gone_is_named_with_the_remedy(made):
     read(made["probes"])
-    path = made["adapter-1"] / "provenance.json"
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(InputError, match=rf"adapter-1/provenance.json .*remove the folder .*`{MADE_BY}`"):
-        box()
-    shutil.rmtree(path.parent)
-    path.parent.mkdir()
+    shutil.rmtree(made["adapter-1"])
     with pytest.raises(InputError, match=rf"adapter-1 is not there: make it with `{MADE_BY}`"):
         box()
 
