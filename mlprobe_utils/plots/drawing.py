@@ -36,14 +36,14 @@ _INHERITED = ("fill", "font-size", "text-anchor", "stroke", "stroke-width", "str
 
 def enable() -> None:
     """Makes a chart that a reader draws with Altair come out in the book's form as well."""
-    alt.renderers.register("inline_svg", _render)
+
+    def render(spec: dict, **_) -> dict:
+        words = spec.pop("description", "a chart without a description")
+        return Figure([Panel("", *drawing(spec), words)], words)._repr_mimebundle_()
+
+    alt.renderers.register("inline_svg", render)
     alt.renderers.enable("inline_svg")
     alt.data_transformers.disable_max_rows()
-
-
-def _render(spec: dict, **_) -> dict:
-    words = spec.pop("description", "a chart without a description")
-    return Figure([Panel("", *drawing(spec), words)], words)._repr_mimebundle_()
 
 
 def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> tuple[str, dict]:

@@ -88,14 +88,10 @@ def _panels(
     step: int,
     least: tuple[int, ...] = (),
 ) -> list[Panel]:
-    """A panel a data set.
-
-    Args:
-        rows: dataset, block, model, kind (a key with a shape), value, low, high; `words` are what a mark says of its.
-        rules: dataset, name (of RULES) and value of lines across all blocks.
-        ticks: dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`.
-        pitch, gap: pixels from line to line, and empty lines below a block.
-        step, least: the horizontal axis ends at multiples of the one, and holds the others in any case.
+    """A panel a data set, of `rows` (dataset, block, model, kind: a key with a shape, value, low, high), each described
+    by `words`; with `rules` across all blocks (dataset, name of RULES, value), and `ticks` (dataset, block, value)
+    through a block, with `kind` and `tip`, or in the line of a `model`. Lines are `pitch` pixels apart, blocks `gap`
+    lines; the horizontal axis ends at multiples of `step` and holds the values `least`.
     """
     least = (rows["low"].min(), rows["high"].max(), rules["value"].min(), *least)
     domain = [step * floor(min(least) / step), step * ceil(max(least) / step)]

@@ -101,9 +101,8 @@ def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
     of averages follows several models, and beneath it those `apart`, which count for nothing. `names` (slug -> name)
     gives the order; `what` says in the caption which scores these are.
     """
-    states = profiles[["dataset", "model"]]
-    for twice in states[states.duplicated()].itertuples():
-        raise InputError(f"several profiles of {twice.model} on {twice.dataset}: choose one stage")
+    if profiles.duplicated(["dataset", "model"]).any():
+        raise InputError("several profiles of a model on a data set: choose one stage")
     return Table(profiles, partial(_profile_html, names=names, what=what, apart=[*apart]))
 
 

@@ -72,7 +72,7 @@ def test_stages_are_apart():
     assert '<div class="pst-scrollable-table-container"><table' in page
     with pytest.raises(InputError, match="finetuned"):
         of_stage(TWO, "fine-tuned")
-    with pytest.raises(InputError, match="several profiles of a on busi: choose one stage"):
+    with pytest.raises(InputError, match="several profiles of a model on a data set: choose one stage"):
         profile_table(TWO, {}, "x")
 
 
