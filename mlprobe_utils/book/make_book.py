@@ -44,9 +44,8 @@ def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = Fa
     Raises InputError where another run is at work in this checkout or the files of a model cannot be read, and as
     `graph`; SystemExit where a step failed, whose own message has been printed.
     """
-    lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")  # makes the folder
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(artefacts.OUTPUTS / ".make_book.lock").acquire(timeout=0)  # makes the folder
     except Timeout:
         raise InputError("another `make book` is at work in this checkout: wait for it, or stop it") from None
     with lock:

@@ -49,10 +49,8 @@ def probe_curves(
     bands: pd.DataFrame | None = None,
 ) -> Figure:
     """Figure 3: a probe metric at every point (`metrics.probe_scores`, of one pooling), and the final output's
-    (`metrics.output_scores`) as a diamond.
-
-    Of `controls` (`scoring.control_scores`) the control task after fine-tuning, random weights, and the best that needs
-    no model are drawn; `bands` (`certainty.bands`), unless empty, as areas.
+    (`metrics.output_scores`) as a diamond; of `controls` (`scoring.control_scores`) the control task after fine-tuning,
+    random weights, and the best that needs no model; `bands` (`certainty.bands`), unless empty, as areas.
     """
     title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
     banded = bands is not None and len(bands) > 0
@@ -119,11 +117,9 @@ def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def journey(
     ends: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy", majority: Mapping[str, float] | None = None
 ) -> Figure:
-    """Accuracy at the end of each module and of the answer, from `tables.module_ends`; one panel a data set.
-
-    Of more than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what
-    naming its majority class scores, percent.
-    """
+    """A metric at the end of each module and of the answer, from `tables.module_ends`; one panel a data set. Of more
+    than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what naming its
+    majority class scores, percent."""
     ends = ends.rename(columns={f"{letter} end": module for letter, module in MODULES.items()})
     long = in_words(ends.melt(STATE, [*MODULES.values(), "final output"], var_name="x"), names, STATE)
     long["series"], keys = long["stage"], [*STAGES]
@@ -206,8 +202,7 @@ def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def plot(
     rows: pd.DataFrame, answers: pd.DataFrame | None = None, metric: str = "accuracy", **choices
 ) -> alt.LayerChart:
-    """A metric at every probe point with its interval, and that of the answers as a horizontal line; to look at, or to
-    `.save`.
+    """A metric at every probe point with its interval, and that of the answers as a horizontal line.
 
     >>> mp.plot(rows, answers).save("curve.svg")
 
