@@ -32,9 +32,7 @@ def tabs(book, site, browser):
     opened = {page: Tab(browser, f"{site}/{page}.html") for page in pages(book.html)}
     for tab in opened.values():
         tab.wait().unfold()
-    yield opened
-    for tab in opened.values():
-        tab.close()
+    return opened
 
 
 def views(tabs):
