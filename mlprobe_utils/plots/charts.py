@@ -214,10 +214,8 @@ def plot(
         f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"
         for point, pooling in zip(curve["point"], curve["pooling"], strict=True)
     ]
-    names, value = [*curve["line"].unique()], f"{METRIC_NAMES[metric]} (%)"
-    colours = (LIGHT * len(names))[: len(names)]
-    x, colour = alt.X("point:N", sort=[*curve["point"].unique()], title=POINTS), alt.Color("line:N", title=None)
-    colour = colour.scale(domain=names, range=colours).legend(labelLimit=0)
+    value, x = f"{METRIC_NAMES[metric]} (%)", alt.X("point:N", sort=None, title=POINTS)
+    colour = alt.Color("line:N", sort=None, title=None).scale(range=LIGHT).legend(labelLimit=0)
     base, scale = alt.Chart(curve).encode(x=x, color=colour), alt.Scale(zero=False)
     tooltip = ["point:N", "line:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in (metric, "low", "high"))]
     layers = [

@@ -54,9 +54,12 @@ def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> tup
     return inline(vl_convert.vegalite_to_svg(whole)), whole
 
 
-def layered(layers: Sequence[dict], height: float) -> dict:
-    """The specification of a panel."""
-    return {"layer": layers, "width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
+def panel(
+    title: str, layers: Sequence[dict], height: float, tables: Mapping[str, pd.DataFrame], words: Iterable[str]
+) -> Panel:
+    """Layers over each other, of `tables`, which show `words`."""
+    size = {"width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
+    return Panel(title, *drawing({"layer": layers} | size, tables), "; ".join(words))
 
 
 def layer(table: str, mark: str, look: Mapping, **channels: str | dict | list) -> dict:

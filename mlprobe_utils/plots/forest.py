@@ -8,7 +8,7 @@ import pandas as pd
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
-from mlprobe_utils.plots.drawing import COLOURS, channel, description, drawing, layer, layered
+from mlprobe_utils.plots.drawing import COLOURS, channel, description, layer, panel
 from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
@@ -130,5 +130,5 @@ def _panels(
             layer("rows", "rule", {"strokeWidth": 1.5}, **marked, x=low, x2="high"),
             layer("rows", "point", {"filled": True, "size": 40, "opacity": 1}, **marked, x=x, shape=shape),
         ]
-        panels.append(Panel(dataset, *drawing(layered(layers, height * pitch), tables), "; ".join(shown)))
+        panels.append(panel(dataset, layers, height * pitch, tables, shown))
     return panels

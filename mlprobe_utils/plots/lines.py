@@ -1,7 +1,7 @@
 """Small multiples of lines over named sites."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,8 +10,8 @@ from mlprobe_utils.evaluation.health import STATE, in_words
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
 from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of
+from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, layer, panel
+from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, columns_of
 
 ANSWER = "answer"  # the site after the last layer: the generated answer
 ANSWERS = (ANSWER, "P_final")
@@ -84,8 +84,7 @@ def lines(
             tables["marked"] = pd.DataFrame({"x": own[marked][:1]})
         looks = _looks(sites, keys, axes, domain, compact).items()
         layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks if name in tables]
-        drawn = drawing(layered(layers, height), tables)
-        panels.append(Panel(" · ".join(filter(None, place)), *drawn, _words(own)))
+        panels.append(panel(" · ".join(filter(None, place)), layers, height, tables, _words(own)))
     line = list(dict.fromkeys([*filter(None, by), "model", kind]))
     drawn = long.assign(**{kind: long["series"]}).groupby([*line, "x"], sort=False)
     numbers = drawn["value"].mean().unstack("x")[order]
@@ -106,14 +105,12 @@ def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
     return low, max(high, low + 10)
 
 
-def _words(own: pd.DataFrame) -> str:
+def _words(own: pd.DataFrame) -> Iterator[str]:
     """What a panel of lines shows, in words."""
-    parts = []
     means = own.groupby([*_LINE, "x"], sort=False)["value"].mean().unstack("x", sort=False)
     for (model, series), line in means.iterrows():
         name = series if own["model"].nunique() == 1 else " ".join(dict.fromkeys([model, series]))
-        parts.append(f"{name} from {line.min():.3g} at {line.idxmin()} to {line.max():.3g} at {line.idxmax()}")
-    return "; ".join(parts)
+        yield f"{name} from {line.min():.3g} at {line.idxmin()} to {line.max():.3g} at {line.idxmax()}"
 
 
 def _tables(

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE, in_words
-from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, channel, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import MANY, Figure, Panel, columns_of
+from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, channel, description, layer, panel
+from mlprobe_utils.plots.figures import MANY, Figure, columns_of
 
 SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
 POOLING_NAMES = {"image_mean": "image tokens", "last_token": "last token"}
@@ -62,7 +62,6 @@ def squares(
             layer("cells", "rect", {"fill": COLOURS[1]}, x=x, y=y, opacity=shade, description="tip:N"),
             layer("cells", "text", {"fontSize": text_size}, x=x, y=y, text=number),
         ]
-        drawn = drawing(layered(layers, height), {"cells": own})
-        panels.append(Panel(" · ".join(place), *drawn, "; ".join(own["words"])))
+        panels.append(panel(" · ".join(place), layers, height, {"cells": own}, own["words"]))
     numbers = cells.drop(columns=["shade", "words"])
     return Figure(panels, title, columns_of(cells, *by), (), shown[:2], numbers)
