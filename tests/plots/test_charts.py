@@ -259,15 +259,12 @@ def test_comprehension_and_utilization_are_lines_of_their_own_in_both_stages_and
     rows = rows.assign(dataset="a", comprehension=80.0, utilization=80 + value, value=value)
     rows = rows.assign(band_low=value - 4, band_high=value + 4)
     drawn = drawings(charts.both_curves(rows, NAMES))[0]
-    lines = {names.split("|")[1]: texts for names, texts in lines_in(drawn).items()}
-    assert len(lines) == 4
-    for stage in STAGE_NAMES.values():
-        assert lines[f"comprehension, {stage}"] == [f"{point} 80.0 %" for point in LAYERS]
-        assert lines[f"utilization, {stage}"] == ["L.00 70.0 %", "L.01 80.0 %", "L.02 90.0 %"]
+    lines = {names.split("|")[1]: [text.split()[1] for text in texts] for names, texts in lines_in(drawn).items()}
+    both = {"comprehension": ["80.0"] * 3, "utilization": ["70.0", "80.0", "90.0"]}
+    assert lines == {f"{name}, {stage}": own for name, own in both.items() for stage in STAGE_NAMES.values()}
     figure = charts.difference_curves(rows, NAMES)
     assert ["L.00 -10.0 pp", "L.01 0.0 pp", "L.02 10.0 pp"] in lines_in(drawings(figure)[0]).values()
-    numbers = downloaded(figure)
-    low = numbers[(numbers["number"] == "band, low") & (numbers["model"] == "Model Two")]
+    low = downloaded(figure).query("number == 'band, low' and model == 'Model Two'")
     np.testing.assert_allclose(low[LAYERS], [[-14, -4, 6]] * 2)
     lens = charts.lens_curves(rows.query("stage == 'pretrained'").assign(run=pd.NA), NAMES, "probability", "The lens")
     assert len(lines_in(drawings(lens)[0])) == 1  # a pretrained model has no run
