@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 def setup(app) -> dict:
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension that no page needs
     app.add_html_math_renderer("mathml", (visit_formula, None), (visit_formula, None))
-    app.connect("env-get-outdated", pages_with_terms)
     app.connect("doctree-read", keep_definitions)
     app.connect("html-page-context", complete_body)
     app.connect("html-page-context", complete_buttons, priority=502)  # after the theme's own
-    # when this code or a static file changes, every page has to be rebuilt, which Sphinx would not do by itself
-    static = sorted(path for path in Path(app.confdir, "_static").rglob("*") if path.is_file())
-    version = hash_of([code_hash(__name__), [hash_of(path.read_bytes()) for path in static]])
+    # when this code, a static file or a definition changes, all pages have to be rebuilt; Sphinx would not by itself
+    shared = sorted(path for path in Path(app.confdir, "_static").rglob("*") if path.is_file())
+    shared += Path(app.confdir).glob("glossary.md")
+    version = hash_of([code_hash(__name__), [hash_of(path.read_bytes()) for path in shared]])
     return {"env_version": version, "parallel_read_safe": False}
 
 
@@ -53,11 +53,6 @@ def visit_formula(translator, node: nodes.math | nodes.math_block) -> None:
         logger.warning(f"the formula {node.astext()!r} cannot be converted: {problem}", location=node)
     translator.body.append(f"{formula}</{tag}>")
     raise nodes.SkipNode
-
-
-def pages_with_terms(app, env, added: set, changed: set, removed: set) -> set:
-    """All pages, where the glossary is new: its definitions stand on all of them."""
-    return env.found_docs if "glossary" in added | changed else set()
 
 
 def keep_definitions(app, doctree: nodes.document) -> None:
