@@ -3,6 +3,7 @@
 `names` is everywhere slug -> name of models and data sets, in the order of rows and columns.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -170,11 +171,8 @@ def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Figure 5: comprehension and utilization at every LLM layer, from `comprehension.differences`."""
     long = differences.drop(columns="value").melt([*STATE, "point"], [*POOLINGS])
     long["series"] = long["variable"] + ", " + long["stage"].map(STAGE_NAMES)
-    keys = [
-        Key(f"{quantity}, {stage}", "curve", COLOURS[colour], dashed=early)
-        for colour, quantity in enumerate(POOLINGS)
-        for stage, early in zip(STAGE_NAMES.values(), (True, False), strict=True)
-    ]
+    curves = itertools.product(zip(POOLINGS, COLOURS, strict=False), STAGES)
+    keys = [Key(f"{name}, {key.name}", "curve", colour, dashed=key.dashed) for (name, colour), key in curves]
     return lines(long, keys, BY_LAYER, "Comprehension (image tokens) and utilization (last token) along the LLM", names)
 
 
@@ -193,9 +191,9 @@ def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, tit
 
 def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Accuracy of image tokens and answer, a line an order of the prompt, from `question_order.curves` of one stage."""
-    (stage,) = curves["stage"].unique()
+    stage = STAGE_NAMES[curves["stage"].iloc[0]]
     keys = [Key(name, "order", COLOURS[n], dashed=n > 0) for n, name in enumerate(ORDER_NAMES.values())]
-    title = f"Image tokens and answer {STAGE_NAMES[stage]}, by what comes first in the prompt (areas: 95 % bands)"
+    title = f"Image tokens and answer {stage}, by what comes first in the prompt (areas: 95 % bands)"
     return lines(curves.assign(series=curves["order"].map(ORDER_NAMES)), keys, ACCURACY, title, names)
 
 

@@ -28,7 +28,6 @@ def change_chart(
     changes: pd.DataFrame, names: Mapping[str, str], title: str, verdicts: Sequence[str] = VERDICTS
 ) -> Figure:
     """Changes in accuracy with their intervals: a block a statement, with a tick at the threshold where there is one.
-
     `changes` has model, dataset, statement, the change (`value`, `change` or `difference`) and its interval (`band_low`
     and `band_high`, else `low` and `high`) in pp, verdict, threshold. `verdicts`: below 0, above 0 or no loss, neither.
     """
@@ -58,9 +57,7 @@ def accuracy_chart(
     accuracies: pd.DataFrame, means: pd.DataFrame, majority: Mapping[str, float], names: Mapping[str, str], title: str
 ) -> Figure:
     """Every model's accuracy with its interval, by category, beside the mean of all baselines and the majority class.
-
-    Of `baselines.accuracies` and `baselines.group_means`; `majority`: data set (slug) -> accuracy in percent.
-    """
+    Of `baselines.accuracies` and `baselines.group_means`; `majority`: data set (slug) -> accuracy in percent."""
     rows, means = (in_words(table, names, ("dataset",)) for table in (accuracies, means))
     numbers = rows[["dataset", "group", "model", "value", "low", "high"]]
     numbers = numbers.rename(columns={"group": "category", "value": "accuracy"})

@@ -45,10 +45,8 @@ def lines(
     by: tuple[str | None, str] = ("model", "dataset"),
     marked: str | None = None,
 ) -> Figure:
-    """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds.
-
-    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. Many
-    panels are lower, and of a module's points only its letter is written.
+    """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds. A value below the axis
+    is drawn at the lower edge and written there: it would flatten all curves. Many panels are drawn compact.
 
     Args:
         long: columns point or x (a site), value, series (the name that has a colour; without it the stage), model,
@@ -97,12 +95,12 @@ def lines(
 
 def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
     """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
-    low, high = float(long["value"].min()), float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
-    if axes.whole or axes.logarithmic:
-        return (0.0, 100.0) if axes.whole else (low, high)
+    if axes.whole:
+        return 0.0, 100.0
+    high = float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
     lowest = long.loc[~long["x"].isin(ANSWERS), "value"].min()
     low = max(min(0.0, lowest), 10 * ((lowest - 5) // 10))  # below 0 only what is
-    return low, max(high, low + 10)
+    return (lowest, high) if axes.logarithmic else (low, max(high, low + 10))
 
 
 def _words(own: pd.DataFrame) -> Iterator[str]:

@@ -49,9 +49,7 @@ SHAPES = {  # table -> mark, its look, and its channels besides AT; the lowest f
 
 def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROBED)) -> Figure:
     """From image and question to the answer: a box a layer, a marker a probe point and pooling, widths where they vary.
-
-    `adapted` are the letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
-    """
+    `adapted`: letters of the modules and side paths whose linear layers carry LoRA after fine-tuning."""
     parts = {letter: own for letter in PROBED if len(own := points[points["point"].str[0] == letter])}
     scheme = _Scheme({letter: len(layers) for letter, layers in parts.items()})
     for letter in MODULES:
@@ -67,8 +65,7 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
 
 
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Probe points with runs of the same module class, width and poolings in one row each, such as `V.00 - V.05`,
-    `Qwen2_5_VLVisionBlock`, `model.visual.blocks.{0..5}`, 48, `image_mean`."""
+    """Runs of like points in a row each: `V.00 - V.05`, module class, `model.visual.blocks.{0..5}`, width, poolings."""
     alike = points["path"].str.replace(r"(?<![^.])\d+(?![^.])", "#", regex=True)
     kind = pd.DataFrame({"letter": points["point"].str[0], "path": alike, **points[["module", "width", "poolings"]]})
     runs = points.groupby((kind != kind.shift()).any(axis=1).cumsum(), sort=False)
