@@ -36,9 +36,9 @@ def run_chapter(
 ) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
 
-    `kernel` is a running one without variables (None: one of its own); `made_from` is kept in the notebook's metadata,
-    for `book_pages.stale_pages`. Raises InputError for an unknown notebook and for what the notebook itself found wrong
-    with its input, PapermillExecutionError for any other error in a cell.
+    `kernel` is a running one without variables (None: one of its own); `made_from` is kept in the notebook's metadata.
+    Raises InputError for an unknown notebook and for what the notebook itself found wrong with its input,
+    PapermillExecutionError for any other error in a cell.
     """
     script = script_of(name)
     notebook = jupytext.read(script)
@@ -92,10 +92,8 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
 
 @contextlib.contextmanager
 def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
-    """A kernel that runs in a folder, with further variables in its environment, reached through files.
-
-    Of TCP ports, two chapters that start at the same moment can choose the same one, and the later kernel dies.
-    """
+    """A kernel that runs in a folder, with further variables in its environment, reached through files: two chapters
+    that start at the same moment can choose the same TCP port, and the later kernel dies."""
     # a socket's path has to fit into a hundred bytes
     with tempfile.TemporaryDirectory(prefix="kernel") as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
