@@ -81,10 +81,8 @@ def complete_body(app, page: str, template: str, context: dict, doctree) -> None
 
 
 def complete_buttons(app, page: str, template: str, context: dict, doctree) -> None:
-    """Adds the script of a page that a notebook makes to the theme's downloads.
-
-    The theme's launch buttons open the notebook of the page's own name: on the page of a model, that of the template.
-    """
+    """Adds the script of a page that a notebook makes to the theme's downloads. The theme's launch buttons open the
+    notebook of the page's own name: on the page of a model they get that of the template."""
     if not (name := notebook_of(page)):
         return
     script = Path(app.outdir, "_sources", f"{name}.py")

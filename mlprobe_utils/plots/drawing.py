@@ -1,7 +1,6 @@
 """How panels are drawn: by Altair and Vega, in one theme, as SVG that fits a page.
 
-Colours are CSS variables, so that a panel follows the switch between light and dark, of the book or of a notebook; the
-values behind the commas are the light ones. Dashes say the same as colours.
+Colours are CSS variables with the light ones as values: a panel follows the switch between light and dark.
 """
 
 import json

@@ -189,7 +189,5 @@ def _key(key: Key) -> str:
     line = f"{1 if key.thin else 2}px {'dashed' if key.dashed else 'solid'} {key.colour}"
     swatch = f'<span class="chart-swatch" style="border-top:{html.escape(line)}"></span>' if key.colour else ""
     name = html.escape(single(key.name))
-    return (
-        f'<button type="button" class="chart-key" data-highlight="{name}" aria-pressed="false" disabled>'
-        f"{swatch}{name}</button>"
-    )
+    button = f'<button type="button" class="chart-key" data-highlight="{name}" aria-pressed="false" disabled>'
+    return f"{button}{swatch}{name}</button>"

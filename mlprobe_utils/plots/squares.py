@@ -22,10 +22,8 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         counts[place] = table.reindex(columns=[*table.index, "unparsed"], fill_value=0).stack()
     cells = pd.concat(counts, names=["model", "dataset", "truth", "answer"]).rename("images").reset_index()
     cells["shade"] = cells["images"] / cells.groupby(["model", "dataset", "truth"])["images"].transform("sum")
-    cells["words"] = [
-        f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.shade:.0f} % of {c.truth}"
-        for c in cells.itertuples()
-    ]
+    words = "{0.truth} answered {0.answer}: {0.images} images, {1:.0f} % of {0.truth}"
+    cells["words"] = [words.format(cell, 100 * cell.shade) for cell in cells.itertuples()]
     title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     return squares(cells, ("model", "dataset"), ("truth", "answer", "images"), title, 13)
 
