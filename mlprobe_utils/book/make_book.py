@@ -40,13 +40,10 @@ ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 
 def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False) -> None:
     """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due.
-
     Raises InputError where another run is at work in this checkout or the files of a model cannot be read, and as
-    `graph`; SystemExit where a step failed, whose own message has been printed.
-    """
-    lock = FileLock(artefacts.OUTPUTS / ".make_book.lock")  # makes the folder
+    `graph`; SystemExit where a step failed, whose own message has been printed."""
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(artefacts.OUTPUTS / ".make_book.lock").acquire(timeout=0)  # makes the folder
     except Timeout:
         raise InputError("another `make book` is at work in this checkout: wait for it, or stop it") from None
     with lock:
@@ -143,13 +140,12 @@ def assemble(run: Run) -> Path:
             raise InputError(f"{artefacts.relative(notebook)} is not there: run `make book`")
         wanted[Path(f"{page.name}.ipynb")] = notebook.read_bytes()
     sources = artefacts.OUTPUTS / "book"
-    for path in sources.rglob("*"):
-        if path.is_file() and path.relative_to(sources) not in wanted:
-            path.unlink()
+    found = {path.relative_to(sources): path.read_bytes() for path in sources.rglob("*") if path.is_file()}
+    for name in found.keys() - wanted.keys():
+        (sources / name).unlink()
     for name, content in wanted.items():
-        path = sources / name
-        if not path.is_file() or path.read_bytes() != content:  # only changes are rebuilt
-            atomic_write(path, content)
+        if found.get(name) != content:  # only changes are rebuilt
+            atomic_write(sources / name, content)
     return sources
 
 

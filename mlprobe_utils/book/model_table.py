@@ -18,8 +18,8 @@ BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
 
 
 def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> Table:
-    """A row a card (a miniature's as `recipe.described` completes it); those of this run, by slug, come first, with a
-    link to their page. Raises InputError for a `base` that is neither a card nor a hub id."""
+    """A row a card (a miniature's as `recipe.described` completes it); those of this run come first, with a link to
+    their page. Raises InputError for a `base` that is neither a card nor a hub id."""
     places, rows = {slug: place for place, slug in enumerate(of_run)}, []
     for card in sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name)):
         name = html.escape(card.name)
@@ -33,13 +33,12 @@ def first_met(cards: Iterable[ModelCard], protocol: Protocol) -> Table:
     """What a user of each model meets first, a row a card: access, size, pixels, thoughts, licence and notes."""
     rows = []
     for card in cards:
-        count, most = parameters_of(card), card.max_new_tokens
-        memory = gibibytes(card)
+        count, memory, most = parameters_of(card), gibibytes(card), card.max_new_tokens
         times = most and most / protocol.answering.max_new_tokens
         known = {
             "model": card.name,
             "access": "gated: accept its terms" if card.gated else "open",
-            "size": ", ".join([short(count), *([f"{memory} in {card.precision}"] if memory else [])]) if count else "",
+            "size": ", ".join(filter(None, [count and short(count), memory and f"{memory} in {card.precision}"])),
             "reads an image at": pixels_read(card, protocol.images) or f"at most {protocol.images.max_pixels:,} pixels",
             "an answer": f"thinks: up to {most:,} tokens, {times:.0f} times the protocol's" if most else "at once",
             "licence": card.licence or "not stated",
@@ -71,24 +70,18 @@ def pixel_words(cards: Iterable[ModelCard], images: Images) -> str:
 def card_table(card: ModelCard) -> Table:
     """One card, a row a fact. Raises InputError as `model_table` does."""
     slug, revision = html.escape(card.slug), html.escape(card.revision or "")
-    known = {name: value for name, value in ({"slug": slug, "revision": revision} | facts(card)).items() if value}
-    return captioned(
-        pd.DataFrame({"": known.keys(), html.escape(card.name): known.values()}), f"From data/models/{slug}.yml."
-    )
+    known = pd.Series({"slug": slug, "revision": revision} | facts(card), name=html.escape(card.name))
+    return captioned(known[known != ""].rename_axis("").reset_index(), f"From data/models/{slug}.yml.")
 
 
 def facts(card: ModelCard) -> dict[str, str]:
     """The columns of Table S1 but for the name, with what running takes and where the weights come from; HTML, empty
     where the card gives nothing. Raises InputError as `model_table` does."""
-    count = parameters_of(card)
+    count, memory = parameters_of(card), gibibytes(card)
     of_card = card.base and "/" not in card.base  # else a hub id
     source = "a folder of the machine that made this page" if _folder(card).is_dir() else card.source
-    to_run = [
-        card.precision,  # none: the protocol's
-        f"{memory} of weights" if (memory := gibibytes(card)) else None,
-        f"at most {card.max_pixels:,} pixels" if card.max_pixels else None,
-        "gated" if card.gated else None,
-    ]
+    to_run = [card.precision, memory and f"{memory} of weights"]  # no precision: the protocol's
+    to_run += [card.max_pixels and f"at most {card.max_pixels:,} pixels", card.gated and "gated"]
     texts = {
         "parameters": short(count) if count else "",
         "base model": load_model_card(card.base).name if of_card else card.base,

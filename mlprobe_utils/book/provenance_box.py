@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from mlprobe_utils.book.book_pages import script_of
-from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.baseline_card import FOLDER as BASELINES
 from mlprobe_utils.pipeline.cards import Card, ModelCard, Protocol
@@ -22,23 +21,22 @@ from mlprobe_utils.pipeline.variants import SETTINGS
 from mlprobe_utils.plots.figures import table_html
 
 DIGITS = 12  # of a card's hash
-RECORDED = ["made_at", "seconds", "commit", "versions"]  # of an artefact; earlier versions recorded no more
-MEMORY = ["peak_memory_mib", "accelerator", "accelerator_peak_memory_mib"]
+RECORDED = ["made_at", "seconds", "commit", "versions"]  # of an artefact; of earlier ones no more
+RECORDED += ["peak_memory_mib", "accelerator", "accelerator_peak_memory_mib"]
 
 
 def provenance_box(
     name: str, parameters: dict, protocol: Protocol, cards: Iterable[Card | ImageSet], started: float
 ) -> str:
-    """The box of the page of notebook `name`, as HTML that is folded until it is opened and needs no script.
-
-    `cards` are all that the page depends on, in the order of their rows; an image set stands for its card. `started` is
-    in seconds since the epoch. Raises InputError for an unknown notebook, and as `read_provenance` does.
-    """
+    """The box of the page of notebook `name`, as folded HTML. `cards` are all that the page depends on, in the order of
+    their rows; an image set stands for its card. `started` is in seconds since the epoch. Raises InputError for an
+    unknown notebook and an artefact that is not there."""
     page = artefacts.provenance(started)
     # those that were read for this page, and those that they were made from, each with the command that makes it
     folders = {folder: by for read, by in artefacts.READ.items() for folder in artefacts.upstream(read)}
-    made = pd.DataFrame([read_provenance(folder, by) for folder, by in folders.items()], columns=[*RECORDED, *MEMORY])
-    made.insert(0, "artefact", [_kind(folder) for folder in folders])
+    records = {folder: artefacts.read_made_from(folder, by) for folder, by in folders.items()}
+    made = pd.DataFrame([json.loads((one / "provenance.json").read_bytes()) for one in records], columns=RECORDED)
+    made.insert(0, "artefact", [_kind(folder) for folder in records])
     execution = {
         "executed at": page["made_at"],
         "duration (s)": page["seconds"],
@@ -58,7 +56,7 @@ def provenance_box(
         "Run this page again": "<p>In a shell, from the project's root:</p>"
         f"<pre><code>{html.escape(command)}</code></pre>",
         "This execution": table_html(pd.DataFrame(execution.items(), columns=["execution", "value"])),
-        "Cards and data": table_html(pd.DataFrame([_row(card, folders) for card in cards])),
+        "Cards and data": table_html(pd.DataFrame([_row(card, records) for card in cards])),
         "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
         f"changes that were not committed.</p>{table_html(_summary(made))}",
         "Packages": table_html(pd.DataFrame(packages)),
@@ -67,25 +65,13 @@ def provenance_box(
     return f'<details class="provenance"><summary>Provenance of this page</summary>{body}</details>'
 
 
-def read_provenance(folder: Path, made_by: str) -> dict:
-    """How an artefact was made, by the command `made_by`. Raises InputError if it does not exist or cannot be read."""
-    artefacts.read_made_from(folder, made_by)
-    try:
-        found = json.loads((folder / "provenance.json").read_bytes())
-        return found | {name: found[name] for name in RECORDED}
-    except (OSError, ValueError, KeyError) as error:
-        place = artefacts.relative(folder)
-        mend = f"remove the folder {place} and make it again with `{made_by}`"
-        raise InputError(f"{place}/provenance.json cannot be read: {mend}") from error
-
-
-def _row(card: Card | ImageSet, folders: dict[Path, str]) -> dict[str, str]:
+def _row(card: Card | ImageSet, records: dict[Path, dict]) -> dict[str, str]:
     """One card; `content` identifies the images, or the weights (the hub's commit or a fingerprint of the folder)."""
     content = read_as = ""
     if isinstance(card, ImageSet):
         card, content = card.card, card.data_hash
     elif isinstance(card, ModelCard):
-        made = [artefacts.read_made_from(place, by) for place, by in folders.items() if place.parent.name == card.slug]
+        made = [record for folder, record in records.items() if folder.parent.name == card.slug]
         content = _distinct(pd.Series([record.get("model") for record in made]))
         read_as = _distinct(pd.Series([_words(record["reading"]) for record in made if "reading" in record]))
     name = card.title if isinstance(card, Protocol) else card.name
@@ -110,7 +96,7 @@ def _kind(folder: Path) -> str:
 
 def _summary(made: pd.DataFrame) -> pd.DataFrame:
     """One row a kind of artefact, the first made first; a peak that was not recorded is left empty."""
-    frame = made.astype(dict.fromkeys(("peak_memory_mib", "accelerator_peak_memory_mib"), float))
+    made = made.astype(dict.fromkeys(("peak_memory_mib", "accelerator_peak_memory_mib"), float))
     columns = {
         "how many": ("seconds", "size"),
         "first made": ("made_at", "min"),
@@ -119,10 +105,10 @@ def _summary(made: pd.DataFrame) -> pd.DataFrame:
         "highest peak memory (MiB)": ("peak_memory_mib", "max"),
         "commits": ("commit", _distinct),
     }
-    if frame["accelerator"].notna().any():
+    if made["accelerator"].notna().any():
         columns["accelerators"] = ("accelerator", _distinct)
         columns["highest peak on one (MiB)"] = ("accelerator_peak_memory_mib", "max")
-    return frame.groupby("artefact").agg(**columns).reset_index().sort_values("first made")
+    return made.groupby("artefact").agg(**columns).reset_index().sort_values("first made")
 
 
 def _distinct(values: pd.Series) -> str:

@@ -19,6 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from mlprobe_utils.book import book_pages
 from mlprobe_utils.book.book_pages import MADE_FROM, NEEDS, Page, executed, leave_out, page_made_from, script_of
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline.configuration import Run, models_of
 from mlprobe_utils.pipeline.stages import NOTEBOOK
@@ -35,38 +36,31 @@ def run_chapter(
 ) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
 
-    `kernel` is a running one without variables (None: one of its own); `made_from` is kept in the notebook's metadata,
-    for `book_pages.stale_pages`. Raises InputError for an unknown notebook and for what the notebook itself found wrong
-    with its input, PapermillExecutionError for any other error in a cell.
+    `kernel` is a running one without variables (None: one of its own); `made_from` is kept in the notebook's metadata.
+    Raises InputError for an unknown notebook and for what the notebook itself found wrong with its input,
+    PapermillExecutionError for any other error in a cell.
     """
     script = script_of(name)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    source, executed = (output.with_name(f".{output.stem}.{kind}.ipynb") for kind in ("source", "executed"))
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
         leave_out(notebook, models_of(parameters.get("models", [])))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-    nbformat.write(notebook, source)
     try:
         with contextlib.nullcontext(kernel) if kernel else running_kernel(script.parent) as own:
             # no `cwd`: the kernel has its own, and papermill would change that of all threads of this process
-            papermill.execute_notebook(str(source), str(executed), parameters, progress_bar=False, km=own)
+            notebook = papermill.execute_notebook(notebook, None, parameters, progress_bar=False, km=own)
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise InputError(f"notebook {name}: {error.evalue}") from error
         raise
-    finally:
-        source.unlink()
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("papermill")  # names folders of this machine
+    del notebook.metadata["papermill"]  # the whole notebook once more
     if made_from:
         notebook.metadata[MADE_FROM] = made_from
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("remove-cell")  # a page shows its parameters once
-    nbformat.write(notebook, executed)
-    os.replace(executed, output)
+    atomic_write(output, nbformat.writes(notebook))
 
 
 def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
@@ -98,10 +92,8 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
 
 @contextlib.contextmanager
 def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
-    """A kernel that runs in a folder, with further variables in its environment, reached through files.
-
-    Of TCP ports, two chapters that start at the same moment can choose the same one, and the later kernel dies.
-    """
+    """A kernel that runs in a folder, with further variables in its environment, reached through files: two chapters
+    that start at the same moment can choose the same TCP port, and the later kernel dies."""
     # a socket's path has to fit into a hundred bytes
     with tempfile.TemporaryDirectory(prefix="kernel") as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")

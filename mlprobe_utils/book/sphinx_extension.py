@@ -26,29 +26,18 @@ logger = logging.getLogger(__name__)
 def setup(app) -> dict:
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension that no page needs
     app.add_html_math_renderer("mathml", (visit_formula, None), (visit_formula, None))
-    app.connect("env-get-outdated", pages_with_terms)
     app.connect("doctree-read", keep_definitions)
     app.connect("html-page-context", complete_body)
     app.connect("html-page-context", complete_buttons, priority=502)  # after the theme's own
-    # when this code or a static file changes, every page has to be rebuilt, which Sphinx would not do by itself
-    static = sorted(path for path in Path(app.confdir, "_static").rglob("*") if path.is_file())
-    version = hash_of([code_hash(__name__), [hash_of(path.read_bytes()) for path in static]])
+    # when this code, a static file or a definition changes, all pages have to be rebuilt; Sphinx would not by itself
+    shared = sorted(path for path in Path(app.confdir, "_static").rglob("*") if path.is_file())
+    shared += Path(app.confdir).glob("glossary.md")
+    version = hash_of([code_hash(__name__), [hash_of(path.read_bytes()) for path in shared]])
     return {"env_version": version, "parallel_read_safe": False}
 
 
-def mathml(latex: str, display: str) -> str:
-    """A formula as a MathML element, `display` "inline" or "block"; ValueError for what cannot be converted."""
-    try:
-        converted = convert(latex, display=display)
-    except Exception as error:  # the converter's errors have no class of their own
-        raise ValueError(f"the formula {latex!r} is not valid: {type(error).__name__}") from error
-    if unknown := re.search(r">(\\\w+)<", converted):  # passed on as a name
-        raise ValueError(f"the formula {latex!r} cannot be converted: unknown command {unknown[1]}")
-    return converted
-
-
 def visit_formula(translator, node: nodes.math | nodes.math_block) -> None:
-    """Its MathML, a displayed one with its number; or, with a warning, which fails the build, its LaTeX."""
+    """A formula as MathML, a displayed one with its number. What cannot be converted is a warning: the build fails."""
     tag, display = ("span", "inline") if isinstance(node, nodes.math) else ("div", "block")
     translator.body.append(translator.starttag(node, tag, "", CLASS="math"))
     if node.get("number"):
@@ -56,17 +45,14 @@ def visit_formula(translator, node: nodes.math | nodes.math_block) -> None:
         translator.add_permalink_ref(node, "Link to this equation")
         translator.body.append("</span>")
     try:
-        formula = mathml(node.astext(), display)
-    except ValueError as error:
-        logger.warning(str(error), location=node)
-        formula = html.escape(node.astext())
+        formula = convert(node.astext(), display=display)
+        wrong = [f"unknown command {name}" for name in re.findall(r">(\\\w+)<", formula)]  # passed on as a name
+    except Exception as error:  # the converter's errors have no class of their own
+        formula, wrong = "", [type(error).__name__]
+    for problem in wrong:
+        logger.warning(f"the formula {node.astext()!r} cannot be converted: {problem}", location=node)
     translator.body.append(f"{formula}</{tag}>")
     raise nodes.SkipNode
-
-
-def pages_with_terms(app, env, added: set, changed: set, removed: set) -> set:
-    """All pages, where the glossary is new: its definitions stand on all of them."""
-    return env.found_docs if "glossary" in added | changed else set()
 
 
 def keep_definitions(app, doctree: nodes.document) -> None:
@@ -95,10 +81,8 @@ def complete_body(app, page: str, template: str, context: dict, doctree) -> None
 
 
 def complete_buttons(app, page: str, template: str, context: dict, doctree) -> None:
-    """Adds the script of a page that a notebook makes to the theme's downloads.
-
-    The theme's launch buttons open the notebook of the page's own name: on the page of a model, that of the template.
-    """
+    """Adds the script of a page that a notebook makes to the theme's downloads. The theme's launch buttons open the
+    notebook of the page's own name: on the page of a model they get that of the template."""
     if not (name := notebook_of(page)):
         return
     script = Path(app.outdir, "_sources", f"{name}.py")

@@ -3,6 +3,7 @@
 `names` is everywhere slug -> name of models and data sets, in the order of rows and columns.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,10 +50,8 @@ def probe_curves(
     bands: pd.DataFrame | None = None,
 ) -> Figure:
     """Figure 3: a probe metric at every point (`metrics.probe_scores`, of one pooling), and the final output's
-    (`metrics.output_scores`) as a diamond.
-
-    Of `controls` (`scoring.control_scores`) the control task after fine-tuning, random weights, and the best that needs
-    no model are drawn; `bands` (`certainty.bands`), unless empty, as areas.
+    (`metrics.output_scores`) as a diamond; of `controls` (`scoring.control_scores`) the control task after fine-tuning,
+    random weights, and the best that needs no model; `bands` (`certainty.bands`), unless empty, as areas.
     """
     title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
     banded = bands is not None and len(bands) > 0
@@ -119,11 +118,9 @@ def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def journey(
     ends: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy", majority: Mapping[str, float] | None = None
 ) -> Figure:
-    """Accuracy at the end of each module and of the answer, from `tables.module_ends`; one panel a data set.
-
-    Of more than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what
-    naming its majority class scores, percent.
-    """
+    """A metric at the end of each module and of the answer, from `tables.module_ends`; one panel a data set. Of more
+    than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what naming its
+    majority class scores, percent."""
     ends = ends.rename(columns={f"{letter} end": module for letter, module in MODULES.items()})
     long = in_words(ends.melt(STATE, [*MODULES.values(), "final output"], var_name="x"), names, STATE)
     long["series"], keys = long["stage"], [*STAGES]
@@ -174,11 +171,8 @@ def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Figure 5: comprehension and utilization at every LLM layer, from `comprehension.differences`."""
     long = differences.drop(columns="value").melt([*STATE, "point"], [*POOLINGS])
     long["series"] = long["variable"] + ", " + long["stage"].map(STAGE_NAMES)
-    keys = [
-        Key(f"{quantity}, {stage}", "curve", COLOURS[colour], dashed=early)
-        for colour, quantity in enumerate(POOLINGS)
-        for stage, early in zip(STAGE_NAMES.values(), (True, False), strict=True)
-    ]
+    curves = itertools.product(zip(POOLINGS, COLOURS, strict=False), STAGES)
+    keys = [Key(f"{name}, {key.name}", "curve", colour, dashed=key.dashed) for (name, colour), key in curves]
     return lines(long, keys, BY_LAYER, "Comprehension (image tokens) and utilization (last token) along the LLM", names)
 
 
@@ -197,17 +191,16 @@ def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, tit
 
 def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Accuracy of image tokens and answer, a line an order of the prompt, from `question_order.curves` of one stage."""
-    (stage,) = curves["stage"].unique()
+    stage = STAGE_NAMES[curves["stage"].iloc[0]]
     keys = [Key(name, "order", COLOURS[n], dashed=n > 0) for n, name in enumerate(ORDER_NAMES.values())]
-    title = f"Image tokens and answer {STAGE_NAMES[stage]}, by what comes first in the prompt (areas: 95 % bands)"
+    title = f"Image tokens and answer {stage}, by what comes first in the prompt (areas: 95 % bands)"
     return lines(curves.assign(series=curves["order"].map(ORDER_NAMES)), keys, ACCURACY, title, names)
 
 
 def plot(
     rows: pd.DataFrame, answers: pd.DataFrame | None = None, metric: str = "accuracy", **choices
 ) -> alt.LayerChart:
-    """A metric at every probe point with its interval, and that of the answers as a horizontal line; to look at, or to
-    `.save`.
+    """A metric at every probe point with its interval, and that of the answers as a horizontal line.
 
     >>> mp.plot(rows, answers).save("curve.svg")
 
@@ -219,10 +212,8 @@ def plot(
         f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"
         for point, pooling in zip(curve["point"], curve["pooling"], strict=True)
     ]
-    names, value = [*curve["line"].unique()], f"{METRIC_NAMES[metric]} (%)"
-    colours = (LIGHT * len(names))[: len(names)]
-    x, colour = alt.X("point:N", sort=[*curve["point"].unique()], title=POINTS), alt.Color("line:N", title=None)
-    colour = colour.scale(domain=names, range=colours).legend(labelLimit=0)
+    value, x = f"{METRIC_NAMES[metric]} (%)", alt.X("point:N", sort=None, title=POINTS)
+    colour = alt.Color("line:N", sort=None, title=None).scale(range=LIGHT).legend(labelLimit=0)
     base, scale = alt.Chart(curve).encode(x=x, color=colour), alt.Scale(zero=False)
     tooltip = ["point:N", "line:N", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in (metric, "low", "high"))]
     layers = [

@@ -1,7 +1,6 @@
 """How panels are drawn: by Altair and Vega, in one theme, as SVG that fits a page.
 
-Colours are CSS variables, so that a panel follows the switch between light and dark, of the book or of a notebook; the
-values behind the commas are the light ones. Dashes say the same as colours.
+Colours are CSS variables with the light ones as values: a panel follows the switch between light and dark.
 """
 
 import json
@@ -36,30 +35,30 @@ _INHERITED = ("fill", "font-size", "text-anchor", "stroke", "stroke-width", "str
 
 def enable() -> None:
     """Makes a chart that a reader draws with Altair come out in the book's form as well."""
-    alt.renderers.register("inline_svg", _render)
+
+    def render(spec: dict, **_) -> dict:
+        words = spec.pop("description", "a chart without a description")
+        return Figure([Panel("", *drawing(spec), words)], words)._repr_mimebundle_()
+
+    alt.renderers.register("inline_svg", render)
     alt.renderers.enable("inline_svg")
     alt.data_transformers.disable_max_rows()
-
-
-def _render(spec: dict, **_) -> dict:
-    words = spec.pop("description", "a chart without a description")
-    title = spec.pop("title", words)
-    title = title["text"] if isinstance(title, dict) else title
-    title = title if isinstance(title, str) else " ".join(title)
-    return Figure([Panel("", *drawing(spec), words)], title)._repr_mimebundle_()
 
 
 def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> tuple[str, dict]:
     """Inline SVG of a Vega-Lite specification in the theme of the book, whose data are `tables`; and what was drawn."""
     records = {name: table.to_json(orient="records", double_precision=15) for name, table in (tables or {}).items()}
-    named = {"datasets": {name: json.loads(text) for name, text in records.items()}} if tables else {}
-    whole = spec | {"config": THEME} | named
+    whole = spec | {"config": THEME}
+    whole |= {"datasets": {name: json.loads(text) for name, text in records.items()}} if records else {}
     return inline(vl_convert.vegalite_to_svg(whole)), whole
 
 
-def layered(layers: Sequence[dict], height: float) -> dict:
-    """The specification of a panel."""
-    return {"layer": layers, "width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
+def panel(
+    title: str, layers: Sequence[dict], height: float, tables: Mapping[str, pd.DataFrame], words: Iterable[str]
+) -> Panel:
+    """Layers over each other, of `tables`, which show `words`."""
+    size = {"width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
+    return Panel(title, *drawing({"layer": layers} | size, tables), "; ".join(words))
 
 
 def layer(table: str, mark: str, look: Mapping, **channels: str | dict | list) -> dict:

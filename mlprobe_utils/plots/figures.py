@@ -17,9 +17,6 @@ from urllib.parse import quote
 
 import altair as alt
 import pandas as pd
-import vl_convert
-
-from mlprobe_utils.common.errors import unknown
 
 BETWEEN = "|"
 SERIES_END = "‖"  # in a mark's description for Altair: names that it belongs to, then what a tooltip says of it
@@ -105,33 +102,19 @@ class Figure:
     def description(self) -> str:
         return " ".join([f"{self.title}.", *(panel.description for panel in self.panels)])
 
-    @property
-    def spec(self) -> dict:
-        """All panels as one Vega-Lite specification, in the colours of a light page."""
+    @cached_property
+    def chart(self) -> alt.ConcatChart:
+        """The same as one Altair chart, in the colours of a light page, to change and to combine with others."""
         specs = [standing_alone(panel) for panel in self.panels]
         theme = [spec.pop("config", {}) for spec in specs]
         axes = [f"{sign} {axis}" for sign, axis in zip("↑→", self.axes, strict=True) if axis]
         title = {"text": self.title, "subtitle": axes, "anchor": "start"}
-        return {"concat": specs, "columns": self.columns, "title": title, "config": theme[0]}
-
-    @property
-    def chart(self) -> alt.ConcatChart:
-        """The same as a chart of Altair's, to change and to combine with others; that takes a second or two."""
-        return alt.ConcatChart.from_dict(self.spec | {"description": self.description}, validate=False)
+        whole = {"concat": specs, "columns": self.columns, "title": title, "config": theme[0]}
+        return alt.ConcatChart.from_dict(whole | {"description": self.description}, validate=False)
 
     def save(self, path: str | Path) -> None:
-        """Writes it to a file: .html as it stands on a page, .svg, or .png (200 pixels an inch), else InputError."""
-        match Path(path).suffix:
-            case ".html":
-                head = f'<meta charset="utf-8"><title>{html.escape(self.title)}</title>'
-                content = f'<!DOCTYPE html><html lang="en">{head}{self.html}</html>'
-            case ".svg":
-                content = vl_convert.vegalite_to_svg(self.spec)
-            case ".png":
-                content = vl_convert.vegalite_to_png(self.spec, ppi=200)
-            case other:
-                raise unknown("kind of file", other, (".html", ".svg", ".png"))
-        Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
+        """Writes the chart to a file, as Altair does: .svg, .png (200 pixels an inch), .html, .pdf or .json."""
+        self.chart.save(path, **{"ppi": 200} if Path(path).suffix == ".png" else {})
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": self.description}
@@ -206,7 +189,5 @@ def _key(key: Key) -> str:
     line = f"{1 if key.thin else 2}px {'dashed' if key.dashed else 'solid'} {key.colour}"
     swatch = f'<span class="chart-swatch" style="border-top:{html.escape(line)}"></span>' if key.colour else ""
     name = html.escape(single(key.name))
-    return (
-        f'<button type="button" class="chart-key" data-highlight="{name}" aria-pressed="false" disabled>'
-        f"{swatch}{name}</button>"
-    )
+    button = f'<button type="button" class="chart-key" data-highlight="{name}" aria-pressed="false" disabled>'
+    return f"{button}{swatch}{name}</button>"

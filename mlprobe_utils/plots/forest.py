@@ -8,7 +8,7 @@ import pandas as pd
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
-from mlprobe_utils.plots.drawing import COLOURS, channel, description, drawing, layer, layered
+from mlprobe_utils.plots.drawing import COLOURS, channel, description, layer, panel
 from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
@@ -28,7 +28,6 @@ def change_chart(
     changes: pd.DataFrame, names: Mapping[str, str], title: str, verdicts: Sequence[str] = VERDICTS
 ) -> Figure:
     """Changes in accuracy with their intervals: a block a statement, with a tick at the threshold where there is one.
-
     `changes` has model, dataset, statement, the change (`value`, `change` or `difference`) and its interval (`band_low`
     and `band_high`, else `low` and `high`) in pp, verdict, threshold. `verdicts`: below 0, above 0 or no loss, neither.
     """
@@ -58,9 +57,7 @@ def accuracy_chart(
     accuracies: pd.DataFrame, means: pd.DataFrame, majority: Mapping[str, float], names: Mapping[str, str], title: str
 ) -> Figure:
     """Every model's accuracy with its interval, by category, beside the mean of all baselines and the majority class.
-
-    Of `baselines.accuracies` and `baselines.group_means`; `majority`: data set (slug) -> accuracy in percent.
-    """
+    Of `baselines.accuracies` and `baselines.group_means`; `majority`: data set (slug) -> accuracy in percent."""
     rows, means = (in_words(table, names, ("dataset",)) for table in (accuracies, means))
     numbers = rows[["dataset", "group", "model", "value", "low", "high"]]
     numbers = numbers.rename(columns={"group": "category", "value": "accuracy"})
@@ -88,14 +85,10 @@ def _panels(
     step: int,
     least: tuple[int, ...] = (),
 ) -> list[Panel]:
-    """A panel a data set.
-
-    Args:
-        rows: dataset, block, model, kind (a key with a shape), value, low, high; `words` are what a mark says of its.
-        rules: dataset, name (of RULES) and value of lines across all blocks.
-        ticks: dataset, block, value: through a block with `kind` and `tip`, or in the line of a `model`.
-        pitch, gap: pixels from line to line, and empty lines below a block.
-        step, least: the horizontal axis ends at multiples of the one, and holds the others in any case.
+    """A panel a data set, of `rows` (dataset, block, model, kind: a key with a shape, value, low, high), each described
+    by `words`; with `rules` across all blocks (dataset, name of RULES, value), and `ticks` (dataset, block, value)
+    through a block, with `kind` and `tip`, or in the line of a `model`. Lines are `pitch` pixels apart, blocks `gap`
+    lines; the horizontal axis ends at multiples of `step` and holds the values `least`.
     """
     least = (rows["low"].min(), rows["high"].max(), rules["value"].min(), *least)
     domain = [step * floor(min(least) / step), step * ceil(max(least) / step)]
@@ -134,5 +127,5 @@ def _panels(
             layer("rows", "rule", {"strokeWidth": 1.5}, **marked, x=low, x2="high"),
             layer("rows", "point", {"filled": True, "size": 40, "opacity": 1}, **marked, x=x, shape=shape),
         ]
-        panels.append(Panel(dataset, *drawing(layered(layers, height * pitch), tables), "; ".join(shown)))
+        panels.append(panel(dataset, layers, height * pitch, tables, shown))
     return panels

@@ -1,7 +1,7 @@
 """Small multiples of lines over named sites."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,8 +10,8 @@ from mlprobe_utils.evaluation.health import STATE, in_words
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
 from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, Panel, columns_of
+from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, layer, panel
+from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, columns_of
 
 ANSWER = "answer"  # the site after the last layer: the generated answer
 ANSWERS = (ANSWER, "P_final")
@@ -45,10 +45,8 @@ def lines(
     by: tuple[str | None, str] = ("model", "dataset"),
     marked: str | None = None,
 ) -> Figure:
-    """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds.
-
-    A value below the axis is drawn at the lower edge and written there: one such value would flatten all curves. Many
-    panels are lower, and of a module's points only its letter is written.
+    """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds. A value below the axis
+    is drawn at the lower edge and written there: it would flatten all curves. Many panels are drawn compact.
 
     Args:
         long: columns point or x (a site), value, series (the name that has a colour; without it the stage), model,
@@ -84,8 +82,7 @@ def lines(
             tables["marked"] = pd.DataFrame({"x": own[marked][:1]})
         looks = _looks(sites, keys, axes, domain, compact).items()
         layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks if name in tables]
-        drawn = drawing(layered(layers, height), tables)
-        panels.append(Panel(" · ".join(filter(None, place)), *drawn, _words(own)))
+        panels.append(panel(" · ".join(filter(None, place)), layers, height, tables, _words(own)))
     line = list(dict.fromkeys([*filter(None, by), "model", kind]))
     drawn = long.assign(**{kind: long["series"]}).groupby([*line, "x"], sort=False)
     numbers = drawn["value"].mean().unstack("x")[order]
@@ -98,22 +95,20 @@ def lines(
 
 def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
     """The vertical axis that all panels share: from a little below the lowest value that is no answer's."""
-    low, high = float(long["value"].min()), float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
-    if axes.whole or axes.logarithmic:
-        return (0.0, 100.0) if axes.whole else (low, high)
+    if axes.whole:
+        return 0.0, 100.0
+    high = float(long[[*({"value", BAND[1]} & {*long})]].max(axis=None))
     lowest = long.loc[~long["x"].isin(ANSWERS), "value"].min()
     low = max(min(0.0, lowest), 10 * ((lowest - 5) // 10))  # below 0 only what is
-    return low, max(high, low + 10)
+    return (lowest, high) if axes.logarithmic else (low, max(high, low + 10))
 
 
-def _words(own: pd.DataFrame) -> str:
+def _words(own: pd.DataFrame) -> Iterator[str]:
     """What a panel of lines shows, in words."""
-    parts = []
     means = own.groupby([*_LINE, "x"], sort=False)["value"].mean().unstack("x", sort=False)
     for (model, series), line in means.iterrows():
         name = series if own["model"].nunique() == 1 else " ".join(dict.fromkeys([model, series]))
-        parts.append(f"{name} from {line.min():.3g} at {line.idxmin()} to {line.max():.3g} at {line.idxmax()}")
-    return "; ".join(parts)
+        yield f"{name} from {line.min():.3g} at {line.idxmin()} to {line.max():.3g} at {line.idxmax()}"
 
 
 def _tables(

@@ -3,8 +3,8 @@
 `points` is as of `results.probe_points`, in the order the data flows. A side path stands beside the connector.
 """
 
-import math
 from collections.abc import Sequence
+from math import ceil
 
 import pandas as pd
 
@@ -13,11 +13,11 @@ from mlprobe_utils.plots.drawing import COLOURS, channel, description, drawing, 
 from mlprobe_utils.plots.figures import Figure, Panel
 
 UNITS = {"V": "block", "D": "merger", "C": "linear layer", "L": "decoder layer"}
-POOLINGS = {  # what is probed at a marker, and its look; colours that no chart uses for a stage
-    "image_mean": ("mean of the image tokens (comprehension)", ("circle", 100, COLOURS[2])),
-    "last_token": ("last token (utilization)", ("diamond", 144, COLOURS[3])),
+READ = {"image_mean": "mean of the image tokens (comprehension)", "last_token": "last token (utilization)"}
+MARKERS = {  # in colours that no chart uses for a stage
+    "image_mean": {"shape": "circle", "size": 100, "colour": COLOURS[2]},
+    "last_token": {"shape": "diamond", "size": 144, "colour": COLOURS[3]},
 }
-
 WIDTH, GUTTER, EDGE = 800, 176, 16  # of the drawing; left of the boxes, for the notes; its right margin
 MOST_IN_ROW, WIDEST_CELL = 11, 104
 BOX, PITCH, GAP = 34, 76, 10  # height of a box; from one row of boxes to the next; between boxes
@@ -49,9 +49,7 @@ SHAPES = {  # table -> mark, its look, and its channels besides AT; the lowest f
 
 def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROBED)) -> Figure:
     """From image and question to the answer: a box a layer, a marker a probe point and pooling, widths where they vary.
-
-    `adapted` are the letters of the modules and side paths whose linear layers carry LoRA after fine-tuning.
-    """
+    `adapted`: letters of the modules and side paths whose linear layers carry LoRA after fine-tuning."""
     parts = {letter: own for letter in PROBED if len(own := points[points["point"].str[0] == letter])}
     scheme = _Scheme({letter: len(layers) for letter, layers in parts.items()})
     for letter in MODULES:
@@ -67,8 +65,7 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
 
 
 def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
-    """Probe points with runs of the same module class, width and poolings in one row each, such as `V.00 - V.05`,
-    `Qwen2_5_VLVisionBlock`, `model.visual.blocks.{0..5}`, 48, `image_mean`."""
+    """Runs of like points in a row each: `V.00 - V.05`, module class, `model.visual.blocks.{0..5}`, width, poolings."""
     alike = points["path"].str.replace(r"(?<![^.])\d+(?![^.])", "#", regex=True)
     kind = pd.DataFrame({"letter": points["point"].str[0], "path": alike, **points[["module", "width", "poolings"]]})
     runs = points.groupby((kind != kind.shift()).any(axis=1).cumsum(), sort=False)
@@ -80,19 +77,12 @@ def scheme_table(points: pd.DataFrame) -> pd.DataFrame:
 def _common_path(paths: pd.Series) -> str:
     """One path for many that differ in numbers: those that follow each other as {0..5}, others as {0,2}."""
     parts = []
-    for names in zip(*(path.split(".") for path in paths), strict=True):
-        distinct = list(dict.fromkeys(names))
-        numbers = [int(name) for name in distinct if name.isdigit()]
-        if len(distinct) > 2 and numbers == list(range(numbers[0], numbers[0] + len(distinct))):
-            parts.append(f"{{{distinct[0]}..{distinct[-1]}}}")
-        else:
-            parts.append(distinct[0] if len(distinct) == 1 else f"{{{','.join(distinct)}}}")
+    for names in zip(*paths.str.split("."), strict=True):
+        first, *others = distinct = list(dict.fromkeys(names))
+        consecutive = len(others) > 1 and int(others[-1]) - int(first) == len(others)
+        inside = f"{first}..{others[-1]}" if consecutive else ",".join(distinct)
+        parts.append(f"{{{inside}}}" if others else first)
     return ".".join(parts)
-
-
-def _columns(count: int) -> int:
-    """Boxes in a row: as many rows as needed, evenly filled."""
-    return math.ceil(count / math.ceil(count / MOST_IN_ROW))
 
 
 class _Scheme:
@@ -101,11 +91,12 @@ class _Scheme:
 
     def __init__(self, layers: dict[str, int]):
         self.tables: dict[str, list[dict]] = {name: [] for name in SHAPES}
-        columns = {letter: _columns(count) for letter, count in layers.items()}
-        side, room = columns.get("D", 0), WIDTH - GUTTER - EDGE
-        cells = [WIDEST_CELL, *(room / columns[letter] for letter in MODULES)]
+        # boxes in a row: as many rows as needed, evenly filled
+        self.columns = {letter: ceil(count / ceil(count / MOST_IN_ROW)) for letter, count in layers.items()}
+        side, room = self.columns.get("D", 0), WIDTH - GUTTER - EDGE
+        cells = [WIDEST_CELL, *(room / self.columns[letter] for letter in MODULES)]
         if side:  # has a gutter of its own, beside the connector
-            cells.append((room - GAP - GUTTER) / (columns["C"] + side))
+            cells.append((room - GAP - GUTTER) / (self.columns["C"] + side))
         self.cell = min(cells)
         self.beside = WIDTH - EDGE - side * self.cell - GUTTER if side else WIDTH
         self.place = self._box(GUTTER, 14, END, "image", strong=True)
@@ -113,10 +104,9 @@ class _Scheme:
 
     def module(self, letter: str, layers: pd.DataFrame, adapted: bool) -> None:
         """A module's panel with its layers in rows; the question joins before the LLM."""
-        joined = letter == "L"
-        space = SPACE + BOX * joined
+        space = SPACE + BOX * (letter == "L")
         back = self.y + space / 2
-        if joined:
+        if letter == "L":
             _, right, middle = self._box(14, back - BOX / 2, END, "question", strong=True)
             self._line([(right, middle), (GUTTER - GAP, middle)])
         self.top = self.y + space
@@ -139,9 +129,9 @@ class _Scheme:
         self._text(box[1] + 10, box[2] + 4, "judged by P_final", opacity=FAINT)
         y = box[2] + BOX / 2 + 16
         self._line([(4, y), (WIDTH - 4, y)], opacity=0.2)
-        for x, pooling in zip((20, 410), POOLINGS, strict=True):
-            self._marker(x, y + 18, pooling, None)
-            self._text(x + 12, y + 22, f"probe on the {POOLINGS[pooling][0]}")
+        for x, (pooling, what) in zip((20, 410), READ.items(), strict=True):
+            self._add("markers", x, y + 18, tip=None, **MARKERS[pooling])
+            self._text(x + 12, y + 22, f"probe on the {what}")
         self.y = y + 36
         if adapted:
             words = "on the module's linear layers, after fine-tuning only"
@@ -151,8 +141,8 @@ class _Scheme:
 
     def _panel(self, letter: str, layers: pd.DataFrame, adapted: bool, left: float, right: float) -> list[Box]:
         """The ground from `top` on, notes on the module, and a box a layer; `y` is then below all of it."""
-        columns, first, title = _columns(len(layers)), self.top + PADDING, PROBED[letter]
-        self.y = max(self.y, first + (math.ceil(len(layers) / columns) - 1) * PITCH + BOX + 2 * PADDING)
+        columns, first, title = self.columns[letter], self.top + PADDING, PROBED[letter]
+        self.y = max(self.y, first + (ceil(len(layers) / columns) - 1) * PITCH + BOX + 2 * PADDING)
         self._add("grounds", left + 4, self.top, x2=right - 4, y2=self.y)
         self._text(left + 14, first + 9, title[0].upper() + title[1:], 14, weight="bold")
         count, judged = _notes(letter, len(layers))
@@ -167,9 +157,9 @@ class _Scheme:
             width, poolings = own.width, own.poolings.split(", ")
             for place, pooling in enumerate(poolings):  # a marker each, hanging from the box
                 at = x + (self.cell - GAP) / 2 + 18 * (place - (len(poolings) - 1) / 2)
-                tip = f"{own.point}: {POOLINGS[pooling][0]}, {width} features of {own.path} ({own.module})"
+                tip = f"{own.point}: {READ[pooling]}, {width} features of {own.path} ({own.module})"
                 self._line([(at, y + BOX), (at, y + BOX + 8)])
-                self._marker(at, y + BOX + 13, pooling, description([], tip))
+                self._add("markers", at, y + BOX + 13, tip=description([], tip), **MARKERS[pooling])
         return boxes
 
     def _flow_to(self, target: Box, back: float) -> None:
@@ -198,10 +188,6 @@ class _Scheme:
         if arrow:
             self._add("heads", x, y, shape=HEADS[points[-2][0] == x])
 
-    def _marker(self, x: float, y: float, pooling: str, tip: str | None) -> None:
-        shape, size, colour = POOLINGS[pooling][1]
-        self._add("markers", x, y, shape=shape, size=size, colour=colour, tip=tip)
-
     def _text(self, x: float, y: float, words: str, size: float = 12, **look) -> None:
         self._add("texts", x, y, words=words, size=size, **TEXT | look)
 
@@ -216,7 +202,7 @@ def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
         names = " to ".join(dict.fromkeys(layers["point"].iloc[[0, -1]]))
         widths = " then ".join(map(str, dict.fromkeys(layers["width"])))
         found = {pooling for words in layers["poolings"] for pooling in words.split(", ")}
-        read = " and the ".join(what for pooling, (what, _) in POOLINGS.items() if pooling in found)
+        read = " and the ".join(what for pooling, what in READ.items() if pooling in found)
         lora = ", with LoRA after fine-tuning" if letter in adapted else ""
         count, judged = _notes(letter, len(layers))
         module = f"{PROBED[letter]} of {count} ({names}, {widths} features{lora})"

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE, in_words
-from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, channel, description, drawing, layer, layered
-from mlprobe_utils.plots.figures import MANY, Figure, Panel, columns_of
+from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, channel, description, layer, panel
+from mlprobe_utils.plots.figures import MANY, Figure, columns_of
 
 SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
 POOLING_NAMES = {"image_mean": "image tokens", "last_token": "last token"}
@@ -16,18 +16,14 @@ def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Answers against truth on the test images of one stage, summed over runs: one row a model, column a data set."""
     tested = in_words(rows[rows["split"] == "test"], names, STATE)
     tested["answer"] = tested["parsed"].fillna("unparsed")
-    tables = []
-    for (model, dataset), own in tested.groupby(["model", "dataset"], sort=False):
-        counts = pd.crosstab(own["label"], own["answer"])
-        counts = counts.reindex(columns=[*counts.index, "unparsed"], fill_value=0)
-        cells = counts.rename_axis("truth").stack().rename("images").reset_index().assign(model=model, dataset=dataset)
-        tables.append(cells.assign(shade=cells["images"] / cells.groupby("truth")["images"].transform("sum")))
-    cells = pd.concat(tables)
-    cells["words"] = [
-        f"{c.truth} answered {c.answer}: {c.images} images, {100 * c.shade:.0f} % of {c.truth}"
-        for c in cells.itertuples()
-    ]
-    cells = cells[["model", "dataset", "truth", "answer", "images", "shade", "words"]]
+    counts = {}
+    for place, own in tested.groupby(["model", "dataset"], sort=False):
+        table = pd.crosstab(own["label"], own["answer"])
+        counts[place] = table.reindex(columns=[*table.index, "unparsed"], fill_value=0).stack()
+    cells = pd.concat(counts, names=["model", "dataset", "truth", "answer"]).rename("images").reset_index()
+    cells["shade"] = cells["images"] / cells.groupby(["model", "dataset", "truth"])["images"].transform("sum")
+    words = "{0.truth} answered {0.answer}: {0.images} images, {1:.0f} % of {0.truth}"
+    cells["words"] = [words.format(cell, 100 * cell.shade) for cell in cells.itertuples()]
     title = f"Answers to the test images {tested['stage'].iloc[0]}, summed over runs"
     return squares(cells, ("model", "dataset"), ("truth", "answer", "images"), title, 13)
 
@@ -42,9 +38,8 @@ def transfer_squares(scores: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     cells["shade"] = (cells["accuracy"] - low) / max(high - low, 1)
     model, stage = cells["model"].iloc[0], cells["stage"].iloc[0]
     title = f"Probes applied at other layers than their own: {model}, {stage} (accuracy, %; fuller colour: higher)"
-    return squares(
-        cells.drop(columns="stage"), ("pooling", "dataset"), ("fitted at", "applied at", "accuracy"), title, 10
-    )
+    shown = ("fitted at", "applied at", "accuracy")
+    return squares(cells.drop(columns="stage"), ("pooling", "dataset"), shown, title, 10)
 
 
 def squares(
@@ -65,8 +60,6 @@ def squares(
             layer("cells", "rect", {"fill": COLOURS[1]}, x=x, y=y, opacity=shade, description="tip:N"),
             layer("cells", "text", {"fontSize": text_size}, x=x, y=y, text=number),
         ]
-        panels.append(
-            Panel(" · ".join(place), *drawing(layered(layers, height), {"cells": own}), "; ".join(own["words"]))
-        )
+        panels.append(panel(" · ".join(place), layers, height, {"cells": own}, own["words"]))
     numbers = cells.drop(columns=["shade", "words"])
     return Figure(panels, title, columns_of(cells, *by), (), shown[:2], numbers)

@@ -95,15 +95,12 @@ def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.
 
 
 def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> Table:
-    """Table 1 of the paper, of `profiles` (of one stage, else InputError): a row a model, a column a data set.
-
-    The best score in a data set is bold, the worst underlined, all that tie as printed; none where all are equal. A row
-    of averages follows several models, and beneath it those `apart`, which count for nothing. `names` (slug -> name)
-    gives the order; `what` says in the caption which scores these are.
-    """
-    states = profiles[["dataset", "model"]]
-    for twice in states[states.duplicated()].itertuples():
-        raise InputError(f"several profiles of {twice.model} on {twice.dataset}: choose one stage")
+    """Table 1 of the paper, of `profiles` (of one stage, else InputError): a row a model, a column a data set, in the
+    order of `names` (slug -> name). The best score in a data set is bold, the worst underlined, all that tie as
+    printed; none where all are equal. A row of averages follows several models, and beneath it those `apart`, which
+    count for nothing. `what` says in the caption which scores these are."""
+    if profiles.duplicated(["dataset", "model"]).any():
+        raise InputError("several profiles of a model on a data set: choose one stage")
     return Table(profiles, partial(_profile_html, names=names, what=what, apart=[*apart]))
 
 

@@ -12,18 +12,8 @@ MOST_BYTES = 2_000_000
 CHART = "figure.chart"
 ALIKE = {"exclude": [["tbody tr:nth-child(n + 9)"]]}  # rows look like those above them, and there are hundreds
 OPTIONS = {"resultTypes": ["violations"]}
-DRAWINGS = {  # at least
-    "index": 1,
-    "02_fine_tuning": 4,
-    "03_probing": 5,
-    "04_feature_health": 2,
-    "06_baselines": 1,
-    "07_medical_adaptation": 1,
-    "08_vision_tower": 2,
-    "09_comprehension_utilization": 7,
-    "12_probe_recipes": 2,
-    model_page(MODEL): 9,
-}
+WITH_CHARTS = ("index", "02_fine_tuning", "03_probing", "04_feature_health", "06_baselines", "07_medical_adaptation",
+               "08_vision_tower", "09_comprehension_utilization", "12_probe_recipes", model_page(MODEL))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +22,7 @@ def tabs(book, site, browser):
     opened = {page: Tab(browser, f"{site}/{page}.html") for page in pages(book.html)}
     for tab in opened.values():
         tab.wait().unfold()
-    yield opened
-    for tab in opened.values():
-        tab.close()
+    return opened
 
 
 def views(tabs):
@@ -61,10 +49,8 @@ def test_pages_are_not_wider_than_their_window_and_their_charts_are_legible(tabs
     for view, page, tab in views(tabs):
         measured = tab.measure("charts()")
         problems += [f"{view}: {found}" for found in (*tab.measure("overflowing()"), *measured["found"])]
-        assert measured["drawings"] >= DRAWINGS.get(page, 0), view
-        assert measured["seen"] >= measured["texts"], view
-        assert measured["texts"] >= 5 * (measured["drawings"] - 1), view
-        assert measured["lines"] > 0 or page not in DRAWINGS, view
+        assert measured["seen"] >= measured["texts"] >= 5 * (measured["drawings"] - 1), view
+        assert measured["lines"] > 0 or page not in WITH_CHARTS, view
         assert tab.seen("input[type=search], input[name=q]") == (page == "search"), view
         assert tab.seen("button.search-button__button") >= 1, view
     assert not problems, "\n".join(["", *problems])
@@ -89,12 +75,8 @@ def test_equations_are_drawn_without_a_script(tabs):
     for page, tab in tabs.items():
         small = "all => all.filter(e => Math.min(e.clientWidth, e.clientHeight) <= 4).map(e => e.textContent)"
         assert tab.page.locator("math").evaluate_all(small) == [], page
-        prose = tab.page.evaluate(
-            "[...document.querySelectorAll('article p, article li, article td, article .math')]"
-            ".map(e => { const own = e.cloneNode(true);"
-            " own.querySelectorAll('code, annotation').forEach(c => c.remove()); return own.textContent }).join(' ')"
-        )
-        assert not [mark for mark in (r"\(", r"\[", "$$", r"\frac") if mark in prose], page
+        text = " ".join(tab.page.locator("article").all_inner_texts())
+        assert not [mark for mark in ("$$", r"\frac", r"\text") if mark in text], page
 
 
 @pytest.mark.slow
@@ -108,5 +90,5 @@ def test_the_book_reads_without_scripts(tabs, site, browser):
         assert tab.seen("input[type=search]") == 0, page
         for selector in ("details.chart-data table", "details.chart-data a[download]"):
             assert tab.seen(selector) == tab.page.locator(selector).count(), f"{page}: {selector}"
-        assert tab.seen("details.chart-data a[download]") >= (page in DRAWINGS)
+        assert tab.seen("details.chart-data a[download]") >= (page in WITH_CHARTS)
         tab.close()

@@ -17,17 +17,13 @@ GOOD = {"ground": "none", "text": "black", "line": "black", "span": "black"}
 def tab(browser, tmp_path):
     """Opens a page with this body."""
     with serve(tmp_path) as address:
-        tabs = []
 
         def open_page(body: str) -> Tab:
             page = f'<!doctype html><html lang="en"><link rel="icon" href="data:,"><body>{body}</body></html>'
             (tmp_path / "page.html").write_text(page)
-            tabs.append(Tab(browser, f"{address}/page.html"))
-            return tabs[-1].wait()
+            return Tab(browser, f"{address}/page.html").wait()
 
         yield open_page
-        for one in tabs:
-            one.close()
 
 
 def test_a_sound_page_passes(tab):
@@ -40,7 +36,7 @@ def test_a_sound_page_passes(tab):
     assert sound.bytes() < 1000
     assert sound.measure("overflowing()") == []
     assert sound.measure("charts()") == {"found": [], "drawings": 1, "seen": 1, "texts": 1, "lines": 2}
-    assert walk(sound) == {"missed": [], "plain": [], "hidden": [], "reached": 3}  # the box that scrolls, too
+    assert sound.walk() == {"missed": [], "plain": [], "hidden": [], "reached": 3}  # the box that scrolls, too
 
 
 def test_what_a_page_asks_for_and_complains_of_is_heard(tab, tmp_path):
@@ -70,17 +66,7 @@ def test_what_overflows_or_is_not_drawn_or_has_low_contrast_is_named(tab):
 
 
 def test_what_the_keyboard_cannot_do_is_found(tab):
-    assert walk(tab('<a href="#" style="outline: none">a</a>'))["plain"] == ["body > a"]
-    assert walk(tab('<a href="#" id="gone" onfocus="this.style.opacity = 0">a</a>'))["hidden"] == ["a#gone"]
+    assert tab('<a href="#" style="outline: none">a</a>').walk()["plain"] == ["body > a"]
+    assert tab('<a href="#" id="gone" onfocus="this.style.opacity = 0">a</a>').walk()["hidden"] == ["a#gone"]
     trap = '<button onblur="setTimeout(() => this.focus())">b</button><a id="c" href="#">c</a>'
-    assert walk(tab(trap))["missed"] == ["a#c"]
-
-
-def walk(tab) -> dict:
-    tab.measure("beginWalk()")
-    for _ in range(20):
-        tab.page.keyboard.press("Tab")
-        tab.page.wait_for_timeout(20)
-        if not tab.measure("step()"):
-            break
-    return tab.measure("endWalk()")
+    assert tab(trap).walk(20)["missed"] == ["a#c"]

@@ -36,9 +36,9 @@ def rows(text: str) -> dict[str, list[str]]:
     return {first: others for first, *others in texts}
 
 
-def box(name="03_probing", parameters=PARAMETERS, model=MODEL_CARD, data_card=DATA_CARD, started=None) -> str:
-    image_set = ImageSet(data_card, None, DATA_HASH, {}, None)
-    return provenance_box(name, parameters, PROTOCOL, [PROTOCOL, model, image_set], started or time.time())
+def box(parameters=PARAMETERS, model=MODEL_CARD, started=None) -> str:
+    cards = [PROTOCOL, model, ImageSet(DATA_CARD, None, DATA_HASH, {}, None)]
+    return provenance_box("03_probing", parameters, PROTOCOL, cards, started or time.time())
 
 
 def command(text: str) -> str:
@@ -102,20 +102,13 @@ def test_the_box_names_what_the_page_depends_on(made):
     assert float(found["peak memory of the kernel (MiB)"][0]) == pytest.approx(now["peak_memory_mib"], rel=0.5)
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["probes", "features-pretrained"], {"adapter": 2, "features": 3, "probes": 1}),
-        (["data", "baseline"], {"manifest": 1, "baseline": 1}),
-    ],
-)
-def test_what_was_read_is_listed_with_what_it_was_made_of(made, names, expected):
-    read(*(made[name] for name in names))
-    assert counted(box()) == expected
+def test_what_was_read_is_listed_with_what_it_was_made_of(made):
+    read(*(made[name] for name in ("probes", "features-pretrained", "data", "baseline")))
+    assert counted(box()) == {"adapter": 2, "features": 3, "probes": 1, "manifest": 1, "baseline": 1}
 
 
 def test_artefacts_are_summed_up_with_what_was_recorded_of_them(made):
-    """Each field of two adapters, of which one was made on an accelerator; an earlier manifest has less."""
+    """Each field of two adapters that were made on an accelerator; an earlier manifest has less."""
     read(made["data"], made["adapter-0"], made["adapter-1"])
     assert "accelerator" not in box()
     one = {"made_at": "2026-01-02T00:00:00Z", "seconds": 1.25, "peak_memory_mib": 300.0, "commit": "aaa1111"}
@@ -133,15 +126,9 @@ def test_artefacts_are_summed_up_with_what_was_recorded_of_them(made):
     assert found["numpy"][1].startswith("1.5")
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"made_at": "2026-01-01T00:00:00Z"}'])
-def test_a_provenance_that_cannot_be_read_is_named_with_the_remedy(made, content):
+def test_an_artefact_that_is_gone_is_named_with_the_remedy(made):
     read(made["probes"])
-    path = made["adapter-1"] / "provenance.json"
-    path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(InputError, match=rf"adapter-1/provenance.json .*remove the folder .*`{MADE_BY}`"):
-        box()
-    shutil.rmtree(path.parent)
-    path.parent.mkdir()
+    shutil.rmtree(made["adapter-1"])
     with pytest.raises(InputError, match=rf"adapter-1 is not there: make it with `{MADE_BY}`"):
         box()
 

@@ -8,6 +8,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages, run_chapter
+from mlprobe_utils.book.chapter import INJECTED
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.pipeline import artefacts
@@ -55,8 +56,8 @@ def test_parameters_arrive_the_injected_cell_is_hidden_and_no_folder_is_named(ch
     assert printed(output).startswith("42 ")
     assert '"transport": "ipc"' in printed(output)
     assert "left out" not in printed(output)
-    tags = [cell.metadata.get("tags", []) for cell in nbformat.read(output, as_version=4).cells]
-    assert ["injected-parameters", "remove-cell"] in tags
+    cells = {str(cell.metadata.get("tags")): cell.source for cell in nbformat.read(output, as_version=4).cells}
+    assert cells["['injected-parameters', 'remove-cell']"].encode().startswith(INJECTED + b"\n")
     assert [path.name for path in output.parent.iterdir()] == [output.name]
     assert str(tmp_path) not in output.read_text()
 
@@ -116,11 +117,8 @@ def test_a_page_is_due_when_what_it_reads_is_another(chapter, outputs, tmp_path,
 @pytest.mark.parametrize(("model", "left"), [("lingshu-7b-miniature", False), ("gemma-3-4b-miniature", True)])
 def test_a_section_that_no_model_of_the_run_can_fill_is_left_out_with_a_sentence(model, left):
     """Without a kernel: cells as jupytext reads them."""
-    needs, section, links = (
-        {"tags": ["needs-question-first"]},
-        "## Question first",
-        "[below](#below-it), [more](#more),",
-    )
+    needs, section = {"tags": ["needs-question-first"]}, "## Question first"
+    links = "[below](#below-it), [more](#more),"
     cells = [
         new_code_cell("before"),
         new_markdown_cell(f"{section}\n\nText.", metadata=needs),

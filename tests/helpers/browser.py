@@ -123,6 +123,15 @@ class Tab:
         """How many elements a reader sees of those that a selector finds."""
         return self.page.locator(selector).filter(visible=True).count()
 
+    def walk(self, pause: float = 0) -> dict:
+        """What Tab reaches, with pauses (ms), what of it does not show its focus or is hidden, and what it misses."""
+        for _ in range(2 * self.measure("beginWalk()") + 20):
+            self.page.keyboard.press("Tab")
+            self.page.wait_for_timeout(pause)
+            if not self.measure("step()"):
+                break
+        return self.measure("endWalk()")
+
     def tooltip(self) -> str:
         """What the tooltip says, once it is there, without spaces: it sets them in its own way."""
         self.page.locator(TOOLTIP).wait_for(state="visible")

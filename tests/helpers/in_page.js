@@ -128,12 +128,13 @@ window.inPage = {
     return JSON.stringify([outline, ...names.map((name) => style[name])]);
   },
 
-  /** Numbers what must be reached, and keeps its looks without the focus. */
+  /** Keeps what must be reached, and its looks without the focus; how many there are. */
   beginWalk() {
     document.activeElement.blur();
     inPage.settle();
     window.walk = { due: inPage.reachable(), before: new Map(), met: new Set(), plain: [], hidden: [] };
     for (const element of document.querySelectorAll("*")) walk.before.set(element, inPage.looks(element));
+    return walk.due.length;
   },
 
   /** Notes the element that Tab has led to; false once the walk has come round. */
@@ -165,16 +166,5 @@ window.inPage = {
         return { x: left, y: top, told: told[i] };
       });
     });
-  },
-
-  /** Of every page the words of its article, and among them those of its paragraphs. */
-  async prose(pages) {
-    const read = async (page) => {
-      const text = await (await fetch(`${page}.html`)).text();
-      const article = new DOMParser().parseFromString(text, "text/html").querySelector("article");
-      const paragraphs = [...article.querySelectorAll("section > p")].map((p) => p.textContent).join(" ");
-      return [page, { all: article.textContent.toLowerCase(), paragraphs: paragraphs.toLowerCase() }];
-    };
-    return Object.fromEntries(await Promise.all(pages.map(read)));
   },
 };
