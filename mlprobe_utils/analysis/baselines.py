@@ -9,14 +9,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection, require
-from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import verdicts
 from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, simulate_correct
@@ -101,7 +101,7 @@ class Comparison:
 
     @property
     def categories(self) -> list[str]:
-        return [group for group in CATEGORIES if group in set(self.groups)]
+        return [group for group in CATEGORIES if group in {*self.groups}]
 
     def members(self, *groups: str) -> np.ndarray:
         """The points of all members of some groups."""
@@ -140,21 +140,20 @@ def comparisons(
     found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
         drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
-        of_dataset = tested[tested["dataset"] == dataset].groupby("model", sort=False)
-        outputs = {slug: output_outcomes(rows) for slug, rows in of_dataset}
-        of_towers = towers[towers["dataset"] == dataset].groupby("model", sort=False)
+        of_towers, of_models = (
+            rows[rows["dataset"] == dataset].groupby("model", sort=False) for rows in (towers, tested)
+        )
         frozen = {TOWER_OF + slug: outcomes(rows) for slug, rows in of_towers}
-        for slug, predictions in ({one.slug: one.test for one in own} | frozen | outputs).items():
-            if predictions.images != images:
-                raise InputError(f"{slug} on {dataset}: its predictions are not for the test images, make them anew")
-        correct = {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
-        correct |= {slug: predictions.correct for slug, predictions in (frozen | outputs).items()}
-        groups = {card.slug: card.category for card in baselines} | dict.fromkeys(frozen, FROZEN_TOWER)
-        groups |= dict.fromkeys(outputs, MLLM)
-        each = [_mean([correct[slug]], drawn) for slug in groups]
-        values = np.concatenate([own.values for own in each])
-        resampled = np.concatenate([own.resampled for own in each], axis=1)
-        found[dataset] = Comparison(pd.Series(groups), replace(each[0], values=values, resampled=resampled))
+        outputs = {slug: output_outcomes(rows) for slug, rows in of_models}
+        each = {one.slug: one.test for one in own} | frozen | outputs
+        correct = {slug: of_tested(one, images, f"{slug} on {dataset}").correct for slug, one in each.items()}
+        correct |= {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
+        groups = {card.slug: card.category for card in baselines}
+        groups |= dict.fromkeys(frozen, FROZEN_TOWER) | dict.fromkeys(outputs, MLLM)
+        means = [_mean([correct[slug]], drawn) for slug in groups]
+        values = np.concatenate([own.values for own in means])
+        resampled = np.concatenate([own.resampled for own in means], axis=1)
+        found[dataset] = Comparison(pd.Series(groups), replace(means[0], values=values, resampled=resampled))
     return found
 
 
