@@ -26,15 +26,6 @@ def beside(tables: Mapping[str, pd.DataFrame], analysis: Callable[[pd.DataFrame]
     return pd.concat(found, names=["results", None]).reset_index(level="results")
 
 
-def spread(profiles: pd.DataFrame) -> pd.DataFrame:
-    """How much each score varies over models: dataset, score, models, worst, best, range, standard deviation (pp)."""
-    scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="score")
-    found = scores.groupby(["dataset", "score"], sort=False)["value"].agg(
-        models="count", worst="min", best="max", range=np.ptp, **{"standard deviation": "std"}
-    )
-    return found.reset_index()
-
-
 def steadier(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether FHS_C varies less over models than the other health scores: dataset, against, models, ratio (of standard
     deviations, below 1 where it does), p, p (Holm).
@@ -122,8 +113,7 @@ def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
 
 def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
     """Every result in a few words, by the claim of section 4.3; arguments as of `size_steps`."""
-    spreads = spread(profiles).query("score in @HEALTH").dropna(subset="standard deviation")
-    least = spreads.sort_values("standard deviation").drop_duplicates("dataset")["score"]
+    least = profiles.groupby("dataset", sort=False)[HEALTH].std().dropna().idxmin(axis=1)
     ratios, ranks, ends = steadier(profiles), correlations(profiles), extremes(profiles).groupby("P_final")
     ends = ends[["degraded", "models", "by chance"]].sum()
     signs = size_signs(size_steps(profiles, sizes)).set_index("score").loc[ALL_HEALTH]
