@@ -23,13 +23,12 @@ WHERE = ("before", "at", "after")
 
 
 def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling).
+    """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling), in
+    the order the data flows; `healthy`: results of the model in which all faults are planted, on the same data sets.
 
-    `healthy`: the results of the model in which all faults are planted, on the same data sets. Returns dataset, model
-    (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images, where (of WHERE, from the
-    place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new images: in a phantom set
-    every image is a patient of its own), in the order the data flows. Raises InputError if the model was not run,
-    healthy or damaged.
+    Returns dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images,
+    where (of WHERE, from the place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new
+    images: in a phantom set every image is a patient of its own). Raises InputError for a model that was not run.
     """
     before, after, frames = _correct(healthy), _correct(selection), []
     for one, dataset in itertools.product(damaged, selection.datasets):
@@ -63,10 +62,8 @@ def _correct(selection: Selection) -> pd.DataFrame:
 
 
 def around(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each damaged model and data set in `effects` the last point before the damaged place, it, the first after it.
-
-    Of image tokens (or the answer), and of the last token, where that has a state at the place.
-    """
+    """Of each damaged model and data set in `effects` the last point before the damaged place, it, the first after it:
+    of image tokens (or the answer), and of the last token, where that has a state at the place."""
     parts = []
     for (_, own), pooling in itertools.product(table.groupby(OF, sort=False), ("image_mean", "last_token")):
         path = main_path(own, pooling)
@@ -77,10 +74,8 @@ def around(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_drop(table: pd.DataFrame) -> pd.DataFrame:
-    """The first point of a curve of `effects` whose interval lies below 0, or `nowhere`.
-
-    Returns dataset, model, damaged at, first drop, module.
-    """
+    """The first point of a curve of `effects` whose interval lies below 0, or `nowhere`: dataset, model, damaged at,
+    first drop, module."""
     path = main_path(table)
     first = path.groupby(OF, sort=False)["place"].first().rename("damaged at").to_frame()
     first["first drop"] = path[path["high"] < 0].groupby(OF)["point"].first()
@@ -89,10 +84,8 @@ def first_drop(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def profile_changes(profiles: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """Scores of damaged models less the healthy one's (pp): model, SCORES, falls most where damaged.
-
-    Means over data sets of `health.profile` of all these models, of one stage.
-    """
+    """Scores of damaged models less the healthy one's (pp), means over data sets: model, SCORES, falls most where
+    damaged. Of `health.profile` of all these models, of one stage."""
     scores, records = profiles.set_index(["model", "dataset"])[list(SCORES)], []
     for one in damaged:
         change = (scores.loc[one.slug] - scores.loc[one.model]).mean()

@@ -48,9 +48,7 @@ def final_outputs(model: str, share: float, images: int = 400) -> pd.DataFrame:
 
 
 def compared(networks: Sequence[float], mllms: Sequence[float]) -> dict:
-    trained = [
-        training(slug, [0.5, share], seed=n) for n, (slug, share) in enumerate(zip(SLUGS, networks, strict=True))
-    ]
+    trained = [training(slug, [0.5, share], seed=n) for n, slug, share in zip(range(4), SLUGS, networks, strict=True)]
     predicted = pd.concat([final_outputs(model, share) for model, share in zip("mn", mllms, strict=True)])
     towers = rows_of(right_of(np.random.default_rng(5).random(400), 0.75, 6), model="m", point="V.05", seed=0)
     return baselines.comparisons({"d": trained}, predicted, towers, CARDS, {"d": image_set(400)}, "paper", LAST)
