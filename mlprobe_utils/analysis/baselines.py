@@ -57,10 +57,8 @@ def trained(selection: Selection, slugs: Iterable[str]) -> dict[str, list[Traine
 def baseline_table(
     cards: Sequence[BaselineCard], variant: str = "full", trained: Mapping[str, Sequence[Trained]] | None = None
 ) -> pd.DataFrame:
-    """The baselines as `variant`: baseline, category, status, built as, described by, note.
-
-    Of `trained` ones the last two are parameters and trained at, on the first data set (others change the last layer).
-    """
+    """The baselines as `variant`: baseline, category, status, built as, described by, note; of `trained` ones the last
+    two are parameters and trained at, on the first data set (others change the last layer)."""
     rows = []
     for card in cards:
         own = card.variant(variant)
@@ -131,12 +129,9 @@ def comparisons(
     split_rule: str,
     rule: str,
 ) -> dict[str, Comparison]:
-    """data set -> all that are compared on it.
-
-    `predicted` are prediction rows of one stage, `towers` are `results.frozen_tower_rows`, `baselines` the cards of
-    `trained` by category; `rule` is of `epochs_chosen`. Raises InputError for predictions for other images than the
-    test images.
-    """
+    """data set -> all that are compared on it: of prediction rows of one stage, `results.frozen_tower_rows`, and the
+    cards of `trained` by category; `rule` is of `epochs_chosen`. Raises InputError for rows of other images than the
+    test images."""
     found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
         drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
@@ -184,14 +179,13 @@ def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
     records = []
     for dataset, own in found.items():
         mllms, baselines = own.members(MLLM), own.categories
-        of_means = intervals(own.means([MLLM]) - own.means(baselines))
+        difference, low, high = intervals(own.means([MLLM]) - own.means(baselines)).loc[0, ENDS]
         alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)))
-        counts, below = (len(mllms), len(own.members(*baselines))), int((alone["band_high"] < 0).sum())
-        records.append((dataset, *counts, *of_means.loc[0, ENDS], below))
-    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "MLLMs below"]
-    table = pd.DataFrame(records, columns=columns)
-    table.insert(6, "verdict", verdicts(table["low"], table["high"], (BELOW, ABOVE, NEITHER)))
-    return table
+        verdict, below = verdicts(low, high, (BELOW, ABOVE, NEITHER)).item(), int((alone["band_high"] < 0).sum())
+        counts = len(mllms), len(own.members(*baselines))
+        records.append((dataset, *counts, difference, low, high, verdict, below))
+    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "verdict", "MLLMs below"]
+    return pd.DataFrame(records, columns=columns)
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -220,12 +214,10 @@ def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
 
 
 def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
-    """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set.
-
-    `drawn`: data set -> resamples of its test images. Returns dataset, baselines, accuracy by LAST, ON_VALIDATION and
-    ON_TEST; then two differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0,
-    and `left`, by choosing on other test images.
-    """
+    """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set, of
+    whose test images `drawn` are resamples: dataset, baselines, accuracy by LAST, ON_VALIDATION and ON_TEST; then two
+    differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0, and `left`, by
+    choosing on other test images."""
     records = []
     for dataset, own in trained.items():
         images, rules = drawn[dataset], {}

@@ -28,10 +28,8 @@ def beside(tables: Mapping[str, pd.DataFrame], analysis: Callable[[pd.DataFrame]
 
 def steadier(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether FHS_C varies less over models than the other health scores: dataset, against, models, ratio (of standard
-    deviations, below 1 where it does), p, p (Holm).
-
-    p is that of Pitman and Morgan for variances of paired values: if they agree, sum and difference are uncorrelated.
-    """
+    deviations, below 1 where it does), p, p (Holm). p is that of Pitman and Morgan for variances of paired values: if
+    they agree, sum and difference are uncorrelated."""
     records = []
     for (dataset, of_set), other in product(profiles.groupby("dataset", sort=False), ("FHS_V", "FHS_L")):
         own, against = of_set["FHS_C"], of_set[other]
