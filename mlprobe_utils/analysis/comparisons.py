@@ -50,11 +50,8 @@ def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
 
 def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether the worst outputs come with a degraded module (in the lowest quarter of all models' on that data set),
-    and the best without.
-
-    Returns dataset, P_final ("lowest" or "highest" quarter), models, degraded (of them, with a degraded module), by
-    chance, p (hypergeometric, one-sided: as many degraded among the lowest, as few among the highest).
-    """
+    and the best without: dataset, P_final ("lowest" or "highest" quarter), models, degraded (of them, with a degraded
+    module), by chance, p (hypergeometric, one-sided: as many degraded among the lowest, as few among the highest)."""
     records = []
     for dataset, own in profiles.groupby("dataset", sort=False):
         last = QUARTER * len(own)
@@ -117,11 +114,12 @@ def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
     signs = size_signs(size_steps(profiles, sizes)).set_index("score").loc[ALL_HEALTH]
     orders = dataset_order(profiles)["order"]
     common = orders.mode()[0]
+    steady, found = _significant(ratios, ratios["ratio"] < 1), ranks["Spearman"]
     words = {
         "FHS_C varies least of the health scores": f"on {(least == 'FHS_C').sum()} of {len(least)} data sets; "
-        f"steadier in {_significant(ratios, ratios['ratio'] < 1)}",
-        "healthy modules go with a high P_final": f"Spearman {ranks['Spearman'].min():.2f} to "
-        f"{ranks['Spearman'].max():.2f}; positive in {_significant(ranks, ranks['Spearman'] > 0)}",
+        f"steadier in {steady}",
+        "healthy modules go with a high P_final": f"Spearman {found.min():.2f} to {found.max():.2f}; positive in "
+        f"{_significant(ranks, found > 0)}",
     }
     for end, claim in (("lowest", "a poor P_final has a degraded module"), ("highest", "a high P_final has one")):
         hit, models, chance = ends.loc[end]

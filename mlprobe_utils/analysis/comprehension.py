@@ -66,9 +66,8 @@ def _curves(found: Iterable[Evaluated]) -> Iterator[tuple[dict[str, str], list[s
 
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Utilization less comprehension at every LLM layer, with simultaneous bands of RECIPE: STATE, point,
-    comprehension, utilization (percent, means over seeds), value, band_low, band_high (pp), verdict of WORDS by the
-    band."""
+    """Utilization less comprehension at every LLM layer: STATE, point, comprehension, utilization (percent, means over
+    seeds), value, band_low, band_high (pp, simultaneous, of RECIPE), verdict of WORDS by the band."""
     frames = []
     for place, points, before, after in _curves(found):
         own = intervals(after - before, RECIPE)[["value", "band_low", "band_high"]]
@@ -112,8 +111,8 @@ def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Whether utilization exceeds comprehension, each at the layer that is its best on the validation images: STATE,
-    comprehension at, utilization at (LLM points), comprehension, utilization (percent), difference and further columns
-    of `paired.compare` under RECIPE, with verdict of WORDS."""
+    comprehension at, utilization at (LLM points), comprehension, utilization (percent), difference and the rest of
+    `paired.compare` under RECIPE, with verdict of WORDS."""
     pairs = []
     for own, stage in product(found, STAGES):
         best = {name: own.outcomes[stage, name, BEST] for name in POOLINGS}
@@ -148,20 +147,18 @@ def settled(lens: pd.DataFrame) -> pd.DataFrame:
 
 def settling_layers(shares: pd.DataFrame) -> pd.DataFrame:
     """Where half of the images are `settled`, mean over runs: dataset, model, stage, at, layers before the last."""
-    means = shares.groupby([*STATE, "point"], sort=False)["value"].mean().reset_index()
     rows = []
-    for (model, dataset, stage), own in means.groupby(STATE, sort=False):
-        curve = own.set_index("point")["value"].sort_index(key=lambda points: points.map(flow_order))
-        at = int(np.argmax(curve.to_numpy() >= 50))
+    for (model, dataset, stage), own in shares.groupby(STATE, sort=False):
+        curve = own.groupby("point")["value"].mean().sort_index(key=lambda points: points.map(flow_order))
+        at = int(np.argmax(curve >= 50))
         rows.append((dataset, model, stage, curve.index[at], len(curve) - 1 - at))
     return pd.DataFrame(rows, columns=["dataset", "model", "stage", "at", "layers before the last"])
 
 
 def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
     """Whether the last layer ranks the options worse than the layer that is the best on the validation images, over all
-    runs, for new images: dataset, model, stage, at (the layer chosen), there, at the end (percent correct), correct
-    there alone, correct at the end alone (percent of images), change and further columns of `paired.compare`, with
-    verdict LOST, GAINED or NEITHER."""
+    runs, for new images: dataset, model, stage, at (that layer), there, at the end (percent correct), correct there
+    alone, correct at the end alone (percent of images), `paired.compare` with verdict LOST, GAINED or NEITHER."""
     pairs, columns = [], ["there", "at the end", "correct there alone", "correct at the end alone"]
     for place, own, drawn, _ in groups(lens, STATE, image_sets, split_rule):
         chosen = best_on_validation(own)
@@ -200,7 +197,7 @@ def outcomes_of_orders(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 def order_differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Accuracy in one order less that in another, of all ORDERS_COMPARED, at the LLM's two ends and of the final
     output: dataset, model, stage, site, order, less, scope (RECIPE for probes, PROBE for the answers, which are one
-    adapter's each), difference and further columns of `paired.compare`, with its verdict."""
+    adapter's each), difference and the rest of `paired.compare` with its own verdict."""
     pairs, sites = [], (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)
     for own, stage, (order, less), site in product(found, STAGES, ORDERS_COMPARED, sites):
         scope = PROBE if site == OUTPUT else RECIPE

@@ -92,10 +92,7 @@ def tolerance(accuracy: float, images: int) -> float:
 
 def changes(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     """The numbers that the rules decide by: STATE, CHANGES and tolerance (pp); the stage BOTH has "bend", and only it.
-
-    Of `metrics.probe_scores` and `metrics.output_scores`. Raises InputError for a module or a final output that is
-    missing.
-    """
+    Of `metrics.probe_scores` and `metrics.output_scores`; InputError for a module or a final output that is missing."""
     scores = scores[(scores["pooling"] == "image_mean") & scores["point"].str[0].isin(MODULES)]
     if scores.empty:
         raise InputError("patterns need probe scores of the pooling image_mean: there are none")
