@@ -1,8 +1,6 @@
 """The paper's printed numbers by arithmetic: accuracies are whole numbers of images, gains and gaps follow from them.
-
 The paper prints the mean gain of five adapted models over their bases (section 5, figure 4) and no accuracy of a base:
-all possible bases are tried. Tables 2 and 3 are recomputed.
-"""
+all possible bases are tried. Tables 2 and 3 are recomputed."""
 
 from collections.abc import Callable
 from itertools import permutations, product

@@ -1,7 +1,5 @@
-"""The vision tower: frozen or adapted in an MLLM's fine-tuning (paper section 5, Table 2), and trained alone (Table 3).
-
-All are evaluated on the same test images: differences are paired.
-"""
+"""The vision tower: frozen or adapted in an MLLM's fine-tuning (paper section 5, Table 2), and trained alone (Table 3),
+all evaluated on the same test images: differences are paired."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product

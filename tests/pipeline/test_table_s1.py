@@ -17,7 +17,7 @@ from mlprobe_utils.models.families.registry import family_named
 from mlprobe_utils.pipeline import published as of_paper
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
 from mlprobe_utils.pipeline.parameter_counts import count, table
-from mlprobe_utils.pipeline.published import ARCHITECTURES, published, published_config, short
+from mlprobe_utils.pipeline.published import ARCHITECTURES, published, published_config
 from mlprobe_utils.synthetic.miniatures.recipe import described, recipe_of
 
 PARTS = ("vision tower", "connector", "LLM", "LM head")
@@ -60,7 +60,6 @@ def test_table_s1_is_that_of_the_cards():
     assert names.keys() - printed.keys() == {load_model_card(slug).name for slug in BASES}
     for name, row in printed.items():
         card = names[name]
-        assert short(count(card.architecture).total) == row["parameters"]
         assert [card.vision_tower, card.connector, card.llm] == [row[c] for c in ("vision tower", "connector", "LLM")]
         if card.base:  # the paper names a series, a card the model of that size
             base = card.base.split("/")[1] if "/" in card.base else load_model_card(card.base).name
