@@ -165,12 +165,14 @@ fault_curves(changed, damaged.planted, damaged.names)
 # the healthy model's, with a 95 % interval that excludes 0:
 
 # %%
-from mlprobe_utils.analysis.fault_effects import (
-    first_drop,
-    found_at_the_place,
-)
+from mlprobe_utils.analysis.fault_effects import first_drop
 
-found_first = found_at_the_place(first_drop(changed), damaged.planted)
+drops = first_drop(changed).assign(planted=1)
+strengths = {one.slug: one.strength for one in damaged.planted}
+drops["first drop there"] = drops["damaged at"] == drops["first drop"]
+by_strength = drops.groupby(drops["model"].map(strengths), sort=False)
+found_first = by_strength[["planted", "first drop there"]].sum()
+found_first = found_first.rename_axis("strength").reset_index()
 show(found_first)
 
 # %% tags=["hide-input"]

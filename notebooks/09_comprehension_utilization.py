@@ -244,13 +244,10 @@ for stage, own in way.groupby("stage"):
 # images, steps and seed.
 
 # %%
-from mlprobe_utils.analysis import question_order
-from mlprobe_utils.pipeline.tested import evaluated
-
 part = chapter.discussion("question-first")
 selected = part.selection, part.image_sets
-orders = evaluated(*selected, question_order.outcomes_of)
-moved = question_order.differences(orders)
+orders = evaluated(*selected, comprehension.outcomes_of_orders)
+moved = comprehension.order_differences(orders)
 
 # %% [markdown]
 # `data/discussions/question-first.yml` names the models and data sets; in Lingshu-7B a token sees what stands before it
@@ -267,7 +264,7 @@ show(asked[["order", "prompt"]].replace(ORDER_NAMES))
 # %%
 from mlprobe_utils.plots.charts import order_curves
 
-curves = question_order.curves(orders)
+curves = comprehension.order_curves(orders)
 order_curves(curves[curves["stage"] == "finetuned"], chapter.names)
 
 # %% tags=["hide-input"]

@@ -102,14 +102,13 @@ note(few if number < 4 else f"This run compares {number} models.")
 # The range of each score over models, best minus worst, in points.
 
 # %%
-from mlprobe_utils.analysis.comparisons import beside, spread
+from mlprobe_utils.analysis.comparisons import beside
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.plots.tables import show
 
-ranges = beside(tables, spread).pivot_table(
-    "range", ["results", "dataset"], "score", sort=False
-)
-show(ranges[list(SCORES)].rename_axis(columns=None).reset_index())
+both = beside(tables, lambda profiles: profiles)
+by_set = both.groupby(["results", "dataset"], sort=False)[list(SCORES)]
+show((by_set.max() - by_set.min()).reset_index())
 
 # %% [markdown]
 # The paper reads: the connector's score varies least, so that its impact is secondary. The standard deviation of FHS_C

@@ -44,12 +44,16 @@ chapter.opening()
 # real images alone, the phantom set of the same layout stands in, and the model is fine-tuned on that.
 
 # %%
-from mlprobe_utils.analysis.fault_effects import fault_table
+import pandas as pd
+from mlprobe_utils.analysis.fault_effects import PLACES
 from mlprobe_utils.pipeline.fault_card import all_faults
 from mlprobe_utils.plots.tables import show
 
-damaged = chapter.damaged()
-show(fault_table(all_faults()))
+damaged, rows = chapter.damaged(), []
+for fault in all_faults():
+    depth = "" if fault.depth is None else f"{fault.depth:g}"
+    rows.append((fault.name, PLACES[fault.module], depth, str(fault.seed)))
+show(pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"]))
 
 # %% [markdown]
 # - In the **vision tower** and in the **LLM**, states of image tokens are mixed with noise of the same mean and
@@ -116,11 +120,13 @@ fault_curves(table, damaged.planted, damaged.names, "last_token")
 # before the fault, and keep what they hold. At the LLM's last layer, and in the answer, of the strongest faults:
 
 # %%
-from mlprobe_utils.analysis.fault_effects import at_the_end, effect_table
+from mlprobe_utils.analysis.fault_effects import effect_table
+from mlprobe_utils.evaluation.points import ANSWER
 
 strong = damaged.planted[-1].strength
 of_strong = [one.slug for one in damaged.planted if one.strength == strong]
-ends = at_the_end(table)
+last = table.loc[table["point"].str.startswith("L"), "point"].max()
+ends = table[table["point"].isin([last, ANSWER])]
 ends = ends[ends["model"].isin(of_strong)]
 show(damaged.named(effect_table(ends)).drop(columns="where"))
 

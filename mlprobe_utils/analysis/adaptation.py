@@ -35,14 +35,11 @@ def pairs(models: Mapping[str, ModelCard]) -> list[tuple[str, str]]:
 def gains(
     predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
-    """The gain of each of `pairs` on each data set after fine-tuning and before it, and the mean of several data sets.
-
-    Accuracies are means over runs; intervals and tests are for new images. Data sets weigh the same in a mean.
-
-    Returns PAIR, SIDES (percent), ABSOLUTE (pp), RELATIVE (percent), disagreement (percent of the images that only one
-    predicts correctly), p, p (Holm; none of a mean), statement (stage in words), verdict: LOST, GAINED or NEITHER by
-    the interval. Raises InputError for predictions on other images than the test images.
-    """
+    """The gain of each of `pairs` on each data set after fine-tuning and before it, and the mean of several data sets,
+    which weigh the same: PAIR, SIDES (percent, means over runs), ABSOLUTE (pp), RELATIVE (percent), disagreement
+    (percent of the images that only one predicts correctly), p, p (Holm; none of a mean), statement (stage in words),
+    verdict: LOST, GAINED or NEITHER by the interval, which is for new images. Raises InputError for predictions on
+    other images than the test images."""
     by, frames = [*PAIR, *SIDES, *RELATIVE, "disagreement"], []
     for stage in (stage for stage in ("finetuned", "pretrained") if stage in set(predicted["stage"])):
         tested, found = predicted[(predicted["split"] == "test") & (predicted["stage"] == stage)], []

@@ -9,14 +9,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection, require
-from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import verdicts
 from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, simulate_correct
@@ -57,10 +57,8 @@ def trained(selection: Selection, slugs: Iterable[str]) -> dict[str, list[Traine
 def baseline_table(
     cards: Sequence[BaselineCard], variant: str = "full", trained: Mapping[str, Sequence[Trained]] | None = None
 ) -> pd.DataFrame:
-    """The baselines as `variant`: baseline, category, status, built as, described by, note.
-
-    Of `trained` ones the last two are parameters and trained at, on the first data set (others change the last layer).
-    """
+    """The baselines as `variant`: baseline, category, status, built as, described by, note; of `trained` ones the last
+    two are parameters and trained at, on the first data set (others change the last layer)."""
     rows = []
     for card in cards:
         own = card.variant(variant)
@@ -101,7 +99,7 @@ class Comparison:
 
     @property
     def categories(self) -> list[str]:
-        return [group for group in CATEGORIES if group in set(self.groups)]
+        return [group for group in CATEGORIES if group in {*self.groups}]
 
     def members(self, *groups: str) -> np.ndarray:
         """The points of all members of some groups."""
@@ -131,30 +129,26 @@ def comparisons(
     split_rule: str,
     rule: str,
 ) -> dict[str, Comparison]:
-    """data set -> all that are compared on it.
-
-    `predicted` are prediction rows of one stage, `towers` are `results.frozen_tower_rows`, `baselines` the cards of
-    `trained` by category; `rule` is of `epochs_chosen`. Raises InputError for predictions for other images than the
-    test images.
-    """
+    """data set -> all that are compared on it: of prediction rows of one stage, `results.frozen_tower_rows`, and the
+    cards of `trained` by category; `rule` is of `epochs_chosen`. Raises InputError for rows of other images than the
+    test images."""
     found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
         drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
-        of_dataset = tested[tested["dataset"] == dataset].groupby("model", sort=False)
-        outputs = {slug: output_outcomes(rows) for slug, rows in of_dataset}
-        of_towers = towers[towers["dataset"] == dataset].groupby("model", sort=False)
+        of_towers, of_models = (
+            rows[rows["dataset"] == dataset].groupby("model", sort=False) for rows in (towers, tested)
+        )
         frozen = {TOWER_OF + slug: outcomes(rows) for slug, rows in of_towers}
-        for slug, predictions in ({one.slug: one.test for one in own} | frozen | outputs).items():
-            if predictions.images != images:
-                raise InputError(f"{slug} on {dataset}: its predictions are not for the test images, make them anew")
-        correct = {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
-        correct |= {slug: predictions.correct for slug, predictions in (frozen | outputs).items()}
-        groups = {card.slug: card.category for card in baselines} | dict.fromkeys(frozen, FROZEN_TOWER)
-        groups |= dict.fromkeys(outputs, MLLM)
-        each = [_mean([correct[slug]], drawn) for slug in groups]
-        values = np.concatenate([own.values for own in each])
-        resampled = np.concatenate([own.resampled for own in each], axis=1)
-        found[dataset] = Comparison(pd.Series(groups), replace(each[0], values=values, resampled=resampled))
+        outputs = {slug: output_outcomes(rows) for slug, rows in of_models}
+        each = {one.slug: one.test for one in own} | frozen | outputs
+        correct = {slug: of_tested(one, images, f"{slug} on {dataset}").correct for slug, one in each.items()}
+        correct |= {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
+        groups = {card.slug: card.category for card in baselines}
+        groups |= dict.fromkeys(frozen, FROZEN_TOWER) | dict.fromkeys(outputs, MLLM)
+        means = [_mean([correct[slug]], drawn) for slug in groups]
+        values = np.concatenate([own.values for own in means])
+        resampled = np.concatenate([own.resampled for own in means], axis=1)
+        found[dataset] = Comparison(pd.Series(groups), replace(means[0], values=values, resampled=resampled))
     return found
 
 
@@ -185,14 +179,13 @@ def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
     records = []
     for dataset, own in found.items():
         mllms, baselines = own.members(MLLM), own.categories
-        of_means = intervals(own.means([MLLM]) - own.means(baselines))
+        difference, low, high = intervals(own.means([MLLM]) - own.means(baselines)).loc[0, ENDS]
         alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)))
-        counts, below = (len(mllms), len(own.members(*baselines))), int((alone["band_high"] < 0).sum())
-        records.append((dataset, *counts, *of_means.loc[0, ENDS], below))
-    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "MLLMs below"]
-    table = pd.DataFrame(records, columns=columns)
-    table.insert(6, "verdict", verdicts(table["low"], table["high"], (BELOW, ABOVE, NEITHER)))
-    return table
+        verdict, below = verdicts(low, high, (BELOW, ABOVE, NEITHER)).item(), int((alone["band_high"] < 0).sum())
+        counts = len(mllms), len(own.members(*baselines))
+        records.append((dataset, *counts, difference, low, high, verdict, below))
+    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "verdict", "MLLMs below"]
+    return pd.DataFrame(records, columns=columns)
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -221,12 +214,10 @@ def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
 
 
 def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
-    """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set.
-
-    `drawn`: data set -> resamples of its test images. Returns dataset, baselines, accuracy by LAST, ON_VALIDATION and
-    ON_TEST; then two differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0,
-    and `left`, by choosing on other test images.
-    """
+    """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set, of
+    whose test images `drawn` are resamples: dataset, baselines, accuracy by LAST, ON_VALIDATION and ON_TEST; then two
+    differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0, and `left`, by
+    choosing on other test images."""
     records = []
     for dataset, own in trained.items():
         images, rules = drawn[dataset], {}

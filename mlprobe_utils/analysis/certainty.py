@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.metrics import ENDS
-from mlprobe_utils.evaluation.names import CONTROL_RUN
+from mlprobe_utils.evaluation.names import CONTROL_RUN, OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import STAGES
@@ -21,25 +21,27 @@ from mlprobe_utils.stats.paired import Pair, compare
 from mlprobe_utils.stats.resampling import RESAMPLED
 
 ALPHA = 1 - LEVEL  # of significance, after Holm
-PROBES, ANSWERS = "probes", "answers"
-BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: module and place of the second, and of the first
-    "projection": (("C", -1), ("V", -1)),
-    "entry drop": (("C", -1), ("L", 0)),
-    "course": (("L", -1), ("L", 0)),
-    "answer": (None, ("L", -1)),  # None: the final output
+PROBES, START, ANSWER = "probes", "L start", "answer"  # all points; the LLM's first; the answer of the run probed
+BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: the second, and the first
+    "projection": ("C end", "V end"),
+    "entry drop": ("C end", START),
+    "course": ("L end", START),
+    "answer": (ANSWER, "L end"),
 }
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
-    """(stage, PROBES or ANSWERS) -> outcomes on test images, of one model and data set."""
+    """(stage, PROBES, START, ANSWER or a site of ENDS) -> outcomes on test images, of one model and data set."""
     seeds, answers = results.seed_rows(one), results.prediction_rows(one)
     seeds, answers = seeds[seeds["pooling"] == "image_mean"], answers[answers["split"] == "test"]
-    found = {(stage, PROBES): outcomes(seeds[seeds["stage"] == stage]) for stage in STAGES}
-    return found | {(stage, ANSWERS): output_outcomes(answers[answers["stage"] == stage]) for stage in STAGES}
-
-
-def ends_of(probes: Outcomes) -> list[str]:
-    return [probes.of_module(module)[-1] for module in MODULES]
+    found = {}
+    for stage in STAGES:
+        probes, answered = outcomes(seeds[seeds["stage"] == stage]), answers[answers["stage"] == stage]
+        of_run = answered[answered["run"].fillna(CONTROL_RUN) == CONTROL_RUN]
+        found |= {(stage, PROBES): probes, (stage, START): probes.at(probes.of_module("L")[0])}
+        found |= {(stage, f"{module} end"): probes.at(probes.of_module(module)[-1]) for module in MODULES}
+        found |= {(stage, OUTPUT): output_outcomes(answered), (stage, ANSWER): output_outcomes(of_run)}
+    return found
 
 
 def bands(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
@@ -52,21 +54,24 @@ def bands(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
+def scopes_of(site: str) -> Iterable[str]:
+    """A final output has runs that are too few for RECIPE."""
+    return [PROBE] if site == OUTPUT else SCOPES
+
+
 def end_intervals(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
     """At the end of each module and of the final output: dataset, model, stage, site (of ENDS), value, and low and high
     by scope (percent); none for a metric not of RESAMPLED."""
+    rows = []
+    for own, stage, site in product(found, STAGES, ENDS) if metric in RESAMPLED else ():
+        score = own.outcomes[stage, site].score(metric, own.positive, own.resamples)
+        row = own.place(stage=stage, site=site)
+        for scope in scopes_of(site):
+            value, low, high = intervals(score, scope).iloc[0][["value", "low", "high"]]
+            row |= {"value": value, f"{scope}, low": low, f"{scope}, high": high}
+        rows.append(row)
     sides = [f"{scope}, {end}" for scope in SCOPES for end in ("low", "high")]
-    columns = ["dataset", "model", "stage", "site", "value", *sides]
-    frames = [pd.DataFrame(columns=columns)]
-    for own, stage in product(found, STAGES) if metric in RESAMPLED else ():
-        probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
-        ends = probes.at(*ends_of(probes)).score(metric, own.positive, own.resamples)
-        output = answers.score(metric, own.positive, own.resamples)
-        fixed = pd.concat([intervals(ends), intervals(output)], ignore_index=True)
-        both = [fixed[["low", "high"]], intervals(ends, RECIPE)[["low", "high"]]]
-        table = pd.concat(both, axis=1).set_axis(sides, axis=1)
-        frames.append(table.assign(**own.place(stage=stage, site=ENDS, value=fixed["value"])))
-    return pd.concat(frames[1:] or frames, ignore_index=True)[columns]
+    return pd.DataFrame(rows, columns=["dataset", "model", "stage", "site", "value", *sides])
 
 
 def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +79,7 @@ def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
     keys, texts = ["dataset", "model", "stage"], {}
     for site in ENDS:
         own = ends[ends["site"] == site].set_index(keys)
-        for scope in SCOPES if site != ENDS[-1] else [PROBE]:
+        for scope in scopes_of(site):
             low, high = (own[f"{scope}, {end}"].map("{:.1f}".format) for end in ("low", "high"))
             texts[f"{site}: {scope}"] = low + "–" + high
     return pd.DataFrame(texts).rename_axis(keys).reset_index()
@@ -84,18 +89,16 @@ def before_and_after(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Paired tests of accuracy after less before fine-tuning: dataset, model, site (of ENDS), change (pp), and by scope
     low, high, p and p (Holm), over all rows."""
     by, pairs = ["dataset", "model", "site"], {scope: [] for scope in SCOPES}
-    for own in found:
-        sides = []
-        for stage in STAGES:
-            probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
-            sides.append([*(probes.at(end).correct for end in ends_of(probes)), answers.correct])
-        for scope, (site, *both) in product(SCOPES, [*zip(ENDS, *sides, strict=True)]):
-            if scope == PROBE or site != ENDS[-1]:
-                pairs[scope].append(Pair(own.place(site=site), *both, own.resamples, scope))
-    names = {scope: {name: f"{name} ({scope})" for name in ("low", "high", "p")} for scope in SCOPES}
-    names = {scope: own | {"p (Holm)": f"p (Holm, {scope})"} for scope, own in names.items()}
-    tables = [compare(own, by).set_index(by).rename(columns=names[scope]) for scope, own in pairs.items()]
-    return tables[0].join(tables[1].drop(columns="change")).reset_index()
+    for own, site in product(found, ENDS):
+        before, after = (own.outcomes[stage, site].correct for stage in STAGES)
+        for scope in scopes_of(site):
+            pairs[scope].append(Pair(own.place(site=site), before, after, own.resamples, scope))
+    tables = {scope: compare(own, by).set_index(by) for scope, own in pairs.items()}
+    table = tables[PROBE][["change"]]
+    for scope, own in tables.items():
+        columns = [f"low ({scope})", f"high ({scope})", f"p ({scope})", f"p (Holm, {scope})"]
+        table = table.join(own.drop(columns="change").set_axis(columns, axis=1))
+    return table.reset_index()
 
 
 def counted(tests: pd.DataFrame) -> pd.DataFrame:
@@ -114,14 +117,9 @@ def tested_changes(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Paired tests of RECIPE of changes between two fixed points: STATE, name (of BETWEEN_POINTS), `paired.compare`.
     The answer is that of the fine-tuning that the probes are of."""
     pairs = []
-    for own, stage in product(found, STAGES):
-        probes, answers = own.outcomes[stage, PROBES], own.outcomes[stage, ANSWERS]
-        run = answers.seeds.index(CONTROL_RUN) if CONTROL_RUN in answers.seeds else 0  # none before fine-tuning
-        for name, ends in BETWEEN_POINTS.items():
-            after, before = (
-                probes.at(probes.of_module(end[0])[end[1]]).correct if end else answers.correct[[run]] for end in ends
-            )
-            pairs.append(Pair(own.place(stage=stage, name=name), before, after, own.resamples, RECIPE))
+    for own, stage, (name, ends) in product(found, STAGES, BETWEEN_POINTS.items()):
+        after, before = (own.outcomes[stage, end].correct for end in ends)
+        pairs.append(Pair(own.place(stage=stage, name=name), before, after, own.resamples, RECIPE))
     return compare(pairs, [*STATE, "name"])
 
 

@@ -26,21 +26,10 @@ def beside(tables: Mapping[str, pd.DataFrame], analysis: Callable[[pd.DataFrame]
     return pd.concat(found, names=["results", None]).reset_index(level="results")
 
 
-def spread(profiles: pd.DataFrame) -> pd.DataFrame:
-    """How much each score varies over models: dataset, score, models, worst, best, range, standard deviation (pp)."""
-    scores = profiles.melt(["model", "dataset"], list(SCORES), var_name="score")
-    found = scores.groupby(["dataset", "score"], sort=False)["value"].agg(
-        models="count", worst="min", best="max", range=np.ptp, **{"standard deviation": "std"}
-    )
-    return found.reset_index()
-
-
 def steadier(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether FHS_C varies less over models than the other health scores: dataset, against, models, ratio (of standard
-    deviations, below 1 where it does), p, p (Holm).
-
-    p is that of Pitman and Morgan for variances of paired values: if they agree, sum and difference are uncorrelated.
-    """
+    deviations, below 1 where it does), p, p (Holm). p is that of Pitman and Morgan for variances of paired values: if
+    they agree, sum and difference are uncorrelated."""
     records = []
     for (dataset, of_set), other in product(profiles.groupby("dataset", sort=False), ("FHS_V", "FHS_L")):
         own, against = of_set["FHS_C"], of_set[other]
@@ -61,11 +50,8 @@ def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
 
 def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether the worst outputs come with a degraded module (in the lowest quarter of all models' on that data set),
-    and the best without.
-
-    Returns dataset, P_final ("lowest" or "highest" quarter), models, degraded (of them, with a degraded module), by
-    chance, p (hypergeometric, one-sided: as many degraded among the lowest, as few among the highest).
-    """
+    and the best without: dataset, P_final ("lowest" or "highest" quarter), models, degraded (of them, with a degraded
+    module), by chance, p (hypergeometric, one-sided: as many degraded among the lowest, as few among the highest)."""
     records = []
     for dataset, own in profiles.groupby("dataset", sort=False):
         last = QUARTER * len(own)
@@ -122,18 +108,18 @@ def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
 
 def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
     """Every result in a few words, by the claim of section 4.3; arguments as of `size_steps`."""
-    spreads = spread(profiles).query("score in @HEALTH").dropna(subset="standard deviation")
-    least = spreads.sort_values("standard deviation").drop_duplicates("dataset")["score"]
+    least = profiles.groupby("dataset", sort=False)[HEALTH].std().dropna().idxmin(axis=1)
     ratios, ranks, ends = steadier(profiles), correlations(profiles), extremes(profiles).groupby("P_final")
     ends = ends[["degraded", "models", "by chance"]].sum()
     signs = size_signs(size_steps(profiles, sizes)).set_index("score").loc[ALL_HEALTH]
     orders = dataset_order(profiles)["order"]
     common = orders.mode()[0]
+    steady, found = _significant(ratios, ratios["ratio"] < 1), ranks["Spearman"]
     words = {
         "FHS_C varies least of the health scores": f"on {(least == 'FHS_C').sum()} of {len(least)} data sets; "
-        f"steadier in {_significant(ratios, ratios['ratio'] < 1)}",
-        "healthy modules go with a high P_final": f"Spearman {ranks['Spearman'].min():.2f} to "
-        f"{ranks['Spearman'].max():.2f}; positive in {_significant(ranks, ranks['Spearman'] > 0)}",
+        f"steadier in {steady}",
+        "healthy modules go with a high P_final": f"Spearman {found.min():.2f} to {found.max():.2f}; positive in "
+        f"{_significant(ranks, found > 0)}",
     }
     for end, claim in (("lowest", "a poor P_final has a degraded module"), ("highest", "a high P_final has one")):
         hit, models, chance = ends.loc[end]

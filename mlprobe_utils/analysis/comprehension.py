@@ -1,6 +1,6 @@
 """Comprehension (probes of the mean of the image tokens) and utilization (of the last token) along the LLM (paper
-section 5, figure 5), and the options through the logit lens. Test images and seeds are the same: differences are
-paired."""
+section 5, figure 5); the options through the logit lens; and whether a model does better where it reads the question
+before the image, or text that does not concern it. Test images and seeds are the same: differences are paired."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
@@ -10,15 +10,19 @@ import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import STATE
-from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes
-from mlprobe_utils.evaluation.points import POOLINGS, flow_order
+from mlprobe_utils.evaluation.names import CONTROL_RUN, IMAGE_TOKENS, LAST_TOKEN, OUTPUT
+from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
+from mlprobe_utils.evaluation.points import MODULES, POOLINGS, flow_order
+from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import OPTION, STAGES, predicted_option
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.images import ImageSet
-from mlprobe_utils.pipeline.results import Selection
+from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import Evaluated, groups
-from mlprobe_utils.stats.intervals import LEVEL, RECIPE, intervals
+from mlprobe_utils.pipeline.variants import of_value
+from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.paired import NEITHER, Pair, compare, verdicts
+from mlprobe_utils.stats.paired import WORDS as HIGHER_OR_LOWER
 from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 ABOVE, BELOW = "utilization above", "utilization below"
@@ -26,6 +30,12 @@ WORDS = BELOW, ABOVE, NEITHER
 CURVE, BEST = "every layer", "the best layer on validation images"
 NEVER = "never"
 LOST, GAINED = "lost", "gained"
+ORDERS_COMPARED = (  # an order, and what is subtracted from it; only in `question_first` image tokens see the question
+    ("question_first", "image_first"),
+    ("irrelevant_first", "image_first"),
+    ("question_first", "irrelevant_first"),
+)
+POINTS = "all points"  # of the image tokens
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
@@ -56,9 +66,8 @@ def _curves(found: Iterable[Evaluated]) -> Iterator[tuple[dict[str, str], list[s
 
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Utilization less comprehension at every LLM layer, with simultaneous bands of RECIPE: STATE, point,
-    comprehension, utilization (percent, means over seeds), value, band_low, band_high (pp), verdict of WORDS by the
-    band."""
+    """Utilization less comprehension at every LLM layer: STATE, point, comprehension, utilization (percent, means over
+    seeds), value, band_low, band_high (pp, simultaneous, of RECIPE), verdict of WORDS by the band."""
     frames = []
     for place, points, before, after in _curves(found):
         own = intervals(after - before, RECIPE)[["value", "band_low", "band_high"]]
@@ -102,8 +111,8 @@ def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Whether utilization exceeds comprehension, each at the layer that is its best on the validation images: STATE,
-    comprehension at, utilization at (LLM points), comprehension, utilization (percent), difference and further columns
-    of `paired.compare` under RECIPE, with verdict of WORDS."""
+    comprehension at, utilization at (LLM points), comprehension, utilization (percent), difference and the rest of
+    `paired.compare` under RECIPE, with verdict of WORDS."""
     pairs = []
     for own, stage in product(found, STAGES):
         best = {name: own.outcomes[stage, name, BEST] for name in POOLINGS}
@@ -138,20 +147,18 @@ def settled(lens: pd.DataFrame) -> pd.DataFrame:
 
 def settling_layers(shares: pd.DataFrame) -> pd.DataFrame:
     """Where half of the images are `settled`, mean over runs: dataset, model, stage, at, layers before the last."""
-    means = shares.groupby([*STATE, "point"], sort=False)["value"].mean().reset_index()
     rows = []
-    for (model, dataset, stage), own in means.groupby(STATE, sort=False):
-        curve = own.set_index("point")["value"].sort_index(key=lambda points: points.map(flow_order))
-        at = int(np.argmax(curve.to_numpy() >= 50))
+    for (model, dataset, stage), own in shares.groupby(STATE, sort=False):
+        curve = own.groupby("point")["value"].mean().sort_index(key=lambda points: points.map(flow_order))
+        at = int(np.argmax(curve >= 50))
         rows.append((dataset, model, stage, curve.index[at], len(curve) - 1 - at))
     return pd.DataFrame(rows, columns=["dataset", "model", "stage", "at", "layers before the last"])
 
 
 def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
     """Whether the last layer ranks the options worse than the layer that is the best on the validation images, over all
-    runs, for new images: dataset, model, stage, at (the layer chosen), there, at the end (percent correct), correct
-    there alone, correct at the end alone (percent of images), change and further columns of `paired.compare`, with
-    verdict LOST, GAINED or NEITHER."""
+    runs, for new images: dataset, model, stage, at (that layer), there, at the end (percent correct), correct there
+    alone, correct at the end alone (percent of images), `paired.compare` with verdict LOST, GAINED or NEITHER."""
     pairs, columns = [], ["there", "at the end", "correct there alone", "correct at the end alone"]
     for place, own, drawn, _ in groups(lens, STATE, image_sets, split_rule):
         chosen = best_on_validation(own)
@@ -161,3 +168,55 @@ def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], spli
         shares = [100 * share.mean() for share in (there, end, there & ~end, end & ~there)]
         pairs.append(Pair(place | {"at": chosen} | dict(zip(columns, shares, strict=True)), there, end, drawn))
     return compare(pairs, ["dataset", "model", "stage", "at", *columns], words=(LOST, GAINED, NEITHER))
+
+
+def outcomes_of_orders(one: Selection) -> dict[tuple[str, ...], Outcomes]:
+    """(stage, order, POINTS or a site after the LLM) -> outcomes of one model and data set, of the run probed. Each
+    order is fine-tuned by itself."""
+    found = {}
+    for order in ORDERS:
+        own = of_value(one, ORDER, order)
+        seeds, answers = results.seed_rows(own), results.prediction_rows(own)
+        answers = answers[(answers["split"] == "test") & (answers["run"].fillna(CONTROL_RUN) == CONTROL_RUN)]
+        modules = seeds[seeds["point"].str[0].isin(MODULES)]
+        for stage in STAGES:
+            image_tokens, last_token = (
+                outcomes(modules[(modules["stage"] == stage) & (modules["pooling"] == pooling)])
+                for pooling in POOLINGS.values()
+            )
+            last = image_tokens.of_module("L")[-1]
+            found[stage, order, POINTS] = image_tokens
+            found[stage, order, IMAGE_TOKENS], found[stage, order, LAST_TOKEN] = (
+                image_tokens.at(last),
+                last_token.at(last),
+            )
+            found[stage, order, OUTPUT] = output_outcomes(answers[answers["stage"] == stage])
+    return found
+
+
+def order_differences(found: Iterable[Evaluated]) -> pd.DataFrame:
+    """Accuracy in one order less that in another, of all ORDERS_COMPARED, at the LLM's two ends and of the final
+    output: dataset, model, stage, site, order, less, scope (RECIPE for probes, PROBE for the answers, which are one
+    adapter's each), difference and the rest of `paired.compare` with its own verdict."""
+    pairs, sites = [], (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)
+    for own, stage, (order, less), site in product(found, STAGES, ORDERS_COMPARED, sites):
+        scope = PROBE if site == OUTPUT else RECIPE
+        place = own.place(stage=stage, site=site, order=order, less=less, scope=scope)
+        before, after = (own.outcomes[stage, side, site].correct for side in (less, order))
+        pairs.append(Pair(place, before, after, own.resamples, scope))
+    by = ["dataset", "model", "stage", "site", "order", "less", "scope"]
+    return compare(pairs, by, "difference", HIGHER_OR_LOWER)
+
+
+def order_curves(found: Iterable[Evaluated]) -> pd.DataFrame:
+    """Accuracy of the probes on the image tokens, and of the final output: model, dataset, stage, order, point (or
+    OUTPUT), value (percent), band_low, band_high (of RECIPE, nan for the final output)."""
+    frames = []
+    for own, order, stage in product(found, ORDERS, STAGES):
+        probed, answers = (own.outcomes[stage, order, what] for what in (POINTS, OUTPUT))
+        curve = intervals(accuracy(probed.correct, own.resamples), RECIPE)
+        curve = curve[["value", "band_low", "band_high"]].assign(point=probed.points)
+        output = pd.DataFrame({"value": [100 * answers.correct.mean()], "point": [OUTPUT]})
+        frames.append(pd.concat([curve, output]).assign(**own.place(stage=stage, order=order)))
+    columns = ["model", "dataset", "stage", "order", "point", "value", "band_low", "band_high"]
+    return pd.concat(frames, ignore_index=True)[columns]

@@ -45,10 +45,8 @@ def diagnoses(
     scopes: Sequence[str] = tuple(SCOPES),
 ) -> pd.DataFrame:
     """The verdicts on every state that has probes of several seeds: STATE, scope, and the columns of
-    `diagnosis.verdicts`, five rows each.
-
-    Of `results.end_rows`, `results.prediction_rows`, `results.reference_rows` and `thresholds_of`.
-    """
+    `diagnosis.verdicts`, five rows each. Arguments are of `results.end_rows`, `results.prediction_rows`,
+    `results.reference_rows` and `thresholds_of`."""
     frames, answers = [], by_state(predicted)
     for state, rows, drawn, images in groups(probed, STATE, image_sets, split_rule):
         of_set = reference[reference["dataset"] == state["dataset"]]
@@ -104,9 +102,8 @@ def mapping_losses(
     image_sets: Mapping[str, ImageSet],
     split_rule: str,
 ) -> pd.DataFrame:
-    """What is lost in each of STEPS from the last token's state to the answer, and beside a fitted readout.
-
-    Where probabilities separate the classes, but name the wrong ones, the readout is correct and the answer is not.
+    """What is lost in each of STEPS from the last token's state to the answer, and beside a fitted readout: where
+    probabilities separate the classes, but name the wrong ones, the readout is correct and the answer is not.
 
     Of `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a
     state: STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER.
@@ -134,22 +131,17 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
 
     By a multinomial logistic regression on their standardised logarithms, fitted on the few validation images of the
     same state and run: what it does no better than the answers is not proved absent. Raises InputError if validation
-    images are not of several classes, a probability is nan, or there are no test images.
+    images are not of several classes.
     """
     frames = []
     for _, own in prediction_rows.groupby(["model", "fault", "dataset", "stage", "run"], dropna=False, sort=False):
         columns = [OPTION + option for option in options_of(own)]
         fitted, tested = (own[own["split"] == split] for split in ("validation", "test"))
-        place, classes = f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}", fitted["label"].nunique()
-        if classes < 2:
+        if (classes := fitted["label"].nunique()) < 2:
             raise InputError(
-                f"{place}: a readout is fitted on validation images of several classes, found {classes}: raise "
-                "validation_fraction in the protocol's splits"
+                f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}: a readout is fitted on validation images of "
+                f"several classes, found {classes}: raise validation_fraction in the protocol's splits"
             )
-        if own[columns].isna().any(axis=None):
-            raise InputError(f"{place}: an option without a probability (nan): make the predictions anew")
-        if tested.empty:
-            raise InputError(f"{place}: no test images to predict: give rows of both splits")
         scores, shown = (np.log(one[columns].clip(lower=LEAST)) for one in (fitted, tested))
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores, fitted["label"])
         predicted = pd.DataFrame(model.predict_proba(shown), tested.index, OPTION + model.classes_)

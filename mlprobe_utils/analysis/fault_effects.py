@@ -1,7 +1,7 @@
 """How strong planted faults are, and what they do to a model's curves: each point intact against damaged."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import pandas as pd
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, MODULES, flow_order, main_path
 from mlprobe_utils.evaluation.rows import predicted_option
-from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
+from mlprobe_utils.pipeline.fault_card import DamagedModel
 from mlprobe_utils.pipeline.laboratory_results import BOTH, exact_interval, measured
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, prediction_rows, probe_rows
 from mlprobe_utils.stats.intervals import intervals
@@ -23,13 +23,12 @@ WHERE = ("before", "at", "after")
 
 
 def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling).
+    """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling), in
+    the order the data flows; `healthy`: results of the model in which all faults are planted, on the same data sets.
 
-    `healthy`: the results of the model in which all faults are planted, on the same data sets. Returns dataset, model
-    (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images, where (of WHERE, from the
-    place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new images: in a phantom set
-    every image is a patient of its own), in the order the data flows. Raises InputError if the model was not run,
-    healthy or damaged.
+    Returns dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images,
+    where (of WHERE, from the place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new
+    images: in a phantom set every image is a patient of its own). Raises InputError for a model that was not run.
     """
     before, after, frames = _correct(healthy), _correct(selection), []
     for one, dataset in itertools.product(damaged, selection.datasets):
@@ -63,10 +62,8 @@ def _correct(selection: Selection) -> pd.DataFrame:
 
 
 def around(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each damaged model and data set in `effects` the last point before the damaged place, it, the first after it.
-
-    Of image tokens (or the answer), and of the last token, where that has a state at the place.
-    """
+    """Of each damaged model and data set in `effects` the last point before the damaged place, it, the first after it:
+    of image tokens (or the answer), and of the last token, where that has a state at the place."""
     parts = []
     for (_, own), pooling in itertools.product(table.groupby(OF, sort=False), ("image_mean", "last_token")):
         path = main_path(own, pooling)
@@ -77,50 +74,24 @@ def around(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_drop(table: pd.DataFrame) -> pd.DataFrame:
-    """The first point of a curve of `effects` whose interval lies below 0, or `nowhere`.
-
-    Returns dataset, model, damaged at, first drop, module.
-    """
-    records = []
-    for of, own in table.groupby(OF, sort=False):
-        path = main_path(own)
-        point = next(iter(path.loc[path["high"] < 0, "point"]), "")
-        module = PLACES.get(point if point == ANSWER else point[:1], "none")
-        records.append((*of, path["place"].iloc[0], point or "nowhere", module))
-    return pd.DataFrame(records, columns=[*OF, "damaged at", "first drop", "module"])
-
-
-def found_at_the_place(first: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """How often `first_drop` is where the fault is: strength, planted (cases), first drop there (cases)."""
-    strength = first["model"].map({one.slug: one.strength for one in damaged}).rename("strength")
-    there = (first["damaged at"] == first["first drop"]).groupby(strength, sort=False)
-    return there.agg(["size", "sum"]).set_axis(["planted", "first drop there"], axis=1).reset_index()
+    """The first point of a curve of `effects` whose interval lies below 0, or `nowhere`: dataset, model, damaged at,
+    first drop, module."""
+    path = main_path(table)
+    first = path.groupby(OF, sort=False)["place"].first().rename("damaged at").to_frame()
+    first["first drop"] = path[path["high"] < 0].groupby(OF)["point"].first()
+    first["module"] = first["first drop"].map(lambda p: PLACES[p if p == ANSWER else p[0]], na_action="ignore")
+    return first.fillna({"first drop": "nowhere", "module": "none"}).reset_index()
 
 
 def profile_changes(profiles: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """Scores of damaged models less the healthy one's (pp): model, SCORES, falls most where damaged.
-
-    Means over data sets of `health.profile` of all these models, of one stage.
-    """
+    """Scores of damaged models less the healthy one's (pp), means over data sets: model, SCORES, falls most where
+    damaged. Of `health.profile` of all these models, of one stage."""
     scores, records = profiles.set_index(["model", "dataset"])[list(SCORES)], []
     for one in damaged:
         change = (scores.loc[one.slug] - scores.loc[one.model]).mean()
         where = "P_final" if one.fault.module == ANSWER else f"FHS_{one.fault.module}"
         records.append({"model": one.slug} | change.to_dict() | {"falls most where damaged": change.idxmin() == where})
     return pd.DataFrame(records)
-
-
-def at_the_end(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each damaged model and data set the rows of `effects` at the LLM's last layer and of the answer."""
-    of_llm = table[table["point"].str[0] == "L"]
-    last = of_llm["point"] == of_llm.groupby(OF)["point"].transform("max")
-    return pd.concat([of_llm[last], table[table["point"] == ANSWER]]).sort_index()
-
-
-def fault_table(faults: Iterable[Fault]) -> pd.DataFrame:
-    """The cards: fault, module, depth (of the module's points), seed."""
-    rows = [(f.name, PLACES[f.module], "" if f.depth is None else f"{f.depth:g}", str(f.seed)) for f in faults]
-    return pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"])
 
 
 def strengths_of(healthy: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:

@@ -4,7 +4,6 @@ A module that changes nothing has the performance of its input at every point, a
 finite size its score is lower all the same, and the lower the more points it has.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -27,9 +26,9 @@ from mlprobe_utils.evaluation.health import (
 from mlprobe_utils.evaluation.outcomes import of_modules, outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.cards import CARDS, ModelCard, load_model_card, load_protocol, slugs
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set
-from mlprobe_utils.pipeline.published import paper_profiles
+from mlprobe_utils.pipeline.published import paper_profiles, published_config
 from mlprobe_utils.pipeline.results import CORRECTED_HEALTH, Selection
 from mlprobe_utils.pipeline.scoring import derived
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
@@ -49,8 +48,8 @@ POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # which count; a curv
 
 
 def health_of_run(selection: Selection) -> pd.DataFrame:
-    """`corrected_scores` of all selected models and data sets, kept beside their rows. Raises InputError for a model
-    and data set that was not run, and a module whose health score has no value."""
+    """`corrected_scores` of all selected models and data sets, kept beside their rows. Raises InputError for what was
+    not run, and a module whose health score has no value."""
     penalty = load_protocol(selection.protocol).health.penalty
 
     def make(one: Selection) -> pd.DataFrame:
@@ -69,9 +68,8 @@ def health_of_run(selection: Selection) -> pd.DataFrame:
 
 
 def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, penalty: float) -> pd.DataFrame:
-    """Health scores of modules without what noise does to them, which is that of whole patients and duplicate groups.
-
-    `rows` are any probe rows of one model and data set: those of `of_modules` count. `penalty` is lambda.
+    """Health scores of modules without what noise does to them, of those of one model's probe rows on one data set that
+    are `of_modules`; whole patients and duplicate groups are drawn. `penalty` is lambda.
 
     Returns STATE, run, module, points and images (how many), raw (equation 3), score (corrected), low, high (its
     interval), FLAT (as `beside_flat`); in percent, nan where a point has no correct image. Raises InputError for fewer
@@ -94,10 +92,8 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, p
 
 
 def flat_covariance(level: float, points: int, images: int, correlation: float) -> np.ndarray:
-    """Covariance of `simulate_correct` for a flat curve at `level` (0 to 1), float [points, points].
-
-    Two normal variables lie both below a quantile with a probability that Owen's T function gives (Owen 1956).
-    """
+    """Covariance of `simulate_correct` for a flat curve at `level` (0 to 1), float [points, points]: Owen's T function
+    gives the probability that two normal variables both lie below a quantile (Owen 1956)."""
     distance = np.arange(points)
     near = correlation**distance
     both = level - 2 * owens_t(stats.norm.ppf(level), np.sqrt((1 - near) / (1 + near)))
@@ -132,12 +128,9 @@ def beside_flat(
 def against_flat(
     scores: pd.DataFrame, penalty: float, correlations: Iterable[float] = (0.0, 0.9, 0.99)
 ) -> pd.DataFrame:
-    """Where each score lies among those that a flat curve gets by noise alone.
-
-    `scores` has points, images, level (of the flat curve) and score (percent). Returns its columns, correlation
-    (assumed of neighbouring points), 2.5 %, 50 %, 97.5 % (quantiles of the flat curve's score), position (percent of
-    its scores that are lower), outside (of both ends).
-    """
+    """Where each of `scores` (points, images, level of the flat curve and score, percent) lies among those that a flat
+    curve gets by noise alone: its columns, correlation (assumed of neighbouring points), 2.5 %, 50 %, 97.5 % (quantiles
+    of the flat curve's score), position (percent of its scores that are lower), outside (of both ends)."""
     records = []
     for row, correlation in product(scores.to_dict("records"), correlations):
         covariance = flat_covariance(row["level"] / 100, row["points"], row["images"], correlation)
@@ -167,24 +160,18 @@ def depth_trend(placed: pd.DataFrame) -> pd.DataFrame:
 def paper_llms() -> pd.DataFrame:
     """The LLMs of Table 1 for `against_flat`: points are layers, images the test images, and level P_final, the
     accuracy of the answer, as the paper prints none of the last layer."""
-    layers, printed = paper_layers(), paper_profiles()
+    cards, printed = [card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1], paper_profiles()
+    configs = {card.table1: published_config(card.architecture) for card in cards}
+    layers = {name: config.get("text_config", config)["num_hidden_layers"] for name, config in configs.items()}
     found = printed[["model", "dataset"]].assign(points=printed["model"].map(layers))
     return found.assign(images=printed["dataset"].map(IMAGES), level=printed["P_final"], score=printed["FHS_L"])
-
-
-def paper_layers() -> dict[str, int]:
-    """How many layers the LLM of each model of Table 1 has, by the name printed there, from data/architectures."""
-    cards = [card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1]
-    files = {card.table1: CARDS / "architectures" / f"{card.architecture}.json" for card in cards}
-    configs = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
-    return {name: config.get("text_config", config)["num_hidden_layers"] for name, config in configs.items()}
 
 
 def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str, penalty: float) -> pd.DataFrame:
     """`rank_stability` of every data set and module, after fine-tuning, of the first run; none of a single model.
 
-    Of probe rows. The metrics are accuracy (the reference) and, where no class is without test images, balanced
-    accuracy; resamples that lack a class are not used.
+    The metrics are accuracy (the reference) and balanced accuracy, where no class is without test images; resamples
+    that lack a class are not used.
     """
     rows = of_modules(rows)
     rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
@@ -206,12 +193,12 @@ def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rul
 
 def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = PENALTIES) -> pd.DataFrame:
     """Kendall's tau between the ranks of models by the raw health score of a module with one lambda, metric and set of
-    points and another; intervals are percentiles over resampled images.
+    points and another, with percentiles over resampled images; the reference has `penalty`, the first metric of
+    `curves` and all points. A yardstick is the row of redrawn images: the reference on the sample and on each resample,
+    with its median for tau.
 
-    The reference has the first metric of `curves`, `penalty` and all points. The row of redrawn images is a yardstick:
-    the reference on the sample and on each resample, with its median for tau. Returns changed (lambda, metric, points
-    or images), to, models, tau, low, high; nan where no model ranks above another. Raises ValueError for a performance
-    that is not positive.
+    Returns changed (lambda, metric, points or images), to, models, tau, low, high; nan where no model ranks above
+    another. Raises ValueError for a performance that is not positive.
     """
     for metric, model, own in ((metric, *item) for metric, models in curves.items() for item in models.items()):
         if not (own > 0).all():

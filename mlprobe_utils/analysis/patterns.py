@@ -92,12 +92,10 @@ def tolerance(accuracy: float, images: int) -> float:
 
 def changes(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
     """The numbers that the rules decide by: STATE, CHANGES and tolerance (pp); the stage BOTH has "bend", and only it.
-
-    Of `metrics.probe_scores` and `metrics.output_scores`. Raises InputError for a module, a point or a final output
-    that is missing, and curves whose points were scored on different numbers of images.
-    """
+    Of `metrics.probe_scores` and `metrics.output_scores`; InputError for a module or a final output that is missing."""
     scores = scores[(scores["pooling"] == "image_mean") & scores["point"].str[0].isin(MODULES)]
-    _check(scores, outputs)
+    if scores.empty:
+        raise InputError("patterns need probe scores of the pooling image_mean: there are none")
     finals = outputs.groupby(STATE)["accuracy"].mean()
     records = []
     for (model, dataset), of_pair in scores.groupby(["model", "dataset"], sort=False):
@@ -105,6 +103,10 @@ def changes(scores: pd.DataFrame, outputs: pd.DataFrame) -> pd.DataFrame:
         for stage, rows in of_pair.groupby("stage", sort=False):
             means = rows.groupby("point")["accuracy"].mean().sort_index()
             curves[stage] = {module: means[means.index.str[0] == module].to_numpy() for module in MODULES}
+            if empty := [f"{MODULES[module]} ({module})" for module, own in curves[stage].items() if not len(own)]:
+                raise InputError(f"{model} on {dataset}, {stage}: no probe point of the {empty[0]}")
+            if (model, dataset, stage) not in finals:
+                raise InputError(f"{model} on {dataset}, {stage}: no accuracy of the final output")
             curves[stage]["output"] = np.array([finals[model, dataset, stage]])
             tolerances[stage] = tolerance(means.mean(), rows["images"].iloc[0])
         if set(STAGES) <= set(curves):
@@ -156,22 +158,3 @@ def rules() -> pd.DataFrame:
         rule = " and ".join(f"{CHANGES[change][0]} {relation}" for change, relation in pattern.conditions.items())
         records.append((PARTS[pattern.part], pattern.name, rule, pattern.paper))
     return pd.DataFrame(records, columns=["module", "pattern", "rule", "section 4.1"])
-
-
-def _check(scores: pd.DataFrame, outputs: pd.DataFrame) -> None:
-    if scores.empty:
-        raise InputError("patterns need probe scores of the pooling image_mean: there are none")
-    scored = set(outputs.loc[outputs["accuracy"].notna(), STATE].itertuples(index=False, name=None))
-    for (model, dataset), rows in scores.groupby(["model", "dataset"], sort=False):
-        for letter, module in MODULES.items():
-            if not rows["point"].str.startswith(letter).any():
-                raise InputError(f"{model} on {dataset}: no probe point of the {module} ({letter})")
-        expected = set(rows["point"])  # by any stage or run
-        for (stage, run), of_run in rows.groupby(["stage", "run"], dropna=False, sort=False):
-            where = f"{model} on {dataset}, {stage}"
-            if missing := sorted(expected - set(of_run.loc[of_run["accuracy"].notna(), "point"])):
-                raise InputError(f"{where}, run {run}: no accuracy at probe points {', '.join(missing)}")
-            if (model, dataset, stage) not in scored:
-                raise InputError(f"{where}: no accuracy of the final output")
-        if rows["images"].nunique() > 1:
-            raise InputError(f"{model} on {dataset}: points scored on {sorted(rows['images'].unique())} images")

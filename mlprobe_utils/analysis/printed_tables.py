@@ -1,8 +1,6 @@
 """The paper's printed numbers by arithmetic: accuracies are whole numbers of images, gains and gaps follow from them.
-
 The paper prints the mean gain of five adapted models over their bases (section 5, figure 4) and no accuracy of a base:
-all possible bases are tried. Tables 2 and 3 are recomputed.
-"""
+all possible bases are tried. Tables 2 and 3 are recomputed."""
 
 from collections.abc import Callable
 from itertools import permutations, product
@@ -33,10 +31,7 @@ def printed_answers() -> pd.DataFrame:
 
 def bases_that_fit(answers: np.ndarray, gains: np.ndarray, meaning: str) -> np.ndarray:
     """The bases that give all gains as they are printed (percent [models]), by numbers of correct answers: int [bases,
-    data sets of IMAGES].
-
-    `answers` are shares of correct answers of the adapted models, float [models, data sets].
-    """
+    data sets of IMAGES]. `answers`: shares of the adapted models' correct answers, float [models, data sets]."""
     least = [int(LEAST * images) for images in IMAGES.values()]
     tried = np.ix_(*(np.arange(start, images + 1) for start, images in zip(least, IMAGES.values(), strict=True)))
     shares = [counts / images for counts, images in zip(tried, IMAGES.values(), strict=True)]
@@ -61,11 +56,9 @@ def printed_gaps() -> pd.DataFrame:
     for model, own in table.groupby("model", sort=False):
         printed = float(own["average_gap"].dropna().iloc[0].rstrip("%"))
         towers = own.set_index(["dataset", "vision_tower"])[["acc", "f1"]]
-        frozen, adapted = (towers.xs(tower, level="vision_tower") for tower in ("frozen", "lora"))
-        found = {
-            "mean relative change": 100 * (frozen / adapted - 1).to_numpy().mean(),
-            "mean difference": (frozen - adapted).to_numpy().mean(),
-        }
+        frozen, adapted = (towers.xs(tower, level="vision_tower").to_numpy() for tower in ("frozen", "lora"))
+        gaps = 100 * np.mean(frozen / adapted - 1), np.mean(frozen - adapted)
+        found = dict(zip(("mean relative change", "mean difference"), gaps, strict=True))
         meaning = [name for name, value in found.items() if abs(value - printed) <= ROUNDING]
         rows.append({"model": model, "printed": printed} | found | {"meaning": ", ".join(meaning) or "neither"})
     return pd.DataFrame(rows)
@@ -81,12 +74,10 @@ def printed_changes() -> pd.DataFrame:
 
 
 def printed_paradigms() -> pd.DataFrame:
-    """Table 3, cell by cell: model, dataset, paradigm, printed, correct, corrected, fits instead, swapped with.
-
-    `correct` is the number of correct answers that a cell stands for, null where it is none; then `fits instead` names
-    the data sets for whose number of images it is one. Two cells of a row are swapped if neither fits its own data set,
-    and each the other's; `corrected` has them exchanged (percent).
-    """
+    """Table 3, cell by cell: model, dataset, paradigm, printed, correct (the number of correct answers that a cell
+    stands for, null where it is none), corrected (percent), fits instead (the data sets for whose number of images it
+    is one), swapped with. Two cells of a row are swapped if neither fits its own data set, and each the other's;
+    `corrected` has them exchanged."""
     table = pd.read_csv(PUBLISHED / "table3.csv").rename(columns={"acc": "printed"})
     table = table[["model", "dataset", "paradigm", "printed"]]
     fitting = [

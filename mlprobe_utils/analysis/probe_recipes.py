@@ -20,12 +20,9 @@ BEFORE, FIRST, LAST = "the layer before", "the first layer, at the last", "the l
 def recipe_changes(
     rows: Mapping[str, pd.DataFrame], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
-    """Accuracy with each recipe less that with the main one, mean over a module's points, for new images.
-
-    `rows`: recipe -> probe rows of one run and one pooling; MAIN_PROBE among them. Returns dataset, model, stage,
-    recipe, module (its letter), change and further columns of `paired.compare`. Raises ValueError if two recipes were
-    fitted at different points.
-    """
+    """Accuracy with each recipe less that with the main one, mean over a module's points, for new images: dataset,
+    model, stage, recipe, module (its letter), change and further columns of `paired.compare`. `rows`: recipe -> probe
+    rows of one run and one pooling, MAIN_PROBE among them. Raises ValueError for recipes fitted at different points."""
     tested = {name: own[own["split"] == "test"] for name, own in rows.items()}
     others = {name: dict(iter(own.groupby(RECIPE_OF))) for name, own in tested.items() if name != MAIN_PROBE}
     pairs = []
@@ -42,18 +39,9 @@ def recipe_changes(
     return compare(pairs, [*RECIPE_OF, "recipe", "module"])
 
 
-def extremes(changes: pd.DataFrame, recipe: str) -> pd.DataFrame:
-    """The largest change that a recipe makes in each data set, up or down; empty for a recipe that was not run."""
-    own = changes[changes["recipe"] == recipe]
-    places = own["change"].abs().groupby(own["dataset"], sort=False).idxmax()
-    return own.loc[places].drop(columns=["stage", "recipe", "p"]).reset_index(drop=True)
-
-
 def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Whether each image is correct, bool [fitted at, applied at, images], and the LLM points as the data flows.
-
-    Of `results.transfer_rows` of one CURVE.
-    """
+    """Whether each image is correct, bool [fitted at, applied at, images], and the LLM points as the data flows: of
+    `results.transfer_rows` of one CURVE."""
     points = sorted(rows["probe"].unique(), key=flow_order)
     return np.stack([outcomes(rows[rows["probe"] == p]).at(*points).correct[0] for p in points]), points
 
@@ -70,13 +58,9 @@ def transfer_scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def transfer_losses(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
-    """Accuracy with the probe of another layer less that with the layer's own, for new images; none of a single layer.
-
-    Of BEFORE it is the mean over all layers that have one before them.
-
-    Returns:
-        dataset, model, stage, pooling, probe of (BEFORE, FIRST, LAST), change and further columns of `paired.compare`.
-    """
+    """Accuracy with the probe of another layer less that with the layer's own, for new images; none of a single layer:
+    dataset, model, stage, pooling, probe of (BEFORE, the mean over all layers that have one before them, FIRST, LAST),
+    change and further columns of `paired.compare`."""
     pairs = []
     for place, own, drawn, _ in groups(rows, CURVE, image_sets, split_rule):
         correct, points = transferred(own)

@@ -1,7 +1,5 @@
-"""The vision tower: frozen or adapted in an MLLM's fine-tuning (paper section 5, Table 2), and trained alone (Table 3).
-
-All are evaluated on the same test images: differences are paired.
-"""
+"""The vision tower: frozen or adapted in an MLLM's fine-tuning (paper section 5, Table 2), and trained alone (Table 3),
+all evaluated on the same test images: differences are paired."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -84,15 +82,13 @@ def _scores(own: Evaluated, metric: str) -> dict[str, Statistic]:
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
     """(FROZEN_TOWER or a paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set."""
-    answers, probed, classified = (
-        rows[rows["split"] == "test"]
-        for rows in (results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one))
-    )
+    read = results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one)
+    answers, probed, classified = (rows[rows["split"] == "test"] for rows in read)
     probed = probed[probed["point"].str.startswith("V")]
     found = {(FINE_TUNED,): output_outcomes(answers[answers["stage"] == "finetuned"])}
     found |= {(name,): outcomes(probed[probed["stage"] == stage]) for stage, name in PROBES.items()}
     if len(head := results.frozen_tower_rows(one)):
-        found |= {(FROZEN_TOWER,): outcomes(head)}
+        found[FROZEN_TOWER,] = outcomes(head)
     return found | {(name,): outcomes(classified[classified["probe"] == weights]) for weights, name in ALONE.items()}
 
 
@@ -108,10 +104,8 @@ def levels(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Accuracy of a paradigm less that of another, of all COMPARED, for new images: dataset, model, paradigm, less,
-    difference and further columns of `paired.compare`, with verdict of WORDS.
-
-    The runs of a fine-tuning and the seeds of a probe are independent: each is paired with each.
-    """
+    difference and further columns of `paired.compare`, with verdict of WORDS. Runs of a fine-tuning and seeds of a
+    probe are independent: each is paired with each."""
     pairs = []
     for own, (paradigm, less) in product(found, COMPARED):
         before, after = (own.outcomes[name,].correct for name in (less, paradigm))

@@ -30,8 +30,7 @@ NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
 LOST = ["lost", "lost_low", "lost_high", *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
-CHANGED = "The cards of faults or trial have changed since: what follows is of the earlier ones, and `make laboratory` "
-CHANGED += "makes it anew."
+CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
 
 
 class LaboratoryRun(Card):
@@ -51,7 +50,22 @@ class Laboratory:
 
     @cached_property
     def rates(self) -> pd.DataFrame:
-        return rates(self.cases)
+        """How often the diagnosis is correct, with exact intervals, for which the cases of a model count as
+        independent: what, of (all, or one mode, family, data set, or number of points to be lost), cases, models,
+        correct (of FALSE_ALARMS: how many named a mode), share, low and high (percent), others (several modes named,
+        percent)."""
+        damaged, strong, rows = self.cases["mode"].notna(), self.cases["strong"], []
+        for what, chosen in ((STRONG, strong), (WEAK, damaged & ~strong), (FALSE_ALARMS, ~damaged)):
+            own = self.cases[chosen]
+            columns = ("mode", "family", "dataset", "wanted")
+            parts = [part for column in columns for part in own.groupby(column, sort=False)]
+            for of, cases in ([("all", own)] if len(own) else []) + parts:
+                counted = int((cases["diagnosed"].notna() if what == FALSE_ALARMS else cases["correct"]).sum())
+                of, many = f"{of:g} points" if isinstance(of, float) else of, len(cases)
+                shares = (100 * (counted / many), *exact_interval(counted, many))
+                others = 100 * cases["named"].str.contains(";").mean()
+                rows.append((what, of, many, cases["model"].nunique(), counted, *shares, others))
+        return pd.DataFrame(rows, columns=RATES)
 
     def thresholds(self, families: Iterable[str]) -> dict[str, dict[str, float]]:
         """Family -> statement -> the least loss that counts (pp), set on undamaged cases of other families."""
@@ -74,10 +88,10 @@ class Laboratory:
 
 def read() -> Laboratory:
     """The last laboratory run. Raises InputError where a file is missing or not valid."""
-    cases, run = files = fault_card.laboratory_files()
-    mend = "restore it, or run `make laboratory`"
-    if missing := [path for path in files if not path.is_file()]:
-        raise InputError(f"{artefacts.relative(missing[0])} is not there: {mend}")
+    (cases, run), mend = fault_card.laboratory_files(), "restore it, or run `make laboratory`"
+    for path in (cases, run):
+        if not path.is_file():
+            raise InputError(f"{artefacts.relative(path)} is not there: {mend}")
     table, trial = pd.read_csv(cases), load_trial()
     if missing := [column for column in (*PLACED, *LOST) if column not in table]:
         raise InputError(f"{artefacts.relative(cases)} lacks the column '{missing[0]}': {mend}")
@@ -106,33 +120,10 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
     return counts.reindex(index=order, columns=order, fill_value=0)
 
 
-def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """How often the diagnosis is correct, with exact intervals, for which the cases of a model count as independent.
-
-    Returns what, of (all, or one mode, family, data set, or number of points to be lost), cases, models, correct (of
-    FALSE_ALARMS: how many named a mode), share, low and high (percent), others (several modes named, percent).
-    """
-    damaged, rows = table["mode"].notna(), []
-    groups = {STRONG: table[table["strong"]], WEAK: table[damaged & ~table["strong"]], FALSE_ALARMS: table[~damaged]}
-    for what, own in groups.items():
-        columns = ("mode", "family", "dataset", "wanted")
-        parts = [("all", own)] if len(own) else []
-        for of, cases in parts + [part for column in columns for part in own.groupby(column, sort=False)]:
-            counted = int((cases["diagnosed"].notna() if what == FALSE_ALARMS else cases["correct"]).sum())
-            of, many = f"{of:g} points" if isinstance(of, float) else of, len(cases)
-            others = 100 * cases["named"].str.contains(";").mean()
-            shares = (100 * (counted / many), *exact_interval(counted, many), others)
-            rows.append((what, of, many, cases["model"].nunique(), counted, *shares))
-    return pd.DataFrame(rows, columns=RATES)
-
-
 def measured(selection: Selection) -> pd.DataFrame:
-    """The measured strength of every fault in the selected models.
-
-    Returns model, dataset, fault, wanted (points to be lost), point, severity, reached; images measured on, and for how
-    many the oracle is correct (intact, damaged); lost (points), lost_low and lost_high (its 95 % interval).
-    Raises InputError where faults were not calibrated.
-    """
+    """The measured strength of every fault in the selected models: model, dataset, fault, wanted (points to be lost),
+    point, severity, reached; images measured on, and for how many the oracle is correct (intact, damaged); lost
+    (points), lost_low and lost_high (its 95 % interval). Raises InputError where faults were not calibrated."""
     tables = {STRENGTHS: [], HITS: []}
     for model, dataset, folder in selection.folders():
         command = f"{selection.command(model, dataset, 'model')} --planted {dataset}"

@@ -26,7 +26,7 @@ def published() -> pd.DataFrame:
 
 
 def published_config(architecture: str) -> dict:
-    """The hub's config.json of an architecture. Raises InputError: no such file, or not JSON."""
+    """The hub's config.json of an architecture. Raises InputError for one that is not there or not JSON."""
     known = [path.stem for path in ARCHITECTURES.glob("*.json")]
     if architecture not in known:
         raise unknown("architecture", architecture, known, "A shape of your own goes to data/architectures/.")

@@ -28,21 +28,17 @@ def derived(
 ) -> pd.DataFrame:
     """The artefact `name`, a table, of every selected model and data set, one below the other.
 
-    Args:
-        sources: the artefacts, beside it, whose rows it is made of.
-        module: whose code `make` runs.
-        make: from a selection of one model and data set to its table.
-        recipe: what else the table depends on, beside the data card's positive option.
-
-    Raises InputError, with the command that makes it, where a source is not there; and what `make` raises.
+    `make`, which runs the code of `module`, makes that of one model and data set from `sources`, the artefacts beside
+    it; it depends on the data card's positive option and on `recipe`, too. Raises InputError, with the command that
+    makes it, where a source is not there; and what `make` raises.
     """
     code, frames = code_hash(module), []
     for model, dataset, folder in selection.folders():
         own = folder / name
         folders = [require(selection, model, dataset, folder / source) for source in sources]
         upstream = {artefacts.from_outputs(source): artefacts.content_hash(source) for source in folders}
-        own_recipe = recipe | {"positive": load_data_card(dataset).positive}
-        made_from = {"stage": name, "upstream": upstream, "code": code, "recipe": own_recipe}
+        made_from = {"stage": name, "upstream": upstream, "code": code}
+        made_from["recipe"] = recipe | {"positive": load_data_card(dataset).positive}
         with FileLock(own.with_name(f".{name}.lock")):  # two pages may want it at once
             if not artefacts.is_current(own, made_from):
                 with artefacts.artefact(own, made_from) as temporary:

@@ -32,10 +32,8 @@ def evaluated(
     image_sets: Mapping[str, ImageSet],
     outcomes_of: Callable[[Selection], Mapping[tuple[str, ...], Outcomes]],
 ) -> list[Evaluated]:
-    """The outcomes of a selection, data set by data set; `outcomes_of` loads those of one model and data set.
-
-    Raises InputError where something was not run, or not on the test images, and as `resamples_of_tested`.
-    """
+    """The outcomes of a selection, data set by data set; `outcomes_of` loads those of one model and data set. Raises
+    InputError where something was not run, or not on the test images, and as `resamples_of_tested`."""
     drawn = {slug: resamples_of_tested(image_sets[slug], selection.split_rule) for slug in selection.datasets}
     found = []
     for model, dataset, _ in selection.folders():
@@ -58,11 +56,9 @@ def groups(
 
 
 def resamples_of_tested(image_set: ImageSet, split_rule: str) -> tuple[Resamples, list[str]]:
-    """Resamples of the test images of a split, and their names, sorted as of `Outcomes`.
-
-    What is drawn are components: images linked by a patient or duplicate group, be it through images of other splits.
-    Raises InputError where all test images are of one component, or for an unknown split rule.
-    """
+    """Resamples of the test images of a split, and their names, sorted as of `Outcomes`. What is drawn are components:
+    images linked by a patient or duplicate group, be it through images of other splits. Raises InputError where all
+    test images are of one component, or for an unknown split rule."""
     tested = image_set.rows_of(split_rule, "test").sort_values("image")
     own, slug = components(image_set.manifest)[tested.index], image_set.card.slug
     if len(set(own)) < 2:

@@ -190,7 +190,7 @@ def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, tit
 
 
 def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Accuracy of image tokens and answer, a line an order of the prompt, from `question_order.curves` of one stage."""
+    """Accuracy of image tokens and answer, a line an order of the prompt: `comprehension.order_curves` of one stage."""
     stage = STAGE_NAMES[curves["stage"].iloc[0]]
     keys = [Key(name, "order", COLOURS[n], dashed=n > 0) for n, name in enumerate(ORDER_NAMES.values())]
     title = f"Image tokens and answer {stage}, by what comes first in the prompt (areas: 95 % bands)"

@@ -9,7 +9,7 @@ import pytest
 from simulated_rows import answers, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
-from mlprobe_utils.analysis.certainty import ANSWERS, PROBES
+from mlprobe_utils.analysis.certainty import ANSWER, PROBES, START
 from mlprobe_utils.evaluation.metrics import ENDS
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes
@@ -22,7 +22,7 @@ from mlprobe_utils.stats.paired import holm, paired_tests
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 IMAGES, SEEDS = 200, 5
-POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
+POINTS, SITES = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["V.01", "C.00", "L.01", "L.00"]
 DRAWN = resample(np.arange(IMAGES) // 2, 400)
 HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for all
 
@@ -37,8 +37,10 @@ def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Eval
     found = {}
     for stage, (shares, answer) in stages.items():
         luck = [seed, len(stage)]
-        found[stage, PROBES] = outcomes(shares, list(range(SEEDS)), POINTS)
-        found[stage, ANSWERS] = outcomes([answer], [None] if stage == "pretrained" else [0, 1], [OUTPUT])
+        found[stage, PROBES] = probes = outcomes(shares, list(range(SEEDS)), POINTS)
+        found |= {(stage, site): probes.at(point) for site, point in zip([*ENDS[:3], START], SITES, strict=True)}
+        found[stage, OUTPUT] = output = outcomes([answer], [None] if stage == "pretrained" else [0, 1], [OUTPUT])
+        found[stage, ANSWER] = replace(output, predicted=output.predicted[:1])
     return Evaluated(model, "d", found, DRAWN)
 
 
@@ -61,7 +63,7 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
         table = ends.query(place).set_index("site").drop(columns=["model", "dataset", "stage"]).astype(float)
         assert table.index.tolist() == [*ENDS]
-        output = intervals(accuracy(own.outcomes[stage, ANSWERS].correct, DRAWN))
+        output = intervals(accuracy(own.outcomes[stage, OUTPUT].correct, DRAWN))
         for scope in SCOPES:
             expected = pd.concat([intervals(accuracy(probes.correct[:, [1, 2, 4]], DRAWN), scope), output])
             expected.iloc[-1] = np.nan if scope == RECIPE else expected.iloc[-1]
@@ -124,7 +126,8 @@ def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkey
     selection = Selection(("m",), ("d",), "miniature", "paper")
     (found,) = evaluated(selection, {"d": image_set(4)}, certainty.outcomes_of)
     for stage in STAGES:
-        probes, output = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWERS]
+        probes, output = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWER]
         assert probes.predicted.shape == (SEEDS, len(POINTS), 4)
+        assert [found.outcomes[stage, site].points for site in (*ENDS[:3], START)] == [[point] for point in SITES]
         assert output.correct[0, 0].tolist() == [False, True, False, True]
         assert probes.correct[0, 0].tolist() == right.tolist()

@@ -42,10 +42,8 @@ def test_paper_steps_up_in_size():
 
 
 def test_paper_summary_has_every_comparison():
-    both = comparisons.beside({"ours": PAPER, "theirs": PAPER}, comparisons.spread)
-    assert both.groupby("results").size().to_dict() == {"ours": 12, "theirs": 12}
-    busi = both.set_index(["results", "dataset", "score"]).loc[("ours", "BUSI", "FHS_V")]
-    assert busi[["worst", "best", "range"]].round(2).tolist() == [91.42, 117.15, 25.73]
+    both = comparisons.beside({"ours": PAPER, "theirs": PAPER}, comparisons.correlations)
+    assert both.groupby("results").size().to_dict() == {"ours": 9, "theirs": 9}
     assert list(comparisons.summary(PAPER, paper_sizes()).values()) == [
         "on 3 of 3 data sets; steadier in 3 of 6 comparisons at p < 0.05",
         "Spearman 0.06 to 0.88; positive in 3 of 9 comparisons at p < 0.05",
@@ -71,7 +69,7 @@ def test_few_models_have_comparisons_and_no_p(few):
     table = profiles_of(
         {f"d{d}": {f"m{m}": (70 + m, 60 + d + m, 50 - m, 40 + m * d) for m in range(few)} for d in range(few)}
     )
-    for name in ("spread", "steadier", "correlations", "extremes", "dataset_order"):
+    for name in ("steadier", "correlations", "extremes", "dataset_order"):
         found = getattr(comparisons, name)(table)
         assert len(found) >= few
         assert found.get("p", pd.Series(np.nan)).isna().all()

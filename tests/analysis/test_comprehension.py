@@ -1,33 +1,35 @@
-"""Comprehension, utilization and the logit lens: what was planted is significant, and nothing else."""
+"""Comprehension, utilization, the logit lens and orders: what was planted is significant, and nothing else."""
 
 import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import image_set, right_of, rows_of
+from simulated_rows import answers_of, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import comprehension
-from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, LOST, NEVER, WORDS
+from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, LOST, NEVER, ORDERS_COMPARED, POINTS, WORDS
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.evaluation.names import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
+from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
-from mlprobe_utils.stats.intervals import RECIPE, intervals
-from mlprobe_utils.stats.paired import NEITHER
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, intervals
+from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER
 from mlprobe_utils.stats.resampling import accuracy
 
 IMAGES = 300
-SETS = {"d": image_set(IMAGES)}
+SELECTION, SETS = Selection(("m",), ("d",), "miniature", "paper"), {"d": image_set(IMAGES)}
 HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
-POINTS = ["L.08", "L.09", "L.10"]  # by number, not by name
+LAYERS = ["L.08", "L.09", "L.10"]  # by number, not by name
 
 
 def probed(image_tokens: list[float], last_token: list[float], seeds: int, split: str = "test") -> pd.DataFrame:
     """Rows of both curves in both stages, with these shares right."""
     curves = zip(("image_mean", "last_token"), (image_tokens, last_token), strict=True)
-    places = [(pooling, *place) for pooling, shares in curves for place in zip(POINTS, shares, strict=True)]
+    places = [(pooling, *place) for pooling, shares in curves for place in zip(LAYERS, shares, strict=True)]
     rows = [
         rows_of(right_of(HARD, share, [len(split), n]), seed, split=split, probe="main", seed=seed)
         .assign(stage=stage, pooling=pooling, point=point)
@@ -44,7 +46,7 @@ def found_with(monkeypatch):
         fitted = pd.concat([probed(image_tokens, last_token, 1, split) for split in ("validation", "test")])
         monkeypatch.setattr(results, "seed_rows", lambda selection: seeds)
         monkeypatch.setattr(results, "probe_rows", lambda selection: fitted)
-        return evaluated(Selection(("m",), ("d",), "miniature", "paper"), SETS, comprehension.outcomes_of)
+        return evaluated(SELECTION, SETS, comprehension.outcomes_of)
 
     return of
 
@@ -55,7 +57,7 @@ def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_wer
     counts = comprehension.course(differences).set_index(["stage", "where"])
     for stage in STAGES:
         own = differences[differences["stage"] == stage]
-        assert own["point"].tolist() == POINTS
+        assert own["point"].tolist() == LAYERS
         assert own["verdict"].tolist() == [BELOW, NEITHER, ABOVE]
         curves = (found[0].outcomes[stage, name, CURVE] for name in ("utilization", "comprehension"))
         first, second = (accuracy(curve.correct, found[0].resamples) for curve in curves)
@@ -93,7 +95,7 @@ def test_of_equally_good_layers_the_earliest_is_chosen_by_its_number():
 
 
 def lens(shares: list[float], runs: int = 2) -> pd.DataFrame:
-    places = itertools.product(range(runs), ("validation", "test"), zip(POINTS, shares, strict=True))
+    places = itertools.product(range(runs), ("validation", "test"), zip(LAYERS, shares, strict=True))
     frames = [
         rows_of(right_of(HARD, share, n, noise=0.02), n, split=split, point=point, run=run, probe="lens")
         for n, (run, split, (point, share)) in enumerate(places)
@@ -128,3 +130,49 @@ def test_images_are_settled_from_the_layer_on_that_never_changes_its_mind_again(
     assert found.set_index("point")["value"].to_dict() == {"L.08": 50, "L.09": 50, "L.10": 100}
     (row,) = comprehension.settling_layers(found).to_dict("records")
     assert (row["at"], row["layers before the last"]) == ("L.08", 2)
+
+
+PROBED = [("C.01", "image_mean"), *itertools.product(("L.00", "L.03"), ("image_mean", "last_token"))]
+WHERE = {("L.03", "image_mean"): IMAGE_TOKENS, ("L.03", "last_token"): LAST_TOKEN}
+
+
+def rows_in(order: str, shares: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Seed rows and prediction rows of both stages; only after fine-tuning an order has shares other than 0.7."""
+    number, seeds, answers = [*ORDERS].index(order), [], []
+    for stage, own in zip(STAGES, ({}, shares), strict=True):
+        first = None if stage == "pretrained" else 0
+        for seed, (place, (point, pooling)) in itertools.product(range(5), enumerate(PROBED)):
+            right = right_of(HARD, own.get(WHERE.get((point, pooling)), 0.7), [seed, place, number, len(stage)])
+            columns = {"point": point, "pooling": pooling, "probe": "main", "seed": seed, "run": first}
+            seeds.append(rows_of(right, seed, stage=stage, order=order, **columns))
+        for run in (0, 1) if first == 0 else (None,):  # a second run, which has no probes with many seeds
+            right = right_of(HARD, 0.1 if run else own.get(OUTPUT, 0.7), [99, number, len(stage), run or 0])
+            answers.append(answers_of(right, stage=stage, order=order, run=run))
+    return pd.concat(seeds, ignore_index=True), pd.concat(answers, ignore_index=True)
+
+
+def test_a_planted_effect_of_what_comes_first_is_significant_where_it_is_with_its_sign(monkeypatch):
+    """With the question first the image tokens hold more; irrelevant text first costs the answer."""
+    shares = {"question_first": {IMAGE_TOKENS: 0.9}, "irrelevant_first": {OUTPUT: 0.4}}
+    rows = {order: rows_in(order, shares.get(order, {})) for order in ORDERS}
+    monkeypatch.setattr(comprehension, "of_value", lambda selection, setting, order: order)
+    monkeypatch.setattr(results, "seed_rows", lambda order: rows[order][0])
+    monkeypatch.setattr(results, "prediction_rows", lambda order: rows[order][1])
+    planted = evaluated(SELECTION, SETS, comprehension.outcomes_of_orders)
+    table = comprehension.order_differences(planted)
+    assert len(table) == 2 * len(ORDERS_COMPARED) * 3
+    found = table[table["verdict"] != NEITHER].set_index(["stage", "site", "order", "less"])
+    assert found["verdict"].to_dict() == {
+        ("finetuned", IMAGE_TOKENS, "question_first", "image_first"): HIGHER,
+        ("finetuned", IMAGE_TOKENS, "question_first", "irrelevant_first"): HIGHER,
+        ("finetuned", OUTPUT, "irrelevant_first", "image_first"): LOWER,
+        ("finetuned", OUTPUT, "question_first", "irrelevant_first"): HIGHER,
+    }
+    assert found["difference"].abs().to_numpy() == pytest.approx([20, 30, 20, 30], abs=12)
+    assert ((table["scope"] == PROBE) == (table["site"] == OUTPUT)).all()
+    curves = comprehension.order_curves(planted).set_index(["stage", "order", "point"]).sort_index()
+    assert [curves.at[("finetuned", order, OUTPUT), "value"] for order in ORDERS] == pytest.approx([70, 70, 40], abs=6)
+    own = planted[0].outcomes["finetuned", "question_first", POINTS]
+    curve = curves.loc["finetuned", "question_first"].loc[own.points]
+    assert curve["value"].to_numpy() == pytest.approx(100 * own.correct.mean(axis=(0, 2)))
+    assert curve["value"].between(curve["band_low"], curve["band_high"], inclusive="neither").all()

@@ -5,43 +5,33 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_parts import make_image_set
+from simulated_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import health
 from mlprobe_utils.analysis.health import FLAT, SCORES
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.components import components
-from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.health import corrected_health
-from mlprobe_utils.evaluation.rows import image_rows, predicted_option
+from mlprobe_utils.evaluation.rows import STAGES, predicted_option
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.stats.resampling import resample
 
 POINTS = ["V.00", "V.01", "V.02", "D.00", "C.00", "L.00", "L.01"]
 IMAGES = 40
+SET = image_set(IMAGES)
 
 
-@pytest.fixture
-def image_set(tmp_path) -> ImageSet:
-    return make_image_set(tmp_path, count=IMAGES + 6, dataset="covid19-ct", validation=2, test=IMAGES)
-
-
-def rows_of(image_set: ImageSet, share=0.8, wrong_at: str = "", points=POINTS, model="m", seed=0) -> pd.DataFrame:
+def probed(share=0.8, wrong_at: str = "", points=POINTS, model="m", seed=0) -> pd.DataFrame:
     """Probe rows of two runs, right in a share of the images and never at one point; and of all other kinds."""
     generator, frames = np.random.default_rng(seed), []
-    images, options = image_set.rows_of("paper", "test").assign(split="test"), image_set.card.options
-    truth = images["option"].map(options.index).to_numpy()
-    decoys = [{"split": "validation"}, {"probe": "raw"}, {"pooling": "last_token"}]
-    for stage, run, point in itertools.product(("pretrained", "finetuned"), (0, 1), points):
-        constants = {"model": model, "dataset": image_set.card.slug, "stage": stage, "run": run, "seed": run}
-        constants |= {"data_hash": image_set.data_hash, "split_rule": "paper", "order": "image_first"}
-        constants |= {"probe": "main", "pooling": "image_mean", "point": point}
-        right = generator.random(len(images)) < (0 if point == wrong_at else share)
-        probabilities = np.eye(2)[np.where(right, truth, 1 - truth)]
-        frames.append(image_rows(images, options, probabilities, **constants))
-        frames += [image_rows(images, options, 1 - probabilities, **constants | one) for one in decoys]
+    kinds = [{}, {"split": "validation"}, {"probe": "raw"}, {"pooling": "last_token"}]
+    for stage, run, point in itertools.product(STAGES, (0, 1), points):
+        own = {"model": model, "dataset": "covid19-ct", "stage": stage, "run": run, "seed": run, "point": point}
+        own |= {"probe": "main", "pooling": "image_mean"}
+        right = generator.random(IMAGES) < (0 if point == wrong_at else share)
+        frames += [rows_of(~right if kind else right, **own | kind) for kind in kinds]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -52,9 +42,9 @@ def answers(rows: pd.DataFrame, stage: str, run: int, module: str) -> np.ndarray
     return own.pivot(index="point", columns="image", values="correct").to_numpy(bool)
 
 
-def test_scores_are_those_of_each_modules_own_answers(image_set):
-    rows = rows_of(image_set)
-    found = health.corrected_scores(rows.sample(frac=1, random_state=0), image_set, "paper", 0.2)
+def test_scores_are_those_of_each_modules_own_answers():
+    rows = probed()
+    found = health.corrected_scores(rows.sample(frac=1, random_state=0), SET, "paper", 0.2)
     assert found["module"].value_counts().to_dict() == {"V": 4, "C": 4, "L": 4}
     found = found.set_index(["stage", "run", "module"])
     for place, points in ((("finetuned", 1, "V"), 3), (("pretrained", 0, "C"), 1), (("finetuned", 0, "L"), 2)):
@@ -65,24 +55,24 @@ def test_scores_are_those_of_each_modules_own_answers(image_set):
         assert list(row[[*FLAT.values()]]) == [health.beside_flat(correct, 0.2)[quantile] for quantile in FLAT]
 
 
-def test_images_of_a_patient_are_drawn_together(image_set):
-    place, rows = ("finetuned", 0, "V"), rows_of(image_set)
+def test_images_of_a_patient_are_drawn_together():
+    place, rows, pairs = ("finetuned", 0, "V"), probed(), image_set(IMAGES)
     correct = answers(rows, *place)
-    image_set.manifest["patient"] = [f"patient {place // 2}" for place in range(len(image_set.manifest))]
-    together = health.corrected_scores(rows, image_set, "paper", 0.2).set_index(["stage", "run", "module"])
-    counts = resample(components(image_set.rows_of("paper", "test").sort_values("image"))).counts
+    pairs.manifest["patient"] = [f"patient {place // 2}" for place in range(IMAGES)]
+    together = health.corrected_scores(rows, pairs, "paper", 0.2).set_index(["stage", "run", "module"])
+    counts = resample(components(pairs.manifest)).counts
     flat = health.beside_flat(correct, 0.2, counts)
     expected = (*corrected_health(correct, 0.2, counts), *(flat[quantile] for quantile in FLAT))
     assert tuple(together.loc[place, SCORES]) == pytest.approx(expected)
     assert together.loc[place, "high"] != pytest.approx(corrected_health(correct, 0.2).high)
 
 
-def test_scores_at_the_edges(image_set):
+def test_scores_at_the_edges():
     """Of a module of one point; of one with a point that is never right, beside others; of one that is always right."""
 
     def of_one_run(**how) -> pd.DataFrame:
-        rows = rows_of(image_set, **how).query("stage == 'finetuned' and run == 0")
-        return health.corrected_scores(rows, image_set, "paper", 0.2)
+        rows = probed(**how).query("stage == 'finetuned' and run == 0")
+        return health.corrected_scores(rows, SET, "paper", 0.2)
 
     found = of_one_run(points=["V.00", "C.00", "L.00"])
     assert (found["points"] == 1).all()
@@ -94,31 +84,30 @@ def test_scores_at_the_edges(image_set):
     assert of_one_run(share=1)[SCORES].to_numpy() == pytest.approx(np.full((3, len(SCORES)), 100.0))
 
 
-def test_one_test_image_or_other_images_are_an_error(tmp_path, image_set):
-    rows, lonely = rows_of(image_set), make_image_set(tmp_path, dataset="covid19-ct", test=1)
+def test_one_test_image_or_other_images_are_an_error():
+    rows = probed()
     with pytest.raises(InputError, match="m covid19-ct pretrained: its rows are not of the test images"):
-        health.corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], image_set, "paper", 0.2)
-    with pytest.raises(InputError, match=r"covid19-ct: its test set .* add test images"):
-        health.corrected_scores(rows, lonely, "paper", 0.2)
+        health.corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], SET, "paper", 0.2)
+    with pytest.raises(InputError, match=r"d: its test set .* add test images"):
+        health.corrected_scores(rows, image_set(1), "paper", 0.2)
 
 
-def test_a_module_without_a_score_is_an_error_with_place_and_remedy(image_set, outputs, monkeypatch):
-    monkeypatch.setattr(health, "load_image_set", lambda slug, protocol: image_set)
+def test_a_module_without_a_score_is_an_error_with_place_and_remedy(outputs, monkeypatch):
+    monkeypatch.setattr(health, "load_image_set", lambda slug, protocol: SET)
     one = Selection(("m",), ("covid19-ct",), "miniature", "paper")
     folder = one.folder("m", "covid19-ct") / "probes"
     for number, wrong_at in enumerate(("", "L.01")):
         with artefacts.artefact(folder, {"number": number, "upstream": {}}) as temporary:
-            write_parquet(rows_of(image_set, wrong_at=wrong_at), temporary / "probes.parquet")
+            write_parquet(probed(wrong_at=wrong_at), temporary / "probes.parquet")
         if not wrong_at:
             assert health.health_of_run(one)["score"].notna().all()
     with pytest.raises(InputError, match=r"m on covid19-ct, LLM \(pretrained, run 0\).*add test images"):
         health.health_of_run(one)
 
 
-def test_ranks_of_a_run_and_of_a_single_model(image_set):
-    shares = {"a": 0.6, "b": 0.75, "c": 0.9}
-    rows = pd.concat(rows_of(image_set, share, model=model, seed=1) for model, share in shares.items())
-    sets = {"covid19-ct": image_set}
+def test_ranks_of_a_run_and_of_a_single_model():
+    shares, sets = {"a": 0.6, "b": 0.75, "c": 0.9}, {"covid19-ct": SET}
+    rows = pd.concat(probed(share, model=model, seed=1) for model, share in shares.items())
     found = health.rank_table(rows, sets, "paper", 0.2)
     assert set(found["module"]) == {"V", "C", "L"}
     assert set(found.loc[found["changed"] == "metric", "to"]) == {"balanced accuracy"}

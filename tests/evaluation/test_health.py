@@ -136,7 +136,8 @@ def test_layers_are_the_points_that_the_models_have():
     from mlprobe_utils.pipeline.parameter_counts import count
 
     cards = {card.table1: card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1}
-    assert analysis.paper_layers() == {name: count(card.architecture).points["L"] for name, card in cards.items()}
+    layers = analysis.paper_llms().groupby("model")["points"].first().to_dict()
+    assert layers == {name: count(card.architecture).points["L"] for name, card in cards.items()}
 
 
 IMAGES = 150

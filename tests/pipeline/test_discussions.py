@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny_parts import RECIPE, changed, make_image_set, times_made
 
-from mlprobe_utils.analysis import question_order, vision_tower
+from mlprobe_utils.analysis import comprehension, vision_tower
 from mlprobe_utils.book import provenance_box
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import CONTROL_RUN
@@ -165,14 +165,14 @@ def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
 
 def test_chapters_read_what_was_made(whole, image_set):
     """Every row of the analysis modules comes out of real artefacts of a model."""
-    loaders = (vision_tower.outcomes_of_towers, vision_tower.outcomes_of_paradigms, question_order.outcomes_of)
+    loaders = (vision_tower.outcomes_of_towers, vision_tower.outcomes_of_paradigms, comprehension.outcomes_of_orders)
     towers, paradigms, orders = (evaluated(ONE, {"busi-phantom": image_set}, loader) for loader in loaders)
     assert len(vision_tower.changes(towers)) == 2
     assert vision_tower.levels(paradigms)["trained"].tolist() == [RUNS, 5, 5, RUNS, RUNS]
     of_all = [orders[0].outcomes["pretrained", order, "all points"] for order in ORDERS]
     before = [point for point in of_all[0].points if point[0] in "VC"]  # the LLM, where text is first read
     assert len({one.at(*before).correct.tobytes() for one in of_all}) == 1
-    assert len(question_order.differences(orders)) == 2 * 3 * 3
+    assert len(comprehension.order_differences(orders)) == 2 * 3 * 3
     assert variants.order_prompts(ONE)["prompt"].nunique() == len(ORDERS)
 
 

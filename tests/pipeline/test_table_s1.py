@@ -12,12 +12,12 @@ from safetensors.numpy import save_file
 from mlprobe_utils.__main__ import main
 from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of, pixel_words
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.models.counting import count_of, without_weights
+from mlprobe_utils.models.counting import count_of
 from mlprobe_utils.models.families.registry import family_named
 from mlprobe_utils.pipeline import published as of_paper
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
 from mlprobe_utils.pipeline.parameter_counts import count, table
-from mlprobe_utils.pipeline.published import ARCHITECTURES, published, published_config, short
+from mlprobe_utils.pipeline.published import ARCHITECTURES, published, published_config
 from mlprobe_utils.synthetic.miniatures.recipe import described, recipe_of
 
 PARTS = ("vision tower", "connector", "LLM", "LM head")
@@ -43,24 +43,14 @@ BASES = ("qwen2.5-vl-7b", "gemma-3-4b")
 
 
 @pytest.mark.parametrize(("slugs", "model_class", "parts", "points"), EXPECTED, ids=[own[0][0] for own in EXPECTED])
-def test_table_s1_models_are_counted_by_part_and_probed_in_the_order_of_the_data(slugs, model_class, parts, points):
-    numbers = dict(zip("VCL", points, strict=True))
+def test_table_s1_models_are_counted_by_part(slugs, model_class, parts, points):
     for card in map(load_model_card, slugs):
         config, counted = published_config(card.architecture), count(card.architecture)
         assert counted.model_class == model_class
         assert counted.parameters == dict(zip(PARTS, parts, strict=True))
-        assert counted.points == numbers
+        assert counted.points == dict(zip("VCL", points, strict=True))
         assert counted.total == card.parameters
         assert family_named(config["architectures"]).__module__ == f"mlprobe_utils.models.families.{card.family}"
-    family = without_weights(config)
-    found = family.probe_points()
-    assert [point.name for point in found] == [f"{m}.{i:02d}" for m, many in numbers.items() for i in range(many)]
-    places = {id(module): place for place, module in enumerate(family.model.modules())}  # parents before children
-    paths = {id(module): path for path, module in family.model.named_modules()}
-    for module, part in zip("VCL", PARTS, strict=False):
-        own = [point.module for point in found if point.name.startswith(module)]
-        assert [places[id(layer)] for layer in own] == sorted(places[id(layer)] for layer in own)
-        assert all(paths[id(layer)].startswith(tuple(family.parts()[part])) for layer in own)
 
 
 def test_table_s1_is_that_of_the_cards():
@@ -70,7 +60,6 @@ def test_table_s1_is_that_of_the_cards():
     assert names.keys() - printed.keys() == {load_model_card(slug).name for slug in BASES}
     for name, row in printed.items():
         card = names[name]
-        assert short(count(card.architecture).total) == row["parameters"]
         assert [card.vision_tower, card.connector, card.llm] == [row[c] for c in ("vision tower", "connector", "LLM")]
         if card.base:  # the paper names a series, a card the model of that size
             base = card.base.split("/")[1] if "/" in card.base else load_model_card(card.base).name
@@ -154,10 +143,8 @@ def test_what_a_user_of_a_model_meets_first_is_a_line():
     thinks, pads, plain = rows_of(first_met(map(load_model_card, slugs), load_protocol("paper")))
     assert thinks[1:5] == ["gated: accept its terms", "4.30B, 8.0 GiB in bfloat16", "896 × 896 pixels",
                            "thinks: up to 2,000 tokens, 62 times the protocol's"]  # fmt: skip
-    (unknown,) = rows_of(
-        first_met([REAL.model_copy(update={"parameters": None, "precision": "bfloat16"})], load_protocol("paper"))
-    )
-    assert unknown[2] == ""  # also where a card gives a precision
+    uncounted = REAL.model_copy(update={"parameters": None, "precision": "bfloat16"})
+    assert rows_of(first_met([uncounted], load_protocol("paper")))[0][2] == ""  # also where a card gives a precision
     assert pads[3] == "336 × 336 pixels, padded to a square"
     assert "chat template" in pads[6]
     assert plain[1:] == ["open", "8.29B, 15.4 GiB in bfloat16", "at most 802,816 pixels", "at once", "MIT", ""]
@@ -165,11 +152,10 @@ def test_what_a_user_of_a_model_meets_first_is_a_line():
 
 def test_models_that_read_images_at_another_size_are_named():
     cards = [REAL.model_copy(update={"max_pixels": 9}), load_model_card("gemma-3-4b")]
-    words = "Every model is given images of at most 802,816 pixels, proportions kept"
-    assert pixel_words([REAL], load_protocol("paper").images) == f"{words}."
+    words = "Every model is given images of at most 802,816 pixels, proportions kept; read at another size: "
     others = "Model <7B>, at most 9 pixels; Gemma-3-4B, 896 × 896 pixels"
-    assert pixel_words(cards, load_protocol("paper").images) == f"{words}; read at another size: {others}."
-    assert "64 × 64 pixels." in pixel_words([REAL], load_protocol("miniature").images)
+    assert pixel_words(cards, load_protocol("paper").images) == f"{words}{others}."
+    assert pixel_words([REAL], load_protocol("miniature").images).endswith("64 × 64 pixels.")
 
 
 def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):

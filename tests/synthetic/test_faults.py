@@ -19,7 +19,6 @@ from mlprobe_utils.analysis.fault_effects import (
     around,
     effects,
     first_drop,
-    found_at_the_place,
     profile_changes,
     strengths_of,
 )
@@ -377,11 +376,8 @@ def test_the_first_drop_and_what_lies_around_a_place():
     assert list(nothing)[3:] == ["nowhere", "none"]
 
 
-def test_first_drops_are_counted_by_strength_and_profiles_compared_with_the_healthy_one():
+def test_profiles_are_compared_with_the_healthy_one():
     damaged = [DamagedModel("m", fault_in(module), "weak", 10) for module in ("V", ANSWER)]
-    first = pd.DataFrame({"model": [one.slug for one in damaged], "damaged at": ["V.01", ANSWER]})
-    found = found_at_the_place(first.assign(**{"first drop": ["V.01", "nowhere"]}), damaged)
-    assert found.to_numpy().tolist() == [["weak", 2, 1]]
     scores = {"m": [80, 80, 80, 80], damaged[0].slug: [50, 60, 70, 75], damaged[1].slug: [80, 78, 80, 79]}
     rows = [{"model": slug, "dataset": "d"} | dict(zip(SCORES, own, strict=True)) for slug, own in scores.items()]
     changes = profile_changes(pd.DataFrame(rows), damaged)

@@ -51,7 +51,7 @@ def test_planted_cases_give_the_confusion_that_was_planted():
     assert counts.loc[QUALITY, laboratory_results.NOTHING] == 3
     assert counts.loc[laboratory_results.NOTHING, laboratory_results.NOTHING] == 12
     assert counts.to_numpy().sum() == len(table)
-    rates = laboratory_results.rates(table).set_index(["what", "of"])
+    rates = laboratory_results.Laboratory(None, table).rates.set_index(["what", "of"])
     strong = rates.loc[(laboratory_results.STRONG, "all")]
     assert strong[["cases", "models", "correct"]].tolist() == [12, 3, 12]
     assert strong[["low", "high"]].tolist() == pytest.approx([73.5, 100], abs=0.1)
