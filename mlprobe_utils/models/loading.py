@@ -1,7 +1,9 @@
-"""Loading a model: the same code for the hub's models, a user's folder and the miniatures."""
+"""Loading a model: the same code for the hub's models, a user's folder and the miniatures. And counting parameters and
+probe points from config.json alone, in seconds and without memory for weights."""
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -62,10 +64,9 @@ def load(
             (`eager`, `sdpa` or `flash_attention_2`), max_pixels, pad_to_square, chat_template (jinja), system_prompt,
             thought (the marks that open and close one), max_new_tokens (of an answer), and family (asserts it).
 
-    Raises:
-        InputError: a source that cannot be read, a class no family knows, a model without a vision part, a family other
-            than asserted, an image token that the model has no embedding for, more weights than there is memory,
-            weights that do not fit the class (the keys are listed), an adapter of another base, an unknown field.
+    InputError for a source that cannot be read, a class no family knows, a model without a vision part, a family other
+    than asserted, an image token that the model has no embedding for, more weights than there is memory, weights that
+    do not fit the class (the keys are listed), an adapter of another base, and an unknown field.
     """
     card = source
     if not isinstance(source, Checkpoint):
@@ -247,3 +248,30 @@ def _weight_files(card: Checkpoint, folder: Path) -> list[str]:
         return ["model.safetensors"]
     with errors_named(card):
         return sorted({*json.loads(index.read_text())["weight_map"].values()})
+
+
+class Counts(NamedTuple):
+    model_class: str  # of transformers
+    parameters: dict[str, int]  # part -> how many; the LM head has 0 where it shares the embeddings
+    points: dict[str, int]  # letter of a module -> how many
+
+
+def without_weights(published: dict) -> Family:
+    """A model of full size on torch's `meta` device, from the content of the hub's config.json."""
+    family = family_named(published.get("architectures", []))
+    with torch.device("meta"):
+        return family(family.transformers_class()(family.config_of(published)))
+
+
+def count_of(published: dict) -> Counts:
+    """Counts parameters by part, tied embeddings once, and probe points by module; InputError for an unknown class."""
+    family = without_weights(published)
+    parts, model = family.parts(), family.model
+    head = {*model.get_output_embeddings().parameters()} - {*model.get_input_embeddings().parameters()}
+    parameters = dict.fromkeys([*parts, "LM head"], 0)
+    for name, parameter in model.named_parameters():  # shared ones come once
+        within = [part for part, paths in parts.items() if any(f"{name}.".startswith(f"{path}.") for path in paths)]
+        if len(within) != 1:
+            raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
+        parameters["LM head" if parameter in head else within[0]] += parameter.numel()
+    return Counts(family.model_class, parameters, Counter(point.name[0] for point in family.probe_points()))

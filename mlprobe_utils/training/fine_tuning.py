@@ -43,12 +43,11 @@ def fine_tune(
 
     Args:
         seed: of the adapter's first weights and of the order of the images.
-        changed: fields of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision`
-            the model's own.
+        changed: fields of `training.settings.FineTuning`; the others are as in the protocol `paper`, and `precision`
+            is the model's own.
 
-    Raises:
-        InputError: a label without an answer or an answer without label, an unknown field, a folder with an adapter
-            of other inputs, a model that has an adapter.
+    InputError for a label without an answer or an answer without label, an unknown field, a folder with an adapter of
+    other inputs, and a model that has an adapter.
     """
     if model.adapter is not None:
         raise InputError(f"the model has the adapter {model.adapter}: fine-tune its base, or merge it into the model")

@@ -45,19 +45,15 @@ def answer(
     ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']
 
     Args:
-        images: from `image_folder` or `image_list`, with labels.
-        folder: where answers are kept: an interrupted pass goes on there, a whole one is read back.
+        folder: an interrupted pass goes on there, a whole one is read back.
         max_new_tokens: where an answer is cut off; None: the model's own, or as in the protocol `paper`. A model that
             thinks needs 512 to 2,000, and takes so much longer.
         batch_size: images at a time; changes no result.
 
-    Returns:
-        One row an image: image, label, split (validation or test), cluster (the same of images of one patient or file),
-        text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
-        thought_cut (no answer was reached), and p_<label> (probability of its answer among the options).
-
-    Raises:
-        InputError: a label without an answer or an answer without label; as `extract`.
+    Returns one row an image: image, label, split (validation or test), cluster (the same of images of one patient or
+    file), text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
+    thought_cut (no answer was reached), and p_<label> (probability of its answer among the options). InputError for a
+    label without an answer or an answer without label, and as `extract`.
     """
     question.check_labels(images.table["label"].dropna())
     most = model.card.max_new_tokens if max_new_tokens is None else max_new_tokens

@@ -66,7 +66,8 @@ def reference(inputs: torch.Tensor, labels, recipe: Probe, seed: int) -> np.ndar
     probe = nn.Sequential(layers[0], nn.ReLU(), Dropout(), layers[1]) if hidden else layers[0]
     optimizer = torch.optim.AdamW(probe.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * math.ceil(len(TRAINING) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(steps, recipe.warmup_ratio))
+    factors = [*cosine(steps, recipe.warmup_ratio), 0.0]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors.__getitem__)
     target = torch.tensor(labels)
     for _ in range(recipe.epochs):
         order = torch.tensor(TRAINING)[torch.randperm(len(TRAINING), generator=generator)]
@@ -204,12 +205,14 @@ def test_constant_features_are_no_information_and_no_nan(constant):
 
 @given(st.integers(1, 500), st.floats(0, 0.99))
 def test_schedule_rises_to_one_and_falls_to_zero(steps, ratio):
-    *factors, end = [cosine(steps, ratio)(step) for step in range(steps + 1)]
+    factors = cosine(steps, ratio)
     warmup = math.ceil(steps * ratio)
     assert all(0 < factor <= 1 for factor in factors)
     assert factors[:warmup] == sorted(factors[:warmup])
     assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
-    assert warmup == steps or (factors[warmup], end) == (1, pytest.approx(0, abs=1e-12))
+    assert len(factors) == steps
+    if falling := steps - warmup:  # a step further, the rate would be zero
+        assert (factors[warmup], factors[-1]) == (1, pytest.approx(0.5 - 0.5 * math.cos(math.pi / falling)))
 
 
 @pytest.mark.parametrize("recipe", [SETTINGS, RAW])
