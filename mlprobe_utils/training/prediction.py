@@ -64,20 +64,17 @@ def answer(
     recorded["synonyms"] = {option: [*words] for option, words in question.synonyms.items()}
     recorded["labels"] = hash_of(rows.to_dict("list"))
     with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(temporary)
-        if folder is not None:
-            kept = claim(folder, made_of(model, question, images) | recorded)
-            if (kept / ANSWERS).is_file():
-                return pd.read_parquet(kept / ANSWERS)
-        label_of = {option: label for label, option in question.options.items()}
-        given = questions_about(model, question, images), [*label_of], [*rows.index], settings, kept, question.synonyms
-        with adapter(model, model.adapter):
-            found, probabilities = predict(model, *given)
-        check_finite(probabilities, rows["image"], model.card.called)
-        rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
-        rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
-        write_parquet(rows, kept / ANSWERS)
-    return rows
+        kept = Path(temporary) if folder is None else claim(folder, made_of(model, question, images) | recorded)
+        if not (kept / ANSWERS).is_file():
+            label_of = {option: label for label, option in question.options.items()}
+            given = questions_about(model, question, images), [*label_of], [*rows.index], settings, kept
+            with adapter(model, model.adapter):
+                found, probabilities = predict(model, *given, question.synonyms)
+            check_finite(probabilities, rows["image"], model.card.called)
+            rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
+            rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
+            write_parquet(rows, kept / ANSWERS)
+        return pd.read_parquet(kept / ANSWERS)
 
 
 def predict(

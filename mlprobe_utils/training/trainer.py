@@ -58,8 +58,8 @@ class Examples(torch.utils.data.Dataset):
 
 
 class EpochSampler(LengthGroupedSampler):
-    """An epoch's order, a function of seed and epoch: the same in every process and after a kill. Where processes share
-    a batch, the last one is completed by examples without answers (~i)."""
+    """An order that seed and epoch decide, in every process and after a kill. Where processes share a batch, the last
+    one is completed by examples without answers (~i)."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
         super().__init__(batch_size, lengths=lengths)
