@@ -163,8 +163,7 @@ class Questions:
 
 
 def questions_about(loaded, question: Question, images: Sequence[np.ndarray]) -> Questions:
-    """A question to a loaded model about images of any sizes, by their places. InputError for no images, another type
-    or shape, or one that the model's processor refuses."""
+    """A question to a loaded model about images of any sizes. InputError for none, or one of another type or shape."""
     if not len(images):
         raise InputError("there are no images: give one or more")
 

@@ -1,5 +1,4 @@
-"""Loading a model: the same code for the hub's models, a user's folder and the miniatures. And counting parameters and
-probe points from config.json alone, in seconds and without memory for weights."""
+"""Loading a model, the same way from the hub, a folder or a miniature; and counting parameters without its weights."""
 
 import json
 import os
@@ -66,8 +65,7 @@ def load(
 
     InputError for a source that cannot be read, a class no family knows, a model without a vision part, a family other
     than asserted, an image token that the model has no embedding for, more weights than there is memory, weights that
-    do not fit the class (the keys are listed), an adapter of another base, and an unknown field.
-    """
+    do not fit the class (the keys are listed), an adapter of another base, and an unknown field."""
     card = source
     if not isinstance(source, Checkpoint):
         own = {"slug": str(source), "source": str(source), "precision": precision}
@@ -108,15 +106,14 @@ def look_at(card: Checkpoint) -> None:
 
 
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
-    """A model of the same shape with reproducible random weights, as its class draws them; a matrix that its class
-    leaves at zero (Gemma 3's projection) is drawn too, or nothing of the image would get through."""
+    """A model of the same shape with reproducible random weights, as its class draws them."""
     found, precision, device_map = _checked(card, precision)
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         options = {"dtype": getattr(torch, precision), "attn_implementation": card.attention}
         model = initialised(found.family.transformers_class(), found.config, **options)
         for parameter in model.parameters():
-            if parameter.ndim > 1 and not parameter.any():
+            if parameter.ndim > 1 and not parameter.any():  # Gemma 3's projection: no image would get through
                 torch.nn.init.normal_(parameter, std=found.config.get_text_config().initializer_range)
     whole = whole_layers(model)
     if device_map:
@@ -157,8 +154,7 @@ def _parameters(card: Checkpoint, found: _Checkpoint) -> int:
 
 
 def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool) -> None:
-    """Raises InputError for weights that need more memory than this process's device has, or all devices and the
-    machine together, where a device map spreads them."""
+    """Raises InputError for weights beyond the memory of the device, or (`spread`) of all devices and the machine."""
     machine, devices = memory()
     if spread:
         place, there = "all devices of this machine and its memory together have", sum(devices) + machine

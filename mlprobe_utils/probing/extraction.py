@@ -56,8 +56,8 @@ def extract(
         folder: an interrupted pass goes on there, a whole one is read back.
         batch_size: images at a time; changes no result.
 
-    InputError for no images, one that is no RGB array, and a folder with features of another model, question or images.
-    """
+    InputError for no images, one that is no RGB array, and a folder with features of another model or question, or of
+    other images."""
     names, questions = names_of(images), questions_about(model, question, images)
     settings = paper(Extraction, "extraction", batch_size=batch_size)
     with tempfile.TemporaryDirectory() as temporary:

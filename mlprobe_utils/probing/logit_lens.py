@@ -1,5 +1,4 @@
-"""The logit lens (nostalgebraist 2020): what the model would begin to answer if an LLM layer were its last, by its own
-final norm and output head, neither trained nor adapted for it."""
+"""The logit lens (nostalgebraist 2020): states of an LLM layer, read by the model's own final norm and output head."""
 
 import numpy as np
 import pandas as pd

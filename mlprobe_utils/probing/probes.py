@@ -47,8 +47,7 @@ def probe(
 
     Returns one row a validation or test image, features and seed; `cluster` is one number a patient or file, and other
     features than `extract`'s have their name as point and no pooling. InputError for features of other images or that
-    are not finite, images of fewer than two labels, and an unknown field.
-    """
+    are not finite, images of fewer than two labels, and an unknown field."""
     recipe, rows = paper(Probe, "probe", **fields), images.rows("train", "validation", "test")
     classes = sorted({*rows["label"].dropna()})
     if len(classes) < 2:
@@ -151,11 +150,9 @@ def standardise(stack: torch.Tensor, training: torch.Tensor) -> torch.Tensor:
 def train(
     inputs: torch.Tensor, targets: torch.Tensor, training: torch.Tensor, settings: Probe, seeds: list[int]
 ) -> "Block":
-    """Trains a block of probes with AdamW and a cosine schedule (paper section 3.2).
-
-    Probes of one seed draw the same numbers, whatever block they are in: initial weights, then in every epoch an order
-    of the images and the masks of dropout. `inputs` are float32 [probes, images, width + 1], the last column 1;
-    `targets` one-hot, float32 [probes, images, classes]."""
+    """Trains a block of probes with AdamW and a cosine schedule (paper section 3.2). Probes of one seed draw the same
+    numbers, whatever block they are in. `inputs` are float32 [probes, images, width + 1], the last column 1; `targets`
+    one-hot, float32 [probes, images, classes]."""
     device, generators = inputs.device, {seed: torch.Generator().manual_seed(seed) for seed in seeds}
 
     def drawn(draw: Callable, *arguments) -> torch.Tensor:

@@ -53,8 +53,7 @@ def answer(
     Returns one row an image: image, label, split (validation or test), cluster (the same of images of one patient or
     file), text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
     thought_cut (no answer was reached), and p_<label> (probability of its answer among the options). InputError for a
-    label without an answer or an answer without label, and as `extract`.
-    """
+    label without an answer or an answer without label, and as `extract`."""
     question.check_labels(images.table["label"].dropna())
     most = model.card.max_new_tokens if max_new_tokens is None else max_new_tokens
     limit = {} if most is None else {"max_new_tokens": most}

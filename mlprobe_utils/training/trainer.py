@@ -179,8 +179,7 @@ def train(
 
     Returns the learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
     images); and the model's weights, under FSDP whole in the main process. InputError, with `name`, where the processes
-    cannot share the recipe's batch evenly, or a step leaves weights that are not finite.
-    """
+    cannot share the recipe's batch evenly, or a step leaves weights that are not finite."""
 
     def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
         return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}

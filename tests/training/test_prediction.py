@@ -184,15 +184,6 @@ def test_one_read_of_a_question_is_the_template(tiny, image_set, family):
     assert ids.count(tokenizer.bos_token_id) == (family == "gemma3")  # once, although its tokenizer would add another
 
 
-@each_family_with("tokens", 1, 7, 90)
-def test_irrelevant_text_has_exactly_as_many_tokens(tiny, tokens):
-    tokenizer = tiny.processor.tokenizer
-    text = irrelevant_text(tokenizer, tokens)
-    assert len(tokens_of(tokenizer, text)) == tokens
-    assert text in PASSAGE
-    assert text == text.strip()
-
-
 @each_family
 def test_the_order_with_irrelevant_text_moves_the_image_as_far_as_the_question_does(tiny, image_set):
     """By tokens: the image begins at the same place as with the question first."""
@@ -233,11 +224,9 @@ def test_templates_of_no_use_are_errors(tiny, image_set, template, order, said):
 
 def test_killed_run_goes_on_from_its_shards(tiny, encoder, image_set, tmp_path, monkeypatch):
     unbroken, probabilities = predicted(tiny, encoder, image_set, tmp_path)
-    with monkeypatch.context() as patch:
-        killed_after(5, patch)
-        with pytest.raises(Killed):
-            predicted(tiny, encoder, image_set, tmp_path)
-    seen = killed_after(100, monkeypatch)
+    seen = killed_after(5, monkeypatch)
+    with pytest.raises(Killed):
+        predicted(tiny, encoder, image_set, tmp_path)
     answers, again = predicted(tiny, encoder, image_set, tmp_path)
     assert seen == [5]  # the first shard of five was not done again
     assert answers.equals(unbroken)
