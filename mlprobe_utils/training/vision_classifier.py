@@ -101,7 +101,7 @@ def classify(
     folder: Path,
 ) -> np.ndarray:
     """The options' probabilities, float64 [positions, options], after training on the train images: `all` weights of
-    the tower or `lora`, with the budget, schedule and LoRA of `recipe`. Images, run and folder are as for `train_adapter`;
+    the tower or `lora`, with the budget, schedule and LoRA of `recipe`. Images, run and folder as for `train_adapter`;
     `folder` gets the learning curve, and the model stays as it was. InputError under FSDP."""
     if sharded():
         mend = "it fits on one device, start these processes without --use_fsdp (DDP), or a single one"
