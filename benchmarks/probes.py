@@ -22,7 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 
 from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.probing.probes import blocks, cosine, fit_probes, initial, layer_sizes, parameter_count, standardise
+from mlprobe_utils.probing.probes import blocks, cosine, fit_probes, initial, layer_sizes, standardise
 from mlprobe_utils.probing.settings import Probe
 
 RECIPE = load_protocol("paper").probe
@@ -124,7 +124,7 @@ def floor(cell: Cell, points: list[int]) -> None:
     Measured as a multiplication in place of as many numbers as a block of ours has, so in the cache or memory where
     they are. Gradients, products and the optimizer's arithmetic are free.
     """
-    parameters = parameter_count(cell.width, CLASSES, cell.recipe)
+    parameters = sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(cell.width, CLASSES, cell.recipe))
     for block in blocks({point: cell.features[point] for point in points}, CLASSES, cell.recipe, device()):
         state = torch.zeros(len(block) * 3 * parameters, device=device())
         for _ in range(cell.steps):

@@ -99,15 +99,19 @@ def fit_probes(
     transfers is the direction in which the classes lie, whatever the features' size."""
     device, training = torch.device(device or processes().device), torch.tensor(training)
     device, notes, done, found = device if device.type == "cuda" else "cpu", Notes(), 0, {}
+
+    def prepared(stack: torch.Tensor) -> torch.Tensor:
+        stack = stack.to(device)
+        return with_ones(standardise(stack, training) if settings.standardised else stack)
+
     for keys in blocks(features, classes, settings, device):
-        inputs = _inputs(torch.stack([features[key].float() for key in keys]).to(device), training, settings)
+        inputs = prepared(torch.stack([features[key].float() for key in keys]))
         targets = one_hot(torch.tensor(np.stack([labels[key] for key in keys]), device=device), classes).float()
         block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
         if at is None:
             found |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
         for key, tensor in (at or {}).items():
-            applied = _inputs(tensor.float()[None].to(device), training, settings).expand(len(keys), -1, -1)
-            probabilities = block.probabilities(applied).cpu().numpy()
+            probabilities = block.probabilities(prepared(tensor.float()[None]).expand(len(keys), -1, -1)).cpu().numpy()
             found |= {(fitted_at, key): own for fitted_at, own in zip(keys, probabilities, strict=True)}
         notes.note(done := done + len(keys), len(features), "probe")
     return {key: found[key] for key in features} if at is None else found
@@ -120,10 +124,6 @@ def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.n
     return np.sort(np.concatenate(drawn))
 
 
-def _inputs(stack: torch.Tensor, training: torch.Tensor, settings: Probe) -> torch.Tensor:
-    return with_ones(standardise(stack, training) if settings.standardised else stack)
-
-
 def blocks(
     features: Mapping[Key, torch.Tensor], classes: int, settings: Probe, device: torch.device | str = "cpu"
 ) -> list[list[Key]]:
@@ -134,8 +134,8 @@ def blocks(
         keys = [key for key, tensor in features.items() if tensor.shape[1] == width]
         most = STACK_BYTES // (4 * features[keys[0]].numel())
         if torch.device(device).type == "cpu":
-            cache = CACHE * torch.get_num_threads()
-            most = min(most, cache // (4 * 4 * parameter_count(width, classes, settings)))
+            parameters = sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
+            most = min(most, CACHE * torch.get_num_threads() // (4 * 4 * parameters))
         grouped += [keys[i : i + max(most, 1)] for i in range(0, len(keys), max(most, 1))]
     return grouped
 
@@ -182,10 +182,6 @@ def train(
 
 def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, int]]:
     return [*itertools.pairwise([width, *[settings.hidden] * (settings.kind == "mlp"), classes])]
-
-
-def parameter_count(width: int, classes: int, settings: Probe) -> int:
-    return sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
 
 
 def initial(inputs: int, outputs: int, generator: torch.Generator) -> torch.Tensor:

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from tiny_parts import card_of, each_family, each_family_with, edit, logits_of, refusal
 from transformers import PreTrainedModel
 
@@ -250,15 +249,6 @@ def test_missing_processor(copied):
     assert "has no preprocessor_config.json" in refusal(card_of(copied), load_processor)
 
 
-def pickled(name: str) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        torch.save(load_file(folder / "model.safetensors"), folder / name)
-        (folder / "model.safetensors").unlink()
-        edit(folder / "config.json", transformers_weights=None if name.startswith("pytorch") else name)
-
-    return spoil
-
-
 def config(**changes) -> Callable[[Path], None]:
     return lambda folder: edit(folder / "config.json", **changes)
 
@@ -276,8 +266,7 @@ SHARD = "model-00001-of-00002.safetensors"
     ("spoil", "said"),
     [
         (lambda folder: os.truncate(folder / "model.safetensors", 1000), ""),
-        (pickled("pytorch_model.bin"), "read from safetensors only, never from a pickle"),
-        (pickled("adapter_model.bin"), "names a pickle as transformers_weights"),
+        (config(transformers_weights="adapter_model.bin"), "names a pickle as transformers_weights"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (
             lambda folder: (folder / "model.safetensors").rename(folder / SHARD),

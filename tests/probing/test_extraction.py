@@ -46,17 +46,14 @@ def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_m
     poolings = {point: ["image_mean", "last_token"][: 1 + (point[0] == "L")] for point in WIDTHS[family]}
     assert list(features) == [f"{point}/{pooling}" for point, own in poolings.items() for pooling in own]
     assert {key.split("/")[0]: value.shape[1] for key, value in features.items()} == WIDTHS[family]
-    points = pd.read_parquet(tmp_path / POINTS)
-    for row, point in zip(points.itertuples(), tiny.family.probe_points(), strict=True):
-        assert row.point == point.name
-        assert tiny.model.get_submodule(row.path) is point.module
-        assert row.module == type(point.module).__name__
-        assert row.poolings.split(", ") == poolings[row.point]
-        assert row.width == WIDTHS[family][row.point]
+    points = [
+        {"point": point.name, "path": point.path, "module": type(tiny.model.get_submodule(point.path)).__name__}
+        | {"width": WIDTHS[family][point.name], "poolings": ", ".join(poolings[point.name]), "family": family}
+        for point in tiny.family.probe_points()
+    ]
+    assert pd.read_parquet(tmp_path / POINTS).to_dict("records") == points
     for row, position in enumerate(POSITIONS):
-        inputs = encoder.questions([image_set.pixels(position)])
-        with torch.no_grad(), capturing(tiny, inputs) as alone:
-            tiny.model(**inputs)
+        alone = features_of(tiny, encoder.questions([image_set.pixels(position)]))
         for key, tensor in features.items():
             assert tensor.dtype == torch.float32
             torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)

@@ -13,9 +13,8 @@ from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.variants import TRAINABLE
 from mlprobe_utils.probing.extraction import features_of
-from mlprobe_utils.training import vision_classifier
 from mlprobe_utils.training.trainer import Examples
-from mlprobe_utils.training.vision_classifier import classify, means_at_end, tower_end
+from mlprobe_utils.training.vision_classifier import _trainable, classify, means_at_end, tower_end
 
 SHORT = RECIPE.model_copy(update={"learning_rate": 0.005, "epochs": 1})
 LEARNING = SHORT.model_copy(update={"epochs": 6})
@@ -107,20 +106,12 @@ def test_results_are_those_of_weights_seed_and_image(tiny, image_set, tmp_path):
     assert not np.allclose(run(tiny, image_set, tmp_path / "4", seed=1, positions=[7, 0, 3]), first)
 
 
-@each_family_in_time
+@each_family
 @pytest.mark.parametrize("trained", TRAINABLE)
-def test_only_what_the_tower_depends_on_is_trained(tiny, family, image_set, tmp_path, monkeypatch, trained):
-    seen, requiring = [], []
-
-    class Noted(vision_classifier.VisionClassifier):
-        def __init__(self, loaded, parameters, *arguments):
-            super().__init__(loaded, parameters, *arguments)
-            names = {parameter: name for name, parameter in loaded.model.named_parameters()}
-            seen.extend(names[parameter] for parameter in parameters)
-            requiring.extend(name for parameter, name in names.items() if parameter.requires_grad)
-
-    monkeypatch.setattr(vision_classifier, "VisionClassifier", Noted)
-    run(tiny, image_set, tmp_path, trained)
+def test_only_what_the_tower_depends_on_is_trained(tiny, family, encoder, image_set, trained):
+    with _trainable(tiny, encoder.questions([image_set.pixels(0)]), trained, SHORT) as (parameters, _):
+        names = {parameter: name for name, parameter in tiny.model.named_parameters()}
+        seen, requiring = [names[own] for own in parameters], [names[own] for own in names if own.requires_grad]
     assert sorted(requiring) == sorted(seen)
     assert all(name.startswith(tuple(f"{path}." for path in tiny.family.vision_tower)) for name in seen)
     assert all((".lora_" in name) == (trained == "lora") for name in seen)
