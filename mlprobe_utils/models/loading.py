@@ -251,6 +251,10 @@ class Counts(NamedTuple):
     parameters: dict[str, int]  # part -> how many; the LM head has 0 where it shares the embeddings
     points: dict[str, int]  # letter of a module -> how many
 
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
 
 def without_weights(published: dict) -> Family:
     """A model of full size on torch's `meta` device, from the content of the hub's config.json."""
