@@ -39,7 +39,6 @@ def weights(tiny) -> dict[str, torch.Tensor]:
 
 
 def put(weights, names, folder) -> None:
-    """Saves weights under older names."""
     renamed = {}
     for name, tensor in weights.items():
         for pattern, older in names.items():

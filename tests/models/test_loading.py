@@ -134,7 +134,6 @@ def test_results_are_made_from_what_the_card_says_of_reading(image_set, tmp_path
 
 @pytest.fixture
 def without_template(copied):
-    """A checkpoint that ships no chat template."""
     for path in copied.glob("chat_template.*"):
         path.unlink()
     return copied

@@ -29,7 +29,6 @@ POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positi
 
 @pytest.fixture
 def write(tiny, encoder, image_set):
-    """Writes the features of POSITIONS to a folder."""
     return lambda folder, settings=SETTINGS: write_features(
         tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folder
     )

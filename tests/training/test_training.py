@@ -29,8 +29,6 @@ from mlprobe_utils.training.fine_tuning import lora_config, train_adapter
 from mlprobe_utils.training.trainer import AnswerTrainer, EpochSampler, Examples, TrainingSettings, train
 
 losses_of = AnswerTrainer.losses_of
-TOWERS = {"llava": "vision_tower.", "gemma3": "vision_tower.", "hulu_med": "vision_model."}
-CONNECTORS = {"llava": "multi_modal_projector.", "gemma3": "multi_modal_projector", "hulu_med": "projector."}
 ADAPTER, CURVE = "adapter_model.safetensors", "learning_curve.parquet"
 ANSWERS = ["Benign", "Malignant", "Yes", "Normal"]  # of one to several tokens
 
@@ -195,20 +193,19 @@ def test_lora_reaches_every_linear_layer_that_it_should(tiny, encoder, images, f
     """Each gets a gradient, which DDP waits for."""
     linear = {name for name, module in tiny.model.named_modules() if isinstance(module, nn.Linear)}
     assert "lm_head" in linear
-    tower, connector = TOWERS.get(family, "visual.blocks."), CONNECTORS.get(family, "visual.merger.")
-    expected = linear - {"lm_head"}
+    tower, connector, expected = tiny.family.vision_tower, tiny.family.connector, linear - {"lm_head"}
     if family == "llava":  # no later layer, and not the answer, depends on the last layer of CLIP
         expected = {name for name in expected if "vision_tower.encoder.layers.3." not in name}
     if vision_tower == "frozen":
-        expected = {name for name in expected if tower not in name}
+        expected = {name for name in expected if not name.startswith(tower)}
     config = lora_config(tiny, RECIPE.model_copy(update={"vision_tower": vision_tower}))
     assert (config.r, config.lora_alpha, config.lora_dropout) == (RECIPE.rank, RECIPE.alpha, RECIPE.dropout)
     adapted = get_peft_model(tiny.model, config)
     names = [name for name, _ in adapted.named_parameters() if "lora_A" in name]
     reached = {name.removeprefix("base_model.model.").split(".lora_A")[0] for name in names}
     assert reached == expected
-    assert any(tower in name for name in reached) == (vision_tower == "lora")
-    assert any(connector in name for name in reached) == (family != "gemma3")  # whose matrix is no module
+    assert any(name.startswith(tower) for name in reached) == (vision_tower == "lora")
+    assert any(name.startswith(connector) for name in reached) == (family != "gemma3")  # whose matrix is no module
     losses_of(adapted.train(), encoder.answered(images[:2], ["Benign", "Malignant"]))[0].sum().backward()
     trained = {name: parameter.grad for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert all(".lora_" in name and gradient is not None for name, gradient in trained.items())
@@ -290,12 +287,12 @@ def test_weight_decay_is_the_recipes(tiny, image_set, tmp_path):
 
 
 @each_family_in_time
-def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, image_set, family, tmp_path):
+def test_gradient_checkpointing_changes_memory_not_weights(tiny, tiny_card, image_set, tmp_path):
     """With frozen inputs, the reentrant kind would train nothing and say nothing."""
     plain = tuned(tiny, image_set, tmp_path / "plain")
     saving = tuned(load(tiny_card), image_set, tmp_path / "saving", gradient_checkpointing=True)
     moved = [key for key in plain if "lora_B" in key and plain[key].abs().max() > 0]
-    assert any(TOWERS.get(family, "visual.blocks.") in key for key in moved)
+    assert any(key.removeprefix("base_model.model.").startswith(tiny.family.vision_tower) for key in moved)
     for key in plain:
         torch.testing.assert_close(saving[key], plain[key], rtol=1e-3, atol=1e-4, msg=key)
 

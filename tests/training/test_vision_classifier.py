@@ -22,7 +22,6 @@ LEARNING = SHORT.model_copy(update={"epochs": 6})
 
 @pytest.fixture(scope="module")
 def bright(tmp_path_factory):
-    """The class sets the brightness."""
     return make_image_set(tmp_path_factory.mktemp("bright"), 36, validation=6, test=9)
 
 
@@ -47,24 +46,16 @@ def state(loaded) -> tuple[dict, ...]:
 
 
 @each_family
-def test_means_at_the_end_are_the_features_there_and_carry_a_gradient(tiny, encoder, image_set):
+def test_means_at_the_end_are_the_features_there(tiny, encoder, image_set):
     inputs = encoder.questions([image_set.pixels(i) for i in range(4)])
-    means = means_at_end(tiny, inputs)
     expected = features_of(tiny, inputs)[f"{tower_end(tiny).name}/image_mean"]
-    torch.testing.assert_close(means.detach(), expected)
-    means.sum().backward()
-    reached = {name for name, parameter in tiny.model.named_parameters() if parameter.grad is not None}
-    blocks = [point.path for point in tiny.family.probe_points() if point.name.startswith("V")]
-    assert all(any(name.startswith(f"{path}.") for name in reached) for path in blocks)
-    places = tuple(f"{path}." for path in tiny.family.vision_tower)
-    assert all(name.startswith(places) for name in reached)
+    torch.testing.assert_close(means_at_end(tiny, inputs).detach(), expected)
 
 
 @each_family_in_time
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("trained", TRAINABLE)
 def test_the_model_is_bit_for_bit_as_before(tiny_card, image_set, tmp_path, trained, precision):
-    """In bfloat16, too, where it is trained in full precision."""
     loaded = load(tiny_card, precision)
     fresh = bytes_of(loaded)
     run(loaded, image_set, tmp_path / "first", trained)  # after which transformers has hooks of its own on a LLaVA
