@@ -117,9 +117,9 @@ def fit_probes(
     return {key: found[key] for key in features} if at is None else found
 
 
-def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+def share_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
     """Positions of a share of the images of each class, one at least; a smaller share is part of every larger one."""
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = np.random.default_rng(0).permutation(len(labels))
     drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
     return np.sort(np.concatenate(drawn))
 

@@ -258,29 +258,20 @@ def pointer(name: str) -> Callable[[Path], int]:
 
 
 HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
-SHARD = "model-00001-of-00002.safetensors"
+WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: os.truncate(folder / "model.safetensors", 1000), ""),
+        (lambda folder: os.truncate(folder / WEIGHTS, 1000), ""),
         (config(transformers_weights="adapter_model.bin"), "names a pickle as transformers_weights"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
-        (
-            lambda folder: (folder / "model.safetensors").rename(folder / SHARD),
-            f"has {SHARD}, but no model.safetensors.index.json: copy that file, too",
-        ),
-        (pointer("model.safetensors"), "pointer of Git LFS and not the file itself"),
+        (lambda folder: (folder / WEIGHTS).rename(folder / SHARD), f"{SHARD}, but no {WEIGHTS}.index.json: copy that"),
+        (pointer(WEIGHTS), "pointer of Git LFS and not the file itself"),
         (pointer("tokenizer.json"), "run `git lfs pull` in its folder"),
-        (
-            config(quantization_config={"quant_method": "awq", "bits": 4}),
-            "is quantised (awq), which changes the states that are probed: give the checkpoint as it was before",
-        ),
-        (
-            config(architectures=["StrangeForConditionalGeneration"]),
-            "no family for models of class StrangeForConditionalGeneration. Known classes: Qwen2VLForConditional",
-        ),
+        (config(quantization_config={"quant_method": "awq"}), "is quantised (awq), which changes the states that are"),
+        (config(architectures=["Strange"]), "no family for models of class Strange. Known classes: Qwen2VLFor"),
         (config(architectures=None, **HOMEMADE), ""),
         (config(architectures=["Qwen2ForCausalLM"], model_type="qwen2"), "Qwen2"),
     ],

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from tiny_parts import card_of, each_family_with, make_tiny
 
@@ -40,14 +39,10 @@ def test_at_the_last_point_it_is_the_models_own_next_token(image_set, tmp_path, 
     assert not np.allclose(first, expected, rtol=1e-2)
 
 
-@pytest.fixture
-def images() -> pd.DataFrame:
-    splits, names = np.repeat(["train", "validation", "test"], [3, 3, 60]), [f"{i}.png" for i in range(66)]
-    return pd.DataFrame({"image": names, "option": np.tile(OPTIONS, 22).astype(object), "split": splits})
-
-
-def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encoder, images):
+def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encoder):
     """At L.01 the states lie along the head's rows of the true options; at L.02 the same, turned out of its sight."""
+    splits, names = np.repeat(["train", "validation", "test"], [3, 3, 60]), [f"{i}.png" for i in range(66)]
+    images = pd.DataFrame({"image": names, "option": np.tile(OPTIONS, 22).astype(object), "split": splits})
     tokens = first_tokens(encoder, OPTIONS)
     head = tiny.model.get_output_embeddings().weight.detach()[tokens].float()
     truth = torch.tensor(images["option"].map(OPTIONS.index).to_list())

@@ -110,6 +110,7 @@ def test_every_module_trains_in_every_step_and_none_while_it_is_evaluated(tiny, 
     tiny.model.register_forward_pre_hook(lambda *_: modes.append({module.training for module in model.modules()}))
     train(model, encoder, data, data, settings_of(epochs=3, batch_size=2), tmp_path / "c")
     assert modes == [{True}, {True}, {False}] * 3
+    train(model, encoder, data, None, settings_of(epochs=1), tmp_path / "d")  # no evaluation ends it
     assert not any(module.training for module in model.modules())
 
 
