@@ -22,7 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 
 from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.probing.probes import blocks, cosine, fit_probes, initial, layer_sizes, parameter_count, standardise
+from mlprobe_utils.probing.probes import blocks, cosine, fit_probes, initial, layer_sizes, standardise
 from mlprobe_utils.probing.settings import Probe
 
 RECIPE = load_protocol("paper").probe
@@ -72,7 +72,7 @@ def loop(cell: Cell, points: list[int]) -> dict[int, np.ndarray]:
     """Torch's own layers, loss, schedule and fused AdamW, a probe after the other: what one writes first."""
     fitted = {}
     labels, training, loss = torch.tensor(cell.labels).to(device()), torch.tensor(cell.training), nn.CrossEntropyLoss()
-    factor = cosine(cell.steps, cell.recipe.warmup_ratio)
+    factors = [*cosine(cell.steps, cell.recipe.warmup_ratio), 0.0]  # the scheduler reads one after the last step
     for point in points:
         generator = torch.Generator().manual_seed(0)
         inputs = standardise(cell.features[point][None].to(device()), training)[0]
@@ -84,7 +84,7 @@ def loop(cell: Cell, points: list[int]) -> dict[int, np.ndarray]:
         probe = nn.Sequential(layers[0], nn.ReLU(), nn.Dropout(cell.recipe.dropout), layers[1]).to(device())
         settings = {"lr": cell.recipe.learning_rate, "weight_decay": cell.recipe.weight_decay}
         optimizer = torch.optim.AdamW(probe.parameters(), **settings, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors.__getitem__)
         for _ in range(cell.recipe.epochs):
             order = training[torch.randperm(len(training), generator=generator)].to(device())
             for batch in order.split(cell.recipe.batch_size):
@@ -124,7 +124,7 @@ def floor(cell: Cell, points: list[int]) -> None:
     Measured as a multiplication in place of as many numbers as a block of ours has, so in the cache or memory where
     they are. Gradients, products and the optimizer's arithmetic are free.
     """
-    parameters = parameter_count(cell.width, CLASSES, cell.recipe)
+    parameters = sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(cell.width, CLASSES, cell.recipe))
     for block in blocks({point: cell.features[point] for point in points}, CLASSES, cell.recipe, device()):
         state = torch.zeros(len(block) * 3 * parameters, device=device())
         for _ in range(cell.steps):

@@ -4,8 +4,7 @@ A module that imports transformers, peft, timm or torchvision at its top imports
 Each private name has a canary in tests/models/test_compat.py, which says what to do when a new release fails it.
 
 The CUDA build of torchvision fails to import beside a CPU torch: it registers fake kernels for two operators that its
-compiled library would declare. Declaring their schemas is enough for transforms and processors.
-"""
+compiled library would declare. Declaring their schemas is enough for transforms and processors."""
 
 import contextlib
 import importlib.util

@@ -118,8 +118,7 @@ class Encoder:
             raise InputError(f"the chat template fails on a turn of image and text ({error}): {MEND}") from error
 
     def _around_an_answer(self, question: list[dict]) -> tuple[str, int]:
-        """What stands before an answer (white space of the template, or the end of a thought that it has opened in the
-        prompt), and its end token (not always EOS)."""
+        """What stands before an answer (white space, or the end of a thought that is open), and its end token."""
         before, _, after = self._conversation([question, [{"type": "text", "text": "Answer"}]]).rpartition("Answer")
         lead = before[len(self.prompt) :] if before.startswith(self.prompt) else ""
         if self.opened and self.opened.closes not in lead:
@@ -128,7 +127,7 @@ class Encoder:
             lead = ""
         first = self._ids(after.strip())[:1]
         is_end = first and first[0] in self.tokenizer.added_tokens_decoder
-        return lead, first[0] if is_end else self.tokenizer.eos_token_id
+        return lead, first[0] if is_end else self.tokenizer.eos_token_id  # a template may end turns with another token
 
 
 @dataclass
@@ -164,8 +163,7 @@ class Questions:
 
 
 def questions_about(loaded, question: Question, images: Sequence[np.ndarray]) -> Questions:
-    """A question to a loaded model about images of any sizes, by their places. InputError for no images, another type
-    or shape, or one that the model's processor refuses."""
+    """A question to a loaded model about images of any sizes. InputError for none, or one of another type or shape."""
     if not len(images):
         raise InputError("there are no images: give one or more")
 

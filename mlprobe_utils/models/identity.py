@@ -59,8 +59,7 @@ def _resolved(source: str, revision: str | None) -> str:
 
 
 def fetched(card: Checkpoint, files: Sequence[str]) -> Path:
-    """The folder with some files of a model: of a hub id, that of its commit in the cache. InputError for a folder with
-    a pointer of Git LFS in place of a file."""
+    """The folder with some files of a model (of a hub id: in the cache); InputError for a pointer of Git LFS."""
     source = card.located()
     if os.path.isdir(source):
         for path in _files(Path(source)):

@@ -1,7 +1,8 @@
-"""Loading a model: the same code for the hub's models, a user's folder and the miniatures."""
+"""Loading a model, the same way from the hub, a folder or a miniature; and counting parameters without its weights."""
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -62,11 +63,9 @@ def load(
             (`eager`, `sdpa` or `flash_attention_2`), max_pixels, pad_to_square, chat_template (jinja), system_prompt,
             thought (the marks that open and close one), max_new_tokens (of an answer), and family (asserts it).
 
-    Raises:
-        InputError: a source that cannot be read, a class no family knows, a model without a vision part, a family other
-            than asserted, an image token that the model has no embedding for, more weights than there is memory,
-            weights that do not fit the class (the keys are listed), an adapter of another base, an unknown field.
-    """
+    InputError for a source that cannot be read, a class no family knows, a model without a vision part, a family other
+    than asserted, an image token that the model has no embedding for, more weights than there is memory, weights that
+    do not fit the class (the keys are listed), an adapter of another base, and an unknown field."""
     card = source
     if not isinstance(source, Checkpoint):
         own = {"slug": str(source), "source": str(source), "precision": precision}
@@ -107,15 +106,14 @@ def look_at(card: Checkpoint) -> None:
 
 
 def load_random(card: Checkpoint, precision: str = "float32") -> LoadedModel:
-    """A model of the same shape with reproducible random weights, as its class draws them; a matrix that its class
-    leaves at zero (Gemma 3's projection) is drawn too, or nothing of the image would get through."""
+    """A model of the same shape with reproducible random weights, as its class draws them."""
     found, precision, device_map = _checked(card, precision)
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         options = {"dtype": getattr(torch, precision), "attn_implementation": card.attention}
         model = initialised(found.family.transformers_class(), found.config, **options)
         for parameter in model.parameters():
-            if parameter.ndim > 1 and not parameter.any():
+            if parameter.ndim > 1 and not parameter.any():  # Gemma 3's projection: no image would get through
                 torch.nn.init.normal_(parameter, std=found.config.get_text_config().initializer_range)
     whole = whole_layers(model)
     if device_map:
@@ -156,8 +154,7 @@ def _parameters(card: Checkpoint, found: _Checkpoint) -> int:
 
 
 def check_memory(card: Checkpoint, parameters: int, precision: str, spread: bool) -> None:
-    """Raises InputError for weights that need more memory than this process's device has, or all devices and the
-    machine together, where a device map spreads them."""
+    """Raises InputError for weights beyond the memory of the device, or (`spread`) of all devices and the machine."""
     machine, devices = memory()
     if spread:
         place, there = "all devices of this machine and its memory together have", sum(devices) + machine
@@ -247,3 +244,34 @@ def _weight_files(card: Checkpoint, folder: Path) -> list[str]:
         return ["model.safetensors"]
     with errors_named(card):
         return sorted({*json.loads(index.read_text())["weight_map"].values()})
+
+
+class Counts(NamedTuple):
+    model_class: str  # of transformers
+    parameters: dict[str, int]  # part -> how many; the LM head has 0 where it shares the embeddings
+    points: dict[str, int]  # letter of a module -> how many
+
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
+
+def without_weights(published: dict) -> Family:
+    """A model of full size on torch's `meta` device, from the content of the hub's config.json."""
+    family = family_named(published.get("architectures", []))
+    with torch.device("meta"):
+        return family(family.transformers_class()(family.config_of(published)))
+
+
+def count_of(published: dict) -> Counts:
+    """Counts parameters by part, tied embeddings once, and probe points by module; InputError for an unknown class."""
+    family = without_weights(published)
+    parts, model = family.parts(), family.model
+    head = {*model.get_output_embeddings().parameters()} - {*model.get_input_embeddings().parameters()}
+    parameters = dict.fromkeys([*parts, "LM head"], 0)
+    for name, parameter in model.named_parameters():  # shared ones come once
+        within = [part for part, paths in parts.items() if any(f"{name}.".startswith(f"{path}.") for path in paths)]
+        if len(within) != 1:
+            raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
+        parameters["LM head" if parameter in head else within[0]] += parameter.numel()
+    return Counts(family.model_class, parameters, Counter(point.name[0] for point in family.probe_points()))

@@ -23,19 +23,15 @@ class Checkpoint(Part):
     precision: Precision | None = Field(None, description="of the weights; without it, the protocol's")
     max_pixels: Count | None = Field(None, description="of an image as the model reads it; larger ones are reduced")
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
-        None, description="how attention is computed; without it, as transformers chooses"
+        None, description="as transformers names it"
     )
     device_map: Literal["auto", "balanced", "sequential"] | None = Field(
-        None, description="how the weights are spread over the machine's devices; without it, they lie on one"
+        None, description="spreads it over all devices"
     )
     chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
-    system_prompt: str | None = Field(
-        None, description="before the question; empty: none at all, where the chat template would write its own"
-    )
+    system_prompt: str | None = Field(None, description="before the question; empty: not even the chat template's own")
     thought: Thought | None = Field(None, description="how a thought opens and closes, where it is not by known marks")
-    max_new_tokens: Count | None = Field(
-        None, description="an answer is cut off here; a model that thinks needs 512 to 2,000, and the time of as many"
-    )
+    max_new_tokens: Count | None = Field(None, description="of an answer; a model that thinks needs 512 to 2,000")
     pad_to_square: bool = Field(False, description="an image that is no square gets bars of the mean colour (LLaVA)")
 
     @property

@@ -5,7 +5,7 @@ import functools
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.models.counting import Counts, count_of
+from mlprobe_utils.models.loading import Counts, count_of
 from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.published import published, published_config, short
 

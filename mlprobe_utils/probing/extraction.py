@@ -52,14 +52,12 @@ def extract(
     the image's tokens; `last_token` (of the LLM) what the answer's first token is predicted from.
 
     Args:
-        model: from `load` or `fine_tune`.
         images: from `image_folder` or `image_list`, or arrays, uint8 [height, width, 3].
-        folder: where the features are kept: an interrupted pass goes on there, a whole one is read back.
+        folder: an interrupted pass goes on there, a whole one is read back.
         batch_size: images at a time; changes no result.
 
-    Raises:
-        InputError: no images, one that is no RGB array, a folder with features of another model, question or images.
-    """
+    InputError for no images, one that is no RGB array, and a folder with features of another model or question, or of
+    other images."""
     names, questions = names_of(images), questions_about(model, question, images)
     settings = paper(Extraction, "extraction", batch_size=batch_size)
     with tempfile.TemporaryDirectory() as temporary:
@@ -105,8 +103,7 @@ def capturing(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Captures one forward pass on `inputs` in the block: `point/pooling` -> float32 [images, width], on `device` after
     it. RuntimeError for an output of another shape than the inputs imply, or a probe point that captured nothing or
-    more than once; InputError for a value that is not finite.
-    """
+    more than once; InputError for a value that is not finite."""
     captured: dict[str, torch.Tensor] = {}
     poolers = loaded.family.poolers(inputs)
 
@@ -142,8 +139,7 @@ def write_features(
     loaded: LoadedModel, questions: Questions, positions: list[int], settings: Extraction, folder: Path
 ) -> None:
     """Writes the features of the images at `positions` to FEATURES in `folder`, one tensor a point and pooling, float32
-    [images, width], and to POINTS a row a probe point. Shards of an interrupted run are used again.
-    """
+    [images, width], and to POINTS a row a probe point. Shards of an interrupted run are used again."""
 
     def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

@@ -1,6 +1,4 @@
-"""The logit lens (nostalgebraist 2020): what the model would begin to answer if an LLM layer were its last, by its own
-final norm and output head, neither trained nor adapted for it.
-"""
+"""The logit lens (nostalgebraist 2020): states of an LLM layer, read by the model's own final norm and output head."""
 
 import numpy as np
 import pandas as pd
@@ -15,9 +13,7 @@ LENS, POOLING = "logit lens", "last_token"
 
 
 def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
-    """The token that each option begins with as an answer (options may share one), behind the end of a thought that the
-    prompt has opened.
-    """
+    """The token that each option begins with, behind a thought that the prompt has opened; options may share one."""
     answers = encoder.answer_tokens(options)
     parted = (n for n, tokens in enumerate(zip(*answers, strict=False)) if len({*tokens}) > 1)
     first = next(parted) if encoder.opened else 0
@@ -27,8 +23,7 @@ def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
 @torch.inference_mode()
 def through_the_lens(loaded: LoadedModel, states: torch.Tensor, tokens: list[int], batch_size: int) -> np.ndarray:
     """Probabilities of the options, float64 [images, options], among their `first_tokens`, whose probability options
-    share; `states` are the last token's at an LLM point, float32 [images, width].
-    """
+    share; `states` are the last token's at an LLM point, float32 [images, width]."""
     head = loaded.model.get_output_embeddings()
     norm = loaded.model.get_submodule(f"{loaded.family.decoder_layers.rpartition('.')[0]}.norm")
     different, which, sharing = np.unique(tokens, return_inverse=True, return_counts=True)
@@ -46,9 +41,7 @@ def lens_rows(
     batch_size: int,
     constants: dict,
 ) -> pd.DataFrame:
-    """Rows of the validation and test images at every LLM point; `images` (image, option, split) has the rows of
-    `features`.
-    """
+    """Rows of validation and test images at every LLM point; `images` has image, option and split of all."""
     kept, frames = np.flatnonzero(images["split"] != "train"), []
     points = [key.split("/")[0] for key in features if key.endswith(f"/{POOLING}")]
     for point in sorted(points, key=flow_order):

@@ -1,13 +1,11 @@
 """Probes: one classifier a probe point (paper section 3.2), trained in blocks of one width, each equal to one alone.
 
-With batches of a few images a step costs memory traffic and calls. So gradients are computed by hand, all weights of a
-block lie in one tensor that AdamW updates in one call, and batches are gathered for many steps at a time.
-"""
+A step on a few images costs memory traffic and calls. So gradients are computed by hand, AdamW updates the weights of a
+block in one call, and batches are gathered for many steps at a time."""
 
-import contextlib
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 from mlprobe_utils.models.compat import fused_adamw
@@ -42,19 +40,14 @@ def probe(
 
     Args:
         features: from `extract`, or any name -> array [images, width], rows in the order of the images.
-        images: from `image_folder` or `image_list`, with labels.
         seeds: how many probes are fitted at each point; intervals of the recipe need five.
         device: the CPU or CUDA; None: this process's CUDA device where there is one.
         fields: of `probing.settings.Probe`, else as in the protocol `paper`: an MLP on standardised features. With many
             images, a larger `batch_size` is faster, and with a rate raised alike about as good.
 
-    Returns:
-        One row a validation or test image, features and seed: image, label, split, cluster (one number a patient or
-        file), point and pooling (of other features than `extract`'s their name and null), seed, p_<label>.
-
-    Raises:
-        InputError: features of other images, or that are not finite; images of fewer than two labels; an unknown field.
-    """
+    Returns one row a validation or test image, features and seed; `cluster` is one number a patient or file, and other
+    features than `extract`'s have their name as point and no pooling. InputError for features of other images or that
+    are not finite, images of fewer than two labels, and an unknown field."""
     recipe, rows = paper(Probe, "probe", **fields), images.rows("train", "validation", "test")
     classes = sorted({*rows["label"].dropna()})
     if len(classes) < 2:
@@ -103,48 +96,46 @@ def fit_probes(
 
     `labels` are class indices, int [images]; `training` positions of the images to fit on; `seeds` those of initial
     weights, batches and dropout. All features are standardised by their own statistics on the training images: what
-    transfers is the direction in which the classes lie, whatever the features' size.
-    """
+    transfers is the direction in which the classes lie, whatever the features' size."""
     device, training = torch.device(device or processes().device), torch.tensor(training)
     device, notes, done, found = device if device.type == "cuda" else "cpu", Notes(), 0, {}
+
+    def prepared(stack: torch.Tensor) -> torch.Tensor:
+        stack = stack.to(device)
+        return with_ones(standardise(stack, training) if settings.standardised else stack)
+
     for keys in blocks(features, classes, settings, device):
-        inputs = _inputs(torch.stack([features[key].float() for key in keys]).to(device), training, settings)
+        inputs = prepared(torch.stack([features[key].float() for key in keys]))
         targets = one_hot(torch.tensor(np.stack([labels[key] for key in keys]), device=device), classes).float()
         block = train(inputs, targets, training, settings, [seeds[key] for key in keys])
         if at is None:
             found |= dict(zip(keys, block.probabilities(inputs).cpu().numpy(), strict=True))
         for key, tensor in (at or {}).items():
-            applied = _inputs(tensor.float()[None].to(device), training, settings).expand(len(keys), -1, -1)
-            probabilities = block.probabilities(applied).cpu().numpy()
+            probabilities = block.probabilities(prepared(tensor.float()[None]).expand(len(keys), -1, -1)).cpu().numpy()
             found |= {(fitted_at, key): own for fitted_at, own in zip(keys, probabilities, strict=True)}
         notes.note(done := done + len(keys), len(features), "probe")
     return {key: found[key] for key in features} if at is None else found
 
 
-def share_of_each_class(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+def share_of_each_class(labels: np.ndarray, share: float) -> np.ndarray:
     """Positions of a share of the images of each class, one at least; a smaller share is part of every larger one."""
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = np.random.default_rng(0).permutation(len(labels))
     drawn = [own[: max(1, round(share * len(own)))] for own in (order[labels[order] == k] for k in np.unique(labels))]
     return np.sort(np.concatenate(drawn))
-
-
-def _inputs(stack: torch.Tensor, training: torch.Tensor, settings: Probe) -> torch.Tensor:
-    return with_ones(standardise(stack, training) if settings.standardised else stack)
 
 
 def blocks(
     features: Mapping[Key, torch.Tensor], classes: int, settings: Probe, device: torch.device | str = "cpu"
 ) -> list[list[Key]]:
     """The keys in blocks of one width, of one probe at least, whose features take at most STACK_BYTES; on a CPU,
-    weights, gradients and moments fit into the cache: smaller blocks cost calls, larger ones memory traffic.
-    """
+    weights, gradients and moments fit into the cache: smaller blocks cost calls, larger ones memory traffic."""
     grouped = []
     for width in sorted({tensor.shape[1] for tensor in features.values()}):
         keys = [key for key, tensor in features.items() if tensor.shape[1] == width]
         most = STACK_BYTES // (4 * features[keys[0]].numel())
         if torch.device(device).type == "cpu":
-            cache = CACHE * torch.get_num_threads()
-            most = min(most, cache // (4 * 4 * parameter_count(width, classes, settings)))
+            parameters = sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
+            most = min(most, CACHE * torch.get_num_threads() // (4 * 4 * parameters))
         grouped += [keys[i : i + max(most, 1)] for i in range(0, len(keys), max(most, 1))]
     return grouped
 
@@ -156,26 +147,12 @@ def standardise(stack: torch.Tensor, training: torch.Tensor) -> torch.Tensor:
     return (stack - mean) / torch.where(deviation > 1e-6 * mean.abs() + 1e-12, deviation, torch.inf)
 
 
-@contextlib.contextmanager
-def without_denormals() -> Iterator[None]:
-    """Numbers below 1e-38, to which the moments of a dead unit fade, count as zero: they slow a CPU several times."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@without_denormals()
 def train(
     inputs: torch.Tensor, targets: torch.Tensor, training: torch.Tensor, settings: Probe, seeds: list[int]
 ) -> "Block":
-    """Trains a block of probes with AdamW and a cosine schedule (paper section 3.2).
-
-    Probes of one seed draw the same numbers, whatever block they are in: initial weights, then in every epoch an order
-    of the images and the masks of dropout. `inputs` are float32 [probes, images, width + 1], the last column 1;
-    `targets` one-hot, float32 [probes, images, classes].
-    """
+    """Trains a block of probes with AdamW and a cosine schedule (paper section 3.2). Probes of one seed draw the same
+    numbers, whatever block they are in. `inputs` are float32 [probes, images, width + 1], the last column 1; `targets`
+    one-hot, float32 [probes, images, classes]."""
     device, generators = inputs.device, {seed: torch.Generator().manual_seed(seed) for seed in seeds}
 
     def drawn(draw: Callable, *arguments) -> torch.Tensor:
@@ -187,25 +164,24 @@ def train(
     block = Block([drawn(initial, *size) for size in sizes], settings)
     hidden = sizes[-1][0] if len(sizes) == 2 else 0
     steps = math.ceil(len(training) / settings.batch_size)
-    factor = cosine(settings.epochs * steps, settings.warmup_ratio)
-    rates = [settings.learning_rate * factor(step) for step in range(settings.epochs * steps)]
+    factors = cosine(settings.epochs * steps, settings.warmup_ratio)
+    rates = torch.tensor([settings.learning_rate * factor for factor in factors], device=device)
     take_steps, probe = replayed(block.take_steps), torch.arange(len(seeds), device=device)[:, None]
-    for epoch in torch.tensor(rates, device=device).split(steps):
-        orders = drawn(lambda generator: training[torch.randperm(len(training), generator=generator)])
-        for images, epoch_rates in zip(
-            orders.split(STEPS * settings.batch_size, dim=1), epoch.split(STEPS), strict=True
-        ):
-            masks = drawn(dropout_masks, images.shape[1], hidden, settings.dropout)
-            take_steps(inputs[probe, images], targets[probe, images], masks, epoch_rates)
+    torch.set_flush_denormal(True)  # moments of a dead unit fade below 1e-38, which slows a CPU several times
+    try:
+        for epoch in rates.split(steps):
+            orders = drawn(lambda generator: training[torch.randperm(len(training), generator=generator)])
+            prepared = orders.split(STEPS * settings.batch_size, dim=1)
+            for images, their_rates in zip(prepared, epoch.split(STEPS), strict=True):
+                masks = drawn(dropout_masks, images.shape[1], hidden, settings.dropout)
+                take_steps(inputs[probe, images], targets[probe, images], masks, their_rates)
+    finally:
+        torch.set_flush_denormal(False)
     return block
 
 
 def layer_sizes(width: int, classes: int, settings: Probe) -> list[tuple[int, int]]:
     return [*itertools.pairwise([width, *[settings.hidden] * (settings.kind == "mlp"), classes])]
-
-
-def parameter_count(width: int, classes: int, settings: Probe) -> int:
-    return sum((inputs + 1) * outputs for inputs, outputs in layer_sizes(width, classes, settings))
 
 
 def initial(inputs: int, outputs: int, generator: torch.Generator) -> torch.Tensor:
@@ -273,10 +249,8 @@ def with_ones(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def replayed(work: Callable[..., None]) -> Callable[..., None]:
-    """`work(*tensors)`, on CUDA launched as one graph, as its dozen kernels each take less time than a launch.
-
-    For tensors of the same shapes the first call warms up, the second is captured, and later ones fill its copies.
-    """
+    """`work(*tensors)`, on CUDA launched as one graph, as its dozen kernels each take less time than a launch: of each
+    shapes of tensors the first call warms up, the second is captured, and later ones fill its copies."""
     captured = {}
 
     def run(*tensors: torch.Tensor) -> None:
@@ -298,13 +272,9 @@ def replayed(work: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def cosine(steps: int, warmup_ratio: float) -> Callable[[int], float]:
+def cosine(steps: int, warmup_ratio: float) -> list[float]:
     """The learning rate's factor at each step: linear warm-up, then a cosine to zero."""
     warmup = math.ceil(steps * warmup_ratio)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-    return factor
+    rising = [(step + 1) / (warmup + 1) for step in range(warmup)]
+    falling = steps - warmup
+    return rising + [0.5 * (1 + math.cos(math.pi * step / falling)) for step in range(falling)]

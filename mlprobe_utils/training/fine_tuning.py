@@ -43,13 +43,11 @@ def fine_tune(
 
     Args:
         seed: of the adapter's first weights and of the order of the images.
-        changed: fields of `training.settings.FineTuning`, by default those of the protocol `paper`, and for `precision`
-            the model's own.
+        changed: fields of `training.settings.FineTuning`; the others are as in the protocol `paper`, and `precision`
+            is the model's own.
 
-    Raises:
-        InputError: a label without an answer or an answer without label, an unknown field, a folder with an adapter
-            of other inputs, a model that has an adapter.
-    """
+    InputError for a label without an answer or an answer without label, an unknown field, a folder with an adapter of
+    other inputs, and a model that has an adapter."""
     if model.adapter is not None:
         raise InputError(f"the model has the adapter {model.adapter}: fine-tune its base, or merge it into the model")
     if not images.rows("train").size:
@@ -69,11 +67,9 @@ def fine_tune(
 def train_adapter(
     loaded: LoadedModel, questions: Questions, images: pd.DataFrame, recipe: FineTuning, run: int, folder: Path
 ) -> None:
-    """Trains an adapter on the train images and leaves it and its learning curve in `folder`.
-
-    `images` has split, option, stored_height and stored_width, and an image's position in `questions` as index; `run`
-    seeds LoRA's weights and the order of the images. Under FSDP the model stays sharded, and has to be loaded again.
-    """
+    """Trains an adapter on the train images; leaves it and its learning curve in `folder`. `images` has split, option,
+    stored_height and stored_width, and an image's position in `questions` as index; `run` seeds LoRA's weights and the
+    order of the images. Under FSDP the model stays sharded, and has to be loaded again."""
     set_seed(run)
     adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
     try:

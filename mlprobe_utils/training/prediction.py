@@ -45,20 +45,15 @@ def answer(
     ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']
 
     Args:
-        images: from `image_folder` or `image_list`, with labels.
-        folder: where answers are kept: an interrupted pass goes on there, a whole one is read back.
+        folder: an interrupted pass goes on there, a whole one is read back.
         max_new_tokens: where an answer is cut off; None: the model's own, or as in the protocol `paper`. A model that
             thinks needs 512 to 2,000, and takes so much longer.
         batch_size: images at a time; changes no result.
 
-    Returns:
-        One row an image: image, label, split (validation or test), cluster (the same of images of one patient or file),
-        text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
-        thought_cut (no answer was reached), and p_<label> (probability of its answer among the options).
-
-    Raises:
-        InputError: a label without an answer or an answer without label; as `extract`.
-    """
+    Returns one row an image: image, label, split (validation or test), cluster (the same of images of one patient or
+    file), text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
+    thought_cut (no answer was reached), and p_<label> (probability of its answer among the options). InputError for a
+    label without an answer or an answer without label, and as `extract`."""
     question.check_labels(images.table["label"].dropna())
     most = model.card.max_new_tokens if max_new_tokens is None else max_new_tokens
     limit = {} if most is None else {"max_new_tokens": most}
@@ -68,20 +63,17 @@ def answer(
     recorded["synonyms"] = {option: [*words] for option, words in question.synonyms.items()}
     recorded["labels"] = hash_of(rows.to_dict("list"))
     with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(temporary)
-        if folder is not None:
-            kept = claim(folder, made_of(model, question, images) | recorded)
-            if (kept / ANSWERS).is_file():
-                return pd.read_parquet(kept / ANSWERS)
-        label_of = {option: label for label, option in question.options.items()}
-        given = questions_about(model, question, images), [*label_of], [*rows.index], settings, kept, question.synonyms
-        with adapter(model, model.adapter):
-            found, probabilities = predict(model, *given)
-        check_finite(probabilities, rows["image"], model.card.called)
-        rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
-        rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
-        write_parquet(rows, kept / ANSWERS)
-    return rows
+        kept = Path(temporary) if folder is None else claim(folder, made_of(model, question, images) | recorded)
+        if not (kept / ANSWERS).is_file():
+            label_of = {option: label for label, option in question.options.items()}
+            given = questions_about(model, question, images), [*label_of], [*rows.index], settings, kept
+            with adapter(model, model.adapter):
+                found, probabilities = predict(model, *given, question.synonyms)
+            check_finite(probabilities, rows["image"], model.card.called)
+            rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
+            rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
+            write_parquet(rows, kept / ANSWERS)
+        return pd.read_parquet(kept / ANSWERS)
 
 
 def predict(

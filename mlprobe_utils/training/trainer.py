@@ -58,8 +58,8 @@ class Examples(torch.utils.data.Dataset):
 
 
 class EpochSampler(LengthGroupedSampler):
-    """An epoch's order, a function of seed and epoch: the same in every process and after a kill. Where processes share
-    a batch, the last one is completed by examples without answers (~i)."""
+    """An order that seed and epoch decide, in every process and after a kill. Where processes share a batch, the last
+    one is completed by examples without answers (~i)."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
         super().__init__(batch_size, lengths=lengths)
@@ -179,8 +179,7 @@ def train(
 
     Returns the learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
     images); and the model's weights, under FSDP whole in the main process. InputError, with `name`, where the processes
-    cannot share the recipe's batch evenly, or a step leaves weights that are not finite.
-    """
+    cannot share the recipe's batch evenly, or a step leaves weights that are not finite."""
 
     def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
         return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}

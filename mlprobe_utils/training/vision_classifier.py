@@ -100,11 +100,9 @@ def classify(
     batch_size: int,
     folder: Path,
 ) -> np.ndarray:
-    """Trains on the train images; returns the options' probabilities, float64 [positions, options].
-
-    Trains `all` weights of the tower or `lora`, with the budget, schedule and LoRA of `recipe`; images, run and folder
-    are as for `train_adapter`. `folder` gets the learning curve; the model stays as it was. InputError under FSDP.
-    """
+    """The options' probabilities, float64 [positions, options], after training on the train images: `all` weights of
+    the tower or `lora`, with the budget, schedule and LoRA of `recipe`. Images, run and folder as for `train_adapter`;
+    `folder` gets the learning curve, and the model stays as it was. InputError under FSDP."""
     if sharded():
         mend = "it fits on one device, start these processes without --use_fsdp (DDP), or a single one"
         raise InputError(f"a vision tower alone is not trained under FSDP: {mend}")

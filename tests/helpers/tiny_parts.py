@@ -1,5 +1,6 @@
 """A tiny architecture, recipe and image set, for the tests of everything that needs a model."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -123,18 +124,19 @@ class Killed(BaseException):
     """As a kill: nothing but BaseException handlers sees it."""
 
 
-def killed_after(count: int, monkeypatch) -> list[int]:
-    """Lets a pass die when it would read image number `count`; the positions that are read are appended to the list."""
-    seen, whole = [], ImageSet.pixels
+def killed_after(count: int, monkeypatch, owner: type = ImageSet, method: str = "pixels") -> list[int]:
+    """Lets a pass die, once, after `count` images; the positions that are read after that are appended to the list."""
+    numbers, after, whole = itertools.count(), [], getattr(owner, method)
 
-    def pixels(self, position):
-        if len(seen) == count:
+    def read(self, position):
+        if (number := next(numbers)) == count:
             raise Killed
-        seen.append(position)
+        if number > count:
+            after.append(position)
         return whole(self, position)
 
-    monkeypatch.setattr(ImageSet, "pixels", pixels)
-    return seen
+    monkeypatch.setattr(owner, method, read)
+    return after
 
 
 def answer_ids(tokenizer, family: str, answer: str) -> list[int]:

@@ -6,10 +6,9 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_parts import ARCHITECTURE, FAMILY_NAMES, card_of, each_family, edit, logits_of, make_tiny, refusal
+from tiny_parts import FAMILY_NAMES, card_of, each_family, edit, logits_of, make_tiny, refusal
 
 from mlprobe_utils.models.encoding import Encoder
-from mlprobe_utils.models.families.hulu_med import HuluMed
 from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.synthetic.miniatures.making import HUB_NAMES
@@ -40,7 +39,6 @@ def weights(tiny) -> dict[str, torch.Tensor]:
 
 
 def put(weights, names, folder) -> None:
-    """Saves weights under older names."""
     renamed = {}
     for name, tensor in weights.items():
         for pattern, older in names.items():
@@ -161,23 +159,6 @@ def test_processor_files_of_transformers_4(tiny, copied, image_set, family):
         rest = {"image_seq_length": whole["image_seq_length"], "processor_class": whole["processor_class"]}
         (copied / "processor_config.json").write_text(json.dumps(rest))
     assert torch.equal(logits_of(load(card_of(copied)), image_set), logits_of(tiny, image_set))
-
-
-@hulu_med
-@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
-def test_hulu_med_both_kinds_of_text_model(family, image_set, tmp_path, kind):
-    folder = make_tiny(family, tmp_path, ARCHITECTURE.model_copy(update={"llm_type": kind}))
-    published = json.loads((folder / "config.json").read_text())
-    assert published["architectures"] == [f"Hulumed{kind.title()}ForCausalLM"]
-    loaded = load(card_of(folder))
-    assert isinstance(loaded.family, HuluMed)
-    assert type(loaded.model.model.language_model).__name__ == f"{kind.title()}Model"
-    saved, weights = load_file(folder / "model.safetensors"), loaded.model.state_dict()
-    theirs = ["layers.1.mlp.up_proj.weight", "vision_encoder.post_layernorm.bias", "mm_projector.readout.2.weight"]
-    ours = [f"language_model.{theirs[0]}", "vision_model.post_layernorm.bias", "projector.readout.2.weight"]
-    for name, own in zip(theirs, ours, strict=True):
-        assert torch.equal(saved[f"model.{name}"], weights[f"model.{own}"])
-    assert torch.isfinite(logits_of(loaded, image_set)).all()
 
 
 @hulu_med

@@ -67,14 +67,6 @@ def next_commit(repository, copied):
     return folder
 
 
-def test_a_hub_id_is_all_that_a_card_needs(hub, tiny_folder, tiny, image_set):
-    hub.repository(NAME, tiny_folder)
-    loaded = load(card_of(NAME))
-    assert type(loaded.family) is type(tiny.family)
-    assert torch.equal(logits_of(loaded, image_set), logits_of(tiny, image_set))
-    assert {revision for revision, _ in hub.files_asked()} == {identity_of(card_of(NAME))}
-
-
 def test_identity_is_the_commit_that_a_revision_stands_for(repository, copied):
     first = repository.push(next_commit(repository, copied), "v1.0")
     main = repository.names["main"]

@@ -1,22 +1,16 @@
-"""A user's own model: a folder of any depths, widths and sizes, through a card of three lines or of two."""
+"""A user's own model: a folder of any depths, widths and sizes."""
 
 import functools
-import re
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
-from tiny_parts import make_tiny
+from tiny_parts import card_of, make_tiny
 
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families.registry import name_of
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.pipeline import artefacts, cards, jobs
-from mlprobe_utils.pipeline.cards import ModelCard, parse_card
-from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
 
@@ -70,18 +64,10 @@ ODD = {
 }
 
 
-def card(folder: Path, *lines: str) -> ModelCard:
-    file = folder.parent / "mine.yml"
-    file.write_text("\n".join(lines))
-    return parse_card(ModelCard, file)
-
-
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_a_model_of_odd_sizes(odd, image_set, tmp_path):
-    folder = odd.make(tmp_path / "model")
-    lines = ["name: mine", f"source: {folder}", f"family: {odd.family}"]
-    asserted, found = load(card(folder, *lines)), load(card(folder, *lines[:2]))
-    assert name_of(type(asserted.family)) == name_of(type(found.family)) == odd.family
+    found = load(card_of(odd.make(tmp_path / "model")))
+    assert name_of(type(found.family)) == odd.family
     assert [point.name for point in found.family.probe_points()] == odd.points
     encoder = Encoder(found.processor, image_set.card.template)
     images = [image_set.pixels(position) for position in range(4)]  # of four sizes, three of them not square
@@ -122,25 +108,3 @@ def means_are_of_the_tokens_that_the_connector_reads(loaded, questions) -> None:
     first = 0 if reaches_the_connector(loaded, last.module, questions, slice(0, 1)) else 1  # CLS
     assert first == (0 if loaded.model.config.vision_feature_select_strategy == "full" else 1)
     torch.testing.assert_close(mean, kept[0][:, first:].mean(dim=1))
-
-
-@pytest.mark.slow
-def test_a_card_of_three_lines_through_the_commands_of_make_book(tmp_path, monkeypatch):
-    """Images drawn, adapter, answers, features, probes and scores: all of it small, each in a process of its own."""
-    shutil.copytree(cards.CARDS, place := tmp_path / "cards")
-    few = [("datasets/covid19-ct-phantom", "COVID", 8)]
-    few += [("protocols/miniature", name, count) for name, count in (("epochs", 1), ("runs", 1), ("tokens", 2))]
-    for card, name, count in few:
-        file = place / f"{card}.yml"
-        file.write_text(re.sub(rf"{name}: \d+", f"{name}: {count}", file.read_text()))
-    odd = ODD["qwen2.5-vl"]
-    lines = ["name: mine", f"source: {odd.make(tmp_path / 'model')}", f"family: {odd.family}"]
-    (place / "models" / "mine.yml").write_text("\n".join(lines))
-    for module, name, folder in ((cards, "CARDS", place), (artefacts, "OUTPUTS", tmp_path / "outputs")):
-        monkeypatch.setattr(module, name, folder)
-        monkeypatch.setenv(f"MLPROBE_{name}", str(folder))
-    monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
-    jobs.prepare(Run(("mine",), ("covid19-ct-phantom",), "miniature", "paper", ""))
-    made = tmp_path / "outputs" / "miniature" / "covid19-ct-phantom" / "paper" / "mine"
-    probed = pd.read_parquet(made / "probes" / "probes.parquet")
-    assert set(probed["point"]) == set(odd.points)

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from mlprobe_utils.__main__ import main
 from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of, pixel_words
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.models.counting import count_of
 from mlprobe_utils.models.families.registry import family_named
+from mlprobe_utils.models.loading import count_of
 from mlprobe_utils.pipeline import published as of_paper
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
 from mlprobe_utils.pipeline.parameter_counts import count, table

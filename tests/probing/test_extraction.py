@@ -29,7 +29,6 @@ POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positi
 
 @pytest.fixture
 def write(tiny, encoder, image_set):
-    """Writes the features of POSITIONS to a folder."""
     return lambda folder, settings=SETTINGS: write_features(
         tiny, Questions(encoder, image_set.pixels), POSITIONS, settings, folder
     )
@@ -46,17 +45,14 @@ def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_m
     poolings = {point: ["image_mean", "last_token"][: 1 + (point[0] == "L")] for point in WIDTHS[family]}
     assert list(features) == [f"{point}/{pooling}" for point, own in poolings.items() for pooling in own]
     assert {key.split("/")[0]: value.shape[1] for key, value in features.items()} == WIDTHS[family]
-    points = pd.read_parquet(tmp_path / POINTS)
-    for row, point in zip(points.itertuples(), tiny.family.probe_points(), strict=True):
-        assert row.point == point.name
-        assert tiny.model.get_submodule(row.path) is point.module
-        assert row.module == type(point.module).__name__
-        assert row.poolings.split(", ") == poolings[row.point]
-        assert row.width == WIDTHS[family][row.point]
+    points = [
+        {"point": point.name, "path": point.path, "module": type(tiny.model.get_submodule(point.path)).__name__}
+        | {"width": WIDTHS[family][point.name], "poolings": ", ".join(poolings[point.name]), "family": family}
+        for point in tiny.family.probe_points()
+    ]
+    assert pd.read_parquet(tmp_path / POINTS).to_dict("records") == points
     for row, position in enumerate(POSITIONS):
-        inputs = encoder.questions([image_set.pixels(position)])
-        with torch.no_grad(), capturing(tiny, inputs) as alone:
-            tiny.model(**inputs)
+        alone = features_of(tiny, encoder.questions([image_set.pixels(position)]))
         for key, tensor in features.items():
             assert tensor.dtype == torch.float32
             torch.testing.assert_close(tensor[row], alone[key][0], rtol=1e-3, atol=1e-4)
@@ -71,13 +67,10 @@ def test_killed_run_goes_on_from_its_shards_and_from_none_of_another_size(
     unbroken.mkdir()
     broken.mkdir()
     write(unbroken)
-    with monkeypatch.context() as patch:
-        killed_after(6, patch)  # in the middle of the second shard
-        with pytest.raises(Killed):
-            write(broken)
-    with monkeypatch.context() as patch:
-        seen = killed_after(100, patch)
-        write(broken, Extraction(batch_size=2, shard_images=shard_images))
+    seen = killed_after(6, monkeypatch)  # in the middle of the second shard
+    with pytest.raises(Killed):
+        write(broken)
+    write(broken, Extraction(batch_size=2, shard_images=shard_images))
     assert seen == POSITIONS[kept:]
     expected = load_features(unbroken / FEATURES)
     for key, tensor in load_features(broken / FEATURES).items():
@@ -102,44 +95,37 @@ def test_half_written_shard_is_not_taken_for_a_whole_one(write, tmp_path, monkey
     assert len(load_features(tmp_path / FEATURES)["V.00/image_mean"]) == len(POSITIONS)
 
 
-def forward(tiny, encoder, image_set):
-    inputs = encoder.questions([image_set.pixels(i) for i in (0, 1)])
-    with torch.no_grad(), capturing(tiny, inputs):
-        tiny.model(**inputs)
+@pytest.fixture
+def inputs(encoder, image_set):
+    return encoder.questions([image_set.pixels(0)])
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("name", "value", "message"),
     [
-        ({"connector_layers": ("model.visual.merger.mlp.0", "idle")}, r"C\.01/image_mean captured nothing"),
+        ("connector_layers", ("model.visual.merger.mlp.0", "idle"), r"C\.01/image_mean captured nothing"),
         # a connector's layer taken for a vision block: a fourth of the tokens that the inputs imply
-        ({"vision_blocks": "model.visual.merger.mlp"}, r"V\.00/image_mean: expected \[64, width\], got \[16, 128\]"),
+        ("vision_blocks", "model.visual.merger.mlp", r"V\.00/image_mean: expected \[16, width\], got \[4, 128\]"),
     ],
 )
-def test_point_without_output_or_of_the_wrong_shape_is_an_error(
-    tiny, encoder, image_set, monkeypatch, changed, message
-):
+def test_point_without_output_or_of_the_wrong_shape_is_an_error(tiny, inputs, monkeypatch, name, value, message):
     tiny.model.idle = nn.Linear(4, 4)
-    for name, value in changed.items():
-        monkeypatch.setattr(type(tiny.family), name, value)
+    monkeypatch.setattr(type(tiny.family), name, value)
     with pytest.raises(RuntimeError, match=message):
-        forward(tiny, encoder, image_set)
+        features_of(tiny, inputs)
     assert not own_hooks(tiny.model)
 
 
 @each_family_with("poison", float("nan"), float("inf"))
-def test_feature_that_is_not_finite_is_an_error(tiny, encoder, image_set, poison):
+def test_feature_that_is_not_finite_is_an_error(tiny, inputs, poison):
     with torch.no_grad():
         tiny.model.model.language_model.layers[1].mlp.down_proj.weight[3, 3] = poison
-    with pytest.raises(
-        InputError, match=r"'tiny': probe point L\.01/image_mean holds values that are not finite .*: run"
-    ):
-        forward(tiny, encoder, image_set)
+    with pytest.raises(InputError, match=r"'tiny': probe point L\.01/image_mean holds values that are not .*: run"):
+        features_of(tiny, inputs)
 
 
-def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
+def test_second_pass_under_the_same_hooks_is_an_error(tiny, inputs):
     """The first pass's vectors would be replaced in silence by those of other images."""
-    inputs = encoder.questions([image_set.pixels(0)])
     with capturing(tiny, inputs):
         tiny.model(**inputs)
         with pytest.raises(RuntimeError, match=r"V\.00/image_mean captured twice"):
@@ -150,24 +136,15 @@ def test_second_pass_under_the_same_hooks_is_an_error(tiny, encoder, image_set):
 @each_family
 def test_signal_planted_in_a_layer_is_found_there_and_not_before(tiny, encoder):
     """Images of noise that say nothing of their labels; one decoder layer's output gets a direction for one class."""
-    rng = np.random.default_rng(0)
+    images = np.random.default_rng(0).integers(0, 255, (120, 64, 64, 3), dtype=np.uint8)
     labels = np.arange(120) % 2
-    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
-    features = []
-    for batch in np.split(np.arange(120), 12):
-        images = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in batch]
-        added = torch.tensor(labels[batch])[:, None, None] * direction
-
-        def plant(module, arguments, output, added=added):
-            return output + 4 * output.std() * added.to(output.dtype)  # families differ in scale
-
-        layer = tiny.model.model.language_model.layers[1]
-        handle = layer.register_forward_hook(plant)  # before the probe's own hook, which sees what it returns
-        features.append(features_of(tiny, encoder.questions(images)))
-        handle.remove()
-    whole = {key: torch.cat([part[key] for part in features]) for key in features[0]}
+    added = torch.tensor(labels)[:, None, None] * torch.randn(32, generator=torch.Generator().manual_seed(1))
+    layer = tiny.model.model.language_model.layers[1]  # hooks run in order: the probe's own sees this one's output
+    layer.register_forward_hook(lambda module, arguments, output: output + 4 * output.std() * added)
+    features = features_of(tiny, encoder.questions(list(images)))
     recipe = load_protocol("miniature").probe.model_copy(update={"kind": "linear"})
-    fitted = fit_probes(whole, dict.fromkeys(whole, labels), np.arange(60), 2, recipe, dict.fromkeys(whole, 0))
+    labels_of, seeds = dict.fromkeys(features, labels), dict.fromkeys(features, 0)
+    fitted = fit_probes(features, labels_of, np.arange(60), 2, recipe, seeds)
     for key, probabilities in fitted.items():
         accuracy, found = (probabilities.argmax(1) == labels)[60:].mean(), key.startswith(("L.01", "L.02"))
         assert accuracy > 0.95 if found else abs(accuracy - 0.5) < 0.2, key  # 60 images: three standard deviations

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
-from tiny_parts import card_of, each_family, make_tiny
+from tiny_parts import card_of, each_family_with, make_tiny
 
 from mlprobe_utils.evaluation.rows import SCHEMA, predicted_option
 from mlprobe_utils.models.encoding import Encoder
@@ -13,49 +12,37 @@ from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.logit_lens import LENS, first_tokens, lens_rows, through_the_lens
 
 OPTIONS = ["Normal", "Benign", "Malignant"]
-POSITIONS = range(6)  # four sizes of image: a batch is padded
 CONSTANTS = {"model": "m", "dataset": "busi", "data_hash": "0" * 64, "split_rule": "paper", "order": "image_first"}
 CONSTANTS |= {"stage": "pretrained", "run": None}
 
 
-@each_family
-def test_at_the_last_point_it_is_the_models_own_next_token(tiny, encoder, image_set):
-    last_point_is_the_models_own(tiny, encoder, image_set)
+@each_family_with("tied", True, False)
+def test_at_the_last_point_it_is_the_models_own_next_token(image_set, tmp_path, family, tied):
+    """Whether the head is that of the embeddings or one of its own."""
 
+    def change(config):
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = tied
 
-def last_point_is_the_models_own(loaded, encoder, image_set) -> None:
-    questions = encoder.questions([image_set.pixels(i) for i in POSITIONS])
+    loaded = load(card_of(make_tiny(family, tmp_path, change=change)))
+    head, embeddings = loaded.model.get_output_embeddings(), loaded.model.get_input_embeddings()
+    assert (head.weight is embeddings.weight) == tied
+    encoder = Encoder(loaded.processor, image_set.card.template)
+    questions = encoder.questions([image_set.pixels(i) for i in range(6)])  # four sizes: a batch is padded
     tokens = first_tokens(encoder, image_set.card.options)
     assert len(set(tokens)) == 3
     features = features_of(loaded, questions)
     last = [key for key in features if key.endswith("last_token")][-1]
-    found = through_the_lens(loaded, features[last], tokens, 4)
+    found, first = (through_the_lens(loaded, features[key], tokens, 4) for key in (last, "L.00/last_token"))
     with torch.no_grad():
         expected = loaded.model(**questions).logits[:, -1, tokens].double().softmax(dim=1).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    first = through_the_lens(loaded, features["L.00/last_token"], tokens, 4)
     assert not np.allclose(first, expected, rtol=1e-2)
 
 
-def test_a_head_of_its_own_is_read_too(image_set, tmp_path):
-    """Those of the tiny models are tied to the embeddings."""
-
-    def change(config):
-        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-
-    loaded = load(card_of(make_tiny("qwen2_5_vl", tmp_path, change=change)))
-    assert loaded.model.get_output_embeddings().weight is not loaded.model.get_input_embeddings().weight
-    last_point_is_the_models_own(loaded, Encoder(loaded.processor, image_set.card.template), image_set)
-
-
-@pytest.fixture
-def images() -> pd.DataFrame:
-    splits, names = np.repeat(["train", "validation", "test"], [3, 3, 60]), [f"{i}.png" for i in range(66)]
-    return pd.DataFrame({"image": names, "option": np.tile(OPTIONS, 22).astype(object), "split": splits})
-
-
-def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encoder, images):
+def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encoder):
     """At L.01 the states lie along the head's rows of the true options; at L.02 the same, turned out of its sight."""
+    splits, names = np.repeat(["train", "validation", "test"], [3, 3, 60]), [f"{i}.png" for i in range(66)]
+    images = pd.DataFrame({"image": names, "option": np.tile(OPTIONS, 22).astype(object), "split": splits})
     tokens = first_tokens(encoder, OPTIONS)
     head = tiny.model.get_output_embeddings().weight.detach()[tokens].float()
     truth = torch.tensor(images["option"].map(OPTIONS.index).to_list())

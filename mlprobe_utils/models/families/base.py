@@ -17,7 +17,6 @@ from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from mlprobe_utils.common.errors import InputError
 
 Pooler = Callable[[torch.Tensor], torch.Tensor]  # output of a module -> float32 [images, width]
-EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}  # pixels of an image, by their earlier names
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ class Family:
     connector_pooler = vision_pooler  # at a connector layer
 
     def vision_places(self, inputs: dict) -> list[slice | int]:
-        """Where each image is, as an index into `pixel_values` and into the output of every vision block, of which
-        `output[index]` is [tokens, width] and can be assigned to."""
+        """Each image's place in `pixel_values` and in every vision block's output: `output[place]` is a view of it."""
         return list(range(len(inputs["pixel_values"])))
 
     @classmethod
@@ -153,8 +151,9 @@ class Packed(Family, ABC):
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
         size = dict(processor.image_processor.size)
-        fewest, most = (size.get(edge) or size[old] for edge, old in EDGES.items())
-        processor.image_processor.size = {"shortest_edge": min(fewest, pixels), "longest_edge": min(most, pixels)}
+        earlier_names = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+        capped = {edge: min(size.get(edge) or size[name], pixels) for edge, name in earlier_names.items()}
+        processor.image_processor.size = capped
 
 
 class TextTokens:
