@@ -130,7 +130,7 @@ glue("band_points", len(outside))
 glue("band_outside", int(outside.sum()))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stats.resampling import RESAMPLED
+from mlprobe_utils.evaluation.metrics import RESAMPLED
 
 areas = "The areas are simultaneous 95 % bands of the retrained probe."
 none = f"Of '{metric}' no areas are drawn: bands are computed of "

@@ -32,9 +32,7 @@ def share_of(batch_size: int) -> int:
     """How many images of a batch each process takes. Raises InputError if they cannot share it evenly."""
     count = processes().num_processes
     if batch_size % count:
-        found = (
-            f"{count} processes cannot share batches of {batch_size} images (fine_tuning.batch_size of the protocol)"
-        )
+        found = f"{count} processes cannot share batches of {batch_size} images (fine_tuning.batch_size)"
         raise InputError(f"{found}: start a number of processes that divides {batch_size}")
     return batch_size // count
 

@@ -52,11 +52,11 @@ def losses(
     scope: str = RECIPE,
     statements: Sequence[Statement] = STATEMENTS,
 ) -> pd.DataFrame:
-    """What is lost between the sites of each statement, with intervals that hold for all of them at once.
+    """What is lost between the sites of each statement, with intervals that hold for all of them at once: statement,
+    mode, before, after (the site where least is lost), value (the change up to there in percentage points), band_low
+    and band_high (of the least loss). Errors as `intervals`.
 
     `correct` is site -> whether each image of `resamples` is correct, bool [seeds, images], or [images] without seeds.
-    One row a statement: statement, mode, before, after (the site where least is lost), value (the change up to there in
-    percentage points), band_low and band_high (of the least loss). Errors as `intervals`.
     """
     pairs = [(statement, after) for statement in statements for after in statement.after]
     sites = [*dict.fromkeys(site for statement, after in pairs for site in (statement.before, after))]
@@ -75,9 +75,8 @@ def losses(
 
 
 def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Which statements hold: `lost`, from `losses`, with threshold, beyond (percentage points of loss beyond it at the
-    interval's end nearer to 0: positive where the mode is named) and verdict.
-    """
+    """`losses` with threshold, beyond (percentage points of loss beyond it at the interval's end nearer to 0: positive
+    where the mode is named) and verdict."""
     threshold = lost["statement"].map(lambda name: float(thresholds[name]))
     beyond, short = -lost["band_high"] - threshold, lost["band_low"] + threshold
     verdict = np.select([beyond > 0, short > 0], [NAMED, RULED_OUT], UNDECIDED)
@@ -96,19 +95,16 @@ def flat(lost: pd.DataFrame) -> dict[str, float]:
 
 def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
     """Statement -> the loss that counts, percentage points: `least`, or the most that an undamaged case loses for
-    certain. InputError where there are none.
-    """
+    certain. InputError where there are none."""
     if undamaged.empty:
         raise InputError("thresholds are set on undamaged cases, found none: run models of another family, too")
     return {name: max(least, float(-undamaged[f"band_high: {name}"].min())) for name in NAMES}
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Cases with their diagnosis, by `thresholds` from undamaged cases (of null mode) of other families.
-
-    Added are `threshold: <statement>`, diagnosed (mode or null), named (all modes named, joined by "; ") and correct
-    (of an undamaged case: nothing is diagnosed).
-    """
+    """Cases with their diagnosis, by `thresholds` from undamaged cases (of null mode) of other families: `threshold:
+    <statement>`, diagnosed (mode or null), named (all modes named, joined by "; ") and correct (of an undamaged case:
+    nothing is diagnosed)."""
     undamaged, found = cases[cases["mode"].isna()], []
     for family, own in cases.groupby("family", sort=False):
         counted = thresholds(undamaged[undamaged["family"] != family], least)
@@ -120,5 +116,5 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
         columns = {f"threshold: {name}": percentage_points for name, percentage_points in counted.items()}
         found.append(own.assign(**columns, diagnosed=[*map(main_mode, by_case)], named=named))
     judged = pd.concat(found).loc[cases.index]
-    same = (judged["diagnosed"] == judged["mode"]) | (judged["diagnosed"].isna() & judged["mode"].isna())
-    return judged.assign(correct=same)
+    both = judged[["diagnosed", "mode"]]
+    return judged.assign(correct=(judged["diagnosed"] == judged["mode"]) | both.isna().all(axis=1))

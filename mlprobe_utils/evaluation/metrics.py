@@ -1,6 +1,6 @@
 """Metrics of probes, final output and controls (paper, section 3.3), and what a claim about a layer has to beat."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,9 @@ from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import OPTION, options_of, predicted_option
 
 PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
-FURTHER_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "average_precision", "calibration_error")
-METRICS = PAPER_METRICS + FURTHER_METRICS
+RESAMPLED = (*PAPER_METRICS, "balanced_accuracy", "sensitivity", "specificity")  # those with intervals
+METRICS = (*RESAMPLED, "mcc", "average_precision", "calibration_error")
+FURTHER_METRICS = METRICS[len(PAPER_METRICS) :]
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
@@ -24,7 +25,7 @@ LINES += (*reversed(names.WITHOUT_MODEL), names.MEMORISATION)
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent, one row a combination of KEYS; `positives`: data set -> option, None for macro averages."""
-    return scores_by(rows[rows["split"] == split], positives, KEYS, predicted_option)
+    return scores_by(rows[rows["split"] == split], positives, KEYS)
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
@@ -33,42 +34,35 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: s
     its class and towards no option's precision.
     """
     rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
-    scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
+    scores = scores_by(rows, positives, keys)
     counted = rows[keys].assign(
         unparsed=100.0 * rows["parsed"].isna(), thought_cut=100.0 * rows["thought_cut"].astype(float)
     )
     return scores.merge(counted.groupby(keys, dropna=False).mean().reset_index(), on=keys)
 
 
-def scores_by(
-    rows: pd.DataFrame, positives: dict[str, str | None], keys: list[str], predict: Callable[[pd.DataFrame], pd.Series]
-) -> pd.DataFrame:
-    """Metrics in percent, one row a combination of `keys`, nulls too; `predict` gives the option of each row."""
+def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
+    """Metrics in percent, one row a combination of KEYS and control; memorisation's on train images."""
+    return scores_by(rows, positives, [*KEYS, "control"])
+
+
+def scores_by(rows: pd.DataFrame, positives: dict[str, str | None], keys: list[str]) -> pd.DataFrame:
+    """Metrics in percent, one row a combination of `keys`, nulls too: of the option that a generated text names, or of
+    the most probable one where there is no text."""
     records = []
-    for dataset, of_dataset in rows.groupby("dataset", sort=False):
-        options = options_of(of_dataset)
+    for dataset, own in rows.groupby("dataset", sort=False):
+        options, predicted = options_of(own), predicted_option(own)
+        if "text" in own:
+            predicted = own["parsed"].where(own["text"].notna(), predicted)
+        coded = {
+            name: pd.Categorical(of, options).codes for name, of in (("truth", own["label"]), ("predicted", predicted))
+        }
         columns = [OPTION + option for option in options]
-        truth, predicted = (pd.Categorical(own, options).codes for own in (of_dataset["label"], predict(of_dataset)))
-        coded = of_dataset.assign(truth=truth, predicted=predicted)
-        for key, group in coded.groupby(keys, dropna=False, sort=False):
+        for key, group in own.assign(**coded).groupby(keys, dropna=False, sort=False):
             arrays = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
             scores = score(*arrays, options, positives[dataset])
             records.append(dict(zip(keys, key, strict=True)) | {"images": len(group)} | scores)
     return pd.DataFrame(records)
-
-
-def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
-    """Metrics in percent, as `probe_scores`, one row a combination of KEYS and control: memorisation's on train images,
-    those of text alone of the generated answer.
-    """
-
-    def predicted(own: pd.DataFrame) -> pd.Series:
-        options = predicted_option(own)
-        return (
-            own["parsed"].fillna("").where(own["control"] == names.TEXT_ONLY, options) if "parsed" in own else options
-        )
-
-    return scores_by(rows, positives, [*KEYS, "control"], predicted)
 
 
 def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -126,40 +120,63 @@ def score(
     `truth` and `predicted` are places among `options`, int [images]; -1 is unparsed: wrong everywhere, to the MCC an
     option that is never true. `probabilities` are float [images, options].
     """
-    chosen = slice(None) if positive is None else [options.index(positive)]
-    parsed = predicted >= 0
-    correct, true, named, true_of_unparsed = (
-        np.bincount(places, minlength=len(options))
-        for places in (truth[truth == predicted], truth, predicted[parsed], truth[~parsed])
-    )
-    images, unparsed = len(truth), true_of_unparsed.sum()
-    rest = images - true
-    rest_wrong = (named - correct) + (unparsed - true_of_unparsed)
-    recall = correct / np.maximum(true, 1)
-    spread = (images**2 - (named**2).sum() - unparsed**2) * (images**2 - (true**2).sum())
-    values = {
+    images, places = len(truth), range(len(options))
+    chosen = [*places] if positive is None else [options.index(positive)]
+    once = np.ones((1, images), dtype=np.float32)
+    of_options = {name: own[0, 0] for name, own in rates(once, truth, predicted[None], places).items()}
+    true, named = (np.bincount(own + 1, minlength=len(options) + 1) for own in (truth, predicted))  # first: unparsed
+    spread = (images**2 - (named**2).sum()) * (images**2 - (true**2).sum())
+    values = {name: np.mean(own[chosen]) for name, own in of_options.items()}
+    values |= {
         "accuracy": np.mean(truth == predicted),
-        "f1": np.mean((2 * correct / np.maximum(true + named, 1))[chosen]),
-        "precision": np.mean((correct / np.maximum(named, 1))[chosen]),
-        "recall": np.mean(recall[chosen]),
-        "auc": np.mean(areas_under_curve(truth, probabilities)[chosen]),
-        "balanced_accuracy": np.mean(recall[true > 0]),
-        "sensitivity": np.mean(recall[chosen]),
-        "specificity": np.mean(((rest - rest_wrong) / np.maximum(rest, 1))[chosen]),
-        "mcc": (images * correct.sum() - true @ named) / np.sqrt(max(spread, 1)),
+        "auc": np.mean(areas_under_curve(once, truth, probabilities[None], chosen)),
+        "balanced_accuracy": np.mean(of_options["recall"][true[1:] > 0]),
+        "mcc": (images * (truth == predicted).sum() - true @ named) / np.sqrt(max(spread, 1)),
         "average_precision": np.mean(average_precisions(truth, probabilities)[chosen]),
         "calibration_error": calibration_error(truth, probabilities),
     }
-    return {name: 100 * float(value) for name, value in values.items()}
+    return {name: 100 * float(values[name]) for name in METRICS}
 
 
-def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """AUC of each option against the rest (Mann and Whitney 1947), float [options]; nan if it has no image, or all."""
-    is_option = truth[:, None] == np.arange(probabilities.shape[1])
-    inside, ranks = is_option.sum(axis=0), rankdata(probabilities, axis=0)
-    pairs = inside * (len(truth) - inside)
-    lowest = inside * (inside + 1) / 2  # the sum of ranks of an option whose images are all ranked last
-    return ((ranks * is_option).sum(axis=0) - lowest) / np.where(pairs, pairs, np.nan)
+def rates(
+    weights: np.ndarray, truth: np.ndarray, predicted: np.ndarray, chosen: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """What follows from counts of images, of each chosen option against the rest: metric -> float [weights, points,
+    chosen]; `weights` say how often an image counts, float32 [weights, images], `predicted` is int [points, images].
+    """
+    true, named = truth[:, None, None] == chosen, predicted.T[..., None] == chosen  # [images, points, chosen]
+
+    def count(which: np.ndarray) -> np.ndarray:
+        counts = weights @ which.reshape(len(truth), -1).astype(np.float32)
+        return counts.reshape(-1, *which.shape[1:]).astype(float)
+
+    positive, found, correct, negative = map(count, (true, named, true & named, ~true))
+    rejected = count(~true & ~named & (predicted.T[..., None] >= 0))
+    recall = correct / np.maximum(positive, 1)
+    return dict.fromkeys(("recall", "sensitivity", "balanced_accuracy"), recall) | {
+        "f1": 2 * correct / np.maximum(positive + found, 1),
+        "precision": correct / np.maximum(found, 1),
+        "specificity": rejected / np.maximum(negative, 1),
+    }
+
+
+def areas_under_curve(
+    weights: np.ndarray, truth: np.ndarray, probabilities: np.ndarray, chosen: Sequence[int]
+) -> np.ndarray:
+    """AUC as of `rates`: the share of pairs of images that an option's probability ranks rightly, ties counted half
+    (Mann and Whitney 1947); nan where an option has no image, or all. `probabilities` are [points, images, options].
+    """
+    areas = np.empty((len(weights), len(probabilities), len(chosen)))
+    for place, option in enumerate(chosen):
+        true = truth == option
+        inside, outside = weights[:, true], weights[:, ~true]
+        pairs = inside.sum(axis=1) * outside.sum(axis=1)
+        for point, own in enumerate(probabilities[..., option]):
+            higher, lower = own[true][:, None], own[~true]
+            ranked = (higher > lower) + np.float32(0.5) * (higher == lower)
+            won = ((inside @ ranked.astype(np.float32)) * outside).sum(axis=1, dtype=float)
+            areas[:, point, place] = won / np.where(pairs, pairs, np.nan)
+    return areas
 
 
 def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ ORDERS = {
     "question_first": (QUESTION, IMAGE),
     "irrelevant_first": (IRRELEVANT, IMAGE, QUESTION),
 }
-ORDER_NAMES = {"image_first": "image first", "question_first": "question first", "irrelevant_first": "irrelevant first"}
+ORDER_NAMES = {order: order.replace("_", " ") for order in ORDERS}
 PASSAGE = (
     "The last train to the coast leaves at ten past seven and stops in every village along the river. In winter the "
     "carriages are half empty, and the guard has time to read his newspaper between two stations. Behind the bridge "

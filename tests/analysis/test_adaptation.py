@@ -14,7 +14,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.pipeline.tested import resamples_of_tested
-from mlprobe_utils.stats.paired import NEITHER, paired_tests
+from mlprobe_utils.stats.paired import NEITHER, Pair
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 IMAGES = 400
@@ -51,7 +51,7 @@ def test_gains_are_of_pairs_of_images_and_means_over_runs():
     drawn, _ = resamples_of_tested(SETS["d"], "paper")
     of_set = rows[rows["dataset"] == "d"].sort_values("image").groupby("model")
     own, base = (output_outcomes(of_set.get_group(model)).correct for model in ("own", "base"))
-    expected = paired_tests(base, own, drawn).iloc[0]
+    expected = Pair({}, base, own, drawn).tests().iloc[0]
     for name, column in (("gain", "value"), ("low", "low"), ("high", "high"), ("p", "p")):
         assert row[name] == pytest.approx(expected[column])
     assert row["disagreement"] == pytest.approx(100 * (own != base).mean())

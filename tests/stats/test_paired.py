@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
+from mlprobe_utils.analysis.detectable import images_needed, least_gains, power, power_of_mean, table
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.stats import paired
-from mlprobe_utils.stats.detectable import images_needed, least_gains, power, power_of_mean, table
-from mlprobe_utils.stats.intervals import RECIPE
-from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, of_mean, paired_tests, sign_flip_p, verdicts
+from mlprobe_utils.stats.intervals import PROBE, RECIPE
+from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, of_mean, sign_flip_p, verdicts
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 LOWER, HIGHER, NEITHER = WORDS
@@ -56,7 +56,7 @@ def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
     assert table.columns.tolist() == ["n", "what", "gain", "low", "high", "p", "p (Holm)", "verdict"]
     assert table["verdict"].tolist() == [LOWER, HIGHER, NEITHER, LOWER]
     for own, after in zip(table.itertuples(), moved.values(), strict=False):
-        expected = paired_tests(before, np.broadcast_to(after, before.shape), drawn, RECIPE).iloc[0]
+        expected = Pair({}, before, np.broadcast_to(after, before.shape), drawn, RECIPE).tests().iloc[0]
         assert [own.gain, own.low, own.high, own.p] == pytest.approx(expected[["value", "low", "high", "p"]].tolist())
     np.testing.assert_allclose(table["p (Holm)"], holm(table["p"]))
     exact = compare([Pair({}, before, moved["lost"], drawn)], []).iloc[0]
@@ -75,13 +75,13 @@ def test_the_recipe_is_judged_by_its_seeds():
     after[:, 0, :60] = False
     after[0, 1, :200] = False
     drawn = resample(np.arange(400))
-    of_probes, of_recipe = paired_tests(before, after, drawn), paired_tests(before, after, drawn, RECIPE)
+    of_probes, of_recipe = (Pair({}, before, after, drawn, scope).tests() for scope in (PROBE, RECIPE))
     assert (of_probes["p"] < 1e-6).all()
     assert of_recipe["p"][0] < 1e-6
     assert of_recipe["p"][1] > 0.2
     assert (of_recipe["high"] < 0).tolist() == [True, False]
     with pytest.raises(InputError, match="5 seeds or more, found 3"):
-        paired_tests(before[:3], after[:3], drawn, RECIPE)
+        Pair({}, before[:3], after[:3], drawn, RECIPE).tests()
 
 
 def test_p_values_are_adjusted_as_holm_did_and_a_missing_one_stays_missing():
