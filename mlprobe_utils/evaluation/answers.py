@@ -104,12 +104,8 @@ def _pattern(before: str, words: tuple[str, ...], after: str, strict: bool) -> s
     left = "".join(rf"{re.escape(sign)}\s*" for sign in before)
     right = "".join(rf"\s*{sign}" if sign == "%" else re.escape(sign) for sign in after)
     if not before:
-        left = ("" if _unspaced(words[0][0]) else rf"(?<!{_LETTER})(?<!\d[.,])") + f"(?<!{_SIGN})" * strict
-    if after or not _unspaced(words[-1][-1]):
+        left = (rf"(?<!{_LETTER})(?<!\d[.,])" if re.match(_LETTER, words[0]) else "") + f"(?<!{_SIGN})" * strict
+    if after or re.match(_LETTER, words[-1][-1]):
         right += f"(?!{_LETTER})"
     right += ("" if after else r"(?![.,]\d)") + f"(?!{_SIGN})" * strict
     return left + r"[\W_]+".join(words) + right
-
-
-def _unspaced(letter: str) -> bool:
-    return re.match(f"[{_UNSPACED}]", letter) is not None

@@ -6,8 +6,7 @@ where every later site, too, is below: its loss is the least of these.
 
 A mode is named where the whole simultaneous interval of its loss lies beyond a threshold (set on undamaged models),
 ruled out where all of it lies short of it, and is not distinguishable otherwise. A table of cases has a row a case:
-what was planted (fault, mode, strength), and its losses (`flat`).
-"""
+what was planted (fault, mode, strength), and its losses (`flat`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -60,8 +59,8 @@ def losses(
     """
     pairs = [(statement, after) for statement in statements for after in statement.after]
     sites = [*dict.fromkeys(site for statement, after in pairs for site in (statement.before, after))]
-    shape = max([1, *(len(own) for own in correct.values() if own.ndim == 2)]), resamples.counts.shape[1]
-    known = accuracy(np.stack([np.broadcast_to(correct[site], shape) for site in sites], axis=1), resamples)
+    of_sites = np.broadcast_arrays(*(np.atleast_2d(correct[site]) for site in sites))
+    known = accuracy(np.stack(of_sites, axis=1), resamples)
     before = known.at([sites.index(statement.before) for statement, _ in pairs])
     after = known.at([sites.index(site) for _, site in pairs])
     columns = ["statement", "mode", "before", "after"]

@@ -5,8 +5,7 @@ healthy module falls with its depth and rises with the number of images. `correc
 the noise between points, draws true curves from their posterior, and adds noise to each once more. The mean effect on
 the score is the bias (Efron and Tibshirani 1993, chapter 10), and its spread gives the interval, of these probes on
 other images of the same kind. A volatility below the noise cannot be distinguished from it: the score is then too high,
-and only the interval allows for that (data/simulations, shape "restless").
-"""
+and only the interval allows for that (data/simulations, shape "restless")."""
 
 import functools
 import itertools
@@ -42,21 +41,16 @@ EXCLUDED = 0.01  # kinds with a smaller Bayes factor against the likeliest do no
 CURVES = 200  # drawn from the posterior of each kind
 
 
-def health_score(performance: Sequence[float], penalty: float) -> float:
-    """FHS (equation 3) of one module, in the units of `performance`: at its points in order, each above 0 (ValueError).
-    Of a module with one point it is the plain performance (GF 0, VP 1; audit, point 3)."""
+def health_score(performance: Sequence[float] | np.ndarray, penalty: float) -> float | np.ndarray:
+    """FHS (equation 3) of a module, in the units of `performance`: at its points in order [..., points], each above 0
+    (ValueError). Of a module with one point it is the plain performance (GF 0, VP 1; audit, point 3)."""
     values = np.asarray(performance, dtype=float)
-    if values.ndim != 1 or len(values) == 0:
+    if not values.size:
         raise ValueError("a health score needs the performance at one point or more")
     if not (values > 0).all():
         raise ValueError(f"a health score needs positive performances, found {values.min()}")
-    return float(health_scores(values, penalty))
-
-
-def health_scores(performances: np.ndarray, penalty: float) -> np.ndarray:
-    """As `health_score` without its checks, of many curves: float [..., points] to [...]."""
-    growth, volatility = health_factors(performances, penalty)
-    return performances[..., -1] * (1 + growth) * volatility
+    growth, volatility = health_factors(values, penalty)
+    return values[..., -1] * (1 + growth) * volatility
 
 
 def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -71,12 +65,8 @@ def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -
     """A table with stages in words, models and data sets by name (`names`: slug -> name, in the order of the page),
     sorted by what it has of `by`: model, dataset, stage, module."""
     order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
-
-    def places(column: pd.Series) -> pd.Series:
-        return column.map({value: place for place, value in enumerate(order[column.name])})
-
-    if present := [key for key in by if key in table]:
-        table = table.sort_values(present, key=places, kind="stable")
+    if places := {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}:
+        table = table.sort_values([*places], key=lambda column: column.map(places[column.name]), kind="stable")
     return table.replace({"model": names, "dataset": names, "stage": STAGE_NAMES})
 
 
@@ -90,12 +80,11 @@ def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "acc
     keys, records = [*STATE, "run", "module"], []
     for key, curve in curves.groupby(keys):
         values = curve[metric].to_numpy(float)
-        try:
-            health = health_score(values, penalty)
-        except ValueError as error:
-            wrong = f"metric '{metric}' of {' '.join(map(str, key))}: {error}"
-            raise InputError(f"{wrong}; choose another, such as accuracy") from error
-        records.append([*key, len(values), values[-1], *health_factors(values, penalty), health])
+        if not (values > 0).all():
+            found = f"metric '{metric}' of {' '.join(map(str, key))} falls to {values.min()}"
+            raise InputError(f"{found}, and a health score needs more than 0: choose another, such as accuracy")
+        factors = health_factors(values, penalty)
+        records.append([*key, len(values), values[-1], *factors, health_score(values, penalty)])
     return pd.DataFrame(records, columns=[*keys, "points", "end", "growth", "volatility", "health"])
 
 
@@ -140,8 +129,7 @@ def corrected_health(
     """The health score of a module's true curve of accuracy: equations 1 to 3 with the noise's bias subtracted.
 
     `correct` is bool [points, images]; `counts`, where images depend on each other, how often each is drawn in each
-    resample, [resamples, images]. ValueError for fewer than two images, or none correct at a point.
-    """
+    resample, [resamples, images]. ValueError for fewer than two images, or none correct at a point."""
     covariance = noise_covariance(correct, counts)
     curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
     raw = health_score(curve, penalty)
@@ -149,7 +137,7 @@ def corrected_health(
     kinds, probability = curve_posterior(curve, covariance, CURVES, generator)
     noise = (_root(covariance) @ generator.standard_normal((len(curve), CURVES))).T
     noisy = np.stack([kinds + noise, kinds - noise])  # both ways: what is linear in the noise cancels exactly
-    with_noise, without = (health_scores(np.clip(values, least, 1), penalty) for values in (noisy, kinds))
+    with_noise, without = (health_score(np.clip(values, least, 1), penalty) for values in (noisy, kinds))
     errors = np.moveaxis(with_noise - without, 1, 0).reshape(len(KINDS), -1)
     evidence = probability / [*KINDS.values()]
     allowed = errors[evidence >= EXCLUDED * evidence.max()]

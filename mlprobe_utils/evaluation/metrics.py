@@ -31,13 +31,11 @@ def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: st
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent of the final output, one row a model, data set, stage and run, with the share of images that
     are `unparsed`, and whose `thought_cut` is the reason. An unparsed answer is wrong: it counts against the recall of
-    its class and towards no option's precision.
-    """
+    its class and towards no option's precision."""
     rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys)
-    counted = rows[keys].assign(
-        unparsed=100.0 * rows["parsed"].isna(), thought_cut=100.0 * rows["thought_cut"].astype(float)
-    )
+    flags = {"unparsed": rows["parsed"].isna(), "thought_cut": rows["thought_cut"]}
+    counted = rows[keys].assign(**{name: 100 * own.astype(float) for name, own in flags.items()})
     return scores.merge(counted.groupby(keys, dropna=False).mean().reset_index(), on=keys)
 
 
@@ -54,11 +52,10 @@ def scores_by(rows: pd.DataFrame, positives: dict[str, str | None], keys: list[s
         options, predicted = options_of(own), predicted_option(own)
         if "text" in own:
             predicted = own["parsed"].where(own["text"].notna(), predicted)
-        coded = {
-            name: pd.Categorical(of, options).codes for name, of in (("truth", own["label"]), ("predicted", predicted))
-        }
         columns = [OPTION + option for option in options]
-        for key, group in own.assign(**coded).groupby(keys, dropna=False, sort=False):
+        truth, predicted = (pd.Categorical(named, options).codes for named in (own["label"], predicted))
+        own = own.assign(truth=truth, predicted=predicted)
+        for key, group in own.groupby(keys, dropna=False, sort=False):
             arrays = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
             scores = score(*arrays, options, positives[dataset])
             records.append(dict(zip(keys, key, strict=True)) | {"images": len(group)} | scores)
@@ -67,8 +64,7 @@ def scores_by(rows: pd.DataFrame, positives: dict[str, str | None], keys: list[s
 
 def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Probes' scores on the task and the control task (percent) of the same run and point, and their difference
-    (percentage points), after fine-tuning.
-    """
+    (percentage points), after fine-tuning."""
     own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == names.CONTROL_RUN)]
     control = controls[controls["control"] == names.CONTROL_TASK]
     keys = ["model", "dataset", "stage", "point"]
@@ -92,8 +88,7 @@ def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.
 
 def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Probes and answers of one fine-tuned run beside their controls (what: LINES) at ENDS, each module's last point
-    and the final output: percent, mean over models. What needs no model has one value for all ends.
-    """
+    and the final output: percent, mean over models. What needs no model has one value for all ends."""
     own = pd.concat([scores[scores["pooling"] == "image_mean"], outputs])
     rows = pd.concat([own[own["run"] == names.CONTROL_RUN].assign(control=TASK), controls], ignore_index=True)
     rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
@@ -112,14 +107,12 @@ def score(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, options: list[str], positive: str | None
 ) -> dict[str, float]:
     """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
-
-    In plain numpy, as a library would mostly check its arguments (tests hold all equal to scikit-learn's). 0 / 0 counts
-    as 0; an area is nan where an option has no image, or all. Balanced accuracy (of the options that have images), MCC
-    (Gorodkin 2004) and calibration error have no positive option.
+    0 / 0 counts as 0; an area is nan where an option has no image, or all. Balanced accuracy (of the options that have
+    images), MCC (Gorodkin 2004) and calibration error have no positive option. In plain numpy, as a library would
+    mostly check its arguments (tests hold all equal to scikit-learn's).
 
     `truth` and `predicted` are places among `options`, int [images]; -1 is unparsed: wrong everywhere, to the MCC an
-    option that is never true. `probabilities` are float [images, options].
-    """
+    option that is never true. `probabilities` are float [images, options]."""
     images, places = len(truth), range(len(options))
     chosen = [*places] if positive is None else [options.index(positive)]
     once = np.ones((1, images), dtype=np.float32)
@@ -142,8 +135,7 @@ def rates(
     weights: np.ndarray, truth: np.ndarray, predicted: np.ndarray, chosen: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """What follows from counts of images, of each chosen option against the rest: metric -> float [weights, points,
-    chosen]; `weights` say how often an image counts, float32 [weights, images], `predicted` is int [points, images].
-    """
+    chosen]; `weights` say how often an image counts, float32 [weights, images], `predicted` is int [points, images]."""
     true, named = truth[:, None, None] == chosen, predicted.T[..., None] == chosen  # [images, points, chosen]
 
     def count(which: np.ndarray) -> np.ndarray:
@@ -164,8 +156,7 @@ def areas_under_curve(
     weights: np.ndarray, truth: np.ndarray, probabilities: np.ndarray, chosen: Sequence[int]
 ) -> np.ndarray:
     """AUC as of `rates`: the share of pairs of images that an option's probability ranks rightly, ties counted half
-    (Mann and Whitney 1947); nan where an option has no image, or all. `probabilities` are [points, images, options].
-    """
+    (Mann and Whitney 1947); nan where an option has no image, or all. `probabilities` are [points, images, options]."""
     areas = np.empty((len(weights), len(probabilities), len(chosen)))
     for place, option in enumerate(chosen):
         true = truth == option
@@ -191,8 +182,7 @@ def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error of the most probable option (Naeini et al. 2015), 0 to 1; above 0 by chance alone.
 
-    Bins have equally many images (Nguyen and O'Connor 2015), and those of one probability share a bin.
-    """
+    Bins have equally many images (Nguyen and O'Connor 2015), and those of one probability share a bin."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)
     return float(np.abs(np.bincount(bins, correct - confidence)).sum() / len(truth))

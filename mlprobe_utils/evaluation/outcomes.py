@@ -49,8 +49,7 @@ class Outcomes:
         """One of RESAMPLED at every point in every resample, as `metrics.score` of the images drawn.
 
         Raises InputError for an unknown metric and a class that more than MOST_MISSING of the resamples lack, as few
-        patients or duplicate groups have it.
-        """
+        patients or duplicate groups have it."""
         if name not in RESAMPLED:
             raise unknown("metric", name, RESAMPLED)
         if name == "accuracy":
@@ -69,12 +68,12 @@ class Outcomes:
                 )
             missing |= lacking
         weights = np.concatenate([np.ones((1, len(self.truth)), dtype=np.float32), resamples.weights])
-        shape, images, options = self.predicted.shape[:-1], len(self.truth), len(self.options)
         if name == "auc":
-            found = areas_under_curve(weights, self.truth, self.probabilities.reshape(-1, images, options), chosen)
+            probabilities = self.probabilities.reshape(-1, *self.probabilities.shape[-2:])
+            found = areas_under_curve(weights, self.truth, probabilities, chosen)
         else:
-            found = rates(weights, self.truth, self.predicted.reshape(-1, images), chosen)[name]
-        scores = 100 * found.mean(axis=-1).reshape(-1, *shape)
+            found = rates(weights, self.truth, self.predicted.reshape(-1, len(self.truth)), chosen)[name]
+        scores = 100 * found.mean(axis=-1).reshape(-1, *self.predicted.shape[:-1])
         scores[1:][missing] = np.nan
         known = len(chosen) ** 2 / sum(1 / clusters[option] for option in chosen)
         if name in OF_BOTH_SIDES:

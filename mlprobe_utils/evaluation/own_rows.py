@@ -43,10 +43,8 @@ def accuracy(
 
     Returns:
         point, pooling, the metric (percent, mean over seeds), low and high (of these fitted probes on new images, by
-        bootstrap over whole patients and copies), images (how many).
-
-    Raises:
-        InputError: an unknown metric or label, no rows of the split, images of one patient, a class without images.
+        bootstrap over whole patients and copies), images (how many). InputError for an unknown metric or label, no rows
+        of the split, images of one patient, a class without images.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
@@ -85,10 +83,8 @@ def health(
     Returns:
         module, points, end (the metric at the last point, percent), growth and volatility (equations 1 and 2), health
         (equation 3, percent), and for accuracy corrected, low and high: the score without the noise of few images and
-        its 95 % interval (percent). Means over seeds.
-
-    Raises:
-        InputError: no rows of a module's image tokens; a metric of which less is better, or that is 0 at a point.
+        its 95 % interval (percent). Means over seeds. InputError for no rows of a module's image tokens; a metric of
+        which less is better, or that is 0 at a point.
     """
     penalty = penalty or paper(Health, "health").penalty
     tested = of_modules(_of_split(rows, "test"))

@@ -8,8 +8,7 @@ one state), `probe` the recipe of the protocol, `seed` the probe's own. What doe
 - layer transfer has in `probe` the point at which it was fitted, a vision tower trained alone what was trained of it;
 - a control without a model has no model, stage and order, one with random weights no stage. The `label` of the control
   task and of memorisation is the one trained on, not the true one; only memorisation has train images;
-- a baseline has its slug in `model`, the training's seed in `run` and the number of epochs trained in `epoch`.
-"""
+- a baseline has its slug in `model`, the training's seed in `run` and the number of epochs trained in `epoch`."""
 
 from collections.abc import Sequence
 from pathlib import Path

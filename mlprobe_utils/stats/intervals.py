@@ -11,8 +11,7 @@ Standard errors are those of the bootstrap over clusters of images:
   Student's t and the degrees of freedom of Satterthwaite (1946).
 
 At 95 % they cover 93 to 97 % on test sets as the paper's (`benchmarks/simulations.py`); bands of a change of these
-probes cover 97 to 99 % on 150 images or where few are wrong.
-"""
+probes cover 97 to 99 % on 150 images or where few are wrong."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -52,8 +51,7 @@ def intervals(of: Statistic, scope: str = PROBE, level: float = LEVEL) -> pd.Dat
     the truth of all points.
 
     Raises InputError for an unknown scope and fewer than LEAST_SEEDS seeds for RECIPE, ValueError for a level that is
-    no probability and a statistic that is nan.
-    """
+    no probability and a statistic that is nan."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
     spread = spread_of(of, scope)
@@ -100,8 +98,7 @@ def _with_seeds(
 
     The bootstrap variance of the mean of all seeds, `by_images`, and that of the seeds' own values both count the
     interaction of images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn
-    with the covariance of those seen, and their variance is estimated again; that of images is taken as known.
-    """
+    with the covariance of those seen, and their variance is estimated again; that of images is taken as known."""
     if (seeds := len(values)) < LEAST_SEEDS:
         needed = f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}"
         raise InputError(f"{needed}: fit more, or take '{PROBE}'")

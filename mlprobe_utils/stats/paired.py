@@ -25,11 +25,8 @@ class Pair(NamedTuple):
     scope: str = PROBE
 
     def tests(self) -> pd.DataFrame:
-        """After less before at every point: the columns of `intervals` and p.
-
-        Of outcomes under PROBE p is that of `sign_flip_p`; else of the t statistic that the interval is made from, so
-        that the two agree.
-        """
+        """After less before at every point: the columns of `intervals` and p, of outcomes under PROBE that of
+        `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree."""
         before, after = self.before, self.after
         if outcomes := not isinstance(after, Statistic):
             correct = np.broadcast_arrays(before, after)
@@ -98,8 +95,7 @@ def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.Data
     """Means of differences by groups in the order they appear: `by`, `value`, low, high.
 
     The standard error of a mean is at most the mean of the standard errors: the mean of the single ones' sides holds
-    whatever the correlation of the differences, and is too wide where they are independent.
-    """
+    whatever the correlation of the differences, and is too wide where they are independent."""
     return differences.groupby([*by], sort=False)[[value, "low", "high"]].mean().reset_index()
 
 

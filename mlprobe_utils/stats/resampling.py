@@ -92,8 +92,7 @@ def simulate_correct(
 
     A Gaussian copula (Emrich and Piedmonte 1991): an image is correct where a standard normal variable lies below the
     quantile of the accuracy. `correlation` (from 0 on, below 1) is that of neighbouring points, falling geometrically
-    with their distance; or if `shared` of any two points, as all find the same images difficult.
-    """
+    with their distance; or if `shared` of any two points, as all find the same images difficult."""
     normal = generator.standard_normal((len(curve), images))
     if shared:
         normal = np.sqrt(1 - correlation) * normal + np.sqrt(correlation) * generator.standard_normal(images)
