@@ -375,13 +375,13 @@ glue("covered_origin", origin("intervals"))
 # - **{term}`memorisation`**: train images with shuffled labels, and how many of *them* the probe gets right.
 
 # %%
-from mlprobe_utils.evaluation.metrics import to_beat
+from mlprobe_utils.analysis.controls import to_beat
 
 beaten = to_beat(scores, outputs, controls, metric)
 show(chapter.named(beaten))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.metrics import selectivity
+from mlprobe_utils.analysis.controls import selectivity
 
 selected = selectivity(scores, controls, metric)
 file(chapter.named(selected), "Selectivity at every probe point")
@@ -392,7 +392,7 @@ glue("not_selective", int((selected["selectivity"] <= 0).sum()))
 glue("selectivities", len(selected))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.metrics import no_better
+from mlprobe_utils.analysis.controls import no_better
 
 worse = no_better(outputs, controls, metric)
 glue("answers_not_better", int(worse.sum()))

@@ -50,7 +50,8 @@ def health_score(performance: Sequence[float] | np.ndarray, penalty: float) -> f
     if not (values > 0).all():
         raise ValueError(f"a health score needs positive performances, found {values.min()}")
     growth, volatility = health_factors(values, penalty)
-    return values[..., -1] * (1 + growth) * volatility
+    scores = values[..., -1] * (1 + growth) * volatility
+    return scores if scores.ndim else float(scores)
 
 
 def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
