@@ -121,13 +121,13 @@ def areas_under_curve(
     (Mann and Whitney 1947); nan where an option has no image, or all. `probabilities` are [points, images, options]."""
     areas = np.empty((len(weights), len(probabilities), len(chosen)))
     for place, option in enumerate(chosen):
-        true = truth == option
-        inside, outside = weights[:, true], weights[:, ~true]
-        pairs = inside.sum(axis=1) * outside.sum(axis=1)
+        sides = [weights.T * side[:, None] for side in (truth == option, truth != option)]
         for point, own in enumerate(probabilities[..., option]):
-            higher, lower = own[true][:, None], own[~true]
-            ranked = (higher > lower) + np.float32(0.5) * (higher == lower)
-            won = ((inside @ ranked.astype(np.float32)) * outside).sum(axis=1, dtype=float)
+            order = np.argsort(own)
+            ties = np.flatnonzero(np.diff(own[order], prepend=-np.inf))  # where images of one probability begin
+            inside, outside = (np.add.reduceat(side[order], ties, dtype=float) for side in sides)
+            won = (inside * (outside.cumsum(axis=0) - outside / 2)).sum(axis=0)
+            pairs = inside.sum(axis=0) * outside.sum(axis=0) * np.isfinite(own).all()
             areas[:, point, place] = won / np.where(pairs, pairs, np.nan)
     return areas
 
