@@ -16,7 +16,7 @@ from scipy import stats
 from scipy.stats import norm
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.evaluation.health import corrected_health, health_score, health_scores
+from mlprobe_utils.evaluation.health import corrected_health, health_score
 from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
 from mlprobe_utils.stats.resampling import Resamples, accuracy, resample, simulate_correct
 
@@ -101,8 +101,8 @@ def noise_bias(combinations: Iterable[Setting], repeats: int) -> pd.DataFrame:
         scores, ends = [], []
         for _ in range(repeats):
             correct = setting.draw().T.astype(float)
-            scores.append(100 * health_scores(correct.mean(axis=0), setting.penalty))
-            ends.append(100 * np.quantile(health_scores(counts @ correct / size, setting.penalty), [0.025, 0.975]))
+            scores.append(100 * health_score(correct.mean(axis=0), setting.penalty))
+            ends.append(100 * np.quantile(health_score(counts @ correct / size, setting.penalty), [0.025, 0.975]))
         found = {"raw bias": np.mean(scores) - truth, "error": stats.sem(scores)}
         records.append(setting.place | found | {"raw coverage": _covered(*np.transpose(ends), truth)})
     return pd.DataFrame(records)

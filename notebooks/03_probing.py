@@ -130,7 +130,7 @@ glue("band_points", len(outside))
 glue("band_outside", int(outside.sum()))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stats.resampling import RESAMPLED
+from mlprobe_utils.evaluation.metrics import RESAMPLED
 
 areas = "The areas are simultaneous 95 % bands of the retrained probe."
 none = f"Of '{chapter.metric}' no areas are drawn: bands are computed of "
@@ -377,13 +377,13 @@ glue("covered_origin", origin("intervals"))
 # - **{term}`memorisation`**: train images with shuffled labels, and how many of *them* the probe gets right.
 
 # %%
-from mlprobe_utils.evaluation.metrics import to_beat
+from mlprobe_utils.analysis.controls import to_beat
 
 beaten = to_beat(scores, outputs, controls, chapter.metric)
 show(chapter.named(beaten))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.metrics import selectivity
+from mlprobe_utils.analysis.controls import selectivity
 
 selected = selectivity(scores, controls, chapter.metric)
 file(chapter.named(selected), "Selectivity at every probe point")
@@ -394,7 +394,7 @@ glue("not_selective", int((selected["selectivity"] <= 0).sum()))
 glue("selectivities", len(selected))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.metrics import no_better
+from mlprobe_utils.analysis.controls import no_better
 
 worse = no_better(outputs, controls, chapter.metric)
 glue("answers_not_better", int(worse.sum()))

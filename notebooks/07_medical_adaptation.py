@@ -152,8 +152,8 @@ show(printed, decimals=2)
 # this run's pairs. How often, in percent, would an exact paired test on so many images find a gain that is really there?
 
 # %%
+from mlprobe_utils.analysis import detectable
 from mlprobe_utils.analysis.printed_tables import IMAGES
-from mlprobe_utils.stats import detectable
 
 own = single[single["statement"] == STAGE_NAMES["finetuned"]]
 here = own["disagreement"].median()

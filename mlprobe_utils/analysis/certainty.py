@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE
-from mlprobe_utils.evaluation.metrics import ENDS
+from mlprobe_utils.evaluation.metrics import ENDS, RESAMPLED
 from mlprobe_utils.evaluation.names import CONTROL_RUN, OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.evaluation.points import MODULES
@@ -18,7 +18,6 @@ from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated
 from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, SCOPES, intervals
 from mlprobe_utils.stats.paired import Pair, compare
-from mlprobe_utils.stats.resampling import RESAMPLED
 
 ALPHA = 1 - LEVEL  # of significance, after Holm
 PROBES, START, ANSWER = "probes", "L start", "answer"  # all points; the LLM's first; the answer of the run probed

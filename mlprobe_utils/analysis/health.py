@@ -20,7 +20,6 @@ from mlprobe_utils.evaluation.health import (
     CorrectedHealth,
     corrected_health,
     health_score,
-    health_scores,
     noise_covariance,
 )
 from mlprobe_utils.evaluation.outcomes import of_modules, outcomes
@@ -111,7 +110,7 @@ def flat_scores(
     curves = np.maximum(level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T, least)
     if curves.min() <= 0:
         raise ValueError(f"level is {level}: noise takes curves down to 0, where no score has a value")
-    return 100 * health_scores(np.minimum(curves, 1), penalty)
+    return 100 * health_score(np.minimum(curves, 1), penalty)
 
 
 def beside_flat(
@@ -206,7 +205,7 @@ def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = 
 
     def scores(metric: str, penalty: float, choose: Callable | None = None) -> np.ndarray:  # [1 + resamples, models]
         chosen = [choose(own) if choose else own for own in curves[metric].values()]
-        return np.stack([health_scores(own, penalty) for own in chosen], axis=1)
+        return np.stack([health_score(own, penalty) for own in chosen], axis=1)
 
     reference_metric = next(iter(curves))
     reference = scores(reference_metric, penalty)

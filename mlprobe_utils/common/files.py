@@ -61,8 +61,7 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 def claim(folder: str | Path, made_from: dict) -> Path:
     """Reserves a folder for the result that is made from this, and returns it; InputError where it holds a result of
-    another model, question, … (the keys of `made_from`), or other files.
-    """
+    another model, question, … (the keys of `made_from`), or other files."""
     folder, wanted = Path(folder), json.loads(json.dumps(made_from))
     record = folder / MADE_FROM
     if record.is_file():

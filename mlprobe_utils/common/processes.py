@@ -1,8 +1,7 @@
 """The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
 
 Each runs the same commands. They share training steps and the shards of a long pass over images; the main one alone
-moves an artefact to its place. A shard is a file written whole, so that a killed pass is resumed.
-"""
+moves an artefact to its place. A shard is a file written whole, so that a killed pass is resumed."""
 
 import math
 import os
@@ -32,9 +31,7 @@ def share_of(batch_size: int) -> int:
     """How many images of a batch each process takes. Raises InputError if they cannot share it evenly."""
     count = processes().num_processes
     if batch_size % count:
-        found = (
-            f"{count} processes cannot share batches of {batch_size} images (fine_tuning.batch_size of the protocol)"
-        )
+        found = f"{count} processes cannot share batches of {batch_size} images (fine_tuning.batch_size)"
         raise InputError(f"{found}: start a number of processes that divides {batch_size}")
     return batch_size // count
 

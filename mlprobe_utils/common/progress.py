@@ -37,8 +37,8 @@ class Notes:
     def note(self, done: int, total: int, unit: str) -> None:
         ipython = sys.modules.get("IPython")
         part_of_a_run = {"MLPROBE_PROGRESS", "MLPROBE_PREPARED"} & os.environ.keys()
-        interactive = sys.stderr.isatty() or hasattr(ipython and ipython.get_ipython(), "kernel")
-        if interactive and not part_of_a_run and os.environ.get("LOCAL_RANK", "0") == "0":
+        watched = sys.stderr.isatty() or hasattr(ipython and ipython.get_ipython(), "kernel")
+        if watched and not part_of_a_run and os.environ.get("LOCAL_RANK", "0") == "0":
             if self.bar is None:
                 from tqdm.auto import tqdm  # not where nobody watches: it looks for widgets
 

@@ -1,5 +1,6 @@
 """Generated text taken apart: what is thought and what is answer, and the option that the answer names."""
 
+import collections
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,16 +70,14 @@ def parse_answer(
 
 def option_patterns(options: Iterable[str], synonyms: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Regular expression -> the option that it finds in an answer. InputError for two options that an answer could not
-    distinguish, or for one without a letter, digit or sign.
-    """
+    distinguish, or for one without a letter, digit or sign."""
     spelled = [(spelling, option) for option in options for spelling in (option, *synonyms.get(option, ()))]
     parts = [_parts(spelling) for spelling, _ in spelled]
-    words = [own[1] for own in parts]
-    found: dict[str, str] = {}
-    for (spelling, option), own in zip(spelled, parts, strict=True):
-        if not any(own):
+    same_words, found = collections.Counter(words for _, words, _ in parts), {}
+    for (spelling, option), (before, words, after) in zip(spelled, parts, strict=True):
+        if not (before or words or after):
             raise InputError(f"the option {spelling!r} has no letter, digit or sign: give it words")
-        pattern = _pattern(*own, strict=words.count(own[1]) > 1)
+        pattern = _pattern(before, words, after, strict=same_words[words] > 1)
         if found.setdefault(pattern, option) != option:
             both = f"the options {found[pattern]!r} and {spelling!r} cannot be distinguished in an answer"
             raise InputError(f"{both}: case, spaces and inner punctuation are ignored, so reword one of the two")
@@ -105,12 +104,8 @@ def _pattern(before: str, words: tuple[str, ...], after: str, strict: bool) -> s
     left = "".join(rf"{re.escape(sign)}\s*" for sign in before)
     right = "".join(rf"\s*{sign}" if sign == "%" else re.escape(sign) for sign in after)
     if not before:
-        left = ("" if _unspaced(words[0][0]) else rf"(?<!{_LETTER})(?<!\d[.,])") + f"(?<!{_SIGN})" * strict
-    if after or not _unspaced(words[-1][-1]):
+        left = (rf"(?<!{_LETTER})(?<!\d[.,])" if re.match(_LETTER, words[0]) else "") + f"(?<!{_SIGN})" * strict
+    if after or re.match(_LETTER, words[-1][-1]):
         right += f"(?!{_LETTER})"
     right += ("" if after else r"(?![.,]\d)") + f"(?!{_SIGN})" * strict
     return left + r"[\W_]+".join(words) + right
-
-
-def _unspaced(letter: str) -> bool:
-    return re.match(f"[{_UNSPACED}]", letter) is not None

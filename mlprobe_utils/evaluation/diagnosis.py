@@ -6,8 +6,7 @@ where every later site, too, is below: its loss is the least of these.
 
 A mode is named where the whole simultaneous interval of its loss lies beyond a threshold (set on undamaged models),
 ruled out where all of it lies short of it, and is not distinguishable otherwise. A table of cases has a row a case:
-what was planted (fault, mode, strength), and its losses (`flat`).
-"""
+what was planted (fault, mode, strength), and its losses (`flat`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -52,16 +51,16 @@ def losses(
     scope: str = RECIPE,
     statements: Sequence[Statement] = STATEMENTS,
 ) -> pd.DataFrame:
-    """What is lost between the sites of each statement, with intervals that hold for all of them at once.
+    """What is lost between the sites of each statement, with intervals that hold for all of them at once: statement,
+    mode, before, after (the site where least is lost), value (the change up to there in percentage points), band_low
+    and band_high (of the least loss). Errors as `intervals`.
 
     `correct` is site -> whether each image of `resamples` is correct, bool [seeds, images], or [images] without seeds.
-    One row a statement: statement, mode, before, after (the site where least is lost), value (the change up to there in
-    percentage points), band_low and band_high (of the least loss). Errors as `intervals`.
     """
     pairs = [(statement, after) for statement in statements for after in statement.after]
     sites = [*dict.fromkeys(site for statement, after in pairs for site in (statement.before, after))]
-    shape = max([1, *(len(own) for own in correct.values() if own.ndim == 2)]), resamples.counts.shape[1]
-    known = accuracy(np.stack([np.broadcast_to(correct[site], shape) for site in sites], axis=1), resamples)
+    of_sites = np.broadcast_arrays(*(np.atleast_2d(correct[site]) for site in sites))
+    known = accuracy(np.stack(of_sites, axis=1), resamples)
     before = known.at([sites.index(statement.before) for statement, _ in pairs])
     after = known.at([sites.index(site) for _, site in pairs])
     columns = ["statement", "mode", "before", "after"]
@@ -75,9 +74,8 @@ def losses(
 
 
 def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """Which statements hold: `lost`, from `losses`, with threshold, beyond (percentage points of loss beyond it at the
-    interval's end nearer to 0: positive where the mode is named) and verdict.
-    """
+    """`losses` with threshold, beyond (percentage points of loss beyond it at the interval's end nearer to 0: positive
+    where the mode is named) and verdict."""
     threshold = lost["statement"].map(lambda name: float(thresholds[name]))
     beyond, short = -lost["band_high"] - threshold, lost["band_low"] + threshold
     verdict = np.select([beyond > 0, short > 0], [NAMED, RULED_OUT], UNDECIDED)
@@ -96,19 +94,16 @@ def flat(lost: pd.DataFrame) -> dict[str, float]:
 
 def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
     """Statement -> the loss that counts, percentage points: `least`, or the most that an undamaged case loses for
-    certain. InputError where there are none.
-    """
+    certain. InputError where there are none."""
     if undamaged.empty:
         raise InputError("thresholds are set on undamaged cases, found none: run models of another family, too")
     return {name: max(least, float(-undamaged[f"band_high: {name}"].min())) for name in NAMES}
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Cases with their diagnosis, by `thresholds` from undamaged cases (of null mode) of other families.
-
-    Added are `threshold: <statement>`, diagnosed (mode or null), named (all modes named, joined by "; ") and correct
-    (of an undamaged case: nothing is diagnosed).
-    """
+    """Cases with their diagnosis, by `thresholds` from undamaged cases (of null mode) of other families: `threshold:
+    <statement>`, diagnosed (mode or null), named (all modes named, joined by "; ") and correct (of an undamaged case:
+    nothing is diagnosed)."""
     undamaged, found = cases[cases["mode"].isna()], []
     for family, own in cases.groupby("family", sort=False):
         counted = thresholds(undamaged[undamaged["family"] != family], least)
@@ -120,5 +115,5 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
         columns = {f"threshold: {name}": percentage_points for name, percentage_points in counted.items()}
         found.append(own.assign(**columns, diagnosed=[*map(main_mode, by_case)], named=named))
     judged = pd.concat(found).loc[cases.index]
-    same = (judged["diagnosed"] == judged["mode"]) | (judged["diagnosed"].isna() & judged["mode"].isna())
-    return judged.assign(correct=same)
+    both = judged[["diagnosed", "mode"]]
+    return judged.assign(correct=(judged["diagnosed"] == judged["mode"]) | both.isna().all(axis=1))

@@ -1,12 +1,11 @@
 """Feature health scores (paper section 3.3), their correction for sampling noise, and profiles of them (Table 1).
 
-A test set is a sample of images: noise adds to the total variation of a curve and lowers its minimum, so that the plain
-score of a healthy module falls with its depth and rises with the number of images. `corrected_health` estimates the
-covariance of the noise between points, draws true curves from their posterior, and adds noise to each once more: what
-that does to its score on average is the bias (Efron and Tibshirani 1993, chapter 10), and its spread gives the
-interval, of these fitted probes on other images of the same kind. A volatility below the noise cannot be distinguished
-from it: the score is then too high, and only the interval allows for more (data/simulations, shape "restless").
-"""
+The noise of a sample of images adds to the total variation of a curve and lowers its minimum: the plain score of a
+healthy module falls with its depth and rises with the number of images. `corrected_health` estimates the covariance of
+the noise between points, draws true curves from their posterior, and adds noise to each once more. The mean effect on
+the score is the bias (Efron and Tibshirani 1993, chapter 10), and its spread gives the interval, of these probes on
+other images of the same kind. A volatility below the noise cannot be distinguished from it: the score is then too high,
+and only the interval allows for that (data/simulations, shape "restless")."""
 
 import functools
 import itertools
@@ -42,23 +41,17 @@ EXCLUDED = 0.01  # kinds with a smaller Bayes factor against the likeliest do no
 CURVES = 200  # drawn from the posterior of each kind
 
 
-def health_score(performance: Sequence[float], penalty: float) -> float:
-    """FHS (equation 3) of one module, in the units of `performance`: at its points in order, each above 0 (ValueError).
-
-    Of a module with one point it is the plain performance (GF 0, VP 1; audit, point 3).
-    """
+def health_score(performance: Sequence[float] | np.ndarray, penalty: float) -> float | np.ndarray:
+    """FHS (equation 3) of a module, in the units of `performance`: at its points in order [..., points], each above 0
+    (ValueError). Of a module with one point it is the plain performance (GF 0, VP 1; audit, point 3)."""
     values = np.asarray(performance, dtype=float)
-    if values.ndim != 1 or len(values) == 0:
+    if not values.size:
         raise ValueError("a health score needs the performance at one point or more")
     if not (values > 0).all():
         raise ValueError(f"a health score needs positive performances, found {values.min()}")
-    return float(health_scores(values, penalty))
-
-
-def health_scores(performances: np.ndarray, penalty: float) -> np.ndarray:
-    """As `health_score` without its checks, of many curves: float [..., points] to [...]."""
-    growth, volatility = health_factors(performances, penalty)
-    return performances[..., -1] * (1 + growth) * volatility
+    growth, volatility = health_factors(values, penalty)
+    scores = values[..., -1] * (1 + growth) * volatility
+    return scores if scores.ndim else float(scores)
 
 
 def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -71,19 +64,16 @@ def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray
 
 def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
     """A table with stages in words, models and data sets by name (`names`: slug -> name, in the order of the page),
-    sorted by what it has of `by`: model, dataset, stage, module.
-    """
+    sorted by what it has of `by`: model, dataset, stage, module."""
     order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
-    places = {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}
-    if places:
+    if places := {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}:
         table = table.sort_values([*places], key=lambda column: column.map(places[column.name]), kind="stable")
     return table.replace({"model": names, "dataset": names, "stage": STAGE_NAMES})
 
 
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
     """Health score of every module's `image_mean` curve: STATE, run, module, points, end (percent), growth, volatility,
-    health (percent). InputError for a metric of which less is better, or that is not positive at a point.
-    """
+    health (percent). InputError for a metric of which less is better, or that is not positive at a point."""
     if metric in LESS_IS_BETTER:
         raise InputError(f"metric '{metric}' has no health score: choose one of which more is better, such as accuracy")
     curves = probe_scores.assign(module=probe_scores["point"].str[0]).sort_values("point")
@@ -91,12 +81,11 @@ def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "acc
     keys, records = [*STATE, "run", "module"], []
     for key, curve in curves.groupby(keys):
         values = curve[metric].to_numpy(float)
-        try:
-            health = health_score(values, penalty)
-        except ValueError as error:
-            place = " ".join(map(str, key))
-            raise InputError(f"metric '{metric}' of {place}: {error}; choose another, such as accuracy") from error
-        records.append([*key, len(values), values[-1], *health_factors(values, penalty), health])
+        if not (values > 0).all():
+            found = f"metric '{metric}' of {' '.join(map(str, key))} falls to {values.min()}"
+            raise InputError(f"{found}, and a health score needs more than 0: choose another, such as accuracy")
+        factors = health_factors(values, penalty)
+        records.append([*key, len(values), values[-1], *factors, health_score(values, penalty)])
     return pd.DataFrame(records, columns=[*keys, "points", "end", "growth", "volatility", "health"])
 
 
@@ -105,9 +94,7 @@ def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "ac
     wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
     final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
     table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
-    return table.sort_values(
-        ["dataset", "model", "stage"], key=lambda c: c.map(STAGES.index) if c.name == "stage" else c
-    )
+    return table.sort_values(["dataset", "model", "stage"], ascending=[True, True, False])  # pretrained comes first
 
 
 def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
@@ -142,10 +129,8 @@ def corrected_health(
 ) -> CorrectedHealth:
     """The health score of a module's true curve of accuracy: equations 1 to 3 with the noise's bias subtracted.
 
-    `correct` is whether the probe of each point is correct, bool [points, images]; `counts`, where images depend on
-    each other, how often each is drawn in each resample, [resamples, images]. ValueError for fewer than two images, or
-    none correct at a point.
-    """
+    `correct` is bool [points, images]; `counts`, where images depend on each other, how often each is drawn in each
+    resample, [resamples, images]. ValueError for fewer than two images, or none correct at a point."""
     covariance = noise_covariance(correct, counts)
     curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
     raw = health_score(curve, penalty)
@@ -153,22 +138,19 @@ def corrected_health(
     kinds, probability = curve_posterior(curve, covariance, CURVES, generator)
     noise = (_root(covariance) @ generator.standard_normal((len(curve), CURVES))).T
     noisy = np.stack([kinds + noise, kinds - noise])  # both ways: what is linear in the noise cancels exactly
-    with_noise, without = (health_scores(np.clip(values, least, 1), penalty) for values in (noisy, kinds))
+    with_noise, without = (health_score(np.clip(values, least, 1), penalty) for values in (noisy, kinds))
     errors = np.moveaxis(with_noise - without, 1, 0).reshape(len(KINDS), -1)
-    tail = (1 - coverage) / 2
     evidence = probability / [*KINDS.values()]
     allowed = errors[evidence >= EXCLUDED * evidence.max()]
-    lowest, highest = np.quantile(allowed, [tail, 1 - tail], axis=1)
+    lowest, highest = np.quantile(allowed, [(1 - coverage) / 2, 1 - (1 - coverage) / 2], axis=1)
     ends = raw - highest.max(), raw - lowest.min()
     return CorrectedHealth(*(100 * float(value) for value in (raw, raw - probability @ errors.mean(axis=1), *ends)))
 
 
 def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Covariance of the noise of a curve of accuracy in shares, float [points, points]; arguments as above.
-
-    Correlations are shrunk towards the mean of all pairs that are as far apart, by the share that Schäfer and Strimmer
-    (2005) derive, and negative eigenvalues become 0.
-    """
+    """Covariance of the noise of a curve of accuracy (shares), float [points, points]; arguments as above. Correlations
+    are shrunk towards the mean of all pairs that are as far apart, by the share that Schäfer and Strimmer (2005)
+    derive, and negative eigenvalues become 0."""
     if (images := correct.shape[1]) < 2:
         raise ValueError(f"correct has {images} images: the noise of a curve shows from two images on")
     drawn = None if counts is None else correct.astype(float) @ counts.T / counts.sum(axis=1)
@@ -196,10 +178,8 @@ def curve_posterior(
     curve: np.ndarray, covariance: np.ndarray, draws: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """True curves behind a noisy one [points]: of each of KINDS [kinds, draws, points], and its probability [kinds].
-
-    A Gaussian process for every size and kind of change in the prior (Rasmussen and Williams 2006, chapter 2), weighted
-    by its marginal likelihood, drawn by Matheron's rule. `covariance` is the noise's, [points, points].
-    """
+    `covariance` is the noise's. A Gaussian process for every size and kind of change in the prior (Rasmussen and
+    Williams 2006, chapter 2), weighted by its marginal likelihood, drawn by Matheron's rule."""
     kernels, roots, log_smooth, changes = _prior(len(curve))
     centred = curve - curve.mean()
     total = kernels + covariance + 1e-9 * np.eye(len(curve))  # the last: to be invertible where there is no noise
@@ -237,8 +217,7 @@ def curve_posterior(
 @functools.cache
 def _prior(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Covariances of a true curve, [smooth changes, 1 + rough changes, points, points], none first; their roots; the
-    log probability of each smooth change, [smooth changes, 1]; sudden changes of a standard deviation, [points, ...].
-    """
+    log probability of each smooth change, [smooth changes, 1]; sudden changes of a standard deviation, [points, …]."""
     index = np.arange(points)
     steps = np.abs(np.subtract.outer(index, index))
     nothing = np.zeros((points, points))
@@ -259,9 +238,7 @@ def _prior(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of a curve [points] under covariances [..., points, points]: log density but for 2 pi, factors, whitened curves.
-
-    The covariances are bordered with the curve, so that the last row of the Cholesky factor is the whitened curve.
-    """
+    Bordered with the curve, a covariance has a Cholesky factor whose last row is the whitened curve."""
     points = len(centred)
     bordered = np.empty((*total.shape[:-2], points + 1, points + 1))
     bordered[..., :-1, :-1] = total

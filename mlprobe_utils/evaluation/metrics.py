@@ -1,6 +1,6 @@
-"""Metrics of probes, final output and controls (paper, section 3.3), and what a claim about a layer has to beat."""
+"""Metrics of probes, final output and controls (paper, section 3.3)."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,76 +11,52 @@ from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import OPTION, options_of, predicted_option
 
 PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
-FURTHER_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "mcc", "average_precision", "calibration_error")
-METRICS = PAPER_METRICS + FURTHER_METRICS
+RESAMPLED = (*PAPER_METRICS, "balanced_accuracy", "sensitivity", "specificity")  # those with intervals
+METRICS = (*RESAMPLED, "mcc", "average_precision", "calibration_error")
+FURTHER_METRICS = METRICS[len(PAPER_METRICS) :]
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
-TASK, SELECTIVITY = "task", "selectivity"
 ENDS = (*(f"{module} end" for module in MODULES), names.OUTPUT)
-LINES = (TASK, names.CONTROL_TASK, SELECTIVITY, names.RANDOM_WEIGHTS, names.TEXT_ONLY, names.CLASSICAL)
-LINES += (*reversed(names.WITHOUT_MODEL), names.MEMORISATION)
 
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent, one row a combination of KEYS; `positives`: data set -> option, None for macro averages."""
-    return scores_by(rows[rows["split"] == split], positives, KEYS, predicted_option)
+    return scores_by(rows[rows["split"] == split], positives, KEYS)
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
     """Metrics in percent of the final output, one row a model, data set, stage and run, with the share of images that
     are `unparsed`, and whose `thought_cut` is the reason. An unparsed answer is wrong: it counts against the recall of
-    its class and towards no option's precision.
-    """
+    its class and towards no option's precision."""
     rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
-    scores = scores_by(rows, positives, keys, lambda group: group["parsed"].fillna(""))
-    counted = rows[keys].assign(
-        unparsed=100.0 * rows["parsed"].isna(), thought_cut=100.0 * rows["thought_cut"].astype(float)
-    )
+    scores = scores_by(rows, positives, keys)
+    flags = {"unparsed": rows["parsed"].isna(), "thought_cut": rows["thought_cut"]}
+    counted = rows[keys].assign(**{name: 100 * own.astype(float) for name, own in flags.items()})
     return scores.merge(counted.groupby(keys, dropna=False).mean().reset_index(), on=keys)
 
 
-def scores_by(
-    rows: pd.DataFrame, positives: dict[str, str | None], keys: list[str], predict: Callable[[pd.DataFrame], pd.Series]
-) -> pd.DataFrame:
-    """Metrics in percent, one row a combination of `keys`, nulls too; `predict` gives the option of each row."""
+def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
+    """Metrics in percent, one row a combination of KEYS and control; memorisation's on train images."""
+    return scores_by(rows, positives, [*KEYS, "control"])
+
+
+def scores_by(rows: pd.DataFrame, positives: dict[str, str | None], keys: list[str]) -> pd.DataFrame:
+    """Metrics in percent, one row a combination of `keys`, nulls too: of the option that a generated text names, or of
+    the most probable one where there is no text."""
     records = []
-    for dataset, of_dataset in rows.groupby("dataset", sort=False):
-        options = options_of(of_dataset)
+    for dataset, own in rows.groupby("dataset", sort=False):
+        options, predicted = options_of(own), predicted_option(own)
+        if "text" in own:
+            predicted = own["parsed"].where(own["text"].notna(), predicted)
         columns = [OPTION + option for option in options]
-        truth, predicted = (pd.Categorical(own, options).codes for own in (of_dataset["label"], predict(of_dataset)))
-        coded = of_dataset.assign(truth=truth, predicted=predicted)
-        for key, group in coded.groupby(keys, dropna=False, sort=False):
+        truth, predicted = (pd.Categorical(named, options).codes for named in (own["label"], predicted))
+        own = own.assign(truth=truth, predicted=predicted)
+        for key, group in own.groupby(keys, dropna=False, sort=False):
             arrays = (group[wanted].to_numpy() for wanted in ("truth", "predicted", columns))
             scores = score(*arrays, options, positives[dataset])
             records.append(dict(zip(keys, key, strict=True)) | {"images": len(group)} | scores)
     return pd.DataFrame(records)
-
-
-def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
-    """Metrics in percent, as `probe_scores`, one row a combination of KEYS and control: memorisation's on train images,
-    those of text alone of the generated answer.
-    """
-
-    def predicted(own: pd.DataFrame) -> pd.Series:
-        options = predicted_option(own)
-        return (
-            own["parsed"].fillna("").where(own["control"] == names.TEXT_ONLY, options) if "parsed" in own else options
-        )
-
-    return scores_by(rows, positives, [*KEYS, "control"], predicted)
-
-
-def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Probes' scores on the task and the control task (percent) of the same run and point, and their difference
-    (percentage points), after fine-tuning.
-    """
-    own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == names.CONTROL_RUN)]
-    control = controls[controls["control"] == names.CONTROL_TASK]
-    keys = ["model", "dataset", "stage", "point"]
-    both = {TASK: own.set_index(keys)[metric], names.CONTROL_TASK: control.set_index(keys)[metric]}
-    table = pd.concat(both, axis=1, join="inner")
-    return table.assign(**{SELECTIVITY: table[TASK] - table[names.CONTROL_TASK]}).reset_index()
 
 
 def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
@@ -89,93 +65,84 @@ def best_without_model(controls: pd.DataFrame, metric: str) -> pd.Series:
     return values.min() if metric in LESS_IS_BETTER else values.max()
 
 
-def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
-    """By dataset and model, whether the fine-tuned final output (mean over runs) is no better than without a model."""
-    answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
-    ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
-    return (ahead >= 0) if metric in LESS_IS_BETTER else (ahead <= 0)
-
-
-def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Probes and answers of one fine-tuned run beside their controls (what: LINES) at ENDS, each module's last point
-    and the final output: percent, mean over models. What needs no model has one value for all ends.
-    """
-    own = pd.concat([scores[scores["pooling"] == "image_mean"], outputs])
-    rows = pd.concat([own[own["run"] == names.CONTROL_RUN].assign(control=TASK), controls], ignore_index=True)
-    rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
-    of_image_set = rows["control"].isin((*names.WITHOUT_MODEL, names.CLASSICAL))
-    ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
-    found = [ends.assign(site=ends["module"]), rows[rows["point"].isna() & ~of_image_set].assign(site=names.OUTPUT)]
-    found += [rows[of_image_set].assign(site=site) for site in ENDS]
-    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "site")[[*ENDS]]
-    lines = {name: table.loc[name] for name in table.index.unique("control")}
-    lines[SELECTIVITY] = lines[TASK] - lines[names.CONTROL_TASK]
-    whole = pd.concat({name: lines[name] for name in LINES}, names=["what"]).reset_index().rename_axis(columns=None)
-    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *ENDS]].reset_index(drop=True)
-
-
 def score(
     truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, options: list[str], positive: str | None
 ) -> dict[str, float]:
     """METRICS in percent: of the positive option, or macro averages (one option against the rest) where there is none.
-
-    In plain numpy, as a library would mostly check its arguments (tests hold all equal to scikit-learn's). 0 / 0 counts
-    as 0; an area is nan where an option has no image, or all. Balanced accuracy (of the options that have images), MCC
-    (Gorodkin 2004) and calibration error have no positive option.
+    0 / 0 counts as 0; an area is nan where an option has no image, or all. Balanced accuracy (of the options that have
+    images), MCC (Gorodkin 2004) and calibration error have no positive option. In plain numpy, as a library would
+    mostly check its arguments (tests hold all equal to scikit-learn's).
 
     `truth` and `predicted` are places among `options`, int [images]; -1 is unparsed: wrong everywhere, to the MCC an
-    option that is never true. `probabilities` are float [images, options].
-    """
-    chosen = slice(None) if positive is None else [options.index(positive)]
-    parsed = predicted >= 0
-    correct, true, named, true_of_unparsed = (
-        np.bincount(places, minlength=len(options))
-        for places in (truth[truth == predicted], truth, predicted[parsed], truth[~parsed])
-    )
-    images, unparsed = len(truth), true_of_unparsed.sum()
-    rest = images - true
-    rest_wrong = (named - correct) + (unparsed - true_of_unparsed)
-    recall = correct / np.maximum(true, 1)
-    spread = (images**2 - (named**2).sum() - unparsed**2) * (images**2 - (true**2).sum())
-    values = {
+    option that is never true. `probabilities` are float [images, options]."""
+    images, places = len(truth), range(len(options))
+    chosen = [*places] if positive is None else [options.index(positive)]
+    once = np.ones((1, images), dtype=np.float32)
+    of_options = {name: own[0, 0] for name, own in rates(once, truth, predicted[None], places).items()}
+    true, named = (np.bincount(own + 1, minlength=len(options) + 1) for own in (truth, predicted))  # first: unparsed
+    spread = (images**2 - (named**2).sum()) * (images**2 - (true**2).sum())
+    values = {name: np.mean(own[chosen]) for name, own in of_options.items()}
+    values |= {
         "accuracy": np.mean(truth == predicted),
-        "f1": np.mean((2 * correct / np.maximum(true + named, 1))[chosen]),
-        "precision": np.mean((correct / np.maximum(named, 1))[chosen]),
-        "recall": np.mean(recall[chosen]),
-        "auc": np.mean(areas_under_curve(truth, probabilities)[chosen]),
-        "balanced_accuracy": np.mean(recall[true > 0]),
-        "sensitivity": np.mean(recall[chosen]),
-        "specificity": np.mean(((rest - rest_wrong) / np.maximum(rest, 1))[chosen]),
-        "mcc": (images * correct.sum() - true @ named) / np.sqrt(max(spread, 1)),
+        "auc": np.mean(areas_under_curve(once, truth, probabilities[None], chosen)),
+        "balanced_accuracy": np.mean(of_options["recall"][true[1:] > 0]),
+        "mcc": (images * (truth == predicted).sum() - true @ named) / np.sqrt(max(spread, 1)),
         "average_precision": np.mean(average_precisions(truth, probabilities)[chosen]),
         "calibration_error": calibration_error(truth, probabilities),
     }
-    return {name: 100 * float(value) for name, value in values.items()}
+    return {name: 100 * float(values[name]) for name in METRICS}
 
 
-def areas_under_curve(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """AUC of each option against the rest (Mann and Whitney 1947), float [options]; nan if it has no image, or all."""
-    is_option = truth[:, None] == np.arange(probabilities.shape[1])
-    inside, ranks = is_option.sum(axis=0), rankdata(probabilities, axis=0)
-    pairs = inside * (len(truth) - inside)
-    lowest = inside * (inside + 1) / 2  # the sum of ranks of an option whose images are all ranked last
-    return ((ranks * is_option).sum(axis=0) - lowest) / np.where(pairs, pairs, np.nan)
+def rates(
+    weights: np.ndarray, truth: np.ndarray, predicted: np.ndarray, chosen: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """What follows from counts of images, of each chosen option against the rest: metric -> float [weights, points,
+    chosen]; `weights` say how often an image counts, float32 [weights, images], `predicted` is int [points, images]."""
+    true, named = truth[:, None, None] == chosen, predicted.T[..., None] == chosen  # [images, points, chosen]
+
+    def count(which: np.ndarray) -> np.ndarray:
+        counts = weights @ which.reshape(len(truth), -1).astype(np.float32)
+        return counts.reshape(-1, *which.shape[1:]).astype(float)
+
+    positive, found, correct, negative = map(count, (true, named, true & named, ~true))
+    rejected = count(~true & ~named & (predicted.T[..., None] >= 0))
+    recall = correct / np.maximum(positive, 1)
+    return dict.fromkeys(("recall", "sensitivity", "balanced_accuracy"), recall) | {
+        "f1": 2 * correct / np.maximum(positive + found, 1),
+        "precision": correct / np.maximum(found, 1),
+        "specificity": rejected / np.maximum(negative, 1),
+    }
+
+
+def areas_under_curve(
+    weights: np.ndarray, truth: np.ndarray, probabilities: np.ndarray, chosen: Sequence[int]
+) -> np.ndarray:
+    """AUC as of `rates`: the share of pairs of images that an option's probability ranks rightly, ties counted half
+    (Mann and Whitney 1947); nan where an option has no image, or all. `probabilities` are [points, images, options]."""
+    areas = np.empty((len(weights), len(probabilities), len(chosen)))
+    for place, option in enumerate(chosen):
+        sides = [weights.T * side[:, None] for side in (truth == option, truth != option)]
+        for point, own in enumerate(probabilities[..., option]):
+            order = np.argsort(own)
+            ties = np.flatnonzero(np.diff(own[order], prepend=-np.inf))  # where images of one probability begin
+            inside, outside = (np.add.reduceat(side[order], ties, dtype=float) for side in sides)
+            won = (inside * (outside.cumsum(axis=0) - outside / 2)).sum(axis=0)
+            pairs = inside.sum(axis=0) * outside.sum(axis=0) * np.isfinite(own).all()
+            areas[:, point, place] = won / np.where(pairs, pairs, np.nan)
+    return areas
 
 
 def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Average precision of each option against the rest, float [options]; nan if it has no image."""
-    averages = []
-    for option, places_from_top in enumerate(rankdata(-probabilities, "max", axis=0).T):
-        own = places_from_top[truth == option]
-        averages.append(np.mean(rankdata(own, "max") / own) if len(own) else np.nan)
-    return np.array(averages)
+    from_top = rankdata(-probabilities, "max", axis=0)
+    places = [own[truth == option] for option, own in enumerate(from_top.T)]
+    return np.array([np.mean(rankdata(own, "max") / own) if len(own) else np.nan for own in places])
 
 
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error of the most probable option (Naeini et al. 2015), 0 to 1; above 0 by chance alone.
 
-    Bins have equally many images (Nguyen and O'Connor 2015), and those of one probability share a bin.
-    """
+    Bins have equally many images (Nguyen and O'Connor 2015), and those of one probability share a bin."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)
     return float(np.abs(np.bincount(bins, correct - confidence)).sum() / len(truth))

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.evaluation.metrics import RESAMPLED, areas_under_curve, rates
 from mlprobe_utils.evaluation.names import OUTPUT, PROBED_SITES, REFERENCE
 from mlprobe_utils.evaluation.points import MODULES, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, OPTION, options_of, predicted_option
-from mlprobe_utils.stats.resampling import Resamples, Statistic, metric
+from mlprobe_utils.stats.resampling import MOST_MISSING, Resamples, Statistic, accuracy, equal_clusters
 
 CURVE = ["model", "fault", "dataset", "data_hash", "split_rule", "split", "stage", "order"]
 CURVE += ["probe", "pooling", "control"]
+OF_BOTH_SIDES = ("auc", "specificity")  # metrics that take the images of all other options, too
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,39 @@ class Outcomes:
         return sorted((point for point in self.points if point[0] == module), key=flow_order)
 
     def score(self, name: str, positive: str | None, resamples: Resamples) -> Statistic:
-        """`resampling.metric` of them; arguments and errors as there."""
-        return metric(name, self.truth, self.predicted, self.probabilities, self.options, positive, resamples)
+        """One of RESAMPLED at every point in every resample, as `metrics.score` of the images drawn.
+
+        Raises InputError for an unknown metric and a class that more than MOST_MISSING of the resamples lack, as few
+        patients or duplicate groups have it."""
+        if name not in RESAMPLED:
+            raise unknown("metric", name, RESAMPLED)
+        if name == "accuracy":
+            return accuracy(self.correct, resamples)
+        every, clusters, missing = range(len(self.options)), {}, np.zeros(len(resamples.counts), dtype=bool)
+        chosen = [*every] if positive is None or name == "balanced_accuracy" else [self.options.index(positive)]
+        for option in every if name in OF_BOTH_SIDES else chosen:
+            true = self.truth == option
+            clusters[option] = equal_clusters(resamples.clusters[true])
+            lacking = resamples.weights @ true == 0
+            if lacking.mean() > MOST_MISSING:
+                having = len(np.unique(resamples.clusters[true]))
+                raise InputError(
+                    f"{name}: class '{self.options[option]}' is missing from {lacking.mean():.0%} of the resamples, as "
+                    f"only {having} patients or duplicate groups have it: add images of others, or show accuracy"
+                )
+            missing |= lacking
+        weights = np.concatenate([np.ones((1, len(self.truth)), dtype=np.float32), resamples.weights])
+        if name == "auc":
+            probabilities = self.probabilities.reshape(-1, *self.probabilities.shape[-2:])
+            found = areas_under_curve(weights, self.truth, probabilities, chosen)
+        else:
+            found = rates(weights, self.truth, self.predicted.reshape(-1, len(self.truth)), chosen)[name]
+        scores = 100 * found.mean(axis=-1).reshape(-1, *self.predicted.shape[:-1])
+        scores[1:][missing] = np.nan
+        known = len(chosen) ** 2 / sum(1 / clusters[option] for option in chosen)
+        if name in OF_BOTH_SIDES:
+            known = min(clusters.values())  # no surer than either side
+        return Statistic(scores[0], scores[1:], known, resamples)
 
 
 def of_modules(rows: pd.DataFrame) -> pd.DataFrame:
@@ -55,10 +88,8 @@ def of_modules(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcomes(rows: pd.DataFrame) -> Outcomes:
-    """The outcomes of probe rows of one curve (CURVE), all its seeds; points in the order of the rows.
-
-    InputError for no rows, several curves, a probability that is nan, an image that a point lacks or has twice.
-    """
+    """The outcomes of probe rows of one curve (CURVE), all its seeds; points in the order of the rows. InputError for
+    no rows, several curves, a probability that is nan, an image that a point lacks or has twice."""
     return _arranged(rows, None, "seed", rows["point"])
 
 
@@ -100,16 +131,11 @@ def _arranged(rows: pd.DataFrame, predicted: pd.Series | None, first_axis: str, 
 def site_outcomes(
     probed: pd.DataFrame, predicted: pd.DataFrame, reference: pd.DataFrame | None, images: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """site -> whether each test image is correct, bool [seeds, images] of probes, else [images].
+    """site -> whether each of `images` (the test images, sorted) is correct, bool [seeds, images] of probes, else
+    [images]. InputError for a site without rows, a test image that a site lacks or has twice; as `outcomes`.
 
-    Args:
-        probed: probe rows of one model, data set, stage and recipe; the last point of each module counts.
-        predicted: final output of the same state, one run.
-        reference: rows of the data set's reference, if there is one.
-        images: names of the test images, sorted.
-
-    Raises:
-        InputError: a site without rows, a test image that a site lacks or has twice; as `outcomes`.
+    `probed` are probe rows of one model, data set, stage and recipe, of which the last point of each module counts,
+    `predicted` the final output of the same state, one run, and `reference` the rows of the data set's, if it has one.
     """
     probed, predicted = (rows[rows["split"] == "test"] for rows in (probed, predicted))
     whose, correct = "a diagnosis", {}
@@ -129,11 +155,9 @@ def site_outcomes(
 
 
 def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed: bool = False) -> np.ndarray:
-    """Whether each of `images` is correct in rows of one prediction an image, bool [images].
-
-    `parsed` evaluates the generated answer (unparsed is wrong) instead of the most probable option. InputError, which
-    begins with `what`, where an image is missing, there twice, or none of `images`.
-    """
+    """Whether each of `images` is correct in rows of one prediction an image, bool [images]: by the most probable
+    option, or where `parsed` by the generated answer (unparsed is wrong). InputError, which begins with `what`, where
+    an image is missing, there twice, or none of `images`."""
     _check_images(rows["image"], images, what)
     predicted = rows["parsed"] if parsed else predicted_option(rows)
     correct = (predicted == rows["label"]).fillna(False).to_numpy(bool)

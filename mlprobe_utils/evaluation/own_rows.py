@@ -8,13 +8,12 @@ from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.common.settings import SHIPPED, Health, paper
 from mlprobe_utils.evaluation.diagnosis import STATEMENTS, losses, thresholds, verdicts
 from mlprobe_utils.evaluation.health import corrected_health, health_by_run
-from mlprobe_utils.evaluation.metrics import METRICS, output_scores, probe_scores
-from mlprobe_utils.evaluation.names import OUTPUT
+from mlprobe_utils.evaluation.metrics import METRICS, RESAMPLED, probe_scores, score
 from mlprobe_utils.evaluation.outcomes import CURVE, of_modules, outcomes, output_outcomes, site_outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, options_of
 from mlprobe_utils.stats.intervals import LEAST_SEEDS, LEVEL, PROBE, RECIPE, intervals
-from mlprobe_utils.stats.resampling import RESAMPLED, Resamples, resample
+from mlprobe_utils.stats.resampling import Resamples, resample
 
 OWN = dict.fromkeys([*CURVE, "run", "seed"]) | {"model": "own model", "dataset": "own images", "stage": "own"}
 OWN["probe"] = MAIN_PROBE
@@ -44,10 +43,8 @@ def accuracy(
 
     Returns:
         point, pooling, the metric (percent, mean over seeds), low and high (of these fitted probes on new images, by
-        bootstrap over whole patients and copies), images (how many).
-
-    Raises:
-        InputError: an unknown metric or label, no rows of the split, images of one patient, a class without images.
+        bootstrap over whole patients and copies), images (how many). InputError for an unknown metric or label, no rows
+        of the split, images of one patient, a class without images.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
@@ -59,12 +56,14 @@ def accuracy(
         if metric in RESAMPLED:
             known = intervals(found.score(metric, positive, _resamples(own, found.images)), PROBE, level)
         else:
-            score = output_scores if "parsed" in own else probe_scores
-            scores = score(*_by_seed(own, positive), split).assign(output=OUTPUT)
-            means = scores.groupby("output" if "parsed" in own else "point", sort=False)[metric].mean()
-            known = pd.DataFrame({"value": means.to_numpy(), "low": np.nan, "high": np.nan})
-        columns = {"point": found.points, "pooling": None if pd.isna(pooling) else pooling, metric: known["value"]}
-        frames.append(pd.DataFrame(columns | {"low": known["low"], "high": known["high"], "images": len(found.images)}))
+            scores = [
+                [score(found.truth, *point, found.options, positive)[metric] for point in zip(*seed, strict=True)]
+                for seed in zip(found.predicted, found.probabilities, strict=True)
+            ]
+            known = pd.DataFrame({"value": np.mean(scores, axis=0), "low": np.nan, "high": np.nan})
+        known = known.rename(columns={"value": metric})[[metric, "low", "high"]]
+        place = {"point": found.points, "pooling": None if pd.isna(pooling) else pooling}
+        frames.append(pd.DataFrame(place).join(known).assign(images=len(found.images)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -84,16 +83,15 @@ def health(
     Returns:
         module, points, end (the metric at the last point, percent), growth and volatility (equations 1 and 2), health
         (equation 3, percent), and for accuracy corrected, low and high: the score without the noise of few images and
-        its 95 % interval (percent). Means over seeds.
-
-    Raises:
-        InputError: no rows of a module's image tokens; a metric of which less is better, or that is 0 at a point.
+        its 95 % interval (percent). Means over seeds. InputError for no rows of a module's image tokens; a metric of
+        which less is better, or that is 0 at a point.
     """
     penalty = penalty or paper(Health, "health").penalty
     tested = of_modules(_of_split(rows, "test"))
     if tested.empty:
         raise InputError("health scores are of probes of the image tokens (V.00/image_mean, …), found none in the rows")
-    by_run = health_by_run(probe_scores(*_by_seed(tested, positive)), penalty, metric)
+    scores = probe_scores(tested.assign(run=tested["seed"]), dict.fromkeys(tested["dataset"], positive))
+    by_run = health_by_run(scores, penalty, metric)
     means = by_run.groupby("module", sort=False).mean(numeric_only=True).drop(columns="run")
     modules, found, records = [module for module in MODULES if module in means.index], outcomes(tested), []
     drawn = _resamples(tested, found.images)
@@ -129,7 +127,7 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     probed, predicted = (_of_split(table, "test") for table in (rows, answers))
     images = sorted(probed["image"].unique())
     correct = site_outcomes(probed, predicted, reference, images)
-    possible = [statement for statement in STATEMENTS if {statement.before, *statement.after} <= {*correct}]
+    possible = [statement for statement in STATEMENTS if statement.before in correct]
     scope = RECIPE if probed["seed"].nunique() >= LEAST_SEEDS else PROBE
     lost = losses(correct, _resamples(probed, images), scope, possible)
     cases = pd.read_csv(SHIPPED / "diagnosis" / "laboratory.csv")
@@ -141,20 +139,13 @@ def _of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
     """The rows of a split, with the columns that distinguish rows of several models."""
     own = rows[rows["split"] == split]
     if own.empty:
-        known = ", ".join(sorted({*rows["split"]}))
-        raise InputError(f"there are no rows of the split '{split}': it is one of {known}")
+        raise unknown("split of the rows", split, {*rows["split"]})
     if own["label"].isna().any():
         raise InputError("the rows have no label: give image_list the labels of the images")
     return own.assign(**{column: value for column, value in OWN.items() if column not in own})
 
 
-def _by_seed(rows: pd.DataFrame, positive: str | None) -> tuple[pd.DataFrame, dict[str, str | None]]:
-    """Arguments of `probe_scores` by which each seed, and each run of final outputs, has scores of its own."""
-    return rows if "parsed" in rows else rows.assign(run=rows["seed"]), dict.fromkeys(rows["dataset"], positive)
-
-
 def _resamples(rows: pd.DataFrame, images: list[str]) -> Resamples:
     """Resamples of images, in this order, by whole clusters where rows have them."""
-    if "cluster" not in rows:
-        return resample(np.arange(len(images)))
-    return resample(rows.drop_duplicates("image").set_index("image").loc[images, "cluster"].to_numpy())
+    own = rows.drop_duplicates("image").set_index("image").loc[images]
+    return resample(own["cluster"].to_numpy() if "cluster" in own else np.arange(len(images)))

@@ -1,8 +1,7 @@
 """The question put to a model about every image, its order, and the answers that it offers.
 
 With causal attention, image tokens see a question only where it comes before them. There it also moves the image to
-later positions, whatever it says: the third order has irrelevant text there, as long as the question.
-"""
+later positions, whatever it says: the third order has irrelevant text there, as long as the question."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ ORDERS = {
     "question_first": (QUESTION, IMAGE),
     "irrelevant_first": (IRRELEVANT, IMAGE, QUESTION),
 }
-ORDER_NAMES = {"image_first": "image first", "question_first": "question first", "irrelevant_first": "irrelevant first"}
+ORDER_NAMES = {order: order.replace("_", " ") for order in ORDERS}
 PASSAGE = (
     "The last train to the coast leaves at ten past seven and stops in every village along the river. In winter the "
     "carriages are half empty, and the guard has time to read his newspaper between two stations. Behind the bridge "
@@ -42,8 +41,7 @@ class Question:
         order: one of `image_first`, `question_first` and `irrelevant_first`.
         synonyms: answer -> other words that count as it, such as `{"No": ["阴性"]}`.
 
-    Raises:
-        InputError: any of this does not hold, or two answers cannot be distinguished.
+    InputError where any of this does not hold, or two answers cannot be distinguished.
     """
 
     template: str

@@ -8,8 +8,7 @@ one state), `probe` the recipe of the protocol, `seed` the probe's own. What doe
 - layer transfer has in `probe` the point at which it was fitted, a vision tower trained alone what was trained of it;
 - a control without a model has no model, stage and order, one with random weights no stage. The `label` of the control
   task and of memorisation is the one trained on, not the true one; only memorisation has train images;
-- a baseline has its slug in `model`, the training's seed in `run` and the number of epochs trained in `epoch`.
-"""
+- a baseline has its slug in `model`, the training's seed in `run` and the number of epochs trained in `epoch`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,17 +72,14 @@ def of_baselines(rows: pd.DataFrame) -> pd.Series:
 
 def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarray | None, **constants) -> pd.DataFrame:
     """Rows for `images` (columns image, option, split), with constant columns and probabilities [images, options], None
-    for nan; InputError for one that is not finite.
-    """
-    if probabilities is None:
-        probabilities = np.full((len(images), len(options)), np.nan)
-    else:
-        check_finite(probabilities, images["image"], f"{constants.get('model')} on {constants.get('dataset')}")
+    for nan; InputError for one that is not finite."""
+    rows = images[["image", "option", "split"]].reset_index(drop=True).rename(columns={"option": "label"})
     nulls = dict.fromkeys(("fault", "run", "probe", "seed", "point", "pooling", "control"))
-    columns = {"image": images["image"].array, "label": images["option"].array, "split": images["split"].array}
-    columns |= nulls | constants
-    columns |= {OPTION + option: probabilities[:, n].astype(float) for n, option in enumerate(options)}
-    return pd.DataFrame(columns, index=range(len(images)))
+    if probabilities is None:
+        return rows.assign(**nulls | constants | {OPTION + option: np.nan for option in options})
+    check_finite(probabilities, images["image"], f"{constants.get('model')} on {constants.get('dataset')}")
+    named = {OPTION + option: column for option, column in zip(options, probabilities.T.astype(float), strict=True)}
+    return rows.assign(**nulls | constants | named)
 
 
 def check_finite(probabilities: np.ndarray, images: Sequence[str], place: str) -> None:

@@ -1,3 +1,3 @@
-"""Resampling, intervals, paired comparisons, corrections for noise: functions of arrays."""
+"""Resampling, intervals and paired comparisons: functions of arrays."""
 
 __all__ = ["intervals", "paired", "resampling"]

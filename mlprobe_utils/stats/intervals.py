@@ -4,15 +4,14 @@ Standard errors are those of the bootstrap over clusters of images:
 
 - a statistic has the interval of Wilson (1927), with as many independent images as explain its error (Korn and Graubard
   1998): percentiles of the bootstrap are too narrow near 100 %;
-- a difference has that of Newcombe (1998, method 10), which joins the intervals of its two sides by their correlation.
-  Where nothing has changed, the error is taken as if one cluster had;
+- a difference has that of Newcombe (1998, method 10), which joins the intervals of its two sides by their correlation;
+  where nothing has changed, the error is taken as if one cluster had;
 - a band takes the critical value of the largest deviation over all points (max-|t|);
 - seeds add a component of variance, estimated without bias (Searle, Casella and McCulloch 1992, chapter 4), with
   Student's t and the degrees of freedom of Satterthwaite (1946).
 
 At 95 % they cover 93 to 97 % on test sets as the paper's (`benchmarks/simulations.py`); bands of a change of these
-probes cover 97 to 99 % on 150 images or where few are wrong.
-"""
+probes cover 97 to 99 % on 150 images or where few are wrong."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from scipy.special import stdtr
 from scipy.stats import norm, t
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.stats.resampling import Difference, Statistic
+from mlprobe_utils.stats.resampling import Statistic
 
 LEVEL = 0.95
 LEAST_SEEDS = 5
@@ -42,29 +41,28 @@ class Spread(NamedTuple):
     value: np.ndarray  # float [points]; over seeds the mean
     error: np.ndarray  # its standard error
     freedom: np.ndarray  # degrees of freedom of the error
+    clusters: float  # effective number, as of the statistic
     tails: Callable[[], np.ndarray]  # two-sided p of each resample's deviation [resamples, points]; nan: never varies
 
 
-def intervals(of: Statistic | Difference, scope: str = PROBE, level: float = LEVEL) -> pd.DataFrame:
+def intervals(of: Statistic, scope: str = PROBE, level: float = LEVEL) -> pd.DataFrame:
     """Interval and band of every point of a curve: value, error (standard), low, high, band_low, band_high; in percent
-    (pp of a difference), of the mean over seeds.
+    (pp of a difference), of the mean over seeds. With probability `level` an interval holds its own truth, and the band
+    the truth of all points.
 
-    With probability `level` an interval holds its own truth, and the band the truth of all points. Raises InputError
-    for an unknown scope and fewer than LEAST_SEEDS seeds for RECIPE, ValueError for a level that is no probability and
-    a statistic that is nan.
-    """
+    Raises InputError for an unknown scope and fewer than LEAST_SEEDS seeds for RECIPE, ValueError for a level that is
+    no probability and a statistic that is nan."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
     spread = spread_of(of, scope)
     alone, together = (_ends(of, scope, spread, left / 2) for left in (1 - level, _left_to_each(spread, level)))
     # Newcombe's ends can draw together where the critical value grows: a handful of images, nearly all of them changed
     low, high = np.minimum(alone[0], spread.value), np.maximum(alone[1], spread.value)
-    band_low, band_high = np.minimum(low, together[0]), np.maximum(high, together[1])
-    columns = {"value": spread.value, "error": spread.error, "low": low, "high": high}
-    return 100 * pd.DataFrame(columns | {"band_low": band_low, "band_high": band_high})
+    band = {"band_low": np.minimum(low, together[0]), "band_high": np.maximum(high, together[1])}
+    return 100 * pd.DataFrame({"value": spread.value, "error": spread.error, "low": low, "high": high} | band)
 
 
-def spread_of(of: Statistic | Difference, scope: str) -> Spread:
+def spread_of(of: Statistic, scope: str) -> Spread:
     """Standard errors, their degrees of freedom and joint deviations under a scope; raises as `intervals`."""
     if scope not in SCOPES:
         raise unknown("scope", scope, SCOPES)
@@ -77,18 +75,14 @@ def spread_of(of: Statistic | Difference, scope: str) -> Spread:
     unbiased = of.clusters / max(of.clusters - 1, 1)  # drawing with replacement loses one in `clusters`
     deviations = np.sqrt(unbiased) * (of_mean - of_mean.mean(axis=0))
     variance, freedom = deviations.var(axis=0, ddof=1), np.full(values.shape[1], max(of.clusters - 1.0, 1.0))
-    if scope == PROBE:
-        error = _root(variance)
-
-        def tails() -> np.ndarray:
-            return 2 * norm.sf(np.abs(deviations) / error)
-
-    else:
+    error = _root(variance)
+    tails = lambda: 2 * norm.sf(np.abs(deviations) / error)  # noqa: E731
+    if scope == RECIPE:
         of_one = unbiased * resampled.var(axis=0, ddof=1).mean(axis=0)
         variance, freedom, tails = _with_seeds(values, deviations, variance, freedom, of_one)
-    if isinstance(of, Difference):
+    if of.sides:
         variance = np.where(variance > ROUNDING**2, variance, of.clusters**-2.0)  # as if one cluster had changed
-    return Spread(values.mean(axis=0), np.nan_to_num(_root(variance)), freedom, tails)
+    return Spread(values.mean(axis=0), np.nan_to_num(_root(variance)), freedom, of.clusters, tails)
 
 
 def _root(variance: np.ndarray) -> np.ndarray:
@@ -104,11 +98,10 @@ def _with_seeds(
 
     The bootstrap variance of the mean of all seeds, `by_images`, and that of the seeds' own values both count the
     interaction of images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn
-    with the covariance of those seen, and their variance is estimated again; that of images is taken as known.
-    """
+    with the covariance of those seen, and their variance is estimated again; that of images is taken as known."""
     if (seeds := len(values)) < LEAST_SEEDS:
-        wrong = f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}"
-        raise InputError(f"{wrong}: fit more, or take '{PROBE}'")
+        needed = f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}"
+        raise InputError(f"{needed}: fit more, or take '{PROBE}'")
     together = np.maximum(of_one - by_images, 0) / (seeds - 1)
 
     def total(by_seeds: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,22 +133,19 @@ def _left_to_each(spread: Spread, level: float) -> np.ndarray:
     if len(spread.value) == 1:
         return np.array([alone])
     tails = spread.tails()
-    varied = ~np.isnan(tails).all(axis=0)
-    if not varied.any():
+    if not (varied := ~np.isnan(tails).all(axis=0)).any():
         return np.full(len(varied), divided)
     together = np.quantile(tails[:, varied].min(axis=1), alone)
     return np.where(varied, np.clip(together, divided, alone), divided)
 
 
-def _ends(of: Statistic | Difference, scope: str, spread: Spread, tail: np.ndarray) -> tuple:
+def _ends(of: Statistic, scope: str, spread: Spread, tail: np.ndarray) -> tuple:
     """Both ends [points], for a probability `tail` to miss on either side."""
-    critical = t.isf(tail, spread.freedom)
-    if isinstance(of, Statistic):
-        return _wilson(spread, of.clusters, critical)
-    normal = norm.isf(tail)
-    one, other = (spread_of(side, scope) for side in (of.after, of.before))
-    low, high = _wilson(one, of.after.clusters, normal)
-    other_low, other_high = _wilson(other, of.before.clusters, normal)
+    critical, normal = t.isf(tail, spread.freedom), norm.isf(tail)
+    if not of.sides:
+        return _wilson(spread, critical)
+    one, other = (spread_of(side, scope) for side in of.sides)
+    (low, high), (other_low, other_high) = _wilson(one, normal), _wilson(other, normal)
     product = one.error * other.error
     shared = (one.error**2 + other.error**2 - spread.error**2) / 2  # their covariance
     correlation = np.divide(shared, product, out=np.zeros_like(shared), where=product > 0).clip(-1, 1)
@@ -164,19 +154,16 @@ def _ends(of: Statistic | Difference, scope: str, spread: Spread, tail: np.ndarr
         square = side**2 + other_side**2 - 2 * correlation * side * other_side
         return critical / normal * np.sqrt(np.maximum(square, 0))
 
-    return (
-        np.maximum(spread.value - joined(one.value - low, other_high - other.value), -1),
-        np.minimum(spread.value + joined(high - one.value, other.value - other_low), 1),
-    )
+    down, up = joined(one.value - low, other_high - other.value), joined(high - one.value, other.value - other_low)
+    return np.maximum(spread.value - down, -1), np.minimum(spread.value + up, 1)
 
 
-def _wilson(spread: Spread, clusters: float, critical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _wilson(spread: Spread, critical: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ends for as many independent images as explain the error; where it is 0, as many as clusters."""
     share = spread.value.clip(0, 1)
-    images = np.full_like(share, clusters)
+    images = np.full_like(share, spread.clusters)
     np.divide(share * (1 - share), spread.error**2, out=images, where=spread.error > 0)
-    images = np.maximum(images, 1)
-    added = critical**2 / images
+    added = critical**2 / np.maximum(images, 1)
     centre = (share + added / 2) / (1 + added)
     half = np.sqrt(added * (share * (1 - share) + added / 4)) / (1 + added)
     return np.maximum(centre - half, 0), np.minimum(centre + half, 1)

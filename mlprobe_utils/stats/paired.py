@@ -16,13 +16,28 @@ NOTHING = "nothing to compare"
 
 
 class Pair(NamedTuple):
-    """One comparison on the same images: `place` (column -> value) names it, the rest are `paired_tests`' arguments."""
+    """One comparison on the same images."""
 
-    place: Mapping[str, object]
-    before: np.ndarray | Statistic
-    after: np.ndarray | Statistic
+    place: Mapping[str, object]  # column -> value: its name
+    before: np.ndarray | Statistic  # correct or not, bool [points, images] or [seeds, points, images], …
+    after: np.ndarray | Statistic  # … or another metric on the same resamples; one seed is compared with each
     resamples: Resamples
     scope: str = PROBE
+
+    def tests(self) -> pd.DataFrame:
+        """After less before at every point: the columns of `intervals` and p, of outcomes under PROBE that of
+        `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree."""
+        before, after = self.before, self.after
+        if outcomes := not isinstance(after, Statistic):
+            correct = np.broadcast_arrays(before, after)
+            before, after = (accuracy(side, self.resamples) for side in correct)
+        change = after - before
+        if outcomes and self.scope == PROBE:
+            p = sign_flip_p(*correct, self.resamples.clusters)
+        else:
+            spread = spread_of(change, self.scope)
+            p = 2 * t.sf(np.abs(spread.value) / spread.error, spread.freedom)
+        return intervals(change, self.scope).assign(p=p)
 
 
 def compare(
@@ -31,11 +46,9 @@ def compare(
     """All comparisons of one table, corrected for their number: `by` (columns of `Pair.place`); `change` (after less
     before), low, high (pp); p; p (Holm) over all rows; and with `words` (lower, higher, neither) verdict, one of the
     first two where p (Holm) is below 5 %."""
-    records = []
-    for place, *compared in pairs:
-        test = paired_tests(*compared).iloc[0]
-        records.append([*(place[name] for name in by), *test[["value", "low", "high", "p"]]])
-    table = pd.DataFrame(records, columns=[*by, change, "low", "high", "p"])
+    columns = ["value", "low", "high", "p"]
+    records = [[*(pair.place[name] for name in by), *pair.tests().loc[0, columns]] for pair in pairs]
+    table = pd.DataFrame(records, columns=[*by, change, *columns[1:]])
     table["p (Holm)"] = holm(table["p"])
     if words:
         sign = np.sign(table[change]).where(table["p (Holm)"] < 1 - LEVEL, 0)
@@ -49,34 +62,10 @@ def verdicts(low: pd.Series, high: pd.Series, words: Sequence[str] = WORDS) -> n
     return np.select([high < 0, low > 0], [lower, higher], neither)
 
 
-def paired_tests(
-    before: np.ndarray | Statistic, after: np.ndarray | Statistic, resamples: Resamples, scope: str = PROBE
-) -> pd.DataFrame:
-    """After less before at every point, with its test: the columns of `intervals` and p.
-
-    `before` and `after` are correct or not, bool [points, images] or [seeds, points, images], where a side with one
-    seed is compared with each seed of the other; or another metric on the same resamples. Of outcomes under PROBE p is
-    that of `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree.
-    """
-    exact = scope == PROBE and not isinstance(after, Statistic)
-    if not isinstance(after, Statistic):
-        before, after = np.broadcast_arrays(before, after)
-    sides = [side if isinstance(side, Statistic) else accuracy(side, resamples) for side in (after, before)]
-    change = sides[0] - sides[1]
-    if exact:
-        p = sign_flip_p(before, after, resamples.clusters)
-    else:
-        spread = spread_of(change, scope)
-        p = 2 * t.sf(np.abs(spread.value) / spread.error, spread.freedom)
-    return intervals(change, scope).assign(p=p)
-
-
 def sign_flip_p(before: np.ndarray, after: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Exact two-sided p of a difference in accuracy between paired outcomes, float [points].
-
-    The share of all 2^clusters exchanges of before and after in whole clusters with a difference, summed over seeds, as
-    large (Fisher's randomisation test); where every image is a cluster, the exact test of McNemar (1947).
-    """
+    """Exact two-sided p of a difference in accuracy between paired outcomes, float [points]: the share of all
+    2^clusters exchanges of before and after in whole clusters with a difference, summed over seeds, as large (Fisher's
+    randomisation test); where every image is a cluster, the exact test of McNemar (1947)."""
     members = np.unique(clusters, return_inverse=True)[1]
     changed = after.astype(int) - before.astype(int)
     by_point = changed.reshape(-1, *changed.shape[-2:]).sum(axis=0)
@@ -102,23 +91,17 @@ def holm(p: pd.Series) -> pd.Series:
     return pd.Series(adjusted, known.index).reindex(p.index)
 
 
-def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Means of differences by groups (none: of all) in the order they appear: `by`, `value`, low, high.
+def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
+    """Means of differences by groups in the order they appear: `by`, `value`, low, high.
 
     The standard error of a mean is at most the mean of the standard errors: the mean of the single ones' sides holds
-    whatever the correlation of the differences, and is too wide where they are independent.
-    """
-    columns = [value, "low", "high"]
-    if by:
-        return differences.groupby([*by], sort=False)[columns].mean().reset_index()
-    return differences[columns].mean().to_frame().T if len(differences) else differences[columns]
+    whatever the correlation of the differences, and is too wide where they are independent."""
+    return differences.groupby([*by], sort=False)[[value, "low", "high"]].mean().reset_index()
 
 
 def of_independent(estimates: pd.DataFrame, by: Sequence[str], *ends: tuple[str, str, str]) -> pd.DataFrame:
-    """Means by groups of estimates that are independent, as of several data sets: `by`, and the other columns.
-
-    The intervals of `ends` (value, low, high) are joined (Zou and Donner 2008); nan where one of a group is.
-    """
+    """Means by groups of estimates that are independent, as of several data sets: `by`, and the other columns. The
+    intervals of `ends` (value, low, high) are joined (Zou and Donner 2008); nan where one of a group is."""
     rows = []
     for place, own in estimates.groupby([*by], sort=False):
         row = own.drop(columns=[*by]).mean(skipna=False)
@@ -138,7 +121,6 @@ def counted(compared: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFra
 
 
 def in_words(differences: pd.DataFrame, value: str) -> str:
-    """The mean of all of them for a sentence, as in "+1.2 (-0.3 to +2.7)"; NOTHING without any."""
-    for mean, low, high in of_mean(differences, value).itertuples(index=False):
-        return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
-    return NOTHING
+    """The mean of all of them, as `of_mean`, for a sentence: "+1.2 (-0.3 to +2.7)", or NOTHING without any."""
+    mean, low, high = differences[[value, "low", "high"]].mean()
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if len(differences) else NOTHING

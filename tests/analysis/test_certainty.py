@@ -18,7 +18,7 @@ from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
-from mlprobe_utils.stats.paired import holm, paired_tests
+from mlprobe_utils.stats.paired import Pair, holm
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 IMAGES, SEEDS = 200, 5
@@ -85,7 +85,7 @@ def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for
     for scope, planted in ((PROBE, ["C end", "final output"]), (RECIPE, ["C end"])):
         significant = by_place[f"p (Holm, {scope})"] < certainty.ALPHA
         assert significant[significant].index.tolist() == [("m", site) for site in planted]
-        expected = paired_tests(before, after, DRAWN, scope)
+        expected = Pair({}, before, after, DRAWN, scope).tests()
         for name in ("low", "high", "p"):
             np.testing.assert_allclose(by_place.loc["m"][f"{name} ({scope})"].iloc[:3], expected[name])
         adjusted = holm(tests[f"p ({scope})"])

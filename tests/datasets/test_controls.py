@@ -7,11 +7,12 @@ import torch
 from slow_reference import option_log_probabilities
 from tiny_parts import card_of, each_family, each_family_in_time
 
+from mlprobe_utils.analysis.controls import no_better, selectivity, to_beat
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets import controls
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation import names
-from mlprobe_utils.evaluation.metrics import ENDS, best_without_model, control_scores, no_better, selectivity, to_beat
+from mlprobe_utils.evaluation.metrics import ENDS, best_without_model, control_scores
 from mlprobe_utils.evaluation.names import CONTROL_TASK, FILE, FILE_FORMAT, MAJORITY, PIXELS, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows
 from mlprobe_utils.models.encoding import Encoder

@@ -12,15 +12,7 @@ from mlprobe_utils.analysis import diagnosis_tables as report
 from mlprobe_utils.analysis.diagnosis_tables import LOST, NOTHING, RANKED, STEPS
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, STATEMENTS, UNDECIDED, losses, main_mode, verdicts
-from mlprobe_utils.evaluation.names import (
-    COMPREHENSION,
-    FIDELITY,
-    MISALIGNMENT,
-    MODES,
-    OUTPUT,
-    QUALITY,
-    SITES,
-)
+from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, OUTPUT, QUALITY, SITES
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
@@ -68,24 +60,16 @@ def test_what_a_later_site_has_was_not_lost_before(shares):
 
 def test_the_threshold_and_the_interval_decide_what_a_loss_is_called():
     lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
-    assert verdicts(lost, THRESHOLDS)["verdict"].tolist() == [UNDECIDED]
-    lost = losses(sites(PLANTED[QUALITY]), resample(np.arange(400)))
-    for threshold, verdict in ((5, NAMED), (25, UNDECIDED), (45, RULED_OUT)):
-        judged = verdicts(lost, dict.fromkeys(THRESHOLDS, threshold)).set_index("statement")
-        assert judged.at[QUALITY, "verdict"] == verdict
+    for threshold, verdict in ((2, NAMED), (5, UNDECIDED), (15, RULED_OUT)):
+        assert verdicts(lost, {MISALIGNMENT: threshold})["verdict"].tolist() == [verdict]
 
 
-def test_of_several_modes_the_first_on_the_way_is_the_main_one():
-    judged = verdicts(losses(sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))), THRESHOLDS)
+def test_of_several_modes_the_first_is_the_main_one_and_what_has_no_seeds_counts_for_all():
+    seeds, drawn = sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))
+    judged = verdicts(losses(seeds, drawn), THRESHOLDS)
     assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
     assert main_mode(judged) == QUALITY
-
-
-def test_what_has_no_seeds_counts_for_all_of_them():
-    seeds = sites(PLANTED[QUALITY])
-    alone = seeds | {"final output": seeds["final output"][0]}
-    repeated = seeds | {"final output": np.repeat(seeds["final output"][:1], 5, axis=0)}
-    drawn = resample(np.arange(400))
+    alone, repeated = (seeds | {OUTPUT: own} for own in (seeds[OUTPUT][0], np.repeat(seeds[OUTPUT][:1], 5, axis=0)))
     pd.testing.assert_frame_equal(losses(alone, drawn), losses(repeated, drawn))
 
 
@@ -124,20 +108,6 @@ def test_stages_are_apart_and_other_runs_are_not_diagnosed():
     assert dict(zip(short["stage"], short["main"], strict=True)) == {"finetuned": FIDELITY, "pretrained": MISALIGNMENT}
     assert len(report.by_state(both["predicted"])["m", "d", "finetuned"]) == 400
     assert report.by_state(again)["m", "d", "pretrained"].empty
-
-
-def test_the_questions_disagree_where_seeds_do():
-    """A loss of 11 points whose seeds scatter: named of these probes, not of the recipe."""
-    tables = planted(None)
-    probed = tables["probed"]
-    last = probed["pooling"] == "last_token"
-    wrong = {0: 0, 1: 0, 2: 0, 3: 90, 4: 130}  # images more that a seed gets wrong
-    for seed, count in wrong.items():
-        own = probed.index[last & (probed["seed"] == seed) & (probed["point"] == "L.11")]
-        right = own[(probed.loc[own, "p_Yes"] > 0.5) == (probed.loc[own, "label"] == "Yes")][:count]
-        probed.loc[right, ["p_Yes", "p_No"]] = probed.loc[right, ["p_No", "p_Yes"]].to_numpy()
-    found = diagnosed(tables).set_index(["statement", "scope"]).loc[f"{COMPREHENSION}, last token", "verdict"]
-    assert found.to_dict() == {PROBE: NAMED, RECIPE: UNDECIDED}
 
 
 def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:

@@ -16,7 +16,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, calibration_error, score
+from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, score
 from mlprobe_utils.pipeline.artefacts import ROOT
 
 
@@ -59,14 +59,6 @@ def slow_calibration_error(truth, probabilities) -> float:
         bins[CALIBRATION_BINS * lower // len(images)].append((confidence, right))
     errors = [len(own) * abs(np.mean(own, axis=0) @ [1, -1]) for own in bins if own]
     return sum(errors) / len(images)
-
-
-def test_bins_hold_equally_many_images():
-    """Wrong on the least confident tenth alone, and as confident there as anywhere: a tenth of the error."""
-    confidence = np.linspace(0.9, 0.9001, 100)
-    truth = np.where(np.arange(100) < 10, 1, 0)
-    error = calibration_error(truth, np.stack([confidence, 1 - confidence], axis=1))
-    assert error == pytest.approx(0.1 * 0.9 + 0.9 * 0.1, abs=1e-3)
 
 
 def test_the_glossary_names_every_metric():

@@ -8,9 +8,9 @@ import pytest
 from simulated_rows import LAST, labels_of, made, names_of
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.metrics import score
+from mlprobe_utils.evaluation.metrics import RESAMPLED, score
 from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, PROBED_SITES, REFERENCE, SITES
-from mlprobe_utils.evaluation.outcomes import outcomes, output_outcomes, single_outcomes, site_outcomes
+from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes, single_outcomes, site_outcomes
 from mlprobe_utils.evaluation.rows import image_rows
 from mlprobe_utils.stats.resampling import resample
 
@@ -47,33 +47,49 @@ def test_each_in_its_place():
 OPTIONS = ["Yes", "No", "Unsure"]
 
 
-def many() -> pd.DataFrame:
-    """Every seed, point and image has numbers of its own."""
-    rng, options = np.random.default_rng(0), OPTIONS
-    images = pd.DataFrame({"image": [f"{n}" for n in rng.permutation(30)], "option": rng.choice(options, 30)})
-    frames = []
-    for seed, point in itertools.product(range(4), ("V.00", "L.00", "C.00")):
-        probabilities = rng.dirichlet(np.ones(3), 30)
-        own = {"seed": seed, "point": point, **CONSTANT}
-        frames.append(image_rows(images.assign(split="test"), options, probabilities, **own))
-    return pd.concat(frames, ignore_index=True)
+def of(truth: np.ndarray) -> Outcomes:
+    """Some answers of two seeds at three points to images of these classes; their probabilities have many ties."""
+    rng, shape = np.random.default_rng(0), (2, 3, len(truth))
+    predicted, probabilities = rng.integers(-1, 3, shape), rng.integers(0, 6, (*shape, 3)) / 5
+    return Outcomes(predicted, truth, probabilities, [0, 1], ["V.00", "V.01", "C.00"], names_of(len(truth)), OPTIONS)
 
 
-def test_many_rows_lie_where_a_loop_over_them_puts_them_and_scores_are_those_of_the_metric():
-    told, options = many(), OPTIONS
-    found = outcomes(told.sample(frac=1, random_state=0))
-    assert set(found.points) == {"V.00", "L.00", "C.00"}
-    for row in told.to_dict("records"):
-        place = found.seeds.index(row["seed"]), found.points.index(row["point"]), found.images.index(row["image"])
-        assert found.probabilities[place].tolist() == [row[f"p_{option}"] for option in options]
-        said = options[found.predicted[place]]
-        assert said == options[int(np.argmax(found.probabilities[place]))]
-        assert found.correct[place] == (said == row["label"])
-    for metric in ("accuracy", "f1", "auc", "specificity"):
-        scored = found.score(metric, "Yes", resample(np.arange(30), 50))
-        for seed, point in np.ndindex(4, 3):
-            arrays = found.truth, found.predicted[seed, point], found.probabilities[seed, point]
-            assert scored.values[seed, point] == pytest.approx(score(*arrays, OPTIONS, "Yes")[metric])
+@pytest.mark.parametrize("name", RESAMPLED)
+@pytest.mark.parametrize("positive", [None, "No"])
+def test_scores_equal_those_of_the_images_drawn(name, positive):
+    found, drawn = of(np.random.default_rng(1).integers(0, 3, 60)), resample(np.arange(60) // 2, resamples=8)
+    scored = found.score(name, positive, drawn)
+    for counts, row in zip([np.ones(60, dtype=int), *drawn.counts], [scored.values, *scored.resampled], strict=True):
+        images = np.repeat(np.arange(60), counts)
+        for place in np.ndindex(2, 3):
+            arrays = found.truth[images], found.predicted[place][images], found.probabilities[place][images]
+            assert row[place] == pytest.approx(score(*arrays, OPTIONS, positive)[name])
+
+
+def test_a_mean_over_classes_rests_on_the_small_ones():
+    found, drawn = of(np.repeat([0, 1, 2], [24, 84, 42])), resample(np.arange(150))
+    assert found.score("recall", None, drawn).clusters == pytest.approx(9 / (1 / 24 + 1 / 84 + 1 / 42))
+    assert found.score("recall", "Yes", drawn).clusters == 24
+
+
+@pytest.mark.parametrize(
+    ("having", "clusters", "said"),
+    [
+        (0, np.arange(60), "class 'No' is missing from 100% of the resamples, as only 0 patients"),
+        (20, np.where(np.arange(60) < 20, 0, np.arange(60)), "class 'No' is missing from 3.% .* as only 1 patients"),
+        (2, np.arange(60), "recall: class 'No' is missing from 1.% .* as only 2 patients"),
+    ],
+)
+def test_a_class_that_hangs_on_few_patients_is_named(having, clusters, said):
+    found = of((np.arange(60) < having).astype(int))
+    with pytest.raises(InputError, match=said):
+        found.score("recall", "No", resample(clusters))
+    assert found.score("accuracy", "No", resample(clusters)).resampled.shape == (2000, 2, 3)  # needs no class
+    scored = of((np.arange(60) < 4).astype(int)).score("recall", "No", resample(np.arange(60)))
+    assert 0 < np.isnan(scored.resampled).any(axis=(1, 2)).mean() < 0.05  # few resamples lack it: left out of those
+    assert not np.isnan(scored.values).any()
+    with pytest.raises(InputError, match="unknown metric 'recal': did you mean 'recall'"):
+        found.score("recal", None, resample(clusters))
 
 
 def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
@@ -93,11 +109,9 @@ def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
     [
         (lambda r: r.iloc[:0], "no rows"),
         (lambda r: r.assign(stage=["pretrained"] * 6 + ["finetuned"] * 6), "choose one of stage"),
-        (lambda r: r.assign(pooling=[None] * 3 + ["last_token"] * 9), "choose one of pooling"),
         (lambda r: r.assign(p_Yes=r["p_Yes"].where(r.index != 4)), "m on d, V.01: 1 images have no probability"),
         (lambda r: r.drop(index=4), "m on d, seed 0, V.01: image a is there 0 times"),
         (lambda r: pd.concat([r, r.iloc[[5]]]), "m on d, seed 0, V.01: image b is there 2 times"),
-        (lambda r: r.iloc[:9], "seed 1, V.01: image a is there 0 times"),
     ],
 )
 def test_what_is_missing_is_named(broken, said):
@@ -111,23 +125,20 @@ def sites() -> tuple[dict[str, pd.DataFrame], list[str]]:
     return made(dict(zip(SITES, (0.95, 0.9, 0.8, 0.7, 0.6, 0.5), strict=True)), 20), names_of(20)
 
 
-def test_every_site_is_what_a_loop_over_the_rows_finds(sites):
+def test_every_site_has_the_outcomes_of_its_rows(sites):
     tables, names = sites
     other = {name: rows.assign(split="validation", label="No") for name, rows in tables.items()}  # does not count
     correct = site_outcomes(**{name: pd.concat([rows, other[name]]) for name, rows in tables.items()}, images=names)
     assert tuple(correct) == SITES
-    for number, image in enumerate(names):
-        label = labels_of(20)[number]
-        for site, (module, pooling) in PROBED_SITES.items():
-            for seed in range(5):
-                rows = tables["probed"]
-                chosen = (rows["image"] == image) & (rows["point"] == LAST[module]) & (rows["pooling"] == pooling)
-                (p_yes,) = rows.loc[chosen & (rows["seed"] == seed), "p_Yes"]
-                assert correct[site][seed, number] == ((p_yes > 0.5) == (label == "Yes"))
-        (answer,) = tables["predicted"].set_index("image").loc[[image], "parsed"]
-        assert correct[OUTPUT][number] == (answer == label)
-        (p_yes,) = tables["reference"].set_index("image").loc[[image], "p_Yes"]
-        assert correct[REFERENCE][number] == ((p_yes > 0.5) == (label == "Yes"))
+    ill = labels_of(20) == "Yes"
+    for site, (module, pooling) in PROBED_SITES.items():
+        rows = tables["probed"]
+        rows = rows[(rows["point"] == LAST[module]) & (rows["pooling"] == pooling)]
+        said = rows.pivot(index="seed", columns="image", values="p_Yes") > 0.5
+        assert (correct[site] == (said == ill)).all(axis=None)
+    answers, reference = (tables[name].sort_values("image") for name in ("predicted", "reference"))
+    assert correct[OUTPUT].tolist() == (answers["parsed"] == answers["label"]).tolist()
+    assert correct[REFERENCE].tolist() == ((reference["p_Yes"] > 0.5) == ill).tolist()
     assert not single_outcomes(tables["predicted"].assign(parsed=None), names, "answers", parsed=True).any()
 
 

@@ -72,23 +72,20 @@ LAYERS = {  # as in a Qwen3-VL's adapter -> inputs, outputs
 }
 
 
-@pytest.mark.parametrize("side", [True, False])
-def test_what_lora_reached_in_a_side_path_is_counted_there(outputs, side):
+def test_what_lora_reached_in_a_side_path_is_counted_there(outputs):
     folder = SELECTION.folder("tiny", "busi")
     for name in ("adapter-0", "features-pretrained"):
         (folder / name).mkdir(parents=True)
         (folder / name / "made_from.json").write_text(json.dumps({}))
     points = pd.DataFrame({"point": PATHS.keys(), "path": PATHS.values()})
-    points[side | ~points["point"].map(on_side_path)].to_parquet(folder / "features-pretrained" / "points.parquet")
+    points.to_parquet(folder / "features-pretrained" / "points.parquet")
     tensors = {}
     for name, (inputs, width) in LAYERS.items():
-        if side or "deepstack" not in name:
-            tensors[f"base_model.model.{name}.lora_A.weight"] = torch.zeros(2, inputs)
-            tensors[f"base_model.model.{name}.lora_B.weight"] = torch.zeros(width, 2)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.zeros(2, inputs)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.zeros(width, 2)
     save_file(tensors, folder / "adapter-0" / "adapter_model.safetensors")
     counted = adapted_layers(SELECTION).set_index("module")
-    assert list(counted.index) == [letter for letter in PROBED if side or letter != "D"] + ["elsewhere"]
-    assert counted["layers"].to_dict() == {"V": 1, "C": 1, "L": 1, "elsewhere": 1} | ({"D": 2} if side else {})
+    assert list(counted.index) == [*PROBED, "elsewhere"]
+    assert counted["layers"].to_dict() == {"V": 1, "D": 2, "C": 1, "L": 1, "elsewhere": 1}
     assert counted["parameters"].sum() == sum(tensor.numel() for tensor in tensors.values())
-    if side:
-        assert counted.at["D", "parameters"] == 2 * (16 + 16 + 16 + 8)
+    assert counted.at["D", "parameters"] == 2 * (16 + 16 + 16 + 8)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
+from mlprobe_utils.analysis.detectable import images_needed, least_gains, power, table
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.stats import paired
-from mlprobe_utils.stats.detectable import images_needed, least_gains, power, power_of_mean, table
-from mlprobe_utils.stats.intervals import RECIPE
-from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, of_mean, paired_tests, sign_flip_p, verdicts
+from mlprobe_utils.stats.intervals import PROBE, RECIPE
+from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, of_mean, sign_flip_p, verdicts
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 LOWER, HIGHER, NEITHER = WORDS
@@ -56,7 +56,7 @@ def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
     assert table.columns.tolist() == ["n", "what", "gain", "low", "high", "p", "p (Holm)", "verdict"]
     assert table["verdict"].tolist() == [LOWER, HIGHER, NEITHER, LOWER]
     for own, after in zip(table.itertuples(), moved.values(), strict=False):
-        expected = paired_tests(before, np.broadcast_to(after, before.shape), drawn, RECIPE).iloc[0]
+        expected = Pair({}, before, np.broadcast_to(after, before.shape), drawn, RECIPE).tests().iloc[0]
         assert [own.gain, own.low, own.high, own.p] == pytest.approx(expected[["value", "low", "high", "p"]].tolist())
     np.testing.assert_allclose(table["p (Holm)"], holm(table["p"]))
     exact = compare([Pair({}, before, moved["lost"], drawn)], []).iloc[0]
@@ -75,13 +75,13 @@ def test_the_recipe_is_judged_by_its_seeds():
     after[:, 0, :60] = False
     after[0, 1, :200] = False
     drawn = resample(np.arange(400))
-    of_probes, of_recipe = paired_tests(before, after, drawn), paired_tests(before, after, drawn, RECIPE)
+    of_probes, of_recipe = (Pair({}, before, after, drawn, scope).tests() for scope in (PROBE, RECIPE))
     assert (of_probes["p"] < 1e-6).all()
     assert of_recipe["p"][0] < 1e-6
     assert of_recipe["p"][1] > 0.2
     assert (of_recipe["high"] < 0).tolist() == [True, False]
     with pytest.raises(InputError, match="5 seeds or more, found 3"):
-        paired_tests(before[:3], after[:3], drawn, RECIPE)
+        Pair({}, before[:3], after[:3], drawn, RECIPE).tests()
 
 
 def test_p_values_are_adjusted_as_holm_did_and_a_missing_one_stays_missing():
@@ -108,22 +108,18 @@ def test_power_is_the_sum_over_all_outcomes_of_the_test(gain, disagreement, imag
         power(2 * disagreement, disagreement, images)
 
 
-def test_power_by_hand_and_of_a_mean():
+def test_tables_of_detectable_gains():
     assert power(1, 1, 5) == 0  # of five images, all on one side are no rarer than 1 in 16
-    assert power(1, 1, 6) == pytest.approx(1)
     assert images_needed(1, 1) == 6
     assert images_needed(0.01, 0.5, most=100) is None
-    assert power_of_mean(0.05, 0.1, [2000]) == pytest.approx(power(0.05, 0.1, 2000), abs=0.02)
-    assert power_of_mean(0.02, 0.1, [150, 203, 624]) > power_of_mean(0.02, 0.1, [150])
-
-
-def test_tables_of_detectable_gains():
     disagreements = {"fewest": None, "10 %": 10.0}
     found = table([1.0, -2.0], disagreements, {"a": 100, "b": 1000})
     rows = [[gain, words] for gain in (1.0, -2.0) for words in disagreements]
     assert found[["gain", "they disagree on"]].to_numpy().tolist() == rows
     assert found.at[3, "b"] == pytest.approx(100 * power(0.02, 0.1, 1000))
     assert found.at[2, "a"] == pytest.approx(100 * power(0.02, 0.02, 100))
+    of_one = table([5.0], disagreements, {"a": 2000}).iloc[1]
+    assert of_one["mean of all"] == pytest.approx(of_one["a"], abs=2)
     images = int(found.at[3, "images needed"])
     assert power(0.02, 0.1, images) >= 0.8 > power(0.02, 0.1, int(0.95 * images))
     least = least_gains(disagreements, {"a": 150, "b": 624, "few": 5})

@@ -29,20 +29,13 @@ def power(gain: float, disagreement: float, images: int) -> float:
     return float(binom.pmf(split, images, disagreement) @ np.where(limit < 0, 0, found))
 
 
-def power_of_mean(gain: float, disagreement: float, images: Sequence[int]) -> float:
-    """As `power`, of the mean over test sets with this gain and disagreement, in the normal approximation."""
-    variance = sum((disagreement - gain**2) / own for own in images) / len(images) ** 2
-    far, critical = np.sqrt(gain**2 / variance), norm.isf(ALPHA / 2)
-    return float(norm.sf(critical - far) + norm.cdf(-critical - far))
-
-
 def images_needed(gain: float, disagreement: float, most: int = 10**6) -> int | None:
     """How many test images give POWER, to one in a hundred; None where `most` are too few."""
-    low, high = 1, 1
+    high = 1
     while power(gain, disagreement, high) < POWER:
-        low, high = high, 2 * high
-        if high > most:
+        if (high := 2 * high) > most:
             return None
+    low = high // 2
     while high - low > max(1, high // 100):
         middle = (low + high) // 2
         low, high = (low, middle) if power(gain, disagreement, middle) >= POWER else (middle, high)
@@ -51,7 +44,7 @@ def images_needed(gain: float, disagreement: float, most: int = 10**6) -> int | 
 
 def table(gains: Sequence[float], disagreements: Mapping[str, float | None], images: Mapping[str, int]) -> pd.DataFrame:
     """How often gains (pp) are found on test sets, and how many images would find them with POWER: gain, they disagree
-    on, a column a test set, mean of all (power in percent), images needed.
+    on, a column a test set, mean of all (power in percent; the last in the normal approximation), images needed.
 
     `disagreements`: label -> percent of the images (None: as few as can be, the gain itself); `images`: name -> number.
     """
@@ -59,7 +52,9 @@ def table(gains: Sequence[float], disagreements: Mapping[str, float | None], ima
     for gain, (words, percent) in product(gains, disagreements.items()):
         share, often = abs(gain) / 100, max(percent or 0, abs(gain)) / 100
         found = {name: 100 * power(share, often, own) for name, own in images.items()}
-        found["mean of all"] = 100 * power_of_mean(share, often, [*images.values()])
+        variance = sum((often - share**2) / own for own in images.values()) / len(images) ** 2
+        far, critical = np.sqrt(share**2 / variance), norm.isf(ALPHA / 2)
+        found["mean of all"] = 100 * (norm.sf(critical - far) + norm.cdf(-critical - far))
         found["images needed"] = images_needed(share, often)
         rows.append({"gain": gain, "they disagree on": words} | found)
     return pd.DataFrame(rows).astype({"images needed": "Int64"})
