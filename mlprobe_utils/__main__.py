@@ -64,51 +64,24 @@ SPLIT = argument("--split", dest="split_rule", default="paper", choices=SPLIT_RU
 DATA = (argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"), PROTOCOL, SPLIT)
 THREADS = argument("--threads", type=int, default=1, help="torch threads")
 MODEL = argument("of", metavar="model", help="slug of a model card in data/models")
+MODELS = argument("of", metavar="model", nargs="+", help="slugs of model cards")
 BASELINES = argument("of", metavar="baseline", nargs="+", help="slugs of cards in data/baselines")
 DISCUSSIONS = argument("--discussions", nargs="*", help="slugs of cards in data/discussions; none named: all")
 PLANTED = argument("--planted", nargs="+", help="slugs of phantom sets on which faults are planted in the model")
+FILE = argument("--file", type=Path, help="to write; <model>.results.zip without")
 UNDAMAGED = argument("--undamaged", action="store_true", help="plant no fault")
 
 WHOLE = "fine-tunes a model and probes it before and after; with discussions and planted faults, where they are named"
 on_data_sets("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED)
 on_data_sets("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES)
-on_data_sets(
-    "trial", "makes a model's cases for the laboratory", "synthetic.faults.planting.run_trial", MODEL, UNDAMAGED
-)
-
-
-@command(
-    "evaluates the laboratory's cases: how often the diagnosis is correct",
-    argument("models", metavar="model", nargs="+", help="slugs of model cards that have gone through `trial`"),
-    *DATA,
-)
-def laboratory(models: list[str], datasets: list[str], protocol: str, split_rule: str) -> None:
-    from mlprobe_utils.pipeline.results import Selection
-    from mlprobe_utils.synthetic.faults.planting import write_confusion
-
-    write_confusion(Selection(tuple(models), tuple(datasets), protocol, split_rule))
-
-
-@command(
-    "writes a model's results to one file, without images and weights, for others to put into MODELS",
-    MODEL,
-    *DATA,
-    argument("--file", type=Path, help="to write; <model>.results.zip without"),
-)
-def export(of: str, datasets: list[str], protocol: str, split_rule: str, file: Path | None) -> None:
-    from mlprobe_utils.pipeline.exchange import SUFFIX, export_results
-    from mlprobe_utils.pipeline.results import Selection
-
-    selection = Selection((of,), tuple(datasets), protocol, split_rule)
-    print(export_results(of, selection, file or Path(f"{of}{SUFFIX}")))
-
-
-@command("checks that imported results are of the protocol and the images that are here", MODEL, *DATA)
-def fits(of: str, datasets: list[str], protocol: str, split_rule: str) -> None:
-    from mlprobe_utils.pipeline.exchange import check_imported
-    from mlprobe_utils.pipeline.results import Selection
-
-    check_imported(of, Selection((of,), tuple(datasets), protocol, split_rule))
+CASES = "makes a model's cases for the laboratory"
+on_data_sets("trial", CASES, "synthetic.faults.planting.run_trial", MODEL, UNDAMAGED)
+JUDGED = "evaluates the cases of models that have gone through `trial`: how often the diagnosis is correct"
+on_data_sets("laboratory", JUDGED, "synthetic.faults.planting.write_confusion", MODELS)
+EXPORTED = "writes a model's results to one file, without images and weights, for others to put into MODELS"
+on_data_sets("export", EXPORTED, "pipeline.exchange.export_results", MODEL, FILE)
+FITS = "checks that imported results are of the protocol and the images that are here"
+on_data_sets("fits", FITS, "pipeline.exchange.check_imported", MODEL)
 
 
 @command(
@@ -167,14 +140,6 @@ def chapter(notebook: str, output: Path, parameters: dict) -> None:
     run_chapter(notebook, parameters, output)
 
 
-@command("draws a phantom's images", argument("slug", help="data card of a phantom, e.g. busi-phantom"))
-def phantoms(slug: str) -> None:
-    from mlprobe_utils.synthetic.phantoms.making import make
-
-    with step(slug, "images drawn"):
-        make(slug)
-
-
 @command(
     "makes image sets: draws the synthetic ones, and writes manifests and working copies of all",
     argument("slugs", nargs="+", help="data cards in data/datasets"),
@@ -184,13 +149,14 @@ def phantoms(slug: str) -> None:
 def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
     from mlprobe_utils.pipeline.cards import load_data_card
     from mlprobe_utils.pipeline.images import build_manifest
+    from mlprobe_utils.synthetic.phantoms.making import make
 
     for slug in slugs:
-        card = load_data_card(slug)
-        if card.synthetic:
-            phantoms(slug)
+        if load_data_card(slug).synthetic:
+            with step(slug, "images drawn"):
+                make(slug)
         with step(slug, "manifest"):
-            build_manifest(slug, protocol, None if card.synthetic else data)
+            build_manifest(slug, protocol, data)
 
 
 @command(

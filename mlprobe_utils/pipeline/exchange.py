@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -37,18 +38,19 @@ RECORD, HASHES, CARD = "exchange.json", "hashes.json", "card.yml"
 OWN_MACHINE = ("slug", "made_by", "recipe")  # fields of a card that say how its weights are made
 
 
-def export_results(model: str, selection: Selection, file: Path) -> Path:
-    """Writes a model's rows, card and provenance on some data sets, with those of its discussions that are there.
+def export_results(model: str, datasets: list[str], protocol: str, split_rule: str, file: Path | None = None) -> None:
+    """Writes a model's rows, card and provenance on some data sets, with those of its discussions that are there, to a
+    file (None: `<model>.results.zip`), and prints its name.
 
     Raises InputError for what is not current, with the command that makes it.
     """
-    of_run = places(model, [*selection.datasets], selection.protocol, selection.split_rule)
-    of_set = {place.image_set.card.slug: place for place in of_run}
+    file = file or Path(f"{model}{SUFFIX}")
+    of_set = {place.image_set.card.slug: place for place in places(model, datasets, protocol, split_rule)}
     made, discussed = [], []
     for dataset, place in of_set.items():
         made += place.of_pipeline()
         if behind := stale(made):
-            command = selection.command(model, dataset)
+            command = Selection((model,), (dataset,), protocol, split_rule).command(model, dataset)
             raise InputError(f"{from_outputs(behind[0].folder)} is not current: run `{command}` before the export")
     for card in (own for own in discussions() if taking_part(own, [model])):
         own = [one for dataset in discussed_on(card, of_set) for one in of_set[dataset].of_discussion(card)]
@@ -60,8 +62,8 @@ def export_results(model: str, selection: Selection, file: Path) -> Path:
     here = card.made_by or Path(card.source).expanduser().exists()
     card = card.model_dump(mode="json", exclude_defaults=True, exclude={*OWN_MACHINE})
     card |= {"source": "weights that are not here"} if here else {}
-    record = {"model": model, "protocol": selection.protocol, "split_rule": selection.split_rule}
-    record |= {"protocol_hash": load_protocol(selection.protocol).content_hash, "discussions": discussed}
+    record = {"model": model, "protocol": protocol, "split_rule": split_rule}
+    record |= {"protocol_hash": load_protocol(protocol).content_hash, "discussions": discussed}
     record |= {"datasets": {dataset: place.image_set.data_hash for dataset, place in of_set.items()}}
     record["commit"] = artefacts.commit()
     contents |= {CARD: yaml.safe_dump(card, allow_unicode=True).encode(), RECORD: json.dumps(record, indent=1).encode()}
@@ -71,7 +73,7 @@ def export_results(model: str, selection: Selection, file: Path) -> Path:
             archive.writestr(name, data)
         archive.comment = hash_of(hashes).encode()
     atomic_write(file, packed.getvalue())
-    return file
+    print(file)
 
 
 def _contents(one: Artefact) -> dict[str, bytes]:
@@ -149,18 +151,18 @@ def _opened(file: Path, name: str) -> tuple[dict[str, bytes], dict, dict]:
     return contents, record, card
 
 
-def check_imported(model: str, selection: Selection) -> None:
+def check_imported(model: str, datasets: Iterable[str], protocol: str, split_rule: str) -> None:
     """Raises InputError where results that came as a file are of another protocol, split rule or data set than a run,
     or of other images."""
     record, where = imported(model), f"the imported results '{model}' are of"
-    if record["protocol"] != selection.protocol or record["split_rule"] != selection.split_rule:
+    if record["protocol"] != protocol or record["split_rule"] != split_rule:
         mend = f"choose these, PROTOCOL={record['protocol']} SPLIT={record['split_rule']}"
         raise InputError(f"{where} protocol '{record['protocol']}' and split rule '{record['split_rule']}': {mend}")
-    if record["protocol_hash"] != load_protocol(selection.protocol).content_hash:
-        raise InputError(f"{where} a protocol '{selection.protocol}' with other values: compare data/protocols/")
-    for dataset in selection.datasets:
+    if record["protocol_hash"] != load_protocol(protocol).content_hash:
+        raise InputError(f"{where} a protocol '{protocol}' with other values: compare data/protocols/")
+    for dataset in datasets:
         if (data := record["datasets"].get(dataset)) is None:
             mend = f'choose DATASETS="{" ".join(record["datasets"])}", or export it with this one'
             raise InputError(f"{where} other data sets than '{dataset}': {mend}")
-        if data != load_image_set(dataset, selection.protocol).data_hash:
+        if data != load_image_set(dataset, protocol).data_hash:
             raise InputError(f"{where} other images, splits or another question of '{dataset}' than are here")

@@ -68,9 +68,6 @@ def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
             f"DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to get. Or "
             "choose phantoms, such as busi-phantom"
         )
-    if card.synthetic and not images.is_dir():
-        command = f"python -m mlprobe_utils {card.made_by} {slug}"
-        raise InputError(f"{relative(images)} is not there: make it with `{command}`")
     own = manifest(card, protocol, images)
     if not own.is_current():
         with own.making() as place:

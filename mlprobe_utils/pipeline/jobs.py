@@ -117,8 +117,8 @@ def upstream_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
 def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussion], planted: tuple[str, ...]) -> Job:
     """What is made of a model on the data sets of a run, with its discussions, and faults on the sets `planted`."""
     if imported(model):  # its results are there: it is checked that they are of this run
-        command = ("fits", model, *_options(run))
-        return Job("model", model, command, _read_by(model, before), lambda: check_imported(model, run) or [])
+        command, of_run = ("fits", model, *_options(run)), (run.datasets, run.protocol, run.split_rule)
+        return Job("model", model, command, _read_by(model, before), lambda: check_imported(model, *of_run) or [])
     datasets = list(dict.fromkeys([*run.datasets, *planted]))
 
     def artefacts() -> Iterable[Artefact]:

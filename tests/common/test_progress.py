@@ -4,9 +4,9 @@ import collections
 
 import pytest
 
+from mlprobe_utils.book import make_book
+from mlprobe_utils.book.make_book import account, expected, remember, spent
 from mlprobe_utils.common import progress
-from mlprobe_utils.pipeline import time_spent
-from mlprobe_utils.pipeline.time_spent import account, expected, remember, spent
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_pat
     """Two processes took 60 s for 80 s of steps: 40 s went into the starts of four jobs."""
     (tmp_path / "progress").write_text("30.0\ta · probes\n10.0\tb · probes\n40.0\tpages\n")
     steps = collections.Counter({"probes": 10, "pages": 1})
-    monkeypatch.setattr(time_spent, "CARDS", tmp_path)
+    monkeypatch.setattr(make_book, "CARDS", tmp_path)
     assert expected(steps, 4, 2, "mine") == "11 steps; how long, no run of the protocol 'mine' has shown yet"
     remember(tmp_path / "progress", 60, 4, 2, "mine")
     remember(tmp_path / "progress", 6000, 4, 2, "another")

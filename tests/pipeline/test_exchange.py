@@ -3,7 +3,6 @@
 import json
 import shutil
 import zipfile
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +21,7 @@ from mlprobe_utils.pipeline.results import Selection, adapter_sizes
 from mlprobe_utils.pipeline.variants import load_discussion, taking_part
 
 MODEL, DATASET = "lingshu-7b-miniature", "busi-phantom"
+OF_RUN = {"datasets": [DATASET], "protocol": "miniature", "split_rule": "paper"}
 SELECTION = Selection((MODEL,), (DATASET,), "miniature", "paper")
 
 
@@ -44,12 +44,12 @@ def exported(outputs, own_cards, monkeypatch):
     )
     monkeypatch.setattr(exchange, "places", lambda *of: [own])
     monkeypatch.setattr(exchange, "load_image_set", lambda slug, protocol: images)
-    file = export_results(MODEL, SELECTION, outputs.parent / "theirs.results.zip")
+    export_results(MODEL, **OF_RUN, file=(file := outputs.parent / "theirs.results.zip"))
     with zipfile.ZipFile(file) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".safetensors")]
     shutil.rmtree(outputs)
     with pytest.raises(InputError, match=rf"adapter-0 is not current: run `python -m mlprobe_utils model {MODEL}"):
-        export_results(MODEL, SELECTION, file.with_name("other.zip"))
+        export_results(MODEL, **OF_RUN, file=file.with_name("other.zip"))
     return file
 
 
@@ -93,19 +93,19 @@ def test_nothing_is_made_of_them_but_what_they_hold_is_checked(exported):
 def test_results_of_another_run_do_not_fit(exported, changed, words):
     import_results(exported)
     with pytest.raises(InputError, match=words):
-        check_imported("theirs", replace(SELECTION, **changed))
+        check_imported("theirs", **(OF_RUN | changed))
 
 
 def test_results_of_other_images_or_another_protocol_do_not_fit(exported, own_cards, monkeypatch):
     import_results(exported)
     monkeypatch.setattr(exchange, "load_image_set", lambda slug, protocol: SimpleNamespace(data_hash="others"))
     with pytest.raises(InputError, match=f"of other images, splits or another question of '{DATASET}'"):
-        check_imported("theirs", SELECTION)
+        check_imported("theirs", **OF_RUN)
     protocol = own_cards / "protocols" / "miniature.yml"
     protocol.write_text(protocol.read_text().replace("probe_seeds: ", "probe_seeds: 1"))
     exchange.load_card.cache_clear()
     with pytest.raises(InputError, match="a protocol 'miniature' with other values"):
-        check_imported("theirs", SELECTION)
+        check_imported("theirs", **OF_RUN)
 
 
 def rewritten(file, changes: dict[str, bytes], sealed: bool):

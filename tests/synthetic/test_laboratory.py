@@ -11,7 +11,6 @@ from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
 from mlprobe_utils.pipeline.configuration import Run, load_book
 from mlprobe_utils.pipeline.fault_card import all_faults, laboratory_files
 from mlprobe_utils.pipeline.jobs import prepare
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.synthetic.faults.planting import run_trial, write_confusion
 
 LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
@@ -104,7 +103,7 @@ def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     prepare(Run(models, *where, ""))
     run_trial(models[0], *where)
     run_trial(models[1], *where, undamaged=True)
-    write_confusion(Selection(models, *where))
+    write_confusion(models, *where)
     table = laboratory_results.read().cases
     strong = table[table["strong"]]
     assert set(strong["mode"]) == set(MODES)

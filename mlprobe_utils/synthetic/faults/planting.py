@@ -195,10 +195,10 @@ def _rows(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor],
     return pd.concat(rows, ignore_index=True)
 
 
-def write_confusion(selection: Selection) -> None:
-    """Writes the losses of every selected case to outputs/diagnosis/, and prints how often the diagnosis is correct.
+def write_confusion(models: list[str], datasets: list[str], protocol: str, split_rule: str) -> None:
+    """Writes the losses of every case to outputs/diagnosis/, and prints how often the diagnosis is correct.
     Raises InputError for a model and data set without its trial, and for models of one family alone."""
-    cases = []
+    selection, cases = Selection(tuple(models), tuple(datasets), protocol, split_rule), []
     with step("laboratory", "diagnosis of the cases"):
         for dataset in selection.datasets:
             drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
@@ -206,7 +206,7 @@ def write_confusion(selection: Selection) -> None:
             for model in selection.models:
                 own = replace(selection, models=(model,), datasets=(dataset,))
                 folder = own.folder(model, dataset) / fault_card.FOLDER
-                artefacts.read_made_from(folder, own.command(model, dataset, "trial"))
+                artefacts.read_made_from(folder, own.command(model, dataset).replace(" model ", " trial ", 1))
                 rows, planted = pd.read_parquet(folder / fault_card.ROWS), pd.read_parquet(folder / fault_card.CASES)
                 if planted["fault"].notna().any():
                     numbers = ["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]
