@@ -49,10 +49,8 @@ from mlprobe_utils.analysis.fault_effects import PLACES
 from mlprobe_utils.pipeline.fault_card import all_faults
 from mlprobe_utils.plots.tables import show
 
-damaged, rows = chapter.damaged(), []
-for fault in all_faults():
-    depth = "" if fault.depth is None else f"{fault.depth:g}"
-    rows.append((fault.name, PLACES[fault.module], depth, str(fault.seed)))
+damaged, faults = chapter.damaged(), all_faults()
+rows = [(f.name, PLACES[f.module], f.depth, str(f.seed)) for f in faults]
 show(pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"]))
 
 # %% [markdown]

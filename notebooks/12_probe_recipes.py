@@ -121,16 +121,10 @@ charts.recipe_curves(scores, chapter.names, chapter.metric)
 # trained with one learning rate for all layers also measures how large a layer's features are. The features are the
 # same to the last bit, so that no difference of the two is one of information.
 
-
 # %%
-def largest(recipe: str) -> pd.DataFrame:
-    own = changes[changes["recipe"] == recipe]
-    by_set = own["change"].abs().groupby(own["dataset"], sort=False)
-    own = own.loc[by_set.idxmax()].drop(columns=["stage", "recipe", "p"])
-    return chapter.named(own.reset_index(drop=True))
+from mlprobe_utils.analysis.probe_recipes import extremes
 
-
-show(largest("raw"))
+show(chapter.named(extremes(changes, "raw")))
 
 # %% [markdown]
 # These are the largest changes in each data set, with their intervals.
@@ -141,7 +135,7 @@ show(largest("raw"))
 # second finds is there, and the next linear layer of the model cannot take it up as it is.
 
 # %%
-show(largest("linear"))
+show(chapter.named(extremes(changes, "linear")))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.stats.paired import in_words

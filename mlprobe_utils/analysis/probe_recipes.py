@@ -39,6 +39,13 @@ def recipe_changes(
     return compare(pairs, [*RECIPE_OF, "recipe", "module"])
 
 
+def extremes(changes: pd.DataFrame, recipe: str) -> pd.DataFrame:
+    """The largest change that a recipe makes in each data set, up or down; empty for a recipe that was not run."""
+    own = changes[changes["recipe"] == recipe]
+    places = own["change"].abs().groupby(own["dataset"], sort=False).idxmax()
+    return own.loc[places].drop(columns=["stage", "recipe", "p"]).reset_index(drop=True)
+
+
 def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     """Whether each image is correct, bool [fitted at, applied at, images], and the LLM points as the data flows: of
     `results.transfer_rows` of one CURVE."""

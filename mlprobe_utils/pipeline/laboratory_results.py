@@ -126,7 +126,7 @@ def measured(selection: Selection) -> pd.DataFrame:
     (points), lost_low and lost_high (its 95 % interval). Raises InputError where faults were not calibrated."""
     tables = {STRENGTHS: [], HITS: []}
     for model, dataset, folder in selection.folders():
-        command = f"{selection.command(model, dataset, 'model')} --planted {dataset}"
+        command = f"{selection.command(model, dataset)} --planted {dataset}"
         artefacts.read_made_from(folder / CALIBRATION, command)
         for file, found in tables.items():
             found.append(pd.read_parquet(folder / CALIBRATION / file).assign(model=model, dataset=dataset))

@@ -82,10 +82,11 @@ class Selection:
     split_rule: str
     variant: Variant | None = field(default=None, kw_only=True)
 
-    def command(self, model: str, dataset: str, discussed: bool = False) -> str:
-        """The command line that makes a model's results on a data set; `discussed`: those of discussions, too."""
+    def command(self, model: str, dataset: str, discussed: bool = False, name: str = "model") -> str:
+        """The command line that makes a model's results on a data set; `discussed`: those of discussions, too; `name`:
+        of another command."""
         healthy, damaged, _ = model.partition("+")
-        command = f"python -m mlprobe_utils model {healthy} --datasets {dataset}"
+        command = f"python -m mlprobe_utils {name} {healthy} --datasets {dataset}"
         command += f" --protocol {self.protocol} --split {self.split_rule}"
         command += " --discussions" if discussed or self.variant else ""
         return f"{command} --planted {dataset}" if damaged else command

@@ -58,7 +58,7 @@ def right_of(hard: np.ndarray, share: float, seed, shape: tuple = (), noise: flo
 def answers_of(right: np.ndarray, shuffled: int = 0, **columns) -> pd.DataFrame:
     """Prediction rows: as probe rows, with the more probable option as the parsed answer."""
     rows = rows_of(right, shuffled, **columns)
-    return rows.assign(parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No"), thought_cut=False)
+    return rows.assign(text="?", parsed=np.where(rows["p_Yes"] > 0.5, "Yes", "No"), thought_cut=False)
 
 
 def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **state) -> dict[str, pd.DataFrame]:
@@ -78,7 +78,7 @@ def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **sta
     answers = rows_of(right(OUTPUT), **state)
     correct = (answers["p_Yes"] > 0.5) == (answers["label"] == "Yes")
     answers["parsed"] = answers["label"].where(correct)  # a wrong answer is no option
-    answers["thought_cut"] = False
+    answers["text"], answers["thought_cut"] = "?", False
     reference = rows_of(right(REFERENCE), control=CLASSICAL, model=None, stage=None, order=None, run=None)
     return {"probed": pd.concat(probed, ignore_index=True), "predicted": answers, "reference": reference}
 

@@ -206,7 +206,7 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
             for model in selection.models:
                 own = replace(selection, models=(model,), datasets=(dataset,))
                 folder = own.folder(model, dataset) / fault_card.FOLDER
-                artefacts.read_made_from(folder, own.command(model, dataset).replace(" model ", " trial ", 1))
+                artefacts.read_made_from(folder, own.command(model, dataset, name="trial"))
                 rows, planted = pd.read_parquet(folder / fault_card.ROWS), pd.read_parquet(folder / fault_card.CASES)
                 if planted["fault"].notna().any():
                     numbers = ["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]
