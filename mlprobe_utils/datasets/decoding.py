@@ -20,6 +20,7 @@ LEVELS = (255, 4095, 65535)  # the largest value of 8, 12 and 16 bits
 HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see components.py)
 THUMBNAIL_SIDE = 32  # pixels
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError)  # what PIL's decoders raise
+MEND = "download it again, or save it anew without its metadata"
 
 
 def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[dict, np.ndarray, np.ndarray]:
@@ -55,7 +56,7 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
         except InputError as error:
             raise InputError(f"{name} {error}") from error
         except DAMAGED as error:
-            raise InputError(f"{name} is no readable image ({', '.join(FORMATS)}): download it again") from error
+            raise InputError(f"{name} is no readable image of {', '.join(FORMATS)}: {MEND}") from error
     if frame >= (frames := getattr(image, "n_frames", 1)):
         raise InputError(f"{name} has {frames} frames: there is none of number {frame}, which the data card names")
     if frame:
@@ -77,13 +78,16 @@ def read_rgb(image: Image.Image, name: str) -> Image.Image:
     except InputError as error:
         raise InputError(f"{name} {error}") from error
     except DAMAGED as error:
-        raise InputError(f"{name} is cut short or damaged: download it again ({error})") from error
+        raise InputError(f"{name} is cut short or damaged ({error}): {MEND}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """The picture as 8-bit RGB, as a viewer shows it: 16-bit grey keeps its range, `levels` (PIL alone would clip it),
     and transparent pixels become black, the background of CT, ultrasound and X-ray."""
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception as error:  # it writes the EXIF data anew, and raises whatever comes of a broken entry
+        raise InputError(f"has EXIF data that cannot be read ({error}): save it anew without its metadata") from error
     if image.mode == "F":
         raise InputError("holds fractions, of unknown range: convert it to 8 or 16 bits")
     if image.mode.startswith("I"):

@@ -71,7 +71,9 @@ class FileTree:
         try:
             return self._files[path].read()
         except DAMAGED as error:
-            raise InputError(f"{self.source(path)} cannot be read ({error}): download it again") from error
+            other = isinstance(error, NotImplementedError)  # such as Deflate64, which Windows uses for large files
+            mend = "unpack it with another program, and give the folder" if other else "download it again"
+            raise InputError(f"{self.source(path)} cannot be read ({error}): {mend}") from error
 
     def table(self, path: str, **options) -> pd.DataFrame:
         """Loads a CSV of strings, only empty cells null. Raises InputError if it is missing or no such file."""

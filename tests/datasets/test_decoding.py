@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from made_releases import encoded, image_bytes, picture
 from PIL import Image, ImageEnhance
+from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage, generate_uid
@@ -79,11 +80,28 @@ CUT = [encoded(NOISE, kind)[:length] for kind in ("PNG", "JPEG") for length in (
 @pytest.mark.parametrize("data", [*CUT, b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", encoded(picture(1), "GIF")])
 def test_a_cut_file_and_what_is_no_image_are_refused(data):
     words = (
-        "cut short or damaged"
+        r"cut short or damaged \(.*\)"
         if data in CUT
-        else r"(empty, 0 bytes|cut short or damaged|no readable image \(PNG, .*\))"
+        else r"(empty, 0 bytes|cut short or damaged .*|no readable image of PNG, .*)"
     )
     with pytest.raises(InputError, match=rf"a/x\.png is {words}: download it again"):
+        decode(data, "a/x.png", KEPT)
+
+
+BROKEN_EXIF = "4d4d002a00000008000201120003000000010006000001170007000000010000000000000000"
+TEXT = PngInfo()
+TEXT.add_text("notes", "x" * 2_000_000, zip=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (encoded(NOISE, "JPEG", exif=b"Exif\0\0" + bytes.fromhex(BROKEN_EXIF)), "has EXIF data that cannot be read"),
+        (encoded(NOISE, "PNG", pnginfo=TEXT), "is no readable image"),
+    ],
+)
+def test_metadata_that_hinder_name_the_mend(data, words):
+    with pytest.raises(InputError, match=rf"a/x\.png {words}.*save it anew without its metadata"):
         decode(data, "a/x.png", KEPT)
 
 

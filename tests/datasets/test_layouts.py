@@ -195,6 +195,7 @@ def patched(offset: int, value: bytes):
         *((name, bytes, r"bad\.zip: the entry .*leads out") for name in OUT),
         (LINK, bytes, r"bad\.zip: the entry .*is a link"),
         ("x.png", patched(8, b"\x01\x00"), r"bad\.zip: the entry 'x.png' is encrypted"),
+        ("x.png", patched(10, b"\x09\x00"), r"x\.png cannot be read .*unpack it with another program"),
         ("x.png", patched(24, (2**31).to_bytes(4, "little")), "the entry 'x.png' claims 2147483648 bytes"),
         ("x.png", lambda whole: whole[: len(whole) // 2], r"bad\.zip is no zip or a damaged one"),
         ("x.png", lambda whole: whole.replace(b"xx", b"xy", 1), r"bad\.zip: x\.png cannot be read"),
