@@ -61,7 +61,7 @@ def named(of: ast.Module | ast.ClassDef, names: list[str]) -> Iterator[ast.stmt]
 def files_of_checkout() -> list[str]:
     command = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.check_output(command, text=True).split("\0")
-    return [name for name in listed if (ROOT / name).is_file()]
+    return [name for name in listed if (ROOT / name).is_file() or (ROOT / name).is_symlink()]  # links to folders, too
 
 
 def importing_and_others(changed: Path) -> tuple[list[str], list[str]]:
@@ -105,7 +105,7 @@ def judged(mutant: dict[str, str], slow: bool) -> dict:
         copy = Path(folder).resolve() / "checkout"
         for name in files_of_checkout():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
         (copy / changed.relative_to(ROOT)).write_text(source, encoding="utf-8")
         for chosen, kind in [(own, "fast"), (others, "fast")] + [(own + others, "slow")] * slow:
             if chosen and (noticed := first_failure(copy, chosen, kind)):
