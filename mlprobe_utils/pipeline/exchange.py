@@ -48,8 +48,8 @@ def export_results(model: str, datasets: list[str], protocol: str, split_rule: s
     of_set = {place.image_set.card.slug: place for place in places(model, datasets, protocol, split_rule)}
     made, discussed = [], []
     for dataset, place in of_set.items():
-        made += place.of_pipeline()
-        if behind := stale(made):
+        made += (own := [*place.of_pipeline()])
+        if behind := stale(own):
             command = Selection((model,), (dataset,), protocol, split_rule).command(model, dataset)
             raise InputError(f"{from_outputs(behind[0].folder)} is not current: run `{command}` before the export")
     for card in (own for own in discussions() if taking_part(own, [model])):
