@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 RUN = --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
 
-.PHONY: book plan test nightly lab notebooks laboratory clean
+.PHONY: book plan verify test nightly lab notebooks laboratory clean
 
 book: .venv/installed
 	@$(BIN)/python -m mlprobe_utils book $(RUN)
@@ -23,6 +23,10 @@ book: .venv/installed
 # what `make book` would make, and nothing is made
 plan: .venv/installed
 	@$(BIN)/python -m mlprobe_utils book --dry-run $(RUN)
+
+# as `book`, after all files were compared with their hashes
+verify: .venv/installed
+	@$(BIN)/python -m mlprobe_utils book --verify $(RUN)
 
 # file by file, in the order that conftest.py gives them: by the number of tests, the long ones would be the last
 test: .venv/installed-tests

@@ -6,6 +6,11 @@ none. The artefacts are written whole or not at all by the commands, which skip 
 before is lost when a job fails, and a killed run goes on where it was.
 """
 
+import os
+
+from mlprobe_utils.common.progress import end_with
+
+end_with(os.environ["MLPROBE_PROGRESS"])
 JOBS = {job["stamp"]: job for job in config["jobs"]}
 
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.progress import step
+from mlprobe_utils.common.progress import end_with, end_with_parent, step
 from mlprobe_utils.evaluation.rows import SPLIT_RULES
 
 Argument = tuple[tuple[str, ...], dict]  # as ArgumentParser.add_argument takes it
@@ -94,8 +94,9 @@ on_data_sets("fits", FITS, "pipeline.exchange.check_imported", MODEL)
     argument("--laboratory", action="store_true", help="plant faults instead, to evaluate the diagnosis"),
     argument("--jobs", default=str(os.cpu_count()), help="processes at a time"),
     argument("--dry-run", action="store_true", help="say what is not current, and make nothing"),
+    argument("--verify", action="store_true", help="compare all files with their hashes before"),
 )
-def book(laboratory: bool, jobs: str, dry_run: bool, models: list[str], **selected) -> None:
+def book(laboratory: bool, jobs: str, dry_run: bool, verify: bool, models: list[str], **selected) -> None:
     from mlprobe_utils.book.make_book import make_book
     from mlprobe_utils.pipeline.configuration import configure
     from mlprobe_utils.pipeline.exchange import SUFFIX, import_results
@@ -103,7 +104,9 @@ def book(laboratory: bool, jobs: str, dry_run: bool, models: list[str], **select
     if not re.fullmatch(r"[1-9][0-9]*", jobs):
         raise InputError(f"JOBS={jobs}: give the number of processes at a time, 1 or more")
     models = [import_results(Path(model)) if model.endswith(SUFFIX) else model for model in models]
-    make_book(configure(models, **selected), int(jobs), laboratory, dry_run)
+    if os.environ.get("MAKELEVEL"):  # started by make
+        end_with_parent()
+    make_book(configure(models, **selected), int(jobs), laboratory, dry_run, verify)
 
 
 @command(
@@ -176,16 +179,12 @@ def card(folder: Path, slug: str | None) -> None:
     THREADS,
 )
 def miniatures(slugs: list[str], threads: int) -> None:
-    from filelock import FileLock
-
-    from mlprobe_utils.pipeline.artefacts import OUTPUTS
     from mlprobe_utils.pipeline.configuration import lineages
 
     making = heavy("synthetic.miniatures.making", threads)
-    OUTPUTS.mkdir(parents=True, exist_ok=True)
     for root, members in lineages(slugs).items():
         adapted = f" and {len(members) - 1} adapted from it" if len(members) > 1 else ""
-        with FileLock(OUTPUTS / f".{root}.lock"), step(root + adapted, "made as miniatures"):
+        with step(root + adapted, "made as miniatures"):
             for slug in members:
                 making.make_miniature(slug)
 
@@ -224,6 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
             added.add_argument(*flags, **options)
     given = vars(parser.parse_args(arguments))
     run = COMMANDS[given.pop("command")][2]
+    if progress := os.environ.get("MLPROBE_PROGRESS"):
+        end_with(progress)
     try:
         run(**given)
     except InputError as error:

@@ -12,7 +12,7 @@ import pandas as pd
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
-from mlprobe_utils.pipeline.artefacts import read_made_from
+from mlprobe_utils.pipeline.artefacts import read_made_from, read_rows
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, BaselineCard, baseline_folder
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
@@ -47,7 +47,7 @@ def trained(selection: Selection, slugs: Iterable[str]) -> dict[str, list[Traine
     for slug, (dataset, found) in product(slugs, loaded.items()):
         folder = baseline_folder(selection.protocol, dataset, selection.split_rule, slug)
         read_made_from(folder, selection.command(slug, dataset, name=STEP))
-        rows = pd.read_parquet(folder / EPOCHS)
+        rows = read_rows(folder / EPOCHS)
         rows = rows.assign(seed=rows["run"], point=rows["epoch"]).sort_values("epoch", kind="stable")
         both = [outcomes(rows[rows["split"] == split]) for split in ("validation", "test")]
         both = [replace(own, points=[*map(int, own.points)]) for own in both]

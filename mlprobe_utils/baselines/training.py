@@ -31,7 +31,7 @@ from mlprobe_utils.evaluation.rows import image_rows, write_rows
 from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, BaselineCard, baseline_artefact, load_baseline
 from mlprobe_utils.pipeline.cards import Baselines, Protocol, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.work import shared
+from mlprobe_utils.pipeline.work import make
 from mlprobe_utils.training.trainer import TrainingSettings, Watched, last_whole_checkpoint, training_arguments
 
 EVALUATED = ("validation", "test")
@@ -49,13 +49,11 @@ def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str,
 
 def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split_rule: str) -> None:
     """Writes the rows of all runs after every epoch (EPOCHS), and how large the network is (NETWORK)."""
-    recipe = protocol.baselines
-    if (artefact := baseline_artefact(card, protocol, image_set, split_rule)).is_current():
-        return
-    images = pd.concat([image_set.rows_of(split_rule, split).assign(split=split) for split in EVALUATED])
-    options = image_set.card.options
-    with shared(artefact) as temporary:
-        frames, trainings = [], temporary / "trainings"
+    recipe, options = protocol.baselines, image_set.card.options
+
+    def fill(folder: Path) -> None:
+        images = pd.concat([image_set.rows_of(split_rule, split).assign(split=split) for split in EVALUATED])
+        frames, trainings = [], folder / "trainings"
         for run in range(recipe.runs):
             set_seed(run)
             model = build(card, recipe.variant, len(options), recipe.side, recipe.pretrained)
@@ -65,9 +63,11 @@ def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, spl
             frames += [image_rows(images, options, own, **constants, epoch=n) for n, own in enumerate(epochs, 1)]
         if processes().is_main_process:
             shutil.rmtree(trainings)
-            write_rows(pd.concat(frames, ignore_index=True), temporary / EPOCHS)
+            write_rows(pd.concat(frames, ignore_index=True), folder / EPOCHS)
             parameters = sum(own.numel() for own in model.parameters() if own.requires_grad)
-            atomic_write(temporary / NETWORK, json.dumps({"parameters": parameters, "side": recipe.side}))
+            atomic_write(folder / NETWORK, json.dumps({"parameters": parameters, "side": recipe.side}))
+
+    make(baseline_artefact(card, protocol, image_set, split_rule), fill)
 
 
 def train(

@@ -7,7 +7,6 @@ A notebook tags the cell that begins a section which not every model can fill, w
 discussion's slug, or `planted-faults`. The section ends before the next heading of the same level or a higher one.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlprobe_utils.common.errors import unknown
-from mlprobe_utils.common.files import hash_of
+from mlprobe_utils.common.files import damage, hash_of, read_record
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_folder
@@ -33,7 +32,6 @@ NOTEBOOKS = ROOT / "notebooks"
 BASELINES = "06_baselines"
 OF_A_MODEL = "model"  # the notebook of models' pages
 DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults", OF_A_MODEL)
-MADE_FROM = "made_from"  # in the metadata of an executed notebook
 NEEDS = "needs-"  # how the tag begins
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
@@ -78,6 +76,17 @@ def executed(name: str) -> Path:
     return artefacts.OUTPUTS / "chapters" / f"{name}.ipynb"
 
 
+def record_of(name: str) -> Path:
+    """What the executed notebook of a page was made from, and its inventory."""
+    return (notebook := executed(name)).with_name(f".{notebook.stem}.json")
+
+
+def damage_of(name: str, every_byte: bool = False) -> str:
+    """As `files.damage`, of a page's executed notebook."""
+    record = read_record(record_of(name)) or {"files": {executed(name).name: [-1, 0, ""]}}
+    return damage(executed(name).parent, record["files"], every_byte)
+
+
 def page_made_from(page: Page, run: Run) -> str:
     """A hash of all that a page shows: its notebook and the code that this imports, cards, tables, and results."""
     script, models = script_of(page.notebook), page.parameters["models"]
@@ -100,9 +109,9 @@ def stale_pages(run: Run) -> list[Page]:
     """The pages of a run's book that were never executed, or that were made from something else."""
     stale = []
     for page in book_pages(run):
-        path = executed(page.name)
-        record = json.loads(path.read_bytes())["metadata"].get(MADE_FROM) if path.is_file() else None
-        stale += [page] if record != page_made_from(page, run) else []
+        record = read_record(record_of(page.name))
+        current = record and record["made_from"] == page_made_from(page, run) and not damage_of(page.name)
+        stale += [] if current else [page]
     return stale
 
 

@@ -9,6 +9,7 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,12 +18,23 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from filelock import FileLock, Timeout
 
 from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page, page_made_from, stale_pages
+from mlprobe_utils.book.book_pages import damage_of as page_damage
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write, hash_of, swap_in
-from mlprobe_utils.common.progress import BETWEEN
+from mlprobe_utils.common.files import (
+    Inventory,
+    atomic_write,
+    damage,
+    files_in,
+    hash_of,
+    inventory,
+    locked,
+    read_record,
+    swap_in,
+    write_record,
+)
+from mlprobe_utils.common.progress import BETWEEN, kept_alive
 from mlprobe_utils.pipeline import artefacts, laboratory_results
 from mlprobe_utils.pipeline.cards import CARDS, ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.code import code_files, files_hash
@@ -37,32 +49,51 @@ PAGES = "pages"  # the kind of the book's last job
 GRAPH = "run.json"  # of outputs/, that of the last run, for the Snakefile
 FRONT = artefacts.ROOT / "book"
 HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
-INDEX, RECORD = "index.html", "book.made_from"  # of the built book; of outputs/, what it was built of
+INDEX, RECORD = "index.html", "book.json"  # of the built book; of outputs/, what it was built of, and all its files
+BUILT = "_build/html"  # where Jupyter Book leaves the HTML
 LIMITS, LABORATORY_MARK = Path("limits.md"), b"{{ laboratory }}"  # where a page says how often a diagnosis is correct
 ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 
 
-def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False) -> None:
-    """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due.
+def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False, every_byte: bool = False) -> None:
+    """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due;
+    `every_byte`: all files are compared with their hashes before. Who only reads needs no right to write.
     Raises InputError where another run is at work in this checkout or the files of a model cannot be read, and as
     `graph`; SystemExit where a step failed, whose own message has been printed."""
-    try:
-        lock = FileLock(artefacts.OUTPUTS / ".make_book.lock").acquire(timeout=0)  # makes the folder
-    except Timeout:
-        raise InputError("another `make book` is at work in this checkout: wait for it, or stop it") from None
-    with lock:
-        for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is an error now, not after the work
-            load_model_card(slug)
-        jobs = graph(run, laboratory)
-        todo = due(jobs)
-        if dry:
-            print("\n".join(planned(todo)) or "everything is current")
-            return
-        if todo:
+    for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is an error now, not after the work
+        load_model_card(slug)
+    jobs, at_work = graph(run, laboratory), artefacts.OUTPUTS / "make_book"
+    if every_byte:
+        with locked(at_work, "outputs", wait=False):
+            verify()
+    todo = due(jobs)
+    if dry:
+        print("\n".join(planned(todo)) or "everything is current")
+        return
+    if todo:
+        with locked(at_work, "outputs", wait=False):
             look_at(job.name for job in todo if job.kind in ("model", "trial"))
             carry_out(run, processes, jobs, todo)
     result = laboratory_files()[0] if laboratory else HTML / "index.html"
     print(f"the {'laboratory' if laboratory else 'book'}: {artefacts.relative(result)}")
+
+
+def verify() -> None:
+    """Compares every artefact, executed notebook and page with its hashes. What is damaged is named, and due from then
+    on, as it loses its record."""
+    found, notebooks = {}, executed("").parent
+    for record in artefacts.OUTPUTS.rglob(artefacts.FILES):
+        if ".partial" not in str(record):  # which are looked at when an interrupted step goes on
+            found[record] = artefacts.damage_of(record.parent, every_byte=True)
+    for record in notebooks.rglob(".*.json"):
+        found[record] = page_damage(str(record.relative_to(notebooks).with_name(record.stem[1:])), every_byte=True)
+    if whole := read_record(artefacts.OUTPUTS / RECORD):
+        found[artefacts.OUTPUTS / RECORD] = html_damage(whole, every_byte=True)
+    damaged = {record: wrong for record, wrong in found.items() if wrong}
+    for record, wrong in damaged.items():
+        print(f"{artefacts.from_outputs(record)}: {wrong}")
+        record.unlink()
+    print(f"{len(found)} artefacts and pages compared with their hashes, {len(damaged)} damaged")
 
 
 def graph(run: Run, laboratory: bool = False) -> list[Job]:
@@ -99,12 +130,15 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     start, progress = time.time(), artefacts.OUTPUTS / ".progress"
     atomic_write(progress, "")
     counted = {"MLPROBE_PROGRESS": str(progress), "MLPROBE_STEPS": str(steps.total()), "MLPROBE_START": str(start)}
-    process = subprocess.Popen(command, env=os.environ | STEP_ENVIRONMENT | counted)
-    try:
-        code = 2 if process.wait() else 0
-    except KeyboardInterrupt:  # which reaches the steps too
-        process.wait()
-        code = 130
+    shutil.rmtree(artefacts.OUTPUTS / ".snakemake", ignore_errors=True)  # of a killed run; the stamps say all
+    with kept_alive(progress):
+        process = subprocess.Popen(command, env=os.environ | STEP_ENVIRONMENT | counted)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            code = 2 if process.wait() else 0
+        except KeyboardInterrupt:
+            code = 130
+    process.wait()
     if code:
         print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
         sys.exit(code)
@@ -130,8 +164,8 @@ def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Pat
 
 def publish(run: Run) -> None:
     """Builds the HTML of a run whose pages are executed; InputError as `assemble` and `build`."""
-    build(assemble(run))
-    atomic_write(artefacts.OUTPUTS / RECORD, made_from(run))
+    files = build(assemble(run))
+    write_record(artefacts.OUTPUTS / RECORD, {"made_from": made_from(run), "files": files})
 
 
 def assemble(run: Run) -> Path:
@@ -155,9 +189,16 @@ def assemble(run: Run) -> Path:
 
 def pages_due(run: Run) -> list[str]:
     """The names of the pages of a run that have to be executed, and last INDEX if the HTML is not built of all."""
-    stale, record = [page.name for page in stale_pages(run)], artefacts.OUTPUTS / RECORD
-    built = not stale and record.is_file() and (HTML / INDEX).is_file() and record.read_text() == made_from(run)
+    stale, record = [page.name for page in stale_pages(run)], read_record(artefacts.OUTPUTS / RECORD)
+    built = not stale and record and record["made_from"] == made_from(run) and not html_damage(record)
     return [] if built else [*stale, INDEX]
+
+
+def html_damage(record: dict, every_byte: bool = False) -> str:
+    """As `files.damage`, of the published HTML."""
+    inside = f"{BUILT}/"
+    pages = {name.removeprefix(inside): file for name, file in record["files"].items() if name.startswith(inside)}
+    return damage(HTML, pages, every_byte)
 
 
 def made_from(run: Run) -> str:
@@ -180,19 +221,28 @@ def contents(run: Run) -> dict:
     return {"format": "jb-book", "root": "index", "parts": listed}
 
 
-def build(sources: Path) -> None:
-    """Builds the HTML and puts it in place. Raises InputError with Sphinx's messages if the build failed or warned."""
+def build(sources: Path) -> Inventory:
+    """Builds the HTML and puts it in place; returns the files of the build, which a later one goes on from if none is
+    damaged. Raises InputError with Sphinx's messages if the build failed or warned."""
     output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
+    record = read_record(artefacts.OUTPUTS / RECORD)
+    if not record or damage(output, record["files"]):
+        shutil.rmtree(output, ignore_errors=True)
+    (artefacts.OUTPUTS / RECORD).unlink(missing_ok=True)  # no build goes on from an interrupted one
     command = [Path(sys.executable).with_name("jupyter-book"), "build", sources, "--path-output", output]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
     atomic_write(log, messages := done.stdout + done.stderr)
+    write_record(
+        artefacts.OUTPUTS / RECORD, {"made_from": None, "files": (files := inventory(output, *files_in(output)))}
+    )
     if done.returncode:
         wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]
         raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
     fresh = HTML.with_name(".html.partial")
     shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(output / "_build" / "html", fresh)
+    shutil.copytree(output / BUILT, fresh)
     swap_in(fresh, HTML)
+    return files
 
 
 def spent(progress: Path) -> pd.DataFrame:

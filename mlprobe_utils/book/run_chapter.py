@@ -17,9 +17,9 @@ from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages
-from mlprobe_utils.book.book_pages import MADE_FROM, NEEDS, Page, executed, leave_out, page_made_from, script_of
+from mlprobe_utils.book.book_pages import NEEDS, Page, executed, leave_out, page_made_from, record_of, script_of
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.common.files import atomic_write, inventory, write_record
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline.configuration import Run, models_of
 from mlprobe_utils.pipeline.stages import NOTEBOOK
@@ -31,12 +31,10 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 WITHOUT_GRAMMAR = "__import__('sys').modules.setdefault('rfc3987_syntax')"
 
 
-def run_chapter(
-    name: str, parameters: dict, output: Path, kernel: KernelManager | None = None, made_from: str | None = None
-) -> None:
+def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager | None = None) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
 
-    `kernel` is a running one without variables (None: one of its own); `made_from` is kept in the notebook's metadata.
+    `kernel` is a running one without variables (None: one of its own).
     Raises InputError for an unknown notebook and for what the notebook itself found wrong with its input,
     PapermillExecutionError for any other error in a cell.
     """
@@ -55,8 +53,6 @@ def run_chapter(
             raise InputError(f"notebook {name}: {error.evalue}") from error
         raise
     del notebook.metadata["papermill"]  # the whole notebook once more
-    if made_from:
-        notebook.metadata[MADE_FROM] = made_from
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"].append("remove-cell")  # a page shows its parameters once
@@ -73,8 +69,10 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
             for page in waiting:  # a list's iterator gives each page to one thread
                 try:
                     with step(page.name, NOTEBOOK):
-                        record = page_made_from(page, run)
-                        run_chapter(page.notebook, page.parameters, executed(page.name), kernel, record)
+                        record, output = page_made_from(page, run), executed(page.name)
+                        run_chapter(page.notebook, page.parameters, output, kernel)
+                        whole = {"made_from": record, "files": inventory(output.parent, output)}
+                        write_record(record_of(page.name), whole)
                 except Exception as error:  # of a cell, or of the page's input: the other pages are not concerned
                     failed.append(error)
                 client = kernel.blocking_client()

@@ -1,12 +1,17 @@
 """Files and folders that appear whole or not at all, and hashes of what they hold."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
+from pyarrow import ArrowException
 
 from mlprobe_utils.common.errors import InputError
 
@@ -30,10 +35,11 @@ def known_hash(cache: Path, path: Path) -> str:
     """As `file_hash`, of a large file: read again only where size, time or inode are not those in the file `cache`."""
     status, name = path.stat(), str(path.resolve())
     now = [status.st_size, status.st_mtime_ns, status.st_ino]
-    known = json.loads(cache.read_text()) if cache.is_file() else {}
+    known = read_record(cache) or {}
     if name not in known or known[name][:-1] != now:
         known[name] = [*now, file_hash(path)]
-        atomic_write(cache, json.dumps(known))
+        with contextlib.suppress(OSError):  # a reader without the right to write hashes again next time
+            write_record(cache, known)
     return known[name][-1]
 
 
@@ -42,7 +48,17 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    sync(temporary)
     os.replace(temporary, path)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or what a folder lists, is on the disk: a power cut would leave what was moved empty."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def swap_in(new: Path, place: Path) -> None:
@@ -52,11 +68,99 @@ def swap_in(new: Path, place: Path) -> None:
     if place.exists():
         os.rename(place, old)
     os.rename(new, place)
+    sync(place.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_record(path: Path, content: dict) -> None:
+    """Writes JSON with a hash of itself."""
+    atomic_write(path, json.dumps({"sha256": hash_of(content), **content}, indent=1, ensure_ascii=False))
+
+
+def read_record(path: Path) -> dict | None:
+    """What `write_record` wrote; None where the file is not there, or not as it was written."""
+    try:
+        content = json.loads(path.read_bytes())
+        return content if content.pop("sha256") == hash_of(content) else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, KeyError):
+        return None
+
+
+Inventory = dict[str, list]  # path below a folder -> size in bytes, time in nanoseconds, SHA-256
+
+
+def usual_rights(*files: Path) -> None:
+    """Gives files the rights that this process's umask leaves: safetensors writes them for their owner alone."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    for path in files:
+        path.chmod(0o666 & ~mask)
+
+
+def inventory(folder: Path, *files: Path) -> Inventory:
+    """Of some files in a folder, which are synced and get the usual rights."""
+    found = {}
+    usual_rights(*files)
+    for path in sorted(files):
+        sync(path)
+        status = path.stat()
+        found[os.path.relpath(path, folder)] = [status.st_size, status.st_mtime_ns, file_hash(path)]
+    return found
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def damage(folder: Path, files: Inventory, every_byte: bool = False) -> str:
+    """What is wrong with a folder, in words; empty where its files are those of its inventory. Bytes are read where
+    the time is another, which is noted in `files`, or if `every_byte`."""
+    for name, (size, time, content) in files.items():
+        try:
+            status = (folder / name).stat()
+            if status.st_size != size:
+                return f"{name} has {status.st_size} of {size} bytes"
+            if (every_byte or status.st_mtime_ns != time) and file_hash(folder / name) != content:
+                return f"{name} is not as it was written"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+        files[name][1] = status.st_mtime_ns
+    return ""
+
+
+@contextlib.contextmanager
+def locked(place: Path, what: str, wait: bool = True) -> Iterator[None]:
+    """Holds the lock of a folder or file, a hidden file beside it; where another process has it, waits and says so, or
+    raises InputError, as where there can be no lock."""
+    lock = FileLock(place.with_name(f".{place.name}.lock"), fallback_to_soft=False)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise InputError(f"another process is at work on {what}: wait for it, or stop it") from None
+            print(f"waiting: another process is at work on {what}", file=sys.stderr, flush=True)
+            lock.acquire()
+    except OSError as error:
+        mend = "set MLPROBE_OUTPUTS to a folder on a file system that has locks, and that you may write"
+        raise InputError(f"{what}: no lock {lock.lock_file} ({error.strerror}): {mend}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     atomic_write(path, frame.to_parquet(index=False))
+
+
+def read_parquet(path: Path, made_by: str = "the same command", **how) -> pd.DataFrame:
+    """As pandas' function. InputError, with what makes the file again, where it cannot be read."""
+    try:
+        return pd.read_parquet(path, **how)
+    except (OSError, ValueError, TypeError, ArrowException) as error:
+        raise InputError(f"{path} cannot be read ({error}): delete it, and {made_by} makes it again") from error
 
 
 def claim(folder: str | Path, made_from: dict) -> Path:
@@ -65,7 +169,10 @@ def claim(folder: str | Path, made_from: dict) -> Path:
     folder, wanted = Path(folder), json.loads(json.dumps(made_from))
     record = folder / MADE_FROM
     if record.is_file():
-        there = json.loads(record.read_text())
+        try:
+            there = json.loads(record.read_bytes())
+        except ValueError as error:
+            raise InputError(f"{record} is damaged: empty the folder, or give another") from error
         if other := [key for key in wanted if there.get(key) != wanted[key]]:
             found = f"{folder} holds a result of other {' and '.join(other)}"
             raise InputError(f"{found}: give another folder, or empty it")

@@ -1,7 +1,8 @@
 """The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
 
 Each runs the same commands. They share training steps and the shards of a long pass over images; the main one alone
-moves an artefact to its place. A shard is a file written whole, so that a killed pass is resumed."""
+moves an artefact to its place. A shard is a file written whole, its hash beside it, so that a killed pass is resumed.
+"""
 
 import math
 import os
@@ -13,6 +14,7 @@ import torch
 from accelerate import PartialState
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import damage, inventory, read_record, write_record
 from mlprobe_utils.common.progress import Notes
 
 PATIENCE = timedelta(hours=24)  # how long processes wait for each other: probes of a large model take hours
@@ -47,9 +49,11 @@ def shards_of(folder: Path, positions: list[int], most: int, suffix: str) -> dic
 def own_missing(
     shards: Mapping[Path, list[int]], batch_size: int, unit: str
 ) -> Iterator[tuple[Path, Iterator[list[int]]]]:
-    """The shards that this process has to make: each one's file and its positions in batches; notes its progress."""
+    """The shards that this process has to make: each one's file and its positions in batches; notes its progress. One
+    that is there counts if it is as it was written."""
     state, notes, done = processes(), Notes(), 0
-    missing = [path for path in [*shards][state.process_index :: state.num_processes] if not path.exists()]
+    own = [*shards][state.process_index :: state.num_processes]
+    missing = [path for path in own if damage(path.parent, read_record(_seal(path)) or {path.name: [-1, 0, ""]})]
     total = sum(len(shards[path]) for path in missing)
 
     def batches(positions: list[int]) -> Iterator[list[int]]:
@@ -61,6 +65,11 @@ def own_missing(
 
     for path in missing:
         yield path, batches(shards[path])
+        write_record(_seal(path), inventory(path.parent, path))
+
+
+def _seal(shard: Path) -> Path:
+    return shard.with_name(f"{shard.name}.json")
 
 
 def remove_shards(folder: Path) -> None:

@@ -4,11 +4,16 @@
 """
 
 import contextlib
+import fcntl
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 BETWEEN = " · "  # the words of a step
 
@@ -26,6 +31,40 @@ def step(*what: str) -> Iterator[None]:
         elapsed = int(time.time() - float(os.environ["MLPROBE_START"]))
         counter = f"[{elapsed // 60:02d}:{elapsed % 60:02d}  {done}/{total} done, {max(total - done, 0)} left]  "
     print(f"{counter}{words} · {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def kept_alive(progress: Path) -> Iterator[None]:
+    """Keeps the steps of a run going, which `end_with` its file: when this process ends, however it does, they end."""
+    with progress.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # which the system releases, even after a kill
+        yield
+
+
+def end_with(progress: str) -> None:
+    """Ends this process and all that it has started when the run is over that keeps it alive."""
+    held = open(progress)  # noqa: SIM115  (as long as the process)
+
+    def wait() -> None:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Interrupts this process when the one that started it is gone."""
+    parent = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Notes:

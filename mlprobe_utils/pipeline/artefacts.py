@@ -1,7 +1,8 @@
 """Artefacts: folders that appear whole or not at all, and know what they were made from.
 
 `made_from.json` holds all that the files depend on: what of cards, data and seeds is read, the stage's version, the
-content of artefacts upstream. `files.json` has the SHA-256 of each; `provenance.json` is recorded, never compared.
+content of artefacts upstream. `files.json` has size, time and SHA-256 of each file, so that a damaged one is found and
+made again; `provenance.json` is recorded, never compared.
 """
 
 import contextlib
@@ -13,19 +14,36 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
+
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import MADE_FROM, RECORDS, atomic_write, file_hash, hash_of, swap_in
+from mlprobe_utils.common.files import (
+    MADE_FROM,
+    RECORDS,
+    Inventory,
+    atomic_write,
+    damage,
+    files_in,
+    hash_of,
+    inventory,
+    locked,
+    read_parquet,
+    read_record,
+    swap_in,
+    sync,
+    write_record,
+)
 from mlprobe_utils.pipeline.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
 READ: dict[Path, str] = {}  # the artefacts that this process has read, each with the command that makes it
-FILES = "files.json"
+FILES, PROVENANCE = "files.json", "provenance.json"
 RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "scikit-learn", "numpy", "pandas", "pillow")
 
 
@@ -47,8 +65,9 @@ class Artefact:
         whole = all((one.folder / FILES).is_file() for one in self.upstream)
         return whole and is_current(self.folder, self.made_from())
 
-    def making(self) -> contextlib.AbstractContextManager[Path]:
-        return artefact(self.folder, self.made_from())
+    def make(self, fill: Callable[[Path], None]) -> bool:
+        """As the function `make`."""
+        return make(self.folder, self.made_from(), fill)
 
 
 def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
@@ -62,23 +81,58 @@ def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
 
 def is_current(folder: Path, made_from: dict) -> bool:
     """Whether `folder` holds a whole artefact made from exactly `made_from`."""
-    return _record(folder) == json.loads(json.dumps(made_from))
+    return _record(folder) == json.loads(json.dumps(made_from)) and not damage_of(folder)
 
 
 def _record(folder: Path) -> dict | None:
-    return json.loads((folder / MADE_FROM).read_text()) if (folder / MADE_FROM).is_file() else None
+    try:
+        return json.loads((folder / MADE_FROM).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def damage_of(folder: Path, every_byte: bool = False) -> str:
+    """As `files.damage`, of an artefact."""
+    if (files := read_record(folder / FILES)) is None:
+        return f"{FILES} is not there, or not as it was written"
+    before = json.dumps(files)
+    if not (wrong := damage(folder, files, every_byte)) and json.dumps(files) != before:
+        with contextlib.suppress(OSError):  # times of a copy: noted by who may write, so that bytes are read once
+            write_record(folder / FILES, files)
+    return wrong
 
 
 def content_hash(folder: Path) -> str:
     """Hash of an artefact's files as they were completed. Raises InputError if it is not there."""
-    if not (files := folder / FILES).is_file():
+    if (files := read_record(folder / FILES)) is None:
         raise InputError(f"{relative(folder)} is not there, or not whole: run `make book`")
-    return hash_of(files.read_bytes())
+    return contents_hash(files)
+
+
+def contents_hash(files: Inventory) -> str:
+    return hash_of({name: content for name, (_, _, content) in files.items() if name not in RECORDS})
 
 
 def from_outputs(folder: Path) -> str:
     """A folder's path below `outputs/`, or its absolute path where it lies elsewhere."""
     return str(folder.relative_to(OUTPUTS) if folder.is_relative_to(OUTPUTS) else folder)
+
+
+def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
+    """Makes an artefact by `fill`, as `artefact`, unless it is current; returns whether it did. Where several processes
+    want it, one makes it, and the others wait and find it made."""
+    if is_current(folder, made_from):
+        return False
+    with locked(folder, from_outputs(folder)):
+        if is_current(folder, made_from):
+            return False
+        if _record(folder) == json.loads(json.dumps(made_from)):
+            print(
+                f"{from_outputs(folder)} is damaged, and made again: {damage_of(folder)}", file=sys.stderr, flush=True
+            )
+        with artefact(folder, made_from) as partial:
+            fill(partial)
+        return True
 
 
 @contextlib.contextmanager
@@ -89,29 +143,32 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, start = partial_folder(folder), time.time()
-    if not is_current(partial, made_from):
+    if _record(partial) != json.loads(json.dumps(made_from)):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         atomic_write(partial / MADE_FROM, json.dumps(made_from, indent=1, ensure_ascii=False))
     yield partial
-    files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name not in RECORDS)
-    hashes = {str(path.relative_to(partial)): file_hash(path) for path in files}
-    atomic_write(partial / FILES, json.dumps(hashes, indent=1))
-    atomic_write(partial / "provenance.json", json.dumps(provenance(start), indent=1))
+    atomic_write(partial / PROVENANCE, json.dumps(provenance(start), indent=1))
+    complete(partial)
     swap_in(partial, folder)
+
+
+def complete(folder: Path) -> None:
+    """Records the files of an artefact as they are."""
+    write_record(folder / FILES, inventory(folder, *(path for path in files_in(folder) if path != folder / FILES)))
+    sync(folder)
 
 
 def partial_folder(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def link(source: Path, own: Artefact) -> None:
-    """Makes an artefact of hard links to the files of another one."""
-    with own.making() as temporary:
-        for path in source.iterdir():
-            if path.name not in RECORDS:
-                (temporary / path.name).unlink(missing_ok=True)
-                os.link(path, temporary / path.name)
+def link(source: Path, folder: Path) -> None:
+    """Fills a folder with hard links to the files of an artefact."""
+    for path in source.iterdir():
+        if path.name not in RECORDS:
+            (folder / path.name).unlink(missing_ok=True)
+            os.link(path, folder / path.name)
 
 
 def provenance(start: float) -> dict:
@@ -145,11 +202,19 @@ def peak_of(processes: int) -> float:
 
 
 def read_made_from(folder: Path, made_by: str) -> dict:
-    """What an artefact was made from; it counts as READ. Raises InputError, naming `made_by`, where it is not there."""
-    if (record := _record(folder)) is None:
-        raise InputError(f"{relative(folder)} is not there: make it with `{made_by}`")
+    """What an artefact was made from; it counts as READ. Raises InputError, naming `made_by`, where it is not there, or
+    damaged."""
+    wrong = damage_of(folder) if (folder / FILES).exists() else ""
+    if wrong or (record := _record(folder)) is None:
+        state = f"is damaged ({wrong})" if wrong else "is not there"
+        raise InputError(f"{relative(folder)} {state}: make it with `{made_by}`")
     READ[folder] = made_by
     return record
+
+
+def read_rows(path: Path, **how) -> pd.DataFrame:
+    """A table of an artefact, as `files.read_parquet`, whose error names the command that makes it."""
+    return read_parquet(path, f"`{READ[path.parent]}`" if path.parent in READ else "the same command", **how)
 
 
 def upstream(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.common.files import atomic_write, hash_of
+from mlprobe_utils.common.files import atomic_write, hash_of, read_record
 from mlprobe_utils.common.settings import Count, Fraction, Health, Part, Rate, Words
 from mlprobe_utils.datasets.settings import NOT_STATED, Images, Release, Splits
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
@@ -261,9 +261,11 @@ def _folders(card_class: type[Card]) -> list[Path]:
 
 
 def imported(slug: str) -> dict | None:
-    """The record of a model whose results were imported (`exchange`); None for any other."""
+    """The record of a model whose results were imported (`exchange`); None for any other. InputError if damaged."""
     file = artefacts.OUTPUTS / IMPORTED / f"{slug}.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    if (record := read_record(file)) is None and file.is_file():
+        raise InputError(f"{artefacts.relative(file)} is damaged: delete it, and import the results of '{slug}' again")
+    return record
 
 
 def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import MADE_FROM, atomic_write, file_hash, hash_of, write_parquet
+from mlprobe_utils.common.files import MADE_FROM, atomic_write, file_hash, hash_of, write_parquet, write_record
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.artefacts import FILES, Artefact, from_outputs, relative, stale
 from mlprobe_utils.pipeline.cards import (
@@ -96,7 +96,7 @@ def import_results(file: Path) -> str:
         raise InputError(f"there is no {name}: give a file that `mlprobe export` wrote")
     if (cards.CARDS / ModelCard.folder / f"{slug}.yml").exists():
         raise InputError(f"{name}: you have a model '{slug}': rename the file, whose name is the model's slug here")
-    if (imported(slug) or {}).get("sha256") == (content := file_hash(file)):
+    if (imported(slug) or {}).get("file") == (content := file_hash(file)) and not _damage(slug):
         return slug
     contents, record, card = _opened(file, name)
     old, home, split_rule = record["model"], artefacts.OUTPUTS / IMPORTED, record["split_rule"]
@@ -119,7 +119,9 @@ def import_results(file: Path) -> str:
         else:
             data = data.replace(f"/{old}/".encode(), f"/{slug}/".encode()) if target.name == MADE_FROM else data
             atomic_write(target, data)
-    atomic_write(home / f"{slug}.json", json.dumps(record | {"sha256": content}, indent=1))
+    for folder in {target.parent for target in targets.values()} - kept:
+        artefacts.complete(folder)
+    write_record(home / f"{slug}.json", record | {"file": content})
     load_card.cache_clear()
     return slug
 
@@ -151,9 +153,20 @@ def _opened(file: Path, name: str) -> tuple[dict[str, bytes], dict, dict]:
     return contents, record, card
 
 
+def _damage(slug: str) -> str:
+    """What is wrong with imported results, in words; empty if nothing is."""
+    record = imported(slug)
+    of_run = (artefacts.OUTPUTS / record["protocol"] / dataset / record["split_rule"] for dataset in record["datasets"])
+    folders = [path.parent for place in of_run for path in (place / slug).rglob(MADE_FROM)]
+    found = ((folder, artefacts.damage_of(folder)) for folder in folders)
+    return next((f"{relative(folder)}: {wrong}" for folder, wrong in found if wrong), "")
+
+
 def check_imported(model: str, datasets: Iterable[str], protocol: str, split_rule: str) -> None:
     """Raises InputError where results that came as a file are of another protocol, split rule or data set than a run,
-    or of other images."""
+    or of other images, or damaged."""
+    if wrong := _damage(model):
+        raise InputError(f"the imported results '{model}' are damaged ({wrong}): give {model}{SUFFIX} in MODELS again")
     record, where = imported(model), f"the imported results '{model}' are of"
     if record["protocol"] != protocol or record["split_rule"] != split_rule:
         mend = f"choose these, PROTOCOL={record['protocol']} SPLIT={record['split_rule']}"

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
-
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.datasets.file_tree import FileTree
@@ -69,9 +67,7 @@ def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
             "choose phantoms, such as busi-phantom"
         )
     own = manifest(card, protocol, images)
-    if not own.is_current():
-        with own.making() as place:
-            write_manifest(FileTree(images), card, protocol.images, protocol.splits, place)
+    own.make(lambda folder: write_manifest(FileTree(images), card, protocol.images, protocol.splits, folder))
     return own.folder
 
 
@@ -83,7 +79,7 @@ def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
     made_from = read_made_from(folder, command)
     if any(made_from[key] != value for key, value in wanted.inputs.items() if key != "source"):
         raise InputError(f"{relative(folder)} was made from another card or protocol: run `{command}`")
-    rows = MANIFEST.validate(pd.read_parquet(folder / "manifest.parquet"))
+    rows = MANIFEST.validate(artefacts.read_rows(folder / "manifest.parquet"))
     identity = rows[["image", "sha256", "label", "option", "split_paper", "split_clean"]].to_dict("list")
     data_hash = hash_of([identity, made_from["images"], card.template])
     return ImageSet(card, rows, data_hash, json.loads((folder / "report.json").read_text()), folder)

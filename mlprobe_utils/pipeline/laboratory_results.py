@@ -129,7 +129,7 @@ def measured(selection: Selection) -> pd.DataFrame:
         command = f"{selection.command(model, dataset)} --planted {dataset}"
         artefacts.read_made_from(folder / CALIBRATION, command)
         for file, found in tables.items():
-            found.append(pd.read_parquet(folder / CALIBRATION / file).assign(model=model, dataset=dataset))
+            found.append(artefacts.read_rows(folder / CALIBRATION / file).assign(model=model, dataset=dataset))
     strengths, hits = (pd.concat(found, ignore_index=True) for found in tables.values())
     keys, rows = ["model", "dataset", "fault", "wanted"], []
     for key, own in hits.groupby(keys, sort=False):

@@ -6,12 +6,12 @@ Every step makes artefacts, and skips those that are current, so that a killed r
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from scipy.special import softmax
 
 from mlprobe_utils.common.files import atomic_write
@@ -21,12 +21,12 @@ from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATI
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.encoding import Encoder
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.places import SEEDED
-from mlprobe_utils.pipeline.results import ORDER, PROMPT, RANDOM_FEATURES
+from mlprobe_utils.pipeline.results import ORDER, PROMPT
 from mlprobe_utils.pipeline.stages import STEPS
 from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, discussed_on, variants
-from mlprobe_utils.pipeline.work import Work, shared
+from mlprobe_utils.pipeline.work import Work, make
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
@@ -50,65 +50,66 @@ def make_model(everything: list[Work]) -> None:
 
 
 def make_random_features(work: Work) -> None:
-    """Features of the model with random weights: those of another model, where one of the same shape has them."""
-    own = work.random_features()
-    if own.is_current():
-        return
-    for other in work.folder.parent.glob(f"*/{RANDOM_FEATURES}"):
-        if replace(own, folder=other).is_current():
-            if processes().is_main_process:
-                artefacts.link(other, own)
-            return
-    with shared(own) as temporary:
-        write_features(work.random, work.questions, list(work.images().index), work.protocol.extraction, temporary)
+    """Features of the model with random weights, once for all models of its shape."""
+
+    def fill(folder: Path) -> None:
+        write_features(work.random, work.questions, list(work.images().index), work.protocol.extraction, folder)
+
+    make(work.random_features(), fill)
 
 
 def make_adapters(work: Work) -> None:
     recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision})
+
+    def fill(run: int, folder: Path) -> None:
+        train_adapter(work.loaded, work.questions, work.images("train", "validation"), recipe, run, folder)
+        if sharded():
+            work.forget()
+
     for run in work.runs():
-        if not (own := work.adapter(run)).is_current():
-            with shared(own) as temporary:
-                train_adapter(work.loaded, work.questions, work.images("train", "validation"), recipe, run, temporary)
-            if sharded():
-                work.forget()
+        make(work.adapter(run), partial(fill, run))
 
 
 def make_predictions(work: Work) -> None:
     images, settings = work.images("validation", "test"), work.answering
-    for run in work.states():
-        if (own := work.predictions(run)).is_current():
-            continue
-        with shared(own) as temporary, work.state(run):
-            given = work.options, list(images.index), settings, temporary, work.image_set.card.synonyms
+
+    def fill(run: int | None, folder: Path) -> None:
+        given = work.options, list(images.index), settings, folder, work.image_set.card.synonyms
+        with work.state(run):
             answers, probabilities = predict(work.loaded, work.questions, *given)
-            if processes().is_main_process:
-                rows = image_rows(images, work.options, probabilities, **work.constants(run))
-                write_rows(rows.assign(**answers), temporary / "predictions.parquet")
+        if processes().is_main_process:
+            rows = image_rows(images, work.options, probabilities, **work.constants(run))
+            write_rows(rows.assign(**answers), folder / "predictions.parquet")
+
+    for run in work.states():
+        make(work.predictions(run), partial(fill, run))
 
 
 def make_features(work: Work) -> None:
     """Of each state the features at every point, and the question as the model reads it, `prompt.txt`."""
+
+    def fill(run: int | None, folder: Path) -> None:
+        with work.state(run):
+            write_features(work.loaded, work.questions, list(work.images().index), work.protocol.extraction, folder)
+        if processes().is_main_process:
+            atomic_write(folder / PROMPT, work.encoder.prompt)
+
     for run in work.states():
-        if (own := work.features(run)).is_current():
-            continue
-        with shared(own) as temporary, work.state(run):
-            write_features(work.loaded, work.questions, list(work.images().index), work.protocol.extraction, temporary)
-            if processes().is_main_process:
-                atomic_write(temporary / PROMPT, work.encoder.prompt)
+        make(work.features(run), partial(fill, run))
 
 
 def make_lens(work: Work) -> None:
-    own = work.lens()
-    if not processes().is_main_process or own.is_current():
-        return
-    given = work.images(), work.options, first_tokens(work.encoder, work.options), work.protocol.extraction.batch_size
-    with own.making() as temporary:
-        frames = []
+    def fill(folder: Path) -> None:
+        batch_size, frames = work.protocol.extraction.batch_size, []
         for run in work.states():
             features = load_features(work.features(run).folder / FEATURES)
+            given = work.images(), work.options, first_tokens(work.encoder, work.options), batch_size
             with work.state(run):
                 frames.append(lens_rows(work.loaded, features, *given, work.constants(run)))
-        write_rows(pd.concat(frames, ignore_index=True), temporary / "lens.parquet")
+        write_rows(pd.concat(frames, ignore_index=True), folder / "lens.parquet")
+
+    if processes().is_main_process:
+        work.lens().make(fill)
 
 
 def make_probes(work: Work) -> None:
@@ -116,33 +117,34 @@ def make_probes(work: Work) -> None:
 
     `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images.
     """
-    own = work.probes()
-    if not processes().is_main_process or own.is_current():
-        return
+    if processes().is_main_process:
+        work.probes().make(partial(_write_probes, work))
+
+
+def _write_probes(work: Work, folder: Path) -> None:
     images, labels, training = _targets(work)
     shown, tested = (images["split"] != "train").to_numpy(), (images["split"] == "test").to_numpy()
-    with own.making() as temporary:
-        pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
-        runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
-        again = [(state, seed) for state in SEEDED if state in pooled for seed in range(work.protocol.probe_seeds)]
-        frames, of_seeds = [], []
-        for name, probe in work.recipes().items():
-            main = name == MAIN_PROBE
-            first = runs if main else [(state, CONTROL_RUN) for state in SEEDED]
-            chosen = dict.fromkeys([*first, *(again if main else [])])  # one that is both is fitted once
-            features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
-            targets, numbers = dict.fromkeys(features, labels), {key: key[1] for key in features}
-            drawn = training[share_of_each_class(labels[training], probe.training_fraction)]
-            fitted = fit_probes(features, targets, drawn, len(work.options), probe, numbers)
-            for (state, seed, key), probabilities in fitted.items():
-                constants = work.constants(state) | _place(key) | {"seed": seed, "probe": name}
-                if (state, seed) in first:
-                    in_curve = constants | {"run": seed}
-                    frames.append(image_rows(images[shown], work.options, probabilities[shown], **in_curve))
-                if main and (state, seed) in again:
-                    of_seeds.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
-        write_rows(pd.concat(frames, ignore_index=True), temporary / "probes.parquet")
-        write_rows(pd.concat(of_seeds, ignore_index=True), temporary / "seeds.parquet")
+    pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
+    runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
+    again = [(state, seed) for state in SEEDED if state in pooled for seed in range(work.protocol.probe_seeds)]
+    frames, of_seeds = [], []
+    for name, probe in work.recipes().items():
+        main = name == MAIN_PROBE
+        first = runs if main else [(state, CONTROL_RUN) for state in SEEDED]
+        chosen = dict.fromkeys([*first, *(again if main else [])])  # one that is both is fitted once
+        features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
+        targets, numbers = dict.fromkeys(features, labels), {key: key[1] for key in features}
+        drawn = training[share_of_each_class(labels[training], probe.training_fraction)]
+        fitted = fit_probes(features, targets, drawn, len(work.options), probe, numbers)
+        for (state, seed, key), probabilities in fitted.items():
+            constants = work.constants(state) | _place(key) | {"seed": seed, "probe": name}
+            if (state, seed) in first:
+                in_curve = constants | {"run": seed}
+                frames.append(image_rows(images[shown], work.options, probabilities[shown], **in_curve))
+            if main and (state, seed) in again:
+                of_seeds.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
+    write_rows(pd.concat(frames, ignore_index=True), folder / "probes.parquet")
+    write_rows(pd.concat(of_seeds, ignore_index=True), folder / "seeds.parquet")
 
 
 def _targets(work: Work) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
@@ -158,49 +160,44 @@ def _place(key: str) -> dict[str, str]:
 
 def make_transfer(work: Work) -> None:
     """`transfer.parquet`: of the states SEEDED, probes fitted at each LLM point applied at every other, test images."""
-    own = work.transfer()
-    if not processes().is_main_process or own.is_current():
-        return
+    if processes().is_main_process:
+        work.transfer().make(partial(_write_transfer, work))
+
+
+def _write_transfer(work: Work, folder: Path) -> None:
     images, labels, training = _targets(work)
     tested, frames = (images["split"] == "test").to_numpy(), []
-    with own.making() as temporary:
-        for run in SEEDED:
-            pooled = load_features(work.features(run).folder / FEATURES)
-            for pooling in POOLINGS.values():
-                features = {key: own for key, own in pooled.items() if key[0] == "L" and key.endswith(pooling)}
-                targets, seeds = dict.fromkeys(features, labels), dict.fromkeys(features, 0)
-                given = targets, training, len(work.options), work.protocol.probe, seeds
-                applied = fit_probes(features, *given, at=features)
-                for (fitted_at, key), probabilities in applied.items():
-                    constants = work.constants(run) | _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
-                    frames.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
-        write_rows(pd.concat(frames, ignore_index=True), temporary / "transfer.parquet")
+    for run in SEEDED:
+        pooled = load_features(work.features(run).folder / FEATURES)
+        for pooling in POOLINGS.values():
+            features = {key: own for key, own in pooled.items() if key[0] == "L" and key.endswith(pooling)}
+            targets, seeds = dict.fromkeys(features, labels), dict.fromkeys(features, 0)
+            given = targets, training, len(work.options), work.protocol.probe, seeds
+            for (fitted_at, key), probabilities in fit_probes(features, *given, at=features).items():
+                constants = work.constants(run) | _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
+                frames.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
+    write_rows(pd.concat(frames, ignore_index=True), folder / "transfer.parquet")
 
 
 def make_controls(work: Work) -> None:
-    if not processes().is_main_process:
-        return
-    make_image_controls(work)
-    if (own := work.controls()).is_current():
-        return
+    if processes().is_main_process:
+        make_image_controls(work)
+        work.controls().make(partial(_write_controls, work))
+
+
+def _write_controls(work: Work, folder: Path) -> None:
     images, upstream = work.images(), (work.features(CONTROL_RUN), work.random_features())
-    controls = pd.read_parquet(work.image_controls().folder / TASK).set_index("image")["control"]
+    controls = read_rows(work.image_controls().folder / TASK).set_index("image")["control"]
     images["control"] = controls.loc[images["image"]].to_numpy()
-    with own.making() as temporary:
-        probed = probed_rows(work, *(load_features(source.folder / FEATURES) for source in upstream), images)
-        with work.state(CONTROL_RUN):
-            answered = text_only_rows(work, images[images["split"] == "test"])
-        write_rows(pd.concat([probed, answered], ignore_index=True), temporary / ROWS)
+    probed = probed_rows(work, *(load_features(source.folder / FEATURES) for source in upstream), images)
+    with work.state(CONTROL_RUN):
+        answered = text_only_rows(work, images[images["split"] == "test"])
+    write_rows(pd.concat([probed, answered], ignore_index=True), folder / ROWS)
 
 
 def make_image_controls(work: Work) -> None:
-    """The image set's own controls: of several processes, each with a model, the first makes them."""
-    own = work.image_controls()
-    own.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(own.folder.with_name(f".{own.folder.name}.lock")):
-        if not own.is_current():
-            with own.making() as temporary:
-                write_image_controls(work.image_set, work.split_rule, temporary)
+    """The image set's own controls, once for all models."""
+    work.image_controls().make(partial(write_image_controls, work.image_set, work.split_rule))
 
 
 def probed_rows(work: Work, tuned: Features, random: Features, images: pd.DataFrame) -> pd.DataFrame:
@@ -262,16 +259,16 @@ def make_classifiers(work: Work) -> None:
     """Rows and learning curves of the vision tower trained alone: TRAINABLE weights, every run."""
     rates, images, options = work.protocol.vision_training, work.images(), work.options
     shown, batch_size = images[images["split"] != "train"], work.protocol.extraction.batch_size
-    for trainable in TRAINABLE:
+
+    def fill(trainable: str, run: int, folder: Path) -> None:
         changed = {"precision": work.precision, "learning_rate": getattr(rates, f"learning_rate_{trainable}")}
         recipe = work.protocol.fine_tuning.model_copy(update=changed)
-        for run in range(rates.runs):
-            if (own := work.classifier(trainable, run)).is_current():
-                continue
-            with shared(own) as temporary:
-                given = images, options, list(shown.index), trainable, recipe, run, batch_size, temporary
-                probabilities = classify(work.loaded, work.questions, *given)
-                if processes().is_main_process:
-                    place = work.constants(run) | {"point": tower_end(work.loaded).name, "pooling": "image_mean"}
-                    rows = image_rows(shown, options, probabilities, **place | {"probe": trainable, "seed": run})
-                    write_rows(rows, temporary / "predictions.parquet")
+        given = images, options, list(shown.index), trainable, recipe, run, batch_size, folder
+        probabilities = classify(work.loaded, work.questions, *given)
+        if processes().is_main_process:
+            place = work.constants(run) | {"point": tower_end(work.loaded).name, "pooling": "image_mean"}
+            rows = image_rows(shown, options, probabilities, **place | {"probe": trainable, "seed": run})
+            write_rows(rows, folder / "predictions.parquet")
+
+    for trainable, run in itertools.product(TRAINABLE, range(rates.runs)):
+        make(work.classifier(trainable, run), partial(fill, trainable, run))

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from mlprobe_utils.common.files import known_hash
+from mlprobe_utils.common.files import hash_of, known_hash
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.points import ANSWER
@@ -86,9 +86,11 @@ class Place:
         return self._made(state_name("features", run), "features", run, upstream)
 
     def random_features(self) -> Artefact:
-        """Of the model with random weights, which are those of every model of its shape."""
+        """Of the model with random weights: of all models of its shape."""
         found = self._made(results.RANDOM_FEATURES, "random features", recipe={"seed": RANDOM_SEED})
-        return replace(found, inputs=found.inputs | {"model": shape_of(self.card)})
+        inputs = found.inputs | {"model": shape_of(self.card)}
+        name = f"{results.RANDOM_FEATURES}-{hash_of([inputs['model'], inputs['reading']])[:12]}"
+        return replace(found, folder=self.folder.parent / name, inputs=inputs)
 
     def lens(self) -> Artefact:
         return self._made(results.LENS, "logit lens", upstream=map(self.features, self.states()))

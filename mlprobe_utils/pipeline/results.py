@@ -2,9 +2,10 @@
 
 outputs/<protocol>/<data set>/data/                          manifest and working copies
 outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
+outputs/<protocol>/<data set>/<split>/features-random-<shape>/  of random weights, for all models of a shape
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /features-random/, controls/, lens/, transfer/, and tables of `scoring`
+                                             /controls/, lens/, transfer/, and tables of `scoring`
                                              /calibration/  how severe each fault has to be
                                              /faults/<fault>-<strength>/: the same of the damaged model, run 0
                                              /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
@@ -24,6 +25,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
+from mlprobe_utils.common.files import read_record
 from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN
 from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
@@ -118,10 +120,10 @@ def state_name(kind: str, run: int | None) -> str:
 
 def results_below(folders: Iterable[Path]) -> dict[str, str]:
     """Path below `outputs/` -> hash of the files, of every artefact in these folders but those of `scoring`."""
-    made = sorted(path.parent for folder in folders for path in folder.rglob("made_from.json"))
-    named = {str(folder.relative_to(artefacts.OUTPUTS)): folder for folder in made}
-    results = {name: folder for name, folder in named.items() if not re.search(rf"(^|/)(\.|{SCORES})", name)}
-    return {name: artefacts.content_hash(folder) for name, folder in results.items()}
+    made = sorted(path for folder in folders for path in folder.rglob(artefacts.FILES))
+    named = {str(path.parent.relative_to(artefacts.OUTPUTS)): path for path in made}
+    results = {name: path for name, path in named.items() if not re.search(rf"(^|/)(\.|{SCORES})", name)}
+    return {name: artefacts.contents_hash(read_record(path) or {}) for name, path in results.items()}
 
 
 def gather(
@@ -131,7 +133,7 @@ def gather(
     stage="finetuned", no others are read. Raises InputError as `require`."""
     filters = [(column, "==", value) for column, value in chosen.items()] or None
     folders = folders_of(selection, *names, discussed=discussed)
-    return pd.concat([pd.read_parquet(folder / file, filters=filters) for folder in folders], ignore_index=True)
+    return pd.concat([artefacts.read_rows(folder / file, filters=filters) for folder in folders], ignore_index=True)
 
 
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
@@ -154,9 +156,9 @@ def end_rows(selection: Selection) -> pd.DataFrame:
     frames = []
     for folder in folders_of(selection, "probes"):
         file = folder / "seeds.parquet"
-        points = sorted(pd.read_parquet(file, columns=["point"])["point"].unique(), key=flow_order)
+        points = sorted(artefacts.read_rows(file, columns=["point"])["point"].unique(), key=flow_order)
         ends = [*{point[0]: point for point in points if point[0] in MODULES}.values()]
-        frames.append(pd.read_parquet(file, filters=[("point", "in", ends)]))
+        frames.append(artefacts.read_rows(file, filters=[("point", "in", ends)]))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -176,7 +178,7 @@ def frozen_tower_rows(selection: Selection) -> pd.DataFrame:
 def image_control_rows(selection: Selection) -> pd.DataFrame:
     """The rows of the controls that need no model, and of the reference, test images of every data set."""
     folders = [require(selection, selection.models[0], d, selection.controls(d)) for d in selection.datasets]
-    return pd.concat([pd.read_parquet(folder / "controls.parquet") for folder in folders], ignore_index=True)
+    return pd.concat([artefacts.read_rows(folder / "controls.parquet") for folder in folders], ignore_index=True)
 
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
@@ -197,7 +199,7 @@ def learning_curves(selection: Selection) -> pd.DataFrame:
     for (model, dataset, folder), run in itertools.product(selection.folders(), selection.states):
         if run is not None:
             adapter = require(selection, model, dataset, folder / f"adapter-{run}")
-            curve = pd.read_parquet(adapter / "learning_curve.parquet")
+            curve = artefacts.read_rows(adapter / "learning_curve.parquet")
             frames.append(curve.assign(model=model, dataset=dataset, run=run))
     return pd.concat(frames, ignore_index=True)
 
@@ -212,7 +214,7 @@ def probe_points(selection: Selection, model: str) -> pd.DataFrame:
     """A model's probe points in the order the data flows: point, path, module (class), width, poolings, family."""
     dataset = selection.datasets[0]  # the points are the same on every data set
     features = selection.folder(model, dataset) / state_name("features", selection.states[0])
-    return pd.read_parquet(require(selection, model, dataset, features) / "points.parquet")
+    return artefacts.read_rows(require(selection, model, dataset, features) / "points.parquet")
 
 
 def families(selection: Selection) -> dict[str, str]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
-from filelock import FileLock
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import write_parquet
@@ -39,12 +38,9 @@ def derived(
         upstream = {artefacts.from_outputs(source): artefacts.content_hash(source) for source in folders}
         made_from = {"stage": name, "upstream": upstream, "code": code}
         made_from["recipe"] = recipe | {"positive": load_data_card(dataset).positive}
-        with FileLock(own.with_name(f".{name}.lock")):  # two pages may want it at once
-            if not artefacts.is_current(own, made_from):
-                with artefacts.artefact(own, made_from) as temporary:
-                    one = replace(selection, models=(model,), datasets=(dataset,))
-                    write_parquet(make(one), temporary / TABLE)
-        frames.append(pd.read_parquet(require(selection, model, dataset, own) / TABLE))
+        one = replace(selection, models=(model,), datasets=(dataset,))
+        artefacts.make(own, made_from, lambda folder, one=one: write_parquet(make(one), folder / TABLE))
+        frames.append(artefacts.read_rows(require(selection, model, dataset, own) / TABLE))
     return pd.concat(frames, ignore_index=True)
 
 

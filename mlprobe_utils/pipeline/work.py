@@ -1,12 +1,13 @@
 """One model on one data set, with the model loaded: what the steps of the pipeline share."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+from accelerate.utils import broadcast_object_list
 
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
@@ -86,12 +87,22 @@ def works(model: str, datasets: list[str], protocol_slug: str, split_rule: str) 
     return [Work(**vars(place), _models=models) for place in found]
 
 
-@contextmanager
-def shared(artefact: Artefact) -> Iterator[Path]:
-    """`Artefact.making` for all processes of a run, which fill one temporary folder; the main one moves it."""
+def make(own: Artefact, fill: Callable[[Path], None]) -> None:
+    """`Artefact.make` for all processes of a run, which fill one temporary folder; the main one moves it."""
     state = processes()
-    with artefact.making() if state.is_main_process else nullcontext():
+
+    def agreed(due: bool | None = None) -> bool:
+        return broadcast_object_list([due])[0]
+
+    def together(folder: Path) -> None:
+        agreed(True)
+        fill(folder)
         state.wait_for_everyone()
-        yield partial_folder(artefact.folder)
+
+    if state.is_main_process:
+        if not own.make(together):
+            agreed(False)
+    elif agreed():
+        fill(partial_folder(own.folder))
         state.wait_for_everyone()
     state.wait_for_everyone()

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import claim, file_hash, hash_of, write_parquet
+from mlprobe_utils.common.files import claim, file_hash, hash_of, sync, usual_rights, write_parquet
 from mlprobe_utils.common.processes import own_missing, processes, remove_shards, shards_of
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.evaluation.points import flow_order
@@ -174,11 +174,20 @@ def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """The file appears whole or not at all."""
     temporary = path.with_suffix(".partial")
     save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+    usual_rights(temporary)
+    sync(temporary)
     temporary.replace(path)
 
 
 def load_features(file: Path) -> dict[str, torch.Tensor]:
-    """`point/pooling` -> float32 [images, width], points in the order the data flows."""
-    with safe_open(file, "pt") as opened:
-        keys = sorted(opened.keys(), key=lambda key: (flow_order(key.split("/")[0]), key))
-        return {key: opened.get_tensor(key) for key in keys}
+    """`point/pooling` -> float32 [images, width], points in the order the data flows; InputError as `load_tensors`."""
+    tensors = load_tensors(file)
+    return {key: tensors[key] for key in sorted(tensors, key=lambda key: (flow_order(key.split("/")[0]), key))}
+
+
+def load_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """As safetensors' `load_file`. InputError where the file cannot be read."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): delete it, and the same command makes it again") from error

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import set_seed
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import claim, hash_of, write_parquet
+from mlprobe_utils.common.files import claim, files_in, hash_of, usual_rights, write_parquet
 from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets.own_images import Images
@@ -100,6 +100,7 @@ def train_on(
 def finish(curve: pd.DataFrame, folder: Path) -> None:
     """Leaves the learning curve in the folder of a training, and no checkpoints."""
     if processes().is_main_process:
+        usual_rights(*files_in(folder))
         write_parquet(curve, folder / CURVE)
         shutil.rmtree(folder / CHECKPOINTS)
 

@@ -15,7 +15,7 @@ from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, GenerationConfig
 
-from mlprobe_utils.common.files import claim, hash_of, write_parquet
+from mlprobe_utils.common.files import claim, hash_of, read_parquet, write_parquet
 from mlprobe_utils.common.processes import own_missing, processes, remove_shards, shards_of
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets.own_images import Images
@@ -73,7 +73,7 @@ def answer(
             rows = rows.reset_index(drop=True).assign(**found.assign(parsed=found["parsed"].map(label_of)))
             rows = rows.assign(**{OPTION + label: probabilities[:, i] for i, label in enumerate(question.options)})
             write_parquet(rows, kept / ANSWERS)
-        return pd.read_parquet(kept / ANSWERS)
+        return read_parquet(kept / ANSWERS)
 
 
 def predict(
@@ -95,7 +95,7 @@ def predict(
     for path, batches in own_missing(shards, settings.batch_size, "answer"):
         write_parquet(pd.concat([answer_batch(loaded, questions.batch(batch), *given) for batch in batches]), path)
     processes().wait_for_everyone()
-    whole = pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+    whole = pd.concat([read_parquet(shard) for shard in shards], ignore_index=True)
     processes().wait_for_everyone()
     if processes().is_main_process:
         remove_shards(folder)

@@ -21,9 +21,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.files import damage, files_in, inventory, read_record, write_record
 from mlprobe_utils.common.processes import processes, sharded, share_of
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.models.encoding import Encoder
+
+WHOLE = "files.json"  # of a checkpoint: Trainer writes its files one after the other
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,15 @@ class Watched(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
+
+    def on_save(self, args, state, control, **kwargs):
+        """A checkpoint counts once its files are listed, with what evaluations have left beside it."""
+        processes().wait_for_everyone()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir)
+            beside = (path for path in folder.iterdir() if path.is_file())
+            last = folder / f"checkpoint-{state.global_step}"
+            write_record(last / WHOLE, inventory(last, *files_in(last), *beside))
 
     def on_step_end(self, args, state, control, **kwargs):
         if not torch.nn.utils.get_total_norm(self.trained).isfinite():
@@ -218,16 +230,17 @@ def training_arguments(settings: TrainingSettings, folder: Path, **more) -> Trai
     saving, memory = settings.gradient_checkpointing, {"bf16": settings.precision == "bfloat16" and accelerated}
     memory |= {"activation_checkpointing": saving, "dataloader_pin_memory": accelerated, "use_cpu": not accelerated}
     memory["activation_checkpointing_kwargs"] = {"use_reentrant": False} if saving else None
-    kept = {"output_dir": str(folder), "save_strategy": "epoch", "save_total_limit": 1, "logging_strategy": "epoch"}
+    kept = {"output_dir": str(folder), "save_strategy": "epoch", "save_total_limit": 2, "logging_strategy": "epoch"}
     quiet = {"report_to": [], "disable_tqdm": True, "log_level": "error", "remove_unused_columns": False}
     return OneDevice(**sizes | optimiser | schedule | memory | kept | quiet | more)
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:
-    """The last complete checkpoint; what a kill left half-written is removed."""
+    """The last whole checkpoint; what a kill left half-written, or was damaged since, is removed."""
     if processes().is_main_process:
         for folder in checkpoints.glob("checkpoint-*"):
-            if not (folder / "trainer_state.json").is_file():  # Trainer writes it last
+            files = read_record(folder / WHOLE)
+            if files is None or damage(folder, files):
                 shutil.rmtree(folder, ignore_errors=True)
     processes().wait_for_everyone()
     return get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None

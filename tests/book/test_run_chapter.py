@@ -99,15 +99,16 @@ def test_a_page_is_due_when_what_it_reads_is_another(chapter, outputs, tmp_path,
     card, results = tmp_path / "card.yml", RUN.folder("a.b-1", "busi-phantom")
     atomic_write(card, "lambda: 1")
     for name in ("probes", "scores-probes"):
-        with artefacts.artefact(results / name, {"seed": 0}):
-            pass
+        with artefacts.artefact(results / name, {"seed": 0}) as temporary:
+            (temporary / "table.csv").write_text("0")
     page = book_pages.Page("01_small", "01_small", {"models": ["a.b-1"]}, (card,))
     monkeypatch.setattr(book_pages, "book_pages", lambda run: [page])
     run_chapter.run_pages([page], RUN, 1)
     with artefacts.artefact(results / "scores-probes", {"seed": 1}) as temporary:
         (temporary / "table.csv").write_text("1")
     assert book_pages.stale_pages(RUN) == []
-    for path, changed in ((card, "lambda: 2"), (results / "probes" / "files.json", '{"probes.parquet": "c0ffee"}')):
+    notebook = outputs / "chapters" / "01_small.ipynb"
+    for path, changed in ((card, "lambda: 2"), (results / "probes" / "files.json", "{"), (notebook, "{}")):
         kept = path.read_text()
         atomic_write(path, changed)
         assert book_pages.stale_pages(RUN) == [page]

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts, exchange, jobs
-from mlprobe_utils.pipeline.artefacts import Artefact
+from mlprobe_utils.pipeline.artefacts import Artefact, artefact
 from mlprobe_utils.pipeline.cards import load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.exchange import check_imported, export_results, import_results
@@ -31,12 +31,13 @@ def exported(outputs, own_cards, monkeypatch):
     folder = SELECTION.folder(MODEL, DATASET)
     adapter = Artefact(folder / "adapter-0", "adapter", {"seed": 0})
     probes = Artefact(folder / "probes", "probes", {"seed": 0}, (adapter,))
-    with adapter.making() as place:
+    with artefact(adapter.folder, adapter.made_from()) as place:
         save_file({"layer.lora_A.weight": np.zeros((4, 3))}, place / "adapter_model.safetensors")
-    with (controls := Artefact(SELECTION.controls(DATASET), "image controls", {})).making() as place:
+    controls = Artefact(SELECTION.controls(DATASET), "image controls", {})
+    with artefact(controls.folder, controls.made_from()) as place:
         for name in ("controls.parquet", "task.parquet"):
             pd.DataFrame({"model": [None]}).to_parquet(place / name)
-    with probes.making() as place:
+    with artefact(probes.folder, probes.made_from()) as place:
         pd.DataFrame({"model": [MODEL] * 2, "image": ["a", "b"]}).to_parquet(place / "probes.parquet")
     images = SimpleNamespace(card=SimpleNamespace(slug=DATASET), data_hash="images")
     own = SimpleNamespace(

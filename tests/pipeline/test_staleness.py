@@ -102,9 +102,12 @@ DATASET = "busi-phantom"
 
 def pretend(artefact: Artefact, files: tuple[str, ...] = ("result",)) -> None:
     """Makes an artefact without doing its work."""
-    with artefact.making() as temporary:
+
+    def fill(folder: Path) -> None:
         for name in files:
-            (temporary / name).write_text("{}" if name == "config.json" else artefact.folder.name)
+            (folder / name).write_text("{}" if name == "config.json" else artefact.folder.name)
+
+    artefact.make(fill)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def due() -> set[str]:
     for job, names in jobs.due(jobs.book_jobs(configure(MODELS, [DATASET], "miniature", "paper", ""))).items():
         for name in names or ["whatever follows"]:
             _, _, own = name.partition(f"/{job.name}/")
-            own = re.sub(r"-(pretrained|finetuned-\d|\d)$|(?<=faults/)[^/]*/|(?<=order/)[^/]*/", "", own or name)
+            own = re.sub(r"-(pretrained|finetuned-\d|\d|\w{12})$|(?<=faults/)[^/]*/|(?<=order/)[^/]*/", "", own or name)
             kind = "images" if name.startswith("phantoms/") else job.kind
             found.add(f"{job.name.partition('-')[0]} {own}" if job.kind == "model" else kind)
     return found
@@ -162,7 +165,8 @@ CLASSIFIERS = of("medgemma", "classifier-all", "classifier-lora")
 OF_LINGSHU = of("lingshu", "adapter", "predictions", "features", *READ, *ORDER) | FAULTS
 PROBED = both("probes") | of("lingshu", "order/probes", "faults/probes")
 ANSWERED = both("predictions") | of("lingshu", "order/predictions", "faults/predictions") | of("medgemma", TOWER[1])
-WITHOUT_TRAINING = both("features-random", f"miniature/{DATASET}/controls-paper")
+RANDOM = f"miniature/{DATASET}/paper/features-random"
+WITHOUT_TRAINING = both(RANDOM, f"miniature/{DATASET}/controls-paper")
 FOLLOWS = both("whatever follows") | {"baselines"}
 PROTOCOL, CARD, DATA = "protocols/miniature.yml", f"models/{LINGSHU}.yml", f"datasets/{DATASET}.yml"
 
@@ -183,7 +187,7 @@ PROTOCOL, CARD, DATA = "protocols/miniature.yml", f"models/{LINGSHU}.yml", f"dat
         (DATA, "<image>", "Look: <image>", LEARNED | CLASSIFIERS | {"baselines"} | WITHOUT_TRAINING),
         (DATA, "seed: 1", "seed: 9", {"images", "manifest"} | FOLLOWS),
         ("faults/connector.yml", "seed: 2", "seed: 9", FAULTS),
-        (CARD, "name: ", "attention: eager\nname: ", OF_LINGSHU | of("lingshu", "features-random")),
+        (CARD, "name: ", "attention: eager\nname: ", OF_LINGSHU | of("lingshu", RANDOM)),
         ("models/qwen2.5-vl-7b-miniature.yml", "seed: ", "seed: 1", {"miniatures"} | of("lingshu", "whatever follows")),
     ],
 )
@@ -206,6 +210,8 @@ def test_a_moved_or_touched_checkout_is_current_but_for_other_weights_and_anothe
         assert due() == both("lens")
     weights = checkout / "outputs" / "miniatures" / LINGSHU / "model.safetensors"
     weights.write_text(weights.read_text().upper())
+    assert due() == {"miniatures"} | of("lingshu", "whatever follows")  # damaged
+    artefacts.complete(weights.parent)
     assert due() == OF_LINGSHU
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import make_pipeline
@@ -31,11 +30,12 @@ from mlprobe_utils.datasets.settings import Images
 from mlprobe_utils.evaluation.points import ANSWER
 from mlprobe_utils.models.encoding import Encoder, append_answers
 from mlprobe_utils.models.loading import LoadedModel, to_device
+from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.cards import DataCard
 from mlprobe_utils.pipeline.fault_card import Fault, all_faults
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, HITS, STATISTICS, STRENGTHS
 from mlprobe_utils.pipeline.work import Work
-from mlprobe_utils.probing.extraction import features_of, save_whole
+from mlprobe_utils.probing.extraction import features_of, load_tensors, save_whole
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, module_at, planted, uniform
 from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, drawn, read_recipe
 
@@ -48,9 +48,13 @@ def make_calibration(work: Work) -> list[Fault]:
     """Finds how severe each fault has to be at every strength of trial and book, where that is not current. Returns the
     faults. Raises InputError for one that has no place in the model."""
     faults, own = all_faults(), work.calibration()
-    if processes().is_main_process and not own.is_current():
-        with own.making() as temporary, work.state(DAMAGED_RUN):
-            _calibrate(work, faults, own.inputs["recipe"], temporary)
+
+    def fill(folder: Path) -> None:
+        with work.state(DAMAGED_RUN):
+            _calibrate(work, faults, own.inputs["recipe"], folder)
+
+    if processes().is_main_process:
+        own.make(fill)
     processes().wait_for_everyone()
     return faults
 
@@ -94,7 +98,7 @@ def _calibrate(work: Work, faults: list[Fault], recipe: dict, folder: Path) -> N
 
 def load_damages(folder: Path) -> dict[tuple[str, float], Damage]:
     """Loads the damages of a calibration from its folder: (slug of the fault, pp wanted) -> damage."""
-    strengths, saved, found = pd.read_parquet(folder / STRENGTHS), load_file(folder / STATISTICS), {}
+    strengths, saved, found = read_rows(folder / STRENGTHS), load_tensors(folder / STATISTICS), {}
     for fault in all_faults():
         start = f"{fault.slug}/"
         statistics = {key.removeprefix(start): value for key, value in saved.items() if key.startswith(start)}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -86,8 +87,9 @@ def make_damaged(work: Work) -> None:
         model_steps.make_predictions(own)
         if own.planted.fault.module != ANSWER:
             model_steps.make_features(own)
-        elif processes().is_main_process and not (features := own.features(DAMAGED_RUN)).is_current():
-            artefacts.link(features.upstream[0].folder, features)  # no state is changed: the intact model's
+        elif processes().is_main_process:  # no state is changed: the intact model's
+            features = own.features(DAMAGED_RUN)
+            features.make(partial(artefacts.link, features.upstream[0].folder))
         model_steps.make_probes(own)
 
 
@@ -108,16 +110,15 @@ def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, u
 def make_cases(work: Work, undamaged: bool) -> None:
     """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, site, seed and test image."""
     trial, faults = fault_card.load_trial(), [] if undamaged else make_calibration(work)
-    if not processes().is_main_process or (own := work.trial(trial, faults)).is_current():
-        return
-    with own.making() as temporary:
+
+    def fill(folder: Path) -> None:
         images = work.images("train", "validation", "test")
         read = np.flatnonzero(images["split"] != "validation")
         images, features, answers, cases, distinct = images.iloc[read], {}, {}, [], {}
         for run in work.runs():
             saved = module_ends(load_features(work.folder / state_name("features", run) / FEATURES))
             features |= {(None, run, key): tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
-            answered = pd.read_parquet(work.folder / state_name("predictions", run) / "predictions.parquet")
+            answered = artefacts.read_rows(work.folder / state_name("predictions", run) / "predictions.parquet")
             answers[None, run] = answered[answered["split"] == "test"]["parsed"]
             cases.append({"run": run})
         damages = load_damages(work.folder / CALIBRATION) if faults else {}
@@ -133,8 +134,11 @@ def make_cases(work: Work, undamaged: bool) -> None:
         rows = _rows(work, images, features | found[0], answers | found[1])
         constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
         constants |= {"family": name_of(type(work.loaded.family))}
-        write_parquet(rows, temporary / fault_card.ROWS)
-        write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), temporary / fault_card.CASES)
+        write_parquet(rows, folder / fault_card.ROWS)
+        write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), folder / fault_card.CASES)
+
+    if processes().is_main_process:
+        work.trial(trial, faults).make(fill)
 
 
 def module_ends(features: model_steps.Features) -> model_steps.Features:
@@ -207,7 +211,8 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                 own = replace(selection, models=(model,), datasets=(dataset,))
                 folder = own.folder(model, dataset) / fault_card.FOLDER
                 artefacts.read_made_from(folder, own.command(model, dataset, name="trial"))
-                rows, planted = pd.read_parquet(folder / fault_card.ROWS), pd.read_parquet(folder / fault_card.CASES)
+                rows = artefacts.read_rows(folder / fault_card.ROWS)
+                planted = artefacts.read_rows(folder / fault_card.CASES)
                 if planted["fault"].notna().any():
                     numbers = ["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]
                     planted = planted.merge(laboratory_results.measured(own)[numbers], "left", on=numbers[:2])

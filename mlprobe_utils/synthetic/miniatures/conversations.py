@@ -4,12 +4,12 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
 
 import mlprobe_utils.models.compat
 
 import numpy as np
 import torch
-from filelock import FileLock
 from transformers import ProcessorMixin
 
 from mlprobe_utils.common.files import atomic_write
@@ -49,13 +49,13 @@ def _kept(draw: Callable, text: Text, modality: str, count: int, seed: int, side
     """Drawn once for all miniatures, and loaded from then on."""
     drawn_with = {"text": text, "modality": modality, "count": count, "seed": seed, "side": side}
     folder = artefacts.OUTPUTS / "conversations" / "-".join(str(part).replace(" ", "-") for part in drawn_with.values())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not (own := Artefact(folder, "conversations", drawn_with)).is_current():
-            images, *turns = zip(*(draw(i, seed, side) for i in range(count)), strict=True)
-            with own.making() as temporary:
-                np.save(temporary / "images.npy", np.stack(images))
-                atomic_write(temporary / "turns.json", json.dumps(list(zip(*turns, strict=True))))
+
+    def fill(partial: Path) -> None:
+        images, *turns = zip(*(draw(i, seed, side) for i in range(count)), strict=True)
+        np.save(partial / "images.npy", np.stack(images))
+        atomic_write(partial / "turns.json", json.dumps(list(zip(*turns, strict=True))))
+
+    Artefact(folder, "conversations", drawn_with).make(fill)
     images = np.repeat(np.load(folder / "images.npy")[..., None], 3, axis=-1)
     return list(zip(images, map(tuple, json.loads((folder / "turns.json").read_text())), strict=True))
 

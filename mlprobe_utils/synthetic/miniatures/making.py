@@ -43,9 +43,8 @@ def make_miniature(slug: str) -> Path:
     recipe = recipe_of(card)
     if card.base:
         make_miniature(card.base)
-    if (own := miniature(card)).is_current():
-        return own.folder
-    with own.making() as temporary:
+
+    def fill(folder: Path) -> None:
         set_seed(recipe.seed)
         if card.base:
             loaded = load(load_model_card(card.base))
@@ -54,9 +53,12 @@ def make_miniature(slug: str) -> Path:
             model, processor = from_scratch(card.family, recipe.architecture)
         for number, stage in enumerate(recipe.stages):
             taught = conversations.of_stage(stage, number, architecture_of(card).side)  # the same for all miniatures
-            run_stage(model, processor, stage, taught, recipe.seed + number, temporary / "checkpoints" / str(number))
-        shutil.rmtree(temporary / "checkpoints", ignore_errors=True)  # random weights have none
-        save(model, processor, temporary)
+            run_stage(model, processor, stage, taught, recipe.seed + number, folder / "checkpoints" / str(number))
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # random weights have none
+        save(model, processor, folder)
+
+    own = miniature(card)
+    own.make(fill)
     return own.folder
 
 

@@ -57,9 +57,8 @@ def make(slug: str) -> Path:
     recipe = read_recipe(card)
     if strange := [split for split in card.release_counts if split not in SPLITS]:
         raise unknown("split", strange[0], SPLITS)
-    if not (own := phantom(card)).is_current():
-        with own.making() as partial:
-            write(card, recipe, partial)
+    own = phantom(card)
+    own.make(lambda folder: write(card, recipe, folder))
     return own.folder
 
 
