@@ -204,7 +204,7 @@ def peak_of(processes: int) -> float:
 def read_made_from(folder: Path, made_by: str) -> dict:
     """What an artefact was made from; it counts as READ. Raises InputError, naming `made_by`, where it is not there, or
     damaged."""
-    wrong = damage_of(folder) if (folder / FILES).exists() else ""
+    wrong = damage_of(folder) if folder.is_dir() else ""
     if wrong or (record := _record(folder)) is None:
         state = f"is damaged ({wrong})" if wrong else "is not there"
         raise InputError(f"{relative(folder)} {state}: make it with `{made_by}`")

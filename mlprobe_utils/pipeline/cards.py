@@ -194,7 +194,7 @@ def recorded(part: BaseModel, exclude: set[str] | None = None) -> dict:
 OfKind = TypeVar("OfKind", bound=Card)
 
 
-class _OneKeyOnce(yaml.SafeLoader):
+class _OneKeyOnce(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """A YAML loader that refuses a key given twice, of which YAML itself keeps the last."""
 
     def construct_mapping(self, node, deep=False):

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+
+import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
@@ -79,7 +82,13 @@ def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
     made_from = read_made_from(folder, command)
     if any(made_from[key] != value for key, value in wanted.inputs.items() if key != "source"):
         raise InputError(f"{relative(folder)} was made from another card or protocol: run `{command}`")
+    rows, identity, report = _read(folder, artefacts.content_hash(folder))
+    return ImageSet(card, rows, hash_of([identity, made_from["images"], card.template]), report, folder)
+
+
+@cache  # a book's check for what is current comes back to each set again and again
+def _read(folder: Path, content: str) -> tuple[pd.DataFrame, dict, dict]:
+    """A manifest, its columns that a result depends on, and the report, of a folder with this content."""
     rows = MANIFEST.validate(artefacts.read_rows(folder / "manifest.parquet"))
     identity = rows[["image", "sha256", "label", "option", "split_paper", "split_clean"]].to_dict("list")
-    data_hash = hash_of([identity, made_from["images"], card.template])
-    return ImageSet(card, rows, data_hash, json.loads((folder / "report.json").read_text()), folder)
+    return rows, identity, json.loads((folder / "report.json").read_text())

@@ -180,23 +180,6 @@ def outputs_of(path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_kill_in_the_middle_ends_with_the_same_tables(book, tmp_path):
-    """Killed once while fine-tuning and once while the probes are due; each rerun goes on from what is there."""
-    broken = SmallBook(tmp_path)
-    adapter = broken.results / ".adapter-1.partial"
-    broken.make_until_killed(lambda: any(adapter.glob("checkpoints/checkpoint-*/trainer_state.json")))
-    first = (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns
-    broken.make_until_killed((broken.results / "features-pretrained" / "made_from.json").exists)
-    code, said = broken.make()
-    assert code == 0, said
-    assert (broken.results / "adapter-0" / "adapter_model.safetensors").stat().st_mtime_ns == first
-    expected, found = book.tables(), broken.tables()
-    assert found.keys() == expected.keys()
-    for name, table in found.items():
-        pd.testing.assert_frame_equal(table, expected[name])
-
-
-@pytest.mark.slow
 def test_ctrl_c_says_that_nothing_is_lost(tmp_path):
     stopped = SmallBook(tmp_path)
     process = stopped.start()

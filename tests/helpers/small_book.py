@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +59,11 @@ class SmallBook:
         assert times, pattern
         path.write_text(changed)
 
-    def start(self, dry: bool = False, **arguments) -> subprocess.Popen:
+    def start(self, **arguments) -> subprocess.Popen:
         """Starts the command that `make book` runs."""
         given = {"datasets": self.dataset, "data": self.data} | arguments
-        options = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
-        options += ["--dry-run"] if dry else []
+        options = [[f"--{name.replace('_', '-')}", str(value)] for name, value in given.items() if value]
+        options = [text for option in options for text in option if text != "True"]
         return subprocess.Popen(
             [sys.executable, "-m", "mlprobe_utils", "book", "--models", *self.models, *options],
             env=self.environment,
@@ -81,15 +80,6 @@ class SmallBook:
         process = self.start(**arguments)
         out, err = process.communicate()
         return process.returncode, out + err
-
-    def make_until_killed(self, sign) -> None:
-        """Starts it and kills the whole process group the moment `sign()` is true."""
-        process = self.start()
-        while process.poll() is None and not sign():
-            time.sleep(0.02)
-        assert process.poll() is None, f"it ended before the sign: {process.communicate()}"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
     def tables(self, model: str = MODEL) -> dict[str, pd.DataFrame]:
         """Every table of a model's results."""

@@ -40,7 +40,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "mlprobe_utils").mkdir()
 
     def forget() -> None:
-        for cached in (code_files, code_hash, code._imports):
+        for cached in (code_files, code_hash, code._imports, code._source_file):
             cached.cache_clear()
 
     def rewritten(**modules) -> str:
