@@ -12,8 +12,12 @@ TESTS ?= -m "not slow and not nightly"
 WORKERS ?= 2
 # pip leaves bytecode to the first import: where it may not be written, every process would compile torch anew
 export PYTHONDONTWRITEBYTECODE :=
+# without docstrings (2), transformers and altair cannot be imported
+export PYTHONOPTIMIZE :=
 
-RUN = --models $(MODELS) --datasets $(DATASETS) --protocol "$(PROTOCOL)" --split "$(SPLIT)" --data "$(DATA)" --jobs="$(JOBS)"
+# from the environment, so that the shell takes no quote or blank in them for its own
+export PROTOCOL SPLIT DATA JOBS
+RUN = --models $(MODELS) --datasets $(DATASETS) --protocol "$$PROTOCOL" --split "$$SPLIT" --data "$$DATA" --jobs="$$JOBS"
 
 .PHONY: book plan verify test nightly lab notebooks laboratory clean
 
@@ -57,7 +61,7 @@ clean:
 	rm -rf outputs book/_build notebooks/*.ipynb .pytest_cache .ruff_cache .hypothesis
 
 .venv/installed: pyproject.toml
-	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	@touch $@
 

@@ -10,7 +10,8 @@ import os
 
 from mlprobe_utils.common.progress import end_with
 
-end_with(os.environ["MLPROBE_PROGRESS"])
+if progress := os.environ.get("MLPROBE_PROGRESS"):  # not where the graph is only planned
+    end_with(progress)
 JOBS = {job["stamp"]: job for job in config["jobs"]}
 
 

@@ -3,6 +3,7 @@
 A name is imported when it is first used. Importing the package imports nothing else and changes nothing in the process.
 """
 
+import sys
 from importlib import import_module
 
 _PLACES = {
@@ -26,6 +27,10 @@ __all__ = [*_PLACES]
 def __getattr__(name: str):
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if sys.flags.optimize > 1:
+        from mlprobe_utils.common.errors import InputError
+
+        raise InputError("transformers and altair need docstrings: start Python with -O, PYTHONOPTIMIZE=1, or neither")
     globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     return globals()[name]
 

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.errors import InputError, of_file_system
 from mlprobe_utils.common.progress import end_with, end_with_parent, step
 from mlprobe_utils.evaluation.rows import SPLIT_RULES
 
 Argument = tuple[tuple[str, ...], dict]  # as ArgumentParser.add_argument takes it
+CACHES = {"XDG_CACHE_HOME": "~/.cache", "IPYTHONDIR": "~/.ipython"}  # of Snakemake and others, of kernels
 COMMANDS: dict[str, tuple[str, tuple[Argument, ...], Callable]] = {}  # name -> what it does, its arguments, what runs
 
 
@@ -223,15 +224,45 @@ def main(arguments: list[str] | None = None) -> None:
             added.add_argument(*flags, **options)
     given = vars(parser.parse_args(arguments))
     run = COMMANDS[given.pop("command")][2]
+    if sys.flags.optimize > 1:  # transformers and altair read docstrings when they are imported: once more, with them
+        os.environ.pop("PYTHONOPTIMIZE", None)
+        os.execv(sys.executable, [sys.executable, "-m", "mlprobe_utils", *(arguments or sys.argv[1:])])
     if progress := os.environ.get("MLPROBE_PROGRESS"):
         end_with(progress)
     try:
+        settle()
         run(**given)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        from mlprobe_utils.pipeline.artefacts import OUTPUTS
+
+        if not (mendable := error if isinstance(error, InputError) else of_file_system(error, OUTPUTS)):
+            raise
+        print(f"error: {mendable}", file=sys.stderr)
+        sys.exit(2)
+
+
+def settle() -> None:
+    """Makes the paths in the environment absolute, for processes in other folders, and gives libraries another place
+    for what they keep in the home folder where that cannot be written. InputError for a path that is not UTF-8."""
+    for name in ("MLPROBE_OUTPUTS", "MLPROBE_CARDS", "MLPROBE_HTML"):
+        if given := os.environ.pop(name, ""):
+            os.environ[name] = os.path.abspath(given)
+    from mlprobe_utils.pipeline.artefacts import OUTPUTS, ROOT
+
+    for path in map(str, (ROOT, OUTPUTS)):
+        if (shown := os.fsencode(path).decode(errors="backslashreplace")) != path:
+            raise InputError(f"the name of the folder {shown} is not UTF-8: rename it")
+    if OUTPUTS.is_symlink() and not OUTPUTS.exists():
+        raise InputError(f"{OUTPUTS} links to {os.readlink(OUTPUTS)}, which is not there: make it, or mount its disk")
+    for name, usual in CACHES.items():
+        folder = Path(os.environ.get(name) or os.path.expanduser(usual))
+        there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+        if not (folder.is_absolute() and there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            os.environ[name] = str(OUTPUTS / ".cache")
+            if os.path.isdir(known := folder / "huggingface"):  # whose models and token can be read
+                os.environ.setdefault("HF_HOME", str(known))
 
 
 if __name__ == "__main__":

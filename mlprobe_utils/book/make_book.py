@@ -1,6 +1,6 @@
 """`make book` and `make laboratory`: find what is not current, run it, say how long it takes, and build the HTML book.
 
-The finished book takes its place in book/_build/html only when the build had no error and no warning.
+The finished book takes its place (HTML) only when the build had no error and no warning.
 """
 
 import collections
@@ -48,7 +48,9 @@ STARTING = "starting"  # a job's processor time that is in none of its steps
 PAGES = "pages"  # the kind of the book's last job
 GRAPH = "run.json"  # of outputs/, that of the last run, for the Snakefile
 FRONT = artefacts.ROOT / "book"
-HTML = Path(os.environ.get("MLPROBE_HTML", FRONT / "_build" / "html"))
+# of outputs elsewhere: with them, for two of them must not share it
+OWN_HTML = artefacts.OUTPUTS if os.environ.get("MLPROBE_OUTPUTS") else FRONT / "_build"
+HTML = Path(os.environ.get("MLPROBE_HTML") or OWN_HTML / "html")
 INDEX, RECORD = "index.html", "book.json"  # of the built book; of outputs/, what it was built of, and all its files
 BUILT = "_build/html"  # where Jupyter Book leaves the HTML
 LIMITS, LABORATORY_MARK = Path("limits.md"), b"{{ laboratory }}"  # where a page says how often a diagnosis is correct
@@ -118,7 +120,7 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     command = [sys.executable, "-m", "snakemake", "--snakefile", artefacts.ROOT / "Snakefile"]
     command += ["--directory", artefacts.OUTPUTS, "--cores", str(processes), "--nolock", "--rerun-incomplete"]
     # the stamp alone decides whether a job is current, not its command or the times of files
-    command += ["--configfile", artefacts.OUTPUTS / GRAPH, "--quiet", "all", "--rerun-triggers", "mtime"]
+    command += ["--configfile", artefacts.OUTPUTS / GRAPH, "--rerun-triggers", "mtime"]
     # the models come in order of their work: the longest begun last would keep one core only
     first = [stamps[job] for job in todo if job.kind == "model"][:processes]
     command += ["--prioritize", *first] if first else []
@@ -132,7 +134,7 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     counted = {"MLPROBE_PROGRESS": str(progress), "MLPROBE_STEPS": str(steps.total()), "MLPROBE_START": str(start)}
     shutil.rmtree(artefacts.OUTPUTS / ".snakemake", ignore_errors=True)  # of a killed run; the stamps say all
     with kept_alive(progress):
-        process = subprocess.Popen(command, env=os.environ | STEP_ENVIRONMENT | counted)
+        process = subprocess.Popen([*command, "--quiet", "all"], env=os.environ | STEP_ENVIRONMENT | counted)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             code = 2 if process.wait() else 0
@@ -140,17 +142,26 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
             code = 130
     process.wait()
     if code:
+        print(objection(command) if code == 2 else "", end="", file=sys.stderr)
         print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
         sys.exit(code)
     print(account(progress, time.time() - start))
     remember(progress, time.time() - start, len(todo), processes, run.protocol)
 
 
+def objection(command: list) -> str:
+    """What Snakemake, which is kept quiet because jobs speak for themselves, has against the graph; empty: nothing."""
+    planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    return planned.stdout + planned.stderr if planned.returncode else ""
+
+
 def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Path]:
     """Writes the graph, and gives a stamp to every job that has nothing to do; returns the stamps' places."""
-    folder = artefacts.OUTPUTS / ".stamps" / run.protocol / run.split_rule
+    # from outputs/, where Snakemake runs: in a path of the user's it would read braces as its own
+    folder = Path(".stamps") / run.protocol / run.split_rule
     stamps = {job: folder / job.kind / job.name for job in jobs}
     for job, path in stamps.items():
+        path = artefacts.OUTPUTS / path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True) if job in todo else path.touch()
     described = []

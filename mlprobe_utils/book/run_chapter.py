@@ -30,6 +30,8 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 # jsonschema would make a grammar with it at import, most of a second in every kernel, for addresses in no schema here
 WITHOUT_GRAMMAR = "__import__('sys').modules.setdefault('rfc3987_syntax')"
 
+LONGEST_PLACE = 80  # bytes of a folder's path
+
 
 def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager | None = None) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
@@ -92,8 +94,7 @@ def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
 def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
     """A kernel that runs in a folder, with further variables in its environment, reached through files: two chapters
     that start at the same moment can choose the same TCP port, and the later kernel dies."""
-    # a socket's path has to fit into a hundred bytes
-    with tempfile.TemporaryDirectory(prefix="kernel") as place:
+    with tempfile.TemporaryDirectory(prefix="kernel", dir=place_of_sockets()) as place:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{place}/socket")
         options = ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={WITHOUT_GRAMMAR}"]
         kernel.start_kernel(cwd=str(folder), env=os.environ | environment, extra_arguments=options)
@@ -101,3 +102,16 @@ def running_kernel(folder: Path, **environment: str) -> Iterator[KernelManager]:
             yield kernel
         finally:
             kernel.shutdown_kernel(now=True)
+
+
+def place_of_sockets() -> str:
+    """The folder for temporary files, or another one where its path is too long: that of a socket in a folder of its
+    own has to fit into 107 bytes. Raises InputError where there is none."""
+    found = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]
+    for folder in found:
+        if len(os.fsencode(folder)) <= LONGEST_PLACE and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise InputError(
+        f"none of {', '.join(found)} can be written and has a path of at most {LONGEST_PLACE} bytes, which the sockets "
+        "of kernels need: set TMPDIR to a folder that has"
+    )

@@ -7,7 +7,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -115,6 +115,7 @@ class FileTree:
         if self.root.is_file():
             if not _is_packed(self.root.name):
                 raise InputError(f"{self.root} is a file: give the folder that holds the images, or its zip")
+            check_names([self.root])
             return [(self.root.name, self.root, self.root.stat())]
 
         files = []
@@ -128,7 +129,16 @@ class FileTree:
                 files.append((inside.as_posix(), place, place.stat()))
             elif not place.is_dir() or not os.access(place, os.R_OK | os.X_OK):
                 raise InputError(f"{place} is a broken link, no plain file or a folder that cannot be read")
+        check_names(place for _, place, _ in files)
         return sorted(files)
+
+
+def check_names(places: Iterable[str | Path]) -> None:
+    """Raises InputError, with their number, for files whose paths are not UTF-8: no table and no page can name them."""
+    shown = {os.fspath(place): os.fsencode(place).decode(errors="backslashreplace") for place in places}
+    if odd := [text for path, text in shown.items() if text != path]:
+        mend = "rename them, for example with `convmv -f latin1 -t utf8 -r --notest <folder>`"
+        raise InputError(f"files whose names are not UTF-8: {len(odd)}, the first {min(odd)}: {mend}")
 
 
 def _zip_files(zipped: Path | _File, parent: PurePosixPath, depth: int = 1) -> Iterator[tuple[str, _File]]:

@@ -14,7 +14,7 @@ from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets import decoding, settings
 from mlprobe_utils.datasets.components import components
-from mlprobe_utils.datasets.file_tree import FileTree
+from mlprobe_utils.datasets.file_tree import FileTree, check_names
 from mlprobe_utils.datasets.folders import SPLIT_NAMES, check_images, list_images
 from mlprobe_utils.datasets.splits import complete_splits
 
@@ -129,6 +129,7 @@ def image_list(
         raise InputError("there are no images: give one or more")
     if names is None:
         paths = [Path(own) if isinstance(own, str | Path) else None for own in pictures]
+        check_names(filter(None, paths))
         names = [path.name if path else f"{n:05d}" for n, path in enumerate(paths)]
         if len({*names}) < count:
             names = [str(own) if path else name for own, path, name in zip(pictures, paths, names, strict=True)]

@@ -180,7 +180,9 @@ def provenance(start: float) -> dict:
 @functools.cache
 def commit() -> str:
     """Of the checkout, at the first call: later ones may differ from the code that runs."""
-    described = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    if not (git := shutil.which("git")):
+        return "not known: git is not installed"
+    described = subprocess.run([git, "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return described.stdout.strip() or "not a git checkout"
 
 

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +25,7 @@ class SmallBook:
     dataset: str = DATASET
     data: Path | None = None  # a folder of real images, which a test may damage
     said: str = ""  # what the first run printed
+    more: dict[str, str] = field(default_factory=dict)  # of the environment
 
     def __post_init__(self):
         self.cards, self.outputs, self.html = (self.place / name for name in ("cards", "outputs", "html"))
@@ -50,7 +51,7 @@ class SmallBook:
     @property
     def environment(self) -> dict[str, str]:
         places = {"MLPROBE_CARDS": self.cards, "MLPROBE_OUTPUTS": self.outputs, "MLPROBE_HTML": self.html}
-        return os.environ | {name: str(path) for name, path in places.items()}
+        return os.environ | {name: str(path) for name, path in places.items()} | self.more
 
     def change(self, kind: str, slug: str, pattern: str, replacement: str) -> None:
         """Edits a card; the pattern must be there."""
