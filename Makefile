@@ -47,7 +47,7 @@ lab: notebooks
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
 notebooks: .venv/installed
-	$(BIN)/jupytext --quiet --sync notebooks/*.py
+	@$(BIN)/python -m mlprobe_utils notebooks
 
 laboratory: .venv/installed
 	@$(BIN)/python -m mlprobe_utils book --laboratory $(RUN)

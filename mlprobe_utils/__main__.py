@@ -145,6 +145,18 @@ def chapter(notebook: str, output: Path, parameters: dict) -> None:
 
 
 @command(
+    "makes the scripts in notebooks/ and their notebooks the same: what was changed updates the other",
+    argument(
+        "--keep", type=Path, nargs="+", default=[], metavar="FILE", help="of two that were both changed, this one"
+    ),
+)
+def notebooks(keep: list[Path]) -> None:
+    from mlprobe_utils.book.pairing import sync_notebooks
+
+    sync_notebooks(keep)
+
+
+@command(
     "makes image sets: draws the synthetic ones, and writes manifests and working copies of all",
     argument("slugs", nargs="+", help="data cards in data/datasets"),
     argument("--protocol", required=True, help="protocol in data/protocols"),
