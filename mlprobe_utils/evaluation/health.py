@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import LESS_IS_BETTER
 from mlprobe_utils.evaluation.points import MODULES, PROBED
 from mlprobe_utils.evaluation.rows import STAGES
@@ -95,24 +95,6 @@ def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "ac
     final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
     table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
     return table.sort_values(["dataset", "model", "stage"], ascending=[True, True, False])  # pretrained comes first
-
-
-def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
-    """The profiles of one stage; InputError for one that is none of STAGES."""
-    if stage not in STAGES:
-        raise unknown("stage", stage, STAGES)
-    return profiles[profiles["stage"] == stage]
-
-
-def lowest_module(profiles: pd.DataFrame) -> str:
-    """The letter of the module with the lowest mean health score."""
-    return profiles[HEALTH].mean().idxmin().removeprefix("FHS_")
-
-
-def health_changes(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Health scores after fine-tuning less those before, percentage points; one row a model and data set."""
-    health = profiles.set_index(STATE)[HEALTH]
-    return health.xs("finetuned", level="stage") - health.xs("pretrained", level="stage")
 
 
 class CorrectedHealth(NamedTuple):

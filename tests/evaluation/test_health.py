@@ -14,14 +14,9 @@ from simulations import simulate_correct, true_curve
 from mlprobe_utils.analysis import health as analysis
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import (
-    HEALTH,
-    SCORES,
-    STATE,
     health_by_run,
-    health_changes,
     health_factors,
     health_score,
-    lowest_module,
 )
 from mlprobe_utils.stats.resampling import Resamples, accuracy
 
@@ -59,17 +54,6 @@ def test_a_metric_without_health_scores_is_an_error():
         health_by_run(curve, 0.2, "calibration_error")
     with pytest.raises(InputError, match=r"metric 'mcc' of m d finetuned 0 V falls to -3\.0.*such as accuracy"):
         health_by_run(curve, 0.2, "mcc")
-
-
-def test_health_of_two_stages_is_compared_where_both_are():
-    rows = [("a", "d", "finetuned", 97, 77, 83, 85), ("b", "d", "finetuned", 91, 88, 81, 85)]
-    rows += [("a", "d", "pretrained", 1, 2, 3, 4), ("b", "d", "pretrained", 2, 1, 3, 5)]
-    profiles = pd.DataFrame(rows, columns=[*STATE, *SCORES])
-    changes = health_changes(profiles)
-    assert list(changes) == HEALTH
-    assert changes.loc[("b", "d")].tolist() == [89, 87, 78]
-    assert lowest_module(profiles[profiles["stage"] == "finetuned"]) == "L"
-    assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
 
 
 @pytest.mark.parametrize("shared", [False, True])
