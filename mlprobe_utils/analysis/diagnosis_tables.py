@@ -107,8 +107,7 @@ def mapping_losses(
 
     Of `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a
     state: STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER.
-    Raises InputError if rows of a state or of an image are missing.
-    """
+    Raises InputError if rows of a state or of an image are missing."""
     module, pooling = PROBED_SITES[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
     frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]
@@ -131,8 +130,7 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
 
     By a multinomial logistic regression on their standardised logarithms, fitted on the few validation images of the
     same state and run: what it does no better than the answers is not proved absent. Raises InputError if validation
-    images are not of several classes.
-    """
+    images are not of several classes."""
     frames = []
     for _, own in prediction_rows.groupby(["model", "fault", "dataset", "stage", "run"], dropna=False, sort=False):
         columns = [OPTION + option for option in options_of(own)]

@@ -1,8 +1,7 @@
 """Health scores of a run with their noise: corrected, beside those of a flat curve, and the ranks of models by them.
 
 A module that changes nothing has the performance of its input at every point, and GF 0 and VP 1. On a test set of
-finite size its score is lower all the same, and the lower the more points it has.
-"""
+finite size its score is lower all the same, and the lower the more points it has."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -62,8 +61,7 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, p
 
     Returns STATE, run, module, points and images (how many), raw (equation 3), score (corrected), low, high (its
     interval), flat_low, flat_middle, flat_high (as `flat_range`); in percent, nan where a point has no correct image.
-    Raises InputError for fewer than two independent test images, incomplete rows, and rows of other images.
-    """
+    Raises InputError for fewer than two independent test images, incomplete rows, and rows of other images."""
     resamples, images = resamples_of_tested(image_set, split_rule)
     counts = None if len(np.unique(resamples.clusters)) == len(images) else resamples.counts
     records = []
@@ -103,8 +101,7 @@ def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rul
     """`rank_stability` of every data set and module, after fine-tuning, of the first run; none of a single model.
 
     The metrics are accuracy (the reference) and balanced accuracy, where no class is without test images; resamples
-    that lack a class are not used.
-    """
+    that lack a class are not used."""
     rows = of_modules(rows)
     rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
     tables = []
@@ -130,8 +127,7 @@ def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = 
     with its median for tau.
 
     Returns changed (lambda, metric, points or images), to, models, tau, low, high; nan where no model ranks above
-    another. Raises ValueError for a performance that is not positive.
-    """
+    another. Raises ValueError for a performance that is not positive."""
 
     def scores(metric: str, penalty: float, choose: Callable | None = None) -> np.ndarray:  # [1 + resamples, models]
         chosen = [choose(own) if choose else own for own in curves[metric].values()]

@@ -1,7 +1,6 @@
 """The line charts of the book: small multiples, a row a model and a column a data set unless stated.
 
-`names` is everywhere slug -> name of models and data sets, in the order of rows and columns.
-"""
+`names` is everywhere slug -> name of models and data sets, in the order of rows and columns."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -51,8 +50,7 @@ def probe_curves(
 ) -> Figure:
     """Figure 3: a probe metric at every point (`metrics.probe_scores`, of one pooling), and the final output's
     (`metrics.output_scores`) as a diamond; of `controls` (`scoring.control_scores`) the control task after fine-tuning,
-    random weights, and the best that needs no model; `bands` (`certainty.bands`), unless empty, as areas.
-    """
+    random weights, and the best that needs no model; `bands` (`certainty.bands`), unless empty, as areas."""
     title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
     banded = bands is not None and len(bands) > 0
     points = scores.merge(bands, "left", [*STATE, "point"]) if banded else scores

@@ -3,8 +3,7 @@ without the book's style sheet.
 
 book/_static/charts.js adds tooltips, highlighting and enlargement by three attributes: marks carry `data-series` (names
 they belong to, separated by |) and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry
-`data-highlight` (the name that they single out).
-"""
+`data-highlight` (the name that they single out)."""
 
 import html
 import json
