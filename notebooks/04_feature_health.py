@@ -72,7 +72,8 @@ scored = {name: health_score(c, penalty) for name, c in examples.items()}
 # From the curves of the image tokens' means, computed for each run and then averaged.
 
 # %%
-from mlprobe_utils.evaluation.health import health_by_run, profile
+from mlprobe_utils.analysis.health import profile
+from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)

@@ -44,7 +44,8 @@ chapter.opening()
 # fine-tuning, and the paper's own.
 
 # %%
-from mlprobe_utils.evaluation.health import health_by_run, profile
+from mlprobe_utils.analysis.health import profile
+from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)

@@ -153,7 +153,8 @@ glue("pairs", len(named))
 # [chapter 4](../04_feature_health).
 
 # %%
-from mlprobe_utils.evaluation.health import health_by_run, profile
+from mlprobe_utils.analysis.health import profile
+from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.plots.tables import profile_table
 
 health = health_by_run(scores, chapter.protocol.health.penalty)

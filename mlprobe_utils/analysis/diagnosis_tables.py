@@ -72,7 +72,8 @@ def in_short(judged: pd.DataFrame) -> pd.DataFrame:
         words = [f"{s.statement}: {-s.value:.1f} ({-s.band_high:.1f} to {-s.band_low:.1f})" for s in named.itertuples()]
         words = "; ".join(words) or (diagnosis.UNDECIDED if diagnosis.UNDECIDED in counts else NOTHING)
         others = [counts.get(verdict, 0) for verdict in (diagnosis.RULED_OUT, diagnosis.UNDECIDED)]
-        records.append((*key, diagnosis.main_mode(own), words, *others))
+        main = next(iter(named["mode"]), None)  # later ones may be its consequences
+        records.append((*key, main, words, *others))
     return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "left open"])
 
 

@@ -35,6 +35,14 @@ POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # which count; a curv
 }
 
 
+def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """One row a model, data set and stage: SCORES, each the mean over runs."""
+    wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
+    final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
+    table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
+    return table.sort_values(["dataset", "model", "stage"], ascending=[True, True, False])  # pretrained comes first
+
+
 def health_of_run(selection: Selection) -> pd.DataFrame:
     """`corrected_scores` of all selected models and data sets, kept beside their rows. Raises InputError for what was
     not run, and a module whose health score has no value."""

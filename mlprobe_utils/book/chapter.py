@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mlprobe_utils.book.book_pages import without_faults, without_models
 from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
@@ -29,7 +28,7 @@ from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
 from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, taking_part
 from mlprobe_utils.plots import drawing
-from mlprobe_utils.plots.figures import table_html
+from mlprobe_utils.plots.figures import in_words, table_html
 from mlprobe_utils.plots.tables import note, recipe
 
 INJECTED = b"# Parameters"  # how papermill begins the cell that it adds

@@ -82,11 +82,6 @@ def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFram
     return lost.assign(threshold=threshold, beyond=beyond, verdict=verdict)
 
 
-def main_mode(judged: pd.DataFrame) -> str | None:
-    """The first mode named in one case's `verdicts`, as the information flows: later ones may be its consequences."""
-    return min(judged.loc[judged["verdict"] == NAMED, "mode"], key=MODES.index, default=None)
-
-
 def flat(lost: pd.DataFrame) -> dict[str, float]:
     """The `losses` of one case as columns of a table of cases, `value: <statement>` and so on."""
     return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}

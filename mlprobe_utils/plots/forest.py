@@ -6,10 +6,9 @@ from math import ceil, floor
 import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
-from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
 from mlprobe_utils.plots.drawing import COLOURS, channel, description, layer, panel
-from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel
+from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, in_words
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
