@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import Gemma3ImageProcessor, Gemma3Processor, PreTrainedConfig, ProcessorMixin, set_seed
 
-from mlprobe_utils.models.families.registry import family_named, family_of, name_of
+from mlprobe_utils.models.families import family_named, family_of, name_of
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline.published import published_config
 from mlprobe_utils.synthetic.miniatures import making

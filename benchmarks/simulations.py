@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import ndtri
 from scipy.stats import norm
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.health import corrected_health, health_score
 from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
-from mlprobe_utils.stats.resampling import Resamples, accuracy, resample, simulate_correct
+from mlprobe_utils.stats.resampling import Resamples, accuracy, resample
 
 # health scores
 
@@ -36,6 +37,23 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "one dip": lambda t, i: np.where(i == math.ceil(i.max() / 2), 0.65, 0.85),
     "restless": lambda t, i: 0.835 + 0.015 * (-1.0) ** i,  # by 3 points at every step: less than noise on 150 images
 }
+
+
+def simulate_correct(
+    curve: np.ndarray, images: int, correlation: float, generator: np.random.Generator, shared: bool = False
+) -> np.ndarray:
+    """Which images are correct at each point, bool [points, images], where `curve` is the true accuracy [points].
+
+    A Gaussian copula (Emrich and Piedmonte 1991): an image is correct where a standard normal variable lies below the
+    quantile of the accuracy. `correlation` (from 0 on, below 1) is that of neighbouring points, falling geometrically
+    with their distance; or if `shared` of any two points, as all find the same images difficult."""
+    normal = generator.standard_normal((len(curve), images))
+    if shared:
+        normal = np.sqrt(1 - correlation) * normal + np.sqrt(correlation) * generator.standard_normal(images)
+    else:
+        for after in range(1, len(curve)):
+            normal[after] = correlation * normal[after - 1] + np.sqrt(1 - correlation**2) * normal[after]
+    return normal < ndtri(curve)[:, None]
 
 
 def true_curve(shape: str, points: int) -> np.ndarray:

@@ -138,7 +138,7 @@ show(chapter.named(for_page[for_page["stage"] == "finetuned"]))
 file(chapter.named(best), "Best of comprehension and of utilization")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.stats.paired import in_words
+from mlprobe_utils.analysis.means import in_words
 
 for stage, own in best.groupby("stage"):
     glue(f"exceeds_{stage}", int((own["verdict"] == ABOVE).sum()))
@@ -306,9 +306,9 @@ change_chart(drawn, chapter.names, title, WORDS)
 file(chapter.named(moved.replace(ORDER_NAMES)), "Orders compared")
 
 # %%
-from mlprobe_utils.stats import paired
+from mlprobe_utils.analysis import means
 
-of_pairs = paired.counted(tuned, "difference", ["order", "less", "site"])
+of_pairs = means.counted(tuned, "difference", ["order", "less", "site"])
 show(of_pairs.replace(ORDER_NAMES))
 
 # %% tags=["hide-input"]

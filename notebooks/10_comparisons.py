@@ -44,14 +44,16 @@ chapter.opening()
 # fine-tuning, and the paper's own.
 
 # %%
-from mlprobe_utils.evaluation.health import health_by_run, of_stage, profile
+from mlprobe_utils.analysis.health import profile
+from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.pipeline import scoring
 
 scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
 penalty = chapter.protocol.health.penalty
 health = health_by_run(scores, penalty, chapter.metric)
-after = of_stage(profile(health, outputs, chapter.metric), "finetuned")
+profiles = profile(health, outputs, chapter.metric)
+after = profiles.query("stage == 'finetuned'")
 
 # %%
 from mlprobe_utils.pipeline.lineage import bases
@@ -206,7 +208,7 @@ from mlprobe_utils.analysis.health import health_of_run
 
 corrected = health_of_run(chapter.selection)
 corrected = corrected.rename(columns={"score": "health"})
-calm = of_stage(profile(corrected, outputs), "finetuned")
+calm = profile(corrected, outputs).query("stage == 'finetuned'")
 calm = chapter.named(calm[calm["model"].isin(adapted["model"])])
 said["corrected"] = summary(calm, of_run)
 

@@ -153,29 +153,33 @@ glue("pairs", len(named))
 # [chapter 4](../04_feature_health).
 
 # %%
-from mlprobe_utils.evaluation.health import health_by_run, of_stage, profile
+from mlprobe_utils.analysis.health import profile
+from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.plots.tables import profile_table
 
 health = health_by_run(scores, chapter.protocol.health.penalty)
 profiles = profile(health, outputs)
-after = of_stage(profiles, "finetuned")
+after = profiles.query("stage == 'finetuned'")
 profile_table(after, chapter.names, "after fine-tuning")
 
 # %%
-before = of_stage(profiles, "pretrained")
+before = profiles.query("stage == 'pretrained'")
 profile_table(before, chapter.names, "before fine-tuning")
 
 # %%
 charts.stage_profiles(profiles, chapter.names)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.evaluation.health import health_changes, lowest_module
+from mlprobe_utils.evaluation.health import HEALTH, STATE
 from mlprobe_utils.evaluation.points import MODULES
 
-glue("lowest_module", MODULES[lowest_module(after)])
+by_stage = profiles.set_index(STATE)[HEALTH]
+changes = by_stage.xs("finetuned", level="stage")
+changes = changes - by_stage.xs("pretrained", level="stage")
+glue("lowest_module", MODULES[after[HEALTH].mean().idxmin()[-1]])
 glue("final_mean", after["P_final"].mean())
-glue("fell", int((health_changes(profiles) < 0).sum().sum()))
-glue("scores", health_changes(profiles).size)
+glue("fell", int((changes < 0).sum().sum()))
+glue("scores", changes.size)
 
 # %% [markdown]
 # After fine-tuning the {glue:text}`lowest_module` has the lowest mean score of the three modules, and the final output

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
@@ -20,7 +21,7 @@ from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import verdicts
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, simulate_correct
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
 
 BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
@@ -254,8 +255,11 @@ def by_chance(
     correlation (of two epochs' correct answers), added (the best epoch's accuracy less the true one, pp), error."""
     records = []
     for size, correlation in product(images, correlations):
-        generator = np.random.default_rng([0, epochs, size, int(1000 * correlation)])
-        simulated = (np.full(epochs, share), size, correlation, generator, True)
-        added = 100 * (np.array([simulate_correct(*simulated).mean(axis=1).max() for _ in range(repeats)]) - share)
+        generator, best = np.random.default_rng([0, epochs, size, int(1000 * correlation)]), []
+        for _ in range(repeats):  # a Gaussian copula (Emrich and Piedmonte 1991)
+            alone, shared = generator.standard_normal((epochs, size)), generator.standard_normal(size)
+            difficulty = np.sqrt(1 - correlation) * alone + np.sqrt(correlation) * shared
+            best.append((difficulty < norm.ppf(share)).mean(axis=1).max())
+        added = 100 * (np.array(best) - share)
         records.append((size, correlation, added.mean(), added.std(ddof=1) / np.sqrt(repeats)))
     return pd.DataFrame(records, columns=["images", "correlation", "added", "error"])

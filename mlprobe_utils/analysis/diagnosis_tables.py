@@ -72,7 +72,8 @@ def in_short(judged: pd.DataFrame) -> pd.DataFrame:
         words = [f"{s.statement}: {-s.value:.1f} ({-s.band_high:.1f} to {-s.band_low:.1f})" for s in named.itertuples()]
         words = "; ".join(words) or (diagnosis.UNDECIDED if diagnosis.UNDECIDED in counts else NOTHING)
         others = [counts.get(verdict, 0) for verdict in (diagnosis.RULED_OUT, diagnosis.UNDECIDED)]
-        records.append((*key, diagnosis.main_mode(own), words, *others))
+        main = next(iter(named["mode"]), None)  # later ones may be its consequences
+        records.append((*key, main, words, *others))
     return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "left open"])
 
 
@@ -107,8 +108,7 @@ def mapping_losses(
 
     Of `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a
     state: STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER.
-    Raises InputError if rows of a state or of an image are missing.
-    """
+    Raises InputError if rows of a state or of an image are missing."""
     module, pooling = PROBED_SITES[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
     frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]
@@ -131,8 +131,7 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
 
     By a multinomial logistic regression on their standardised logarithms, fitted on the few validation images of the
     same state and run: what it does no better than the answers is not proved absent. Raises InputError if validation
-    images are not of several classes.
-    """
+    images are not of several classes."""
     frames = []
     for _, own in prediction_rows.groupby(["model", "fault", "dataset", "stage", "run"], dropna=False, sort=False):
         columns = [OPTION + option for option in options_of(own)]

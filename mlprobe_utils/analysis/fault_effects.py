@@ -28,8 +28,7 @@ def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedM
 
     Returns dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images,
     where (of WHERE, from the place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new
-    images: in a phantom set every image is a patient of its own). Raises InputError for a model that was not run.
-    """
+    images: in a phantom set every image is a patient of its own). Raises InputError for a model that was not run."""
     before, after, frames = _correct(healthy), _correct(selection), []
     for one, dataset in itertools.product(damaged, selection.datasets):
         own = after[(after["model"] == one.slug) & (after["dataset"] == dataset)]

@@ -1,40 +1,29 @@
 """Health scores of a run with their noise: corrected, beside those of a flat curve, and the ranks of models by them.
 
 A module that changes nothing has the performance of its input at every point, and GF 0 and VP 1. On a test set of
-finite size its score is lower all the same, and the lower the more points it has.
-"""
+finite size its score is lower all the same, and the lower the more points it has."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.special import owens_t
 
-from mlprobe_utils.analysis.printed_tables import IMAGES
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.health import (
-    STATE,
-    CorrectedHealth,
-    corrected_health,
-    health_score,
-    noise_covariance,
-)
+from mlprobe_utils.evaluation.health import STATE, CorrectedHealth, corrected_health, health_score, noise_covariance
 from mlprobe_utils.evaluation.outcomes import of_modules, outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
+from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set
-from mlprobe_utils.pipeline.published import paper_profiles, published_config
 from mlprobe_utils.pipeline.results import CORRECTED_HEALTH, Selection
 from mlprobe_utils.pipeline.scoring import derived
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import LEVEL
 
-FLAT = {"2.5 %": "flat_low", "50 %": "flat_middle", "97.5 %": "flat_high"}
-SCORES = [*CorrectedHealth._fields, *FLAT.values()]
+QUANTILES = (0.025, 0.5, 0.975)  # of the scores of flat curves
+SCORES = [*CorrectedHealth._fields, "flat_low", "flat_middle", "flat_high"]
 PENALTIES = (0.05, 0.1, 0.2, 0.5, 1.0)
 RESAMPLES, RUN = 200, 0  # of an order of models: of the images, for intervals; and the run
 RANKS = ["dataset", "module", "changed", "to", "models", "tau", "low", "high"]
@@ -44,6 +33,14 @@ POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # which count; a curv
     "without the last point": lambda curves: curves[:, :-1] if curves.shape[1] > 1 else curves,
     "without the first point": lambda curves: curves[:, 1:] if curves.shape[1] > 1 else curves,
 }
+
+
+def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """One row a model, data set and stage: SCORES, each the mean over runs."""
+    wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
+    final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
+    table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
+    return table.sort_values(["dataset", "model", "stage"], ascending=[True, True, False])  # pretrained comes first
 
 
 def health_of_run(selection: Selection) -> pd.DataFrame:
@@ -71,9 +68,8 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, p
     are `of_modules`; whole patients and duplicate groups are drawn. `penalty` is lambda.
 
     Returns STATE, run, module, points and images (how many), raw (equation 3), score (corrected), low, high (its
-    interval), FLAT (as `beside_flat`); in percent, nan where a point has no correct image. Raises InputError for fewer
-    than two independent test images, incomplete rows, and rows of other images.
-    """
+    interval), flat_low, flat_middle, flat_high (as `flat_range`); in percent, nan where a point has no correct image.
+    Raises InputError for fewer than two independent test images, incomplete rows, and rows of other images."""
     resamples, images = resamples_of_tested(image_set, split_rule)
     counts = None if len(np.unique(resamples.clusters)) == len(images) else resamples.counts
     records = []
@@ -84,94 +80,36 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, p
                 correct = of_run[[found.points.index(point) for point in found.of_module(module)]]
                 scores = [np.nan] * len(SCORES)
                 if correct.any(axis=1).all():
-                    flat = beside_flat(correct, penalty, counts)
-                    scores = [*corrected_health(correct, penalty, counts), *(flat[quantile] for quantile in FLAT)]
+                    scores = [*corrected_health(correct, penalty, counts), *flat_range(correct, penalty, counts)]
                 records.append((*state, run, module, len(correct), len(images), *scores))
     return pd.DataFrame(records, columns=[*STATE, "run", "module", "points", "images", *SCORES])
 
 
-def flat_covariance(level: float, points: int, images: int, correlation: float) -> np.ndarray:
-    """Covariance of `simulate_correct` for a flat curve at `level` (0 to 1), float [points, points]: Owen's T function
-    gives the probability that two normal variables both lie below a quantile (Owen 1956)."""
-    distance = np.arange(points)
-    near = correlation**distance
-    both = level - 2 * owens_t(stats.norm.ppf(level), np.sqrt((1 - near) / (1 + near)))
-    covariance = (both - level**2) / images
-    return covariance[np.abs(np.subtract.outer(distance, distance))]
+def flat_range(
+    correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, repeats: int = 2000
+) -> np.ndarray:
+    """QUANTILES of the raw scores (percent) that a flat curve gets with a module's noise, at the accuracy of its last
+    point; arguments as of `corrected_health`."""
+    noise, least = noise_covariance(correct, counts), 0.5 / correct.shape[1]
+    return np.quantile(flat_scores(correct[-1].mean(), noise, penalty, repeats, least), QUANTILES)
 
 
 def flat_scores(
     level: float, covariance: np.ndarray, penalty: float, repeats: int = 2000, least: float = 0.0
 ) -> np.ndarray:
     """Raw scores (percent) of `repeats` flat curves at `level` (0 to 1) with normal noise that lowers none below
-    `least`. Raises ValueError where a curve falls to 0, where no score has a value."""
+    `least`. ValueError where a curve falls to 0."""
     values, vectors = np.linalg.eigh(covariance)
     normal = np.random.default_rng(0).standard_normal((repeats, len(covariance)))
-    curves = np.maximum(level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T, least)
-    if curves.min() <= 0:
-        raise ValueError(f"level is {level}: noise takes curves down to 0, where no score has a value")
-    return 100 * health_score(np.minimum(curves, 1), penalty)
-
-
-def beside_flat(
-    correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, repeats: int = 2000
-) -> dict[str, float | bool]:
-    """Where a module's raw score lies among those of a flat curve with its noise, at the accuracy of the last point:
-    score and its place, as `against_flat`; arguments as of `corrected_health`."""
-    covariance = noise_covariance(correct, counts)
-    curve, least = correct.mean(axis=1), 0.5 / correct.shape[1]
-    score = 100 * health_score(curve, penalty)
-    return {"score": score} | _place(score, flat_scores(curve[-1], covariance, penalty, repeats, least=least))
-
-
-def against_flat(
-    scores: pd.DataFrame, penalty: float, correlations: Iterable[float] = (0.0, 0.9, 0.99)
-) -> pd.DataFrame:
-    """Where each of `scores` (points, images, level of the flat curve and score, percent) lies among those that a flat
-    curve gets by noise alone: its columns, correlation (assumed of neighbouring points), 2.5 %, 50 %, 97.5 % (quantiles
-    of the flat curve's score), position (percent of its scores that are lower), outside (of both ends)."""
-    records = []
-    for row, correlation in product(scores.to_dict("records"), correlations):
-        covariance = flat_covariance(row["level"] / 100, row["points"], row["images"], correlation)
-        flat = flat_scores(row["level"] / 100, covariance, penalty)
-        records.append(row | {"correlation": correlation} | _place(row["score"], flat))
-    return pd.DataFrame(records)
-
-
-def _place(score: float, flat: np.ndarray) -> dict[str, float | bool]:
-    low, middle, high = np.quantile(flat, (0.025, 0.5, 0.975))
-    position = 100 * float(np.mean(flat < score))
-    return {"2.5 %": low, "50 %": middle, "97.5 %": high, "position": position, "outside": not low <= score <= high}
-
-
-def depth_trend(placed: pd.DataFrame) -> pd.DataFrame:
-    """Whether deeper modules score lower: rank correlations over models of the number of points with score - level
-    (Spearman, p), and with score - median of the flat curve (Spearman beside flat, p (beside flat)); a row a dataset
-    and correlation of `against_flat`."""
-    records = []
-    for key, own in placed.groupby(["dataset", "correlation"], sort=False):
-        plain, beside = (stats.spearmanr(own["points"], own["score"] - own[less]) for less in ("level", "50 %"))
-        records.append((*key, len(own), plain.statistic, plain.pvalue, beside.statistic, beside.pvalue))
-    columns = ["dataset", "correlation", "models", "Spearman", "p", "Spearman beside flat", "p (beside flat)"]
-    return pd.DataFrame(records, columns=columns)
-
-
-def paper_llms() -> pd.DataFrame:
-    """The LLMs of Table 1 for `against_flat`: points are layers, images the test images, and level P_final, the
-    accuracy of the answer, as the paper prints none of the last layer."""
-    cards, printed = [card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1], paper_profiles()
-    configs = {card.table1: published_config(card.architecture) for card in cards}
-    layers = {name: config.get("text_config", config)["num_hidden_layers"] for name, config in configs.items()}
-    found = printed[["model", "dataset"]].assign(points=printed["model"].map(layers))
-    return found.assign(images=printed["dataset"].map(IMAGES), level=printed["P_final"], score=printed["FHS_L"])
+    curves = level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T
+    return 100 * health_score(np.clip(curves, least, 1), penalty)
 
 
 def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str, penalty: float) -> pd.DataFrame:
     """`rank_stability` of every data set and module, after fine-tuning, of the first run; none of a single model.
 
     The metrics are accuracy (the reference) and balanced accuracy, where no class is without test images; resamples
-    that lack a class are not used.
-    """
+    that lack a class are not used."""
     rows = of_modules(rows)
     rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
     tables = []
@@ -197,11 +135,7 @@ def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = 
     with its median for tau.
 
     Returns changed (lambda, metric, points or images), to, models, tau, low, high; nan where no model ranks above
-    another. Raises ValueError for a performance that is not positive.
-    """
-    for metric, model, own in ((metric, *item) for metric, models in curves.items() for item in models.items()):
-        if not (own > 0).all():
-            raise ValueError(f"curves of {metric}, {model} fall to {own.min()}: a health score needs more than 0")
+    another. Raises ValueError for a performance that is not positive."""
 
     def scores(metric: str, penalty: float, choose: Callable | None = None) -> np.ndarray:  # [1 + resamples, models]
         chosen = [choose(own) if choose else own for own in curves[metric].values()]

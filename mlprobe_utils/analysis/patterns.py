@@ -3,8 +3,7 @@
 A curve is one model, data set and stage: accuracy in percent at every probe point (`image_mean`, mean over runs) and of
 the final output. A change counts only beyond the curve's tolerance t. The mean of the highest third of the points
 decides, as the single highest of many noisy ones exceeds the first by itself; two vision towers are compared by their
-difference, as a rise near the tolerance would count in one stage and not in the other.
-"""
+difference, as a rise near the tolerance would count in one stage and not in the other."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

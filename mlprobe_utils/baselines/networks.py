@@ -1,8 +1,7 @@
 """Networks of baselines: built from a card by timm, by another package, or, as no library has them, here.
 
 Each maps images float [batch, 3, height, width] to logits [batch, classes]. Inside, maps are [batch, channels, rows,
-columns] and patches [batch, rows, columns, channels].
-"""
+columns] and patches [batch, rows, columns, channels]."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -119,8 +118,7 @@ class HiFuse(nn.Module):
     """HiFuse (Huo et al. 2024): a local and a global branch whose stages are fused, each with the fusion before.
 
     The branches are timm's ConvNeXt and Swin transformer. Images can be of any size from 32 pixels on: windows of
-    attention are laid out for `img_size`, other sizes are padded to whole windows. Each stage doubles the channels.
-    """
+    attention are laid out for `img_size`, other sizes are padded to whole windows. Each stage doubles the channels."""
 
     def __init__(self, num_classes: int, img_size: int, width: int, depths: Sequence[int], heads: Sequence[int]):
         super().__init__()
@@ -185,8 +183,7 @@ class ConvSdMLPMixer(nn.Module):
     The MLPs lie between the second and the third stage, over patches of several sizes that share, as in the authors'
     code, the upper right corner, added up from the smallest to the largest, for images of one side, `img_size`. That
     code reshapes MLP outputs so that places and channels mix; here they go back to where they came from. Every stage
-    doubles the first convolution's `width`.
-    """
+    doubles the first convolution's `width`."""
 
     PATCHES = (4 / 28, 8 / 28, 16 / 28, 24 / 28, 1.0)  # sides of the patches as shares of the map's, 28 at 224 pixels
     STAGES_BEFORE = 2  # the MLPs

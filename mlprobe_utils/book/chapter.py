@@ -1,6 +1,5 @@
 """What every page starts and ends with: its parameters checked, its results made or found, and boxes that say what is
-real on the page, what it was run with, and how it was made.
-"""
+real on the page, what it was run with, and how it was made."""
 
 import ast
 import contextlib
@@ -18,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mlprobe_utils.book.book_pages import without_faults, without_models
 from mlprobe_utils.book.provenance_box import provenance_box
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
@@ -30,7 +28,7 @@ from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
 from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, taking_part
 from mlprobe_utils.plots import drawing
-from mlprobe_utils.plots.figures import table_html
+from mlprobe_utils.plots.figures import in_words, table_html
 from mlprobe_utils.plots.tables import note, recipe
 
 INJECTED = b"# Parameters"  # how papermill begins the cell that it adds
@@ -158,8 +156,7 @@ class Chapter:
 def start(namespace: dict) -> Chapter:
     """Checks a chapter's parameters, makes what is missing, and turns the charts on; `namespace` is its `globals()`.
 
-    Raises InputError for a bad parameter, before anything runs, or for what cannot be made, with the mend.
-    """
+    Raises InputError for a bad parameter, before anything runs, or for what cannot be made, with the mend."""
     started = time.time()
     artefacts.READ.clear()  # what the kernel read before belongs to another page
     cards.load_card.cache_clear()  # a card may have been edited while the kernel was open
@@ -219,8 +216,7 @@ def check_parameters(namespace: dict) -> tuple[Run, dict]:
 
     papermill only logs a parameter that a notebook does not declare, and injects values of any type; what else a reader
     defines in the notebook is ignored. Raises InputError for a parameter that the chapter does not have, a value of the
-    wrong type, an unknown slug or choice, and real images without their folder.
-    """
+    wrong type, an unknown slug or choice, and real images without their folder."""
     declared = [name for name in Parameters.model_fields if name in namespace.get("__annotations__", {})]
     _, injected = declarations(namespace.get("In", []))
     if foreign := [name for name in injected if name not in declared]:

@@ -26,8 +26,7 @@ def duplicate_groups(table: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
 
     Byte-identical images share a group, and so do images whose perceptual hashes (hexadecimal) differ in at most
     `NEAR_BITS` bits while their thumbnails (grey, [images, side, side]), less the set's mean thumbnail, correlate above
-    `ALIKE`; groups are closed under both. They are called `d001`, ... in the order of their smallest image names.
-    """
+    `ALIKE`; groups are closed under both. They are called `d001`, ... in the order of their smallest image names."""
     order = np.argsort(table["image"].to_numpy(dtype=object))
     near = _near_pairs(table["perceptual_hash"].iloc[order], thumbnails[order])
     pairs = np.concatenate([near, _pairs_with_first(table["sha256"].iloc[order])], axis=1)

@@ -82,11 +82,6 @@ def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFram
     return lost.assign(threshold=threshold, beyond=beyond, verdict=verdict)
 
 
-def main_mode(judged: pd.DataFrame) -> str | None:
-    """The first mode named in one case's `verdicts`, as the information flows: later ones may be its consequences."""
-    return min(judged.loc[judged["verdict"] == NAMED, "mode"], key=MODES.index, default=None)
-
-
 def flat(lost: pd.DataFrame) -> dict[str, float]:
     """The `losses` of one case as columns of a table of cases, `value: <statement>` and so on."""
     return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}
@@ -98,22 +93,3 @@ def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
     if undamaged.empty:
         raise InputError("thresholds are set on undamaged cases, found none: run models of another family, too")
     return {name: max(least, float(-undamaged[f"band_high: {name}"].min())) for name in NAMES}
-
-
-def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Cases with their diagnosis, by `thresholds` from undamaged cases (of null mode) of other families: `threshold:
-    <statement>`, diagnosed (mode or null), named (all modes named, joined by "; ") and correct (of an undamaged case:
-    nothing is diagnosed)."""
-    undamaged, found = cases[cases["mode"].isna()], []
-    for family, own in cases.groupby("family", sort=False):
-        counted = thresholds(undamaged[undamaged["family"] != family], least)
-        lost = {column: own[[f"{column}: {name}" for name in NAMES]].to_numpy().ravel() for column in LOSS}
-        lost |= {"statement": NAMES * len(own), "mode": [statement.mode for statement in STATEMENTS] * len(own)}
-        verdict = verdicts(pd.DataFrame(lost, own.index.repeat(len(NAMES))), counted)
-        by_case = [of_case for _, of_case in verdict.groupby(level=0, sort=False)]
-        named = ["; ".join(one.loc[one["verdict"] == NAMED, "mode"].unique()) for one in by_case]
-        columns = {f"threshold: {name}": percentage_points for name, percentage_points in counted.items()}
-        found.append(own.assign(**columns, diagnosed=[*map(main_mode, by_case)], named=named))
-    judged = pd.concat(found).loc[cases.index]
-    both = judged[["diagnosed", "mode"]]
-    return judged.assign(correct=(judged["diagnosed"] == judged["mode"]) | both.isna().all(axis=1))

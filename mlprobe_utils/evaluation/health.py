@@ -1,4 +1,4 @@
-"""Feature health scores (paper section 3.3), their correction for sampling noise, and profiles of them (Table 1).
+"""Feature health scores (paper section 3.3), and their correction for sampling noise.
 
 The noise of a sample of images adds to the total variation of a curve and lowers its minimum: the plain score of a
 healthy module falls with its depth and rises with the number of images. `corrected_health` estimates the covariance of
@@ -9,16 +9,15 @@ and only the interval allows for that (data/simulations, shape "restless")."""
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError, unknown
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import LESS_IS_BETTER
-from mlprobe_utils.evaluation.points import MODULES, PROBED
-from mlprobe_utils.evaluation.rows import STAGES
+from mlprobe_utils.evaluation.points import MODULES
 
 STAGE_NAMES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
 STATE = ["model", "dataset", "stage"]
@@ -62,15 +61,6 @@ def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray
     return growth, np.exp(-penalty * variation / end)
 
 
-def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
-    """A table with stages in words, models and data sets by name (`names`: slug -> name, in the order of the page),
-    sorted by what it has of `by`: model, dataset, stage, module."""
-    order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
-    if places := {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}:
-        table = table.sort_values([*places], key=lambda column: column.map(places[column.name]), kind="stable")
-    return table.replace({"model": names, "dataset": names, "stage": STAGE_NAMES})
-
-
 def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
     """Health score of every module's `image_mean` curve: STATE, run, module, points, end (percent), growth, volatility,
     health (percent). InputError for a metric of which less is better, or that is not positive at a point."""
@@ -87,32 +77,6 @@ def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "acc
         factors = health_factors(values, penalty)
         records.append([*key, len(values), values[-1], *factors, health_score(values, penalty)])
     return pd.DataFrame(records, columns=[*keys, "points", "end", "growth", "volatility", "health"])
-
-
-def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """One row a model, data set and stage: SCORES, each the mean over runs."""
-    wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
-    final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
-    table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
-    return table.sort_values(["dataset", "model", "stage"], ascending=[True, True, False])  # pretrained comes first
-
-
-def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
-    """The profiles of one stage; InputError for one that is none of STAGES."""
-    if stage not in STAGES:
-        raise unknown("stage", stage, STAGES)
-    return profiles[profiles["stage"] == stage]
-
-
-def lowest_module(profiles: pd.DataFrame) -> str:
-    """The letter of the module with the lowest mean health score."""
-    return profiles[HEALTH].mean().idxmin().removeprefix("FHS_")
-
-
-def health_changes(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Health scores after fine-tuning less those before, percentage points; one row a model and data set."""
-    health = profiles.set_index(STATE)[HEALTH]
-    return health.xs("finetuned", level="stage") - health.xs("pretrained", level="stage")
 
 
 class CorrectedHealth(NamedTuple):

@@ -1,3 +1,3 @@
 """Families of architectures, loading, prompts: what is known of a model."""
 
-__all__ = ["adapters", "encoding", "identity", "loading", "settings"]
+__all__ = ["adapters", "encoding", "families", "identity", "loading", "settings"]

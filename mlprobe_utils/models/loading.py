@@ -1,8 +1,7 @@
-"""Loading a model, the same way from the hub, a folder or a miniature; and counting parameters without its weights."""
+"""Loading a model, the same way from the hub, a folder or a miniature."""
 
 import json
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +17,8 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.settings import settings
 from mlprobe_utils.models.adapters import check_adapter
 from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families import family_named, name_of
 from mlprobe_utils.models.families.base import Family
-from mlprobe_utils.models.families.registry import family_named, name_of
 from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, errors_named, fetched, missing_files
 from mlprobe_utils.models.settings import RANDOM_SEED, UNNAMED, Checkpoint
 
@@ -244,34 +243,3 @@ def _weight_files(card: Checkpoint, folder: Path) -> list[str]:
         return ["model.safetensors"]
     with errors_named(card):
         return sorted({*json.loads(index.read_text())["weight_map"].values()})
-
-
-class Counts(NamedTuple):
-    model_class: str  # of transformers
-    parameters: dict[str, int]  # part -> how many; the LM head has 0 where it shares the embeddings
-    points: dict[str, int]  # letter of a module -> how many
-
-    @property
-    def total(self) -> int:
-        return sum(self.parameters.values())
-
-
-def without_weights(published: dict) -> Family:
-    """A model of full size on torch's `meta` device, from the content of the hub's config.json."""
-    family = family_named(published.get("architectures", []))
-    with torch.device("meta"):
-        return family(family.transformers_class()(family.config_of(published)))
-
-
-def count_of(published: dict) -> Counts:
-    """Counts parameters by part, tied embeddings once, and probe points by module; InputError for an unknown class."""
-    family = without_weights(published)
-    parts, model = family.parts(), family.model
-    head = {*model.get_output_embeddings().parameters()} - {*model.get_input_embeddings().parameters()}
-    parameters = dict.fromkeys([*parts, "LM head"], 0)
-    for name, parameter in model.named_parameters():  # shared ones come once
-        within = [part for part, paths in parts.items() if any(f"{name}.".startswith(f"{path}.") for path in paths)]
-        if len(within) != 1:
-            raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
-        parameters["LM head" if parameter in head else within[0]] += parameter.numel()
-    return Counts(family.model_class, parameters, Counter(point.name[0] for point in family.probe_points()))

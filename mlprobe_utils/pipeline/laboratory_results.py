@@ -1,8 +1,7 @@
 """How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is correct.
 
 The table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's
-own run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases.
-"""
+own run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from scipy.stats import binomtest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, hash_of
 from mlprobe_utils.common.settings import Words
-from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, judged, thresholds
+from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, STATEMENTS, thresholds
 from mlprobe_utils.pipeline import artefacts, fault_card
 from mlprobe_utils.pipeline.cards import Card, parse_card
 from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
@@ -69,8 +68,7 @@ class Laboratory:
 
     def thresholds(self, families: Iterable[str]) -> dict[str, dict[str, float]]:
         """Family -> statement -> the least loss that counts (pp), set on undamaged cases of other families."""
-        undamaged, least = self.cases[self.cases["mode"].isna()], load_trial().least_loss
-        return {family: thresholds(undamaged[undamaged["family"] != family], least) for family in families}
+        return by_family(self.cases, families, load_trial().least_loss)
 
     def words(self) -> str:
         """How often the diagnosis is correct, in sentences."""
@@ -84,6 +82,25 @@ class Laboratory:
             for r in self.rates[self.rates["of"] == "all"].itertuples()
         )
         return f"{text}." if self.run.cards == cards_hash() else f"{text}. {CHANGED}"
+
+
+def by_family(cases: pd.DataFrame, families: Iterable[str], least: float) -> dict[str, dict[str, float]]:
+    """`Laboratory.thresholds`; cases of null mode are undamaged."""
+    undamaged = cases[cases["mode"].isna()]
+    return {family: thresholds(undamaged[undamaged["family"] != family], least) for family in families}
+
+
+def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
+    """Cases with their diagnosis, by thresholds from other families: named (all modes, joined by "; "), diagnosed (the
+    first of them, or null) and correct (of an undamaged case: nothing is diagnosed)."""
+    limits, named = by_family(cases, cases["family"].unique(), least), []
+    for case in cases.to_dict("records"):
+        own = limits[case["family"]]
+        named.append([s.mode for s in STATEMENTS if -case[f"band_high: {s.name}"] > own[s.name]])
+    found = cases.assign(named=["; ".join(dict.fromkeys(modes)) for modes in named])
+    found["diagnosed"] = [next(iter(modes), None) for modes in named]
+    nothing = found[["diagnosed", "mode"]].isna().all(axis=1)
+    return found.assign(correct=(found["diagnosed"] == found["mode"]) | nothing)
 
 
 def read() -> Laboratory:

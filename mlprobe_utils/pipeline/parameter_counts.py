@@ -1,26 +1,51 @@
 """Counts models' parameters, of models built without weights, and compares them with Table S1 (`parameters`)."""
 
 import functools
+from collections import Counter
+from typing import NamedTuple
 
 import pandas as pd
+import torch
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.models.loading import Counts, count_of
+from mlprobe_utils.models.families import family_named
 from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.published import published, published_config, short
 
 
+class Counts(NamedTuple):
+    model_class: str  # of transformers
+    parameters: dict[str, int]  # part -> how many; the LM head has 0 where it shares the embeddings
+    points: dict[str, int]  # letter of a module -> how many
+
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
+
 @functools.cache  # many models share an architecture
 def count(architecture: str) -> Counts:
-    """Raises InputError as `published_config`, and for a class that no family knows."""
-    return count_of(published_config(architecture))
+    """Counts parameters by part, tied embeddings once, and probe points by module, of a model on torch's `meta` device.
+    Raises InputError as `published_config`, and for a class that no family knows."""
+    published = published_config(architecture)
+    kind = family_named(published.get("architectures", []))
+    with torch.device("meta"):
+        family = kind(kind.transformers_class()(kind.config_of(published)))
+    parts, model = family.parts(), family.model
+    head = {*model.get_output_embeddings().parameters()} - {*model.get_input_embeddings().parameters()}
+    parameters = dict.fromkeys([*parts, "LM head"], 0)
+    for name, parameter in model.named_parameters():  # shared ones come once
+        within = [part for part, paths in parts.items() if any(f"{name}.".startswith(f"{path}.") for path in paths)]
+        if len(within) != 1:
+            raise RuntimeError(f"{name} of {family.model_class} is in {within or 'no part'}: mend its family")
+        parameters["LM head" if parameter in head else within[0]] += parameter.numel()
+    return Counts(family.model_class, parameters, Counter(point.name[0] for point in family.probe_points()))
 
 
 def table(cards: list[ModelCard]) -> pd.DataFrame:
     """A row a card: parameters by part and in all, those of Table S1 and whether they are equal, probe points.
 
-    Raises InputError for a card without an architecture, and as `count`.
-    """
+    Raises InputError for a card without an architecture, and as `count`."""
     printed, rows = published().set_index("model")["parameters"], []
     for card in cards:
         if card.architecture is None:

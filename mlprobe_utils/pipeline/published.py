@@ -10,6 +10,7 @@ from mlprobe_utils.pipeline.cards import CARDS, PUBLISHED
 
 ARCHITECTURES = CARDS / "architectures"
 SIMULATIONS = CARDS / "simulations"
+IMAGES = {"BUSI": 150, "COVID19-CT": 203, "Chest-Xray": 624}  # of the paper's test sets
 PAPER_COLUMNS = {"params": "parameters", "base_mllm": "base model", "vision_tower": "vision tower", "llm": "LLM"}
 
 

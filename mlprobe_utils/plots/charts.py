@@ -1,7 +1,6 @@
 """The line charts of the book: small multiples, a row a model and a column a data set unless stated.
 
-`names` is everywhere slug -> name of models and data sets, in the order of rows and columns.
-"""
+`names` is everywhere slug -> name of models and data sets, in the order of rows and columns."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,14 +10,14 @@ from typing import TYPE_CHECKING
 import altair as alt
 import pandas as pd
 
-from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE, in_words
+from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS, best_without_model
 from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
 from mlprobe_utils.evaluation.own_rows import accuracy
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS, PROBED, is_point, main_path
 from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
-from mlprobe_utils.plots.figures import LIGHT, Figure, Key
+from mlprobe_utils.plots.figures import LIGHT, Figure, Key, in_words
 from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Axes, lines
 from mlprobe_utils.plots.squares import POOLING_NAMES
 
@@ -51,8 +50,7 @@ def probe_curves(
 ) -> Figure:
     """Figure 3: a probe metric at every point (`metrics.probe_scores`, of one pooling), and the final output's
     (`metrics.output_scores`) as a diamond; of `controls` (`scoring.control_scores`) the control task after fine-tuning,
-    random weights, and the best that needs no model; `bands` (`certainty.bands`), unless empty, as areas.
-    """
+    random weights, and the best that needs no model; `bands` (`certainty.bands`), unless empty, as areas."""
     title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
     banded = bands is not None and len(bands) > 0
     points = scores.merge(bands, "left", [*STATE, "point"]) if banded else scores

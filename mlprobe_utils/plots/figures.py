@@ -3,13 +3,12 @@ without the book's style sheet.
 
 book/_static/charts.js adds tooltips, highlighting and enlargement by three attributes: marks carry `data-series` (names
 they belong to, separated by |) and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry
-`data-highlight` (the name that they single out).
-"""
+`data-highlight` (the name that they single out)."""
 
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,10 @@ from urllib.parse import quote
 
 import altair as alt
 import pandas as pd
+
+from mlprobe_utils.evaluation.health import STAGE_NAMES
+from mlprobe_utils.evaluation.points import PROBED
+from mlprobe_utils.evaluation.rows import STAGES
 
 BETWEEN = "|"
 SERIES_END = "‖"  # in a mark's description for Altair: names that it belongs to, then what a tooltip says of it
@@ -118,6 +121,15 @@ class Figure:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": self.description}
+
+
+def in_words(table: pd.DataFrame, names: Mapping[str, str], by: Sequence[str]) -> pd.DataFrame:
+    """A table with stages in words, models and data sets by name (`names`: slug -> name, in the order of the page),
+    sorted by what it has of `by`: model, dataset, stage, module."""
+    order = {"model": names, "dataset": names, "stage": STAGES, "module": PROBED}
+    if places := {key: {value: place for place, value in enumerate(order[key])} for key in by if key in table}:
+        table = table.sort_values([*places], key=lambda column: column.map(places[column.name]), kind="stable")
+    return table.replace({"model": names, "dataset": names, "stage": STAGE_NAMES})
 
 
 def columns_of(table: pd.DataFrame, row: str | None, column: str) -> int:

@@ -6,10 +6,9 @@ from math import ceil, floor
 import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
-from mlprobe_utils.evaluation.health import in_words
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
 from mlprobe_utils.plots.drawing import COLOURS, channel, description, layer, panel
-from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel
+from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, in_words
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
@@ -88,8 +87,7 @@ def _panels(
     """A panel a data set, of `rows` (dataset, block, model, kind: a key with a shape, value, low, high), each described
     by `words`; with `rules` across all blocks (dataset, name of RULES, value), and `ticks` (dataset, block, value)
     through a block, with `kind` and `tip`, or in the line of a `model`. Lines are `pitch` pixels apart, blocks `gap`
-    lines; the horizontal axis ends at multiples of `step` and holds the values `least`.
-    """
+    lines; the horizontal axis ends at multiples of `step` and holds the values `least`."""
     least = (rows["low"].min(), rows["high"].max(), rules["value"].min(), *least)
     domain = [step * floor(min(least) / step), step * ceil(max(least) / step)]
     x = {"title": None, "scale": {"domain": domain, "nice": False, "zero": False}, "axis": {"tickCount": 4}}

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mlprobe_utils.evaluation.health import STATE, in_words
+from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
 from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
 from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, layer, panel
-from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, columns_of
+from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, columns_of, in_words
 
 ANSWER = "answer"  # the site after the last layer: the generated answer
 ANSWERS = (ANSWER, "P_final")

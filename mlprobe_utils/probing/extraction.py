@@ -19,7 +19,7 @@ from mlprobe_utils.evaluation.points import flow_order
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models.adapters import WEIGHTS, adapter, fingerprint
 from mlprobe_utils.models.encoding import Questions, names_of, questions_about
-from mlprobe_utils.models.families.registry import name_of
+from mlprobe_utils.models.families import name_of
 from mlprobe_utils.models.loading import LoadedModel, to_device
 from mlprobe_utils.probing.settings import Extraction
 

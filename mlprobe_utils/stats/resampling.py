@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.special import ndtri
 
 from mlprobe_utils.common.errors import InputError
 
@@ -83,20 +82,3 @@ def equal_clusters(clusters: np.ndarray) -> float:
     """How many clusters of one size would give a mean the variance that these give it."""
     sizes = np.bincount(clusters)
     return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
-
-
-def simulate_correct(
-    curve: np.ndarray, images: int, correlation: float, generator: np.random.Generator, shared: bool = False
-) -> np.ndarray:
-    """Which images are correct at each point, bool [points, images], where `curve` is the true accuracy [points].
-
-    A Gaussian copula (Emrich and Piedmonte 1991): an image is correct where a standard normal variable lies below the
-    quantile of the accuracy. `correlation` (from 0 on, below 1) is that of neighbouring points, falling geometrically
-    with their distance; or if `shared` of any two points, as all find the same images difficult."""
-    normal = generator.standard_normal((len(curve), images))
-    if shared:
-        normal = np.sqrt(1 - correlation) * normal + np.sqrt(correlation) * generator.standard_normal(images)
-    else:
-        for after in range(1, len(curve)):
-            normal[after] = correlation * normal[after - 1] + np.sqrt(1 - correlation**2) * normal[after]
-    return normal < ndtri(curve)[:, None]

@@ -8,7 +8,7 @@ import pytest
 from simulated_rows import image_set, rows_of
 
 from mlprobe_utils.analysis import health
-from mlprobe_utils.analysis.health import FLAT, SCORES
+from mlprobe_utils.analysis.health import SCORES
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.datasets.components import components
@@ -52,7 +52,7 @@ def test_scores_are_those_of_each_modules_own_answers():
         row = found.loc[place]
         assert (row["points"], row["images"]) == (points, IMAGES)
         assert tuple(row[["raw", "score", "low", "high"]]) == pytest.approx(corrected_health(correct, 0.2))
-        assert list(row[[*FLAT.values()]]) == [health.beside_flat(correct, 0.2)[quantile] for quantile in FLAT]
+        assert tuple(row[SCORES[4:]]) == tuple(health.flat_range(correct, 0.2))
 
 
 def test_images_of_a_patient_are_drawn_together():
@@ -61,8 +61,7 @@ def test_images_of_a_patient_are_drawn_together():
     pairs.manifest["patient"] = [f"patient {place // 2}" for place in range(IMAGES)]
     together = health.corrected_scores(rows, pairs, "paper", 0.2).set_index(["stage", "run", "module"])
     counts = resample(components(pairs.manifest)).counts
-    flat = health.beside_flat(correct, 0.2, counts)
-    expected = (*corrected_health(correct, 0.2, counts), *(flat[quantile] for quantile in FLAT))
+    expected = (*corrected_health(correct, 0.2, counts), *health.flat_range(correct, 0.2, counts))
     assert tuple(together.loc[place, SCORES]) == pytest.approx(expected)
     assert together.loc[place, "high"] != pytest.approx(corrected_health(correct, 0.2).high)
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simulated_rows import no_more
+from simulations import simulate_correct
 
 from mlprobe_utils.analysis import patterns
 from mlprobe_utils.analysis.patterns import BOTH, PARTS, PATTERNS
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.stats.resampling import simulate_correct
 
 IMAGES = 150
 T = 8.0  # about the tolerance at 85 % of 150 images

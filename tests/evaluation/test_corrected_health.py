@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from printed_numbers import flat_covariance
 from scipy import stats
 from simulated_rows import no_fewer
-from simulations import bias_and_coverage, true_curve
+from simulations import bias_and_coverage, simulate_correct, true_curve
 from simulations import settings as combinations
 
-from mlprobe_utils.analysis.health import flat_covariance
 from mlprobe_utils.evaluation.health import (
     KINDS,
     _prior,
@@ -18,7 +18,6 @@ from mlprobe_utils.evaluation.health import (
     health_score,
     noise_covariance,
 )
-from mlprobe_utils.stats.resampling import simulate_correct
 
 
 def answers(shape="rising", points=12, images=150, correlation=0.9, seed=0) -> np.ndarray:

@@ -11,7 +11,7 @@ from simulated_rows import image_set, made
 from mlprobe_utils.analysis import diagnosis_tables as report
 from mlprobe_utils.analysis.diagnosis_tables import LOST, NOTHING, RANKED, STEPS
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, STATEMENTS, UNDECIDED, losses, main_mode, verdicts
+from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, STATEMENTS, UNDECIDED, losses, verdicts
 from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, OUTPUT, QUALITY, SITES
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
@@ -44,7 +44,6 @@ PLANTED = {
 def test_a_planted_loss_is_named_and_no_other(mode, scope):
     right = sites(PLANTED.get(mode, [0.8] * 6))
     judged = verdicts(losses(right, resample(np.arange(400)), scope), THRESHOLDS)
-    assert main_mode(judged) == mode
     assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {mode} - {None}
     assert (judged.loc[judged["mode"] != mode, "verdict"] == RULED_OUT).all()
     few = verdicts(losses(sites([0.8] * 6, images=12), resample(np.arange(12)), scope), THRESHOLDS)
@@ -68,7 +67,8 @@ def test_of_several_modes_the_first_is_the_main_one_and_what_has_no_seeds_counts
     seeds, drawn = sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))
     judged = verdicts(losses(seeds, drawn), THRESHOLDS)
     assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
-    assert main_mode(judged) == QUALITY
+    place = {"model": "m", "dataset": "d", "stage": "finetuned", "scope": RECIPE}
+    assert report.in_short(judged.assign(**place))["main"].tolist() == [QUALITY]
     alone, repeated = (seeds | {OUTPUT: own} for own in (seeds[OUTPUT][0], np.repeat(seeds[OUTPUT][:1], 5, axis=0)))
     pd.testing.assert_frame_equal(losses(alone, drawn), losses(repeated, drawn))
 

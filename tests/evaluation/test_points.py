@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mlprobe_utils.analysis.health import profile
 from mlprobe_utils.analysis.patterns import patterns
-from mlprobe_utils.evaluation.health import health_by_run, in_words, profile
+from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import PROBED, flow_order, is_point, on_side_path
 from mlprobe_utils.pipeline.results import Selection, adapted_layers
+from mlprobe_utils.plots.figures import in_words
 from mlprobe_utils.plots.tables import module_ends
 from mlprobe_utils.probing.extraction import load_features, save_whole
 

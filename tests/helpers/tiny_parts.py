@@ -15,8 +15,8 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families import FAMILIES
 from mlprobe_utils.models.families.base import Packed
-from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.models.loading import LoadedModel, load
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_data_card, load_protocol
 from mlprobe_utils.synthetic.miniatures import blueprints, making

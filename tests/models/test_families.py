@@ -13,8 +13,8 @@ from torch import nn
 
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.families import FAMILIES
 from mlprobe_utils.models.families.base import Packed, TextTokens, below, packed_means
-from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.training.fine_tuning import lora_config
 

@@ -19,9 +19,9 @@ from mlprobe_utils.datasets.own_images import image_list
 from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models import loading
 from mlprobe_utils.models.encoding import Encoder, questions_about
+from mlprobe_utils.models.families import FAMILIES
 from mlprobe_utils.models.families.base import Packed
 from mlprobe_utils.models.families.hulu_med import NAMING_IT
-from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.models.identity import identity_of
 from mlprobe_utils.models.loading import load, load_processor
 from mlprobe_utils.pipeline.cards import ModelCard, load_protocol

@@ -9,7 +9,7 @@ import torch
 from tiny_parts import card_of, make_tiny
 
 from mlprobe_utils.models.encoding import Encoder
-from mlprobe_utils.models.families.registry import name_of
+from mlprobe_utils.models.families import name_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower

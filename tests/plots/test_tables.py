@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.health import SCORES, of_stage
+from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.plots.tables import file, module_ends, profile_table, recipe, show, unparsed_examples
 
@@ -30,6 +30,10 @@ def cells(
                 element.text = f"{sign}{element.text}{sign}"
         rows.append(["".join(cell.itertext()) for cell in row])
     return rows
+
+
+def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
+    return profiles[profiles["stage"] == stage]
 
 
 TWO = profiles_of(

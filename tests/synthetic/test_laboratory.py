@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.diagnosis import MODES, NAMES, judged
+from mlprobe_utils.evaluation.diagnosis import MODES, NAMES
 from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
 from mlprobe_utils.pipeline.configuration import Run, load_book
 from mlprobe_utils.pipeline.fault_card import all_faults, laboratory_files
 from mlprobe_utils.pipeline.jobs import prepare
+from mlprobe_utils.pipeline.laboratory_results import by_family, judged
 from mlprobe_utils.synthetic.faults.planting import run_trial, write_confusion
 
 LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
@@ -31,9 +32,8 @@ def test_thresholds_never_see_the_family_that_they_judge():
     quiet = [case(family, noise=1.0) for family in "abc" for _ in range(10)]
     loud = [case("d", noise=30.0) for _ in range(10)]
     table = judged(pd.DataFrame([*quiet, *loud]), 0.0)
-    by_family = table.groupby("family")[f"threshold: {NAMES[0]}"].unique()
-    assert by_family["d"].tolist() == [0.0]
-    assert by_family["a"].tolist() == [25.0]
+    limits = by_family(table, "ad", 0.0)
+    assert (limits["d"][NAMES[0]], limits["a"][NAMES[0]]) == (0.0, 25.0)
     assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
     with pytest.raises(InputError, match="found none: run models of another family"):
         judged(pd.DataFrame(loud), 0.0)

@@ -11,7 +11,7 @@ from tiny_parts import card_of, each_family
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Encoder
-from mlprobe_utils.models.families.registry import family_of
+from mlprobe_utils.models.families import family_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs

@@ -22,7 +22,7 @@ from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
-from mlprobe_utils.models.families.registry import name_of
+from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.images import load_image_set

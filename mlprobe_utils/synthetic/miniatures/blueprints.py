@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.families import FAMILIES
 from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN
-from mlprobe_utils.models.families.registry import FAMILIES
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture
 
 # The real models' 0.02 suits widths in the thousands: at width 64 tied embeddings of that size cannot carry a logit,

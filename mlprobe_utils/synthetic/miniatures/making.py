@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin, set_seed
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.models.families import FAMILIES, family_of
 from mlprobe_utils.models.families.base import below
 from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN, NAMING_IT, HuluMed
-from mlprobe_utils.models.families.registry import FAMILIES, family_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.pipeline.lineage import miniature

@@ -3,8 +3,7 @@
 The signs follow the RSNA consensus on COVID-19 (Simpson 2020): ground glass, in both lungs, several, at the rim; other
 opacities are denser, sharper, fewer, on one side. Physics: Hounsfield 1973 (a unit is a thousandth of the attenuation
 of water, which is 0; air is -1000); Riederer, Pelc and Chesler 1978 (noise power of filtered back-projection: the ramp
-times the apodisation, hence band-passed).
-"""
+times the apodisation, hence band-passed)."""
 
 import functools
 

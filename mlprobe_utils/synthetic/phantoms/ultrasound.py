@@ -4,8 +4,7 @@ The signs are those of the ACR BI-RADS atlas: orientation (wider or taller), mar
 features (enhancement or shadow), which follow here from how much the lesion attenuates. Physics, from maps [SAMPLES,
 BEAMS] of scatterers and attenuation, the probe on top: Wagner, Smith, Sandrik and Lopez 1983 (statistics of speckle);
 Szabo, Diagnostic Ultrasound Imaging (attenuation about linear in frequency, time-gain compensation, compounding, log
-compression).
-"""
+compression)."""
 
 import functools
 

@@ -4,8 +4,7 @@ The signs are those of the WHO's reading of children's radiographs (Cherian 2005
 diffuse haze in both lungs. Kermany 2018 calls the first bacterial and the second viral pneumonia.
 Physics: Beer and Lambert (intensity falls exponentially with coefficient times thickness); attenuation coefficients of
 NIST (Hubbell and Seltzer) at 50 keV, about the mean energy of a child's chest radiograph; Dance, Diagnostic Radiology
-Physics, IAEA 2014 (scatter, photon noise).
-"""
+Physics, IAEA 2014 (scatter, photon noise)."""
 
 import numpy as np
 

@@ -1,17 +1,25 @@
-"""The paper's printed numbers by arithmetic: accuracies are whole numbers of images, gains and gaps follow from them.
-The paper prints the mean gain of five adapted models over their bases (section 5, figure 4) and no accuracy of a base:
-all possible bases are tried. Tables 2 and 3 are recomputed."""
+"""The paper's printed numbers by arithmetic: what pages show of them, and what no run changes.
 
-from collections.abc import Callable
+Accuracies are whole numbers of images, gains and gaps follow from them. The paper prints the mean gain of five adapted
+models over their bases (section 5, figure 4) and no accuracy of a base: all possible bases are tried. Tables 2 and 3
+are recomputed, and the LLMs of Table 1 set beside flat curves. Writes a table of each to data/published/recomputed.
+"""
+
+from collections.abc import Callable, Iterable
 from itertools import permutations, product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+from scipy.special import owens_t
 
-from mlprobe_utils.pipeline.cards import PUBLISHED
-from mlprobe_utils.pipeline.published import paper_profiles
+from mlprobe_utils.analysis.health import QUANTILES, flat_scores
+from mlprobe_utils.common.files import atomic_write
+from mlprobe_utils.pipeline.cards import PUBLISHED, ModelCard, load_model_card, load_protocol, slugs
+from mlprobe_utils.pipeline.published import IMAGES, paper_profiles, published_config
 
-IMAGES = {"BUSI": 150, "COVID19-CT": 203, "Chest-Xray": 624}  # of the paper's test sets
+FOLDER = PUBLISHED / "recomputed"
 LEAST = 0.4  # accuracy of a base that is tried
 MEANINGS: dict[str, Callable] = {  # of shares, one a data set: numbers, or arrays that broadcast
     "mean difference": lambda own, base: (sum(own) - sum(base)) / len(IMAGES),
@@ -107,3 +115,81 @@ def printed_differences(column: str) -> pd.DataFrame:
 def _in_images(table: pd.DataFrame) -> pd.DataFrame:
     images = (table["difference"] / 100 * table["dataset"].map(IMAGES)).round().astype(int)
     return table.assign(images=images, **{"p (least)": np.minimum(1.0, 2.0 ** (1 - images.abs()))})
+
+
+# the LLMs of Table 1 beside flat curves
+
+
+def flat_covariance(level: float, points: int, images: int, correlation: float) -> np.ndarray:
+    """Covariance of `simulate_correct` for a flat curve at `level` (0 to 1), float [points, points]: Owen's T function
+    gives the probability that two normal variables both lie below a quantile (Owen 1956)."""
+    distance = np.arange(points)
+    near = correlation**distance
+    both = level - 2 * owens_t(stats.norm.ppf(level), np.sqrt((1 - near) / (1 + near)))
+    covariance = (both - level**2) / images
+    return covariance[np.abs(np.subtract.outer(distance, distance))]
+
+
+def against_flat(
+    scores: pd.DataFrame, penalty: float, correlations: Iterable[float] = (0.0, 0.9, 0.99)
+) -> pd.DataFrame:
+    """Where each of `scores` (points, images, level of the flat curve and score, percent) lies among those that a flat
+    curve gets by noise alone: its columns, correlation (assumed of neighbouring points), 2.5 %, 50 %, 97.5 % (quantiles
+    of the flat curve's score), position (percent of its scores that are lower), outside (of both ends)."""
+    records = []
+    for row, correlation in product(scores.to_dict("records"), correlations):
+        covariance = flat_covariance(row["level"] / 100, row["points"], row["images"], correlation)
+        flat = flat_scores(row["level"] / 100, covariance, penalty)
+        low, middle, high = np.quantile(flat, QUANTILES)
+        place = {"correlation": correlation, "2.5 %": low, "50 %": middle, "97.5 %": high}
+        place |= {"position": 100 * np.mean(flat < row["score"]), "outside": not low <= row["score"] <= high}
+        records.append(row | place)
+    return pd.DataFrame(records)
+
+
+def depth_trend(placed: pd.DataFrame) -> pd.DataFrame:
+    """Whether deeper modules score lower: rank correlations over models of the number of points with score - level
+    (Spearman, p), and with score - median of the flat curve (Spearman beside flat, p (beside flat)); a row a dataset
+    and correlation of `against_flat`."""
+    records = []
+    for key, own in placed.groupby(["dataset", "correlation"], sort=False):
+        plain, beside = (stats.spearmanr(own["points"], own["score"] - own[less]) for less in ("level", "50 %"))
+        records.append((*key, len(own), plain.statistic, plain.pvalue, beside.statistic, beside.pvalue))
+    columns = ["dataset", "correlation", "models", "Spearman", "p", "Spearman beside flat", "p (beside flat)"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def paper_llms() -> pd.DataFrame:
+    """The LLMs of Table 1 for `against_flat`: points are layers, images the test images, and level P_final, the
+    accuracy of the answer, as the paper prints none of the last layer."""
+    cards, printed = [card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1], paper_profiles()
+    configs = {card.table1: published_config(card.architecture) for card in cards}
+    layers = {name: config.get("text_config", config)["num_hidden_layers"] for name, config in configs.items()}
+    found = printed[["model", "dataset"]].assign(points=printed["model"].map(layers))
+    return found.assign(images=printed["dataset"].map(IMAGES), level=printed["P_final"], score=printed["FHS_L"])
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """Name of a file -> what it holds."""
+    placed = against_flat(paper_llms(), load_protocol("paper").health.penalty)
+    differences = {cells: printed_differences(cells) for cells in ("printed", "corrected")}
+    return {
+        "bases_that_fit": search(),
+        "average_gaps": printed_gaps(),
+        "table2_in_images": printed_changes(),
+        "table3_cells": printed_paradigms(),
+        "table3_differences": pd.concat(differences, names=["cells"]).reset_index("cells"),
+        "llms_beside_flat": placed,
+        "depth_trend": depth_trend(placed),
+    }
+
+
+def main(folder: Path = FOLDER) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, table in tables().items():
+        atomic_write(folder / f"{name}.csv", table.to_csv(index=False))
+        print(f"{name}: {len(table)} rows", flush=True)
+
+
+if __name__ == "__main__":
+    main()
