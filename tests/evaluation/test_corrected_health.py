@@ -10,14 +10,8 @@ from simulations import bias_and_coverage, true_curve
 from simulations import settings as combinations
 
 from mlprobe_utils.analysis.health import flat_covariance
-from mlprobe_utils.evaluation.health import (
-    KINDS,
-    _prior,
-    corrected_health,
-    curve_posterior,
-    health_score,
-    noise_covariance,
-)
+from mlprobe_utils.evaluation import health
+from mlprobe_utils.evaluation.health import corrected_health, health_score, noise_covariance
 from mlprobe_utils.stats.resampling import simulate_correct
 
 
@@ -44,8 +38,8 @@ def test_the_posterior_is_that_of_a_slow_reference():
     curve, noise = correct.mean(axis=1), noise_covariance(correct)
     centre = np.full(6, curve.mean())
     found = [textbook(curve - centre, kernels, noise) for kernels in kernels_of_each_kind(6)]
-    evidence = np.array([own[0] for own in found]) * [*KINDS.values()]
-    drawn, weights = curve_posterior(curve, noise, 30_000, np.random.default_rng(1))
+    evidence = np.array([own[0] for own in found]) * [*health.KINDS.values()]
+    drawn, weights = health.curve_posterior(curve, noise, 30_000, np.random.default_rng(1))
     assert weights == pytest.approx(evidence / evidence.sum(), rel=1e-4)
     for own, (_, mean, spread) in zip(drawn, found, strict=True):
         assert own.mean(axis=0) == pytest.approx(centre + mean, abs=8e-4)
@@ -54,7 +48,7 @@ def test_the_posterior_is_that_of_a_slow_reference():
 
 def kernels_of_each_kind(points: int) -> list[list[tuple[float, np.ndarray]]]:
     """Prior probability within the kind, and covariance."""
-    all_kernels, _, log_smooth, changes = _prior(points)
+    all_kernels, _, log_smooth, changes = health._prior(points)
     smooth = [*zip(np.exp(log_smooth[:, 0]), all_kernels, strict=True)]
     steps = changes.T
     return [

@@ -15,7 +15,7 @@ from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, STATEMENTS, UND
 from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, OUTPUT, QUALITY, SITES
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
-from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
+from mlprobe_utils.stats.intervals import RECIPE, SCOPES
 from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import resample
 
@@ -23,11 +23,11 @@ THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
 BY_MODEL = collections.defaultdict(lambda: THRESHOLDS)
 
 
-def sites(shares, images=400):
+def sites(shares):
     """Outcomes of five seeds with these shares correct, on much the same images at every site."""
     rng = np.random.default_rng(0)
-    hard = rng.random(images)
-    noise = rng.normal(0, 0.05, (len(SITES), 5, images))
+    hard = rng.random(400)
+    noise = rng.normal(0, 0.05, (len(SITES), 5, 400))
     return {s: hard + noise[i] < share for i, (s, share) in enumerate(zip(SITES, shares, strict=True))}
 
 
@@ -37,18 +37,6 @@ PLANTED = {
     COMPREHENSION: (0.9, 0.9, 0.9, 0.65, 0.9, 0.9),
     MISALIGNMENT: (0.9, 0.9, 0.9, 0.9, 0.9, 0.65),
 }
-
-
-@pytest.mark.parametrize("scope", [PROBE, RECIPE])
-@pytest.mark.parametrize("mode", [*PLANTED, None])
-def test_a_planted_loss_is_named_and_no_other(mode, scope):
-    right = sites(PLANTED.get(mode, [0.8] * 6))
-    judged = verdicts(losses(right, resample(np.arange(400)), scope), THRESHOLDS)
-    assert main_mode(judged) == mode
-    assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {mode} - {None}
-    assert (judged.loc[judged["mode"] != mode, "verdict"] == RULED_OUT).all()
-    few = verdicts(losses(sites([0.8] * 6, images=12), resample(np.arange(12)), scope), THRESHOLDS)
-    assert (few["verdict"] == UNDECIDED).all()
 
 
 @pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
@@ -85,6 +73,7 @@ def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFram
 def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
     judged = diagnosed(planted(mode))
     assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {mode}
+    assert (judged.loc[judged["mode"] != mode, "verdict"] == RULED_OUT).all()
     short = report.in_short(judged)
     assert list(short["scope"]) == list(SCOPES)
     assert set(short["main"]) == {mode}
@@ -95,8 +84,10 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
 
 
 def test_no_loss_and_too_few_images_are_two_answers():
-    for images, words in ((400, NOTHING), (12, UNDECIDED)):
-        assert set(report.in_short(diagnosed(planted(None, images), images))["diagnosis"]) == {words}
+    for images, words, verdict in ((400, NOTHING, RULED_OUT), (12, UNDECIDED, UNDECIDED)):
+        judged = diagnosed(planted(None, images), images)
+        assert (judged["verdict"] == verdict).all()
+        assert set(report.in_short(judged)["diagnosis"]) == {words}
 
 
 def test_stages_are_apart_and_other_runs_are_not_diagnosed():

@@ -13,16 +13,8 @@ from simulations import true_curve
 
 from mlprobe_utils.analysis import health as analysis
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.health import (
-    HEALTH,
-    SCORES,
-    STATE,
-    health_by_run,
-    health_changes,
-    health_factors,
-    health_score,
-    lowest_module,
-)
+from mlprobe_utils.evaluation import health
+from mlprobe_utils.evaluation.health import health_factors, health_score, lowest_module
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.stats.resampling import Resamples, accuracy, simulate_correct
 
@@ -57,17 +49,17 @@ def test_a_metric_without_health_scores_is_an_error():
     constants = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
     curve = pd.DataFrame({"point": ["V.00", "V.01"], "mcc": [-3.0, 20.0]}).assign(**constants)
     with pytest.raises(InputError, match="more is better"):
-        health_by_run(curve, 0.2, "calibration_error")
+        health.health_by_run(curve, 0.2, "calibration_error")
     with pytest.raises(InputError, match=r"metric 'mcc' of m d finetuned 0 V falls to -3\.0.*such as accuracy"):
-        health_by_run(curve, 0.2, "mcc")
+        health.health_by_run(curve, 0.2, "mcc")
 
 
 def test_health_of_two_stages_is_compared_where_both_are():
     rows = [("a", "d", "finetuned", 97, 77, 83, 85), ("b", "d", "finetuned", 91, 88, 81, 85)]
     rows += [("a", "d", "pretrained", 1, 2, 3, 4), ("b", "d", "pretrained", 2, 1, 3, 5)]
-    profiles = pd.DataFrame(rows, columns=[*STATE, *SCORES])
-    changes = health_changes(profiles)
-    assert list(changes) == HEALTH
+    profiles = pd.DataFrame(rows, columns=[*health.STATE, *health.SCORES])
+    changes = health.health_changes(profiles)
+    assert list(changes) == health.HEALTH
     assert changes.loc[("b", "d")].tolist() == [89, 87, 78]
     assert lowest_module(profiles[profiles["stage"] == "finetuned"]) == "L"
     assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"

@@ -140,6 +140,14 @@ def longer(inputs, tokens: list[int]) -> dict[str, torch.Tensor]:
     return inputs | {key: torch.cat([inputs[key], torch.tensor([added])], dim=1) for key, added in more.items()}
 
 
+def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
+    """The tokens of an answer at the beginning of a line, and the one that ends it."""
+    line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
+    assert whole[: len(line)] == line
+    end = "<end_of_turn>" if family == "gemma3" else "<|im_end|>"
+    return [*whole[len(line) :], tokenizer.convert_tokens_to_ids(end)]
+
+
 def answer_log_probabilities(model, encoder, image, tokens: list[int]) -> torch.Tensor:
     """Those of an answer's tokens about one image: no padding, all logits computed."""
     logits = model(**longer(encoder.questions([image]), tokens)).logits[0, -len(tokens) - 1 : -1]

@@ -58,7 +58,6 @@ WIDTHS = {  # of each family's probe points, in the order the data flows
     "gemma3": _VISION | {"C.00": 32} | _LLM,
     "qwen3_vl": _VISION | {"D.00": 32} | _MERGER | _LLM,
 }
-TURN_END = {"gemma3": "<end_of_turn>"}  # what ends an answer; of the others it is ChatML's
 SIZES = ((64, 64), (128, 96), (32, 64), (96, 160))  # height, width; 4, 12, 2 and 15 image tokens
 RECIPE = load_protocol("miniature").fine_tuning.model_copy(
     update={"rank": 2, "alpha": 8, "learning_rate": 0.01, "epochs": 2, "batch_size": 4, "runs": 1}
@@ -137,13 +136,6 @@ def killed_after(count: int, monkeypatch, owner: type = ImageSet, method: str = 
 
     monkeypatch.setattr(owner, method, read)
     return after
-
-
-def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
-    """The tokens of an answer at the beginning of a line, and the one that ends it."""
-    line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
-    assert whole[: len(line)] == line
-    return [*whole[len(line) :], tokenizer.convert_tokens_to_ids(TURN_END.get(family, "<|im_end|>"))]
 
 
 def changed(protocol: Protocol, **blocks: dict) -> Protocol:

@@ -12,15 +12,8 @@ from tiny_parts import RECIPE, changed, make_image_set, times_made
 
 from mlprobe_utils.analysis import health
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.names import (
-    CLASSICAL,
-    CONTROL_RUN,
-    CONTROL_TASK,
-    MEMORISATION,
-    RANDOM_WEIGHTS,
-    TEXT_ONLY,
-    WITHOUT_MODEL,
-)
+from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.rows import SCHEMA
 from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
@@ -101,7 +94,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
         SCHEMA.validate(rows)
         assert set(rows["split"]) == ({"test"} if rows is reference else {"validation", "test"})
         assert set(rows["data_hash"]) == {image_set.data_hash for image_set in image_sets.values()}
-    assert set(reference["control"]) == {CLASSICAL}
+    assert set(reference["control"]) == {names.CLASSICAL}
     for dataset, image_set in image_sets.items():
         folder, manifest = SELECTION.folder("tiny", dataset), image_set.manifest.set_index("image")
         assert set(artefacts.upstream(folder / "lens")) == {folder / name for name in ("lens", *FEATURES, *ADAPTERS)}
@@ -122,7 +115,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
 
 def test_controls_are_complete(whole, image_sets):
     """Of every model and data set its own, of every data set those that need no model."""
-    scores, alone = scoring.control_scores(SELECTION), (*WITHOUT_MODEL, CLASSICAL)
+    scores, alone = scoring.control_scores(SELECTION), (*names.WITHOUT_MODEL, names.CLASSICAL)
     probed = {CONTROL_TASK: 9, MEMORISATION: 3, RANDOM_WEIGHTS: 9, TEXT_ONLY: 1}
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
@@ -140,8 +133,8 @@ def test_controls_are_complete(whole, image_sets):
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
         assert random.keys() == pretrained.keys()
         assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
-        names = ("controls", "features-random", "features-finetuned-0", "adapter-0")
-        expected = {*(folder / name for name in names), SELECTION.controls(dataset)}
+        sources = ("controls", "features-random", "features-finetuned-0", "adapter-0")
+        expected = {*(folder / source for source in sources), SELECTION.controls(dataset)}
         assert {*artefacts.upstream(folder / "controls")} == expected
 
 
@@ -170,16 +163,16 @@ def test_the_lens_of_a_state_is_that_of_its_own_features(whole, tiny, encoder, i
 
 def test_probe_rows_are_those_of_the_features(whole, by_hand):
     """Rows, labels and parts are not shuffled on the way."""
-    names, labels, settings = by_hand
+    images, labels, settings = by_hand
     for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
         features = features_of(state)
-        assert {len(tensor) for tensor in features.values()} == {len(names)}
+        assert {len(tensor) for tensor in features.values()} == {len(images)}
         seeds = dict.fromkeys(features, number)
         fitted = fit_probes(features, dict.fromkeys(features, labels), *settings, seeds)
         for key in ("V.03/image_mean", "L.02/last_token"):
             point, pooling = key.split("/")
             chosen = dict(stage=stage, run=number, point=point, pooling=pooling)
-            found = results.probe_rows(ONE, **chosen).set_index("image").loc[names[8:], OPTIONS]
+            found = results.probe_rows(ONE, **chosen).set_index("image").loc[images[8:], OPTIONS]
             np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
 
 
@@ -202,7 +195,7 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
 
 
 def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):
-    names, labels, settings = by_hand
+    images, labels, settings = by_hand
     rows = results.transfer_rows(ONE)
     SCHEMA.validate(rows)
     assert set(rows["split"]) == {"test"}
@@ -211,7 +204,7 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):
     own = {point: features[f"{point}/last_token"] for point in ("L.00", "L.01", "L.02")}
     expected = fit_probes(own, dict.fromkeys(own, labels), *settings, dict.fromkeys(own, 0), at=own)
     chosen = {"stage": "finetuned", "pooling": "last_token", "probe": "L.02", "point": "L.00"}
-    found = results.transfer_rows(ONE, **chosen).set_index("image").loc[names[-2:], OPTIONS]
+    found = results.transfer_rows(ONE, **chosen).set_index("image").loc[images[-2:], OPTIONS]
     np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
 
 

@@ -14,14 +14,7 @@ from pydantic import ValidationError
 from slow_reference import option_log_probabilities
 from tiny_parts import RECIPE, each_family, times_made
 
-from mlprobe_utils.analysis.fault_effects import (
-    WHERE,
-    around,
-    effects,
-    first_drop,
-    profile_changes,
-    strengths_of,
-)
+from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, profile_changes, strengths_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES
 from mlprobe_utils.evaluation.health import SCORES

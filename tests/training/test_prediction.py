@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from slow_reference import answer_log_probabilities, longer, option_log_probabilities
-from tiny_parts import Killed, answer_ids, card_of, each_family, each_family_with, killed_after, make_tiny
+from slow_reference import answer_ids, answer_log_probabilities, longer, option_log_probabilities
+from tiny_parts import Killed, card_of, each_family, each_family_with, killed_after, make_tiny
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.answers import parse_answer

@@ -6,17 +6,8 @@ import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file
-from slow_reference import answer_log_probabilities
-from tiny_parts import (
-    RECIPE,
-    Killed,
-    answer_ids,
-    each_family,
-    each_family_in_time,
-    killed_after,
-    logits_of,
-    make_image_set,
-)
+from slow_reference import answer_ids, answer_log_probabilities
+from tiny_parts import RECIPE, Killed, each_family, each_family_in_time, killed_after, logits_of, make_image_set
 from torch import nn
 from transformers import TrainingArguments
 
