@@ -20,7 +20,6 @@ from simulations import BEST, FIXED, false_alarms
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import published
-from mlprobe_utils.pipeline.published import published_config
 from mlprobe_utils.synthetic.miniatures import making
 
 NNSIGHT = importlib.util.find_spec("nnsight") is not None
@@ -154,7 +153,7 @@ def shrunk(architecture: str) -> dict:
     def few(config: dict) -> dict:
         return {name: few(own) if isinstance(own, dict) else FEW.get(name, own) for name, own in config.items()}
 
-    return few(published_config(architecture))
+    return few(published.published_config(architecture))
 
 
 @pytest.mark.slow

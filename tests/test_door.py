@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from tiny_parts import make_tiny
-from torch import nn
 from transformers.utils import logging
 
 import mlprobe_utils as mp
@@ -165,7 +164,7 @@ def test_an_adapter_of_another_base(door, tmp_path):
     other = make_tiny("llava", tmp_path / "llava")
     twin = make_tiny("qwen2_5_vl", tmp_path / "twin")  # of the same shapes
     weights = mp.load(twin)
-    nn.init.normal_(weights.model.get_input_embeddings().weight)
+    torch.nn.init.normal_(weights.model.get_input_embeddings().weight)
     weights.model.save_pretrained(twin)
     for base in (other, twin):
         with pytest.raises(InputError, match=f"{tmp_path / 'adapter'} does not fit {base}: it was trained on"):

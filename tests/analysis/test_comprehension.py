@@ -14,14 +14,13 @@ from mlprobe_utils.evaluation.names import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, intervals
 from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER
 from mlprobe_utils.stats.resampling import accuracy
 
 IMAGES = 300
-SELECTION, SETS = Selection(("m",), ("d",), "miniature", "paper"), {"d": image_set(IMAGES)}
+SELECTION, SETS = results.Selection(("m",), ("d",), "miniature", "paper"), {"d": image_set(IMAGES)}
 HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
 LAYERS = ["L.08", "L.09", "L.10"]  # by number, not by name
 

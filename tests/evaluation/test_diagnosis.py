@@ -9,7 +9,6 @@ import pytest
 from simulated_rows import image_set, made
 
 from mlprobe_utils.analysis import diagnosis_tables as report
-from mlprobe_utils.analysis.diagnosis_tables import LOST, NOTHING, RANKED, STEPS
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, STATEMENTS, UNDECIDED, losses, main_mode, verdicts
 from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, OUTPUT, QUALITY, SITES
@@ -84,7 +83,7 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
 
 
 def test_no_loss_and_too_few_images_are_two_answers():
-    for images, words, verdict in ((400, NOTHING, RULED_OUT), (12, UNDECIDED, UNDECIDED)):
+    for images, words, verdict in ((400, report.NOTHING, RULED_OUT), (12, UNDECIDED, UNDECIDED)):
         judged = diagnosed(planted(None, images), images)
         assert (judged["verdict"] == verdict).all()
         assert set(report.in_short(judged)["diagnosis"]) == {words}
@@ -114,17 +113,17 @@ def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("shares", "verdicts"),
-    [((0.6, 0.6, 0.6), (LOST, NEITHER, NEITHER)), ((0.9, 0.6, 0.6), (NEITHER, LOST, NEITHER)),
-     ((0.9, 0.6, 0.9), (NEITHER, LOST, LOST))],
+    [((0.6, 0.6, 0.6), (report.LOST, NEITHER, NEITHER)), ((0.9, 0.6, 0.6), (NEITHER, report.LOST, NEITHER)),
+     ((0.9, 0.6, 0.9), (NEITHER, report.LOST, report.LOST))],
 )  # fmt: skip
 def test_a_loss_within_the_mapping_is_found_in_its_step(shares, verdicts):
-    assert mapping(*shares) == dict(zip([step.name for step in STEPS], verdicts, strict=True))
+    assert mapping(*shares) == dict(zip([step.name for step in report.STEPS], verdicts, strict=True))
 
 
 def test_a_site_that_the_mapping_lacks_is_named():
     tables = planted(None)
     lens = tables["probed"].iloc[:0]
-    with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{RANKED}'"):
+    with pytest.raises(InputError, match=f"m on d, finetuned: no rows of '{report.RANKED}'"):
         report.mapping_losses(tables["probed"], lens, tables["predicted"], lens, {"d": image_set(400)}, "paper")
 
 

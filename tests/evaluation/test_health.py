@@ -14,18 +14,17 @@ from simulations import true_curve
 from mlprobe_utils.analysis import health as analysis
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import health
-from mlprobe_utils.evaluation.health import health_factors, health_score, lowest_module
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
 from mlprobe_utils.stats.resampling import Resamples, accuracy, simulate_correct
 
 
 def test_equations_by_hand():
     curve = np.array([0.5, 0.4, 0.8])  # start 0.5, worst 0.4, end 0.8; total variation 0.1 + 0.4
-    assert health_factors(curve, 0.2) == pytest.approx((0.5815754, math.exp(-0.125)))  # ln(0.8 / sqrt(0.2))
-    assert health_factors(curve, 0.4)[1] == pytest.approx(math.exp(-0.25))
-    assert health_score(curve, 0.2) == pytest.approx(0.8 * 1.5815754 * 0.8824969)
-    assert health_score([0.8, 0.4], 0.2) == pytest.approx(0.4 * (1 - 0.3465736) * math.exp(-0.2))
-    assert health_score([0.7], 0.2) == pytest.approx(0.7)
+    assert health.health_factors(curve, 0.2) == pytest.approx((0.5815754, math.exp(-0.125)))  # ln(0.8 / sqrt(0.2))
+    assert health.health_factors(curve, 0.4)[1] == pytest.approx(math.exp(-0.25))
+    assert health.health_score(curve, 0.2) == pytest.approx(0.8 * 1.5815754 * 0.8824969)
+    assert health.health_score([0.8, 0.4], 0.2) == pytest.approx(0.4 * (1 - 0.3465736) * math.exp(-0.2))
+    assert health.health_score([0.7], 0.2) == pytest.approx(0.7)
 
 
 @given(
@@ -33,16 +32,16 @@ def test_equations_by_hand():
     st.floats(0.01, 100),
 )
 def test_scores_of_many_curves_are_those_of_each_in_its_units(curves, factor):
-    each = [health_score(curve, 0.2) for curve in curves]
-    assert health_score(np.array(curves), 0.2) == pytest.approx(each)
-    scaled = health_score(factor * np.array(curves), 0.2)
+    each = [health.health_score(curve, 0.2) for curve in curves]
+    assert health.health_score(np.array(curves), 0.2) == pytest.approx(each)
+    scaled = health.health_score(factor * np.array(curves), 0.2)
     assert scaled == pytest.approx(factor * np.array(each), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("curve", [[], [0.5, 0.0], [0.5, -0.1, 0.7], [0.5, float("nan")]])
 def test_performance_without_a_score_is_an_error(curve):
     with pytest.raises(ValueError, match="health score needs"):
-        health_score(curve, 0.2)
+        health.health_score(curve, 0.2)
 
 
 def test_a_metric_without_health_scores_is_an_error():
@@ -61,8 +60,8 @@ def test_health_of_two_stages_is_compared_where_both_are():
     changes = health.health_changes(profiles)
     assert list(changes) == health.HEALTH
     assert changes.loc[("b", "d")].tolist() == [89, 87, 78]
-    assert lowest_module(profiles[profiles["stage"] == "finetuned"]) == "L"
-    assert lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
+    assert health.lowest_module(profiles[profiles["stage"] == "finetuned"]) == "L"
+    assert health.lowest_module(profiles[profiles["stage"] == "pretrained"]) == "V"
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -80,7 +79,7 @@ def test_simulated_answers_have_the_curve_and_the_correlation(shared):
 def test_flat_scores_are_those_of_simulated_answers(correlation):
     generator, curve = np.random.default_rng(0), np.full(20, 0.85)
     drawn = [simulate_correct(curve, 150, correlation, generator).mean(axis=1) for _ in range(200)]
-    simulated = 100 * health_score(np.array(drawn), 0.2)
+    simulated = 100 * health.health_score(np.array(drawn), 0.2)
     flat = analysis.flat_scores(0.85, analysis.flat_covariance(0.85, 20, 150, correlation), 0.2)
     assert abs(np.mean(flat) - np.mean(simulated)) < 4 * np.std(simulated) / np.sqrt(200)
     assert np.std(flat) == pytest.approx(np.std(simulated), rel=0.2)
@@ -170,7 +169,7 @@ def test_the_end_point_and_another_metric_turn_the_order_by_hand():
 def test_taus_are_scipys_on_each_resample():
     curves = simulated_curves([0.70, 0.74, 0.78, 0.82, 0.86])
     found = analysis.rank_stability({"accuracy": curves}, 0.2, [1.0]).iloc[0]
-    scores = np.array([[[health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])
+    scores = np.array([[[health.health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])
     taus = [stats.kendalltau(scores[0, :, row], scores[1, :, row]).statistic for row in range(41)]
     assert found["tau"] == pytest.approx(taus[0])
     assert [found["low"], found["high"]] == pytest.approx(np.quantile(taus[1:], [0.025, 0.975]))

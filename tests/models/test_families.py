@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from peft import get_peft_model
 from slow_reference import slow_reference
 from tiny_parts import RECIPE, WIDTHS, each_family, each_family_with
-from torch import nn
 
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.models.encoding import Encoder
@@ -97,7 +96,7 @@ def test_points_survive_lora(tiny, inputs, family, vision_tower):
     first, reached = (decoder, "L.00/image_mean") if family == "gemma3" else (connector, "C.00/image_mean")
     for name, parameter in adapted.named_parameters():
         if f".{first}." in name and ".lora_B" in name:
-            nn.init.constant_(parameter, 0.5)
+            torch.nn.init.constant_(parameter, 0.5)
     after = features_of(tiny, inputs)
     last_block = [f"{point}/image_mean" for point in WIDTHS[family] if point[0] == "V"][-1]
     torch.testing.assert_close(after[last_block], before[last_block])

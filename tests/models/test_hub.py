@@ -11,7 +11,6 @@ from small_hub import small_hub
 from tiny_parts import card_of, edit, logits_of, refusal
 
 from mlprobe_utils.models import identity
-from mlprobe_utils.models.identity import identity_of
 from mlprobe_utils.models.loading import load, load_processor, look_at
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 
@@ -71,23 +70,23 @@ def test_identity_is_the_commit_that_a_revision_stands_for(repository, copied):
     first = repository.push(next_commit(repository, copied), "v1.0")
     main = repository.names["main"]
     repository.push(copied, "odd/branch")
-    assert identity_of(card_of(NAME)) == main
+    assert identity.identity_of(card_of(NAME)) == main
     wanted = {"main": main, "v1.0": first, "odd/branch": repository.names["odd/branch"], first[:8]: first, first: first}
     for revision, commit in wanted.items():
-        assert identity_of(card_of(NAME, revision=revision)) == commit
+        assert identity.identity_of(card_of(NAME, revision=revision)) == commit
     assert len(set(wanted.values())) == 3
 
 
 def test_a_process_stays_on_the_commit_that_it_began_with(hub, repository, copied, tiny, image_set):
-    before = identity_of(card_of(NAME))
+    before = identity.identity_of(card_of(NAME))
     after = repository.push(next_commit(repository, copied))
     expected = logits_of(tiny, image_set)
     assert torch.equal(logits_of(load(card_of(NAME)), image_set), expected)
-    assert identity_of(card_of(NAME)) == before
+    assert identity.identity_of(card_of(NAME)) == before
     assert {revision for revision, _ in hub.files_asked()} == {before}
     new_process()
     assert load(card_of(NAME)).processor.chat_template.startswith("{#- of the next commit")
-    assert identity_of(card_of(NAME)) == after
+    assert identity.identity_of(card_of(NAME)) == after
     new_process()
     assert torch.equal(logits_of(load(card_of(NAME, revision=before[:10])), image_set), expected)
 
@@ -100,14 +99,14 @@ def test_a_loaded_model_needs_no_connection_afterwards(repository, disconnect, t
     load(card)
     disconnect()
     assert torch.equal(logits_of(load(card), image_set), logits_of(tiny, image_set))
-    assert identity_of(card) == repository.names["main"]
+    assert identity.identity_of(card) == repository.names["main"]
 
 
 @pytest.mark.parametrize("slug", [slug for slug in slugs(ModelCard) if not load_model_card(slug).made_by])
 def test_every_card_of_the_hub_can_be_asked_for(hub, slug):
     """A card of many fields, some of them lists, is no other than one of three lines: what it misses is the model."""
     card = load_model_card(slug)
-    for function in (identity_of, load):
+    for function in (identity.identity_of, load):
         missing = f"cannot read '{card.source}': there is no https://huggingface.co/{card.source}: correct the source"
         # of a gated one the hub denies to have it
         assert ("it is gated: accept its terms" if card.gated else missing) in refusal(card, function)
@@ -115,7 +114,7 @@ def test_every_card_of_the_hub_can_be_asked_for(hub, slug):
 
 def test_without_a_connection_or_a_copy(repository, disconnect):
     disconnect()
-    for function in (identity_of, load_processor, load):
+    for function in (identity.identity_of, load_processor, load):
         message = refusal(card_of(NAME), function)
         assert f"model card 'mine': cannot read '{NAME}': the hub cannot be reached" in message
         assert "give a folder as source" in message
@@ -124,7 +123,7 @@ def test_without_a_connection_or_a_copy(repository, disconnect):
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_model_says_what_to_do(repository, status):
     repository.gate = status
-    assert identity_of(card_of(NAME)) == repository.names["main"]  # the hub hides files, not commits
+    assert identity.identity_of(card_of(NAME)) == repository.names["main"]  # the hub hides files, not commits
     for function in (load_processor, load):
         message = refusal(card_of(NAME), function)
         assert f"accept its terms at https://huggingface.co/{NAME}, then `hf auth login`" in message

@@ -16,12 +16,11 @@ from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY
 from mlprobe_utils.evaluation.rows import STAGES, image_rows, write_rows
 from mlprobe_utils.pipeline import artefacts, results, scoring
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
-from mlprobe_utils.pipeline.results import Selection
 
 DATASETS = ("busi", "covid19-ct")
 POINTS = ("V.00", "V.01", "C.00", "L.00", "L.01")
 PREDICTIONS = {results.state_name("predictions", run): run for run in (None, 0, 1)}
-SELECTION = Selection(("m",), DATASETS, "miniature", "paper")
+SELECTION = results.Selection(("m",), DATASETS, "miniature", "paper")
 POSITIVES = {dataset: load_data_card(dataset).positive for dataset in DATASETS}
 PROBES = load_protocol("miniature").probes
 READERS = (scoring.probe_scores, scoring.output_scores, scoring.control_scores, of_run.health_of_run)
@@ -120,7 +119,7 @@ def test_a_table_is_made_once_and_anew_where_its_rows_or_its_score_changed(write
 def test_two_pages_that_want_a_table_at_once_make_it_once(write):
     calls = []
 
-    def slow(one: Selection) -> pd.DataFrame:
+    def slow(one: results.Selection) -> pd.DataFrame:
         calls.append(one)
         time.sleep(0.3)
         return pd.DataFrame({"call": [len(calls)]})

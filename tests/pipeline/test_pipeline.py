@@ -13,20 +13,17 @@ from tiny_parts import RECIPE, changed, make_image_set, times_made
 from mlprobe_utils.analysis import health
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import names
-from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.rows import SCHEMA
 from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.work import works
 from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
 from mlprobe_utils.probing.probes import fit_probes
 
-SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
-ONE = Selection(("tiny",), ("busi",), "miniature", "paper")
+SELECTION = results.Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
+ONE = results.Selection(("tiny",), ("busi",), "miniature", "paper")
 OPTIONS = ["p_Normal", "p_Benign", "p_Malignant"]
 
 
@@ -43,7 +40,7 @@ def run(tiny_card, image_sets):
 
     def go() -> list[str]:
         before = times_made(artefacts.OUTPUTS)
-        pipeline.make_model(works("tiny", list(SELECTION.datasets), "miniature", "paper"))
+        pipeline.make_model(work.works("tiny", list(SELECTION.datasets), "miniature", "paper"))
         now = times_made(artefacts.OUTPUTS)
         return sorted(place.rpartition("/")[2] for place, time in now.items() if time != before.get(place))
 
@@ -116,7 +113,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
 def test_controls_are_complete(whole, image_sets):
     """Of every model and data set its own, of every data set those that need no model."""
     scores, alone = scoring.control_scores(SELECTION), (*names.WITHOUT_MODEL, names.CLASSICAL)
-    probed = {CONTROL_TASK: 9, MEMORISATION: 3, RANDOM_WEIGHTS: 9, TEXT_ONLY: 1}
+    probed = {names.CONTROL_TASK: 9, names.MEMORISATION: 3, names.RANDOM_WEIGHTS: 9, names.TEXT_ONLY: 1}
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
         assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(alone, 1)
@@ -124,10 +121,10 @@ def test_controls_are_complete(whole, image_sets):
         folder = SELECTION.folder("tiny", dataset)
         rows = SCHEMA.validate(pd.read_parquet(folder / "controls" / "controls.parquet"))
         parts = rows.groupby("control")["split"].unique().map(list).to_dict()
-        assert parts == {control: ["test"] for control in probed} | {MEMORISATION: ["train"]}
+        assert parts == {control: ["test"] for control in probed} | {names.MEMORISATION: ["train"]}
         task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
         true = image_set.manifest.set_index("image")["option"]
-        for control, labels in ((CONTROL_TASK, task), (RANDOM_WEIGHTS, true), (TEXT_ONLY, true)):
+        for control, labels in ((names.CONTROL_TASK, task), (names.RANDOM_WEIGHTS, true), (names.TEXT_ONLY, true)):
             own = rows[rows["control"] == control]
             assert (own["label"].to_numpy() == labels[own["image"]].to_numpy()).all()
         random, pretrained = (load_features(folder / f"features-{n}" / FEATURE_FILE) for n in ("random", "pretrained"))
@@ -184,11 +181,11 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
     pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
     states = rows[["stage", "run", "seed"]].drop_duplicates().fillna({"run": -1}).to_numpy().tolist()
-    both = (("finetuned", CONTROL_RUN), ("pretrained", -1))
+    both = (("finetuned", names.CONTROL_RUN), ("pretrained", -1))
     assert sorted(states) == [[stage, run, seed] for stage, run in both for seed in range(seeds)]
     keys = ["stage", "seed", "point", "pooling", "image"]
     assert curves["seed"].equals(curves["run"])
-    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == CONTROL_RUN)].merge(rows, on=keys)
+    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == names.CONTROL_RUN)].merge(rows, on=keys)
     assert len(shared) == 3 * len(rows) // (2 * seeds)  # of two runs before fine-tuning, and of the first after it
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
     assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own

@@ -18,7 +18,6 @@ from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import is_point
 from mlprobe_utils.plots import charts, figures, squares
 from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, description, enable, inline
-from mlprobe_utils.plots.figures import Figure
 
 POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
@@ -138,7 +137,7 @@ def test_metrics_of_one_model_are_rows_and_confusion_counts_unparsed_answers():
 
 
 @functools.cache
-def one_of_each() -> dict[str, Figure]:
+def one_of_each() -> dict[str, figures.Figure]:
     scores, outputs = made()
     state = scores[["model", "dataset", "stage"]].drop_duplicates()
     profile = state.assign(**dict.fromkeys(SCORES, 60.0) | {"P_final": 3.0})

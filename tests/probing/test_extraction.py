@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 from tiny_parts import WIDTHS, Killed, each_family, each_family_with, killed_after
-from torch import nn
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Questions
@@ -16,7 +15,7 @@ from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.probing.settings import Extraction
 
 
-def own_hooks(model: nn.Module) -> list:
+def own_hooks(model: torch.nn.Module) -> list:
     """Hooks of the project; transformers leaves some of its own on a LLaVA."""
     hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
     return [hook for hook in hooks if hook.__module__.startswith("mlprobe_utils")]
@@ -109,7 +108,7 @@ def inputs(encoder, image_set):
     ],
 )
 def test_point_without_output_or_of_the_wrong_shape_is_an_error(tiny, inputs, monkeypatch, name, value, message):
-    tiny.model.idle = nn.Linear(4, 4)
+    tiny.model.idle = torch.nn.Linear(4, 4)
     monkeypatch.setattr(type(tiny.family), name, value)
     with pytest.raises(RuntimeError, match=message):
         features_of(tiny, inputs)

@@ -25,7 +25,6 @@ from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault, damaged_models, damaged_selection, load_trial
 from mlprobe_utils.pipeline.laboratory_results import measured
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.faults import calibration, planting
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, planted
@@ -264,7 +263,7 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
             planting.run_whole_model("medvlm-r1-miniature", [], "miniature", "paper", planted=[dataset])
 
 
-SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
+SELECTION = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 

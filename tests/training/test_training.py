@@ -8,7 +8,6 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from slow_reference import answer_ids, answer_log_probabilities
 from tiny_parts import RECIPE, Killed, each_family, each_family_in_time, killed_after, logits_of, make_image_set
-from torch import nn
 from transformers import TrainingArguments
 
 from mlprobe_utils.common.errors import InputError
@@ -77,7 +76,7 @@ def test_logged_losses_and_steps_are_not_scaled(tiny, tiny_card, encoder, images
         optimizer.zero_grad()
         loss = reference_loss(plain, encoder, "qwen2_5_vl", images, ANSWERS)
         loss.backward()
-        nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
         with torch.no_grad():
@@ -183,7 +182,7 @@ def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_pa
 @pytest.mark.parametrize("vision_tower", ["lora", "frozen"])
 def test_lora_reaches_every_linear_layer_that_it_should(tiny, encoder, images, family, vision_tower):
     """Each gets a gradient, which DDP waits for."""
-    linear = {name for name, module in tiny.model.named_modules() if isinstance(module, nn.Linear)}
+    linear = {name for name, module in tiny.model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert "lm_head" in linear
     tower, connector, expected = tiny.family.vision_tower, tiny.family.connector, linear - {"lm_head"}
     if family == "llava":  # no later layer, and not the answer, depends on the last layer of CLIP
