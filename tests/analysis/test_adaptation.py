@@ -65,8 +65,7 @@ def test_gains_at_the_edges():
     row = adaptation.gains(of_two_models(0.7, -1), [("own", "base")], SETS, "paper").iloc[0]
     assert row["gain"] == pytest.approx(70, abs=3)
     assert row[["relative gain (%)", "relative low"]].isna().all()
-    same = answers(0.7, 0, "own")
-    rows = pd.concat([same, same.assign(model="base")])
+    rows = pd.concat(answers(0.7, 0, model) for model in ("own", "base"))
     (row,) = adaptation.gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
     assert row["gain"] == row["relative gain (%)"] == 0
     assert row["low"] < 0 < row["high"]

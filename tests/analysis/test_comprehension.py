@@ -29,11 +29,10 @@ def probed(image_tokens: list[float], last_token: list[float], seeds: int, split
     """Rows of both curves in both stages, with these shares right."""
     curves = zip(("image_mean", "last_token"), (image_tokens, last_token), strict=True)
     places = [(pooling, *place) for pooling, shares in curves for place in zip(LAYERS, shares, strict=True)]
-    rows = [
-        rows_of(right_of(HARD, share, [len(split), n]), seed, split=split, probe="main", seed=seed)
-        .assign(stage=stage, pooling=pooling, point=point)
-        for n, (stage, (pooling, point, share), seed) in enumerate(itertools.product(STAGES, places, range(seeds)))
-    ]  # fmt: skip
+    rows = []
+    for n, (stage, (pooling, point, share), seed) in enumerate(itertools.product(STAGES, places, range(seeds))):
+        columns = {"split": split, "probe": "main", "seed": seed, "stage": stage, "pooling": pooling, "point": point}
+        rows.append(rows_of(right_of(HARD, share, [len(split), n]), seed, **columns))
     return pd.concat(rows, ignore_index=True)
 
 

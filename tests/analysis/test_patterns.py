@@ -40,10 +40,6 @@ def scores_of(curve: dict, **state) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.DataFrame(outputs)
 
 
-def together(*parts: tuple[pd.DataFrame, pd.DataFrame]) -> list[pd.DataFrame]:
-    return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
-
-
 BY_HAND = {
     ("V", "rise and fluctuate"): ([60, 75, 80, 79, 81, 80], [60, 80]),
     ("V", "rise and fall"): ([65, 72, 80, 80, 72, 65],),
@@ -90,10 +86,9 @@ def test_tolerance_by_hand():
 def test_patterns_of_scores_and_how_many_curves_have_each():
     risen = FLAT | {"V": [60, 80, 80], "output": [60]}
     fallen = FLAT | {"V": [80, 80, 60]}
-    scores, outputs = together(
-        scores_of(risen), scores_of(FLAT | {"V": [60, 80, 80]}, stage="finetuned"),
-        scores_of(risen, dataset="other"), scores_of(fallen, dataset="other", stage="finetuned"),
-    )  # fmt: skip
+    parts = [scores_of(risen), scores_of(FLAT | {"V": [60, 80, 80]}, stage="finetuned")]
+    parts += [scores_of(risen, dataset="other"), scores_of(fallen, dataset="other", stage="finetuned")]
+    scores, outputs = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     last_token = scores.assign(pooling="last_token", accuracy=1.0)
     scores = pd.concat([last_token, scores]).sample(frac=1, random_state=0)  # neither order nor other poolings matter
     found = patterns.patterns(scores, outputs)
@@ -124,10 +119,7 @@ def test_every_pattern_has_its_rule_in_words():
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (
-            lambda s, o: (s[s["point"].str[0] != "C"], o),
-            r"m on busi, .*: no probe point of the connector \(C\)",
-        ),
+        (lambda s, o: (s[s["point"].str[0] != "C"], o), r"m on busi, .*: no probe point of the connector \(C\)"),
         (lambda s, o: (s, o.iloc[:0]), "m on busi, pretrained: no accuracy of the final output"),
         (lambda s, o: (s.assign(pooling="last_token"), o), "image_mean"),
     ],

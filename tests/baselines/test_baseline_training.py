@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_parts import make_image_set, times_made
+from tiny_parts import make_image_set, newly_made
 from transformers import set_seed
 
 from mlprobe_utils.analysis.baselines import trained
@@ -34,11 +34,11 @@ def run(outputs, image_sets, monkeypatch):
     """Runs the command with the recipe changed; returns the data sets that were trained on."""
 
     def go(datasets=SELECTION.datasets, **fields) -> list[str]:
-        protocol, before = load_protocol("miniature"), times_made(outputs)
+        protocol = load_protocol("miniature")
         recipe = protocol.baselines.model_copy(update=SMALL | fields)
         monkeypatch.setattr(training, "load_protocol", lambda slug: protocol.model_copy(update={"baselines": recipe}))
-        training.run_baselines(["mine"], list(datasets), "miniature", "paper")
-        return sorted(path.split("/")[1] for path, time in times_made(outputs).items() if time != before.get(path))
+        given = ["mine"], list(datasets), "miniature", "paper"
+        return [path.split("/")[1] for path in newly_made(outputs, lambda: training.run_baselines(*given))]
 
     monkeypatch.setattr(training, "load_baseline", lambda slug: CARD)
     monkeypatch.setattr(training, "load_image_set", lambda slug, protocol: image_sets[slug])

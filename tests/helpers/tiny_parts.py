@@ -143,10 +143,16 @@ def changed(protocol: Protocol, **blocks: dict) -> Protocol:
     return protocol.model_copy(update={b: getattr(protocol, b).model_copy(update=own) for b, own in blocks.items()})
 
 
-def times_made(folder: Path) -> dict[str, int]:
-    """When every artefact below a folder was made, by its path from there."""
-    records = folder.rglob("made_from.json")
-    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in records}
+def newly_made(folder: Path, make: Callable[[], object]) -> list[str]:
+    """The artefacts below a folder that a call makes, by their paths from there."""
+
+    def times() -> dict[str, int]:
+        records = folder.rglob("made_from.json")
+        return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in records}
+
+    before = times()
+    make()
+    return sorted(place for place, time in times().items() if time != before.get(place))
 
 
 def make_image_set(

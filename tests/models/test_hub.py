@@ -6,8 +6,9 @@ import shutil
 import huggingface_hub
 import pytest
 import torch
+from browser import serve
 from safetensors.torch import load_file, save_file
-from small_hub import small_hub
+from small_hub import Handler, SmallHub
 from tiny_parts import card_of, edit, logits_of, refusal
 
 from mlprobe_utils.models import identity
@@ -19,7 +20,8 @@ NAME = "some/model"
 
 @pytest.fixture(scope="module")
 def server():
-    with small_hub() as hub:
+    hub = SmallHub()
+    with serve(handler=type("Handler", (Handler,), {"hub": hub})) as hub.address:
         yield hub
 
 
@@ -52,8 +54,7 @@ def disconnect(request, hub, monkeypatch, tmp_path):
     return cut
 
 
-def new_process() -> None:
-    identity._resolved.cache_clear()
+new_process = identity._resolved.cache_clear
 
 
 def next_commit(repository, copied):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_parts import make_image_set, times_made
+from tiny_parts import make_image_set, newly_made
 
 from mlprobe_utils.analysis import health as of_run
 from mlprobe_utils.common.errors import InputError
@@ -67,11 +67,8 @@ def made(outputs):
     """Reads all tables; returns the names of those that this made, of model m on BUSI apart from the others."""
 
     def read() -> tuple[set[str], int]:
-        before = times_made(outputs)
-        for reader in READERS:
-            reader(SELECTION)
-        changed = [outputs / place for place, time in times_made(outputs).items() if time != before.get(place)]
-        own = {path.name for path in changed if path.parent == SELECTION.folder("m", "busi")}
+        changed = newly_made(outputs, lambda: [reader(SELECTION) for reader in READERS])
+        own = {path.name for path in map(outputs.joinpath, changed) if path.parent == SELECTION.folder("m", "busi")}
         return own, len(changed) - len(own)
 
     return read

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
-from tiny_parts import RECIPE, changed, make_image_set, times_made
+from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
 from mlprobe_utils.analysis import comprehension, vision_tower
 from mlprobe_utils.book import provenance_box
@@ -89,11 +89,8 @@ def protocol(tmp_path_factory, tiny_card, image_set):
 
 def run(*names: str) -> list[str]:
     """Runs discussions; returns the folders of the artefacts that it made, below the model's."""
-    folder = ONE.folder("tiny", "busi-phantom")
-    before = times_made(folder)
-    everything = work.works("tiny", ["busi-phantom"], "miniature", "paper")
-    pipeline.make_discussions(everything, [*map(load_discussion, names)])
-    return sorted(place for place, time in times_made(folder).items() if time != before.get(place))
+    given = work.works("tiny", ["busi-phantom"], "miniature", "paper"), [*map(load_discussion, names)]
+    return newly_made(ONE.folder("tiny", "busi-phantom"), lambda: pipeline.make_discussions(*given))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_parts import RECIPE, changed, make_image_set, times_made
+from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
 from mlprobe_utils.analysis import health
 from mlprobe_utils.common.errors import InputError
@@ -39,10 +39,9 @@ def run(tiny_card, image_sets):
     small = changed(small, probe={"epochs": 2}, answering={"max_new_tokens": 2})
 
     def go() -> list[str]:
-        before = times_made(artefacts.OUTPUTS)
-        pipeline.make_model(work.works("tiny", list(SELECTION.datasets), "miniature", "paper"))
-        now = times_made(artefacts.OUTPUTS)
-        return sorted(place.rpartition("/")[2] for place, time in now.items() if time != before.get(place))
+        everything = work.works("tiny", list(SELECTION.datasets), "miniature", "paper")
+        made = newly_made(artefacts.OUTPUTS, lambda: pipeline.make_model(everything))
+        return sorted(place.rpartition("/")[2] for place in made)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(places, "load_model_card", lambda slug: tiny_card)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from slow_reference import option_log_probabilities
-from tiny_parts import RECIPE, each_family, times_made
+from tiny_parts import RECIPE, each_family, newly_made
 
 from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, profile_changes, strengths_of
 from mlprobe_utils.common.errors import InputError
@@ -278,10 +278,8 @@ def made(outputs, tiny_on_phantoms, monkeypatch):
         monkeypatch.setattr(module, "load_book", lambda: own)
 
     def call(command, **options) -> list[str]:
-        folder = SELECTION.folder("tiny", "busi-phantom")
-        before = times_made(folder)
-        command("tiny", ["busi-phantom"], "miniature", "paper", **options)
-        return [name for name, time in times_made(folder).items() if time != before.get(name)]
+        given = "tiny", ["busi-phantom"], "miniature", "paper"
+        return newly_made(SELECTION.folder("tiny", "busi-phantom"), lambda: command(*given, **options))
 
     return call
 
