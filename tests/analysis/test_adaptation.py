@@ -67,10 +67,8 @@ def test_gains_at_the_edges():
     assert row[["relative gain (%)", "relative low"]].isna().all()
     rows = pd.concat(answers(0.7, 0, model) for model in ("own", "base"))
     (row,) = adaptation.gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
-    assert row["gain"] == row["relative gain (%)"] == 0
-    assert row["low"] < 0 < row["high"]
-    assert row["relative low"] < 0 < row["relative high"]
-    assert row["p"] == 1
+    assert (row["gain"], row["relative gain (%)"], row["p"]) == (0, 0, 1)
+    assert max(row["low"], row["relative low"]) < 0 < min(row["high"], row["relative high"])
     assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*adaptation.gains(rows, [], SETS, "paper")}
     with pytest.raises(InputError, match="own on d: its rows are not of the test images"):
         adaptation.gains(rows.query("image != '0003.png' or model != 'own'"), [("own", "base")], SETS, "paper")

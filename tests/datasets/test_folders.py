@@ -92,22 +92,16 @@ def test_a_table_of_patients_goes_with_folders_of_classes_and_splits(tmp_path):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        (
-            "file_name\nb/1.png\nb/9.png\n",
-            r"1 file \(b/9.png\) is listed and not there, 5 files \(.*\) are not l",
-        ),
+        ("file_name\nb/1.png\nb/9.png\n", r"1 file \(b/9.png\) is listed and not there, 3 files \(.*\) are not l"),
         ("file_name\nb/1.png\nb/1.png\n", r"1 file \(b/1.png\) is listed twice"),
         ("name,label\nb/1.png,b\n", "has no column 'file_name', it has name, label"),
         ("file_name,label\nb/1.png,b\n,b\n", "rows without file_name"),
-        (
-            "file_name,label\na/0.png,a\na/1.png,\na/2.png,a\nb/0.png,b\nb/1.png,\nb/2.png,b\n",
-            "2 images .*without a label",
-        ),
+        ("file_name,label\na/0.png,a\na/1.png,\nb/0.png,b\nb/1.png,\n", "2 images .*without a label"),
         ('{"file_name": ', "no table of images"),
     ],
 )
 def test_tables_that_are_wrong(table, words, tmp_path):
-    draw(tmp_path, *of_each(3, "."))
+    draw(tmp_path, *of_each(2, "."))
     write(tmp_path / f"metadata.{'jsonl' if table.startswith('{') else 'csv'}", table)
     with pytest.raises(InputError, match=words):
         mp.image_folder(tmp_path)

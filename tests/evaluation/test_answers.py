@@ -8,7 +8,6 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.answers import Thought, answer_in, parse_answer
 
 BUSI = ["Normal", "Benign", "Malignant"]
-YES_NO = ["Yes", "No"]
 WORDS = ["COVID-19", "Finding", "No finding"]
 NAMED = {
     "The lesion is **malignant**!": "Malignant",
@@ -37,7 +36,7 @@ NEITHER = ["Yes and no", "Yes. No.", "not yes", "None", "know nothing", "yesterd
 @pytest.mark.parametrize(
     ("options", "text", "answer"),
     [(BUSI, text, answer) for text, answer in (NAMED | dict.fromkeys(UNPARSED)).items()]
-    + [(YES_NO, text, answer) for answer, own in (("Yes", YES), ("No", NO), (None, NEITHER)) for text in own]
+    + [(["Yes", "No"], text, answer) for answer, own in (("Yes", YES), ("No", NO), (None, NEITHER)) for text in own]
     + [
         (WORDS, "It is COVID-19.", "COVID-19"),
         (WORDS, "no finding", "No finding"),
@@ -69,14 +68,13 @@ def test_case_and_what_is_no_spaced_letter_around_an_option_do_not_matter(option
         assert parse_answer(before + written + after, options) == option
 
 
-IN_CHINESE = {"Benign": ["良性"], "Malignant": ["恶性"]}
 NAMED_IN_CHINESE = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
 NAMED_IN_CHINESE |= dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"])
 
 
 @pytest.mark.parametrize("text", NAMED_IN_CHINESE)
 def test_synonyms_count_as_the_option_and_are_negated_as_it(text):
-    assert parse_answer(text, BUSI, IN_CHINESE) == NAMED_IN_CHINESE[text]
+    assert parse_answer(text, BUSI, {"Benign": ["良性"], "Malignant": ["恶性"]}) == NAMED_IN_CHINESE[text]
 
 
 @pytest.mark.parametrize("options", [["A b", "a-B"], ["a<b", "a>b"], ["...", "x"]])

@@ -27,8 +27,7 @@ def test_with_more_and_more_images_the_score_becomes_the_papers(shape):
     assert [one.raw for one in found] == pytest.approx([100 * health_score(correct.mean(axis=1), 0.2)] * 3)
     assert (np.array([abs(one.score - one.raw) for one in found[1:]]) < [0.5, 0.05]).all()
     widths = [one.high - one.low for one in found]
-    assert widths[0] > widths[1] > widths[2]
-    assert widths[2] < 1
+    assert widths[0] > widths[1] > widths[2] < 1
     assert [*corrected_health(np.ones((5, 20), dtype=bool), 0.2)] == pytest.approx([100.0] * 4)  # no noise
 
 
@@ -49,8 +48,7 @@ def test_the_posterior_is_that_of_a_slow_reference():
 def kernels_of_each_kind(points: int) -> list[list[tuple[float, np.ndarray]]]:
     """Prior probability within the kind, and covariance."""
     all_kernels, _, log_smooth, changes = health._prior(points)
-    smooth = [*zip(np.exp(log_smooth[:, 0]), all_kernels, strict=True)]
-    steps = changes.T
+    smooth, steps = [*zip(np.exp(log_smooth[:, 0]), all_kernels, strict=True)], changes.T
     return [
         [(share, own[0]) for share, own in smooth],
         [(share / len(steps), own[0] + np.outer(step, step)) for share, own in smooth for step in steps],
@@ -96,8 +94,7 @@ def test_resamples_of_patients_carry_more_noise_than_images():
 
 def test_a_module_of_one_point_scores_its_accuracy():
     correct = answers(points=1, images=200)
-    found = corrected_health(correct, 0.2)
-    rate = correct.mean()
+    found, rate = corrected_health(correct, 0.2), correct.mean()
     half = 196 * np.sqrt(rate * (1 - rate) / 199)
     assert found.raw == found.score == pytest.approx(100 * rate)
     assert [found.low, found.high] == pytest.approx([100 * rate - half, 100 * rate + half], abs=1)

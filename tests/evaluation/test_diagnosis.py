@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import image_set, made
+from simulated_rows import LAST, image_set, made, right_of, rows_of
 
 from mlprobe_utils.analysis import diagnosis_tables as report
 from mlprobe_utils.common.errors import InputError
@@ -103,10 +103,9 @@ def test_stages_are_apart_and_other_runs_are_not_diagnosed():
 def mapping(ranked: float, said: float, readout: float) -> dict[str, str]:
     """statement -> verdict, of a last token that is right for 90 %."""
     tables = made(dict.fromkeys(SITES, 0.9) | {OUTPUT: said})
-    lens = made(dict.fromkeys(SITES, ranked))["probed"]
-    lens = lens[(lens["pooling"] == "last_token") & (lens["seed"] == 0)].assign(probe="logit lens", seed=None)
-    read = made(dict.fromkeys(SITES, readout))["reference"]
-    read = read.assign(control=None, model="m", stage="finetuned", order="image_first", run=0)
+    hard = np.random.default_rng(400).random(400)  # as of the tables
+    lens = rows_of(right_of(hard, ranked, 1), point=LAST["L"], pooling="last_token", probe="logit lens")
+    read = rows_of(right_of(hard, readout, 2))
     found = report.mapping_losses(tables["probed"], lens, tables["predicted"], read, {"d": image_set(400)}, "paper")
     return dict(zip(found["statement"], found["verdict"], strict=True))
 

@@ -15,7 +15,7 @@ from mlprobe_utils.analysis import health as analysis
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import health
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
-from mlprobe_utils.stats.resampling import Resamples, accuracy, simulate_correct
+from mlprobe_utils.stats.resampling import simulate_correct
 
 
 def test_equations_by_hand():
@@ -130,18 +130,6 @@ def test_layers_are_the_points_that_the_models_have():
     assert layers == {name: count(card.architecture).points["L"] for name, card in cards.items()}
 
 
-IMAGES = 150
-COUNTS = np.random.default_rng(0).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=40)
-
-
-def simulated_curves(levels) -> dict[str, np.ndarray]:
-    """Curves by model, rising by 5 points to a level."""
-    rng = np.random.default_rng(1)
-    rising = [simulate_correct(np.linspace(level - 0.05, level, 9), IMAGES, 0.9, rng) for level in levels]
-    scores = [accuracy(correct, Resamples(COUNTS, np.arange(IMAGES))) for correct in rising]
-    return {f"model {place}": np.vstack([own.values, own.resampled]) for place, own in enumerate(scores)}
-
-
 def exact(curves: dict[str, list[float]]) -> dict[str, np.ndarray]:
     return {model: np.tile(curve, (3, 1)).astype(float) for model, curve in curves.items()}
 
@@ -167,7 +155,7 @@ def test_the_end_point_and_another_metric_turn_the_order_by_hand():
 
 
 def test_taus_are_scipys_on_each_resample():
-    curves = simulated_curves([0.70, 0.74, 0.78, 0.82, 0.86])
+    curves = dict(enumerate(np.random.default_rng(0).uniform(0.7, 0.9, (5, 41, 9))))  # of models: sample and resamples
     found = analysis.rank_stability({"accuracy": curves}, 0.2, [1.0]).iloc[0]
     scores = np.array([[[health.health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])
     taus = [stats.kendalltau(scores[0, :, row], scores[1, :, row]).statistic for row in range(41)]

@@ -137,7 +137,7 @@ def test_every_site_has_the_outcomes_of_its_rows(sites):
         said = rows.pivot(index="seed", columns="image", values="p_Yes") > 0.5
         assert (correct[site] == (said == ill)).all(axis=None)
     answers, reference = (tables[name].sort_values("image") for name in ("predicted", "reference"))
-    assert correct[OUTPUT].tolist() == (answers["parsed"] == answers["label"]).tolist()
+    assert correct[OUTPUT].tolist() == answers["parsed"].eq(answers["label"]).tolist()
     assert correct[REFERENCE].tolist() == ((reference["p_Yes"] > 0.5) == ill).tolist()
     assert not single_outcomes(tables["predicted"].assign(parsed=None), names, "answers", parsed=True).any()
 

@@ -224,15 +224,6 @@ def test_probe_recipes_of_the_protocol_are_told_apart(whole):
         assert set(own["probe"]) == {name}
         assert own[keys].equals(first[keys])
         assert not np.allclose(own["p_Normal"], first["p_Normal"])
-    with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
-        results.probe_rows(ONE, "rwa")
-
-
-def test_layers_that_lora_adapts_are_counted_by_module(whole, tiny):
-    counted = results.adapted_layers(ONE).set_index("module")["layers"]
-    linear = [name for name, layer in tiny.model.model.named_modules() if isinstance(layer, torch.nn.Linear)]
-    modules = {"V": "visual.blocks", "C": "visual.merger", "L": "language_model"}
-    assert counted.to_dict() == {m: sum(name.startswith(place) for name in linear) for m, place in modules.items()}
 
 
 def test_results_that_are_not_there_say_how_to_make_them(outputs):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from drawn_charts import downloaded, drawings, marks
+from drawn_charts import SVG, downloaded, drawings, marks, words_in
 
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES
 from mlprobe_utils.evaluation.metrics import METRICS
@@ -21,7 +21,6 @@ from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, description, enable, in
 
 POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
@@ -34,10 +33,6 @@ def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
             rows.append(key | {"pooling": "image_mean", "point": point} | dict.fromkeys(METRICS, 50.0 + place + high))
         outputs.append(key | dict.fromkeys(METRICS, answers if stage == "finetuned" else 0.0))
     return pd.DataFrame(rows), pd.DataFrame(outputs)
-
-
-def words_in(drawing: ET.Element) -> list[str]:
-    return [text.text for text in drawing.iter(f"{SVG}text")]
 
 
 def lines_in(drawing: ET.Element) -> dict[str, list[str]]:

@@ -6,19 +6,16 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from drawn_charts import drawings, marks
+from drawn_charts import SVG, drawings, marks, words_in
 
 from mlprobe_utils.evaluation.points import flow_order, is_point
 from mlprobe_utils.plots.figures import Figure
 from mlprobe_utils.plots.scheme import pipeline_scheme, scheme_table
 
 SIZES = {"deep": (32, 2, 64), "least": (1, 1, 1), "side path": (27, 2, 36, 3), "least side path": (1, 1, 1, 1)}
-SVG = "{http://www.w3.org/2000/svg}"
 
 
-def points_of(
-    vision: int, connector: int, llm: int, side: int = 0, widths: tuple[int, ...] = (1280, 5120, 3584)
-) -> pd.DataFrame:
+def points_of(vision: int, connector: int, llm: int, side: int = 0, widths=(1280, 5120, 3584)) -> pd.DataFrame:
     """Probe points as Qwen2.5-VL has them, or Qwen3-VL with its side path; what enters the LLM is as wide as it."""
     parts = [("V", "visual.blocks", 1, "Block", [widths[0]] * vision, "image_mean")]
     parts += [("D", "visual.deepstack_merger_list", 1, "Merger", [widths[2]] * side, "image_mean")]
@@ -48,7 +45,7 @@ def test_every_point_has_a_box_and_a_marker_a_pooling_and_nothing_lies_outside_o
     points = points_of(*size, widths=(1280, 27648, 18432))
     figure, tables = drawn(points)
     (drawing,) = drawings(figure)
-    assert [text.text for text in drawing.iter(f"{SVG}text")] == [text["words"] for text in tables["texts"]]
+    assert words_in(drawing) == [text["words"] for text in tables["texts"]]
     labels = [text["words"] for text in tables["texts"] if is_point(text["words"])]
     assert sorted(labels, key=flow_order) == list(points["point"])
     tips = [tip for _, (tip,), _ in marks(drawing)]
@@ -104,8 +101,7 @@ def test_it_is_saved_as_a_picture_with_all_its_texts_and_names_are_escaped(tmp_p
     figure, tables = drawn(points_of(6, 2, 6).assign(module='A<b>&"'), name)
     figure.save(tmp_path / "scheme.svg")
     saved = (tmp_path / "scheme.svg").read_text()
-    words = {text.text for text in ElementTree.fromstring(saved).iter(f"{SVG}text")}
-    assert {text["words"] for text in tables["texts"]} <= words
+    assert {text["words"] for text in tables["texts"]} <= {*words_in(ElementTree.fromstring(saved))}
     assert "var(" not in saved
     assert not re.search("<script>|<b>", figure.html)
     assert name in drawings(figure)[0].find(f"{SVG}title").text

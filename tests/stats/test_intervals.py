@@ -107,13 +107,6 @@ def test_a_band_is_as_wide_as_its_points_are_independent():
         assert widths.mean() * norm.isf(0.025) == pytest.approx(norm.isf(tail), abs=most)
 
 
-def test_seeds_that_agree_add_nothing():
-    right, columns = np.repeat(outcomes((1, 3, 150)), SEEDS, axis=0), ["value", "error", "low", "high"]
-    probe, recipe = (intervals(accuracy(right, ALONE), scope)[columns].to_numpy() for scope in (PROBE, RECIPE))
-    assert recipe == pytest.approx(probe)
-    assert intervals(accuracy(right[0], ALONE))[columns].to_numpy() == pytest.approx(probe)
-
-
 def test_components_of_variance_are_found():
     """Of 40 seeds that differ by 5 points (standard deviation) on 2000 images, each decided anew under every seed."""
     rng = np.random.default_rng(0)

@@ -92,22 +92,14 @@ def test_streams_of_captions_and_data_sets_never_meet():
     assert len(set(drawn.values())) == len(drawn)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "says"),
-    [
-        ("difficulty", 1.1, "recipe: difficulty"),
-        ("shortcut", {"label": "COVID", "agreement": 0.9}, r"in recipe\.shortcut\.label 'COVID'"),
-    ],
-)
-def test_bad_recipes(field, value, says):
+def test_bad_recipes_and_unknown_sets_and_classes():
     card = load_data_card("busi-phantom")
-    with pytest.raises(InputError, match=rf"data/datasets/busi-phantom\.yml.*{says}"):
-        command.read_recipe(card.model_copy(update={"recipe": card.recipe | {field: value}}))
-
-
-def test_unknown_sets_and_classes():
-    card = load_data_card("covid19-ct-phantom")
-    with pytest.raises(InputError, match="NonCOVID"):
+    wrong = {"recipe: difficulty": {"difficulty": 1.1}}
+    wrong |= {r"in recipe\.shortcut\.label 'COVID'": {"shortcut": {"label": "COVID", "agreement": 0.9}}}
+    for says, fields in wrong.items():
+        with pytest.raises(InputError, match=rf"data/datasets/busi-phantom\.yml.*{says}"):
+            command.read_recipe(card.model_copy(update={"recipe": card.recipe | fields}))
+    with pytest.raises(InputError, match="unknown class of ultrasound phantoms 'tumour'"):
         command.drawn(card, command.read_recipe(card), "dataset", "tumour", 0)
     with pytest.raises(InputError, match=r"not a phantom.*busi-phantom"):
         command.make("busi")
