@@ -143,9 +143,8 @@ def test_everything_is_escaped_and_the_command_reaches_the_chapter_through_a_she
     assert rows(text)["model"][1] == rows(text)["manifest"][5] == evil
     printed = re.sub(r"^\S+", r"printf '%s\\0'", command(text))
     said = subprocess.run(["bash", "-c", printed], capture_output=True, text=True, check=True).stdout
-    *command_line, name, output, option, given = said.split("\0")[:-1]
-    assert command_line == ["-m", "mlprobe_utils", "chapter"]
-    assert (name, output, option) == ("03_probing", "03_probing.ipynb", "--parameters")
+    *command_line, given = said.split("\0")[:-1]
+    assert " ".join(command_line) == "-m mlprobe_utils chapter 03_probing 03_probing.ipynb --parameters"
     assert json.loads(given) == parameters
 
 

@@ -164,8 +164,8 @@ def test_weights_in_several_files(hub, repository, copied, tiny, image_set):
     for name in names:
         part = {key: tensor for key, tensor in weights.items() if places[key] == name}
         save_file(part, copied / name, metadata={"format": "pt"})
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
-    (copied / "model.safetensors.index.json").write_text(json.dumps(index))
+    index = json.dumps({"metadata": {"total_size": 1}, "weight_map": places})
+    (copied / "model.safetensors.index.json").write_text(index)
     for source in (NAME, copied):
         assert torch.equal(logits_of(load(card_of(source)), image_set), logits_of(tiny, image_set))
     assert {path for _, path in hub.files_asked()} >= {*names}

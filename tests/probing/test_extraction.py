@@ -62,18 +62,16 @@ def test_killed_run_goes_on_from_its_shards_and_from_none_of_another_size(
     write, tmp_path, monkeypatch, shard_images, kept
 ):
     """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    unbroken.mkdir()
-    broken.mkdir()
+    for folder in (unbroken := tmp_path / "unbroken", broken := tmp_path / "broken"):
+        folder.mkdir()
     write(unbroken)
     seen = killed_after(6, monkeypatch)  # in the middle of the second shard
     with pytest.raises(Killed):
         write(broken)
     write(broken, Extraction(batch_size=2, shard_images=shard_images))
     assert seen == POSITIONS[kept:]
-    expected = load_features(unbroken / FEATURES)
-    for key, tensor in load_features(broken / FEATURES).items():
-        torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4)
+    features, expected = (load_features(folder / FEATURES) for folder in (broken, unbroken))
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
     assert sorted(path.name for path in broken.iterdir()) == LEFT
 
 
