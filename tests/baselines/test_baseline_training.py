@@ -105,7 +105,6 @@ def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(image_
 
 
 def test_a_seed_tells_all_and_test_and_validation_images_teach_nothing(tmp_path):
-    """Whatever their labels are, the network is the same after every epoch; the class is the brightness."""
     image_set = make_image_set(tmp_path, 36, "busi", 6, 9)
     before = probabilities(image_set, tmp_path / "as it is")
     other = image_set.manifest["split_paper"] != "train"

@@ -59,7 +59,6 @@ def test_pages_are_not_wider_than_their_window_and_their_charts_are_legible(tabs
 
 @pytest.mark.slow
 def test_axe_finds_nothing_serious(tabs):
-    """Folds are open, so that code and tables inside of them are checked too."""
     problems, axe = [], Axe()
     for view, _, tab in views(tabs):
         tab.page.evaluate("scrollTo(0, 0)")  # the button that leads back up fades where another test has been below

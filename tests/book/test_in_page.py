@@ -13,7 +13,6 @@ GOOD = {"ground": "none", "text": "black", "line": "black", "span": "black"}
 
 @pytest.fixture
 def tab(browser, tmp_path):
-    """Opens a page with this body."""
     with serve(tmp_path) as address:
 
         def open_page(body: str) -> Tab:

@@ -42,7 +42,6 @@ def box(parameters=PARAMETERS, model=MODEL_CARD, started=None) -> str:
 
 
 def command(text: str) -> str:
-    """The command as a reader copies it."""
     return html.unescape(re.search("<pre><code>(.*?)</code></pre>", text, re.DOTALL)[1])
 
 
@@ -67,7 +66,6 @@ def made(outputs, monkeypatch):
 
 
 def read(*folders) -> None:
-    """As a chapter does."""
     for folder in folders:
         artefacts.read_made_from(folder, MADE_BY)
 

@@ -19,14 +19,10 @@ def outcomes(shape: tuple, share: float = 0.8, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape) < share
 
 
-@given(
-    seed=st.integers(0, 10**6),
-    images=st.integers(2, 40),
-    points=st.integers(1, 5),
-    share=st.sampled_from([0, 0.1, 0.5, 0.9, 1]),
-    size=st.integers(1, 5),
-    scope=st.sampled_from([*SCOPES]),
-)
+SHARES, FEW = st.sampled_from([0, 0.1, 0.5, 0.9, 1]), st.integers(1, 5)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 40), FEW, SHARES, FEW, st.sampled_from([*SCOPES]))
 @settings(max_examples=60)
 def test_what_holds_of_every_interval(seed, images, points, share, size, scope):
     """Whatever the outcomes: also where nothing varies, of one point, of two clusters."""

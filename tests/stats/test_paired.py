@@ -47,7 +47,6 @@ def test_of_clusters_it_is_the_share_of_all_exchanges(seed, count, seeds):
 
 
 def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
-    """A planted loss and gain are significant, equal outcomes are not; a side with one seed is compared with all."""
     drawn, before = resample(np.arange(300) // 2), outcomes((5, 1, 300), 0.5)
     moved = {"lost": before & (np.arange(300) > 90), "gained": before | (np.arange(300) < 90), "same": before[:1]}
     pairs = [Pair({"what": what, "n": 1}, before, after, drawn, RECIPE) for what, after in moved.items()]
@@ -69,7 +68,6 @@ def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
 
 
 def test_the_recipe_is_judged_by_its_seeds():
-    """A change that every seed has is one of the recipe; one that a single seed has is not."""
     before = np.repeat(outcomes((1, 2, 400), 0.8), 5, axis=0)
     after = before.copy()
     after[:, 0, :60] = False

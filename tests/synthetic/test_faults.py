@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from slow_reference import option_log_probabilities
-from tiny_parts import RECIPE, each_family, newly_made
+from tiny_parts import RECIPE, changed, each_family, make_image_set, newly_made
 
 from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, profile_changes, strengths_of
 from mlprobe_utils.common.errors import InputError
@@ -264,11 +264,19 @@ SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 
 @pytest.fixture
-def made(outputs, tiny_on_phantoms, monkeypatch):
-    """Calls what makes faults of the tiny model, and returns the names of the artefacts that it made."""
+def made(outputs, tiny_card, tmp_path, monkeypatch):
+    """Calls what makes faults of the tiny model on few images, and returns the names of the artefacts that it made."""
     few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
     planted = PlantedFaults(model="tiny", dataset="busi-phantom", strengths={"weak": 5.0, "strong": 90.0})
     own = load_book().model_copy(update={"planted_faults": planted})
+    image_set = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
+    small = changed(load_protocol("miniature"), probe={"epochs": 2}, answering={"max_new_tokens": 2})
+    small = small.model_copy(update={"fine_tuning": RECIPE})
+    monkeypatch.setattr(places, "load_model_card", lambda slug: tiny_card)
+    monkeypatch.setattr(places, "load_image_set", lambda slug, protocol: image_set)
+    monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
+    for module in (places, results):
+        monkeypatch.setattr(module, "load_protocol", lambda slug: small)
     for module in (fault_card, places):
         monkeypatch.setattr(module, "load_trial", lambda: few)
         monkeypatch.setattr(module, "load_book", lambda: own)

@@ -366,7 +366,8 @@ def test_medical_sentences():
     assert all(answer in question for question, answer in said.items() if "Please" in question)
 
 
-def test_all_training_text_is_of_few_words_and_no_caption_names_an_answer():
+def test_all_training_text_is_of_few_words_and_no_caption_names_an_answer(monkeypatch):
+    monkeypatch.setattr(texts, "picture", lambda *given: np.zeros((1, 1)))
     captions, others = drawn(captioned_scene, 300, seed=0, side=32)[2], list(medical_sentence(i, 0) for i in range(300))
     others += drawn(questioned_scene, 300, seed=0, side=32)[1:]
     for modality in MODALITIES:

@@ -74,7 +74,7 @@ def test_a_step_that_leaves_weights_that_are_not_finite_leaves_the_model_as_it_w
     assert state(tiny) == before
 
 
-@pytest.mark.parametrize("trained", TRAINABLE)
+@pytest.mark.parametrize("trained", ["all", pytest.param("lora", marks=pytest.mark.slow)])
 def test_a_planted_pattern_is_learned_and_noise_is_not(tiny, bright, tmp_path, trained):
     positions = list(bright.rows_of("paper", "test").index)
     truth = bright.manifest.loc[positions, "option"].map(bright.card.options.index).to_numpy()
