@@ -63,8 +63,7 @@ def test_the_claim_holds_where_it_was_planted_and_not_elsewhere(networks, mllms,
     found = baselines.claims(compared([networks] * 4, mllms)).iloc[0]
     assert found["difference"] == pytest.approx(100 * (np.mean(mllms) - networks), abs=4)
     assert found["low"] < found["difference"] < found["high"]
-    assert found["verdict"] == verdict
-    assert found["MLLMs below"] == below
+    assert (found["verdict"], found["MLLMs below"]) == (verdict, below)
 
 
 def test_a_mean_is_that_of_its_members_and_the_average_weighs_networks_alike():

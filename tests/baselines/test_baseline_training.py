@@ -59,8 +59,7 @@ def test_predictions_for_every_image_after_every_epoch_of_every_run_are_kept(run
         assert not np.allclose(*(own[options] for _, own in rows.groupby("run")))
     found = trained(SELECTION, ["mine"])
     (own,) = found["covid19-ct"]  # the last of the loop
-    assert own.validation.correct.shape == (2, 3, 6)
-    assert own.test.correct.shape == (2, 3, 9)
+    assert (own.validation.correct.shape, own.test.correct.shape) == ((2, 3, 6), (2, 3, 9))
     wanted = rows[(rows["split"] == "test") & (rows["run"] == 1) & (rows["epoch"] == 2)].sort_values("image")
     np.testing.assert_allclose(own.test.probabilities[1, 1], wanted[[f"p_{option}" for option in own.test.options]])
     assert (own.test.points, own.side, own.parameters > 0) == ([1, 2, 3], 16, True)
@@ -120,8 +119,7 @@ def test_images_are_cut_and_mirrored_in_training_only(tmp_path):
     for differs in (True, False):
         pictures = training.Pictures(image_set, positions, training.transform(RECIPE, training=differs))
         one, again = (training.batch([pictures[i] for i in range(3)]) for _ in range(2))
-        assert one["images"].shape == (3, 3, 16, 16)
-        assert one["labels"].tolist() == [0, 1, 2]
+        assert (one["images"].shape, one["labels"].tolist()) == ((3, 3, 16, 16), [0, 1, 2])
         assert bool((one["images"] != again["images"]).any()) == differs
     middle = training.transform(RECIPE.model_copy(update={"shorter_side": 32}), training=False)
     assert training.Pictures(image_set, positions, middle)[2][0].shape == (3, 16, 16)

@@ -102,8 +102,7 @@ def test_chest_patients_are_type_and_number_and_the_official_validation_set_may_
         write(release / "train" / ("NORMAL" if name in normal else "PNEUMONIA") / name, image_bytes())
     table = read(tmp_path, "chest-xray")
     patients = table.set_index(table["image"].str.split("/").str[-1])["patient"]
-    assert patients[normal[:3]].nunique() == 1
-    assert patients[normal + ill].nunique() == 4
+    assert [patients[names].nunique() for names in (normal[:3], normal + ill)] == [1, 4]
     write(release / "train/NORMAL/scan 7.jpeg", image_bytes())
     refused(tmp_path, "chest-xray", "scan 7.jpeg does not name its patient")
 

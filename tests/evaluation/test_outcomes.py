@@ -32,8 +32,7 @@ def rows() -> pd.DataFrame:
 def test_each_in_its_place():
     found = outcomes(rows())
     assert (found.points, found.images) == (["V.00", "V.01"], ["a", "b", "c"])
-    assert (found.seeds, found.options) == ([0, 1], ["Yes", "No"])
-    assert found.truth.tolist() == [1, 0, 0]
+    assert (found.seeds, found.options, found.truth.tolist()) == ([0, 1], ["Yes", "No"], [1, 0, 0])
     np.testing.assert_allclose(found.probabilities[1, 1], [[0.8, 0.2], [0.6, 0.4], [0.9, 0.1]])
     expected = np.ones((2, 2, 3), dtype=bool)
     expected[1, 1, 0] = False

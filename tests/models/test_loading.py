@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,9 +39,7 @@ def test_saved_checkpoint_comes_back(tiny, image_set, tmp_path, family):
     tiny.model.save_pretrained(tmp_path)
     tiny.processor.save_pretrained(tmp_path)
     again = load(card_of(tmp_path, family=family))
-    assert type(again.family) is FAMILIES[family]
-    assert not again.model.training
-    assert again.model.dtype == torch.float32
+    assert (type(again.family), again.model.training, again.model.dtype) == (FAMILIES[family], False, torch.float32)
     assert torch.equal(logits_of(tiny, image_set), logits_of(again, image_set))
 
 
@@ -83,8 +82,7 @@ def test_a_setting_that_a_family_has_no_use_for(tiny_folder, family):
     unused = {"max_pixels": (100, family not in PACKED), "pad_to_square": (True, family != "llava")}
     for field, value in [(field, value) for field, (value, useless) in unused.items() if useless]:
         message = refusal(card_of(tiny_folder, **{field: value}), load_processor)
-        assert message.startswith("model card 'mine': models of class")
-        assert message.endswith(f"remove {field}")
+        assert re.fullmatch(f"model card 'mine': models of class .* remove {field}", message)
 
 
 @each_family_with("height", 1, 3)
@@ -220,9 +218,7 @@ def test_a_special_token_without_an_embedding(copied, tiny, name):
 
 def test_missing_processor(copied):
     (copied / "processor_config.json").unlink()
-    message = refusal(card_of(copied), load_processor)
-    assert "'mine': cannot read" in message
-    assert "preprocessor_config.json" in message
+    assert re.search("'mine': cannot read .*preprocessor_config.json", refusal(card_of(copied), load_processor))
     edit(copied / "config.json", model_type=None)
     edit(copied / "tokenizer_config.json", processor_class=None)  # transformers takes the tokenizer for all there is
     assert "has no preprocessor_config.json" in refusal(card_of(copied), load_processor)
@@ -260,14 +256,12 @@ WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
 def test_what_cannot_be_loaded_is_named_with_its_card(copied, spoil, said):
     (copied / "modeling_homemade.py").write_text("raise SystemExit('remote code was run')")
     spoil(copied)
-    message = refusal(card_of(copied))
-    assert "'mine'" in message
-    assert said in message
+    assert re.search(f"'mine'.*{re.escape(said)}", refusal(card_of(copied)))
 
 
 def test_family_that_the_class_denies(tiny_folder):
-    message = refusal(card_of(tiny_folder, family="llava"))
-    assert "'mine': family is 'llava', but the class is Qwen2_5_VLForConditionalGeneration" in message
+    words = "'mine': family is 'llava', but the class is Qwen2_5_VLForConditionalGeneration"
+    assert words in refusal(card_of(tiny_folder, family="llava"))
 
 
 def test_folder_that_is_not_there(outputs):

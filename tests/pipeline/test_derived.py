@@ -127,5 +127,4 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
 
     with ThreadPoolExecutor(2) as pages:
         first, second = pages.map(read, range(2))
-    assert first.equals(second)
-    assert len(calls) == 1
+    assert (first.equals(second), len(calls)) == (True, 1)

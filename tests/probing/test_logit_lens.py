@@ -58,8 +58,7 @@ def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encod
     assert (set(rows["probe"]), set(rows["pooling"])) == ({LENS}, {"last_token"})
     assert set(rows["split"]) == {"validation", "test"}
     correct = (predicted_option(rows) == rows["label"]).groupby(rows["point"]).mean()
-    assert correct["L.01"] == 1
-    assert correct["L.00"] < 0.6
+    assert correct["L.00"] < 0.6 < correct["L.01"] == 1
     blind = rows.loc[rows["point"] == "L.02", [f"p_{option}" for option in OPTIONS]]
     np.testing.assert_allclose(blind, 1 / 3, atol=1e-3)  # a probe would tell all of them
 

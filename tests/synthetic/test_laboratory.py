@@ -31,8 +31,7 @@ def test_thresholds_never_see_the_family_that_they_judge():
     loud = [case("d", noise=30.0) for _ in range(10)]
     table = judged(pd.DataFrame([*quiet, *loud]), 0.0)
     by_family = table.groupby("family")[f"threshold: {NAMES[0]}"].unique()
-    assert by_family["d"].tolist() == [0.0]
-    assert by_family["a"].tolist() == [25.0]
+    assert [by_family[family].tolist() for family in "da"] == [[0.0], [25.0]]
     assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
     with pytest.raises(InputError, match="found none: run models of another family"):
         judged(pd.DataFrame(loud), 0.0)
@@ -61,7 +60,6 @@ def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs
     rows = [case(family, noise=8.534) for family in "ab" for _ in range(3)] + [case("a", QUALITY, 30.0), case("b")]
     laboratory_results.write(pd.DataFrame(rows), "2026-01-02", "abc1234", "make laboratory")
     found = laboratory_results.read()
-    assert len(found.cases) == len(rows)
     assert found.cases["strong"].tolist() == [False] * 6 + [True, False]
     assert found.thresholds("ab") == {"a": dict.fromkeys(NAMES, 3.53), "b": dict.fromkeys(NAMES, 3.53)}
     assert laboratory_results.CHANGED not in found.words()
