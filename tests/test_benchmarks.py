@@ -23,6 +23,9 @@ from mlprobe_utils.pipeline import published
 from mlprobe_utils.synthetic.miniatures import making
 
 NNSIGHT = importlib.util.find_spec("nnsight") is not None
+FEW = {"depth": 2, "num_hidden_layers": 2, "num_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+FEW |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "head_dim": 16, "mrope_section": [2, 3, 3]}
+FEW |= {"vocab_size": 2000, "image_size": 112, "mm_tokens_per_image": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -140,11 +143,6 @@ def test_probes_that_disagree_are_not_timed(monkeypatch):
     monkeypatch.setattr(probes, "ours", lambda *given: {point: own + 0.01 for point, own in fitted(*given).items()})
     with pytest.raises(RuntimeError, match="width 8: the probabilities differ"):
         probes.agree(8, 24)
-
-
-FEW = {"depth": 2, "num_hidden_layers": 2, "num_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
-FEW |= {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "head_dim": 16, "mrope_section": [2, 3, 3]}
-FEW |= {"vocab_size": 2000, "image_size": 112, "mm_tokens_per_image": 4}
 
 
 def shrunk(architecture: str) -> dict:

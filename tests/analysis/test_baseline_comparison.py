@@ -17,6 +17,8 @@ from mlprobe_utils.stats.resampling import resample
 
 SLUGS = {"resnet": "CNN", "fasternet": "CNN", "s2-mlp": "MLP", "vit": "ViT"}
 CARDS = [load_baseline(slug) for slug in SLUGS]
+EPOCHS, IMAGES = 10, 150
+DRAWN = resample(np.arange(IMAGES), 400)
 
 
 def right_shares(shares: Sequence[float], images: int, generator: np.random.Generator, noise: float) -> np.ndarray:
@@ -105,10 +107,6 @@ def test_the_list_has_the_papers_numbers_and_how_sure_each_is():
     assert own[["baseline", "parameters", "trained at"]].to_numpy().tolist() == [
         [card.name, "1.23M", "64 px"] for card in CARDS
     ]
-
-
-EPOCHS, IMAGES = 10, 150
-DRAWN = resample(np.arange(IMAGES), 400)
 
 
 def test_each_rule_chooses_its_epoch_and_the_earliest_of_equals():

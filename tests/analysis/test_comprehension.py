@@ -23,6 +23,8 @@ IMAGES = 300
 SELECTION, SETS = results.Selection(("m",), ("d",), "miniature", "paper"), {"d": image_set(IMAGES)}
 HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
 LAYERS = ["L.08", "L.09", "L.10"]  # by number, not by name
+PROBED = [("C.01", "image_mean"), *itertools.product(("L.00", "L.03"), ("image_mean", "last_token"))]
+WHERE = {("L.03", "image_mean"): IMAGE_TOKENS, ("L.03", "last_token"): LAST_TOKEN}
 
 
 def probed(image_tokens: list[float], last_token: list[float], seeds: int, split: str = "test") -> pd.DataFrame:
@@ -128,10 +130,6 @@ def test_images_are_settled_from_the_layer_on_that_never_changes_its_mind_again(
     assert found.set_index("point")["value"].to_dict() == {"L.08": 50, "L.09": 50, "L.10": 100}
     (row,) = comprehension.settling_layers(found).to_dict("records")
     assert (row["at"], row["layers before the last"]) == ("L.08", 2)
-
-
-PROBED = [("C.01", "image_mean"), *itertools.product(("L.00", "L.03"), ("image_mean", "last_token"))]
-WHERE = {("L.03", "image_mean"): IMAGE_TOKENS, ("L.03", "last_token"): LAST_TOKEN}
 
 
 def rows_in(order: str, shares: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -16,6 +16,29 @@ IMAGES = 150
 T = 8.0  # about the tolerance at 85 % of 150 images
 FLAT = {"V": [80, 80, 80], "C": [80, 80], "L": [80, 80, 80], "output": [80]}
 CURVE = len(FLAT)  # parts of one curve
+BY_HAND = {
+    ("V", "rise and fluctuate"): ([60, 75, 80, 79, 81, 80], [60, 80]),
+    ("V", "rise and fall"): ([65, 72, 80, 80, 72, 65],),
+    ("V", "sustained decline"): ([80, 80, 75, 72, 68, 65],),
+    ("V", "unchanged"): ([80, 79, 81, 80, 82, 80], [80, 80, 80, 95, 80, 80], [80]),  # one point that jumps is no third
+    ("C", "gain"): ([60, 90],),
+    ("C", "preserved"): ([60, 80],),
+    ("C", "loss"): ([80, 70], [70]),
+    ("L", "drop and recover"): ([60, 70, 80],),
+    ("L", "drop without recovery"): ([60, 62, 61], [60, 55, 50]),
+    ("L", "rise"): ([80, 85, 90],),
+    ("L", "unchanged"): ([80, 70, 80],),
+    ("L", "gradual decline"): ([80, 75, 70],),
+    ("output", "lower"): ([70],),
+    ("output", "equal within noise"): ([85],),
+    ("output", "higher"): ([90],),
+    ("shape", "same shape"): ([-5, -5, -5, -5, -5, -5], [5, 4, 0, 1, -2, 0], [12]),
+    ("shape", "different shape"): ([5, 4, 0, -2, -5, -6], [0, 0, 12, 12, 0, 0]),
+}
+accuracies = st.lists(st.floats(20, 80), min_size=1, max_size=12)
+curves = st.fixed_dictionaries(
+    {"V": accuracies, "C": accuracies, "L": accuracies, "output": st.tuples(st.floats(20, 80)), "shape": accuracies}
+)
 
 
 def names_of(curve: dict, t: float = T) -> dict[str, str]:
@@ -40,37 +63,10 @@ def scores_of(curve: dict, **state) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.DataFrame(outputs)
 
 
-BY_HAND = {
-    ("V", "rise and fluctuate"): ([60, 75, 80, 79, 81, 80], [60, 80]),
-    ("V", "rise and fall"): ([65, 72, 80, 80, 72, 65],),
-    ("V", "sustained decline"): ([80, 80, 75, 72, 68, 65],),
-    ("V", "unchanged"): ([80, 79, 81, 80, 82, 80], [80, 80, 80, 95, 80, 80], [80]),  # one point that jumps is no third
-    ("C", "gain"): ([60, 90],),
-    ("C", "preserved"): ([60, 80],),
-    ("C", "loss"): ([80, 70], [70]),
-    ("L", "drop and recover"): ([60, 70, 80],),
-    ("L", "drop without recovery"): ([60, 62, 61], [60, 55, 50]),
-    ("L", "rise"): ([80, 85, 90],),
-    ("L", "unchanged"): ([80, 70, 80],),
-    ("L", "gradual decline"): ([80, 75, 70],),
-    ("output", "lower"): ([70],),
-    ("output", "equal within noise"): ([85],),
-    ("output", "higher"): ([90],),
-    ("shape", "same shape"): ([-5, -5, -5, -5, -5, -5], [5, 4, 0, 1, -2, 0], [12]),
-    ("shape", "different shape"): ([5, 4, 0, -2, -5, -6], [0, 0, 12, 12, 0, 0]),
-}
-
-
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: f"{pattern.part} {pattern.name}")
 def test_every_pattern_on_a_curve_that_has_it(pattern):
     for points in BY_HAND[pattern.part, pattern.name]:
         assert names_of(FLAT | {pattern.part: points})[pattern.part] == pattern.name
-
-
-accuracies = st.lists(st.floats(20, 80), min_size=1, max_size=12)
-curves = st.fixed_dictionaries(
-    {"V": accuracies, "C": accuracies, "L": accuracies, "output": st.tuples(st.floats(20, 80)), "shape": accuracies}
-)
 
 
 @given(curves, st.floats(0, 60))

@@ -22,6 +22,7 @@ FULL, TINY = (
 )
 OF = {"slug": "mine", "name": "Mine", "category": "MLP", "status": "cited", "source": "nobody"}
 CARD = BaselineCard(**OF, full=FULL, small=TINY)
+RECIPE = load_protocol("miniature").baselines.model_copy(update=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +77,6 @@ def test_it_is_trained_once_and_again_where_something_changed(run, monkeypatch):
         assert run(chosen="last", left_out=["resnet"]) == []  # who is shown, and how
     assert run(["busi"], epochs=2) == ["busi"]
     assert run(["busi"], epochs=2, variant="full") == ["busi"]
-
-
-RECIPE = load_protocol("miniature").baselines.model_copy(update=SMALL)
 
 
 def probabilities(image_set, folder) -> np.ndarray:

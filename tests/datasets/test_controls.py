@@ -31,6 +31,8 @@ FEWER = PARTS[::2]
 rng = np.random.default_rng(1)
 LEVELS = rng.integers(0, 200, len(PARTS))  # grey levels, and answers that have nothing to do with them
 OPTIONS = np.where(rng.uniform(size=len(PARTS)) < 0.3, YES, NO)
+POINTS = {"V.00": 60.0, "V.01": 70.0, "C.00": 80.0, "L.00": 90.0}
+NO_MODEL = {names.CLASSICAL: 88.0, PIXELS: 53.0, FILE: 52.0, FILE_FORMAT: 51.0, MAJORITY: 50.0}
 
 
 @pytest.fixture
@@ -254,10 +256,6 @@ def test_of_text_alone_the_answer_counts_and_of_other_controls_the_likeliest_opt
     text, weights = (image_rows(*given, **constants, order=None, control=c) for c in (TEXT_ONLY, RANDOM_WEIGHTS))
     found = accuracies(pd.concat([text.assign(text="hm", parsed=None), weights]))
     assert found.to_dict() == {TEXT_ONLY: 0, RANDOM_WEIGHTS: 50}
-
-
-POINTS = {"V.00": 60.0, "V.01": 70.0, "C.00": 80.0, "L.00": 90.0}
-NO_MODEL = {names.CLASSICAL: 88.0, PIXELS: 53.0, FILE: 52.0, FILE_FORMAT: 51.0, MAJORITY: 50.0}
 
 
 def read(values: dict, **constants) -> pd.DataFrame:

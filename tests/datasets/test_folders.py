@@ -15,6 +15,9 @@ from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.manifest import write_manifest
 from mlprobe_utils.pipeline.cards import DataCard, load_protocol
 
+NOISE = [np.full((2, 2), number, np.uint8) for number in range(6)]
+LABELS, PARTS = list("ababab"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+
 
 def draw(folder, *files):
     """Pictures of different content, one a path."""
@@ -217,10 +220,6 @@ def test_pictures_of_every_kind(tmp_path):
     assert [image.shape for image in images] == [(4, 6, 3), (40, 20, 3), (3, 5, 3)]
     assert (images[1].max(), images.names) == (255, ["x.png", "00001", "00002"])
     assert images.split_drawn == "no labels: all are test images"
-
-
-NOISE = [np.full((2, 2), number, np.uint8) for number in range(6)]
-LABELS, PARTS = list("ababab"), ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,13 @@ from mlprobe_utils.datasets.manifest import read_release
 from mlprobe_utils.pipeline.cards import load_data_card
 
 MAKERS = {"busi": make_busi, "chest-xray": make_chest_xray, "covid19-ct": make_covid_ct}
+COVID = "COVID-CT/Images-processed"
+PLACES = {"busi": ("Dataset_BUSI_with_GT/normal", "Dataset_BUSI_with_GT/cyst")}  # a class's folder, and what is none
+PLACES |= {"chest-xray": ("chest_xray/test/NORMAL", "chest_xray/train/COVID")}
+PLACES |= {"covid19-ct": (f"{COVID}/CT_COVID", f"{COVID}/CT_Flu")}
+TRAIN, METADATA = "Data-split/COVID/trainCT_COVID.txt", "NonCOVID-CT-MetaInfo.csv"
+LINK = zipfile.ZipInfo("link.png")
+LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
 def read(root, slug):
@@ -72,12 +79,6 @@ def test_deeper_copies_are_ignored_and_two_at_one_depth_refused(tmp_path):
     refused(tmp_path, "busi", "'sets/busi/Dataset_BUSI_with_GT' and 'sets/more/Dataset_BUSI_with_GT'")
 
 
-COVID = "COVID-CT/Images-processed"
-PLACES = {"busi": ("Dataset_BUSI_with_GT/normal", "Dataset_BUSI_with_GT/cyst")}  # a class's folder, and what is none
-PLACES |= {"chest-xray": ("chest_xray/test/NORMAL", "chest_xray/train/COVID")}
-PLACES |= {"covid19-ct": (f"{COVID}/CT_COVID", f"{COVID}/CT_Flu")}
-
-
 @pytest.mark.parametrize("slug", PLACES)
 def test_unknown_missing_and_empty_folders_and_other_files_are_refused(tmp_path, slug):
     folder, unknown = PLACES[slug]
@@ -114,9 +115,6 @@ def test_covid_tables_are_read_whatever_their_line_ends_and_their_suffix(tmp_pat
     metadata.rename(metadata.with_suffix(".xlsx"))  # a CSV whatever its ending
     patients = read(tmp_path, "covid19-ct")["patient"].tolist()
     assert (len(patients), patients[-1]) == (16, "NonCOVID val 0")
-
-
-TRAIN, METADATA = "Data-split/COVID/trainCT_COVID.txt", "NonCOVID-CT-MetaInfo.csv"
 
 
 @pytest.mark.parametrize(
@@ -168,10 +166,6 @@ def test_junk_is_left_out_and_of_a_file_and_its_zipped_copy_the_file_is_read(tmp
     write(tmp_path / "y.png", b"longer")
     with pytest.raises(InputError, match=r"y\.png .6 bytes. and .*z\.zip: y\.png .4 bytes. differ"):
         _ = FileTree(tmp_path).paths
-
-
-LINK = zipfile.ZipInfo("link.png")
-LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
 def patched(offset: int, value: bytes):

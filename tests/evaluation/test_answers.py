@@ -31,6 +31,10 @@ SIGNED = ["COVID+", "COVID-"]
 YES = ["Yes", "Yes, there is COVID present."]
 NO = ["no", "No, there is no pneumonia.", "答案是No", "No</answer>"]
 NEITHER = ["Yes and no", "Yes. No.", "not yes", "None", "know nothing", "yesterday", "是"]
+LEFT = st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8) | st.sampled_from(["诊断为", "“", "＿", "_", "答：", "（"])
+RIGHT = st.text(alphabet=" .,!\n*'\"", max_size=8) | st.sampled_from(["。", "_", "，是"])
+NAMED_IN_CHINESE = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
+NAMED_IN_CHINESE |= dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"])
 
 
 @pytest.mark.parametrize(
@@ -58,18 +62,10 @@ def test_an_answer_is_the_one_option_that_it_names(options, text, answer):
     assert parse_answer(text, options) == answer
 
 
-LEFT = st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8) | st.sampled_from(["诊断为", "“", "＿", "_", "答：", "（"])
-RIGHT = st.text(alphabet=" .,!\n*'\"", max_size=8) | st.sampled_from(["。", "_", "，是"])
-
-
 @given(st.sampled_from(BUSI), LEFT, RIGHT, st.permutations(BUSI))
 def test_case_and_what_is_no_spaced_letter_around_an_option_do_not_matter(option, before, after, options):
     for written in (option, option.upper(), option.lower()):
         assert parse_answer(before + written + after, options) == option
-
-
-NAMED_IN_CHINESE = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
-NAMED_IN_CHINESE |= dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"])
 
 
 @pytest.mark.parametrize("text", NAMED_IN_CHINESE)

@@ -1,6 +1,5 @@
 """The diagnosis: planted losses are found where they are, from outcomes and from rows, in words, charts and cards."""
 
-import collections
 import re
 
 import numpy as np
@@ -19,7 +18,12 @@ from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import resample
 
 THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
-BY_MODEL = collections.defaultdict(lambda: THRESHOLDS)
+PLANTED = {
+    QUALITY: (0.9, 0.65, 0.65, 0.65, 0.65, 0.65),
+    FIDELITY: (0.9, 0.9, 0.65, 0.65, 0.65, 0.65),
+    COMPREHENSION: (0.9, 0.9, 0.9, 0.65, 0.9, 0.9),
+    MISALIGNMENT: (0.9, 0.9, 0.9, 0.9, 0.9, 0.65),
+}
 
 
 def sites(shares):
@@ -28,14 +32,6 @@ def sites(shares):
     hard = rng.random(400)
     noise = rng.normal(0, 0.05, (len(SITES), 5, 400))
     return {s: hard + noise[i] < share for i, (s, share) in enumerate(zip(SITES, shares, strict=True))}
-
-
-PLANTED = {
-    QUALITY: (0.9, 0.65, 0.65, 0.65, 0.65, 0.65),
-    FIDELITY: (0.9, 0.9, 0.65, 0.65, 0.65, 0.65),
-    COMPREHENSION: (0.9, 0.9, 0.9, 0.65, 0.9, 0.9),
-    MISALIGNMENT: (0.9, 0.9, 0.9, 0.9, 0.9, 0.65),
-}
 
 
 @pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
@@ -65,7 +61,8 @@ def planted(mode: str | None, images: int = 400, **state) -> dict[str, pd.DataFr
 
 
 def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFrame:
-    return report.diagnoses(**tables, image_sets={"d": image_set(images)}, split_rule="paper", thresholds=BY_MODEL)
+    given = {"image_sets": {"d": image_set(images)}, "split_rule": "paper", "thresholds": {"m": THRESHOLDS}}
+    return report.diagnoses(**tables, **given)
 
 
 @pytest.mark.parametrize("mode", MODES)

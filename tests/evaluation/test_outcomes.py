@@ -17,6 +17,7 @@ from mlprobe_utils.stats.resampling import resample
 IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "split": "test"})
 CONSTANT = {"model": "m", "dataset": "d", "data_hash": "0" * 64, "split_rule": "paper", "stage": "pretrained"}
 CONSTANT |= {"order": "image_first", "probe": "main", "pooling": "image_mean"}
+OPTIONS = ["Yes", "No", "Unsure"]
 
 
 def rows() -> pd.DataFrame:
@@ -41,9 +42,6 @@ def test_each_in_its_place():
     assert (outcomes(mixed).correct == expected).all()
     assert (found.at("V.01").correct == expected[:, 1:]).all()
     assert (found.at("V.01", "V.00").probabilities == found.probabilities[:, ::-1]).all()
-
-
-OPTIONS = ["Yes", "No", "Unsure"]
 
 
 def of(truth: np.ndarray) -> Outcomes:

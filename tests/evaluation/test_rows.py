@@ -15,6 +15,9 @@ IMAGES = pd.DataFrame(
     {"image": ["a.png", "b.png"], "option": ["Benign", "Normal"], "split": ["validation", "test"]},
     index=[17, 4],  # positions in an image set
 )
+WRONG = {"model": [None], "image": [None], "label": [None], "run": [-1], "seed": [-1], "surprise": [1]}
+WRONG |= {"stage": ["fine-tuned", None], "order": ["image-first", None], "split": ["train"], "split_rule": ["official"]}
+WRONG |= {"point": ["X.01", "V.7"], "pooling": ["mean"], "data_hash": ["abc"], "p_Benign": [1.01, -0.01]}
 
 
 def rows(**changed) -> pd.DataFrame:
@@ -47,11 +50,6 @@ def test_rows_of_all_kinds_and_data_sets_stand_together_with_their_nulls(tmp_pat
     assert back["parsed"].isna().tolist() == [True, True, False, True, True, True]
     assert options_of(back[back["dataset"] == "busi"]) == OPTIONS
     assert options_of(back[back["dataset"] == "covid19-ct"]) == ["Yes", "No"]
-
-
-WRONG = {"model": [None], "image": [None], "label": [None], "run": [-1], "seed": [-1], "surprise": [1]}
-WRONG |= {"stage": ["fine-tuned", None], "order": ["image-first", None], "split": ["train"], "split_rule": ["official"]}
-WRONG |= {"point": ["X.01", "V.7"], "pooling": ["mean"], "data_hash": ["abc"], "p_Benign": [1.01, -0.01]}
 
 
 @pytest.mark.parametrize("column", WRONG)

@@ -16,6 +16,7 @@ from mlprobe_utils.models.loading import load, load_processor, look_at
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 
 NAME = "some/model"
+new_process = identity._resolved.cache_clear
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,6 @@ def disconnect(request, hub, monkeypatch, tmp_path):
         new_process()
 
     return cut
-
-
-new_process = identity._resolved.cache_clear
 
 
 def next_commit(repository, copied):

@@ -31,6 +31,9 @@ from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.training.trainer import AnswerTrainer
 
 PACKED = [name for name, family in FAMILIES.items() if issubclass(family, Packed)]
+OF_TEXT = "{% for message in messages %}{{ message.role + ': ' + message.content }}{% endfor %}"  # of strings alone
+HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
+WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
 
 
 @each_family
@@ -178,9 +181,6 @@ def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
     assert torch.equal(*found)
 
 
-OF_TEXT = "{% for message in messages %}{{ message.role + ': ' + message.content }}{% endfor %}"  # of strings alone
-
-
 @pytest.mark.parametrize("template", ["{{ raise_exception('only text') }}", OF_TEXT])
 def test_a_chat_template_that_fails(tiny_folder, template):
     with pytest.raises(InputError, match=r"fails on a turn of image and text \(.*\): give the model another"):
@@ -231,10 +231,6 @@ def config(**changes) -> Callable[[Path], None]:
 def pointer(name: str) -> Callable[[Path], int]:
     lines = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     return lambda folder: (folder / name).write_text(lines)
-
-
-HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
-WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
 
 
 @pytest.mark.parametrize(

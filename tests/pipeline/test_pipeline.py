@@ -25,6 +25,8 @@ from mlprobe_utils.probing.probes import fit_probes
 SELECTION = results.Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
 ONE = results.Selection(("tiny",), ("busi",), "miniature", "paper")
 OPTIONS = ["p_Normal", "p_Benign", "p_Malignant"]
+STATES = ("pretrained", "finetuned-0", "finetuned-1")
+FEATURES, ADAPTERS = [f"features-{state}" for state in STATES], ["adapter-0", "adapter-1"]
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +65,6 @@ def own(whole, tmp_path, monkeypatch) -> work.Work:
     """The work on BUSI, in a copy of the outputs that a test may change."""
     monkeypatch.setattr(artefacts, "OUTPUTS", shutil.copytree(artefacts.OUTPUTS, tmp_path / "outputs"))
     return work.works("tiny", ["busi"], "miniature", "paper")[0]
-
-
-STATES = ("pretrained", "finetuned-0", "finetuned-1")
-FEATURES, ADAPTERS = [f"features-{state}" for state in STATES], ["adapter-0", "adapter-1"]
 
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, whole, own, monkeypatch):

@@ -40,6 +40,12 @@ EXPECTED = [
     (["medgemma-27b"], GEMMA3, (416866032, 6194304, 27009346304, 0), (27, 1, 62)),
 ]
 BASES = ("qwen2.5-vl-7b", "gemma-3-4b")
+BASE, ADAPTED = "qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"
+REAL = ModelCard(
+    slug="org.model-7b", name="Model <7B>", source="org/Model-7B", parameters=8_290_000_000, base=BASE,
+    vision_tower="ViT & more", connector="MLP", llm="Qwen2.5-7B", licence="Apache-2.0",
+    training_stages=["aligned", "instructed"],
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("slugs", "model_class", "parts", "points"), EXPECTED, ids=[own[0][0] for own in EXPECTED])
@@ -108,14 +114,6 @@ def test_table_s1_needs_an_architecture(monkeypatch, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             row(architecture)
-
-
-BASE, ADAPTED = "qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"
-REAL = ModelCard(
-    slug="org.model-7b", name="Model <7B>", source="org/Model-7B", parameters=8_290_000_000, base=BASE,
-    vision_tower="ViT & more", connector="MLP", llm="Qwen2.5-7B", licence="Apache-2.0",
-    training_stages=["aligned", "instructed"],
-)  # fmt: skip
 
 
 def rows_of(page) -> list[list[str]]:

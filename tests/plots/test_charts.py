@@ -21,6 +21,15 @@ from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, description, enable, in
 
 POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
+# Machado et al. 2009, severity 1, on linear RGB
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear RGB
+LAB = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]])  # CIELAB of cube roots; a constant moves no distance
 
 
 def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
@@ -287,17 +296,6 @@ def test_inline_keeps_everything_that_is_drawn_and_all_its_texts():
     (told,) = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
     assert told == ("a¦b|¦<&\"'é%|0", "x 72.0 %|y 0.00 %")
     assert len(inline(svg)) < len(svg)
-
-
-# Machado et al. 2009, severity 1, on linear RGB
-DEFICIENCIES = {
-    "none": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
-XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear RGB
-LAB = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]])  # CIELAB of cube roots; a constant moves no distance
 
 
 @pytest.mark.parametrize(("ground", "palette"), [("#ffffff", figures.LIGHT), ("#121212", figures.DARK)])

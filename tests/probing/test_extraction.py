@@ -14,16 +14,15 @@ from mlprobe_utils.probing.extraction import FEATURES, POINTS, capturing, featur
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.probing.settings import Extraction
 
+LEFT = sorted([FEATURES, POINTS])
+SETTINGS = Extraction(batch_size=2, shard_images=4)
+POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positions; the last shard is short
+
 
 def own_hooks(model: torch.nn.Module) -> list:
     """Hooks of the project; transformers leaves some of its own on a LLaVA."""
     hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
     return [hook for hook in hooks if hook.__module__.startswith("mlprobe_utils")]
-
-
-LEFT = sorted([FEATURES, POINTS])
-SETTINGS = Extraction(batch_size=2, shard_images=4)
-POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positions; the last shard is short
 
 
 @pytest.fixture

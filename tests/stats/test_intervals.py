@@ -13,13 +13,11 @@ from mlprobe_utils.stats.resampling import Statistic, accuracy, resample
 
 SEEDS = 5
 ALONE = resample(np.arange(150))
+SHARES, FEW = st.sampled_from([0, 0.1, 0.5, 0.9, 1]), st.integers(1, 5)
 
 
 def outcomes(shape: tuple, share: float = 0.8, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape) < share
-
-
-SHARES, FEW = st.sampled_from([0, 0.1, 0.5, 0.9, 1]), st.integers(1, 5)
 
 
 @given(st.integers(0, 10**6), st.integers(2, 40), FEW, SHARES, FEW, st.sampled_from([*SCOPES]))

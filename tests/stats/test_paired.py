@@ -17,6 +17,7 @@ from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, of_mean, sign
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 LOWER, HIGHER, NEITHER = WORDS
+TABLE = pd.DataFrame({"dataset": ["b", "a", "b"], "change": [1.0, -2, 3], "low": [-1.0, -3, 2], "high": [4.0, -1, 6]})
 
 
 def outcomes(shape: tuple, share: float, seed: int = 0) -> np.ndarray:
@@ -121,9 +122,6 @@ def test_tables_of_detectable_gains():
     assert power(least.at[0, "b"] / 100, 0.1, 624) == pytest.approx(0.8, abs=1e-3)
     assert least.at[0, "b"] < least.at[0, "a"]
     assert np.isnan(least.at[0, "few"])
-
-
-TABLE = pd.DataFrame({"dataset": ["b", "a", "b"], "change": [1.0, -2, 3], "low": [-1.0, -3, 2], "high": [4.0, -1, 6]})
 
 
 def test_means_of_groups_keep_their_order_and_have_sentences():

@@ -32,6 +32,9 @@ from mlprobe_utils.training.prediction import answer_batch
 
 MODULES = ("V", "C", "L", ANSWER)
 OF_STATES = MODULES[:3]
+OPTIONS = [[5, 9, 2], [5, 7, 2], [8, 2]]  # two begin alike
+SELECTION = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
+SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 
 def fault_in(module: str, **fields) -> Fault:
@@ -175,9 +178,6 @@ def test_a_collapsed_connector_has_the_rank_that_is_left():
     torch.testing.assert_close(Damage("C", 1, "C.01", 0.0, statistics).of_states(states), states, atol=1e-3, rtol=1e-3)
 
 
-OPTIONS = [[5, 9, 2], [5, 7, 2], [8, 2]]  # two begin alike
-
-
 def test_options_part_where_their_tokens_do():
     assert branches(OPTIONS) == {(): [5, 8], (5,): [9, 7]}
     assert branches([[5, 2], [6, 7, 7, 2]]) == {(): [5, 6]}
@@ -257,10 +257,6 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
     for dataset, wrong in refused.items():
         with pytest.raises(InputError, match=wrong):
             planting.run_whole_model("medvlm-r1-miniature", [], "miniature", "paper", planted=[dataset])
-
-
-SELECTION = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
-SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, re
 from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, medical_sentence
 
 pytestmark = pytest.mark.usefixtures("outputs")
+IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
+QUESTION = "Which? Please answer 'Yes' or 'No'."
+GIVEN = [(image, (QUESTION, answer)) for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)]
 
 
 def stage(**changes) -> Stage:
@@ -123,11 +126,6 @@ def test_text_alone_can_be_learned(tiny):
     assert "pixel_values" not in batch
     assert (batch.pop("labels") != -100).any()
     assert torch.isfinite(tiny.model(**batch).logits).all()
-
-
-IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
-QUESTION = "Which? Please answer 'Yes' or 'No'."
-GIVEN = [(image, (QUESTION, answer)) for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)]
 
 
 def test_only_correct_answers_are_learned(tiny_folder, monkeypatch):
