@@ -139,7 +139,6 @@ def test_the_chart_shows_every_interval_and_describes_it():
 
 
 def test_what_was_diagnosed_stands_beside_what_was_planted():
-    """Found; another mode before it; nothing named."""
     fault = Fault(slug="f", name="f", module="C", seed=1)
     damaged = [DamagedModel("m", fault, word, 10) for word in ("weak", "middle", "strong")]
     named = {"weak": (), "middle": (QUALITY, FIDELITY), "strong": (FIDELITY,)}
