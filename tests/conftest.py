@@ -14,14 +14,12 @@ from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
 from filelock import FileLock
 from hypothesis import settings
 from small_book import MODEL, SECOND, SmallBook
-from tiny_parts import RECIPE, changed, make_image_set, make_tiny
+from tiny_parts import make_image_set, make_tiny
 
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import LoadedModel, load
-from mlprobe_utils.pipeline import artefacts, cards, places, results
-from mlprobe_utils.pipeline.cards import ModelCard, load_protocol
-from mlprobe_utils.synthetic.faults import calibration
+from mlprobe_utils.pipeline import artefacts, cards
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # no test fails for the time it takes
@@ -82,8 +80,8 @@ def copied(tiny_folder, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_card(tiny_folder) -> ModelCard:
-    return ModelCard(slug="tiny", name="tiny", source=str(tiny_folder))
+def tiny_card(tiny_folder) -> cards.ModelCard:
+    return cards.ModelCard(slug="tiny", name="tiny", source=str(tiny_folder))
 
 
 @pytest.fixture
@@ -95,19 +93,6 @@ def tiny(tiny_card) -> LoadedModel:
 @pytest.fixture(scope="session")
 def image_set(tmp_path_factory) -> ImageSet:
     return make_image_set(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture
-def tiny_on_phantoms(tiny_card, tmp_path, monkeypatch) -> None:
-    """Loads the tiny model, few images and a protocol of little training, whatever their slugs."""
-    own = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
-    small = changed(load_protocol("miniature"), probe={"epochs": 2}, answering={"max_new_tokens": 2})
-    small = small.model_copy(update={"fine_tuning": RECIPE})
-    monkeypatch.setattr(places, "load_model_card", lambda slug: tiny_card)
-    monkeypatch.setattr(places, "load_image_set", lambda slug, protocol: own)
-    for module in (places, results):
-        monkeypatch.setattr(module, "load_protocol", lambda slug: small)
-    monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from tiny_parts import make_tiny
-from torch import nn
 from transformers.utils import logging
 
 import mlprobe_utils as mp
@@ -61,9 +60,8 @@ def test_examples_do_what_they_show(name, door, tmp_path, monkeypatch):
 def test_a_signal_in_the_images_is_found_and_noise_is_not(door):
     noise = {"vllm/layer 3": np.random.default_rng(0).normal(size=(24, 8))}
     curve = mp.accuracy(mp.probe(door["features"] | noise, door["images"], **FAST))
-    own = curve.set_index("point")
-    assert own.loc["V.00", "accuracy"] == 100
-    assert own.loc["vllm/layer 3", "accuracy"] < 90
+    own = curve.set_index("point")["accuracy"]
+    assert own["V.00"] == 100 > 90 > own["vllm/layer 3"]
     assert ((curve["low"] <= curve["accuracy"]) & (curve["accuracy"] <= curve["high"])).all()
     assert curve["images"].unique() == (door["images"].table["split"] == "test").sum()
     assert curve.loc[curve["point"] == "L.00", "pooling"].tolist() == ["image_mean", "last_token"]
@@ -125,16 +123,15 @@ def test_answers_are_labels_and_are_read_back(door, tmp_path):
     assert answers["image"].tolist() == door["images"].rows("validation", "test")["image"].tolist()
     np.testing.assert_allclose(answers[["p_normal", "p_ill"]].sum(axis=1), 1)
     assert {*answers["parsed"].dropna()} <= {*QUESTION.options}
-    model = door["model"]
-    given = model, door["images"], QUESTION
+    given, place = (door["model"], door["images"], QUESTION), tmp_path / "answers"
     for _ in range(2):
-        kept = mp.answer(*given, folder=tmp_path / "answers", max_new_tokens=4, batch_size=3)
+        kept = mp.answer(*given, folder=place, max_new_tokens=4, batch_size=3)
         pd.testing.assert_frame_equal(kept, answers, check_dtype=False, rtol=1e-4)
     other = mp.image_folder(door["folder"], test_fraction=0.25, seed=1)
     with pytest.raises(InputError, match="other labels"):
-        mp.answer(model, other, QUESTION, folder=tmp_path / "answers", max_new_tokens=4)
+        mp.answer(door["model"], other, QUESTION, folder=place, max_new_tokens=4)
     with pytest.raises(InputError, match="other max_new_tokens"):
-        mp.answer(*given, folder=tmp_path / "answers")
+        mp.answer(*given, folder=place)
 
 
 def test_an_adapter_works_in_the_door_and_only_there(door, tmp_path):
@@ -160,12 +157,11 @@ def test_an_adapter_works_in_the_door_and_only_there(door, tmp_path):
 
 
 def test_an_adapter_of_another_base(door, tmp_path):
-    model, images = door["model"], door["images"]
-    mp.fine_tune(model, images, QUESTION, tmp_path / "adapter", epochs=1)
+    mp.fine_tune(door["model"], door["images"], QUESTION, tmp_path / "adapter", epochs=1)
     other = make_tiny("llava", tmp_path / "llava")
     twin = make_tiny("qwen2_5_vl", tmp_path / "twin")  # of the same shapes
     weights = mp.load(twin)
-    nn.init.normal_(weights.model.get_input_embeddings().weight)
+    torch.nn.init.normal_(weights.model.get_input_embeddings().weight)
     weights.model.save_pretrained(twin)
     for base in (other, twin):
         with pytest.raises(InputError, match=f"{tmp_path / 'adapter'} does not fit {base}: it was trained on"):

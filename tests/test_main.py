@@ -7,17 +7,16 @@ import re
 import pytest
 
 from mlprobe_utils import __main__ as command_line
-from mlprobe_utils.__main__ import COMMANDS, main
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", command_line.COMMANDS)
 def test_every_command_has_help_of_its_own(name, capsys):
     with pytest.raises(SystemExit) as end:
-        main([name, "--help"])
+        command_line.main([name, "--help"])
     assert end.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith(f"usage: mlprobe {name} ")
-    assert COMMANDS[name][0] in said
+    assert command_line.COMMANDS[name][0] in said
 
 
 def test_what_commands_import_when_they_run_is_there():
@@ -35,9 +34,8 @@ def test_what_commands_import_when_they_run_is_there():
 @pytest.mark.parametrize("given", [[], ["prob"], ["model"], ["model", "x", "--datasets", "y", "--split", "z"]])
 def test_a_wrong_command_line_is_one_message_that_names_the_mend(given, capsys):
     with pytest.raises(SystemExit) as end:
-        main(given)
+        command_line.main(given)
     assert end.value.code == 2
     *usage, last = capsys.readouterr().err.strip().splitlines()
     assert usage[0].startswith("usage: mlprobe")
-    assert "error:" in last
-    assert "required" in last or "choose from" in last
+    assert re.search("error: .*(required|choose from)", last)

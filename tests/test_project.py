@@ -45,10 +45,8 @@ def test_the_bibliography_holds_what_is_cited_and_nothing_else():
 def test_the_pins_are_the_same_and_exact():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     python, pip, section = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert (python, pip, project["requires-python"]) == ("python=3.11", "pip", ">=3.11,<3.14")
-    assert list(section) == ["pip"]
     *conda, own = section["pip"]
-    assert own == "-e ."
+    assert (python, pip, project["requires-python"], own) == ("python=3.11", "pip", ">=3.11,<3.14", "-e .")
     pins = project["dependencies"] + project["optional-dependencies"]["test"]
     assert sorted(conda) == sorted(pins)
     extra = project["optional-dependencies"]["benchmark"]  # for pip only: nothing but a benchmark needs it
@@ -73,11 +71,8 @@ def test_what_notebooks_and_manifests_import_imports_neither_torch_nor_a_grammar
     files = sorted({path for name in of_results for path in code_files(NOTEBOOKS / f"{name}.py")})
     names = [".".join(path.relative_to(NOTEBOOKS.parent).with_suffix("").parts) for path in files]
     assert "mlprobe_utils.plots.charts" in names
-    names = [
-        *(name.removesuffix(".__init__") for name in names),
-        "mlprobe_utils.book.run_chapter",
-        "mlprobe_utils.datasets.manifest",
-    ]
+    names = [name.removesuffix(".__init__") for name in names]
+    names += ["mlprobe_utils.book.run_chapter", "mlprobe_utils.datasets.manifest"]
     assert imported(names, ("torch", "transformers", "peft", "lark", "jsonschema")) == ["jsonschema"]
     heavy = ("torch", "papermill", "jupytext", "IPython", "sphinx", "scipy")
     assert imported(["mlprobe_utils.book.book_pages"], heavy) == []

@@ -9,7 +9,6 @@ from scipy.stats import norm
 from simulated_rows import answers_of, image_set, no_fewer, right_of
 
 from mlprobe_utils.analysis import adaptation
-from mlprobe_utils.analysis.adaptation import GAINED, LOST, MEAN
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.stats.paired import NEITHER
@@ -30,14 +29,14 @@ def of_two_models(own: float, base: float) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-@pytest.mark.parametrize(("own", "expected"), [(0.85, GAINED), (0.7, NEITHER), (0.55, LOST)])
+@pytest.mark.parametrize(("own", "expected"), [(0.85, adaptation.GAINED), (0.7, NEITHER), (0.55, adaptation.LOST)])
 def test_a_gain_is_significant_if_it_was_planted(own, expected):
     after, before = of_two_models(own, 0.7), of_two_models(0.7, 0.7).assign(stage="pretrained")
     both = adaptation.gains(pd.concat([after, before]), [("own", "base")], SETS, "paper")
     assert both["statement"].tolist() == ["after fine-tuning"] * 3 + ["before fine-tuning"] * 3
     assert both["verdict"].tolist() == [expected] * 3 + [NEITHER] * 3
     table = both[:3]
-    assert table["dataset"].tolist() == ["d", "e", MEAN]
+    assert table["dataset"].tolist() == ["d", "e", adaptation.MEAN]
     assert (table["p (Holm)"].dropna() < 0.05).tolist() == [expected != NEITHER] * 2
     np.testing.assert_allclose(table["gain"], 100 * (own - 0.7), atol=3)
     np.testing.assert_allclose(table["gain"], table["accuracy"] - table["accuracy of the base"])
@@ -66,13 +65,10 @@ def test_gains_at_the_edges():
     row = adaptation.gains(of_two_models(0.7, -1), [("own", "base")], SETS, "paper").iloc[0]
     assert row["gain"] == pytest.approx(70, abs=3)
     assert row[["relative gain (%)", "relative low"]].isna().all()
-    same = answers(0.7, 0, "own")
-    rows = pd.concat([same, same.assign(model="base")])
+    rows = pd.concat(answers(0.7, 0, model) for model in ("own", "base"))
     (row,) = adaptation.gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
-    assert row["gain"] == row["relative gain (%)"] == 0
-    assert row["low"] < 0 < row["high"]
-    assert row["relative low"] < 0 < row["relative high"]
-    assert row["p"] == 1
+    assert (row["gain"], row["relative gain (%)"], row["p"]) == (0, 0, 1)
+    assert max(row["low"], row["relative low"]) < 0 < min(row["high"], row["relative high"])
     assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*adaptation.gains(rows, [], SETS, "paper")}
     with pytest.raises(InputError, match="own on d: its rows are not of the test images"):
         adaptation.gains(rows.query("image != '0003.png' or model != 'own'"), [("own", "base")], SETS, "paper")

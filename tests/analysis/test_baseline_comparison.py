@@ -17,6 +17,8 @@ from mlprobe_utils.stats.resampling import resample
 
 SLUGS = {"resnet": "CNN", "fasternet": "CNN", "s2-mlp": "MLP", "vit": "ViT"}
 CARDS = [load_baseline(slug) for slug in SLUGS]
+EPOCHS, IMAGES = 10, 150
+DRAWN = resample(np.arange(IMAGES), 400)
 
 
 def right_shares(shares: Sequence[float], images: int, generator: np.random.Generator, noise: float) -> np.ndarray:
@@ -26,14 +28,7 @@ def right_shares(shares: Sequence[float], images: int, generator: np.random.Gene
     return ((generator.permutation(hard) + jitter) % 1 < np.array(shares)[:, None])[None]
 
 
-def training(
-    slug: str,
-    shares: Sequence[float],
-    images: int = 400,
-    validation: Sequence[float] | None = None,
-    seed: int = 0,
-    noise: float = 0.05,
-) -> Trained:
+def training(slug: str, shares: Sequence[float], images=400, validation=None, seed=0, noise=0.05) -> Trained:
     """A baseline whose epochs are right for these shares of the test images, and of as many validation images."""
     generator = np.random.default_rng([seed, images])
     chosen_by = answers(right_shares(shares if validation is None else validation, images, generator, 0.0))
@@ -70,8 +65,7 @@ def test_the_claim_holds_where_it_was_planted_and_not_elsewhere(networks, mllms,
     found = baselines.claims(compared([networks] * 4, mllms)).iloc[0]
     assert found["difference"] == pytest.approx(100 * (np.mean(mllms) - networks), abs=4)
     assert found["low"] < found["difference"] < found["high"]
-    assert found["verdict"] == verdict
-    assert found["MLLMs below"] == below
+    assert (found["verdict"], found["MLLMs below"]) == (verdict, below)
 
 
 def test_a_mean_is_that_of_its_members_and_the_average_weighs_networks_alike():
@@ -115,10 +109,6 @@ def test_the_list_has_the_papers_numbers_and_how_sure_each_is():
     ]
 
 
-EPOCHS, IMAGES = 10, 150
-DRAWN = resample(np.arange(IMAGES), 400)
-
-
 def test_each_rule_chooses_its_epoch_and_the_earliest_of_equals():
     rises = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
     falls = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]], bool)
@@ -131,7 +121,6 @@ def test_each_rule_chooses_its_epoch_and_the_earliest_of_equals():
 
 
 def test_an_image_is_never_judged_by_an_epoch_that_its_own_half_chose():
-    """Two epochs, each right where the other is wrong: the half that counts always prefers the other epoch."""
     left = np.arange(IMAGES) < IMAGES / 2
     own = Trained("b", *[answers(np.stack([left, ~left])[None])] * 2, 1, 64)
     assert baselines.correct_on_other_half(own, np.arange(IMAGES)).mean() < 0.5
@@ -152,7 +141,7 @@ def test_where_epochs_are_equally_good_something_is_added_and_nothing_is_left():
 
 def test_a_better_epoch_that_validation_misses_is_added_and_left():
     shares, misled = [0.6] * 5 + [0.85] + [0.6] * 4, [0.7] + [0.6] * 9
-    planted = [training(f"b{n}", shares, IMAGES, validation=misled, seed=n, noise=0.02) for n in range(3)]
+    planted = [training(f"b{n}", shares, IMAGES, misled, seed=n, noise=0.02) for n in range(3)]
     (own,) = baselines.additions({"d": planted}, {"d": DRAWN}).to_dict("records")
     assert own["baselines"] == 3
     for name in ("added", "left"):
@@ -160,9 +149,8 @@ def test_a_better_epoch_that_validation_misses_is_added_and_left():
         assert own[name] == pytest.approx(25, abs=4)
     assert own[ON_TEST] == pytest.approx(own[ON_VALIDATION] + own["added"])
     each = baselines.addition_of_each({"d": planted}, {"d": DRAWN})
-    assert each["baseline"].tolist() == ["b0", "b1", "b2"]
-    assert each[f"epoch ({ON_VALIDATION})"].tolist() == ["1"] * 3
-    assert each[f"epoch ({ON_TEST})"].tolist() == ["6"] * 3
+    columns = ["baseline", f"epoch ({ON_VALIDATION})", f"epoch ({ON_TEST})"]
+    assert each[columns].to_numpy().tolist() == [[f"b{n}", "1", "6"] for n in range(3)]
     assert each["added"].mean() == pytest.approx(own["added"])
 
 

@@ -15,7 +15,6 @@ from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
 from mlprobe_utils.stats.paired import Pair, holm
@@ -123,7 +122,7 @@ def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkey
     outputs = [rows_of(right, stage=stage, split=split, run=None).assign(parsed="Yes") for stage, split in both]
     for name, rows in (("seed_rows", probed), ("prediction_rows", outputs)):
         monkeypatch.setattr(results, name, lambda selection, rows=rows: pd.concat(rows, ignore_index=True))
-    selection = Selection(("m",), ("d",), "miniature", "paper")
+    selection = results.Selection(("m",), ("d",), "miniature", "paper")
     (found,) = evaluated(selection, {"d": image_set(4)}, certainty.outcomes_of)
     for stage in STAGES:
         probes, output = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWER]

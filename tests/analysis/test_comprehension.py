@@ -14,27 +14,27 @@ from mlprobe_utils.evaluation.names import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, intervals
 from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER
 from mlprobe_utils.stats.resampling import accuracy
 
 IMAGES = 300
-SELECTION, SETS = Selection(("m",), ("d",), "miniature", "paper"), {"d": image_set(IMAGES)}
+SELECTION, SETS = results.Selection(("m",), ("d",), "miniature", "paper"), {"d": image_set(IMAGES)}
 HARD = np.random.default_rng(0).permutation(IMAGES) / IMAGES
 LAYERS = ["L.08", "L.09", "L.10"]  # by number, not by name
+PROBED = [("C.01", "image_mean"), *itertools.product(("L.00", "L.03"), ("image_mean", "last_token"))]
+WHERE = {("L.03", "image_mean"): IMAGE_TOKENS, ("L.03", "last_token"): LAST_TOKEN}
 
 
 def probed(image_tokens: list[float], last_token: list[float], seeds: int, split: str = "test") -> pd.DataFrame:
     """Rows of both curves in both stages, with these shares right."""
     curves = zip(("image_mean", "last_token"), (image_tokens, last_token), strict=True)
     places = [(pooling, *place) for pooling, shares in curves for place in zip(LAYERS, shares, strict=True)]
-    rows = [
-        rows_of(right_of(HARD, share, [len(split), n]), seed, split=split, probe="main", seed=seed)
-        .assign(stage=stage, pooling=pooling, point=point)
-        for n, (stage, (pooling, point, share), seed) in enumerate(itertools.product(STAGES, places, range(seeds)))
-    ]  # fmt: skip
+    rows = []
+    for n, (stage, (pooling, point, share), seed) in enumerate(itertools.product(STAGES, places, range(seeds))):
+        columns = {"split": split, "probe": "main", "seed": seed, "stage": stage, "pooling": pooling, "point": point}
+        rows.append(rows_of(right_of(HARD, share, [len(split), n]), seed, **columns))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -130,10 +130,6 @@ def test_images_are_settled_from_the_layer_on_that_never_changes_its_mind_again(
     assert found.set_index("point")["value"].to_dict() == {"L.08": 50, "L.09": 50, "L.10": 100}
     (row,) = comprehension.settling_layers(found).to_dict("records")
     assert (row["at"], row["layers before the last"]) == ("L.08", 2)
-
-
-PROBED = [("C.01", "image_mean"), *itertools.product(("L.00", "L.03"), ("image_mean", "last_token"))]
-WHERE = {("L.03", "image_mean"): IMAGE_TOKENS, ("L.03", "last_token"): LAST_TOKEN}
 
 
 def rows_in(order: str, shares: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:

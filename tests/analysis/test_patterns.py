@@ -16,6 +16,29 @@ IMAGES = 150
 T = 8.0  # about the tolerance at 85 % of 150 images
 FLAT = {"V": [80, 80, 80], "C": [80, 80], "L": [80, 80, 80], "output": [80]}
 CURVE = len(FLAT)  # parts of one curve
+BY_HAND = {
+    ("V", "rise and fluctuate"): ([60, 75, 80, 79, 81, 80], [60, 80]),
+    ("V", "rise and fall"): ([65, 72, 80, 80, 72, 65],),
+    ("V", "sustained decline"): ([80, 80, 75, 72, 68, 65],),
+    ("V", "unchanged"): ([80, 79, 81, 80, 82, 80], [80, 80, 80, 95, 80, 80], [80]),  # one point that jumps is no third
+    ("C", "gain"): ([60, 90],),
+    ("C", "preserved"): ([60, 80],),
+    ("C", "loss"): ([80, 70], [70]),
+    ("L", "drop and recover"): ([60, 70, 80],),
+    ("L", "drop without recovery"): ([60, 62, 61], [60, 55, 50]),
+    ("L", "rise"): ([80, 85, 90],),
+    ("L", "unchanged"): ([80, 70, 80],),
+    ("L", "gradual decline"): ([80, 75, 70],),
+    ("output", "lower"): ([70],),
+    ("output", "equal within noise"): ([85],),
+    ("output", "higher"): ([90],),
+    ("shape", "same shape"): ([-5, -5, -5, -5, -5, -5], [5, 4, 0, 1, -2, 0], [12]),
+    ("shape", "different shape"): ([5, 4, 0, -2, -5, -6], [0, 0, 12, 12, 0, 0]),
+}
+accuracies = st.lists(st.floats(20, 80), min_size=1, max_size=12)
+curves = st.fixed_dictionaries(
+    {"V": accuracies, "C": accuracies, "L": accuracies, "output": st.tuples(st.floats(20, 80)), "shape": accuracies}
+)
 
 
 def names_of(curve: dict, t: float = T) -> dict[str, str]:
@@ -40,41 +63,10 @@ def scores_of(curve: dict, **state) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.DataFrame(outputs)
 
 
-def together(*parts: tuple[pd.DataFrame, pd.DataFrame]) -> list[pd.DataFrame]:
-    return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
-
-
-BY_HAND = {
-    ("V", "rise and fluctuate"): ([60, 75, 80, 79, 81, 80], [60, 80]),
-    ("V", "rise and fall"): ([65, 72, 80, 80, 72, 65],),
-    ("V", "sustained decline"): ([80, 80, 75, 72, 68, 65],),
-    ("V", "unchanged"): ([80, 79, 81, 80, 82, 80], [80, 80, 80, 95, 80, 80], [80]),  # one point that jumps is no third
-    ("C", "gain"): ([60, 90],),
-    ("C", "preserved"): ([60, 80],),
-    ("C", "loss"): ([80, 70], [70]),
-    ("L", "drop and recover"): ([60, 70, 80],),
-    ("L", "drop without recovery"): ([60, 62, 61], [60, 55, 50]),
-    ("L", "rise"): ([80, 85, 90],),
-    ("L", "unchanged"): ([80, 70, 80],),
-    ("L", "gradual decline"): ([80, 75, 70],),
-    ("output", "lower"): ([70],),
-    ("output", "equal within noise"): ([85],),
-    ("output", "higher"): ([90],),
-    ("shape", "same shape"): ([-5, -5, -5, -5, -5, -5], [5, 4, 0, 1, -2, 0], [12]),
-    ("shape", "different shape"): ([5, 4, 0, -2, -5, -6], [0, 0, 12, 12, 0, 0]),
-}
-
-
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: f"{pattern.part} {pattern.name}")
 def test_every_pattern_on_a_curve_that_has_it(pattern):
     for points in BY_HAND[pattern.part, pattern.name]:
         assert names_of(FLAT | {pattern.part: points})[pattern.part] == pattern.name
-
-
-accuracies = st.lists(st.floats(20, 80), min_size=1, max_size=12)
-curves = st.fixed_dictionaries(
-    {"V": accuracies, "C": accuracies, "L": accuracies, "output": st.tuples(st.floats(20, 80)), "shape": accuracies}
-)
 
 
 @given(curves, st.floats(0, 60))
@@ -90,10 +82,9 @@ def test_tolerance_by_hand():
 def test_patterns_of_scores_and_how_many_curves_have_each():
     risen = FLAT | {"V": [60, 80, 80], "output": [60]}
     fallen = FLAT | {"V": [80, 80, 60]}
-    scores, outputs = together(
-        scores_of(risen), scores_of(FLAT | {"V": [60, 80, 80]}, stage="finetuned"),
-        scores_of(risen, dataset="other"), scores_of(fallen, dataset="other", stage="finetuned"),
-    )  # fmt: skip
+    parts = [scores_of(risen), scores_of(FLAT | {"V": [60, 80, 80]}, stage="finetuned")]
+    parts += [scores_of(risen, dataset="other"), scores_of(fallen, dataset="other", stage="finetuned")]
+    scores, outputs = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     last_token = scores.assign(pooling="last_token", accuracy=1.0)
     scores = pd.concat([last_token, scores]).sample(frac=1, random_state=0)  # neither order nor other poolings matter
     found = patterns.patterns(scores, outputs)
@@ -124,10 +115,7 @@ def test_every_pattern_has_its_rule_in_words():
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (
-            lambda s, o: (s[s["point"].str[0] != "C"], o),
-            r"m on busi, .*: no probe point of the connector \(C\)",
-        ),
+        (lambda s, o: (s[s["point"].str[0] != "C"], o), r"m on busi, .*: no probe point of the connector \(C\)"),
         (lambda s, o: (s, o.iloc[:0]), "m on busi, pretrained: no accuracy of the final output"),
         (lambda s, o: (s.assign(pooling="last_token"), o), "image_mean"),
     ],

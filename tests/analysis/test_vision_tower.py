@@ -13,7 +13,6 @@ from mlprobe_utils.evaluation.metrics import output_scores
 from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline import results, variants
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated, resamples_of_tested
 from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, sign_flip_p
 
@@ -105,7 +104,7 @@ def of(monkeypatch):
             table = pd.concat([*rows, *decoys], ignore_index=True)
             module = variants if rows is alone else results
             monkeypatch.setattr(module, name, lambda selection, table=table: table)
-        selection = Selection(("m",), ("d",), "miniature", "paper")
+        selection = results.Selection(("m",), ("d",), "miniature", "paper")
         (found,) = evaluated(selection, SETS, vision_tower.outcomes_of_paradigms)
         for name, own in found.outcomes.items():
             assert (own.correct[:, 0] == right[name[0]][: len(own.seeds)]).all(), name

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_parts import make_image_set, times_made
+from tiny_parts import make_image_set, newly_made
 from transformers import set_seed
 
 from mlprobe_utils.analysis.baselines import trained
@@ -22,6 +22,7 @@ FULL, TINY = (
 )
 OF = {"slug": "mine", "name": "Mine", "category": "MLP", "status": "cited", "source": "nobody"}
 CARD = BaselineCard(**OF, full=FULL, small=TINY)
+RECIPE = load_protocol("miniature").baselines.model_copy(update=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,11 @@ def run(outputs, image_sets, monkeypatch):
     """Runs the command with the recipe changed; returns the data sets that were trained on."""
 
     def go(datasets=SELECTION.datasets, **fields) -> list[str]:
-        protocol, before = load_protocol("miniature"), times_made(outputs)
+        protocol = load_protocol("miniature")
         recipe = protocol.baselines.model_copy(update=SMALL | fields)
         monkeypatch.setattr(training, "load_protocol", lambda slug: protocol.model_copy(update={"baselines": recipe}))
-        training.run_baselines(["mine"], list(datasets), "miniature", "paper")
-        return sorted(path.split("/")[1] for path, time in times_made(outputs).items() if time != before.get(path))
+        given = ["mine"], list(datasets), "miniature", "paper"
+        return [path.split("/")[1] for path in newly_made(outputs, lambda: training.run_baselines(*given))]
 
     monkeypatch.setattr(training, "load_baseline", lambda slug: CARD)
     monkeypatch.setattr(training, "load_image_set", lambda slug, protocol: image_sets[slug])
@@ -59,8 +60,7 @@ def test_predictions_for_every_image_after_every_epoch_of_every_run_are_kept(run
         assert not np.allclose(*(own[options] for _, own in rows.groupby("run")))
     found = trained(SELECTION, ["mine"])
     (own,) = found["covid19-ct"]  # the last of the loop
-    assert own.validation.correct.shape == (2, 3, 6)
-    assert own.test.correct.shape == (2, 3, 9)
+    assert (own.validation.correct.shape, own.test.correct.shape) == ((2, 3, 6), (2, 3, 9))
     wanted = rows[(rows["split"] == "test") & (rows["run"] == 1) & (rows["epoch"] == 2)].sort_values("image")
     np.testing.assert_allclose(own.test.probabilities[1, 1], wanted[[f"p_{option}" for option in own.test.options]])
     assert (own.test.points, own.side, own.parameters > 0) == ([1, 2, 3], 16, True)
@@ -77,9 +77,6 @@ def test_it_is_trained_once_and_again_where_something_changed(run, monkeypatch):
         assert run(chosen="last", left_out=["resnet"]) == []  # who is shown, and how
     assert run(["busi"], epochs=2) == ["busi"]
     assert run(["busi"], epochs=2, variant="full") == ["busi"]
-
-
-RECIPE = load_protocol("miniature").baselines.model_copy(update=SMALL)
 
 
 def probabilities(image_set, folder) -> np.ndarray:
@@ -105,7 +102,6 @@ def test_a_training_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(image_
 
 
 def test_a_seed_tells_all_and_test_and_validation_images_teach_nothing(tmp_path):
-    """Whatever their labels are, the network is the same after every epoch; the class is the brightness."""
     image_set = make_image_set(tmp_path, 36, "busi", 6, 9)
     before = probabilities(image_set, tmp_path / "as it is")
     other = image_set.manifest["split_paper"] != "train"
@@ -121,8 +117,7 @@ def test_images_are_cut_and_mirrored_in_training_only(tmp_path):
     for differs in (True, False):
         pictures = training.Pictures(image_set, positions, training.transform(RECIPE, training=differs))
         one, again = (training.batch([pictures[i] for i in range(3)]) for _ in range(2))
-        assert one["images"].shape == (3, 3, 16, 16)
-        assert one["labels"].tolist() == [0, 1, 2]
+        assert (one["images"].shape, one["labels"].tolist()) == ((3, 3, 16, 16), [0, 1, 2])
         assert bool((one["images"] != again["images"]).any()) == differs
     middle = training.transform(RECIPE.model_copy(update={"shorter_side": 32}), training=False)
     assert training.Pictures(image_set, positions, middle)[2][0].shape == (3, 16, 16)

@@ -34,10 +34,8 @@ class Book:
         self.sources, self.html = place / "sources", place / "html"
         shutil.copytree(ROOT / "book", self.sources, ignore=shutil.ignore_patterns("_build", "index.*", "__pycache__"))
         linked = {name for text in TEXTS for name in re.findall(r"\]\((\d\d_\w+)", self.source(text).read_text())}
-        linked -= {"01_datasets"}
-        for name in linked:
-            self.source(name).write_text("# Another chapter\n")
-        self.source("01_datasets").write_text(CHAPTER)
+        for name in linked | {"01_datasets"}:
+            self.source(name).write_text(CHAPTER if name == "01_datasets" else "# Another chapter\n")
         configuration = self.sources / "_config.yml"
         offered = re.sub(r"# (?=repository_|path_to_|launch_|  )", "", configuration.read_text())  # as it says itself
         configuration.write_text(offered.replace("<owner>/<repository>", "a/b"))
@@ -45,7 +43,7 @@ class Book:
         notebook = new_notebook(cells=[new_markdown_cell("# A model")], metadata={"kernelspec": kernel})
         (self.sources / "models").mkdir()
         nbformat.write(notebook, self.sources / "models" / "tiny.ipynb")
-        files = [{"file": name} for name in [*sorted(linked), "models/tiny", *TEXTS]]
+        files = [{"file": name} for name in [*sorted(linked - {"01_datasets"}), "models/tiny", *TEXTS]]
         contents = {"format": "jb-book", "root": "01_datasets", "chapters": files}
         (self.sources / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False))
 

@@ -14,12 +14,11 @@ from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.configuration import Run
 
-DATASET = "busi-phantom"
 SIXTEEN = tuple(f"vendor_{n}-model2.5-vl-{n}b" for n in range(16))
 
 
 def run_of(*models: str) -> Run:
-    return Run(models, (DATASET,), "miniature", "clean", "")
+    return Run(models, ("busi-phantom",), "miniature", "clean", "")
 
 
 def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model_each_once_in_the_table_of_contents():

@@ -2,7 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import THEMES, WIDTHS, Tab, pages
+from browser import HEIGHT, WIDTHS, Tab, pages
 from small_book import MODEL
 
 from mlprobe_utils.book.book_pages import chapters, model_page
@@ -27,12 +27,13 @@ def tabs(book, site, browser):
 
 def views(tabs):
     """Every page at both widths and in both themes, with its name for a message; colours do not depend on widths."""
-    for width, theme in zip(WIDTHS, THEMES, strict=True):
+    for width, theme in zip(WIDTHS, ("light", "dark"), strict=True):
         for tab in tabs.values():
-            tab.resize(width)
+            tab.page.set_viewport_size({"width": width, "height": HEIGHT})
         tab.page.wait_for_timeout(500)  # the theme's scripts put off what a new width asks for
         for page, tab in tabs.items():
-            tab.paint(theme)
+            tab.page.evaluate("theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme)
+            tab.measure("settle()")
             yield f"{page}, {width} px, {theme}", page, tab
 
 
@@ -58,7 +59,6 @@ def test_pages_are_not_wider_than_their_window_and_their_charts_are_legible(tabs
 
 @pytest.mark.slow
 def test_axe_finds_nothing_serious(tabs):
-    """Folds are open, so that code and tables inside of them are checked too."""
     problems, axe = [], Axe()
     for view, _, tab in views(tabs):
         tab.page.evaluate("scrollTo(0, 0)")  # the button that leads back up fades where another test has been below

@@ -31,6 +31,8 @@ FEWER = PARTS[::2]
 rng = np.random.default_rng(1)
 LEVELS = rng.integers(0, 200, len(PARTS))  # grey levels, and answers that have nothing to do with them
 OPTIONS = np.where(rng.uniform(size=len(PARTS)) < 0.3, YES, NO)
+POINTS = {"V.00": 60.0, "V.01": 70.0, "C.00": 80.0, "L.00": 90.0}
+NO_MODEL = {names.CLASSICAL: 88.0, PIXELS: 53.0, FILE: 52.0, FILE_FORMAT: 51.0, MAJORITY: 50.0}
 
 
 @pytest.fixture
@@ -156,8 +158,7 @@ def test_a_planted_cluster_is_found_by_the_control_task_and_a_planted_class_is_n
     assert tuned["V.00"] > 97
     assert (tuned[["C.00", "L.00"]] < chance["control"]).all()
     random = scores[scores["control"] == RANDOM_WEIGHTS]
-    assert random["stage"].isna().all()
-    assert (random["accuracy"] < chance["option"]).all()
+    assert (random["stage"].isna() & (random["accuracy"] < chance["option"])).all()
 
 
 def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images, probed):
@@ -167,10 +168,8 @@ def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images,
     features = {"V.00": narrow, "V.01": wide, "C.00": narrow, "L.00": narrow}
     scores = probed(features, task_of(images()).assign(option=OPTIONS))
     learned = scores[scores["control"] == names.MEMORISATION].set_index("point")
-    assert list(learned.index) == ["V.01", "C.00", "L.00"]
-    assert (learned["images"] == TRAIN).all()
-    assert learned.loc["V.01", "accuracy"] > 97
-    assert (learned["accuracy"].drop("V.01") < 80).all()
+    assert learned["images"].to_dict() == dict.fromkeys(("V.01", "C.00", "L.00"), TRAIN)
+    assert learned.loc["V.01", "accuracy"] > 97 > 80 > learned["accuracy"].drop("V.01").max()
     assert sorted(dealt := controls.shuffled(OPTIONS)) == sorted(OPTIONS)
     assert (dealt == OPTIONS).mean() < 0.75
 
@@ -216,7 +215,7 @@ def test_random_weights_are_the_same_every_time_and_not_those_of_the_model(tiny,
     assert torch.equal(torch.rand(2), expected)  # the caller's random numbers are left alone
     trained, weights, same = (loaded.model.state_dict() for loaded in (tiny, random, again))
     assert {name: weight.shape for name, weight in weights.items()} == {n: w.shape for n, w in trained.items()}
-    assert all(torch.equal(weight, same[name]) for name, weight in weights.items())
+    torch.testing.assert_close(same, weights, rtol=0, atol=0)
     assert not any(torch.equal(weights[name], trained[name]) for name, weight in trained.items() if weight.ndim > 1)
     questions = encoder.questions([image_set.pixels(i) for i in (0, 4, 8)])
     features, own = features_of(random, questions), features_of(tiny, questions)
@@ -257,10 +256,6 @@ def test_of_text_alone_the_answer_counts_and_of_other_controls_the_likeliest_opt
     text, weights = (image_rows(*given, **constants, order=None, control=c) for c in (TEXT_ONLY, RANDOM_WEIGHTS))
     found = accuracies(pd.concat([text.assign(text="hm", parsed=None), weights]))
     assert found.to_dict() == {TEXT_ONLY: 0, RANDOM_WEIGHTS: 50}
-
-
-POINTS = {"V.00": 60.0, "V.01": 70.0, "C.00": 80.0, "L.00": 90.0}
-NO_MODEL = {names.CLASSICAL: 88.0, PIXELS: 53.0, FILE: 52.0, FILE_FORMAT: 51.0, MAJORITY: 50.0}
 
 
 def read(values: dict, **constants) -> pd.DataFrame:

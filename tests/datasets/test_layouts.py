@@ -16,6 +16,13 @@ from mlprobe_utils.datasets.manifest import read_release
 from mlprobe_utils.pipeline.cards import load_data_card
 
 MAKERS = {"busi": make_busi, "chest-xray": make_chest_xray, "covid19-ct": make_covid_ct}
+COVID = "COVID-CT/Images-processed"
+PLACES = {"busi": ("Dataset_BUSI_with_GT/normal", "Dataset_BUSI_with_GT/cyst")}  # a class's folder, and what is none
+PLACES |= {"chest-xray": ("chest_xray/test/NORMAL", "chest_xray/train/COVID")}
+PLACES |= {"covid19-ct": (f"{COVID}/CT_COVID", f"{COVID}/CT_Flu")}
+TRAIN, METADATA = "Data-split/COVID/trainCT_COVID.txt", "NonCOVID-CT-MetaInfo.csv"
+LINK = zipfile.ZipInfo("link.png")
+LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
 def read(root, slug):
@@ -72,21 +79,12 @@ def test_deeper_copies_are_ignored_and_two_at_one_depth_refused(tmp_path):
     refused(tmp_path, "busi", "'sets/busi/Dataset_BUSI_with_GT' and 'sets/more/Dataset_BUSI_with_GT'")
 
 
-COVID = "COVID-CT/Images-processed"
-PLACES = {  # a class's folder, and folders that no release has
-    "busi": ("Dataset_BUSI_with_GT/normal", ["Dataset_BUSI_with_GT/cyst"]),
-    "chest-xray": ("chest_xray/test/NORMAL", ["chest_xray/train/COVID"]),
-    "covid19-ct": (f"{COVID}/CT_COVID", [f"{COVID}/CT_Flu"]),
-}
-
-
 @pytest.mark.parametrize("slug", PLACES)
 def test_unknown_missing_and_empty_folders_and_other_files_are_refused(tmp_path, slug):
     folder, unknown = PLACES[slug]
     root = MAKERS[slug](tmp_path).parent
-    added = [(f"{other}/x.png", (f"unknown folder {other}", "expected")) for other in unknown]
-    added += [(f"{folder}/notes.txt", ("notes.txt) is none of PNG",)), (f"{folder}/more/x.png", ("unknown folder",))]
-    for name, words in added:
+    added = {f"{unknown}/x.png": (f"unknown folder {unknown}", "expected"), f"{folder}/more/x.png": ("unknown folder",)}
+    for name, words in (added | {f"{folder}/notes.txt": ("notes.txt) is none of PNG",)}).items():
         file = write(root / name, image_bytes())
         refused(root, slug, *words)
         file.unlink() if file.parent == root / folder else shutil.rmtree(file.parent)
@@ -105,8 +103,7 @@ def test_chest_patients_are_type_and_number_and_the_official_validation_set_may_
         write(release / "train" / ("NORMAL" if name in normal else "PNEUMONIA") / name, image_bytes())
     table = read(tmp_path, "chest-xray")
     patients = table.set_index(table["image"].str.split("/").str[-1])["patient"]
-    assert patients[normal[:3]].nunique() == 1
-    assert patients[normal + ill].nunique() == 4
+    assert [patients[names].nunique() for names in (normal[:3], normal + ill)] == [1, 4]
     write(release / "train/NORMAL/scan 7.jpeg", image_bytes())
     refused(tmp_path, "chest-xray", "scan 7.jpeg does not name its patient")
 
@@ -118,9 +115,6 @@ def test_covid_tables_are_read_whatever_their_line_ends_and_their_suffix(tmp_pat
     metadata.rename(metadata.with_suffix(".xlsx"))  # a CSV whatever its ending
     patients = read(tmp_path, "covid19-ct")["patient"].tolist()
     assert (len(patients), patients[-1]) == (16, "NonCOVID val 0")
-
-
-TRAIN, METADATA = "Data-split/COVID/trainCT_COVID.txt", "NonCOVID-CT-MetaInfo.csv"
 
 
 @pytest.mark.parametrize(
@@ -174,11 +168,6 @@ def test_junk_is_left_out_and_of_a_file_and_its_zipped_copy_the_file_is_read(tmp
         _ = FileTree(tmp_path).paths
 
 
-LINK = zipfile.ZipInfo("link.png")
-LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
-OUT = ("a/../../out.png", "/etc/passwd", "c:out.png", "a\\..\\..\\out.png")
-
-
 def patched(offset: int, value: bytes):
     """Overwrites bytes at an offset in the record of a zip's last entry."""
 
@@ -192,7 +181,7 @@ def patched(offset: int, value: bytes):
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        *((name, bytes, r"bad\.zip: the entry .*leads out") for name in OUT),
+        *((name, bytes, r"bad\.zip: the entry .*leads out") for name in ("a/../../x", "/etc/x", "c:x", "a\\..\\..\\x")),
         (LINK, bytes, r"bad\.zip: the entry .*is a link"),
         ("x.png", patched(8, b"\x01\x00"), r"bad\.zip: the entry 'x.png' is encrypted"),
         ("x.png", patched(10, b"\x09\x00"), r"x\.png cannot be read .*unpack it with another program"),

@@ -8,7 +8,6 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.answers import Thought, answer_in, parse_answer
 
 BUSI = ["Normal", "Benign", "Malignant"]
-YES_NO = ["Yes", "No"]
 WORDS = ["COVID-19", "Finding", "No finding"]
 NAMED = {
     "The lesion is **malignant**!": "Malignant",
@@ -32,12 +31,16 @@ SIGNED = ["COVID+", "COVID-"]
 YES = ["Yes", "Yes, there is COVID present."]
 NO = ["no", "No, there is no pneumonia.", "答案是No", "No</answer>"]
 NEITHER = ["Yes and no", "Yes. No.", "not yes", "None", "know nothing", "yesterday", "是"]
+LEFT = st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8) | st.sampled_from(["诊断为", "“", "＿", "_", "答：", "（"])
+RIGHT = st.text(alphabet=" .,!\n*'\"", max_size=8) | st.sampled_from(["。", "_", "，是"])
+NAMED_IN_CHINESE = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
+NAMED_IN_CHINESE |= dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"])
 
 
 @pytest.mark.parametrize(
     ("options", "text", "answer"),
     [(BUSI, text, answer) for text, answer in (NAMED | dict.fromkeys(UNPARSED)).items()]
-    + [(YES_NO, text, answer) for answer, own in (("Yes", YES), ("No", NO), (None, NEITHER)) for text in own]
+    + [(["Yes", "No"], text, answer) for answer, own in (("Yes", YES), ("No", NO), (None, NEITHER)) for text in own]
     + [
         (WORDS, "It is COVID-19.", "COVID-19"),
         (WORDS, "no finding", "No finding"),
@@ -59,24 +62,15 @@ def test_an_answer_is_the_one_option_that_it_names(options, text, answer):
     assert parse_answer(text, options) == answer
 
 
-LEFT = st.text(alphabet=" .,:;!?\n*'\"()-", max_size=8) | st.sampled_from(["诊断为", "“", "＿", "_", "答：", "（"])
-RIGHT = st.text(alphabet=" .,!\n*'\"", max_size=8) | st.sampled_from(["。", "_", "，是"])
-
-
 @given(st.sampled_from(BUSI), LEFT, RIGHT, st.permutations(BUSI))
 def test_case_and_what_is_no_spaced_letter_around_an_option_do_not_matter(option, before, after, options):
     for written in (option, option.upper(), option.lower()):
         assert parse_answer(before + written + after, options) == option
 
 
-IN_CHINESE = {"Benign": ["良性"], "Malignant": ["恶性"]}
-NAMED_IN_CHINESE = {"考虑良性病变": "Benign", "Benign（良性）": "Benign", "恶性": "Malignant"}
-NAMED_IN_CHINESE |= dict.fromkeys(["不是恶性", "未见明显恶性征象", "非恶性", "良性或恶性"])
-
-
 @pytest.mark.parametrize("text", NAMED_IN_CHINESE)
 def test_synonyms_count_as_the_option_and_are_negated_as_it(text):
-    assert parse_answer(text, BUSI, IN_CHINESE) == NAMED_IN_CHINESE[text]
+    assert parse_answer(text, BUSI, {"Benign": ["良性"], "Malignant": ["恶性"]}) == NAMED_IN_CHINESE[text]
 
 
 @pytest.mark.parametrize("options", [["A b", "a-B"], ["a<b", "a>b"], ["...", "x"]])

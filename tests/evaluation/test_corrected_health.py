@@ -10,14 +10,8 @@ from simulated_rows import no_fewer
 from simulations import bias_and_coverage, simulate_correct, true_curve
 from simulations import settings as combinations
 
-from mlprobe_utils.evaluation.health import (
-    KINDS,
-    _prior,
-    corrected_health,
-    curve_posterior,
-    health_score,
-    noise_covariance,
-)
+from mlprobe_utils.evaluation import health
+from mlprobe_utils.evaluation.health import corrected_health, health_score, noise_covariance
 
 
 def answers(shape="rising", points=12, images=150, correlation=0.9, seed=0) -> np.ndarray:
@@ -32,8 +26,7 @@ def test_with_more_and_more_images_the_score_becomes_the_papers(shape):
     assert [one.raw for one in found] == pytest.approx([100 * health_score(correct.mean(axis=1), 0.2)] * 3)
     assert (np.array([abs(one.score - one.raw) for one in found[1:]]) < [0.5, 0.05]).all()
     widths = [one.high - one.low for one in found]
-    assert widths[0] > widths[1] > widths[2]
-    assert widths[2] < 1
+    assert widths[0] > widths[1] > widths[2] < 1
     assert [*corrected_health(np.ones((5, 20), dtype=bool), 0.2)] == pytest.approx([100.0] * 4)  # no noise
 
 
@@ -43,8 +36,8 @@ def test_the_posterior_is_that_of_a_slow_reference():
     curve, noise = correct.mean(axis=1), noise_covariance(correct)
     centre = np.full(6, curve.mean())
     found = [textbook(curve - centre, kernels, noise) for kernels in kernels_of_each_kind(6)]
-    evidence = np.array([own[0] for own in found]) * [*KINDS.values()]
-    drawn, weights = curve_posterior(curve, noise, 30_000, np.random.default_rng(1))
+    evidence = np.array([own[0] for own in found]) * [*health.KINDS.values()]
+    drawn, weights = health.curve_posterior(curve, noise, 30_000, np.random.default_rng(1))
     assert weights == pytest.approx(evidence / evidence.sum(), rel=1e-4)
     for own, (_, mean, spread) in zip(drawn, found, strict=True):
         assert own.mean(axis=0) == pytest.approx(centre + mean, abs=8e-4)
@@ -53,9 +46,8 @@ def test_the_posterior_is_that_of_a_slow_reference():
 
 def kernels_of_each_kind(points: int) -> list[list[tuple[float, np.ndarray]]]:
     """Prior probability within the kind, and covariance."""
-    all_kernels, _, log_smooth, changes = _prior(points)
-    smooth = [*zip(np.exp(log_smooth[:, 0]), all_kernels, strict=True)]
-    steps = changes.T
+    all_kernels, _, log_smooth, changes = health._prior(points)
+    smooth, steps = [*zip(np.exp(log_smooth[:, 0]), all_kernels, strict=True)], changes.T
     return [
         [(share, own[0]) for share, own in smooth],
         [(share / len(steps), own[0] + np.outer(step, step)) for share, own in smooth for step in steps],
@@ -101,8 +93,7 @@ def test_resamples_of_patients_carry_more_noise_than_images():
 
 def test_a_module_of_one_point_scores_its_accuracy():
     correct = answers(points=1, images=200)
-    found = corrected_health(correct, 0.2)
-    rate = correct.mean()
+    found, rate = corrected_health(correct, 0.2), correct.mean()
     half = 196 * np.sqrt(rate * (1 - rate) / 199)
     assert found.raw == found.score == pytest.approx(100 * rate)
     assert [found.low, found.high] == pytest.approx([100 * rate - half, 100 * rate + half], abs=1)

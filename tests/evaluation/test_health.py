@@ -13,21 +13,16 @@ from simulations import simulate_correct, true_curve
 
 from mlprobe_utils.analysis import health as analysis
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.health import (
-    health_by_run,
-    health_factors,
-    health_score,
-)
-from mlprobe_utils.stats.resampling import Resamples, accuracy
+from mlprobe_utils.evaluation import health
 
 
 def test_equations_by_hand():
     curve = np.array([0.5, 0.4, 0.8])  # start 0.5, worst 0.4, end 0.8; total variation 0.1 + 0.4
-    assert health_factors(curve, 0.2) == pytest.approx((0.5815754, math.exp(-0.125)))  # ln(0.8 / sqrt(0.2))
-    assert health_factors(curve, 0.4)[1] == pytest.approx(math.exp(-0.25))
-    assert health_score(curve, 0.2) == pytest.approx(0.8 * 1.5815754 * 0.8824969)
-    assert health_score([0.8, 0.4], 0.2) == pytest.approx(0.4 * (1 - 0.3465736) * math.exp(-0.2))
-    assert health_score([0.7], 0.2) == pytest.approx(0.7)
+    assert health.health_factors(curve, 0.2) == pytest.approx((0.5815754, math.exp(-0.125)))  # ln(0.8 / sqrt(0.2))
+    assert health.health_factors(curve, 0.4)[1] == pytest.approx(math.exp(-0.25))
+    assert health.health_score(curve, 0.2) == pytest.approx(0.8 * 1.5815754 * 0.8824969)
+    assert health.health_score([0.8, 0.4], 0.2) == pytest.approx(0.4 * (1 - 0.3465736) * math.exp(-0.2))
+    assert health.health_score([0.7], 0.2) == pytest.approx(0.7)
 
 
 @given(
@@ -35,25 +30,25 @@ def test_equations_by_hand():
     st.floats(0.01, 100),
 )
 def test_scores_of_many_curves_are_those_of_each_in_its_units(curves, factor):
-    each = [health_score(curve, 0.2) for curve in curves]
-    assert health_score(np.array(curves), 0.2) == pytest.approx(each)
-    scaled = health_score(factor * np.array(curves), 0.2)
+    each = [health.health_score(curve, 0.2) for curve in curves]
+    assert health.health_score(np.array(curves), 0.2) == pytest.approx(each)
+    scaled = health.health_score(factor * np.array(curves), 0.2)
     assert scaled == pytest.approx(factor * np.array(each), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("curve", [[], [0.5, 0.0], [0.5, -0.1, 0.7], [0.5, float("nan")]])
 def test_performance_without_a_score_is_an_error(curve):
     with pytest.raises(ValueError, match="health score needs"):
-        health_score(curve, 0.2)
+        health.health_score(curve, 0.2)
 
 
 def test_a_metric_without_health_scores_is_an_error():
     constants = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
     curve = pd.DataFrame({"point": ["V.00", "V.01"], "mcc": [-3.0, 20.0]}).assign(**constants)
     with pytest.raises(InputError, match="more is better"):
-        health_by_run(curve, 0.2, "calibration_error")
+        health.health_by_run(curve, 0.2, "calibration_error")
     with pytest.raises(InputError, match=r"metric 'mcc' of m d finetuned 0 V falls to -3\.0.*such as accuracy"):
-        health_by_run(curve, 0.2, "mcc")
+        health.health_by_run(curve, 0.2, "mcc")
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -75,25 +70,13 @@ def test_a_flat_module_is_rarely_found_outside_its_flat_curves_and_a_volatile_on
         for _ in range(times):
             correct = simulate_correct(true_curve(shape, 20), 400, 0.9, generator)
             low, _, high = analysis.flat_range(correct, 0.2, repeats=200)
-            found += not low <= 100 * health_score(correct.mean(axis=1), 0.2) <= high
+            found += not low <= 100 * health.health_score(correct.mean(axis=1), 0.2) <= high
         return found
 
     assert no_more(outside("flat", 25), 25, 0.07)
     assert outside("volatile", 10) >= 8
     low, middle, high = analysis.flat_range(np.array([[True, True, False], [True, False, False]]), 0.2)
     assert 0 < low <= middle <= high  # noise does not take a curve below half an image
-
-
-IMAGES = 150
-COUNTS = np.random.default_rng(0).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=40)
-
-
-def simulated_curves(levels) -> dict[str, np.ndarray]:
-    """Curves by model, rising by 5 points to a level."""
-    rng = np.random.default_rng(1)
-    rising = [simulate_correct(np.linspace(level - 0.05, level, 9), IMAGES, 0.9, rng) for level in levels]
-    scores = [accuracy(correct, Resamples(COUNTS, np.arange(IMAGES))) for correct in rising]
-    return {f"model {place}": np.vstack([own.values, own.resampled]) for place, own in enumerate(scores)}
 
 
 def exact(curves: dict[str, list[float]]) -> dict[str, np.ndarray]:
@@ -121,9 +104,9 @@ def test_the_end_point_and_another_metric_turn_the_order_by_hand():
 
 
 def test_taus_are_scipys_on_each_resample():
-    curves = simulated_curves([0.70, 0.74, 0.78, 0.82, 0.86])
+    curves = dict(enumerate(np.random.default_rng(0).uniform(0.7, 0.9, (5, 41, 9))))  # of models: sample and resamples
     found = analysis.rank_stability({"accuracy": curves}, 0.2, [1.0]).iloc[0]
-    scores = np.array([[[health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])
+    scores = np.array([[[health.health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])
     taus = [stats.kendalltau(scores[0, :, row], scores[1, :, row]).statistic for row in range(41)]
     assert found["tau"] == pytest.approx(taus[0])
     assert [found["low"], found["high"]] == pytest.approx(np.quantile(taus[1:], [0.025, 0.975]))

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    balanced_accuracy_score,
-    matthews_corrcoef,
-    precision_recall_fscore_support,
-    recall_score,
-    roc_auc_score,
-)
+from sklearn import metrics as sk
 
 from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, score
 from mlprobe_utils.pipeline.artefacts import ROOT
@@ -32,18 +24,18 @@ def test_equal_to_the_library(averaged, seed, images, classes, steps):
     found = score(truth, said, probabilities, options, positive)
     chosen = list(range(classes)) if averaged else [classes - 1]
     macro = {"labels": chosen, "average": "macro", "zero_division": 0}
-    precision, recall, f1, _ = precision_recall_fscore_support(truth, said, **macro)
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(truth, said, **macro)
     areas = [
-        roc_auc_score(truth == k, probabilities[:, k]) if 0 < (truth == k).sum() < images else np.nan for k in chosen
+        sk.roc_auc_score(truth == k, probabilities[:, k]) if 0 < (truth == k).sum() < images else np.nan for k in chosen
     ]
-    known = {"accuracy": accuracy_score(truth, said), "f1": f1, "precision": precision, "recall": recall}
-    specificities = [recall_score(truth != k, (said != k) & (said >= 0), zero_division=0) for k in chosen]
+    known = {"accuracy": sk.accuracy_score(truth, said), "f1": f1, "precision": precision, "recall": recall}
+    specificities = [sk.recall_score(truth != k, (said != k) & (said >= 0), zero_division=0) for k in chosen]
     known |= {"auc": np.mean(areas), "sensitivity": recall, "specificity": np.mean(specificities)}
-    known["mcc"] = matthews_corrcoef(truth, said)
+    known["mcc"] = sk.matthews_corrcoef(truth, said)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an answer that is no class: unparsed, or without images
-        known["balanced_accuracy"] = balanced_accuracy_score(truth, said)
-    precisions = [average_precision_score(truth == k, probabilities[:, k]) if k in truth else np.nan for k in chosen]
+        known["balanced_accuracy"] = sk.balanced_accuracy_score(truth, said)
+    precisions = [sk.average_precision_score(truth == k, probabilities[:, k]) if k in truth else np.nan for k in chosen]
     known["average_precision"] = np.mean(precisions)
     known["calibration_error"] = slow_calibration_error(truth, probabilities)
     assert tuple(found) == METRICS

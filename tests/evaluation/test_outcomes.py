@@ -17,6 +17,7 @@ from mlprobe_utils.stats.resampling import resample
 IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "split": "test"})
 CONSTANT = {"model": "m", "dataset": "d", "data_hash": "0" * 64, "split_rule": "paper", "stage": "pretrained"}
 CONSTANT |= {"order": "image_first", "probe": "main", "pooling": "image_mean"}
+OPTIONS = ["Yes", "No", "Unsure"]
 
 
 def rows() -> pd.DataFrame:
@@ -32,8 +33,7 @@ def rows() -> pd.DataFrame:
 def test_each_in_its_place():
     found = outcomes(rows())
     assert (found.points, found.images) == (["V.00", "V.01"], ["a", "b", "c"])
-    assert (found.seeds, found.options) == ([0, 1], ["Yes", "No"])
-    assert found.truth.tolist() == [1, 0, 0]
+    assert (found.seeds, found.options, found.truth.tolist()) == ([0, 1], ["Yes", "No"], [1, 0, 0])
     np.testing.assert_allclose(found.probabilities[1, 1], [[0.8, 0.2], [0.6, 0.4], [0.9, 0.1]])
     expected = np.ones((2, 2, 3), dtype=bool)
     expected[1, 1, 0] = False
@@ -42,9 +42,6 @@ def test_each_in_its_place():
     assert (outcomes(mixed).correct == expected).all()
     assert (found.at("V.01").correct == expected[:, 1:]).all()
     assert (found.at("V.01", "V.00").probabilities == found.probabilities[:, ::-1]).all()
-
-
-OPTIONS = ["Yes", "No", "Unsure"]
 
 
 def of(truth: np.ndarray) -> Outcomes:
@@ -137,7 +134,7 @@ def test_every_site_has_the_outcomes_of_its_rows(sites):
         said = rows.pivot(index="seed", columns="image", values="p_Yes") > 0.5
         assert (correct[site] == (said == ill)).all(axis=None)
     answers, reference = (tables[name].sort_values("image") for name in ("predicted", "reference"))
-    assert correct[OUTPUT].tolist() == (answers["parsed"] == answers["label"]).tolist()
+    assert correct[OUTPUT].tolist() == answers["parsed"].eq(answers["label"]).tolist()
     assert correct[REFERENCE].tolist() == ((reference["p_Yes"] > 0.5) == ill).tolist()
     assert not single_outcomes(tables["predicted"].assign(parsed=None), names, "answers", parsed=True).any()
 

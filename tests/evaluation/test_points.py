@@ -21,6 +21,16 @@ from mlprobe_utils.probing.extraction import load_features, save_whole
 
 FLOW = ["V.02", "V.10", "D.00", "D.01", "C.00", "L.00", "L.11"]
 SELECTION = Selection(("tiny",), ("busi",), "miniature", "paper")
+PATHS = {"V.00": "model.visual.blocks.0", "D.00": "model.visual.deepstack_merger_list.0"}
+PATHS |= {"C.00": "model.visual.merger.linear_fc2", "L.00": "model.language_model.layers.0"}
+LAYERS = {  # as in a Qwen3-VL's adapter -> inputs, outputs
+    "model.language_model.layers.0.mlp.up_proj": (8, 16),
+    "model.visual.merger.linear_fc2": (16, 8),
+    "model.visual.deepstack_merger_list.0.linear_fc1": (16, 16),
+    "model.visual.deepstack_merger_list.0.linear_fc2": (16, 8),
+    "model.visual.blocks.0.mlp.linear_fc1": (4, 8),
+    "model.visual.other": (3, 3),
+}
 
 
 def test_points_stand_in_the_order_the_data_flows(tmp_path):
@@ -31,8 +41,7 @@ def test_points_stand_in_the_order_the_data_flows(tmp_path):
     save_whole({key: torch.zeros(2, 3) for key in sorted(keys)}, tmp_path / "features.safetensors")
     assert list(load_features(tmp_path / "features.safetensors")) == keys
     for name in ("X.01", "V.7", "V.007", "answer", ""):
-        assert not is_point(name), name
-        assert not on_side_path(name), name
+        assert not is_point(name) | on_side_path(name), name
 
 
 @pytest.fixture
@@ -56,22 +65,6 @@ def test_a_side_path_changes_no_health_score_no_pattern_and_no_end(scores):
         lambda own: module_ends(own, outputs, "accuracy"),
     ):
         pd.testing.assert_frame_equal(table(scores), table(modules))
-
-
-PATHS = {
-    "V.00": "model.visual.blocks.0",
-    "D.00": "model.visual.deepstack_merger_list.0",
-    "C.00": "model.visual.merger.linear_fc2",
-    "L.00": "model.language_model.layers.0",
-}
-LAYERS = {  # as in a Qwen3-VL's adapter -> inputs, outputs
-    "model.language_model.layers.0.mlp.up_proj": (8, 16),
-    "model.visual.merger.linear_fc2": (16, 8),
-    "model.visual.deepstack_merger_list.0.linear_fc1": (16, 16),
-    "model.visual.deepstack_merger_list.0.linear_fc2": (16, 8),
-    "model.visual.blocks.0.mlp.linear_fc1": (4, 8),
-    "model.visual.other": (3, 3),
-}
 
 
 def test_what_lora_reached_in_a_side_path_is_counted_there(outputs):

@@ -11,13 +11,13 @@ from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, options_of, write_
 OPTIONS = ["Normal", "Benign", "Malignant"]
 CONSTANTS = {"model": "tiny", "dataset": "busi", "data_hash": "0" * 64, "split_rule": "paper", "stage": "finetuned"}
 CONSTANTS |= {"order": "image_first", "run": 1, "seed": 3, "point": "V.07", "pooling": "image_mean"}
-FINAL = CONSTANTS | {"stage": "pretrained", "run": None, "seed": None, "point": None, "pooling": None}
-
-
 IMAGES = pd.DataFrame(
     {"image": ["a.png", "b.png"], "option": ["Benign", "Normal"], "split": ["validation", "test"]},
     index=[17, 4],  # positions in an image set
 )
+WRONG = {"model": [None], "image": [None], "label": [None], "run": [-1], "seed": [-1], "surprise": [1]}
+WRONG |= {"stage": ["fine-tuned", None], "order": ["image-first", None], "split": ["train"], "split_rule": ["official"]}
+WRONG |= {"point": ["X.01", "V.7"], "pooling": ["mean"], "data_hash": ["abc"], "p_Benign": [1.01, -0.01]}
 
 
 def rows(**changed) -> pd.DataFrame:
@@ -37,9 +37,10 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 def test_rows_of_all_kinds_and_data_sets_stand_together_with_their_nulls(tmp_path):
     """Coercion to text must not turn an absent point into the text "None"."""
-    final = rows(**FINAL).assign(text=["benign!", ""], parsed=["Benign", None])
-    of_other = IMAGES.assign(option=["Yes", "No"])
-    other = image_rows(of_other, ["Yes", "No"], np.full((2, 2), 0.5), **CONSTANTS | {"dataset": "covid19-ct"})
+    final = rows(stage="pretrained", run=None, seed=None, point=None, pooling=None)
+    final = final.assign(text=["benign!", ""], parsed=["Benign", None])
+    given = IMAGES.assign(option=["Yes", "No"]), ["Yes", "No"], np.full((2, 2), 0.5)
+    other = image_rows(*given, **CONSTANTS | {"dataset": "covid19-ct"})
     for number, frame in enumerate((rows(), final, other)):
         write_rows(frame, tmp_path / f"{number}.parquet")
     back = SCHEMA.validate(pd.concat([pd.read_parquet(tmp_path / f"{n}.parquet") for n in range(3)], ignore_index=True))
@@ -49,11 +50,6 @@ def test_rows_of_all_kinds_and_data_sets_stand_together_with_their_nulls(tmp_pat
     assert back["parsed"].isna().tolist() == [True, True, False, True, True, True]
     assert options_of(back[back["dataset"] == "busi"]) == OPTIONS
     assert options_of(back[back["dataset"] == "covid19-ct"]) == ["Yes", "No"]
-
-
-WRONG = {"model": [None], "image": [None], "label": [None], "run": [-1], "seed": [-1], "surprise": [1]}
-WRONG |= {"stage": ["fine-tuned", None], "order": ["image-first", None], "split": ["train"], "split_rule": ["official"]}
-WRONG |= {"point": ["X.01", "V.7"], "pooling": ["mean"], "data_hash": ["abc"], "p_Benign": [1.01, -0.01]}
 
 
 @pytest.mark.parametrize("column", WRONG)

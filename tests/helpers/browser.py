@@ -17,7 +17,6 @@ NO_CHROMIUM = "no chromium: install it (Debian: apt-get install chromium) or nam
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WIDTHS = (360, 1280)
 HEIGHT = 900
-THEMES = ("light", "dark")
 TOOLTIP = "[role=tooltip]:not(.tooltip)"  # the bubbles of the theme's own buttons have that class
 MEASURES = Path(__file__).with_name("in_page.js").read_text()
 
@@ -32,23 +31,23 @@ def words(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept
+
+    def log_message(self, *arguments):
+        pass
+
+
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """The address of a local server of a folder."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def serve(folder: Path | None = None, handler: type[Quiet] = Quiet) -> Iterator[str]:
+    """The address of a local server of a folder, or of what a handler answers."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are kept
-
-    def log_message(self, *arguments):
-        pass
 
 
 @contextlib.contextmanager
@@ -102,13 +101,6 @@ class Tab:
     def bytes(self) -> int:
         """The size of the page with all that it has loaded."""
         return sum(len(response.body()) for response in self.responses if response.ok)
-
-    def resize(self, width: int) -> None:
-        self.page.set_viewport_size({"width": width, "height": HEIGHT})
-
-    def paint(self, theme: str) -> None:
-        self.page.evaluate("theme => Object.assign(document.documentElement.dataset, {theme, mode: theme})", theme)
-        self.measure("settle()")
 
     def unfold(self) -> None:
         """Opens every fold, so that what it holds is seen too."""

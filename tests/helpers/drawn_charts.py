@@ -9,9 +9,15 @@ import pandas as pd
 
 from mlprobe_utils.plots.figures import Figure
 
+SVG = "{http://www.w3.org/2000/svg}"
+
 
 def drawings(figure: Figure) -> list[ET.Element]:
     return [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", figure.html, re.DOTALL)]
+
+
+def words_in(drawing: ET.Element) -> list[str]:
+    return [text.text for text in drawing.iter(f"{SVG}text")]
 
 
 def marks(drawing: ET.Element) -> list[tuple[str, list[str], str]]:

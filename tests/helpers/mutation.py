@@ -127,9 +127,8 @@ def main() -> int:
         parser.error(f"no mutant {', '.join(sorted(unknown))} in {MUTANTS}")
     all(map(planted, every.values()))  # one that is nowhere is an error before anything runs
     files = [ROOT / name for name in files_of_checkout() if name.startswith(("mlprobe_utils/", "tests/"))]
-    tree = hashlib.sha256(
-        b"".join(path.name.encode() + path.read_bytes() for path in files if path.is_file())
-    ).hexdigest()
+    content = b"".join(path.name.encode() + path.read_bytes() for path in files if path.is_file())
+    tree = hashlib.sha256(content).hexdigest()
     kept = json.loads(given.results.read_text()) if given.results.is_file() else {}
     results = kept["results"] if kept.get("tree") == tree else {}
     done = {own for own, found in results.items() if found["noticed"] or found["slow"] >= given.slow}

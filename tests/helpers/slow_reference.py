@@ -1,17 +1,16 @@
 """What the package computes fast, done slowly: features without hooks, log-probabilities of options without a cache."""
 
 import torch
-from torch import nn
 from torch.nn.functional import avg_pool2d
 
 from mlprobe_utils.models.encoding import append_answers
 from mlprobe_utils.training.trainer import AnswerTrainer
 
 
-class Keep(nn.Module):
+class Keep(torch.nn.Module):
     """Stands before a module and keeps what it is given."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: torch.nn.Module):
         super().__init__()
         self.module = module
 
@@ -99,7 +98,7 @@ def connector_states(model, states) -> list[torch.Tensor]:
             merger = model.model.visual.merger
             states, layers = merger.ln_q(states).reshape(len(states) // 4, -1), merger.mlp
     first = linear(states, layers[0])
-    return [first, linear(nn.functional.gelu(first), layers[2])]
+    return [first, linear(torch.nn.functional.gelu(first), layers[2])]
 
 
 def side_states(model, blocks) -> list[torch.Tensor]:
@@ -109,7 +108,7 @@ def side_states(model, blocks) -> list[torch.Tensor]:
     visual, states = model.model.visual, []
     for block, merger in zip(visual.deepstack_visual_indexes, visual.deepstack_merger_list, strict=True):
         merged = merger.norm(blocks[block].reshape(len(blocks[block]) // 4, -1))
-        states.append(linear(nn.functional.gelu(linear(merged, merger.linear_fc1)), merger.linear_fc2))
+        states.append(linear(torch.nn.functional.gelu(linear(merged, merger.linear_fc1)), merger.linear_fc2))
     return states
 
 
@@ -118,7 +117,7 @@ def decoder_states(model, inputs) -> list[torch.Tensor]:
     llm = model.model.language_model
     layers, norm, after = llm.layers, llm.norm, []
     for i in range(len(layers)):
-        llm.layers, llm.norm = layers[: i + 1], nn.Identity()
+        llm.layers, llm.norm = layers[: i + 1], torch.nn.Identity()
         after.append(model.model(**inputs).last_hidden_state[0])
     llm.layers, llm.norm = layers, norm
     return after
@@ -138,6 +137,14 @@ def longer(inputs, tokens: list[int]) -> dict[str, torch.Tensor]:
     more = nothing | {"input_ids": tokens, "attention_mask": [1] * len(tokens)}
     assert more.keys() - {"mm_token_type_ids", "token_type_ids"} == {"input_ids", "attention_mask"}
     return inputs | {key: torch.cat([inputs[key], torch.tensor([added])], dim=1) for key, added in more.items()}
+
+
+def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
+    """The tokens of an answer at the beginning of a line, and the one that ends it."""
+    line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
+    assert whole[: len(line)] == line
+    end = "<end_of_turn>" if family == "gemma3" else "<|im_end|>"
+    return [*whole[len(line) :], tokenizer.convert_tokens_to_ids(end)]
 
 
 def answer_log_probabilities(model, encoder, image, tokens: list[int]) -> torch.Tensor:

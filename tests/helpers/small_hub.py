@@ -1,12 +1,8 @@
 """A hub of models on this machine: as much of the Hugging Face hub's interface as loading a model asks for."""
 
-import contextlib
 import hashlib
-import http.server
 import json
 import re
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import pytest
+from browser import Quiet
 from transformers.utils import hub as clients_hub
 
 from mlprobe_utils.models import identity
@@ -46,9 +43,6 @@ class SmallHub:
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.asked: list[str] = []
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def repository(self, name: str, folder: Path, **fields) -> Repository:
         """A new repository, whose `main` is a folder."""
@@ -94,18 +88,7 @@ class SmallHub:
         return HTTPStatus.OK, file.read_bytes(), known | {"ETag": f'"{_tag(file)}"'}
 
 
-@contextlib.contextmanager
-def small_hub() -> Iterator[SmallHub]:
-    hub = SmallHub()
-    try:
-        yield hub
-    finally:
-        hub.server.shutdown()
-        hub.server.server_close()
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are kept
+class Handler(Quiet):
     hub: SmallHub
 
     def do_GET(self) -> None:
@@ -118,9 +101,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     do_HEAD = do_GET
-
-    def log_message(self, *arguments):
-        pass
 
 
 def _tag(file: Path) -> str:

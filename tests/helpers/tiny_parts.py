@@ -58,7 +58,6 @@ WIDTHS = {  # of each family's probe points, in the order the data flows
     "gemma3": _VISION | {"C.00": 32} | _LLM,
     "qwen3_vl": _VISION | {"D.00": 32} | _MERGER | _LLM,
 }
-TURN_END = {"gemma3": "<end_of_turn>"}  # what ends an answer; of the others it is ChatML's
 SIZES = ((64, 64), (128, 96), (32, 64), (96, 160))  # height, width; 4, 12, 2 and 15 image tokens
 RECIPE = load_protocol("miniature").fine_tuning.model_copy(
     update={"rank": 2, "alpha": 8, "learning_rate": 0.01, "epochs": 2, "batch_size": 4, "runs": 1}
@@ -139,22 +138,21 @@ def killed_after(count: int, monkeypatch, owner: type = ImageSet, method: str = 
     return after
 
 
-def answer_ids(tokenizer, family: str, answer: str) -> list[int]:
-    """The tokens of an answer at the beginning of a line, and the one that ends it."""
-    line, whole = (tokenizer.encode(text, add_special_tokens=False) for text in ("\n", "\n" + answer))
-    assert whole[: len(line)] == line
-    return [*whole[len(line) :], tokenizer.convert_tokens_to_ids(TURN_END.get(family, "<|im_end|>"))]
-
-
 def changed(protocol: Protocol, **blocks: dict) -> Protocol:
     """A protocol with fields of its blocks changed."""
     return protocol.model_copy(update={b: getattr(protocol, b).model_copy(update=own) for b, own in blocks.items()})
 
 
-def times_made(folder: Path) -> dict[str, int]:
-    """When every artefact below a folder was made, by its path from there."""
-    records = folder.rglob("made_from.json")
-    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in records}
+def newly_made(folder: Path, make: Callable[[], object]) -> list[str]:
+    """The artefacts below a folder that a call makes, by their paths from there."""
+
+    def times() -> dict[str, int]:
+        records = folder.rglob("made_from.json")
+        return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in records}
+
+    before = times()
+    make()
+    return sorted(place for place, time in times().items() if time != before.get(place))
 
 
 def make_image_set(

@@ -6,21 +6,23 @@ import shutil
 import huggingface_hub
 import pytest
 import torch
+from browser import serve
 from safetensors.torch import load_file, save_file
-from small_hub import small_hub
+from small_hub import Handler, SmallHub
 from tiny_parts import card_of, edit, logits_of, refusal
 
 from mlprobe_utils.models import identity
-from mlprobe_utils.models.identity import identity_of
 from mlprobe_utils.models.loading import load, load_processor, look_at
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 
 NAME = "some/model"
+new_process = identity._resolved.cache_clear
 
 
 @pytest.fixture(scope="module")
 def server():
-    with small_hub() as hub:
+    hub = SmallHub()
+    with serve(handler=type("Handler", (Handler,), {"hub": hub})) as hub.address:
         yield hub
 
 
@@ -53,10 +55,6 @@ def disconnect(request, hub, monkeypatch, tmp_path):
     return cut
 
 
-def new_process() -> None:
-    identity._resolved.cache_clear()
-
-
 def next_commit(repository, copied):
     """The folder of a commit with other weights, tokens and configuration than the first."""
     folder = shutil.copytree(copied, copied.with_name("next"))
@@ -71,23 +69,23 @@ def test_identity_is_the_commit_that_a_revision_stands_for(repository, copied):
     first = repository.push(next_commit(repository, copied), "v1.0")
     main = repository.names["main"]
     repository.push(copied, "odd/branch")
-    assert identity_of(card_of(NAME)) == main
+    assert identity.identity_of(card_of(NAME)) == main
     wanted = {"main": main, "v1.0": first, "odd/branch": repository.names["odd/branch"], first[:8]: first, first: first}
     for revision, commit in wanted.items():
-        assert identity_of(card_of(NAME, revision=revision)) == commit
+        assert identity.identity_of(card_of(NAME, revision=revision)) == commit
     assert len(set(wanted.values())) == 3
 
 
 def test_a_process_stays_on_the_commit_that_it_began_with(hub, repository, copied, tiny, image_set):
-    before = identity_of(card_of(NAME))
+    before = identity.identity_of(card_of(NAME))
     after = repository.push(next_commit(repository, copied))
     expected = logits_of(tiny, image_set)
     assert torch.equal(logits_of(load(card_of(NAME)), image_set), expected)
-    assert identity_of(card_of(NAME)) == before
+    assert identity.identity_of(card_of(NAME)) == before
     assert {revision for revision, _ in hub.files_asked()} == {before}
     new_process()
     assert load(card_of(NAME)).processor.chat_template.startswith("{#- of the next commit")
-    assert identity_of(card_of(NAME)) == after
+    assert identity.identity_of(card_of(NAME)) == after
     new_process()
     assert torch.equal(logits_of(load(card_of(NAME, revision=before[:10])), image_set), expected)
 
@@ -100,14 +98,14 @@ def test_a_loaded_model_needs_no_connection_afterwards(repository, disconnect, t
     load(card)
     disconnect()
     assert torch.equal(logits_of(load(card), image_set), logits_of(tiny, image_set))
-    assert identity_of(card) == repository.names["main"]
+    assert identity.identity_of(card) == repository.names["main"]
 
 
 @pytest.mark.parametrize("slug", [slug for slug in slugs(ModelCard) if not load_model_card(slug).made_by])
 def test_every_card_of_the_hub_can_be_asked_for(hub, slug):
     """A card of many fields, some of them lists, is no other than one of three lines: what it misses is the model."""
     card = load_model_card(slug)
-    for function in (identity_of, load):
+    for function in (identity.identity_of, load):
         missing = f"cannot read '{card.source}': there is no https://huggingface.co/{card.source}: correct the source"
         # of a gated one the hub denies to have it
         assert ("it is gated: accept its terms" if card.gated else missing) in refusal(card, function)
@@ -115,7 +113,7 @@ def test_every_card_of_the_hub_can_be_asked_for(hub, slug):
 
 def test_without_a_connection_or_a_copy(repository, disconnect):
     disconnect()
-    for function in (identity_of, load_processor, load):
+    for function in (identity.identity_of, load_processor, load):
         message = refusal(card_of(NAME), function)
         assert f"model card 'mine': cannot read '{NAME}': the hub cannot be reached" in message
         assert "give a folder as source" in message
@@ -124,7 +122,7 @@ def test_without_a_connection_or_a_copy(repository, disconnect):
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_model_says_what_to_do(repository, status):
     repository.gate = status
-    assert identity_of(card_of(NAME)) == repository.names["main"]  # the hub hides files, not commits
+    assert identity.identity_of(card_of(NAME)) == repository.names["main"]  # the hub hides files, not commits
     for function in (load_processor, load):
         message = refusal(card_of(NAME), function)
         assert f"accept its terms at https://huggingface.co/{NAME}, then `hf auth login`" in message
@@ -164,8 +162,8 @@ def test_weights_in_several_files(hub, repository, copied, tiny, image_set):
     for name in names:
         part = {key: tensor for key, tensor in weights.items() if places[key] == name}
         save_file(part, copied / name, metadata={"format": "pt"})
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
-    (copied / "model.safetensors.index.json").write_text(json.dumps(index))
+    index = json.dumps({"metadata": {"total_size": 1}, "weight_map": places})
+    (copied / "model.safetensors.index.json").write_text(index)
     for source in (NAME, copied):
         assert torch.equal(logits_of(load(card_of(source)), image_set), logits_of(tiny, image_set))
     assert {path for _, path in hub.files_asked()} >= {*names}

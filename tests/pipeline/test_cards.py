@@ -16,14 +16,24 @@ MISSING = object()
 SHIPPED = [(kind, slug) for kind in (DataCard, ModelCard, Protocol) for slug in cards.slugs(kind)]
 PAPERS_MODELS = [slug for slug in cards.slugs(ModelCard) if not load_model_card(slug).is_miniature]
 # word for word from appendix A of the paper (arXiv 2604.08333v1), its typographic apostrophes made plain
-TEMPLATES = {
-    "busi": "<image> Carefully examine the image to determine the diagnostic result for breast cancer. "
-    "Please answer 'Normal', 'Benign', or 'Malignant'.",
-    "covid19-ct": "<image> Carefully examine the image to determine if there is COVID present. "
-    "Please answer 'Yes' or 'No'.",
-    "chest-xray": "<image> Carefully examine the image to determine if there is pneumonia present. "
-    "Please answer 'Yes' or 'No'.",
+YES_NO = "<image> Carefully examine the image to determine if there is {} present. Please answer 'Yes' or 'No'."
+TEMPLATES = {"covid19-ct": YES_NO.format("COVID"), "chest-xray": YES_NO.format("pneumonia")}
+TEMPLATES["busi"] = (
+    "<image> Carefully examine the image to determine the diagnostic result for breast cancer. "
+    "Please answer 'Normal', 'Benign', or 'Malignant'."
+)
+WRONG_VALUES = {
+    Protocol: {
+        "fine_tuning.epochs": ["20", 2.5, True, 0],
+        "fine_tuning.learning_rate": ["1e-4", 1.5, float("nan")],
+        "splits.seed": [None],
+        "order": ["image-first"],
+        "probe_variants": [{"linear": {"kind": "quadratic"}}, {"linear": 3}],
+    },
+    ModelCard: {"parameters": ["8.29B"], "vision_tower": [""], "training_stages": [[]], "device_map": ["cuda"]},
+    DataCard: {"release_counts": [{"all": {"benign": 0}}], "classes": [[{"name": "normal", "option": "Normal"}]]},
 }
+ANY = {Protocol: "paper", ModelCard: "lingshu-7b-miniature", DataCard: "busi"}
 
 
 def changed(kind, slug, place: str, value) -> dict:
@@ -82,20 +92,6 @@ def test_probe_variant_is_the_probe_but_for_the_fields_that_it_names(tmp_path):
     protocol = cards.parse_card(Protocol, path)
     complete = {name: protocol.probe.model_copy(update=own) for name, own in variants.items()}
     assert protocol.probes == {"main": protocol.probe} | complete
-
-
-WRONG_VALUES = {
-    Protocol: {
-        "fine_tuning.epochs": ["20", 2.5, True, 0],
-        "fine_tuning.learning_rate": ["1e-4", 1.5, float("nan")],
-        "splits.seed": [None],
-        "order": ["image-first"],
-        "probe_variants": [{"linear": {"kind": "quadratic"}}, {"linear": 3}],
-    },
-    ModelCard: {"parameters": ["8.29B"], "vision_tower": [""], "training_stages": [[]], "device_map": ["cuda"]},
-    DataCard: {"release_counts": [{"all": {"benign": 0}}], "classes": [[{"name": "normal", "option": "Normal"}]]},
-}
-ANY = {Protocol: "paper", ModelCard: "lingshu-7b-miniature", DataCard: "busi"}
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from mlprobe_utils.pipeline.configuration import configure, lineages, load_book
 def test_defaults_follow_the_data(tmp_path):
     assert all(slug.endswith("-phantom") for slug in configure([], [], "miniature", "paper", "").datasets)
     real = configure([], [], "miniature", "paper", str(tmp_path))
-    assert real.datasets == ("busi", "chest-xray", "covid19-ct")
-    assert real.data == str(tmp_path)
+    assert (real.datasets, real.data) == (("busi", "chest-xray", "covid19-ct"), str(tmp_path))
 
 
 def test_a_relative_folder_starts_at_the_projects_root_wherever_it_is_read(tmp_path, monkeypatch):

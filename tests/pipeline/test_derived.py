@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_parts import make_image_set, times_made
+from tiny_parts import make_image_set, newly_made
 
 from mlprobe_utils.analysis import health as of_run
 from mlprobe_utils.common.errors import InputError
@@ -16,12 +16,11 @@ from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY
 from mlprobe_utils.evaluation.rows import STAGES, image_rows, write_rows
 from mlprobe_utils.pipeline import artefacts, results, scoring
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
-from mlprobe_utils.pipeline.results import Selection
 
 DATASETS = ("busi", "covid19-ct")
 POINTS = ("V.00", "V.01", "C.00", "L.00", "L.01")
 PREDICTIONS = {results.state_name("predictions", run): run for run in (None, 0, 1)}
-SELECTION = Selection(("m",), DATASETS, "miniature", "paper")
+SELECTION = results.Selection(("m",), DATASETS, "miniature", "paper")
 POSITIVES = {dataset: load_data_card(dataset).positive for dataset in DATASETS}
 PROBES = load_protocol("miniature").probes
 READERS = (scoring.probe_scores, scoring.output_scores, scoring.control_scores, of_run.health_of_run)
@@ -68,11 +67,8 @@ def made(outputs):
     """Reads all tables; returns the names of those that this made, of model m on BUSI apart from the others."""
 
     def read() -> tuple[set[str], int]:
-        before = times_made(outputs)
-        for reader in READERS:
-            reader(SELECTION)
-        changed = [outputs / place for place, time in times_made(outputs).items() if time != before.get(place)]
-        own = {path.name for path in changed if path.parent == SELECTION.folder("m", "busi")}
+        changed = newly_made(outputs, lambda: [reader(SELECTION) for reader in READERS])
+        own = {path.name for path in map(outputs.joinpath, changed) if path.parent == SELECTION.folder("m", "busi")}
         return own, len(changed) - len(own)
 
     return read
@@ -120,7 +116,7 @@ def test_a_table_is_made_once_and_anew_where_its_rows_or_its_score_changed(write
 def test_two_pages_that_want_a_table_at_once_make_it_once(write):
     calls = []
 
-    def slow(one: Selection) -> pd.DataFrame:
+    def slow(one: results.Selection) -> pd.DataFrame:
         calls.append(one)
         time.sleep(0.3)
         return pd.DataFrame({"call": [len(calls)]})
@@ -131,5 +127,4 @@ def test_two_pages_that_want_a_table_at_once_make_it_once(write):
 
     with ThreadPoolExecutor(2) as pages:
         first, second = pages.map(read, range(2))
-    assert first.equals(second)
-    assert len(calls) == 1
+    assert (first.equals(second), len(calls)) == (True, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
-from tiny_parts import RECIPE, changed, make_image_set, times_made
+from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
 from mlprobe_utils.analysis import comprehension, vision_tower
 from mlprobe_utils.book import provenance_box
@@ -20,12 +20,10 @@ from mlprobe_utils.pipeline import artefacts, places, results, variants, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.configuration import load_book
-from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection
 from mlprobe_utils.pipeline.tested import evaluated
 from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name, load_discussion, of_value, taking_part
-from mlprobe_utils.pipeline.work import works
 
-ONE = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
+ONE = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
 PAPER = {  # discussion -> what it varies, models of the paper's tables; question first is this book's own
     "frozen-vision-tower": ("vision_tower", {"huatuogpt-vision-7b", "medgemma-4b"}),
     "question-first": ("order", {"lingshu-7b"}),
@@ -91,11 +89,8 @@ def protocol(tmp_path_factory, tiny_card, image_set):
 
 def run(*names: str) -> list[str]:
     """Runs discussions; returns the folders of the artefacts that it made, below the model's."""
-    folder = ONE.folder("tiny", "busi-phantom")
-    before = times_made(folder)
-    everything = works("tiny", ["busi-phantom"], "miniature", "paper")
-    pipeline.make_discussions(everything, [*map(load_discussion, names)])
-    return sorted(place for place, time in times_made(folder).items() if time != before.get(place))
+    given = work.works("tiny", ["busi-phantom"], "miniature", "paper"), [*map(load_discussion, names)]
+    return newly_made(ONE.folder("tiny", "busi-phantom"), lambda: pipeline.make_discussions(*given))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +138,7 @@ def test_a_variant_differs_in_its_setting_alone(whole):
         flat = {**plain, **plain["recipe"]}, {**own, **own["recipe"]}
         assert {key for key in flat[0] if flat[0][key] != flat[1][key] and key != "recipe"} == {setting}
     for order in ORDERS:
-        rows = results.seed_rows(of_value(ONE, ORDER, order))
+        rows = results.seed_rows(of_value(ONE, results.ORDER, order))
         assert set(rows["order"]) == {order}
         assert set(rows["run"].dropna()) == {CONTROL_RUN}
         SCHEMA.validate(rows)
@@ -181,7 +176,7 @@ def test_what_was_not_run_says_how_to_make_it(outputs, protocol):
     for words, read, *given in (
         (f"{command} --discussions", variants.tower_rows, ONE, "frozen"),
         (f"{command} --discussions", variants.classifier_rows, ONE),
-        (f"{command} --discussions", results.seed_rows, of_value(ONE, ORDER, "question_first")),
+        (f"{command} --discussions", results.seed_rows, of_value(ONE, results.ORDER, "question_first")),
         (f"{command}`", variants.tower_rows, ONE, "lora"),
     ):
         with pytest.raises(InputError, match=words):
@@ -191,9 +186,9 @@ def test_what_was_not_run_says_how_to_make_it(outputs, protocol):
 def test_variants_are_what_the_protocol_is_not(protocol, monkeypatch):
     other = changed(protocol, fine_tuning={"vision_tower": "frozen"}).model_copy(update={"order": "question_first"})
     for own, orders, tower in ((protocol, ["question_first"], "frozen"), (other, ["image_first"], "lora")):
-        assert [one.value for one in variants.variants(ORDER, own)] == [*orders, "irrelevant_first"]
-        assert variants.variants(VISION_TOWER, own) == [Variant(VISION_TOWER, tower)]
+        assert [one.value for one in variants.variants(results.ORDER, own)] == [*orders, "irrelevant_first"]
+        assert variants.variants(results.VISION_TOWER, own) == [Variant(results.VISION_TOWER, tower)]
     monkeypatch.setattr(variants, "load_protocol", lambda slug: other)
-    assert of_value(ONE, ORDER, "question_first") is ONE
-    assert of_value(ONE, ORDER, "image_first").states == [None, 0]
-    assert of_value(ONE, VISION_TOWER, "lora").states == [0, 1]
+    assert of_value(ONE, results.ORDER, "question_first") is ONE
+    assert of_value(ONE, results.ORDER, "image_first").states == [None, 0]
+    assert of_value(ONE, results.VISION_TOWER, "lora").states == [0, 1]

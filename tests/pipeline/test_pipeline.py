@@ -9,33 +9,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_parts import RECIPE, changed, make_image_set, times_made
+from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
 from mlprobe_utils.analysis import health
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.names import (
-    CLASSICAL,
-    CONTROL_RUN,
-    CONTROL_TASK,
-    MEMORISATION,
-    RANDOM_WEIGHTS,
-    TEXT_ONLY,
-    WITHOUT_MODEL,
-)
+from mlprobe_utils.evaluation import names
 from mlprobe_utils.evaluation.rows import SCHEMA
 from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.work import works
 from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
 from mlprobe_utils.probing.probes import fit_probes
 
-SELECTION = Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
-ONE = Selection(("tiny",), ("busi",), "miniature", "paper")
+SELECTION = results.Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
+ONE = results.Selection(("tiny",), ("busi",), "miniature", "paper")
 OPTIONS = ["p_Normal", "p_Benign", "p_Malignant"]
+STATES = ("pretrained", "finetuned-0", "finetuned-1")
+FEATURES, ADAPTERS = [f"features-{state}" for state in STATES], ["adapter-0", "adapter-1"]
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +42,9 @@ def run(tiny_card, image_sets):
     small = changed(small, probe={"epochs": 2}, answering={"max_new_tokens": 2})
 
     def go() -> list[str]:
-        before = times_made(artefacts.OUTPUTS)
-        pipeline.make_model(works("tiny", list(SELECTION.datasets), "miniature", "paper"))
-        now = times_made(artefacts.OUTPUTS)
-        made = (place.rpartition("/")[2] for place, time in now.items() if time != before.get(place))
-        return sorted(re.sub(r"(random)-\w+", r"\1", name) for name in made)
+        everything = work.works("tiny", list(SELECTION.datasets), "miniature", "paper")
+        made = newly_made(artefacts.OUTPUTS, lambda: pipeline.make_model(everything))
+        return sorted(re.sub(r"(random)-\w+", r"\1", place.rpartition("/")[2]) for place in made)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(places, "load_model_card", lambda slug: tiny_card)
@@ -78,10 +68,6 @@ def own(whole, tmp_path, monkeypatch) -> work.Work:
     return work.works("tiny", ["busi"], "miniature", "paper")[0]
 
 
-STATES = ("pretrained", "finetuned-0", "finetuned-1")
-FEATURES, ADAPTERS = [f"features-{state}" for state in STATES], ["adapter-0", "adapter-1"]
-
-
 def test_everything_is_made_once_and_redone_where_something_changed(run, whole, own, monkeypatch):
     predictions = [f"predictions-{state}" for state in STATES]
     everything = [*ADAPTERS, *predictions, *FEATURES, "lens", "probes", "transfer", "controls"]
@@ -103,7 +89,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
         SCHEMA.validate(rows)
         assert set(rows["split"]) == ({"test"} if rows is reference else {"validation", "test"})
         assert set(rows["data_hash"]) == {image_set.data_hash for image_set in image_sets.values()}
-    assert set(reference["control"]) == {CLASSICAL}
+    assert set(reference["control"]) == {names.CLASSICAL}
     for dataset, image_set in image_sets.items():
         folder, manifest = SELECTION.folder("tiny", dataset), image_set.manifest.set_index("image")
         assert set(artefacts.upstream(folder / "lens")) == {folder / name for name in ("lens", *FEATURES, *ADAPTERS)}
@@ -124,8 +110,8 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
 
 def test_controls_are_complete(whole, image_sets):
     """Of every model and data set its own, of every data set those that need no model."""
-    scores, alone = scoring.control_scores(SELECTION), (*WITHOUT_MODEL, CLASSICAL)
-    probed = {CONTROL_TASK: 9, MEMORISATION: 3, RANDOM_WEIGHTS: 9, TEXT_ONLY: 1}
+    scores, alone = scoring.control_scores(SELECTION), (*names.WITHOUT_MODEL, names.CLASSICAL)
+    probed = {names.CONTROL_TASK: 9, names.MEMORISATION: 3, names.RANDOM_WEIGHTS: 9, names.TEXT_ONLY: 1}
     for dataset, image_set in image_sets.items():
         own = scores[scores["dataset"] == dataset]
         assert own["control"].value_counts().to_dict() == probed | dict.fromkeys(alone, 1)
@@ -133,18 +119,18 @@ def test_controls_are_complete(whole, image_sets):
         folder = SELECTION.folder("tiny", dataset)
         rows = SCHEMA.validate(pd.read_parquet(folder / "controls" / "controls.parquet"))
         parts = rows.groupby("control")["split"].unique().map(list).to_dict()
-        assert parts == {control: ["test"] for control in probed} | {MEMORISATION: ["train"]}
+        assert parts == {control: ["test"] for control in probed} | {names.MEMORISATION: ["train"]}
         task = pd.read_parquet(SELECTION.controls(dataset) / "control_task.parquet").set_index("image")["control"]
         true = image_set.manifest.set_index("image")["option"]
-        for control, labels in ((CONTROL_TASK, task), (RANDOM_WEIGHTS, true), (TEXT_ONLY, true)):
+        for control, labels in ((names.CONTROL_TASK, task), (names.RANDOM_WEIGHTS, true), (names.TEXT_ONLY, true)):
             own = rows[rows["control"] == control]
             assert (own["label"].to_numpy() == labels[own["image"]].to_numpy()).all()
         (place,) = folder.parent.glob("features-random-*")
         random, pretrained = (load_features(one / FEATURE_FILE) for one in (place, folder / "features-pretrained"))
         assert random.keys() == pretrained.keys()
         assert not any(torch.allclose(random[key], pretrained[key], atol=1e-3) for key in random)
-        names = ("controls", "features-finetuned-0", "adapter-0")
-        expected = {*(folder / name for name in names), place, SELECTION.controls(dataset)}
+        sources = ("controls", "features-finetuned-0", "adapter-0")
+        expected = {*(folder / source for source in sources), place, SELECTION.controls(dataset)}
         assert {*artefacts.upstream(folder / "controls")} == expected
 
 
@@ -173,16 +159,16 @@ def test_the_lens_of_a_state_is_that_of_its_own_features(whole, tiny, encoder, i
 
 def test_probe_rows_are_those_of_the_features(whole, by_hand):
     """Rows, labels and parts are not shuffled on the way."""
-    names, labels, settings = by_hand
+    images, labels, settings = by_hand
     for state, stage, number in (("pretrained", "pretrained", 1), ("finetuned-0", "finetuned", 0)):
         features = features_of(state)
-        assert {len(tensor) for tensor in features.values()} == {len(names)}
+        assert {len(tensor) for tensor in features.values()} == {len(images)}
         seeds = dict.fromkeys(features, number)
         fitted = fit_probes(features, dict.fromkeys(features, labels), *settings, seeds)
         for key in ("V.03/image_mean", "L.02/last_token"):
             point, pooling = key.split("/")
             chosen = dict(stage=stage, run=number, point=point, pooling=pooling)
-            found = results.probe_rows(ONE, **chosen).set_index("image").loc[names[8:], OPTIONS]
+            found = results.probe_rows(ONE, **chosen).set_index("image").loc[images[8:], OPTIONS]
             np.testing.assert_allclose(found, fitted[key][8:], rtol=1e-5)
 
 
@@ -194,18 +180,18 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
     pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
     states = rows[["stage", "run", "seed"]].drop_duplicates().fillna({"run": -1}).to_numpy().tolist()
-    both = (("finetuned", CONTROL_RUN), ("pretrained", -1))
+    both = (("finetuned", names.CONTROL_RUN), ("pretrained", -1))
     assert sorted(states) == [[stage, run, seed] for stage, run in both for seed in range(seeds)]
     keys = ["stage", "seed", "point", "pooling", "image"]
     assert curves["seed"].equals(curves["run"])
-    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == CONTROL_RUN)].merge(rows, on=keys)
+    shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == names.CONTROL_RUN)].merge(rows, on=keys)
     assert len(shared) == 3 * len(rows) // (2 * seeds)  # of two runs before fine-tuning, and of the first after it
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
     assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
 
 
 def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):
-    names, labels, settings = by_hand
+    images, labels, settings = by_hand
     rows = results.transfer_rows(ONE)
     SCHEMA.validate(rows)
     assert set(rows["split"]) == {"test"}
@@ -214,7 +200,7 @@ def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):
     own = {point: features[f"{point}/last_token"] for point in ("L.00", "L.01", "L.02")}
     expected = fit_probes(own, dict.fromkeys(own, labels), *settings, dict.fromkeys(own, 0), at=own)
     chosen = {"stage": "finetuned", "pooling": "last_token", "probe": "L.02", "point": "L.00"}
-    found = results.transfer_rows(ONE, **chosen).set_index("image").loc[names[-2:], OPTIONS]
+    found = results.transfer_rows(ONE, **chosen).set_index("image").loc[images[-2:], OPTIONS]
     np.testing.assert_allclose(found, expected["L.02", "L.00"][-2:], rtol=1e-5)
 
 
@@ -236,15 +222,6 @@ def test_probe_recipes_of_the_protocol_are_told_apart(whole):
         assert set(own["probe"]) == {name}
         assert own[keys].equals(first[keys])
         assert not np.allclose(own["p_Normal"], first["p_Normal"])
-    with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
-        results.probe_rows(ONE, "rwa")
-
-
-def test_layers_that_lora_adapts_are_counted_by_module(whole, tiny):
-    counted = results.adapted_layers(ONE).set_index("module")["layers"]
-    linear = [name for name, layer in tiny.model.model.named_modules() if isinstance(layer, torch.nn.Linear)]
-    modules = {"V": "visual.blocks", "C": "visual.merger", "L": "language_model"}
-    assert counted.to_dict() == {m: sum(name.startswith(place) for name in linear) for m, place in modules.items()}
 
 
 def test_results_that_are_not_there_say_how_to_make_them(outputs):

@@ -39,16 +39,21 @@ EXPECTED = [
     (["medgemma-27b"], GEMMA3, (416866032, 6194304, 27009346304, 0), (27, 1, 62)),
 ]
 BASES = ("qwen2.5-vl-7b", "gemma-3-4b")
+BASE, ADAPTED = "qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"
+REAL = ModelCard(
+    slug="org.model-7b", name="Model <7B>", source="org/Model-7B", parameters=8_290_000_000, base=BASE,
+    vision_tower="ViT & more", connector="MLP", llm="Qwen2.5-7B", licence="Apache-2.0",
+    training_stages=["aligned", "instructed"],
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(("slugs", "model_class", "parts", "points"), EXPECTED, ids=[own[0][0] for own in EXPECTED])
 def test_table_s1_models_are_counted_by_part(slugs, model_class, parts, points):
     for card in map(load_model_card, slugs):
         config, counted = published_config(card.architecture), count(card.architecture)
-        assert counted.model_class == model_class
+        assert (counted.model_class, counted.total) == (model_class, card.parameters)
         assert counted.parameters == dict(zip(PARTS, parts, strict=True))
         assert counted.points == dict(zip("VCL", points, strict=True))
-        assert counted.total == card.parameters
         assert family_named(config["architectures"]).__module__ == f"mlprobe_utils.models.families.{card.family}"
 
 
@@ -110,14 +115,6 @@ def test_table_s1_needs_an_architecture(monkeypatch, tmp_path):
             row(architecture)
 
 
-BASE, ADAPTED = "qwen2.5-vl-7b-miniature", "lingshu-7b-miniature"
-REAL = ModelCard(
-    slug="org.model-7b", name="Model <7B>", source="org/Model-7B", parameters=8_290_000_000, base=BASE,
-    vision_tower="ViT & more", connector="MLP", llm="Qwen2.5-7B", licence="Apache-2.0",
-    training_stages=["aligned", "instructed"],
-)  # fmt: skip
-
-
 def rows_of(page) -> list[list[str]]:
     """The texts of the cells, row by row, without the head."""
     table = ElementTree.fromstring(page._repr_html_()).find("div/table/tbody")
@@ -171,8 +168,7 @@ def test_a_miniature_is_described_by_its_recipe_and_its_base():
     vision = recipe_of(load_model_card(BASE)).architecture.vision
     assert base.vision_tower.split() == [str(vision.depth), "blocks,", "width", str(vision.width)]
     for field in ("vision_tower", "connector", "llm"):
-        assert getattr(adapted, field) == getattr(base, field)
-        assert getattr(base, field)
+        assert getattr(adapted, field) == getattr(base, field) > ""
     assert adapted.training_stages == [stage.title for stage in recipe_of(load_model_card(ADAPTED)).stages]
     assert adapted.training_stages != base.training_stages
     assert described(REAL) is REAL
@@ -188,9 +184,8 @@ def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp
     folder.mkdir(parents=True)
     save_file({"a": np.zeros((3, 4)), "b": np.zeros(5)}, folder / "model-00001-of-00002.safetensors")
     save_file({"c": np.zeros((2, 2), "float16")}, folder / "model-00002-of-00002.safetensors")
-    assert parameters_of(card) == 21
-    assert parameters_of(ModelCard(slug="x", name="x", source=str(folder))) == 21
-    assert parameters_of(REAL) == 8_290_000_000
+    found = map(parameters_of, (card, ModelCard(slug="x", name="x", source=str(folder)), REAL))
+    assert [*found] == [21, 21, 8_290_000_000]
 
 
 def test_every_card_has_a_row_models_of_the_run_come_first_and_one_alone_has_a_row_a_fact(outputs):

@@ -13,18 +13,17 @@ from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import evaluated, groups, resamples_of_tested
 
+LINKED = {  # train image e is of patient one, and a copy of test image c
+    "patient": ["one", "one", "two", "two", "three", "one"],
+    "duplicate_group": [None, None, None, None, "copy", "copy"],
+}
+
 
 def image_set(**changed) -> ImageSet:
     """Test images of three patients, and a train image."""
     columns = {"image": [*"fbdace"], "option": ["Normal", "Benign"] * 3, "duplicate_group": [None] * 6}
     columns |= {"patient": ["one", "one", "two", "two", "three", None], "split_paper": ["test"] * 5 + ["train"]}
     return ImageSet(load_data_card("busi"), pd.DataFrame(columns | changed), "0" * 64, {}, None)
-
-
-LINKED = {  # train image e is of patient one, and a copy of test image c
-    "patient": ["one", "one", "two", "two", "three", "one"],
-    "duplicate_group": [None, None, None, None, "copy", "copy"],
-}
 
 
 @pytest.mark.parametrize(("changed", "together"), [({}, ["ad", "bf", "c"]), (LINKED, ["ad", "bfc"])])

@@ -11,18 +11,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from drawn_charts import downloaded, drawings, marks
+from drawn_charts import SVG, downloaded, drawings, marks, words_in
 
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import is_point
 from mlprobe_utils.plots import charts, figures, squares
 from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, description, enable, inline
-from mlprobe_utils.plots.figures import Figure
 
 POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
-SVG = "{http://www.w3.org/2000/svg}"
+# Machado et al. 2009, severity 1, on linear RGB
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear RGB
+LAB = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]])  # CIELAB of cube roots; a constant moves no distance
 
 
 def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
@@ -35,10 +42,6 @@ def made(models=("one", "two"), datasets=("a", "b"), runs=2, answers=70.0):
             rows.append(key | {"pooling": "image_mean", "point": point} | dict.fromkeys(METRICS, 50.0 + place + high))
         outputs.append(key | dict.fromkeys(METRICS, answers if stage == "finetuned" else 0.0))
     return pd.DataFrame(rows), pd.DataFrame(outputs)
-
-
-def words_in(drawing: ET.Element) -> list[str]:
-    return [text.text for text in drawing.iter(f"{SVG}text")]
 
 
 def lines_in(drawing: ET.Element) -> dict[str, list[str]]:
@@ -79,8 +82,7 @@ def test_a_side_path_is_a_titled_curve_between_vision_tower_and_connector_where_
     assert words.count("deepstack") == 1
     assert [word for word in words if is_point(word or "")] == [*POINTS[:2], "D.00", "D.01", *POINTS[2:]]
     for _, texts, path in marks(own[0]):
-        assert {"D.00 55.0 %", "D.01 55.0 %"} <= set(texts)
-        assert path.count("M") == 5  # its own curve, joined to neither neighbour
+        assert ({"D.00 55.0 %", "D.01 55.0 %"} <= set(texts), path.count("M")) == (True, 5)  # joined to no neighbour
     alone = drawings(charts.probe_curves(scores, outputs, NAMES))
     assert [*map(ET.tostring, other)] == [*map(ET.tostring, alone[2:])]
 
@@ -131,14 +133,13 @@ def test_metrics_of_one_model_are_rows_and_confusion_counts_unparsed_answers():
     scores, outputs = made(models=("one",))
     scores["f1"] /= 2
     means = downloaded(charts.metric_curves(scores, outputs, NAMES)).groupby("metric", sort=False)["V.00"].mean()
-    assert means.to_dict() == {"accuracy": 55.5, "F1": 27.75, "precision": 55.5, "recall": 55.5, "AUC": 55.5}
+    assert means.to_dict() == dict.fromkeys(("accuracy", "F1", "precision", "recall", "AUC"), 55.5) | {"F1": 27.75}
     numbers = downloaded(one_of_each()["confusion"]).set_index(["truth", "answer"])["images"]
-    expected = {("No", "No"): 0, ("No", "Yes"): 1, ("No", "unparsed"): 0}
-    assert numbers.to_dict() == expected | {("Yes", "No"): 0, ("Yes", "Yes"): 1, ("Yes", "unparsed"): 1}
+    assert numbers.unstack()[["No", "Yes", "unparsed"]].to_numpy().tolist() == [[0, 1, 0], [0, 1, 1]]
 
 
 @functools.cache
-def one_of_each() -> dict[str, Figure]:
+def one_of_each() -> dict[str, figures.Figure]:
     scores, outputs = made()
     state = scores[["model", "dataset", "stage"]].drop_duplicates()
     profile = state.assign(**dict.fromkeys(SCORES, 60.0) | {"P_final": 3.0})
@@ -164,9 +165,8 @@ def test_controls_are_thin_lines_and_a_rule_of_their_own():
     of_model = scores[["model", "dataset", "point"]].drop_duplicates().assign(run=0, pooling="image_mean")
     stages = [("control task", "finetuned", 51.0), ("control task", "pretrained", 9.0), ("random weights", None, 52.0)]
     of_model = [of_model.assign(control=control, stage=stage, accuracy=value) for control, stage, value in stages]
-    blind = {"control": ["majority class", "majority class", "file format", "file format"]}
-    blind = pd.DataFrame(blind | {"dataset": [*"abab"], "accuracy": [50.0, 40.0, 45.0, 53.0]})
-    controls = pd.concat([*of_model, blind])
+    blind = pd.DataFrame({"control": ["majority class"] * 2 + ["file format"] * 2, "dataset": [*"abab"]})
+    controls = pd.concat([*of_model, blind.assign(accuracy=[50.0, 40.0, 45.0, 53.0])])
     figure = charts.probe_curves(scores, outputs, NAMES, controls=controls)
     for drawing, best in zip(drawings(figure), (53, 50) * 2, strict=True):
         shown = {names.split("|")[1]: texts for names, texts, _ in marks(drawing) if "fine-tuning" not in names}
@@ -235,8 +235,7 @@ def test_many_panels_are_compact_and_still_name_their_model():
         assert [word for word in words_in(drawing) if not word.isdigit()][:4] == ["V", "C", "L", "answer"]
     ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
     assert ends[3] != ends[0] == ends[6]  # a deeper model's row has more sites, and only that row
-    assert "<table" not in figure.html
-    assert len(downloaded(figure)) == 66
+    assert (len(downloaded(figure)), "<table" in figure.html) == (66, False)
     assert len(figure.html) < 210_000
     assert set(re.findall(r'data-highlight="(.*?)"', figure.html)) == set(STAGE_NAMES.values())
 
@@ -247,7 +246,6 @@ def test_many_points_are_not_all_labelled_and_one_run_is_not_drawn_beside_its_me
     deep = pd.concat([scores, *(last.assign(point=f"L.{place:02d}") for place in range(2, 64))])
     figure = charts.probe_curves(deep, outputs, NAMES)
     labels = words_in(drawings(figure)[0])
-    assert "answer" in labels
     assert 4 < len([label for label in labels if is_point(label or "")]) < 20  # of 67
     assert 'stroke-width="0.8"' in figure.html
     assert 'stroke-width="0.8"' not in charts.probe_curves(*made(runs=1), NAMES).html
@@ -299,17 +297,6 @@ def test_inline_keeps_everything_that_is_drawn_and_all_its_texts():
     (told,) = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
     assert told == ("a¦b|¦<&\"'é%|0", "x 72.0 %|y 0.00 %")
     assert len(inline(svg)) < len(svg)
-
-
-# Machado et al. 2009, severity 1, on linear RGB
-DEFICIENCIES = {
-    "none": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
-XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear RGB
-LAB = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]])  # CIELAB of cube roots; a constant moves no distance
 
 
 @pytest.mark.parametrize(("ground", "palette"), [("#ffffff", figures.LIGHT), ("#121212", figures.DARK)])

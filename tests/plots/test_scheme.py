@@ -6,19 +6,16 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from drawn_charts import drawings, marks
+from drawn_charts import SVG, drawings, marks, words_in
 
 from mlprobe_utils.evaluation.points import flow_order, is_point
 from mlprobe_utils.plots.figures import Figure
 from mlprobe_utils.plots.scheme import pipeline_scheme, scheme_table
 
 SIZES = {"deep": (32, 2, 64), "least": (1, 1, 1), "side path": (27, 2, 36, 3), "least side path": (1, 1, 1, 1)}
-SVG = "{http://www.w3.org/2000/svg}"
 
 
-def points_of(
-    vision: int, connector: int, llm: int, side: int = 0, widths: tuple[int, ...] = (1280, 5120, 3584)
-) -> pd.DataFrame:
+def points_of(vision: int, connector: int, llm: int, side: int = 0, widths=(1280, 5120, 3584)) -> pd.DataFrame:
     """Probe points as Qwen2.5-VL has them, or Qwen3-VL with its side path; what enters the LLM is as wide as it."""
     parts = [("V", "visual.blocks", 1, "Block", [widths[0]] * vision, "image_mean")]
     parts += [("D", "visual.deepstack_merger_list", 1, "Merger", [widths[2]] * side, "image_mean")]
@@ -48,7 +45,7 @@ def test_every_point_has_a_box_and_a_marker_a_pooling_and_nothing_lies_outside_o
     points = points_of(*size, widths=(1280, 27648, 18432))
     figure, tables = drawn(points)
     (drawing,) = drawings(figure)
-    assert [text.text for text in drawing.iter(f"{SVG}text")] == [text["words"] for text in tables["texts"]]
+    assert words_in(drawing) == [text["words"] for text in tables["texts"]]
     labels = [text["words"] for text in tables["texts"] if is_point(text["words"])]
     assert sorted(labels, key=flow_order) == list(points["point"])
     tips = [tip for _, (tip,), _ in marks(drawing)]
@@ -88,14 +85,12 @@ def test_widths_stand_where_they_change_and_what_judges_a_module_and_has_lora_in
 def test_a_side_path_leaves_the_vision_tower_passes_the_connector_and_enters_the_llm():
     figure, tables = drawn(points_of(6, 2, 6, 3, (48, 192, 64)), "Tiny")
     vision, connector, side, llm = tables["grounds"]
-    assert side["y"] == connector["y"]
-    assert side["x"] > connector["x2"]
+    assert (side["y"], side["x"] > connector["x2"]) == (connector["y"], True)
     lines = pd.DataFrame(tables["lines"]).groupby("line").agg({"x": ["min", "max"], "y": ["min", "max"]})
     upright = lines[(lines["x"]["min"] == lines["x"]["max"]) & (lines["x"]["min"] > side["x"])]["y"]
     arrows = upright[upright["max"] - upright["min"] > 10]
     assert arrows.to_numpy().tolist() == [[vision["y2"], side["y"]], [side["y2"], llm["y"]]]
-    words = "past the connector into the LLM: deepstack of 3 mergers (D.00 to D.02, 64 features"
-    assert words in figure.description
+    assert "past the connector into the LLM: deepstack of 3 mergers (D.00 to D.02, 64 features" in figure.description
     assert [text["words"] for text in tables["texts"]].count("in no health score") == 1
 
 
@@ -104,8 +99,7 @@ def test_it_is_saved_as_a_picture_with_all_its_texts_and_names_are_escaped(tmp_p
     figure, tables = drawn(points_of(6, 2, 6).assign(module='A<b>&"'), name)
     figure.save(tmp_path / "scheme.svg")
     saved = (tmp_path / "scheme.svg").read_text()
-    words = {text.text for text in ElementTree.fromstring(saved).iter(f"{SVG}text")}
-    assert {text["words"] for text in tables["texts"]} <= words
+    assert {text["words"] for text in tables["texts"]} <= {*words_in(ElementTree.fromstring(saved))}
     assert "var(" not in saved
     assert not re.search("<script>|<b>", figure.html)
     assert name in drawings(figure)[0].find(f"{SVG}title").text
@@ -114,10 +108,9 @@ def test_it_is_saved_as_a_picture_with_all_its_texts_and_names_are_escaped(tmp_p
 def test_table_collapses_runs_and_keeps_apart_what_differs():
     table = scheme_table(points_of(6, 2, 6, 3, widths=(48, 192, 64)))
     assert list(table["points"]) == ["V.00 - V.05", "D.00 - D.02", "C.00", "C.01", "L.00 - L.05"]
-    assert list(table["path"]) == [
-        "model.visual.blocks.{0..5}", "model.visual.deepstack_merger_list.{0..2}", "model.visual.merger.mlp.0",
-        "model.visual.merger.mlp.2", "model.language_model.layers.{0..5}",
-    ]  # fmt: skip
+    parts = ["blocks.{0..5}", "deepstack_merger_list.{0..2}", "merger.mlp.0", "merger.mlp.2"]
+    paths = [*(f"model.visual.{part}" for part in parts), "model.language_model.layers.{0..5}"]
+    assert list(table["path"]) == paths
     assert list(table["width"]) == [48, 64, 192, 64, 64]
     points = points_of(6, 2, 6, widths=(48, 64, 64))
     assert scheme_table(points)["path"][1] == "model.visual.merger.mlp.{0,2}"

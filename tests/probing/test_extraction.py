@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 from tiny_parts import WIDTHS, Killed, each_family, each_family_with, killed_after
-from torch import nn
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.encoding import Questions
@@ -15,16 +14,15 @@ from mlprobe_utils.probing.extraction import FEATURES, POINTS, capturing, featur
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.probing.settings import Extraction
 
-
-def own_hooks(model: nn.Module) -> list:
-    """Hooks of the project; transformers leaves some of its own on a LLaVA."""
-    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
-    return [hook for hook in hooks if hook.__module__.startswith("mlprobe_utils")]
-
-
 LEFT = sorted([FEATURES, POINTS])
 SETTINGS = Extraction(batch_size=2, shard_images=4)
 POSITIONS = [7, 0, 3, 11, 5, 2, 1, 8, 9, 10]  # out of order: rows follow positions; the last shard is short
+
+
+def own_hooks(model: torch.nn.Module) -> list:
+    """Hooks of the project; transformers leaves some of its own on a LLaVA."""
+    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
+    return [hook for hook in hooks if hook.__module__.startswith("mlprobe_utils")]
 
 
 @pytest.fixture
@@ -63,18 +61,16 @@ def test_killed_run_goes_on_from_its_shards_and_from_none_of_another_size(
     write, tmp_path, monkeypatch, shard_images, kept
 ):
     """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    unbroken.mkdir()
-    broken.mkdir()
+    for folder in (unbroken := tmp_path / "unbroken", broken := tmp_path / "broken"):
+        folder.mkdir()
     write(unbroken)
     seen = killed_after(6, monkeypatch)  # in the middle of the second shard
     with pytest.raises(Killed):
         write(broken)
     write(broken, Extraction(batch_size=2, shard_images=shard_images))
     assert seen == POSITIONS[kept:]
-    expected = load_features(unbroken / FEATURES)
-    for key, tensor in load_features(broken / FEATURES).items():
-        torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4)
+    features, expected = (load_features(folder / FEATURES) for folder in (broken, unbroken))
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
     assert sorted(path.name for path in broken.iterdir()) == LEFT
 
 
@@ -109,7 +105,7 @@ def inputs(encoder, image_set):
     ],
 )
 def test_point_without_output_or_of_the_wrong_shape_is_an_error(tiny, inputs, monkeypatch, name, value, message):
-    tiny.model.idle = nn.Linear(4, 4)
+    tiny.model.idle = torch.nn.Linear(4, 4)
     monkeypatch.setattr(type(tiny.family), name, value)
     with pytest.raises(RuntimeError, match=message):
         features_of(tiny, inputs)

@@ -51,20 +51,14 @@ def test_a_planted_class_is_seen_where_it_is_spoken_and_nowhere_else(tiny, encod
     basis = torch.linalg.pinv(head * weight)  # columns: seen by one option's token alone
     spoken = basis.T[truth] * 10 / basis.norm()
     unseen = torch.linalg.svd(head * weight).Vh[3:6]
-    features = {
-        "V.00/image_mean": noise,
-        "L.02/last_token": 10 * unseen[truth],
-        "L.01/last_token": 10 * spoken + noise / 100,
-        "L.00/last_token": noise,
-        "L.01/image_mean": noise,
-    }
+    features = dict.fromkeys(("V.00/image_mean", "L.00/last_token", "L.01/image_mean"), noise)
+    features |= {"L.02/last_token": 10 * unseen[truth], "L.01/last_token": 10 * spoken + noise / 100}
     rows = SCHEMA.validate(lens_rows(tiny, features, images, OPTIONS, tokens, 16, CONSTANTS))
     assert list(rows["point"].unique()) == ["L.00", "L.01", "L.02"]
     assert (set(rows["probe"]), set(rows["pooling"])) == ({LENS}, {"last_token"})
     assert set(rows["split"]) == {"validation", "test"}
     correct = (predicted_option(rows) == rows["label"]).groupby(rows["point"]).mean()
-    assert correct["L.01"] == 1
-    assert correct["L.00"] < 0.6
+    assert correct["L.00"] < 0.6 < correct["L.01"] == 1
     blind = rows.loc[rows["point"] == "L.02", [f"p_{option}" for option in OPTIONS]]
     np.testing.assert_allclose(blind, 1 / 3, atol=1e-3)  # a probe would tell all of them
 

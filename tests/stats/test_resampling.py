@@ -10,6 +10,9 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.components import components
 from mlprobe_utils.stats.resampling import accuracy, resample
 
+DRAWN = resample(np.arange(60), resamples=10)
+RIGHT = np.random.default_rng(0).random((2, 60)) < 0.5
+
 
 def test_equal_to_drawing_clusters_one_by_one():
     rng = np.random.default_rng(0)
@@ -43,10 +46,6 @@ def test_unequal_clusters_count_for_less():
     right = np.ones((1, 12), dtype=bool)
     for clusters, number in ((np.arange(12), 12), (np.arange(12) // 3, 4), (np.array([0] * 10 + [1, 2]), 144 / 102)):
         assert accuracy(right, resample(clusters)).clusters == pytest.approx(number)
-
-
-DRAWN = resample(np.arange(60), resamples=10)
-RIGHT = np.random.default_rng(0).random((2, 60)) < 0.5
 
 
 @pytest.mark.parametrize(

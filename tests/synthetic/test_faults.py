@@ -12,16 +12,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 from slow_reference import option_log_probabilities
-from tiny_parts import RECIPE, each_family, times_made
+from tiny_parts import RECIPE, changed, each_family, make_image_set, newly_made
 
-from mlprobe_utils.analysis.fault_effects import (
-    WHERE,
-    around,
-    effects,
-    first_drop,
-    profile_changes,
-    strengths_of,
-)
+from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, profile_changes, strengths_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES
 from mlprobe_utils.evaluation.health import SCORES
@@ -32,7 +25,6 @@ from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault, damaged_models, damaged_selection, load_trial
 from mlprobe_utils.pipeline.laboratory_results import measured
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.faults import calibration, planting
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, planted
@@ -40,6 +32,9 @@ from mlprobe_utils.training.prediction import answer_batch
 
 MODULES = ("V", "C", "L", ANSWER)
 OF_STATES = MODULES[:3]
+OPTIONS = [[5, 9, 2], [5, 7, 2], [8, 2]]  # two begin alike
+SELECTION = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
+SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 
 def fault_in(module: str, **fields) -> Fault:
@@ -183,9 +178,6 @@ def test_a_collapsed_connector_has_the_rank_that_is_left():
     torch.testing.assert_close(Damage("C", 1, "C.01", 0.0, statistics).of_states(states), states, atol=1e-3, rtol=1e-3)
 
 
-OPTIONS = [[5, 9, 2], [5, 7, 2], [8, 2]]  # two begin alike
-
-
 def test_options_part_where_their_tokens_do():
     assert branches(OPTIONS) == {(): [5, 8], (5,): [9, 7]}
     assert branches([[5, 2], [6, 7, 7, 2]]) == {(): [5, 6]}
@@ -196,13 +188,10 @@ def test_logits_are_swapped_only_where_options_part():
     logits = torch.arange(2 * 3 * 12).view(2, 3, 12).float()
     written = torch.tensor([[0, 1, 5], [0, 5, 1]])
     out = Damage(ANSWER, 0, severity=0.5).of_logits(logits, written, [0, 2**63 - 1], branches(OPTIONS))
-    assert torch.equal(out[1], logits[1])
-    assert (out[0, :, 5] == logits[0, :, 8]).all()
-    assert (out[0, :, 8] == logits[0, :, 5]).all()
-    assert out[0, 2, 9] == logits[0, 2, 7]
-    assert out[0, 1, 9] == logits[0, 1, 9]
-    rest = [0, 1, 2, 3, 4, 6, 10, 11]
-    assert torch.equal(out[..., rest], logits[..., rest])
+    expected = logits.clone()
+    expected[0, :, [5, 8]] = logits[0, :, [8, 5]]
+    expected[0, 2, [7, 9]] = logits[0, 2, [9, 7]]
+    assert torch.equal(out, expected)
 
 
 def test_the_chosen_option_is_the_one_written_under_constraint():
@@ -236,10 +225,9 @@ def test_the_severity_is_found_or_the_most_is_said():
 
 
 def test_fresh_phantoms_are_new_and_always_the_same():
-    card, settings = load_data_card("chest-xray-phantom"), load_protocol("miniature").images
+    given = load_data_card("chest-xray-phantom"), load_protocol("miniature").images
     labels = ["NORMAL", "PNEUMONIA"] * 2
-    drawn = (calibration.fresh_images(card, settings, labels[:n], part) for n, part in ((2, 0), (4, 0), (4, 1)))
-    few, more, other = drawn
+    few, more, other = (calibration.fresh_images(*given, labels[:n], part) for n, part in ((2, 0), (4, 0), (4, 1)))
     assert all((a == b).all() for a, b in zip(few, more[:2], strict=True))
     assert len({image.tobytes() for image in (*more, *other)}) == 8
 
@@ -259,7 +247,7 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
     assert damaged_models(["medvlm-r1-miniature"]) == []
     assert [(one.fault.module, one.strength) for one in found] == [(m, s) for m in MODULES for s in ("weak", "strong")]
     assert {(one.strength, one.points_lost) for one in found} == {*book.strengths.items()}
-    assert [one.mode for one in found[::2]] == list(MODES)
+    assert [one.mode for one in found] == [mode for mode in MODES for _ in range(2)]
     phantoms = Run((book.model,), ("busi", "covid19-ct-phantom"), "miniature", "paper", "x")
     place = damaged_selection(phantoms)
     assert (place.models, place.datasets) == (tuple(one.slug for one in found), ("covid19-ct-phantom",))
@@ -271,25 +259,27 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
             planting.run_whole_model("medvlm-r1-miniature", [], "miniature", "paper", planted=[dataset])
 
 
-SELECTION = Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
-SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
-
-
 @pytest.fixture
-def made(outputs, tiny_on_phantoms, monkeypatch):
-    """Calls what makes faults of the tiny model, and returns the names of the artefacts that it made."""
+def made(outputs, tiny_card, tmp_path, monkeypatch):
+    """Calls what makes faults of the tiny model on few images, and returns the names of the artefacts that it made."""
     few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
     planted = PlantedFaults(model="tiny", dataset="busi-phantom", strengths={"weak": 5.0, "strong": 90.0})
     own = load_book().model_copy(update={"planted_faults": planted})
+    image_set = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
+    small = changed(load_protocol("miniature"), probe={"epochs": 2}, answering={"max_new_tokens": 2})
+    small = small.model_copy(update={"fine_tuning": RECIPE})
+    monkeypatch.setattr(places, "load_model_card", lambda slug: tiny_card)
+    monkeypatch.setattr(places, "load_image_set", lambda slug, protocol: image_set)
+    monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
+    for module in (places, results):
+        monkeypatch.setattr(module, "load_protocol", lambda slug: small)
     for module in (fault_card, places):
         monkeypatch.setattr(module, "load_trial", lambda: few)
         monkeypatch.setattr(module, "load_book", lambda: own)
 
     def call(command, **options) -> list[str]:
-        folder = SELECTION.folder("tiny", "busi-phantom")
-        before = times_made(folder)
-        command("tiny", ["busi-phantom"], "miniature", "paper", **options)
-        return [name for name, time in times_made(folder).items() if time != before.get(name)]
+        given = "tiny", ["busi-phantom"], "miniature", "paper"
+        return newly_made(SELECTION.folder("tiny", "busi-phantom"), lambda: command(*given, **options))
 
     return call
 
@@ -372,8 +362,7 @@ def test_the_first_drop_and_what_lies_around_a_place():
     assert list(first_drop(table).iloc[0]) == ["d", "f", "C.00", "C.00", "connector"]
     places = around(table)[["where", "point"]].to_numpy().tolist()
     assert places == [["before", "V.01"], ["at", "C.00"], ["after", "L.00"]]
-    nothing = first_drop(table_of({"V.00": 0, ANSWER: -0.5}, ANSWER)).iloc[0]
-    assert list(nothing)[3:] == ["nowhere", "none"]
+    assert list(first_drop(table_of({"V.00": 0, ANSWER: -0.5}, ANSWER)).iloc[0])[3:] == ["nowhere", "none"]
 
 
 def test_profiles_are_compared_with_the_healthy_one():

@@ -19,11 +19,13 @@ from mlprobe_utils.pipeline.configuration import lineages, load_book
 from mlprobe_utils.pipeline.lineage import original
 from mlprobe_utils.synthetic.miniatures import conversations, making
 from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, of_stage
-from mlprobe_utils.synthetic.miniatures.making import correct_answers
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of
 from mlprobe_utils.synthetic.phantoms.texts import CAPTION_REQUEST, medical_sentence
 
 pytestmark = pytest.mark.usefixtures("outputs")
+IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
+QUESTION = "Which? Please answer 'Yes' or 'No'."
+GIVEN = [(image, (QUESTION, answer)) for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)]
 
 
 def stage(**changes) -> Stage:
@@ -126,17 +128,12 @@ def test_text_alone_can_be_learned(tiny):
     assert torch.isfinite(tiny.model(**batch).logits).all()
 
 
-IMAGES = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
-QUESTION = "Which? Please answer 'Yes' or 'No'."
-GIVEN = [(image, (QUESTION, answer)) for image, answer in zip(IMAGES, ["Yes", "No"] * 3, strict=True)]
-
-
 def test_only_correct_answers_are_learned(tiny_folder, monkeypatch):
     """A model whose words are made up: what is kept is what is correct, as often as it was drawn."""
     loaded = load(card_of(tiny_folder))
     said = iter([["Yes", "No", " No ", "Maybe", "Yes", "Yes", "Yes", "No", "No", "No", "No", "no"]])
     monkeypatch.setattr(type(loaded.processor.tokenizer), "batch_decode", lambda *_, **__: next(said))
-    kept = correct_answers(loaded.model, ConversationEncoder(loaded.processor), GIVEN, samples=2, seed=0)
+    kept = making.correct_answers(loaded.model, ConversationEncoder(loaded.processor), GIVEN, samples=2, seed=0)
     # image 0: Yes; image 1: " No "; image 2: both; image 3: No; image 4: none (No is wrong); image 5: "No", not "no"
     assert [one is GIVEN[i] for one, i in zip(kept, (0, 1, 2, 2, 3, 5), strict=True)] == [True] * 6
 
@@ -148,7 +145,7 @@ def test_samples_are_a_function_of_the_seed_and_none_that_is_correct_is_an_error
     none = [(image, (QUESTION, "such a text is never drawn")) for image in IMAGES]
     for seed in (1, 1, 2):
         with pytest.raises(InputError, match="none of 18 sampled answers is correct: give the recipe a stage with q"):
-            correct_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
+            making.correct_answers(loaded.model, ConversationEncoder(loaded.processor), none, samples=3, seed=seed)
     assert drawn[0] == drawn[1] != drawn[2]
 
 

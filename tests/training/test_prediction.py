@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from slow_reference import answer_log_probabilities, longer, option_log_probabilities
-from tiny_parts import Killed, answer_ids, card_of, each_family, each_family_with, killed_after, make_tiny
+from slow_reference import answer_ids, answer_log_probabilities, longer, option_log_probabilities
+from tiny_parts import Killed, card_of, each_family, each_family_with, killed_after, make_tiny
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.answers import parse_answer
@@ -21,6 +21,11 @@ FIRST = "{% for part in message.content if part.type == 'image' %}<|image_pad|>{
 TEXTS = "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
 TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEXTS + " {% endfor %}"
 VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
+OPTIONS = ["Benign", "Yes", "Malignant", "Malignant tumour"]  # of one token and of several; one begins another
+THINKING = VICUNA.replace("ASSISTANT:", "ASSISTANT: <think>\n")
+CLOSING = THINKING.replace(
+    "{{ part.text }}", "{{ '<think>\n\n</think>\n\n' if message.role == 'assistant' }}{{ part.text }}"
+)
 
 
 def predicted(loaded, encoder, image_set, folder):
@@ -52,9 +57,6 @@ def test_generation_is_greedy_and_options_are_as_probable_as_without_padding(
     assert answers["text"].any()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
     assert (probabilities.max(axis=0) / probabilities.min(axis=0))[[0, 2]].min() > 1.2  # they depend on the image
-
-
-OPTIONS = ["Benign", "Yes", "Malignant", "Malignant tumour"]  # of one token and of several; one begins another
 
 
 def assert_whole_passes(loaded, encoder, image_set, positions, max_new_tokens):
@@ -125,12 +127,6 @@ def test_an_answer_ends_at_its_end_token_and_keeps_marks_of_thoughts_that_are_sp
     tokens = tokenizer("<think>Malignant</think><other>Benign", add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(tokens, skip_special_tokens=True) == "MalignantBenign"
     assert encoder.text_of([*tokens, encoder.end, *tokens], [encoder.end]) == "<think>Malignant</think>Benign"
-
-
-THINKING = VICUNA.replace("ASSISTANT:", "ASSISTANT: <think>\n")
-CLOSING = THINKING.replace(
-    "{{ part.text }}", "{{ '<think>\n\n</think>\n\n' if message.role == 'assistant' }}{{ part.text }}"
-)
 
 
 @pytest.mark.parametrize("template", [THINKING, CLOSING])
