@@ -18,7 +18,6 @@ from made_releases import make_chest_xray
 from random_model import full_size, random_model
 from simulations import BEST, FIXED, false_alarms
 
-from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import published
 from mlprobe_utils.synthetic.miniatures import making
 
@@ -193,8 +192,6 @@ def test_tables_of_known_truth_are_written_with_their_origin_and_read_by_pages(m
     covered, health = published.simulated("intervals"), published.simulated("corrected_health")
     assert len(covered) == 3 * 2 * 2 * (3 + 2)  # test sets, curves, what, constructions
     assert health.loc[health["shape"] == "flat", "true score"].tolist() == pytest.approx([85] * 4)
-    with pytest.raises(InputError, match="unknown simulation 'interval': did you mean 'intervals'"):
-        published.simulated("interval")
 
 
 def test_a_picked_point_finds_losses_that_a_fixed_one_does_not():

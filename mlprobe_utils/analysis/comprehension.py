@@ -180,17 +180,12 @@ def outcomes_of_orders(one: Selection) -> dict[tuple[str, ...], Outcomes]:
         answers = answers[(answers["split"] == "test") & (answers["run"].fillna(CONTROL_RUN) == CONTROL_RUN)]
         modules = seeds[seeds["point"].str[0].isin(MODULES)]
         for stage in STAGES:
-            image_tokens, last_token = (
-                outcomes(modules[(modules["stage"] == stage) & (modules["pooling"] == pooling)])
-                for pooling in POOLINGS.values()
-            )
+            by_pooling = modules[modules["stage"] == stage].groupby("pooling")
+            image_tokens, last_token = (outcomes(by_pooling.get_group(pooling)) for pooling in POOLINGS.values())
             last = image_tokens.of_module("L")[-1]
-            found[stage, order, POINTS] = image_tokens
-            found[stage, order, IMAGE_TOKENS], found[stage, order, LAST_TOKEN] = (
-                image_tokens.at(last),
-                last_token.at(last),
-            )
-            found[stage, order, OUTPUT] = output_outcomes(answers[answers["stage"] == stage])
+            sites = {POINTS: image_tokens, IMAGE_TOKENS: image_tokens.at(last), LAST_TOKEN: last_token.at(last)}
+            sites[OUTPUT] = output_outcomes(answers[answers["stage"] == stage])
+            found |= {(stage, order, site): own for site, own in sites.items()}
     return found
 
 

@@ -127,11 +127,10 @@ def mapping_losses(
 
 
 def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the test images predicted anew from the options' probabilities: `probe` "readout", no text and parsed.
-
-    By a multinomial logistic regression on their standardised logarithms, fitted on the few validation images of the
-    same state and run: what it does no better than the answers is not proved absent. Raises InputError if validation
-    images are not of several classes."""
+    """Rows of the test images predicted anew from the options' probabilities: `probe` "readout", no text and parsed. By
+    a multinomial logistic regression on their standardised logarithms, fitted on the few validation images of the same
+    state and run: what it does no better than the answers is not proved absent. Raises InputError if validation images
+    are not of several classes."""
     frames = []
     for _, own in prediction_rows.groupby(["model", "fault", "dataset", "stage", "run"], dropna=False, sort=False):
         columns = [OPTION + option for option in options_of(own)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.health import STATE, CorrectedHealth, corrected_health, health_score, noise_covariance
+from mlprobe_utils.evaluation.health import STATE, corrected_health, health_score, noise_covariance, root_of
 from mlprobe_utils.evaluation.outcomes import of_modules, outcomes
 from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.pipeline import results
@@ -23,7 +23,7 @@ from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import LEVEL
 
 QUANTILES = (0.025, 0.5, 0.975)  # of the scores of flat curves
-SCORES = [*CorrectedHealth._fields, "flat_low", "flat_middle", "flat_high"]
+SCORES = ["raw", "score", "low", "high", "flat_low", "flat_middle", "flat_high"]
 PENALTIES = (0.05, 0.1, 0.2, 0.5, 1.0)
 RESAMPLES, RUN = 200, 0  # of an order of models: of the images, for intervals; and the run
 RANKS = ["dataset", "module", "changed", "to", "models", "tau", "low", "high"]
@@ -36,7 +36,7 @@ POINTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # which count; a curv
 
 
 def profile(health: pd.DataFrame, output_scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """One row a model, data set and stage: SCORES, each the mean over runs."""
+    """One row a model, data set and stage: FHS_V, FHS_C, FHS_L and P_final, each the mean over runs."""
     wide = health.pivot_table(index=STATE, columns="module", values="health", aggfunc="mean")
     final = output_scores.groupby(STATE)[metric].mean().rename("P_final")
     table = wide[list(MODULES)].add_prefix("FHS_").join(final).reset_index()
@@ -99,17 +99,15 @@ def flat_scores(
 ) -> np.ndarray:
     """Raw scores (percent) of `repeats` flat curves at `level` (0 to 1) with normal noise that lowers none below
     `least`. ValueError where a curve falls to 0."""
-    values, vectors = np.linalg.eigh(covariance)
     normal = np.random.default_rng(0).standard_normal((repeats, len(covariance)))
-    curves = level + normal @ (vectors * np.sqrt(np.maximum(values, 0))).T
+    curves = level + normal @ root_of(covariance).T
     return 100 * health_score(np.clip(curves, least, 1), penalty)
 
 
 def rank_table(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str, penalty: float) -> pd.DataFrame:
-    """`rank_stability` of every data set and module, after fine-tuning, of the first run; none of a single model.
-
-    The metrics are accuracy (the reference) and balanced accuracy, where no class is without test images; resamples
-    that lack a class are not used."""
+    """`rank_stability` of every data set and module, after fine-tuning, of the first run; none of a single model. The
+    metrics are accuracy (the reference) and balanced accuracy, where no class is without test images; resamples that
+    lack a class are not used."""
     rows = of_modules(rows)
     rows = rows[(rows["stage"] == "finetuned") & (rows["run"] == RUN)]
     tables = []
@@ -137,21 +135,18 @@ def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = 
     Returns changed (lambda, metric, points or images), to, models, tau, low, high; nan where no model ranks above
     another. Raises ValueError for a performance that is not positive."""
 
-    def scores(metric: str, penalty: float, choose: Callable | None = None) -> np.ndarray:  # [1 + resamples, models]
-        chosen = [choose(own) if choose else own for own in curves[metric].values()]
-        return np.stack([health_score(own, penalty) for own in chosen], axis=1)
+    def scores(metric: str, penalty: float, choose: Callable = lambda own: own) -> np.ndarray:
+        return np.stack([health_score(choose(own), penalty) for own in curves[metric].values()], axis=1)
 
-    reference_metric = next(iter(curves))
-    reference = scores(reference_metric, penalty)
-    changes = [("lambda", f"{value:g}", reference_metric, value, None) for value in penalties if value != penalty]
-    changes += [("metric", metric, metric, penalty, None) for metric in curves if metric != reference_metric]
-    changes += [("points", name, reference_metric, penalty, choose) for name, choose in POINTS.items()]
-    records, ends = [], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    for changed, to, metric, value, choose in changes:
-        taus = _taus(reference, scores(metric, value, choose))
-        records.append((changed, to, len(reference[0]), taus[0], *np.quantile(taus[1:], ends)))
-    redrawn = np.quantile(_taus(reference[:1], reference[1:]), [0.5, *ends])
-    records.append(("images", "redrawn", len(reference[0]), *redrawn))
+    first, *others = curves
+    reference, ends = scores(first, penalty), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    changes = {("lambda", f"{value:g}"): scores(first, value) for value in penalties if value != penalty}
+    changes |= {("metric", metric): scores(metric, penalty) for metric in others}
+    changes |= {("points", name): scores(first, penalty, choose) for name, choose in POINTS.items()}
+    taus = {change: _taus(reference, own) for change, own in changes.items()}
+    found = {change: (own[0], *np.quantile(own[1:], ends)) for change, own in taus.items()}
+    found["images", "redrawn"] = np.quantile(_taus(reference[:1], reference[1:]), [0.5, *ends])
+    records = [(*change, len(reference[0]), *own) for change, own in found.items()]
     return pd.DataFrame(records, columns=RANKS[2:])
 
 

@@ -10,10 +10,9 @@ from mlprobe_utils.stats.paired import HIGHER, LOWER
 
 
 def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """Means of differences by groups in the order they appear: `by`, `value`, low, high.
-
-    The standard error of a mean is at most the mean of the standard errors: the mean of the single ones' sides holds
-    whatever the correlation of the differences, and is too wide where they are independent."""
+    """Means of differences by groups in the order they appear: `by`, `value`, low, high. The standard error of a mean
+    is at most the mean of the standard errors: the mean of the single ones' sides holds whatever the correlation of the
+    differences, and is too wide where they are independent."""
     return differences.groupby([*by], sort=False)[[value, "low", "high"]].mean().reset_index()
 
 

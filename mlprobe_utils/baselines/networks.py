@@ -115,10 +115,9 @@ class MLPBlock(nn.Module):
 
 
 class HiFuse(nn.Module):
-    """HiFuse (Huo et al. 2024): a local and a global branch whose stages are fused, each with the fusion before.
-
-    The branches are timm's ConvNeXt and Swin transformer. Images can be of any size from 32 pixels on: windows of
-    attention are laid out for `img_size`, other sizes are padded to whole windows. Each stage doubles the channels."""
+    """HiFuse (Huo et al. 2024): a local and a global branch whose stages are fused, each with the fusion before. The
+    branches are timm's ConvNeXt and Swin transformer. Images can be of any size from 32 pixels on: windows of attention
+    are laid out for `img_size`, other sizes are padded to whole windows. Each stage doubles the channels."""
 
     def __init__(self, num_classes: int, img_size: int, width: int, depths: Sequence[int], heads: Sequence[int]):
         super().__init__()

@@ -126,8 +126,7 @@ class Chapter:
     @property
     def healthy(self) -> Selection:
         """The results of the model in which this chapter's faults are planted."""
-        own = self.selection
-        return Selection(tuple(self.models), own.datasets, own.protocol, own.split_rule)
+        return replace(self.selection, models=tuple(self.models))
 
     def with_baselines(self) -> "Chapter":
         """The chapter with the traditional classifiers that its protocol names; trains those that are missing."""
@@ -155,7 +154,6 @@ class Chapter:
 
 def start(namespace: dict) -> Chapter:
     """Checks a chapter's parameters, makes what is missing, and turns the charts on; `namespace` is its `globals()`.
-
     Raises InputError for a bad parameter, before anything runs, or for what cannot be made, with the mend."""
     started = time.time()
     artefacts.READ.clear()  # what the kernel read before belongs to another page
@@ -213,7 +211,6 @@ class Parameters(BaseModel):
 
 def check_parameters(namespace: dict) -> tuple[Run, dict]:
     """What the chapter runs over, and all its parameters with their values; `namespace` is the notebook's `globals()`.
-
     papermill only logs a parameter that a notebook does not declare, and injects values of any type; what else a reader
     defines in the notebook is ignored. Raises InputError for a parameter that the chapter does not have, a value of the
     wrong type, an unknown slug or choice, and real images without their folder."""

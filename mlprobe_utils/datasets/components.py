@@ -23,7 +23,6 @@ def components(table: pd.DataFrame) -> np.ndarray:
 
 def duplicate_groups(table: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
     """The duplicate group of every image, null for an image without a duplicate; from image, sha256, perceptual_hash.
-
     Byte-identical images share a group, and so do images whose perceptual hashes (hexadecimal) differ in at most
     `NEAR_BITS` bits while their thumbnails (grey, [images, side, side]), less the set's mean thumbnail, correlate above
     `ALIKE`; groups are closed under both. They are called `d001`, ... in the order of their smallest image names."""

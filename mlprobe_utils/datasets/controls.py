@@ -59,7 +59,6 @@ def pixel_statistics(image_set: ImageSet) -> np.ndarray:
 
 def control_task(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
     """Labels that mean nothing, and that new images have too (Hewitt and Liang 2019): image, split, cluster, control.
-
     Images are put in CLUSTERS clusters by their standardised `pixel_statistics` (k-means, fitted on the train images).
     Every cluster is dealt one option (`control`) as often as the option is true of train images: one cluster after the
     other, in random order, gets the option that is furthest from its share."""
@@ -84,11 +83,10 @@ def shuffled(labels: np.ndarray) -> np.ndarray:
 
 
 def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
-    """Rows of the test images (schema `rows.SCHEMA`) for each of WITHOUT_MODEL, fitted on all other images.
-
-    A logistic regression on standardised features: the combination of pixel mode, format and extension; this and the
-    logarithms of width, height (of the stored image) and bytes; `pixel_statistics`. The majority class has each
-    option's share as its probability."""
+    """Rows of the test images (schema `rows.SCHEMA`) for each of WITHOUT_MODEL, fitted on all other images. A logistic
+    regression on standardised features: the combination of pixel mode, format and extension; this and the logarithms of
+    width, height (of the stored image) and bytes; `pixel_statistics`. The majority class has each option's share as its
+    probability."""
     manifest, options = image_set.manifest, image_set.card.options
     tested = image_set.rows_of(split_rule, "test").index
     fitted = manifest.index.difference(tested)
@@ -108,7 +106,6 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
 
 def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
     """Rows of the test images (schema `rows.SCHEMA`) for the reference, fitted on the train images as probes are.
-
     Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError for a class with
     fewer than two train images."""
     training, tested = (image_set.rows_of(split_rule, split) for split in ("train", "test"))

@@ -87,7 +87,6 @@ def leak_counts(image_sets: ImageSets) -> pd.DataFrame:
 
 def format_shortcuts(image_sets: ImageSets, split_rule: str) -> pd.DataFrame:
     """Test accuracy in percent of the file format and of the majority class, both fitted on all images but the test.
-
     The format's rule is the majority label of each combination of FORMAT, and that of all images for an unseen one."""
     rows = []
     for image_set in image_sets.values():

@@ -53,10 +53,8 @@ def losses(
 ) -> pd.DataFrame:
     """What is lost between the sites of each statement, with intervals that hold for all of them at once: statement,
     mode, before, after (the site where least is lost), value (the change up to there in percentage points), band_low
-    and band_high (of the least loss). Errors as `intervals`.
-
-    `correct` is site -> whether each image of `resamples` is correct, bool [seeds, images], or [images] without seeds.
-    """
+    and band_high (of the least loss). Errors as `intervals`. `correct` is site -> whether each image of `resamples` is
+    correct, bool [seeds, images], or [images] without seeds."""
     pairs = [(statement, after) for statement in statements for after in statement.after]
     sites = [*dict.fromkeys(site for statement, after in pairs for site in (statement.before, after))]
     of_sites = np.broadcast_arrays(*(np.atleast_2d(correct[site]) for site in sites))

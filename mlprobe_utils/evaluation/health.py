@@ -92,7 +92,6 @@ def corrected_health(
     correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, coverage: float = 0.95, seed: int = 0
 ) -> CorrectedHealth:
     """The health score of a module's true curve of accuracy: equations 1 to 3 with the noise's bias subtracted.
-
     `correct` is bool [points, images]; `counts`, where images depend on each other, how often each is drawn in each
     resample, [resamples, images]. ValueError for fewer than two images, or none correct at a point."""
     covariance = noise_covariance(correct, counts)
@@ -100,7 +99,7 @@ def corrected_health(
     raw = health_score(curve, penalty)
     generator = np.random.default_rng(seed)
     kinds, probability = curve_posterior(curve, covariance, CURVES, generator)
-    noise = (_root(covariance) @ generator.standard_normal((len(curve), CURVES))).T
+    noise = (root_of(covariance) @ generator.standard_normal((len(curve), CURVES))).T
     noisy = np.stack([kinds + noise, kinds - noise])  # both ways: what is linear in the noise cancels exactly
     with_noise, without = (health_score(np.clip(values, least, 1), penalty) for values in (noisy, kinds))
     errors = np.moveaxis(with_noise - without, 1, 0).reshape(len(KINDS), -1)
@@ -130,7 +129,7 @@ def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> n
     of_chance = ((1 - correlations**2) ** 2 / (images - 1))[apart].sum()
     found = ((correlations - means) ** 2)[apart].sum()
     share = min(1.0, of_chance / found) if found > 0 else 1.0
-    root = _root(share * means + (1 - share) * correlations)
+    root = root_of(share * means + (1 - share) * correlations)
     mixed = root @ root.T
     unit = np.sqrt(np.diag(mixed))
     shrunk = np.zeros_like(sample)
@@ -158,7 +157,7 @@ def curve_posterior(
     weights = [np.exp(own - most) / own.shape[1] for own in log_weights]
     probability = np.array([own.sum() for own in weights]) * [*KINDS.values()]
 
-    noise_root = _root(covariance)
+    noise_root = root_of(covariance)
     drawn = np.empty((len(KINDS), draws, len(curve)))
     for kind, weight in enumerate(weights):
         cumulated = np.cumsum(weight / weight.sum()) if weight.sum() else np.linspace(0, 1, weight.size)
@@ -197,7 +196,7 @@ def _prior(points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     kernels = np.array([[one + other + LEVEL**2 for other in (nothing, *rough)] for one in (nothing, *smooth)])
     places = np.hstack([np.eye(points), np.tri(points)[:, 1:]])
     sudden = np.hstack([size * places for size in SUDDEN_SIZES])
-    return kernels, _root(kernels), np.log(probability)[:, None], sudden
+    return kernels, root_of(kernels), np.log(probability)[:, None], sudden
 
 
 def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -214,7 +213,7 @@ def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, n
     return log_density, factors[..., :-1, :-1], whitened
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
+def root_of(covariance: np.ndarray) -> np.ndarray:
     """R with R R' = covariance, [..., points, points]; negative eigenvalues count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0))[..., None, :]

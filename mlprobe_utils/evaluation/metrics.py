@@ -141,7 +141,6 @@ def average_precisions(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 def calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error of the most probable option (Naeini et al. 2015), 0 to 1; above 0 by chance alone.
-
     Bins have equally many images (Nguyen and O'Connor 2015), and those of one probability share a bin."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bins = (rankdata(confidence, "min") - 1).astype(int) * CALIBRATION_BINS // len(truth)

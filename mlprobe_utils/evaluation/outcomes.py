@@ -46,10 +46,9 @@ class Outcomes:
         return sorted((point for point in self.points if point[0] == module), key=flow_order)
 
     def score(self, name: str, positive: str | None, resamples: Resamples) -> Statistic:
-        """One of RESAMPLED at every point in every resample, as `metrics.score` of the images drawn.
-
-        Raises InputError for an unknown metric and a class that more than MOST_MISSING of the resamples lack, as few
-        patients or duplicate groups have it."""
+        """One of RESAMPLED at every point in every resample, as `metrics.score` of the images drawn. Raises InputError
+        for an unknown metric and a class that more than MOST_MISSING of the resamples lack, as few patients or
+        duplicate groups have it."""
         if name not in RESAMPLED:
             raise unknown("metric", name, RESAMPLED)
         if name == "accuracy":
@@ -132,11 +131,9 @@ def site_outcomes(
     probed: pd.DataFrame, predicted: pd.DataFrame, reference: pd.DataFrame | None, images: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """site -> whether each of `images` (the test images, sorted) is correct, bool [seeds, images] of probes, else
-    [images]. InputError for a site without rows, a test image that a site lacks or has twice; as `outcomes`.
-
-    `probed` are probe rows of one model, data set, stage and recipe, of which the last point of each module counts,
-    `predicted` the final output of the same state, one run, and `reference` the rows of the data set's, if it has one.
-    """
+    [images]. InputError for a site without rows, a test image that a site lacks or has twice; as `outcomes`. `probed`
+    are probe rows of one model, data set, stage and recipe, of which the last point of each module counts, `predicted`
+    the final output of the same state, one run, and `reference` the rows of the data set's, if it has one."""
     probed, predicted = (rows[rows["split"] == "test"] for rows in (probed, predicted))
     whose, correct = "a diagnosis", {}
     if len(first := next((rows for rows in (probed, predicted) if len(rows)), probed)):

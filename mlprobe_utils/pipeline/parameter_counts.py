@@ -43,9 +43,8 @@ def count(architecture: str) -> Counts:
 
 
 def table(cards: list[ModelCard]) -> pd.DataFrame:
-    """A row a card: parameters by part and in all, those of Table S1 and whether they are equal, probe points.
-
-    Raises InputError for a card without an architecture, and as `count`."""
+    """A row a card: parameters by part and in all, those of Table S1 and whether they are equal, probe points. Raises
+    InputError for a card without an architecture, and as `count`."""
     printed, rows = published().set_index("model")["parameters"], []
     for card in cards:
         if card.architecture is None:

@@ -17,10 +17,8 @@ MASKS = "*_mask*"
 
 
 def propose_card(folder: Path, slug: str | None) -> str:
-    """Writes data/datasets/SLUG.yml (None: the folder's name) for the images of a folder, and returns its text.
-
-    Raises InputError for a card that is there already, and for a folder or names of classes that no card can describe.
-    """
+    """Writes data/datasets/SLUG.yml (None: the folder's name) for the images of a folder, and returns its text. Raises
+    InputError for a card that is there already, and for a folder or names of classes that no card can describe."""
     folder = folder.expanduser().resolve()
     slug = slug or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.stem)
     if (path := card_path(DataCard, slug)).exists():

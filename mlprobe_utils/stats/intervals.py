@@ -48,10 +48,8 @@ class Spread(NamedTuple):
 def intervals(of: Statistic, scope: str = PROBE, level: float = LEVEL) -> pd.DataFrame:
     """Interval and band of every point of a curve: value, error (standard), low, high, band_low, band_high; in percent
     (pp of a difference), of the mean over seeds. With probability `level` an interval holds its own truth, and the band
-    the truth of all points.
-
-    Raises InputError for an unknown scope and fewer than LEAST_SEEDS seeds for RECIPE, ValueError for a level that is
-    no probability and a statistic that is nan."""
+    the truth of all points. Raises InputError for an unknown scope and fewer than LEAST_SEEDS seeds for RECIPE,
+    ValueError for a level that is no probability and a statistic that is nan."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, found {level}")
     spread = spread_of(of, scope)
@@ -94,11 +92,10 @@ def _root(variance: np.ndarray) -> np.ndarray:
 def _with_seeds(
     values: np.ndarray, deviations: np.ndarray, by_images: np.ndarray, freedom: np.ndarray, of_one: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Callable[[], np.ndarray]]:
-    """Variance, degrees of freedom and tails of the mean over seeds and images that are both drawn anew.
-
-    The bootstrap variance of the mean of all seeds, `by_images`, and that of the seeds' own values both count the
-    interaction of images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn
-    with the covariance of those seen, and their variance is estimated again; that of images is taken as known."""
+    """Variance, degrees of freedom and tails of the mean over seeds and images that are both drawn anew. The bootstrap
+    variance of the mean of all seeds, `by_images`, and that of the seeds' own values both count the interaction of
+    images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn with the
+    covariance of those seen, and their variance is estimated again; that of images is taken as known."""
     if (seeds := len(values)) < LEAST_SEEDS:
         needed = f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}"
         raise InputError(f"{needed}: fit more, or take '{PROBE}'")
