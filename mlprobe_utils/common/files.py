@@ -15,8 +15,8 @@ from pyarrow import ArrowException
 
 from mlprobe_utils.common.errors import InputError
 
-MADE_FROM = "made_from.json"
-RECORDS = (MADE_FROM, "files.json", "provenance.json")  # of an artefact, beside its own files
+MADE_FROM, FILES = "made_from.json", "files.json"
+RECORDS = (MADE_FROM, FILES, "provenance.json")  # of an artefact, beside its own files
 
 
 def hash_of(value) -> str:
@@ -89,19 +89,13 @@ def read_record(path: Path) -> dict | None:
 Inventory = dict[str, list]  # path below a folder -> size in bytes, time in nanoseconds, SHA-256
 
 
-def usual_rights(*files: Path) -> None:
-    """Gives files the rights that this process's umask leaves: safetensors writes them for their owner alone."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    for path in files:
-        path.chmod(0o666 & ~mask)
-
-
 def inventory(folder: Path, *files: Path) -> Inventory:
-    """Of some files in a folder, which are synced and get the usual rights."""
-    found = {}
-    usual_rights(*files)
+    """Of some files in a folder, which are synced and get the rights that this process's umask leaves: safetensors
+    writes for the owner alone."""
+    found, mask = {}, os.umask(0o022)
+    os.umask(mask)
     for path in sorted(files):
+        path.chmod(0o666 & ~mask)
         sync(path)
         status = path.stat()
         found[os.path.relpath(path, folder)] = [status.st_size, status.st_mtime_ns, file_hash(path)]
@@ -163,21 +157,34 @@ def read_parquet(path: Path, made_by: str = "the same command", **how) -> pd.Dat
         raise InputError(f"{path} cannot be read ({error}): delete it, and {made_by} makes it again") from error
 
 
-def claim(folder: str | Path, made_from: dict) -> Path:
-    """Reserves a folder for the result that is made from this, and returns it; InputError where it holds a result of
-    another model, question, … (the keys of `made_from`), or other files."""
+@contextlib.contextmanager
+def claimed(folder: str | Path, made_from: dict) -> Iterator[Path]:
+    """Reserves a folder for the result that is made from this; it is recorded at the end, and of a damaged one nothing
+    is left at the start. Another process waits. InputError where the folder holds a result of another model, question,
+    … (the keys of `made_from`), or other files."""
     folder, wanted = Path(folder), json.loads(json.dumps(made_from))
-    record = folder / MADE_FROM
-    if record.is_file():
-        try:
-            there = json.loads(record.read_bytes())
-        except ValueError as error:
-            raise InputError(f"{record} is damaged: empty the folder, or give another") from error
-        if other := [key for key in wanted if there.get(key) != wanted[key]]:
-            found = f"{folder} holds a result of other {' and '.join(other)}"
-            raise InputError(f"{found}: give another folder, or empty it")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} holds something else: give a folder that is empty or not there yet")
-    else:
-        atomic_write(record, json.dumps(wanted, indent=1))
-    return folder
+    record, files = folder / MADE_FROM, folder / FILES
+    # of the processes of one launch, the first has it for all
+    with locked(folder, str(folder)) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext():
+        if record.is_file():
+            try:
+                there = json.loads(record.read_bytes())
+            except ValueError as error:
+                raise InputError(f"{record} is damaged: empty the folder, or give another") from error
+            if other := [key for key in wanted if there.get(key) != wanted[key]]:
+                found = f"{folder} holds a result of other {' and '.join(other)}"
+                raise InputError(f"{found}: give another folder, or empty it")
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} holds something else: give a folder that is empty or not there yet")
+        else:
+            atomic_write(record, json.dumps(wanted, indent=1))
+        if files.is_file():
+            if (listed := read_record(files)) is None:
+                raise InputError(f"{files} is damaged: empty the folder, or give another")
+            if wrong := damage(folder, listed):
+                print(f"{folder} is damaged, and made again: {wrong}", file=sys.stderr, flush=True)
+                for path in (files, *(folder / name for name in listed if name != MADE_FROM)):
+                    path.unlink(missing_ok=True)
+        yield folder
+        if not files.is_file():
+            write_record(files, inventory(folder, *files_in(folder)))

@@ -12,10 +12,10 @@ import mlprobe_utils.models.compat
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import MADE_FROM
+from mlprobe_utils.common.files import FILES, MADE_FROM, damage, read_record
 
 if TYPE_CHECKING:
     from mlprobe_utils.models.loading import LoadedModel
@@ -63,15 +63,21 @@ def check_adapter(model: torch.nn.Module, folder: Path, base: str) -> None:
     """Raises InputError where a folder holds no adapter of this model; `base` is the model's hub id or folder."""
     if not ((folder / CONFIGURATION).is_file() and (folder / WEIGHTS).is_file()):
         raise InputError(f"{folder} has no adapter ({CONFIGURATION}, {WEIGHTS}): give one made by fine_tune or peft")
-    named = json.loads((folder / CONFIGURATION).read_text()).get("base_model_name_or_path") or "a base it does not name"
-    wrong = f"the adapter in {folder} does not fit {base}: it was trained on {named}, load that"
-    record = folder / MADE_FROM  # of fine_tune
-    of_another = record.is_file() and json.loads(record.read_text()).get("model") != fingerprint(model)
+    record, files = folder / MADE_FROM, read_record(folder / FILES)  # of fine_tune
+    try:
+        named = json.loads((folder / CONFIGURATION).read_bytes()).get("base_model_name_or_path")
+        of_another = record.is_file() and json.loads(record.read_bytes()).get("model") != fingerprint(model)
+        with safe_open(folder / WEIGHTS, "pt") as opened:
+            stored = {*opened.keys()}
+        damaged = damage(folder, files) if files else ""
+    except (ValueError, OSError, SafetensorError) as error:
+        damaged = str(error)
+    if damaged:
+        raise InputError(f"the adapter in {folder} is damaged ({damaged}): train it again, or copy it again")
+    wrong = f"the adapter in {folder} does not fit {base}: it was trained on {named or 'an unnamed base'}, load that"
     local = [n.count("/") != 1 or n.startswith(("/", ".", "~")) or Path(n).exists() for n in (named, base)]
     if of_another or (named != base and not any(local)):
         raise InputError(wrong)
-    with safe_open(folder / WEIGHTS, "pt") as opened:
-        stored = {*opened.keys()}
     try:  # peft's errors about missing modules or other shapes have no common class
         with flags_kept(model), warnings.catch_warnings(action="ignore"):
             adapted = PeftModel.from_pretrained(model, folder)

@@ -23,6 +23,7 @@ import pandas as pd
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import (
+    FILES,
     MADE_FROM,
     RECORDS,
     Inventory,
@@ -43,7 +44,7 @@ from mlprobe_utils.pipeline.stages import STAGES
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
 READ: dict[Path, str] = {}  # the artefacts that this process has read, each with the command that makes it
-FILES, PROVENANCE = "files.json", "provenance.json"
+PROVENANCE = "provenance.json"
 RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "scikit-learn", "numpy", "pandas", "pillow")
 
 

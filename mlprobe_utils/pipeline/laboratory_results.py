@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy.stats import binomtest
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import atomic_write, hash_of
+from mlprobe_utils.common.files import atomic_write, file_hash, hash_of
 from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, STATEMENTS, thresholds
 from mlprobe_utils.pipeline import artefacts, fault_card
@@ -38,6 +38,7 @@ class LaboratoryRun(Card):
     commit: Words
     command: Words
     cards: Words = Field(description="hash of the cards of faults and trial")
+    table: str = Field(default="", description="SHA-256 of the table")
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,15 @@ def read() -> Laboratory:
     for path in (cases, run):
         if not path.is_file():
             raise InputError(f"{artefacts.relative(path)} is not there: {mend}")
-    table, trial = pd.read_csv(cases), load_trial()
+    card, trial = parse_card(LaboratoryRun, run), load_trial()
+    if card.table and card.table != file_hash(cases):
+        raise InputError(f"{artefacts.relative(cases)} is not as it was written: {mend}")
+    table = pd.read_csv(cases)
     if missing := [column for column in (*PLACED, *LOST) if column not in table]:
         raise InputError(f"{artefacts.relative(cases)} lacks the column '{missing[0]}': {mend}")
     table = judged(table, trial.least_loss)
     strong = table["mode"].notna() & (table["lost"] >= trial.strong)
-    return Laboratory(parse_card(LaboratoryRun, run), table.assign(strong=strong))
+    return Laboratory(card, table.assign(strong=strong))
 
 
 def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
@@ -123,6 +127,7 @@ def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
     table = cases[[*PLACED, *LOST]].round(dict.fromkeys(LOST, 2) | {"severity": 6})
     atomic_write(folder / FILES[0], table.to_csv(index=False))
     run = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
+    run["table"] = file_hash(folder / FILES[0])
     atomic_write(folder / FILES[1], "".join(f"{key}: '{value}'\n" for key, value in run.items()))
 
 

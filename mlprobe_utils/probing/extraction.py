@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import claim, file_hash, hash_of, sync, usual_rights, write_parquet
+from mlprobe_utils.common.files import claimed, file_hash, hash_of, write_parquet
 from mlprobe_utils.common.processes import own_missing, processes, remove_shards, shards_of
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.evaluation.points import flow_order
@@ -60,8 +60,9 @@ def extract(
     other images."""
     names, questions = names_of(images), questions_about(model, question, images)
     settings = paper(Extraction, "extraction", batch_size=batch_size)
-    with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(temporary) if folder is None else claim(folder, made_of(model, question, images))
+    place = tempfile.TemporaryDirectory() if folder is None else claimed(folder, made_of(model, question, images))
+    with place as kept:
+        kept = Path(kept)
         if not (kept / FEATURES).is_file():
             with adapter(model, model.adapter):
                 write_features(model, questions, list(range(len(names))), settings, kept)
@@ -70,7 +71,7 @@ def extract(
 
 
 def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]) -> dict:
-    """What a result about images depends on, for `files.claim`."""
+    """What a result about images depends on, for `files.claimed`."""
     processor, state = model.processor, fingerprint(model.model)
     return {
         "model": state if model.adapter is None else f"{state} {file_hash(model.adapter / WEIGHTS)}",
@@ -174,8 +175,6 @@ def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """The file appears whole or not at all."""
     temporary = path.with_suffix(".partial")
     save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-    usual_rights(temporary)
-    sync(temporary)
     temporary.replace(path)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import set_seed
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import claim, files_in, hash_of, usual_rights, write_parquet
+from mlprobe_utils.common.files import claimed, hash_of, write_parquet
 from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets.own_images import Images
@@ -57,11 +57,11 @@ def fine_tune(
     rows = pd.DataFrame({"split": images.table["split"], "option": images.table["label"].map(dict(question.options))})
     rows["stored_height"], rows["stored_width"] = zip(*images.sizes, strict=True)
     recorded = {"labels": hash_of(rows.to_dict("list")), "recipe": recipe.model_dump(), "seed": seed}
-    folder = claim(folder, made_of(model, question, images) | recorded)
-    if not (folder / CURVE).is_file():
-        with quiet(), flags_kept(model.model):
-            train_adapter(model, questions_about(model, question, images), rows, recipe, seed, folder)
-    return replace(model, adapter=folder)
+    with claimed(folder, made_of(model, question, images) | recorded) as kept:
+        if not (kept / CURVE).is_file():
+            with quiet(), flags_kept(model.model):
+                train_adapter(model, questions_about(model, question, images), rows, recipe, seed, kept)
+    return replace(model, adapter=kept)
 
 
 def train_adapter(
@@ -100,7 +100,6 @@ def train_on(
 def finish(curve: pd.DataFrame, folder: Path) -> None:
     """Leaves the learning curve in the folder of a training, and no checkpoints."""
     if processes().is_main_process:
-        usual_rights(*files_in(folder))
         write_parquet(curve, folder / CURVE)
         shutil.rmtree(folder / CHECKPOINTS)
 

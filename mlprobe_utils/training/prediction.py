@@ -15,7 +15,7 @@ from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, GenerationConfig
 
-from mlprobe_utils.common.files import claim, hash_of, read_parquet, write_parquet
+from mlprobe_utils.common.files import claimed, hash_of, read_parquet, write_parquet
 from mlprobe_utils.common.processes import own_missing, processes, remove_shards, shards_of
 from mlprobe_utils.common.settings import paper
 from mlprobe_utils.datasets.own_images import Images
@@ -62,8 +62,9 @@ def answer(
     recorded = {"options": dict(question.options), "max_new_tokens": settings.max_new_tokens}
     recorded["synonyms"] = {option: [*words] for option, words in question.synonyms.items()}
     recorded["labels"] = hash_of(rows.to_dict("list"))
-    with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(temporary) if folder is None else claim(folder, made_of(model, question, images) | recorded)
+    inputs = made_of(model, question, images) | recorded
+    with tempfile.TemporaryDirectory() if folder is None else claimed(folder, inputs) as kept:
+        kept = Path(kept)
         if not (kept / ANSWERS).is_file():
             label_of = {option: label for label, option in question.options.items()}
             given = questions_about(model, question, images), [*label_of], [*rows.index], settings, kept
