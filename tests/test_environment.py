@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from small_book import DATASET, MODEL, ROOT, SmallBook
 
 import mlprobe_utils as mp
-from mlprobe_utils.__main__ import main, settle
+from mlprobe_utils import __main__ as command_line
 from mlprobe_utils.book import make_book, run_chapter
-from mlprobe_utils.common.errors import InputError, of_file_system
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts
 
 NOWHERE = "/dev/null/there"  # below a file
@@ -28,36 +28,26 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
 
 
 @pytest.fixture
-def without_git(tmp_path, monkeypatch):
+def without_git(tmp_path) -> str:
     """A PATH of nothing but what Snakemake runs."""
     (folder := tmp_path / "bin").mkdir()
     for name in ("bash", "touch"):
         (folder / name).symlink_to(shutil.which(name))
-    monkeypatch.setenv("PATH", str(folder))
-
-
-@pytest.fixture
-def full_disk():
-    """No file may be larger than 5,000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return str(folder)
 
 
 def error_of(capsys, *command) -> str:
     with pytest.raises(SystemExit) as end:
-        main([*map(str, command)])
+        command_line.main([*map(str, command)])
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     return line.removeprefix("error: ")
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_git")
-def test_a_book_is_built_in_odd_folders_without_git_home_docstrings_and_short_paths(tmp_path):
-    (temporary := tmp_path / ("t" * (98 - len(str(tmp_path))))).mkdir()
-    more = {"HOME": NOWHERE, "TMPDIR": str(temporary), "PYTHONOPTIMIZE": "2", "MLPROBE_HTML": ""}
+def test_a_book_is_built_in_odd_folders_without_git_home_docstrings_and_short_paths(tmp_path, without_git):
+    (temporary := tmp_path / ("t" * max(1, 98 - len(str(tmp_path))))).mkdir()
+    more = {"HOME": NOWHERE, "PATH": without_git, "TMPDIR": str(temporary), "PYTHONOPTIMIZE": "2", "MLPROBE_HTML": ""}
     before = os.umask(0o002)
     book = SmallBook(tmp_path / 'Müller\'s "book" {1}', more=more)
     code, said = book.make()
@@ -70,8 +60,8 @@ def test_a_book_is_built_in_odd_folders_without_git_home_docstrings_and_short_pa
     assert not [*temporary.glob("*/*")]  # as a kernel without a home leaves
 
 
-@pytest.mark.usefixtures("without_git")
-def test_without_git_the_commit_is_not_known():
+def test_without_git_the_commit_is_not_known(without_git, monkeypatch):
+    monkeypatch.setenv("PATH", without_git)
     assert artefacts.commit.__wrapped__() == "not known: git is not installed"
 
 
@@ -97,11 +87,11 @@ def test_caches_leave_a_home_that_cannot_be_written_and_what_it_holds_is_still_f
         monkeypatch.setenv(name, "")  # so that it is put back
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    settle()
+    command_line.settle()
     assert not {"XDG_CACHE_HOME", "IPYTHONDIR", "HF_HOME"} & {*os.environ}
     (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(tmp_path)))
-    settle()
+    command_line.settle()
     assert os.environ["XDG_CACHE_HOME"] == os.environ["IPYTHONDIR"] == str(outputs / ".cache")
     assert os.environ["HF_HOME"] == str(tmp_path / ".cache" / "huggingface")
 
@@ -133,19 +123,21 @@ def test_names_that_are_not_utf_8_are_counted_and_the_first_is_named(tmp_path, c
     assert error_of(capsys, "card", tmp_path).startswith(words)
 
 
-@pytest.mark.usefixtures("full_disk")
-def test_on_a_full_disk_a_command_ends_with_one_line_whichever_library_writes(outputs, tmp_path, capsys):
-    assert error_of(capsys, "manifest", DATASET, "--protocol", "miniature").startswith(f"{outputs}: File too large")
-    pixels = Image.fromarray(PIXELS)
-    for write in (partial(save_file, {"a": torch.tensor(PIXELS)}), pixels.save, lambda path: np.save(path, PIXELS)):
-        with pytest.raises(Exception, match=r"File too large|\d+ requested and \d+ written") as failed:
-            write(tmp_path / "a.png")
-        assert re.match(r"a folder: .*: make room .* goes on$", str(of_file_system(failed.value, "a folder")))
-    assert of_file_system(FileNotFoundError(2, "none"), "a folder") is None
+def test_on_a_full_disk_a_command_ends_with_one_line_whichever_library_writes(outputs, tmp_path, capsys, monkeypatch):
+    before, tensors = resource.getrlimit(resource.RLIMIT_FSIZE), torch.tensor(PIXELS)
+    writers = [partial(save_file, {"a": tensors}), partial(torch.save, tensors), lambda place: np.save(place, PIXELS)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        assert error_of(capsys, "manifest", DATASET, "--protocol", "miniature").startswith(f"{outputs}: File too large")
+        for write in (Image.fromarray(PIXELS).save, *writers):
+            monkeypatch.setitem(command_line.COMMANDS, "look", ("", (), lambda write=write: write(tmp_path / "a.png")))
+            assert re.match(f"{outputs}: .*: make room .* goes on$", error_of(capsys, "look"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_outputs_that_cannot_be_written_are_an_error_at_the_start(tmp_path, monkeypatch, capsys):
     (link := tmp_path / "outputs").symlink_to("/unmounted")
-    for folder, words in {link: " links to /unmounted", NOWHERE: ": Not a directory: correct the path"}.items():
-        monkeypatch.setattr(artefacts, "OUTPUTS", Path(folder))
+    for folder, words in {link: " links to /unmounted", Path(NOWHERE): ": Not a directory: correct the path"}.items():
+        monkeypatch.setattr(artefacts, "OUTPUTS", folder)
         assert error_of(capsys, "book", "--models", MODEL).startswith(f"{folder}{words}")

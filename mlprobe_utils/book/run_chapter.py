@@ -18,9 +18,10 @@ from papermill.exceptions import PapermillExecutionError
 
 from mlprobe_utils.book import book_pages
 from mlprobe_utils.book.book_pages import NEEDS, Page, executed, leave_out, page_made_from, record_of, script_of
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.errors import InputError, of_file_system
 from mlprobe_utils.common.files import atomic_write, inventory, write_record
 from mlprobe_utils.common.progress import step
+from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.configuration import Run, models_of
 from mlprobe_utils.pipeline.stages import NOTEBOOK
 
@@ -53,6 +54,8 @@ def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             raise InputError(f"notebook {name}: {error.evalue}") from error
+        if mendable := of_file_system(Exception(error.evalue), artefacts.OUTPUTS):
+            raise InputError(f"notebook {name}: {mendable}") from error
         raise
     del notebook.metadata["papermill"]  # the whole notebook once more
     for cell in notebook.cells:

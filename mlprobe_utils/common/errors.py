@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+# as Python and safetensors give it; numpy and torch give none where a file could not be written
+NUMBER = re.compile(
+    r"^\[Errno (\d+)\]|\(os error (\d+)\)|^\d+ requested and \d+ written|unexpected pos \d+ vs \d+|StreamWriter failed"
+)
 
 
 class InputError(Exception):
@@ -27,16 +31,14 @@ def unknown(kind: str, value: str, known: Iterable[str], mend: str = "") -> Inpu
 
 
 def of_file_system(error: Exception, place: str | os.PathLike) -> InputError | None:
-    """What a disk that is full, or a path that may not be used, made of a command, in words; None: it was neither.
+    """What a user can mend of an error: a full disk, or a path that may not be used; None: it is of another kind.
 
-    `place` is named where the error names no file. Rust's libraries give the number in their text, numpy gives none.
+    `place` is named where the error names no file.
     """
-    number = getattr(error, "errno", None) or int(next(iter(re.findall(r"\(os error (\d+)\)", str(error))), 0))
-    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
-        number = errno.ENOSPC
-    where = f"{os.fspath(getattr(error, 'filename', None) or place)}: {os.strerror(number)}"
+    found = NUMBER.search(str(error))
+    number = int(found[1] or found[2] or errno.ENOSPC) if found else 0
+    named = re.search(r": (['\"])(.+)\1$", str(error))
+    where = f"{named[2] if named else os.fspath(place)}: {os.strerror(number)}"
     if number in NO_ROOM:
         return InputError(f"{where}: make room (disk, quota or limit on file sizes), and the same command goes on")
-    if number in NO_ACCESS:
-        return InputError(f"{where}: correct the path, or the rights there")
-    return None
+    return InputError(f"{where}: correct the path, or the rights there") if number in NO_ACCESS else None

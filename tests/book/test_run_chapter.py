@@ -134,9 +134,14 @@ def test_an_error_is_one_message_or_shown_with_its_cell_and_keeps_the_earlier_ru
     output = chapter("print(count)")
     run_chapter.run_chapter("01_small", {}, output)
     before = output.read_bytes()
-    chapter("from mlprobe_utils.common.errors import InputError\nraise InputError('the folder x is missing')")
-    with pytest.raises(InputError, match=r"notebook 01_small: the folder x is missing"):
-        run_chapter.run_chapter("01_small", {}, output)
+    imported, folder = "from mlprobe_utils.common.errors import InputError\n", "the folder x is missing"
+    for code, words in {
+        f"{imported}raise InputError({folder!r})": folder,
+        "raise PermissionError(13, 'no', '/x/y')": "/x/y: Permission denied: correct",
+    }.items():
+        chapter(code)
+        with pytest.raises(InputError, match=f"notebook 01_small: {words}"):
+            run_chapter.run_chapter("01_small", {}, output)
     chapter("1 / 0")
     with pytest.raises(PapermillExecutionError, match="ZeroDivisionError"):
         run_chapter.run_chapter("01_small", {}, output)
