@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from pyarrow import ArrowException
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.progress import say
 
 MADE_FROM, FILES = "made_from.json", "files.json"
 RECORDS = (MADE_FROM, FILES, "provenance.json")  # of an artefact, beside its own files
@@ -134,7 +134,7 @@ def locked(place: Path, what: str, wait: bool = True) -> Iterator[None]:
         except Timeout:
             if not wait:
                 raise InputError(f"another process is at work on {what}: wait for it, or stop it") from None
-            print(f"waiting: another process is at work on {what}", file=sys.stderr, flush=True)
+            say(f"waiting: another process is at work on {what}")
             lock.acquire()
     except OSError as error:
         mend = "set MLPROBE_OUTPUTS to a folder on a file system that has locks, and that you may write"
@@ -182,7 +182,7 @@ def claimed(folder: str | Path, made_from: dict) -> Iterator[Path]:
             if (listed := read_record(files)) is None:
                 raise InputError(f"{files} is damaged: empty the folder, or give another")
             if wrong := damage(folder, listed):
-                print(f"{folder} is damaged, and made again: {wrong}", file=sys.stderr, flush=True)
+                say(f"{folder} is damaged, and made again: {wrong}")
                 for path in (files, *(folder / name for name in listed if name != MADE_FROM)):
                     path.unlink(missing_ok=True)
         yield folder

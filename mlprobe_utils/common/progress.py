@@ -67,6 +67,12 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def say(line: str) -> None:
+    """Prints a line on stderr, but not in the kernels of `make book`: it would become part of a page."""
+    if "MLPROBE_PREPARED" not in os.environ:
+        print(line, file=sys.stderr, flush=True)
+
+
 class Notes:
     """How far a long step is: a bar at a terminal or in a notebook, else a line in `every` seconds."""
 

@@ -39,6 +39,7 @@ from mlprobe_utils.common.files import (
     sync,
     write_record,
 )
+from mlprobe_utils.common.progress import say
 from mlprobe_utils.pipeline.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,9 +129,7 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
         if is_current(folder, made_from):
             return False
         if _record(folder) == json.loads(json.dumps(made_from)):
-            print(
-                f"{from_outputs(folder)} is damaged, and made again: {damage_of(folder)}", file=sys.stderr, flush=True
-            )
+            say(f"{from_outputs(folder)} is damaged, and made again: {damage_of(folder)}")
         with artefact(folder, made_from) as partial:
             fill(partial)
         return True
