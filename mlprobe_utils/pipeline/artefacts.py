@@ -128,8 +128,8 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
     with locked(folder, from_outputs(folder)):
         if is_current(folder, made_from):
             return False
-        if _record(folder) == json.loads(json.dumps(made_from)):
-            say(f"{from_outputs(folder)} is damaged, and made again: {damage_of(folder)}")
+        if folder.is_dir() and (wrong := damage_of(folder)):
+            say(f"{from_outputs(folder)} is damaged, and made again: {wrong}")
         with artefact(folder, made_from) as partial:
             fill(partial)
         return True
