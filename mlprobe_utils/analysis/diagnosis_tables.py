@@ -136,10 +136,9 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
         columns = [OPTION + option for option in options_of(own)]
         fitted, tested = (own[own["split"] == split] for split in ("validation", "test"))
         if (classes := fitted["label"].nunique()) < 2:
-            raise InputError(
-                f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}: a readout is fitted on validation images of "
-                f"several classes, found {classes}: raise validation_fraction in the protocol's splits"
-            )
+            where = f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}"
+            needed = f"a readout is fitted on validation images of several classes, found {classes}"
+            raise InputError(f"{where}: {needed}: raise validation_fraction in the protocol's splits")
         scores, shown = (np.log(one[columns].clip(lower=LEAST)) for one in (fitted, tested))
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores, fitted["label"])
         predicted = pd.DataFrame(model.predict_proba(shown), tested.index, OPTION + model.classes_)

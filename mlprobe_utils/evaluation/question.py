@@ -1,7 +1,6 @@
-"""The question put to a model about every image, its order, and the answers that it offers.
-
-With causal attention, image tokens see a question only where it comes before them. There it also moves the image to
-later positions, whatever it says: the third order has irrelevant text there, as long as the question."""
+"""The question put to a model about every image, its order, and the answers that it offers. With causal attention,
+image tokens see a question only where it comes before them. There it also moves the image to later positions, whatever
+it says: the third order has irrelevant text there, as long as the question."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

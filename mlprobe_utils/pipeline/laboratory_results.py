@@ -1,7 +1,6 @@
-"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is correct.
-
-The table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's
-own run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases."""
+"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is correct. The
+table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's own
+run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

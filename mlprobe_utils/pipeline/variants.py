@@ -1,6 +1,5 @@
-"""The paper's discussions: which setting is varied in which models, and the rows of such variants.
-
-A variant is a model once more, with one setting of the protocol changed: what differs is due to that, or to chance."""
+"""The paper's discussions: which setting is varied in which models, and the rows of such variants. A variant is a model
+once more, with one setting of the protocol changed: what differs is due to that, or to chance."""
 
 from collections.abc import Iterable
 from dataclasses import replace

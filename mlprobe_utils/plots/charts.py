@@ -1,6 +1,5 @@
-"""The line charts of the book: small multiples, a row a model and a column a data set unless stated.
-
-`names` is everywhere slug -> name of models and data sets, in the order of rows and columns."""
+"""The line charts of the book: small multiples, a row a model and a column a data set unless stated. `names` is
+everywhere slug -> name of models and data sets, in the order of rows and columns."""
 
 import itertools
 from collections.abc import Mapping, Sequence
