@@ -104,11 +104,10 @@ def mapping_losses(
     split_rule: str,
 ) -> pd.DataFrame:
     """What is lost in each of STEPS from the last token's state to the answer, and beside a fitted readout: where
-    probabilities separate the classes, but name the wrong ones, the readout is correct and the answer is not.
-
-    Of `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a
-    state: STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER.
-    Raises InputError if rows of a state or of an image are missing."""
+    probabilities separate the classes, but name the wrong ones, the readout is correct and the answer is not. Of
+    `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a state:
+    STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER. Raises
+    InputError if rows of a state or of an image are missing."""
     module, pooling = PROBED_SITES[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
     frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]

@@ -62,11 +62,10 @@ def health_of_run(selection: Selection) -> pd.DataFrame:
 
 def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, penalty: float) -> pd.DataFrame:
     """Health scores of modules without what noise does to them, of those of one model's probe rows on one data set that
-    are `of_modules`; whole patients and duplicate groups are drawn. `penalty` is lambda.
-
-    Returns STATE, run, module, points and images (how many), raw (equation 3), score (corrected), low, high (its
-    interval), flat_low, flat_middle, flat_high (as `flat_range`); in percent, nan where a point has no correct image.
-    Raises InputError for fewer than two independent test images, incomplete rows, and rows of other images."""
+    are `of_modules`; whole patients and duplicate groups are drawn. `penalty` is lambda. Returns STATE, run, module,
+    points and images (how many), raw (equation 3), score (corrected), low, high (its interval), flat_low, flat_middle,
+    flat_high (as `flat_range`); in percent, nan where a point has no correct image. Raises InputError for fewer than
+    two independent test images, incomplete rows, and rows of other images."""
     resamples, images = resamples_of_tested(image_set, split_rule)
     counts = None if len(np.unique(resamples.clusters)) == len(images) else resamples.counts
     records = []

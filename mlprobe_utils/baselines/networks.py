@@ -177,7 +177,6 @@ class Fusion(nn.Module):
 
 class ConvSdMLPMixer(nn.Module):
     """Conv-SdMLPMixer (Ren et al. 2025): a multi-branch CNN with MLPs over rows, columns and channels in its middle.
-
     The MLPs lie between the second and the third stage, over patches of several sizes that share, as in the authors'
     code, the upper right corner, added up from the smallest to the largest, for images of one side, `img_size`. That
     code reshapes MLP outputs so that places and channels mix; here they go back to where they came from. Every stage

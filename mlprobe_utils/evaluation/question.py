@@ -40,8 +40,7 @@ class Question:
         order: one of `image_first`, `question_first` and `irrelevant_first`.
         synonyms: answer -> other words that count as it, such as `{"No": ["阴性"]}`.
 
-    InputError where any of this does not hold, or two answers cannot be distinguished.
-    """
+    InputError where any of this does not hold, or two answers cannot be distinguished."""
 
     template: str
     options: Mapping[str, str]

@@ -202,8 +202,7 @@ def plot(
     >>> mp.plot(rows, answers).save("curve.svg")
 
     `rows` and `answers` are from `probe` and `answer`; `metric` and `choices` (`split`, `level`, `positive`) are as of
-    `accuracy`, and so is the InputError.
-    """
+    `accuracy`, and so is the InputError."""
     curve = accuracy(rows, metric, **choices)
     curve["line"] = [
         f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"
