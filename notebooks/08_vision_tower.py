@@ -45,7 +45,6 @@ chapter.opening()
 
 # %%
 import pandas as pd
-from mlprobe_utils.pipeline.cards import PUBLISHED
 from mlprobe_utils.pipeline.variants import (
     load_discussion,
     taking_part,
@@ -54,9 +53,11 @@ from mlprobe_utils.plots.tables import show
 
 slugs = {"Table 2": "frozen-vision-tower", "Table 3": "training-paradigms"}
 cards = {table: load_discussion(slug) for table, slug in slugs.items()}
-recomputed = PUBLISHED / "recomputed"  # by benchmarks/printed_numbers.py
 
 # %%
+from mlprobe_utils.pipeline.cards import PUBLISHED
+
+recomputed = PUBLISHED / "recomputed"  # by benchmarks/printed_numbers.py
 run, names = chapter.selection.models, chapter.names
 taking = {table: taking_part(card, run) for table, card in cards.items()}
 rows = [(t, ", ".join(map(names.get, own))) for t, own in taking.items()]

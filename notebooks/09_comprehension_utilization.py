@@ -255,11 +255,17 @@ moved = comprehension.order_differences(orders)
 
 # %%
 from mlprobe_utils.evaluation.question import ORDER_NAMES
-from mlprobe_utils.pipeline.variants import order_prompts
+from mlprobe_utils.pipeline.results import ORDER, prompts
+from mlprobe_utils.pipeline.variants import of_value
+
+of_orders = [of_value(part.selection, ORDER, order) for order in ORDER_NAMES]
+asked = [prompts(own)["prompt"].iloc[0] for own in of_orders]
+
+# %% tags=["hide-input"]
+import pandas as pd
 from mlprobe_utils.plots.tables import file, show
 
-asked = order_prompts(part.selection).drop_duplicates("order")
-show(asked[["order", "prompt"]].replace(ORDER_NAMES))
+show(pd.DataFrame({"order": ORDER_NAMES.values(), "prompt": asked}))
 
 # %%
 from mlprobe_utils.plots.charts import order_curves

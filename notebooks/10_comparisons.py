@@ -44,7 +44,6 @@ chapter.opening()
 # fine-tuning, and the paper's own.
 
 # %%
-from mlprobe_utils.analysis.health import profile
 from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.pipeline import scoring
 
@@ -52,6 +51,10 @@ scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
 penalty = chapter.protocol.health.penalty
 health = health_by_run(scores, penalty, chapter.metric)
+
+# %%
+from mlprobe_utils.analysis.health import profile
+
 profiles = profile(health, outputs, chapter.metric)
 after = profiles.query("stage == 'finetuned'")
 

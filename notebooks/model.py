@@ -176,6 +176,8 @@ from mlprobe_utils.evaluation.points import MODULES
 by_stage = profiles.set_index(STATE)[HEALTH]
 changes = by_stage.xs("finetuned", level="stage")
 changes = changes - by_stage.xs("pretrained", level="stage")
+
+# %% tags=["hide-input"]
 glue("lowest_module", MODULES[after[HEALTH].mean().idxmin()[-1]])
 glue("final_mean", after["P_final"].mean())
 glue("fell", int((changes < 0).sum().sum()))

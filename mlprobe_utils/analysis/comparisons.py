@@ -1,7 +1,6 @@
-"""The claims of section 4.3, recomputed from profiles of a run or of the paper's Table 1.
-
-Profiles have model, dataset and SCORES (percent), a row a model and data set, all of one stage. p values are two-sided
-unless a docstring says otherwise, and nan where there are fewer than LEAST models."""
+"""The claims of section 4.3, recomputed from profiles of a run or of the paper's Table 1. Profiles have model, dataset
+and SCORES (percent), a row a model and data set, all of one stage. p values are two-sided unless a docstring says
+otherwise, and nan where there are fewer than LEAST models."""
 
 from collections.abc import Callable, Mapping
 from itertools import product

@@ -104,11 +104,10 @@ def mapping_losses(
     split_rule: str,
 ) -> pd.DataFrame:
     """What is lost in each of STEPS from the last token's state to the answer, and beside a fitted readout: where
-    probabilities separate the classes, but name the wrong ones, the readout is correct and the answer is not.
-
-    Of `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a
-    state: STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER.
-    Raises InputError if rows of a state or of an image are missing."""
+    probabilities separate the classes, but name the wrong ones, the readout is correct and the answer is not. Of
+    `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a state:
+    STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER. Raises
+    InputError if rows of a state or of an image are missing."""
     module, pooling = PROBED_SITES[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
     frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]
@@ -136,10 +135,9 @@ def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:
         columns = [OPTION + option for option in options_of(own)]
         fitted, tested = (own[own["split"] == split] for split in ("validation", "test"))
         if (classes := fitted["label"].nunique()) < 2:
-            raise InputError(
-                f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}: a readout is fitted on validation images of "
-                f"several classes, found {classes}: raise validation_fraction in the protocol's splits"
-            )
+            where = f"{own['model'].iloc[0]} on {own['dataset'].iloc[0]}"
+            needed = f"a readout is fitted on validation images of several classes, found {classes}"
+            raise InputError(f"{where}: {needed}: raise validation_fraction in the protocol's splits")
         scores, shown = (np.log(one[columns].clip(lower=LEAST)) for one in (fitted, tested))
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores, fitted["label"])
         predicted = pd.DataFrame(model.predict_proba(shown), tested.index, OPTION + model.classes_)

@@ -25,7 +25,6 @@ WHERE = ("before", "at", "after")
 def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
     """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling), in
     the order the data flows; `healthy`: results of the model in which all faults are planted, on the same data sets.
-
     Returns dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images,
     where (of WHERE, from the place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new
     images: in a phantom set every image is a patient of its own). Raises InputError for a model that was not run."""

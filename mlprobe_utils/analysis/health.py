@@ -1,7 +1,6 @@
-"""Health scores of a run with their noise: corrected, beside those of a flat curve, and the ranks of models by them.
-
-A module that changes nothing has the performance of its input at every point, and GF 0 and VP 1. On a test set of
-finite size its score is lower all the same, and the lower the more points it has."""
+"""Health scores of a run with their noise: corrected, beside those of a flat curve, and the ranks of models by them. A
+module that changes nothing has the performance of its input at every point, and GF 0 and VP 1. On a test set of finite
+size its score is lower all the same, and the lower the more points it has."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -55,21 +54,18 @@ def health_of_run(selection: Selection) -> pd.DataFrame:
     scores = derived(selection, CORRECTED_HEALTH, ["probes"], __name__, make, penalty=penalty)
     if (missing := scores["raw"].isna()).any():
         row = scores[missing].iloc[0]
-        raise InputError(
-            f"{row['model']} on {row['dataset']}, {MODULES[row['module']]} ({row['stage']}, run {row['run']}): at a "
-            f"point, none of {row['images']} test images is classified correctly, and a health score has no value "
-            "there: add test images, or train the probes longer"
-        )
+        where = f"{row['model']} on {row['dataset']}, {MODULES[row['module']]} ({row['stage']}, run {row['run']})"
+        wrong = f"at a point, none of {row['images']} test images is classified correctly, where no score has a value"
+        raise InputError(f"{where}: {wrong}: add test images, or train the probes longer")
     return scores
 
 
 def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, penalty: float) -> pd.DataFrame:
     """Health scores of modules without what noise does to them, of those of one model's probe rows on one data set that
-    are `of_modules`; whole patients and duplicate groups are drawn. `penalty` is lambda.
-
-    Returns STATE, run, module, points and images (how many), raw (equation 3), score (corrected), low, high (its
-    interval), flat_low, flat_middle, flat_high (as `flat_range`); in percent, nan where a point has no correct image.
-    Raises InputError for fewer than two independent test images, incomplete rows, and rows of other images."""
+    are `of_modules`; whole patients and duplicate groups are drawn. `penalty` is lambda. Returns STATE, run, module,
+    points and images (how many), raw (equation 3), score (corrected), low, high (its interval), flat_low, flat_middle,
+    flat_high (as `flat_range`); in percent, nan where a point has no correct image. Raises InputError for fewer than
+    two independent test images, incomplete rows, and rows of other images."""
     resamples, images = resamples_of_tested(image_set, split_rule)
     counts = None if len(np.unique(resamples.clusters)) == len(images) else resamples.counts
     records = []

@@ -1,7 +1,6 @@
-"""Networks of baselines: built from a card by timm, by another package, or, as no library has them, here.
-
-Each maps images float [batch, 3, height, width] to logits [batch, classes]. Inside, maps are [batch, channels, rows,
-columns] and patches [batch, rows, columns, channels]."""
+"""Networks of baselines: built from a card by timm, by another package, or, as no library has them, here. Each maps
+images float [batch, 3, height, width] to logits [batch, classes]. Inside, maps are [batch, channels, rows, columns] and
+patches [batch, rows, columns, channels]."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -178,7 +177,6 @@ class Fusion(nn.Module):
 
 class ConvSdMLPMixer(nn.Module):
     """Conv-SdMLPMixer (Ren et al. 2025): a multi-branch CNN with MLPs over rows, columns and channels in its middle.
-
     The MLPs lie between the second and the third stage, over patches of several sizes that share, as in the authors'
     code, the upper right corner, added up from the smallest to the largest, for images of one side, `img_size`. That
     code reshapes MLP outputs so that places and channels mix; here they go back to where they came from. Every stage
@@ -260,19 +258,15 @@ def build(card: BaselineCard, which: str, classes: int, side: int, pretrained: b
     try:
         model = constructor(pretrained=True, **arguments) if pretrained else constructor(**arguments)
     except Exception as error:  # whatever a library raises for arguments that it does not take
-        weights = " with pretrained weights" if pretrained else ""
-        raise InputError(
-            f"{place}: {variant.name} cannot be built{weights} with {arguments}: {error}; correct its arguments"
-        ) from error
+        wrong = f"{variant.name} cannot be built{' with pretrained weights' if pretrained else ''} with {arguments}"
+        raise InputError(f"{place}: {wrong}: {error}; correct its arguments") from error
     model.eval()
     try:
         with torch.no_grad():
             shape = model(torch.zeros(1, 3, side, side)).shape
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
-        raise InputError(
-            f"{place}: images of {side} px cannot be read ({error}); give another baselines.side in the protocol, or "
-            "correct the card's arguments"
-        ) from error
+        mend = "give another baselines.side in the protocol, or correct the card's arguments"
+        raise InputError(f"{place}: images of {side} px cannot be read ({error}); {mend}") from error
     if shape != (1, classes):
         raise InputError(f"{place}: gives {tuple(shape)} for one image, not (1, {classes}): it is no classifier")
     return model

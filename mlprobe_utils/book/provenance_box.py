@@ -1,6 +1,5 @@
-"""The box at the end of a page: how it was made, from what, and the command that makes it again.
-
-A page may be executed at another commit, with other packages, than its artefacts were made: the box names both."""
+"""The box at the end of a page: how it was made, from what, and the command that makes it again. A page may be executed
+at another commit, with other packages, than its artefacts were made: the box names both."""
 
 import html
 import json

@@ -1,6 +1,5 @@
-"""The book's own Sphinx extension: formulas as MathML, glossary definitions on hover, downloads, keyboard access.
-
-All of it is written into the pages while they are built; none of it needs a script or another host."""
+"""The book's own Sphinx extension: formulas as MathML, glossary definitions on hover, downloads, keyboard access. All
+of it is written into the pages while they are built; none of it needs a script or another host."""
 
 import html
 import re

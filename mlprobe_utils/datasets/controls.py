@@ -1,7 +1,6 @@
-"""Controls of an image set that need no model, and labels that no model can have learned.
-
-The reference is a support vector machine on hand-crafted features: a lower bound of what can be learned from the same
-images without a pretrained model. Its features keep places, which the mean of a vision tower's tokens need not."""
+"""Controls of an image set that need no model, and labels that no model can have learned. The reference is a support
+vector machine on hand-crafted features: a lower bound of what can be learned from the same images without a pretrained
+model. Its features keep places, which the mean of a vision tower's tokens need not."""
 
 from pathlib import Path
 

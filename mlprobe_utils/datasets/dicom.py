@@ -18,9 +18,8 @@ class _Reader(ImageFile.StubHandler):
         image.fp.seek(0)
         header = dcmread(image.fp, stop_before_pixels=True)
         if "Rows" not in header:
-            raise InputError(
-                f"is a DICOM file without an image (modality {header.get('Modality', 'unknown')}): remove it"
-            )
+            modality = header.get("Modality", "unknown")
+            raise InputError(f"is a DICOM file without an image (modality {modality}): remove it")
         image._size = header.Columns, header.Rows
         image._mode = "L" if "MONOCHROME" in header.PhotometricInterpretation else "RGB"
         image.n_frames = int(header.get("NumberOfFrames", None) or 1)
@@ -38,9 +37,8 @@ class _Reader(ImageFile.StubHandler):
             stored = pixel_array(dataset, index=image.frame)
         except (NotImplementedError, RuntimeError) as error:
             syntax = dataset.file_meta.TransferSyntaxUID.name
-            raise InputError(
-                f"is a DICOM file compressed as {syntax}, which a decoder has to read: {DECODERS}"
-            ) from error
+            wrong = f"is a DICOM file compressed as {syntax}, which a decoder has to read"
+            raise InputError(f"{wrong}: {DECODERS}") from error
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             stored = apply_color_lut(stored, dataset) >> 8
         if image.mode == "RGB":

@@ -5,8 +5,7 @@ What a module has truly lost, nothing behind it can have (data processing inequa
 where every later site, too, is below: its loss is the least of these.
 
 A mode is named where the whole simultaneous interval of its loss lies beyond a threshold (set on undamaged models),
-ruled out where all of it lies short of it, and is not distinguishable otherwise. A table of cases has a row a case:
-what was planted (fault, mode, strength), and its losses (`flat`)."""
+ruled out where all of it lies short of it, and is not distinguishable otherwise."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -41,7 +40,6 @@ STATEMENTS = (
     Statement(MISALIGNMENT, MISALIGNMENT, LAST_TOKEN, (OUTPUT,)),
 )
 
-LOSS = ("value", "band_low", "band_high")
 NAMES = [statement.name for statement in STATEMENTS]
 
 
@@ -80,14 +78,9 @@ def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFram
     return lost.assign(threshold=threshold, beyond=beyond, verdict=verdict)
 
 
-def flat(lost: pd.DataFrame) -> dict[str, float]:
-    """The `losses` of one case as columns of a table of cases, `value: <statement>` and so on."""
-    return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}
-
-
 def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
-    """Statement -> the loss that counts, percentage points: `least`, or the most that an undamaged case loses for
-    certain. InputError where there are none."""
+    """Statement -> the loss that counts, percentage points: `least`, or the most that an undamaged case, a row with
+    `band_high: <statement>` for each, loses for certain. InputError where there are none."""
     if undamaged.empty:
         raise InputError("thresholds are set on undamaged cases, found none: run models of another family, too")
     return {name: max(least, float(-undamaged[f"band_high: {name}"].min())) for name in NAMES}

@@ -60,11 +60,9 @@ class Outcomes:
             clusters[option] = equal_clusters(resamples.clusters[true])
             lacking = resamples.weights @ true == 0
             if lacking.mean() > MOST_MISSING:
-                having = len(np.unique(resamples.clusters[true]))
-                raise InputError(
-                    f"{name}: class '{self.options[option]}' is missing from {lacking.mean():.0%} of the resamples, as "
-                    f"only {having} patients or duplicate groups have it: add images of others, or show accuracy"
-                )
+                found = f"{name}: class '{self.options[option]}' is missing from {lacking.mean():.0%} of the resamples"
+                having = f"only {len(np.unique(resamples.clusters[true]))} patients or duplicate groups have it"
+                raise InputError(f"{found}, as {having}: add images of others, or show accuracy")
             missing |= lacking
         weights = np.concatenate([np.ones((1, len(self.truth)), dtype=np.float32), resamples.weights])
         if name == "auc":
@@ -156,9 +154,9 @@ def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed
     option, or where `parsed` by the generated answer (unparsed is wrong). InputError, which begins with `what`, where
     an image is missing, there twice, or none of `images`."""
     _check_images(rows["image"], images, what)
+    rows = rows.set_index("image").loc[list(images)]
     predicted = rows["parsed"] if parsed else predicted_option(rows)
-    correct = (predicted == rows["label"]).fillna(False).to_numpy(bool)
-    return pd.Series(correct, index=rows["image"]).loc[list(images)].to_numpy()
+    return (predicted == rows["label"]).fillna(False).to_numpy(bool)
 
 
 def last_point(rows: pd.DataFrame) -> str:

@@ -44,8 +44,7 @@ def accuracy(
     Returns:
         point, pooling, the metric (percent, mean over seeds), low and high (of these fitted probes on new images, by
         bootstrap over whole patients and copies), images (how many). InputError for an unknown metric or label, no rows
-        of the split, images of one patient, a class without images.
-    """
+        of the split, images of one patient, a class without images."""
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
     if positive is not None and positive not in options_of(rows):
@@ -84,8 +83,7 @@ def health(
         module, points, end (the metric at the last point, percent), growth and volatility (equations 1 and 2), health
         (equation 3, percent), and for accuracy corrected, low and high: the score without the noise of few images and
         its 95 % interval (percent). Means over seeds. InputError for no rows of a module's image tokens; a metric of
-        which less is better, or that is 0 at a point.
-    """
+        which less is better, or that is 0 at a point."""
     penalty = penalty or paper(Health, "health").penalty
     tested = of_modules(_of_split(rows, "test"))
     if tested.empty:

@@ -1,7 +1,6 @@
-"""The question put to a model about every image, its order, and the answers that it offers.
-
-With causal attention, image tokens see a question only where it comes before them. There it also moves the image to
-later positions, whatever it says: the third order has irrelevant text there, as long as the question."""
+"""The question put to a model about every image, its order, and the answers that it offers. With causal attention,
+image tokens see a question only where it comes before them. There it also moves the image to later positions, whatever
+it says: the third order has irrelevant text there, as long as the question."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +40,7 @@ class Question:
         order: one of `image_first`, `question_first` and `irrelevant_first`.
         synonyms: answer -> other words that count as it, such as `{"No": ["阴性"]}`.
 
-    InputError where any of this does not hold, or two answers cannot be distinguished.
-    """
+    InputError where any of this does not hold, or two answers cannot be distinguished."""
 
     template: str
     options: Mapping[str, str]

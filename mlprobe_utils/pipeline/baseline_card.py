@@ -1,7 +1,5 @@
-"""The card of a traditional classifier, and its artefact: predictions after every epoch, and the network's size.
-
-The paper names none of its 23 in a table: a card's `status` says how sure it is that its architecture is one of them.
-"""
+"""The card of a traditional classifier, and its artefact: predictions after every epoch, and the network's size. The
+paper names none of its 23 in a table: a card's `status` says how sure it is that its architecture is one of them."""
 
 from functools import partial
 from importlib.util import find_spec
@@ -80,10 +78,8 @@ def check_installed(card: BaselineCard, which: str) -> None:
     """Raises InputError where the package that builds a variant of a baseline is missing."""
     if card.variant(which).library == "fastervit" and find_spec("fastervit") is None:
         licence = f" ({card.note})" if card.note else ""
-        raise InputError(
-            f"baseline '{card.slug}' needs the package fastervit, which is not installed: "
-            f"`pip install -e .[fastervit]`{licence}, or name it in baselines.left_out of the protocol"
-        )
+        mend = f"`pip install -e .[fastervit]`{licence}, or name it in baselines.left_out of the protocol"
+        raise InputError(f"baseline '{card.slug}' needs the package fastervit, which is not installed: {mend}")
 
 
 def baseline_folder(protocol: str, dataset: str, split_rule: str, slug: str = "") -> Path:

@@ -125,16 +125,12 @@ def phantom_twin(card: DataCard) -> DataCard:
     for twin in [card, *map(load_data_card, slugs(DataCard))]:
         if twin.synthetic and twin.layout == card.layout:
             return twin
-    raise InputError(
-        f"data set '{card.slug}': no phantom set has its layout ({card.layout}), and faults are measured on fresh "
-        "phantoms: give data/datasets/ a card that is made by mlprobe_utils.synthetic.phantoms"
-    )
+    wrong = f"data set '{card.slug}': no phantom set has its layout ({card.layout}), and faults are measured on fresh"
+    raise InputError(f"{wrong} phantoms: give data/datasets/ a card that is made by mlprobe_utils.synthetic.phantoms")
 
 
 def check_drawable(card: DataCard) -> None:
     """Raises InputError for a set of real images, which names its phantom twin."""
     if not card.synthetic:
-        raise InputError(
-            f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on: "
-            f"give '{phantom_twin(card).slug}', on which the model is then fine-tuned"
-        )
+        wrong = f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on"
+        raise InputError(f"{wrong}: give '{phantom_twin(card).slug}', on which the model is then fine-tuned")

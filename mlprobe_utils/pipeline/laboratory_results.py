@@ -1,7 +1,6 @@
-"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is correct.
-
-The table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's
-own run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases."""
+"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is correct. The
+table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's own
+run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from scipy.stats import binomtest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, file_hash, hash_of
 from mlprobe_utils.common.settings import Words
-from mlprobe_utils.evaluation.diagnosis import LOSS, MODES, NAMES, STATEMENTS, thresholds
+from mlprobe_utils.evaluation.diagnosis import MODES, NAMES, STATEMENTS, thresholds
 from mlprobe_utils.pipeline import artefacts, fault_card
 from mlprobe_utils.pipeline.cards import Card, parse_card
 from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
@@ -27,6 +26,7 @@ RATES = ["what", "of", "cases", "models", "correct", "share", "low", "high", "ot
 BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
 STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
+LOSS = ("value", "band_low", "band_high")
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
 LOST = ["lost", "lost_low", "lost_high", *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
 CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
@@ -83,6 +83,11 @@ class Laboratory:
             for r in self.rates[self.rates["of"] == "all"].itertuples()
         )
         return f"{text}." if self.run.cards == cards_hash() else f"{text}. {CHANGED}"
+
+
+def flat(lost: pd.DataFrame) -> dict[str, float]:
+    """The `diagnosis.losses` of one case as columns of a table of cases, `value: <statement>` and so on."""
+    return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}
 
 
 def by_family(cases: pd.DataFrame, families: Iterable[str], least: float) -> dict[str, dict[str, float]]:

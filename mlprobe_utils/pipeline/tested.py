@@ -62,10 +62,8 @@ def resamples_of_tested(image_set: ImageSet, split_rule: str) -> tuple[Resamples
     tested = image_set.rows_of(split_rule, "test").sort_values("image")
     own, slug = components(image_set.manifest)[tested.index], image_set.card.slug
     if len(set(own)) < 2:
-        raise InputError(
-            f"{slug}: its test set ({len(own)} images) is of one patient or duplicate group: an interval needs two, "
-            "add test images of others"
-        )
+        found = f"{slug}: its test set ({len(own)} images) is of one patient or duplicate group"
+        raise InputError(f"{found}: an interval needs two, add test images of others")
     return resample(own), list(tested["image"])
 
 

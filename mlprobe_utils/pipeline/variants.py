@@ -1,6 +1,5 @@
-"""The paper's discussions: which setting is varied in which models, and the rows of such variants.
-
-A variant is a model once more, with one setting of the protocol changed: what differs is due to that, or to chance."""
+"""The paper's discussions: which setting is varied in which models, and the rows of such variants. A variant is a model
+once more, with one setting of the protocol changed: what differs is due to that, or to chance."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -96,9 +95,3 @@ def _tower_runs(selection: Selection) -> range:
 def classifier_name(trainable: str, run: int) -> str:
     """The folder of a vision tower that was trained alone."""
     return f"classifier-{trainable}-{run}"
-
-
-def order_prompts(selection: Selection) -> pd.DataFrame:
-    """order, model, dataset, prompt: the question as each model read it, in every order of ORDERS."""
-    frames = [results.prompts(of_value(selection, ORDER, order)).assign(order=order) for order in ORDERS]
-    return pd.concat(frames, ignore_index=True)[["order", "model", "dataset", "prompt"]]

@@ -1,6 +1,5 @@
-"""The line charts of the book: small multiples, a row a model and a column a data set unless stated.
-
-`names` is everywhere slug -> name of models and data sets, in the order of rows and columns."""
+"""The line charts of the book: small multiples, a row a model and a column a data set unless stated. `names` is
+everywhere slug -> name of models and data sets, in the order of rows and columns."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -203,8 +202,7 @@ def plot(
     >>> mp.plot(rows, answers).save("curve.svg")
 
     `rows` and `answers` are from `probe` and `answer`; `metric` and `choices` (`split`, `level`, `positive`) are as of
-    `accuracy`, and so is the InputError.
-    """
+    `accuracy`, and so is the InputError."""
     curve = accuracy(rows, metric, **choices)
     curve["line"] = [
         f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"

@@ -1,6 +1,5 @@
-"""How panels are drawn: by Altair and Vega, in one theme, as SVG that fits a page.
-
-Colours are CSS variables with the light ones as values: a panel follows the switch between light and dark."""
+"""How panels are drawn: by Altair and Vega, in one theme, as SVG that fits a page. Colours are CSS variables with the
+light ones as values: a panel follows the switch between light and dark."""
 
 import json
 import re

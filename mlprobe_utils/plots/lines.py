@@ -54,8 +54,7 @@ def lines(
         keys: first those of the series; those of models, where there are several, are added.
         names: slug -> name of models and data sets, in the order of the page; None: `long` has names.
         by: the columns whose values make the rows (None: one row) and the columns of panels.
-        marked: the column with the site at which a panel has a vertical line.
-    """
+        marked: the column with the site at which a panel has a vertical line."""
     long = long.rename(columns={"point": "x"}).replace({"x": LAST, marked: LAST})
     long = long if names is None else in_words(long, names, STATE)
     long = long.assign(run=long.get("run", 0), series=long.get("series", long.get("stage")))

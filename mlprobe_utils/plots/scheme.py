@@ -1,6 +1,5 @@
-"""The pipeline of a model drawn with its probe points (after figure 2 of the paper), and the same as a table.
-
-`points` is as of `results.probe_points`, in the order the data flows. A side path stands beside the connector."""
+"""The pipeline of a model drawn with its probe points (after figure 2 of the paper), and the same as a table. `points`
+is as of `results.probe_points`, in the order the data flows. A side path stands beside the connector."""
 
 from collections.abc import Sequence
 from math import ceil

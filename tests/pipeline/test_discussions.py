@@ -168,7 +168,8 @@ def test_chapters_read_what_was_made(whole, image_set):
     before = [point for point in of_all[0].points if point[0] in "VC"]  # the LLM, where text is first read
     assert len({one.at(*before).correct.tobytes() for one in of_all}) == 1
     assert len(comprehension.order_differences(orders)) == 2 * 3 * 3
-    assert variants.order_prompts(ONE)["prompt"].nunique() == len(ORDERS)
+    asked = pd.concat([results.prompts(of_value(ONE, ORDER, order)) for order in ORDERS])
+    assert asked["prompt"].nunique() == len(ORDERS)
 
 
 def test_what_was_not_run_says_how_to_make_it(outputs, protocol):

@@ -1,7 +1,6 @@
-"""Hulu-Med: its weights in transformers' own VideoLlama3 classes, so that the hub's remote code never runs.
-
-Loads the hub's form (`hosted`: flat text fields, names of its own) and that of transformers. Unlike in the hub's code,
-images keep their proportions and do not attend to each other."""
+"""Hulu-Med: its weights in transformers' own VideoLlama3 classes, so that the hub's remote code never runs. Loads the
+hub's form (`hosted`: flat text fields, names of its own) and that of transformers. Unlike in the hub's code, images
+keep their proportions and do not attend to each other."""
 
 import inspect
 from pathlib import Path

@@ -17,7 +17,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
-from mlprobe_utils.evaluation.diagnosis import flat, losses
+from mlprobe_utils.evaluation.diagnosis import losses
 from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
@@ -219,7 +219,7 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                 planted["mode"] = planted["module"].map(fault_card.MODE_OF)
                 for case in planted.to_dict("records"):
                     correct = site_outcomes(*_of_case(rows, case), reference, images)
-                    cases.append(case | flat(losses(correct, drawn, RECIPE)))
+                    cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '
