@@ -38,21 +38,17 @@ def probed(image_tokens: list[float], last_token: list[float], seeds: int, split
     return pd.concat(rows, ignore_index=True)
 
 
-@pytest.fixture
-def found_with(monkeypatch):
-    def of(image_tokens: list[float], last_token: list[float]) -> list[Evaluated]:
-        vision = rows_of(HARD < 0.5, pooling="image_mean", point="V.00", seed=0, probe="main")
-        seeds = pd.concat([probed(image_tokens, last_token, 5), vision], ignore_index=True)
-        fitted = pd.concat([probed(image_tokens, last_token, 1, split) for split in ("validation", "test")])
-        monkeypatch.setattr(results, "seed_rows", lambda selection: seeds)
-        monkeypatch.setattr(results, "probe_rows", lambda selection: fitted)
-        return evaluated(SELECTION, SETS, comprehension.outcomes_of)
-
-    return of
+def found_with(monkeypatch, image_tokens: list[float], last_token: list[float]) -> list[Evaluated]:
+    vision = rows_of(HARD < 0.5, pooling="image_mean", point="V.00", seed=0, probe="main")
+    seeds = pd.concat([probed(image_tokens, last_token, 5), vision], ignore_index=True)
+    fitted = pd.concat([probed(image_tokens, last_token, 1, split) for split in ("validation", "test")])
+    monkeypatch.setattr(results, "seed_rows", lambda selection: seeds)
+    monkeypatch.setattr(results, "probe_rows", lambda selection: fitted)
+    return evaluated(SELECTION, SETS, comprehension.outcomes_of)
 
 
-def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_were_planted(found_with):
-    found = found_with([0.8, 0.8, 0.8], [0.6, 0.8, 0.95])
+def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_were_planted(monkeypatch):
+    found = found_with(monkeypatch, [0.8, 0.8, 0.8], [0.6, 0.8, 0.95])
     differences = comprehension.differences(found)
     counts = comprehension.course(differences).set_index(["stage", "where"])
     for stage in STAGES:
@@ -67,18 +63,18 @@ def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_wer
         assert counts.loc[stage, [*WORDS]].to_numpy().tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 0]]  # first, last, any
 
 
-def test_the_curves_meet_where_they_were_planted_to(found_with):
-    met = comprehension.crossings(found_with([0.8, 0.8, 0.8], [0.6, 0.6, 0.95]))
+def test_the_curves_meet_where_they_were_planted_to(monkeypatch):
+    met = comprehension.crossings(found_with(monkeypatch, [0.8, 0.8, 0.8], [0.6, 0.6, 0.95]))
     assert met[["at", "earliest", "latest"]].to_numpy().tolist() == [["L.10"] * 3] * 2
-    never = comprehension.crossings(found_with([0.9, 0.9, 0.9], [0.6, 0.6, 0.6]))
+    never = comprehension.crossings(found_with(monkeypatch, [0.9, 0.9, 0.9], [0.6, 0.6, 0.6]))
     assert (never["at"] == NEVER).all()
-    unsure = comprehension.crossings(found_with([0.8] * 3, [0.795] * 3))
+    unsure = comprehension.crossings(found_with(monkeypatch, [0.8] * 3, [0.795] * 3))
     assert (unsure["earliest"] != unsure["latest"]).any()
 
 
 @pytest.mark.parametrize(("best", "verdict"), [(0.95, ABOVE), (0.65, BELOW), (0.8, NEITHER)])
-def test_a_ceiling_is_compared_at_the_layers_that_validation_images_choose(found_with, best, verdict):
-    found = found_with([0.6, 0.8, 0.6], [0.5, 0.5, best])
+def test_a_ceiling_is_compared_at_the_layers_that_validation_images_choose(monkeypatch, best, verdict):
+    found = found_with(monkeypatch, [0.6, 0.8, 0.6], [0.5, 0.5, best])
     chosen = {(what[1], *own.points) for what, own in found[0].outcomes.items() if what[2] == BEST}
     assert chosen == {("comprehension", "L.09"), ("utilization", "L.10")}
     table = comprehension.ceilings(found)

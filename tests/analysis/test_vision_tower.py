@@ -81,43 +81,39 @@ def test_where_nothing_differs_nothing_is_significant_and_intervals_have_a_width
         assert (np.sign(found[["low", "high"]]) == [-1, 1]).all(axis=None)
 
 
-@pytest.fixture
-def of(monkeypatch):
+def of_shares(monkeypatch, shares: dict[str, float]) -> Evaluated:
     """Outcomes of rows in which every paradigm has a share correct of its own, and all others nothing."""
-
-    def read(shares: dict[str, float]) -> Evaluated:
-        right = {name: right_of(HARD, share, n, (SEEDS,)) for n, (name, share) in enumerate(shares.items())}
-        answers = [answers_of(right[FINE_TUNED][run], run=run) for run in (0, 1)]
-        answers.append(answers_of(~right[FINE_TUNED][0], stage="pretrained", run=None))
-        probed = [
-            rows_of(right[name][seed] ^ (point != "V.05"), stage=stage, seed=seed, point=point, pooling="image_mean")
-            for (stage, name), seed, point in itertools.product(PROBES.items(), range(SEEDS), ("V.05", "C.01"))
-        ]
-        alone = [
-            rows_of(right[name][run], run=run, seed=run, probe=weights, point="V.05")
-            for (weights, name), run in itertools.product(ALONE.items(), (0, 1))
-        ]
-        head = [rows_of(right[FROZEN_TOWER][0], stage="pretrained", point="V.05", probe="linear", seed=0)]
-        tables = {"prediction_rows": answers, "end_rows": probed, "frozen_tower_rows": head, "classifier_rows": alone}
-        for name, rows in tables.items():
-            decoys = [rows[0].head(5).assign(split="validation")] if rows is not head else []
-            table = pd.concat([*rows, *decoys], ignore_index=True)
-            module = variants if rows is alone else results
-            monkeypatch.setattr(module, name, lambda selection, table=table: table)
-        selection = results.Selection(("m",), ("d",), "miniature", "paper")
-        (found,) = evaluated(selection, SETS, vision_tower.outcomes_of_paradigms)
-        for name, own in found.outcomes.items():
-            assert (own.correct[:, 0] == right[name[0]][: len(own.seeds)]).all(), name
-        return found
-
-    return read
+    right = {name: right_of(HARD, share, n, (SEEDS,)) for n, (name, share) in enumerate(shares.items())}
+    answers = [answers_of(right[FINE_TUNED][run], run=run) for run in (0, 1)]
+    answers.append(answers_of(~right[FINE_TUNED][0], stage="pretrained", run=None))
+    probed = [
+        rows_of(right[name][seed] ^ (point != "V.05"), stage=stage, seed=seed, point=point, pooling="image_mean")
+        for (stage, name), seed, point in itertools.product(PROBES.items(), range(SEEDS), ("V.05", "C.01"))
+    ]
+    alone = [
+        rows_of(right[name][run], run=run, seed=run, probe=weights, point="V.05")
+        for (weights, name), run in itertools.product(ALONE.items(), (0, 1))
+    ]
+    head = [rows_of(right[FROZEN_TOWER][0], stage="pretrained", point="V.05", probe="linear", seed=0)]
+    tables = {"prediction_rows": answers, "end_rows": probed, "frozen_tower_rows": head, "classifier_rows": alone}
+    for name, rows in tables.items():
+        decoys = [rows[0].head(5).assign(split="validation")] if rows is not head else []
+        table = pd.concat([*rows, *decoys], ignore_index=True)
+        module = variants if rows is alone else results
+        monkeypatch.setattr(module, name, lambda selection, table=table: table)
+    selection = results.Selection(("m",), ("d",), "miniature", "paper")
+    (found,) = evaluated(selection, SETS, vision_tower.outcomes_of_paradigms)
+    for name, own in found.outcomes.items():
+        assert (own.correct[:, 0] == right[name[0]][: len(own.seeds)]).all(), name
+    return found
 
 
 @pytest.mark.parametrize(
     ("changed", "share", "verdict"), [("all", 0.95, HIGHER), ("lora", 0.5, LOWER), ("all", 0.75, NEITHER)]
 )
-def test_a_planted_difference_is_significant_and_no_other_is(of, changed, share, verdict):
-    found = of(dict.fromkeys(vision_tower.PARADIGMS, 0.75) | {ALONE[changed]: share, FROZEN_TOWER: 0.65})
+def test_a_planted_difference_is_significant_and_no_other_is(monkeypatch, changed, share, verdict):
+    shares = dict.fromkeys(vision_tower.PARADIGMS, 0.75) | {ALONE[changed]: share, FROZEN_TOWER: 0.65}
+    found = of_shares(monkeypatch, shares)
     table = vision_tower.differences([found])
     assert list(zip(table["paradigm"], table["less"], strict=True)) == vision_tower.COMPARED
     planted = table["paradigm"] == ALONE[changed]

@@ -35,31 +35,22 @@ POINTS = {"V.00": 60.0, "V.01": 70.0, "C.00": 80.0, "L.00": 90.0}
 NO_MODEL = {names.CLASSICAL: 88.0, PIXELS: 53.0, FILE: 52.0, FILE_FORMAT: 51.0, MAJORITY: 50.0}
 
 
-@pytest.fixture
-def image_set_of(tmp_path):
-    def make(pixels: np.ndarray, options: np.ndarray, parts: np.ndarray = PARTS, **columns) -> ImageSet:
-        """Grey images, uint8 [images, height, width], with their answers and further columns of the manifest."""
-        (tmp_path / "pixels.bin").write_bytes(pixels[..., None].repeat(3, axis=3).tobytes())
-        count, height, width = pixels.shape
-        facts = {"image": [f"{i}.png" for i in range(count)], "option": options, "label": options}
-        facts |= {"split_paper": parts, "stored_height": height, "stored_width": width, "mode": "L", "format": "PNG"}
-        facts |= {"extension": ".png", "width": width, "height": height, "bytes": 99}
-        facts |= {"offset": np.arange(count) * 3 * height * width}
-        return ImageSet(CARD, pd.DataFrame(facts | columns), "0" * 64, {}, tmp_path)
-
-    return make
+def image_set_of(folder, pixels: np.ndarray, options: np.ndarray, parts: np.ndarray = PARTS, **columns) -> ImageSet:
+    """Grey images, uint8 [images, height, width], with their answers and further columns of the manifest."""
+    (folder / "pixels.bin").write_bytes(pixels[..., None].repeat(3, axis=3).tobytes())
+    count, height, width = pixels.shape
+    facts = {"image": [f"{i}.png" for i in range(count)], "option": options, "label": options}
+    facts |= {"split_paper": parts, "stored_height": height, "stored_width": width, "mode": "L", "format": "PNG"}
+    facts |= {"extension": ".png", "width": width, "height": height, "bytes": 99}
+    facts |= {"offset": np.arange(count) * 3 * height * width}
+    return ImageSet(CARD, pd.DataFrame(facts | columns), "0" * 64, {}, folder)
 
 
-@pytest.fixture
-def images(image_set_of):
+def images(folder, levels=LEVELS, options=OPTIONS, **columns) -> ImageSet:
     """An image set of grey squares with a little noise, from their levels and answers."""
-
-    def make(levels=LEVELS, options=OPTIONS, **columns) -> ImageSet:
-        noise = np.random.default_rng(0).integers(0, 9, (len(levels), 8, 8))
-        pixels = np.clip(np.asarray(levels)[:, None, None] + noise, 0, 255).astype(np.uint8)
-        return image_set_of(pixels, options, **columns)
-
-    return make
+    noise = np.random.default_rng(0).integers(0, 9, (len(levels), 8, 8))
+    pixels = np.clip(np.asarray(levels)[:, None, None] + noise, 0, 255).astype(np.uint8)
+    return image_set_of(folder, pixels, options, **columns)
 
 
 def accuracies(rows: pd.DataFrame) -> pd.Series:
@@ -80,10 +71,10 @@ def rows_without_model(image_set: ImageSet) -> pd.DataFrame:
     return controls.rows_without_model(image_set, "paper", controls.pixel_statistics(image_set))
 
 
-def test_pixel_statistics_of_flat_and_of_striped_images(image_set_of):
+def test_pixel_statistics_of_flat_and_of_striped_images(tmp_path):
     pixels = np.full((2, 4, 4), 7, np.uint8)
     pixels[1] = [90, 0, 90, 0]
-    flat, striped = controls.pixel_statistics(image_set_of(pixels, [YES, NO], ["train", "test"]))
+    flat, striped = controls.pixel_statistics(image_set_of(tmp_path, pixels, [YES, NO], ["train", "test"]))
     assert flat.tolist() == [7, 0, 7, 7, 7, 7, 7, 0, 0]
     assert striped.tolist() == pytest.approx([45, 45, 0, 0, 45, 90, 90, 0, 90 * np.sqrt(12 / 16)])
 
@@ -97,16 +88,16 @@ def test_pixel_statistics_of_flat_and_of_striped_images(image_set_of):
         ({"levels": np.where(OPTIONS == YES, LEVELS // 2, 101 + LEVELS // 2)}, {PIXELS: 97.5}),
     ],
 )
-def test_a_leak_is_found_by_the_control_that_can_see_it_and_by_no_other(planted, sees, images):
+def test_a_leak_is_found_by_the_control_that_can_see_it_and_by_no_other(planted, sees, tmp_path):
     majority = 100 * (OPTIONS[TRAIN + VALIDATION :] == NO).mean()
     plain = dict.fromkeys(names.WITHOUT_MODEL, majority) | {PIXELS: pytest.approx(majority, abs=10)}
-    found = checked(rows_without_model(images(**planted)), names.WITHOUT_MODEL, TEST)
+    found = checked(rows_without_model(images(tmp_path, **planted)), names.WITHOUT_MODEL, TEST)
     assert found.to_dict() == plain | {control: pytest.approx(own, abs=2.5) for control, own in sees.items()}
 
 
-def test_test_images_are_not_fitted_on(images):
+def test_test_images_are_not_fitted_on(tmp_path):
     others = np.where((PARTS == "test") == (OPTIONS == YES), NO, YES)
-    image_set = images(options=others, mode=np.where(OPTIONS == YES, "RGBA", "RGB"))
+    image_set = images(tmp_path, options=others, mode=np.where(OPTIONS == YES, "RGBA", "RGB"))
     assert accuracies(rows_without_model(image_set))[FILE_FORMAT] == 0
 
 
@@ -114,9 +105,9 @@ def task_of(image_set: ImageSet) -> pd.DataFrame:
     return controls.control_task(image_set, "paper", controls.pixel_statistics(image_set))
 
 
-def test_a_control_label_is_the_clusters_and_as_frequent_as_the_true_one(images):
+def test_a_control_label_is_the_clusters_and_as_frequent_as_the_true_one(tmp_path):
     """And the same every time, and learned from no test image."""
-    table = task_of(images())
+    table = task_of(images(tmp_path))
     assert table.groupby("cluster")["control"].nunique().eq(1).all()
     assert table["cluster"].nunique() == controls.CLUSTERS
     assert (table["split"] == PARTS).all()
@@ -126,33 +117,29 @@ def test_a_control_label_is_the_clusters_and_as_frequent_as_the_true_one(images)
     agree = (table["control"] == OPTIONS).mean()  # independent: as often as chance
     shares = [(table["control"] == option).mean() * (option == OPTIONS).mean() for option in (YES, NO)]
     assert agree == pytest.approx(sum(shares), abs=0.08)
-    changed = task_of(images(np.where(PARTS == "train", LEVELS, 255 - LEVELS)))
+    changed = task_of(images(tmp_path, np.where(PARTS == "train", LEVELS, 255 - LEVELS)))
     assert changed[:TRAIN].equals(table[:TRAIN])
     assert not changed[TRAIN:].equals(table[TRAIN:])
 
 
-@pytest.fixture
-def probed(images, tmp_path):
+def probed(folder, features: dict[str, np.ndarray], table: pd.DataFrame) -> pd.DataFrame:
     """Scores of all controls; the fine-tuned model has `features`, the one with random weights has noise."""
-
-    def score(features: dict[str, np.ndarray], table: pd.DataFrame) -> pd.DataFrame:
-        tensors = {f"{point}/image_mean": torch.tensor(own, dtype=torch.float32) for point, own in features.items()}
-        noise = torch.tensor(np.random.default_rng(2).normal(size=(len(table), 8)), dtype=torch.float32)
-        random = dict.fromkeys(tensors, noise)
-        tensors["L.00/last_token"] = torch.zeros(len(table), 3)  # takes no part
-        work = Work(card_of("a/model"), MINIATURE, "paper", images(), tmp_path, "commit")
-        rows = SCHEMA.validate(probed_rows(work, tensors, random, table))
-        return control_scores(rows, {CARD.slug: CARD.positive})
-
-    return score
+    tensors = {f"{point}/image_mean": torch.tensor(own, dtype=torch.float32) for point, own in features.items()}
+    noise = torch.tensor(np.random.default_rng(2).normal(size=(len(table), 8)), dtype=torch.float32)
+    random = dict.fromkeys(tensors, noise)
+    tensors["L.00/last_token"] = torch.zeros(len(table), 3)  # takes no part
+    work = Work(card_of("a/model"), MINIATURE, "paper", images(folder), folder, "commit")
+    rows = SCHEMA.validate(probed_rows(work, tensors, random, table))
+    return control_scores(rows, {CARD.slug: CARD.positive})
 
 
-def test_a_planted_cluster_is_found_by_the_control_task_and_a_planted_class_is_not(images, probed):
+def test_a_planted_cluster_is_found_by_the_control_task_and_a_planted_class_is_not(tmp_path):
     """At V the features say the cluster, at C the class, at L nothing; in a model that has learned nothing, nothing."""
-    table = task_of(images()).assign(option=OPTIONS)
+    table = task_of(images(tmp_path)).assign(option=OPTIONS)
     noise = np.random.default_rng(3).normal(size=(len(PARTS), 8)) / 4
     cluster, known = np.eye(controls.CLUSTERS)[table["cluster"]], np.eye(2)[(OPTIONS == YES).astype(int)]
-    scores = probed({"V.00": np.hstack([cluster, noise]), "C.00": np.hstack([known, noise]), "L.00": noise}, table)
+    features = {"V.00": np.hstack([cluster, noise]), "C.00": np.hstack([known, noise]), "L.00": noise}
+    scores = probed(tmp_path, features, table)
     tuned = scores[scores["control"] == CONTROL_TASK].set_index("point")["accuracy"]
     chance = {name: 5 + 100 * table[name][-TEST:].value_counts(normalize=True).max() for name in ("control", "option")}
     assert tuned["V.00"] > 97
@@ -161,12 +148,12 @@ def test_a_planted_cluster_is_found_by_the_control_task_and_a_planted_class_is_n
     assert (random["stage"].isna() & (random["accuracy"] < chance["option"])).all()
 
 
-def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(images, probed):
+def test_memorisation_is_that_of_the_train_images_at_the_ends_of_modules(tmp_path):
     """Features as wide as there are images let a probe memorise them; a single one does not."""
     rng = np.random.default_rng(4)
     wide, narrow = rng.normal(size=(len(PARTS), 300)), rng.normal(size=(len(PARTS), 1))
     features = {"V.00": narrow, "V.01": wide, "C.00": narrow, "L.00": narrow}
-    scores = probed(features, task_of(images()).assign(option=OPTIONS))
+    scores = probed(tmp_path, features, task_of(images(tmp_path)).assign(option=OPTIONS))
     learned = scores[scores["control"] == names.MEMORISATION].set_index("point")
     assert learned["images"].to_dict() == dict.fromkeys(("V.01", "C.00", "L.00"), TRAIN)
     assert learned.loc["V.01", "accuracy"] > 97 > 80 > learned["accuracy"].drop("V.01").max()
@@ -186,10 +173,10 @@ def discs(placed: bool = True) -> tuple[np.ndarray, np.ndarray]:
     return pixels.astype(np.uint8), options
 
 
-def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(image_set_of):
+def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(tmp_path):
     """From train images alone, whatever the others are."""
     pixels, options = discs()
-    image_set = image_set_of(pixels, options, FEWER)
+    image_set = image_set_of(tmp_path, pixels, options, FEWER)
     rows = controls.reference_rows(image_set, "paper")
     assert checked(rows, (names.CLASSICAL,), TEST // 2)[names.CLASSICAL] > 95
     assert list(rows["image"]) == list(image_set.rows_of("paper", "test")["image"])
@@ -197,12 +184,13 @@ def test_a_class_that_only_a_place_shows_is_found_and_none_in_noise(image_set_of
     others = np.where(FEWER == "train", options, np.where(options == YES, NO, YES))
     darker = np.where((FEWER == "validation")[:, None, None], 255 - pixels, pixels)
     columns = [f"p_{YES}", f"p_{NO}"]
-    again = controls.reference_rows(image_set_of(darker, others, FEWER), "paper")
+    again = controls.reference_rows(image_set_of(tmp_path, darker, others, FEWER), "paper")
     pd.testing.assert_frame_equal(again[columns], rows[columns])
-    assert accuracies(controls.reference_rows(image_set_of(*discs(placed=False), FEWER), "paper"))[names.CLASSICAL] < 65
+    anywhere = controls.reference_rows(image_set_of(tmp_path, *discs(placed=False), FEWER), "paper")
+    assert accuracies(anywhere)[names.CLASSICAL] < 65
     one = np.where(np.arange(len(FEWER)) == 5, NO, YES)
     with pytest.raises(InputError, match=rf"'covid19-ct': the reference needs two.*'{YES}': 119, '{NO}': 1\}}"):
-        controls.reference_rows(image_set_of(pixels, one, FEWER), "paper")
+        controls.reference_rows(image_set_of(tmp_path, pixels, one, FEWER), "paper")
     assert np.isfinite(controls.image_features(np.zeros((1, controls.SIDE, controls.SIDE), np.float32))).all()
 
 

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -44,18 +43,14 @@ def test_points_stand_in_the_order_the_data_flows(tmp_path):
         assert not is_point(name) | on_side_path(name), name
 
 
-@pytest.fixture
-def scores() -> pd.DataFrame:
-    """Curves with a side path whose values are far from all others."""
+def test_a_side_path_changes_no_health_score_no_pattern_and_no_end():
+    """Its values are far from all others."""
     points = ["V.00", "V.01", "D.00", "D.01", "D.02", "C.00", "C.01", "L.00", "L.01"]
     places = itertools.product(("pretrained", "finetuned"), (0, 1), points)
     rows = pd.DataFrame(places, columns=["stage", "run", "point"])
     values = np.where(rows["point"].str[0] == "D", 0.0, 60.0 + 7 * rows["point"].map(points.index) + rows["run"])
     constants = {"model": "m", "dataset": "d", "pooling": "image_mean", "images": 150}
-    return rows.assign(**constants, **dict.fromkeys(METRICS, values))
-
-
-def test_a_side_path_changes_no_health_score_no_pattern_and_no_end(scores):
+    scores = rows.assign(**constants, **dict.fromkeys(METRICS, values))
     outputs = scores[["model", "dataset", "stage", "run"]].drop_duplicates().assign(accuracy=80.0)
     modules = scores[~scores["point"].map(on_side_path)]
     assert len(modules) < len(scores)

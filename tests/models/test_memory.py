@@ -8,12 +8,9 @@ from mlprobe_utils.models import loading
 GIB = 2**30
 
 
-@pytest.fixture
-def there(monkeypatch):
-    """Lets the machine have other memory, in GiB: its own, and its accelerators'."""
-    return lambda machine, *others: monkeypatch.setattr(
-        loading, "memory", lambda: (machine * GIB, [size * GIB for size in others])
-    )
+def let_there_be(monkeypatch, machine: float, *others: float) -> None:
+    """Memory of the machine and its accelerators, in GiB."""
+    monkeypatch.setattr(loading, "memory", lambda: (machine * GIB, [size * GIB for size in others]))
 
 
 @pytest.mark.parametrize(
@@ -26,8 +23,8 @@ def there(monkeypatch):
         ((8, 10, 10), "auto", "float32", 7, ["all devices", "28.0 GiB", "`precision: bfloat16`"], ["device_map"]),
     ],
 )
-def test_weights_are_compared_with_what_there_is(there, sizes, device_map, precision, fits, words, missing):
-    there(*sizes)
+def test_weights_are_compared_with_what_there_is(monkeypatch, sizes, device_map, precision, fits, words, missing):
+    let_there_be(monkeypatch, *sizes)
     card, given = card_of("some/model", device_map=device_map), (precision, bool(device_map))
     loading.check_memory(card, fits * GIB, *given)
     message = refusal(card, lambda card: loading.check_memory(card, fits * GIB + 1, *given))
@@ -35,11 +32,11 @@ def test_weights_are_compared_with_what_there_is(there, sizes, device_map, preci
     assert not any(word in message for word in missing)
 
 
-def test_a_model_is_refused_before_its_weights_are_read(there, tiny, copied):
+def test_a_model_is_refused_before_its_weights_are_read(monkeypatch, tiny, copied):
     count = sum(parameter.numel() for parameter in tiny.model.parameters())
-    there(4 * count / GIB)
+    let_there_be(monkeypatch, 4 * count / GIB)
     loading.load(card_of(copied))
-    there((4 * count - 1) / GIB)
+    let_there_be(monkeypatch, (4 * count - 1) / GIB)
     loading.load(card_of(copied, precision="bfloat16"))
     (copied / "model.safetensors").unlink()
     assert "its weights alone need 0.0 GiB" in refusal(card_of(copied))

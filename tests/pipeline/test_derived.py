@@ -62,16 +62,12 @@ def write(outputs, tmp_path, monkeypatch):
     return write
 
 
-@pytest.fixture
-def made(outputs):
+def made() -> tuple[set[str], int]:
     """Reads all tables; returns the names of those that this made, of model m on BUSI apart from the others."""
-
-    def read() -> tuple[set[str], int]:
-        changed = newly_made(outputs, lambda: [reader(SELECTION) for reader in READERS])
-        own = {path.name for path in map(outputs.joinpath, changed) if path.parent == SELECTION.folder("m", "busi")}
-        return own, len(changed) - len(own)
-
-    return read
+    outputs, busi = artefacts.OUTPUTS, SELECTION.folder("m", "busi")
+    changed = newly_made(outputs, lambda: [reader(SELECTION) for reader in READERS])
+    own = {path.name for path in map(outputs.joinpath, changed) if path.parent == busi}
+    return own, len(changed) - len(own)
 
 
 def test_tables_are_those_of_their_rows(write):
@@ -92,7 +88,7 @@ def test_tables_are_those_of_their_rows(write):
         scoring.probe_scores(SELECTION, "rwa")
 
 
-def test_a_table_is_made_once_and_anew_where_its_rows_or_its_score_changed(write, made, monkeypatch):
+def test_a_table_is_made_once_and_anew_where_its_rows_or_its_score_changed(write, monkeypatch):
     assert made() == (ALL, len(ALL))
     assert made() == (set(), 0)
     before = scoring.probe_scores(SELECTION)
