@@ -168,7 +168,7 @@ def test_chapters_read_what_was_made(whole, image_set):
     before = [point for point in of_all[0].points if point[0] in "VC"]  # the LLM, where text is first read
     assert len({one.at(*before).correct.tobytes() for one in of_all}) == 1
     assert len(comprehension.order_differences(orders)) == 2 * 3 * 3
-    asked = pd.concat([results.prompts(of_value(ONE, ORDER, order)) for order in ORDERS])
+    asked = pd.concat([results.prompts(of_value(ONE, results.ORDER, order)) for order in ORDERS])
     assert asked["prompt"].nunique() == len(ORDERS)
 
 
