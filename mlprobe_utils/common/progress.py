@@ -36,7 +36,7 @@ def step(*what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def kept_alive(progress: Path) -> Iterator[None]:
     """Keeps the steps of a run going, which `end_with` its file: when this process ends, however it does, they end."""
-    with progress.open() as held:
+    with progress.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)  # which the system releases, even after a kill
         yield
 
