@@ -118,7 +118,9 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
 def objection(command: list) -> str:
     """What Snakemake, which is kept quiet because jobs speak for themselves, has against the graph; empty: nothing."""
     planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
-    return planned.stdout + planned.stderr if planned.returncode else ""
+    said, traceback, more = (planned.stdout + planned.stderr).strip().partition("Traceback")
+    reason = more.splitlines()[-1] if traceback else said
+    return f"error: Snakemake cannot plan the graph: {reason}\n" if planned.returncode else ""
 
 
 def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Path]:
@@ -194,7 +196,9 @@ def contents(run: Run) -> dict:
 def build(sources: Path) -> None:
     """Builds the HTML and puts it in place. Raises InputError with Sphinx's messages if the build failed or warned."""
     output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", sources, "--path-output", output]
+    # not its script, which holds the path that the environment was made at
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", sources, "--path-output", output]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
     atomic_write(log, messages := done.stdout + done.stderr)
     if done.returncode:
