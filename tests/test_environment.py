@@ -99,7 +99,8 @@ def test_caches_leave_a_home_that_cannot_be_written_and_what_it_holds_is_still_f
 def test_what_snakemake_has_against_the_graph_is_shown(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", NOWHERE)
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
-    assert f"Not a directory: '{NOWHERE}" in make_book.objection([*command, "--cores", "1", "--config", "jobs=[]"])
+    said = f"error: Snakemake cannot plan the graph: NotADirectoryError: [Errno 20] Not a directory: '{NOWHERE}'\n"
+    assert said == make_book.objection([*command, "--cores", "1", "--config", "jobs=[]"])
 
 
 def test_sockets_lie_in_another_folder_where_that_for_temporary_files_has_too_long_a_path(monkeypatch):

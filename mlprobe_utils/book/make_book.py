@@ -152,7 +152,9 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
 def objection(command: list) -> str:
     """What Snakemake, which is kept quiet because jobs speak for themselves, has against the graph; empty: nothing."""
     planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
-    return planned.stdout + planned.stderr if planned.returncode else ""
+    said, traceback, more = (planned.stdout + planned.stderr).strip().partition("Traceback")
+    reason = more.splitlines()[-1] if traceback else said
+    return f"error: Snakemake cannot plan the graph: {reason}\n" if planned.returncode else ""
 
 
 def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Path]:
@@ -240,12 +242,13 @@ def build(sources: Path) -> Inventory:
     if not record or damage(output, record["files"]):
         shutil.rmtree(output, ignore_errors=True)
     (artefacts.OUTPUTS / RECORD).unlink(missing_ok=True)  # no build goes on from an interrupted one
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", sources, "--path-output", output]
+    # not its script, which holds the path that the environment was made at
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", sources, "--path-output", output]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
     atomic_write(log, messages := done.stdout + done.stderr)
-    write_record(
-        artefacts.OUTPUTS / RECORD, {"made_from": None, "files": (files := inventory(output, *files_in(output)))}
-    )
+    files = inventory(output, *files_in(output))
+    write_record(artefacts.OUTPUTS / RECORD, {"made_from": None, "files": files})
     if done.returncode:
         wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]
         raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
