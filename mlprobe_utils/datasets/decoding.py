@@ -3,11 +3,13 @@
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 import imagehash
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
@@ -19,8 +21,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
 LEVELS = (255, 4095, 65535)  # the largest value of 8, 12 and 16 bits
 HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see components.py)
 THUMBNAIL_SIDE = 32  # pixels
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError)  # what PIL's decoders raise
-MEND = "download it again, or save it anew without its metadata"
+MOST_TIMES = 200  # the other side's length: processors of Qwen's and Hulu-Med's models refuse a longer image
+SAVE = "save it anew, as PNG without metadata"
+MEND = f"download it again, or {SAVE}"
 
 
 def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[dict, np.ndarray, np.ndarray]:
@@ -37,7 +40,9 @@ def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[di
     picture = read_rgb(image, name)
     facts |= {"levels": levels(image), "perceptual_hash": str(imagehash.phash(picture, hash_size=HASH_SIDE))}
     thumbnail = picture.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
-    return facts, np.asarray(thumbnail), np.asarray(working_copy(picture, settings))
+    pixels = working_copy(picture, settings)
+    check_sides(pixels.size, name)
+    return facts, np.asarray(thumbnail), np.asarray(pixels)
 
 
 def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Image.Image:
@@ -47,20 +52,16 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
     """
     if not data:
         raise InputError(f"{name} is empty, 0 bytes: download it again")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is checked below
+    with _decoding(name, f"is no readable image of {', '.join(FORMATS)}"):
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
-            raise InputError(f"{name} is larger than decode_limit ({decode_limit} pixels): {error}") from error
-        except InputError as error:
-            raise InputError(f"{name} {error}") from error
-        except DAMAGED as error:
-            raise InputError(f"{name} is no readable image of {', '.join(FORMATS)}: {MEND}") from error
-    if frame >= (frames := getattr(image, "n_frames", 1)):
-        raise InputError(f"{name} has {frames} frames: there is none of number {frame}, which the data card names")
-    if frame:
-        image.seek(frame)
+            limits = f"decode_limit ({decode_limit} pixels) or Pillow's own limit"
+            raise InputError(f"is larger than {limits}: reduce the image ({error})") from error
+        if frame >= (frames := getattr(image, "n_frames", 1)):
+            raise InputError(f"has {frames} frames: there is none of number {frame}, which the data card names")
+        if frame:
+            image.seek(frame)
     pixels = image.width * image.height
     if pixels > decode_limit:
         raise InputError(
@@ -70,15 +71,33 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
     return image
 
 
+def check_sides(size: tuple[int, int], name: str) -> None:
+    """Raises InputError for an image (width and height) that models' processors refuse."""
+    if max(size) > MOST_TIMES * min(size):
+        found = f"{name} is {size[0]} x {size[1]} pixels, one side more than {MOST_TIMES} times the other"
+        raise InputError(f"{found}, which models refuse: crop it, or leave it out (leave_out)")
+
+
 def read_rgb(image: Image.Image, name: str) -> Image.Image:
     """Decodes an opened image (`to_rgb`). Raises InputError for one that is cut short, damaged or of fractions."""
-    try:
+    with _decoding(name, "is cut short or damaged"):
         image.load()
         return to_rgb(image)
-    except InputError as error:
-        raise InputError(f"{name} {error}") from error
-    except DAMAGED as error:
-        raise InputError(f"{name} is cut short or damaged ({error}): {MEND}") from error
+
+
+@contextmanager
+def _decoding(name: str, words: str) -> Iterator[None]:
+    """Within it, whatever a decoder raises of a file becomes an InputError that names it, and warnings are dropped: a
+    wrong byte may lead to an error of any type."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{name} {error}") from error
+        except Exception as error:
+            cause = "" if isinstance(error, UnidentifiedImageError) else f" ({error or type(error).__name__})"
+            raise InputError(f"{name} {words}{cause}: {MEND}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,7 +106,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     try:
         image = ImageOps.exif_transpose(image)
     except Exception as error:  # it writes the EXIF data anew, and raises whatever comes of a broken entry
-        raise InputError(f"has EXIF data that cannot be read ({error}): save it anew without its metadata") from error
+        raise InputError(f"has EXIF data that cannot be read ({error}): {SAVE}") from error
     if image.mode == "F":
         raise InputError("holds fractions, of unknown range: convert it to 8 or 16 bits")
     if image.mode.startswith("I"):

@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,14 +20,6 @@ from mlprobe_utils.common.files import hash_of
 
 ENTRY_LIMIT = 2**30  # bytes that one zip entry may unpack to: far above any image or inner zip, far below a zip bomb
 ZIP_DEPTH = 3  # zips within zips: a repository downloaded as a zip holds the zips of its images
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    OSError,
-    RuntimeError,
-)  # what reading and unpacking raise
 JUNK_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -68,12 +59,13 @@ class FileTree:
 
     def read(self, path: str) -> bytes:
         """Content of a file, one of `paths`. Raises InputError if it or its zip cannot be read."""
+        file = self._files[path]
         try:
-            return self._files[path].read()
-        except DAMAGED as error:
+            return file.read()
+        except Exception as error:  # of any type: a wrong byte may lead anywhere in a decompressor
             other = isinstance(error, NotImplementedError)  # such as Deflate64, which Windows uses for large files
             mend = "unpack it with another program, and give the folder" if other else "download it again"
-            raise InputError(f"{self.source(path)} cannot be read ({error}): {mend}") from error
+            raise InputError(f"{file.source} cannot be read ({error}): {mend}") from error
 
     def table(self, path: str, **options) -> pd.DataFrame:
         """Loads a CSV of strings, only empty cells null. Raises InputError if it is missing or no such file."""
@@ -146,7 +138,7 @@ def _zip_files(zipped: Path | _File, parent: PurePosixPath, depth: int = 1) -> I
     name, inner = (str(zipped), None) if isinstance(zipped, Path) else (zipped.source, zipped)
     try:
         archive = zipfile.ZipFile(io.BytesIO(inner.read()) if inner else zipped)
-    except DAMAGED as error:
+    except Exception as error:
         raise InputError(f"{name} is no zip or a damaged one ({error}): download it again") from error
     for entry in archive.infolist():
         path = _safe_path(name, entry)
@@ -165,9 +157,9 @@ def _array_files(file: Path, parent: PurePosixPath) -> Iterator[tuple[str, _File
     """The images of a `.npz` with `<split>_images`, uint8 [images, height, width] or [images, height, width, 3], and
     `<split>_labels`, [images] or [images, 1], as files `<split>/<label>/<number>.png` in `parent`."""
     try:
-        with np.load(file) as arrays:
+        with file.open("rb") as opened, np.load(opened) as arrays:  # which leaves a damaged file open
             loaded = {name: arrays[name] for name in arrays.files}
-    except (*DAMAGED, TypeError) as error:
+    except Exception as error:
         raise InputError(f"{file} is no file of plain arrays ({error}): download it again") from error
     splits = [name.removesuffix("_images") for name in loaded if name.endswith("_images")]
     if not splits:
@@ -194,6 +186,7 @@ def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
     path = PurePosixPath(entry.filename.replace("\\", "/"))  # some Windows tools write backslashes
     outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename)
     problems = {
+        "has no name": not entry.filename,
         "leads out of the folder": outside,
         "is a link": stat.S_ISLNK(entry.external_attr >> 16),
         "is encrypted": entry.flag_bits & 0x1,

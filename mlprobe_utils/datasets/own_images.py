@@ -151,14 +151,18 @@ def _picture(given: str | Path | Image.Image | np.ndarray, name: str) -> _Pictur
         if given.dtype != np.uint8 or not (given.ndim == 2 or (given.ndim == 3 and given.shape[2] == 3)):
             raise InputError(f"image {name} is {given.dtype} {list(given.shape)}, expected uint8 [height, width(, 3)]")
         given = Image.fromarray(given)
-    picture = decoding.to_rgb(given)
+    picture = decoding.read_rgb(given, f"image {name}")
+    decoding.check_sides(picture.size, f"image {name}")
     return _Picture(picture.copy, hash_of(bytes(str(picture.size), "ascii") + picture.tobytes()), picture.size[::-1])
 
 
 def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
     limit, data = paper(settings.Images, "images").decode_limit, read()
-    size = decoding.open_image(data, name, limit).size[::-1]
-    return _Picture(lambda: decoding.read_rgb(decoding.open_image(read(), name, limit), name), hash_of(data), size)
+    width, height = decoding.open_image(data, name, limit).size
+    decoding.check_sides((width, height), name)
+    return _Picture(
+        lambda: decoding.read_rgb(decoding.open_image(read(), name, limit), name), hash_of(data), (height, width)
+    )
 
 
 def _images(

@@ -2,8 +2,14 @@
 
 import hashlib
 import io
+import os
+import random
+import resource
 import warnings
+import zipfile
 import zlib
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,11 +24,13 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptu
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets import components
 from mlprobe_utils.datasets.components import duplicate_groups
-from mlprobe_utils.datasets.decoding import decode
+from mlprobe_utils.datasets.decoding import MOST_TIMES, SUFFIXES, decode
+from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.settings import Images
 
 KEPT = Images(decode_limit=10_000, max_pixels=10_000)
 LARGE = Images(decode_limit=100_000, max_pixels=100_000)
+REAL = Images(decode_limit=10**7, max_pixels=10**7)
 SQUARE = Images(decode_limit=10_000, max_pixels=4096, square_side=16)
 
 
@@ -101,8 +109,14 @@ TEXT.add_text("notes", "x" * 2_000_000, zip=True)
     ],
 )
 def test_metadata_that_hinder_name_the_mend(data, words):
-    with pytest.raises(InputError, match=rf"a/x\.png {words}.*save it anew without its metadata"):
+    with pytest.raises(InputError, match=rf"a/x\.png {words}.*save it anew, as PNG without metadata"):
         decode(data, "a/x.png", KEPT)
+
+
+def test_an_image_too_long_for_models_is_refused():
+    assert pixels_of(picture(1, size=(2 * MOST_TIMES, 2))).shape == (2, 2 * MOST_TIMES, 3)
+    with pytest.raises(InputError, match=r"x\.png is 2 x 401 pixels, .*200 times .*: crop it"):
+        pixels_of(picture(1, size=(2, 2 * MOST_TIMES + 1)))
 
 
 @pytest.mark.parametrize("side", [101, 10_000, 30_000])
@@ -244,3 +258,52 @@ def test_twelve_bits_in_a_file_of_sixteen_keep_their_range():
     assert np.array_equal(pixels[..., 0], RAMP.astype(int) * 255 // 4095)
     with pytest.raises(InputError, match=r"x.tif holds fractions, of unknown range: convert it"):
         decode(encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "x.tif", KEPT)
+
+
+@cache
+def whole() -> list[tuple[str, bytes]]:
+    """Suffixes and contents of undamaged files of every kind, and of real ones where there are any."""
+    (turned := Image.Exif())[0x0112] = 6
+    kinds = [*((kind, {"exif": turned}) for kind in ("PNG", "JPEG", "WEBP", "TIFF")), ("BMP", {})]
+    kinds += [("TIFF", {"compression": own}) for own in ("tiff_lzw", "tiff_deflate")]
+    files = [(kind, encoded(one, kind, **own)) for one in (picture(1, mode="L"), NOISE) for kind, own in kinds]
+    files += [("dcm", dicom(RAMP, WindowCenter=40, WindowWidth=400)), ("dcm", dicom(np.stack([RAMP, RAMP])))]
+    if real := os.environ.get("REAL_DATA"):
+        paths = sorted(path for path in Path(real).rglob("*") if path.suffix in SUFFIXES)
+        files += [(path.suffix[1:], path.read_bytes()) for path in paths[:: len(paths) // 9]]
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(packed := io.BytesIO(), "w", method) as archive:
+            for suffix, data in files[:4]:
+                archive.writestr(f"a/b.{suffix}", data)
+        files.append(("zip", packed.getvalue()))
+    np.savez_compressed(packed := io.BytesIO(), a_images=np.zeros((2, 9, 9), np.uint8), a_labels=np.arange(2))
+    return [*files, ("npz", packed.getvalue())]
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    place = rng.choice([rng.randrange(len(data)), rng.randrange(150), len(data) - 1 - rng.randrange(150)])
+    length, header = rng.choice([1, 1, 2, rng.randrange(200)]), rng.choice(whole())[1][: rng.randrange(1, 200)]
+    before, some, after = data[:place], rng.randbytes(length), data[place + length :]
+    ways = [before, before + some + after, before + bytes(length) + after, before + after, before + some + data[place:]]
+    return rng.choice([*ways, data + some, header + data[len(header) :], header, b""])
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 11))])
+def test_a_damaged_file_is_read_in_its_size_or_refused_by_its_name(seed, tmp_path):
+    rng, refused, before = random.Random(seed), [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(100):
+        kind, data = rng.choice(whole())
+        suffix = f".{kind}" if kind in ("zip", "npz") else rng.choice(SUFFIXES)
+        (path := tmp_path / str(number) / f"x{suffix}").parent.mkdir()
+        path.write_bytes(damaged(data, rng))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                for name in (tree := FileTree(path.parent)).paths:
+                    facts, _, pixels = decode(tree.read(name), tree.source(name), REAL)
+                    assert sorted(pixels.shape) == sorted([facts["height"], facts["width"], 3])
+            except InputError as error:
+                refused.append((str(path), str(error)))
+    assert all(path in said for path, said in refused)
+    assert 40 <= len(refused) < 100
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**20  # KB

@@ -1,8 +1,11 @@
 """Canaries for the private names of other libraries in `models/compat`: each says what to do when it fails."""
 
+import pytest
 import torch
 from tiny_parts import each_family
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
+from mlprobe_utils.datasets.decoding import MOST_TIMES
 from mlprobe_utils.models import compat
 
 
@@ -49,3 +52,9 @@ def test_torchvision_imports_beside_this_torch():
     import torchvision.transforms.v2  # noqa: F401  fails where the schemas of the operators are missing
 
     assert hasattr(torch.ops.torchvision, "nms"), advice("torchvision's operators", "declare_missing_operators")
+
+
+def test_processors_refuse_the_images_that_are_refused_when_they_are_read():
+    smart_resize(1, MOST_TIMES)
+    with pytest.raises(ValueError, match="aspect ratio"):
+        smart_resize(1, MOST_TIMES + 1)
