@@ -25,12 +25,8 @@ ABSOLUTE, RELATIVE = ("gain", "low", "high"), ("relative gain (%)", "relative lo
 
 def pairs(models: Mapping[str, ModelCard]) -> list[tuple[str, str]]:
     """(adapted model, its base), by slug: of all cards that name one of these models as base, by slug or hub id."""
-    bases = {
-        slug: next((other for other, of in models.items() if card.base in (other, of.source)), None)
-        for slug, card in models.items()
-        if card.base
-    }
-    return [(slug, base) for slug, base in bases.items() if base]
+    named = {name: slug for slug, card in reversed(models.items()) for name in (card.source, slug)}
+    return [(slug, named[card.base]) for slug, card in models.items() if card.base in named]
 
 
 def gains(

@@ -137,9 +137,8 @@ def comparisons(
     found, tested = {}, predicted[predicted["split"] == "test"]
     for dataset, own in trained.items():
         drawn, images = resamples_of_tested(image_sets[dataset], split_rule)
-        of_towers, of_models = (
-            rows[rows["dataset"] == dataset].groupby("model", sort=False) for rows in (towers, tested)
-        )
+        of_set = (rows[rows["dataset"] == dataset] for rows in (towers, tested))
+        of_towers, of_models = (rows.groupby("model", sort=False) for rows in of_set)
         frozen = {TOWER_OF + slug: outcomes(rows) for slug, rows in of_towers}
         outputs = {slug: output_outcomes(rows) for slug, rows in of_models}
         each = {one.slug: one.test for one in own} | frozen | outputs

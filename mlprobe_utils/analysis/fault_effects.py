@@ -102,9 +102,8 @@ def strengths_of(healthy: Selection, damaged: Sequence[DamagedModel]) -> pd.Data
 
 def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
     """`strengths_of` for a page: what the oracle loses at each damaged point; accuracies with exact intervals."""
-    table = strengths[["dataset", "model"]].assign(
-        **{"damaged at": strengths["point"], "severity": strengths["severity"].map("{:.3f}".format)}
-    )
+    severity = strengths["severity"].map("{:.3f}".format)
+    table = strengths[["dataset", "model"]].assign(**{"damaged at": strengths["point"], "severity": severity})
     for name in BOTH:
         rows = strengths[[name, "images"]].to_numpy()
         table[f"{name} (%)"] = [_with_ends(100 * correct / of, *exact_interval(correct, of)) for correct, of in rows]

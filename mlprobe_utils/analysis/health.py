@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline.scoring import derived
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import LEVEL
 
-QUANTILES = (0.025, 0.5, 0.975)  # of the scores of flat curves
+QUANTILES, FLAT_CURVES = (0.025, 0.5, 0.975), 2000  # of the scores of so many flat curves
 SCORES = ["raw", "score", "low", "high", "flat_low", "flat_middle", "flat_high"]
 PENALTIES = (0.05, 0.1, 0.2, 0.5, 1.0)
 RESAMPLES, RUN = 200, 0  # of an order of models: of the images, for intervals; and the run
@@ -81,21 +81,17 @@ def corrected_scores(rows: pd.DataFrame, image_set: ImageSet, split_rule: str, p
     return pd.DataFrame(records, columns=[*STATE, "run", "module", "points", "images", *SCORES])
 
 
-def flat_range(
-    correct: np.ndarray, penalty: float, counts: np.ndarray | None = None, repeats: int = 2000
-) -> np.ndarray:
+def flat_range(correct: np.ndarray, penalty: float, counts: np.ndarray | None = None) -> np.ndarray:
     """QUANTILES of the raw scores (percent) that a flat curve gets with a module's noise, at the accuracy of its last
     point; arguments as of `corrected_health`."""
     noise, least = noise_covariance(correct, counts), 0.5 / correct.shape[1]
-    return np.quantile(flat_scores(correct[-1].mean(), noise, penalty, repeats, least), QUANTILES)
+    return np.quantile(flat_scores(correct[-1].mean(), noise, penalty, least), QUANTILES)
 
 
-def flat_scores(
-    level: float, covariance: np.ndarray, penalty: float, repeats: int = 2000, least: float = 0.0
-) -> np.ndarray:
-    """Raw scores (percent) of `repeats` flat curves at `level` (0 to 1) with normal noise that lowers none below
+def flat_scores(level: float, covariance: np.ndarray, penalty: float, least: float = 0.0) -> np.ndarray:
+    """Raw scores (percent) of FLAT_CURVES flat curves at `level` (0 to 1) with normal noise that lowers none below
     `least`. ValueError where a curve falls to 0."""
-    normal = np.random.default_rng(0).standard_normal((repeats, len(covariance)))
+    normal = np.random.default_rng(0).standard_normal((FLAT_CURVES, len(covariance)))
     curves = level + normal @ root_of(covariance).T
     return 100 * health_score(np.clip(curves, least, 1), penalty)
 

@@ -22,12 +22,8 @@ class Checkpoint(Part):
     gated: bool = Field(False, description="the hub asks everyone to accept its terms first")
     precision: Precision | None = Field(None, description="of the weights; without it, the protocol's")
     max_pixels: Count | None = Field(None, description="of an image as the model reads it; larger ones are reduced")
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
-        None, description="as transformers names it"
-    )
-    device_map: Literal["auto", "balanced", "sequential"] | None = Field(
-        None, description="spreads it over all devices"
-    )
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(None, description="in transformers' words")
+    device_map: Literal["auto", "balanced", "sequential"] | None = Field(None, description="spreads it over devices")
     chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
     system_prompt: str | None = Field(None, description="before the question; empty: not even the chat template's own")
     thought: Thought | None = Field(None, description="how a thought opens and closes, where it is not by known marks")

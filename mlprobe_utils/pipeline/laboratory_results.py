@@ -77,11 +77,9 @@ class Laboratory:
         text = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
         text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
         names = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
-        text += "; ".join(
-            f"{names[r.what]} {r.correct} of {r.cases} "
-            f"({r.share:.0f} %, exact 95 % interval {r.low:.0f} to {r.high:.0f})"
-            for r in self.rates[self.rates["of"] == "all"].itertuples()
-        )
+        words = "{0} {1.correct} of {1.cases} ({1.share:.0f} %, exact 95 % interval {1.low:.0f} to {1.high:.0f})"
+        whole = self.rates[self.rates["of"] == "all"].itertuples()
+        text += "; ".join(words.format(names[row.what], row) for row in whole)
         return f"{text}." if self.run.cards == cards_hash() else f"{text}. {CHANGED}"
 
 

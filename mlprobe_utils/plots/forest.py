@@ -95,10 +95,8 @@ def _panels(
     span = {"x": x, "y": channel("first:Q", axis=None), "y2": "last"}
     kinds = [key for key in keys if key.shape]
     names = [key.name for key in kinds]
-    colour, shape = (
-        channel("kind:N", legend=None, scale={"domain": names, "range": ends})
-        for ends in ([key.colour for key in kinds], [key.shape for key in kinds])
-    )
+    looks = [key.colour for key in kinds], [key.shape for key in kinds]
+    colour, shape = (channel("kind:N", legend=None, scale={"domain": names, "range": ends}) for ends in looks)
     panels = []
     for dataset, own in rows.groupby("dataset", sort=False):
         of_rules, of_ticks = (table[table["dataset"] == dataset] for table in (rules, ticks))

@@ -105,10 +105,8 @@ def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
 
 
 def _profile_html(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: list[str]) -> str:
-    models, datasets = (
-        [*(slug for slug in names if slug in found), *(slug for slug in found if slug not in names)]
-        for found in (profiles["model"].unique(), profiles["dataset"].unique())
-    )
+    found = profiles["model"].unique(), profiles["dataset"].unique()
+    models, datasets = (sorted(own, key=[*names, *own].index) for own in found)
     scores = profiles.set_index(["dataset", "model"])[list(SCORES)]
     printed, compared = scores.round(2), scores[~scores.index.isin(apart, level="model")]
     ends = compared.round(2).groupby("dataset")

@@ -69,7 +69,7 @@ def test_a_flat_module_is_rarely_found_outside_its_flat_curves_and_a_volatile_on
         found = 0
         for _ in range(times):
             correct = simulate_correct(true_curve(shape, 20), 400, 0.9, generator)
-            low, _, high = analysis.flat_range(correct, 0.2, repeats=200)
+            low, _, high = analysis.flat_range(correct, 0.2)
             found += not low <= 100 * health.health_score(correct.mean(axis=1), 0.2) <= high
         return found
 

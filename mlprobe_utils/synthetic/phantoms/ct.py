@@ -84,10 +84,8 @@ def hounsfield(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
     wall = canvas.ellipse(x, y, (0, 0.02), (0.96, 0.76)) + 0.3 * bend
     muscle = wall + parameters["fat"]
     size, heart = parameters["lung_size"], parameters["heart"]
-    lungs = [
-        canvas.ellipse(x + 0.10 * lung * y, y, (lung * LUNG_X, 0), (LUNG_WIDTH * size, LUNG_HEIGHT * size))
-        for lung in LUNGS.values()
-    ]
+    radii = LUNG_WIDTH * size, LUNG_HEIGHT * size
+    lungs = [canvas.ellipse(x + 0.10 * lung * y, y, (lung * LUNG_X, 0), radii) for lung in LUNGS.values()]
     covered = np.maximum(
         canvas.inside(canvas.ellipse(x, y, (0.10, -0.18), (0.24 * heart, 0.27 * heart)), 0.15),
         canvas.inside(canvas.ellipse(x, y, (0.14, 0.34), (0.08, 0.08)), 0.3),  # the aorta
