@@ -6,16 +6,6 @@ import numpy as np
 import pandas as pd
 import printed_numbers
 import pytest
-from printed_numbers import (
-    FOLDER,
-    MEANINGS,
-    against_flat,
-    bases_that_fit,
-    depth_trend,
-    flat_covariance,
-    paper_llms,
-    printed_answers,
-)
 from simulations import simulate_correct
 
 from mlprobe_utils.analysis.health import flat_scores
@@ -30,9 +20,9 @@ def tables() -> dict[str, pd.DataFrame]:
 
 
 def test_the_tables_that_pages_show_are_what_is_computed(tables):
-    assert {path.stem for path in FOLDER.iterdir()} == {*tables}
+    assert {path.stem for path in printed_numbers.FOLDER.iterdir()} == {*tables}
     for name, table in tables.items():
-        kept = pd.read_csv(FOLDER / f"{name}.csv", float_precision="round_trip")
+        kept = pd.read_csv(printed_numbers.FOLDER / f"{name}.csv", float_precision="round_trip")
         pd.testing.assert_frame_equal(kept, pd.read_csv(io.StringIO(table.to_csv(index=False))), rtol=1e-6)
 
 
@@ -79,20 +69,21 @@ def test_differences_of_table_3_before_and_after_putting_cells_back():
 
 
 def test_every_printed_answer_is_a_whole_number_of_images():
-    answers, printed = printed_answers(), paper_profiles().set_index(["model", "dataset"])["P_final"]
+    answers, printed = printed_numbers.printed_answers(), paper_profiles().set_index(["model", "dataset"])["P_final"]
     rounded = (100 * answers).round(2).stack()
     np.testing.assert_allclose(rounded, printed.loc[rounded.index])  # audit, point 1
     assert answers.at["MedGemma-4B", "BUSI"] == 126 / 150
 
 
-@pytest.mark.parametrize("meaning", MEANINGS)
+@pytest.mark.parametrize("meaning", printed_numbers.MEANINGS)
 def test_a_planted_base_is_found_and_no_base_for_gains_that_none_has(meaning):
     base = np.array([120, 160, 470])
     answers = np.array([[126, 170, 450], [118, 165, 500], [130, 150, 460]]) / list(IMAGES.values())
-    gains = np.round(100 * np.array([MEANINGS[meaning](own, base / list(IMAGES.values())) for own in answers]), 2)
-    found = bases_that_fit(answers, gains, meaning)
+    gain, shares = printed_numbers.MEANINGS[meaning], base / list(IMAGES.values())
+    gains = np.round(100 * np.array([gain(own, shares) for own in answers]), 2)
+    found = printed_numbers.bases_that_fit(answers, gains, meaning)
     assert base.tolist() in found.tolist()
-    assert len(bases_that_fit(answers, gains + np.array([0, 0, 3]), meaning)) == 0
+    assert len(printed_numbers.bases_that_fit(answers, gains + np.array([0, 0, 3]), meaning)) == 0
 
 
 def test_the_search_leaves_what_the_audit_found(tables):
@@ -108,14 +99,14 @@ def test_flat_scores_are_those_of_simulated_answers(correlation):
     generator, curve = np.random.default_rng(0), np.full(20, 0.85)
     drawn = [simulate_correct(curve, 150, correlation, generator).mean(axis=1) for _ in range(200)]
     simulated = 100 * health_score(np.array(drawn), 0.2)
-    flat = flat_scores(0.85, flat_covariance(0.85, 20, 150, correlation), 0.2)
+    flat = flat_scores(0.85, printed_numbers.flat_covariance(0.85, 20, 150, correlation), 0.2)
     assert abs(np.mean(flat) - np.mean(simulated)) < 4 * np.std(simulated) / np.sqrt(200)
     assert np.std(flat) == pytest.approx(np.std(simulated), rel=0.2)
 
 
 def test_a_score_is_placed_among_flat_ones():
     scores = pd.DataFrame({"points": 28, "images": 150, "level": 85.0, "score": [40.0, 75.0, 100.0]})
-    found = against_flat(scores, 0.2, [0.9])
+    found = printed_numbers.against_flat(scores, 0.2, [0.9])
     assert found["position"].iloc[[0, 2]].tolist() == [0, 100]
     assert found["outside"].tolist() == [True, False, True]
     assert ((found["2.5 %"] < found["50 %"]) & (found["50 %"] < found["97.5 %"])).all()
@@ -123,13 +114,13 @@ def test_a_score_is_placed_among_flat_ones():
 
 def test_the_papers_deeper_llms_score_lower_and_no_longer_do_beside_a_flat_curve():
     """Audit, point 12; the second where neighbouring layers agree as much as those of the miniatures do."""
-    llms = paper_llms()
+    llms = printed_numbers.paper_llms()
     assert len(llms) == 42
     assert llms.notna().all(axis=None)
     cards = [card for slug in slugs(DataCard) if not (card := load_data_card(slug)).synthetic]
     sizes = {card.name: sum((card.test_counts or card.release_counts["test"]).values()) for card in cards}
     assert llms.groupby("dataset")["images"].unique().map(list).to_dict() == {name: [n] for name, n in sizes.items()}
-    found = depth_trend(against_flat(llms, 0.2, [0.99]))
+    found = printed_numbers.depth_trend(printed_numbers.against_flat(llms, 0.2, [0.99]))
     assert found["Spearman"].round(2).tolist() == [-0.53, -0.45, -0.51]
     assert found["p"].round(2).tolist() == [0.05, 0.11, 0.06]
     assert (found["Spearman beside flat"].abs() < 0.4).all()
@@ -140,5 +131,5 @@ def test_layers_are_the_points_that_the_models_have():
     from mlprobe_utils.pipeline.parameter_counts import count
 
     cards = {card.table1: card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1}
-    layers = paper_llms().groupby("model")["points"].first().to_dict()
+    layers = printed_numbers.paper_llms().groupby("model")["points"].first().to_dict()
     assert layers == {name: count(card.architecture).points["L"] for name, card in cards.items()}

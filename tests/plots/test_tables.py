@@ -19,7 +19,7 @@ def profiles_of(*rows: tuple) -> pd.DataFrame:
 
 def cells(profiles: pd.DataFrame, stage="finetuned", names=None, apart=()) -> list[list[str]]:
     """Text of every cell row by row, marks as *bold* and _underlined_."""
-    page = profile_table(of_stage(profiles, stage), names or {}, stage, apart)._repr_html_()
+    page = profile_table(profiles[profiles["stage"] == stage], names or {}, stage, apart)._repr_html_()
     table = ElementTree.fromstring(page).find("div/table")
     rows = []
     for row in table.iter("tr"):
@@ -28,10 +28,6 @@ def cells(profiles: pd.DataFrame, stage="finetuned", names=None, apart=()) -> li
                 element.text = f"{sign}{element.text}{sign}"
         rows.append(["".join(cell.itertext()) for cell in row])
     return rows
-
-
-def of_stage(profiles: pd.DataFrame, stage: str) -> pd.DataFrame:
-    return profiles[profiles["stage"] == stage]
 
 
 TWO = profiles_of(
@@ -58,13 +54,13 @@ def test_best_and_worst_of_each_score_and_data_set():
     assert lacking[0][2] == "50.00 → 60.00 → 70.00 → 80.00"  # alone there: neither best nor worst
     alone = TWO[TWO["model"] == "a"]
     assert cells(alone)[1:] == [["a", "97.69 → 77.75 → 83.33 → 85.33", lacking[0][2]]]  # and no average
-    assert "bold" not in profile_table(of_stage(alone, "finetuned"), {}, "x")._repr_html_()
+    assert "bold" not in profile_table(alone[alone["stage"] == "finetuned"], {}, "x")._repr_html_()
 
 
 def test_stages_are_apart():
     assert cells(TWO, "pretrained")[:2] == [["model", "busi"], ["a", "_1.00_ → *2.00* → 3.00 → _4.00_"]]
     names = {"a": "<script>", "busi": "R&D"}
-    page = profile_table(of_stage(TWO, "pretrained"), names, "before & after")._repr_html_()
+    page = profile_table(TWO[TWO["stage"] == "pretrained"], names, "before & after")._repr_html_()
     caption = ElementTree.fromstring(page).find("figcaption")
     assert caption.text.endswith("(%), before & after. Best of a data set bold, worst underlined.")
     assert "<script>" not in page
@@ -117,7 +113,7 @@ def test_numbers_of_a_table(columns, shown):
 
 
 def test_what_is_shown_is_a_table_to_go_on_with():
-    profiles = of_stage(TWO, "finetuned")
+    profiles = TWO[TWO["stage"] == "finetuned"]
     for shown in (show(profiles), file(profiles, "Profiles"), profile_table(profiles, {}, "x")):
         assert shown["P_final"].mean() == profiles["P_final"].mean()
         assert type(shown[shown["P_final"] > 80]) is pd.DataFrame
