@@ -166,7 +166,8 @@ def test_an_adapter_of_another_base(door, tmp_path):
     for base in (other, twin):
         with pytest.raises(InputError, match=f"{tmp_path / 'adapter'} does not fit {base}: it was trained on"):
             mp.load(base, adapter=tmp_path / "adapter")
-    (tmp_path / "adapter" / "made_from.json").unlink()  # as of peft
+    for name in ("made_from.json", "files.json"):  # peft writes none
+        (tmp_path / "adapter" / name).unlink()
     mp.load(twin, adapter=tmp_path / "adapter")
     with pytest.raises(InputError, match="does not fit"):
         mp.load(other, adapter=tmp_path / "adapter")
@@ -174,6 +175,9 @@ def test_an_adapter_of_another_base(door, tmp_path):
         mp.load(twin, adapter=tmp_path)
     with pytest.raises(InputError, match="load its base with this folder as `adapter`"):
         mp.load(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"adapter is damaged .*: train it again, or copy it again"):
+        mp.load(twin, adapter=tmp_path / "adapter")
 
 
 def test_health_and_diagnosis(door):

@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, and hashes of what they hold."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -125,7 +126,7 @@ def damage(folder: Path, files: Inventory, every_byte: bool = False) -> str:
 @contextlib.contextmanager
 def locked(place: Path, what: str, wait: bool = True) -> Iterator[None]:
     """Holds the lock of a folder or file, a hidden file beside it; where another process has it, waits and says so, or
-    raises InputError, as where there can be no lock."""
+    raises InputError if it is not to wait, as where there can be no lock."""
     lock = FileLock(place.with_name(f".{place.name}.lock"), fallback_to_soft=False)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -133,11 +134,13 @@ def locked(place: Path, what: str, wait: bool = True) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             if not wait:
-                raise InputError(f"another process is at work on {what}: wait for it, or stop it") from None
+                raise InputError(f"another `make book` is at work on {what}: wait for it, or stop it") from None
             say(f"waiting: another process is at work on {what}")
             lock.acquire()
     except OSError as error:
-        mend = "set MLPROBE_OUTPUTS to a folder on a file system that has locks, and that you may write"
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        mend = "set MLPROBE_OUTPUTS to a folder on a file system that has locks"
         raise InputError(f"{what}: no lock {lock.lock_file} ({error.strerror}): {mend}") from error
     try:
         yield

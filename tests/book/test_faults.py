@@ -130,21 +130,15 @@ def test_bytes_that_change_without_a_trace_are_found_by_verify(copy):
     assert f"model {MODEL}: miniature/{DATASET}/paper/{MODEL}/features-pretrained" in said
 
 
-def test_two_chapters_at_once_on_empty_outputs_share_the_work(tmp_path):
+@pytest.mark.slow
+def test_two_processes_at_once_on_empty_outputs_share_the_work(tmp_path):
     book = SmallBook(tmp_path)
-    parameters = json.dumps({"models": [], "datasets": [DATASET], "protocol": "miniature", "split_rule": "paper"})
-    command = [sys.executable, "-m", "mlprobe_utils", "chapter", "01_datasets"]
-    started = [
-        subprocess.Popen(
-            [*command, str(tmp_path / f"{number}.ipynb"), "--parameters", parameters],
-            env=book.environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
+    command = [sys.executable, "-m", "mlprobe_utils", "manifest", DATASET, "--protocol", "miniature"]
+    how = {"env": book.environment, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(command, **how) for _ in range(2)]
     said = [process.communicate()[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
+    assert "waiting: another process is at work on phantoms/" in "".join(said)
     data = book.outputs / "miniature" / DATASET / "data"
     assert damage(data, read_record(data / "files.json")) == ""
     assert (data / "pixels.bin").is_file()

@@ -13,6 +13,7 @@ from mlprobe_utils.analysis.patterns import patterns
 from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import PROBED, flow_order, is_point, on_side_path
+from mlprobe_utils.pipeline.artefacts import complete
 from mlprobe_utils.pipeline.results import Selection, adapted_layers
 from mlprobe_utils.plots.figures import in_words
 from mlprobe_utils.plots.tables import module_ends
@@ -74,6 +75,8 @@ def test_what_lora_reached_in_a_side_path_is_counted_there(outputs):
         tensors[f"base_model.model.{name}.lora_A.weight"] = torch.zeros(2, inputs)
         tensors[f"base_model.model.{name}.lora_B.weight"] = torch.zeros(width, 2)
     save_file(tensors, folder / "adapter-0" / "adapter_model.safetensors")
+    for name in ("adapter-0", "features-pretrained"):
+        complete(folder / name)
     counted = adapted_layers(SELECTION).set_index("module")
     assert list(counted.index) == [*PROBED, "elsewhere"]
     assert counted["layers"].to_dict() == {"V": 1, "D": 2, "C": 1, "L": 1, "elsewhere": 1}

@@ -86,8 +86,11 @@ def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path
     with pytest.raises(InputError, match=r"laboratory\.csv is not there: restore it, or run `make laboratory`"):
         laboratory_results.read()
     laboratory_results.write(pd.DataFrame([case("a"), case("b")]), "d", "c", "m")
-    file, _ = fault_card.laboratory_files()
+    file, run = fault_card.laboratory_files()
     file.write_text(file.read_text().replace("severity", "severe"))
+    with pytest.raises(InputError, match=r"laboratory\.csv is not as it was written: restore it, or run"):
+        laboratory_results.read()
+    run.write_text(run.read_text().partition("table:")[0])  # as of an earlier run
     with pytest.raises(InputError, match=r"laboratory\.csv lacks the column 'severity'"):
         laboratory_results.read()
 
