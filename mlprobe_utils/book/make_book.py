@@ -252,7 +252,7 @@ def build(sources: Path) -> Inventory:
     if done.returncode:
         wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]
         raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
-    fresh = HTML.with_name(".html.partial")
+    fresh = HTML.with_name(f".{HTML.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(output / BUILT, fresh)
     swap_in(fresh, HTML)
