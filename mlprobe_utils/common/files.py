@@ -48,8 +48,13 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """Writes a file beside its place and moves it there, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    sync(temporary)
+    try:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        sync(temporary)
+    except OSError as error:  # of a full disk: it names no file
+        temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
+        raise
     os.replace(temporary, path)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.common.errors import InputError, of_file_system
 from mlprobe_utils.common.files import (
     FILES,
     MADE_FROM,
@@ -130,8 +130,13 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
             return False
         if folder.is_dir() and (wrong := damage_of(folder)):
             say(f"{from_outputs(folder)} is damaged, and made again: {wrong}")
-        with artefact(folder, made_from) as partial:
-            fill(partial)
+        try:
+            with artefact(folder, made_from) as partial:
+                fill(partial)
+        except Exception as error:  # libraries that write raise errors of many kinds
+            if not isinstance(error, InputError) and (mendable := of_file_system(error, relative(folder))):
+                raise mendable from error
+            raise
         return True
 
 
