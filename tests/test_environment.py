@@ -114,7 +114,8 @@ def test_on_a_full_disk_a_command_ends_with_one_line_whichever_library_writes(ou
     writers = (partial(save_file, {"a": tensor}), partial(torch.save, tensor), lambda file: np.save(file, tensor))
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
-        assert error_of(capsys, "manifest", DATASET, "--protocol", "miniature").startswith(f"{outputs}: File too large")
+        words = error_of(capsys, "manifest", DATASET, "--protocol", "miniature")
+        assert words.startswith(f"{outputs}/phantoms/{DATASET}: File too large")
         for writer in writers:
             monkeypatch.setitem(command_line.COMMANDS, "look", ("", (), partial(writer, tmp_path / "a")))
             assert re.match(f"{outputs}: .*: make room .* goes on$", error_of(capsys, "look"))
