@@ -1,7 +1,10 @@
 """Progress: every step a line that counts down, long steps a line now and then, short ones none."""
 
 import collections
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from mlprobe_utils.book import make_book
@@ -76,3 +79,15 @@ def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_pat
     remember(tmp_path / "progress", 6000, 4, 2, "another")
     assert expected(steps, 4, 2, "mine") == "11 steps, about 2 min, going by the times of the last run"  # 280 s of two
     assert "about 5 min" in expected(steps, 4, 1, "mine")
+
+
+def test_a_process_ends_with_the_one_that_started_it_however_that_ends():
+    code = "import time; from mlprobe_utils.common.progress import end_with_parent as e; e(); print(1); time.sleep(99)"
+    parent = (
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-uc', sys.argv[1]]); print(p.pid); p.wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-uc", parent, code], stdout=subprocess.PIPE, text=True)
+    (child,) = {int(process.stdout.readline()), int(process.stdout.readline())} - {1}
+    process.kill()
+    process.wait()
+    psutil.Process(child).wait(timeout=20)
