@@ -284,20 +284,25 @@ def remember(progress: Path, wall: float, jobs: int, processes: int, protocol: s
     seconds = dict(zip(table["stage"], table["seconds"] / table["steps"], strict=True))
     seconds[STARTING] = max(0.0, wall * processes - table["seconds"].sum()) / jobs
     own = pd.DataFrame({"protocol": protocol, "stage": seconds.keys(), "seconds": seconds.values()})
-    path = artefacts.OUTPUTS / TIMES
-    known = pd.concat([own, *([pd.read_csv(path)] if path.is_file() else [])])
-    known = known.drop_duplicates(["protocol", "stage"]).round({"seconds": 2})
-    atomic_write(path, known.to_csv(index=False))
+    known = pd.concat([own, *known_times(artefacts.OUTPUTS / TIMES)]).drop_duplicates(["protocol", "stage"])
+    atomic_write(artefacts.OUTPUTS / TIMES, known.round({"seconds": 2}).to_csv(index=False))
+
+
+def known_times(path: Path) -> list[pd.DataFrame]:
+    """The table of a file, if it can be read: an estimate is not worth an error."""
+    try:
+        return [pd.read_csv(path, usecols=["protocol", "stage", "seconds"], dtype={"seconds": float})]
+    except (OSError, ValueError):
+        return []
 
 
 def expected(steps: collections.Counter, jobs: int, processes: int, protocol: str) -> str:
     """How many steps (stage -> how many) a run will take and about how long, in words; otherwise as `remember`."""
-    words, own = f"{steps.total()} steps", artefacts.OUTPUTS / TIMES
-    path, whose = (own, "of the last run") if own.is_file() else (CARDS / TIMES, "that ship with the project")
-    known = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["protocol", "stage", "seconds"])
-    known = known[known["protocol"] == protocol].set_index("stage")["seconds"]
-    if known.empty:
+    words, own, shipped = f"{steps.total()} steps", known_times(artefacts.OUTPUTS / TIMES), known_times(CARDS / TIMES)
+    tables = [table[table["protocol"] == protocol].set_index("stage")["seconds"] for table in own or shipped]
+    if not tables or (known := tables[0]).empty:
         return f"{words}; how long, no run of the protocol '{protocol}' has shown yet"
     seconds = sum(number * known.get(stage, known.mean()) for stage, number in steps.items())
+    whose = "of the last run" if own else "that ship with the project"
     minutes = (seconds + jobs * known.get(STARTING, 0)) / processes / 60
     return f"{words}, about {max(1, round(minutes))} min, going by the times {whose}"

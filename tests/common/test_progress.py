@@ -79,6 +79,10 @@ def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_pat
     remember(tmp_path / "progress", 6000, 4, 2, "another")
     assert expected(steps, 4, 2, "mine") == "11 steps, about 2 min, going by the times of the last run"  # 280 s of two
     assert "about 5 min" in expected(steps, 4, 1, "mine")
+    (outputs / make_book.TIMES).write_bytes(b"protocol,sta")  # cut
+    assert "has shown yet" in expected(steps, 4, 1, "mine")
+    remember(tmp_path / "progress", 60, 4, 2, "mine")
+    assert "about 2 min" in expected(steps, 4, 2, "mine")
 
 
 def test_a_process_ends_with_the_one_that_started_it_however_that_ends():
