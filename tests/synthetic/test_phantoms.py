@@ -20,7 +20,7 @@ from mlprobe_utils.synthetic.phantoms import canvas, ct, general, texts, ultraso
 from mlprobe_utils.synthetic.phantoms import making as command
 from mlprobe_utils.synthetic.phantoms.canvas import ATYPICAL, STREAMS, gap, generator, sign
 from mlprobe_utils.synthetic.phantoms.general import VALUES, captioned_scene, questioned_scene
-from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, picture, random_parameters
+from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, random_parameters
 from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_sentence, questioned_phantom
 
 SLUGS = ("busi-phantom", "covid19-ct-phantom", "chest-xray-phantom")
@@ -211,18 +211,6 @@ def test_shadow_is_the_integral_of_attenuation():
     shown = ultrasound.b_mode(received, lost, 0.6, -30) * ultrasound.DYNAMIC_RANGE
     shadow = shown[40:, :18].mean() - shown[40:, 22:38].mean()  # dB
     assert shadow == pytest.approx(0.8 * 16 * there_and_back, abs=1.0)
-
-
-def test_what_lies_behind_a_lesion_follows_from_its_attenuation():
-    made = random_parameters("ultrasound", "benign", generator("dataset", 0, 1))
-    made |= {"x": 0.0, "y": -0.2, "size": 0.3, "log_aspect": 0.0, "pointer": False, "text": None, "contact": 0.0}
-
-    def behind(attenuation: float) -> float:
-        own = made | {"attenuation": attenuation}
-        images = [picture("ultrasound", own, np.random.default_rng(seed), 64) for seed in range(20)]
-        return np.stack(images)[:, 38:50, 27:37].mean()
-
-    assert behind(0.1) - 10 > behind(ultrasound.TISSUE) > behind(1.3) + 10
 
 
 def test_hounsfield_units_before_the_window():
