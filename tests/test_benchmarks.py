@@ -165,13 +165,6 @@ def test_a_full_size_model_gets_a_row_for_each_batch_and_one_for_its_training(ar
     assert rows_of(gpu.as_markdown(table))[0][0] == "extraction"
 
 
-def test_attention_of_grouped_queries_counts_as_that_of_as_many_keys():
-    query, key = torch.Size([2, 8, 10, 4]), torch.Size([2, 2, 10, 4])
-    assert gpu.forward_operations(query, key, key) == 2 * 2 * (2 * 8) * 10 * 10 * 4
-    assert gpu.backward_operations(query, query, key, key) == gpu.backward_operations(query, query, query, query)
-    assert len({gpu.GROUPED[own] for own in gpu.GROUPED}) == 2
-
-
 @pytest.mark.slow
 def test_the_door_gets_a_row_for_each_step(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("random_model.published_config", shrunk)

@@ -52,11 +52,6 @@ def test_a_book_is_built_in_odd_folders_without_git_home_docstrings_and_short_pa
     assert not [*temporary.glob("*/*")]  # as a kernel without a home leaves
 
 
-def test_without_git_the_commit_is_not_known(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert artefacts.commit.__wrapped__() == "not known: git is not installed"
-
-
 def test_outputs_elsewhere_hold_their_html_and_a_relative_path_is_the_same_for_all_processes(tmp_path):
     code = "from mlprobe_utils import __main__; __main__.settle(); from mlprobe_utils.book import make_book as made"
     command = [sys.executable, "-c", f"{code}; print(made.HTML, made.artefacts.OUTPUTS)"]

@@ -10,7 +10,7 @@ from simulations import simulate_correct
 
 from mlprobe_utils.analysis.health import flat_scores
 from mlprobe_utils.evaluation.health import health_score
-from mlprobe_utils.pipeline.cards import DataCard, ModelCard, load_data_card, load_model_card, slugs
+from mlprobe_utils.pipeline.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.pipeline.published import IMAGES, paper_profiles
 
 
@@ -124,12 +124,3 @@ def test_the_papers_deeper_llms_score_lower_and_no_longer_do_beside_a_flat_curve
     assert found["Spearman"].round(2).tolist() == [-0.53, -0.45, -0.51]
     assert found["p"].round(2).tolist() == [0.05, 0.11, 0.06]
     assert (found["Spearman beside flat"].abs() < 0.4).all()
-
-
-@pytest.mark.slow
-def test_layers_are_the_points_that_the_models_have():
-    from mlprobe_utils.pipeline.parameter_counts import count
-
-    cards = {card.table1: card for slug in slugs(ModelCard) if (card := load_model_card(slug)).table1}
-    layers = printed_numbers.paper_llms().groupby("model")["points"].first().to_dict()
-    assert layers == {name: count(card.architecture).points["L"] for name, card in cards.items()}

@@ -79,16 +79,6 @@ def test_formulas_are_mathml_equations_keep_their_numbers_and_a_term_tells_its_d
         assert unescape(told) == " ".join(unescape(re.sub("<[^>]+>", "", definition)).split())
 
 
-def test_no_page_loads_what_it_does_not_need(book):
-    for name in ("01_datasets", *TEXTS, "search", "genindex"):
-        page = book.built(name)
-        assert re.search(r"fontawesome/[\d.]+/css/all\.min\.css", page), name
-        for needless in ("all.min.js", "thebe", "mathjax", "togglebutton", "design-tabs", 'rel="preload"'):
-            assert needless not in page, f"{name}: {needless}"
-        assert not re.search(r'<(?:script|link|img)[^>]* (?:src|href)="(?:https?:)?//', page), name
-        assert (book.html / re.search(r'rel="icon" href="([^"]+)"', page)[1]).is_file()
-
-
 def test_a_chapter_offers_its_files_and_they_are_there(book):
     """And services that the configuration names open its notebook: on the page of a model, that of the template."""
     links = re.findall(r'<a href="(_sources/[^"]+)"', book.built("01_datasets"))

@@ -23,19 +23,6 @@ def tab(browser, tmp_path):
         yield open_page
 
 
-def test_a_sound_page_passes(tab):
-    sound = tab(
-        CHART.format(ground="#eee", text="#333", line="#0072b2", span="#0072b2")
-        + '<div style="overflow-x: auto"><p style="width: 3000px">scrolls inside</p></div>'
-        + '<details><summary>fold</summary><a href="#a">inside</a></details><a href="#b">b</a>'
-    )
-    assert sound.foreign() == sound.errors() == sound.complaints == []
-    assert sound.bytes() < 1000
-    assert sound.measure("overflowing()") == []
-    assert sound.measure("charts()") == {"found": [], "drawings": 1, "seen": 1, "texts": 1, "lines": 2}
-    assert sound.walk() == {"missed": [], "plain": [], "hidden": [], "reached": 3}  # the box that scrolls, too
-
-
 def test_what_a_page_asks_for_and_complains_of_is_heard(tab, tmp_path):
     scripts = ["console.error('one')", "console.warn('two')", "throw Error('three')", "Promise.reject(Error('four'))"]
     (tmp_path / "large.js").write_text(" " * 50_000)

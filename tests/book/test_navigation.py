@@ -2,10 +2,8 @@
 
 import re
 
-import jupytext
-import nbformat
 import pytest
-from browser import pages, words
+from browser import words
 
 pytestmark = pytest.mark.browser
 CURVES = "03_probing"
@@ -61,19 +59,3 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(visit, book):
         walk = visit(page).walk()
         assert walk.pop("reached") >= 10, page
         assert not any(walk.values()), f"{page}: {walk}"
-
-
-def test_every_chapter_gives_its_notebook_and_its_script(book):
-    """From the page's header: an executed notebook, and the same code as a script."""
-    texts = {page: (book.html / f"{page}.html").read_text() for page in pages(book.html)}
-    notebooks = {page: text for page, text in texts.items() if '<div class="cell ' in text}
-    assert len(notebooks) >= 4
-    for page, text in notebooks.items():
-        links = [re.search(rf'href="([^"]*_sources/[^"]+\.{ending})"', text)[1] for ending in ("ipynb", "py")]
-        given, code = ((book.html / page).parent.joinpath(link).read_text() for link in links)
-        notebook = nbformat.reads(given, as_version=4)
-        nbformat.validate(notebook)
-        assert any(cell.get("outputs") for cell in notebook.cells), page
-        script = jupytext.reads(code, fmt="py:percent")
-        own = [cell.source for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-        assert [cell.source for cell in script.cells] == own, page

@@ -87,12 +87,8 @@ CUT = [encoded(NOISE, kind)[:length] for kind in ("PNG", "JPEG") for length in (
 
 @pytest.mark.parametrize("data", [*CUT, b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", encoded(picture(1), "GIF")])
 def test_a_cut_file_and_what_is_no_image_are_refused(data):
-    words = (
-        r"cut short or damaged \(.*\)"
-        if data in CUT
-        else r"(empty, 0 bytes|cut short or damaged .*|no readable image of PNG, .*)"
-    )
-    with pytest.raises(InputError, match=rf"a/x\.png is {words}: download it again"):
+    others = "" if data in CUT else "|empty, 0 bytes|no readable image of PNG, .*"
+    with pytest.raises(InputError, match=rf"a/x\.png is (cut short or damaged \(.*\){others}): download it again"):
         decode(data, "a/x.png", KEPT)
 
 
@@ -235,10 +231,7 @@ def test_a_chosen_frame_is_read_and_nothing_of_the_patient_is_kept():
     [
         (dicom(RAMP, PixelData=None), "x.dcm is a DICOM file without pixels"),
         (dicom(RAMP, Rows=None), r"x.dcm is a DICOM file without an image \(modality CT\)"),
-        (
-            dicom(RAMP, syntax=JPEG2000Lossless, PixelData=encapsulate([b"some"])),
-            r"compressed as JPEG 2000 .*dicom-compr",
-        ),
+        (dicom(RAMP, syntax=JPEG2000Lossless, PixelData=encapsulate([b"some"])), "as JPEG 2000 .*dicom-compr"),
     ],
 )
 def test_dicom_files_of_no_use_say_why(data, said):

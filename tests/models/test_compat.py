@@ -48,12 +48,6 @@ def test_a_fused_step_is_that_of_the_optimizer():
     assert torch.allclose(own, theirs.detach()), advice("torch._fused_adamw_", "fused_adamw")
 
 
-def test_torchvision_imports_beside_this_torch():
-    import torchvision.transforms.v2  # noqa: F401  fails where the schemas of the operators are missing
-
-    assert hasattr(torch.ops.torchvision, "nms"), advice("torchvision's operators", "declare_missing_operators")
-
-
 def test_processors_refuse_the_images_that_are_refused_when_they_are_read():
     smart_resize(1, MOST_TIMES)
     with pytest.raises(ValueError, match="aspect ratio"):

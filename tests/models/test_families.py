@@ -61,15 +61,6 @@ def test_any_precision_gives_the_same_features_but_for_its_rounding(tiny, inputs
 
 
 @each_family
-@torch.no_grad()
-def test_logits_are_computed_where_requested_only(tiny, inputs):
-    """A class that passes over the request computes a vocabulary of numbers for every image token."""
-    whole, requested = tiny.model(**inputs).logits, tiny.model(**inputs, logits_to_keep=3).logits
-    assert requested.shape[1] == 3 < whole.shape[1]
-    torch.testing.assert_close(requested, whole[:, -3:])
-
-
-@each_family
 def test_inputs_with_a_part_left_out_are_an_error(tiny, inputs):
     assert set(inputs) == set(tiny.family.inputs)  # nothing that the processor returns is unknown to the family
     for key in inputs:
@@ -119,17 +110,9 @@ def test_image_tokens_see_what_comes_before_them_and_no_question_behind(tiny, im
     assert min(differ(plain, behind, "L")) > 1e-3
 
 
-def text_tokens(mask, attention=None) -> TextTokens:
+def text_tokens(mask) -> TextTokens:
     mask = torch.as_tensor(mask, dtype=torch.bool)
-    return TextTokens(mask, torch.ones_like(mask).long() if attention is None else torch.tensor(attention))
-
-
-def test_pooling_by_hand():
-    packed = torch.tensor([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0]])
-    assert packed_means(packed, [2, 1]).tolist() == [[2.0, 1.0], [5.0, 5.0]]
-    assert packed_means(packed[:2], [1, 1]).tolist() == [[1.0, 0.0], [3.0, 2.0]]
-    tokens = text_tokens([[True, True, False], [False, True, False]], [[1, 1, 0], [0, 1, 1]])  # padded on either side
-    assert tokens.last_token(torch.arange(12.0).reshape(2, 3, 2)).tolist() == [[2.0, 3.0], [10.0, 11.0]]
+    return TextTokens(mask, torch.ones_like(mask).long())
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 9))

@@ -108,7 +108,6 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
 @pytest.mark.parametrize(
     ("kind", "place", "value", "words"),
     [
-        (Protocol, "extractoin", 1, "unknown key 'extractoin', did you mean 'extraction'?"),
         (Protocol, "zzz", 1, "unknown key 'zzz'; known: title, order, images"),
         (Protocol, "slug", "other", "remove the key 'slug'"),
         (Protocol, "fine_tuning.epoch", 1, "unknown key 'fine_tuning.epoch', did you mean 'epochs'?"),
@@ -116,7 +115,6 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (Protocol, "probe_variants", {"a": {"knid": "linear"}}, "key 'probe_variants.a.knid', did you mean 'kind'?"),
         (Protocol, "probe_variants", {"main": {}}, "'main' is the name of `probe` itself"),
         (Protocol, "fine_tuning.runs", 1, "vision_training.runs 2 is more than fine_tuning.runs 1"),
-        (DataCard, "classes.1.optoin", 1, "unknown key 'classes.1.optoin', did you mean 'option'?"),
         (DataCard, "classes.1.name", "malignant", "two classes have the name 'malignant'"),
         (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be distinguished in an answer"),
         (DataCard, "template", "<image> <image> What is it?", "the question has <image> 2 times: write it once"),

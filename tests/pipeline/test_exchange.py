@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from safetensors.numpy import save_file
 
 from mlprobe_utils.common.errors import InputError
@@ -143,7 +142,7 @@ def test_files_that_are_refused(exported, outputs, changes, sealed, words):
     assert not (outputs / "imported").exists()
 
 
-def test_other_files_and_names_that_are_taken(exported, own_cards):
+def test_other_files_and_names_that_are_taken(exported):
     taken = exported.rename(exported.with_name(f"{MODEL}.results.zip"))
     with pytest.raises(InputError, match=f"you have a model '{MODEL}': rename the file"):
         import_results(taken)
@@ -152,4 +151,3 @@ def test_other_files_and_names_that_are_taken(exported, own_cards):
     exported.write_bytes(b"no zip")
     with pytest.raises(InputError, match="no whole file of `mlprobe export`"):
         import_results(exported)
-    assert yaml.safe_load((own_cards / "models" / f"{MODEL}.yml").read_text())

@@ -5,11 +5,10 @@ import os
 
 import numpy as np
 import pytest
-from made_releases import image_bytes, make_busi, make_chest_xray, make_covid_ct, picture, write
+from made_releases import image_bytes, make_busi, make_covid_ct, picture, write
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.image_set import MANIFEST
-from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.images import build_manifest, load_image_set
 
@@ -83,13 +82,6 @@ def test_a_changed_card_is_noticed_on_reading_and_a_failed_build_leaves_what_was
     monkeypatch.setattr("mlprobe_utils.pipeline.images.load_data_card", lambda slug: changed)
     with pytest.raises(InputError, match="made from another card or protocol: run `python -m"):
         load_image_set("covid19-ct", "miniature")
-
-
-def test_the_phantom_is_found_by_itself(outputs):
-    with artefacts.artefact(outputs / "phantoms/chest-xray-phantom", {}) as drawn:
-        make_chest_xray(drawn, {"train": 20, "val": 1, "test": 4})
-    build_manifest("chest-xray-phantom", "miniature", None)
-    assert len(load_image_set("chest-xray-phantom", "miniature").rows_of("clean", "test")) == 8
 
 
 def test_errors_of_use(covid):

@@ -73,20 +73,6 @@ def test_table_s1_is_that_of_the_cards():
     assert {path.stem for path in ARCHITECTURES.glob("*.json")} == {card.architecture for card in names.values()}
 
 
-@pytest.mark.parametrize(
-    ("connector", "words"),
-    [
-        ((), "model.visual.merger.ln_q.weight of Qwen2VLForConditionalGeneration is in no part"),
-        (("model.visual",), r"model.visual.patch_embed.proj.weight .* \['vision tower', 'connector'\]"),
-    ],
-)
-def test_table_s1_counts_no_parameter_twice_and_leaves_none_out(monkeypatch, connector, words):
-    changed = (family := family_named([QWEN2])).parts() | {"connector": connector}
-    monkeypatch.setattr(family, "parts", lambda self: changed)
-    with pytest.raises(RuntimeError, match=words):
-        count.__wrapped__("qwen2-vl-2b")  # not what is kept
-
-
 def test_table_s1_command_prints_a_row_a_model(capsys):
     main(["parameters"])
     head, *rows = capsys.readouterr().out.splitlines()

@@ -10,14 +10,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
-import vl_convert
 from drawn_charts import SVG, downloaded, drawings, marks, words_in
 
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import is_point
 from mlprobe_utils.plots import charts, figures, squares
-from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, description, enable, inline
+from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, enable
 
 POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
@@ -284,19 +283,6 @@ def test_a_readers_own_chart_comes_out_as_a_described_figure():
     with alt.renderers.enable("inline_svg"):
         bundle = own.properties(title="Mine", description="a line that rises")._repr_mimebundle_()
     assert re.search(">Mine<.*<figcaption>a line that rises", str(bundle))
-
-
-def test_inline_keeps_everything_that_is_drawn_and_all_its_texts():
-    names = ["a|b", "‖<&\"'é%", "0"]
-    table = pd.DataFrame({"x": list("abcdef"), "y": np.arange(6.0), "told": description(names, "x 72.0 %|y 0.00 %")})
-    chart = alt.Chart(table).mark_bar().encode(x="x", y="y", description="told")
-    svg = vl_convert.vegalite_to_svg(chart.to_dict())
-    before, after = ET.fromstring(svg), ET.fromstring(inline(svg))
-    assert len([e for e in after.iter() if e.get("d")]) == len(table)
-    assert words_in(after) == words_in(before)
-    (told,) = {(e.get("data-series"), e.get("data-told")) for e in after.iter() if e.get("data-told")}
-    assert told == ("a¦b|¦<&\"'é%|0", "x 72.0 %|y 0.00 %")
-    assert len(inline(svg)) < len(svg)
 
 
 @pytest.mark.parametrize(("ground", "palette"), [("#ffffff", figures.LIGHT), ("#121212", figures.DARK)])
