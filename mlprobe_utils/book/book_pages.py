@@ -83,8 +83,7 @@ def record_of(name: str) -> Path:
 
 def damage_of(name: str, every_byte: bool = False) -> str:
     """As `files.damage`, of a page's executed notebook."""
-    record = read_record(record_of(name)) or {"files": {executed(name).name: [-1, 0, ""]}}
-    return damage(executed(name).parent, record["files"], every_byte)
+    return damage(executed(name).parent, (read_record(record_of(name)) or {}).get("files"), every_byte)
 
 
 def page_made_from(page: Page, run: Run) -> str:

@@ -26,7 +26,6 @@ from mlprobe_utils.common.files import (
     Inventory,
     atomic_write,
     damage,
-    files_in,
     hash_of,
     inventory,
     locked,
@@ -239,7 +238,7 @@ def build(sources: Path) -> Inventory:
     damaged. Raises InputError with Sphinx's messages if the build failed or warned."""
     output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
     record = read_record(artefacts.OUTPUTS / RECORD)
-    if not record or damage(output, record["files"]):
+    if damage(output, record and record["files"]):
         shutil.rmtree(output, ignore_errors=True)
     (artefacts.OUTPUTS / RECORD).unlink(missing_ok=True)  # no build goes on from an interrupted one
     # not its script, which holds the path that the environment was made at
@@ -247,7 +246,7 @@ def build(sources: Path) -> Inventory:
     command += ["build", sources, "--path-output", output]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
     atomic_write(log, messages := done.stdout + done.stderr)
-    files = inventory(output, *files_in(output))
+    files = inventory(output)
     write_record(artefacts.OUTPUTS / RECORD, {"made_from": None, "files": files})
     if done.returncode:
         wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]

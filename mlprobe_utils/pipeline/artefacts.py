@@ -29,7 +29,6 @@ from mlprobe_utils.common.files import (
     Inventory,
     atomic_write,
     damage,
-    files_in,
     hash_of,
     inventory,
     locked,
@@ -95,8 +94,7 @@ def _record(folder: Path) -> dict | None:
 
 def damage_of(folder: Path, every_byte: bool = False) -> str:
     """As `files.damage`, of an artefact."""
-    if (files := read_record(folder / FILES)) is None:
-        return f"{FILES} is not there, or not as it was written"
+    files = read_record(folder / FILES)
     before = json.dumps(files)
     if not (wrong := damage(folder, files, every_byte)) and json.dumps(files) != before:
         with contextlib.suppress(OSError):  # times of a copy: noted by who may write, so that bytes are read once
@@ -155,7 +153,7 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
 
 def complete(folder: Path) -> None:
     """Records the files of an artefact as they are."""
-    write_record(folder / FILES, inventory(folder, *(path for path in files_in(folder) if path != folder / FILES)))
+    write_record(folder / FILES, inventory(folder))
     sync(folder)
 
 

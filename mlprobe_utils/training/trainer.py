@@ -21,12 +21,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import damage, files_in, inventory, read_record, write_record
+from mlprobe_utils.common.files import FILES, damage, inventory, read_record, write_record
 from mlprobe_utils.common.processes import processes, sharded, share_of
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.models.encoding import Encoder
-
-WHOLE = "files.json"  # of a checkpoint: Trainer writes its files one after the other
 
 
 @dataclass(frozen=True)
@@ -93,13 +91,13 @@ class Watched(TrainerCallback):
         self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
 
     def on_save(self, args, state, control, **kwargs):
-        """A checkpoint counts once its files are listed, with what evaluations have left beside it."""
+        """A checkpoint, whose files Trainer writes one after the other, counts once they are listed, with what
+        evaluations have left beside it."""
         processes().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(args.output_dir)
-            beside = (path for path in folder.iterdir() if path.is_file())
             last = folder / f"checkpoint-{state.global_step}"
-            write_record(last / WHOLE, inventory(last, *files_in(last), *beside))
+            write_record(last / FILES, inventory(last, *last.rglob("*"), *folder.iterdir()))
 
     def on_step_end(self, args, state, control, **kwargs):
         if not torch.nn.utils.get_total_norm(self.trained).isfinite():
@@ -239,8 +237,7 @@ def last_whole_checkpoint(checkpoints: Path) -> str | None:
     """The last whole checkpoint; what a kill left half-written, or was damaged since, is removed."""
     if processes().is_main_process:
         for folder in checkpoints.glob("checkpoint-*"):
-            files = read_record(folder / WHOLE)
-            if files is None or damage(folder, files):
+            if damage(folder, read_record(folder / FILES)):
                 shutil.rmtree(folder, ignore_errors=True)
     processes().wait_for_everyone()
     return get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None
