@@ -247,7 +247,12 @@ def adapter_sizes(folder: Path) -> dict[str, int]:
     """The number of elements of each tensor of an adapter; of an imported one, which is without, as they were noted."""
     if (noted := folder / SIZES).is_file():
         return json.loads(noted.read_text())
-    with safe_open(folder / "adapter_model.safetensors", "numpy") as opened:
+    return tensor_sizes(folder / "adapter_model.safetensors")
+
+
+def tensor_sizes(file: Path) -> dict[str, int]:
+    """The number of elements of each tensor, from the header of a safetensors file."""
+    with safe_open(file, "numpy") as opened:
         return {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlprobe_utils.models.compat
 
@@ -42,18 +43,18 @@ class TrainingSettings:
 
 @dataclass(eq=False)
 class Examples(torch.utils.data.Dataset):
-    """(image, answer) pairs; `image_at(position)` gives an image, uint8 [height, width, 3], or its encoded question. A
-    batch holds examples of similar `lengths`."""
+    """(image, answer) pairs; `image_at(position)` gives an image, uint8 [height, width, 3], or what is encoded of it. A
+    batch holds examples of similar `lengths`. Of classifiers, answers are the places of the options."""
 
-    image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]]
+    image_at: Callable[[int], np.ndarray | torch.Tensor | dict[str, torch.Tensor]]
     positions: list[int]
-    answers: list[str]
+    answers: list[str] | list[int]
     lengths: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray | dict[str, torch.Tensor], str | None]:
+    def __getitem__(self, i: int) -> tuple[Any, str | int | None]:
         """Image and answer; ~i is example i without its answer, to complete a batch."""
         return (self.image_at(self.positions[i]), self.answers[i]) if i >= 0 else (self[~i][0], None)
 
@@ -205,7 +206,7 @@ def train(
         callbacks=[Watched(name)],
     )
     trainer.pop_callback(PrinterCallback)
-    last = last_whole_checkpoint(checkpoints)
+    last = last_checkpoint(checkpoints)
     if last and isinstance(model, PreTrainedModel) and not sharded():
         # read as it was saved: Trainer ignores weights under the hub's names, as Qwen2.5-VL's
         model.load_state_dict(type(model).from_pretrained(last, dtype=model.dtype).state_dict())
@@ -233,7 +234,7 @@ def training_arguments(settings: TrainingSettings, folder: Path, **more) -> Trai
     return OneDevice(**sizes | optimiser | schedule | memory | kept | quiet | more)
 
 
-def last_whole_checkpoint(checkpoints: Path) -> str | None:
+def last_checkpoint(checkpoints: Path) -> str | None:
     """The last whole checkpoint; what a kill left half-written, or was damaged since, is removed."""
     if processes().is_main_process:
         for folder in checkpoints.glob("checkpoint-*"):

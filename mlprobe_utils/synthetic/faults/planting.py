@@ -162,12 +162,9 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
                     found[name].append(evaluate(questions))
         return found
 
-    def ends(questions: dict) -> model_steps.Features:
-        return module_ends(features_of(work.loaded, questions))
-
-    def texts(questions: dict) -> pd.Series:
-        return answer_batch(work.loaded, questions, work.encoder, options, work.answering.max_new_tokens)["text"]
-
+    ends = lambda questions: module_ends(features_of(work.loaded, questions))  # noqa: E731
+    given = work.encoder, options, work.answering.max_new_tokens
+    texts = lambda questions: answer_batch(work.loaded, questions, *given)["text"]  # noqa: E731
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
     tested = images.index[images["split"] == "test"]
     with work.state(DAMAGED_RUN):
@@ -218,7 +215,11 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                     planted = planted.merge(laboratory_results.measured(own)[numbers], "left", on=numbers[:2])
                 planted["mode"] = planted["module"].map(fault_card.MODE_OF)
                 for case in planted.to_dict("records"):
-                    correct = site_outcomes(*_of_case(rows, case), reference, images)
+                    of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
+                    found = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
+                    found = found.drop_duplicates(["image", "point", "pooling", "seed"])
+                    sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
+                    correct = site_outcomes(*sides, reference, images)
                     cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
@@ -229,11 +230,3 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
     found = laboratory_results.read()
     whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
     print(f"{laboratory_results.confusion(found.cases).to_string()}\n\n{whole.to_string()}\n\n{found.words()}")
-
-
-def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The probes' rows and the answers' of a case: sites before a damage are those of the intact model."""
-    of_run = rows[rows["run"] == case["run"]]
-    own = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
-    own = own.drop_duplicates(["image", "point", "pooling", "seed"])
-    return own[own["point"].notna()], own[own["point"].isna()]
