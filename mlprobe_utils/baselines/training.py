@@ -78,10 +78,8 @@ def train(
     then of test images, as the manifest orders them. Raises InputError for fewer train images than a batch."""
     training = pictures(image_set, image_set.rows_of(split_rule, "train").index, transform(recipe, True))
     if len(training) < recipe.batch_size:
-        raise InputError(
-            f"'{image_set.card.slug}', split '{split_rule}': {len(training)} train images are no batch of "
-            f"{recipe.batch_size}: lower baselines.batch_size in the protocol"
-        )
+        found = f"'{image_set.card.slug}', split '{split_rule}': {len(training)} train images"
+        raise InputError(f"{found} are no batch of {recipe.batch_size}: lower baselines.batch_size in the protocol")
     evaluated = [place for split in EVALUATED for place in image_set.rows_of(split_rule, split).index]
 
     def keep(found: EvalPrediction) -> dict[str, float]:

@@ -114,7 +114,5 @@ def place_of_sockets() -> str:
     for folder in found:
         if len(os.fsencode(folder)) <= LONGEST_PLACE and os.access(folder, os.W_OK | os.X_OK):
             return folder
-    raise InputError(
-        f"none of {', '.join(found)} can be written and has a path of at most {LONGEST_PLACE} bytes, which the sockets "
-        "of kernels need: set TMPDIR to a folder that has"
-    )
+    wanted = f"can be written and has a path of at most {LONGEST_PLACE} bytes, which the sockets of kernels need"
+    raise InputError(f"none of {', '.join(found)} {wanted}: set TMPDIR to a folder that has")

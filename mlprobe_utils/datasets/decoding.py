@@ -64,10 +64,9 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
             image.seek(frame)
     pixels = image.width * image.height
     if pixels > decode_limit:
-        raise InputError(
-            f"{name} has {image.width} x {image.height} = {pixels} pixels, more than the protocol's "
-            f"images.decode_limit of {decode_limit}: reduce the image or raise the limit"
-        )
+        found = f"{name} has {image.width} x {image.height} = {pixels} pixels"
+        limit = f"more than the protocol's images.decode_limit of {decode_limit}"
+        raise InputError(f"{found}, {limit}: reduce the image or raise the limit")
     return image
 
 

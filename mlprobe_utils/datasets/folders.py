@@ -141,19 +141,15 @@ def check_images(table: pd.DataFrame, accept: Collection[str]) -> None:
         first = " and ".join(copies["image"][copies["sha256"] == copies["sha256"].iloc[0]])
         mixed = sum((own[["label", "split"]].nunique() > 1).any() for _, own in copies.groupby("sha256"))
         more = f", {mixed} of them in several classes or splits" if mixed else ""
-        raise InputError(
-            f"{len(copies)} files are {copies['sha256'].nunique()} pictures, byte by byte{more} ({first}): remove "
-            "copies, or keep them by `accept: [copies]`"
-        )
+        found = f"{len(copies)} files are {copies['sha256'].nunique()} pictures, byte by byte{more} ({first})"
+        raise InputError(f"{found}: remove copies, or keep them by `accept: [copies]`")
     for column, words in (("label", "classes"), ("split", "splits")):
         of_patient = table.dropna(subset=column).groupby("patient")[column].unique()
         several = of_patient[of_patient.map(len) > 1]
         if len(several) and "patients" not in accept:
             patient, found = several.index[0], " and ".join(sorted(several.iloc[0]))
-            raise InputError(
-                f"patients with images of several {words}: {len(several)} (patient {patient}: {found}): correct the "
-                "table, or keep them by `accept: [patients]`"
-            )
+            wrong = f"patients with images of several {words}: {len(several)} (patient {patient}: {found})"
+            raise InputError(f"{wrong}: correct the table, or keep them by `accept: [patients]`")
 
 
 def _several(names: Collection[str], kind: str) -> str:

@@ -106,10 +106,9 @@ def _draw_test(unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Re
         for _, size in reversed(drawn):
             sums.append(sums[-1] | sums[-1] << size)
         if not sums.pop() >> left & 1:
-            raise InputError(
-                f"{card.slug}: no test set of exactly {left} images of class '{name}' can be drawn from the "
-                f"{sizes.sum()} found ({len(units)} linked groups): complete the data or lower its test_counts"
-            )
+            wanted = f"{card.slug}: no test set of exactly {left} images of class '{name}' can be drawn"
+            found = f"from the {sizes.sum()} found ({len(units)} linked groups)"
+            raise InputError(f"{wanted} {found}: complete the data or lower its test_counts")
         for (own, size), rest in zip(drawn, reversed(sums), strict=True):
             if size <= left and rest >> (left - size) & 1:
                 test |= unit == own
@@ -128,10 +127,10 @@ def held_out(
     folds = max(2, share.denominator)
     for name in sorted(set(label)):
         if (groups := len(np.unique(component[train & (label == name)]))) < folds:
-            raise InputError(
-                f"{where}too few images of class '{name}' to set a {split} split aside: {groups} independent "
-                f"ones are left to train on, {folds} are needed for {split}_fraction {fraction}"
+            found = (
+                f"{groups} independent ones are left to train on, {folds} are needed for {split}_fraction {fraction}"
             )
+            raise InputError(f"{where}too few images of class '{name}' to set a {split} split aside: {found}")
     rows = np.flatnonzero(train)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = [held for _, held in splitter.split(rows, label[rows], component[rows])]

@@ -21,23 +21,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from mlprobe_utils.common import files
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import (
-    FILES,
-    MADE_FROM,
-    RECORDS,
-    Inventory,
-    atomic_write,
-    damage,
-    hash_of,
-    inventory,
-    locked,
-    read_parquet,
-    read_record,
-    swap_in,
-    sync,
-    write_record,
-)
+from mlprobe_utils.common.files import FILES, MADE_FROM, RECORDS, atomic_write, hash_of, read_record, write_record
 from mlprobe_utils.common.progress import say
 from mlprobe_utils.pipeline.stages import STAGES
 
@@ -94,23 +80,23 @@ def _record(folder: Path) -> dict | None:
 
 def damage_of(folder: Path, every_byte: bool = False) -> str:
     """As `files.damage`, of an artefact."""
-    files = read_record(folder / FILES)
-    before = json.dumps(files)
-    if not (wrong := damage(folder, files, every_byte)) and json.dumps(files) != before:
+    listed = read_record(folder / FILES)
+    before = json.dumps(listed)
+    if not (wrong := files.damage(folder, listed, every_byte)) and json.dumps(listed) != before:
         with contextlib.suppress(OSError):  # times of a copy: noted by who may write, so that bytes are read once
-            write_record(folder / FILES, files)
+            write_record(folder / FILES, listed)
     return wrong
 
 
 def content_hash(folder: Path) -> str:
     """Hash of an artefact's files as they were completed. Raises InputError if it is not there."""
-    if (files := read_record(folder / FILES)) is None:
+    if (listed := read_record(folder / FILES)) is None:
         raise InputError(f"{relative(folder)} is not there, or not whole: run `make book`")
-    return contents_hash(files)
+    return contents_hash(listed)
 
 
-def contents_hash(files: Inventory) -> str:
-    return hash_of({name: content for name, (_, _, content) in files.items() if name not in RECORDS})
+def contents_hash(listed: files.Inventory) -> str:
+    return hash_of({name: content for name, (_, _, content) in listed.items() if name not in RECORDS})
 
 
 def from_outputs(folder: Path) -> str:
@@ -123,7 +109,7 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
     want it, one makes it, and the others wait and find it made."""
     if is_current(folder, made_from):
         return False
-    with locked(folder, from_outputs(folder)):
+    with files.locked(folder, from_outputs(folder)):
         if is_current(folder, made_from):
             return False
         if folder.is_dir() and (wrong := damage_of(folder)):
@@ -148,13 +134,13 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
     yield partial
     atomic_write(partial / PROVENANCE, json.dumps(provenance(start), indent=1))
     complete(partial)
-    swap_in(partial, folder)
+    files.swap_in(partial, folder)
 
 
 def complete(folder: Path) -> None:
     """Records the files of an artefact as they are."""
-    write_record(folder / FILES, inventory(folder))
-    sync(folder)
+    write_record(folder / FILES, files.inventory(folder))
+    files.sync(folder)
 
 
 def partial_folder(folder: Path) -> Path:
@@ -214,7 +200,7 @@ def read_made_from(folder: Path, made_by: str) -> dict:
 
 def read_rows(path: Path, **how) -> pd.DataFrame:
     """A table of an artefact, as `files.read_parquet`, whose error names the command that makes it."""
-    return read_parquet(path, f"`{READ[path.parent]}`" if path.parent in READ else "the same command", **how)
+    return files.read_parquet(path, f"`{READ[path.parent]}`" if path.parent in READ else "the same command", **how)
 
 
 def upstream(folder: Path) -> list[Path]:

@@ -17,16 +17,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import MADE_FROM, atomic_write, file_hash, hash_of, write_parquet, write_record
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.artefacts import FILES, Artefact, from_outputs, relative, stale
-from mlprobe_utils.pipeline.cards import (
-    IMPORTED,
-    ModelCard,
-    imported,
-    load_card,
-    load_model_card,
-    load_protocol,
-    slugs,
-    write_card,
-)
+from mlprobe_utils.pipeline.cards import ModelCard, imported, load_model_card, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.results import SIZES, Selection, adapter_sizes
@@ -99,14 +90,14 @@ def import_results(file: Path) -> str:
     if (imported(slug) or {}).get("file") == (content := file_hash(file)) and not _damage(slug):
         return slug
     contents, record, card = _opened(file, name)
-    old, home, split_rule = record["model"], artefacts.OUTPUTS / IMPORTED, record["split_rule"]
-    known = {other: load_model_card(other).name for other in slugs(ModelCard) if other != slug}
+    old, home, split_rule = record["model"], artefacts.OUTPUTS / cards.IMPORTED, record["split_rule"]
+    known = {other: load_model_card(other).name for other in cards.slugs(ModelCard) if other != slug}
     card |= {"name": f"{card['name']} ({slug})"} if card["name"] in known.values() else {}
     if "/" not in (base := card.get("base", "/")) and base not in known:
         del card["base"]
     home.mkdir(parents=True, exist_ok=True)
     (home / f"{slug}.json").unlink(missing_ok=True)
-    write_card(ModelCard, home / f"{slug}.yml", yaml.safe_dump(card, allow_unicode=True))
+    cards.write_card(ModelCard, home / f"{slug}.yml", yaml.safe_dump(card, allow_unicode=True))
     for dataset in record["datasets"]:
         shutil.rmtree(artefacts.OUTPUTS / record["protocol"] / dataset / split_rule / slug, ignore_errors=True)
     targets = {entry: artefacts.OUTPUTS / entry.replace(f"/{old}/", f"/{slug}/") for entry in contents}
@@ -122,7 +113,7 @@ def import_results(file: Path) -> str:
     for folder in {target.parent for target in targets.values()} - kept:
         artefacts.complete(folder)
     write_record(home / f"{slug}.json", record | {"file": content})
-    load_card.cache_clear()
+    cards.load_card.cache_clear()
     return slug
 
 
@@ -146,10 +137,8 @@ def _opened(file: Path, name: str) -> tuple[dict[str, bytes], dict, dict]:
     for one in made:
         here = STAGES[one["stage"]].version if one["stage"] in STAGES else "none"
         if one["version"] != here:
-            raise InputError(
-                f"{name}: '{one['stage']}' is of version {one['version']}, and of version {here} in this project: "
-                "make and export it with the same version of the project"
-            )
+            found = f"'{one['stage']}' is of version {one['version']}, and of version {here} in this project"
+            raise InputError(f"{name}: {found}: make and export it with the same version of the project")
     return contents, record, card
 
 

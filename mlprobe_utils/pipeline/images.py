@@ -64,11 +64,9 @@ def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
 
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
     if (images := located(card, data)) is None:
-        raise InputError(
-            f"{slug} is a real data set, which this project may not carry: give the folder that holds it with "
-            f"DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to get. Or "
-            "choose phantoms, such as busi-phantom"
-        )
+        ways = "with DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to get"
+        mend = f"give the folder that holds it {ways}. Or choose phantoms, such as busi-phantom"
+        raise InputError(f"{slug} is a real data set, which this project may not carry: {mend}")
     own = manifest(card, protocol, images)
     own.make(lambda folder: write_manifest(FileTree(images), card, protocol.images, protocol.splits, folder))
     return own.folder

@@ -111,9 +111,9 @@ def planted(fault: Fault, family: Family) -> Damage:
     point = fault.place(points)
     entries = sum(on_side_path(name) for name in points)  # the n-th one's states are added after the n-th layer
     if point and point[0] == "L" and int(point[2:]) < entries:
+        why = f"up to L.{entries - 1:02d} the side path brings image tokens what the fault has taken"
         raise InputError(
-            f"data/faults/{fault.slug}.yml: depth {fault.depth} is {point}, but up to L.{entries - 1:02d} the side "
-            "path brings image tokens what the fault has taken: give a greater depth"
+            f"data/faults/{fault.slug}.yml: depth {fault.depth} is {point}, but {why}: give a greater depth"
         )
     return Damage(fault.module, fault.seed, point)
 
