@@ -181,7 +181,7 @@ def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
     argument("--slug", help="name of the card; the folder's without"),
 )
 def card(folder: Path, slug: str | None) -> None:
-    from mlprobe_utils.pipeline.proposed_card import propose_card
+    from mlprobe_utils.pipeline.images import propose_card
 
     print(propose_card(folder, slug))
 

@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.analysis.adaptation import half_width, means_over_runs
-from mlprobe_utils.analysis.means import of_independent
 from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated
 from mlprobe_utils.stats.intervals import intervals
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_independent
 from mlprobe_utils.stats.resampling import MOST_MISSING, Statistic, accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}

@@ -96,7 +96,7 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
     """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models. Of
-    `health.profile`, of one stage, and `lineage.series`."""
+    `health.profile`, of one stage, and `cards.series`."""
     long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
     long = in_words(long.assign(group=long["model"].map(series)), names, STATE)
     models = long.drop_duplicates("model")
