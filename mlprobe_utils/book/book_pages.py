@@ -39,8 +39,6 @@ LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
 
 @dataclass(frozen=True)
 class Page:
-    """A page that a notebook makes."""
-
     name: str  # where it lies in the book, without suffix: `03_probing`, `models/lingshu-7b-miniature`
     notebook: str  # its source, as `script_of` takes it
     parameters: dict  # what the notebook is executed with
@@ -115,17 +113,14 @@ def stale_pages(run: Run) -> list[Page]:
 
 
 def chapters() -> list[str]:
-    """The chapters' names, in order."""
     return [name for name in notebooks() if name[0].isdigit()]
 
 
 def notebooks() -> list[str]:
-    """The names of all notebooks."""
     return sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 
 def model_page(slug: str) -> str:
-    """The name of a model's page."""
     return f"models/{slug}"
 
 

@@ -218,7 +218,6 @@ def front_matter() -> list[Path]:
 
 
 def contents(run: Run) -> dict:
-    """The table of contents of a run's book."""
     parts = {"Chapters": chapters(), "Models": ["models", *map(model_page, run.models)], "About": ABOUT}
     listed = [{"caption": part, "chapters": [{"file": name} for name in names]} for part, names in parts.items()]
     return {"format": "jb-book", "root": "index", "parts": listed}

@@ -28,8 +28,6 @@ CHEST_PATIENT = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How one layout is recognised and read."""
-
     folder: str  # is looked for, with at least one folder of a split or class in it
     # completes what `read_folders` finds
     read: Callable[[FileTree, PurePosixPath, pd.DataFrame], pd.DataFrame] = lambda tree, release, table: table

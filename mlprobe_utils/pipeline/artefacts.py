@@ -53,7 +53,6 @@ class Artefact:
         return whole and is_current(self.folder, self.made_from())
 
     def make(self, fill: Callable[[Path], None]) -> bool:
-        """As the function `make`."""
         return make(self.folder, self.made_from(), fill)
 
 

@@ -38,7 +38,6 @@ Features = Mapping[str, torch.Tensor]  # point/pooling -> float32 [images, width
 
 
 def make_model(everything: list[Work]) -> None:
-    """Makes every artefact of a model's works that is not current."""
     for work in everything:
         with work.step(STEPS[0]):
             make_random_features(work)

@@ -105,11 +105,9 @@ class Selection:
         return place / self.variant.setting / self.variant.value if self.variant else place
 
     def controls(self, dataset: str) -> Path:
-        """Where the controls are that need no model."""
         return artefacts.OUTPUTS / self.protocol / dataset / f"{CONTROLS}-{self.split_rule}"
 
     def folders(self) -> list[tuple[str, str, Path]]:
-        """(model, data set, folder), data set by data set."""
         return [(m, d, self.folder(m, d)) for d in self.datasets for m in self.models]
 
 
@@ -188,7 +186,6 @@ def prediction_rows(selection: Selection) -> pd.DataFrame:
 
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the reference on the test images of every data set."""
     rows = image_control_rows(selection)
     return rows[rows["control"] == CLASSICAL].reset_index(drop=True)
 

@@ -57,7 +57,6 @@ def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
 
 
 def output_scores(selection: Selection) -> pd.DataFrame:
-    """`metrics.output_scores` on the test images."""
     make = lambda one: metrics.output_scores(results.prediction_rows(one), _positives(one))  # noqa: E731
     sources = [state_name("predictions", state) for state in selection.states]
     return derived(selection, results.OUTPUT_SCORES, sources, metrics.__name__, make)

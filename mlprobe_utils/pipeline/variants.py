@@ -92,5 +92,4 @@ def _tower_runs(selection: Selection) -> range:
 
 
 def classifier_name(trainable: str, run: int) -> str:
-    """The folder of a vision tower that was trained alone."""
     return f"classifier-{trainable}-{run}"

@@ -36,7 +36,6 @@ def show(table: pd.DataFrame, decimals: int = 1) -> Table:
 
 
 def note(words: str) -> HTML:
-    """A box with a sentence or two."""
     return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
 
 

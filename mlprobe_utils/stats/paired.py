@@ -16,8 +16,6 @@ WORDS = LOWER, HIGHER, NEITHER = "lower", "higher", "not distinguishable"
 
 
 class Pair(NamedTuple):
-    """One comparison on the same images."""
-
     place: Mapping[str, object]  # column -> value: its name
     before: np.ndarray | Statistic  # correct or not, bool [points, images] or [seeds, points, images], …
     after: np.ndarray | Statistic  # … or another metric on the same resamples; one seed is compared with each

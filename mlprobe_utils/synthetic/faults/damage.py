@@ -31,8 +31,6 @@ Branches = dict[tuple[int, ...], list[int]]  # where options part: tokens writte
 
 @dataclass(frozen=True)
 class Damage:
-    """A fault in one model."""
-
     module: str
     seed: int
     point: str | None = None

@@ -24,7 +24,6 @@ from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
-from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
@@ -54,8 +53,7 @@ def run_whole_model(
     named: of all), and those with faults planted in it on the phantom sets `planted`. Raises InputError for faults on
     real images, or in another model than data/book.yml names, and as what it calls."""
     planted = planted or []
-    for slug in planted:
-        fault_card.check_drawable(load_data_card(slug))
+    fault_card.check_drawable(planted)
     if planted and not fault_card.damaged_models([model]):
         raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
     cards = all_discussions() if discussions == [] else [load_discussion(name) for name in discussions or []]
@@ -97,8 +95,7 @@ def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, u
     """Makes what is not current of a model's cases on some phantom sets, the intact model first; `undamaged`: without
     faults, for a model that others were trained on from. Raises InputError for a set of real images, a fault without a
     place in the model, and as `works`."""
-    for slug in datasets:
-        fault_card.check_drawable(load_data_card(slug))
+    fault_card.check_drawable(datasets)
     steps = model_steps.make_adapters, model_steps.make_predictions, model_steps.make_features
     actions = *steps, model_steps.make_image_controls, partial(make_cases, undamaged=undamaged)
     named = list(zip(fault_card.STEPS, actions, strict=True))
