@@ -131,9 +131,6 @@ def phantom_twin(card: DataCard) -> DataCard:
 
 def check_drawable(datasets: Iterable[str]) -> None:
     """Raises InputError for a set of real images, which names its phantom twin."""
-    for card in map(load_data_card, datasets):
-        if not card.synthetic:
-            wrong = (
-                f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on"
-            )
-            raise InputError(f"{wrong}: give '{phantom_twin(card).slug}', on which the model is then fine-tuned")
+    for card in (card for card in map(load_data_card, datasets) if not card.synthetic):
+        wrong = f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on"
+        raise InputError(f"{wrong}: give '{phantom_twin(card).slug}', on which the model is then fine-tuned")
