@@ -36,11 +36,8 @@ LONGEST_PLACE = 80  # bytes of a folder's path
 
 def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager | None = None) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
-
-    `kernel` is a running one without variables (None: one of its own).
-    Raises InputError for an unknown notebook and for what the notebook itself found wrong with its input,
-    PapermillExecutionError for any other error in a cell.
-    """
+    `kernel` is a running one without variables (None: one of its own). Raises InputError for an unknown notebook and
+    for what the notebook itself found wrong with its input, PapermillExecutionError for any other error in a cell."""
     script = script_of(name)
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):

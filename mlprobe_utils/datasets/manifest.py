@@ -39,9 +39,8 @@ class Layout:
 def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits, folder: Path) -> None:
     """Writes `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after the other) and
     `report.json` (how many images were found and released, per official split, "all" where there is none, and class;
-    how many files each pattern of the card left out; where the splits come from).
-    Raises InputError for anything wrong with the layout, and for images that cannot be read, with their number.
-    """
+    how many files each pattern of the card left out; where the splits come from). Raises InputError for anything wrong
+    with the layout, and for images that cannot be read, with their number."""
     table, left_out = (read_folder if card.layout == "folder" else read_release)(tree, card)
     rows, thumbnails, unreadable, notes = [], [], [], Notes()
     with open(folder / "pixels.bin", "wb") as file:
@@ -80,13 +79,11 @@ def read_folder(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, 
 
 
 def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Lists the images of the card's release, sorted: of the shallowest folder of the right name in the tree.
-
-    One row an image: image (its path from the release's folder, posix), path (in the tree), label, official_split
-    (train, val, test or null) and patient (or null); and how many files the card's patterns left out. Raises InputError
-    where the release is not found, or twice at one depth; for a class or split folder missing or unknown, a file of
-    another kind among the images, and split files or metadata that do not fit the images.
-    """
+    """Lists the images of the card's release, sorted: of the shallowest folder of the right name in the tree. One row
+    an image: image (its path from the release's folder, posix), path (in the tree), label, official_split (train, val,
+    test or null) and patient (or null); and how many files the card's patterns left out. Raises InputError where the
+    release is not found, or twice at one depth; for a class or split folder missing or unknown, a file of another kind
+    among the images, and split files or metadata that do not fit the images."""
     layout, found = LAYOUTS[card.layout], []
     classes = {layout.classes.format(c.name): c.name for c in card.classes}
     inside = {*(layout.splits or classes)}

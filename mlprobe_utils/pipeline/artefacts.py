@@ -120,10 +120,8 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
 
 @contextlib.contextmanager
 def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
-    """Yields a temporary folder to fill, which takes the place of `folder` unless there is an error.
-
-    It still holds what an interrupted try left, if that was made from the same: stages that work in shards resume.
-    """
+    """Yields a temporary folder to fill, which takes the place of `folder` unless there is an error. It still holds
+    what an interrupted try left, if that was made from the same: stages that work in shards resume."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, start = partial_folder(folder), time.time()
     if _record(partial) != json.loads(json.dumps(made_from)):

@@ -31,10 +31,8 @@ OWN_MACHINE = ("slug", "made_by", "recipe")  # fields of a card that say how its
 
 def export_results(model: str, datasets: list[str], protocol: str, split_rule: str, file: Path | None = None) -> None:
     """Writes a model's rows, card and provenance on some data sets, with those of its discussions that are there, to a
-    file (None: `<model>.results.zip`), and prints its name.
-
-    Raises InputError for what is not current, with the command that makes it.
-    """
+    file (None: `<model>.results.zip`), and prints its name. Raises InputError for what is not current, with the command
+    that makes it."""
     file = file or Path(f"{model}{SUFFIX}")
     of_set = {place.image_set.card.slug: place for place in places(model, datasets, protocol, split_rule)}
     made, discussed = [], []
@@ -77,11 +75,9 @@ def _contents(one: Artefact) -> dict[str, bytes]:
 
 
 def import_results(file: Path) -> str:
-    """Unpacks a file of `export_results` into `outputs/`; its name is the model's slug here, which is returned.
-
-    Raises InputError for no such file, one that was changed, one that other versions of the stages made, and a slug
-    that a model card of one's own has.
-    """
+    """Unpacks a file of `export_results` into `outputs/`; its name is the model's slug here, which is returned. Raises
+    InputError for no such file, one that was changed, one that other versions of the stages made, and a slug that a
+    model card of one's own has."""
     slug, name = file.name.removesuffix(SUFFIX), relative(file)
     if not file.is_file():
         raise InputError(f"there is no {name}: give a file that `mlprobe export` wrote")

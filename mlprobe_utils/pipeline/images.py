@@ -69,9 +69,7 @@ def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Ar
 
 def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
     """Makes the manifest of an image set where it is not current, and returns its folder; `data` as of `manifest`.
-
-    Raises InputError for anything wrong with the cards, the folder, the layout or an image.
-    """
+    Raises InputError for anything wrong with the cards, the folder, the layout or an image."""
     from mlprobe_utils.datasets.manifest import write_manifest  # which imports what no page needs
 
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
