@@ -104,12 +104,8 @@ def page_made_from(page: Page, run: Run) -> str:
 
 def stale_pages(run: Run) -> list[Page]:
     """The pages of a run's book that were never executed, or that were made from something else."""
-    stale = []
-    for page in book_pages(run):
-        record = read_record(record_of(page.name))
-        current = record and record["made_from"] == page_made_from(page, run) and not damage_of(page.name)
-        stale += [] if current else [page]
-    return stale
+    made_from = lambda page: read_record(record_of(page.name))["made_from"]  # noqa: E731
+    return [p for p in book_pages(run) if damage_of(p.name) or made_from(p) != page_made_from(p, run)]
 
 
 def chapters() -> list[str]:

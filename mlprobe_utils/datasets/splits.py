@@ -122,10 +122,9 @@ def held_out(
     folds = max(2, share.denominator)
     for name in sorted(set(label)):
         if (groups := len(np.unique(component[train & (label == name)]))) < folds:
-            found = (
-                f"{groups} independent ones are left to train on, {folds} are needed for {split}_fraction {fraction}"
-            )
-            raise InputError(f"{where}too few images of class '{name}' to set a {split} split aside: {found}")
+            wrong = f"{where}too few images of class '{name}' to set a {split} split aside"
+            needed = f"{folds} are needed for {split}_fraction {fraction}"
+            raise InputError(f"{wrong}: {groups} independent ones are left to train on, {needed}")
     rows = np.flatnonzero(train)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = [held for _, held in splitter.split(rows, label[rows], component[rows])]
