@@ -190,7 +190,7 @@ transfer_squares(transfer_scores(of_first), chapter.names)
 
 # %%
 from mlprobe_utils.analysis.probe_recipes import transfer_losses
-from mlprobe_utils.plots.squares import POOLING_NAMES
+from mlprobe_utils.evaluation.points import POOLING_NAMES
 from mlprobe_utils.stats.paired import of_mean
 
 lost = transfer_losses(tuned, chapter.image_sets, split_rule)

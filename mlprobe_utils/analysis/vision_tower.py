@@ -24,7 +24,6 @@ RAISED, LOWERED = "frozen is better", "frozen is worse"
 FINE_TUNED = "MLLM fine-tuned"
 PROBES = {"pretrained": "probe before fine-tuning", "finetuned": "probe after fine-tuning"}  # at the tower's end
 ALONE = {"all": "tower alone, all weights", "lora": "tower alone, LoRA"}
-PARADIGMS = (FINE_TUNED, *PROBES.values(), *ALONE.values())
 COMPARED = [  # paradigm, and what is subtracted from it
     *product(ALONE.values(), (FINE_TUNED, *PROBES.values())),
     *((FINE_TUNED, probe) for probe in PROBES.values()),
@@ -81,7 +80,7 @@ def _scores(own: Evaluated, metric: str) -> dict[str, Statistic]:
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
-    """(FROZEN_TOWER or a paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set."""
+    """(FROZEN_TOWER or a paradigm of COMPARED,) -> outcomes on test images, of one model and data set."""
     read = results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one)
     answers, probed, classified = (rows[rows["split"] == "test"] for rows in read)
     probed = probed[probed["point"].str.startswith("V")]

@@ -167,8 +167,7 @@ def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Pat
 
 def publish(run: Run) -> None:
     """Builds the HTML of a run whose pages are executed; InputError as `assemble` and `build`."""
-    made = build(assemble(run))
-    write_record(artefacts.OUTPUTS / RECORD, {"made_from": made_from(run), "files": made})
+    write_record(artefacts.OUTPUTS / RECORD, {"files": build(assemble(run)), "made_from": made_from(run)})
 
 
 def assemble(run: Run) -> Path:

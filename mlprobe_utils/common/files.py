@@ -15,8 +15,8 @@ from pyarrow import ArrowException
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import say
 
-MADE_FROM, FILES = "made_from.json", "files.json"
-RECORDS = (MADE_FROM, FILES, "provenance.json")  # of an artefact, beside its own files
+MADE_FROM, FILES, PROVENANCE = "made_from.json", "files.json", "provenance.json"
+RECORDS = (MADE_FROM, FILES, PROVENANCE)  # of an artefact, beside its own files
 
 
 def hash_of(value) -> str:

@@ -30,7 +30,6 @@ from mlprobe_utils.pipeline.stages import STAGES
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
 READ: dict[Path, str] = {}  # the artefacts that this process has read, each with the command that makes it
-PROVENANCE = "provenance.json"
 RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "scikit-learn", "numpy", "pandas", "pillow")
 
 
@@ -129,7 +128,7 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
         partial.mkdir()
         atomic_write(partial / MADE_FROM, json.dumps(made_from, indent=1, ensure_ascii=False))
     yield partial
-    atomic_write(partial / PROVENANCE, json.dumps(provenance(start), indent=1))
+    atomic_write(partial / files.PROVENANCE, json.dumps(provenance(start), indent=1))
     complete(partial)
     files.swap_in(partial, folder)
 

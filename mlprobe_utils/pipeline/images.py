@@ -27,7 +27,6 @@ from mlprobe_utils.pipeline.cards import (
     write_card,
 )
 
-MASKS = "*_mask*"
 UNEQUAL = 5  # times as many test images of one class as of another: accuracy is then mostly that of the largest
 # what a manifest is made from, of a data card
 READ_FIELDS = {"layout", "columns", "leave_out", "accept", "classes", "frame"}
@@ -112,7 +111,7 @@ def propose_card(folder: Path, slug: str | None) -> str:
     if (path := card_path(DataCard, slug)).exists():
         raise InputError(f"{relative(path)} is there already: edit it, or choose another name with --slug")
     tree = FileTree(folder)
-    masks = [MASKS] if any("_mask" in file for file in tree.paths) else []
+    masks = ["*_mask*"] if any("_mask" in file for file in tree.paths) else []
     table, left_out = list_images(tree, leave_out=masks)
     if table["label"].nunique() < 2:
         raise InputError(f"{folder} holds the class '{table['label'].iloc[0]}' alone: add another one to tell it from")

@@ -13,12 +13,11 @@ from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS, best_without_model
 from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
 from mlprobe_utils.evaluation.own_rows import accuracy
-from mlprobe_utils.evaluation.points import MODULES, POOLINGS, PROBED, is_point, main_path
+from mlprobe_utils.evaluation.points import MODULES, POOLING_NAMES, POOLINGS, PROBED, is_point, main_path
 from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
 from mlprobe_utils.plots.figures import LIGHT, Figure, Key, in_words
 from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Axes, lines
-from mlprobe_utils.plots.squares import POOLING_NAMES
 
 if TYPE_CHECKING:
     from mlprobe_utils.pipeline.fault_card import DamagedModel
