@@ -95,8 +95,7 @@ class Selection:
 
     @property
     def states(self) -> list[int | None]:
-        damaged = any("+" in model for model in self.models)
-        return states_of(load_protocol(self.protocol), self.variant, damaged)
+        return states_of(load_protocol(self.protocol), self.variant, any("+" in model for model in self.models))
 
     def folder(self, model: str, dataset: str) -> Path:
         healthy, damaged, name = model.partition("+")
@@ -181,8 +180,7 @@ def image_control_rows(selection: Selection) -> pd.DataFrame:
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs."""
-    names = [state_name("predictions", state) for state in selection.states]
-    return gather(selection, names, "predictions.parquet")
+    return gather(selection, [state_name("predictions", state) for state in selection.states], "predictions.parquet")
 
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
