@@ -75,6 +75,7 @@ def record(folder, **fields) -> None:
     path = folder / "provenance.json"
     changed = json.loads(path.read_text()) | fields
     path.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
+    artefacts.complete(folder)
 
 
 def counted(text: str) -> dict[str, int]:
