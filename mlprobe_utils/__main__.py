@@ -146,9 +146,7 @@ def chapter(notebook: str, output: Path, parameters: dict) -> None:
 
 @command(
     "makes the scripts in notebooks/ and their notebooks the same: what was changed updates the other",
-    argument(
-        "--keep", type=Path, nargs="+", default=[], metavar="FILE", help="of two that were both changed, this one"
-    ),
+    argument("--keep", type=Path, nargs="+", default=[], metavar="FILE", help="of two that both changed, this one"),
 )
 def notebooks(keep: list[Path]) -> None:
     from mlprobe_utils.book.pairing import sync_notebooks
@@ -181,7 +179,7 @@ def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
     argument("--slug", help="name of the card; the folder's without"),
 )
 def card(folder: Path, slug: str | None) -> None:
-    from mlprobe_utils.pipeline.proposed_card import propose_card
+    from mlprobe_utils.pipeline.images import propose_card
 
     print(propose_card(folder, slug))
 

@@ -41,7 +41,7 @@ chapter.opening()
 
 # %% tags=["hide-input"]
 from IPython.display import display
-from mlprobe_utils.book.pictures import class_samples
+from mlprobe_utils.plots.tables import class_samples
 
 image_sets = chapter.image_sets
 for image_set in image_sets.values():

@@ -154,8 +154,7 @@ show(chapter.named(frequent_answers(rows, most=3)))
 
 # %% tags=["hide-input"]
 from IPython.display import display
-from mlprobe_utils.book.pictures import answered
-from mlprobe_utils.plots.tables import unparsed_examples
+from mlprobe_utils.plots.tables import answered, unparsed_examples
 
 examples = unparsed_examples(rows, most=3)
 for dataset, of_dataset in examples.groupby("dataset"):

@@ -82,7 +82,7 @@ health = health_by_run(scores, penalty, chapter.metric)
 profiles = profile(health, outputs, chapter.metric)
 
 # %%
-from mlprobe_utils.pipeline.lineage import bases
+from mlprobe_utils.pipeline.cards import bases
 from mlprobe_utils.plots.tables import profile_table, show
 
 after, apart = profiles.query("stage == 'finetuned'"), bases(chapter.models)
@@ -112,7 +112,7 @@ profile_table(before, chapter.names, "this run, before fine-tuning", apart)
 # The profiles after fine-tuning as lines; models of one {term}`series` stand in one row.
 
 # %%
-from mlprobe_utils.pipeline.lineage import series
+from mlprobe_utils.pipeline.cards import series
 from mlprobe_utils.plots import charts
 
 charts.health_profiles(after, chapter.names, series(chapter.models))

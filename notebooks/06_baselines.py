@@ -119,7 +119,7 @@ show(chapter.recipe("baselines"))
 
 # %%
 from mlprobe_utils.pipeline import results
-from mlprobe_utils.pipeline.lineage import bases
+from mlprobe_utils.pipeline.cards import bases
 
 predicted = results.prediction_rows(chapter.selection)
 general = bases(chapter.models)

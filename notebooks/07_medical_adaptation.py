@@ -117,7 +117,7 @@ for stage, words in STAGE_NAMES.items():
     glue(f"told_{stage}", int((own["p (Holm)"] < 0.05).sum()))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.means import in_words
+from mlprobe_utils.stats.paired import in_words
 
 for stage, words in STAGE_NAMES.items():
     own = single[single["statement"] == words]

@@ -210,7 +210,7 @@ from mlprobe_utils.plots.tables import file
 file(chapter.named(told), "Ways to train a vision tower")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.means import in_words
+from mlprobe_utils.stats.paired import in_words
 
 against = told[told["less"] == FINE_TUNED]
 glue("pairs", len(readings))

@@ -56,7 +56,7 @@ told = comprehension.differences(readings)
 # Figure 5 shows two models of one series; here are those of this run that it shows, or else the first one.
 
 # %%
-from mlprobe_utils.pipeline.lineage import original
+from mlprobe_utils.pipeline.cards import original
 from mlprobe_utils.plots.charts import both_curves
 
 names = {slug: original(card).name for slug, card in chapter.models.items()}
@@ -138,7 +138,7 @@ show(chapter.named(for_page[for_page["stage"] == "finetuned"]))
 file(chapter.named(best), "Best of comprehension and of utilization")
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.means import in_words
+from mlprobe_utils.stats.paired import in_words
 
 for stage, own in best.groupby("stage"):
     glue(f"exceeds_{stage}", int((own["verdict"] == ABOVE).sum()))
@@ -312,9 +312,9 @@ change_chart(drawn, chapter.names, title, WORDS)
 file(chapter.named(moved.replace(ORDER_NAMES)), "Orders compared")
 
 # %%
-from mlprobe_utils.analysis import means
+from mlprobe_utils.stats import paired
 
-of_pairs = means.counted(tuned, "difference", ["order", "less", "site"])
+of_pairs = paired.counted(tuned, "difference", ["order", "less", "site"])
 show(of_pairs.replace(ORDER_NAMES))
 
 # %% tags=["hide-input"]

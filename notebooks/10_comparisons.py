@@ -59,7 +59,7 @@ profiles = profile(health, outputs, chapter.metric)
 after = profiles.query("stage == 'finetuned'")
 
 # %%
-from mlprobe_utils.pipeline.lineage import bases
+from mlprobe_utils.pipeline.cards import bases
 from mlprobe_utils.pipeline.published import paper_profiles
 
 adapted = after[~after["model"].isin(bases(chapter.models))]
@@ -71,7 +71,7 @@ tables = {
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.comparisons import summary
 from mlprobe_utils.book.chapter import glue
-from mlprobe_utils.pipeline.lineage import paper_sizes, sizes
+from mlprobe_utils.pipeline.cards import paper_sizes, sizes
 
 of_run = sizes(chapter.models).rename(index=chapter.names)
 said = {

@@ -71,7 +71,7 @@ rows = {name: results.probe_rows(select, name, **of) for name in recipes}
 changes = recipe_changes(rows, chapter.image_sets, split_rule)
 
 # %%
-from mlprobe_utils.analysis.means import counted
+from mlprobe_utils.stats.paired import counted
 
 shares = {name: probe.training_fraction for name, probe in recipes.items()}
 share = changes["recipe"].map(shares)
@@ -138,7 +138,7 @@ show(chapter.named(extremes(changes, "raw")))
 show(chapter.named(extremes(changes, "linear")))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.means import in_words
+from mlprobe_utils.stats.paired import in_words
 
 linear = changes[changes["recipe"] == "linear"]
 certain = linear.loc[linear["p (Holm)"] < 0.05, "change"]
@@ -189,9 +189,9 @@ transfer_squares(transfer_scores(of_first), chapter.names)
 # layer's own:
 
 # %%
-from mlprobe_utils.analysis.means import of_mean
 from mlprobe_utils.analysis.probe_recipes import transfer_losses
-from mlprobe_utils.plots.squares import POOLING_NAMES
+from mlprobe_utils.evaluation.points import POOLING_NAMES
+from mlprobe_utils.stats.paired import of_mean
 
 lost = transfer_losses(tuned, chapter.image_sets, split_rule)
 summary = of_mean(lost, "change", ["pooling", "probe of"])

@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from mlprobe_utils.analysis.means import of_independent
 from mlprobe_utils.evaluation.health import STAGE_NAMES
 from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import LEVEL, ROUNDING
-from mlprobe_utils.stats.paired import NEITHER, Pair, compare, verdicts
+from mlprobe_utils.stats.paired import NEITHER, Pair, compare, of_independent, verdicts
 from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 MEAN = "mean over data sets"

@@ -64,7 +64,7 @@ def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
 
 
 def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """What each step up in size within a series (of `lineage.sizes`) changes: series, from, to, dataset, SCORES."""
+    """What each step up in size within a series (of `cards.sizes`) changes: series, from, to, dataset, SCORES."""
     by_model = profiles.set_index(["dataset", "model"])[list(SCORES)]
     there = sizes[sizes.index.isin(profiles["model"])].sort_values("parameters")
     steps = []

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.evaluation.points import ANSWER, MODULES, flow_order, main_path
+from mlprobe_utils.evaluation.points import ANSWER, MODULES, POOLING_NAMES, flow_order, main_path
 from mlprobe_utils.evaluation.rows import predicted_option
 from mlprobe_utils.pipeline.fault_card import DamagedModel
 from mlprobe_utils.pipeline.laboratory_results import BOTH, exact_interval, measured
@@ -16,7 +16,6 @@ from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 PLACES = MODULES | {ANSWER: "semantic mapping"}
-POOLINGS = {"image_mean": "image tokens", "last_token": "last token"}
 OF = ["dataset", "model"]
 KEYS = ["point", "pooling"]
 WHERE = ("before", "at", "after")
@@ -114,7 +113,7 @@ def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
 
 def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `effects` for a page: accuracies, and the change with its interval."""
-    table = rows[["model", "where", "point"]].assign(what=rows["pooling"].map(POOLINGS).fillna("answer"))
+    table = rows[["model", "where", "point"]].assign(what=rows["pooling"].map(POOLING_NAMES).fillna("answer"))
     changes = [_with_ends(*row, "+") for row in rows[["change", "low", "high"]].to_numpy()]
     return table.assign(**{"intact (%)": rows["intact"], "damaged (%)": rows["damaged"], "change (pp)": changes})
 

@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from mlprobe_utils.analysis.adaptation import half_width, means_over_runs
-from mlprobe_utils.analysis.means import of_independent
 from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated
 from mlprobe_utils.stats.intervals import intervals
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_independent
 from mlprobe_utils.stats.resampling import MOST_MISSING, Statistic, accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}
@@ -25,7 +24,6 @@ RAISED, LOWERED = "frozen is better", "frozen is worse"
 FINE_TUNED = "MLLM fine-tuned"
 PROBES = {"pretrained": "probe before fine-tuning", "finetuned": "probe after fine-tuning"}  # at the tower's end
 ALONE = {"all": "tower alone, all weights", "lora": "tower alone, LoRA"}
-PARADIGMS = (FINE_TUNED, *PROBES.values(), *ALONE.values())
 COMPARED = [  # paradigm, and what is subtracted from it
     *product(ALONE.values(), (FINE_TUNED, *PROBES.values())),
     *((FINE_TUNED, probe) for probe in PROBES.values()),
@@ -82,7 +80,7 @@ def _scores(own: Evaluated, metric: str) -> dict[str, Statistic]:
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
-    """(FROZEN_TOWER or a paradigm of PARADIGMS,) -> outcomes on test images, of one model and data set."""
+    """(FROZEN_TOWER or a paradigm of COMPARED,) -> outcomes on test images, of one model and data set."""
     read = results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one)
     answers, probed, classified = (rows[rows["split"] == "test"] for rows in read)
     probed = probed[probed["point"].str.startswith("V")]

@@ -32,7 +32,7 @@ from mlprobe_utils.pipeline.baseline_card import EPOCHS, NETWORK, STEP, Baseline
 from mlprobe_utils.pipeline.cards import Baselines, Protocol, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.work import make
-from mlprobe_utils.training.trainer import TrainingSettings, Watched, last_whole_checkpoint, training_arguments
+from mlprobe_utils.training.trainer import Examples, TrainingSettings, Watched, last_checkpoint, training_arguments
 
 EVALUATED = ("validation", "test")
 FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_decay", "max_gradient_norm")
@@ -76,12 +76,10 @@ def train(
     """Trains a network in place for all epochs; resumes after a kill in `folder`. `run` seeds the images' order and
     augmentation. Returns probabilities of the options after each epoch, float [epochs, images, options]: of validation,
     then of test images, as the manifest orders them. Raises InputError for fewer train images than a batch."""
-    training = Pictures(image_set, image_set.rows_of(split_rule, "train").index, transform(recipe, True))
+    training = pictures(image_set, image_set.rows_of(split_rule, "train").index, transform(recipe, True))
     if len(training) < recipe.batch_size:
-        raise InputError(
-            f"'{image_set.card.slug}', split '{split_rule}': {len(training)} train images are no batch of "
-            f"{recipe.batch_size}: lower baselines.batch_size in the protocol"
-        )
+        found = f"'{image_set.card.slug}', split '{split_rule}': {len(training)} train images"
+        raise InputError(f"{found} are no batch of {recipe.batch_size}: lower baselines.batch_size in the protocol")
     evaluated = [place for split in EVALUATED for place in image_set.rows_of(split_rule, split).index]
 
     def keep(found: EvalPrediction) -> dict[str, float]:
@@ -96,30 +94,22 @@ def train(
         model=model,
         args=training_arguments(settings, folder, eval_strategy="epoch"),
         train_dataset=training,
-        eval_dataset=Pictures(image_set, evaluated, transform(recipe, False)),
+        eval_dataset=pictures(image_set, evaluated, transform(recipe, False)),
         data_collator=batch,
         compute_metrics=keep,
         callbacks=[Watched(f"baseline '{name}'")],
     )
     trainer.pop_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     processes().wait_for_everyone()
     return np.stack([np.load(folder / f"epoch-{epoch}.npy") for epoch in range(1, recipe.epochs + 1)])
 
 
-class Pictures(torch.utils.data.Dataset):
+def pictures(image_set: ImageSet, positions: Sequence[int], transform: v2.Transform) -> Examples:
     """(image, index of its option) of some rows of an image set's manifest, each image transformed anew."""
-
-    def __init__(self, image_set: ImageSet, positions: Sequence[int], transform: v2.Transform):
-        self.image_set, self.positions, self.transform = image_set, list(positions), transform
-        self.labels = image_set.manifest.loc[self.positions, "option"].map(image_set.card.options.index).tolist()
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        pixels = torch.from_numpy(self.image_set.pixels(self.positions[i])).permute(2, 0, 1)
-        return self.transform(pixels), self.labels[i]
+    labels = image_set.manifest.loc[list(positions), "option"].map(image_set.card.options.index).tolist()
+    read = lambda place: transform(torch.from_numpy(image_set.pixels(place)).permute(2, 0, 1))  # noqa: E731
+    return Examples(read, list(positions), labels)
 
 
 class ClassificationTrainer(Trainer):
@@ -131,9 +121,7 @@ class ClassificationTrainer(Trainer):
         return self.accelerator.prepare(DataLoader(self.train_dataset, self.args.train_batch_size, **whole))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        logits = model(inputs["images"])
-        loss = cross_entropy(logits, inputs["labels"])
-        return (loss, logits) if return_outputs else loss
+        return cross_entropy(model(inputs["images"]), inputs["labels"])
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad():

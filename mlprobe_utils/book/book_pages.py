@@ -39,8 +39,6 @@ LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
 
 @dataclass(frozen=True)
 class Page:
-    """A page that a notebook makes."""
-
     name: str  # where it lies in the book, without suffix: `03_probing`, `models/lingshu-7b-miniature`
     notebook: str  # its source, as `script_of` takes it
     parameters: dict  # what the notebook is executed with
@@ -83,8 +81,7 @@ def record_of(name: str) -> Path:
 
 def damage_of(name: str, every_byte: bool = False) -> str:
     """As `files.damage`, of a page's executed notebook."""
-    record = read_record(record_of(name)) or {"files": {executed(name).name: [-1, 0, ""]}}
-    return damage(executed(name).parent, record["files"], every_byte)
+    return damage(executed(name).parent, (read_record(record_of(name)) or {}).get("files"), every_byte)
 
 
 def page_made_from(page: Page, run: Run) -> str:
@@ -107,26 +104,19 @@ def page_made_from(page: Page, run: Run) -> str:
 
 def stale_pages(run: Run) -> list[Page]:
     """The pages of a run's book that were never executed, or that were made from something else."""
-    stale = []
-    for page in book_pages(run):
-        record = read_record(record_of(page.name))
-        current = record and record["made_from"] == page_made_from(page, run) and not damage_of(page.name)
-        stale += [] if current else [page]
-    return stale
+    made_from = lambda page: read_record(record_of(page.name))["made_from"]  # noqa: E731
+    return [p for p in book_pages(run) if damage_of(p.name) or made_from(p) != page_made_from(p, run)]
 
 
 def chapters() -> list[str]:
-    """The chapters' names, in order."""
     return [name for name in notebooks() if name[0].isdigit()]
 
 
 def notebooks() -> list[str]:
-    """The names of all notebooks."""
     return sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 
 def model_page(slug: str) -> str:
-    """The name of a model's page."""
     return f"models/{slug}"
 
 

@@ -67,7 +67,6 @@ class Chapter:
 
     @property
     def positives(self) -> dict[str, str | None]:
-        """data set -> the option counted as positive."""
         return {slug: card.positive for slug, card in self.datasets.items()}
 
     @cached_property
@@ -99,7 +98,6 @@ class Chapter:
         return own[0]
 
     def recipe(self, block: str) -> pd.DataFrame:
-        """A block of the protocol beside the paper's: `tables.recipe`."""
         return recipe(getattr(self.protocol, block), getattr(cards.load_protocol("paper"), block))
 
     def opening(self) -> HTML:

@@ -21,19 +21,9 @@ import yaml
 
 from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page, page_made_from, stale_pages
 from mlprobe_utils.book.book_pages import damage_of as page_damage
+from mlprobe_utils.common import files
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import (
-    Inventory,
-    atomic_write,
-    damage,
-    files_in,
-    hash_of,
-    inventory,
-    locked,
-    read_record,
-    swap_in,
-    write_record,
-)
+from mlprobe_utils.common.files import atomic_write, damage, hash_of, inventory, locked, read_record, write_record
 from mlprobe_utils.common.progress import BETWEEN, kept_alive
 from mlprobe_utils.pipeline import artefacts, laboratory_results
 from mlprobe_utils.pipeline.cards import CARDS, ModelCard, load_model_card, slugs
@@ -166,19 +156,18 @@ def write_graph(run: Run, jobs: list[Job], todo: Iterable[Job]) -> dict[Job, Pat
         path = artefacts.OUTPUTS / path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True) if job in todo else path.touch()
-    described = []
-    for job, path in stamps.items():
-        command = shlex.join([sys.executable, "-m", "mlprobe_utils", *job.command])
-        after = [str(stamps[other]) for other in job.after]
-        described.append({"kind": job.kind, "stamp": str(path), "after": after, "command": command})
+    described = [
+        {"kind": job.kind, "stamp": str(path), "after": [str(stamps[other]) for other in job.after]}
+        | {"command": shlex.join([sys.executable, "-m", "mlprobe_utils", *job.command])}
+        for job, path in stamps.items()
+    ]
     atomic_write(artefacts.OUTPUTS / GRAPH, json.dumps({"stamps": str(folder), "jobs": described}, indent=1))
     return stamps
 
 
 def publish(run: Run) -> None:
     """Builds the HTML of a run whose pages are executed; InputError as `assemble` and `build`."""
-    files = build(assemble(run))
-    write_record(artefacts.OUTPUTS / RECORD, {"made_from": made_from(run), "files": files})
+    write_record(artefacts.OUTPUTS / RECORD, {"files": build(assemble(run)), "made_from": made_from(run)})
 
 
 def assemble(run: Run) -> Path:
@@ -228,18 +217,17 @@ def front_matter() -> list[Path]:
 
 
 def contents(run: Run) -> dict:
-    """The table of contents of a run's book."""
     parts = {"Chapters": chapters(), "Models": ["models", *map(model_page, run.models)], "About": ABOUT}
     listed = [{"caption": part, "chapters": [{"file": name} for name in names]} for part, names in parts.items()]
     return {"format": "jb-book", "root": "index", "parts": listed}
 
 
-def build(sources: Path) -> Inventory:
+def build(sources: Path) -> files.Inventory:
     """Builds the HTML and puts it in place; returns the files of the build, which a later one goes on from if none is
     damaged. Raises InputError with Sphinx's messages if the build failed or warned."""
     output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
     record = read_record(artefacts.OUTPUTS / RECORD)
-    if not record or damage(output, record["files"]):
+    if damage(output, record and record["files"]):
         shutil.rmtree(output, ignore_errors=True)
     (artefacts.OUTPUTS / RECORD).unlink(missing_ok=True)  # no build goes on from an interrupted one
     # not its script, which holds the path that the environment was made at
@@ -247,16 +235,16 @@ def build(sources: Path) -> Inventory:
     command += ["build", sources, "--path-output", output]
     done = subprocess.run([*command, "-W", "-n", "--keep-going"], capture_output=True, text=True)
     atomic_write(log, messages := done.stdout + done.stderr)
-    files = inventory(output, *files_in(output))
-    write_record(artefacts.OUTPUTS / RECORD, {"made_from": None, "files": files})
+    made = inventory(output)
+    write_record(artefacts.OUTPUTS / RECORD, {"made_from": None, "files": made})
     if done.returncode:
         wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]
         raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
     fresh = HTML.with_name(f".{HTML.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(output / BUILT, fresh)
-    swap_in(fresh, HTML)
-    return files
+    files.swap_in(fresh, HTML)
+    return made
 
 
 def spent(progress: Path) -> pd.DataFrame:

@@ -1,17 +1,16 @@
 """What the models are and what it takes to run them: Table S1 from the model cards, one card, the paper's own table."""
 
 import html
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from safetensors import safe_open
 
 from mlprobe_utils.book.book_pages import model_page
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import Images, ModelCard, Protocol, load_model_card
 from mlprobe_utils.pipeline.published import published_config, short
+from mlprobe_utils.pipeline.results import tensor_sizes
 from mlprobe_utils.plots.tables import Table, captioned
 
 BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
@@ -106,13 +105,8 @@ def gibibytes(card: ModelCard) -> str:
 
 def parameters_of(card: ModelCard) -> int | None:
     """As the card says, or counted in the headers of the weights where they lie in a folder; None: not known."""
-    if card.parameters:
-        return card.parameters
-    sizes = []
-    for path in _folder(card).glob("*.safetensors"):
-        with safe_open(path, "numpy") as opened:
-            sizes += [math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118  (no dict)
-    return sum(sizes) or None
+    weights = _folder(card).glob("*.safetensors")
+    return card.parameters or sum(sum(tensor_sizes(file).values()) for file in weights) or None
 
 
 def _folder(card: ModelCard) -> Path:

@@ -27,11 +27,9 @@ OF_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # tags of th
 
 def sync_notebooks(keep: Collection[Path] = ()) -> None:
     """Makes each script and its notebook the same: of two that differ, the one that was changed updates the other, as
-    do those named in `keep`, whatever was changed.
-
-    Raises InputError, after all others are synced, for pairs of which both were changed, pairs that differ and never
-    were the same, and notebooks that cannot be read; these are left as they are.
-    """
+    do those named in `keep`, whatever was changed. Raises InputError, after all others are synced, for pairs of which
+    both were changed, pairs that differ and never were the same, and notebooks that cannot be read; these are left as
+    they are."""
     problems = []
     for name in book_pages.notebooks():
         try:

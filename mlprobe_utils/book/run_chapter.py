@@ -36,11 +36,8 @@ LONGEST_PLACE = 80  # bytes of a folder's path
 
 def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager | None = None) -> None:
     """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
-
-    `kernel` is a running one without variables (None: one of its own).
-    Raises InputError for an unknown notebook and for what the notebook itself found wrong with its input,
-    PapermillExecutionError for any other error in a cell.
-    """
+    `kernel` is a running one without variables (None: one of its own). Raises InputError for an unknown notebook and
+    for what the notebook itself found wrong with its input, PapermillExecutionError for any other error in a cell."""
     script = script_of(name)
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
@@ -114,7 +111,5 @@ def place_of_sockets() -> str:
     for folder in found:
         if len(os.fsencode(folder)) <= LONGEST_PLACE and os.access(folder, os.W_OK | os.X_OK):
             return folder
-    raise InputError(
-        f"none of {', '.join(found)} can be written and has a path of at most {LONGEST_PLACE} bytes, which the sockets "
-        "of kernels need: set TMPDIR to a folder that has"
-    )
+    wanted = f"can be written and has a path of at most {LONGEST_PLACE} bytes, which the sockets of kernels need"
+    raise InputError(f"none of {', '.join(found)} {wanted}: set TMPDIR to a folder that has")

@@ -69,13 +69,9 @@ def complete_body(app, page: str, template: str, context: dict, doctree) -> None
     """Gives references to glossary terms their definition, for a script to show; lets the keyboard reach the boxes
     that wide tables scroll in; makes a bibliography a list of list items."""
     body = context.get("body", "").replace(SCROLLING, f'{SCROLLING} tabindex="0"')
-    context["body"] = TERM.sub(
-        lambda link: (
-            f'<a class="reference internal told" href="{link[1]}#{link[2]}" '
-            f'data-told="{html.escape(app.env.definitions[link[2]])}">'
-        ),
-        body.replace('role="doc-biblioentry"', 'role="listitem"'),
-    )
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    told = '<a class="reference internal told" href="{0[1]}#{0[2]}" data-told="{1}">'
+    context["body"] = TERM.sub(lambda link: told.format(link, html.escape(app.env.definitions[link[2]])), body)
 
 
 def complete_buttons(app, page: str, template: str, context: dict, doctree) -> None:

@@ -32,9 +32,7 @@ def unknown(kind: str, value: str, known: Iterable[str], mend: str = "") -> Inpu
 
 def of_file_system(error: Exception, place: str | os.PathLike) -> InputError | None:
     """What a user can mend of an error: a full disk, or a path that may not be used; None: it is of another kind.
-
-    `place` is named where the error names no file.
-    """
+    `place` is named where the error names no file."""
     found = NUMBER.search(str(error))
     number = int(found[1] or found[2] or errno.ENOSPC) if found else 0
     named = re.search(r": (['\"])(.+)\1$", str(error))

@@ -16,8 +16,8 @@ from pyarrow import ArrowException
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.progress import say
 
-MADE_FROM, FILES = "made_from.json", "files.json"
-RECORDS = (MADE_FROM, FILES, "provenance.json")  # of an artefact, beside its own files
+MADE_FROM, FILES, PROVENANCE = "made_from.json", "files.json", "provenance.json"
+RECORDS = (MADE_FROM, FILES, PROVENANCE)  # of an artefact, beside its own files
 
 
 def hash_of(value) -> str:
@@ -95,12 +95,12 @@ def read_record(path: Path) -> dict | None:
 Inventory = dict[str, list]  # path below a folder -> size in bytes, time in nanoseconds, SHA-256
 
 
-def inventory(folder: Path, *files: Path) -> Inventory:
-    """Of some files in a folder, which are synced and get the rights that this process's umask leaves: safetensors
-    writes for the owner alone."""
+def inventory(folder: Path, *paths: Path) -> Inventory:
+    """Of the files among some paths (none: of all in the folder) but FILES, which are synced and get the rights that
+    this process's umask leaves: safetensors writes for the owner alone."""
     found, mask = {}, os.umask(0o022)
     os.umask(mask)
-    for path in sorted(files):
+    for path in sorted(path for path in paths or folder.rglob("*") if path.is_file() and path.name != FILES):
         path.chmod(0o666 & ~mask)
         sync(path)
         status = path.stat()
@@ -108,13 +108,11 @@ def inventory(folder: Path, *files: Path) -> Inventory:
     return found
 
 
-def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def damage(folder: Path, files: Inventory, every_byte: bool = False) -> str:
+def damage(folder: Path, files: Inventory | None, every_byte: bool = False) -> str:
     """What is wrong with a folder, in words; empty where its files are those of its inventory. Bytes are read where
     the time is another, which is noted in `files`, or if `every_byte`."""
+    if files is None:
+        return "its list of files is not there, or not as it was written"
     for name, (size, time, content) in files.items():
         try:
             status = (folder / name).stat()
@@ -195,4 +193,4 @@ def claimed(folder: str | Path, made_from: dict) -> Iterator[Path]:
                     path.unlink(missing_ok=True)
         yield folder
         if not files.is_file():
-            write_record(files, inventory(folder, *files_in(folder)))
+            write_record(files, inventory(folder))

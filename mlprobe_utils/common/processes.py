@@ -53,7 +53,7 @@ def own_missing(
     that is there counts if it is as it was written."""
     state, notes, done = processes(), Notes(), 0
     own = [*shards][state.process_index :: state.num_processes]
-    missing = [path for path in own if damage(path.parent, read_record(_seal(path)) or {path.name: [-1, 0, ""]})]
+    missing = [path for path in own if damage(path.parent, read_record(_seal(path)))]
     total = sum(len(shards[path]) for path in missing)
 
     def batches(positions: list[int]) -> Iterator[list[int]]:

@@ -27,12 +27,10 @@ MEND = f"download it again, or {SAVE}"
 
 
 def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[dict, np.ndarray, np.ndarray]:
-    """What the manifest records of an image file, its thumbnail, and its working copy.
-
-    The thumbnail (grey, uint8 [side, side]) and the perceptual hash are of the picture before it is reduced to the
-    working copy (RGB, uint8 [height, width, 3]), so that duplicates do not depend on the protocol. Raises InputError as
-    `open_image` and `read_rgb`.
-    """
+    """What the manifest records of an image file, its thumbnail, and its working copy. The thumbnail (grey, uint8
+    [side, side]) and the perceptual hash are of the picture before it is reduced to the working copy (RGB, uint8
+    [height, width, 3]), so that duplicates do not depend on the protocol. Raises InputError as `open_image` and
+    `read_rgb`."""
     image = open_image(data, name, settings.decode_limit, frame)
     facts = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
     facts |= {"frames": getattr(image, "n_frames", 1), "burned_in": image.info.get("burned_in")}
@@ -46,10 +44,8 @@ def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[di
 
 
 def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Image.Image:
-    """Reads the header of an image, or of one of its frames.
-
-    Raises InputError for what is of none of FORMATS, without that frame, or larger than the limit (pixels).
-    """
+    """Reads the header of an image, or of one of its frames. Raises InputError for what is of none of FORMATS, without
+    that frame, or larger than the limit (pixels)."""
     if not data:
         raise InputError(f"{name} is empty, 0 bytes: download it again")
     with _decoding(name, f"is no readable image of {', '.join(FORMATS)}"):
@@ -64,10 +60,9 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
             image.seek(frame)
     pixels = image.width * image.height
     if pixels > decode_limit:
-        raise InputError(
-            f"{name} has {image.width} x {image.height} = {pixels} pixels, more than the protocol's "
-            f"images.decode_limit of {decode_limit}: reduce the image or raise the limit"
-        )
+        found = f"{name} has {image.width} x {image.height} = {pixels} pixels"
+        limit = f"more than the protocol's images.decode_limit of {decode_limit}"
+        raise InputError(f"{found}, {limit}: reduce the image or raise the limit")
     return image
 
 

@@ -45,7 +45,6 @@ class FileTree:
 
     @cached_property
     def paths(self) -> list[str]:
-        """Every path, sorted."""
         return sorted(self._files)
 
     @cached_property

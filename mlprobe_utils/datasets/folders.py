@@ -24,15 +24,12 @@ MOST_NAMED = 3  # of what is wrong; the others are counted
 def list_images(
     tree: FileTree, columns: Mapping[str, str] | None = None, leave_out: Collection[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Lists the images of a folder: `<class>/*`, `<split>/<class>/*`, or any files beside tables of them.
-
-    A table, one of TABLES in any folder, names files relative to itself in `file_name`, and perhaps label, split and
-    patient; `columns` says what it calls them. What it does not say, folders do.
-
-    Returns image, label, split and patient (null: not given), sorted by image, and pattern of `leave_out` -> how many
-    files it left out. Raises InputError, with counts, for files that are no images, in no folder of a class, or in a
-    folder or a table alone; for a file listed twice, a column that is missing, an image without a label.
-    """
+    """Lists the images of a folder: `<class>/*`, `<split>/<class>/*`, or any files beside tables of them. A table, one
+    of TABLES in any folder, names files relative to itself in `file_name`, and perhaps label, split and patient;
+    `columns` says what it calls them. What it does not say, folders do. Returns image, label, split and patient (null:
+    not given), sorted by image, and pattern of `leave_out` -> how many files it left out. Raises InputError, with
+    counts, for files that are no images, in no folder of a class, or in a folder or a table alone; for a file listed
+    twice, a column that is missing, an image without a label."""
     paths, left_out = without(tree.paths, leave_out)
     tables = [path for path in paths if PurePosixPath(path).name in TABLES]
     if not (images := [path for path in paths if path not in tables]):
@@ -99,9 +96,7 @@ def _table(tree: FileTree, path: str) -> pd.DataFrame:
 
 def read_folders(images: list[str], where: str | PurePosixPath, labelled: bool = True) -> pd.DataFrame:
     """Reads labels and splits from `<class>/*` or `<split>/<class>/*`: image, label, split, patient (null: unknown).
-
-    Raises InputError for files of none of `decoding.FORMATS` and, where folders are to say labels, outside of them.
-    """
+    Raises InputError for files of none of `decoding.FORMATS` and, where folders are to say labels, outside of them."""
     if other := [image for image in images if PurePosixPath(image).suffix.lower() not in ("", *SUFFIXES)]:
         raise InputError(f"{where}: {_several(other, 'file')} none of {', '.join(FORMATS)}: convert or remove them")
     folders = [PurePosixPath(image).parts[:-1] for image in images]
@@ -131,9 +126,7 @@ def check_labels(table: pd.DataFrame, declared: Collection[str]) -> None:
 
 def check_images(table: pd.DataFrame, accept: Collection[str]) -> None:
     """Raises InputError, with counts, for patients of several labels or given splits, and for files with equal bytes.
-
-    `table` has image, label, split, patient and sha256; `accept` names which of `settings.Accepted` may be there.
-    """
+    `table` has image, label, split, patient and sha256; `accept` names which of `settings.Accepted` may be there."""
     if foreign := sorted({*accept} - {*get_args(Accepted)}):
         raise unknown("value of accept", foreign[0], get_args(Accepted))
     copies = table[table["sha256"].duplicated(keep=False)]
@@ -141,19 +134,15 @@ def check_images(table: pd.DataFrame, accept: Collection[str]) -> None:
         first = " and ".join(copies["image"][copies["sha256"] == copies["sha256"].iloc[0]])
         mixed = sum((own[["label", "split"]].nunique() > 1).any() for _, own in copies.groupby("sha256"))
         more = f", {mixed} of them in several classes or splits" if mixed else ""
-        raise InputError(
-            f"{len(copies)} files are {copies['sha256'].nunique()} pictures, byte by byte{more} ({first}): remove "
-            "copies, or keep them by `accept: [copies]`"
-        )
+        found = f"{len(copies)} files are {copies['sha256'].nunique()} pictures, byte by byte{more} ({first})"
+        raise InputError(f"{found}: remove copies, or keep them by `accept: [copies]`")
     for column, words in (("label", "classes"), ("split", "splits")):
         of_patient = table.dropna(subset=column).groupby("patient")[column].unique()
         several = of_patient[of_patient.map(len) > 1]
         if len(several) and "patients" not in accept:
             patient, found = several.index[0], " and ".join(sorted(several.iloc[0]))
-            raise InputError(
-                f"patients with images of several {words}: {len(several)} (patient {patient}: {found}): correct the "
-                "table, or keep them by `accept: [patients]`"
-            )
+            wrong = f"patients with images of several {words}: {len(several)} (patient {patient}: {found})"
+            raise InputError(f"{wrong}: correct the table, or keep them by `accept: [patients]`")
 
 
 def _several(names: Collection[str], kind: str) -> str:

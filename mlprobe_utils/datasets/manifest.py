@@ -12,17 +12,10 @@ import pandas as pd
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, write_parquet
 from mlprobe_utils.common.progress import Notes
+from mlprobe_utils.datasets import folders
 from mlprobe_utils.datasets.components import duplicate_groups
 from mlprobe_utils.datasets.decoding import decode
 from mlprobe_utils.datasets.file_tree import FileTree
-from mlprobe_utils.datasets.folders import (
-    MOST_NAMED,
-    check_images,
-    check_labels,
-    list_images,
-    read_folders,
-    without,
-)
 from mlprobe_utils.datasets.image_set import MANIFEST, OFFICIAL_SPLITS
 from mlprobe_utils.datasets.settings import Images, Release, Splits
 from mlprobe_utils.datasets.splits import add_splits
@@ -35,8 +28,6 @@ CHEST_PATIENT = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How one layout is recognised and read."""
-
     folder: str  # is looked for, with at least one folder of a split or class in it
     # completes what `read_folders` finds
     read: Callable[[FileTree, PurePosixPath, pd.DataFrame], pd.DataFrame] = lambda tree, release, table: table
@@ -48,9 +39,8 @@ class Layout:
 def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits, folder: Path) -> None:
     """Writes `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after the other) and
     `report.json` (how many images were found and released, per official split, "all" where there is none, and class;
-    how many files each pattern of the card left out; where the splits come from).
-    Raises InputError for anything wrong with the layout, and for images that cannot be read, with their number.
-    """
+    how many files each pattern of the card left out; where the splits come from). Raises InputError for anything wrong
+    with the layout, and for images that cannot be read, with their number."""
     table, left_out = (read_folder if card.layout == "folder" else read_release)(tree, card)
     rows, thumbnails, unreadable, notes = [], [], [], Notes()
     with open(folder / "pixels.bin", "wb") as file:
@@ -66,11 +56,11 @@ def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits
             notes.note(len(rows), len(table), "decoded image")
     if unreadable:
         several = f"{len(unreadable)} of {len(table)} images cannot be read, the first: " if unreadable[1:] else ""
-        raise InputError(several + "; ".join(unreadable[:MOST_NAMED]))
+        raise InputError(several + "; ".join(unreadable[: folders.MOST_NAMED]))
     table["option"] = table["label"].map({c.name: c.option for c in card.classes})
     table = table.join(pd.DataFrame(rows))
     if card.layout == "folder":
-        check_images(table.rename(columns={"official_split": "split"}), card.accept)
+        folders.check_images(table.rename(columns={"official_split": "split"}), card.accept)
     table["duplicate_group"] = duplicate_groups(table, np.stack(thumbnails))
     table, words = add_splits(table, card, splits)
     write_parquet(MANIFEST.validate(table[list(MANIFEST.columns)]), folder / "manifest.parquet")
@@ -83,19 +73,17 @@ def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits
 def read_folder(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
     """Lists the images of a folder by its card, as `read_release`. Raises InputError as `list_images`, and for labels
     other than the card's."""
-    table, left_out = list_images(tree, card.columns, card.leave_out)
-    check_labels(table, [one.name for one in card.classes])
+    table, left_out = folders.list_images(tree, card.columns, card.leave_out)
+    folders.check_labels(table, [one.name for one in card.classes])
     return table.assign(path=table["image"], official_split=table.pop("split").replace("validation", "val")), left_out
 
 
 def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Lists the images of the card's release, sorted: of the shallowest folder of the right name in the tree.
-
-    One row an image: image (its path from the release's folder, posix), path (in the tree), label, official_split
-    (train, val, test or null) and patient (or null); and how many files the card's patterns left out. Raises InputError
-    where the release is not found, or twice at one depth; for a class or split folder missing or unknown, a file of
-    another kind among the images, and split files or metadata that do not fit the images.
-    """
+    """Lists the images of the card's release, sorted: of the shallowest folder of the right name in the tree. One row
+    an image: image (its path from the release's folder, posix), path (in the tree), label, official_split (train, val,
+    test or null) and patient (or null); and how many files the card's patterns left out. Raises InputError where the
+    release is not found, or twice at one depth; for a class or split folder missing or unknown, a file of another kind
+    among the images, and split files or metadata that do not fit the images."""
     layout, found = LAYOUTS[card.layout], []
     classes = {layout.classes.format(c.name): c.name for c in card.classes}
     inside = {*(layout.splits or classes)}
@@ -107,10 +95,8 @@ def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str,
             found.append(folder.parent if layout.inner else folder)
     if not found:
         wanted = f"'{layout.folder}' with '" + "' or '".join(sorted(inside)) + "' in it"
-        raise InputError(
-            f"{card.slug} was not found under {tree.root}: looked for a folder (or a zip holding it) named {wanted}. "
-            "data/README.md says what to download and where to put it"
-        )
+        wrong = f"{card.slug} was not found under {tree.root}: looked for a folder (or a zip holding it) named {wanted}"
+        raise InputError(f"{wrong}. data/README.md says what to download and where to put it")
     depth = min(len(folder.parts) for folder in found)
     release, *others = sorted(folder for folder in found if len(folder.parts) == depth)
     if others:
@@ -119,8 +105,8 @@ def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str,
     folder = release / layout.folder if layout.inner else release
     files = [str(PurePosixPath(path).relative_to(folder)) for path in tree.files_in(folder)]
     files = [file for file in files if "/" in file and not file.startswith(f"{layout.folder}/")]
-    files, left_out = without(files, card.leave_out)
-    table = read_folders(files, folder)
+    files, left_out = folders.without(files, card.leave_out)
+    table = folders.read_folders(files, folder)
     splits = {*table["split"]} & {None, *OFFICIAL_SPLITS}
     expected = {f"{split}/{name}" if split else name for split in splits for name in classes}
     found = {str(PurePosixPath(image).parent) for image in table["image"]}
@@ -137,10 +123,8 @@ def _chest_xray(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> 
     found = table["image"].str.extract(CHEST_PATIENT)
     series, number = found["normal"].fillna(found["type"]), found["film"].fillna(found["number"])
     for image in table["image"][series.isna()]:
-        raise InputError(
-            f"{tree.source(str(release / image))} does not name its patient: expected IM-0001-0001.jpeg, "
-            "NORMAL2-IM-0001-0001.jpeg, person1_bacteria_1.jpeg or the like"
-        )
+        names = "IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg, person1_bacteria_1.jpeg or the like"
+        raise InputError(f"{tree.source(str(release / image))} does not name its patient: expected {names}")
     return table.assign(patient=series + "-" + number)
 
 

@@ -160,9 +160,8 @@ def _of_file(read: Callable[[], bytes], name: str) -> _Picture:
     limit, data = paper(settings.Images, "images").decode_limit, read()
     width, height = decoding.open_image(data, name, limit).size
     decoding.check_sides((width, height), name)
-    return _Picture(
-        lambda: decoding.read_rgb(decoding.open_image(read(), name, limit), name), hash_of(data), (height, width)
-    )
+    decoded = lambda: decoding.read_rgb(decoding.open_image(read(), name, limit), name)  # noqa: E731
+    return _Picture(decoded, hash_of(data), (height, width))
 
 
 def _images(

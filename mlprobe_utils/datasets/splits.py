@@ -16,15 +16,13 @@ FOLDS = 10  # the validation fraction is met as k of at most so many folds; a sm
 
 def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> tuple[pd.DataFrame, str]:
     """Adds `split_paper` and `split_clean` to image, label, official_split, patient and duplicate_group; one of SPLITS.
-
     `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: a component (images
     linked by duplicate group or patient) that holds two labels is unused, and none crosses a split: next to an official
     test set linked train images are unused, a drawn test set takes whole components. In both, the official validation
     set is unused and validation is drawn out of train by whole components, stratified by label. Of a folder `paper` is
     `complete_splits`, and `clean` is the same without what links two labels or splits. Seeded, and independent of the
     order of the rows. Also returns where the splits come from, in words. Raises InputError for a class with too few
-    images for a split.
-    """
+    images for a split."""
     ordered = table.sort_values("image", kind="stable")
     label = ordered["label"].to_numpy(dtype=object)
     official = ordered["official_split"].to_numpy(dtype=object)
@@ -66,11 +64,9 @@ def complete_splits(
     table: pd.DataFrame, test_fraction: float, validation_fraction: float, seed: int, where: str = ""
 ) -> tuple[pd.Series, str]:
     """The split of each image, as given or, where there is no test or validation split, drawn: whole patients and
-    duplicate groups, stratified by label; and a sentence that says so.
-
-    `table`: image, label, split (null: not given), patient, duplicate_group. Raises InputError for a split of another
-    name or for some images alone, a fraction out of range, and a label with too few images.
-    """
+    duplicate groups, stratified by label; and a sentence that says so. `table`: image, label, split (null: not given),
+    patient, duplicate_group. Raises InputError for a split of another name or for some images alone, a fraction out of
+    range, and a label with too few images."""
     ordered = table.sort_values("image", kind="stable")  # what is drawn does not depend on the order of the images
     if (missing := ordered["split"].isna()).any() and not missing.all():
         raise InputError(f"{where}image {ordered['image'][missing].iloc[0]} has no split: give it one")
@@ -106,10 +102,9 @@ def _draw_test(unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Re
         for _, size in reversed(drawn):
             sums.append(sums[-1] | sums[-1] << size)
         if not sums.pop() >> left & 1:
-            raise InputError(
-                f"{card.slug}: no test set of exactly {left} images of class '{name}' can be drawn from the "
-                f"{sizes.sum()} found ({len(units)} linked groups): complete the data or lower its test_counts"
-            )
+            wanted = f"{card.slug}: no test set of exactly {left} images of class '{name}' can be drawn"
+            found = f"from the {sizes.sum()} found ({len(units)} linked groups)"
+            raise InputError(f"{wanted} {found}: complete the data or lower its test_counts")
         for (own, size), rest in zip(drawn, reversed(sums), strict=True):
             if size <= left and rest >> (left - size) & 1:
                 test |= unit == own
@@ -121,17 +116,15 @@ def held_out(
     component: np.ndarray, label: np.ndarray, train: np.ndarray, fraction: float, seed: int, split: str, where: str = ""
 ) -> np.ndarray:
     """Which train images go to another split: about a fraction, whole components, stratified by label; bool [images].
-
-    `component`, `label` and `train` (bool) are [images]. Raises InputError for a class of too few independent images.
-    """
+    `component`, `label` and `train` (bool) are [images]. Raises InputError for a class of too few independent
+    images."""
     share = Fraction(fraction).limit_denominator(max(FOLDS, round(1 / fraction)))
     folds = max(2, share.denominator)
     for name in sorted(set(label)):
         if (groups := len(np.unique(component[train & (label == name)]))) < folds:
-            raise InputError(
-                f"{where}too few images of class '{name}' to set a {split} split aside: {groups} independent "
-                f"ones are left to train on, {folds} are needed for {split}_fraction {fraction}"
-            )
+            wrong = f"{where}too few images of class '{name}' to set a {split} split aside"
+            needed = f"{folds} are needed for {split}_fraction {fraction}"
+            raise InputError(f"{wrong}: {groups} independent ones are left to train on, {needed}")
     rows = np.flatnonzero(train)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = [held for _, held in splitter.split(rows, label[rows], component[rows])]
@@ -141,11 +134,9 @@ def held_out(
 
 
 def leaks(table: pd.DataFrame, split_rule: str) -> pd.DataFrame:
-    """What crosses the splits of a rule (`paper` or `clean`) or mixes labels; unused images are left out.
-
-    One row a leak: `kind` (byte-identical, near-duplicate, patient, label conflict), `key` (what the images share),
-    `splits` and `labels` (sorted, joined by " + "), `count` and `images` (a list).
-    """
+    """What crosses the splits of a rule (`paper` or `clean`) or mixes labels; unused images are left out. One row a
+    leak: `kind` (byte-identical, near-duplicate, patient, label conflict), `key` (what the images share), `splits` and
+    `labels` (sorted, joined by " + "), `count` and `images` (a list)."""
     if (column := f"split_{split_rule}") not in table:
         raise unknown("split rule", split_rule, SPLIT_RULES)
     used = table[table[column] != "unused"]

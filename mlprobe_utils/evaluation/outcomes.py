@@ -160,7 +160,6 @@ def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed
 
 
 def last_point(rows: pd.DataFrame) -> str:
-    """The last probe point of the rows."""
     return max(rows["point"].unique(), key=flow_order)
 
 

@@ -75,10 +75,10 @@ def image_rows(images: pd.DataFrame, options: list[str], probabilities: np.ndarr
     for nan; InputError for one that is not finite."""
     rows = images[["image", "option", "split"]].reset_index(drop=True).rename(columns={"option": "label"})
     nulls = dict.fromkeys(("fault", "run", "probe", "seed", "point", "pooling", "control"))
-    if probabilities is None:
-        return rows.assign(**nulls | constants | {OPTION + option: np.nan for option in options})
-    check_finite(probabilities, images["image"], f"{constants.get('model')} on {constants.get('dataset')}")
-    named = {OPTION + option: column for option, column in zip(options, probabilities.T.astype(float), strict=True)}
+    named = dict.fromkeys((OPTION + option for option in options), np.nan)
+    if probabilities is not None:
+        check_finite(probabilities, images["image"], f"{constants.get('model')} on {constants.get('dataset')}")
+        named = dict(zip(named, probabilities.T.astype(float), strict=True))
     return rows.assign(**nulls | constants | named)
 
 

@@ -21,31 +21,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from mlprobe_utils.common import files
 from mlprobe_utils.common.errors import InputError, of_file_system
-from mlprobe_utils.common.files import (
-    FILES,
-    MADE_FROM,
-    RECORDS,
-    Inventory,
-    atomic_write,
-    damage,
-    files_in,
-    hash_of,
-    inventory,
-    locked,
-    read_parquet,
-    read_record,
-    swap_in,
-    sync,
-    write_record,
-)
+from mlprobe_utils.common.files import FILES, MADE_FROM, RECORDS, atomic_write, hash_of, read_record, write_record
 from mlprobe_utils.common.progress import say
 from mlprobe_utils.pipeline.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = Path(os.environ.get("MLPROBE_OUTPUTS", ROOT / "outputs"))
 READ: dict[Path, str] = {}  # the artefacts that this process has read, each with the command that makes it
-PROVENANCE = "provenance.json"
 RECORDED_PACKAGES = ("torch", "transformers", "peft", "accelerate", "timm", "scikit-learn", "numpy", "pandas", "pillow")
 
 
@@ -68,7 +52,6 @@ class Artefact:
         return whole and is_current(self.folder, self.made_from())
 
     def make(self, fill: Callable[[Path], None]) -> bool:
-        """As the function `make`."""
         return make(self.folder, self.made_from(), fill)
 
 
@@ -95,24 +78,23 @@ def _record(folder: Path) -> dict | None:
 
 def damage_of(folder: Path, every_byte: bool = False) -> str:
     """As `files.damage`, of an artefact."""
-    if (files := read_record(folder / FILES)) is None:
-        return f"{FILES} is not there, or not as it was written"
-    before = json.dumps(files)
-    if not (wrong := damage(folder, files, every_byte)) and json.dumps(files) != before:
+    listed = read_record(folder / FILES)
+    before = json.dumps(listed)
+    if not (wrong := files.damage(folder, listed, every_byte)) and json.dumps(listed) != before:
         with contextlib.suppress(OSError):  # times of a copy: noted by who may write, so that bytes are read once
-            write_record(folder / FILES, files)
+            write_record(folder / FILES, listed)
     return wrong
 
 
 def content_hash(folder: Path) -> str:
     """Hash of an artefact's files as they were completed. Raises InputError if it is not there."""
-    if (files := read_record(folder / FILES)) is None:
+    if (listed := read_record(folder / FILES)) is None:
         raise InputError(f"{relative(folder)} is not there, or not whole: run `make book`")
-    return contents_hash(files)
+    return contents_hash(listed)
 
 
-def contents_hash(files: Inventory) -> str:
-    return hash_of({name: content for name, (_, _, content) in files.items() if name not in RECORDS})
+def contents_hash(listed: files.Inventory) -> str:
+    return hash_of({name: content for name, (_, _, content) in listed.items() if name not in RECORDS})
 
 
 def from_outputs(folder: Path) -> str:
@@ -125,7 +107,7 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
     want it, one makes it, and the others wait and find it made."""
     if is_current(folder, made_from):
         return False
-    with locked(folder, from_outputs(folder)):
+    with files.locked(folder, from_outputs(folder)):
         if is_current(folder, made_from):
             return False
         if folder.is_dir() and (wrong := damage_of(folder)):
@@ -142,10 +124,8 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
 
 @contextlib.contextmanager
 def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
-    """Yields a temporary folder to fill, which takes the place of `folder` unless there is an error.
-
-    It still holds what an interrupted try left, if that was made from the same: stages that work in shards resume.
-    """
+    """Yields a temporary folder to fill, which takes the place of `folder` unless there is an error. It still holds
+    what an interrupted try left, if that was made from the same: stages that work in shards resume."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, start = partial_folder(folder), time.time()
     if _record(partial) != json.loads(json.dumps(made_from)):
@@ -153,15 +133,15 @@ def artefact(folder: Path, made_from: dict) -> Iterator[Path]:
         partial.mkdir()
         atomic_write(partial / MADE_FROM, json.dumps(made_from, indent=1, ensure_ascii=False))
     yield partial
-    atomic_write(partial / PROVENANCE, json.dumps(provenance(start), indent=1))
+    atomic_write(partial / files.PROVENANCE, json.dumps(provenance(start), indent=1))
     complete(partial)
-    swap_in(partial, folder)
+    files.swap_in(partial, folder)
 
 
 def complete(folder: Path) -> None:
     """Records the files of an artefact as they are."""
-    write_record(folder / FILES, inventory(folder, *(path for path in files_in(folder) if path != folder / FILES)))
-    sync(folder)
+    write_record(folder / FILES, files.inventory(folder))
+    files.sync(folder)
 
 
 def partial_folder(folder: Path) -> Path:
@@ -221,7 +201,7 @@ def read_made_from(folder: Path, made_by: str) -> dict:
 
 def read_rows(path: Path, **how) -> pd.DataFrame:
     """A table of an artefact, as `files.read_parquet`, whose error names the command that makes it."""
-    return read_parquet(path, f"`{READ[path.parent]}`" if path.parent in READ else "the same command", **how)
+    return files.read_parquet(path, f"`{READ[path.parent]}`" if path.parent in READ else "the same command", **how)
 
 
 def upstream(folder: Path) -> list[Path]:

@@ -1,4 +1,5 @@
-"""Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug."""
+"""Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug. And what the
+cards of models say together: what a miniature stands for, which models others were adapted from, series and sizes."""
 
 import difflib
 import functools
@@ -6,10 +7,12 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
+import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,7 +23,7 @@ from mlprobe_utils.datasets.settings import NOT_STATED, Images, Release, Splits
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.models.settings import Checkpoint
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.artefacts import ROOT, relative
+from mlprobe_utils.pipeline.artefacts import ROOT, Artefact, relative
 from mlprobe_utils.probing.settings import Extraction, Probe
 from mlprobe_utils.training.settings import Answering, FineTuning, VisionTraining
 
@@ -290,3 +293,39 @@ def load_card(card_class: type[OfKind], slug: str) -> OfKind:
 load_data_card = functools.partial(load_card, DataCard)  # by slug, as the others
 load_model_card = functools.partial(load_card, ModelCard)
 load_protocol = functools.partial(load_card, Protocol)
+
+
+def miniature(card: ModelCard) -> Artefact:
+    """The checkpoint of a miniature, made from its recipe and its base's weights by one release of torch."""
+    inputs = {"family": card.family, "recipe": card.recipe, "torch": version("torch")}
+    upstream = (miniature(load_model_card(card.base)),) if card.base else ()
+    return Artefact(artefacts.OUTPUTS / card.source, "miniature", inputs, upstream)
+
+
+def original(card: ModelCard) -> ModelCard:
+    """The card of the model that a miniature stands for; for any other card itself."""
+    return next((other for other in map(load_model_card, slugs(ModelCard)) if other.source == card.miniature_of), card)
+
+
+def bases(models: Mapping[str, ModelCard]) -> list[str]:
+    """The slugs of those that another one was adapted from, in the order given."""
+    return [slug for slug in models if slug in {card.base for card in models.values()}]
+
+
+def series(models: Mapping[str, ModelCard]) -> dict[str, str]:
+    """slug -> series in words for a page; a model whose original has none is a series of its own, by its name."""
+    own = {slug: original(card).series for slug, card in models.items()}
+    prefixes = {True: "miniatures of ", False: ""}
+    return {s: prefixes[card.is_miniature] + own[s] if own[s] else card.name for s, card in models.items()}
+
+
+def sizes(models: Mapping[str, ModelCard]) -> pd.DataFrame:
+    """series and parameters (of the original), by name, where its card has both."""
+    cards = {name: original(card) for name, card in models.items()}
+    known = {name: (card.series, card.parameters) for name, card in cards.items() if card.series and card.parameters}
+    return pd.DataFrame.from_dict(known, orient="index", columns=["series", "parameters"])
+
+
+def paper_sizes() -> pd.DataFrame:
+    """As `sizes`, of the models of Table 1, by their names there."""
+    return sizes({card.table1: card for card in map(load_model_card, slugs(ModelCard)) if card.table1})

@@ -17,16 +17,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import MADE_FROM, atomic_write, file_hash, hash_of, write_parquet, write_record
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.artefacts import FILES, Artefact, from_outputs, relative, stale
-from mlprobe_utils.pipeline.cards import (
-    IMPORTED,
-    ModelCard,
-    imported,
-    load_card,
-    load_model_card,
-    load_protocol,
-    slugs,
-    write_card,
-)
+from mlprobe_utils.pipeline.cards import ModelCard, imported, load_model_card, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.results import SIZES, Selection, adapter_sizes
@@ -40,10 +31,8 @@ OWN_MACHINE = ("slug", "made_by", "recipe")  # fields of a card that say how its
 
 def export_results(model: str, datasets: list[str], protocol: str, split_rule: str, file: Path | None = None) -> None:
     """Writes a model's rows, card and provenance on some data sets, with those of its discussions that are there, to a
-    file (None: `<model>.results.zip`), and prints its name.
-
-    Raises InputError for what is not current, with the command that makes it.
-    """
+    file (None: `<model>.results.zip`), and prints its name. Raises InputError for what is not current, with the command
+    that makes it."""
     file = file or Path(f"{model}{SUFFIX}")
     of_set = {place.image_set.card.slug: place for place in places(model, datasets, protocol, split_rule)}
     made, discussed = [], []
@@ -86,11 +75,9 @@ def _contents(one: Artefact) -> dict[str, bytes]:
 
 
 def import_results(file: Path) -> str:
-    """Unpacks a file of `export_results` into `outputs/`; its name is the model's slug here, which is returned.
-
-    Raises InputError for no such file, one that was changed, one that other versions of the stages made, and a slug
-    that a model card of one's own has.
-    """
+    """Unpacks a file of `export_results` into `outputs/`; its name is the model's slug here, which is returned. Raises
+    InputError for no such file, one that was changed, one that other versions of the stages made, and a slug that a
+    model card of one's own has."""
     slug, name = file.name.removesuffix(SUFFIX), relative(file)
     if not file.is_file():
         raise InputError(f"there is no {name}: give a file that `mlprobe export` wrote")
@@ -99,14 +86,14 @@ def import_results(file: Path) -> str:
     if (imported(slug) or {}).get("file") == (content := file_hash(file)) and not _damage(slug):
         return slug
     contents, record, card = _opened(file, name)
-    old, home, split_rule = record["model"], artefacts.OUTPUTS / IMPORTED, record["split_rule"]
-    known = {other: load_model_card(other).name for other in slugs(ModelCard) if other != slug}
+    old, home, split_rule = record["model"], artefacts.OUTPUTS / cards.IMPORTED, record["split_rule"]
+    known = {other: load_model_card(other).name for other in cards.slugs(ModelCard) if other != slug}
     card |= {"name": f"{card['name']} ({slug})"} if card["name"] in known.values() else {}
     if "/" not in (base := card.get("base", "/")) and base not in known:
         del card["base"]
     home.mkdir(parents=True, exist_ok=True)
     (home / f"{slug}.json").unlink(missing_ok=True)
-    write_card(ModelCard, home / f"{slug}.yml", yaml.safe_dump(card, allow_unicode=True))
+    cards.write_card(ModelCard, home / f"{slug}.yml", yaml.safe_dump(card, allow_unicode=True))
     for dataset in record["datasets"]:
         shutil.rmtree(artefacts.OUTPUTS / record["protocol"] / dataset / split_rule / slug, ignore_errors=True)
     targets = {entry: artefacts.OUTPUTS / entry.replace(f"/{old}/", f"/{slug}/") for entry in contents}
@@ -122,7 +109,7 @@ def import_results(file: Path) -> str:
     for folder in {target.parent for target in targets.values()} - kept:
         artefacts.complete(folder)
     write_record(home / f"{slug}.json", record | {"file": content})
-    load_card.cache_clear()
+    cards.load_card.cache_clear()
     return slug
 
 
@@ -146,10 +133,8 @@ def _opened(file: Path, name: str) -> tuple[dict[str, bytes], dict, dict]:
     for one in made:
         here = STAGES[one["stage"]].version if one["stage"] in STAGES else "none"
         if one["version"] != here:
-            raise InputError(
-                f"{name}: '{one['stage']}' is of version {one['version']}, and of version {here} in this project: "
-                "make and export it with the same version of the project"
-            )
+            found = f"'{one['stage']}' is of version {one['version']}, and of version {here} in this project"
+            raise InputError(f"{name}: {found}: make and export it with the same version of the project")
     return contents, record, card
 
 

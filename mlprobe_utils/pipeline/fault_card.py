@@ -1,6 +1,6 @@
 """Planted faults: their cards and that of the trial, and the damaged models that data/book.yml names."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,8 +129,8 @@ def phantom_twin(card: DataCard) -> DataCard:
     raise InputError(f"{wrong} phantoms: give data/datasets/ a card that is made by mlprobe_utils.synthetic.phantoms")
 
 
-def check_drawable(card: DataCard) -> None:
+def check_drawable(datasets: Iterable[str]) -> None:
     """Raises InputError for a set of real images, which names its phantom twin."""
-    if not card.synthetic:
+    for card in (card for card in map(load_data_card, datasets) if not card.synthetic):
         wrong = f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on"
         raise InputError(f"{wrong}: give '{phantom_twin(card).slug}', on which the model is then fine-tuned")

@@ -1,20 +1,31 @@
-"""Image sets: the artefacts of one, making its manifest with working copies beside it, and loading it."""
+"""Image sets: a card proposed for one, its artefacts, making its manifest with working copies beside it, loading it."""
 
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, ImageSet
+from mlprobe_utils.datasets.settings import NOT_STATED
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import Artefact, read_made_from, relative
-from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, recorded
+from mlprobe_utils.pipeline.cards import (
+    DataCard,
+    Protocol,
+    card_path,
+    load_data_card,
+    load_protocol,
+    recorded,
+    write_card,
+)
 
 UNEQUAL = 5  # times as many test images of one class as of another: accuracy is then mostly that of the largest
 # what a manifest is made from, of a data card
@@ -57,18 +68,14 @@ def manifest(card: DataCard, protocol: Protocol, data: Path | None = None) -> Ar
 
 def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
     """Makes the manifest of an image set where it is not current, and returns its folder; `data` as of `manifest`.
-
-    Raises InputError for anything wrong with the cards, the folder, the layout or an image.
-    """
+    Raises InputError for anything wrong with the cards, the folder, the layout or an image."""
     from mlprobe_utils.datasets.manifest import write_manifest  # which imports what no page needs
 
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
     if (images := located(card, data)) is None:
-        raise InputError(
-            f"{slug} is a real data set, which this project may not carry: give the folder that holds it with "
-            f"DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to get. Or "
-            "choose phantoms, such as busi-phantom"
-        )
+        ways = "with DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to get"
+        mend = f"give the folder that holds it {ways}. Or choose phantoms, such as busi-phantom"
+        raise InputError(f"{slug} is a real data set, which this project may not carry: {mend}")
     own = manifest(card, protocol, images)
     own.make(lambda folder: write_manifest(FileTree(images), card, protocol.images, protocol.splits, folder))
     return own.folder
@@ -92,3 +99,42 @@ def _read(folder: Path, content: str) -> tuple[pd.DataFrame, dict, dict]:
     rows = MANIFEST.validate(artefacts.read_rows(folder / "manifest.parquet"))
     identity = rows[["image", "sha256", "label", "option", "split_paper", "split_clean"]].to_dict("list")
     return rows, identity, json.loads((folder / "report.json").read_text())
+
+
+def propose_card(folder: Path, slug: str | None) -> str:
+    """Writes data/datasets/SLUG.yml (None: the folder's name) for the images of a folder, and returns its text. Raises
+    InputError for a card that is there already, and for a folder or names of classes that no card can describe."""
+    from mlprobe_utils.datasets.folders import list_images  # which imports what no page needs
+
+    folder = folder.expanduser().resolve()
+    slug = slug or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.stem)
+    if (path := card_path(DataCard, slug)).exists():
+        raise InputError(f"{relative(path)} is there already: edit it, or choose another name with --slug")
+    tree = FileTree(folder)
+    masks = ["*_mask*"] if any("_mask" in file for file in tree.paths) else []
+    table, left_out = list_images(tree, leave_out=masks)
+    if table["label"].nunique() < 2:
+        raise InputError(f"{folder} holds the class '{table['label'].iloc[0]}' alone: add another one to tell it from")
+    options = {label: label[:1].upper() + label[1:] for label in sorted(table["label"].unique())}
+    *others, last = (f"'{option}'" for option in options.values())
+    content = {
+        "name": folder.stem,
+        "root": relative(folder),
+        "classes": [{"name": label, "option": option} for label, option in options.items()],
+        "template": f"<image> Carefully examine the image. Please answer {', '.join(others)} or {last}.",
+        "licence": NOT_STATED,
+    }
+    found = {
+        "images": _counted(table["label"]),
+        "splits": _counted(table["split"]) or "none given, they will be drawn",
+        "patients": table["patient"].nunique() or "not known",
+        "files left out": sum(left_out.values()),
+    }
+    text = "".join(f"# {name}: {value}\n" for name, value in found.items())
+    text += yaml.safe_dump(content | ({"leave_out": masks} if masks else {}), allow_unicode=True, sort_keys=False)
+    write_card(DataCard, path, text)
+    return text
+
+
+def _counted(values: pd.Series) -> str:
+    return ", ".join(f"{value} {count}" for value, count in values.value_counts().sort_index().items())

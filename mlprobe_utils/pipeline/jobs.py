@@ -14,13 +14,12 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import Artefact, from_outputs, stale
 from mlprobe_utils.pipeline.baseline_card import STEP as BASELINES
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baseline_artefact, baselines_of
-from mlprobe_utils.pipeline.cards import imported, load_data_card, load_model_card, load_protocol
+from mlprobe_utils.pipeline.cards import imported, load_data_card, load_model_card, load_protocol, miniature
 from mlprobe_utils.pipeline.configuration import Run, lineages
 from mlprobe_utils.pipeline.exchange import check_imported
 from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
 from mlprobe_utils.pipeline.fault_card import all_faults, damaged_models, damaged_selection, load_trial, phantom_twin
 from mlprobe_utils.pipeline.images import load_image_set, located, manifest, phantom
-from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, STEPS
 from mlprobe_utils.pipeline.variants import Discussion, discussed_on, taking_part
@@ -59,10 +58,8 @@ def book_jobs(run: Run) -> list[Job]:
 def jobs_of(
     run: Run, discussions: Sequence[Discussion] = (), faults: bool = False, baselines: Sequence[BaselineCard] = ()
 ) -> list[Job]:
-    """The image sets, checkpoints and results of a run, upstream first.
-
-    Discussions are made for the models that take part, and faults planted in the one that data/book.yml names.
-    """
+    """The image sets, checkpoints and results of a run, upstream first. Discussions are made for the models that take
+    part, and faults planted in the one that data/book.yml names."""
     damaged = damaged_models(run.models) if faults else []
     planted = {one.model: damaged_selection(run).datasets for one in damaged[:1]}
     discussed = {slug: [card for card in discussions if taking_part(card, [slug])] for slug in run.models}

@@ -38,7 +38,6 @@ Features = Mapping[str, torch.Tensor]  # point/pooling -> float32 [images, width
 
 
 def make_model(everything: list[Work]) -> None:
-    """Makes every artefact of a model's works that is not current."""
     for work in everything:
         with work.step(STEPS[0]):
             make_random_features(work)
@@ -114,9 +113,7 @@ def make_lens(work: Work) -> None:
 
 def make_probes(work: Work) -> None:
     """`probes.parquet`: the main recipe, one seed a run, and its variants of the first run, as far as it is SEEDED.
-
-    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images.
-    """
+    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images."""
     if processes().is_main_process:
         work.probes().make(partial(_write_probes, work))
 
@@ -202,11 +199,9 @@ def make_image_controls(work: Work) -> None:
 
 def probed_rows(work: Work, tuned: Features, random: Features, images: pd.DataFrame) -> pd.DataFrame:
     """Controls by probes of the means of image tokens: the control task and random weights, probed at every point, and
-    memorisation (train images), at the last one of each module.
-
-    `tuned` and `random` are of the fine-tuned model and of the one with random weights, which has no stage; `images`
-    has a row for each row of theirs: image, split, option, and control (the control task's option).
-    """
+    memorisation (train images), at the last one of each module. `tuned` and `random` are of the fine-tuned model and of
+    the one with random weights, which has no stage; `images` has a row for each row of theirs: image, split, option,
+    and control (the control task's option)."""
     training, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
     memorised = images["option"].to_numpy(copy=True)
     memorised[training] = shuffled(memorised[training])

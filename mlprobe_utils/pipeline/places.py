@@ -47,7 +47,6 @@ class Place:
 
     @property
     def healthy(self) -> Self:
-        """The model without a planted fault."""
         return replace(self, folder=self.folder.parents[1], planted=None) if self.planted else self
 
     @property
@@ -63,7 +62,6 @@ class Place:
         return states_of(self.protocol, self.variant, bool(self.planted))
 
     def of_variant(self, variant: Variant) -> Self:
-        """The same with one setting of the protocol changed."""
         folder = self.folder / variant.setting / variant.value
         return replace(self, protocol=variant.changed(self.protocol), folder=folder, variant=variant)
 
@@ -114,7 +112,6 @@ class Place:
         return Artefact(folder, "image controls", {"data": self.image_set.data_hash, "split_rule": self.split_rule})
 
     def classifier(self, trainable: str, run: int) -> Artefact:
-        """The vision tower trained alone."""
         rate = getattr(self.protocol.vision_training, f"learning_rate_{trainable}")
         recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": trainable}
         return self._made(classifier_name(trainable, run), "vision tower alone", run, recipe=recipe)
@@ -128,7 +125,6 @@ class Place:
         return self._made(results.CALIBRATION, "calibration", DAMAGED_RUN, upstream, recipe=recipe)
 
     def trial(self, trial: Trial, faults: list[Fault]) -> Artefact:
-        """The laboratory's cases."""
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
         upstream += [self.calibration()] if faults else []
         recipe = {"faults": [recorded(fault, {"name"}) for fault in faults], "points_lost": trial.points_lost}
@@ -136,7 +132,6 @@ class Place:
         return self._made(FOLDER, "trial", upstream=upstream, recipe=recipe | self._probe_and_answer())
 
     def damaged(self) -> list[Self]:
-        """The model with each of the book's faults planted in it."""
         faults = self.folder / results.FAULTS
         return [replace(self, folder=faults / one.folder, planted=one) for one in damaged_models([self.card.slug])]
 
@@ -163,7 +158,6 @@ class Place:
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
 
     def of_trial(self, trial: Trial, faults: list[Fault]) -> Iterator[Artefact]:
-        """The laboratory's cases, and what they are made from."""
         yield from (self.image_controls(), *map(self.adapter, self.runs()))
         yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
         yield from (*([self.calibration()] if faults else []), self.trial(trial, faults))

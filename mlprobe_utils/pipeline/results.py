@@ -95,8 +95,7 @@ class Selection:
 
     @property
     def states(self) -> list[int | None]:
-        damaged = any("+" in model for model in self.models)
-        return states_of(load_protocol(self.protocol), self.variant, damaged)
+        return states_of(load_protocol(self.protocol), self.variant, any("+" in model for model in self.models))
 
     def folder(self, model: str, dataset: str) -> Path:
         healthy, damaged, name = model.partition("+")
@@ -105,11 +104,9 @@ class Selection:
         return place / self.variant.setting / self.variant.value if self.variant else place
 
     def controls(self, dataset: str) -> Path:
-        """Where the controls are that need no model."""
         return artefacts.OUTPUTS / self.protocol / dataset / f"{CONTROLS}-{self.split_rule}"
 
     def folders(self) -> list[tuple[str, str, Path]]:
-        """(model, data set, folder), data set by data set."""
         return [(m, d, self.folder(m, d)) for d in self.datasets for m in self.models]
 
 
@@ -183,12 +180,10 @@ def image_control_rows(selection: Selection) -> pd.DataFrame:
 
 def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs."""
-    names = [state_name("predictions", state) for state in selection.states]
-    return gather(selection, names, "predictions.parquet")
+    return gather(selection, [state_name("predictions", state) for state in selection.states], "predictions.parquet")
 
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
-    """The rows of the reference on the test images of every data set."""
     rows = image_control_rows(selection)
     return rows[rows["control"] == CLASSICAL].reset_index(drop=True)
 
@@ -247,7 +242,12 @@ def adapter_sizes(folder: Path) -> dict[str, int]:
     """The number of elements of each tensor of an adapter; of an imported one, which is without, as they were noted."""
     if (noted := folder / SIZES).is_file():
         return json.loads(noted.read_text())
-    with safe_open(folder / "adapter_model.safetensors", "numpy") as opened:
+    return tensor_sizes(folder / "adapter_model.safetensors")
+
+
+def tensor_sizes(file: Path) -> dict[str, int]:
+    """The number of elements of each tensor, from the header of a safetensors file."""
+    with safe_open(file, "numpy") as opened:
         return {name: math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  (no dict)
 
 

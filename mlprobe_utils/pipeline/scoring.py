@@ -25,12 +25,10 @@ def derived(
     make: Callable[[Selection], pd.DataFrame],
     **recipe: float,
 ) -> pd.DataFrame:
-    """The artefact `name`, a table, of every selected model and data set, one below the other.
-
-    `make`, which runs the code of `module`, makes that of one model and data set from `sources`, the artefacts beside
-    it; it depends on the data card's positive option and on `recipe`, too. Raises InputError, with the command that
-    makes it, where a source is not there; and what `make` raises.
-    """
+    """The artefact `name`, a table, of every selected model and data set, one below the other. `make`, which runs the
+    code of `module`, makes that of one model and data set from `sources`, the artefacts beside it; it depends on the
+    data card's positive option and on `recipe`, too. Raises InputError, with the command that makes it, where a source
+    is not there; and what `make` raises."""
     code, frames = code_hash(module), []
     for model, dataset, folder in selection.folders():
         own = folder / name
@@ -57,7 +55,6 @@ def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
 
 
 def output_scores(selection: Selection) -> pd.DataFrame:
-    """`metrics.output_scores` on the test images."""
     make = lambda one: metrics.output_scores(results.prediction_rows(one), _positives(one))  # noqa: E731
     sources = [state_name("predictions", state) for state in selection.states]
     return derived(selection, results.OUTPUT_SCORES, sources, metrics.__name__, make)

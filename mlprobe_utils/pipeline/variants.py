@@ -11,8 +11,7 @@ from pydantic import Field
 from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.pipeline import cards, results
-from mlprobe_utils.pipeline.cards import Card, DataCard, ModelCard, Protocol, load_data_card, load_protocol
-from mlprobe_utils.pipeline.lineage import original
+from mlprobe_utils.pipeline.cards import Card, DataCard, ModelCard, Protocol, load_data_card, load_protocol, original
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection, Variant
 
 SETTINGS = {ORDER: tuple(ORDERS), VISION_TOWER: ("lora", "frozen")}  # setting -> the values it can have
@@ -93,5 +92,4 @@ def _tower_runs(selection: Selection) -> range:
 
 
 def classifier_name(trainable: str, run: int) -> str:
-    """The folder of a vision tower that was trained alone."""
     return f"classifier-{trainable}-{run}"

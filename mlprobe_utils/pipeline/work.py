@@ -37,7 +37,6 @@ class Work(Place):
 
     @property
     def random(self) -> LoadedModel:
-        """The same model with random weights."""
         return self._model(load_random)
 
     @property

@@ -13,12 +13,11 @@ from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS, best_without_model
 from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
 from mlprobe_utils.evaluation.own_rows import accuracy
-from mlprobe_utils.evaluation.points import MODULES, POOLINGS, PROBED, is_point, main_path
+from mlprobe_utils.evaluation.points import MODULES, POOLING_NAMES, POOLINGS, PROBED, is_point, main_path
 from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
 from mlprobe_utils.plots.figures import LIGHT, Figure, Key, in_words
 from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Axes, lines
-from mlprobe_utils.plots.squares import POOLING_NAMES
 
 if TYPE_CHECKING:
     from mlprobe_utils.pipeline.fault_card import DamagedModel
@@ -96,7 +95,7 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
     """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models. Of
-    `health.profile`, of one stage, and `lineage.series`."""
+    `health.profile`, of one stage, and `cards.series`."""
     long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
     long = in_words(long.assign(group=long["model"].map(series)), names, STATE)
     models = long.drop_duplicates("model")

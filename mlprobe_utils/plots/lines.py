@@ -26,8 +26,6 @@ _LINE = ["model", "series"]  # what makes marks one line
 
 @dataclass(frozen=True)
 class Axes:
-    """What the lines of a figure show, and how."""
-
     vertical: str
     horizontal: str = POINTS
     unit: str = " %"
@@ -103,7 +101,6 @@ def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
 
 
 def _words(own: pd.DataFrame) -> Iterator[str]:
-    """What a panel of lines shows, in words."""
     means = own.groupby([*_LINE, "x"], sort=False)["value"].mean().unstack("x", sort=False)
     for (model, series), line in means.iterrows():
         name = series if own["model"].nunique() == 1 else " ".join(dict.fromkeys([model, series]))

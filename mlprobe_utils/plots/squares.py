@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import pandas as pd
 
 from mlprobe_utils.evaluation.health import STATE
+from mlprobe_utils.evaluation.points import POOLING_NAMES
 from mlprobe_utils.plots.drawing import COLOURS, COMPACT_HEIGHT, HEIGHT, channel, description, layer, panel
 from mlprobe_utils.plots.figures import MANY, Figure, columns_of, in_words
 
 SHADES = (0.03, 0.45)  # of a square: text on the fullest is legible in both themes
-POOLING_NAMES = {"image_mean": "image tokens", "last_token": "last token"}
 
 
 def confusion(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:

@@ -1,17 +1,23 @@
-"""Tables of the pages that are more than a group-by: recipes, answers, module ends, score profiles."""
+"""Tables of the pages that are more than a group-by: recipes, answers, module ends, score profiles; and images."""
 
+import base64
 import html
+import io
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 from IPython.display import HTML
+from PIL import Image
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Part
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.plots.figures import download, scrolling, table_html
+
+if TYPE_CHECKING:
+    from mlprobe_utils.datasets.image_set import ImageSet
 
 MOST_TEXT = 80  # characters of an answer that a table shows
 ARROW = " → "
@@ -36,7 +42,6 @@ def show(table: pd.DataFrame, decimals: int = 1) -> Table:
 
 
 def note(words: str) -> HTML:
-    """A box with a sentence or two."""
     return HTML(f'<aside class="admonition note"><p>{html.escape(words)}</p></aside>')
 
 
@@ -127,3 +132,34 @@ def _profile_html(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
     caption += f" Beneath {'the average' if several else 'it'}: what others were adapted from." if apart else ""
     cells.columns = [html.escape(names.get(column, column)) for column in cells]
     return _captioned(cells, caption, "white-space:nowrap;font-size:0.72em")
+
+
+def class_samples(image_set: "ImageSet", split_rule: str) -> HTML:
+    """The first training image of each class with its true answer (figures S1 to S3 of the paper)."""
+    label = image_set.rows_of(split_rule, "train")["label"]
+    first = {label.eq(own.name).idxmax(): f"Ground truth: {own.option}." for own in image_set.card.classes}
+    return _thumbnails(image_set, first.items())
+
+
+def answered(image_set: "ImageSet", rows: pd.DataFrame) -> HTML:
+    """Images with what a model wrote about each and the truth; `rows` are prediction rows of this image set."""
+    position = pd.Series(image_set.manifest.index, index=image_set.manifest["image"])
+    written = rows["text"].str.strip().str.slice(0, MOST_TEXT)
+    captions = (f"“{text}” Truth: {label}." for text, label in zip(written, rows["label"], strict=True))
+    return _thumbnails(image_set, zip(position[rows["image"]], captions, strict=True))
+
+
+def _thumbnails(image_set: "ImageSet", captioned: Iterable[tuple[int, str]]) -> HTML:
+    """Working copies, by position, with captions side by side: data within the page, enlarged without smoothing."""
+    figures = []
+    for position, caption in captioned:
+        buffer = io.BytesIO()
+        Image.fromarray(image_set.pixels(position)).save(buffer, "PNG")
+        source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+        text = html.escape(f"{image_set.card.name}. {caption}")
+        figures.append(
+            '<figure style="display:inline-block;width:12em;vertical-align:top;margin:0 1em 1em 0">'
+            f'<img src="{source}" alt="{text}" height="128" style="image-rendering:pixelated">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+    return HTML("".join(figures))

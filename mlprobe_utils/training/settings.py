@@ -36,8 +36,6 @@ class VisionTraining(Part):
 
 
 class Answering(Part):
-    """Generation and scoring of the answer."""
-
     max_new_tokens: Count = Field(description="an answer is cut off here")
     batch_size: Count = Field(description="images at a time; changes no result")
     shard_images: Count = Field(description="images after which a result is kept, should the run be killed")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlprobe_utils.models.compat
 
@@ -21,12 +22,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import damage, files_in, inventory, read_record, write_record
+from mlprobe_utils.common.files import FILES, damage, inventory, read_record, write_record
 from mlprobe_utils.common.processes import processes, sharded, share_of
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.models.encoding import Encoder
-
-WHOLE = "files.json"  # of a checkpoint: Trainer writes its files one after the other
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,18 @@ class TrainingSettings:
 
 @dataclass(eq=False)
 class Examples(torch.utils.data.Dataset):
-    """(image, answer) pairs; `image_at(position)` gives an image, uint8 [height, width, 3], or its encoded question. A
-    batch holds examples of similar `lengths`."""
+    """(image, answer) pairs; `image_at(position)` gives an image, uint8 [height, width, 3], or what is encoded of it. A
+    batch holds examples of similar `lengths`. Of classifiers, answers are the places of the options."""
 
-    image_at: Callable[[int], np.ndarray | dict[str, torch.Tensor]]
+    image_at: Callable[[int], np.ndarray | torch.Tensor | dict[str, torch.Tensor]]
     positions: list[int]
-    answers: list[str]
+    answers: list[str] | list[int]
     lengths: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray | dict[str, torch.Tensor], str | None]:
+    def __getitem__(self, i: int) -> tuple[Any, str | int | None]:
         """Image and answer; ~i is example i without its answer, to complete a batch."""
         return (self.image_at(self.positions[i]), self.answers[i]) if i >= 0 else (self[~i][0], None)
 
@@ -93,13 +92,13 @@ class Watched(TrainerCallback):
         self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
 
     def on_save(self, args, state, control, **kwargs):
-        """A checkpoint counts once its files are listed, with what evaluations have left beside it."""
+        """A checkpoint, whose files Trainer writes one after the other, counts once they are listed, with what
+        evaluations have left beside it."""
         processes().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(args.output_dir)
-            beside = (path for path in folder.iterdir() if path.is_file())
             last = folder / f"checkpoint-{state.global_step}"
-            write_record(last / WHOLE, inventory(last, *files_in(last), *beside))
+            write_record(last / FILES, inventory(last, *last.rglob("*"), *folder.iterdir()))
 
     def on_step_end(self, args, state, control, **kwargs):
         if not torch.nn.utils.get_total_norm(self.trained).isfinite():
@@ -207,7 +206,7 @@ def train(
         callbacks=[Watched(name)],
     )
     trainer.pop_callback(PrinterCallback)
-    last = last_whole_checkpoint(checkpoints)
+    last = last_checkpoint(checkpoints)
     if last and isinstance(model, PreTrainedModel) and not sharded():
         # read as it was saved: Trainer ignores weights under the hub's names, as Qwen2.5-VL's
         model.load_state_dict(type(model).from_pretrained(last, dtype=model.dtype).state_dict())
@@ -235,12 +234,11 @@ def training_arguments(settings: TrainingSettings, folder: Path, **more) -> Trai
     return OneDevice(**sizes | optimiser | schedule | memory | kept | quiet | more)
 
 
-def last_whole_checkpoint(checkpoints: Path) -> str | None:
+def last_checkpoint(checkpoints: Path) -> str | None:
     """The last whole checkpoint; what a kill left half-written, or was damaged since, is removed."""
     if processes().is_main_process:
         for folder in checkpoints.glob("checkpoint-*"):
-            files = read_record(folder / WHOLE)
-            if files is None or damage(folder, files):
+            if damage(folder, read_record(folder / FILES)):
                 shutil.rmtree(folder, ignore_errors=True)
     processes().wait_for_everyone()
     return get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None

@@ -9,8 +9,7 @@ from scipy import stats
 
 from mlprobe_utils.analysis import comparisons
 from mlprobe_utils.evaluation.health import HEALTH, SCORES
-from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
-from mlprobe_utils.pipeline.lineage import bases, original, paper_sizes, series, sizes
+from mlprobe_utils.pipeline.cards import ModelCard, bases, load_model_card, original, paper_sizes, series, sizes, slugs
 from mlprobe_utils.pipeline.published import paper_profiles
 
 PAPER = paper_profiles()

@@ -8,8 +8,8 @@ import pytest
 from simulated_rows import image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import probe_recipes
-from mlprobe_utils.analysis.means import counted
 from mlprobe_utils.analysis.probe_recipes import BEFORE, FIRST, LAST
+from mlprobe_utils.stats.paired import counted
 
 IMAGES = 400
 SETS = {"d": image_set(IMAGES)}

@@ -112,7 +112,8 @@ def of_shares(monkeypatch, shares: dict[str, float]) -> Evaluated:
     ("changed", "share", "verdict"), [("all", 0.95, HIGHER), ("lora", 0.5, LOWER), ("all", 0.75, NEITHER)]
 )
 def test_a_planted_difference_is_significant_and_no_other_is(monkeypatch, changed, share, verdict):
-    shares = dict.fromkeys(vision_tower.PARADIGMS, 0.75) | {ALONE[changed]: share, FROZEN_TOWER: 0.65}
+    paradigms = vision_tower.FINE_TUNED, *vision_tower.PROBES.values(), *ALONE.values()
+    shares = dict.fromkeys(paradigms, 0.75) | {ALONE[changed]: share, FROZEN_TOWER: 0.65}
     found = of_shares(monkeypatch, shares)
     table = vision_tower.differences([found])
     assert list(zip(table["paradigm"], table["less"], strict=True)) == vision_tower.COMPARED

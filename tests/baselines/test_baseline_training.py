@@ -115,12 +115,12 @@ def test_images_are_cut_and_mirrored_in_training_only(tmp_path):
     image_set = make_image_set(tmp_path, 12, "busi")
     positions = image_set.rows_of("paper", "train").index
     for differs in (True, False):
-        pictures = training.Pictures(image_set, positions, training.transform(RECIPE, training=differs))
+        pictures = training.pictures(image_set, positions, training.transform(RECIPE, training=differs))
         one, again = (training.batch([pictures[i] for i in range(3)]) for _ in range(2))
         assert (one["images"].shape, one["labels"].tolist()) == ((3, 3, 16, 16), [0, 1, 2])
         assert bool((one["images"] != again["images"]).any()) == differs
     middle = training.transform(RECIPE.model_copy(update={"shorter_side": 32}), training=False)
-    assert training.Pictures(image_set, positions, middle)[2][0].shape == (3, 16, 16)
+    assert training.pictures(image_set, positions, middle)[2][0].shape == (3, 16, 16)
 
 
 def test_fewer_images_than_a_batch_are_refused(run):

@@ -103,7 +103,7 @@ def test_results_of_other_images_or_another_protocol_do_not_fit(exported, own_ca
         check_imported("theirs", **OF_RUN)
     protocol = own_cards / "protocols" / "miniature.yml"
     protocol.write_text(protocol.read_text().replace("probe_seeds: ", "probe_seeds: 1"))
-    exchange.load_card.cache_clear()
+    exchange.cards.load_card.cache_clear()
     with pytest.raises(InputError, match="a protocol 'miniature' with other values"):
         check_imported("theirs", **OF_RUN)
 

@@ -14,11 +14,10 @@ from small_book import ROOT
 
 from mlprobe_utils.pipeline import artefacts, code, jobs
 from mlprobe_utils.pipeline.artefacts import Artefact
-from mlprobe_utils.pipeline.cards import load_card, load_model_card
+from mlprobe_utils.pipeline.cards import load_card, load_model_card, miniature
 from mlprobe_utils.pipeline.code import code_files, code_hash
 from mlprobe_utils.pipeline.configuration import configure, lineages
 from mlprobe_utils.pipeline.images import build_manifest
-from mlprobe_utils.pipeline.lineage import miniature
 from mlprobe_utils.pipeline.stages import STAGES
 from mlprobe_utils.synthetic.phantoms.making import make
 

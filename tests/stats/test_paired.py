@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from mlprobe_utils.analysis import means
 from mlprobe_utils.analysis.detectable import images_needed, least_gains, power, table
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.stats import paired
 from mlprobe_utils.stats.intervals import PROBE, RECIPE
 from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, sign_flip_p, verdicts
 from mlprobe_utils.stats.resampling import accuracy, resample
@@ -62,7 +62,7 @@ def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
     exact = compare([Pair({}, before, moved["lost"], drawn)], []).iloc[0]
     assert exact["p"] == pytest.approx(sign_flip_p(before, moved["lost"], drawn.clusters)[0])
     assert exact["p"] != pytest.approx(table["p"].iloc[3])  # a metric has no exact test
-    counts = means.counted(table, "gain", ["n"])
+    counts = paired.counted(table, "gain", ["n"])
     assert counts[["pairs", "significantly higher", "significantly lower"]].to_numpy().tolist() == [[4, 1, 2]]
     assert compare([], ["what"], words=WORDS).columns.tolist() == ["what", "change", *table.columns[3:]]
     assert verdicts(pd.Series([-2, 1, -1]), pd.Series([-1, 2, 1])).tolist() == [LOWER, HIGHER, NEITHER]
@@ -125,8 +125,8 @@ def test_tables_of_detectable_gains():
 
 
 def test_means_of_groups_keep_their_order_and_have_sentences():
-    found = means.of_mean(TABLE, "change", ["dataset"])
+    found = paired.of_mean(TABLE, "change", ["dataset"])
     assert found.to_numpy().tolist() == [["b", 2.0, 0.5, 5.0], ["a", -2.0, -3.0, -1.0]]
     assert found.columns.tolist() == ["dataset", "change", "low", "high"]
-    assert means.in_words(TABLE[:1], "change") == "+1.0 (-1.0 to +4.0)"
-    assert means.in_words(TABLE[:0], "change") == "nothing to compare"
+    assert paired.in_words(TABLE[:1], "change") == "+1.0 (-1.0 to +4.0)"
+    assert paired.in_words(TABLE[:0], "change") == "nothing to compare"

@@ -14,9 +14,8 @@ from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families import family_of
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, original, slugs
 from mlprobe_utils.pipeline.configuration import lineages, load_book
-from mlprobe_utils.pipeline.lineage import original
 from mlprobe_utils.synthetic.miniatures import conversations, making
 from mlprobe_utils.synthetic.miniatures.conversations import ConversationEncoder, of_stage
 from mlprobe_utils.synthetic.miniatures.recipe import Stage, architecture_of, recipe_of

@@ -31,8 +31,6 @@ Branches = dict[tuple[int, ...], list[int]]  # where options part: tokens writte
 
 @dataclass(frozen=True)
 class Damage:
-    """A fault in one model."""
-
     module: str
     seed: int
     point: str | None = None
@@ -86,9 +84,8 @@ class Damage:
             if prefix:  # where what was read up to a position ends with it
                 windows = written.unfold(1, len(prefix), 1)[:, -positions:]
                 there = there & (windows == windows.new_tensor(prefix)).all(dim=-1)
-            out[..., tokens] = torch.where(
-                there[..., None], out[..., tokens[shift:] + tokens[:shift]], out[..., tokens]
-            )
+            exchanged = out[..., tokens[shift:] + tokens[:shift]]
+            out[..., tokens] = torch.where(there[..., None], exchanged, out[..., tokens])
         return out
 
 
@@ -111,10 +108,9 @@ def planted(fault: Fault, family: Family) -> Damage:
     point = fault.place(points)
     entries = sum(on_side_path(name) for name in points)  # the n-th one's states are added after the n-th layer
     if point and point[0] == "L" and int(point[2:]) < entries:
-        raise InputError(
-            f"data/faults/{fault.slug}.yml: depth {fault.depth} is {point}, but up to L.{entries - 1:02d} the side "
-            "path brings image tokens what the fault has taken: give a greater depth"
-        )
+        why = f"up to L.{entries - 1:02d} the side path brings image tokens what the fault has taken"
+        wrong = f"data/faults/{fault.slug}.yml: depth {fault.depth} is {point}"
+        raise InputError(f"{wrong}, but {why}: give a greater depth")
     return Damage(fault.module, fault.seed, point)
 
 

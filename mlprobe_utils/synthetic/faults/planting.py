@@ -24,7 +24,6 @@ from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
-from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
@@ -54,8 +53,7 @@ def run_whole_model(
     named: of all), and those with faults planted in it on the phantom sets `planted`. Raises InputError for faults on
     real images, or in another model than data/book.yml names, and as what it calls."""
     planted = planted or []
-    for slug in planted:
-        fault_card.check_drawable(load_data_card(slug))
+    fault_card.check_drawable(planted)
     if planted and not fault_card.damaged_models([model]):
         raise InputError(f"faults are not planted in '{model}': name it as planted_faults.model in data/book.yml")
     cards = all_discussions() if discussions == [] else [load_discussion(name) for name in discussions or []]
@@ -97,8 +95,7 @@ def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, u
     """Makes what is not current of a model's cases on some phantom sets, the intact model first; `undamaged`: without
     faults, for a model that others were trained on from. Raises InputError for a set of real images, a fault without a
     place in the model, and as `works`."""
-    for slug in datasets:
-        fault_card.check_drawable(load_data_card(slug))
+    fault_card.check_drawable(datasets)
     steps = model_steps.make_adapters, model_steps.make_predictions, model_steps.make_features
     actions = *steps, model_steps.make_image_controls, partial(make_cases, undamaged=undamaged)
     named = list(zip(fault_card.STEPS, actions, strict=True))
@@ -162,12 +159,9 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
                     found[name].append(evaluate(questions))
         return found
 
-    def ends(questions: dict) -> model_steps.Features:
-        return module_ends(features_of(work.loaded, questions))
-
-    def texts(questions: dict) -> pd.Series:
-        return answer_batch(work.loaded, questions, work.encoder, options, work.answering.max_new_tokens)["text"]
-
+    ends = lambda questions: module_ends(features_of(work.loaded, questions))  # noqa: E731
+    given = work.encoder, options, work.answering.max_new_tokens
+    texts = lambda questions: answer_batch(work.loaded, questions, *given)["text"]  # noqa: E731
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
     tested = images.index[images["split"] == "test"]
     with work.state(DAMAGED_RUN):
@@ -218,7 +212,11 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                     planted = planted.merge(laboratory_results.measured(own)[numbers], "left", on=numbers[:2])
                 planted["mode"] = planted["module"].map(fault_card.MODE_OF)
                 for case in planted.to_dict("records"):
-                    correct = site_outcomes(*_of_case(rows, case), reference, images)
+                    of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
+                    found = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
+                    found = found.drop_duplicates(["image", "point", "pooling", "seed"])
+                    sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
+                    correct = site_outcomes(*sides, reference, images)
                     cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
@@ -229,11 +227,3 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
     found = laboratory_results.read()
     whole = found.rates[found.rates["of"] == "all"].drop(columns="of").round(1)
     print(f"{laboratory_results.confusion(found.cases).to_string()}\n\n{whole.to_string()}\n\n{found.words()}")
-
-
-def _of_case(rows: pd.DataFrame, case: dict) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The probes' rows and the answers' of a case: sites before a damage are those of the intact model."""
-    of_run = rows[rows["run"] == case["run"]]
-    own = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
-    own = own.drop_duplicates(["image", "point", "pooling", "seed"])
-    return own[own["point"].notna()], own[own["point"].isna()]

@@ -18,8 +18,7 @@ from mlprobe_utils.models.families import FAMILIES, family_of
 from mlprobe_utils.models.families.base import below
 from mlprobe_utils.models.families.hulu_med import IMAGE_TOKEN, NAMING_IT, HuluMed
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, slugs
-from mlprobe_utils.pipeline.lineage import miniature
+from mlprobe_utils.pipeline.cards import DataCard, load_data_card, load_model_card, miniature, slugs
 from mlprobe_utils.synthetic.miniatures import conversations
 from mlprobe_utils.synthetic.miniatures.blueprints import INITIAL_DEVIATION, blueprint
 from mlprobe_utils.synthetic.miniatures.conversations import Conversation, ConversationEncoder

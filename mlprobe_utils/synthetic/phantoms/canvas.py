@@ -18,6 +18,7 @@ POINTER_PROBABILITY, TEXT_PROBABILITY = 0.25, 0.3
 TEXTS = ("R", "L", "AP", "R 12", "L 47", "A 20", "P 7", "72 01")
 CORNERS = {"upper left": (2, 2), "upper right": (2, -2), "lower left": (-2, 2)}  # the fourth is the shortcut's
 SHORTCUT = (slice(-7, -2), slice(-7, -2))  # a square of 5 cells in the lower right corner
+LUNGS = {"right": -1, "left": 1}  # who is seen from the feet, or faces the viewer, has the right one on the left
 DRAWN = """
     110101110101101 100100100100111 010101111101101 110101110100100
     111101101101111 010110010010111 110001010100111 101101111001001 111001010010010

@@ -10,13 +10,12 @@ import functools
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.canvas import gap, looks_like, sign
+from mlprobe_utils.synthetic.phantoms.canvas import LUNGS, gap, looks_like, sign
 
 LABELS = ("COVID", "NonCOVID")
 AIR, FAT, WATER, SOFT_TISSUE, BLOOD, BONE = -1000, -100, 0, 45, 40, 450  # Hounsfield units
 WINDOW_LEVEL = -550  # Hounsfield units: of the lung window
 CELLS = 64  # of the noise, across and down: the detector's resolution is the same whatever the image's side
-LUNGS = {"right": -1, "left": 1}  # the patient's sides, seen from the feet: the right lung is on the image's left
 LUNG_X, LUNG_WIDTH, LUNG_HEIGHT = 0.44, 0.36, 0.58
 FAINTEST = -620  # Hounsfield units: what is fainter would be lost beside the dependent lung
 CLEAR = 0.4  # share of NonCOVID slices without any opacity

@@ -76,7 +76,6 @@ def _question(scene: dict, kind: str, rng: np.random.Generator) -> tuple[str, st
 
 
 def draw(scene: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    """Draws a scene, uint8 [side, side]."""
     x, y = canvas.grid(side)
     picture = _background(scene["background"], rng, side)
     level = rng.uniform(0.85, 1.0) if scene["brightness"] == "bright" else rng.uniform(0.0, 0.15)

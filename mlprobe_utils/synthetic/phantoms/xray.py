@@ -9,13 +9,12 @@ Physics, IAEA 2014 (scatter, photon noise)."""
 import numpy as np
 
 from mlprobe_utils.synthetic.phantoms import canvas
-from mlprobe_utils.synthetic.phantoms.canvas import looks_like, sign
+from mlprobe_utils.synthetic.phantoms.canvas import LUNGS, looks_like, sign
 
 LABELS = ("PNEUMONIA", "NORMAL")
 SOFT_TISSUE, LUNG, BONE = 0.23, 0.06, 0.60  # per cm; the lung is a quarter tissue, the rest air; bone of a child
 PHOTONS = 20_000  # that would reach one of 64 x 64 pixels through air
 SCATTER = 0.25  # scattered over primary photons behind the grid
-LUNGS = {"right": -1, "left": 1}  # the patient's sides, who faces the viewer: the right lung is on the image's left
 ZONES = {"upper": -0.45, "middle": -0.05, "lower": 0.3}  # height of a zone's centre
 THICKNESS, LUNG_THICKNESS = 13.0, 9.0  # cm, of a child's chest from front to back, and of a lung
 RIB_SPACING, RIB_RADIUS, RIB_CENTIMETRES = 0.18, 0.045, 0.8  # half image sides twice; bone along the ray, cm
