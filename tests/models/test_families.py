@@ -61,6 +61,15 @@ def test_any_precision_gives_the_same_features_but_for_its_rounding(tiny, inputs
 
 
 @each_family
+@torch.no_grad()
+def test_logits_are_computed_where_requested_only(tiny, inputs):
+    """A class that passes over the request computes a vocabulary of numbers for every image token."""
+    whole, requested = tiny.model(**inputs).logits, tiny.model(**inputs, logits_to_keep=3).logits
+    assert requested.shape[1] == 3 < whole.shape[1]
+    torch.testing.assert_close(requested, whole[:, -3:])
+
+
+@each_family
 def test_inputs_with_a_part_left_out_are_an_error(tiny, inputs):
     assert set(inputs) == set(tiny.family.inputs)  # nothing that the processor returns is unknown to the family
     for key in inputs:
