@@ -229,6 +229,14 @@ def test_hounsfield_units_before_the_window():
     assert -700 < np.median(middle) < -300  # between aerated lung and consolidation
 
 
+def test_noise_of_filtered_back_projection_is_band_passed():
+    noise = np.stack([ct.reconstruction_noise(np.random.default_rng(i), ct.CELLS) for i in range(200)])
+    assert noise.std() == pytest.approx(1, rel=0.02)
+    power = (np.abs(np.fft.fft2(noise)) ** 2).mean(0)[0, : ct.CELLS // 2]
+    assert max(power[0], power[-1]) < 0.05 * power.max()
+    assert power[4] / power[2] == pytest.approx(2, rel=0.3)  # the ramp
+
+
 def test_beer_lambert():
     thick = xray.line_integral(*(np.full((64, 64), cm) for cm in (12.0, 8.0, 0.5, 3.0)))
     summed = xray.SOFT_TISSUE * (4 + 3 - 0.5) + xray.LUNG * 5 + xray.BONE * 0.5
