@@ -5,10 +5,8 @@ import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -177,15 +175,3 @@ def outputs_of(path) -> list[str]:
     """What each code cell of an executed notebook gave, in order."""
     cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" and c.outputs]
     return [json.dumps([{k: v for k, v in o.items() if k != "execution_count"} for o in c.outputs]) for c in cells]
-
-
-@pytest.mark.slow
-def test_ctrl_c_says_that_nothing_is_lost(tmp_path):
-    stopped = SmallBook(tmp_path)
-    process = stopped.start()
-    while process.poll() is None and not list((stopped.outputs / "miniatures").glob(".*/checkpoints")):
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 130
-    assert "nothing made before is lost, and the same command goes on from there" in said

@@ -62,10 +62,12 @@ def kill_at_work(book: SmallBook, chance: random.Random) -> str:
     while process.poll() is None and (time.time() < ready or worked() < steps):
         time.sleep(0.05)
     time.sleep(chance.uniform(0, 1.5))
-    how = chance.choice([signal.SIGKILL, signal.SIGTERM, "group"])
+    how = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT, "group"])
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL) if how == "group" else process.send_signal(how)
     _, said = process.communicate()
+    if process.returncode == 130 and "steps, about" in said:
+        assert "nothing made before is lost, and the same command goes on from there" in said
     limit = time.time() + 10
     while left := of_run(book):
         assert time.time() < limit, [one.cmdline() for one in left]
