@@ -29,13 +29,13 @@ OF_THE_BOOK = {"first_book", "book", "site", "visit"}
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
-    """What reads the built book is slow. The file that builds it goes first, those that only read it last: a process
-    need not wait for it."""
+    """What reads the built book is slow. The file that builds it goes first, with the longest, those that only read it
+    last: a process need not wait for it."""
     reading = [item for item in items if OF_THE_BOOK & {*getattr(item, "fixturenames", ())}]
     for item in reading:
         item.add_marker(pytest.mark.slow)
     slow = {item.path for item in reading}
-    items.sort(key=lambda item: (item.path.stem != "test_book") * (1 + (item.path in slow)))
+    items.sort(key=lambda item: (item.path.stem not in ("test_book", "test_faults")) * (1 + (item.path in slow)))
 
 
 @pytest.fixture
