@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
     last: a process need not wait for it."""
     reading = [item for item in items if OF_THE_BOOK & {*getattr(item, "fixturenames", ())}]
     for item in reading:
-        item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.slow) if not item.get_closest_marker("nightly") else None
     slow = {item.path for item in reading}
     items.sort(key=lambda item: (item.path.stem not in ("test_book", "test_faults")) * (1 + (item.path in slow)))
 
