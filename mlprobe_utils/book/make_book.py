@@ -75,7 +75,7 @@ def verify() -> None:
     on, as it loses its record."""
     found, notebooks = {}, executed("").parent
     for record in artefacts.OUTPUTS.rglob(artefacts.FILES):
-        if ".partial" not in str(record):  # which are looked at when an interrupted step goes on
+        if ".partial" not in artefacts.from_outputs(record):  # which are looked at when an interrupted step goes on
             found[record] = artefacts.damage_of(record.parent, every_byte=True)
     for record in notebooks.rglob(".*.json"):
         found[record] = page_damage(str(record.relative_to(notebooks).with_name(record.stem[1:])), every_byte=True)
