@@ -61,13 +61,15 @@ def health_factors(performances: np.ndarray, penalty: float) -> tuple[np.ndarray
     return growth, np.exp(-penalty * variation / end)
 
 
-def health_by_run(probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy") -> pd.DataFrame:
-    """Health score of every module's `image_mean` curve: STATE, run, module, points, end (percent), growth, volatility,
-    health (percent). InputError for a metric of which less is better, or that is not positive at a point."""
+def health_by_run(
+    probe_scores: pd.DataFrame, penalty: float, metric: str = "accuracy", pooling: str = "image_mean"
+) -> pd.DataFrame:
+    """Health score of every module's curve: STATE, run, module, points, end (percent), growth, volatility, health
+    (percent). InputError for a metric of which less is better, or that is not positive at a point."""
     if metric in LESS_IS_BETTER:
         raise InputError(f"metric '{metric}' has no health score: choose one of which more is better, such as accuracy")
     curves = probe_scores.assign(module=probe_scores["point"].str[0]).sort_values("point")
-    curves = curves[(curves["pooling"] == "image_mean") & curves["module"].isin(MODULES)]
+    curves = curves[(curves["pooling"] == pooling) & curves["module"].isin(MODULES)]
     keys, records = [*STATE, "run", "module"], []
     for key, curve in curves.groupby(keys):
         values = curve[metric].to_numpy(float)
@@ -214,6 +216,7 @@ def _log_evidence(centred: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, n
 
 
 def root_of(covariance: np.ndarray) -> np.ndarray:
-    """R with R R' = covariance, [..., points, points]; negative eigenvalues count as 0."""
+    """The symmetric R with R R = covariance, [..., points, points]; negative eigenvalues count as 0. There is one, so
+    that draws do not depend on which eigenvectors a machine finds."""
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+    return vectors * np.sqrt(np.maximum(values, 0))[..., None, :] @ np.swapaxes(vectors, -1, -2)
