@@ -216,6 +216,34 @@ glue("run_spread_most", spread.max())
 # Two runs that differ in nothing but the seed are {glue:text}`run_spread:.1f` points apart on average, and up to
 # {glue:text}`run_spread_most:.1f`: differences of this size carry no meaning. Nor is the seed the only chance in a score.
 #
+# ## The same scores by places
+#
+# All scores above are of the mean of the image tokens, as the paper's. [Chapter 3](03_probing) has a second pooling that
+# keeps where a token is ({term}`places`). A module is only as healthy as both say:
+
+# %%
+from mlprobe_utils.evaluation.points import PLACES
+
+placed = health_by_run(scores, penalty, chapter.metric, PLACES)
+by_places = profile(placed, outputs, chapter.metric)
+placed_after = by_places.query("stage == 'finetuned'")
+caption = "this run, after fine-tuning, by places"
+profile_table(placed_after, chapter.names, caption, apart)
+
+# %% tags=["hide-input"]
+keys = ["dataset", "model"]
+pair = [own.set_index(keys)[HEALTH] for own in (after, placed_after)]
+glue("places_apart", (pair[1] - pair[0]).abs().mean().mean())
+for name in HEALTH:
+    ranks = [own[name].groupby("dataset").rank() for own in pair]
+    glue(f"ranks_{name}", ranks[0].corr(ranks[1]))
+
+# %% [markdown]
+# The two differ by {glue:text}`places_apart:.1f` points on average. Rank correlation of the models within a data set, by
+# mean and by places: {glue:text}`ranks_FHS_V:.2f` for the vision tower, {glue:text}`ranks_FHS_C:.2f` for the connector,
+# {glue:text}`ranks_FHS_L:.2f` for the LLM. Where it is low, a score ranks how readable a module's *mean* is, and not what
+# the module holds.
+#
 # ## What noise does to a score
 #
 # A test set is a sample of images, and a curve of accuracies measured on it a noisy one. The volatility penalty adds up

@@ -58,16 +58,21 @@ show(pd.DataFrame(differs.items(), columns=["recipe", "differs in"]))
 
 # %% [markdown]
 # What each gives beyond the main recipe: accuracy on the image tokens, mean over the points of a module, after
-# fine-tuning, on the same test images. *Significant* are the changes for which an exact paired test says so, corrected
+# fine-tuning, on the same test images. *places* is the main recipe on the second pooling, which keeps where in the image
+# a token is ({term}`places`); all others read the mean. *Significant* are the changes for which an exact paired test says so, corrected
 # for their number over the whole file ({term}`Holm <Holm correction>`). Probes with fewer images have a table below.
 
 # %%
 from mlprobe_utils.analysis.probe_recipes import recipe_changes
+from mlprobe_utils.evaluation.points import PLACES
 from mlprobe_utils.pipeline import results
 
+# %%
 of = {"stage": "finetuned", "run": 0, "pooling": "image_mean"}
 select = chapter.selection
 rows = {name: results.probe_rows(select, name, **of) for name in recipes}
+of_places = results.probe_rows(select, **of | {"pooling": PLACES})
+rows["places"] = of_places
 changes = recipe_changes(rows, chapter.image_sets, split_rule)
 
 # %%
@@ -110,7 +115,7 @@ from mlprobe_utils.plots import charts
 by_size = changes.sort_values("change", key=abs, ascending=False)
 first = [*by_size["model"], *chapter.selection.models][0]
 scores = {name: scoring.probe_scores(select, name) for name in recipes}
-own = f"run == 0 and model == '{first}'"
+own = f"run == 0 and model == '{first}' and pooling == 'image_mean'"
 scores = {name: of_all.query(own) for name, of_all in scores.items()}
 charts.recipe_curves(scores, chapter.names, chapter.metric)
 
@@ -151,6 +156,29 @@ glue("linear_all", len(linear))
 # On average linear probes differ from the main ones by {glue:text}`linear` points. They are significantly worse in
 # {glue:text}`linear_lower` and better in {glue:text}`linear_higher` of {glue:text}`linear_all` cases. Better is possible:
 # on few images, a probe that can bend may bend to what is chance.
+#
+# ### Mean or places
+#
+# The mean over an image's tokens forgets which token is where. What a probe finds in the places and not in the mean is
+# there, and [chapter 3](03_probing) shows what that does to a curve.
+
+# %%
+show(chapter.named(extremes(changes, "places")))
+
+# %% tags=["hide-input"]
+placed = changes[changes["recipe"] == "places"]
+gained = placed[placed["p (Holm)"] < 0.05].groupby("module")["change"]
+by_module = gained.agg(["size", "mean"])
+said = [
+    f"{m}: {int(n)}, {v:+.1f} on average"
+    for m, n, v in by_module.itertuples()
+]
+glue("placed", "; ".join(said) or "none")
+glue("placed_of", len(placed) // 3)
+
+# %% [markdown]
+# Significant changes by module, of {glue:text}`placed_of` pairs of model and data set each, and their mean in points:
+# {glue:text}`placed`.
 #
 # ## Fewer labels
 #

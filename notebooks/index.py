@@ -73,7 +73,7 @@ from mlprobe_utils.stats.intervals import RECIPE
 
 probed = results.end_rows(chapter.selection).query("stage == 'finetuned'")
 reference = results.reference_rows(chapter.selection)
-held_out = tables.thresholds_of(chapter.selection)
+held_out = tables.usual_losses(chapter.selection)
 
 # %% tags=["remove-input"]
 rows = probed, results.prediction_rows(chapter.selection), reference
@@ -109,7 +109,7 @@ from mlprobe_utils.plots.charts import fault_curves
 
 damaged = chapter.damaged()
 changed = effects(damaged.healthy, damaged.selection, damaged.planted)
-of_others = tables.thresholds_of(damaged.selection)
+of_others = tables.usual_losses(damaged.selection)
 fault_curves(changed, damaged.planted, damaged.names)
 
 # %% tags=["remove-input"]

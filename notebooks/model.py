@@ -256,7 +256,7 @@ glue("unparsed_after", 100 * late["parsed"].isna().mean())
 from mlprobe_utils.analysis.diagnosis_tables import (
     diagnoses,
     in_short,
-    thresholds_of,
+    usual_losses,
 )
 from mlprobe_utils.stats.intervals import RECIPE
 
@@ -264,7 +264,7 @@ sites = results.end_rows(chapter.selection)
 reference = results.reference_rows(chapter.selection)
 
 # %%
-given = chapter.image_sets, split_rule, thresholds_of(chapter.selection)
+given = chapter.image_sets, split_rule, usual_losses(chapter.selection)
 told = diagnoses(sites, rows, reference, *given, scopes=[RECIPE])
 columns = ["dataset", "stage", "diagnosis", "ruled out", "left open"]
 short = in_short(told)

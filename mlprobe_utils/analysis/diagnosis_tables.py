@@ -1,4 +1,4 @@
-"""The diagnoses of a run: verdicts on every model, data set and stage, in words, and misalignment taken apart."""
+"""The diagnoses of a run: verdicts on every model, data set and stage, in words, and the read-out gap taken apart."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from sklearn.preprocessing import StandardScaler
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import diagnosis
 from mlprobe_utils.evaluation.health import STATE
-from mlprobe_utils.evaluation.names import CONTROL_RUN, LAST_TOKEN, MISALIGNMENT, OUTPUT, PROBED_SITES
-from mlprobe_utils.evaluation.outcomes import last_point, outcomes, single_outcomes, site_outcomes
+from mlprobe_utils.evaluation.names import CONTROL_RUN, LAST_TOKEN, OUTPUT, PROBED_SITES, READ_OUT_GAP
+from mlprobe_utils.evaluation.outcomes import outcomes, point_at, single_outcomes, site_outcomes
 from mlprobe_utils.evaluation.rows import OPTION, options_of
 from mlprobe_utils.pipeline import laboratory_results, results
-from mlprobe_utils.pipeline.fault_card import DamagedModel
+from mlprobe_utils.pipeline.fault_card import DamagedModel, load_trial
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import groups
@@ -26,10 +26,10 @@ from mlprobe_utils.stats.intervals import SCOPES
 NOTHING = "nothing is lost beyond the thresholds"
 DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
 RANKED, READ_OUT = "options ranked by the output layer", "readout of the options' probabilities"
-STEPS = (  # of misalignment; RANKED is the logit lens at the last layer, READ_OUT is fitted and not the model's own
-    diagnosis.Statement("not ranked first", MISALIGNMENT, LAST_TOKEN, (RANKED,)),
-    diagnosis.Statement("ranked first, and not answered", MISALIGNMENT, RANKED, (OUTPUT,)),
-    diagnosis.Statement("answered, beside a fitted readout", MISALIGNMENT, READ_OUT, (OUTPUT,)),
+STEPS = (  # behind the last token; RANKED is the logit lens at the last layer, READ_OUT is fitted, not the model's own
+    diagnosis.Statement("not ranked first", READ_OUT_GAP, (LAST_TOKEN,), (RANKED,)),
+    diagnosis.Statement("ranked first, and not answered", READ_OUT_GAP, (RANKED,), (OUTPUT,)),
+    diagnosis.Statement("answered, beside a fitted readout", READ_OUT_GAP, (READ_OUT,), (OUTPUT,)),
 )
 LOST, GAINED, NEITHER = "lost", "gained", paired.NEITHER
 LEAST = np.finfo(float).tiny  # a probability below counts as this one: that of 0 has no logarithm
@@ -41,20 +41,21 @@ def diagnoses(
     reference: pd.DataFrame,
     image_sets: Mapping[str, ImageSet],
     split_rule: str,
-    thresholds: Mapping[str, Mapping[str, float]],
+    known: Mapping[str, Mapping[str, diagnosis.Usual]],
     scopes: Sequence[str] = tuple(SCOPES),
 ) -> pd.DataFrame:
     """The verdicts on every state that has probes of several seeds: STATE, scope, and the columns of
-    `diagnosis.verdicts`, five rows each. Arguments are of `results.end_rows`, `results.prediction_rows`,
-    `results.reference_rows` and `thresholds_of`."""
-    frames, answers = [], by_state(predicted)
+    `diagnosis.verdicts`, corrected over all models and data sets of a scope and stage. Arguments are of
+    `results.end_rows`, `results.prediction_rows`, `results.reference_rows` and `usual_losses`."""
+    frames, answers, least = [], by_state(predicted), load_trial().least_loss
     for state, rows, drawn, images in groups(probed, STATE, image_sets, split_rule):
         of_set = reference[reference["dataset"] == state["dataset"]]
         correct = site_outcomes(rows, answers[(*state.values(),)], of_set, images)
         for scope in scopes:
-            found = diagnosis.verdicts(diagnosis.losses(correct, drawn, scope), thresholds[state["model"]])
-            frames.append(found.assign(**state, scope=scope))
-    return pd.concat(frames, ignore_index=True)
+            lost = diagnosis.losses(correct, drawn, scope).assign(**state, scope=scope)
+            frames.append(diagnosis.against_usual(lost, known[state["model"]], least))
+    tables = [own for _, own in pd.concat(frames, ignore_index=True).groupby(["scope", "stage"], sort=False)]
+    return pd.concat(map(diagnosis.verdicts, tables)).sort_index()
 
 
 def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -64,23 +65,27 @@ def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
 
 
 def in_short(judged: pd.DataFrame) -> pd.DataFrame:
-    """`diagnoses` in words: STATE, scope, main (mode, or null), diagnosis (the statements named, with their loss in pp
-    and its simultaneous interval, or why there is none), ruled out, left open (counted)."""
+    """`diagnoses` in words: STATE, scope, main (mode of `diagnosis.main_statement`, or null), diagnosis (the statements
+    named, with their loss in pp, its simultaneous interval and the sites, or why there is none), ruled out, left open
+    (counted)."""
     records = []
     for key, own in judged.groupby([*STATE, "scope"], sort=False):
         named, counts = own[own["verdict"] == diagnosis.NAMED], own["verdict"].value_counts()
-        words = [f"{s.statement}: {-s.value:.1f} ({-s.band_high:.1f} to {-s.band_low:.1f})" for s in named.itertuples()]
+        words = [
+            f"{s.statement}: {-s.value:.1f} ({-s.band_high:.1f} to {-s.band_low:.1f}), {s.before} → {s.after}"
+            for s in named.itertuples()
+        ]
         words = "; ".join(words) or (diagnosis.UNDECIDED if diagnosis.UNDECIDED in counts else NOTHING)
         others = [counts.get(verdict, 0) for verdict in (diagnosis.RULED_OUT, diagnosis.UNDECIDED)]
-        main = next(iter(named["mode"]), None)  # later ones may be its consequences
-        records.append((*key, main, words, *others))
+        main = diagnosis.main_statement(own)
+        records.append((*key, None if main is None else main["mode"], words, *others))
     return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "left open"])
 
 
-def thresholds_of(selection: Selection) -> dict[str, dict[str, float]]:
-    """Model -> statement -> the least loss that counts (pp), from undamaged models of other families."""
+def usual_losses(selection: Selection) -> dict[str, dict[str, diagnosis.Usual]]:
+    """Model -> statement -> what undamaged models of other families lose."""
     families = results.families(selection)
-    by_family = laboratory_results.read().thresholds(set(families.values()))
+    by_family = laboratory_results.read().usual(set(families.values()))
     return {model: by_family[family] for model, family in families.items()}
 
 
@@ -108,16 +113,16 @@ def mapping_losses(
     `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a state:
     STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER. Raises
     InputError if rows of a state or of an image are missing."""
-    module, pooling = PROBED_SITES[LAST_TOKEN]
+    module, pooling, place = PROBED_SITES[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
     frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]
     for state, rows, drawn, images in groups(of_last_token, STATE, image_sets, split_rule):
-        correct = {LAST_TOKEN: outcomes(rows[rows["point"] == last_point(rows)]).correct[:, 0]}
+        correct = {LAST_TOKEN: outcomes(rows[rows["point"] == point_at(rows, place)]).correct[:, 0]}
         ranked, answered, read = (own[(*state.values(),)] for own in tables)
         place = f"{state['model']} on {state['dataset']}"
         if ranked.empty:
             raise InputError(f"{place}, {state['stage']}: no rows of '{RANKED}'")
-        ranked = ranked[ranked["point"] == last_point(ranked)]
+        ranked = ranked[ranked["point"] == point_at(ranked, place)]
         for site, own in ((RANKED, ranked), (OUTPUT, answered), (READ_OUT, read)):
             correct[site] = single_outcomes(own, images, f"{place}, {site}", parsed=site == OUTPUT)
         frames.append(diagnosis.losses(correct, drawn, statements=STEPS).assign(**state))

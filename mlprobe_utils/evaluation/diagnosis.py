@@ -1,46 +1,66 @@
-"""The four failure modes (paper, section 4.2) as measurable statements: what is lost between fixed sites.
+"""The failure modes (paper, section 4.2) as measurable statements: what is lost between fixed sites.
 
 What a module has truly lost, nothing behind it can have (data processing inequality: Cover and Thomas 2006, section
-2.8), but a probe may decode a site badly that later sites show to be rich. So a quality limitation is claimed only
-where every later site, too, is below: its loss is the least of these.
+2.8), but one pooling of a site, the mean of the image tokens or their places, may miss what the other finds, and a
+probe may decode a site badly that later sites show to be rich. So what counts is the most that is found before, by
+either pooling, against the most that is found after.
 
-A mode is named where the whole simultaneous interval of its loss lies beyond a threshold (set on undamaged models),
-ruled out where all of it lies short of it, and is not distinguishable otherwise."""
+The first three modes have a place: what was decodable is so no longer. A read-out gap is a symptom whose place is open:
+the class can be decoded, and is missing from what is read of it. A damage that keeps the class decodable and makes it
+unusable shows there, wherever it lies.
+
+Undamaged models lose something between the sites, too. A mode is named where a loss exceeds what they lose (Higgins,
+Thompson and Spiegelhalter 2009: the predictive distribution of a random-effects model), corrected for the number of
+statements made."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm, t
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.names import MODES, SITES
-from mlprobe_utils.stats.intervals import RECIPE, intervals
+from mlprobe_utils.evaluation.names import ENDS_OF, LAST_TOKEN, MODES, OUTPUT, REFERENCE, TOWER_START, placed
+from mlprobe_utils.stats.intervals import LEVEL, RECIPE, intervals
+from mlprobe_utils.stats.paired import holm
 from mlprobe_utils.stats.resampling import Resamples, accuracy
 
-REFERENCE, VISION_TOWER, CONNECTOR, IMAGE_TOKENS, LAST_TOKEN, OUTPUT = SITES
-QUALITY, FIDELITY, COMPREHENSION, MISALIGNMENT = MODES
+QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP = MODES
+PLACES = (QUALITY, FIDELITY, COMPREHENSION)  # modes that say where
 NAMED, RULED_OUT, UNDECIDED = "named", "ruled out", "not distinguishable on this many images"
+ALPHA, POWER = 1 - LEVEL, 0.8
+TOWER, CONNECTOR, LLM = ((site, placed(site)) for site in ENDS_OF.values())  # by either pooling
 
 
 class Statement(NamedTuple):
-    """Something is lost: none of the sites `after` shows what can be decoded at `before`."""
+    """Something is lost: none of the sites `after` shows what can be decoded at one of the sites `before`."""
 
     name: str
     mode: str
-    before: str
+    before: tuple[str, ...]
     after: tuple[str, ...]
 
 
 STATEMENTS = (
-    Statement(QUALITY, QUALITY, REFERENCE, (VISION_TOWER, CONNECTOR, IMAGE_TOKENS, LAST_TOKEN, OUTPUT)),
-    Statement(FIDELITY, FIDELITY, VISION_TOWER, (CONNECTOR,)),
-    Statement(f"{COMPREHENSION}, image tokens", COMPREHENSION, CONNECTOR, (IMAGE_TOKENS,)),
-    Statement(f"{COMPREHENSION}, last token", COMPREHENSION, CONNECTOR, (LAST_TOKEN,)),
-    Statement(MISALIGNMENT, MISALIGNMENT, LAST_TOKEN, (OUTPUT,)),
+    Statement(QUALITY, QUALITY, (REFERENCE, TOWER_START), (*TOWER, *CONNECTOR, *LLM, LAST_TOKEN, OUTPUT)),
+    Statement(FIDELITY, FIDELITY, TOWER, (*CONNECTOR, *LLM, LAST_TOKEN, OUTPUT)),
+    Statement(COMPREHENSION, COMPREHENSION, CONNECTOR, LLM),
+    Statement(f"{READ_OUT_GAP}, last token", READ_OUT_GAP, LLM, (LAST_TOKEN, OUTPUT)),
+    Statement(f"{READ_OUT_GAP}, answer", READ_OUT_GAP, (LAST_TOKEN,), (OUTPUT,)),
 )
 
 NAMES = [statement.name for statement in STATEMENTS]
+
+
+class Usual(NamedTuple):
+    """What undamaged models lose, in percentage points: mean, its standard error, deviation between models beyond the
+    error of each, and how many cases that is known from."""
+
+    mean: float
+    error: float
+    between: float
+    cases: int
 
 
 def losses(
@@ -49,38 +69,65 @@ def losses(
     scope: str = RECIPE,
     statements: Sequence[Statement] = STATEMENTS,
 ) -> pd.DataFrame:
-    """What is lost between the sites of each statement, with intervals that hold for all of them at once: statement,
-    mode, before, after (the site where least is lost), value (the change up to there in percentage points), band_low
-    and band_high (of the least loss). Errors as `intervals`. `correct` is site -> whether each image of `resamples` is
-    correct, bool [seeds, images], or [images] without seeds."""
-    pairs = [(statement, after) for statement in statements for after in statement.after]
-    sites = [*dict.fromkeys(site for statement, after in pairs for site in (statement.before, after))]
+    """What is lost between the sites of each statement: statement, mode, before (the site of most loss), after (the one
+    where least of it is lost), value (the change between these two in percentage points), error (its standard error),
+    band_low and band_high (of the loss, simultaneous for all pairs of sites). A site that is not in `correct` is left
+    out before a loss, and so is a statement that has no other. Errors as `intervals`. `correct` is site -> whether each
+    image of `resamples` is correct, bool [seeds, images], or [images] without seeds."""
+    pairs = [(s, b, a) for s in statements for b in s.before if b in correct for a in s.after]
+    sites = [*dict.fromkeys(site for _, *both in pairs for site in both)]
     of_sites = np.broadcast_arrays(*(np.atleast_2d(correct[site]) for site in sites))
     known = accuracy(np.stack(of_sites, axis=1), resamples)
-    before = known.at([sites.index(statement.before) for statement, _ in pairs])
-    after = known.at([sites.index(site) for _, site in pairs])
-    columns = ["statement", "mode", "before", "after"]
-    changes = pd.DataFrame([[*statement[:3], site] for statement, site in pairs], columns=columns)
-    changes = changes.join(intervals(after - before, scope))
-    by_statement = changes.groupby("statement", sort=False)
-    least = changes.loc[by_statement["value"].idxmax(), [*columns, "value"]]
-    # of several changes the largest lies between the largest of the lower and the largest of the upper ends
-    ends = by_statement[["band_low", "band_high"]].max()
-    return least.join(ends, on="statement").reset_index(drop=True)
+    before, after = (known.at([sites.index(pair[side]) for pair in pairs]) for side in (1, 2))
+    places = pd.DataFrame([[*s[:2], *both] for s, *both in pairs], columns=["statement", "mode", "before", "after"])
+    changes = places.join(intervals(after - before, scope)[["value", "error", "band_low", "band_high"]])
+    by_site = changes.groupby(["statement", "before"], sort=False)
+    least = changes.loc[by_site["value"].idxmax()]
+    most = least.loc[least.groupby("statement", sort=False)["value"].idxmin()].drop(columns=["band_low", "band_high"])
+    # of several changes the largest lies between the largest of the lower and the largest of the upper ends; likewise
+    # the smallest of these
+    ends = by_site[["band_low", "band_high"]].max().groupby("statement", sort=False).min()
+    return most.join(ends, on="statement").reset_index(drop=True)
 
 
-def verdicts(lost: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """`losses` with threshold, beyond (percentage points of loss beyond it at the interval's end nearer to 0: positive
-    where the mode is named) and verdict."""
-    threshold = lost["statement"].map(lambda name: float(thresholds[name]))
-    beyond, short = -lost["band_high"] - threshold, lost["band_low"] + threshold
-    verdict = np.select([beyond > 0, short > 0], [NAMED, RULED_OUT], UNDECIDED)
-    return lost.assign(threshold=threshold, beyond=beyond, verdict=verdict)
+def usual(undamaged: pd.DataFrame) -> dict[str, Usual]:
+    """Statement -> what undamaged cases lose; a row for each, with `value: <statement>` and `error: <statement>` as of
+    `losses`. InputError for fewer than two."""
+    if len(undamaged) < 2:
+        found = f"what is lost without damage is measured on undamaged cases, found {len(undamaged)}"
+        raise InputError(f"{found}: run models of another family, too")
+    found = {}
+    for name in NAMES:
+        lost, errors = -undamaged[f"value: {name}"], undamaged[f"error: {name}"]
+        between = max(lost.var() - (errors**2).mean(), 0.0)
+        found[name] = Usual(lost.mean(), lost.sem(), between**0.5, len(undamaged))
+    return found
 
 
-def thresholds(undamaged: pd.DataFrame, least: float) -> dict[str, float]:
-    """Statement -> the loss that counts, percentage points: `least`, or the most that an undamaged case, a row with
-    `band_high: <statement>` for each, loses for certain. InputError where there are none."""
-    if undamaged.empty:
-        raise InputError("thresholds are set on undamaged cases, found none: run models of another family, too")
-    return {name: max(least, float(-undamaged[f"band_high: {name}"].min())) for name in NAMES}
+def against_usual(lost: pd.DataFrame, known: Mapping[str, Usual], least: float) -> pd.DataFrame:
+    """`losses` with usual (mean loss of undamaged cases), deviation (standard, of the loss that is to be expected of an
+    undamaged model on these images), freedom (its degrees of freedom) and p (one-sided; 1 for a loss below `least`
+    percentage points)."""
+    mean, error, between, cases = (lost["statement"].map(lambda s, i=i: known[s][i]).astype(float) for i in range(4))
+    deviation = np.sqrt(between**2 + error**2 + lost["error"] ** 2)
+    p = t.sf((-lost["value"] - mean) / deviation, cases - 1)
+    p = np.where(-lost["value"] < least, 1.0, p)
+    return lost.assign(usual=mean, deviation=deviation, freedom=cases - 1, p=p)
+
+
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """`against_usual` of all states of one table with p (Holm), over all rows; verdict (NAMED where it is below 5 %;
+    RULED_OUT where the whole band lies short of the threshold); threshold (the loss from which on a single row of so
+    many is named) and detectable (the true loss that is named in 80 % of cases), percentage points."""
+    critical = t.isf(ALPHA / max(len(table), 1), table["freedom"])
+    threshold = table["usual"] + critical * table["deviation"]
+    table = table.assign(threshold=threshold, detectable=threshold + norm.isf(1 - POWER) * table["error"])
+    table["p (Holm)"] = holm(table["p"])
+    short = table["band_low"] + threshold > 0
+    return table.assign(verdict=np.select([table["p (Holm)"] < ALPHA, short], [NAMED, RULED_OUT], UNDECIDED))
+
+
+def main_statement(judged: pd.DataFrame) -> pd.Series | None:
+    """Of the `verdicts` on one state the row named that exceeds the usual loss by most; None where none is named."""
+    named = judged[judged["verdict"] == NAMED]
+    return None if named.empty else named.loc[(named["value"] + named["usual"]).idxmin()]

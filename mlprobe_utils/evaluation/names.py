@@ -1,5 +1,7 @@
 """Names in rows and tables: the controls, the sites and failure modes of a diagnosis, the classifiers of figure 1."""
 
+from mlprobe_utils.evaluation.points import PLACES
+
 MAJORITY, FILE_FORMAT, FILE, PIXELS = "majority class", "file format", "file format and size", "pixel statistics"
 WITHOUT_MODEL = (MAJORITY, FILE_FORMAT, FILE, PIXELS)
 CLASSICAL = "classical classifier"  # trained on the same images alone: the reference of a diagnosis
@@ -10,16 +12,25 @@ CONTROL_RUN = 0  # seed of the controls' probes, and the fine-tuned state that t
 REFERENCE, OUTPUT = "reference", "final output"
 VISION_TOWER, CONNECTOR = "vision tower's end", "connector's end"
 IMAGE_TOKENS, LAST_TOKEN = "LLM's end, image tokens", "LLM's end, last token"
-PROBED_SITES = {  # site -> module and pooling of the probe, at the module's last point
-    VISION_TOWER: ("V", "image_mean"),
-    CONNECTOR: ("C", "image_mean"),
-    IMAGE_TOKENS: ("L", "image_mean"),
-    LAST_TOKEN: ("L", "last_token"),
+
+
+def placed(site: str) -> str:
+    """The site where the places of the image tokens are read, not their mean."""
+    return f"{site}, places"
+
+
+TOWER_START = placed("vision tower's start")
+ENDS_OF = {"V": VISION_TOWER, "C": CONNECTOR, "L": IMAGE_TOKENS}
+PROBED_SITES = {  # site -> module and pooling of the probe, and whether it is the module's first or last point
+    TOWER_START: ("V", PLACES, 0),
+    **{site: (module, "image_mean", -1) for module, site in ENDS_OF.items()},
+    **{placed(site): (module, PLACES, -1) for module, site in ENDS_OF.items()},
+    LAST_TOKEN: ("L", "last_token", -1),
 }
 SITES = (REFERENCE, *PROBED_SITES, OUTPUT)
 QUALITY, FIDELITY = "quality limitation", "fidelity loss"
-COMPREHENSION, MISALIGNMENT = "comprehension deficit", "misalignment"
-MODES = (QUALITY, FIDELITY, COMPREHENSION, MISALIGNMENT)  # failure modes (paper, section 4.2), as the information flows
+COMPREHENSION, READ_OUT_GAP = "comprehension deficit", "read-out gap"
+MODES = (QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP)  # failure modes (paper, section 4.2), as the information flows
 
 CATEGORIES = ("CNN", "MLP", "ViT", "hybrid")  # of traditional classifiers, in the order of figure 1
 MLLM, TRADITIONAL = "MLLM", "all traditional"

@@ -130,19 +130,20 @@ def site_outcomes(
 ) -> dict[str, np.ndarray]:
     """site -> whether each of `images` (the test images, sorted) is correct, bool [seeds, images] of probes, else
     [images]. InputError for a site without rows, a test image that a site lacks or has twice; as `outcomes`. `probed`
-    are probe rows of one model, data set, stage and recipe, of which the last point of each module counts, `predicted`
-    the final output of the same state, one run, and `reference` the rows of the data set's, if it has one."""
+    are probe rows of one model, data set, stage and recipe, of which the first and last point of each module count,
+    `predicted` the final output of the same state, one run, and `reference` the rows of the data set's, if it has one.
+    """
     probed, predicted = (rows[rows["split"] == "test"] for rows in (probed, predicted))
     whose, correct = "a diagnosis", {}
     if len(first := next((rows for rows in (probed, predicted) if len(rows)), probed)):
         whose = f"{first['model'].iloc[0]} on {first['dataset'].iloc[0]}"
     if reference is not None:
         correct[REFERENCE] = single_outcomes(reference[reference["split"] == "test"], images, f"{whose}, {REFERENCE}")
-    for site, (module, pooling) in PROBED_SITES.items():
+    for site, (module, pooling, place) in PROBED_SITES.items():
         own = probed[(probed["pooling"] == pooling) & (probed["point"].str[0] == module)]
         if own.empty:
             raise InputError(f"{whose}, {site}: no probe rows of module {module}, {pooling}: probe it")
-        found = outcomes(own[own["point"] == last_point(own)])
+        found = outcomes(own[own["point"] == point_at(own, place)])
         _check_images(pd.Series(found.images), images, f"{whose}, {site}")
         correct[site] = found.correct[:, 0]
     correct[OUTPUT] = single_outcomes(predicted, images, f"{whose}, {OUTPUT}", parsed=True)
@@ -159,8 +160,9 @@ def single_outcomes(rows: pd.DataFrame, images: Sequence[str], what: str, parsed
     return (predicted == rows["label"]).fillna(False).to_numpy(bool)
 
 
-def last_point(rows: pd.DataFrame) -> str:
-    return max(rows["point"].unique(), key=flow_order)
+def point_at(rows: pd.DataFrame, place: int) -> str:
+    """The first (0) or last (-1) point of the rows, as the data flows."""
+    return sorted(rows["point"].unique(), key=flow_order)[place]
 
 
 def _check_images(found: pd.Series, images: Sequence[str], what: str) -> None:

@@ -19,7 +19,7 @@ import pandera.pandas as pa
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
-from mlprobe_utils.evaluation.points import POINT
+from mlprobe_utils.evaluation.points import POINT, POOLING_NAMES
 from mlprobe_utils.evaluation.question import ORDERS
 
 OPTION = "p_"
@@ -42,7 +42,7 @@ SCHEMA = pa.DataFrameSchema(
         "stage": pa.Column(str, pa.Check.isin(STAGES), **_MAYBE),
         "order": pa.Column(str, pa.Check.isin([*ORDERS]), **_MAYBE),
         "point": pa.Column(str, pa.Check.str_matches(f"^{POINT}$"), **_MAYBE),
-        "pooling": pa.Column(str, pa.Check.isin(["image_mean", "last_token"]), **_MAYBE),
+        "pooling": pa.Column(str, pa.Check.isin([*POOLING_NAMES]), **_MAYBE),
         "epoch": pa.Column("Int64", pa.Check.ge(1), **_MAYBE, required=False),
         "thought_cut": pa.Column("boolean", **_MAYBE, required=False),
         r"^p_.+": pa.Column(float, pa.Check.in_range(0, 1), regex=True, nullable=True),

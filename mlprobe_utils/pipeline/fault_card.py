@@ -10,14 +10,14 @@ from pydantic import Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import PercentagePoints
-from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
+from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, QUALITY, READ_OUT_GAP
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import CARDS, Card, DataCard, load_card, load_data_card, slugs
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.results import Selection
 
-MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: MISALIGNMENT}  # module of a fault -> its mode
+MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: READ_OUT_GAP}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
 FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what a trial leaves of a model on a data set
 DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # of all trials judged: cases, run

@@ -1,6 +1,6 @@
-"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is correct. The
+"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is right. The
 table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's own
-run, in outputs/diagnosis/, takes their place. The thresholds of every diagnosis come from its undamaged cases."""
+run, in outputs/diagnosis/, takes their place. What undamaged models lose is measured on its undamaged cases."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,19 @@ from scipy.stats import binomtest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, file_hash, hash_of
 from mlprobe_utils.common.settings import Words
-from mlprobe_utils.evaluation.diagnosis import MODES, NAMES, STATEMENTS, thresholds
+from mlprobe_utils.evaluation.diagnosis import (
+    MODES,
+    NAMED,
+    NAMES,
+    PLACES,
+    STATEMENTS,
+    Usual,
+    against_usual,
+    main_statement,
+    usual,
+    verdicts,
+)
+from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts, fault_card
 from mlprobe_utils.pipeline.cards import Card, parse_card
 from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
@@ -22,11 +34,19 @@ from mlprobe_utils.pipeline.results import CALIBRATION, HITS, STRENGTHS, Selecti
 from mlprobe_utils.stats.intervals import LEVEL, intervals
 from mlprobe_utils.stats.resampling import accuracy, resample
 
-RATES = ["what", "of", "cases", "models", "correct", "share", "low", "high", "others"]
+RATES = ["what", "of", "cases", "models", "counted", "share", "low", "high"]
+PARTS = ("module", "kind", "family", "dataset")
 BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
-STRONG, WEAK, FALSE_ALARMS = "strong cases", "weaker cases", "false alarms"
-LOSS = ("value", "band_low", "band_high")
+LEAST_LOST = 10.0  # pp: what costs less is not held against a diagnosis
+PLACED_RIGHT, PLACED_SMALLER, DETECTED, MISPLACED, FALSE_ALARMS = (
+    "destroyed, {strong:g} points or more: right place",
+    "destroyed, less: right place",
+    "made unusable, {strong:g} points or more: detected",
+    f"all of {LEAST_LOST:g} points or more: wrong place",
+    "undamaged: something named",
+)
+LOSS = ("value", "error")
 PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
 LOST = ["lost", "lost_low", "lost_high", *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
 CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
@@ -43,43 +63,45 @@ class LaboratoryRun(Card):
 
 @dataclass(frozen=True)
 class Laboratory:
-    """A laboratory run and the table of its cases, judged by thresholds that have not seen a case's family."""
+    """A laboratory run and its cases, each judged by undamaged cases of other families."""
 
     run: LaboratoryRun
     cases: pd.DataFrame
 
     @cached_property
     def rates(self) -> pd.DataFrame:
-        """How often the diagnosis is correct, with exact intervals, for which the cases of a model count as
-        independent: what, of (all, or one mode, family, data set, or number of points to be lost), cases, models,
-        correct (of FALSE_ALARMS: how many named a mode), share, low and high (percent), others (several modes named,
-        percent)."""
-        damaged, strong, rows = self.cases["mode"].notna(), self.cases["strong"], []
-        for what, chosen in ((STRONG, strong), (WEAK, damaged & ~strong), (FALSE_ALARMS, ~damaged)):
-            own = self.cases[chosen]
-            columns = ("mode", "family", "dataset", "wanted")
-            parts = [part for column in columns for part in own.groupby(column, sort=False)]
-            for of, cases in ([("all", own)] if len(own) else []) + parts:
-                counted = int((cases["diagnosed"].notna() if what == FALSE_ALARMS else cases["correct"]).sum())
-                of, many = f"{of:g} points" if isinstance(of, float) else of, len(cases)
-                shares = (100 * (counted / many), *exact_interval(counted, many))
-                others = 100 * cases["named"].str.contains(";").mean()
-                rows.append((what, of, many, cases["model"].nunique(), counted, *shares, others))
+        """How often the diagnosis is right, with exact intervals, for which the cases of a model count as independent:
+        what, of (all, or one module, kind, family or data set), cases, models, counted, share, low and high (percent).
+        """
+        cases, rows = self.cases, []
+        lost, destroyed, damaged = cases["lost"], cases["destroys"].fillna(False).astype(bool), cases["module"].notna()
+        strong, right = damaged & (lost >= (limit := load_trial().strong)), cases["diagnosed"] == cases["mode"]
+        for what, chosen, counted in (
+            (PLACED_RIGHT, strong & destroyed, right),
+            (PLACED_SMALLER, damaged & destroyed & ~strong, right),
+            (DETECTED, strong & ~destroyed, cases["diagnosed"].notna()),
+            (MISPLACED, damaged & (lost >= LEAST_LOST), cases["diagnosed"].isin(PLACES) & ~right),
+            (FALSE_ALARMS, ~damaged, cases["diagnosed"].notna()),
+        ):
+            own = cases[chosen].assign(counted=counted)
+            parts = [("all", own), *(part for column in PARTS for part in own.groupby(column, sort=False))]
+            for of, part in parts if len(own) else ():
+                hit = int(part["counted"].sum())
+                shares = (100 * hit / len(part), *exact_interval(hit, len(part)))
+                rows.append((what.format(strong=limit), of, len(part), part["model"].nunique(), hit, *shares))
         return pd.DataFrame(rows, columns=RATES)
 
-    def thresholds(self, families: Iterable[str]) -> dict[str, dict[str, float]]:
-        """Family -> statement -> the least loss that counts (pp), set on undamaged cases of other families."""
-        return by_family(self.cases, families, load_trial().least_loss)
+    def usual(self, families: Iterable[str]) -> dict[str, dict[str, Usual]]:
+        """Family -> statement -> what undamaged cases of other families lose."""
+        return by_family(self.cases, families)
 
     def words(self) -> str:
-        """How often the diagnosis is correct, in sentences."""
-        cases, damaged = self.cases, int(self.cases["mode"].notna().sum())
+        """How often the diagnosis is right, in sentences."""
+        cases, damaged = self.cases, int(self.cases["module"].notna().sum())
         text = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
         text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
-        names = {STRONG: "strong faults diagnosed correctly", WEAK: "weaker faults", FALSE_ALARMS: "false alarms"}
-        words = "{0} {1.correct} of {1.cases} ({1.share:.0f} %, exact 95 % interval {1.low:.0f} to {1.high:.0f})"
-        whole = self.rates[self.rates["of"] == "all"].itertuples()
-        text += "; ".join(words.format(names[row.what], row) for row in whole)
+        words = "{0.what}, {0.counted} of {0.cases} ({0.share:.0f} %, exact 95 % interval {0.low:.0f} to {0.high:.0f})"
+        text += "; ".join(map(words.format, self.rates[self.rates["of"] == "all"].itertuples()))
         return f"{text}." if self.run.cards == cards_hash() else f"{text}. {CHANGED}"
 
 
@@ -88,23 +110,23 @@ def flat(lost: pd.DataFrame) -> dict[str, float]:
     return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}
 
 
-def by_family(cases: pd.DataFrame, families: Iterable[str], least: float) -> dict[str, dict[str, float]]:
-    """`Laboratory.thresholds`; cases of null mode are undamaged."""
-    undamaged = cases[cases["mode"].isna()]
-    return {family: thresholds(undamaged[undamaged["family"] != family], least) for family in families}
+def by_family(cases: pd.DataFrame, families: Iterable[str]) -> dict[str, dict[str, Usual]]:
+    """`Laboratory.usual`; cases without a module are undamaged."""
+    undamaged = cases[cases["module"].isna()]
+    return {family: usual(undamaged[undamaged["family"] != family]) for family in families}
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Cases with their diagnosis, by thresholds from other families: named (all modes, joined by "; "), diagnosed (the
-    first of them, or null) and correct (of an undamaged case: nothing is diagnosed)."""
-    limits, named = by_family(cases, cases["family"].unique(), least), []
+    """Cases with their diagnosis, each by itself and by undamaged cases of other families: named (all modes, joined by
+    "; ") and diagnosed (that of `diagnosis.main_statement`, or null)."""
+    known, found = by_family(cases, cases["family"].unique()), []
+    stated = pd.DataFrame({"statement": NAMES, "mode": [s.mode for s in STATEMENTS], "band_low": -np.inf})
     for case in cases.to_dict("records"):
-        own = limits[case["family"]]
-        named.append([s.mode for s in STATEMENTS if -case[f"band_high: {s.name}"] > own[s.name]])
-    found = cases.assign(named=["; ".join(dict.fromkeys(modes)) for modes in named])
-    found["diagnosed"] = [next(iter(modes), None) for modes in named]
-    nothing = found[["diagnosed", "mode"]].isna().all(axis=1)
-    return found.assign(correct=(found["diagnosed"] == found["mode"]) | nothing)
+        lost = stated.assign(**{column: [case[f"{column}: {name}"] for name in NAMES] for column in LOSS})
+        own = verdicts(against_usual(lost, known[case["family"]], least))
+        main, named = main_statement(own), own.loc[own["verdict"] == NAMED, "mode"]
+        found.append(("; ".join(dict.fromkeys(named)), None if main is None else main["mode"]))
+    return cases.assign(**pd.DataFrame(found, cases.index, ["named", "diagnosed"]))
 
 
 def read() -> Laboratory:
@@ -113,15 +135,13 @@ def read() -> Laboratory:
     for path in (cases, run):
         if not path.is_file():
             raise InputError(f"{artefacts.relative(path)} is not there: {mend}")
-    card, trial = parse_card(LaboratoryRun, run), load_trial()
+    card = parse_card(LaboratoryRun, run)
     if card.table and card.table != file_hash(cases):
         raise InputError(f"{artefacts.relative(cases)} is not as it was written: {mend}")
     table = pd.read_csv(cases)
     if missing := [column for column in (*PLACED, *LOST) if column not in table]:
         raise InputError(f"{artefacts.relative(cases)} lacks the column '{missing[0]}': {mend}")
-    table = judged(table, trial.least_loss)
-    strong = table["mode"].notna() & (table["lost"] >= trial.strong)
-    return Laboratory(card, table.assign(strong=strong))
+    return Laboratory(card, judged(table, load_trial().least_loss))
 
 
 def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
@@ -139,10 +159,14 @@ def cards_hash() -> str:
 
 
 def confusion(table: pd.DataFrame) -> pd.DataFrame:
-    """How many cases of each planted mode (rows) were diagnosed as which mode (columns), or NOTHING."""
-    order = [*MODES, NOTHING]
-    counts = pd.crosstab(table["mode"].fillna(NOTHING).rename("planted"), table["diagnosed"].fillna(NOTHING))
-    return counts.reindex(index=order, columns=order, fill_value=0)
+    """How many cases of each planted damage (rows: the module, and what is done to the class) were diagnosed as which
+    mode (columns), or NOTHING."""
+    sort = table["destroys"].map({True: "destroyed", False: "made unusable"})
+    planted = (table["module"].map(MODULES | {ANSWER: ANSWER}) + ", " + sort).fillna(NOTHING).rename("planted")
+    counts = pd.crosstab(planted, table["diagnosed"].fillna(NOTHING)).rename_axis(columns="diagnosed")
+    rows = [f"{module}, {how}" for module in (*MODULES.values(), ANSWER) for how in ("destroyed", "made unusable")]
+    counts = counts.reindex(index=[*rows, NOTHING], columns=[*MODES, NOTHING], fill_value=0)
+    return counts[counts.sum(axis=1) > 0]
 
 
 def measured(selection: Selection) -> pd.DataFrame:

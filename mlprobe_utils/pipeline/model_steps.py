@@ -17,8 +17,15 @@ from scipy.special import softmax
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_controls
-from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
-from mlprobe_utils.evaluation.points import MODULES, POOLINGS
+from mlprobe_utils.evaluation.names import (
+    CONTROL_RUN,
+    CONTROL_TASK,
+    MEMORISATION,
+    PROBED_SITES,
+    RANDOM_WEIGHTS,
+    TEXT_ONLY,
+)
+from mlprobe_utils.evaluation.points import MODULES, PLACES, POOLINGS
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.pipeline.artefacts import read_rows
@@ -113,7 +120,8 @@ def make_lens(work: Work) -> None:
 
 def make_probes(work: Work) -> None:
     """`probes.parquet`: the main recipe, one seed a run, and its variants of the first run, as far as it is SEEDED.
-    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images."""
+    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images. Places, which are wide,
+    are probed by the main recipe alone, and with all seeds at the sites of the diagnosis."""
     if processes().is_main_process:
         work.probes().make(partial(_write_probes, work))
 
@@ -124,24 +132,37 @@ def _write_probes(work: Work, folder: Path) -> None:
     pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
     runs = [(state, run) for state in work.states() for run in (work.runs() if state is None else [state])]
     again = [(state, seed) for state in SEEDED if state in pooled for seed in range(work.protocol.probe_seeds)]
-    frames, of_seeds = [], []
+    sites, frames, of_seeds = features_of_sites(pooled[runs[0][0]]), [], []
     for name, probe in work.recipes().items():
         main = name == MAIN_PROBE
         first = runs if main else [(state, CONTROL_RUN) for state in SEEDED]
         chosen = dict.fromkeys([*first, *(again if main else [])])  # one that is both is fitted once
-        features = {(*place, key): tensor for place in chosen for key, tensor in pooled[place[0]].items()}
+        features = {(*place, key): own for place in chosen for key, own in pooled[place[0]].items()}
+        in_curve = {key for key in features if key[:2] in first and (main or PLACES not in key[2])}
+        seeded = {key for key in features if main and key[:2] in again and (PLACES not in key[2] or key[2] in sites)}
+        features = {key: own for key, own in features.items() if key in in_curve | seeded}
         targets, numbers = dict.fromkeys(features, labels), {key: key[1] for key in features}
         drawn = training[share_of_each_class(labels[training], probe.training_fraction)]
         fitted = fit_probes(features, targets, drawn, len(work.options), probe, numbers)
         for (state, seed, key), probabilities in fitted.items():
             constants = work.constants(state) | _place(key) | {"seed": seed, "probe": name}
-            if (state, seed) in first:
-                in_curve = constants | {"run": seed}
-                frames.append(image_rows(images[shown], work.options, probabilities[shown], **in_curve))
-            if main and (state, seed) in again:
+            if (state, seed, key) in in_curve:
+                of_run = constants | {"run": seed}
+                frames.append(image_rows(images[shown], work.options, probabilities[shown], **of_run))
+            if (state, seed, key) in seeded:
                 of_seeds.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
     write_rows(pd.concat(frames, ignore_index=True), folder / "probes.parquet")
     write_rows(pd.concat(of_seeds, ignore_index=True), folder / "seeds.parquet")
+
+
+def features_of_sites(features: Features) -> Features:
+    """Those of the sites that the diagnosis reads."""
+
+    def key_of(module: str, pooling: str, place: int) -> str:
+        return [key for key in features if key[0] == module and key.endswith(f"/{pooling}")][place]
+
+    keys = [key_of(*site) for site in PROBED_SITES.values()]
+    return {key: features[key] for key in keys}
 
 
 def _targets(work: Work) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

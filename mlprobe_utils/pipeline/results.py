@@ -149,12 +149,12 @@ seed_rows = partial(gather, names=["probes"], file="seeds.parquet")
 
 
 def end_rows(selection: Selection) -> pd.DataFrame:
-    """Of `seed_rows` those of the last point of each module; others are not read."""
+    """Of `seed_rows` those of the first and last point of each module; others are not read."""
     frames = []
     for folder in folders_of(selection, "probes"):
         file = folder / "seeds.parquet"
         points = sorted(artefacts.read_rows(file, columns=["point"])["point"].unique(), key=flow_order)
-        ends = [*{point[0]: point for point in points if point[0] in MODULES}.values()]
+        ends = {own[end] for module in MODULES if (own := [p for p in points if p[0] == module]) for end in (0, -1)}
         frames.append(artefacts.read_rows(file, filters=[("point", "in", ends)]))
     return pd.concat(frames, ignore_index=True)
 

@@ -74,12 +74,17 @@ def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[st
     return lines(long, STAGES, Axes("percent"), title, names, ("metric", "dataset"))
 
 
-def recipe_curves(scores: Mapping[str, pd.DataFrame], names: Mapping[str, str], metric: str = "accuracy") -> Figure:
-    """Image-token curves after fine-tuning, a line a probe recipe; `scores` are probe scores of one run by recipe."""
+def recipe_curves(
+    scores: Mapping[str, pd.DataFrame],
+    names: Mapping[str, str],
+    metric: str = "accuracy",
+    by: str = "probe recipe",
+) -> Figure:
+    """Curves after fine-tuning, a line a probe recipe or what else `by` says; name -> probe scores of one pooling."""
     curves = pd.concat([own.assign(series=name, value=own[metric]) for name, own in scores.items()])
-    curves = curves[(curves["pooling"] == "image_mean") & (curves["stage"] == "finetuned")]
-    keys = [Key(name, "recipe", COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
-    title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by probe recipe"
+    curves = curves[curves["stage"] == "finetuned"]
+    keys = [Key(name, by, COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
+    title = f"Probing {METRIC_NAMES[metric]} after fine-tuning by {by}"
     return lines(curves, keys, Axes(f"{METRIC_NAMES[metric]} (%)"), title, names)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import pad
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import claimed, file_hash, hash_of, write_parquet
@@ -49,7 +50,8 @@ def extract(
     True
 
     `V.00`… are vision blocks, `C.00`… layers of the connector, `L.00`… layers of the LLM. `image_mean` is the mean over
-    the image's tokens; `last_token` (of the LLM) what the answer's first token is predicted from.
+    the image's tokens, which forgets where in the image they are; `image_places` keeps that, in at most 64 pieces of 32
+    numbers; `last_token` (of the LLM) is what the answer's first token is predicted from.
 
     Args:
         images: from `image_folder` or `image_list`, or arrays, uint8 [height, width, 3].
@@ -143,7 +145,7 @@ def write_features(
     [images, width], and to POINTS a row a probe point. Shards of an interrupted run are used again."""
 
     def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return {key: stacked([part[key] for part in parts]) for key in parts[0]}
 
     shards = shards_of(folder, positions, settings.shard_images, ".safetensors")
     for path, batches in own_missing(shards, settings.batch_size, "features of image"):
@@ -169,6 +171,12 @@ def features_of(loaded: LoadedModel, questions: dict[str, torch.Tensor]) -> dict
     with capturing(loaded, inputs) as captured:
         loaded.model(**inputs, logits_to_keep=1, use_cache=False)
     return captured
+
+
+def stacked(parts: list[torch.Tensor]) -> torch.Tensor:
+    """One below the other; the places of images of fewer tokens end with zeros."""
+    widest = max(part.shape[1] for part in parts)
+    return torch.cat([pad(part, (0, widest - part.shape[1])) for part in parts])
 
 
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -19,7 +19,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import Notes
 from mlprobe_utils.common.settings import paper
-from mlprobe_utils.evaluation.points import POOLINGS, is_point
+from mlprobe_utils.evaluation.points import POOLING_NAMES, is_point
 from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.probing.settings import Probe
 
@@ -73,7 +73,7 @@ def probe(
     frames = []
     for (name, seed), probabilities in fitted.items():
         point, _, pooling = name.partition("/")
-        known = is_point(point) and pooling in POOLINGS.values()
+        known = is_point(point) and pooling in POOLING_NAMES
         place = {"point": point if known else name, "pooling": pooling if known else None, "seed": seed}
         columns = {OPTION + label: probabilities[shown, i].astype(float) for i, label in enumerate(classes)}
         frames.append(rows.iloc[shown].assign(**place, **columns))

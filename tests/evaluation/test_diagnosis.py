@@ -5,64 +5,134 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import LAST, image_set, made, right_of, rows_of
+from simulated_rows import LAST, image_set, made, no_fewer, no_more, right_of, rows_of
 
 from mlprobe_utils.analysis import diagnosis_tables as report
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, STATEMENTS, UNDECIDED, losses, verdicts
-from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, MODES, OUTPUT, QUALITY, SITES
+from mlprobe_utils.evaluation.diagnosis import (
+    CONNECTOR,
+    LLM,
+    NAMED,
+    NAMES,
+    RULED_OUT,
+    STATEMENTS,
+    TOWER,
+    UNDECIDED,
+    Usual,
+    against_usual,
+    losses,
+    usual,
+    verdicts,
+)
+from mlprobe_utils.evaluation.names import (
+    COMPREHENSION,
+    FIDELITY,
+    IMAGE_TOKENS,
+    LAST_TOKEN,
+    MODES,
+    OUTPUT,
+    QUALITY,
+    READ_OUT_GAP,
+    REFERENCE,
+    SITES,
+    TOWER_START,
+    VISION_TOWER,
+    placed,
+)
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.intervals import RECIPE, SCOPES
 from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import resample
 
-THRESHOLDS = {statement.name: 5.0 for statement in STATEMENTS}
+KNOWN = {"m": {statement.name: Usual(3.0, 0.3, 2.0, 60) for statement in STATEMENTS}}
+ON_THE_WAY = ((REFERENCE, TOWER_START), TOWER, CONNECTOR, LLM, (LAST_TOKEN,), (OUTPUT,))
+
+
+def shares(*of: float) -> dict[str, float]:
+    """site -> share correct, of a share for each of ON_THE_WAY."""
+    return {site: share for sites, share in zip(ON_THE_WAY, of, strict=True) for site in sites}
+
+
 PLANTED = {
-    QUALITY: (0.9, 0.65, 0.65, 0.65, 0.65, 0.65),
-    FIDELITY: (0.9, 0.9, 0.65, 0.65, 0.65, 0.65),
-    COMPREHENSION: (0.9, 0.9, 0.9, 0.65, 0.9, 0.9),
-    MISALIGNMENT: (0.9, 0.9, 0.9, 0.9, 0.9, 0.65),
+    QUALITY: shares(0.9, 0.65, 0.65, 0.65, 0.65, 0.65),
+    FIDELITY: shares(0.9, 0.9, 0.65, 0.65, 0.65, 0.65),
+    COMPREHENSION: shares(0.9, 0.9, 0.9, 0.65, 0.9, 0.9),
+    READ_OUT_GAP: shares(0.9, 0.9, 0.9, 0.9, 0.9, 0.65),
 }
 
 
-def sites(shares):
+def sites(of: dict[str, float]) -> dict[str, np.ndarray]:
     """Outcomes of five seeds with these shares correct, on much the same images at every site."""
     rng = np.random.default_rng(0)
     hard = rng.random(400)
-    noise = rng.normal(0, 0.05, (len(SITES), 5, 400))
-    return {s: hard + noise[i] < share for i, (s, share) in enumerate(zip(SITES, shares, strict=True))}
+    return {site: hard + rng.normal(0, 0.05, (5, 400)) < of[site] for site in SITES}
 
 
-@pytest.mark.parametrize("shares", [(0.9, 0.65, 0.65, 0.9, 0.65, 0.65), (0.9, 0.65, 0.65, 0.65, 0.65, 0.9)])
-def test_what_a_later_site_has_was_not_lost_before(shares):
-    judged = verdicts(losses(sites(shares), resample(np.arange(400))), THRESHOLDS).set_index("statement")
+def judged_of(correct: dict[str, np.ndarray]) -> pd.DataFrame:
+    return verdicts(against_usual(losses(correct, resample(np.arange(400))), KNOWN["m"], 2.0))
+
+
+@pytest.mark.parametrize("site", [LLM[0], placed(VISION_TOWER), OUTPUT])
+def test_what_any_later_site_has_by_either_pooling_was_not_lost_before(site):
+    judged = judged_of(sites(PLANTED[QUALITY] | {site: 0.9})).set_index("statement")
     assert judged.at[QUALITY, "verdict"] == RULED_OUT
-    assert judged.at[QUALITY, "after"] == SITES[shares.index(0.9, 1)]
+    assert judged.at[QUALITY, "after"] == site
 
 
-def test_the_threshold_and_the_interval_decide_what_a_loss_is_called():
-    lost = pd.DataFrame({"statement": MISALIGNMENT, "value": [-8.0], "band_low": [-13.0], "band_high": [-3.0]})
-    for threshold, verdict in ((2, NAMED), (5, UNDECIDED), (15, RULED_OUT)):
-        assert verdicts(lost, {MISALIGNMENT: threshold})["verdict"].tolist() == [verdict]
+def test_a_class_that_lies_in_the_places_alone_is_lost_where_the_places_are():
+    """The mean knows nothing before and nothing after: only the other pooling can find the loss, and names itself."""
+    means = dict.fromkeys((VISION_TOWER, CONNECTOR[0], IMAGE_TOKENS), 0.5)
+    judged = judged_of(sites(PLANTED[FIDELITY] | means)).set_index("statement")
+    assert judged.at[FIDELITY, "verdict"] == NAMED
+    assert judged.at[FIDELITY, "before"] == placed(VISION_TOWER)
 
 
-def test_of_several_modes_the_first_is_the_main_one_and_what_has_no_seeds_counts_for_all():
-    seeds, drawn = sites((0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))
-    judged = verdicts(losses(seeds, drawn), THRESHOLDS)
-    assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {QUALITY, MISALIGNMENT}
+def test_a_verdict_follows_from_the_usual_loss_and_from_how_many_are_made():
+    lost = pd.DataFrame({"statement": NAMES[0], "value": [-8.0], "error": [2.0], "band_low": -11.0, "band_high": -5.0})
+    for mean, verdict in ((2, NAMED), (5, UNDECIDED), (15, RULED_OUT)):
+        table = against_usual(lost, {NAMES[0]: Usual(mean, 0.2, 1.0, 60)}, 0.0)
+        assert verdicts(table)["verdict"].tolist() == [verdict]
+    table = against_usual(lost, {NAMES[0]: Usual(5, 0.2, 1.0, 60)}, 0.0).assign(p=0.001)
+    assert verdicts(table)["verdict"].tolist() == [NAMED]
+    many = verdicts(pd.concat([table] * 60, ignore_index=True))
+    assert (many["verdict"] != NAMED).all()
+    assert many["detectable"].min() > verdicts(table)["detectable"].item()
+    assert against_usual(lost, {NAMES[0]: Usual(0, 0.2, 1.0, 60)}, 8.5)["p"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(("image_error", "between"), [(4.0, 0.0), (2.0, 3.0)])
+def test_undamaged_models_are_named_as_rarely_as_is_said(image_error, between):
+    generator, named, models = np.random.default_rng(1), [], 60
+    for _ in range(300):
+        true = 3 + generator.normal(0, between, models + 1)
+        seen = -(true + generator.normal(0, image_error, models + 1))
+        cases = {
+            f"{column}: {name}": own for name in NAMES for column, own in (("value", seen), ("error", image_error))
+        }
+        known = usual(pd.DataFrame(cases).iloc[1:])
+        lost = pd.DataFrame({"statement": NAMES[:1], "value": seen[:1], "error": image_error, "band_low": -99.0})
+        named.append(verdicts(against_usual(lost, known, 0.0))["verdict"].item() == NAMED)
+    assert no_more(sum(named), len(named), 0.05)
+    assert no_fewer(sum(named), len(named), 0.025)
+
+
+def test_the_largest_of_several_losses_is_the_main_one_and_what_has_no_seeds_counts_for_all():
+    seeds, drawn = sites(shares(0.95, 0.8, 0.8, 0.8, 0.8, 0.4)), resample(np.arange(400))
+    judged = judged_of(seeds)
+    assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {QUALITY, READ_OUT_GAP}
     place = {"model": "m", "dataset": "d", "stage": "finetuned", "scope": RECIPE}
-    assert report.in_short(judged.assign(**place))["main"].tolist() == [QUALITY]
+    assert report.in_short(judged.assign(**place))["main"].tolist() == [READ_OUT_GAP]
     alone, repeated = (seeds | {OUTPUT: own} for own in (seeds[OUTPUT][0], np.repeat(seeds[OUTPUT][:1], 5, axis=0)))
     pd.testing.assert_frame_equal(losses(alone, drawn), losses(repeated, drawn))
 
 
 def planted(mode: str | None, images: int = 400, **state) -> dict[str, pd.DataFrame]:
-    return made(dict(zip(SITES, PLANTED.get(mode, [0.9] * 6), strict=True)), images, **state)
+    return made(PLANTED.get(mode, dict.fromkeys(SITES, 0.9)), images, **state)
 
 
 def diagnosed(tables: dict[str, pd.DataFrame], images: int = 400) -> pd.DataFrame:
-    given = {"image_sets": {"d": image_set(images)}, "split_rule": "paper", "thresholds": {"m": THRESHOLDS}}
+    given = {"image_sets": {"d": image_set(images)}, "split_rule": "paper", "known": KNOWN}
     return report.diagnoses(**tables, **given)
 
 
@@ -74,7 +144,7 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
     short = report.in_short(judged)
     assert short[["scope", "main"]].to_numpy().tolist() == [[scope, mode] for scope in SCOPES]
     for words in short["diagnosis"]:
-        found = re.fullmatch(rf"({mode}\S*.*): (\S+) \((\S+) to (\S+)\)", words.split("; ")[0])
+        found = re.fullmatch(rf"({mode}.*): (\S+) \((\S+) to (\S+)\), .* → .*", words.split("; ")[0])
         low, high = float(found[3]), float(found[4])
         assert 5 < low < float(found[2]) < high
 
@@ -82,17 +152,17 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
 def test_no_loss_and_too_few_images_are_two_answers():
     for images, words, verdict in ((400, report.NOTHING, RULED_OUT), (12, UNDECIDED, UNDECIDED)):
         judged = diagnosed(planted(None, images), images)
-        assert (judged["verdict"] == verdict).all()
+        assert verdict in set(judged["verdict"]) <= {RULED_OUT, verdict}
         assert set(report.in_short(judged)["diagnosis"]) == {words}
 
 
 def test_stages_are_apart_and_other_runs_are_not_diagnosed():
-    one, other = planted(FIDELITY), planted(MISALIGNMENT, stage="pretrained", run=None)
+    one, other = planted(FIDELITY), planted(READ_OUT_GAP, stage="pretrained", run=None)
     again = one["predicted"].assign(run=1, parsed=None)
     both = {"probed": pd.concat([one["probed"], other["probed"]]), "reference": one["reference"]}
     both["predicted"] = pd.concat([one["predicted"], other["predicted"], again])
     short = report.in_short(diagnosed(both))
-    assert dict(zip(short["stage"], short["main"], strict=True)) == {"finetuned": FIDELITY, "pretrained": MISALIGNMENT}
+    assert dict(zip(short["stage"], short["main"], strict=True)) == {"finetuned": FIDELITY, "pretrained": READ_OUT_GAP}
     assert len(report.by_state(both["predicted"])["m", "d", "finetuned"]) == 400
     assert report.by_state(again)["m", "d", "pretrained"].empty
 
@@ -146,11 +216,12 @@ def test_what_was_diagnosed_stands_beside_what_was_planted():
     judged = pd.DataFrame(
         {"model": one.slug, "dataset": "d", "stage": "finetuned", "scope": RECIPE, "statement": s.name}
         | {"mode": s.mode, "verdict": NAMED if s.mode in named[one.strength] else UNDECIDED}
-        | {"value": -20.0, "band_low": -25.0, "band_high": -15.0}
+        | {"value": -20.0, "band_low": -25.0, "band_high": -15.0, "usual": 10.0 * (s.mode != QUALITY)}
+        | {"before": s.before[0], "after": s.after[0]}
         for one in damaged
         for s in STATEMENTS
     )
     judged = report.against_planted(judged, damaged)
     assert judged["planted"].tolist() == [FIDELITY] * 3
     assert judged["detected"].tolist() == ["no", "another mode", "yes"]
-    assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0)"
+    assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0), {TOWER[0]} → {CONNECTOR[0]}"

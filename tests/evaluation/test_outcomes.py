@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import LAST, labels_of, made, names_of
+from simulated_rows import FIRST, LAST, labels_of, made, names_of
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import RESAMPLED, score
@@ -119,7 +119,7 @@ def test_what_is_missing_is_named(broken, said):
 @pytest.fixture
 def sites() -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Tables of rows, and the names of their images."""
-    return made(dict(zip(SITES, (0.95, 0.9, 0.8, 0.7, 0.6, 0.5), strict=True)), 20), names_of(20)
+    return made(dict(zip(SITES, np.linspace(0.95, 0.5, len(SITES)), strict=True)), 20), names_of(20)
 
 
 def test_every_site_has_the_outcomes_of_its_rows(sites):
@@ -128,9 +128,9 @@ def test_every_site_has_the_outcomes_of_its_rows(sites):
     correct = site_outcomes(**{name: pd.concat([rows, other[name]]) for name, rows in tables.items()}, images=names)
     assert tuple(correct) == SITES
     ill = labels_of(20) == "Yes"
-    for site, (module, pooling) in PROBED_SITES.items():
+    for site, (module, pooling, end) in PROBED_SITES.items():
         rows = tables["probed"]
-        rows = rows[(rows["point"] == LAST[module]) & (rows["pooling"] == pooling)]
+        rows = rows[(rows["point"] == (LAST[module] if end else FIRST)) & (rows["pooling"] == pooling)]
         said = rows.pivot(index="seed", columns="image", values="p_Yes") > 0.5
         assert (correct[site] == (said == ill)).all(axis=None)
     answers, reference = (tables[name].sort_values("image") for name in ("predicted", "reference"))
@@ -142,9 +142,9 @@ def test_every_site_has_the_outcomes_of_its_rows(sites):
 def test_what_a_site_lacks_or_has_twice_is_named(sites):
     tables, names = sites
     probed = tables["probed"]
-    for site, (module, pooling) in PROBED_SITES.items():
+    for module, pooling, _ in PROBED_SITES.values():
         rest = probed[(probed["pooling"] != pooling) | (probed["point"].str[0] != module)]
-        with pytest.raises(InputError, match=f"m on d, {site}: no probe rows of module {module}, {pooling}"):
+        with pytest.raises(InputError, match=f"m on d, .*: no probe rows of module {module}, {pooling}"):
             site_outcomes(**tables | {"probed": rest}, images=names)
     for name, site in (("predicted", OUTPUT), ("reference", REFERENCE)):
         with pytest.raises(InputError, match=f"m on d, {site}: test image 0000.png is there 0 times.*make the missing"):

@@ -11,6 +11,7 @@ from mlprobe_utils.evaluation.outcomes import Outcomes
 
 SEEDS = 5
 SURE = 1e-3  # a test fails by chance at most so often
+FIRST = "V.00"
 LAST = {"V": "V.10", "C": "C.01", "L": "L.11"}  # by number, not by name: V.9 would sort behind V.10
 STATE = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0}
 
@@ -69,11 +70,11 @@ def made(shares: dict[str, float], images: int = 400, noise: float = 0.05, **sta
     def right(site: str) -> np.ndarray:
         return hard + generator.normal(0, noise, images) < shares[site]
 
-    for site, (module, pooling) in PROBED_SITES.items():
+    for site, (module, pooling, end) in PROBED_SITES.items():
         for seed in range(SEEDS):
             place = {"probe": "main", "pooling": pooling, "seed": seed, **state}
-            probed.append(rows_of(right(site), seed, point=LAST[module], **place))
-            if module != "C":  # an earlier point is at chance
+            probed.append(rows_of(right(site), seed, point=LAST[module] if end else FIRST, **place))
+            if module != "C" and end:  # an earlier point is at chance
                 probed.append(rows_of(np.arange(images) % 4 < 2, seed, point=f"{module}.09", **place))
     answers = rows_of(right(OUTPUT), **state)
     correct = (answers["p_Yes"] > 0.5) == (answers["label"] == "Yes")

@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from mlprobe_utils.models.encoding import append_answers
+from mlprobe_utils.models.families.base import NUMBERS, projection
 from mlprobe_utils.training.trainer import AnswerTrainer
 
 
@@ -21,20 +22,26 @@ class Keep(torch.nn.Module):
 
 @torch.no_grad()
 def slow_reference(tiny, inputs) -> dict[str, torch.Tensor]:
-    """`point/pooling` -> [width] of a single image."""
+    """`point/pooling` -> [width] of a single image of few tokens."""
     blocks = vision_states(tiny.model, inputs)
-    features = {f"V.{i:02d}": states for i, states in enumerate(blocks)}
-    features |= {f"D.{i:02d}": states for i, states in enumerate(side_states(tiny.model, blocks))}
-    features |= {f"C.{i:02d}": states for i, states in enumerate(connector_states(tiny.model, blocks[-1]))}
-    out = {f"{point}/image_mean": sum(states) / len(states) for point, states in features.items()}
+    tokens = {f"V.{i:02d}": states for i, states in enumerate(blocks)}
+    tokens |= {f"D.{i:02d}": states for i, states in enumerate(side_states(tiny.model, blocks))}
+    tokens |= {f"C.{i:02d}": states for i, states in enumerate(connector_states(tiny.model, blocks[-1]))}
+    written, last = inputs["input_ids"][0].tolist(), {}
+    image = [t for t, token in enumerate(written) if token == tiny.model.config.image_token_id]
     for i, states in enumerate(decoder_states(tiny.model, inputs)):
-        tokens = inputs["input_ids"][0].tolist()
-        image = [t for t, token in enumerate(tokens) if token == tiny.model.config.image_token_id]
-        mean = sum(states[t] for t in image) / len(image)
         # a tower cut after a layer ends on what the side path has added, which is no more the layer's own
-        out[f"L.{i:02d}/image_mean"] = mean - out.get(f"D.{i:02d}/image_mean", 0)
-        out[f"L.{i:02d}/last_token"] = states[-1]
-    return out
+        tokens[f"L.{i:02d}"] = states[image] - tokens.get(f"D.{i:02d}", 0)
+        last[f"L.{i:02d}/last_token"] = states[-1]
+    out = {f"{point}/image_mean": sum(states) / len(states) for point, states in tokens.items()} | last
+    return out | {f"{point}/image_places": torch.cat(list(map(sketched, states))) for point, states in tokens.items()}
+
+
+def sketched(state: torch.Tensor) -> torch.Tensor:
+    """A token's channels added to few sums."""
+    return (
+        state if len(state) <= NUMBERS else sum(own * to for own, to in zip(state, projection(len(state)), strict=True))
+    )
 
 
 def vision_states(model, inputs) -> list[torch.Tensor]:

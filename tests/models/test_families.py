@@ -13,8 +13,8 @@ from tiny_parts import RECIPE, WIDTHS, each_family, each_family_with
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families import FAMILIES
-from mlprobe_utils.models.families.base import Packed, TextTokens, below, packed_means
-from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.models.families.base import PLACES, Packed, TextTokens, below, image_mean, image_places, unpacked
+from mlprobe_utils.probing.extraction import features_of, stacked
 from mlprobe_utils.training.fine_tuning import lora_config
 
 
@@ -47,7 +47,7 @@ def test_features_of_a_batch_equal_a_slow_reference_of_each_image(tiny, encoder,
     padded = inputs["attention_mask"][:, 0] == 0
     assert padded.any() == issubclass(FAMILIES[family], Packed)  # the others' images all have as many tokens
     alone = [slow_reference(tiny, encoder.questions([image])) for image in images]
-    reference = {key: torch.stack([features[key] for features in alone]) for key in alone[0]}
+    reference = {key: stacked([features[key][None] for features in alone]) for key in alone[0]}
     assert largest_difference(features_of(tiny, inputs), reference) < 1e-4
 
 
@@ -134,14 +134,28 @@ def test_pooling_of_llm_states_equals_a_loop(seed, batch, tokens):
     output[~mask] = torch.nan
     expected = [[output[i, t] for t in range(tokens) if mask[i, t]] for i in range(batch)]
     means = torch.stack([sum(states) / len(states) for states in expected])
-    torch.testing.assert_close(text_tokens(mask).image_mean(output), means)
+    torch.testing.assert_close(image_mean(text_tokens(mask).of_images(output)), means)
+
+
+@given(st.integers(1, 200), st.integers(1, 80), st.integers(0, 2**32 - 1))
+def test_places_equal_a_loop_and_keep_all_that_is_small(length, width, seed):
+    tokens = torch.randn(2, length, width, generator=torch.Generator().manual_seed(seed))
+    found = image_places(tokens)
+    pieces = [tokens[:, [i for i in range(length) if i * PLACES // length == k]] for k in range(PLACES)]
+    kept = [piece.mean(dim=1) for piece in pieces if piece.shape[1]] if length > PLACES else tokens.unbind(dim=1)
+    if width <= 32:
+        torch.testing.assert_close(found, torch.cat(kept, dim=1))
+    assert found.shape == (2, min(length, 64) * min(width, 32))
+    longer = image_places([tokens[0], torch.cat([tokens[1], tokens[1]])])  # of other numbers: zeros behind the fewer
+    torch.testing.assert_close(longer[0, : found.shape[1]], found[0])
+    assert not longer[0, found.shape[1] :].any()
 
 
 def test_pooling_is_done_in_float32():
     output = torch.full((4096, 1), 1.0, dtype=torch.bfloat16)  # bfloat16 counts to 256 only
     output[::2] = 3.0
-    means = [packed_means(output, [4096]), packed_means(output, [96, 4000])]
-    means.append(text_tokens(torch.ones(1, 4096)).image_mean(output[None]))
+    means = [image_mean(unpacked(output, lengths)) for lengths in ([4096], [96, 4000])]
+    means.append(image_mean(text_tokens(torch.ones(1, 4096)).of_images(output[None])))
     assert {*torch.cat(means).flatten().tolist()} == {2.0}
     assert text_tokens(torch.ones(1, 4096)).last_token(output[None]).dtype == torch.float32
 
@@ -149,9 +163,9 @@ def test_pooling_is_done_in_float32():
 @pytest.mark.parametrize("shape", [(5, 8), (2, 5, 8), (1, 6, 8), (6,)])
 def test_output_of_another_shape_is_an_error(shape):
     with pytest.raises(RuntimeError, match=r"expected \[6, width\], got"):
-        packed_means(torch.zeros(shape), [4, 2])
+        unpacked(torch.zeros(shape), [4, 2])
     tokens = text_tokens(torch.ones(2, 4))
-    for pool in (tokens.image_mean, tokens.last_token):
+    for pool in (tokens.of_images, tokens.last_token):
         with pytest.raises(RuntimeError, match=r"expected \[2, 4, width\], got"):
             pool(torch.zeros(shape))
     with pytest.raises(RuntimeError, match="no image token"):

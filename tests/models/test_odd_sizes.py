@@ -11,7 +11,7 @@ from tiny_parts import card_of, make_tiny
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.models.loading import load
-from mlprobe_utils.probing.extraction import features_of
+from mlprobe_utils.probing.extraction import features_of, stacked
 from mlprobe_utils.synthetic.miniatures.recipe import Architecture, Tower
 
 
@@ -75,7 +75,7 @@ def test_a_model_of_odd_sizes(odd, image_set, tmp_path):
     alone = [features_of(found, encoder.questions([image])) for image in images]
     assert {key.split("/")[0] for key in together} == set(odd.points)
     for key, tensor in together.items():
-        expected = torch.cat([features[key] for features in alone])
+        expected = stacked([features[key] for features in alone])
         assert tensor.shape == expected.shape
         torch.testing.assert_close(tensor, expected, rtol=1e-3, atol=1e-3 * expected.std().item())
     blocks = found.model.get_submodule(found.family.vision_blocks)

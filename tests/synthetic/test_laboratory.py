@@ -6,14 +6,14 @@ import pytest
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES, NAMES
-from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, MISALIGNMENT, QUALITY
+from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, QUALITY, READ_OUT_GAP
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
 from mlprobe_utils.pipeline.configuration import Run, load_book
 from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.laboratory_results import by_family, judged
 from mlprobe_utils.synthetic.faults.planting import run_trial, write_confusion
 
-LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], MISALIGNMENT: NAMES[4]}
+LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], READ_OUT_GAP: NAMES[4]}
 
 
 def case(family: str, mode: str | None = None, lost: float = 0.0, noise: float = 0.0, **fields) -> dict:

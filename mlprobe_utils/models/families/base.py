@@ -1,9 +1,10 @@
 """What every family defines: where its probe points are, how tokens map to images, how its weights are read."""
 
+import functools
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,16 @@ from typing import ClassVar
 import torch
 import transformers
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
 from mlprobe_utils.common.errors import InputError
 
+# each image's tokens: [images, tokens, width], or one [tokens, width] an image where they are of different numbers
+Tokens = torch.Tensor | Sequence[torch.Tensor]
+Splitter = Callable[[torch.Tensor], Tokens]  # of a module's output
 Pooler = Callable[[torch.Tensor], torch.Tensor]  # output of a module -> float32 [images, width]
+PLACES, NUMBERS = 64, 32  # of `image_places`: pieces of an image at most, and numbers of each
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,8 @@ class ProbePoint:
 
     @property
     def poolings(self) -> tuple[str, ...]:
-        """`image_mean` everywhere; `last_token` in the LLM, the only place where text has a state."""
-        return ("image_mean", "last_token") if self.name.startswith("L") else ("image_mean",)
+        """`last_token` in the LLM alone, the only place where text has a state."""
+        return (*IMAGE_POOLINGS, *["last_token"] * self.name.startswith("L"))
 
 
 class Family:
@@ -53,11 +59,11 @@ class Family:
     def __init__(self, model: nn.Module):
         self.model = model
 
-    def vision_pooler(self, inputs: dict) -> Pooler:
-        """Means of each image's tokens at a vision block."""
-        return partial(image_means, len(inputs["input_ids"]))
+    def vision_tokens(self, inputs: dict) -> Splitter:
+        """Each image's tokens at a vision block."""
+        return partial(tokens_of_images, len(inputs["input_ids"]))
 
-    connector_pooler = vision_pooler  # at a connector layer
+    connector_tokens = vision_tokens  # at a connector layer
 
     def vision_places(self, inputs: dict) -> list[slice | int]:
         """Each image's place in `pixel_values` and in every vision block's output: `output[place]` is a view of it."""
@@ -98,10 +104,14 @@ class Family:
         part of what the processor returned is missing, or a prompt holds no image token."""
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
             raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
-        tokens = TextTokens(self.image_mask(inputs), inputs["attention_mask"])
-        poolers = {"V/image_mean": self.vision_pooler(inputs)}
-        poolers |= dict.fromkeys(("D/image_mean", "C/image_mean"), self.connector_pooler(inputs))
-        return poolers | {"L/image_mean": tokens.image_mean, "L/last_token": tokens.last_token}
+        text, connector = TextTokens(self.image_mask(inputs), inputs["attention_mask"]), self.connector_tokens(inputs)
+        split = {"V": self.vision_tokens(inputs), "D": connector, "C": connector, "L": text.of_images}
+
+        def pooler(module: str, pool: Callable[[Tokens], torch.Tensor]) -> Pooler:
+            return lambda output: pool(split[module](output))
+
+        poolers = {f"{module}/{how}": pooler(module, pool) for module in split for how, pool in IMAGE_POOLINGS.items()}
+        return poolers | {"L/last_token": text.last_token}
 
     @classmethod
     def parts(cls) -> dict[str, tuple[str, ...]]:
@@ -138,11 +148,11 @@ class Packed(Family, ABC):
     def merged(self, inputs: dict) -> torch.Tensor | int:
         """How many patches of an image become one token at the connector."""
 
-    def vision_pooler(self, inputs: dict, merged: torch.Tensor | int = 1) -> Pooler:
-        return partial(packed_means, lengths=(inputs["image_grid_thw"].prod(dim=-1) // merged).tolist())
+    def vision_tokens(self, inputs: dict, merged: torch.Tensor | int = 1) -> Splitter:
+        return partial(unpacked, lengths=(inputs["image_grid_thw"].prod(dim=-1) // merged).tolist())
 
-    def connector_pooler(self, inputs: dict) -> Pooler:
-        return self.vision_pooler(inputs, self.merged(inputs))
+    def connector_tokens(self, inputs: dict) -> Splitter:
+        return self.vision_tokens(inputs, self.merged(inputs))
 
     def vision_places(self, inputs: dict) -> list[slice | int]:
         ends = itertools.accumulate(inputs["image_grid_thw"].prod(dim=-1).tolist(), initial=0)
@@ -165,15 +175,14 @@ class TextTokens:
         places = torch.arange(mask.shape[1], device=mask.device)
         self.last = torch.where(attention.bool(), places, -1).max(dim=1).values
 
-    def image_mean(self, output: torch.Tensor) -> torch.Tensor:
-        """Mean of each row's image tokens, float32 [batch, width]; padding need not be finite."""
+    def of_images(self, output: torch.Tensor) -> Tokens:
+        """Each row's image tokens; padding need not be finite."""
         _check(output, *self.shape)
         first = self.images[0]
         if isinstance(first, slice) and all(place == first for place in self.images):  # one kernel for all
-            return output[:, first].mean(dim=1, dtype=torch.float32)
+            return output[:, first]
         places = [place if isinstance(place, slice) else place.to(output.device) for place in self.images]
-        rows = zip(output, places, strict=True)
-        return torch.stack([row[place].mean(dim=0, dtype=torch.float32) for row, place in rows])
+        return [row[place] for row, place in zip(output, places, strict=True)]
 
     def last_token(self, output: torch.Tensor) -> torch.Tensor:
         """The last token's state of each row, float32 [batch, width]."""
@@ -194,18 +203,62 @@ def image_positions(mask: torch.Tensor) -> list[slice | torch.Tensor]:
     return images
 
 
-def packed_means(output: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    """Mean of each image's tokens, float32 [images, width], of packed tokens [sum of lengths, width]."""
+def unpacked(output: torch.Tensor, lengths: list[int]) -> Tokens:
+    """Each image's tokens, of packed ones [sum of lengths, width]."""
     _check(output, sum(lengths))
     if len(set(lengths)) == 1:  # one kernel for all
-        return output.view(len(lengths), lengths[0], -1).mean(dim=1, dtype=torch.float32)
-    return torch.stack([tokens.mean(dim=0, dtype=torch.float32) for tokens in output.split(lengths)])
+        return output.view(len(lengths), lengths[0], -1)
+    return output.split(lengths)
 
 
-def image_means(images: int, output: torch.Tensor, first: int = 0) -> torch.Tensor:
-    """Mean of each image's tokens from `first` on, float32 [images, width], of [images, tokens, width]."""
+def tokens_of_images(images: int, output: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """Each image's tokens from `first` on, of [images, tokens, width]."""
     _check(output, images, "tokens")
-    return output[:, first:].mean(dim=1, dtype=torch.float32)
+    return output[:, first:]
+
+
+def image_mean(tokens: Tokens) -> torch.Tensor:
+    """The mean of each image's tokens, float32 [images, width]."""
+    if isinstance(tokens, torch.Tensor):
+        return tokens.mean(dim=1, dtype=torch.float32)
+    return torch.stack([own.mean(dim=0, dtype=torch.float32) for own in tokens])
+
+
+def image_places(tokens: Tokens) -> torch.Tensor:
+    """What the mean forgets: the tokens in their order, float32 [images, pieces * numbers]. More than PLACES of them
+    are cut into as many pieces of like length, and each averaged; states of more than NUMBERS channels are hashed to
+    so many (`projection`), as the classes need few directions. An image of fewer tokens than others of its batch ends
+    with zeros."""
+    if not isinstance(tokens, torch.Tensor):
+        return pad_sequence([image_places(own[None])[0] for own in tokens], batch_first=True)
+    _, length, width = tokens.shape
+    pieces, device = tokens.float(), tokens.device
+    if length > PLACES:
+        pieces = cuts(length).to(device) @ pieces
+    return (pieces @ projection(width).to(device) if width > NUMBERS else pieces).flatten(1)
+
+
+IMAGE_POOLINGS = {"image_mean": image_mean, "image_places": image_places}
+
+
+@functools.cache
+@torch.inference_mode(False)  # what is kept may be trained through later
+def cuts(length: int) -> torch.Tensor:
+    """Averages `length` tokens in PLACES pieces, float32 [PLACES, length]."""
+    piece = torch.arange(length) * PLACES // length
+    chosen = (piece == torch.arange(PLACES)[:, None]).float()
+    return chosen / chosen.sum(dim=1, keepdim=True)
+
+
+@functools.cache
+@torch.inference_mode(False)
+def projection(width: int) -> torch.Tensor:
+    """Adds every channel, with a sign of its own, to one of NUMBERS sums, float32 [width, NUMBERS] (count sketch:
+    Charikar, Chen and Farach-Colton 2002): a channel of huge states, as LLMs have, spoils one sum alone."""
+    generator = torch.Generator().manual_seed(width)
+    sums = torch.randperm(width, generator=generator) % NUMBERS
+    signs = torch.randint(0, 2, (width, 1), generator=generator) * 2.0 - 1
+    return nn.functional.one_hot(sums, NUMBERS) * signs
 
 
 def _check(output: torch.Tensor, *expected: int | str) -> None:

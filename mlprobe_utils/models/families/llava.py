@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import LlavaImageProcessor, PreTrainedConfig, ProcessorMixin
 
-from mlprobe_utils.models.families.base import Family, Pooler
+from mlprobe_utils.models.families.base import Family, Splitter
 
 
 class Llava(Family):
@@ -21,9 +21,9 @@ class Llava(Family):
         states = 1 + super().blocks_read()  # the embeddings' is the first
         return max(layer % states for layer in ([layers] if isinstance(layers, int) else layers))
 
-    def vision_pooler(self, inputs: dict) -> Pooler:
+    def vision_tokens(self, inputs: dict) -> Splitter:
         without_cls = self.model.config.vision_feature_select_strategy == "default"
-        return partial(super().vision_pooler(inputs), first=int(without_cls))
+        return partial(super().vision_tokens(inputs), first=int(without_cls))
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:

@@ -18,7 +18,6 @@ from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.evaluation.diagnosis import losses
-from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
@@ -113,7 +112,7 @@ def make_cases(work: Work, undamaged: bool) -> None:
         read = np.flatnonzero(images["split"] != "validation")
         images, features, answers, cases, distinct = images.iloc[read], {}, {}, [], {}
         for run in work.runs():
-            saved = module_ends(load_features(work.folder / state_name("features", run) / FEATURES))
+            saved = model_steps.features_of_sites(load_features(work.folder / state_name("features", run) / FEATURES))
             features |= {(None, run, key): tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
             answered = artefacts.read_rows(work.folder / state_name("predictions", run) / "predictions.parquet")
             answers[None, run] = answered[answered["split"] == "test"]["parsed"]
@@ -138,12 +137,6 @@ def make_cases(work: Work, undamaged: bool) -> None:
         work.trial(trial, faults).make(fill)
 
 
-def module_ends(features: model_steps.Features) -> model_steps.Features:
-    """Those of the ends of the modules, which the diagnosis reads."""
-    last = {(key[0], key.split("/")[1]): key for key in features}  # in the order the data flows
-    return {last[place]: features[last[place]] for place in PROBED_SITES.values()}
-
-
 @torch.inference_mode()
 def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) -> tuple[dict, dict]:
     """(case, run, site) -> features of the images, of sites that the damage can change; (case, run) -> what the model
@@ -159,7 +152,7 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
                     found[name].append(evaluate(questions))
         return found
 
-    ends = lambda questions: module_ends(features_of(work.loaded, questions))  # noqa: E731
+    ends = lambda questions: model_steps.features_of_sites(features_of(work.loaded, questions))  # noqa: E731
     given = work.encoder, options, work.answering.max_new_tokens
     texts = lambda questions: answer_batch(work.loaded, questions, *given)["text"]  # noqa: E731
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
