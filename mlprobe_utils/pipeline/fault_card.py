@@ -37,7 +37,6 @@ class Kind(NamedTuple):
 KINDS = {  # by their functions' names, in `synthetic.faults.kinds`
     "noise": Kind("noise of the same mean and spread takes their place", True, (*OF_STATES, ANSWER)),
     "collapse": Kind("they are projected on few directions around their mean", True),
-    "erased": Kind("noise takes the place of what tells the classes' means apart", True),
     "mask": Kind("a share of an image's tokens becomes the mean of all", True),
     "lost": Kind("all tokens of a share of the images become the mean of all", True),
     "heads": Kind("attention heads of the layer pass their outputs on to one another", False, WITH_DEPTH),
@@ -115,15 +114,15 @@ class Trial(Card):
     def drawn(self, model: int, dataset: int, datasets: int) -> list[tuple[Fault, float]]:
         """The faults and strengths (points to be lost) of a model and a data set, by their numbers among all.
 
-        Models go round the faults one after another, so that each has every fault about equally often; with the model
-        the data sets change places, and with every round of the faults their strengths do: Latin squares, in which
-        fault, strength, data set and model, and so family, are crossed in balance whichever models are run."""
+        Models go round the faults one after another, so that each has every fault about equally often; from model to
+        model the data sets change places, and from round to round the strengths: Latin squares, in which fault,
+        strength, data set and model, and so family, are crossed in balance whichever models are run."""
         found = []
         for cases, destroys in ((self.destroying, True), (self.keeping, False)):
             faults = [fault for fault in all_faults() if fault.destroys == destroys]
             order = np.random.default_rng([self.seed, destroys]).permutation(len(faults))
-            first = (model * cases.each) * datasets + (dataset + model) % datasets
-            for number in range(first, first + cases.each * datasets, datasets):
+            first = (model * datasets + (dataset + model) % datasets) * cases.each
+            for number in range(first, first + cases.each):
                 rounds, place = divmod(number, len(faults))
                 strength = (place + rounds + rounds // len(cases.points_lost)) % len(cases.points_lost)
                 found.append((faults[order[place]], cases.points_lost[strength]))

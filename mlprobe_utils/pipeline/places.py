@@ -17,8 +17,15 @@ from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
 from mlprobe_utils.pipeline.configuration import load_book
-from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, Fault, book_faults, damaged_models, drawn_faults
-from mlprobe_utils.pipeline.fault_card import load_trial
+from mlprobe_utils.pipeline.fault_card import (
+    FOLDER,
+    DamagedModel,
+    Fault,
+    book_faults,
+    damaged_models,
+    drawn_faults,
+    load_trial,
+)
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Variant, state_name, states_of
 from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, classifier_name, variants

@@ -36,13 +36,13 @@ from mlprobe_utils.pipeline.fault_card import Fault
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, HITS, STATISTICS, STRENGTHS
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import load_tensors, save_whole
-from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, module_at, planted, prints
+from mlprobe_utils.synthetic.faults.damage import WITH_TEXT, Damage, branches, damaged, module_at, planted, prints
 from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, drawn, read_recipe
 
 PARTS = ("fitting", "choosing", "measuring")  # of the phantoms: discriminants, severities, and what these cost
-MOST_CHOOSING = 600  # images to fit and to choose on: more change the severity by less than the measured interval
+MOST_CHOOSING = 400  # images to fit and to choose on: more change the severity by less than the measured interval
 MOST_ANSWERED = 256  # of them, to choose on by answers
-STEPS, STEPS_ANSWERED = 12, 4  # of the bisection: severity to 1 / 4096, or 1 / 16
+STEPS, STEPS_ANSWERED = 8, 4  # of the bisection
 SMALLEST = 1e-3  # of the mean variance of directions: what is less is not told from it
 
 
@@ -79,7 +79,7 @@ def _calibrate(work: Work, wanted: Sequence[tuple[Fault, float]], count: int, fo
     """Writes STRENGTHS, a row a fault and strength: fault, wanted (pp to be lost), kind, module, destroys, seed, point,
     severity (at most 1), reached (whether as much is lost, on the images it is chosen on); HITS, of each a row a
     measuring image: whether oracle (null of the semantic mapping, where no state changes) and answer are correct
-    without and with the damage (`oracle_intact` and so on); and STATISTICS, `point/name`."""
+    without and with the damage (`oracle_intact` and so on); and STATISTICS, `states/name`."""
     loaded, card, size = work.loaded, work.image_set.card, work.protocol.extraction.batch_size
     classes, test = [known.name for known in card.classes], work.images("test")["label"].to_numpy()
     labels, batches = {}, {}
@@ -93,11 +93,11 @@ def _calibrate(work: Work, wanted: Sequence[tuple[Fault, float]], count: int, fo
     damages = {fault.slug: planted(fault, loaded.family) for fault, _ in wanted}
     points = sorted({damage.place for damage in damages.values()})
     seen = {part: captured(loaded, batches[part], points) for part in PARTS[:2]}
-    statistics = {point: statistics_of(own, labels["fitting"]) for point, own in seen["fitting"].items()}
+    statistics = {name: statistics_of(seen["fitting"][name]) for name in {one.known_by for one in damages.values()}}
     observe = partial(observed, loaded, work.encoder, card.options)
 
     def means(damage: Damage, part: str) -> np.ndarray:
-        if damage.kind == "heads" and damage.severity:  # it acts inside a layer
+        if damage.severity and (damage.of_text or damage.kind == "heads"):  # more than the image's tokens there
             return observe(batches[part], damage, [damage.place])[1][damage.place]
         return np.concatenate([one.means(damage) for one in seen[part][damage.place]])
 
@@ -109,7 +109,7 @@ def _calibrate(work: Work, wanted: Sequence[tuple[Fault, float]], count: int, fo
     intact_few = observe(few, None)[0]
     rows, judged = [], []
     for fault, points_lost in wanted:
-        damage = replace(damages[fault.slug], statistics=statistics[damages[fault.slug].place])
+        damage = replace(damages[fault.slug], statistics=statistics[damages[fault.slug].known_by])
         by_oracle = fault.destroys and fault.module != ANSWER
 
         def share(severity: float, damage=damage, by_oracle=by_oracle) -> float:
@@ -120,8 +120,9 @@ def _calibrate(work: Work, wanted: Sequence[tuple[Fault, float]], count: int, fo
             return (answers == labels["choosing"][: len(answers)]).mean()
 
         of = {"fault": fault.slug, "wanted": points_lost}
-        steps = STEPS if by_oracle else STEPS_ANSWERED
-        severity, most = severity_for(lambda s, whole=share(0.0): 100 * (whole - share(s)), points_lost, steps)
+        whole, steps = share(0.0), STEPS if by_oracle else STEPS_ANSWERED
+        lost = lambda severity, share=share, whole=whole: 100 * (whole - share(severity))  # noqa: E731
+        severity, most = severity_for(lost, points_lost, steps)
         broken = damage.at(severity)
         after, after_means = observe(batches["measuring"], broken, [damage.place])
         hits = {"answer_intact": intact == labels["measuring"], "answer_damaged": after == labels["measuring"]}
@@ -131,7 +132,7 @@ def _calibrate(work: Work, wanted: Sequence[tuple[Fault, float]], count: int, fo
         judged.append(pd.DataFrame(hits | of).astype({name: "boolean" for name in hits}))
         of_fault = {"kind": fault.kind, "module": fault.module, "destroys": fault.destroys, "seed": fault.seed}
         rows.append(of | of_fault | {"point": damage.place, "severity": severity, "reached": most >= points_lost})
-    kept = {f"{point}/{name}": value for point, own in statistics.items() for name, value in own.items()}
+    kept = {f"{of}/{name}": value for of, own in statistics.items() for name, value in own.items()}
     save_whole(kept, folder / STATISTICS)
     write_parquet(pd.concat(judged, ignore_index=True), folder / HITS)
     write_parquet(pd.DataFrame(rows), folder / STRENGTHS)
@@ -141,9 +142,10 @@ def load_damages(folder: Path) -> dict[tuple[str, float], Damage]:
     """Loads the damages of a calibration from its folder: (slug of the fault, pp wanted) -> damage."""
     saved, found = load_tensors(folder / STATISTICS), {}
     for row in read_rows(folder / STRENGTHS).itertuples():
-        start, point = f"{row.point}/", None if row.point == ANSWER else row.point
-        statistics = {key.removeprefix(start): value for key, value in saved.items() if key.startswith(start)}
-        found[row.fault, row.wanted] = Damage(row.kind, row.module, row.seed, point, row.severity, statistics)
+        damage = Damage(row.kind, row.module, row.seed, None if row.point == ANSWER else row.point, row.severity)
+        own = {key: value for key, value in saved.items() if key.rpartition("/")[0] == damage.known_by}
+        statistics = {key.rpartition("/")[2]: value for key, value in own.items()}
+        found[row.fault, row.wanted] = replace(damage, statistics=statistics)
     return found
 
 
@@ -162,51 +164,46 @@ def fresh_images(card: DataCard, settings: Images, labels: Iterable[str], part: 
     return images
 
 
-def captured(
-    loaded: LoadedModel, batches: Sequence[Callable[[], dict]], points: Iterable[str]
-) -> dict[str, list[Seen]]:
-    """What a pass of the intact model shows at some points, one of which may be ANSWER: what the LM head reads. All of
-    it is kept: an image's tokens at each of the points, in the model's precision."""
-    found, family = {point: [] for point in points}, loaded.family
+def captured(loaded: LoadedModel, batches: Sequence[Callable[[], dict]], points: Iterable[str]) -> dict[str, list]:
+    """What a pass of the intact model shows at some points, one of which may be ANSWER: what the LM head reads; of LLM
+    layers also WITH_TEXT. Returns name -> Seen of each batch. All of it is kept, in the model's precision."""
+    found, family = {}, loaded.family
     for batch in batches:
         inputs = to_device(batch(), loaded)
-        marks, rows = prints(family, inputs), [*range(len(inputs["input_ids"]))]
+        marks, rows = prints(family, inputs), [*enumerate(mask.nonzero()[:, 0] for mask in inputs["attention_mask"])]
         places = {"V": family.vision_places(inputs), "C": family.connector_places(inputs)}
-        places |= {"L": family.text_places(inputs), ANSWER: rows}
+        places |= {"L": family.text_places(inputs), ANSWER: [*range(len(rows))]}
         pools = family.poolers(inputs) | {f"{ANSWER}/image_mean": lambda states: states.mean(dim=1).float()}
+        of_text = lambda states, rows=rows: torch.stack([states[row].float().mean(dim=0) for row in rows])  # noqa: E731
 
-        def keep(point: str, module, arguments, output, marks=marks, places=places, pools=pools) -> None:
+        def keep(point: str, module, arguments, output, known=(marks, places, pools, rows, of_text)) -> None:
+            marks, places, pools, rows, of_text = known
             states = arguments[0] if point == ANSWER else output[0] if isinstance(output, tuple) else output
             of = ANSWER if point == ANSWER else point[0]
-            found[point].append(Seen(states, places[of], marks, pools[f"{of}/image_mean"]))
+            found.setdefault(point, []).append(Seen(states, places[of], marks, pools[f"{of}/image_mean"]))
+            if of == "L":
+                found.setdefault(point + WITH_TEXT, []).append(Seen(states, rows, marks, of_text))
 
         with ExitStack() as stack:
-            for point in found:
+            for point in points:
                 stack.callback(module_at(loaded, point).register_forward_hook(partial(keep, point)).remove)
             loaded.model(**inputs, logits_to_keep=1, use_cache=False)
     return found
 
 
-def statistics_of(seen: Sequence[Seen], labels: np.ndarray) -> dict[str, torch.Tensor]:
-    """Of the intact states of image tokens, which a damage keeps or needs, float32. `mean` [width]; standard deviations
-    [width] of images' means, `between`, of an image's tokens around their own, `within`, and of all, `deviation`; the
-    square root of the tokens' covariance, `root` [width, width], and its `inverse`; the directions in which the means
-    of the classes differ once all have one variance, `classes` [width, classes - 1], and the images' `spread` there."""
+def statistics_of(seen: Sequence[Seen]) -> dict[str, torch.Tensor]:
+    """Of the intact states of tokens, which a damage keeps or needs, float32. `mean` [width]; standard deviations
+    [width] of images' means, `between`, of an image's tokens around their own, `within`, and of all, `deviation`;
+    principal axes of tokens, `axes` [width, width], one a column, and the standard deviations there, `scales`."""
     powers = (lambda states: states, torch.square)
     means, squares = (torch.cat([one.pool(power(one.states.float())) for one in seen]).cpu() for power in powers)
     mean, within = means.mean(dim=0), (squares - means**2).mean(dim=0).clamp(min=0)
-    between = means.var(dim=0)
     tokens = [one.states[place].float().cpu() - mean for one in seen for place in one.places]
     covariance = sum(own.T.double() @ own.double() for own in tokens) / sum(map(len, tokens))
-    variances, vectors = torch.linalg.eigh(covariance)
-    spreads = variances.clamp(min=SMALLEST * variances.mean().item()).sqrt()
-    found = {"mean": mean, "between": between.sqrt(), "within": within.sqrt()}
-    found["deviation"] = (between + within).clamp(min=SMALLEST * (between + within).mean().item()).sqrt()
-    found |= {"root": (vectors * spreads @ vectors.T).float(), "inverse": (vectors / spreads @ vectors.T).float()}
-    of_classes = torch.stack([means[labels == label].mean(dim=0) for label in np.unique(labels)])
-    apart = (of_classes - of_classes.mean(dim=0)) @ found["inverse"]
-    found["classes"] = torch.linalg.svd(apart).Vh[: len(apart) - 1].T
-    found["spread"] = ((means - mean) @ found["inverse"] @ found["classes"]).std(dim=0)
+    variances, axes = torch.linalg.eigh(covariance)
+    found = {"mean": mean, "between": means.std(dim=0), "within": within.sqrt(), "axes": axes.float()}
+    for name, spread in {"scales": variances, "deviation": means.var(dim=0) + within}.items():
+        found[name] = spread.clamp(min=SMALLEST * spread.mean().item()).sqrt().float()
     return found
 
 
@@ -259,13 +256,12 @@ def correct(fitted: np.ndarray, fitted_labels: np.ndarray, judged: np.ndarray, l
 
 def severity_for(lost: Callable[[float], float], wanted: float, steps: int) -> tuple[float, float]:
     """The severity, 0 to 1, that loses `wanted` pp, or 1 where even that loses less; and what severity 1 loses. By
-    bisection, as `lost` rises with the severity: of those tried the one that comes nearest."""
-    tried = {1.0: lost(1.0)}
+    bisection, as `lost` rises with the severity, and between the last two as if it rose in a line."""
+    tried, low, high = {0.0: 0.0, 1.0: lost(1.0)}, 0.0, 1.0
     if tried[1.0] <= wanted:
         return 1.0, tried[1.0]
-    low, high = 0.0, 1.0
     for _ in range(steps):
         middle = (low + high) / 2
         tried[middle] = lost(middle)
         low, high = (middle, high) if tried[middle] < wanted else (low, middle)
-    return min(tried, key=lambda severity: (abs(tried[severity] - wanted), severity)), tried[1.0]
+    return low + (high - low) * (wanted - tried[low]) / (tried[high] - tried[low]), tried[1.0]

@@ -1,8 +1,8 @@
-"""Damages a loaded model in a `with` block, by hooks that change states or logits on their way. What is done is a kind of
-fault (`kinds`); here is where: at the output of a vision block or an LLM's layer, of the last Linear layer of the
-connector, to an image's tokens; at the entry of a layer's projection of its attention heads, to all tokens; or at the
-LM head, to the logits of options wherever these part. No weight changes, as some families share the LM head's with the
-embeddings.
+"""Damages a loaded model in a `with` block, by hooks that change states or logits. What is done is a kind of fault
+(`kinds`); here is where: at the output of a vision block, of the last Linear layer of the connector or of an LLM's
+layer, to an image's tokens, or in the LLM to those of text, too, where a kind keeps the class, as text has read it from
+the image early on; where a layer's attention heads are projected; or at the LM head, to the logits of options wherever
+these part. No weight changes, as some families share the LM head's with the embeddings.
 
 A side path (deepstack) that leaves before the damaged place, or goes around the connector, stays intact.
 """
@@ -20,9 +20,10 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.points import ANSWER, on_side_path
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.loading import LoadedModel
-from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.pipeline.fault_card import KINDS, Fault
 from mlprobe_utils.synthetic.faults import kinds
 
+WITH_TEXT = " with text"
 Branches = dict[tuple[int, ...], list[int]]  # where options part: tokens written so far -> what they go on with
 
 
@@ -38,6 +39,16 @@ class Damage:
     @property
     def place(self) -> str:
         return self.point or ANSWER
+
+    @property
+    def of_text(self) -> bool:
+        """Whether it changes the states of text, too."""
+        return self.module == "L" and not KINDS[self.kind].destroys
+
+    @property
+    def known_by(self) -> str:
+        """What the statistics of the states that it changes are called."""
+        return self.place + WITH_TEXT * self.of_text
 
     def at(self, severity: float) -> "Damage":
         return replace(self, severity=severity)
@@ -131,7 +142,7 @@ def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None
     def note_text(model, arguments, inputs):
         """A later step of generation has no image tokens."""
         prompt, read = bool(family.image_mask(inputs).any()), inputs["input_ids"]
-        batch["L"] = family.text_places(inputs) if prompt else []
+        batch["L"] = [*range(len(read))] if damage.of_text else family.text_places(inputs) if prompt else []
         if not prompt:
             before = inputs["past_key_values"].get_seq_length()  # less than was read, after the cache has gone back
             read = torch.cat([batch["written"][:, :before], read], dim=1)
@@ -144,20 +155,17 @@ def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None
         states = damage.of_states(states, batch.get(damage.module, ()), batch.get("numbers", ()))
         return (states, *rest) if isinstance(output, tuple) else states
 
-    def pass_on(module, arguments):
-        return kinds.heads(damage, arguments[0], width), *arguments[1:]
-
     place = module_at(loaded, damage.place)
-    if damage.kind == "heads":
-        place, width = family.heads(place)
     with contextlib.ExitStack() as stack:
         setattr(owner, name, note_images)
         stack.callback(delattr, owner, name)
         stack.callback(loaded.model.register_forward_pre_hook(note_text, with_kwargs=True).remove)
-        hooked = place.register_forward_hook, change
         if damage.kind == "heads":
-            hooked = place.register_forward_pre_hook, pass_on
-        stack.callback(hooked[0](hooked[1]).remove)
+            projection, width = family.heads(place)
+            passed = lambda _, arguments: (kinds.heads(damage, arguments[0], width), *arguments[1:])  # noqa: E731
+            stack.callback(projection.register_forward_pre_hook(passed).remove)
+        else:  # before transformers' own hooks, which keep the states that LLaVA's connector reads
+            stack.callback(place.register_forward_hook(change, prepend=True).remove)
         yield
 
 

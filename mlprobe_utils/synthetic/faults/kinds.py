@@ -11,7 +11,7 @@ import math
 
 import torch
 
-FADED, SHIFTED = 0.02, 4.0  # of the spread, at severity 1
+FADED, SHIFTED = 0.02, 16.0  # of the spread, at severity 1
 HIGHEST = 1e4  # a logit that no other reaches
 
 
@@ -24,18 +24,10 @@ def noise(damage, states, number):
 
 
 def collapse(damage, states, number):
-    """On directions of equal variance: of the original ones, the first one or two hold nearly all."""
-    root, inverse = damage.kept("root", "inverse")
-    left = _directions(damage.seed, len(root))[:, : rank(damage.severity, len(root))].to(root.device)
-    return states @ (inverse @ left) @ (left.T @ root)
-
-
-def erased(damage, states, number):
-    """In the directions in which the classes' means differ. Noise and not less of them, which could be undone."""
-    root, inverse, classes, spread = damage.kept("root", "inverse", "classes", "spread")
-    along = states @ (inverse @ classes)
-    taken = _mixed(damage, along, spread * drawn(number, *spread.shape).to(spread.device)) - along
-    return states + taken @ (classes.T @ root)
+    """On directions drawn among those of equal variance: of the original ones, the first few hold nearly all."""
+    axes, scales = damage.kept("axes", "scales")
+    left = _directions(damage.seed, len(scales))[:, : rank(damage.severity, len(scales))].to(scales.device)
+    return states @ (axes / scales @ left) @ (left.T * scales @ axes.T)
 
 
 def mask(damage, states, number):
@@ -48,13 +40,13 @@ def lost(damage, states, number):
 
 
 def rotation(damage, states, number):
-    """By up to a right angle, in planes of directions of equal variance."""
-    root, inverse = damage.kept("root", "inverse")
-    around = _directions(damage.seed, len(root)).to(root.device)
-    one, other, rest = (states @ (inverse @ around)).tensor_split([len(root) // 2, len(root) // 2 * 2], dim=-1)
-    cosine, sine = math.cos(damage.severity * math.pi / 2), math.sin(damage.severity * math.pi / 2)
-    turned = torch.cat([cosine * one - sine * other, sine * one + cosine * other, rest], dim=-1)
-    return turned @ (around.T @ root)
+    """By up to a right angle in each plane of two neighbours among the principal axes, brought to equal variance."""
+    axes, scales = damage.kept("axes", "scales")
+    angle, odd = damage.severity * math.pi / 2, len(scales) % 2
+    along = states @ axes / scales
+    pairs = along[..., odd:].unflatten(-1, (-1, 2))  # of an odd number, the first stays: it has the least variance
+    turned = math.cos(angle) * pairs + math.sin(angle) * pairs.flip(-1) * pairs.new_tensor([-1.0, 1.0])
+    return torch.cat([along[..., :odd], turned.flatten(-2)], dim=-1) * scales @ axes.T
 
 
 def signs(damage, states, number):
@@ -62,14 +54,14 @@ def signs(damage, states, number):
 
 
 def channels(damage, states, number):
-    hit, spread = damage.channels(states), damage.kept("deviation")[0]
+    hit, (spread,) = damage.channels(states), damage.kept("deviation")
     source = hit.roll(1)
     return states.index_copy(1, hit, states[:, source] * (spread[hit] / spread[source]))
 
 
 def places(damage, states, number):
-    """The same for every image of as many tokens."""
-    hit = damage.channels(states)
+    """The same for every image of as many tokens; of all channels alike, it would hardly be seen."""
+    hit = damage.at(damage.severity / 2).channels(states)
     return states.index_copy(1, hit, states[:, hit].roll(1 + damage.seed % max(len(states) - 1, 1), dims=0))
 
 
@@ -85,10 +77,11 @@ def fade(damage, states, number):
 
 
 def heads(damage, states, width):
-    """`states` [..., heads x width] are what the heads put out; a share of each one's channels goes to the next."""
+    """`states` [..., heads x width] are what the heads put out; a share of each one's channels goes on as that of
+    the one farthest from it: neighbours may share keys and values."""
     of_heads = states.unflatten(-1, (-1, width)).clone()
     hit = order(damage.seed, width)[: round(damage.severity * width)].to(states.device)
-    of_heads[..., hit] = of_heads[..., hit].roll(1, dims=-2)
+    of_heads[..., hit] = of_heads[..., hit].roll(of_heads.shape[-2] // 2, dims=-2)
     return of_heads.flatten(-2)
 
 
@@ -118,7 +111,7 @@ def rotation_of_last_state(damage, logits, numbers, turned):
 
 ON_LOGITS = {"noise": noise_of_logits, "rotation": rotation_of_last_state}
 ON_LOGITS |= {"swap": swap, "commonest": commonest, "bias": bias}
-OF_STATES = (noise, collapse, erased, mask, lost, rotation, signs, channels, places, shift, fade)
+OF_STATES = (noise, collapse, mask, lost, rotation, signs, channels, places, shift, fade)
 ON_STATES = {function.__name__: function for function in OF_STATES}  # and `heads`, on what enters a projection
 
 

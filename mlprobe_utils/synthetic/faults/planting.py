@@ -162,7 +162,7 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
         return found
 
     ends = lambda questions: diagnosed(features_of(work.loaded, questions))  # noqa: E731
-    given = work.encoder, options, work.answering.max_new_tokens
+    given = work.encoder, [], work.answering.max_new_tokens  # the text alone
     texts = lambda questions: answer_batch(work.loaded, questions, *given)["text"]  # noqa: E731
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
     tested = images.index[images["split"] == "test"]
