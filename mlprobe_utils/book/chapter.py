@@ -22,7 +22,7 @@ from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.baseline_card import BaselineCard, baselines_of
 from mlprobe_utils.pipeline.cards import DataCard, ModelCard, Protocol
 from mlprobe_utils.pipeline.configuration import Run, configure
-from mlprobe_utils.pipeline.fault_card import DamagedModel, all_faults, damaged_models, damaged_selection
+from mlprobe_utils.pipeline.fault_card import DamagedModel, book_faults, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set, main_metric
 from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.results import FAULTS, Selection
@@ -145,7 +145,7 @@ class Chapter:
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again."""
-        faults = all_faults() if any(FAULTS in folder.parts for folder in artefacts.READ) else ()
+        faults = book_faults() if any(FAULTS in folder.parts for folder in artefacts.READ) else ()
         named = [self.protocol, *self.models.values(), *self.image_sets.values(), *faults, *self.baselines]
         return HTML(provenance_box(name, self.parameters, self.protocol, named, self.started))
 

@@ -73,7 +73,7 @@ def _row(card: Card | ImageSet, records: dict[Path, dict]) -> dict[str, str]:
         content = _distinct(pd.Series([record.get("model") for record in made]))
         read_as = _distinct(pd.Series([_words(record["reading"]) for record in made if "reading" in record]))
     name = card.title if isinstance(card, Protocol) else card.name
-    own = {"kind": card.kind, "slug": card.slug, "name": name, "card": card.content_hash[:DIGITS]}
+    own = {"kind": card.in_words, "slug": card.slug, "name": name, "card": card.content_hash[:DIGITS]}
     return own | {"content": content, "read as": read_as}
 
 

@@ -105,7 +105,7 @@ class Encoder:
         return {"text": text, "parsed": parsed, "thought_cut": parsed is None and answer_in(text, *thoughts)[1]}
 
     def _ids(self, text: str | list[str]) -> list:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
     def _conversation(self, contents: list[list[dict]], **options) -> str:
         roles = itertools.cycle(["user", "assistant"])

@@ -38,7 +38,7 @@ class Variant(Part):
 class BaselineCard(Card):
     """A traditional classifier in the size of its original (`full`), and in one that trains in seconds (`small`)."""
 
-    folder, kind = "baselines", "baseline"
+    folder, in_words = "baselines", "baseline"
     name: Words = Field(description="as pages call it")
     category: Literal["CNN", "MLP", "ViT", "hybrid"] = Field(description="of the paper's figure 1")
     status: Literal["cited", "likely", "inferred"] = Field(description="how sure it is that the paper has it")

@@ -37,7 +37,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     folder: ClassVar[str]  # of data/, where cards of this kind are
-    kind: ClassVar[str]  # in words
+    in_words: ClassVar[str]
     slug: str
 
     @property
@@ -48,7 +48,7 @@ class Card(BaseModel):
 class DataCard(Card, Release):
     """A data set: where it comes from, what it should hold, the question about its images."""
 
-    folder, kind = "datasets", "data set"
+    folder, in_words = "datasets", "data set"
     licence: str
     source: str = NOT_STATED
     citation: str | None = None
@@ -64,7 +64,7 @@ class DataCard(Card, Release):
 class ModelCard(Card, Checkpoint):
     """A model: where its weights are, what it is (paper, Table S1), and for a miniature how it is made."""
 
-    folder, kind = "models", "model"
+    folder, in_words = "models", "model"
     name: str = Field(description="as pages call it")
     parameters: Count | None = Field(None, description="how many; counted where the weights lie in a folder")
     architecture: Words | None = Field(None, description="file in data/architectures: its shape, without the weights")
@@ -145,7 +145,7 @@ class Baselines(Part):
 class Protocol(Card):
     """All hyperparameters of a run."""
 
-    folder, kind = "protocols", "protocol"
+    folder, in_words = "protocols", "protocol"
     title: str
     order: Literal["image_first", "question_first"]
     images: Images
@@ -275,7 +275,7 @@ def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None
     """Raises InputError for the first of some slugs that has no card."""
     known = slugs(card_class)
     if missing := [slug for slug in named if slug not in known]:
-        raise unknown(card_class.kind, missing[0], known, mend)
+        raise unknown(card_class.in_words, missing[0], known, mend)
 
 
 def card_path(card_class: type[Card], slug: str) -> Path:

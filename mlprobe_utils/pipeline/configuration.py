@@ -18,6 +18,7 @@ ALL = "all"  # stands for the long list of models
 
 
 class PlantedFaults(Part):
+    faults: list[Words] = Field(min_length=1, description="slugs of fault cards")
     model: Words = Field(description="slug of a model card; a run without it shows no planted faults")
     dataset: Words = Field(description="slug of a phantom set; of a run without it, the first one is taken")
     strengths: dict[Words, PercentagePoints] = Field(min_length=1, description="in a word -> to be lost at the damage")
@@ -26,7 +27,7 @@ class PlantedFaults(Part):
 class Book(Card):
     """Which models `make book` runs over, and in which of them faults are planted."""
 
-    folder, kind = "", "book"
+    folder, in_words = "", "book"
     models: list[Words] = Field(min_length=1, description="of the default, by slug")
     all: list[Words] = Field(min_length=1, description="of MODELS=all")
     planted_faults: PlantedFaults

@@ -4,41 +4,83 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.settings import PercentagePoints
+from mlprobe_utils.common.settings import Part, PercentagePoints
 from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, QUALITY, READ_OUT_GAP
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import CARDS, Card, DataCard, load_card, load_data_card, slugs
+from mlprobe_utils.pipeline.cards import CARDS, Card, DataCard, check_named, load_card, load_data_card, slugs
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.results import Selection
 
 MODE_OF = {"V": QUALITY, "C": FIDELITY, "L": COMPREHENSION, ANSWER: READ_OUT_GAP}  # module of a fault -> its mode
 WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
+OF_STATES = tuple(MODULES)
 FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what a trial leaves of a model on a data set
 DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # of all trials judged: cases, run
 STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases")  # of a trial
 
 
+class Kind(NamedTuple):
+    """What is done to the states of a module, or to the options' logits."""
+
+    words: str  # as a page says it, of a growing severity
+    destroys: bool  # the class; else it can be decoded as before, but not by what the model has learned
+    modules: tuple[str, ...] = OF_STATES
+
+
+KINDS = {  # by their functions' names, in `synthetic.faults.kinds`
+    "noise": Kind("noise of the same mean and spread takes their place", True, (*OF_STATES, ANSWER)),
+    "collapse": Kind("they are projected on few directions around their mean", True),
+    "mask": Kind("a share of an image's tokens becomes the mean of all", True),
+    "lost": Kind("all tokens of a share of the images become the mean of all", True),
+    "heads": Kind("attention heads of the layer pass their outputs on to one another", False, WITH_DEPTH),
+    "rotation": Kind("they are turned around their mean, and keep their spread", False, (*OF_STATES, ANSWER)),
+    "signs": Kind("a share of the channels is mirrored at its mean", False),
+    "channels": Kind("a share of the channels change places, each with the mean and spread of its new one", False),
+    "places": Kind("in a share of the channels an image's tokens change places", False),
+    "shift": Kind("one vector is added to all of them", False),
+    "fade": Kind("they shrink to their mean", False),
+    "commonest": Kind("in a share of the images one option, always the same, outdoes all others", True, (ANSWER,)),
+    "swap": Kind("in a share of the images the options are exchanged", False, (ANSWER,)),
+    "bias": Kind("one option is preferred", False, (ANSWER,)),
+}
+
+
 class Fault(Card):
     """A fault that fits every model, as its place is given by modules; trials and the book say how strong it is."""
 
-    folder, kind = "faults", "fault"
+    folder, in_words = "faults", "fault"
     name: str
+    kind: Literal[*KINDS]
     module: Literal["V", "C", "L", "output"] = Field(description="vision tower, connector, LLM, semantic mapping")
     depth: float | None = Field(None, ge=0, le=1, description="of vision tower or LLM: 0 its first point, 1 its last")
-    seed: int = Field(ge=0, description="of the noise, of the directions kept, of the images hit")
+    seed: int = Field(ge=0, description="of all that is drawn: noise, directions, channels, images")
 
     @model_validator(mode="after")
-    def _depth_where_there_is_one(self):
+    def _possible(self):
+        if self.module not in (possible := KINDS[self.kind].modules):
+            raise ValueError(
+                f"kind {self.kind!r} in module {self.module!r}: it can be planted in {', '.join(possible)}"
+            )
         if (self.depth is None) == (self.module in WITH_DEPTH):
             mend = "give the depth, 0 to 1" if self.depth is None else "remove it: there is one place only"
             raise ValueError(f"depth of a fault in module {self.module!r}: {mend}")
         return self
+
+    @property
+    def destroys(self) -> bool:
+        return KINDS[self.kind].destroys
+
+    @property
+    def expected(self) -> str:
+        """The failure mode that the diagnosis should find."""
+        return mode_of(self.module, self.destroys)
 
     def place(self, points: list[str]) -> str | None:
         """The damaged one of a model's points, which are in order; None for the semantic mapping."""
@@ -46,14 +88,45 @@ class Fault(Card):
         return own[int(depth * (len(own) - 1) + 0.5)] if self.module in MODULES else None
 
 
-class Trial(Card):
-    """What the laboratory plants: every fault at several strengths, in every model, on every data set."""
+def mode_of(module: str, destroys: bool) -> str:
+    """What a fault of a module should show: where nothing is lost, that the answer does not say what is there."""
+    return MODE_OF[module if destroys else ANSWER]
 
-    folder, kind = "trials", "trial"
-    points_lost: list[PercentagePoints] = Field(min_length=1, description="by the oracle; of each, one case a fault")
-    images: int = Field(ge=50, description="fresh phantoms that each strength is measured on")
-    strong: PercentagePoints = Field(description="measured loss of the oracle from which on a case is strong")
+
+class Cases(Part):
+    """Damaged cases of one sort, those that destroy the class or those that keep it."""
+
+    each: int = Field(ge=1, description="cases of every model on every data set")
+    points_lost: list[PercentagePoints] = Field(min_length=1, description="strengths, of which each case has one")
+
+
+class Trial(Card):
+    """What the laboratory plants: some of the faults at some of the strengths in every model on every data set."""
+
+    folder, in_words = "trials", "trial"
+    destroying: Cases = Field(description="strengths: what the oracle loses at the damaged place")
+    keeping: Cases = Field(description="strengths: what the answers lose")
+    seed: int = Field(ge=0, description="of the draw")
+    images: int = Field(ge=50, description="fresh phantoms that each case is measured on")
+    strong: PercentagePoints = Field(description="measured loss from which on a case is strong")
     least_loss: float = Field(ge=0, le=100, description="pp: a smaller loss is no failure mode, however clear it is")
+
+    def drawn(self, model: int, dataset: int, datasets: int) -> list[tuple[Fault, float]]:
+        """The faults and strengths (points to be lost) of a model and a data set, by their numbers among all.
+
+        Models go round the faults one after another, so that each has every fault about equally often; from model to
+        model the data sets change places, and from round to round the strengths: Latin squares, in which fault,
+        strength, data set and model, and so family, are crossed in balance whichever models are run."""
+        found = []
+        for cases, destroys in ((self.destroying, True), (self.keeping, False)):
+            faults = [fault for fault in all_faults() if fault.destroys == destroys]
+            order = np.random.default_rng([self.seed, destroys]).permutation(len(faults))
+            first = (model * datasets + (dataset + model) % datasets) * cases.each
+            for number in range(first, first + cases.each):
+                rounds, place = divmod(number, len(faults))
+                strength = (place + rounds + rounds // len(cases.points_lost)) % len(cases.points_lost)
+                found.append((faults[order[place]], cases.points_lost[strength]))
+        return found
 
 
 def all_faults() -> list[Fault]:
@@ -63,6 +136,20 @@ def all_faults() -> list[Fault]:
 
 
 load_trial = partial(load_card, Trial, "planted-faults")
+
+
+def book_faults() -> list[Fault]:
+    """Those that data/book.yml names, in the order the data flows. Raises InputError for one without a card."""
+    check_named(Fault, named := load_book().planted_faults.faults, "It is named in data/book.yml.")
+    return [fault for fault in all_faults() if fault.slug in named]
+
+
+def drawn_faults(model: str, dataset: str) -> list[tuple[Fault, float]]:
+    """What the trial draws for a model and a phantom set, by their places in data/book.yml and among all of these."""
+    known = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic]
+    every = load_book().all
+    place = every.index(model) if model in every else len(every)
+    return load_trial().drawn(place, known.index(dataset), len(known))
 
 
 def laboratory_files() -> list[Path]:
@@ -97,14 +184,14 @@ class DamagedModel:
     @property
     def mode(self) -> str:
         """The failure mode that the diagnosis should find."""
-        return MODE_OF[self.fault.module]
+        return self.fault.expected
 
 
 def damaged_models(models: Container[str]) -> list[DamagedModel]:
     """The damaged models of a run, in the order the data flows, the weakest first; none if it lacks the healthy one."""
     planted = load_book().planted_faults
     strengths = sorted(planted.strengths.items(), key=lambda item: item[1])
-    faults = all_faults() if planted.model in models else []
+    faults = book_faults() if planted.model in models else []
     return [DamagedModel(planted.model, fault, word, points) for fault in faults for word, points in strengths]
 
 

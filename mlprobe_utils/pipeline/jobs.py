@@ -18,7 +18,7 @@ from mlprobe_utils.pipeline.cards import imported, load_data_card, load_model_ca
 from mlprobe_utils.pipeline.configuration import Run, lineages
 from mlprobe_utils.pipeline.exchange import check_imported
 from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
-from mlprobe_utils.pipeline.fault_card import all_faults, damaged_models, damaged_selection, load_trial, phantom_twin
+from mlprobe_utils.pipeline.fault_card import damaged_models, damaged_selection, phantom_twin
 from mlprobe_utils.pipeline.images import load_image_set, located, manifest, phantom
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, STEPS
@@ -135,9 +135,9 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
     """One model's cases for the laboratory, undamaged and, if wanted, damaged ones."""
-    faults, of_run = all_faults() if damaged else [], (model, list(run.datasets), run.protocol, run.split_rule)
-    own = _due(lambda: chain.from_iterable(place.of_trial(load_trial(), faults) for place in places(*of_run)))
-    command = ("trial", model, *_options(run), *([] if faults else ["--undamaged"]))
+    of_run = model, list(run.datasets), run.protocol, run.split_rule
+    own = _due(lambda: chain.from_iterable(place.of_trial(damaged) for place in places(*of_run)))
+    command = ("trial", model, *_options(run), *([] if damaged else ["--undamaged"]))
     return Job("trial", model, command, _read_by(model, before), own, TRIAL_STEPS * len(run.datasets))
 
 

@@ -5,6 +5,7 @@ run, in outputs/diagnosis/, takes their place. What undamaged models lose is mea
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -47,13 +48,17 @@ PLACED_RIGHT, PLACED_SMALLER, DETECTED, MISPLACED, FALSE_ALARMS = (
     "undamaged: something named",
 )
 LOSS = ("value", "error")
-PLACED = ["model", "dataset", "family", "run", "fault", "mode", "wanted", "reached", "severity"]
-LOST = ["lost", "lost_low", "lost_high", *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
+PLANTED = ["fault", "kind", "module", "destroys", "wanted", "reached", "severity"]
+ENDS = ("_lost", "_low", "_high")
+MEASURES = ["lost", "lost_low", "lost_high", *(f"{name}{end}" for name in ("answer", "oracle") for end in ENDS)]
+MEASURED = [*PLANTED, "point", "images", *BOTH, *MEASURES]
+PLACED = ["model", "dataset", "family", "run", *PLANTED, "mode"]
+LOST = [*MEASURES, *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
 CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
 
 
 class LaboratoryRun(Card):
-    folder, kind = DIAGNOSIS, "laboratory run"
+    folder, in_words = DIAGNOSIS, "laboratory run"
     date: Words = Field(description="ISO 8601")
     commit: Words
     command: Words
@@ -170,24 +175,37 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def measured(selection: Selection) -> pd.DataFrame:
-    """The measured strength of every fault in the selected models: model, dataset, fault, wanted (points to be lost),
-    point, severity, reached; images measured on, and for how many the oracle is correct (intact, damaged); lost
-    (points), lost_low and lost_high (its 95 % interval). Raises InputError where faults were not calibrated."""
-    tables = {STRENGTHS: [], HITS: []}
+    """`measured_in` of the book's faults in the selected models: model, dataset, MEASURED. Raises InputError where
+    faults were not calibrated."""
+    tables = []
     for model, dataset, folder in selection.folders():
         command = f"{selection.command(model, dataset)} --planted {dataset}"
         artefacts.read_made_from(folder / CALIBRATION, command)
-        for file, found in tables.items():
-            found.append(artefacts.read_rows(folder / CALIBRATION / file).assign(model=model, dataset=dataset))
-    strengths, hits = (pd.concat(found, ignore_index=True) for found in tables.values())
-    keys, rows = ["model", "dataset", "fault", "wanted"], []
-    for key, own in hits.groupby(keys, sort=False):
-        drawn = resample(np.arange(len(own)))
-        before, after = (accuracy(own[name].to_numpy()[None], drawn) for name in BOTH)
-        lost = -intervals(after - before).iloc[0][["value", "high", "low"]]
-        rows.append((*key, len(own), *(int(own[name].sum()) for name in BOTH), *lost))
-    columns = [*keys, "images", *BOTH, "lost", "lost_low", "lost_high"]
-    return strengths.merge(pd.DataFrame(rows, columns=columns), on=keys)
+        tables.append(measured_in(folder / CALIBRATION).assign(model=model, dataset=dataset))
+    return pd.concat(tables, ignore_index=True)
+
+
+def measured_in(folder: Path) -> pd.DataFrame:
+    """The measured strength of every fault of a calibration, MEASURED: as it was planted; images measured on, and for
+    how many the fault's own measure, oracle or answer, is correct (intact, damaged); lost (points) of that measure,
+    answer_lost and oracle_lost, with 95 % intervals (lost_low, lost_high and so on)."""
+    strengths, hits, rows = artefacts.read_rows(folder / STRENGTHS), artefacts.read_rows(folder / HITS), []
+    for planted in strengths.to_dict("records"):
+        own = hits[(hits["fault"] == planted["fault"]) & (hits["wanted"] == planted["wanted"])]
+        drawn, row = resample(np.arange(len(own))), planted | {"images": len(own)}
+        by_oracle = planted["destroys"] and planted["module"] != ANSWER
+        for name in ("answer", "oracle"):
+            sides = [own[f"{name}_{side}"] for side in BOTH]
+            if sides[0].isna().any():  # of the semantic mapping, where no state changes
+                continue
+            before, after = (accuracy(side.to_numpy(bool)[None], drawn) for side in sides)
+            lost = -intervals(after - before).iloc[0][["value", "high", "low"]]
+            row |= dict(zip([f"{name}{end}" for end in ENDS], lost, strict=True))
+            if by_oracle == (name == "oracle"):
+                row |= dict(zip([f"lost{end}" for end in ("", *ENDS[1:])], lost, strict=True))
+                row |= {side: int(column.sum()) for side, column in zip(BOTH, sides, strict=True)}
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=MEASURED)
 
 
 def exact_interval(successes: int, trials: int) -> tuple[float, float]:

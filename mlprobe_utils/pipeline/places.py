@@ -17,7 +17,15 @@ from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
 from mlprobe_utils.pipeline.configuration import load_book
-from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, Fault, Trial, all_faults, damaged_models, load_trial
+from mlprobe_utils.pipeline.fault_card import (
+    FOLDER,
+    DamagedModel,
+    Fault,
+    book_faults,
+    damaged_models,
+    drawn_faults,
+    load_trial,
+)
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Variant, state_name, states_of
 from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, classifier_name, variants
@@ -116,19 +124,23 @@ class Place:
         recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": trainable}
         return self._made(classifier_name(trainable, run), "vision tower alone", run, recipe=recipe)
 
-    def calibration(self) -> Artefact:
-        """How severe each fault has to be at every strength of trial and book."""
-        trial, upstream = load_trial(), (self.adapter(DAMAGED_RUN),)
-        strengths = sorted({*trial.points_lost, *load_book().planted_faults.strengths.values()})
-        recipe = {"faults": [recorded(fault, {"name"}) for fault in all_faults()], "points_lost": strengths}
-        recipe |= {"images": trial.images, "phantom": self.image_set.card.recipe}
-        return self._made(results.CALIBRATION, "calibration", DAMAGED_RUN, upstream, recipe=recipe)
+    def strengths(self, trial: bool) -> list[tuple[Fault, float]]:
+        """The faults and how much each is to cost (pp): those of the book at each strength, or those of the trial."""
+        if trial:
+            return drawn_faults(self.card.slug, self.image_set.card.slug)
+        return [(fault, points) for fault in book_faults() for points in load_book().planted_faults.strengths.values()]
 
-    def trial(self, trial: Trial, faults: list[Fault]) -> Artefact:
+    def calibration(self, trial: bool = False) -> Artefact:
+        """How severe each fault has to be at its strengths."""
+        planted = [[recorded(fault, {"name"}), points] for fault, points in self.strengths(trial)]
+        recipe = {"planted": planted, "images": load_trial().images, "phantom": self.image_set.card.recipe}
+        name = results.DRAWN if trial else results.CALIBRATION
+        return self._made(name, "calibration", DAMAGED_RUN, (self.adapter(DAMAGED_RUN),), recipe=recipe)
+
+    def trial(self, damaged: bool) -> Artefact:
         upstream = [make(run) for make in (self.features, self.predictions) for run in self.runs()]
-        upstream += [self.calibration()] if faults else []
-        recipe = {"faults": [recorded(fault, {"name"}) for fault in faults], "points_lost": trial.points_lost}
-        recipe |= {"seeds": self.protocol.probe_seeds}
+        upstream += [self.calibration(trial=True)] if damaged else []
+        recipe = {"seeds": self.protocol.probe_seeds, "damaged": damaged}
         return self._made(FOLDER, "trial", upstream=upstream, recipe=recipe | self._probe_and_answer())
 
     def damaged(self) -> list[Self]:
@@ -157,10 +169,10 @@ class Place:
         for one in self.damaged():
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
 
-    def of_trial(self, trial: Trial, faults: list[Fault]) -> Iterator[Artefact]:
+    def of_trial(self, damaged: bool) -> Iterator[Artefact]:
         yield from (self.image_controls(), *map(self.adapter, self.runs()))
         yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
-        yield from (*([self.calibration()] if faults else []), self.trial(trial, faults))
+        yield from (*([self.calibration(trial=True)] if damaged else []), self.trial(damaged))
 
     def _probe_and_answer(self) -> dict:
         return {"probe": recorded(self.protocol.probe), "max_new_tokens": self.answering.max_new_tokens}

@@ -34,7 +34,7 @@ from mlprobe_utils.pipeline.cards import Protocol, load_protocol
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of variants, which are settings of the protocol
-CALIBRATION = "calibration"  # of the faults planted in a model
+CALIBRATION, DRAWN = "calibration", "calibration-drawn"  # of the book's faults in a model, and of the laboratory's
 STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"

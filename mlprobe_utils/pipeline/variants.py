@@ -21,7 +21,7 @@ TRAINABLE = ("all", "lora")  # what is trained of a vision tower alone: all of i
 class Discussion(Card):
     """What is varied, and the models that it is varied in."""
 
-    folder, kind = "discussions", "discussion"
+    folder, in_words = "discussions", "discussion"
     title: Words
     # whether the vision tower is adapted, what it is trained by, or the order of image and question
     varies: Literal["vision_tower", "training", "order"]
@@ -33,7 +33,7 @@ def load_discussion(slug: str) -> Discussion:
     """A discussion, by slug. Raises InputError as `load_card`, and for a model or data set that has no card."""
     card = cards.load_card(Discussion, slug)
     for kind, named in ((ModelCard, card.models), (DataCard, card.datasets or [])):
-        cards.check_named(kind, named, f"It is one of the {kind.kind}s in data/{Discussion.folder}/{slug}.yml.")
+        cards.check_named(kind, named, f"It is one of the {kind.in_words}s in data/{Discussion.folder}/{slug}.yml.")
     return card
 
 

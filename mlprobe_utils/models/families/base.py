@@ -69,6 +69,16 @@ class Family:
         """Each image's place in `pixel_values` and in every vision block's output: `output[place]` is a view of it."""
         return list(range(len(inputs["pixel_values"])))
 
+    def connector_places(self, inputs: dict) -> list[slice | int]:
+        """As `vision_places`, in the output of the connector."""
+        return list(range(len(inputs["pixel_values"])))
+
+    def heads(self, layer: nn.Module) -> tuple[nn.Module, int]:
+        """What projects the outputs of the attention heads of a vision block or decoder layer, and one head's width."""
+        attention = next(module for module in layer.modules() if hasattr(module, "head_dim"))
+        names = [name for name in ("o_proj", "out_proj", "proj") if hasattr(attention, name)]
+        return getattr(attention, names[0]), attention.head_dim
+
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
         """Makes the processor reduce larger images. Raises InputError in a family that reads all at one size."""
@@ -148,15 +158,21 @@ class Packed(Family, ABC):
     def merged(self, inputs: dict) -> torch.Tensor | int:
         """How many patches of an image become one token at the connector."""
 
+    def lengths(self, inputs: dict, merged: torch.Tensor | int = 1) -> list[int]:
+        return (inputs["image_grid_thw"].prod(dim=-1) // merged).tolist()
+
     def vision_tokens(self, inputs: dict, merged: torch.Tensor | int = 1) -> Splitter:
-        return partial(unpacked, lengths=(inputs["image_grid_thw"].prod(dim=-1) // merged).tolist())
+        return partial(unpacked, lengths=self.lengths(inputs, merged))
 
     def connector_tokens(self, inputs: dict) -> Splitter:
         return self.vision_tokens(inputs, self.merged(inputs))
 
-    def vision_places(self, inputs: dict) -> list[slice | int]:
-        ends = itertools.accumulate(inputs["image_grid_thw"].prod(dim=-1).tolist(), initial=0)
+    def vision_places(self, inputs: dict, merged: torch.Tensor | int = 1) -> list[slice | int]:
+        ends = itertools.accumulate(self.lengths(inputs, merged), initial=0)
         return [slice(*place) for place in itertools.pairwise(ends)]
+
+    def connector_places(self, inputs: dict) -> list[slice | int]:
+        return self.vision_places(inputs, self.merged(inputs))
 
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:

@@ -1,14 +1,10 @@
-"""Damages a loaded model in a `with` block, by hooks that change states or logits on their way:
+"""Damages a loaded model in a `with` block, by hooks that change states or logits. What is done is a kind of fault
+(`kinds`); here is where: at the output of a vision block, of the last Linear layer of the connector or of an LLM's
+layer, to an image's tokens, or in the LLM to those of text, too, where a kind keeps the class, as text has read it from
+the image early on; where a layer's attention heads are projected; or at the LM head, to the logits of options wherever
+these part. No weight changes, as some families share the LM head's with the embeddings.
 
-- Vision tower and LLM: at one layer the states of an image's tokens are mixed with noise of the same mean and spread,
-  part of which the tokens share, so that no mean over many tokens recovers what is lost.
-- Connector: the outputs of its last Linear layer are projected on few directions around their mean, drawn among
-  directions of equal variance (of the original ones, the first one or two hold nearly all).
-- Semantic mapping: for a share of the images the logits of the options are swapped wherever these differ in the next
-  token. No state changes, nor does the LM head, whose weights some families share with the embeddings.
-
-What is drawn depends on the fault's seed and an image's own pixels, never on its place in a batch. A side path
-(deepstack) that leaves before the damaged place, or goes around the connector, stays intact.
+A side path (deepstack) that leaves before the damaged place, or goes around the connector, stays intact.
 """
 
 import contextlib
@@ -24,81 +20,91 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.points import ANSWER, on_side_path
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.loading import LoadedModel
-from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.pipeline.fault_card import KINDS, Fault
+from mlprobe_utils.synthetic.faults import kinds
 
+WITH_TEXT = " with text"
 Branches = dict[tuple[int, ...], list[int]]  # where options part: tokens written so far -> what they go on with
 
 
 @dataclass(frozen=True)
 class Damage:
+    kind: str
     module: str
     seed: int
     point: str | None = None
-    severity: float = 0.0  # 0 to 1: share of a state's variance that is noise, of directions dropped, of images hit
+    severity: float = 0.0  # 0, nothing is changed, to 1
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)  # of intact states (`calibration.statistics_of`)
+
+    @property
+    def place(self) -> str:
+        return self.point or ANSWER
+
+    @property
+    def of_text(self) -> bool:
+        """Whether it changes the states of text, too."""
+        return self.module == "L" and not KINDS[self.kind].destroys
+
+    @property
+    def known_by(self) -> str:
+        """What the statistics of the states that it changes are called."""
+        return self.place + WITH_TEXT * self.of_text
 
     def at(self, severity: float) -> "Damage":
         return replace(self, severity=severity)
 
-    @property
-    def rank(self) -> int:
-        """Of a damaged connector's outputs."""
-        return round((1 - self.severity) * len(self.statistics["mean"]))
+    def kept(self, *names: str) -> list[torch.Tensor]:
+        return [self.statistics[name] for name in names]
 
-    def numbers(self, family: Family, inputs: dict) -> list[int]:
-        """63 bits for each image of a batch, from its pixels as the processor made them: seeds what is drawn for it."""
-        found = []
-        for place in family.vision_places(inputs):
-            whole = hashlib.sha256(repr((self.seed, self.point)).encode())
-            whole.update(inputs["pixel_values"][place].detach().float().cpu().contiguous().numpy().tobytes())
-            found.append(int.from_bytes(whole.digest()[:8]) >> 1)
-        return found
+    def channels(self, states: torch.Tensor) -> torch.Tensor:
+        """Those that the severity hits, and all lower ones, too."""
+        width = states.shape[-1]
+        return kinds.order(self.seed, width)[: round(self.severity * width)].to(states.device)
 
-    def of_states(self, states: torch.Tensor, places: Sequence = (), numbers: Sequence[int] = ()) -> torch.Tensor:
-        """Damaged states [..., width]: those at each image's place by its number; in the connector all of them."""
-        statistics = {name: value.to(states.device) for name, value in self.statistics.items()}
-        mean = statistics["mean"]
-        if self.module == "C":
-            kept = _directions(self.seed, len(mean))[:, : self.rank].to(states.device)
-            rotated = (states.float() - mean) @ (statistics["inverse"] @ kept) @ (kept.T @ statistics["root"])
-            return (mean + rotated).to(states.dtype)
-        out = states.clone()
+    def numbers(self, prints: Sequence[bytes]) -> list[int]:
+        """63 bits for each image, by its print: seeds what is drawn for it."""
+        of_fault = repr((self.seed, self.point)).encode()
+        return [int.from_bytes(hashlib.sha256(of_fault + own).digest()[:8]) >> 1 for own in prints]
+
+    def of_states(self, states: torch.Tensor, places: Sequence, numbers: Sequence[int]) -> torch.Tensor:
+        """States with those at each image's place, [tokens, width], damaged by its number."""
+        own = replace(self, statistics={name: value.to(states.device) for name, value in self.statistics.items()})
+        out, mean = states.clone(), own.statistics["mean"]
         for place, number in zip(places, numbers, strict=False):  # in later steps of generation there are no places
-            centred, generator = states[place].float() - mean, torch.Generator().manual_seed(number)
-            shared = torch.randn(len(mean), generator=generator).to(states.device)
-            own = torch.randn(centred.shape, generator=generator).to(states.device)
-            noise = statistics["between"] * shared + statistics["within"] * own
-            out[place] = (mean + (1 - self.severity) ** 0.5 * centred + self.severity**0.5 * noise).to(states.dtype)
+            centred = states[place].float() - mean
+            out[place] = (mean + kinds.ON_STATES[self.kind](own, centred, number)).to(states.dtype)
         return out
 
     def of_logits(
-        self, logits: torch.Tensor, written: torch.Tensor, numbers: Sequence[int], parting: Branches
+        self,
+        logits: torch.Tensor,
+        written: torch.Tensor,
+        numbers: Sequence[int],
+        parting: Branches,
+        *head: torch.Tensor,
     ) -> torch.Tensor:
-        """Logits [images, positions, vocabulary] with those of options exchanged where they part, in the images hit: at
-        some severity, and at all above. `written`, [images, tokens], are all tokens read, up to the last position."""
-        hit = torch.tensor([uniform(number) < self.severity for number in numbers], device=logits.device)
+        """Logits [images, positions, vocabulary] with those of options damaged where they part. `written`, [images,
+        tokens], are all tokens read, up to the last position; `head`: the last states and the LM head's weight."""
         written, out, positions = written.to(logits.device), logits.clone(), logits.shape[1]
         for prefix, tokens in parting.items():
-            shift = 1 + self.seed % (len(tokens) - 1)
-            there = hit[:, None].expand(-1, positions)
+            own, turned = out[..., tokens], None
+            if self.kind == "rotation":
+                states, weight = head
+                places = [*range(len(states))]
+                turned = (self.of_states(states, places, places) @ weight[tokens].T).to(own.dtype)
+            changed = kinds.ON_LOGITS[self.kind](self, own, numbers, turned)
             if prefix:  # where what was read up to a position ends with it
                 windows = written.unfold(1, len(prefix), 1)[:, -positions:]
-                there = there & (windows == windows.new_tensor(prefix)).all(dim=-1)
-            exchanged = out[..., tokens[shift:] + tokens[:shift]]
-            out[..., tokens] = torch.where(there[..., None], exchanged, out[..., tokens])
+                there = (windows == windows.new_tensor(prefix)).all(dim=-1)
+                changed = torch.where(there[..., None], changed, own)
+            out[..., tokens] = changed
         return out
 
 
-def uniform(number: int) -> float:
-    """An image's number as one from 0 to 1, 1 excluded."""
-    return (number >> 10) / 2**53
-
-
-@functools.cache
-def _directions(seed: int, width: int) -> torch.Tensor:
-    """Orthonormal directions, float32 [width, width], one a column, drawn evenly."""
-    drawn = torch.randn(width, width, generator=torch.Generator().manual_seed(seed))
-    return torch.linalg.qr(drawn.double()).Q.float()
+def prints(family: Family, inputs: dict) -> list[bytes]:
+    """Of each image of a batch, from its pixels as the processor made them."""
+    pixels = [inputs["pixel_values"][place].detach().float().cpu() for place in family.vision_places(inputs)]
+    return [hashlib.sha256(own.contiguous().numpy().tobytes()).digest() for own in pixels]
 
 
 def planted(fault: Fault, family: Family) -> Damage:
@@ -111,7 +117,7 @@ def planted(fault: Fault, family: Family) -> Damage:
         why = f"up to L.{entries - 1:02d} the side path brings image tokens what the fault has taken"
         wrong = f"data/faults/{fault.slug}.yml: depth {fault.depth} is {point}"
         raise InputError(f"{wrong}, but {why}: give a greater depth")
-    return Damage(fault.module, fault.seed, point)
+    return Damage(fault.kind, fault.module, fault.seed, point)
 
 
 @contextlib.contextmanager
@@ -129,13 +135,14 @@ def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None
     def note_images(*arguments, **named):
         """`generate` calls the vision tower before the model's forward pass, which gets no pixels."""
         inputs = inspect.signature(method).bind(*arguments, **named).arguments
-        batch.update(V=family.vision_places(inputs), numbers=damage.numbers(family, inputs))
+        places = {"V": family.vision_places(inputs), "C": family.connector_places(inputs)}
+        batch.update(places, numbers=damage.numbers(prints(family, inputs)))
         return method(*arguments, **named)
 
     def note_text(model, arguments, inputs):
         """A later step of generation has no image tokens."""
         prompt, read = bool(family.image_mask(inputs).any()), inputs["input_ids"]
-        batch["L"] = family.text_places(inputs) if prompt else []
+        batch["L"] = [*range(len(read))] if damage.of_text else family.text_places(inputs) if prompt else []
         if not prompt:
             before = inputs["past_key_values"].get_seq_length()  # less than was read, after the cache has gone back
             read = torch.cat([batch["written"][:, :before], read], dim=1)
@@ -143,22 +150,29 @@ def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None
 
     def change(module, arguments, output):
         if damage.module == ANSWER:
-            return damage.of_logits(output, batch["written"], batch["numbers"], parting)
+            return damage.of_logits(output, batch["written"], batch["numbers"], parting, arguments[0], module.weight)
         states, *rest = output if isinstance(output, tuple) else (output,)
         states = damage.of_states(states, batch.get(damage.module, ()), batch.get("numbers", ()))
         return (states, *rest) if isinstance(output, tuple) else states
 
-    head = loaded.model.get_output_embeddings()
-    place = head if damage.module == ANSWER else module_at(loaded, damage.point)
+    place = module_at(loaded, damage.place)
     with contextlib.ExitStack() as stack:
         setattr(owner, name, note_images)
         stack.callback(delattr, owner, name)
         stack.callback(loaded.model.register_forward_pre_hook(note_text, with_kwargs=True).remove)
-        stack.callback(place.register_forward_hook(change).remove)
+        if damage.kind == "heads":
+            projection, width = family.heads(place)
+            passed = lambda _, arguments: (kinds.heads(damage, arguments[0], width), *arguments[1:])  # noqa: E731
+            stack.callback(projection.register_forward_pre_hook(passed).remove)
+        else:  # before transformers' own hooks, which keep the states that LLaVA's connector reads
+            stack.callback(place.register_forward_hook(change, prepend=True).remove)
         yield
 
 
 def module_at(loaded: LoadedModel, point: str) -> torch.nn.Module:
+    """The module of a probe point; of ANSWER the LM head."""
+    if point == ANSWER:
+        return loaded.model.get_output_embeddings()
     return next(one.module for one in loaded.family.probe_points() if one.name == point)
 
 

@@ -24,7 +24,7 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.images import load_image_set
-from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
+from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, DRAWN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.pipeline.variants import discussions as all_discussions
@@ -37,7 +37,7 @@ from mlprobe_utils.synthetic.faults.calibration import batched, load_damages, ma
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
 from mlprobe_utils.training.prediction import answer_batch
 
-CASE = ["case", "run", "fault", "module", "wanted", "severity"]
+CASE = ["case", "run", *laboratory_results.MEASURED]
 
 
 def run_whole_model(
@@ -105,36 +105,34 @@ def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, u
 
 def make_cases(work: Work, undamaged: bool) -> None:
     """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, site, seed and test image."""
-    trial, faults = fault_card.load_trial(), [] if undamaged else make_calibration(work)
+    if not undamaged:
+        make_calibration(work, trial=True)
 
     def fill(folder: Path) -> None:
         images = work.images("train", "validation", "test")
         read = np.flatnonzero(images["split"] != "validation")
-        images, features, answers, cases, distinct = images.iloc[read], {}, {}, [], {}
+        images, features, answers, runs = images.iloc[read], {}, {}, []
         for run in work.runs():
             saved = model_steps.features_of_sites(load_features(work.folder / state_name("features", run) / FEATURES))
             features |= {(None, run, key): tensor[torch.from_numpy(read)] for key, tensor in saved.items()}
             answered = artefacts.read_rows(work.folder / state_name("predictions", run) / "predictions.parquet")
             answers[None, run] = answered[answered["split"] == "test"]["parsed"]
-            cases.append({"run": run})
-        damages = load_damages(work.folder / CALIBRATION) if faults else {}
-        for fault, points in itertools.product(faults, sorted(trial.points_lost)):
-            damage = damages[fault.slug, points]
-            strength = damage.rank if damage.module == "C" else damage.severity
-            case = {"run": DAMAGED_RUN, "case": f"{fault.slug}, {points:g} points", "severity": damage.severity}
-            case |= {"fault": fault.slug, "module": damage.module, "wanted": points}
-            distinct.setdefault((fault.slug, strength), (case, damage))
-        cases += [case for case, _ in distinct.values()]
-        planted = {case["case"]: damage for case, damage in distinct.values()}
-        found = _of_damaged(work, images, planted) if planted else ({}, {})
+            runs.append({"case": None, "run": run})
+        found, cases = ({}, {}), pd.DataFrame(runs)
+        if not undamaged:
+            damages = load_damages(work.folder / DRAWN).items()
+            planted = {f"{fault}, {points:g} points": damage for (fault, points), damage in damages}
+            found = _of_damaged(work, images, planted)
+            drawn = laboratory_results.measured_in(work.folder / DRAWN)
+            cases = pd.concat([cases, drawn.assign(case=[*planted], run=DAMAGED_RUN)], ignore_index=True)
         rows = _rows(work, images, features | found[0], answers | found[1])
         constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
         constants |= {"family": name_of(type(work.loaded.family))}
         write_parquet(rows, folder / fault_card.ROWS)
-        write_parquet(pd.DataFrame(cases).reindex(columns=CASE).assign(**constants), folder / fault_card.CASES)
+        write_parquet(cases.reindex(columns=CASE).assign(**constants), folder / fault_card.CASES)
 
     if processes().is_main_process:
-        work.trial(trial, faults).make(fill)
+        work.trial(not undamaged).make(fill)
 
 
 @torch.inference_mode()
@@ -153,7 +151,7 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
         return found
 
     ends = lambda questions: model_steps.features_of_sites(features_of(work.loaded, questions))  # noqa: E731
-    given = work.encoder, options, work.answering.max_new_tokens
+    given = work.encoder, [], work.answering.max_new_tokens  # the text alone
     texts = lambda questions: answer_batch(work.loaded, questions, *given)["text"]  # noqa: E731
     of_states = {name: damage for name, damage in planted.items() if damage.module != ANSWER}
     tested = images.index[images["split"] == "test"]
@@ -200,17 +198,14 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                 artefacts.read_made_from(folder, own.command(model, dataset, name="trial"))
                 rows = artefacts.read_rows(folder / fault_card.ROWS)
                 planted = artefacts.read_rows(folder / fault_card.CASES)
-                if planted["fault"].notna().any():
-                    numbers = ["fault", "wanted", "reached", "lost", "lost_low", "lost_high"]
-                    planted = planted.merge(laboratory_results.measured(own)[numbers], "left", on=numbers[:2])
-                planted["mode"] = planted["module"].map(fault_card.MODE_OF)
                 for case in planted.to_dict("records"):
+                    mode = fault_card.mode_of(case["module"], case["destroys"]) if case["fault"] else None
                     of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
                     found = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
                     found = found.drop_duplicates(["image", "point", "pooling", "seed"])
                     sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
                     correct = site_outcomes(*sides, reference, images)
-                    cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
+                    cases.append(case | {"mode": mode} | laboratory_results.flat(losses(correct, drawn, RECIPE)))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '
