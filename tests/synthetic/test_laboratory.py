@@ -6,63 +6,65 @@ import pytest
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES, NAMES
-from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, QUALITY, READ_OUT_GAP
+from mlprobe_utils.evaluation.names import FIDELITY, QUALITY, READ_OUT_GAP
+from mlprobe_utils.evaluation.points import ANSWER
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
 from mlprobe_utils.pipeline.configuration import Run, load_book
 from mlprobe_utils.pipeline.jobs import prepare
 from mlprobe_utils.pipeline.laboratory_results import by_family, judged
 from mlprobe_utils.synthetic.faults.planting import run_trial, write_confusion
 
-LOST = {QUALITY: NAMES[0], FIDELITY: NAMES[1], COMPREHENSION: NAMES[2], READ_OUT_GAP: NAMES[4]}
+MODULE = dict(zip(MODES, ("V", "C", "L", ANSWER), strict=True))
+LOST = dict(zip(MODES, (NAMES[0], NAMES[1], NAMES[2], NAMES[-1]), strict=True))
 
 
 def case(family: str, mode: str | None = None, lost: float = 0.0, noise: float = 0.0, **fields) -> dict:
     """A row of a table of cases: nothing lost but by what was planted, and `noise` at every statement."""
     row = {"model": family, "family": family, "dataset": "d", "mode": mode, "wanted": lost or np.nan}
-    row |= {name: lost or np.nan for name in ("lost", "lost_low", "lost_high")}
-    row |= {"run": 0, "fault": mode and "f", "reached": True, "severity": 0.5}
+    row |= {name: lost or np.nan for name in laboratory_results.MEASURES}
+    row |= {"run": 0, "fault": mode and "f", "kind": mode and "noise", "module": mode and MODULE[mode]}
+    row |= {"destroys": True if mode else None, "reached": True, "severity": 0.5}
     for name in NAMES:
-        value = -noise - (lost if mode and name == LOST[mode] else 0)
-        row |= {f"value: {name}": value, f"band_low: {name}": value - 5, f"band_high: {name}": value + 5}
+        row |= {f"value: {name}": -noise - (lost if mode and name == LOST[mode] else 0), f"error: {name}": 1.0}
     return row | fields
 
 
-def test_thresholds_never_see_the_family_that_they_judge():
+def test_a_case_is_judged_by_undamaged_cases_of_other_families():
     quiet = [case(family, noise=1.0) for family in "abc" for _ in range(10)]
     loud = [case("d", noise=30.0) for _ in range(10)]
     table = judged(pd.DataFrame([*quiet, *loud]), 0.0)
-    limits = by_family(table, "ad", 0.0)
-    assert (limits["d"][NAMES[0]], limits["a"][NAMES[0]]) == (0.0, 25.0)
+    known = by_family(table, "ad")
+    assert (known["d"][NAMES[0]].mean, known["a"][NAMES[0]].mean) == (1.0, pytest.approx(32 / 3))
     assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
-    with pytest.raises(InputError, match="found none: run models of another family"):
+    with pytest.raises(InputError, match="found 0: run models of another family"):
         judged(pd.DataFrame(loud), 0.0)
 
 
-def test_planted_cases_give_the_confusion_that_was_planted():
-    rows = [case(family, noise=0.0) for family in "abc" for _ in range(4)]
+def test_planted_cases_give_the_confusion_and_the_rates_that_were_planted():
+    rows = [case(family) for family in "abc" for _ in range(4)]
     rows += [case(family, mode, 30.0) for family in "abc" for mode in MODES]
-    rows += [case(family, QUALITY, 3.0) for family in "abc"]  # less than can be told
+    rows += [case(family, QUALITY, 1.5) for family in "abc"]  # less than counts
+    unusable = {"destroys": False, "mode": READ_OUT_GAP}  # shows where it is planted, and not in its own module
+    rows += [case(family, READ_OUT_GAP, 30.0) | unusable | {"module": "C"} for family in "abc"]
+    rows += [case("a", FIDELITY, 30.0) | unusable | {"module": "V"}]  # a wrong place
     table = judged(pd.DataFrame(rows), 2.0)
-    table["strong"] = table["lost"] >= 20
     counts = laboratory_results.confusion(table)
-    assert [counts.loc[mode, mode] for mode in MODES] == [3] * 4
-    assert counts.loc[QUALITY, laboratory_results.NOTHING] == 3
+    assert counts.loc["vision tower, destroyed", [QUALITY, laboratory_results.NOTHING]].tolist() == [3, 3]
+    assert counts.loc["connector, made unusable", READ_OUT_GAP] == 3
     assert counts.loc[laboratory_results.NOTHING, laboratory_results.NOTHING] == 12
     assert counts.to_numpy().sum() == len(table)
     rates = laboratory_results.Laboratory(None, table).rates.set_index(["what", "of"])
-    strong = rates.loc[(laboratory_results.STRONG, "all")]
-    assert strong[["cases", "models", "correct"]].tolist() == [12, 3, 12]
-    assert strong[["low", "high"]].tolist() == pytest.approx([73.5, 100], abs=0.1)
-    assert rates.loc[(laboratory_results.WEAK, "all"), "share"] == 0
-    assert rates.loc[(laboratory_results.STRONG, FIDELITY), "cases"] == 3
+    whole = rates.xs("all", level="of")[["cases", "models", "counted"]]
+    assert whole.to_numpy().tolist() == [[12, 3, 12], [3, 3, 0], [4, 3, 4], [16, 3, 1], [12, 3, 0]]
+    assert rates.iloc[0][["low", "high"]].tolist() == pytest.approx([73.5, 100], abs=0.1)
+    assert rates.loc[(rates.index[0][0], "C"), "cases"] == 3
 
 
 def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs, monkeypatch):
     rows = [case(family, noise=8.534) for family in "ab" for _ in range(3)] + [case("a", QUALITY, 30.0), case("b")]
     laboratory_results.write(pd.DataFrame(rows), "2026-01-02", "abc1234", "make laboratory")
     found = laboratory_results.read()
-    assert found.cases["strong"].tolist() == [False] * 6 + [True, False]
-    assert found.thresholds("ab") == {"a": dict.fromkeys(NAMES, 3.53), "b": dict.fromkeys(NAMES, 3.53)}
+    assert found.usual("b")["b"][NAMES[0]].mean == pytest.approx(8.53)
     assert laboratory_results.CHANGED not in found.words()
     for words in ("2026-01-02", "abc1234", "1 damaged and 7 undamaged cases of 2 miniatures", "1 of 1", "0 of 7"):
         assert words in found.words()
@@ -77,7 +79,7 @@ def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(ou
     families = found.cases.groupby("model")["family"].first()
     assert set(load_book().models) <= set(families.index)
     assert families.nunique() >= 5
-    assert {row for family in found.thresholds(set(families)).values() for row in family} == set(NAMES)
+    assert {row for family in found.usual(set(families)).values() for row in family} == set(NAMES)
     assert set(found.cases["mode"].dropna()) == set(MODES)
 
 
@@ -106,8 +108,8 @@ def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
     run_trial(models[1], *where, undamaged=True)
     write_confusion(models, *where)
     table = laboratory_results.read().cases
-    strong = table[table["strong"]]
-    assert set(strong["mode"]) == set(MODES)
+    strong = table[table["destroys"].eq(True) & (table["lost"] >= 20)]
+    assert len(strong)
     for row in strong.to_dict("records"):
-        assert row[f"band_high: {LOST[row['mode']]}"] < 0
-    assert table[table["mode"].isna()]["model"].nunique() == 2
+        assert row[f"value: {LOST[row['mode']]}"] < 0
+    assert table[table["module"].isna()]["model"].nunique() == 2
