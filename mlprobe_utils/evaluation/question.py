@@ -2,11 +2,12 @@
 image tokens see a question only where it comes before them. There it also moves the image to later positions, whatever
 it says: the third order has irrelevant text there, as long as the question."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.answers import option_patterns
+from mlprobe_utils.evaluation.answers import LETTER, option_patterns
 
 QUESTION, IMAGE, IRRELEVANT = "question", "image", "irrelevant text"
 ORDERS = {
@@ -68,6 +69,24 @@ class Question:
             raise InputError(f"the question has no answer for the label {missing[0]!r}: add it to its options")
         if labels and (missing := sorted({*self.options} - labels)):
             raise InputError(f"no image has the label {missing[0]!r} of the question's options: remove it, or add some")
+
+
+def with_options_reversed(template: str, options: Iterable[str]) -> str | None:
+    """The question with its options in the reverse order: where each is named last, as a word of its own, they change
+    places end to end. None where an option is not.
+
+    >>> with_options_reversed("<image> Is it normal? Answer 'Normal', 'Benign', or 'Malignant'.", BUSI)
+    "<image> Is it normal? Answer 'Malignant', 'Benign', or 'Normal'."
+    """
+    spelled = "|".join(map(re.escape, sorted(options := [*options], key=len, reverse=True)))
+    named = re.finditer(rf"(?<!{LETTER})(?:{spelled})(?!{LETTER})", template, re.IGNORECASE)
+    spans = sorted({found[0].casefold(): found.span() for found in named}.values())
+    if len(spans) < len(options):
+        return None
+    words = [template[start:end] for start, end in spans]
+    for (start, end), word in zip(reversed(spans), words, strict=True):  # from the end on: the places before it stay
+        template = template[:start] + word + template[end:]
+    return template
 
 
 def irrelevant_text(tokenizer, tokens: int) -> str:

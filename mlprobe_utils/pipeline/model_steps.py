@@ -20,7 +20,7 @@ from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_co
 from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
-from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import ORDER, PROMPT
@@ -42,7 +42,8 @@ def make_model(everything: list[Work]) -> None:
         with work.step(STEPS[0]):
             make_random_features(work)
     everything[0].forget()
-    actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_transfer, make_controls)
+    actions = (make_adapters, make_predictions, make_other_prompts, make_features, make_lens, make_probes)
+    actions += (make_transfer, make_controls)
     for work, (name, action) in itertools.product(everything, zip(STEPS[1:], actions, strict=True)):
         with work.step(name):
             action(work)
@@ -70,18 +71,33 @@ def make_adapters(work: Work) -> None:
 
 
 def make_predictions(work: Work) -> None:
-    images, settings = work.images("validation", "test"), work.answering
-
-    def fill(run: int | None, folder: Path) -> None:
-        given = work.options, list(images.index), settings, folder, work.image_set.card.synonyms
-        with work.state(run):
-            answers, probabilities = predict(work.loaded, work.questions, *given)
-        if processes().is_main_process:
-            rows = image_rows(images, work.options, probabilities, **work.constants(run))
-            write_rows(rows.assign(**answers), folder / "predictions.parquet")
-
+    images = work.images("validation", "test")
     for run in work.states():
-        make(work.predictions(run), partial(fill, run))
+        make(work.predictions(run), lambda folder, run=run: write_answers(work, work.questions, images, folder, run))
+
+
+def make_other_prompts(work: Work) -> None:
+    """Answers to the question in other words, test images."""
+    texts, images = work.image_set.card.other_prompts, work.images("test")
+
+    def fill(name: str, folder: Path) -> None:
+        encoder = Encoder(work.loaded.processor, texts[name], work.protocol.order, work.card)
+        questions = Questions(encoder, work.image_set.pixels, work.image_set.names)
+        write_answers(work, questions, images, folder, CONTROL_RUN, control=name)
+
+    for name, artefact in work.other_prompts().items():
+        make(artefact, partial(fill, name))
+
+
+def write_answers(
+    work: Work, questions: Questions, images: pd.DataFrame, folder: Path, run: int | None, **constants: str
+) -> None:
+    given = work.options, list(images.index), work.answering, folder, work.image_set.card.synonyms
+    with work.state(run):
+        answers, probabilities = predict(work.loaded, questions, *given)
+    if processes().is_main_process:
+        rows = image_rows(images, work.options, probabilities, **work.constants(run) | constants)
+        write_rows(rows.assign(**answers), folder / "predictions.parquet")
 
 
 def make_features(work: Work) -> None:
