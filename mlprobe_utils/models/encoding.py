@@ -162,6 +162,22 @@ class Questions:
         return joined([self(position) for position in positions], self.encoder.tokenizer.pad_token_id)
 
 
+@dataclass(kw_only=True)
+class Reworded(Questions):
+    """Another question about the images of `other`, whose tensors it takes but for those of tokens, which depend on no
+    more than an image's size."""
+
+    other: Questions
+    tokens: dict[tuple, dict[str, torch.Tensor]] = field(default_factory=dict)  # by the shapes of an image's tensors
+
+    def __call__(self, position: int) -> dict[str, torch.Tensor]:
+        question = self.other(position)
+        if (size := tuple(tensor.shape for tensor in question.values())) not in self.tokens:
+            whole = self.encoder.questions([self.image_at(position)])
+            self.tokens[size] = {k: own for k, own in whole.items() if own.shape == whole["input_ids"].shape}
+        return question | self.tokens[size]
+
+
 def questions_about(loaded, question: Question, images: Sequence[np.ndarray]) -> Questions:
     """A question to a loaded model about images of any sizes. InputError for none, or one of another type or shape."""
     if not len(images):

@@ -4,6 +4,8 @@ Every step makes artefacts, and skips those that are current, so that a killed r
 `accelerate-launch -m`, share what the model computes; the main one alone fits probes.
 """
 
+import contextlib
+import functools
 import itertools
 from collections.abc import Mapping
 from functools import partial
@@ -20,7 +22,7 @@ from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_co
 from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
-from mlprobe_utils.models.encoding import Encoder, Questions
+from mlprobe_utils.models.encoding import Encoder, Questions, Reworded
 from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import ORDER, PROMPT
@@ -72,31 +74,36 @@ def make_adapters(work: Work) -> None:
 
 def make_predictions(work: Work) -> None:
     images = work.images("validation", "test")
+
+    def fill(run: int | None, folder: Path) -> None:
+        with work.state(run):
+            write_answers(work, work.questions, images, work.constants(run), folder)
+
     for run in work.states():
-        make(work.predictions(run), lambda folder, run=run: write_answers(work, work.questions, images, folder, run))
+        make(work.predictions(run), partial(fill, run))
 
 
 def make_other_prompts(work: Work) -> None:
     """Answers to the question in other words, test images."""
     texts, images = work.image_set.card.other_prompts, work.images("test")
+    with contextlib.ExitStack() as until_all_are_made:
+        tuned = functools.cache(lambda: until_all_are_made.enter_context(work.state(CONTROL_RUN)))
 
-    def fill(name: str, folder: Path) -> None:
-        encoder = Encoder(work.loaded.processor, texts[name], work.protocol.order, work.card)
-        questions = Questions(encoder, work.image_set.pixels, work.image_set.names)
-        write_answers(work, questions, images, folder, CONTROL_RUN, control=name)
+        def fill(name: str, folder: Path) -> None:
+            tuned()
+            encoder = Encoder(work.loaded.processor, texts[name], work.protocol.order, work.card)
+            questions = Reworded(encoder, work.image_set.pixels, other=work.questions)
+            write_answers(work, questions, images, work.constants(CONTROL_RUN) | {"control": name}, folder)
 
-    for name, artefact in work.other_prompts().items():
-        make(artefact, partial(fill, name))
+        for name, artefact in work.other_prompts().items():
+            make(artefact, partial(fill, name))
 
 
-def write_answers(
-    work: Work, questions: Questions, images: pd.DataFrame, folder: Path, run: int | None, **constants: str
-) -> None:
+def write_answers(work: Work, questions: Questions, images: pd.DataFrame, constants: dict, folder: Path) -> None:
     given = work.options, list(images.index), work.answering, folder, work.image_set.card.synonyms
-    with work.state(run):
-        answers, probabilities = predict(work.loaded, questions, *given)
+    answers, probabilities = predict(work.loaded, questions, *given)
     if processes().is_main_process:
-        rows = image_rows(images, work.options, probabilities, **work.constants(run) | constants)
+        rows = image_rows(images, work.options, probabilities, **constants)
         write_rows(rows.assign(**answers), folder / "predictions.parquet")
 
 
