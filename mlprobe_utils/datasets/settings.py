@@ -7,8 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Count, Part, Rate
-from mlprobe_utils.evaluation.names import REVERSED
-from mlprobe_utils.evaluation.question import Question, with_options_reversed
+from mlprobe_utils.evaluation.question import REVERSED, Question, with_options_reversed
 
 NOT_STATED = "not stated"
 Column = Literal["file_name", "label", "split", "patient"]
@@ -55,8 +54,7 @@ class Release(Part):
         names = sorted(c.name for c in self.classes)
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two classes have the name {twice[0]!r}")
-        named = {"template": self.template} | {f"paraphrases.{i}": text for i, text in enumerate(self.paraphrases)}
-        for field, text in named.items():
+        for field, text in [("template", self.template), *((f"paraphrase {own!r}", own) for own in self.paraphrases)]:
             try:
                 Question(text, {c.name: c.option for c in self.classes}, synonyms=self.synonyms)
             except InputError as error:

@@ -5,7 +5,6 @@ WITHOUT_MODEL = (MAJORITY, FILE_FORMAT, FILE, PIXELS)
 CLASSICAL = "classical classifier"  # trained on the same images alone: the reference of a diagnosis
 CONTROL_TASK, RANDOM_WEIGHTS, TEXT_ONLY = "control task", "random weights", "text only"
 MEMORISATION = "memorisation"  # scored on train images, the other controls on test images
-OWN_PROMPT, REVERSED = "the card's own", "options reversed"  # wordings of a question; the others are paraphrases
 CONTROL_RUN = 0  # seed of the controls' probes, and the fine-tuned state that they are of
 
 REFERENCE, OUTPUT = "reference", "final output"

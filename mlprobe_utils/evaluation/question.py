@@ -16,6 +16,7 @@ ORDERS = {
     "irrelevant_first": (IRRELEVANT, IMAGE, QUESTION),
 }
 ORDER_NAMES = {order: order.replace("_", " ") for order in ORDERS}
+OWN_PROMPT, REVERSED = "the card's own", "options reversed"  # wordings; the others are paraphrases
 PASSAGE = (
     "The last train to the coast leaves at ten past seven and stops in every village along the river. In winter the "
     "carriages are half empty, and the guard has time to read his newspaper between two stations. Behind the bridge "
@@ -71,22 +72,15 @@ class Question:
             raise InputError(f"no image has the label {missing[0]!r} of the question's options: remove it, or add some")
 
 
-def with_options_reversed(template: str, options: Iterable[str]) -> str | None:
-    """The question with its options in the reverse order: where each is named last, as a word of its own, they change
-    places end to end. None where an option is not.
-
-    >>> with_options_reversed("<image> Is it normal? Answer 'Normal', 'Benign', or 'Malignant'.", BUSI)
-    "<image> Is it normal? Answer 'Malignant', 'Benign', or 'Normal'."
-    """
-    spelled = "|".join(map(re.escape, sorted(options := [*options], key=len, reverse=True)))
-    named = re.finditer(rf"(?<!{LETTER})(?:{spelled})(?!{LETTER})", template, re.IGNORECASE)
-    spans = sorted({found[0].casefold(): found.span() for found in named}.values())
-    if len(spans) < len(options):
-        return None
-    words = [template[start:end] for start, end in spans]
-    for (start, end), word in zip(reversed(spans), words, strict=True):  # from the end on: the places before it stay
-        template = template[:start] + word + template[end:]
-    return template
+def with_options_reversed(template: str, options: Sequence[str]) -> str | None:
+    """The question with its options in reverse order: where each is named last, as a word of its own, they change
+    places end to end. None where one is not."""
+    words = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
+    named = re.compile(rf"(?<!{LETTER})(?:{words})(?!{LETTER})", re.IGNORECASE)
+    last = sorted({own[0].casefold(): own for own in named.finditer(template)}.values(), key=re.Match.start)
+    swapped = {own.span(): other[0] for own, other in zip(last, reversed(last), strict=True)}
+    whole = len(last) == len(options)
+    return named.sub(lambda own: swapped.get(own.span(), own[0]), template) if whole else None
 
 
 def irrelevant_text(tokenizer, tokens: int) -> str:

@@ -164,18 +164,20 @@ class Questions:
 
 @dataclass(kw_only=True)
 class Reworded(Questions):
-    """Another question about the images of `other`, whose tensors it takes but for those of tokens, which depend on no
-    more than an image's size."""
+    """The images of `other` with its question in other words: a position is one of `encoders`, by name, and an image's.
+    The tensors are those of `other` but for those of tokens, which depend on no more than an image's size."""
 
     other: Questions
-    tokens: dict[tuple, dict[str, torch.Tensor]] = field(default_factory=dict)  # by the shapes of an image's tensors
+    encoders: Mapping[str, Encoder]
+    tokens: dict[tuple, dict[str, torch.Tensor]] = field(default_factory=dict)
 
-    def __call__(self, position: int) -> dict[str, torch.Tensor]:
-        question = self.other(position)
-        if (size := tuple(tensor.shape for tensor in question.values())) not in self.tokens:
-            whole = self.encoder.questions([self.image_at(position)])
-            self.tokens[size] = {k: own for k, own in whole.items() if own.shape == whole["input_ids"].shape}
-        return question | self.tokens[size]
+    def __call__(self, position: tuple[str, int]) -> dict[str, torch.Tensor]:
+        name, image = position
+        question = self.other(image)
+        if (key := (name, *(tensor.shape for tensor in question.values()))) not in self.tokens:
+            whole = self.encoders[name].questions([self.image_at(image)])
+            self.tokens[key] = {k: own for k, own in whole.items() if own.shape == whole["input_ids"].shape}
+        return question | self.tokens[key]
 
 
 def questions_about(loaded, question: Question, images: Sequence[np.ndarray]) -> Questions:

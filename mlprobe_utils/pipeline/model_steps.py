@@ -4,8 +4,6 @@ Every step makes artefacts, and skips those that are current, so that a killed r
 `accelerate-launch -m`, share what the model computes; the main one alone fits probes.
 """
 
-import contextlib
-import functools
 import itertools
 from collections.abc import Mapping
 from functools import partial
@@ -21,6 +19,7 @@ from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_controls
 from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.points import MODULES, POOLINGS
+from mlprobe_utils.evaluation.question import OWN_PROMPT
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.encoding import Encoder, Questions, Reworded
 from mlprobe_utils.pipeline.artefacts import read_rows
@@ -44,8 +43,8 @@ def make_model(everything: list[Work]) -> None:
         with work.step(STEPS[0]):
             make_random_features(work)
     everything[0].forget()
-    actions = (make_adapters, make_predictions, make_other_prompts, make_features, make_lens, make_probes)
-    actions += (make_transfer, make_controls)
+    actions = (make_adapters, make_predictions, make_prompts, make_features)
+    actions += (make_lens, make_probes, make_transfer, make_controls)
     for work, (name, action) in itertools.product(everything, zip(STEPS[1:], actions, strict=True)):
         with work.step(name):
             action(work)
@@ -76,35 +75,40 @@ def make_predictions(work: Work) -> None:
     images = work.images("validation", "test")
 
     def fill(run: int | None, folder: Path) -> None:
-        with work.state(run):
-            write_answers(work, work.questions, images, work.constants(run), folder)
+        rows = answer_rows(work, run, work.questions, images, folder)
+        if processes().is_main_process:
+            write_rows(rows, folder / "predictions.parquet")
 
     for run in work.states():
         make(work.predictions(run), partial(fill, run))
 
 
-def make_other_prompts(work: Work) -> None:
-    """Answers to the question in other words, test images."""
-    texts, images = work.image_set.card.other_prompts, work.images("test")
-    with contextlib.ExitStack() as until_all_are_made:
-        tuned = functools.cache(lambda: until_all_are_made.enter_context(work.state(CONTROL_RUN)))
-
-        def fill(name: str, folder: Path) -> None:
-            tuned()
-            encoder = Encoder(work.loaded.processor, texts[name], work.protocol.order, work.card)
-            questions = Reworded(encoder, work.image_set.pixels, other=work.questions)
-            write_answers(work, questions, images, work.constants(CONTROL_RUN) | {"control": name}, folder)
-
-        for name, artefact in work.other_prompts().items():
-            make(artefact, partial(fill, name))
-
-
-def write_answers(work: Work, questions: Questions, images: pd.DataFrame, constants: dict, folder: Path) -> None:
+def answer_rows(work: Work, run: int | None, questions: Questions, images: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """What a state answers to the questions at the places of `images`, its index."""
     given = work.options, list(images.index), work.answering, folder, work.image_set.card.synonyms
-    answers, probabilities = predict(work.loaded, questions, *given)
-    if processes().is_main_process:
-        rows = image_rows(images, work.options, probabilities, **constants)
-        write_rows(rows.assign(**answers), folder / "predictions.parquet")
+    with work.state(run):
+        answers, probabilities = predict(work.loaded, questions, *given)
+    return image_rows(images, work.options, probabilities, **work.constants(run)).assign(**answers)
+
+
+def make_prompts(work: Work) -> None:
+    """Of the test images the rows of the predictions, and the same run's answers to other wordings of the question."""
+    images, texts = work.images("test"), work.image_set.card.other_prompts
+    own = work.predictions(CONTROL_RUN).folder / "predictions.parquet"
+
+    def fill(folder: Path) -> None:
+        frames, given = [read_rows(own, filters=[("split", "==", "test")])], (work.protocol.order, work.card)
+        if texts:
+            asked = pd.concat(dict.fromkeys(texts, images), names=["control"])
+            encoders = {name: Encoder(work.loaded.processor, text, *given) for name, text in texts.items()}
+            questions = Reworded(work.encoder, work.image_set.pixels, other=work.questions, encoders=encoders)
+            rows = answer_rows(work, CONTROL_RUN, questions, asked, folder)
+            frames.append(rows.assign(control=asked.index.get_level_values("control")))
+        if processes().is_main_process:
+            rows = pd.concat(frames, ignore_index=True)
+            write_rows(rows.fillna({"control": OWN_PROMPT}), folder / "prompts.parquet")
+
+    make(work.prompts(), fill)
 
 
 def make_features(work: Work) -> None:

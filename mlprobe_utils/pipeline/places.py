@@ -78,13 +78,11 @@ class Place:
         recipe |= {"synonyms": synonyms} if (synonyms := self.image_set.card.synonyms) else {}
         return self._made(state_name("predictions", run), "predictions", run, self._weights(run), recipe=recipe)
 
-    def other_prompts(self) -> dict[str, Artefact]:
-        """Name -> answers to another wording of the question, by the fine-tuned run that controls are of."""
-        own, found = self.predictions(CONTROL_RUN), {}
-        for name, text in self.image_set.card.other_prompts.items():
-            inputs = own.inputs | {"recipe": own.inputs["recipe"] | {"prompt": text}}
-            found[name] = replace(own, folder=self.folder / results.prompt_folder(name), inputs=inputs)
-        return found
+    def prompts(self) -> Artefact:
+        """Answers to the question in every wording, by the fine-tuned run that controls are of."""
+        own = self.predictions(CONTROL_RUN)
+        recipe = own.inputs["recipe"] | {"prompts": self.image_set.card.other_prompts}
+        return self._made(results.PROMPTS, "prompts", CONTROL_RUN, (*own.upstream, own), recipe=recipe)
 
     def features(self, run: int | None) -> Artefact:
         unchanged = self.planted and self.planted.fault.module == ANSWER  # which changes no state
@@ -146,8 +144,8 @@ class Place:
     def of_pipeline(self) -> Iterator[Artefact]:
         """What is made of every model, upstream first."""
         yield from (self.random_features(), self.image_controls(), *map(self.adapter, self.runs()))
-        yield from (*map(self.predictions, self.states()), *self.other_prompts().values())
-        yield from (*map(self.features, self.states()), self.lens(), self.probes(), self.transfer(), self.controls())
+        yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
+        yield from (self.prompts(), self.lens(), self.probes(), self.transfer(), self.controls())
 
     def of_discussion(self, discussion: Discussion) -> Iterator[Artefact]:
         """What a discussion needs beyond that, on a data set that it is about."""

@@ -5,8 +5,7 @@ outputs/<protocol>/<data set>/controls-<split>/              what needs no model
 outputs/<protocol>/<data set>/<split>/features-random-<shape>/  of random weights, for all models of a shape
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /prompts/<name>/  answers to the question in other words, of one run
-                                             /controls/, lens/, transfer/, and tables of `scoring`
+                                             /controls/, lens/, transfer/, prompts/, and tables of `scoring`
                                              /calibration/  how severe each fault has to be
                                              /faults/<fault>-<strength>/: the same of the damaged model, run 0
                                              /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
@@ -18,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +26,11 @@ from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import read_record
-from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN, OWN_PROMPT
+from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN
 from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts
-from mlprobe_utils.pipeline.cards import Protocol, load_data_card, load_protocol
+from mlprobe_utils.pipeline.cards import Protocol, load_protocol
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of variants, which are settings of the protocol
@@ -42,7 +41,7 @@ RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
 SIZES = "adapter_sizes.json"
-LENS, TRANSFER = "lens", "transfer"
+LENS, TRANSFER, PROMPTS = "lens", "transfer", "prompts"
 SCORES = "scores-"  # how tables of `scoring` begin
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
 CORRECTED_HEALTH = f"{SCORES}corrected-health"
@@ -142,6 +141,8 @@ def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | in
 
 
 control_rows = partial(gather, names=[CONTROLS], file="controls.parquet")  # of the controls that need a model
+# of the final outputs of CONTROL_RUN, test images, to every wording of the question: its name is `control`
+prompt_rows = partial(gather, names=[PROMPTS], file="prompts.parquet")
 lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM point, validation and test images
 # of probes fitted at one LLM point (`probe`) and applied at another, test images
 transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")
@@ -182,20 +183,6 @@ def image_control_rows(selection: Selection) -> pd.DataFrame:
 def prediction_rows(selection: Selection) -> pd.DataFrame:
     """The final outputs' rows, of both stages and all runs."""
     return gather(selection, [state_name("predictions", state) for state in selection.states], "predictions.parquet")
-
-
-def prompt_rows(selection: Selection) -> pd.DataFrame:
-    """The final outputs' rows of CONTROL_RUN, test images, to every wording of the question: its name is `control`."""
-    frames = [gather(selection, [state_name("predictions", CONTROL_RUN)], "predictions.parquet", split="test")]
-    frames[0]["control"] = OWN_PROMPT
-    for dataset in selection.datasets:
-        names, one = load_data_card(dataset).other_prompts, replace(selection, datasets=(dataset,))
-        frames += [gather(one, map(prompt_folder, names), "predictions.parquet")] if names else []
-    return pd.concat(frames, ignore_index=True)
-
-
-def prompt_folder(name: str) -> str:
-    return f"prompts/{name.replace(' ', '-')}"
 
 
 def reference_rows(selection: Selection) -> pd.DataFrame:
