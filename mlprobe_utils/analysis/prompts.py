@@ -12,14 +12,14 @@ from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import WORDS, Pair, compare
 from mlprobe_utils.stats.resampling import accuracy
 
-PLACE, INTERVAL = ["dataset", "model"], ["own low", "own high"]
+PLACE = ["dataset", "model"]
 
 
 def changes(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
     """Every other prompt against the card's own, of `results.prompt_rows`: PLACE, prompt, accuracy and unparsed
-    (percent), OWN_PROMPT (accuracy under it) and its INTERVAL, change and further columns of `paired.compare`, with
+    (percent), OWN_PROMPT (accuracy under it) and the ends of its interval, change and further columns of `paired.compare`, with
     verdict of WORDS, and outside (whether accuracy is, of that interval)."""
-    pairs, by = [], [*PLACE, "prompt", "accuracy", "unparsed", OWN_PROMPT, *INTERVAL]
+    pairs, by = [], [*PLACE, "prompt", "accuracy", "unparsed", OWN_PROMPT, "own low", "own high"]
     for place, group, drawn, images in groups(rows, PLACE, image_sets, split_rule):
         parts = dict(iter(group.groupby("control", sort=False)))
         right = {name: single_outcomes(own, images, f"{place}, {name}", parsed=True) for name, own in parts.items()}
@@ -29,14 +29,4 @@ def changes(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: 
             shares = correct.mean(), parts[name]["parsed"].isna().mean(), own.mean()
             values = [*place.values(), name, *(100 * share for share in shares), *interval]
             pairs.append(Pair(dict(zip(by, values, strict=True)), own, correct[None], drawn))
-    table = compare(pairs, by, words=WORDS)
-    return table.assign(outside=~table["accuracy"].between(*(table[end] for end in INTERVAL)))
-
-
-def ranges(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `changes`, a row a model and data set: accuracy under each prompt, range (highest less lowest, pp), and the
-    prompts outside the interval of the card's own."""
-    wide = table.pivot(index=[*PLACE, OWN_PROMPT], columns="prompt", values="accuracy").reset_index(OWN_PROMPT)
-    outside = table[table["outside"]].groupby(PLACE)["prompt"].agg(", ".join)
-    found = {"range": wide.max(axis=1) - wide.min(axis=1), "outside": outside.reindex(wide.index, fill_value="")}
-    return wide.assign(**found).rename_axis(columns=None).reset_index()
+    return compare(pairs, by, words=WORDS).assign(outside=lambda t: ~t["accuracy"].between(t["own low"], t["own high"]))

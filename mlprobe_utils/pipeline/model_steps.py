@@ -97,16 +97,15 @@ def make_prompts(work: Work) -> None:
     own = work.predictions(CONTROL_RUN).folder / "predictions.parquet"
 
     def fill(folder: Path) -> None:
-        frames, given = [read_rows(own, filters=[("split", "==", "test")])], (work.protocol.order, work.card)
+        rows = read_rows(own, filters=[("split", "==", "test")]).assign(control=OWN_PROMPT)
         if texts:
-            asked = pd.concat(dict.fromkeys(texts, images), names=["control"])
+            asked, given = pd.concat(dict.fromkeys(texts, images)), (work.protocol.order, work.card)
             encoders = {name: Encoder(work.loaded.processor, text, *given) for name, text in texts.items()}
             questions = Reworded(work.encoder, work.image_set.pixels, other=work.questions, encoders=encoders)
-            rows = answer_rows(work, CONTROL_RUN, questions, asked, folder)
-            frames.append(rows.assign(control=asked.index.get_level_values("control")))
+            answered = answer_rows(work, CONTROL_RUN, questions, asked, folder)
+            rows = pd.concat([rows, answered.assign(control=asked.index.get_level_values(0))], ignore_index=True)
         if processes().is_main_process:
-            rows = pd.concat(frames, ignore_index=True)
-            write_rows(rows.fillna({"control": OWN_PROMPT}), folder / "prompts.parquet")
+            write_rows(rows, folder / "prompts.parquet")
 
     make(work.prompts(), fill)
 

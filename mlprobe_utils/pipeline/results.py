@@ -141,8 +141,7 @@ def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | in
 
 
 control_rows = partial(gather, names=[CONTROLS], file="controls.parquet")  # of the controls that need a model
-# of the final outputs of CONTROL_RUN, test images, to every wording of the question: its name is `control`
-prompt_rows = partial(gather, names=[PROMPTS], file="prompts.parquet")
+prompt_rows = partial(gather, names=[PROMPTS], file="prompts.parquet")  # of CONTROL_RUN; `control`: the wording's name
 lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM point, validation and test images
 # of probes fitted at one LLM point (`probe`) and applied at another, test images
 transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")

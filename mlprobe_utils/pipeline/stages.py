@@ -7,8 +7,8 @@ else `python tests/helpers/stage_lock.py`. A test fails until either is done. Pa
 from typing import NamedTuple
 
 # as lines of progress call them: the steps for one model on one data set, in order; those of faults; of pages
-STEPS = ("random weights", "fine-tuning", "answers", "prompts", "features")
-STEPS += ("logit lens", "probes", "layer transfer", "controls")
+STEPS = ("random weights", "fine-tuning", "answers", "prompts")
+STEPS += ("features", "logit lens", "probes", "layer transfer", "controls")
 CALIBRATED, PLANTED = "faults calibrated", "planted faults"
 NOTEBOOK = "notebook"
 
