@@ -12,15 +12,13 @@ from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import WORDS, Pair, compare
 from mlprobe_utils.stats.resampling import accuracy
 
-PLACE = ["dataset", "model"]
-
 
 def changes(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
-    """Every other prompt against the card's own, of `results.prompt_rows`: PLACE, prompt, accuracy and unparsed
-    (percent), OWN_PROMPT (accuracy under it) and the ends of its interval, change and further columns of `paired.compare`, with
-    verdict of WORDS, and outside (whether accuracy is, of that interval)."""
-    pairs, by = [], [*PLACE, "prompt", "accuracy", "unparsed", OWN_PROMPT, "own low", "own high"]
-    for place, group, drawn, images in groups(rows, PLACE, image_sets, split_rule):
+    """Every other prompt against the card's own, of `results.prompt_rows`: dataset, model, prompt, accuracy, unparsed
+    (percent), OWN_PROMPT (accuracy under it), own low, own high (its interval), change and further columns of
+    `paired.compare`, with verdict of WORDS, and outside (whether accuracy is, of that interval)."""
+    pairs, by = [], ["dataset", "model", "prompt", "accuracy", "unparsed", OWN_PROMPT, "own low", "own high"]
+    for place, group, drawn, images in groups(rows, by[:2], image_sets, split_rule):
         parts = dict(iter(group.groupby("control", sort=False)))
         right = {name: single_outcomes(own, images, f"{place}, {name}", parsed=True) for name, own in parts.items()}
         own = right.pop(OWN_PROMPT)[None]
