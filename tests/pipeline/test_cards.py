@@ -73,6 +73,10 @@ def test_templates_and_sizes_of_test_sets_are_the_papers(slug, size):
     for card in (load_data_card(slug), load_data_card(f"{slug}-phantom")):
         assert card.template == TEMPLATES[slug]
         assert re.findall(r"'(\w+)'", card.template) == card.options
+        back, *others = card.other_prompts.values()
+        assert re.findall(r"'(\w+)'", back) == card.options[::-1]
+        assert [re.findall(r"'(\w+)'", other) for other in others] == [card.options] * 2
+        assert 2 * len(others[1]) < len(card.template) + 20
         assert sum((card.test_counts or card.release_counts["test"]).values()) == size
 
 
@@ -119,6 +123,8 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be distinguished in an answer"),
         (DataCard, "template", "<image> <image> What is it?", "the question has <image> 2 times: write it once"),
         (DataCard, "template", "<image> Normal or benign?", "template does not name the option 'Malignant'"),
+        (DataCard, "paraphrases", ["Normal?"], "paraphrase 'Normal?': the question has <image> 0 times"),
+        (DataCard, "paraphrases", ["<image> Normal?"], "'<image> Normal?' does not name the option 'Benign'"),
         (DataCard, "layout", "folder", "test_counts are of the layouts of releases: a folder has test_fraction"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),

@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import softmax
 from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
 from mlprobe_utils.analysis import health
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.question import OWN_PROMPT
 from mlprobe_utils.evaluation.rows import SCHEMA
+from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
@@ -22,6 +25,7 @@ from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
 from mlprobe_utils.probing.probes import fit_probes
+from mlprobe_utils.training.prediction import answer_batch
 
 SELECTION = results.Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
 ONE = results.Selection(("tiny",), ("busi",), "miniature", "paper")
@@ -70,7 +74,7 @@ def own(whole, tmp_path, monkeypatch) -> work.Work:
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, whole, own, monkeypatch):
     predictions = [f"predictions-{state}" for state in STATES]
-    everything = [*ADAPTERS, *predictions, *FEATURES, "lens", "probes", "transfer", "controls"]
+    everything = [*ADAPTERS, *predictions, *FEATURES, "lens", "probes", "transfer", "controls", "prompts"]
     assert whole == sorted([*everything, "controls-paper", "features-random"] * 2)
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
@@ -132,6 +136,25 @@ def test_controls_are_complete(whole, image_sets):
         sources = ("controls", "features-finetuned-0", "adapter-0")
         expected = {*(folder / source for source in sources), place, SELECTION.controls(dataset)}
         assert {*artefacts.upstream(folder / "controls")} == expected
+
+
+def test_every_wording_is_answered_by_the_first_fine_tuned_run(whole, own, image_sets):
+    rows = dict(iter(SCHEMA.validate(results.prompt_rows(ONE)).groupby("control")))
+    predicted = results.prediction_rows(ONE).query("run == 0 and split == 'test'")
+    again = rows.pop(OWN_PROMPT)
+    pd.testing.assert_frame_equal(again.assign(control=None), predicted, check_dtype=False, check_index_type=False)
+    card, positions = image_sets["busi"].card, [*image_sets["busi"].rows_of("paper", "test").index]
+    assert [*card.other_prompts] == [*sorted(rows)]
+    for name, text in card.other_prompts.items():
+        encoder = Encoder(own.loaded.processor, text)
+        inputs = encoder.questions([image_sets["busi"].pixels(position) for position in positions])
+        with own.state(names.CONTROL_RUN):
+            answers = answer_batch(own.loaded, inputs, encoder, card.options, 2)
+        assert rows[name]["text"].tolist() == answers["text"].tolist()
+        np.testing.assert_allclose(rows[name][OPTIONS], softmax(answers[card.options], axis=1), rtol=1e-4)
+    alone = card.model_copy(update={"paraphrases": [], "template": "<image> Normal/Benign/Malignantly"})
+    pipeline.make_prompts(dataclasses.replace(own, image_set=dataclasses.replace(own.image_set, card=alone)))
+    assert set(results.prompt_rows(ONE)["control"]) == {OWN_PROMPT}
 
 
 def features_of(state: str) -> dict[str, torch.Tensor]:
