@@ -80,17 +80,12 @@ def test_options_that_no_answer_could_tell_apart_are_refused(options):
         parse_answer("", options)
 
 
-@pytest.mark.parametrize(
-    ("template", "options", "back"),
-    [
-        ("Normal? Say normal, 'Benign' or 'Malignant'.", BUSI, "Normal? Say Malignant, 'Benign' or 'normal'."),
-        ("Is it CIN2 or CIN2+?", ["CIN2+", "CIN2"], "Is it CIN2+ or CIN2?"),
-        ("回答Normal、Benign或Malignant", BUSI, "回答Malignant、Benign或Normal"),
-        ("Normal or abnormal? Yes or", ["Yes", "No"], None),
-    ],
-)
-def test_options_change_places_where_they_are_named_last_as_words(template, options, back):
-    assert with_options_reversed(template, options) == back
+def test_options_change_places_where_they_are_named_last_as_words():
+    back = with_options_reversed("Normal? Say normal, 'Benign' or 'Malignant'.", BUSI)
+    assert back == "Normal? Say Malignant, 'Benign' or 'normal'."
+    assert with_options_reversed("Is it CIN2 or CIN2+?", ["CIN2+", "CIN2"]) == "Is it CIN2+ or CIN2?"
+    assert with_options_reversed("回答Normal、Benign或Malignant", BUSI) == "回答Malignant、Benign或Normal"
+    assert with_options_reversed("Normal or abnormal? Yes or", ["Yes", "No"]) is None
 
 
 def test_a_thought_that_was_cut_is_no_answer():

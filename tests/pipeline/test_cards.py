@@ -76,7 +76,6 @@ def test_templates_and_sizes_of_test_sets_are_the_papers(slug, size):
         back, *others = card.other_prompts.values()
         assert re.findall(r"'(\w+)'", back) == card.options[::-1]
         assert [re.findall(r"'(\w+)'", other) for other in others] == [card.options] * 2
-        assert 2 * len(others[1]) < len(card.template) + 20
         assert sum((card.test_counts or card.release_counts["test"]).values()) == size
 
 
@@ -137,18 +136,15 @@ def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):
     assert message.count("unknown key") <= 1
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
+def test_file_that_is_no_card(tmp_path):
+    for text, words in (
         ("title: [", "is not valid YAML"),
         (b"title: \xff\xfe\xff", "is not valid YAML"),
         ("", "must hold keys and values, found NoneType"),
         ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
         ("title: a\nprobe:\n  epochs: 20\n  epochs: 2\n", "the key 'epochs' is given twice"),
-    ],
-)
-def test_file_that_is_no_card(tmp_path, text, words):
-    assert words in refusal(tmp_path, Protocol, text)
+    ):
+        assert words in refusal(tmp_path, Protocol, text)
 
 
 def test_slug_is_the_files_name(tmp_path):
@@ -184,17 +180,14 @@ def test_every_field_of_a_model_card_says_what_it_is():
     assert [*ModelCard.model_fields] == ["slug", *(n for n, f in ModelCard.model_fields.items() if f.description)]
 
 
-@pytest.mark.parametrize(
-    ("loader", "slug", "words"),
-    [
+def test_unknown_slug_names_the_nearest():
+    for loader, slug, words in (
         (load_data_card, "buzi", "data set 'buzi': did you mean 'busi'.* A card of your own goes to data/datasets"),
         (load_protocol, "xyz", "protocol 'xyz': Known: miniature, paper. A card of your own goes to data/protocols"),
         (load_protocol, "../protocols/paper", "unknown protocol '../protocols/paper'"),
-    ],
-)
-def test_unknown_slug_names_the_nearest(loader, slug, words):
-    with pytest.raises(InputError, match=words):
-        loader(slug)
+    ):
+        with pytest.raises(InputError, match=words):
+            loader(slug)
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,7 @@ def test_nothing_is_made_of_them_but_what_they_hold_is_checked(exported):
         jobs.laboratory_jobs(run)
 
 
-def test_results_of_another_run_other_images_prompts_or_values_of_the_protocol_do_not_fit(
-    exported, own_cards, monkeypatch
-):
+def test_results_of_another_run_question_or_protocol_do_not_fit(exported, own_cards, monkeypatch):
     import_results(exported)
     for changed, words in (
         ({"protocol": "paper"}, "choose these, PROTOCOL=miniature SPLIT=paper"),
