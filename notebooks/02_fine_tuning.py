@@ -262,7 +262,8 @@ place = ["dataset", "model"]
 by_prompt = moved.pivot(
     index=[*place, OWN_PROMPT], columns="prompt", values="accuracy"
 )
-by_prompt = by_prompt.rename_axis(columns=None).reset_index(OWN_PROMPT)
+by_prompt = by_prompt.rename_axis(columns=None)
+by_prompt = by_prompt.reset_index(OWN_PROMPT).astype(float)
 
 # %%
 span = by_prompt.max(axis=1) - by_prompt.min(axis=1)
@@ -287,6 +288,7 @@ glue("widest_where", "".join(widest))
 
 # %% tags=["hide-input"]
 glue("comparisons", len(moved))
+glue("unparsed_again", moved["unparsed"].mean())
 glue("lowered", int((moved["verdict"] == "lower").sum()))
 glue("raised", int((moved["verdict"] == "higher").sum()))
 shifts = moved.groupby("prompt")["change"].mean().items()
@@ -297,10 +299,11 @@ glue("shifts", ", ".join(shifts))
 # In {glue:text}`places_outside` of {glue:text}`places` cases, a model on a data set each, accuracy under another prompt
 # leaves the interval of the card's own. The range is {glue:text}`range:.1f` points on average and
 # {glue:text}`widest:.1f` at most ({glue:text}`widest_where`). Of {glue:text}`comparisons` changes
-# {glue:text}`lowered` are significantly lower and {glue:text}`raised` higher after Holm's correction; the
-# mean change in points is {glue:text}`shifts`. An interval of accuracy is for new images, not for another wording: where
-# a case is named here, its accuracy is of this sentence with its options in this order. Miniatures have read few words,
-# and one that they never met asks more of them than of a model that has read a language.
+# {glue:text}`lowered` are significantly lower and {glue:text}`raised` higher, with these weights and after Holm's
+# correction; the mean change in points is {glue:text}`shifts`. Of the answers to other prompts
+# {glue:text}`unparsed_again:.1f` % name no option or several. An interval of accuracy is for new images, not for another
+# wording: where a case is counted here, its accuracy is of this sentence with its options in this order. Miniatures have
+# read few words, and one that they never met asks more of them than of a model that has read a language.
 #
 # ## Takeaways
 #
