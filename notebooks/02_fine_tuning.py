@@ -225,6 +225,86 @@ glue("calibration", further["calibration_error"].mean())
 # accuracy, and the probability of the likeliest option {glue:text}`calibration:.1f` points from how often that option is
 # right. Some points of the latter are chance: on few images no probability meets its share exactly.
 #
+# ## What another wording does
+#
+# All of this is of one wording of the question. The first fine-tuned run of every model answers it once more in other
+# words, without any training: with the options in reverse order, and in the `paraphrases` of the data card.
+
+# %%
+from mlprobe_utils.evaluation.question import OWN_PROMPT, REVERSED
+
+none = "none: the template does not name each option as a word"
+wordings = {}
+for card in chapter.datasets.values():
+    wordings[card.name] = {OWN_PROMPT: card.template, REVERSED: none}
+    wordings[card.name] |= card.other_prompts
+
+# %%
+import pandas as pd
+
+texts = pd.DataFrame(wordings).unstack().dropna().rename("text")
+show(texts.rename_axis(["data set", "prompt"]).reset_index())
+
+# %% [markdown]
+# Each answer is compared with that to the card's own prompt, about the same image. The table holds accuracy under every
+# prompt, its range from the lowest to the highest, and the prompts under which it lies outside the 95 % interval that it
+# has under the card's own; all comparisons are in the file.
+
+# %%
+from mlprobe_utils.analysis import prompts
+
+answered_again = results.prompt_rows(chapter.selection)
+given = chapter.image_sets, chapter.selection.split_rule
+moved = prompts.changes(answered_again, *given)
+
+# %%
+place = ["dataset", "model"]
+by_prompt = moved.pivot(
+    index=[*place, OWN_PROMPT], columns="prompt", values="accuracy"
+)
+by_prompt = by_prompt.rename_axis(columns=None)
+by_prompt = by_prompt.reset_index(OWN_PROMPT).astype(float)
+
+# %%
+span = by_prompt.max(axis=1) - by_prompt.min(axis=1)
+outside = moved[moved["outside"]].groupby(place)["prompt"].agg(", ".join)
+outside = outside.reindex(span.index, fill_value="none")
+found = {"range": span, "outside the interval": outside}
+show(chapter.named(by_prompt.assign(**found).reset_index()))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.plots.tables import file
+
+file(chapter.named(moved), "Accuracy under every prompt")
+
+# %% tags=["hide-input"]
+glue("places", len(span))
+glue("places_outside", int((outside != "none").sum()))
+glue("range", span.mean())
+glue("widest", span.max())
+widest = [reversed(slugs) for slugs in span.nlargest(1).index]
+widest = [" on ".join(map(chapter.names.get, own)) for own in widest]
+glue("widest_where", "".join(widest))
+
+# %% tags=["hide-input"]
+glue("comparisons", len(moved))
+glue("unparsed_again", moved["unparsed"].mean())
+glue("lowered", int((moved["verdict"] == "lower").sum()))
+glue("raised", int((moved["verdict"] == "higher").sum()))
+shifts = moved.groupby("prompt")["change"].mean().items()
+shifts = [f"{prompt} {change:+.1f}" for prompt, change in shifts]
+glue("shifts", ", ".join(shifts))
+
+# %% [markdown]
+# In {glue:text}`places_outside` of {glue:text}`places` cases, a model on a data set each, accuracy under another prompt
+# leaves the interval of the card's own. The range is {glue:text}`range:.1f` points on average and
+# {glue:text}`widest:.1f` at most ({glue:text}`widest_where`). Of {glue:text}`comparisons` changes
+# {glue:text}`lowered` are significantly lower and {glue:text}`raised` higher, with these weights and after Holm's
+# correction; the mean change in points is {glue:text}`shifts`. Of the answers to other prompts
+# {glue:text}`unparsed_again:.1f` % name no option or several. An interval of accuracy is for new images, not for another
+# wording: where a case is counted here, its accuracy is of this sentence with its options in this order. Miniatures have
+# read few words, and one that they never met asks more of them than of a model that has read a language.
+#
 # ## Takeaways
 #
 # - One small adapter holds what a data set has taught, and it reaches every module: see
@@ -233,6 +313,7 @@ glue("calibration", further["calibration_error"].mean())
 #   [what the models write](#what-the-models-write).
 # - Accuracy hides which class is missed: see [the confusion matrices](#where-the-fine-tuned-answers-go-wrong) and
 #   [the metrics beside it](#what-accuracy-does-not-say).
+# - An accuracy is of one wording of the question: see [what another wording does](#what-another-wording-does).
 
 # %% [markdown]
 # ## How this page was made

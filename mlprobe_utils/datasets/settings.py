@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Count, Part, Rate
-from mlprobe_utils.evaluation.question import Question
+from mlprobe_utils.evaluation.question import REVERSED, Question, with_options_reversed
 
 NOT_STATED = "not stated"
 Column = Literal["file_name", "label", "split", "patient"]
@@ -42,6 +42,7 @@ class Release(Part):
     classes: list[ClassOfImages] = Field(min_length=2)
     positive: str | None = None  # the option counted as positive; none: scores are macro averages
     template: str
+    paraphrases: list[str] = Field(default_factory=list)  # the same question in other words, to compare answers
     frame: int = Field(0, ge=0)  # which one is used of a file that holds several
     # official split ("all" where there is none) -> class -> images; what a folder should hold nobody says
     release_counts: dict[str, dict[str, Count]] = Field(default_factory=dict)
@@ -53,12 +54,13 @@ class Release(Part):
         names = sorted(c.name for c in self.classes)
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two classes have the name {twice[0]!r}")
-        try:
-            Question(self.template, {c.name: c.option for c in self.classes}, synonyms=self.synonyms)
-        except InputError as error:
-            raise ValueError(str(error)) from error
-        if unnamed := [own for own in self.options if own.casefold() not in self.template.casefold()]:
-            raise ValueError(f"template does not name the option {unnamed[0]!r}: a model cannot know what to answer")
+        for field, text in [("template", self.template), *((f"paraphrase {own!r}", own) for own in self.paraphrases)]:
+            try:
+                Question(text, {c.name: c.option for c in self.classes}, synonyms=self.synonyms)
+            except InputError as error:
+                raise ValueError(f"{field}: {error}") from error
+            if unnamed := [own for own in self.options if own.casefold() not in text.casefold()]:
+                raise ValueError(f"{field} does not name the option {unnamed[0]!r}: a model cannot know what to answer")
         for field, tables in (("release_counts", self.release_counts.values()), ("test_counts", [self.test_counts])):
             if extra := {name for table in tables for name in table or {}} - {*names}:
                 raise ValueError(f"{field} names the class {min(extra)!r}, which is not in classes {names}")
@@ -74,6 +76,13 @@ class Release(Part):
     def options(self) -> list[str]:
         """The answers a template offers, in the card's order."""
         return [c.option for c in self.classes]
+
+    @property
+    def other_prompts(self) -> dict[str, str]:
+        """Name -> the question with its options reversed, if the template names each as a word, and paraphrases."""
+        found = {REVERSED: with_options_reversed(self.template, self.options)}
+        found |= {f"paraphrase {i}": text for i, text in enumerate(self.paraphrases, 1)}
+        return {name: text for name, text in found.items() if text}
 
     @property
     def synonyms(self) -> dict[str, list[str]]:

@@ -20,10 +20,10 @@ THINK = Thought("<think>", "</think>")
 THOUGHTS = (THINK, Thought("<unused94>", "<unused95>"))  # the second is MedGemma 1.5's
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)  # MedVLM-R1 was trained to answer so
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"  # kana, Han, Hangul: no spaces around words
-_LETTER = rf"[^\W_{_UNSPACED}]"
+LETTER = rf"[^\W_{_UNSPACED}]"
 _SIGN = "[-+<>≤≥=±%]"
 _SAME = {"\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2212": "-", "’": "'"}
-_ENGLISH = rf"(?<!{_LETTER})(?:not|non|no|without)[\s_-]+(?:(?:a|an|any|the)\s+)?"
+_ENGLISH = rf"(?<!{LETTER})(?:not|non|no|without)[\s_-]+(?:(?:a|an|any|the)\s+)?"
 _CHINESE = r"(?:不是|并非|没有|未见|排除|是否为?|[不非无未])(?:明显|任何|典型)?\s*"
 _NEGATION = f"{_ENGLISH}|{_CHINESE}"
 
@@ -104,8 +104,8 @@ def _pattern(before: str, words: tuple[str, ...], after: str, strict: bool) -> s
     left = "".join(rf"{re.escape(sign)}\s*" for sign in before)
     right = "".join(rf"\s*{sign}" if sign == "%" else re.escape(sign) for sign in after)
     if not before:
-        left = (rf"(?<!{_LETTER})(?<!\d[.,])" if re.match(_LETTER, words[0]) else "") + f"(?<!{_SIGN})" * strict
-    if after or re.match(_LETTER, words[-1][-1]):
-        right += f"(?!{_LETTER})"
+        left = (rf"(?<!{LETTER})(?<!\d[.,])" if re.match(LETTER, words[0]) else "") + f"(?<!{_SIGN})" * strict
+    if after or re.match(LETTER, words[-1][-1]):
+        right += f"(?!{LETTER})"
     right += ("" if after else r"(?![.,]\d)") + f"(?!{_SIGN})" * strict
     return left + r"[\W_]+".join(words) + right

@@ -2,11 +2,12 @@
 image tokens see a question only where it comes before them. There it also moves the image to later positions, whatever
 it says: the third order has irrelevant text there, as long as the question."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.evaluation.answers import option_patterns
+from mlprobe_utils.evaluation.answers import LETTER, option_patterns
 
 QUESTION, IMAGE, IRRELEVANT = "question", "image", "irrelevant text"
 ORDERS = {
@@ -15,6 +16,7 @@ ORDERS = {
     "irrelevant_first": (IRRELEVANT, IMAGE, QUESTION),
 }
 ORDER_NAMES = {order: order.replace("_", " ") for order in ORDERS}
+OWN_PROMPT, REVERSED = "the card's own", "options reversed"  # wordings; the others are paraphrases
 PASSAGE = (
     "The last train to the coast leaves at ten past seven and stops in every village along the river. In winter the "
     "carriages are half empty, and the guard has time to read his newspaper between two stations. Behind the bridge "
@@ -68,6 +70,17 @@ class Question:
             raise InputError(f"the question has no answer for the label {missing[0]!r}: add it to its options")
         if labels and (missing := sorted({*self.options} - labels)):
             raise InputError(f"no image has the label {missing[0]!r} of the question's options: remove it, or add some")
+
+
+def with_options_reversed(template: str, options: Sequence[str]) -> str | None:
+    """The question with its options in reverse order: where each is named last, as a word of its own, they change
+    places end to end. None where one is not."""
+    words = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
+    named = re.compile(rf"(?<!{LETTER})(?:{words})(?!{LETTER})", re.IGNORECASE)
+    last = sorted({own[0].casefold(): own for own in named.finditer(template)}.values(), key=re.Match.start)
+    swapped = {own.span(): other[0] for own, other in zip(last, reversed(last), strict=True)}
+    whole = len(last) == len(options)
+    return named.sub(lambda own: swapped.get(own.span(), own[0]), template) if whole else None
 
 
 def irrelevant_text(tokenizer, tokens: int) -> str:

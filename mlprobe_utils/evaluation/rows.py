@@ -5,6 +5,7 @@ one state), `probe` the recipe of the protocol, `seed` the probe's own. What doe
 
 - final outputs have no probe, seed and point, but the generated `text`, the `parsed` option (null: unparsed), and
   `thought_cut`: the limit of tokens came before an answer;
+- an answer to another wording of the question has its name in `control` (`Release.other_prompts`);
 - layer transfer has in `probe` the point at which it was fitted, a vision tower trained alone what was trained of it;
 - a control without a model has no model, stage and order, one with random weights no stage. The `label` of the control
   task and of memorisation is the one trained on, not the true one; only memorisation has train images;

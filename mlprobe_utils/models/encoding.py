@@ -162,6 +162,24 @@ class Questions:
         return joined([self(position) for position in positions], self.encoder.tokenizer.pad_token_id)
 
 
+@dataclass(kw_only=True)
+class Reworded(Questions):
+    """The images of `other` with its question in other words: a position is one of `encoders`, by name, and an image's.
+    The tensors are those of `other` but for those of tokens, which depend on no more than an image's size."""
+
+    other: Questions
+    encoders: Mapping[str, Encoder]
+    tokens: dict[tuple, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+    def __call__(self, position: tuple[str, int]) -> dict[str, torch.Tensor]:
+        name, image = position
+        question = self.other(image)
+        if (key := (name, *(tensor.shape for tensor in question.values()))) not in self.tokens:
+            whole = self.encoders[name].questions([self.image_at(image)])
+            self.tokens[key] = {k: own for k, own in whole.items() if own.shape == whole["input_ids"].shape}
+        return question | self.tokens[key]
+
+
 def questions_about(loaded, question: Question, images: Sequence[np.ndarray]) -> Questions:
     """A question to a loaded model about images of any sizes. InputError for none, or one of another type or shape."""
     if not len(images):

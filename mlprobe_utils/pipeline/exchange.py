@@ -17,7 +17,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import MADE_FROM, atomic_write, file_hash, hash_of, write_parquet, write_record
 from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.artefacts import FILES, Artefact, from_outputs, relative, stale
-from mlprobe_utils.pipeline.cards import ModelCard, imported, load_model_card, load_protocol
+from mlprobe_utils.pipeline.cards import ModelCard, imported, load_data_card, load_model_card, load_protocol
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.places import places
 from mlprobe_utils.pipeline.results import SIZES, Selection, adapter_sizes
@@ -54,7 +54,7 @@ def export_results(model: str, datasets: list[str], protocol: str, split_rule: s
     record = {"model": model, "protocol": protocol, "split_rule": split_rule}
     record |= {"protocol_hash": load_protocol(protocol).content_hash, "discussions": discussed}
     record |= {"datasets": {dataset: place.image_set.data_hash for dataset, place in of_set.items()}}
-    record["commit"] = artefacts.commit()
+    record |= {"prompts": {slug: load_data_card(slug).other_prompts for slug in of_set}, "commit": artefacts.commit()}
     contents |= {CARD: yaml.safe_dump(card, allow_unicode=True).encode(), RECORD: json.dumps(record, indent=1).encode()}
     hashes = json.dumps({name: hash_of(data) for name, data in contents.items()}, indent=1).encode()
     with zipfile.ZipFile(packed := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
@@ -164,3 +164,5 @@ def check_imported(model: str, datasets: Iterable[str], protocol: str, split_rul
             raise InputError(f"{where} other data sets than '{dataset}': {mend}")
         if data != load_image_set(dataset, protocol).data_hash:
             raise InputError(f"{where} other images, splits or another question of '{dataset}' than are here")
+        if record.get("prompts", {}).get(dataset) != load_data_card(dataset).other_prompts:
+            raise InputError(f"{where} other `paraphrases` of '{dataset}' than here: write the same into its card")

@@ -26,8 +26,9 @@ from mlprobe_utils.evaluation.names import (
     TEXT_ONLY,
 )
 from mlprobe_utils.evaluation.points import MODULES, PLACES, POOLINGS
+from mlprobe_utils.evaluation.question import OWN_PROMPT
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
-from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.encoding import Encoder, Questions, Reworded
 from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import ORDER, PROMPT
@@ -49,7 +50,8 @@ def make_model(everything: list[Work]) -> None:
         with work.step(STEPS[0]):
             make_random_features(work)
     everything[0].forget()
-    actions = (make_adapters, make_predictions, make_features, make_lens, make_probes, make_transfer, make_controls)
+    actions = (make_adapters, make_predictions, make_prompts, make_features)
+    actions += (make_lens, make_probes, make_transfer, make_controls)
     for work, (name, action) in itertools.product(everything, zip(STEPS[1:], actions, strict=True)):
         with work.step(name):
             action(work)
@@ -77,18 +79,42 @@ def make_adapters(work: Work) -> None:
 
 
 def make_predictions(work: Work) -> None:
-    images, settings = work.images("validation", "test"), work.answering
+    images = work.images("validation", "test")
 
     def fill(run: int | None, folder: Path) -> None:
-        given = work.options, list(images.index), settings, folder, work.image_set.card.synonyms
-        with work.state(run):
-            answers, probabilities = predict(work.loaded, work.questions, *given)
+        rows = answer_rows(work, run, work.questions, images, folder)
         if processes().is_main_process:
-            rows = image_rows(images, work.options, probabilities, **work.constants(run))
-            write_rows(rows.assign(**answers), folder / "predictions.parquet")
+            write_rows(rows, folder / "predictions.parquet")
 
     for run in work.states():
         make(work.predictions(run), partial(fill, run))
+
+
+def answer_rows(work: Work, run: int | None, questions: Questions, images: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """What a state answers to the questions at the places of `images`, its index."""
+    given = work.options, list(images.index), work.answering, folder, work.image_set.card.synonyms
+    with work.state(run):
+        answers, probabilities = predict(work.loaded, questions, *given)
+    return image_rows(images, work.options, probabilities, **work.constants(run)).assign(**answers)
+
+
+def make_prompts(work: Work) -> None:
+    """Of the test images the rows of the predictions, and the same run's answers to other wordings of the question."""
+    images, texts = work.images("test"), work.image_set.card.other_prompts
+    own = work.predictions(CONTROL_RUN).folder / "predictions.parquet"
+
+    def fill(folder: Path) -> None:
+        rows = read_rows(own, filters=[("split", "==", "test")]).assign(control=OWN_PROMPT)
+        if texts:
+            asked, given = pd.concat(dict.fromkeys(texts, images)), (work.protocol.order, work.card)
+            encoders = {name: Encoder(work.loaded.processor, text, *given) for name, text in texts.items()}
+            questions = Reworded(work.encoder, work.image_set.pixels, other=work.questions, encoders=encoders)
+            answered = answer_rows(work, CONTROL_RUN, questions, asked, folder)
+            rows = pd.concat([rows, answered.assign(control=asked.index.get_level_values(0))], ignore_index=True)
+        if processes().is_main_process:
+            write_rows(rows, folder / "prompts.parquet")
+
+    make(work.prompts(), fill)
 
 
 def make_features(work: Work) -> None:

@@ -86,6 +86,12 @@ class Place:
         recipe |= {"synonyms": synonyms} if (synonyms := self.image_set.card.synonyms) else {}
         return self._made(state_name("predictions", run), "predictions", run, self._weights(run), recipe=recipe)
 
+    def prompts(self) -> Artefact:
+        """Answers to the question in every wording, by the fine-tuned run that controls are of."""
+        own = self.predictions(CONTROL_RUN)
+        recipe = own.inputs["recipe"] | {"prompts": self.image_set.card.other_prompts}
+        return self._made(results.PROMPTS, "prompts", CONTROL_RUN, (*own.upstream, own), recipe=recipe)
+
     def features(self, run: int | None) -> Artefact:
         unchanged = self.planted and self.planted.fault.module == ANSWER  # which changes no state
         upstream = (self.healthy.features(run),) if unchanged else self._weights(run)
@@ -151,7 +157,7 @@ class Place:
         """What is made of every model, upstream first."""
         yield from (self.random_features(), self.image_controls(), *map(self.adapter, self.runs()))
         yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
-        yield from (self.lens(), self.probes(), self.transfer(), self.controls())
+        yield from (self.prompts(), self.lens(), self.probes(), self.transfer(), self.controls())
 
     def of_discussion(self, discussion: Discussion) -> Iterator[Artefact]:
         """What a discussion needs beyond that, on a data set that it is about."""

@@ -5,7 +5,7 @@ outputs/<protocol>/<data set>/controls-<split>/              what needs no model
 outputs/<protocol>/<data set>/<split>/features-random-<shape>/  of random weights, for all models of a shape
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /controls/, lens/, transfer/, and tables of `scoring`
+                                             /controls/, lens/, transfer/, prompts/, and tables of `scoring`
                                              /calibration/  how severe each fault has to be
                                              /faults/<fault>-<strength>/: the same of the damaged model, run 0
                                              /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
@@ -41,7 +41,7 @@ RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
 SIZES = "adapter_sizes.json"
-LENS, TRANSFER = "lens", "transfer"
+LENS, TRANSFER, PROMPTS = "lens", "transfer", "prompts"
 SCORES = "scores-"  # how tables of `scoring` begin
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
 CORRECTED_HEALTH = f"{SCORES}corrected-health"
@@ -141,6 +141,7 @@ def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | in
 
 
 control_rows = partial(gather, names=[CONTROLS], file="controls.parquet")  # of the controls that need a model
+prompt_rows = partial(gather, names=[PROMPTS], file="prompts.parquet")  # of CONTROL_RUN; `control`: the wording's name
 lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM point, validation and test images
 # of probes fitted at one LLM point (`probe`) and applied at another, test images
 transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")

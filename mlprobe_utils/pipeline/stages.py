@@ -7,7 +7,8 @@ else `python tests/helpers/stage_lock.py`. A test fails until either is done. Pa
 from typing import NamedTuple
 
 # as lines of progress call them: the steps for one model on one data set, in order; those of faults; of pages
-STEPS = ("random weights", "fine-tuning", "answers", "features", "logit lens", "probes", "layer transfer", "controls")
+STEPS = ("random weights", "fine-tuning", "answers", "prompts")
+STEPS += ("features", "logit lens", "probes", "layer transfer", "controls")
 CALIBRATED, PLANTED = "faults calibrated", "planted faults"
 NOTEBOOK = "notebook"
 
@@ -26,6 +27,7 @@ STAGES = {
     "random features": Stage(3, ("probing.extraction", "pipeline.model_steps")),
     "adapter": Stage(2, ("training.fine_tuning", "pipeline.model_steps")),
     "predictions": Stage(3, ("training.prediction", "pipeline.model_steps")),
+    "prompts": Stage(1, ("training.prediction", "pipeline.model_steps")),
     "features": Stage(3, ("probing.extraction", "pipeline.model_steps")),
     "logit lens": Stage(2, ("probing.logit_lens", "pipeline.model_steps")),
     "probes": Stage(3, ("probing.probes", "pipeline.model_steps")),

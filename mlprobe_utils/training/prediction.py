@@ -39,7 +39,8 @@ def answer(
     max_new_tokens: int | None = None,
     batch_size: int = 8,
 ) -> pd.DataFrame:
-    """What the model answers about the validation and test images, and how probable it finds each option.
+    """What the model answers about the validation and test images, and how probable it finds each option. Another
+    wording is another `Question` with the same options: compare what is answered to both.
 
     >>> [*mp.answer(model, images, question, max_new_tokens=4)]
     ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']

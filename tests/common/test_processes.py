@@ -116,14 +116,14 @@ def test_evaluation_and_training_equal_those_of_one_process(one, two):
         np.testing.assert_allclose(weights[key], expected[key], atol=5e-3, err_msg=key)
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_every_image_is_predicted_once(one, two, state):
-    rows, expected = tables(one, two, f"predictions-{state}/predictions.parquet")
-    assert len(rows) == rows["image"].nunique() == 9
+@pytest.mark.parametrize("name", [*(f"predictions-{state}/predictions" for state in STATES), "prompts/prompts"])
+def test_every_image_is_predicted_once(one, two, name):
+    rows, expected = tables(one, two, f"{name}.parquet")
+    assert len(rows) == len({*zip(rows["image"], rows["control"], strict=True)}) == (24 if "prompts" in name else 9)
     assert list(rows["image"]) == list(expected["image"])
     options = [column for column in rows if column.startswith("p_")]
     np.testing.assert_allclose(rows[options], expected[options], atol=5e-3)
-    if state == "pretrained":
+    if "pretrained" in name:
         assert list(rows["text"]) == list(expected["text"])
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.answers import Thought, answer_in, parse_answer
+from mlprobe_utils.evaluation.question import with_options_reversed
 
 BUSI = ["Normal", "Benign", "Malignant"]
 WORDS = ["COVID-19", "Finding", "No finding"]
@@ -77,6 +78,14 @@ def test_synonyms_count_as_the_option_and_are_negated_as_it(text):
 def test_options_that_no_answer_could_tell_apart_are_refused(options):
     with pytest.raises(InputError, match=r"reword one of the two|give it words"):
         parse_answer("", options)
+
+
+def test_options_change_places_where_they_are_named_last_as_words():
+    back = with_options_reversed("Normal? Say normal, 'Benign' or 'Malignant'.", BUSI)
+    assert back == "Normal? Say Malignant, 'Benign' or 'normal'."
+    assert with_options_reversed("Is it CIN2 or CIN2+?", ["CIN2+", "CIN2"]) == "Is it CIN2+ or CIN2?"
+    assert with_options_reversed("回答Normal、Benign或Malignant", BUSI) == "回答Malignant、Benign或Normal"
+    assert with_options_reversed("Normal or abnormal? Yes or", ["Yes", "No"]) is None
 
 
 def test_a_thought_that_was_cut_is_no_answer():

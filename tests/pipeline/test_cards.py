@@ -73,6 +73,9 @@ def test_templates_and_sizes_of_test_sets_are_the_papers(slug, size):
     for card in (load_data_card(slug), load_data_card(f"{slug}-phantom")):
         assert card.template == TEMPLATES[slug]
         assert re.findall(r"'(\w+)'", card.template) == card.options
+        back, *others = card.other_prompts.values()
+        assert re.findall(r"'(\w+)'", back) == card.options[::-1]
+        assert [re.findall(r"'(\w+)'", other) for other in others] == [card.options] * 2
         assert sum((card.test_counts or card.release_counts["test"]).values()) == size
 
 
@@ -119,6 +122,8 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be distinguished in an answer"),
         (DataCard, "template", "<image> <image> What is it?", "the question has <image> 2 times: write it once"),
         (DataCard, "template", "<image> Normal or benign?", "template does not name the option 'Malignant'"),
+        (DataCard, "paraphrases", ["Normal?"], "paraphrase 'Normal?': the question has <image> 0 times"),
+        (DataCard, "paraphrases", ["<image> Normal?"], "'<image> Normal?' does not name the option 'Benign'"),
         (DataCard, "layout", "folder", "test_counts are of the layouts of releases: a folder has test_fraction"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
@@ -131,18 +136,15 @@ def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):
     assert message.count("unknown key") <= 1
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
+def test_file_that_is_no_card(tmp_path):
+    for text, words in (
         ("title: [", "is not valid YAML"),
         (b"title: \xff\xfe\xff", "is not valid YAML"),
         ("", "must hold keys and values, found NoneType"),
         ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
         ("title: a\nprobe:\n  epochs: 20\n  epochs: 2\n", "the key 'epochs' is given twice"),
-    ],
-)
-def test_file_that_is_no_card(tmp_path, text, words):
-    assert words in refusal(tmp_path, Protocol, text)
+    ):
+        assert words in refusal(tmp_path, Protocol, text)
 
 
 def test_slug_is_the_files_name(tmp_path):
@@ -178,17 +180,14 @@ def test_every_field_of_a_model_card_says_what_it_is():
     assert [*ModelCard.model_fields] == ["slug", *(n for n, f in ModelCard.model_fields.items() if f.description)]
 
 
-@pytest.mark.parametrize(
-    ("loader", "slug", "words"),
-    [
+def test_unknown_slug_names_the_nearest():
+    for loader, slug, words in (
         (load_data_card, "buzi", "data set 'buzi': did you mean 'busi'.* A card of your own goes to data/datasets"),
         (load_protocol, "xyz", "protocol 'xyz': Known: miniature, paper. A card of your own goes to data/protocols"),
         (load_protocol, "../protocols/paper", "unknown protocol '../protocols/paper'"),
-    ],
-)
-def test_unknown_slug_names_the_nearest(loader, slug, words):
-    with pytest.raises(InputError, match=words):
-        loader(slug)
+    ):
+        with pytest.raises(InputError, match=words):
+            loader(slug)
 
 
 @pytest.mark.parametrize(

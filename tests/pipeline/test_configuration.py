@@ -1,7 +1,6 @@
 """What `make book` runs over: checked before anything starts, exit code not 0, one message, nothing lost."""
 
 import os
-import re
 
 import pytest
 from filelock import FileLock
@@ -69,12 +68,6 @@ def refusal(capsys, *options: str) -> str:
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ")
     return line
-
-
-def test_the_command_names_a_typo_in_a_card_with_its_file(outputs, own_cards, capsys):
-    card = own_cards / "protocols" / "miniature.yml"
-    card.write_text(card.read_text().replace("  epochs: ", "  epoch: ", 1))
-    assert re.search(r"miniature\.yml: .*unknown key 'fine_tuning\.epoch', did you mean 'epochs'\?", refusal(capsys))
 
 
 @pytest.mark.parametrize("jobs", ["0", "many", "1.5", ""])

@@ -1,9 +1,5 @@
 """Tables made of rows where they are first read: made once, and anew where rows or scores changed."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,20 +103,3 @@ def test_a_table_is_made_once_and_anew_where_its_rows_or_its_score_changed(write
     assert (of_run.health_of_run(SELECTION)["raw"] < before).any()
     monkeypatch.setattr(scoring, "code_hash", lambda module: f"another {module}")
     assert made() == (ALL, len(ALL))
-
-
-def test_two_pages_that_want_a_table_at_once_make_it_once(write):
-    calls = []
-
-    def slow(one: results.Selection) -> pd.DataFrame:
-        calls.append(one)
-        time.sleep(0.3)
-        return pd.DataFrame({"call": [len(calls)]})
-
-    def read(_: int) -> pd.DataFrame:
-        one = replace(SELECTION, models=("m",), datasets=("busi",))
-        return scoring.derived(one, results.PROBE_SCORES, ["probes"], metrics.__name__, slow)
-
-    with ThreadPoolExecutor(2) as pages:
-        first, second = pages.map(read, range(2))
-    assert (first.equals(second), len(calls)) == (True, 1)

@@ -10,13 +10,13 @@ import pytest
 from safetensors.torch import load_file
 from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
-from mlprobe_utils.analysis import comprehension, vision_tower
+from mlprobe_utils.analysis import comprehension, health, vision_tower
 from mlprobe_utils.book import provenance_box
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import CONTROL_RUN
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import SCHEMA
-from mlprobe_utils.pipeline import artefacts, places, results, variants, work
+from mlprobe_utils.pipeline import artefacts, places, results, scoring, variants, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.configuration import load_book
@@ -179,6 +179,8 @@ def test_what_was_not_run_says_how_to_make_it(outputs, protocol):
         (f"{command} --discussions", variants.classifier_rows, ONE),
         (f"{command} --discussions", results.seed_rows, of_value(ONE, results.ORDER, "question_first")),
         (f"{command}`", variants.tower_rows, ONE, "lora"),
+        *((f"{command}`", read, ONE) for read in (results.reference_rows, results.learning_curves, results.prompts)),
+        *((f"{command}`", read, ONE) for read in (scoring.control_scores, health.health_of_run, results.end_rows)),
     ):
         with pytest.raises(InputError, match=words):
             read(*given)

@@ -82,24 +82,23 @@ def test_nothing_is_made_of_them_but_what_they_hold_is_checked(exported):
         jobs.laboratory_jobs(run)
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
+def test_results_of_another_run_question_or_protocol_do_not_fit(exported, own_cards, monkeypatch):
+    import_results(exported)
+    for changed, words in (
         ({"protocol": "paper"}, "choose these, PROTOCOL=miniature SPLIT=paper"),
         ({"split_rule": "clean"}, "choose these"),
         ({"datasets": ("chest-xray-phantom",)}, f"other data sets than 'chest-xray-phantom': .*{DATASET}"),
-    ],
-)
-def test_results_of_another_run_do_not_fit(exported, changed, words):
-    import_results(exported)
-    with pytest.raises(InputError, match=words):
-        check_imported("theirs", **(OF_RUN | changed))
-
-
-def test_results_of_other_images_or_another_protocol_do_not_fit(exported, own_cards, monkeypatch):
-    import_results(exported)
+    ):
+        with pytest.raises(InputError, match=words):
+            check_imported("theirs", **(OF_RUN | changed))
     monkeypatch.setattr(exchange, "load_image_set", lambda slug, protocol: SimpleNamespace(data_hash="others"))
     with pytest.raises(InputError, match=f"of other images, splits or another question of '{DATASET}'"):
+        check_imported("theirs", **OF_RUN)
+    monkeypatch.setattr(exchange, "load_image_set", lambda slug, protocol: SimpleNamespace(data_hash="images"))
+    card = own_cards / "datasets" / f"{DATASET}.yml"
+    card.write_text(card.read_text().replace("Study this", "Look at this"))
+    exchange.cards.load_card.cache_clear()
+    with pytest.raises(InputError, match=f"other `paraphrases` of '{DATASET}' than here"):
         check_imported("theirs", **OF_RUN)
     protocol = own_cards / "protocols" / "miniature.yml"
     protocol.write_text(protocol.read_text().replace("probe_seeds: ", "probe_seeds: 1"))

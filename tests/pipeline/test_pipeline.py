@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import softmax
 from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
-from mlprobe_utils.analysis import health
-from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.question import OWN_PROMPT
 from mlprobe_utils.evaluation.rows import SCHEMA
+from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
@@ -22,6 +23,7 @@ from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
 from mlprobe_utils.probing.probes import fit_probes
+from mlprobe_utils.training.prediction import answer_batch
 
 SELECTION = results.Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
 ONE = results.Selection(("tiny",), ("busi",), "miniature", "paper")
@@ -70,7 +72,7 @@ def own(whole, tmp_path, monkeypatch) -> work.Work:
 
 def test_everything_is_made_once_and_redone_where_something_changed(run, whole, own, monkeypatch):
     predictions = [f"predictions-{state}" for state in STATES]
-    everything = [*ADAPTERS, *predictions, *FEATURES, "lens", "probes", "transfer", "controls"]
+    everything = [*ADAPTERS, *predictions, *FEATURES, "lens", "probes", "transfer", "controls", "prompts"]
     assert whole == sorted([*everything, "controls-paper", "features-random"] * 2)
     with monkeypatch.context() as patch:
         for loader in ("load", "load_random"):
@@ -132,6 +134,23 @@ def test_controls_are_complete(whole, image_sets):
         sources = ("controls", "features-finetuned-0", "adapter-0")
         expected = {*(folder / source for source in sources), place, SELECTION.controls(dataset)}
         assert {*artefacts.upstream(folder / "controls")} == expected
+
+
+def test_every_wording_is_answered_by_the_first_fine_tuned_run(whole, own):
+    rows, card = dict(iter(SCHEMA.validate(results.prompt_rows(ONE)).groupby("control"))), own.image_set.card
+    predicted, columns = results.prediction_rows(ONE).query("run == 0 and split == 'test'"), [*OPTIONS, "image", "text"]
+    assert (rows[OWN_PROMPT][columns].to_numpy() == predicted[columns].to_numpy()).all()
+    assert {*rows} == {OWN_PROMPT, *card.other_prompts}
+    for name, text in card.other_prompts.items():
+        encoder = Encoder(own.loaded.processor, text)
+        inputs = encoder.questions([*map(own.image_set.pixels, own.images("test").index)])
+        with own.state(names.CONTROL_RUN):
+            answers = answer_batch(own.loaded, inputs, encoder, card.options, 2)
+        assert rows[name]["text"].tolist() == answers["text"].tolist()
+        np.testing.assert_allclose(rows[name][OPTIONS], softmax(answers[card.options], axis=1), rtol=1e-4)
+    alone = card.model_copy(update={"paraphrases": [], "template": "<image> Normal/Benign/Malignantly"})
+    pipeline.make_prompts(dataclasses.replace(own, image_set=dataclasses.replace(own.image_set, card=alone)))
+    assert set(results.prompt_rows(ONE)["control"]) == {OWN_PROMPT}
 
 
 def features_of(state: str) -> dict[str, torch.Tensor]:
@@ -222,10 +241,3 @@ def test_probe_recipes_of_the_protocol_are_told_apart(whole):
         assert set(own["probe"]) == {name}
         assert own[keys].equals(first[keys])
         assert not np.allclose(own["p_Normal"], first["p_Normal"])
-
-
-def test_results_that_are_not_there_say_how_to_make_them(outputs):
-    of_rows = (results.probe_rows, results.end_rows, results.learning_curves, results.prompts, results.reference_rows)
-    for reader in (*of_rows, scoring.control_scores, health.health_of_run):
-        with pytest.raises(InputError, match="python -m mlprobe_utils model tiny --datasets busi --protocol miniature"):
-            reader(SELECTION)

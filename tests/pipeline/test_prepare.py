@@ -30,12 +30,6 @@ def test_a_phantom_is_drawn_and_its_manifest_made_once(tmp_path, monkeypatch):
     jobs.prepare(PHANTOM)
 
 
-def test_what_a_command_says_reaches_the_chapter(tmp_path):
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(InputError, match=r"Images-processed.*data/README\.md.*mlprobe_utils manifest covid19-ct"):
-        jobs.prepare(Run((), ("covid19-ct",), "miniature", "paper", str(tmp_path / "nothing")))
-
-
 def test_a_discussion_is_made_for_the_models_that_take_part():
     models = ("lingshu-7b-miniature", "gemma-3-4b-miniature")
     place = Run(models, ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")

@@ -155,7 +155,7 @@ def both(*names: str) -> set[str]:
     return of("lingshu", *names) | of("medgemma", *names)
 
 
-READ = ("lens", "probes", "transfer", "controls")  # of features
+READ = ("lens", "probes", "transfer", "controls", "prompts")  # of features; the last of predictions
 FAULTS = of("lingshu", "calibration", "faults/predictions", "faults/features", "faults/probes")
 ORDER = [f"order/{name}" for name in ("adapter", "predictions", "features", "probes")]
 TOWER = ("vision_tower/frozen/adapter", "vision_tower/frozen/predictions")
@@ -163,7 +163,8 @@ LEARNED = both("adapter", "predictions", "features", *READ) | of("lingshu", *ORD
 CLASSIFIERS = of("medgemma", "classifier-all", "classifier-lora")
 OF_LINGSHU = of("lingshu", "adapter", "predictions", "features", *READ, *ORDER) | FAULTS
 PROBED = both("probes") | of("lingshu", "order/probes", "faults/probes")
-ANSWERED = both("predictions") | of("lingshu", "order/predictions", "faults/predictions") | of("medgemma", TOWER[1])
+ANSWERED = both("predictions", "prompts") | of("medgemma", TOWER[1])
+ANSWERED |= of("lingshu", "order/predictions", "faults/predictions")
 RANDOM = f"miniature/{DATASET}/paper/features-random"
 WITHOUT_TRAINING = both(RANDOM, f"miniature/{DATASET}/controls-paper")
 FOLLOWS = both("whatever follows") | {"baselines"}
@@ -184,6 +185,7 @@ PROTOCOL, CARD, DATA = "protocols/miniature.yml", f"models/{LINGSHU}.yml", f"dat
         (PROTOCOL, r"epochs: 10\n  batch_size: 16", "epochs: 9\n  batch_size: 16", {"baselines"}),
         (PROTOCOL, "max_pixels: 4096", "max_pixels: 1024", {"manifest"} | FOLLOWS),
         (DATA, "<image>", "Look: <image>", LEARNED | CLASSIFIERS | {"baselines"} | WITHOUT_TRAINING),
+        (DATA, "Study this", "Look at this", both("prompts")),
         (DATA, "seed: 1", "seed: 9", {"images", "manifest"} | FOLLOWS),
         ("faults/connector.yml", "seed: 2", "seed: 9", FAULTS),
         (CARD, "name: ", "attention: eager\nname: ", OF_LINGSHU | of("lingshu", RANDOM)),

@@ -11,7 +11,7 @@ from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import evaluated, groups, resamples_of_tested
+from mlprobe_utils.pipeline.tested import evaluated, resamples_of_tested
 
 LINKED = {  # train image e is of patient one, and a copy of test image c
     "patient": ["one", "one", "two", "two", "three", "one"],
@@ -37,16 +37,11 @@ def test_a_patient_is_drawn_whole_and_images_are_sorted(changed, together):
     assert (sum(drawn[names[0]] for names in together) == len(together)).all()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"split_paper": ["train"] * 6}, r"busi: its test set \(0 images\)"),
-        ({"patient": ["one"] * 6}, r"busi: its test set \(5 images\) is of one patient.* add test images of others"),
-    ],
-)
-def test_what_has_no_interval_is_named_with_the_remedy(changed, message):
-    with pytest.raises(InputError, match=message):
-        resamples_of_tested(image_set(**changed), "paper")
+def test_what_has_no_interval_is_named_with_the_remedy():
+    with pytest.raises(InputError, match=r"busi: its test set \(0 images\)"):
+        resamples_of_tested(image_set(split_paper=["train"] * 6), "paper")
+    with pytest.raises(InputError, match=r"\(5 images\) is of one patient.* add test images of others"):
+        resamples_of_tested(image_set(patient=["one"] * 6), "paper")
 
 
 def test_outcomes_are_read_model_by_model_and_have_to_be_of_the_test_images():
@@ -63,12 +58,3 @@ def test_outcomes_are_read_model_by_model_and_have_to_be_of_the_test_images():
     assert (found[0].positive, found[0].place(stage="s")) == ("Yes", {"model": "m", "dataset": "d", "stage": "s"})
     with pytest.raises(InputError, match="m on d, finetuned, answers: its rows are not of the test images"):
         evaluated(selection, {"d": plain_set(22), "e": plain_set(20)}, outcomes_of)
-
-
-def test_groups_of_rows_come_with_the_resamples_of_their_data_set():
-    rows = pd.concat([answers_of(np.ones(20, dtype=bool), dataset=d, stage=s) for d in "ed" for s in "ba"])
-    found = list(groups(rows, ["stage", "dataset"], {"d": plain_set(20), "e": plain_set(20)}, "paper"))
-    assert [tuple(place.values()) for place, *_ in found] == [("b", "e"), ("a", "e"), ("b", "d"), ("a", "d")]
-    assert found[0][2] is found[1][2]
-    assert [len(own) for _, own, *_ in found] == [20] * 4
-    assert found[0][3] == sorted(rows["image"].unique())

@@ -9,7 +9,7 @@ from tiny_parts import Killed, card_of, each_family, each_family_with, killed_af
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.answers import parse_answer
 from mlprobe_utils.evaluation.question import ORDERS, PASSAGE, irrelevant_text, tokens_of
-from mlprobe_utils.models.encoding import Encoder, Questions
+from mlprobe_utils.models.encoding import Encoder, Questions, Reworded
 from mlprobe_utils.models.loading import load
 from mlprobe_utils.training.prediction import answer_batch, greedy, predict
 from mlprobe_utils.training.settings import Answering
@@ -169,6 +169,16 @@ def test_one_read_of_a_question_is_the_template(tiny, image_set, family):
     assert prompts == {order: begin + content + end for order, content in orders.items()}
     ids = Encoder(tiny.processor, question).questions([None])["input_ids"][0].tolist()
     assert ids.count(tokenizer.bos_token_id) == (family == "gemma3")  # once, although its tokenizer would add another
+
+
+@each_family
+def test_a_question_in_other_words_is_as_encoded_anew(tiny, encoder, image_set):
+    encoders = {text: Encoder(tiny.processor, text) for text in ("<image> Benign?", "Well, what is it? <image>")}
+    other = Questions(encoder, image_set.pixels)
+    reworded = Reworded(encoder, image_set.pixels, other=other, encoders=encoders)
+    for text, own in encoders.items():
+        found, anew = reworded.batch([(text, i) for i in POSITIONS]), own.questions([*map(image_set.pixels, POSITIONS)])
+        assert [torch.equal(found[key], tensor) for key, tensor in anew.items()] == [True] * len(found)
 
 
 @each_family
