@@ -71,9 +71,28 @@ show(pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"]))
 # both sorts, of all these kinds, which the laboratory draws for every model:
 
 # %%
-planted = {name: {PLACES[f.module]: "" for f in all_faults() if f.kind == name} for name in KINDS}
-kinds = [(own.words, ", ".join(planted[name]), "destroyed" if own.destroys else "kept") for name, own in KINDS.items()]
-show(pd.DataFrame(kinds, columns=["what becomes of states or logits", "planted in", "the class is"]))
+planted = {
+    name: {PLACES[f.module]: "" for f in all_faults() if f.kind == name}
+    for name in KINDS
+}
+kinds = [
+    (
+        own.words,
+        ", ".join(planted[name]),
+        "destroyed" if own.destroys else "kept",
+    )
+    for name, own in KINDS.items()
+]
+show(
+    pd.DataFrame(
+        kinds,
+        columns=[
+            "what becomes of states or logits",
+            "planted in",
+            "the class is",
+        ],
+    )
+)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
