@@ -46,10 +46,10 @@ chapter.opening()
 # %%
 import pandas as pd
 from mlprobe_utils.analysis.fault_effects import PLACES
-from mlprobe_utils.pipeline.fault_card import all_faults
+from mlprobe_utils.pipeline.fault_card import KINDS, all_faults, book_faults
 from mlprobe_utils.plots.tables import show
 
-damaged, faults = chapter.damaged(), all_faults()
+damaged, faults = chapter.damaged(), book_faults()
 rows = [(f.name, PLACES[f.module], f.depth, str(f.seed)) for f in faults]
 show(pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"]))
 
@@ -64,11 +64,53 @@ show(pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"]))
 # on that image alone. `data/book.yml` says in which model they are planted, and how strong.
 
 # %% [markdown] tags=["needs-planted-faults"]
+# ## What is lost, and what is only out of use
+#
+# Noise and collapse destroy the class: nothing behind them can have it. Other damages keep it, and the model cannot use
+# it: a probe that is fitted anew behind them decodes it as before. [Chapter 5](05_diagnosis) judges the diagnosis on
+# both sorts, of all these kinds, which the laboratory draws for every model:
+
+# %%
+planted = {
+    name: {PLACES[f.module]: "" for f in all_faults() if f.kind == name}
+    for name in KINDS
+}
+kinds = [
+    (
+        own.words,
+        ", ".join(planted[name]),
+        "destroyed" if own.destroys else "kept",
+    )
+    for name, own in KINDS.items()
+]
+show(
+    pd.DataFrame(
+        kinds,
+        columns=[
+            "what becomes of states or logits",
+            "planted in",
+            "the class is",
+        ],
+    )
+)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.book.chapter import glue
+
+glue("kinds", len(KINDS))
+glue("keeping", sum(not own.destroys for own in KINDS.values()))
+glue("cards", len(all_faults()))
+
+# %% [markdown]
+# Of {glue:text}`kinds` kinds, which {glue:text}`cards` faults are made of, {glue:text}`keeping` keep the class. In the
+# LLM these change the states of text as well: text has read the image early on, and would answer from that.
+
+# %% [markdown] tags=["needs-planted-faults"]
 # ## What a fault costs
 #
 # The strength of a fault is the accuracy that an {term}`oracle` loses. It knows nothing of our probes and scores: a
 # linear discriminant reads the damaged place, fitted on fresh phantoms that passed through the same damage and tested
-# on others. For the semantic mapping, it is the option that the model prefers.
+# on others. For the semantic mapping, and for whatever keeps the class, it is the option that the model prefers.
 
 # %%
 from mlprobe_utils.analysis.fault_effects import strength_table, strengths_of
@@ -77,8 +119,6 @@ strengths = strengths_of(damaged.healthy, damaged.planted)
 show(damaged.named(strength_table(strengths)).drop(columns="dataset"))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.book.chapter import glue
-
 glue("images", int(strengths["images"].iloc[0]))
 glue("least_lost", strengths["lost"].min())
 glue("most_lost", strengths["lost"].max())
@@ -129,8 +169,8 @@ ends = ends[ends["model"].isin(of_strong)]
 show(damaged.named(effect_table(ends)).drop(columns="where"))
 
 # %% tags=["hide-input"]
-planted = {one.slug: one for one in damaged.planted}
-llm = next(slug for slug in of_strong if planted[slug].fault.module == "L")
+by_slug = {one.slug: one for one in damaged.planted}
+llm = next(slug for slug in of_strong if by_slug[slug].fault.module == "L")
 of_llm = ends[ends["model"] == llm].fillna({"pooling": "answer"})
 changes = of_llm.set_index("pooling")["change"]
 for name in ("image_mean", "last_token", "answer"):

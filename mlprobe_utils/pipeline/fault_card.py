@@ -43,7 +43,7 @@ KINDS = {  # by their functions' names, in `synthetic.faults.kinds`
     "rotation": Kind("they are turned around their mean, and keep their spread", False, (*OF_STATES, ANSWER)),
     "signs": Kind("a share of the channels is mirrored at its mean", False),
     "channels": Kind("a share of the channels change places, each with the mean and spread of its new one", False),
-    "places": Kind("in a share of the channels an image's tokens change places", False),
+    "places": Kind("in half of the channels at most, an image's tokens change places", False, ("V", "C")),
     "shift": Kind("one vector is added to all of them", False),
     "fade": Kind("they shrink to their mean", False),
     "commonest": Kind("in a share of the images one option, always the same, outdoes all others", True, (ANSWER,)),

@@ -35,6 +35,6 @@ STAGES = {
     "controls": Stage(3, ("pipeline.model_steps",)),
     "image controls": Stage(2, ("datasets.controls",)),
     "vision tower alone": Stage(2, ("training.vision_classifier", "pipeline.model_steps")),
-    "calibration": Stage(2, ("synthetic.faults.calibration",)),
-    "trial": Stage(2, ("synthetic.faults.planting",)),
+    "calibration": Stage(3, ("synthetic.faults.calibration",)),
+    "trial": Stage(3, ("synthetic.faults.planting",)),
 }

@@ -210,7 +210,7 @@ def test_the_chart_shows_every_interval_and_describes_it():
 
 
 def test_what_was_diagnosed_stands_beside_what_was_planted():
-    fault = Fault(slug="f", name="f", module="C", seed=1)
+    fault = Fault(slug="f", name="f", kind="collapse", module="C", seed=1)
     damaged = [DamagedModel("m", fault, word, 10) for word in ("weak", "middle", "strong")]
     named = {"weak": (), "middle": (QUALITY, FIDELITY), "strong": (FIDELITY,)}
     judged = pd.DataFrame(

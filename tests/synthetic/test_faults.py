@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from slow_reference import option_log_probabilities
-from tiny_parts import RECIPE, changed, each_family, make_image_set, newly_made
+from tiny_parts import RECIPE, changed, each_family, each_family_in_time, make_image_set, newly_made
 
 from mlprobe_utils.analysis.fault_effects import WHERE, around, effects, first_drop, profile_changes, strengths_of
 from mlprobe_utils.common.errors import InputError
@@ -23,10 +24,19 @@ from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.pipeline import artefacts, fault_card, places, results, work
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
-from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault, damaged_models, damaged_selection, load_trial
+from mlprobe_utils.pipeline.fault_card import (
+    KINDS,
+    Cases,
+    DamagedModel,
+    Fault,
+    all_faults,
+    damaged_models,
+    damaged_selection,
+    load_trial,
+)
 from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.probing.extraction import features_of
-from mlprobe_utils.synthetic.faults import calibration, planting
+from mlprobe_utils.synthetic.faults import calibration, kinds, planting
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, planted
 from mlprobe_utils.training.prediction import answer_batch
 
@@ -37,8 +47,13 @@ SELECTION = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper"
 SLUGS = ["vision-tower", "connector", "llm", "semantic-mapping"]
 
 
+USUAL = {"V": "noise", "C": "collapse", "L": "noise", ANSWER: "swap"}
+EVERY = [(kind, module) for kind, own in KINDS.items() for module in own.modules]
+ONCE = [(kind, own.modules[i % len(own.modules)]) for i, (kind, own) in enumerate(KINDS.items())]
+
+
 def fault_in(module: str, **fields) -> Fault:
-    named = {"slug": module, "name": module, "module": module}
+    named = {"slug": module, "name": module, "module": module, "kind": USUAL[module]}
     return Fault(**named | {"depth": 0.5 if module in "VL" else None, "seed": 1} | fields)
 
 
@@ -49,12 +64,12 @@ def pixels(image_set):
 
 @pytest.fixture
 def damage_in(tiny, encoder, pixels):
-    def make(module: str, severity: float = 0.9, seed: int = 1) -> Damage:
-        damage = planted(fault_in(module, seed=seed), tiny.family)
-        statistics = calibration.statistics_of(tiny, encoder, [pixels], [damage.point] if damage.point else [])
-        return replace(damage, severity=severity, statistics=statistics.get(damage.point, {}))
+    def make(module: str, severity: float = 0.9, seed: int = 1, kind: str = "") -> Damage:
+        damage = planted(fault_in(module, seed=seed, kind=kind or USUAL[module]), tiny.family)
+        seen = calibration.captured(tiny, [lambda: encoder.questions(pixels)], [damage.place])
+        return replace(damage, severity=severity, statistics=calibration.statistics_of(seen[damage.known_by]))
 
-    return make
+    return torch.inference_mode()(make)
 
 
 @pytest.fixture
@@ -79,8 +94,8 @@ def same(one: dict, other: dict) -> bool:
 @each_family
 def test_a_damage_ends_with_its_block(tiny, observed, damage_in, pixels):
     before, hooks = observed(pixels[:4]), sum(len(m._forward_hooks) for m in tiny.model.modules())
-    for damage in (damage_in(module, severity=1.0) for module in MODULES):
-        assert not same(observed(pixels[:4], damage), before)
+    for damage in (damage_in(module, severity=1.0, kind=kind) for kind, module in ONCE):
+        assert not same(observed(pixels[:4], damage), before), damage.kind
         with pytest.raises(ZeroDivisionError), damaged(tiny, damage, {}):
             1 / 0  # noqa: B018
     assert same(observed(pixels[:4]), before)
@@ -92,11 +107,11 @@ def test_a_damage_ends_with_its_block(tiny, observed, damage_in, pixels):
 @each_family
 def test_an_image_is_damaged_alike_in_every_batch(observed, damage_in, pixels):
     """Alone, among images of other sizes and so with other padding, and elsewhere in the batch, but not by any seed."""
-    for module in MODULES:
-        damage, again, other = (damage_in(module, severity=0.6, seed=seed) for seed in (1, 1, 2))
+    for kind, module in ONCE:
+        damage, again, other = (damage_in(module, severity=0.6, seed=seed, kind=kind) for seed in (1, 1, 2))
         alone, together, turned = (observed(images, damage) for images in (pixels[:1], pixels[:4], pixels[3::-1]))
         assert same(observed(pixels[:4], again), together)
-        assert not same(observed(pixels[:4], other), together)
+        assert same(observed(pixels[:4], other), together) == (kind in ("rotation", "fade"))
         for key in set(alone) - {"text"}:
             torch.testing.assert_close(together[key][0], alone[key][0], rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(turned[key].flip(0), together[key], rtol=1e-3, atol=1e-4)
@@ -119,17 +134,17 @@ def test_what_lies_before_the_damage_is_as_it_was(observed, damage_in, pixels):
 
 
 @each_family
-def test_a_broken_mapping_changes_the_answer_and_no_state(tiny, encoder, image_set, observed, damage_in, pixels):
-    damage = damage_in(ANSWER, severity=1.0)
-    intact, broken = observed(pixels), observed(pixels, damage)
-    assert all(torch.equal(intact[key], broken[key]) for key in intact if "/" in key)
-    found = calibration.states_and_answers(tiny, encoder, image_set.card.options, [pixels], {"broken": damage})
-    before, after, _ = found["broken"]
-    assert (before != after).all()
-    share = observed(pixels, damage.at(0.5))["options"]
-    hit = (share != intact["options"]).any(dim=1)
-    torch.testing.assert_close(share[hit], broken["options"][hit])
-    assert 0 < hit.sum() < len(pixels)
+def test_a_broken_mapping_changes_the_answer_and_no_state(observed, damage_in, pixels):
+    intact = observed(pixels)
+    for kind in (kind for kind, module in EVERY if module == ANSWER):
+        damage = damage_in(ANSWER, severity=1.0, kind=kind)
+        broken, share = observed(pixels, damage), observed(pixels, damage.at(0.5))["options"]
+        assert all(torch.equal(intact[key], broken[key]) for key in intact if "/" in key)
+        assert (broken["options"] != intact["options"]).any(dim=1).all()
+        hit = (share != intact["options"]).any(dim=1)
+        if kind in ("swap", "commonest"):  # at one severity, and at all above
+            torch.testing.assert_close(share[hit], broken["options"][hit])
+        assert 0 < hit.sum() < len(pixels) or kind not in ("swap", "commonest")
 
 
 @each_family
@@ -140,7 +155,8 @@ def test_options_read_the_damaged_prompt(tiny, image_set, damage_in, pixels):
     parting = branches(encoder.answer_tokens(options))
     assert any(parting)  # somewhere after the first token, where the mapping depends on what was read
     images, intact = pixels[:4], None
-    for damage in (None, *(damage_in(module, severity=0.9) for module in MODULES)):
+    more = [("rotation", "L"), ("heads", "L"), ("rotation", ANSWER), ("noise", ANSWER), ("bias", ANSWER)]
+    for damage in (None, *map(damage_in, MODULES), *(damage_in(module, kind=kind) for kind, module in more)):
         with damaged(tiny, damage, parting):
             found = answer_batch(tiny, encoder.questions(images), encoder, options, 5)[options].to_numpy()
             expected = option_log_probabilities(tiny, encoder, images, options).numpy()
@@ -158,7 +174,7 @@ def test_a_fault_that_a_side_path_would_undo_is_refused(tiny):
 def test_noise_keeps_mean_and_spread_and_no_mean_brings_the_image_back():
     width, tokens = 16, 2000
     spread = {"between": torch.full((width,), 2.0), "within": torch.full((width,), 3.0)}
-    damage = Damage("V", 0, "V.00", 1.0, {"mean": torch.arange(width).float()} | spread)
+    damage = Damage("noise", "V", 0, "V.00", 1.0, {"mean": torch.arange(width).float()} | spread)
     images = torch.stack([damage.of_states(torch.randn(tokens, width), [...], [number]) for number in range(400)])
     torch.testing.assert_close(images.mean(dim=(0, 1)), damage.statistics["mean"], atol=0.5, rtol=0)
     torch.testing.assert_close(images.mean(dim=1).std(dim=0), spread["between"], atol=0.4, rtol=0)
@@ -167,15 +183,17 @@ def test_noise_keeps_mean_and_spread_and_no_mean_brings_the_image_back():
     assert half.mean(dim=0).sub(0.5**0.5 * 100).abs().max() > 1
 
 
-def test_a_collapsed_connector_has_the_rank_that_is_left():
+def test_a_collapsed_connector_has_the_rank_that_is_left_and_a_rotated_one_its_spread():
     states = torch.randn(300, 16) @ torch.randn(16, 16) + 5
-    covariance = torch.linalg.cholesky(torch.cov(states.T))
-    statistics = {"mean": states.mean(dim=0), "root": covariance.T, "inverse": torch.linalg.inv(covariance.T)}
-    for severity, rank in ((0.0, 16), (0.5, 8), (0.9, 2), (1.0, 0)):
-        out = Damage("C", 1, "C.01", severity, statistics).of_states(states)
-        assert torch.linalg.matrix_rank(out - statistics["mean"], atol=1e-3) == rank
-    torch.testing.assert_close(out, statistics["mean"].expand(300, 16))
-    torch.testing.assert_close(Damage("C", 1, "C.01", 0.0, statistics).of_states(states), states, atol=1e-3, rtol=1e-3)
+    seen = calibration.Seen(states[:, None], [*range(300)], [], lambda states: states.mean(dim=1))
+    damage = Damage("collapse", "C", 1, "C.01", 0.0, calibration.statistics_of([seen]))
+    for severity, rank in ((0.0, 16), (0.5, 3), (0.7, 1), (1.0, 0)):
+        out = damage.at(severity).of_states(states, [...], [0])
+        assert torch.linalg.matrix_rank(out - damage.statistics["mean"], atol=1e-2) == rank
+    torch.testing.assert_close(out, damage.statistics["mean"].expand(300, 16))
+    turned = replace(damage, kind="rotation", severity=0.7).of_states(states, [...], [0])
+    torch.testing.assert_close(torch.cov(turned.T), torch.cov(states.T), rtol=1e-2, atol=1e-2)
+    assert torch.linalg.vector_norm(turned - states) > torch.linalg.vector_norm(states - states.mean(dim=0)) / 2
 
 
 def test_options_part_where_their_tokens_do():
@@ -187,7 +205,7 @@ def test_options_part_where_their_tokens_do():
 def test_logits_are_swapped_only_where_options_part():
     logits = torch.arange(2 * 3 * 12).view(2, 3, 12).float()
     written = torch.tensor([[0, 1, 5], [0, 5, 1]])
-    out = Damage(ANSWER, 0, severity=0.5).of_logits(logits, written, [0, 2**63 - 1], branches(OPTIONS))
+    out = Damage("swap", ANSWER, 0, severity=0.5).of_logits(logits, written, [0, 2**63 - 1], branches(OPTIONS))
     expected = logits.clone()
     expected[0, :, [5, 8]] = logits[0, :, [8, 5]]
     expected[0, 2, [7, 9]] = logits[0, 2, [9, 7]]
@@ -203,13 +221,35 @@ def test_the_chosen_option_is_the_one_written_under_constraint():
     assert calibration.chosen(loaded, prompts, OPTIONS, 0).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("module", OF_STATES)
-def test_means_at_any_severity_follow_from_one_pass(tiny, encoder, image_set, observed, damage_in, pixels, module):
-    damage = damage_in(module, severity=1.0)
-    noted = calibration.states_and_answers(tiny, encoder, image_set.card.options, [pixels], {"it": damage})["it"]
-    for severity in (0.0, 0.25, 0.8, 1.0):
-        found = observed(pixels, damage.at(severity))[f"{damage.point}/image_mean"].numpy()
-        np.testing.assert_allclose(calibration.pooled_at(damage.at(severity), *noted[:2]), found, rtol=1e-3, atol=1e-4)
+@each_family_in_time
+def test_the_class_can_be_decoded_where_a_kind_keeps_it_and_nowhere_else(tiny, encoder, image_set):
+    """By means of image tokens, which follow from the intact states or from a pass."""
+    generator, labels = np.random.default_rng(0), np.arange(96) % 2
+    images = [generator.integers(k * 120, k * 120 + 90, (64, 64, 3), dtype=np.uint8) for k in labels]
+    batches, half = [lambda: encoder.questions(images)], 48
+    observe = torch.inference_mode()(partial(calibration.observed, tiny, encoder, image_set.card.options, batches))
+    damages = [planted(fault_in(module, kind=kind), tiny.family) for kind, module in EVERY if module != ANSWER]
+    with torch.inference_mode():
+        seen = calibration.captured(tiny, batches, {damage.place for damage in damages})
+
+    def share(damage: Damage) -> float:
+        (own,) = seen[damage.place]
+        if damage.of_text or damage.kind == "heads":
+            means = observe(damage, [damage.place])[1][damage.place]
+        else:
+            means = own.means(damage)
+            if damage.severity == 1:
+                passed = observe(damage, [damage.place])[1][damage.place]
+                np.testing.assert_allclose(means, passed, rtol=1e-3, atol=1e-3)
+        return calibration.correct(means[:half], labels[:half], means[half:], labels[half:]).mean()
+
+    for damage in damages:
+        damage = replace(damage, statistics=calibration.statistics_of(seen[damage.known_by]))
+        assert share(damage) > 0.95
+        if KINDS[damage.kind].destroys:
+            assert share(damage.at(1.0)) < 0.7, damage
+        else:
+            assert min(share(damage.at(severity)) for severity in (0.5, 1.0)) > 0.95, damage
 
 
 def test_the_oracle_is_fitted_on_other_images_than_it_judges():
@@ -220,8 +260,8 @@ def test_the_oracle_is_fitted_on_other_images_than_it_judges():
 
 
 def test_the_severity_is_found_or_the_most_is_said():
-    assert calibration.severity_for(lambda s: 40 * s**2, 20) == pytest.approx((0.5**0.5, 40), abs=1e-3)
-    assert calibration.severity_for(lambda s: 10 * s, 20) == (1.0, 10)
+    assert calibration.severity_for(lambda s: 40 * s**2, 20, 4) == pytest.approx((0.5**0.5, 40), abs=1e-3)
+    assert calibration.severity_for(lambda s: 10 * s, 20, 4) == (1.0, 10)
 
 
 def test_fresh_phantoms_are_new_and_always_the_same():
@@ -236,9 +276,37 @@ def test_a_depth_is_given_where_there_is_one_and_becomes_a_point_of_every_model(
     for module, depth, mend in (("V", None, "give the depth"), ("C", 0.5, "remove it")):
         with pytest.raises(ValidationError, match=f"depth of a fault in module '{module}': {mend}"):
             fault_in(module, depth=depth)
+    with pytest.raises(ValidationError, match="kind 'swap' in module 'V': it can be planted in output"):
+        fault_in("V", kind="swap")
     points = ["V.00", "V.01", "V.02", "D.00", "C.00", "C.01", "L.00", "L.01"]
     assert [fault_in("V", depth=d).place(points) for d in (0, 0.5, 1)] == ["V.00", "V.01", "V.02"]
     assert [fault_in(module).place(points) for module in ("C", "L", ANSWER)] == ["C.01", "L.01", None]
+
+
+def test_every_module_has_faults_of_both_sorts_and_every_kind_is_known():
+    assert {kind for kind, module in EVERY if module != ANSWER} == {*kinds.ON_STATES, "heads"}
+    assert {kind for kind, module in EVERY if module == ANSWER} == {*kinds.ON_LOGITS}
+    sorts = Counter((fault.module, fault.destroys) for fault in all_faults())
+    assert all(sorts[module, True] >= 2 and sorts[module, False] >= 3 for module in MODULES)
+    for fault in all_faults():
+        assert fault.expected == MODES[MODULES.index(fault.module) if fault.destroys else -1]
+
+
+@pytest.mark.parametrize("datasets", [3, 4])
+def test_the_draw_is_balanced_and_the_same_for_every_run(datasets):
+    trial, every = load_trial(), range(16)
+    drawn = {(m, d): trial.drawn(m, d, datasets) for m in every for d in range(datasets)}
+    assert drawn[3, 1] == trial.drawn(3, 1, datasets) != trial.model_copy(update={"seed": 1}).drawn(3, 1, datasets)
+    cases = [(m, d, fault.slug, p, fault.destroys) for (m, d), own in drawn.items() for fault, p in own]
+    for destroys, sort in ((True, trial.destroying), (False, trial.keeping)):
+        own = [case for case in cases if case[-1] == destroys]
+        assert len(own) == len(drawn) * sort.each >= 150
+        assert len({case[:3] for case in own}) == len(own)  # no fault twice in one place
+        for axes, most in (((2,), 1), ((3,), 1), ((2, 3), 2), ((0, 3), 2), ((0, 2), 1), ((1, 2), 2)):
+            counts = Counter(tuple(case[axis] for axis in axes) for case in own)
+            whole = np.prod([len({case[axis] for case in own}) for axis in axes])
+            least = min(counts.values()) if len(counts) == whole else 0
+            assert max(counts.values()) - least <= most, (axes, counts)
 
 
 def test_damaged_models_are_of_the_books_model_on_phantoms():
@@ -262,8 +330,9 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
 @pytest.fixture
 def made(outputs, tiny_card, tmp_path, monkeypatch):
     """Calls what makes faults of the tiny model on few images, and returns the names of the artefacts that it made."""
-    few = load_trial().model_copy(update={"images": 50, "points_lost": [2.0, 90.0, 95.0]})
-    planted = PlantedFaults(model="tiny", dataset="busi-phantom", strengths={"weak": 5.0, "strong": 90.0})
+    few = load_trial().model_copy(update={"images": 50, "destroying": Cases(each=5, points_lost=[2.0, 90.0])})
+    of_book = {"faults": SLUGS, "strengths": {"weak": 5.0, "strong": 90.0}}
+    planted = PlantedFaults(model="tiny", dataset="busi-phantom", **of_book)
     own = load_book().model_copy(update={"planted_faults": planted})
     image_set = make_image_set(tmp_path, 24, "busi-phantom", 3, 6)
     small = changed(load_protocol("miniature"), probe={"epochs": 2}, answering={"max_new_tokens": 2})
@@ -289,12 +358,21 @@ def test_cases_of_a_tiny_model(made):
     folder = SELECTION.folder("tiny", "busi-phantom") / fault_card.FOLDER
     table, rows = pd.read_parquet(folder / fault_card.CASES), pd.read_parquet(folder / fault_card.ROWS)
     assert table["fault"].isna().sum() == RECIPE.runs
-    assert set(table["fault"].dropna()) == set(SLUGS)
-    assert not table.duplicated(["fault", "severity"]).any()
+    drawn = fault_card.drawn_faults("tiny", "busi-phantom")
+    assert list(zip(table["fault"].dropna(), table["wanted"].dropna(), strict=True)) == [(f.slug, p) for f, p in drawn]
+    assert table["destroys"].dropna().tolist() == [fault.destroys for fault, _ in drawn]
+    of_states, damaged = table["module"].isin(OF_STATES), table["fault"].notna()
+    assert table["oracle_lost"].notna().tolist() == of_states.tolist()
+    assert table[["answer_lost", "answer_low", "lost_high"]].notna().all(axis=1).tolist() == damaged.tolist()
+    own = np.where(of_states & (table["destroys"] == True), table["oracle_lost"], table["answer_lost"])  # noqa: E712
+    np.testing.assert_array_equal(table.loc[damaged, "lost"].astype(float), own[damaged].astype(float))
+    last = "V.03", "C.01", "L.02"
     for name, own in rows[rows["point"].notna()].groupby("fault", dropna=False):
         first = "V" if pd.isna(name) else table.set_index("case")["module"][name]
         assert "".join(own["point"].str[0].unique()) == "VCL"["VCL".index(first) :]
-        assert set(own["seed"]) == set(range(5))
+        seeds = own.groupby("point")["seed"].nunique()
+        assert seeds.to_dict() == {point: 5 if point in last else 1 for point in seeds.index}
+        assert set(own.loc[~own["point"].isin(last), "pooling"]) <= {"last_token"}
     assert set(rows.loc[rows["point"].isna(), "fault"].dropna()) == set(table["case"].dropna())
     assert (rows.groupby(["run", "point", "pooling", "seed", "fault"], dropna=False).size() == 6).all()
     assert made(planting.run_trial) == []

@@ -99,7 +99,7 @@ def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path
 
 @pytest.mark.nightly
 def test_one_model_on_one_set_for_real(tmp_path, monkeypatch):
-    """Two families, of which each is judged by the other's thresholds; every kind of fault, where it is strong."""
+    """Two families, of which each is judged by the other's thresholds; what destroys much is seen where it is."""
     monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
     models, where = ("qwen2.5-vl-7b-miniature", "gemma-3-4b-miniature"), (("chest-xray-phantom",), "miniature", "paper")
