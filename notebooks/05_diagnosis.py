@@ -97,7 +97,7 @@ rows = [
 
 # %%
 undamaged = pd.DataFrame(rows).drop(columns="error")
-show(undamaged.rename(columns={"mean": "mean loss (pp)"}))
+show(undamaged.rename(columns={"median": "median loss (pp)"}))
 
 # %% [markdown]
 # *between* is the standard deviation between undamaged models that their test images do not explain. From it, and from

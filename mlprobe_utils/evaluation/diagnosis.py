@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
+from statsmodels.robust.scale import qn_scale
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import ENDS_OF, LAST_TOKEN, MODES, OUTPUT, REFERENCE, TOWER_START, placed
@@ -54,10 +55,10 @@ NAMES = [statement.name for statement in STATEMENTS]
 
 
 class Usual(NamedTuple):
-    """What undamaged models lose, in percentage points: mean, its standard error, deviation between models beyond the
+    """What undamaged models lose, in percentage points: median, its standard error, deviation between models beyond the
     error of each, and how many cases that is known from."""
 
-    mean: float
+    median: float
     error: float
     between: float
     cases: int
@@ -92,27 +93,30 @@ def losses(
 
 def usual(undamaged: pd.DataFrame) -> dict[str, Usual]:
     """Statement -> what undamaged cases lose; a row for each, with `value: <statement>` and `error: <statement>` as of
-    `losses`. InputError for fewer than two."""
+    `losses`. The deviation is that of Rousseeuw and Croux (1993), Q_n: some cases may have collapsed to one answer, and
+    lose what the others do not. InputError for fewer than two."""
     if len(undamaged) < 2:
         found = f"what is lost without damage is measured on undamaged cases, found {len(undamaged)}"
         raise InputError(f"{found}: run models of another family, too")
     found = {}
     for name in NAMES:
-        lost, errors = -undamaged[f"value: {name}"], undamaged[f"error: {name}"]
-        between = max(lost.var() - (errors**2).mean(), 0.0)
-        found[name] = Usual(lost.mean(), lost.sem(), between**0.5, len(undamaged))
+        lost, errors = -undamaged[f"value: {name}"].to_numpy(float), undamaged[f"error: {name}"]
+        deviation = float(qn_scale(lost))
+        between = max(deviation**2 - float((errors**2).median()), 0.0) ** 0.5
+        of_median = (np.pi / 2 / len(lost)) ** 0.5 * deviation
+        found[name] = Usual(float(np.median(lost)), of_median, between, len(lost))
     return found
 
 
 def against_usual(lost: pd.DataFrame, known: Mapping[str, Usual], least: float) -> pd.DataFrame:
-    """`losses` with usual (mean loss of undamaged cases), deviation (standard, of the loss that is to be expected of an
+    """`losses` with usual (median loss of undamaged cases), deviation (standard, of the loss to be expected of an
     undamaged model on these images), freedom (its degrees of freedom) and p (one-sided; 1 for a loss below `least`
     percentage points)."""
-    mean, error, between, cases = (lost["statement"].map(lambda s, i=i: known[s][i]).astype(float) for i in range(4))
+    median, error, between, cases = (lost["statement"].map(lambda s, i=i: known[s][i]).astype(float) for i in range(4))
     deviation = np.sqrt(between**2 + error**2 + lost["error"] ** 2)
-    p = t.sf((-lost["value"] - mean) / deviation, cases - 1)
+    p = t.sf((-lost["value"] - median) / deviation, cases - 1)
     p = np.where(-lost["value"] < least, 1.0, p)
-    return lost.assign(usual=mean, deviation=deviation, freedom=cases - 1, p=p)
+    return lost.assign(usual=median, deviation=deviation, freedom=cases - 1, p=p)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
