@@ -19,16 +19,16 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
-from mlprobe_utils.stats.intervals import intervals
-from mlprobe_utils.stats.paired import verdicts
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
+from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of, spread_of
+from mlprobe_utils.stats.paired import judged, t_p
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, retrained
 
-BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
+SIDES = BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
 OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
 TOWER_OF = "vision tower of "  # before the slug of a model: that, frozen, with a linear head
 HALVINGS = 20  # of the test images, to choose on one half and evaluate on the other
-ENDS = ["value", "low", "high"]
+ENDS, TESTED = ["value", "low", "high"], ["difference", "low", "high", "p"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ class Comparison:
     """Traditional classifiers and MLLMs on the test images of one data set."""
 
     groups: pd.Series  # slug -> group, CATEGORIES in their order, then FROZEN_TOWER and MLLM
-    each: Statistic  # accuracy, a point a slug
+    each: Statistic  # accuracy, a point a slug, with the variances between runs of networks and of MLLMs
+    scope: str  # TRAINING where all that is trained has several runs, else WEIGHTS
 
     @property
     def categories(self) -> list[str]:
@@ -109,9 +110,12 @@ class Comparison:
 
     def means(self, *of_points: Sequence[str]) -> Statistic:
         """Mean accuracy over the members of some groups, a point for each set of groups; all members weigh alike."""
-        chosen = [self.each.at(self.members(*groups)) for groups in of_points]
-        values = np.array([own.values.mean() for own in chosen])
-        return replace(self.each, values=values, resampled=np.stack([own.resampled.mean(axis=1) for own in chosen], 1))
+        places, every = [self.members(*groups) for groups in of_points], self.each
+        values, resampled = (
+            np.stack([of[..., own].mean(axis=-1) for own in places], axis=-1) for of in (every.values, every.resampled)
+        )
+        runs = {of: np.array([share[own].sum() / len(own) ** 2 for own in places]) for of, share in every.runs.items()}
+        return replace(every, values=values, resampled=resampled, runs=runs)
 
 
 def _mean(correct: Sequence[np.ndarray], drawn: Resamples, best: bool = False) -> Statistic:
@@ -146,58 +150,75 @@ def comparisons(
         correct |= {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
         groups = {card.slug: card.category for card in baselines}
         groups |= dict.fromkeys(frozen, FROZEN_TOWER) | dict.fromkeys(outputs, MLLM)
-        means = [_mean([correct[slug]], drawn) for slug in groups]
-        values = np.concatenate([own.values for own in means])
-        resampled = np.concatenate([own.resampled for own in means], axis=1)
-        found[dataset] = Comparison(pd.Series(groups), replace(means[0], values=values, resampled=resampled))
+        kinds = {slug: MLLM if group == MLLM else TRADITIONAL for slug, group in groups.items()}
+        means = retrained({slug: accuracy(correct[slug], drawn) for slug in groups}, kinds.get)
+        scope = scope_of(own for slug, own in means.items() if groups[slug] != FROZEN_TOWER)
+        found[dataset] = Comparison(pd.Series(groups), _joined([*means.values()]), scope)
     return found
 
 
+def _joined(each: Sequence[Statistic]) -> Statistic:
+    """All points of several statistics."""
+    arrays = [np.concatenate([getattr(own, name) for own in each], axis=-1) for name in ("values", "resampled")]
+    every = {between: None for own in each for between in own.runs}
+    runs = {of: np.concatenate([own.runs.get(of, np.zeros(len(own.values))) for own in each]) for of in every}
+    return replace(each[0], values=arrays[0], resampled=arrays[1], runs=runs)
+
+
 def accuracies(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Accuracy of each: dataset, group, model (slug), value, low, high (percent)."""
+    """Accuracy of each: dataset, group, model (slug), scope, value, low, high (percent)."""
     frames = []
     for dataset, own in found.items():
-        table = pd.DataFrame({"dataset": dataset, "group": [*own.groups], "model": own.groups.index})
-        frames.append(table.join(intervals(own.each)[ENDS]))
+        place = {"dataset": dataset, "group": [*own.groups], "model": own.groups.index, "scope": own.scope}
+        frames.append(pd.DataFrame(place).join(intervals(own.each, own.scope)[ENDS]))
     return pd.concat(frames, ignore_index=True)
 
 
 def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Mean accuracy of every group and of all baselines: dataset, group, members, value, low, high (percent)."""
+    """Mean accuracy of every group and of all baselines: dataset, group, members, scope, value, low, high (percent)."""
     frames = []
     for dataset, own in found.items():
         named = {group: [group] for group in own.groups.unique()} | {TRADITIONAL: own.categories}
         members = [len(own.members(*groups)) for groups in named.values()]
-        table = pd.DataFrame({"dataset": dataset, "group": [*named], "members": members})
-        frames.append(table.join(intervals(own.means(*named.values()))[ENDS]))
+        table = pd.DataFrame({"dataset": dataset, "group": [*named], "members": members, "scope": own.scope})
+        frames.append(table.join(intervals(own.means(*named.values()), own.scope)[ENDS]))
     return pd.concat(frames, ignore_index=True)
 
 
 def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean of the MLLMs less that of all baselines (struggle to match, says figure 1), for new images: dataset,
-    MLLMs, baselines, difference, low, high (pp), verdict (BELOW, ABOVE or NEITHER), MLLMs below (the mean of the
-    baselines, by intervals that hold for all of them at once)."""
-    records = []
+    """The mean of the MLLMs less that of all baselines (struggle to match, says figure 1): dataset, MLLMs, baselines,
+    scope, MLLMs below (the mean of the baselines, significantly among all MLLMs of the table), difference, low, high
+    (pp), p, p (Holm), verdict (BELOW, ABOVE or NEITHER)."""
+    records, alone = [], []
     for dataset, own in found.items():
         mllms, baselines = own.members(MLLM), own.categories
-        difference, low, high = intervals(own.means([MLLM]) - own.means(baselines)).loc[0, ENDS]
-        alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)))
-        verdict, below = verdicts(low, high, (BELOW, ABOVE, NEITHER)).item(), int((alone["band_high"] < 0).sum())
-        counts = len(mllms), len(own.members(*baselines))
-        records.append((dataset, *counts, difference, low, high, verdict, below))
-    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "verdict", "MLLMs below"]
-    return pd.DataFrame(records, columns=columns)
+        counts = {"MLLMs": len(mllms), "baselines": len(own.members(*baselines))}
+        both = own.means([MLLM]) - own.means(baselines), own.each.at(mllms) - own.means(*[baselines] * len(mllms))
+        whole, single = (_tested(change, own.scope).assign(dataset=dataset, scope=own.scope) for change in both)
+        records.append(whole.assign(**counts))
+        alone.append(single)
+    alone, table = (judged(pd.concat(own, ignore_index=True), "difference", SIDES) for own in (alone, records))
+    below = (alone["verdict"] == BELOW).groupby(alone["dataset"]).sum()
+    first = ["dataset", "MLLMs", "baselines", "scope", "MLLMs below"]
+    return table.assign(**{"MLLMs below": table["dataset"].map(below)})[[*first, *TESTED, "p (Holm)", "verdict"]]
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean MLLM less that of each category, all of them at once: dataset, category, difference, low, high (pp)."""
+    """The mean MLLM less that of each category: dataset, category, scope, difference, low, high (pp), p, p (Holm),
+    verdict."""
     frames = []
     for dataset, own in found.items():
         categories = own.categories
-        table = intervals(own.means(*[[MLLM]] * len(categories)) - own.means(*([group] for group in categories)))
-        table = table[["value", "band_low", "band_high"]].set_axis(["difference", "low", "high"], axis=1)
-        frames.append(pd.DataFrame({"dataset": dataset, "category": categories}).join(table))
-    return pd.concat(frames, ignore_index=True)
+        change = own.means(*[[MLLM]] * len(categories)) - own.means(*([group] for group in categories))
+        place = pd.DataFrame({"dataset": dataset, "category": categories, "scope": own.scope})
+        frames.append(place.join(_tested(change, own.scope)))
+    return judged(pd.concat(frames, ignore_index=True), "difference", SIDES)
+
+
+def _tested(change: Statistic, scope: str) -> pd.DataFrame:
+    """TESTED, a row a point."""
+    table = intervals(change, scope)[ENDS].assign(p=t_p(spread_of(change, scope)))
+    return table.set_axis(TESTED, axis=1)
 
 
 def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
@@ -218,7 +239,7 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
     """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set, of
     whose test images `drawn` are resamples: dataset, baselines, accuracy by LAST, ON_VALIDATION and ON_TEST; then two
     differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0, and `left`, by
-    choosing on other test images."""
+    choosing on other test images, with p and p (Holm). All of these networks as they were trained."""
     records = []
     for dataset, own in trained.items():
         images, rules = drawn[dataset], {}
@@ -231,15 +252,15 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
             found = intervals(after - rules[ON_VALIDATION]).iloc[0]
             record |= {name: found["value"], f"{name}, low": found["low"], f"{name}, high": found["high"]}
         record["added, low"] = max(record["added, low"], 0.0)
-        records.append(record)
-    return pd.DataFrame(records)
+        records.append(record | {"p": t_p(spread_of(others - rules[ON_VALIDATION], WEIGHTS))[0]})
+    return judged(pd.DataFrame(records))
 
 
 def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
     """As `additions`, a row a data set and baseline (its slug); `epoch (…)` are the epochs that its runs chose."""
     frames = []
     for dataset, one in ((dataset, one) for dataset, own in trained.items() for one in own):
-        found = additions({dataset: [one]}, drawn).drop(columns="baselines")
+        found = additions({dataset: [one]}, drawn).drop(columns=["baselines", "p", "p (Holm)"])
         found.insert(1, "baseline", one.slug)
         for rule in (ON_VALIDATION, ON_TEST):
             found[f"epoch ({rule})"] = ", ".join(str(one.test.points[place]) for place in epochs_chosen(one, rule))

@@ -1,9 +1,10 @@
 """Bootstrap resamples of a data set's images, drawn once for all that is compared on it, and statistics in each of
 them. Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,18 @@ def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) ->
     return Resamples(counts.astype(np.int16)[:, members], members)
 
 
+class Between(NamedTuple):
+    """Variance between the runs of a training, in squared percentage points, pooled over the models of a data set."""
+
+    seen: float  # as the runs' values differ
+    by_images: float  # what the choice of images contributes to it
+    freedom: int  # its degrees of freedom: the runs of every model less one
+
+    @property
+    def variance(self) -> float:
+        return max(self.seen - self.by_images, 0.0)
+
+
 @dataclass(frozen=True)
 class Statistic:
     """A statistic in percent, on the images as they are and in every resample; `after - before` pairs two of them."""
@@ -51,11 +64,19 @@ class Statistic:
     clusters: float  # effective number of independent clusters, for their sizes (Kish 1965) and for the classes
     drawn: Resamples
     sides: tuple["Statistic", "Statistic"] | None = None  # of a difference (percentage points): after and before
+    # of means over runs, by `retrained`: how often each variance counts at a point, which is 1 / runs of one model
+    runs: Mapping[Between, np.ndarray] = field(default_factory=dict)
 
     def at(self, places: Sequence[int]) -> "Statistic":
         """The statistic at some points, by their places, with repetition."""
         sides = self.sides and tuple(side.at(places) for side in self.sides)
-        return replace(self, values=self.values[..., places], resampled=self.resampled[..., places], sides=sides)
+        runs = {between: share[places] for between, share in self.runs.items()}
+        own = self.values[..., places], self.resampled[..., places]
+        return replace(self, values=own[0], resampled=own[1], sides=sides, runs=runs)
+
+    def __mul__(self, factor: float) -> "Statistic":
+        runs = {between: share * factor**2 for between, share in self.runs.items()}
+        return replace(self, values=self.values * factor, resampled=self.resampled * factor, runs=runs)
 
     def __sub__(self, before: "Statistic") -> "Statistic":
         """Raises ValueError for other resamples, or another number of seeds or points."""
@@ -64,7 +85,8 @@ class Statistic:
         if self.values.shape != before.values.shape:
             raise ValueError(f"no pairs: values are {self.values.shape} and {before.values.shape}")
         values, resampled = self.values - before.values, self.resampled - before.resampled
-        return Statistic(values, resampled, min(self.clusters, before.clusters), self.drawn, (self, before))
+        runs = {own: self.runs.get(own, 0) + before.runs.get(own, 0) for own in {**self.runs, **before.runs}}
+        return Statistic(values, resampled, min(self.clusters, before.clusters), self.drawn, (self, before), runs)
 
 
 def accuracy(correct: np.ndarray, resamples: Resamples) -> Statistic:
@@ -82,3 +104,34 @@ def equal_clusters(clusters: np.ndarray) -> float:
     """How many clusters of one size would give a mean the variance that these give it."""
     sizes = np.bincount(clusters)
     return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
+
+
+def retrained(
+    found: Mapping[Hashable, Statistic], pooled: Callable[[Hashable], Hashable] = lambda key: None
+) -> dict[Hashable, Statistic]:
+    """The means over runs of statistics [runs, points], each of a model, with what other runs of the same training
+    would change: a variance pooled over all keys for which `pooled` is the same, such as the data set. Of a single run
+    nothing is known of that: its `runs` stay empty."""
+    shared = {of: between_runs(own for key, own in found.items() if pooled(key) == of) for of in map(pooled, found)}
+    means = {}
+    for key, own in found.items():
+        runs = {shared[pooled(key)]: np.full(own.values.shape[1], 1 / len(own.values))} if len(own.values) > 1 else {}
+        means[key] = replace(own, values=own.values.mean(axis=0), resampled=own.resampled.mean(axis=1), runs=runs)
+    return means
+
+
+def between_runs(found: Iterable[Statistic]) -> Between | None:
+    """The variance between runs, pooled over statistics [runs, points]; None where none has several runs. Runs answer
+    the same images, of which each decides some by itself: the resamples show by how much that alone makes runs differ,
+    and it is subtracted without bias."""
+    seen, by_images, freedom = 0.0, 0.0, 0
+    for own in (own for own in found if len(own.values) > 1):
+        around = own.resampled[~np.isnan(own.resampled).any(axis=(1, 2))]
+        around = around - around.mean(axis=0)
+        unbiased = own.clusters / max(own.clusters - 1, 1)
+        seen += np.square(own.values - own.values.mean(axis=0)).sum()
+        by_images += unbiased * np.square(around - around.mean(axis=1, keepdims=True)).sum(axis=(1, 2)).mean()
+        freedom += own.values.size - own.values.shape[1]
+    if not freedom:
+        return None
+    return Between(seen / freedom, by_images / freedom, freedom)
