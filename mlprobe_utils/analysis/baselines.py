@@ -19,16 +19,16 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
-from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of, spread_of
-from mlprobe_utils.stats.paired import judged, t_p
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, retrained
+from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
+from mlprobe_utils.stats.paired import Pair, compare, judged
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, mean_of, retrained
 
 SIDES = BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
 OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
 TOWER_OF = "vision tower of "  # before the slug of a model: that, frozen, with a linear head
 HALVINGS = 20  # of the test images, to choose on one half and evaluate on the other
-ENDS, TESTED = ["value", "low", "high"], ["difference", "low", "high", "p"]
+ENDS = ["value", "low", "high"]
 
 
 @dataclass(frozen=True)
@@ -97,25 +97,24 @@ class Comparison:
     """Traditional classifiers and MLLMs on the test images of one data set."""
 
     groups: pd.Series  # slug -> group, CATEGORIES in their order, then FROZEN_TOWER and MLLM
-    each: Statistic  # accuracy, a point a slug, with the variances between runs of networks and of MLLMs
-    scope: str  # TRAINING where all that is trained has several runs, else WEIGHTS
+    each: Mapping[str, Statistic]  # slug -> accuracy, as of `retrained`: networks and MLLMs for themselves
+    drawn: Resamples
 
     @property
     def categories(self) -> list[str]:
         return [group for group in CATEGORIES if group in {*self.groups}]
 
-    def members(self, *groups: str) -> np.ndarray:
-        """The points of all members of some groups."""
-        return np.flatnonzero(self.groups.isin(groups))
+    @property
+    def scope(self) -> str:
+        """TRAINING where all that is trained has several runs, else WEIGHTS."""
+        return scope_of(own for slug, own in self.each.items() if self.groups[slug] != FROZEN_TOWER)
 
-    def means(self, *of_points: Sequence[str]) -> Statistic:
-        """Mean accuracy over the members of some groups, a point for each set of groups; all members weigh alike."""
-        places, every = [self.members(*groups) for groups in of_points], self.each
-        values, resampled = (
-            np.stack([of[..., own].mean(axis=-1) for own in places], axis=-1) for of in (every.values, every.resampled)
-        )
-        runs = {of: np.array([share[own].sum() / len(own) ** 2 for own in places]) for of, share in every.runs.items()}
-        return replace(every, values=values, resampled=resampled, runs=runs)
+    def members(self, *groups: str) -> list[Statistic]:
+        return [own for slug, own in self.each.items() if self.groups[slug] in groups]
+
+    def mean(self, *groups: str) -> Statistic:
+        """Mean accuracy over all members of some groups, which weigh alike."""
+        return mean_of(self.members(*groups))
 
 
 def _mean(correct: Sequence[np.ndarray], drawn: Resamples, best: bool = False) -> Statistic:
@@ -152,73 +151,53 @@ def comparisons(
         groups |= dict.fromkeys(frozen, FROZEN_TOWER) | dict.fromkeys(outputs, MLLM)
         kinds = {slug: MLLM if group == MLLM else TRADITIONAL for slug, group in groups.items()}
         means = retrained({slug: accuracy(correct[slug], drawn) for slug in groups}, kinds.get)
-        scope = scope_of(own for slug, own in means.items() if groups[slug] != FROZEN_TOWER)
-        found[dataset] = Comparison(pd.Series(groups), _joined([*means.values()]), scope)
+        found[dataset] = Comparison(pd.Series(groups), means, drawn)
     return found
-
-
-def _joined(each: Sequence[Statistic]) -> Statistic:
-    """All points of several statistics."""
-    arrays = [np.concatenate([getattr(own, name) for own in each], axis=-1) for name in ("values", "resampled")]
-    every = {between: None for own in each for between in own.runs}
-    runs = {of: np.concatenate([own.runs.get(of, np.zeros(len(own.values))) for own in each]) for of in every}
-    return replace(each[0], values=arrays[0], resampled=arrays[1], runs=runs)
 
 
 def accuracies(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """Accuracy of each: dataset, group, model (slug), scope, value, low, high (percent)."""
-    frames = []
+    rows = []
     for dataset, own in found.items():
-        place = {"dataset": dataset, "group": [*own.groups], "model": own.groups.index, "scope": own.scope}
-        frames.append(pd.DataFrame(place).join(intervals(own.each, own.scope)[ENDS]))
-    return pd.concat(frames, ignore_index=True)
+        for slug, one in own.each.items():
+            rows.append((dataset, own.groups[slug], slug, own.scope, *intervals(one, own.scope).loc[0, ENDS]))
+    return pd.DataFrame(rows, columns=["dataset", "group", "model", "scope", *ENDS])
 
 
 def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """Mean accuracy of every group and of all baselines: dataset, group, members, scope, value, low, high (percent)."""
-    frames = []
+    rows = []
     for dataset, own in found.items():
-        named = {group: [group] for group in own.groups.unique()} | {TRADITIONAL: own.categories}
-        members = [len(own.members(*groups)) for groups in named.values()]
-        table = pd.DataFrame({"dataset": dataset, "group": [*named], "members": members, "scope": own.scope})
-        frames.append(table.join(intervals(own.means(*named.values()), own.scope)[ENDS]))
-    return pd.concat(frames, ignore_index=True)
+        for name, groups in ({group: [group] for group in own.groups} | {TRADITIONAL: own.categories}).items():
+            ends = intervals(own.mean(*groups), own.scope).loc[0, ENDS]
+            rows.append((dataset, name, len(own.members(*groups)), own.scope, *ends))
+    return pd.DataFrame(rows, columns=["dataset", "group", "members", "scope", *ENDS])
 
 
 def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """The mean of the MLLMs less that of all baselines (struggle to match, says figure 1): dataset, MLLMs, baselines,
-    scope, MLLMs below (the mean of the baselines, significantly among all MLLMs of the table), difference, low, high
-    (pp), p, p (Holm), verdict (BELOW, ABOVE or NEITHER)."""
-    records, alone = [], []
+    scope, MLLMs below (of them, by themselves and corrected for all of the table), difference and further columns of
+    `paired.compare`, with verdict BELOW, ABOVE or NEITHER."""
+    whole, alone = [], []
     for dataset, own in found.items():
-        mllms, baselines = own.members(MLLM), own.categories
-        counts = {"MLLMs": len(mllms), "baselines": len(own.members(*baselines))}
-        both = own.means([MLLM]) - own.means(baselines), own.each.at(mllms) - own.means(*[baselines] * len(mllms))
-        whole, single = (_tested(change, own.scope).assign(dataset=dataset, scope=own.scope) for change in both)
-        records.append(whole.assign(**counts))
-        alone.append(single)
-    alone, table = (judged(pd.concat(own, ignore_index=True), "difference", SIDES) for own in (alone, records))
-    below = (alone["verdict"] == BELOW).groupby(alone["dataset"]).sum()
-    first = ["dataset", "MLLMs", "baselines", "scope", "MLLMs below"]
-    return table.assign(**{"MLLMs below": table["dataset"].map(below)})[[*first, *TESTED, "p (Holm)", "verdict"]]
+        mllms, baselines = own.members(MLLM), own.mean(*own.categories)
+        place = {"dataset": dataset, "MLLMs": len(mllms), "baselines": len(own.members(*own.categories))}
+        whole.append(Pair(place | {"scope": own.scope}, baselines, mean_of(mllms), own.drawn, own.scope))
+        alone += [Pair(place, baselines, one, own.drawn, own.scope) for one in mllms]
+    each, table = (compare(pairs, [*pairs[0].place], "difference", SIDES) for pairs in (alone, whole))
+    below = (each["verdict"] == BELOW).groupby(each["dataset"], sort=False).sum()
+    return table.assign(**{"MLLMs below": table["dataset"].map(below)})
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean MLLM less that of each category: dataset, category, scope, difference, low, high (pp), p, p (Holm),
-    verdict."""
-    frames = []
+    """The mean MLLM less that of each category: dataset, category, scope, difference and further columns of
+    `paired.compare`, with verdict as of `claims`."""
+    pairs = []
     for dataset, own in found.items():
-        categories = own.categories
-        change = own.means(*[[MLLM]] * len(categories)) - own.means(*([group] for group in categories))
-        place = pd.DataFrame({"dataset": dataset, "category": categories, "scope": own.scope})
-        frames.append(place.join(_tested(change, own.scope)))
-    return judged(pd.concat(frames, ignore_index=True), "difference", SIDES)
-
-
-def _tested(change: Statistic, scope: str) -> pd.DataFrame:
-    """TESTED, a row a point."""
-    table = intervals(change, scope)[ENDS].assign(p=t_p(spread_of(change, scope)))
-    return table.set_axis(TESTED, axis=1)
+        for category in own.categories:
+            place = {"dataset": dataset, "category": category, "scope": own.scope}
+            pairs.append(Pair(place, own.mean(category), own.mean(MLLM), own.drawn, own.scope))
+    return compare(pairs, ["dataset", "category", "scope"], "difference", SIDES)
 
 
 def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
@@ -252,7 +231,8 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
             found = intervals(after - rules[ON_VALIDATION]).iloc[0]
             record |= {name: found["value"], f"{name}, low": found["low"], f"{name}, high": found["high"]}
         record["added, low"] = max(record["added, low"], 0.0)
-        records.append(record | {"p": t_p(spread_of(others - rules[ON_VALIDATION], WEIGHTS))[0]})
+        record["p"] = Pair({}, rules[ON_VALIDATION], others, images, WEIGHTS).tests()["p"][0]
+        records.append(record)
     return judged(pd.DataFrame(records))
 
 

@@ -3,7 +3,6 @@ the image tokens, and of the final outputs of all runs."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,9 @@ from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import Evaluated
+from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
 from mlprobe_utils.stats.intervals import FIXED, PROBE, RECIPE, SCOPES, TRAINING, WEIGHTS, intervals
 from mlprobe_utils.stats.paired import ALPHA, Pair, compare
-from mlprobe_utils.stats.resampling import Statistic, retrained
 
 PROBES, START, ANSWER = "probes", "L start", "answer"  # all points; the LLM's first; the answer of the run probed
 BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: the second, and the first
@@ -59,18 +57,12 @@ def scopes_of(site: str) -> tuple[str, str]:
     return (WEIGHTS, TRAINING) if site == OUTPUT else (PROBE, RECIPE)
 
 
-def _outputs(found: Sequence[Evaluated], stage: str, metric: str = "accuracy") -> dict[tuple[str, str], Statistic]:
-    """(dataset, model) -> final output, as of `retrained`."""
-    scores = {(one.dataset, one.model): (one.outcomes[stage, OUTPUT], one.positive, one.resamples) for one in found}
-    return retrained({place: own.score(metric, *how) for place, (own, *how) in scores.items()}, itemgetter(0))
-
-
 def end_intervals(found: Sequence[Evaluated], metric: str) -> pd.DataFrame:
     """At the end of each module and of the final output: dataset, model, stage, site (of ENDS), value, and low and high
     by scope (percent; nan for TRAINING of a single run); none for a metric not of RESAMPLED."""
-    rows, resampled = [], metric in RESAMPLED
-    outputs = {stage: _outputs(found, stage, metric) for stage in STAGES if resampled}
-    for own, stage, site in product(found, STAGES, ENDS) if resampled else ():
+    rows, stages = [], STAGES if metric in RESAMPLED else ()
+    outputs = {stage: means_over_runs(found, (stage, OUTPUT), metric) for stage in stages}
+    for own, stage, site in product(found, stages, ENDS):
         score = own.outcomes[stage, site].score(metric, own.positive, own.resamples)
         score = outputs[stage][own.dataset, own.model] if site == OUTPUT else score
         row = own.place(stage=stage, site=site)
@@ -98,7 +90,7 @@ def before_and_after(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Paired tests of accuracy after less before fine-tuning: dataset, model, site (of ENDS), change (pp), and by scope
     low, high, p and p (Holm), over all rows that the scope is known of."""
     by, pairs = ["dataset", "model", "site"], {scope: [] for scope in SCOPES}
-    outputs = [_outputs(found, stage) for stage in STAGES]
+    outputs = [means_over_runs(found, (stage, OUTPUT)) for stage in STAGES]
     for own, site in product(found, ENDS):
         correct, means = (
             [own.outcomes[stage, site].correct for stage in STAGES],

@@ -1,16 +1,14 @@
 """How large a difference of two accuracies has to be before a test set of some size can show it by the exact test of
-McNemar (1947), as long as images are independent; and before so many runs of two trainings can. Of one comparison."""
+McNemar (1947), as long as images are independent."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.stats import binom, nct, norm, t
+from scipy.stats import binom, norm
 
 from mlprobe_utils.stats.paired import ALPHA
-from mlprobe_utils.stats.resampling import Between, Resamples, equal_clusters
 
 POWER = 0.8  # as is usual in planning
 NEGLIGIBLE = 1e-12  # probabilities that are left out
@@ -59,30 +57,3 @@ def table(gains: Sequence[float], disagreements: Mapping[str, float | None], ima
         found["images needed"] = images_needed(share, often)
         rows.append({"gain": gain, "they disagree on": words} | found)
     return pd.DataFrame(rows).astype({"images needed": "Int64"})
-
-
-def least_gains(disagreements: Mapping[str, float | None], images: Mapping[str, int]) -> pd.DataFrame:
-    """The smallest gain found with POWER (pp): they disagree on, a column a test set; nan where none is. As for
-    `table`; a disagreement that depends on the gain (None) is left out."""
-
-    def least(share: float, images: int) -> float:
-        if power(share, share, images) < POWER:
-            return np.nan
-        return 100 * brentq(lambda gain: power(gain, share, images) - POWER, 0, share, xtol=1e-5)
-
-    fixed = {words: percent / 100 for words, percent in disagreements.items() if percent is not None}
-    columns = {name: [least(share, own) for share in fixed.values()] for name, own in images.items()}
-    return pd.DataFrame({"they disagree on": [*fixed]} | columns)
-
-
-def least_of_runs(between: Between, shared: float, models: int, drawn: Resamples, runs: float) -> float:
-    """The smallest difference between the means of `runs` runs of two trainings that is found with POWER (pp), where
-    the variance of runs is pooled over so many models, and `shared` is what images alone give the difference (squared
-    pp). With any number of runs (inf) nothing but that is left."""
-    images = equal_clusters(drawn.clusters) - 1
-    by_images, by_runs = shared + 2 * between.by_images / runs, 2 * between.seen / runs
-    variance = by_images + 2 * between.variance / runs
-    freedom = variance**2 / (by_images**2 / images + (by_runs**2 / (models * (runs - 1)) if by_runs else 0))
-    critical = t.isf(ALPHA / 2, freedom)
-    away = brentq(lambda far: nct.sf(critical, freedom, far) + nct.cdf(-critical, freedom, far) - POWER, 0, 20)
-    return away * float(np.sqrt(variance))

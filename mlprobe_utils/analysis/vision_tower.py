@@ -1,23 +1,21 @@
 """The vision tower: frozen or adapted in an MLLM's fine-tuning (paper section 5, Table 2), and trained alone (Table 3),
 all evaluated on the same test images: differences are paired."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import product
-from operator import itemgetter
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
-from mlprobe_utils.analysis.adaptation import half_width
 from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import Evaluated
-from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of, spread_of
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, judged, of_independent
-from mlprobe_utils.stats.resampling import Statistic, accuracy, retrained
+from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
+from mlprobe_utils.stats.intervals import LEVEL, ROUNDING, WEIGHTS, intervals, scope_of
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_independent
+from mlprobe_utils.stats.resampling import MOST_MISSING, Statistic, accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}
 METRICS = ("accuracy", "f1")  # those of Table 2
@@ -43,11 +41,9 @@ def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Frozen less adapted: dataset, model, metric, scope (TRAINING, or WEIGHTS of single runs), adapted, frozen
     (percent, means over runs), change and further columns of `paired.compare`, with verdict LOWERED, RAISED or NEITHER;
     p is exact for accuracy of WEIGHTS only."""
-    every = product(found, METRICS, TOWERS)
-    each = {(own.dataset, metric, own.model, tower): _score(own, tower, metric) for own, metric, tower in every}
-    pairs, means = [], retrained(each, itemgetter(0, 1))
+    pairs, means = [], {key: means_over_runs(found, key[:1], key[1]) for key in product(TOWERS, METRICS)}
     for own, metric in product(found, METRICS):
-        sides = {tower: means[own.dataset, metric, own.model, tower] for tower in TOWERS}
+        sides = {tower: means[tower, metric][own.dataset, own.model] for tower in TOWERS}
         scope = scope_of(sides.values())
         place = own.place(metric=metric, scope=scope, **{tower: one.values[0] for tower, one in sides.items()})
         exact = metric == "accuracy" and scope == WEIGHTS
@@ -57,53 +53,35 @@ def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
 
 
 def gaps(found: Sequence[Evaluated]) -> pd.DataFrame:
-    """The average gap of each model over METRICS and data sets, which are independent: model, gap (its meaning), scope
-    (as of `changes`), numbers (how many it is the mean of), value, low, high, p, p (Holm), verdict. A relative change
-    of nothing is nan."""
-    rows, by, ends = [], ["model", "gap", "scope"], ("value", "low", "high")
-    for gap in (RELATIVE, ABSOLUTE):
-        values = {(own.dataset, own.model): _gap(own, gap) for own in found}
-        known = (own for own in found if np.isfinite(values[own.dataset, own.model]))
-        each = {(own.dataset, own.model, tower): _part(own, tower, gap) for own, tower in product(known, TOWERS)}
-        means = retrained(each, itemgetter(0))
-        for (dataset, model), value in values.items():
-            sides, scope, ends_of = [means.get((dataset, model, tower)) for tower in TOWERS], WEIGHTS, [np.nan] * 4
-            if all(sides):
-                spread = spread_of(sides[1] - sides[0], scope := scope_of(sides))
-                half = 100 * half_width(spread)[0]
-                ends_of = value - half, value + half, 100 * spread.error[0], spread.freedom[0]
-            rows.append((model, gap, scope, len(METRICS), value, *ends_of))
-    table = pd.DataFrame(rows, columns=[*by, "numbers", *ends, "error", "freedom"])
+    """The average gap of each model over METRICS and data sets, which are independent, of WEIGHTS: model, gap (its
+    meaning), numbers (how many it is the mean of), value, low, high. A relative change of nothing is nan."""
+    rows = [(own.model, gap, len(METRICS), *_gap(own, gap)) for own, gap in product(found, (RELATIVE, ABSOLUTE))]
+    table, by = pd.DataFrame(rows, columns=["model", "gap", "numbers", "value", "low", "high"]), ["model", "gap"]
     table["numbers"] = table.groupby(by)["numbers"].transform("sum")
-    table = of_independent(table, by, ends).drop(columns=["error", "freedom"]).astype({"numbers": int})
-    return judged(table, "value", (LOWERED, RAISED, NEITHER))
+    return of_independent(table, by, ("value", "low", "high")).astype({"numbers": int})
+
+
+def _gap(own: Evaluated, gap: str) -> tuple[float, float, float]:
+    """Mean over metrics on one data set, and the ends of its interval; the metrics are drawn together."""
+    found, clusters = [], np.inf
+    for metric in METRICS:
+        scores = [_score(own, tower, metric) for tower in TOWERS]
+        before, after = (np.append(one.values.mean(), one.resampled.mean(axis=(1, 2))) for one in scores)
+        clusters = min(clusters, *(one.clusters for one in scores))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(after - before if gap == ABSOLUTE else 100 * (after / before - 1))
+    value, *resampled = np.mean(found, axis=0)
+    finite = np.isfinite(resampled)
+    if not np.isfinite(value) or 1 - finite.mean() > MOST_MISSING:
+        return np.nan, np.nan, np.nan
+    freedom = max(clusters - 1, 1)  # where no resample differs: as if one cluster had changed
+    error = np.std(np.array(resampled)[finite], ddof=1) * np.sqrt(clusters / freedom)
+    half = t.isf((1 - LEVEL) / 2, freedom) * (error if error > ROUNDING else 100 / clusters)
+    return value, value - half, value + half
 
 
 def _score(own: Evaluated, tower: str, metric: str) -> Statistic:
     return own.outcomes[tower,].score(metric, own.positive, own.resamples)
-
-
-def _means(own: Evaluated) -> Iterator[np.ndarray]:
-    """Of adapted and frozen, METRICS."""
-    return (np.array([_score(own, tower, metric).values.mean() for metric in METRICS]) for tower in TOWERS)
-
-
-def _gap(own: Evaluated, gap: str) -> float:
-    """Mean over METRICS, which are of the same answers, on one data set; nan of nothing."""
-    adapted, frozen = _means(own)
-    share = 1 if gap == ABSOLUTE else np.where(adapted > 0, adapted, np.nan) / 100
-    return float(np.mean((frozen - adapted) / share))
-
-
-def _part(own: Evaluated, tower: str, gap: str) -> Statistic:
-    """What a tower adds to `_gap`, which where it is relative is taken as linear near the means."""
-    adapted, frozen = _means(own)
-    weights = np.full(len(METRICS), 1 / len(METRICS))
-    if gap == RELATIVE:
-        weights *= 100 / adapted * (1 if tower == "frozen" else frozen / adapted)
-    parts = [_score(own, tower, metric) * weight for metric, weight in zip(METRICS, weights, strict=True)]
-    sums = {name: sum(getattr(part, name) for part in parts) for name in ("values", "resampled")}
-    return replace(parts[0], **sums, clusters=min(part.clusters for part in parts))
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
@@ -118,23 +96,14 @@ def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
     return found | {(name,): outcomes(classified[classified["probe"] == weights]) for weights, name in ALONE.items()}
 
 
-def _accuracies(found: Sequence[Evaluated]) -> dict[tuple[str, str, str], Statistic]:
-    """(dataset, paradigm, model) -> accuracy, of what is trained as of `retrained`; of others with a value a seed."""
-    each = {
-        (own.dataset, paradigm, own.model): accuracy(one.correct, own.resamples)
-        for own in found
-        for (paradigm,), one in own.outcomes.items()
-    }
-    return each | retrained({key: one for key, one in each.items() if key[1] in TRAINED}, itemgetter(0, 1))
-
-
 def levels(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Accuracy of each paradigm: dataset, model, paradigm, trained (times), scope, accuracy, low, high."""
-    rows, each = [], _accuracies(found)
-    for own, (paradigm,) in ((one, key) for one in found for key in one.outcomes):
-        of, times = each[own.dataset, paradigm, own.model], len(own.outcomes[paradigm,].correct)
-        interval = intervals(of, scope := scope_of([of])).iloc[0]
-        rows.append((own.dataset, own.model, paradigm, times, scope, *interval[["value", "low", "high"]]))
+    rows, means = [], {name: means_over_runs(found, (name,)) for name in TRAINED}
+    for own in found:
+        for (paradigm,), one in own.outcomes.items():
+            of = means.get(paradigm, {}).get((own.dataset, own.model), accuracy(one.correct, own.resamples))
+            interval = intervals(of, scope := scope_of([of])).loc[0, ["value", "low", "high"]]
+            rows.append((own.dataset, own.model, paradigm, len(one.correct), scope, *interval))
     return pd.DataFrame(rows, columns=["dataset", "model", "paradigm", "trained", "scope", "accuracy", "low", "high"])
 
 
@@ -142,10 +111,10 @@ def differences(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Accuracy of a paradigm less that of another, of all COMPARED: dataset, model, paradigm, less, scope, difference
     and further columns of `paired.compare`, with verdict of WORDS. Where both are trained several times the scope is
     TRAINING, else WEIGHTS: each run of the one is paired with each run, or probe's seed, of the other."""
-    pairs, each = [], _accuracies(found)
+    pairs, means = [], {name: means_over_runs(found, (name,)) for name in TRAINED}
     for own, (paradigm, less) in product(found, COMPARED):
-        sides = [each[own.dataset, name, own.model] for name in (less, paradigm)]
-        if (scope := scope_of(sides)) == WEIGHTS:
+        sides, scope = [means[name][own.dataset, own.model] for name in (less, paradigm) if name in TRAINED], WEIGHTS
+        if len(sides) < 2 or (scope := scope_of(sides)) == WEIGHTS:
             before, after = (own.outcomes[name,].correct for name in (less, paradigm))
             sides = np.repeat(before, len(after), axis=0), np.tile(after, (len(before), 1, 1))
         pairs.append(Pair(own.place(paradigm=paradigm, less=less, scope=scope), *sides, own.resamples, scope))

@@ -38,8 +38,8 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: s
 
 
 def collapsed(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs of prediction rows after fine-tuning, or of a classifier's, that do not tell the test images apart:
-    model, dataset, run, why (more than COLLAPSED percent have one answer, or a class that is present is never one)."""
+    """Runs after fine-tuning of prediction rows, or of a classifier's, that do not tell the test images apart: model,
+    dataset, run, why (more than COLLAPSED percent have one answer, or a class that is present is never one)."""
     tested = rows[(rows["split"] == "test") & rows["run"].notna() & (rows["stage"] == "finetuned")]
     answers = tested["parsed"].fillna("no option") if "parsed" in tested else predicted_option(tested)
     found = []

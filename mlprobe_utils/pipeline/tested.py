@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.stats.resampling import Resamples, resample
+from mlprobe_utils.stats.resampling import Resamples, Statistic, resample, retrained
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ def evaluated(
             of_tested(one, images, ", ".join([f"{model} on {dataset}", *what]))
         found.append(Evaluated(model, dataset, own, resamples, image_sets[dataset].card.positive))
     return found
+
+
+def means_over_runs(
+    found: Sequence[Evaluated], what: tuple[str, ...], metric: str = "accuracy"
+) -> dict[tuple[str, str], Statistic]:
+    """(dataset, model) -> a metric of the outcomes `what`, as of `retrained`, pooled over the models of a data set."""
+    each = {(own.dataset, own.model): own.outcomes[what].score(metric, own.positive, own.resamples) for own in found}
+    return retrained(each, itemgetter(0))
 
 
 def groups(

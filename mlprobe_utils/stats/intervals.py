@@ -144,10 +144,9 @@ def _with_runs(of: Statistic, by_images: np.ndarray, freedom: np.ndarray) -> tup
         raise InputError(f"{needed}: raise runs in the protocol's fine_tuning, or take '{WEIGHTS}'")
     variance, terms, least = by_images, by_images**2 / freedom, freedom
     for between, share in of.runs.items():
-        variance = variance + between.variance * share / 1e4
-        counts = (share > 0) & (between.variance > 0)
-        terms = terms + np.where(counts, (between.seen * share / 1e4) ** 2 / between.freedom, 0)
-        least = np.where(counts, np.minimum(least, between.freedom), least)
+        if between.variance:
+            variance, least = variance + between.variance * share / 1e4, np.minimum(least, between.freedom)
+            terms = terms + (between.seen * share / 1e4) ** 2 / between.freedom
     joint = np.divide(variance**2, terms, out=least.copy(), where=terms > 0)
     return variance, np.maximum(joint, least)
 

@@ -12,10 +12,10 @@ import pandas as pd
 from scipy.stats import binom, t
 from statsmodels.stats.multitest import multipletests
 
-from mlprobe_utils.stats.intervals import FIXED, LEVEL, PROBE, Spread, intervals, spread_of
+from mlprobe_utils.stats.intervals import FIXED, PROBE, intervals, spread_of
 from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
 
-ALPHA = 1 - LEVEL  # of significance, after Holm
+ALPHA = 0.05  # of significance, after Holm
 WORDS = LOWER, HIGHER, NEITHER = "lower", "higher", "not distinguishable"
 
 
@@ -27,31 +27,27 @@ class Pair(NamedTuple):
     scope: str = PROBE
 
     def tests(self) -> pd.DataFrame:
-        """After less before at every point: the columns of `intervals`, freedom (of the error) and p: of outcomes under
-        a scope of FIXED that of `sign_flip_p`; else of the t statistic that the interval is made from, so that the two
-        agree."""
+        """After less before at every point: the columns of `intervals` and p, of outcomes under a scope of FIXED that
+        of `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree."""
         before, after = self.before, self.after
         if outcomes := not isinstance(after, Statistic):
             correct = np.broadcast_arrays(before, after)
             before, after = (accuracy(side, self.resamples) for side in correct)
         change = after - before
-        spread = spread_of(change, self.scope)
-        exact = outcomes and self.scope in FIXED
-        p = sign_flip_p(*correct, self.resamples.clusters) if exact else t_p(spread)
-        return intervals(change, self.scope).assign(p=p, freedom=spread.freedom)
+        if outcomes and self.scope in FIXED:
+            p = sign_flip_p(*correct, self.resamples.clusters)
+        else:
+            spread = spread_of(change, self.scope)
+            p = 2 * t.sf(np.abs(spread.value) / spread.error, spread.freedom)
+        return intervals(change, self.scope).assign(p=p)
 
 
 def compare(
-    pairs: Iterable[Pair],
-    by: Sequence[str],
-    change: str = "change",
-    words: Sequence[str] | None = None,
-    also: Sequence[str] = (),
+    pairs: Iterable[Pair], by: Sequence[str], change: str = "change", words: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """All comparisons of one table, corrected for their number: `by` (columns of `Pair.place`); `change` (after less
-    before), low, high (pp); p; `also` (columns of `Pair.tests`); p (Holm) over all rows; and with `words` (lower,
-    higher, neither) verdict."""
-    columns = ["value", "low", "high", "p", *also]
+    before), low, high (pp); p; p (Holm) over all rows; and with `words` (lower, higher, neither) verdict."""
+    columns = ["value", "low", "high", "p"]
     records = [[*(pair.place[name] for name in by), *pair.tests().loc[0, columns]] for pair in pairs]
     table = pd.DataFrame(records, columns=[*by, change, *columns[1:]])
     return judged(table, change, words)
@@ -68,12 +64,6 @@ def verdicts(change: pd.Series, adjusted: pd.Series, words: Sequence[str] = WORD
     lower, higher, neither = words
     significant = adjusted < ALPHA
     return np.select([significant & (change < 0), significant & (change > 0)], [lower, higher], neither)
-
-
-def t_p(spread: Spread) -> np.ndarray:
-    """Two-sided p of Student's t, float [points]; 1 where nothing differs and nothing varies."""
-    far = np.divide(np.abs(spread.value), spread.error, out=np.zeros_like(spread.value), where=spread.error > 0)
-    return 2 * t.sf(far, spread.freedom)
 
 
 def sign_flip_p(before: np.ndarray, after: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -114,14 +104,10 @@ def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.Data
 
 def of_independent(estimates: pd.DataFrame, by: Sequence[str], *ends: tuple[str, str, str]) -> pd.DataFrame:
     """Means by groups of estimates that are independent, as of several data sets: `by`, and the other columns. The
-    intervals of `ends` (value, low, high) are joined (Zou and Donner 2008), and error, freedom and p are those of the
-    mean of the first one's values; nan where one of a group is."""
+    intervals of `ends` (value, low, high) are joined (Zou and Donner 2008); nan where one of a group is."""
     rows = []
     for place, own in estimates.groupby([*by], sort=False):
-        row, squares = own.drop(columns=[*by]).mean(skipna=False), np.square(own["error"])
-        row["error"] = np.sqrt(squares.sum(skipna=False)) / len(own)
-        row["freedom"] = squares.sum() ** 2 / (np.square(squares) / own["freedom"]).sum()
-        row["p"] = 2 * t.sf(abs(row[ends[0][0]]) / row["error"], row["freedom"])
+        row = own.drop(columns=[*by]).mean(skipna=False)
         for value, low, high in ends:
             halves = [np.sqrt(np.square(own[value] - own[end]).sum(skipna=False)) / len(own) for end in (low, high)]
             row[[low, high]] = row[value] - halves[0], row[value] + halves[1]

@@ -1,6 +1,7 @@
 """Bootstrap resamples of a data set's images, drawn once for all that is compared on it, and statistics in each of
 them. Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007)."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -64,19 +65,13 @@ class Statistic:
     clusters: float  # effective number of independent clusters, for their sizes (Kish 1965) and for the classes
     drawn: Resamples
     sides: tuple["Statistic", "Statistic"] | None = None  # of a difference (percentage points): after and before
-    # of means over runs, by `retrained`: how often each variance counts at a point, which is 1 / runs of one model
-    runs: Mapping[Between, np.ndarray] = field(default_factory=dict)
+    # of means over runs, by `retrained`: how often each variance counts, which of one model is 1 / runs
+    runs: Mapping[Between, float] = field(default_factory=dict)
 
     def at(self, places: Sequence[int]) -> "Statistic":
         """The statistic at some points, by their places, with repetition."""
         sides = self.sides and tuple(side.at(places) for side in self.sides)
-        runs = {between: share[places] for between, share in self.runs.items()}
-        own = self.values[..., places], self.resampled[..., places]
-        return replace(self, values=own[0], resampled=own[1], sides=sides, runs=runs)
-
-    def __mul__(self, factor: float) -> "Statistic":
-        runs = {between: share * factor**2 for between, share in self.runs.items()}
-        return replace(self, values=self.values * factor, resampled=self.resampled * factor, runs=runs)
+        return replace(self, values=self.values[..., places], resampled=self.resampled[..., places], sides=sides)
 
     def __sub__(self, before: "Statistic") -> "Statistic":
         """Raises ValueError for other resamples, or another number of seeds or points."""
@@ -85,7 +80,7 @@ class Statistic:
         if self.values.shape != before.values.shape:
             raise ValueError(f"no pairs: values are {self.values.shape} and {before.values.shape}")
         values, resampled = self.values - before.values, self.resampled - before.resampled
-        runs = {own: self.runs.get(own, 0) + before.runs.get(own, 0) for own in {**self.runs, **before.runs}}
+        runs = dict(Counter(self.runs) + Counter(before.runs))
         return Statistic(values, resampled, min(self.clusters, before.clusters), self.drawn, (self, before), runs)
 
 
@@ -115,9 +110,17 @@ def retrained(
     shared = {of: between_runs(own for key, own in found.items() if pooled(key) == of) for of in map(pooled, found)}
     means = {}
     for key, own in found.items():
-        runs = {shared[pooled(key)]: np.full(own.values.shape[1], 1 / len(own.values))} if len(own.values) > 1 else {}
+        runs = {shared[pooled(key)]: 1 / len(own.values)} if len(own.values) > 1 else {}
         means[key] = replace(own, values=own.values.mean(axis=0), resampled=own.resampled.mean(axis=1), runs=runs)
     return means
+
+
+def mean_of(each: Sequence[Statistic]) -> Statistic:
+    """The mean of several statistics on one data set, such as of the models of a group."""
+    values, resampled = (np.mean([getattr(own, name) for own in each], axis=0) for name in ("values", "resampled"))
+    runs = sum((Counter(own.runs) for own in each), Counter())
+    runs = {between: share / len(each) ** 2 for between, share in runs.items()}
+    return replace(each[0], values=values, resampled=resampled, runs=runs)
 
 
 def between_runs(found: Iterable[Statistic]) -> Between | None:
@@ -125,13 +128,10 @@ def between_runs(found: Iterable[Statistic]) -> Between | None:
     the same images, of which each decides some by itself: the resamples show by how much that alone makes runs differ,
     and it is subtracted without bias."""
     seen, by_images, freedom = 0.0, 0.0, 0
-    for own in (own for own in found if len(own.values) > 1):
+    for own in found:
         around = own.resampled[~np.isnan(own.resampled).any(axis=(1, 2))]
-        around = around - around.mean(axis=0)
-        unbiased = own.clusters / max(own.clusters - 1, 1)
-        seen += np.square(own.values - own.values.mean(axis=0)).sum()
-        by_images += unbiased * np.square(around - around.mean(axis=1, keepdims=True)).sum(axis=(1, 2)).mean()
+        apart = [one - one.mean(axis=-2, keepdims=True) for one in (own.values, around - around.mean(axis=0))]
+        seen += np.square(apart[0]).sum()
+        by_images += np.square(apart[1]).sum(axis=(1, 2)).mean() * own.clusters / max(own.clusters - 1, 1)
         freedom += own.values.size - own.values.shape[1]
-    if not freedom:
-        return None
-    return Between(seen / freedom, by_images / freedom, freedom)
+    return Between(seen / freedom, by_images / freedom, freedom) if freedom else None

@@ -16,9 +16,9 @@ from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
-from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, TRAINING, intervals
 from mlprobe_utils.stats.paired import Pair, holm
-from mlprobe_utils.stats.resampling import accuracy, resample
+from mlprobe_utils.stats.resampling import accuracy, resample, retrained
 
 IMAGES, SEEDS = 200, 5
 POINTS, SITES = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["V.01", "C.00", "L.01", "L.00"]
@@ -62,15 +62,22 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
         table = ends.query(place).set_index("site").drop(columns=["model", "dataset", "stage"]).astype(float)
         assert table.index.tolist() == [*ENDS]
-        output = intervals(accuracy(own.outcomes[stage, OUTPUT].correct, DRAWN))
+        each = {one.model: accuracy(one.outcomes[stage, OUTPUT].correct, DRAWN) for one in FOUND}
+        output = retrained(each)[own.model]
         for scope in SCOPES:
-            expected = pd.concat([intervals(accuracy(probes.correct[:, [1, 2, 4]], DRAWN), scope), output])
-            expected.iloc[-1] = np.nan if scope == RECIPE else expected.iloc[-1]
-            np.testing.assert_allclose(table[[f"{scope}, low", f"{scope}, high"]], expected[["low", "high"]])
-        assert table.at["final output", "value"] == pytest.approx(output["value"][0])
+            of = accuracy(probes.correct[:, [1, 2, 4]], DRAWN) if scope in (PROBE, RECIPE) else output
+            sites = [*ENDS[:3]] if scope in (PROBE, RECIPE) else [OUTPUT]
+            found = table[[f"{scope}, low", f"{scope}, high"]].dropna()
+            if scope == TRAINING and stage == "pretrained":
+                sites, expected = [], found  # there are no runs
+            else:
+                expected = intervals(of, scope)[["low", "high"]]
+            assert found.index.tolist() == sites
+            np.testing.assert_allclose(found, expected)
+        assert table.at["final output", "value"] == pytest.approx(output.values[0])
     shown = certainty.side_by_side(ends)
-    assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS[:3] for q in SCOPES] + [f"final output: {PROBE}"]
-    assert shown.iloc[:, 3:].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
+    assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS for q in certainty.scopes_of(s)]
+    assert shown.iloc[:, 3:-1].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
     assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
     assert certainty.bands(FOUND, "mcc").empty  # a metric without resamples
     assert certainty.side_by_side(certainty.end_intervals(FOUND, "mcc")).empty
@@ -81,9 +88,11 @@ def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for
     assert tests["site"].tolist() == [*ENDS] * 2
     by_place = tests.set_index(["model", "site"])
     before, after = (FOUND[0].outcomes[stage, PROBES].correct[:, [1, 2, 4]] for stage in STAGES)
-    for scope, planted in ((PROBE, ["C end", "final output"]), (RECIPE, ["C end"])):
+    for scope, planted in zip(SCOPES, ("C end", "C end", "final output", "final output"), strict=True):
         significant = by_place[f"p (Holm, {scope})"] < certainty.ALPHA
-        assert significant[significant].index.tolist() == [("m", site) for site in planted]
+        assert significant[significant].index.tolist() == [("m", planted)]
+        if planted == "final output":
+            continue
         expected = Pair({}, before, after, DRAWN, scope).tests()
         for name in ("low", "high", "p"):
             np.testing.assert_allclose(by_place.loc["m"][f"{name} ({scope})"].iloc[:3], expected[name])
@@ -93,8 +102,8 @@ def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for
     assert tests.loc[tests["site"] == "final output", f"p ({RECIPE})"].isna().all()
     counted = certainty.counted(tests).set_index("site")
     assert counted["models"].tolist() == [2] * 4
-    assert counted[f"significant: {PROBE}"].tolist() == [0, 1, 0, 1]
-    assert counted[f"significant: {RECIPE}"].tolist() == pytest.approx([0, 1, 0, np.nan], nan_ok=True)
+    for scope, expected in zip(SCOPES, [[0, 1, 0, np.nan]] * 2 + [[np.nan] * 3 + [1]] * 2, strict=True):
+        assert counted[f"significant: {scope}"].tolist() == pytest.approx(expected, nan_ok=True)
 
 
 def test_changes_between_points_survive_if_they_are_significant_with_their_sign():
