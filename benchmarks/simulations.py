@@ -348,10 +348,9 @@ def run_coverage(
             own = share + spread / 100 * generator.standard_normal(models * runs)
             correct = simulate_correct(own.clip(0, 1), size, correlation, generator, shared=True)
             drawn = resample(np.arange(size), resamples, int(generator.integers(2**31)))
-            found = accuracy(correct.reshape(runs, models, size), drawn)  # its points are models
-            (means,) = retrained({"all": found}).values()
-            differences = means.at(range(0, models, 2)) - means.at(range(1, models, 2))
-            both = {"accuracy": (means, 100 * share), "difference": (differences, 0.0)}
+            halves = np.split(correct.reshape(runs, models, size), 2, axis=1)  # points are models, …
+            first, second = retrained({n: accuracy(own, drawn) for n, own in enumerate(halves)}).values()
+            both = {"accuracy": (first, 100 * share), "difference": (first - second, 0.0)}  # … two by two
             for (what, (of, truth)), scope in itertools.product(both.items(), (WEIGHTS, TRAINING)):
                 table = intervals(of, scope)
                 covered = table["low"].le(truth) & table["high"].ge(truth)
