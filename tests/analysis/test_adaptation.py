@@ -31,7 +31,11 @@ def of_two_models(own: float, base: float) -> pd.DataFrame:
 def test_a_gain_is_significant_if_it_was_planted(own, expected):
     after, before = of_two_models(own, 0.7), of_two_models(0.7, 0.7).query("run == 0").assign(stage="pretrained")
     both = adaptation.gains(pd.concat([after, before]), [("own", "base")], SETS, "paper")
-    words = ["after fine-tuning: retrained model", "after fine-tuning: these weights", "before fine-tuning: these weights"]
+    words = [
+        "after fine-tuning: retrained model",
+        "after fine-tuning: these weights",
+        "before fine-tuning: these weights",
+    ]
     assert both["statement"].tolist() == list(np.repeat(words, 3))
     assert both["verdict"].dropna().tolist() == [expected] * 4 + [NEITHER] * 2  # the mean of two is not tested
     table = both[:3]
