@@ -294,16 +294,14 @@ show(chapter.named(beside.drop(columns="stage")))
 file(chapter.named(intervals), "Intervals where each module ends")
 
 # %% tags=["hide-input"]
-probed = intervals[intervals["site"] != "final output"]
 sides = {s: [f"{s}, low", f"{s}, high"] for s in SCOPES}
-widths = [
-    (intervals[high] - intervals[low]).mean() for low, high in sides.values()
-]
-pairs = [own for own in zip(widths, SCOPES, strict=True) if own[0] > 0]
-of_each = ", ".join(f"{width:.1f} for a {scope}" for width, scope in pairs)
-words = "Over both stages, the mean width of an interval"
+wide = {
+    s: (intervals[b] - intervals[a]).mean() for s, (a, b) in sides.items()
+}
+known = [f"{width:.1f} ({s})" for s, width in wide.items() if width > 0]
+words = f"The mean width of an interval is, in pp: {', '.join(known)}."
 none = "Of this metric no intervals are computed."
-glue("width_words", f"{words} is, in pp: {of_each}." if len(probed) else none)
+glue("width_words", words if known else none)
 
 # %% [markdown]
 # {glue:text}`width_words` The intervals of a {term}`retrained probe` allow for seeds as well as images, those of

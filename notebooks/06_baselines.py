@@ -147,7 +147,6 @@ from mlprobe_utils.evaluation.metrics import control_scores
 from mlprobe_utils.evaluation.names import MAJORITY
 
 each, means = accuracies(compared), group_means(compared)
-glue("scope", ", ".join(each["scope"].unique()))
 of_images = results.image_control_rows(chapter.selection)
 scores = control_scores(of_images, chapter.positives)
 blind = scores[scores["control"] == MAJORITY]
@@ -162,6 +161,7 @@ names |= {TOWER_OF + m: f"tower of {names[m]}" for m in chapter.models}
 accuracy_chart(each, means, majority, names, title)
 
 # %%
+glue("scope", ", ".join(each["scope"].unique()))
 show(chapter.named(means))
 
 # %% tags=["hide-input"]

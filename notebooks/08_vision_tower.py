@@ -45,11 +45,7 @@ chapter.opening()
 
 # %%
 import pandas as pd
-from mlprobe_utils.pipeline.variants import (
-    classifier_rows,
-    load_discussion,
-    taking_part,
-)
+from mlprobe_utils.pipeline.variants import load_discussion, taking_part
 from mlprobe_utils.plots.tables import show
 
 slugs = {"Table 2": "frozen-vision-tower", "Table 3": "training-paradigms"}
@@ -217,6 +213,7 @@ title = "Accuracy of one way to train less that of another"
 change_chart(told.assign(statement=ways), chapter.names, title, WORDS)
 
 # %% tags=["hide-input"]
+from mlprobe_utils.pipeline.variants import classifier_rows
 from mlprobe_utils.plots.tables import file
 
 classified = classifier_rows(alone.selection)
