@@ -89,15 +89,14 @@ show(chapter.named(spread[of_runs]))
 # %% tags=["hide-input"]
 from mlprobe_utils.evaluation.metrics import collapsed_in_words
 from mlprobe_utils.stats.intervals import TRAINING, WEIGHTS
+from mlprobe_utils.stats.resampling import LEAST_FREEDOM
 
-several = bool(spread["degrees of freedom"].gt(0).all())
-glue("training", TRAINING if several else f"{WEIGHTS}, of one run each")
+several = bool(spread["degrees of freedom"].ge(LEAST_FREEDOM).all())
+glue("training", TRAINING if several else WEIGHTS)
 glue("collapsed", collapsed_in_words(predicted, chapter.names))
 
 # %% tags=["hide-input"]
-one_run = (
-    "Models have one run, so that no statement about a training is made."
-)
+one_run = "There are too few runs: no statement about a training is made."
 known = chapter.named(spread.rename(columns={"degrees of freedom": "of"}))
 texts = known["between runs"].map("{:.1f} on ".format) + known["dataset"]
 texts += known["of"].map(" ({} degrees of freedom)".format)

@@ -25,7 +25,7 @@ from scipy.special import stdtr
 from scipy.stats import norm, t
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.stats.resampling import Statistic
+from mlprobe_utils.stats.resampling import LEAST_FREEDOM, Statistic
 
 LEVEL = 0.95
 LEAST_SEEDS = 5
@@ -140,7 +140,7 @@ def _with_seeds(
 def _with_runs(of: Statistic, by_images: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variance and degrees of freedom of means over runs whose images and runs are both drawn anew."""
     if not of.runs:
-        needed = f"'{TRAINING}' needs two runs or more of a fine-tuning, found one"
+        needed = f"'{TRAINING}' needs models of two runs or more, {LEAST_FREEDOM} runs above one of each, found fewer"
         raise InputError(f"{needed}: raise runs in the protocol's fine_tuning, or take '{WEIGHTS}'")
     variance, terms, least = by_images, by_images**2 / freedom, freedom
     for between, share in of.runs.items():

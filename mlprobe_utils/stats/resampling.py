@@ -12,6 +12,7 @@ import numpy as np
 from mlprobe_utils.common.errors import InputError
 
 RESAMPLES = 2000
+LEAST_FREEDOM = 4  # degrees, of a variance between runs: with fewer, intervals hold too seldom
 MOST_MISSING = 0.05  # of the resamples may lack a class
 
 
@@ -105,12 +106,13 @@ def retrained(
     found: Mapping[Hashable, Statistic], pooled: Callable[[Hashable], Hashable] = lambda key: None
 ) -> dict[Hashable, Statistic]:
     """The means over runs of statistics [runs, points], each of a model, with what other runs of the same training
-    would change: a variance pooled over all keys for which `pooled` is the same, such as the data set. Of a single run
-    nothing is known of that: its `runs` stay empty."""
+    would change: a variance pooled over all keys for which `pooled` is the same, such as the data set. Where there
+    are too few runs for that (LEAST_FREEDOM), and of a single one, `runs` stay empty."""
     shared = {of: between_runs(own for key, own in found.items() if pooled(key) == of) for of in map(pooled, found)}
+    known = {of for of, between in shared.items() if between and between.freedom >= LEAST_FREEDOM}
     means = {}
     for key, own in found.items():
-        runs = {shared[pooled(key)]: 1 / len(own.values)} if len(own.values) > 1 else {}
+        runs = {shared[pooled(key)]: 1 / len(own.values)} if len(own.values) > 1 and pooled(key) in known else {}
         means[key] = replace(own, values=own.values.mean(axis=0), resampled=own.resampled.mean(axis=1), runs=runs)
     return means
 

@@ -3,12 +3,14 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_rows import answers_of
 from sklearn import metrics as sk
 
-from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, score
+from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, collapsed, collapsed_in_words, score
 from mlprobe_utils.pipeline.artefacts import ROOT
 
 
@@ -51,6 +53,20 @@ def slow_calibration_error(truth, probabilities) -> float:
         bins[CALIBRATION_BINS * lower // len(images)].append((confidence, right))
     errors = [len(own) * abs(np.mean(own, axis=0) @ [1, -1]) for own in bins if own]
     return sum(errors) / len(images)
+
+
+def test_collapsed_runs_are_flagged_with_their_reason():
+    rng = np.random.default_rng(0)
+    fine = answers_of(rng.random(200) < 0.8)
+    one = fine.assign(run=1, parsed="Yes")
+    unparsed = fine.assign(run=2, parsed=fine["parsed"].mask(fine["parsed"] == "No"))
+    rows = pd.concat([fine, one, unparsed, one.assign(stage="pretrained", run=None)], ignore_index=True)
+    found = collapsed(rows)
+    assert found["run"].tolist() == [1, 2]
+    assert found["why"].tolist() == ["'Yes' to 100 % of the images; never 'No'", "never 'No'"]
+    assert collapsed_in_words(rows[rows["run"] == 0], {}) == "none"
+    assert collapsed_in_words(rows, {"m": "Em", "d": "Dee"}).startswith("Em on Dee, run 1 ('Yes' to 100 %")
+    assert collapsed(one.drop(columns="parsed"))["why"].tolist() == []  # a classifier's most probable option
 
 
 def test_the_glossary_names_every_metric():

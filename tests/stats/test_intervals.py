@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
-from simulations import TEST_SETS, coverage
+from simulations import TEST_SETS, coverage, run_coverage
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
-from mlprobe_utils.stats.resampling import Statistic, accuracy, resample
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, TRAINING, WEIGHTS, intervals
+from mlprobe_utils.stats.resampling import Statistic, accuracy, mean_of, resample, retrained
 
 SEEDS = 5
 ALONE = resample(np.arange(150))
@@ -30,6 +30,8 @@ def test_what_holds_of_every_interval(seed, images, points, share, size, scope):
     right = outcomes((SEEDS, points, images), share, seed)
     later = outcomes((SEEDS, points, images), 0.7, seed + 1) | right
     before, after = accuracy(right, drawn), accuracy(later, drawn)
+    if scope == TRAINING:
+        before, after = retrained({0: before, 1: after}).values()
     for of, lowest in ((before, 0), (after - before, -100)):
         table = intervals(of, scope)
         assert not table.isna().any(axis=None)
@@ -112,6 +114,22 @@ def test_components_of_variance_are_found():
         assert found == pytest.approx(100 * np.sqrt(by_seeds + 0.21 / (40 * 2000)), rel=0.05)
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+def test_the_variance_between_runs_is_found_beside_that_of_images_and_counts_for_both_sides(spread):
+    """Of 60 models with two runs, the shares of which differ by exactly so much (standard deviation)."""
+    rng, drawn, apart = np.random.default_rng(0), resample(np.arange(1000), 1000), spread / np.sqrt(2)
+    right = {n: rng.random((2, 1, 1000)) < 0.7 + np.array([apart, -apart])[:, None, None] for n in range(60)}
+    means = retrained({n: accuracy(own, drawn) for n, own in right.items()})
+    ((between, share),) = means[0].runs.items()
+    assert (between.freedom, share) == (60, 0.5)
+    assert between.by_images == pytest.approx(1e4 * 0.21 / 1000, rel=0.05)
+    assert between.seen - between.by_images == pytest.approx(1e4 * spread**2, rel=0.15, abs=1.0)
+    for of, sides in ((means[0], 1), (means[1] - means[0], 2), (mean_of([means[0], means[1]]), 0.5)):
+        alone, trained = (intervals(of, scope)["error"][0] for scope in (WEIGHTS, TRAINING))
+        assert trained**2 == pytest.approx(alone**2 + sides * between.variance / 2)
+    assert retrained(dict.fromkeys(range(3), accuracy(right[0], drawn)))[0].runs == {}  # too few to tell
+
+
 FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
 
 
@@ -119,6 +137,7 @@ FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
     ("of", "how", "error", "words"),
     [
         (FOUR, {"scope": RECIPE}, InputError, "'retrained probe' needs probes of 5 seeds or more, found 4"),
+        (FOUR, {"scope": TRAINING}, InputError, "'retrained model' needs models of two runs or more"),
         (FOUR, {"scope": "fixed prob"}, InputError, "unknown scope 'fixed prob': did you mean 'fixed probe'"),
         (FOUR, {"level": 95}, ValueError, "level must lie between 0 and 1, found 95"),
         (Statistic(np.array([np.nan]), np.ones((20, 1)), 30, ALONE), {}, ValueError, "nan"),
@@ -143,3 +162,6 @@ def test_95_percent_intervals_hold_the_truth_93_to_97_times_in_100():
     own = measured.query("interval == 'percentile' and curve == 'near the ceiling' and images < 600")
     assert len(own) == 4
     assert (own["covered"] + 2 * own["error"] < 94).all(), own
+    own = run_coverage(400, (150,)).query(f"scope == '{TRAINING}'")  # of few runs
+    assert (own["covered"] + 2 * own["error"] >= 93).all(), own
+    assert (own["covered"] - 2 * own["error"] <= 97).all(), own
