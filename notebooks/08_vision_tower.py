@@ -132,17 +132,18 @@ glue("largest_points", printed["mean difference"].abs().max())
 # What the printed numbers are, recomputed from the table itself: the {glue:text}`readings`. The gaps in points are
 # others; the larger of the two printed ones, {glue:text}`largest_printed:.2f` % in size, is at most
 # {glue:text}`largest_points:.2f` points. And accuracy and F1 of one data set are two views of the same answers, so that
-# six numbers are not six independent ones. Both readings for this run, with intervals that allow for that:
+# six numbers are not six independent ones. Both readings for this run, with the mean of the single intervals, which holds
+# however the numbers depend on each other:
 
 # %%
-gaps = vision_tower.gaps(compared)
+gaps = vision_tower.gaps(changes)
 show(chapter.named(gaps), decimals=2)
 
 # %% tags=["hide-input"]
 glue("half_gap", (gaps["high"] - gaps["value"]).mean())
 
 # %% [markdown]
-# The intervals, of these weights, reach {glue:text}`half_gap:.1f` to either side on average. The paper's gaps have none,
+# The intervals reach {glue:text}`half_gap:.1f` to either side on average. The paper's gaps have none,
 # but its accuracies can be counted in images:
 
 # %%

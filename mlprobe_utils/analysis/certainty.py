@@ -61,10 +61,10 @@ def end_intervals(found: Sequence[Evaluated], metric: str) -> pd.DataFrame:
     """At the end of each module and of the final output: dataset, model, stage, site (of ENDS), value, and low and high
     by scope (percent; nan for TRAINING of a single run); none for a metric not of RESAMPLED."""
     rows, stages = [], STAGES if metric in RESAMPLED else ()
-    outputs = {stage: means_over_runs(found, (stage, OUTPUT), metric) for stage in stages}
+    outputs = {stage: means_over_runs(found, (stage, OUTPUT), metric=metric) for stage in stages}
     for own, stage, site in product(found, stages, ENDS):
         score = own.outcomes[stage, site].score(metric, own.positive, own.resamples)
-        score = outputs[stage][own.dataset, own.model] if site == OUTPUT else score
+        score = outputs[stage][own.dataset, own.model, stage, OUTPUT] if site == OUTPUT else score
         row = own.place(stage=stage, site=site)
         for scope in (scope for scope in scopes_of(site) if scope != TRAINING or score.runs):
             value, low, high = intervals(score, scope).iloc[0][["value", "low", "high"]]
@@ -90,12 +90,9 @@ def before_and_after(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Paired tests of accuracy after less before fine-tuning: dataset, model, site (of ENDS), change (pp), and by scope
     low, high, p and p (Holm), over all rows that the scope is known of."""
     by, pairs = ["dataset", "model", "site"], {scope: [] for scope in SCOPES}
-    outputs = [means_over_runs(found, (stage, OUTPUT)) for stage in STAGES]
-    for own, site in product(found, ENDS):
-        correct, means = (
-            [own.outcomes[stage, site].correct for stage in STAGES],
-            [of[own.dataset, own.model] for of in outputs],
-        )
+    outputs = [[*means_over_runs(found, (stage, OUTPUT)).values()] for stage in STAGES]
+    for (own, *means), site in product(zip(found, *outputs, strict=True), ENDS):
+        correct = [own.outcomes[stage, site].correct for stage in STAGES]
         for scope in (scope for scope in scopes_of(site) if scope != TRAINING or means[1].runs):
             sides = means if scope == TRAINING else correct
             pairs[scope].append(Pair(own.place(site=site), *sides, own.resamples, scope))

@@ -6,16 +6,15 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
-from mlprobe_utils.stats.intervals import LEVEL, ROUNDING, WEIGHTS, intervals, scope_of
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_independent
-from mlprobe_utils.stats.resampling import MOST_MISSING, Statistic, accuracy
+from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_mean
+from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}
 METRICS = ("accuracy", "f1")  # those of Table 2
@@ -41,9 +40,10 @@ def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Frozen less adapted: dataset, model, metric, scope (TRAINING, or WEIGHTS of single runs), adapted, frozen
     (percent, means over runs), change and further columns of `paired.compare`, with verdict LOWERED, RAISED or NEITHER;
     p is exact for accuracy of WEIGHTS only."""
-    pairs, means = [], {key: means_over_runs(found, key[:1], key[1]) for key in product(TOWERS, METRICS)}
+    towers = [(tower,) for tower in TOWERS]
+    pairs, means = [], {metric: means_over_runs(found, *towers, metric=metric) for metric in METRICS}
     for own, metric in product(found, METRICS):
-        sides = {tower: means[tower, metric][own.dataset, own.model] for tower in TOWERS}
+        sides = {tower: means[metric][own.dataset, own.model, tower] for tower in TOWERS}
         scope = scope_of(sides.values())
         place = own.place(metric=metric, scope=scope, **{tower: one.values[0] for tower, one in sides.items()})
         exact = metric == "accuracy" and scope == WEIGHTS
@@ -52,36 +52,16 @@ def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
     return compare(pairs, ["dataset", "model", "metric", "scope", *TOWERS], words=(LOWERED, RAISED, NEITHER))
 
 
-def gaps(found: Sequence[Evaluated]) -> pd.DataFrame:
-    """The average gap of each model over METRICS and data sets, which are independent, of WEIGHTS: model, gap (its
-    meaning), numbers (how many it is the mean of), value, low, high. A relative change of nothing is nan."""
-    rows = [(own.model, gap, len(METRICS), *_gap(own, gap)) for own, gap in product(found, (RELATIVE, ABSOLUTE))]
-    table, by = pd.DataFrame(rows, columns=["model", "gap", "numbers", "value", "low", "high"]), ["model", "gap"]
-    table["numbers"] = table.groupby(by)["numbers"].transform("sum")
-    return of_independent(table, by, ("value", "low", "high")).astype({"numbers": int})
-
-
-def _gap(own: Evaluated, gap: str) -> tuple[float, float, float]:
-    """Mean over metrics on one data set, and the ends of its interval; the metrics are drawn together."""
-    found, clusters = [], np.inf
-    for metric in METRICS:
-        scores = [_score(own, tower, metric) for tower in TOWERS]
-        before, after = (np.append(one.values.mean(), one.resampled.mean(axis=(1, 2))) for one in scores)
-        clusters = min(clusters, *(one.clusters for one in scores))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found.append(after - before if gap == ABSOLUTE else 100 * (after / before - 1))
-    value, *resampled = np.mean(found, axis=0)
-    finite = np.isfinite(resampled)
-    if not np.isfinite(value) or 1 - finite.mean() > MOST_MISSING:
-        return np.nan, np.nan, np.nan
-    freedom = max(clusters - 1, 1)  # where no resample differs: as if one cluster had changed
-    error = np.std(np.array(resampled)[finite], ddof=1) * np.sqrt(clusters / freedom)
-    half = t.isf((1 - LEVEL) / 2, freedom) * (error if error > ROUNDING else 100 / clusters)
-    return value, value - half, value + half
-
-
-def _score(own: Evaluated, tower: str, metric: str) -> Statistic:
-    return own.outcomes[tower,].score(metric, own.positive, own.resamples)
+def gaps(changed: pd.DataFrame) -> pd.DataFrame:
+    """The average gap of each model over METRICS and data sets, from `changes`: model, scope, gap (its meaning), value,
+    low, high (`paired.of_mean`; relative to what the adapted one scores), numbers (how many). Of nothing it is nan."""
+    frames, ends = [], ["change", "low", "high"]
+    for gap, size in ((RELATIVE, changed["adapted"] / 100), (ABSOLUTE, changed["adapted"] * 0 + 1)):
+        frames.append(changed.assign(gap=gap, **changed[ends].div(size, axis=0)))
+    table, by = pd.concat(frames), ["model", "scope", "gap"]
+    numbers = table.groupby(by, sort=False).size().rename("numbers").reset_index()
+    means = of_mean(table, "change", by).replace([np.inf, -np.inf], np.nan)
+    return means.rename(columns={"change": "value"}).merge(numbers, on=by)
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
@@ -96,12 +76,17 @@ def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
     return found | {(name,): outcomes(classified[classified["probe"] == weights]) for weights, name in ALONE.items()}
 
 
+def _means(found: Sequence[Evaluated]) -> dict[tuple[str, ...], Statistic]:
+    """(dataset, model, paradigm) -> accuracy of what is trained, whose runs differ as its paradigm's do."""
+    return {place: own for name in TRAINED for place, own in means_over_runs(found, (name,)).items()}
+
+
 def levels(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Accuracy of each paradigm: dataset, model, paradigm, trained (times), scope, accuracy, low, high."""
-    rows, means = [], {name: means_over_runs(found, (name,)) for name in TRAINED}
+    rows, means = [], _means(found)
     for own in found:
         for (paradigm,), one in own.outcomes.items():
-            of = means.get(paradigm, {}).get((own.dataset, own.model), accuracy(one.correct, own.resamples))
+            of = means.get((own.dataset, own.model, paradigm), accuracy(one.correct, own.resamples))
             interval = intervals(of, scope := scope_of([of])).loc[0, ["value", "low", "high"]]
             rows.append((own.dataset, own.model, paradigm, len(one.correct), scope, *interval))
     return pd.DataFrame(rows, columns=["dataset", "model", "paradigm", "trained", "scope", "accuracy", "low", "high"])
@@ -111,9 +96,10 @@ def differences(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Accuracy of a paradigm less that of another, of all COMPARED: dataset, model, paradigm, less, scope, difference
     and further columns of `paired.compare`, with verdict of WORDS. Where both are trained several times the scope is
     TRAINING, else WEIGHTS: each run of the one is paired with each run, or probe's seed, of the other."""
-    pairs, means = [], {name: means_over_runs(found, (name,)) for name in TRAINED}
+    pairs, means = [], _means(found)
     for own, (paradigm, less) in product(found, COMPARED):
-        sides, scope = [means[name][own.dataset, own.model] for name in (less, paradigm) if name in TRAINED], WEIGHTS
+        sides = [means[own.dataset, own.model, name] for name in (less, paradigm) if name in TRAINED]
+        scope = WEIGHTS
         if len(sides) < 2 or (scope := scope_of(sides)) == WEIGHTS:
             before, after = (own.outcomes[name,].correct for name in (less, paradigm))
             sides = np.repeat(before, len(after), axis=0), np.tile(after, (len(before), 1, 1))

@@ -16,7 +16,7 @@ METRICS = (*RESAMPLED, "mcc", "average_precision", "calibration_error")
 FURTHER_METRICS = METRICS[len(PAPER_METRICS) :]
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
-COLLAPSED = 90  # percent of the images that are given one answer: more than that say nothing of any
+COLLAPSED = 90  # percent of the images with one answer: a run that gives it to more tells nothing apart
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 ENDS = (*(f"{module} end" for module in MODULES), names.OUTPUT)
 

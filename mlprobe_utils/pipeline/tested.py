@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from operator import itemgetter
 
 import pandas as pd
@@ -47,11 +48,13 @@ def evaluated(
 
 
 def means_over_runs(
-    found: Sequence[Evaluated], what: tuple[str, ...], metric: str = "accuracy"
-) -> dict[tuple[str, str], Statistic]:
-    """(dataset, model) -> a metric of the outcomes `what`, as of `retrained`, pooled over the models of a data set."""
-    each = {(own.dataset, own.model): own.outcomes[what].score(metric, own.positive, own.resamples) for own in found}
-    return retrained(each, itemgetter(0))
+    found: Sequence[Evaluated], *what: tuple[str, ...], metric: str = "accuracy"
+) -> dict[tuple[str, ...], Statistic]:
+    """(dataset, model, *key) -> a metric of the outcomes of each key of `what`, as of `retrained`: pooled over all of
+    these of a data set."""
+    each = {(own.dataset, own.model, *key): (own, own.outcomes[key]) for own, key in product(found, what)}
+    scores = {place: one.score(metric, own.positive, own.resamples) for place, (own, one) in each.items()}
+    return retrained(scores, itemgetter(0))
 
 
 def groups(

@@ -27,7 +27,7 @@ HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for a
 
 
 def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Evaluated:
-    """Accuracies of the five points, and of the final output, by stage; two runs after fine-tuning."""
+    """Accuracies of the five points, and of the final output, by stage; three runs after fine-tuning."""
 
     def outcomes(share: list[float], seeds: list, points: list[str]) -> Outcomes:
         right = np.stack([right_of(HARD, own, [*luck, n], (len(seeds),)) for n, own in enumerate(share)], axis=1)
@@ -38,7 +38,7 @@ def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Eval
         luck = [seed, len(stage)]
         found[stage, PROBES] = probes = outcomes(shares, list(range(SEEDS)), POINTS)
         found |= {(stage, site): probes.at(point) for site, point in zip([*ENDS[:3], START], SITES, strict=True)}
-        found[stage, OUTPUT] = output = outcomes([answer], [None] if stage == "pretrained" else [0, 1], [OUTPUT])
+        found[stage, OUTPUT] = output = outcomes([answer], [None] if stage == "pretrained" else [0, 1, 2], [OUTPUT])
         found[stage, ANSWER] = replace(output, predicted=output.predicted[:1])
     return Evaluated(model, "d", found, DRAWN)
 
