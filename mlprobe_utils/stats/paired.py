@@ -102,17 +102,15 @@ def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.Data
     return differences.groupby([*by], sort=False)[[value, "low", "high"]].mean().reset_index()
 
 
-def of_independent(estimates: pd.DataFrame, by: Sequence[str], *ends: tuple[str, str, str]) -> pd.DataFrame:
-    """Means by groups of estimates that are independent, as of several data sets: `by`, and the other columns. The
-    intervals of `ends` (value, low, high) are joined (Zou and Donner 2008); nan where one of a group is."""
-    rows = []
-    for place, own in estimates.groupby([*by], sort=False):
-        row = own.drop(columns=[*by]).mean(skipna=False)
-        for value, low, high in ends:
-            halves = [np.sqrt(np.square(own[value] - own[end]).sum(skipna=False)) / len(own) for end in (low, high)]
-            row[[low, high]] = row[value] - halves[0], row[value] + halves[1]
-        rows.append(dict(zip(by, place, strict=True)) | row.to_dict())
-    return pd.DataFrame(rows, columns=estimates.columns)
+def of_independent(estimates: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Means by groups of estimates that are independent, as of several data sets: `by`, and all numbers; the intervals
+    of `value`, low and high, are joined (Zou and Donner 2008)."""
+    groups = estimates.groupby([*by], sort=False)
+    means = groups.mean(numeric_only=True)
+    for end, sign in (("low", -1), ("high", 1)):
+        squares = estimates[[*by]].assign(own=np.square(estimates[end] - estimates[value]))
+        means[end] = means[value] + sign * np.sqrt(squares.groupby([*by])["own"].sum()) / groups.size()
+    return means.reset_index()
 
 
 def counted(compared: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:

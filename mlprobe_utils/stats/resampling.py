@@ -46,11 +46,11 @@ def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) ->
 
 
 class Between(NamedTuple):
-    """Variance between the runs of a training, in squared percentage points, pooled over the models of a data set."""
+    """Variance between runs of a training (squared percentage points), pooled over models, with degrees of freedom."""
 
     seen: float  # as the runs' values differ
     by_images: float  # what the choice of images contributes to it
-    freedom: int  # its degrees of freedom: the runs of every model less one
+    freedom: int  # runs less one of every model
 
     @property
     def variance(self) -> float:
