@@ -218,7 +218,9 @@ from mlprobe_utils.pipeline.variants import classifier_rows
 from mlprobe_utils.plots.tables import file
 
 classified = classifier_rows(alone.selection)
-glue("collapsed_alone", collapsed_in_words(classified, names))
+for way in ALONE:
+    of_probe = classified[classified["probe"] == way]
+    glue(f"one_answer_{way}", collapsed_in_words(of_probe, names))
 file(chapter.named(told), "Ways to train a vision tower")
 
 # %% tags=["hide-input"]
@@ -247,7 +249,8 @@ for stage, name in vision_tower.PROBES.items():
 # {glue:text}`above_pretrained` and worse in {glue:text}`below_pretrained`; than one after it, in
 # {glue:text}`above_finetuned` and {glue:text}`below_finetuned`. Where each was trained several times, the scope is the
 # *retrained model*; else it is *these weights*: every run is paired with every run or probe of the other, and nothing is
-# said of another training. Collapsed among the towers trained alone: {glue:text}`collapsed_alone`.
+# said of another training. Collapsed among the towers trained alone, with all weights: {glue:text}`one_answer_all`; with
+# LoRA: {glue:text}`one_answer_lora`.
 #
 # ### Cell by cell
 #

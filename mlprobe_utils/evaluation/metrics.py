@@ -45,7 +45,7 @@ def collapsed(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for place, own in tested.assign(answer=answers).groupby(["model", "dataset", "run"], sort=False):
         shares = 100 * own["answer"].value_counts(normalize=True)
-        why = [f"'{shares.index[0]}' to {shares.iloc[0]:.0f} % of the images"] if shares.iloc[0] > COLLAPSED else []
+        why = [f"'{answer}' to {share:.0f} % of the images" for answer, share in shares.items() if share > COLLAPSED]
         why += [f"never '{option}'" for option in sorted({*own["label"]} - {*own["answer"]})]
         found += [(*place, "; ".join(why))] if why else []
     return pd.DataFrame(found, columns=["model", "dataset", "run", "why"])

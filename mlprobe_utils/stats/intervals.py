@@ -9,9 +9,8 @@ Standard errors are those of the bootstrap over clusters of images:
 - a band takes the critical value of the largest deviation over all points (max-|t|);
 - seeds add a component of variance, estimated without bias (Searle, Casella and McCulloch 1992, chapter 4), with
   Student's t and the degrees of freedom of Satterthwaite (1946);
-- so do runs of a fine-tuning, which are too few for a variance of their own: theirs is pooled over the models of a data
-  set (`resampling.retrained`), and as runs of two models are no pairs, both sides of a difference add theirs. A band
-  over several points is Bonferroni's.
+- so do runs of a fine-tuning: their variance is pooled over the models of a data set (`resampling.retrained`), and both
+  sides of a difference add theirs, as runs of two models are no pairs. A band over several points is Bonferroni's.
 
 At 95 % they cover 93 to 97 % on test sets as the paper's (`benchmarks/simulations.py`); bands of a change of these
 probes cover 97 to 99 % on 150 images or where few are wrong."""

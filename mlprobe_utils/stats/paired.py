@@ -1,8 +1,8 @@
 """Paired comparisons: two sets of outcomes on the same images, with intervals, exact tests and Holm's correction; and
 means of comparisons over models and data sets.
 
-What counts as significant, everywhere: p, corrected by Holm's method for all comparisons of its table, is below ALPHA.
-Words, counts and colours of charts follow `verdicts`; an interval is drawn, and decides nothing."""
+Significant, everywhere: p, corrected by Holm's method for all comparisons of its table, is below ALPHA. Words, counts and
+colours of charts follow `verdicts`; an interval is drawn, and decides nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -105,6 +105,7 @@ def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.Data
 def of_independent(estimates: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Means by groups of estimates that are independent, as of several data sets: `by`, and all numbers; the intervals
     of `value`, low and high, are joined (Zou and Donner 2008)."""
+    estimates = estimates.astype(dict.fromkeys((value, "low", "high"), float))  # of no rows, too
     groups = estimates.groupby([*by], sort=False)
     means = groups.mean(numeric_only=True)
     for end, sign in (("low", -1), ("high", 1)):
