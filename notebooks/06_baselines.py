@@ -175,7 +175,7 @@ for one in ("networks", "mllms", "towers"):
     glue(f"{one}_all", len(own))
 
 # %% [markdown]
-# A bar is worth little below the accuracy of naming the most frequent class. The whole interval lies above it for
+# A bar is worth little below the accuracy of naming the most frequent class. Each by itself, its 95 % interval lies above it for
 # {glue:text}`networks_above` of {glue:text}`networks_all` networks and for {glue:text}`mllms_above` of
 # {glue:text}`mllms_all` MLLMs (pairs with a data set), and for {glue:text}`towers_above` of {glue:text}`towers_all`
 # frozen towers.

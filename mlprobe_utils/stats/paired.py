@@ -1,8 +1,8 @@
 """Paired comparisons: two sets of outcomes on the same images, with intervals, exact tests and Holm's correction; and
 means of comparisons over models and data sets.
 
-Significant, everywhere: p, corrected by Holm's method for all comparisons of its table, is below ALPHA. Words, counts and
-colours of charts follow `verdicts`; an interval is drawn, and decides nothing."""
+Significant, everywhere: p, corrected by Holm's method for all comparisons of its table, is below ALPHA. Words, counts
+and colours of charts follow `verdicts`; an interval is drawn, and decides nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
