@@ -2,6 +2,7 @@
 adds: the code of Ren et al. (2025), whose comparison it follows, keeps the one that is best on test images."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,7 +22,7 @@ from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
 from mlprobe_utils.stats.paired import Pair, compare, judged
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, mean_of, retrained
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, retrained
 
 SIDES = BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
@@ -114,7 +115,10 @@ class Comparison:
 
     def mean(self, *groups: str) -> Statistic:
         """Mean accuracy over all members of some groups, which weigh alike."""
-        return mean_of(self.members(*groups))
+        each = self.members(*groups)
+        arrays = {name: np.mean([getattr(own, name) for own in each], axis=0) for name in ("values", "resampled")}
+        shares = sum((Counter(own.runs) for own in each), Counter())
+        return replace(each[0], **arrays, runs={own: share / len(each) ** 2 for own, share in shares.items()})
 
 
 def _mean(correct: Sequence[np.ndarray], drawn: Resamples, best: bool = False) -> Statistic:
@@ -182,7 +186,7 @@ def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
     for dataset, own in found.items():
         mllms, baselines = own.members(MLLM), own.mean(*own.categories)
         place = {"dataset": dataset, "MLLMs": len(mllms), "baselines": len(own.members(*own.categories))}
-        whole.append(Pair(place | {"scope": own.scope}, baselines, mean_of(mllms), own.drawn, own.scope))
+        whole.append(Pair(place | {"scope": own.scope}, baselines, own.mean(MLLM), own.drawn, own.scope))
         alone += [Pair(place, baselines, one, own.drawn, own.scope) for one in mllms]
     each, table = (compare(pairs, [*pairs[0].place], "difference", SIDES) for pairs in (alone, whole))
     below = (each["verdict"] == BELOW).groupby(each["dataset"], sort=False).sum()

@@ -13,7 +13,7 @@ from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
 from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_mean
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare
 from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}
@@ -54,14 +54,13 @@ def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
 
 def gaps(changed: pd.DataFrame) -> pd.DataFrame:
     """The average gap of each model over METRICS and data sets, from `changes`: model, scope, gap (its meaning), value,
-    low, high (`paired.of_mean`; relative to what the adapted one scores), numbers (how many). Of nothing it is nan."""
-    frames, ends = [], ["change", "low", "high"]
-    for gap, size in ((RELATIVE, changed["adapted"] / 100), (ABSOLUTE, changed["adapted"] * 0 + 1)):
-        frames.append(changed.assign(gap=gap, **changed[ends].div(size, axis=0)))
-    table, by = pd.concat(frames), ["model", "scope", "gap"]
-    numbers = table.groupby(by, sort=False).size().rename("numbers").reset_index()
-    means = of_mean(table, "change", by).replace([np.inf, -np.inf], np.nan)
-    return means.rename(columns={"change": "value"}).merge(numbers, on=by)
+    low, high (as of `paired.of_mean`; relative ones to what the adapted scores, nan of nothing), numbers (how many)."""
+    rows = []
+    for (model, scope), own in changed.groupby(["model", "scope"], sort=False):
+        ends = own[["change", "low", "high"]]
+        for gap, table in ((RELATIVE, 100 * ends.div(own["adapted"], axis=0)), (ABSOLUTE, ends)):
+            rows.append((model, scope, gap, *table.mean().replace([np.inf, -np.inf], np.nan), len(own)))
+    return pd.DataFrame(rows, columns=["model", "scope", "gap", "value", "low", "high", "numbers"])
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:

@@ -117,14 +117,6 @@ def retrained(
     return means
 
 
-def mean_of(each: Sequence[Statistic]) -> Statistic:
-    """The mean of several statistics on one data set, such as of the models of a group."""
-    values, resampled = (np.mean([getattr(own, name) for own in each], axis=0) for name in ("values", "resampled"))
-    runs = sum((Counter(own.runs) for own in each), Counter())
-    runs = {between: share / len(each) ** 2 for between, share in runs.items()}
-    return replace(each[0], values=values, resampled=resampled, runs=runs)
-
-
 def between_runs(found: Iterable[Statistic]) -> Between | None:
     """The variance between runs, pooled over statistics [runs, points]; None where none has several runs. Runs answer
     the same images, of which each decides some by itself: the resamples show by how much that alone makes runs differ,

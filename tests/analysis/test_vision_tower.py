@@ -71,12 +71,10 @@ def test_both_gaps_are_the_means_of_the_changes():
 
 
 def test_several_runs_of_several_models_make_a_statement_about_the_training():
-    found = [of_rows(*(answers(share, seed + n) for seed, share in ((10, 0.6), (20, 0.75)))) for n in range(2)]
-    found = [replace(own, model=f"m{n}") for n, own in enumerate(found)]
+    found = [replace(of_rows(answers(0.6, n), answers(0.75, 9 + n)), model=f"m{n}") for n in range(2)]
     trained, alone = vision_tower.changes(found), vision_tower.changes(found[:1])
     assert (trained["scope"].unique(), alone["scope"].unique()) == (TRAINING, WEIGHTS)
     assert (trained["verdict"] == LOWERED).all()
-    assert trained["change"][:2].tolist() == pytest.approx(alone["change"].tolist())
 
 
 def test_where_nothing_differs_nothing_is_significant_and_intervals_have_a_width():

@@ -9,7 +9,7 @@ from simulations import TEST_SETS, coverage, run_coverage
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, TRAINING, WEIGHTS, intervals
-from mlprobe_utils.stats.resampling import Statistic, accuracy, mean_of, resample, retrained
+from mlprobe_utils.stats.resampling import Statistic, accuracy, resample, retrained
 
 SEEDS = 5
 ALONE = resample(np.arange(150))
@@ -117,9 +117,9 @@ def test_the_variance_between_runs_is_found_beside_that_of_images_and_counts_for
     assert (between.freedom, share) == (60, 0.5)
     assert between.by_images == pytest.approx(1e4 * 0.21 / 1000, rel=0.05)
     assert between.seen - between.by_images == pytest.approx(spread**2, rel=0.15, abs=1.0)
-    for of, sides in ((means[0], 1), (means[1] - means[0], 2), (mean_of([means[0], means[1]]), 0.5)):
-        alone, trained = (intervals(of, scope)["error"][0] for scope in (WEIGHTS, TRAINING))
-        assert trained**2 == pytest.approx(alone**2 + sides * between.variance / 2)
+    for of, sides in ((means[0], 1), (means[1] - means[0], 2)):
+        alone, trained = (intervals(of, scope)["error"][0] ** 2 for scope in (WEIGHTS, TRAINING))
+        assert trained == pytest.approx(alone + sides * between.variance / 2)
     assert retrained({0: FOUR.at([0])})[0].runs == {}  # too few to tell
 
 
