@@ -161,7 +161,8 @@ names |= {TOWER_OF + m: f"tower of {names[m]}" for m in chapter.models}
 accuracy_chart(each, means, majority, names, title)
 
 # %%
-glue("scope", ", ".join(each["scope"].unique()))
+scopes = {comparison.scope for comparison in compared.values()}
+glue("scope", ", ".join(sorted(scopes)))
 show(chapter.named(means))
 
 # %% tags=["hide-input"]

@@ -50,10 +50,9 @@ def gains(
                 found[scope].append(Pair(place, *sides, drawn, scope))
         for scope, own in found.items():
             if scope == WEIGHTS or (own and known):
-                statement = f"{STAGE_NAMES[stage]}: {scope}"
                 table = compare(own, by, ABSOLUTE[0], (LOST, GAINED, NEITHER))
                 several = table[table.duplicated(PAIR[1:], keep=False)].drop(columns=["p", "p (Holm)"])
                 table = pd.concat([table, of_independent(several, PAIR[1:], ABSOLUTE[0]).assign(dataset=MEAN)])
-                frames.append(table.assign(stage=stage, scope=scope, statement=statement))
+                frames.append(table.assign(stage=stage, scope=scope, statement=f"{STAGE_NAMES[stage]}: {scope}"))
     last = ["disagreement", "p", "p (Holm)", "verdict", "stage", "scope", "statement"]
     return pd.concat(frames, ignore_index=True)[[*PAIR, *SIDES, *ABSOLUTE, RELATIVE, *last]]

@@ -164,7 +164,8 @@ def accuracies(found: Mapping[str, Comparison]) -> pd.DataFrame:
     rows = []
     for dataset, own in found.items():
         for slug, one in own.each.items():
-            rows.append((dataset, own.groups[slug], slug, own.scope, *intervals(one, own.scope).loc[0, ENDS]))
+            scope = own.scope if one.runs else WEIGHTS
+            rows.append((dataset, own.groups[slug], slug, scope, *intervals(one, scope).loc[0, ENDS]))
     return pd.DataFrame(rows, columns=["dataset", "group", "model", "scope", *ENDS])
 
 
@@ -173,8 +174,8 @@ def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
     rows = []
     for dataset, own in found.items():
         for name, groups in ({group: [group] for group in own.groups} | {TRADITIONAL: own.categories}).items():
-            ends = intervals(own.mean(*groups), own.scope).loc[0, ENDS]
-            rows.append((dataset, name, len(own.members(*groups)), own.scope, *ends))
+            scope = own.scope if (mean := own.mean(*groups)).runs else WEIGHTS
+            rows.append((dataset, name, len(own.members(*groups)), scope, *intervals(mean, scope).loc[0, ENDS]))
     return pd.DataFrame(rows, columns=["dataset", "group", "members", "scope", *ENDS])
 
 

@@ -63,8 +63,8 @@ def end_intervals(found: Sequence[Evaluated], metric: str) -> pd.DataFrame:
     rows, stages = [], STAGES if metric in RESAMPLED else ()
     outputs = {stage: means_over_runs(found, (stage, OUTPUT), metric=metric) for stage in stages}
     for own, stage, site in product(found, stages, ENDS):
-        score = own.outcomes[stage, site].score(metric, own.positive, own.resamples)
-        score = outputs[stage][own.dataset, own.model, stage, OUTPUT] if site == OUTPUT else score
+        mean = outputs[stage][own.dataset, own.model, stage, OUTPUT]
+        score = mean if site == OUTPUT else own.outcomes[stage, site].score(metric, own.positive, own.resamples)
         row = own.place(stage=stage, site=site)
         for scope in (scope for scope in scopes_of(site) if scope != TRAINING or score.runs):
             value, low, high = intervals(score, scope).iloc[0][["value", "low", "high"]]

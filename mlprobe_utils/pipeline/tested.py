@@ -47,13 +47,11 @@ def evaluated(
     return found
 
 
-def means_over_runs(
-    found: Sequence[Evaluated], *what: tuple[str, ...], metric: str = "accuracy"
-) -> dict[tuple[str, ...], Statistic]:
-    """(dataset, model, *key) -> a metric of the outcomes of each key of `what`, as of `retrained`: pooled over all of
-    these of a data set."""
-    each = {(own.dataset, own.model, *key): (own, own.outcomes[key]) for own, key in product(found, what)}
-    scores = {place: one.score(metric, own.positive, own.resamples) for place, (own, one) in each.items()}
+def means_over_runs(found: Sequence[Evaluated], *keys: tuple, metric: str = "accuracy") -> dict[tuple, Statistic]:
+    """(dataset, model, *key) -> a metric of the outcomes, as of `retrained`: pooled over all of these of a data set."""
+    scores = {}
+    for own, key in product(found, keys):
+        scores[own.dataset, own.model, *key] = own.outcomes[key].score(metric, own.positive, own.resamples)
     return retrained(scores, itemgetter(0))
 
 

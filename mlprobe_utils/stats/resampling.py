@@ -118,9 +118,8 @@ def retrained(
 
 
 def between_runs(found: Iterable[Statistic]) -> Between | None:
-    """The variance between runs, pooled over statistics [runs, points]; None where none has several runs. Runs answer
-    the same images, of which each decides some by itself: the resamples show by how much that alone makes runs differ,
-    and it is subtracted without bias."""
+    """The variance between runs, pooled over statistics [runs, points]; None where none has several runs. By how much
+    runs differ as each decides some images by itself, the resamples show."""
     seen, by_images, freedom = 0.0, 0.0, 0
     for own in found:
         around = own.resampled[~np.isnan(own.resampled).any(axis=(1, 2))]

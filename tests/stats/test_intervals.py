@@ -78,15 +78,6 @@ def test_a_change_has_the_interval_of_newcombe():
     assert [found["low"], found["high"]] == pytest.approx([100 * low, 100 * high], abs=0.3)
 
 
-def test_a_duplicated_data_set_tells_no_more():
-    right = outcomes((4, 100))
-    once = intervals(accuracy(right, resample(np.arange(100))))
-    twice = intervals(accuracy(np.repeat(right, 2, axis=1), resample(np.arange(200) // 2)))
-    assert twice.to_numpy() == pytest.approx(once.to_numpy())
-    naive = intervals(accuracy(np.repeat(right, 2, axis=1), resample(np.arange(200))))
-    assert (naive["error"] < 0.8 * once["error"]).all()
-
-
 def test_a_band_is_as_wide_as_its_points_are_independent():
     drawn, alone = resample(np.arange(624), 2000), outcomes((1, 624))
     apart = (1 - 0.95 ** (1 / 20)) / 2  # Sidak's, of 20 independent points
