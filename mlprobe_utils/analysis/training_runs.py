@@ -32,15 +32,14 @@ def of_models(
 def spreads(
     predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
-    """How far the accuracies of runs of one fine-tuning differ: dataset, models, standard deviations in pp (seen; by
-    images, which runs that are alike would have; between runs, what is left), degrees of freedom; and the smallest
-    difference (pp) between two of them that is found with POWER by a test at ALPHA with so many runs of each, and with
-    so many that images alone count, mean over `compared`. nan where no model has several runs."""
+    """How accuracies of runs of one fine-tuning differ: dataset, models, standard deviations in pp (seen; by images,
+    that of equal runs; between runs, what is left), degrees of freedom; and the smallest difference (pp) of two of them
+    that is found with POWER at ALPHA by so many runs of each, and by ever more (images alone), mean over `compared`.
+    nan where no model has several runs."""
     rows = []
     for dataset, drawn, correct in of_models(predicted, "finetuned", image_sets, split_rule):
-        found, row = {slug: accuracy(own, drawn) for slug, own in correct.items()}, {"dataset": dataset}
-        row |= {"models": len(found), "degrees of freedom": 0}
-        rows.append(row)
+        found = {slug: accuracy(own, drawn) for slug, own in correct.items()}
+        rows.append(row := {"dataset": dataset, "models": len(found), "degrees of freedom": 0})
         if between := between_runs(found.values()):
             known = {"seen": between.seen, "by images": between.by_images, "between runs": between.variance}
             row |= {"degrees of freedom": between.freedom} | {name: own**0.5 for name, own in known.items()}
