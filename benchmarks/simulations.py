@@ -18,8 +18,8 @@ from scipy.stats import norm
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.health import corrected_health, health_score
-from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
-from mlprobe_utils.stats.resampling import Resamples, accuracy, resample
+from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, TRAINING, WEIGHTS, intervals
+from mlprobe_utils.stats.resampling import Resamples, accuracy, resample, retrained
 
 # health scores
 
@@ -310,3 +310,52 @@ def _held(made: Simulated, drawn: Resamples) -> Iterator[dict]:
                 holds = (low <= 100 * share) & (100 * share <= high)
                 covered = float(holds.all()) if name == "band" else holds.mean()
                 yield dict(scope=scope, what=what, interval=name, covered=covered, width=np.mean(high - low))
+
+
+# runs of a fine-tuning
+
+SPREADS, MODELS, RUNS = (0.0, 1.4, 4.6), (4, 16), (2, 3, 5)  # between runs (points, standard deviation)
+
+
+def run_coverage(
+    repetitions: int,
+    images: Iterable[int] = (150, 624),
+    share: float = 0.85,
+    correlation: float = 0.5,
+    resamples: int = 500,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often 95 % intervals of a mean over few runs, and of the difference of two such, hold what other runs on
+    other images have in the mean.
+
+    Args:
+        repetitions: test sets simulated of each combination of `images`, MODELS, RUNS and SPREADS.
+        images: sizes of a test set.
+        share: true accuracy of every model, mean over all its runs; that of a run is normal about it.
+        correlation: between any two runs, as all find the same images difficult.
+        resamples: of the images.
+        seed: of all random numbers.
+
+    Returns:
+        images, models (whose variance between runs is pooled), runs (of each), spread (points), scope, what (accuracy
+        or difference), covered (percent of the intervals), error (its standard error), width (points, mean).
+    """
+    rows = []
+    for size, models, runs, spread in itertools.product(images, MODELS, RUNS, SPREADS):
+        generator = np.random.default_rng([seed, size, models, runs, round(10 * spread)])
+        place = {"images": size, "models": models, "runs": runs, "spread": spread}
+        for _ in range(repetitions):
+            own = share + spread / 100 * generator.standard_normal(models * runs)
+            correct = simulate_correct(own.clip(0, 1), size, correlation, generator, shared=True)
+            drawn = resample(np.arange(size), resamples, int(generator.integers(2**31)))
+            halves = np.split(correct.reshape(runs, models, size), 2, axis=1)  # points are models, …
+            first, second = retrained({n: accuracy(own, drawn) for n, own in enumerate(halves)}).values()
+            both = {"accuracy": (first, 100 * share), "difference": (first - second, 0.0)}  # … two by two
+            for (what, (of, truth)), scope in itertools.product(both.items(), (WEIGHTS, TRAINING)):
+                table = intervals(of, scope)
+                covered = table["low"].le(truth) & table["high"].ge(truth)
+                width = (table["high"] - table["low"]).mean()
+                rows.append(place | dict(scope=scope, what=what, covered=covered.mean(), width=width))
+    groups = pd.DataFrame(rows).groupby([*place, "scope", "what"], sort=False)
+    table = groups.agg(covered=("covered", "mean"), error=("covered", "sem"), width=("width", "mean"))
+    return table.assign(covered=100 * table["covered"], error=100 * table["error"]).reset_index()

@@ -123,6 +123,12 @@ table.insert(3, "positive", positive)
 show(chapter.named(table.astype({"images": int})))
 
 # %% tags=["hide-input"]
+from mlprobe_utils.evaluation.metrics import collapsed_in_words
+
+rows = results.prediction_rows(chapter.selection)
+glue("collapsed", collapsed_in_words(rows, chapter.names))
+
+# %% tags=["hide-input"]
 accuracy = outputs.groupby(["stage"])["accuracy"].mean()
 unparsed = outputs.groupby(["stage"])["unparsed"].mean()
 glue("thought_cut", outputs["thought_cut"].mean())
@@ -135,7 +141,10 @@ for stage in ("pretrained", "finetuned"):
 # {glue:text}`unparsed_pretrained:.1f` % of the answers naming no option or several ({term}`unparsed`), and
 # {glue:text}`accuracy_finetuned:.1f` % after it, with {glue:text}`unparsed_finetuned:.1f` % unparsed. A model that was
 # never taught to answer scores nothing by this measure, whatever it knows: that is why the probes of
-# [chapter 3](03_probing) are needed. {term}`Thoughts <thought>` are not parsed; {glue:text}`thought_cut:.1f` % of the
+# [chapter 3](03_probing) are needed. Means are over the runs, and a collapsed run (one answer to more than 90 % of the
+# images, or a class that is there and never named) hides in its mean; such are: {glue:text}`collapsed`. The intervals of
+# these accuracies are in [chapter 3](03_probing), and how far runs differ in
+# [chapter 7](07_medical_adaptation). {term}`Thoughts <thought>` are not parsed; {glue:text}`thought_cut:.1f` % of the
 # answers were cut off inside one, at the limit of tokens, and are unparsed for that reason.
 #
 # ## What the models write
@@ -145,7 +154,6 @@ for stage in ("pretrained", "finetuned"):
 # %%
 from mlprobe_utils.plots.tables import frequent_answers
 
-rows = results.prediction_rows(chapter.selection)
 show(chapter.named(frequent_answers(rows, most=3)))
 
 # %% [markdown]

@@ -324,11 +324,11 @@ glue("ranks", ", ".join(told))
 #
 # ## How sure a curve is
 #
-# Other images would have given other curves, and so would other seeds of the probes. So a curve has
-# intervals of two scopes:
+# Other images would have given other curves, and so would other seeds of the probes; and other runs of the fine-tuning
+# would have given other answers. So a curve has intervals of two scopes, and so have the answers:
 
 # %%
-from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES
+from mlprobe_utils.stats.intervals import SCOPES
 
 show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 
@@ -336,7 +336,8 @@ show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 # Chance is simulated by drawing the test images again, whole patients and {term}`duplicate groups <duplicate group>` at
 # a time, and the seeds with them. These are the 95 % {term}`confidence intervals <confidence interval>` at the end of
 # each module and of the final output, after fine-tuning. Probes are those of {glue:text}`probe_seeds` seeds and the first
-# run; the final output is the mean of all runs, which are too few to estimate what other runs would give.
+# run, and of its weights alone. The final output is the mean of all runs; how far other runs would differ is estimated from
+# those of all models together ([chapter 7](07_medical_adaptation)), and where there is one run it stays unknown.
 
 # %%
 intervals = certainty.end_intervals(readings, chapter.metric)
@@ -348,18 +349,19 @@ show(chapter.named(beside.drop(columns="stage")))
 file(chapter.named(intervals), "Intervals where each module ends")
 
 # %% tags=["hide-input"]
-probed = intervals[intervals["site"] != "final output"]
 sides = {s: [f"{s}, low", f"{s}, high"] for s in SCOPES}
-widths = [(probed[high] - probed[low]).mean() for low, high in sides.values()]
-pairs = zip(widths, SCOPES, strict=True)
-of_each = ", ".join(f"{width:.1f} for a {scope}" for width, scope in pairs)
-words = "Over both stages, the mean width of an interval where a module ends"
+wide = {
+    s: (intervals[b] - intervals[a]).mean() for s, (a, b) in sides.items()
+}
+known = [f"{width:.1f} ({s})" for s, width in wide.items() if width > 0]
+words = f"The mean width of an interval is, in pp: {', '.join(known)}."
 none = "Of this metric no intervals are computed."
-glue("width_words", f"{words} is, in pp: {of_each}." if len(probed) else none)
+glue("width_words", words if known else none)
 
 # %% [markdown]
 # {glue:text}`width_words` The intervals of a {term}`retrained probe` allow for seeds as well as images, those of
-# a {term}`fixed probe` for images alone. The intervals of two models or stages may
+# a {term}`fixed probe` for images alone; those of a {term}`retrained model` for runs as well as images, those of
+# {term}`these weights` for images alone. The intervals of two models or stages may
 # overlap although the two differ: they were evaluated on the same images, and what is hard for one is often hard for the
 # other. A {term}`paired test` makes use of that. A band, the area in the chart, holds a whole curve at once
 # ({term}`simultaneous band`), and is wider than the interval of one point.
@@ -367,8 +369,8 @@ glue("width_words", f"{words} is, in pp: {of_each}." if len(probed) else none)
 # ### Before and after
 #
 # Accuracy after fine-tuning less that before, at the end of each module and of the final output. The last columns count
-# the significant differences: a paired test at 5 %, after {term}`Holm's correction <Holm correction>` for their
-# number over the whole table. (Tests are of accuracy, whatever the page's metric.)
+# the {term}`significant` differences, by a {term}`paired test` among all of a scope. (Tests are of accuracy, whatever the
+# page's metric.)
 
 # %%
 tests = certainty.before_and_after(readings)
@@ -378,17 +380,16 @@ show(chapter.named(certainty.counted(tests)))
 file(chapter.named(tests), "Paired tests of after less before")
 
 # %% tags=["hide-input"]
-for name, of in (("probe", PROBE), ("recipe", RECIPE)):
-    p = tests[f"p (Holm, {of})"]
+for of in SCOPES:
+    p, name = tests[f"p (Holm, {of})"], of.replace(" ", "_")
     glue(f"tests_{name}", int(p.notna().sum()))
     glue(f"tests_{name}_told", int((p < certainty.ALPHA).sum()))
-told = tests[tests[f"p (Holm, {PROBE})"] < certainty.ALPHA]
-glue("tests_higher", int((told["change"] > 0).sum()))
 
 # %% [markdown]
-# For these fitted probes and answers, {glue:text}`tests_probe_told` of {glue:text}`tests_probe` differences are significant,
-# {glue:text}`tests_higher` of them rises; for retrained probes, {glue:text}`tests_recipe_told` of
-# {glue:text}`tests_recipe`. A difference that is not significant is not shown to be zero: its interval is in the file.
+# For these fitted probes {glue:text}`tests_fixed_probe_told` of {glue:text}`tests_fixed_probe` differences are significant,
+# for retrained ones {glue:text}`tests_retrained_probe_told` of {glue:text}`tests_retrained_probe`; for the answers of these
+# weights {glue:text}`tests_these_weights_told` of {glue:text}`tests_these_weights`, and of models retrained
+# {glue:text}`tests_retrained_model_told` of {glue:text}`tests_retrained_model`. A difference that is not significant is not shown to be zero: its interval is in the file.
 #
 # ### Do the intervals hold?
 #

@@ -259,11 +259,11 @@ glue("modes_seen", judged.query("detected == 'yes'")["planted"].nunique())
 
 # %%
 from mlprobe_utils.evaluation.health import STATE
-from mlprobe_utils.stats.intervals import PROBE, SCOPES
+from mlprobe_utils.stats.intervals import PROBE
 
 keys = [*STATE, "statement"]
 wide = told.pivot_table("verdict", keys, "scope", aggfunc="first", sort=False)
-differ = wide[wide[PROBE] != wide[RECIPE]][[*SCOPES]]
+differ = wide[wide[PROBE] != wide[RECIPE]][[PROBE, RECIPE]]
 show(chapter.named(differ.rename_axis(columns=None).reset_index()))
 
 # %% tags=["hide-input"]

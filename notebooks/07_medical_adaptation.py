@@ -69,18 +69,58 @@ glue("bases", len({base for _, base in compared}))
 # %% [markdown]
 # Pairs that remain: {glue:text}`pairs`; general models in them: {glue:text}`bases`.
 #
-# ## The gains
+# ## How far runs differ
 #
-# Accuracy of the adapted model less that of its base, on the same test images, each the mean over the runs of the
-# fine-tuning; below it, the same before anyone was fine-tuned. An interval holds for other images from where these came
-# from (whole patients and {term}`duplicate groups <duplicate group>` are drawn), not for another fine-tuning.
+# Fine-tuned again with another seed, a model gives other answers to the same images. A gain is a statement about two
+# trainings only if it is larger than that. Two runs of one model tell little of how far runs differ; so their variance is
+# pooled over all models of a data set, and what the choice of images alone would make of two equal runs is subtracted
+# (*by images*). Standard deviations, in points:
 
 # %%
-from mlprobe_utils.analysis.adaptation import gains
+from mlprobe_utils.analysis.training_runs import NUMBERS, spreads
 from mlprobe_utils.pipeline import results
 
 predicted = results.prediction_rows(chapter.selection)
-gained = gains(predicted, compared, chapter.image_sets, split_rule)
+selected = chapter.image_sets, split_rule
+spread = spreads(predicted, compared, *selected)
+of_runs = [*spread.columns[: spread.columns.get_loc("2 runs")]]
+show(chapter.named(spread[of_runs]))
+
+# %% tags=["hide-input"]
+from mlprobe_utils.evaluation.metrics import collapsed_in_words
+from mlprobe_utils.stats.intervals import TRAINING, WEIGHTS
+from mlprobe_utils.stats.resampling import LEAST_FREEDOM
+
+several = bool(spread["degrees of freedom"].ge(LEAST_FREEDOM).all())
+glue("training", TRAINING if several else WEIGHTS)
+glue("collapsed", collapsed_in_words(predicted, chapter.names))
+
+# %% tags=["hide-input"]
+one_run = "There are too few runs: no statement about a training is made."
+known = chapter.named(spread.rename(columns={"degrees of freedom": "of"}))
+texts = known["between runs"].map("{:.1f} on ".format) + known["dataset"]
+texts += known["of"].map(" ({} degrees of freedom)".format)
+pooled = f"Between runs remain, in points: {'; '.join(texts)}."
+glue("pooled", pooled if several else one_run)
+
+# %% [markdown]
+# {glue:text}`pooled` Pooling takes for granted that runs of all models differ alike. A **collapsed** run, which gives one
+# answer to more than 90 % of the images or never names a class that is there, breaks that, and pulls down the mean that it
+# enters. Collapsed runs here: {glue:text}`collapsed`.
+#
+# ## The gains
+#
+# Accuracy of the adapted model less that of its base, on the same test images, each the mean over the runs of the
+# fine-tuning. *Retrained model*: intervals and tests allow for other images (whole patients and {term}`duplicate groups
+# <duplicate group>` are drawn) and for other runs of both models. *These weights*: for other images alone, with the models
+# as they were trained; and so before anyone was fine-tuned. The chart draws the 95 % interval of each gain by itself;
+# its colours follow the {term}`significance <significant>` among all gains of a block.
+
+# %%
+from mlprobe_utils.analysis.adaptation import MEAN, gains
+
+gained = gains(predicted, compared, *selected)
+single = gained[gained["dataset"] != MEAN]
 
 # %% tags=["hide-input"]
 from mlprobe_utils.analysis.adaptation import GAINED, LOST, NEITHER
@@ -89,18 +129,16 @@ from mlprobe_utils.plots.forest import change_chart
 ends = {"gain": "value", "low": "band_low", "high": "band_high"}
 title = "Accuracy of adapted models less that of their bases"
 words = LOST, GAINED, NEITHER
-drawn = gained.rename(columns=ends), chapter.names, title, words
+drawn = single.rename(columns=ends), chapter.names, title, words
 change_chart(*drawn) if compared else show(gained)
 
 # %%
-from mlprobe_utils.evaluation.health import STAGE_NAMES
-
-after = gained[gained["statement"] == STAGE_NAMES["finetuned"]]
-after = after.drop(columns=["statement", "verdict", "disagreement", "p"])
+after = gained[gained["stage"] == "finetuned"]
+hidden = ["stage", "statement", "verdict", "disagreement", "p"]
+after = after.drop(columns=hidden)
 show(chapter.named(after).replace({"base": chapter.names}))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.adaptation import MEAN
 from mlprobe_utils.plots.tables import file
 
 file(
@@ -109,31 +147,35 @@ file(
 )
 
 # %% tags=["hide-input"]
-single = gained[gained["dataset"] != MEAN]
-for stage, words in STAGE_NAMES.items():
-    own = single[single["statement"] == words]
+fixed = single[single["scope"] == WEIGHTS]
+for stage in ("pretrained", "finetuned"):
+    own = fixed[fixed["stage"] == stage]
     glue(f"compared_{stage}", len(own))
     glue(f"up_{stage}", int((own["gain"] > 0).sum()))
-    glue(f"told_{stage}", int((own["p (Holm)"] < 0.05).sum()))
+    glue(f"told_{stage}", int((own["verdict"] != NEITHER).sum()))
 
 # %% tags=["hide-input"]
 from mlprobe_utils.stats.paired import in_words
 
-for stage, words in STAGE_NAMES.items():
-    own = single[single["statement"] == words]
-    relative = own[["relative gain (%)", "relative low", "relative high"]]
-    relative = relative.set_axis(["gain", "low", "high"], axis=1)
+trained = single[single["scope"] == TRAINING] if several else fixed
+for stage, scoped in {"pretrained": fixed, "finetuned": trained}.items():
+    own = scoped[scoped["stage"] == stage]
     glue(f"gain_{stage}", in_words(own, "gain"))
-    glue(f"relative_{stage}", in_words(relative, "gain"))
+    glue(f"relative_{stage}", own["relative gain (%)"].mean())
+
+# %% tags=["hide-input"]
+tested = single[single["scope"] == TRAINING]
+found_told = (tested["verdict"] != NEITHER).sum()
+told = f"{found_told} if other runs are allowed for"
+glue("told_training", told if several else "of other runs nothing is known")
 
 # %% [markdown]
-# After fine-tuning, {glue:text}`up_finetuned` of {glue:text}`compared_finetuned` gains are above zero, and
-# {glue:text}`told_finetuned` are significant by an exact paired test, corrected for their number
-# ({term}`Holm <Holm correction>`). On average they are {glue:text}`gain_finetuned` points, or
-# {glue:text}`relative_finetuned` % of the base's accuracy: **the same gain has two sizes**, and a text that says
-# "percent" leaves open which. Before fine-tuning they are {glue:text}`gain_pretrained` points on average, and
-# {glue:text}`told_pretrained` of {glue:text}`compared_pretrained` are significant: what adaptation taught of a task is
-# seen there first, and fine-tuning teaches the same task to both.
+# After fine-tuning, {glue:text}`up_finetuned` of {glue:text}`compared_finetuned` gains are above zero. Significant are
+# {glue:text}`told_finetuned` of these weights, and {glue:text}`told_training`. On average gains are
+# {glue:text}`gain_finetuned` points ({glue:text}`training`), or {glue:text}`relative_finetuned:+.1f` % of the base's
+# accuracy: **the same gain has two sizes**, and a text that says "percent" leaves open which. Before fine-tuning they are
+# {glue:text}`gain_pretrained` points on average, and {glue:text}`told_pretrained` of {glue:text}`compared_pretrained` are
+# significant: what adaptation taught of a task is seen there first, and fine-tuning teaches the same task to both.
 #
 # ## Could a gain of the printed size be detected?
 #
@@ -155,8 +197,7 @@ show(printed, decimals=2)
 from mlprobe_utils.analysis import detectable
 from mlprobe_utils.pipeline.published import IMAGES
 
-own = single[single["statement"] == STAGE_NAMES["finetuned"]]
-here = own["disagreement"].median()
+here = fixed.query("stage == 'finetuned'")["disagreement"].median()
 shares = {"as few as can be": None, "10 %": 10.0}
 shares |= {f"{here:.0f} %, as here": here} if compared else {}
 found = detectable.table(printed["gain"].abs().sort_values(), shares, IMAGES)
@@ -179,12 +220,49 @@ glue("needed", int(tenth["images needed"].min()))
 # of all three; {glue:text}`needed` images would be needed to find it four times in five. So that adaptation gains
 # little is what these test sets would show of a model that gained nothing, and also of one that gained as much as is printed.
 #
-# The other way round: the smallest gain that is found four times in five, in points. Where nothing stands, none is: even
-# if all disagreements are in favour of one, they are too few.
+# That was of images alone. The other way round, and with runs: the smallest difference between two trainings, in points,
+# that is found four times in five, by one test, with so many runs of each, from the variances of this run's models and
+# pairs. With ever more runs *images alone* would count.
 
 # %%
-least = detectable.least_gains({"5 %": 5.0} | shares, IMAGES)
-show(least)
+least = spread[["dataset", *(f"{n} runs" for n in NUMBERS), "images alone"]]
+show(chapter.named(least))
+
+# %% tags=["hide-input"]
+smallest = least.mean(numeric_only=True)
+line = ", ".join(f"{own:.1f} with {n}" for n, own in smallest.items())
+glue("smallest", line if several and compared else "unknown")
+
+# %% [markdown]
+# On average over the data sets the smallest difference is {glue:text}`smallest`.
+#
+# ### Do these intervals hold?
+#
+# Simulated: models of one true accuracy, whose runs differ by so much (*spread*, a standard deviation in points), and
+# intervals of a mean over runs and of the difference of two such, with the variance pooled over the models; here of the
+# hardest case, four models and a test set of BUSI's size.
+
+# %%
+from mlprobe_utils.pipeline.published import origin, simulated
+
+simulation = simulated("runs")
+held = simulation[simulation["scope"] == TRAINING]
+hardest = held.query("images == 150 and models == 4")
+show(hardest.drop(columns=["scope", "images", "models"]))
+
+# %% tags=["hide-input"]
+glue("held_least", held["covered"].min())
+glue("held_most", held["covered"].max())
+short = simulation[simulation["scope"] == WEIGHTS]["covered"]
+glue("held_fixed", short.min())
+glue("held_error", held["error"].max())
+glue("held_origin", origin("runs"))
+
+# %% [markdown]
+# With the variance between runs, 95 % intervals hold what other runs on other images would give {glue:text}`held_least:.1f`
+# to {glue:text}`held_most:.1f` times in 100 (standard error of a value: {glue:text}`held_error:.1f` at most); those of these
+# weights, which make no such claim, only {glue:text}`held_fixed:.0f` times at the least. Where runs hardly differ they are
+# a little too wide. (Simulated {glue:text}`held_origin`.)
 
 # %% [markdown]
 # ## What the printed gains can be
@@ -212,7 +290,7 @@ for base, own in fitting.groupby("base"):
 #
 # - **What adaptation is worth elsewhere.** Classification of one data set after fine-tuning on it is the task where a
 #   base has least to catch up; reports, questions and rare findings are others.
-# - **What another fine-tuning would give.** Runs differ by chance too, and there are few of them.
+# - **How one model's runs differ.** Two runs do not tell; the variance is that of all models together.
 # - **Why.** Adapted models differ from their bases in data, stages and sometimes in what was frozen, all at once.
 # - **Anything of the original models**, where the page is of miniatures: these were adapted on phantoms, and where the
 #   test images are phantoms too, they are drawn from the same physics.
@@ -220,6 +298,7 @@ for base, own in fitting.groupby("base"):
 # ## Takeaways
 #
 # - Compare on the same images, and pair: see [the gains](#the-gains).
+# - A gain of one run is a gain of its weights: see [how far runs differ](#how-far-runs-differ).
 # - Points and percent are two sizes of one gain: state both, see [the gains](#the-gains).
 # - "No significant gain" on a few hundred images is compatible with a gain worth having: see
 #   [could a gain of the printed size be detected](#could-a-gain-of-the-printed-size-be-detected).

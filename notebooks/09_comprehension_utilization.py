@@ -70,8 +70,9 @@ both_curves(told[told["model"].isin(shown)], chapter.names)
 # ## Where the curves cross
 #
 # The difference of the two, for every model: below 0 the image tokens tell more, above it the last token does. The area
-# is a {term}`simultaneous band` of the {term}`retrained probe`: where it lies wholly on one side of 0,
-# the difference is significant.
+# is a {term}`simultaneous band` of the {term}`retrained probe`, which holds a whole curve at once; what is
+# {term}`significant` is decided by the p of each layer, corrected for all layers of all curves. All of this is of these
+# weights: one fine-tuning of each model, whose probes are fitted anew.
 
 # %%
 from mlprobe_utils.plots.charts import difference_curves
@@ -102,7 +103,8 @@ glue("curves", int(by_place.loc[("finetuned", "first layer"), "models"]))
 # Of {glue:text}`curves` curves in each stage, utilization begins below comprehension in
 # {glue:text}`below_first_pretrained` before fine-tuning and {glue:text}`below_first_finetuned` after it. At the last layer
 # it is still below in {glue:text}`below_last_pretrained` and {glue:text}`below_last_finetuned`, and *above* in
-# {glue:text}`above_last_pretrained` and {glue:text}`above_last_finetuned`. The rest cannot be decided on this many images.
+# {glue:text}`above_last_pretrained` and {glue:text}`above_last_finetuned` ({term}`significant`). The rest cannot be decided
+# on this many images.
 #
 # The layer at which the mean curves meet, with the range in which they meet on resampled images:
 
@@ -147,8 +149,7 @@ for stage, own in best.groupby("stage"):
 
 # %% [markdown]
 # Utilization at its best less comprehension at its best is {glue:text}`difference_pretrained` points on average before
-# fine-tuning and {glue:text}`difference_finetuned` after it. Corrected for all comparisons
-# ({term}`Holm <Holm correction>`), it exceeds comprehension in {glue:text}`exceeds_pretrained` and
+# fine-tuning and {glue:text}`difference_finetuned` after it. It {term}`significantly <significant>` exceeds comprehension in {glue:text}`exceeds_pretrained` and
 # {glue:text}`exceeds_finetuned` of {glue:text}`curves` cases, and falls short of it in {glue:text}`short_pretrained` and
 # {glue:text}`short_finetuned`.
 #
@@ -228,7 +229,7 @@ for stage, own in way.groupby("stage"):
     glue(f"alone_{stage}", own["correct there alone"].mean())
 
 # %% [markdown]
-# The last layer ranks worse than the earlier one in {glue:text}`lost_pretrained` of {glue:text}`curves` cases before
+# Of these weights, the last layer ranks {term}`significantly <significant>` worse than the earlier one in {glue:text}`lost_pretrained` of {glue:text}`curves` cases before
 # fine-tuning and in {glue:text}`lost_finetuned` after it; better in {glue:text}`gained_pretrained` and
 # {glue:text}`gained_finetuned`. Single images are right at the earlier layer and wrong at the last in
 # {glue:text}`alone_pretrained:.1f` and {glue:text}`alone_finetuned:.1f` % on average, but as many may go the other way: the
@@ -339,8 +340,8 @@ glue("ordered", len(at_tokens.groupby(["model", "dataset"])))
 # {glue:text}`higher_question_irrelevant`, lower in {glue:text}`lower_question_irrelevant`
 # ({glue:text}`mean_question_irrelevant`). The table counts the same at the last token and for the answers.
 #
-# Probes are fitted anew with several seeds, and their intervals allow for that; answers are one adapter's each, and
-# another training could move them. What this can say: whether image tokens that *can* see the question hold more of the
+# Probes are fitted anew with several seeds, and their intervals allow for that. Answers are one adapter's each: their scope
+# is *these weights*, and of another training no statement is made. What this can say: whether image tokens that *can* see the question hold more of the
 # class. What it cannot: a model that was always trained with the image first may need more than this fine-tuning to use
 # the question, so that finding no gain here does not acquit causal attention. And as all images of a data set share one
 # question, seeing it gives the tokens of one image nothing that those of another would not get.

@@ -88,6 +88,14 @@ glue("models_run", tables["this run"]["model"].nunique())
 glue("models_paper", tables["the paper"]["model"].nunique())
 
 # %% tags=["hide-input"]
+from mlprobe_utils.evaluation.metrics import collapsed_in_words
+from mlprobe_utils.pipeline.results import prediction_rows
+
+rows = prediction_rows(chapter.selection)
+in_means = rows[rows["model"].isin(adapted["model"])]
+glue("collapsed", collapsed_in_words(in_means, chapter.names))
+
+# %% tags=["hide-input"]
 from mlprobe_utils.plots.tables import note
 
 number = tables["this run"]["model"].nunique()
@@ -100,7 +108,10 @@ note(few if number < 4 else f"This run compares {number} models.")
 # Models of this run that others were adapted from are left out, as the paper leaves them out: {glue:text}`models_run`
 # models here, {glue:text}`models_paper` there. **No value of one table can be compared with a value of the other**: the
 # paper's models are full-size and its images real. What can be compared is whether a sentence holds within each. Where
-# several comparisons are made at once, *p (Holm)* allows for their number; with fewer than four models there is no *p*.
+# several comparisons are made at once, *p (Holm)* allows for their number, and decides what is {term}`significant`; with
+# fewer than four models there is no *p*. What varies here are models: a score is the mean over a model's runs, and how far
+# runs differ ([chapter 7](07_medical_adaptation)) is part of how far models do. Collapsed runs in
+# these means (one answer to more than 90 % of the images, or a class that is never named): {glue:text}`collapsed`.
 #
 # ## Modules: which score varies least?
 #

@@ -76,7 +76,7 @@ rows["places"] = of_places
 changes = recipe_changes(rows, chapter.image_sets, split_rule)
 
 # %%
-from mlprobe_utils.stats.paired import counted
+from mlprobe_utils.stats.paired import ALPHA, counted
 
 shares = {name: probe.training_fraction for name, probe in recipes.items()}
 share = changes["recipe"].map(shares)
@@ -94,7 +94,7 @@ file(chapter.named(changes), "What each recipe gives, with intervals")
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
 
-told = changes[changes["p (Holm)"] < 0.05]
+told = changes[changes["p (Holm)"] < ALPHA]
 glue("changes", len(changes))
 glue("told", len(told))
 glue(
@@ -146,7 +146,7 @@ show(chapter.named(extremes(changes, "linear")))
 from mlprobe_utils.stats.paired import in_words
 
 linear = changes[changes["recipe"] == "linear"]
-certain = linear.loc[linear["p (Holm)"] < 0.05, "change"]
+certain = linear.loc[linear["p (Holm)"] < ALPHA, "change"]
 glue("linear", in_words(linear, "change"))
 glue("linear_lower", int((certain < 0).sum()))
 glue("linear_higher", int((certain > 0).sum()))
@@ -167,7 +167,7 @@ show(chapter.named(extremes(changes, "places")))
 
 # %% tags=["hide-input"]
 placed = changes[changes["recipe"] == "places"]
-gained = placed[placed["p (Holm)"] < 0.05].groupby("module")["change"]
+gained = placed[placed["p (Holm)"] < ALPHA].groupby("module")["change"]
 by_module = gained.agg(["size", "mean"])
 said = [
     f"{m}: {int(n)}, {v:+.1f} on average"
@@ -235,7 +235,7 @@ names = {"image": "image_mean", "last": "last_token"}
 kinds = {"next": "the layer before", "far": "the first layer, at the last"}
 for (name, pooling), (word, kind) in product(names.items(), kinds.items()):
     own = lost[(lost["pooling"] == pooling) & (lost["probe of"] == kind)]
-    told = own[(own["p (Holm)"] < 0.05) & (own["change"] < 0)]
+    told = own[(own["p (Holm)"] < ALPHA) & (own["change"] < 0)]
     glue(f"{name}_{word}", in_words(own, "change"))
     glue(f"{name}_{word}_told", len(told))
 

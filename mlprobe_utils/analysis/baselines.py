@@ -2,6 +2,7 @@
 adds: the code of Ren et al. (2025), whose comparison it follows, keeps the one that is best on test images."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -19,11 +20,11 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
-from mlprobe_utils.stats.intervals import intervals
-from mlprobe_utils.stats.paired import verdicts
-from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
+from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
+from mlprobe_utils.stats.paired import Pair, compare, judged
+from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, retrained
 
-BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
+SIDES = BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
 OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
 TOWER_OF = "vision tower of "  # before the slug of a model: that, frozen, with a linear head
@@ -97,21 +98,27 @@ class Comparison:
     """Traditional classifiers and MLLMs on the test images of one data set."""
 
     groups: pd.Series  # slug -> group, CATEGORIES in their order, then FROZEN_TOWER and MLLM
-    each: Statistic  # accuracy, a point a slug
+    each: Mapping[str, Statistic]  # slug -> accuracy, as of `retrained`: networks and MLLMs for themselves
+    drawn: Resamples
 
     @property
     def categories(self) -> list[str]:
         return [group for group in CATEGORIES if group in {*self.groups}]
 
-    def members(self, *groups: str) -> np.ndarray:
-        """The points of all members of some groups."""
-        return np.flatnonzero(self.groups.isin(groups))
+    @property
+    def scope(self) -> str:
+        """TRAINING where all that is trained has several runs, else WEIGHTS."""
+        return scope_of(own for slug, own in self.each.items() if self.groups[slug] != FROZEN_TOWER)
 
-    def means(self, *of_points: Sequence[str]) -> Statistic:
-        """Mean accuracy over the members of some groups, a point for each set of groups; all members weigh alike."""
-        chosen = [self.each.at(self.members(*groups)) for groups in of_points]
-        values = np.array([own.values.mean() for own in chosen])
-        return replace(self.each, values=values, resampled=np.stack([own.resampled.mean(axis=1) for own in chosen], 1))
+    def members(self, *groups: str) -> list[Statistic]:
+        return [own for slug, own in self.each.items() if self.groups[slug] in groups]
+
+    def mean(self, *groups: str) -> Statistic:
+        """Mean accuracy over all members of some groups, which weigh alike."""
+        each = self.members(*groups)
+        arrays = {name: np.mean([getattr(own, name) for own in each], axis=0) for name in ("values", "resampled")}
+        shares = sum((Counter(own.runs) for own in each), Counter())
+        return replace(each[0], **arrays, runs={own: share / len(each) ** 2 for own, share in shares.items()})
 
 
 def _mean(correct: Sequence[np.ndarray], drawn: Resamples, best: bool = False) -> Statistic:
@@ -146,58 +153,56 @@ def comparisons(
         correct |= {one.slug: correct_at(one, epochs_chosen(one, rule)) for one in own}
         groups = {card.slug: card.category for card in baselines}
         groups |= dict.fromkeys(frozen, FROZEN_TOWER) | dict.fromkeys(outputs, MLLM)
-        means = [_mean([correct[slug]], drawn) for slug in groups]
-        values = np.concatenate([own.values for own in means])
-        resampled = np.concatenate([own.resampled for own in means], axis=1)
-        found[dataset] = Comparison(pd.Series(groups), replace(means[0], values=values, resampled=resampled))
+        kinds = {slug: MLLM if group == MLLM else TRADITIONAL for slug, group in groups.items()}
+        means = retrained({slug: accuracy(correct[slug], drawn) for slug in groups}, kinds.get)
+        found[dataset] = Comparison(pd.Series(groups), means, drawn)
     return found
 
 
 def accuracies(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Accuracy of each: dataset, group, model (slug), value, low, high (percent)."""
-    frames = []
+    """Accuracy of each: dataset, group, model (slug), scope, value, low, high (percent)."""
+    rows = []
     for dataset, own in found.items():
-        table = pd.DataFrame({"dataset": dataset, "group": [*own.groups], "model": own.groups.index})
-        frames.append(table.join(intervals(own.each)[ENDS]))
-    return pd.concat(frames, ignore_index=True)
+        for slug, one in own.each.items():
+            scope = own.scope if one.runs else WEIGHTS
+            rows.append((dataset, own.groups[slug], slug, scope, *intervals(one, scope).loc[0, ENDS]))
+    return pd.DataFrame(rows, columns=["dataset", "group", "model", "scope", *ENDS])
 
 
 def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Mean accuracy of every group and of all baselines: dataset, group, members, value, low, high (percent)."""
-    frames = []
+    """Mean accuracy of every group and of all baselines: dataset, group, members, scope, value, low, high (percent)."""
+    rows = []
     for dataset, own in found.items():
-        named = {group: [group] for group in own.groups.unique()} | {TRADITIONAL: own.categories}
-        members = [len(own.members(*groups)) for groups in named.values()]
-        table = pd.DataFrame({"dataset": dataset, "group": [*named], "members": members})
-        frames.append(table.join(intervals(own.means(*named.values()))[ENDS]))
-    return pd.concat(frames, ignore_index=True)
+        for name, groups in ({group: [group] for group in own.groups} | {TRADITIONAL: own.categories}).items():
+            scope = own.scope if (mean := own.mean(*groups)).runs else WEIGHTS
+            rows.append((dataset, name, len(own.members(*groups)), scope, *intervals(mean, scope).loc[0, ENDS]))
+    return pd.DataFrame(rows, columns=["dataset", "group", "members", "scope", *ENDS])
 
 
 def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean of the MLLMs less that of all baselines (struggle to match, says figure 1), for new images: dataset,
-    MLLMs, baselines, difference, low, high (pp), verdict (BELOW, ABOVE or NEITHER), MLLMs below (the mean of the
-    baselines, by intervals that hold for all of them at once)."""
-    records = []
+    """The mean of the MLLMs less that of all baselines (struggle to match, says figure 1): dataset, MLLMs, baselines,
+    scope, MLLMs below (of them, by themselves and corrected for all of the table), difference and further columns of
+    `paired.compare`, with verdict BELOW, ABOVE or NEITHER."""
+    whole, alone = [], []
     for dataset, own in found.items():
-        mllms, baselines = own.members(MLLM), own.categories
-        difference, low, high = intervals(own.means([MLLM]) - own.means(baselines)).loc[0, ENDS]
-        alone = intervals(own.each.at(mllms) - own.means(*[baselines] * len(mllms)))
-        verdict, below = verdicts(low, high, (BELOW, ABOVE, NEITHER)).item(), int((alone["band_high"] < 0).sum())
-        counts = len(mllms), len(own.members(*baselines))
-        records.append((dataset, *counts, difference, low, high, verdict, below))
-    columns = ["dataset", "MLLMs", "baselines", "difference", "low", "high", "verdict", "MLLMs below"]
-    return pd.DataFrame(records, columns=columns)
+        mllms, baselines = own.members(MLLM), own.mean(*own.categories)
+        place = {"dataset": dataset, "MLLMs": len(mllms), "baselines": len(own.members(*own.categories))}
+        whole.append(Pair(place | {"scope": own.scope}, baselines, own.mean(MLLM), own.drawn, own.scope))
+        alone += [Pair(place, baselines, one, own.drawn, own.scope) for one in mllms]
+    each, table = (compare(pairs, [*pairs[0].place], "difference", SIDES) for pairs in (alone, whole))
+    below = (each["verdict"] == BELOW).groupby(each["dataset"], sort=False).sum()
+    return table.assign(**{"MLLMs below": table["dataset"].map(below)})
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean MLLM less that of each category, all of them at once: dataset, category, difference, low, high (pp)."""
-    frames = []
+    """The mean MLLM less that of each category: dataset, category, scope, difference and further columns of
+    `paired.compare`, with verdict as of `claims`."""
+    pairs = []
     for dataset, own in found.items():
-        categories = own.categories
-        table = intervals(own.means(*[[MLLM]] * len(categories)) - own.means(*([group] for group in categories)))
-        table = table[["value", "band_low", "band_high"]].set_axis(["difference", "low", "high"], axis=1)
-        frames.append(pd.DataFrame({"dataset": dataset, "category": categories}).join(table))
-    return pd.concat(frames, ignore_index=True)
+        for category in own.categories:
+            place = {"dataset": dataset, "category": category, "scope": own.scope}
+            pairs.append(Pair(place, own.mean(category), own.mean(MLLM), own.drawn, own.scope))
+    return compare(pairs, ["dataset", "category", "scope"], "difference", SIDES)
 
 
 def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
@@ -218,7 +223,7 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
     """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set, of
     whose test images `drawn` are resamples: dataset, baselines, accuracy by LAST, ON_VALIDATION and ON_TEST; then two
     differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0, and `left`, by
-    choosing on other test images."""
+    choosing on other test images, with p and p (Holm). All of these networks as they were trained."""
     records = []
     for dataset, own in trained.items():
         images, rules = drawn[dataset], {}
@@ -231,15 +236,16 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
             found = intervals(after - rules[ON_VALIDATION]).iloc[0]
             record |= {name: found["value"], f"{name}, low": found["low"], f"{name}, high": found["high"]}
         record["added, low"] = max(record["added, low"], 0.0)
+        record["p"] = Pair({}, rules[ON_VALIDATION], others, images, WEIGHTS).tests()["p"][0]
         records.append(record)
-    return pd.DataFrame(records)
+    return judged(pd.DataFrame(records))
 
 
 def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
     """As `additions`, a row a data set and baseline (its slug); `epoch (…)` are the epochs that its runs chose."""
     frames = []
     for dataset, one in ((dataset, one) for dataset, own in trained.items() for one in own):
-        found = additions({dataset: [one]}, drawn).drop(columns="baselines")
+        found = additions({dataset: [one]}, drawn).drop(columns=["baselines", "p", "p (Holm)"])
         found.insert(1, "baseline", one.slug)
         for rule in (ON_VALIDATION, ON_TEST):
             found[f"epoch ({rule})"] = ", ".join(str(one.test.points[place]) for place in epochs_chosen(one, rule))

@@ -1,7 +1,7 @@
 """Bands of a run's curves, intervals at the ends of modules, and paired tests, of the probes of `results.seed_rows` on
-the image tokens, and of the final outputs of all runs, which are too few for RECIPE."""
+the image tokens, and of the final outputs of all runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import numpy as np
@@ -15,11 +15,10 @@ from mlprobe_utils.evaluation.points import MODULES
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import Evaluated
-from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, SCOPES, intervals
-from mlprobe_utils.stats.paired import Pair, compare
+from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
+from mlprobe_utils.stats.intervals import FIXED, PROBE, RECIPE, SCOPES, TRAINING, WEIGHTS, intervals
+from mlprobe_utils.stats.paired import ALPHA, Pair, compare
 
-ALPHA = 1 - LEVEL  # of significance, after Holm
 PROBES, START, ANSWER = "probes", "L start", "answer"  # all points; the LLM's first; the answer of the run probed
 BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: the second, and the first
     "projection": ("C end", "V end"),
@@ -53,19 +52,21 @@ def bands(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def scopes_of(site: str) -> Iterable[str]:
-    """A final output has runs that are too few for RECIPE."""
-    return [PROBE] if site == OUTPUT else SCOPES
+def scopes_of(site: str) -> tuple[str, str]:
+    """Of nothing but new images; and of a probe, or a model, that is trained again."""
+    return (WEIGHTS, TRAINING) if site == OUTPUT else (PROBE, RECIPE)
 
 
-def end_intervals(found: Iterable[Evaluated], metric: str) -> pd.DataFrame:
+def end_intervals(found: Sequence[Evaluated], metric: str) -> pd.DataFrame:
     """At the end of each module and of the final output: dataset, model, stage, site (of ENDS), value, and low and high
-    by scope (percent); none for a metric not of RESAMPLED."""
-    rows = []
-    for own, stage, site in product(found, STAGES, ENDS) if metric in RESAMPLED else ():
-        score = own.outcomes[stage, site].score(metric, own.positive, own.resamples)
+    by scope (percent; nan for TRAINING of a single run); none for a metric not of RESAMPLED."""
+    rows, stages = [], STAGES if metric in RESAMPLED else ()
+    outputs = {stage: means_over_runs(found, (stage, OUTPUT), metric=metric) for stage in stages}
+    for own, stage, site in product(found, stages, ENDS):
+        mean = outputs[stage][own.dataset, own.model, stage, OUTPUT]
+        score = mean if site == OUTPUT else own.outcomes[stage, site].score(metric, own.positive, own.resamples)
         row = own.place(stage=stage, site=site)
-        for scope in scopes_of(site):
+        for scope in (scope for scope in scopes_of(site) if scope != TRAINING or score.runs):
             value, low, high = intervals(score, scope).iloc[0][["value", "low", "high"]]
             row |= {"value": value, f"{scope}, low": low, f"{scope}, high": high}
         rows.append(row)
@@ -79,21 +80,25 @@ def side_by_side(ends: pd.DataFrame) -> pd.DataFrame:
     for site in ENDS:
         own = ends[ends["site"] == site].set_index(keys)
         for scope in scopes_of(site):
-            low, high = (own[f"{scope}, {end}"].map("{:.1f}".format) for end in ("low", "high"))
-            texts[f"{site}: {scope}"] = low + "–" + high
+            low, high = (own[f"{scope}, {end}"] for end in ("low", "high"))
+            text = low.map("{:.1f}–".format) + high.map("{:.1f}".format)
+            texts[f"{site}: {scope}"] = text.where(low.notna(), "")
     return pd.DataFrame(texts).rename_axis(keys).reset_index()
 
 
-def before_and_after(found: Iterable[Evaluated]) -> pd.DataFrame:
+def before_and_after(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Paired tests of accuracy after less before fine-tuning: dataset, model, site (of ENDS), change (pp), and by scope
-    low, high, p and p (Holm), over all rows."""
+    low, high, p and p (Holm), over all rows that the scope is known of."""
     by, pairs = ["dataset", "model", "site"], {scope: [] for scope in SCOPES}
-    for own, site in product(found, ENDS):
-        before, after = (own.outcomes[stage, site].correct for stage in STAGES)
-        for scope in scopes_of(site):
-            pairs[scope].append(Pair(own.place(site=site), before, after, own.resamples, scope))
+    outputs = [[*means_over_runs(found, (stage, OUTPUT)).values()] for stage in STAGES]
+    for (own, *means), site in product(zip(found, *outputs, strict=True), ENDS):
+        correct = [own.outcomes[stage, site].correct for stage in STAGES]
+        for scope in (scope for scope in scopes_of(site) if scope != TRAINING or means[1].runs):
+            sides = means if scope == TRAINING else correct
+            pairs[scope].append(Pair(own.place(site=site), *sides, own.resamples, scope))
     tables = {scope: compare(own, by).set_index(by) for scope, own in pairs.items()}
-    table = tables[PROBE][["change"]]
+    table = pd.concat([tables[scope][["change"]] for scope in FIXED])
+    table = table.loc[[(own.dataset, own.model, site) for own, site in product(found, ENDS)]]
     for scope, own in tables.items():
         columns = [f"low ({scope})", f"high ({scope})", f"p ({scope})", f"p (Holm, {scope})"]
         table = table.join(own.drop(columns="change").set_axis(columns, axis=1))

@@ -1,6 +1,7 @@
 """The claims of section 4.3, recomputed from profiles of a run or of the paper's Table 1. Profiles have model, dataset
 and SCORES (percent), a row a model and data set, all of one stage. p values are two-sided unless a docstring says
-otherwise, and nan where there are fewer than LEAST models."""
+otherwise, and nan where there are fewer than LEAST models; p (Holm) allows for all of a table. Models are what varies:
+a score that is the mean over few runs is one value of a model."""
 
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -10,11 +11,10 @@ import pandas as pd
 from scipy import stats
 
 from mlprobe_utils.evaluation.health import HEALTH, SCORES
-from mlprobe_utils.stats.paired import holm
+from mlprobe_utils.stats.paired import ALPHA, judged
 
 LEAST = 4  # models; of three any order is one of six
 QUARTER = 0.25  # of the models: what counts as lowest or highest
-LEVEL = 0.05  # of significance, after Holm
 ALL_HEALTH = "all three health scores"  # a row of `size_signs`
 
 
@@ -33,8 +33,7 @@ def steadier(profiles: pd.DataFrame) -> pd.DataFrame:
         own, against = of_set["FHS_C"], of_set[other]
         _, p = _tested(stats.pearsonr, own + against, own - against)
         records.append((dataset, other, len(own), own.std() / against.std(), p))
-    table = pd.DataFrame(records, columns=["dataset", "against", "models", "ratio", "p"])
-    return table.assign(**{"p (Holm)": holm(table["p"])})
+    return judged(pd.DataFrame(records, columns=["dataset", "against", "models", "ratio", "p"]))
 
 
 def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -42,8 +41,7 @@ def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
     records = []
     for (dataset, own), score in product(profiles.groupby("dataset", sort=False), HEALTH):
         records.append((dataset, score, len(own), *_tested(stats.spearmanr, own[score], own["P_final"])))
-    table = pd.DataFrame(records, columns=["dataset", "score", "models", "Spearman", "p"])
-    return table.assign(**{"p (Holm)": holm(table["p"])})
+    return judged(pd.DataFrame(records, columns=["dataset", "score", "models", "Spearman", "p"]))
 
 
 def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +58,7 @@ def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
             chance = stats.hypergeom(len(own), all_hit, drawn)
             p = (chance.sf(hit - 1) if ascending else chance.cdf(hit)) if len(own) >= LEAST else np.nan
             records.append((dataset, end, drawn, hit, drawn * all_hit / len(own), p))
-    return pd.DataFrame(records, columns=["dataset", "P_final", "models", "degraded", "by chance", "p"])
+    return judged(pd.DataFrame(records, columns=["dataset", "P_final", "models", "degraded", "by chance", "p"]))
 
 
 def size_steps(profiles: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +83,7 @@ def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
         up, down = (int((steps[chosen] * sign > 0).all(axis=1).sum()) for sign in (1, -1))
         tested = len(chosen) == 1 and up + down >= LEAST
         records.append((name, len(steps), up, down, stats.binomtest(up, up + down).pvalue if tested else np.nan))
-    return pd.DataFrame(records, columns=["score", "steps", "up", "down", "p"])
+    return judged(pd.DataFrame(records, columns=["score", "steps", "up", "down", "p"]))
 
 
 def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +99,7 @@ def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
         p = _tested(test, *(wide[dataset] for dataset in wide))[1] if test else np.nan
         found = {"score": score} | means.to_dict() | {"order": " > ".join(ordered.columns)}
         records.append(found | {"models": len(wide), "follow": follow, "p": p})
-    return pd.DataFrame(records)
+    return judged(pd.DataFrame(records))
 
 
 def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
@@ -138,4 +136,4 @@ def _tested(test: Callable, *samples: pd.Series) -> tuple[float, float]:
 
 
 def _significant(table: pd.DataFrame, chosen: pd.Series) -> str:
-    return f"{(chosen & (table['p (Holm)'] < LEVEL)).sum()} of {len(table)} comparisons at p < {LEVEL}"
+    return f"{(chosen & (table['p (Holm)'] < ALPHA)).sum()} of {len(table)} comparisons at p < {ALPHA:g}"

@@ -20,8 +20,8 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import Evaluated, groups
 from mlprobe_utils.pipeline.variants import of_value
-from mlprobe_utils.stats.intervals import LEVEL, PROBE, RECIPE, intervals
-from mlprobe_utils.stats.paired import NEITHER, Pair, compare, verdicts
+from mlprobe_utils.stats.intervals import LEVEL, RECIPE, WEIGHTS, intervals
+from mlprobe_utils.stats.paired import NEITHER, Pair, compare, judged
 from mlprobe_utils.stats.paired import WORDS as HIGHER_OR_LOWER
 from mlprobe_utils.stats.resampling import Statistic, accuracy
 
@@ -67,15 +67,15 @@ def _curves(found: Iterable[Evaluated]) -> Iterator[tuple[dict[str, str], list[s
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Utilization less comprehension at every LLM layer: STATE, point, comprehension, utilization (percent, means over
-    seeds), value, band_low, band_high (pp, simultaneous, of RECIPE), verdict of WORDS by the band."""
+    seeds), value, band_low, band_high (pp, simultaneous, of RECIPE), p, p (Holm; over all curves), verdict of WORDS."""
     frames = []
     for place, points, before, after in _curves(found):
-        own = intervals(after - before, RECIPE)[["value", "band_low", "band_high"]]
+        own = Pair(place, before, after, before.drawn, RECIPE).tests()[["value", "band_low", "band_high", "p"]]
         means = {"comprehension": before.values.mean(axis=0), "utilization": after.values.mean(axis=0)}
-        verdict = verdicts(own["band_low"], own["band_high"], WORDS)
-        frames.append(own.assign(**place, point=points, verdict=verdict, **means))
-    table = pd.concat(frames, ignore_index=True)
-    return table[[*STATE, "point", "comprehension", "utilization", "value", "band_low", "band_high", "verdict"]]
+        frames.append(own.assign(**place, point=points, **means))
+    table = judged(pd.concat(frames, ignore_index=True), "value", WORDS)
+    columns = ["value", "band_low", "band_high", "p", "p (Holm)", "verdict"]
+    return table[[*STATE, "point", "comprehension", "utilization", *columns]]
 
 
 def course(compared: pd.DataFrame) -> pd.DataFrame:
@@ -157,8 +157,8 @@ def settling_layers(shares: pd.DataFrame) -> pd.DataFrame:
 
 def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
     """Whether the last layer ranks the options worse than the layer that is the best on the validation images, over all
-    runs, for new images: dataset, model, stage, at (that layer), there, at the end (percent correct), correct there
-    alone, correct at the end alone (percent of images), `paired.compare` with verdict LOST, GAINED or NEITHER."""
+    runs of WEIGHTS: dataset, model, stage, at (that layer), there, at the end (percent correct), correct there alone,
+    correct at the end alone (percent of images), `paired.compare` with verdict LOST, GAINED or NEITHER."""
     pairs, columns = [], ["there", "at the end", "correct there alone", "correct at the end alone"]
     for place, own, drawn, _ in groups(lens, STATE, image_sets, split_rule):
         chosen = best_on_validation(own)
@@ -166,7 +166,7 @@ def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], spli
         last = runs[0].of_module("L")[-1]
         there, end = (np.concatenate([run.at(point).correct for run in runs]) for point in (chosen, last))
         shares = [100 * share.mean() for share in (there, end, there & ~end, end & ~there)]
-        pairs.append(Pair(place | {"at": chosen} | dict(zip(columns, shares, strict=True)), there, end, drawn))
+        pairs.append(Pair(place | {"at": chosen} | dict(zip(columns, shares, strict=True)), there, end, drawn, WEIGHTS))
     return compare(pairs, ["dataset", "model", "stage", "at", *columns], words=(LOST, GAINED, NEITHER))
 
 
@@ -191,11 +191,11 @@ def outcomes_of_orders(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 
 def order_differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Accuracy in one order less that in another, of all ORDERS_COMPARED, at the LLM's two ends and of the final
-    output: dataset, model, stage, site, order, less, scope (RECIPE for probes, PROBE for the answers, which are one
-    adapter's each), difference and the rest of `paired.compare` with its own verdict."""
+    output: dataset, model, stage, site, order, less, scope (RECIPE for probes, WEIGHTS for the answers, which are
+    one adapter's each), difference and the rest of `paired.compare` with its own verdict."""
     pairs, sites = [], (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)
     for own, stage, (order, less), site in product(found, STAGES, ORDERS_COMPARED, sites):
-        scope = PROBE if site == OUTPUT else RECIPE
+        scope = WEIGHTS if site == OUTPUT else RECIPE
         place = own.place(stage=stage, site=site, order=order, less=less, scope=scope)
         before, after = (own.outcomes[stage, side, site].correct for side in (less, order))
         pairs.append(Pair(place, before, after, own.resamples, scope))

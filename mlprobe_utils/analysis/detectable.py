@@ -6,10 +6,10 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
-ALPHA = 0.05
+from mlprobe_utils.stats.paired import ALPHA
+
 POWER = 0.8  # as is usual in planning
 NEGLIGIBLE = 1e-12  # probabilities that are left out
 
@@ -57,17 +57,3 @@ def table(gains: Sequence[float], disagreements: Mapping[str, float | None], ima
         found["images needed"] = images_needed(share, often)
         rows.append({"gain": gain, "they disagree on": words} | found)
     return pd.DataFrame(rows).astype({"images needed": "Int64"})
-
-
-def least_gains(disagreements: Mapping[str, float | None], images: Mapping[str, int]) -> pd.DataFrame:
-    """The smallest gain found with POWER (pp): they disagree on, a column a test set; nan where none is. As for
-    `table`; a disagreement that depends on the gain (None) is left out."""
-
-    def least(share: float, images: int) -> float:
-        if power(share, share, images) < POWER:
-            return np.nan
-        return 100 * brentq(lambda gain: power(gain, share, images) - POWER, 0, share, xtol=1e-5)
-
-    fixed = {words: percent / 100 for words, percent in disagreements.items() if percent is not None}
-    columns = {name: [least(share, own) for share in fixed.values()] for name, own in images.items()}
-    return pd.DataFrame({"they disagree on": [*fixed]} | columns)

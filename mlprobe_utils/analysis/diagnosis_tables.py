@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import groups
 from mlprobe_utils.stats import paired
-from mlprobe_utils.stats.intervals import SCOPES
+from mlprobe_utils.stats.intervals import PROBE, RECIPE
 
 NOTHING = "nothing is lost beyond the thresholds"
 DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
@@ -42,7 +42,7 @@ def diagnoses(
     image_sets: Mapping[str, ImageSet],
     split_rule: str,
     known: Mapping[str, Mapping[str, diagnosis.Usual]],
-    scopes: Sequence[str] = tuple(SCOPES),
+    scopes: Sequence[str] = (PROBE, RECIPE),
 ) -> pd.DataFrame:
     """The verdicts on every state that has probes of several seeds: STATE, scope, and the columns of
     `diagnosis.verdicts`, corrected over all models and data sets of a scope and stage. Arguments are of
@@ -127,7 +127,7 @@ def mapping_losses(
             correct[site] = single_outcomes(own, images, f"{place}, {site}", parsed=site == OUTPUT)
         frames.append(diagnosis.losses(correct, drawn, statements=STEPS).assign(**state))
     found = pd.concat(frames, ignore_index=True)
-    return found.assign(verdict=paired.verdicts(found["band_low"], found["band_high"], (LOST, GAINED, NEITHER)))
+    return found.assign(verdict=np.select([found["band_high"] < 0, found["band_low"] > 0], [LOST, GAINED], NEITHER))
 
 
 def readout_rows(prediction_rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,21 +1,20 @@
 """The vision tower: frozen or adapted in an MLLM's fine-tuning (paper section 5, Table 2), and trained alone (Table 3),
 all evaluated on the same test images: differences are paired."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.analysis.adaptation import half_width, means_over_runs
 from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.pipeline.tested import Evaluated
-from mlprobe_utils.stats.intervals import intervals
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, of_independent
-from mlprobe_utils.stats.resampling import MOST_MISSING, Statistic, accuracy
+from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
+from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare
+from mlprobe_utils.stats.resampling import Statistic, accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}
 METRICS = ("accuracy", "f1")  # those of Table 2
@@ -24,6 +23,7 @@ RAISED, LOWERED = "frozen is better", "frozen is worse"
 FINE_TUNED = "MLLM fine-tuned"
 PROBES = {"pretrained": "probe before fine-tuning", "finetuned": "probe after fine-tuning"}  # at the tower's end
 ALONE = {"all": "tower alone, all weights", "lora": "tower alone, LoRA"}
+TRAINED = (FINE_TUNED, *ALONE.values())  # in runs
 COMPARED = [  # paradigm, and what is subtracted from it
     *product(ALONE.values(), (FINE_TUNED, *PROBES.values())),
     *((FINE_TUNED, probe) for probe in PROBES.values()),
@@ -36,47 +36,31 @@ def outcomes_of_towers(one: Selection) -> dict[tuple[str], Outcomes]:
     return {(tower,): output_outcomes(own[own["split"] == "test"]) for tower, own in rows.items()}
 
 
-def changes(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Frozen less adapted, for new images, with these adapters: dataset, model, metric, adapted, frozen (percent, means
-    over runs), change and further columns of `paired.compare`, with verdict LOWERED, RAISED or NEITHER; p is exact for
-    accuracy only."""
-    pairs = []
+def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
+    """Frozen less adapted: dataset, model, metric, scope (TRAINING, or WEIGHTS of single runs), adapted, frozen
+    (percent, means over runs), change and further columns of `paired.compare`, with verdict LOWERED, RAISED or NEITHER;
+    p is exact for accuracy of WEIGHTS only."""
+    towers = [(tower,) for tower in TOWERS]
+    pairs, means = [], {metric: means_over_runs(found, *towers, metric=metric) for metric in METRICS}
     for own, metric in product(found, METRICS):
-        scores = _scores(own, metric)
-        place = own.place(metric=metric, **{tower: one.values.mean() for tower, one in scores.items()})
-        correct = {tower: own.outcomes[tower,].correct for tower in TOWERS}
-        pairs.append(Pair(place, *(correct if metric == "accuracy" else scores).values(), own.resamples))
-    return compare(pairs, ["dataset", "model", "metric", *TOWERS], words=(LOWERED, RAISED, NEITHER))
+        sides = {tower: means[metric][own.dataset, own.model, tower] for tower in TOWERS}
+        scope = scope_of(sides.values())
+        place = own.place(metric=metric, scope=scope, **{tower: one.values[0] for tower, one in sides.items()})
+        exact = metric == "accuracy" and scope == WEIGHTS
+        both = [own.outcomes[tower,].correct for tower in TOWERS] if exact else sides.values()
+        pairs.append(Pair(place, *both, own.resamples, scope))
+    return compare(pairs, ["dataset", "model", "metric", "scope", *TOWERS], words=(LOWERED, RAISED, NEITHER))
 
 
-def gaps(found: Sequence[Evaluated]) -> pd.DataFrame:
-    """The average gap of each model over METRICS and data sets, which are independent: model, gap (its meaning),
-    numbers (how many it is the mean of), value, low, high. A relative change of nothing is nan."""
-    rows = [(own.model, gap, len(METRICS), *_gap(own, gap)) for own, gap in product(found, (RELATIVE, ABSOLUTE))]
-    table, by = pd.DataFrame(rows, columns=["model", "gap", "numbers", "value", "low", "high"]), ["model", "gap"]
-    table["numbers"] = table.groupby(by)["numbers"].transform("sum")
-    return of_independent(table, by, ("value", "low", "high")).astype({"numbers": int})
-
-
-def _gap(own: Evaluated, gap: str) -> tuple[float, float, float]:
-    """Mean over metrics on one data set, and the ends of its interval; the metrics are drawn together."""
-    found, clusters = [], np.inf
-    for metric in METRICS:
-        scores = _scores(own, metric).values()
-        before, after = map(means_over_runs, scores)
-        clusters = min(clusters, *(one.clusters for one in scores))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found.append(after - before if gap == ABSOLUTE else 100 * (after / before - 1))
-    value, *resampled = np.mean(found, axis=0)
-    finite = np.isfinite(resampled)
-    if not np.isfinite(value) or 1 - finite.mean() > MOST_MISSING:
-        return np.nan, np.nan, np.nan
-    half = half_width(np.array(resampled)[finite], clusters, 100 / clusters)
-    return value, value - half, value + half
-
-
-def _scores(own: Evaluated, metric: str) -> dict[str, Statistic]:
-    return {tower: own.outcomes[tower,].score(metric, own.positive, own.resamples) for tower in TOWERS}
+def gaps(changed: pd.DataFrame) -> pd.DataFrame:
+    """The average gap of each model over METRICS and data sets, from `changes`: model, scope, gap (its meaning), value,
+    low, high (as of `paired.of_mean`; relative ones to what the adapted scores, nan of nothing), numbers (how many)."""
+    rows = []
+    for (model, scope), own in changed.groupby(["model", "scope"], sort=False):
+        ends = own[["change", "low", "high"]]
+        for gap, table in ((RELATIVE, 100 * ends.div(own["adapted"], axis=0)), (ABSOLUTE, ends)):
+            rows.append((model, scope, gap, *table.mean().replace([np.inf, -np.inf], np.nan), len(own)))
+    return pd.DataFrame(rows, columns=["model", "scope", "gap", "value", "low", "high", "numbers"])
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
@@ -91,23 +75,32 @@ def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
     return found | {(name,): outcomes(classified[classified["probe"] == weights]) for weights, name in ALONE.items()}
 
 
-def levels(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Accuracy of each paradigm for new images: dataset, model, paradigm, trained (times), accuracy, low, high."""
-    rows = []
+def _means(found: Sequence[Evaluated]) -> dict[tuple[str, ...], Statistic]:
+    """(dataset, model, paradigm) -> accuracy of what is trained, whose runs differ as its paradigm's do."""
+    return {place: own for name in TRAINED for place, own in means_over_runs(found, (name,)).items()}
+
+
+def levels(found: Sequence[Evaluated]) -> pd.DataFrame:
+    """Accuracy of each paradigm: dataset, model, paradigm, trained (times), scope, accuracy, low, high."""
+    rows, means = [], _means(found)
     for own in found:
         for (paradigm,), one in own.outcomes.items():
-            interval = intervals(accuracy(one.correct, own.resamples)).iloc[0]
-            rows.append((own.dataset, own.model, paradigm, len(one.correct), *interval[["value", "low", "high"]]))
-    return pd.DataFrame(rows, columns=["dataset", "model", "paradigm", "trained", "accuracy", "low", "high"])
+            of = means.get((own.dataset, own.model, paradigm), accuracy(one.correct, own.resamples))
+            interval = intervals(of, scope := scope_of([of])).loc[0, ["value", "low", "high"]]
+            rows.append((own.dataset, own.model, paradigm, len(one.correct), scope, *interval))
+    return pd.DataFrame(rows, columns=["dataset", "model", "paradigm", "trained", "scope", "accuracy", "low", "high"])
 
 
-def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Accuracy of a paradigm less that of another, of all COMPARED, for new images: dataset, model, paradigm, less,
-    difference and further columns of `paired.compare`, with verdict of WORDS. Runs of a fine-tuning and seeds of a
-    probe are independent: each is paired with each."""
-    pairs = []
+def differences(found: Sequence[Evaluated]) -> pd.DataFrame:
+    """Accuracy of a paradigm less that of another, of all COMPARED: dataset, model, paradigm, less, scope, difference
+    and further columns of `paired.compare`, with verdict of WORDS. Where both are trained several times the scope is
+    TRAINING, else WEIGHTS: each run of the one is paired with each run, or probe's seed, of the other."""
+    pairs, means = [], _means(found)
     for own, (paradigm, less) in product(found, COMPARED):
-        before, after = (own.outcomes[name,].correct for name in (less, paradigm))
-        crossed = np.repeat(before, len(after), axis=0), np.tile(after, (len(before), 1, 1))
-        pairs.append(Pair(own.place(paradigm=paradigm, less=less), *crossed, own.resamples))
-    return compare(pairs, ["dataset", "model", "paradigm", "less"], "difference", WORDS)
+        sides = [means[own.dataset, own.model, name] for name in (less, paradigm) if name in TRAINED]
+        scope = WEIGHTS
+        if len(sides) < 2 or (scope := scope_of(sides)) == WEIGHTS:
+            before, after = (own.outcomes[name,].correct for name in (less, paradigm))
+            sides = np.repeat(before, len(after), axis=0), np.tile(after, (len(before), 1, 1))
+        pairs.append(Pair(own.place(paradigm=paradigm, less=less, scope=scope), *sides, own.resamples, scope))
+    return compare(pairs, ["dataset", "model", "paradigm", "less", "scope"], "difference", WORDS)

@@ -23,14 +23,14 @@ from statsmodels.robust.scale import qn_scale
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import ENDS_OF, LAST_TOKEN, MODES, OUTPUT, REFERENCE, TOWER_START, placed
-from mlprobe_utils.stats.intervals import LEVEL, RECIPE, intervals
-from mlprobe_utils.stats.paired import holm
+from mlprobe_utils.stats.intervals import RECIPE, intervals
+from mlprobe_utils.stats.paired import ALPHA, holm
 from mlprobe_utils.stats.resampling import Resamples, accuracy
 
 QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP = MODES
 PLACES = (QUALITY, FIDELITY, COMPREHENSION)  # modes that say where
 NAMED, RULED_OUT, UNDECIDED = "named", "ruled out", "not distinguishable on this many images"
-ALPHA, POWER = 1 - LEVEL, 0.8
+POWER = 0.8
 TOWER, CONNECTOR, LLM = ((site, placed(site)) for site in ENDS_OF.values())  # by either pooling
 
 

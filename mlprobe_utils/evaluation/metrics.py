@@ -1,6 +1,6 @@
 """Metrics of probes, final output and controls (paper, section 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ METRICS = (*RESAMPLED, "mcc", "average_precision", "calibration_error")
 FURTHER_METRICS = METRICS[len(PAPER_METRICS) :]
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
+COLLAPSED = 90  # percent of the images with one answer: a run that gives it to more tells nothing apart
 KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 ENDS = (*(f"{module} end" for module in MODULES), names.OUTPUT)
 
@@ -34,6 +35,26 @@ def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: s
     flags = {"unparsed": rows["parsed"].isna(), "thought_cut": rows["thought_cut"]}
     counted = rows[keys].assign(**{name: 100 * own.astype(float) for name, own in flags.items()})
     return scores.merge(counted.groupby(keys, dropna=False).mean().reset_index(), on=keys)
+
+
+def collapsed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs after fine-tuning of prediction rows, or of a classifier's, that do not tell the test images apart: model,
+    dataset, run, why (more than COLLAPSED percent have one answer, or a class that is present is never one)."""
+    tested = rows[(rows["split"] == "test") & rows["run"].notna() & (rows["stage"] == "finetuned")]
+    answers = tested["parsed"].fillna("no option") if "parsed" in tested else predicted_option(tested)
+    found = []
+    for place, own in tested.assign(answer=answers).groupby(["model", "dataset", "run"], sort=False):
+        shares = 100 * own["answer"].value_counts(normalize=True)
+        why = [f"'{answer}' to {share:.0f} % of the images" for answer, share in shares.items() if share > COLLAPSED]
+        why += [f"never '{option}'" for option in sorted({*own["label"]} - {*own["answer"]})]
+        found += [(*place, "; ".join(why))] if why else []
+    return pd.DataFrame(found, columns=["model", "dataset", "run", "why"])
+
+
+def collapsed_in_words(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
+    """`collapsed` for a sentence; "none" is said, too."""
+    runs = collapsed(rows).replace(names).itertuples()
+    return "; ".join(f"{own.model} on {own.dataset}, run {own.run:.0f} ({own.why})" for own in runs) or "none"
 
 
 def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:

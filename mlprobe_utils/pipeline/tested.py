@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from operator import itemgetter
 
 import pandas as pd
 
@@ -10,7 +12,7 @@ from mlprobe_utils.datasets.components import components
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.pipeline.results import Selection
-from mlprobe_utils.stats.resampling import Resamples, resample
+from mlprobe_utils.stats.resampling import Resamples, Statistic, resample, retrained
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ def evaluated(
             of_tested(one, images, ", ".join([f"{model} on {dataset}", *what]))
         found.append(Evaluated(model, dataset, own, resamples, image_sets[dataset].card.positive))
     return found
+
+
+def means_over_runs(found: Sequence[Evaluated], *keys: tuple, metric: str = "accuracy") -> dict[tuple, Statistic]:
+    """(dataset, model, *key) -> a metric of the outcomes, as of `retrained`: pooled over all of these of a data set."""
+    scores = {}
+    for own, key in product(found, keys):
+        scores[own.dataset, own.model, *key] = own.outcomes[key].score(metric, own.positive, own.resamples)
+    return retrained(scores, itemgetter(0))
 
 
 def groups(

@@ -1,5 +1,8 @@
 """Paired comparisons: two sets of outcomes on the same images, with intervals, exact tests and Holm's correction; and
-means of comparisons over models and data sets."""
+means of comparisons over models and data sets.
+
+Significant, everywhere: p, corrected by Holm's method for all comparisons of its table, is below ALPHA. Words, counts
+and colours of charts follow `verdicts`; an interval is drawn, and decides nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,9 +12,10 @@ import pandas as pd
 from scipy.stats import binom, t
 from statsmodels.stats.multitest import multipletests
 
-from mlprobe_utils.stats.intervals import LEVEL, PROBE, intervals, spread_of
+from mlprobe_utils.stats.intervals import FIXED, PROBE, intervals, spread_of
 from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
 
+ALPHA = 0.05  # of significance, after Holm
 WORDS = LOWER, HIGHER, NEITHER = "lower", "higher", "not distinguishable"
 
 
@@ -23,14 +27,14 @@ class Pair(NamedTuple):
     scope: str = PROBE
 
     def tests(self) -> pd.DataFrame:
-        """After less before at every point: the columns of `intervals` and p, of outcomes under PROBE that of
-        `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree."""
+        """After less before at every point: the columns of `intervals` and p, of outcomes under a scope of FIXED that
+        of `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree."""
         before, after = self.before, self.after
         if outcomes := not isinstance(after, Statistic):
             correct = np.broadcast_arrays(before, after)
             before, after = (accuracy(side, self.resamples) for side in correct)
         change = after - before
-        if outcomes and self.scope == PROBE:
+        if outcomes and self.scope in FIXED:
             p = sign_flip_p(*correct, self.resamples.clusters)
         else:
             spread = spread_of(change, self.scope)
@@ -42,22 +46,24 @@ def compare(
     pairs: Iterable[Pair], by: Sequence[str], change: str = "change", words: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """All comparisons of one table, corrected for their number: `by` (columns of `Pair.place`); `change` (after less
-    before), low, high (pp); p; p (Holm) over all rows; and with `words` (lower, higher, neither) verdict, one of the
-    first two where p (Holm) is below 5 %."""
+    before), low, high (pp); p; p (Holm) over all rows; and with `words` (lower, higher, neither) verdict."""
     columns = ["value", "low", "high", "p"]
     records = [[*(pair.place[name] for name in by), *pair.tests().loc[0, columns]] for pair in pairs]
     table = pd.DataFrame(records, columns=[*by, change, *columns[1:]])
-    table["p (Holm)"] = holm(table["p"])
-    if words:
-        sign = np.sign(table[change]).where(table["p (Holm)"] < 1 - LEVEL, 0)
-        table["verdict"] = verdicts(sign, sign, words)
-    return table
+    return judged(table, change, words)
 
 
-def verdicts(low: pd.Series, high: pd.Series, words: Sequence[str] = WORDS) -> np.ndarray:
-    """Of each interval, whether the whole of it lies below 0, above 0, or neither."""
+def judged(table: pd.DataFrame, change: str = "", words: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table of all comparisons that are made together, with p (Holm) and, with `words`, verdict (`verdicts`)."""
+    table = table.assign(**{"p (Holm)": holm(table["p"])})
+    return table.assign(verdict=verdicts(table[change], table["p (Holm)"], words)) if words else table
+
+
+def verdicts(change: pd.Series, adjusted: pd.Series, words: Sequence[str] = WORDS) -> np.ndarray:
+    """Of each comparison, whether it is significantly below 0, above 0, or neither; `adjusted` are its p (Holm)."""
     lower, higher, neither = words
-    return np.select([high < 0, low > 0], [lower, higher], neither)
+    significant = adjusted < ALPHA
+    return np.select([significant & (change < 0), significant & (change > 0)], [lower, higher], neither)
 
 
 def sign_flip_p(before: np.ndarray, after: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -96,23 +102,22 @@ def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.Data
     return differences.groupby([*by], sort=False)[[value, "low", "high"]].mean().reset_index()
 
 
-def of_independent(estimates: pd.DataFrame, by: Sequence[str], *ends: tuple[str, str, str]) -> pd.DataFrame:
-    """Means by groups of estimates that are independent, as of several data sets: `by`, and the other columns. The
-    intervals of `ends` (value, low, high) are joined (Zou and Donner 2008); nan where one of a group is."""
-    rows = []
-    for place, own in estimates.groupby([*by], sort=False):
-        row = own.drop(columns=[*by]).mean(skipna=False)
-        for value, low, high in ends:
-            halves = [np.sqrt(np.square(own[value] - own[end]).sum(skipna=False)) / len(own) for end in (low, high)]
-            row[[low, high]] = row[value] - halves[0], row[value] + halves[1]
-        rows.append(dict(zip(by, place, strict=True)) | row.to_dict())
-    return pd.DataFrame(rows, columns=estimates.columns)
+def of_independent(estimates: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Means by groups of estimates that are independent, as of several data sets: `by`, and all numbers; the intervals
+    of `value`, low and high, are joined (Zou and Donner 2008)."""
+    estimates = estimates.astype(dict.fromkeys((value, "low", "high"), float))  # of no rows, too
+    groups = estimates.groupby([*by], sort=False)
+    means = groups.mean(numeric_only=True)
+    for end, sign in (("low", -1), ("high", 1)):
+        squares = estimates[[*by]].assign(own=np.square(estimates[end] - estimates[value]))
+        means[end] = means[value] + sign * np.sqrt(squares.groupby([*by])["own"].sum()) / groups.size()
+    return means.reset_index()
 
 
 def counted(compared: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
     """Comparisons of `compare` by groups: `of_mean`, pairs (how many), and those significantly higher and lower."""
-    sign = np.sign(compared[value]).where(compared["p (Holm)"] < 1 - LEVEL, 0)
-    signs = {f"significantly {HIGHER}": sign > 0, f"significantly {LOWER}": sign < 0}
+    verdict = verdicts(compared[value], compared["p (Holm)"])
+    signs = {f"significantly {word}": verdict == word for word in (HIGHER, LOWER)}
     counts = compared[[*by]].assign(pairs=1, **signs).groupby([*by], sort=False).sum().reset_index()
     return of_mean(compared, value, by).merge(counts, on=[*by])
 

@@ -1,15 +1,18 @@
 """Bootstrap resamples of a data set's images, drawn once for all that is compared on it, and statistics in each of
 them. Whole clusters are drawn, with replacement (Davison and Hinkley 1997, section 3.8; Field and Welsh 2007)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from mlprobe_utils.common.errors import InputError
 
 RESAMPLES = 2000
+LEAST_FREEDOM = 4  # degrees, of a variance between runs: with fewer, intervals hold too seldom
 MOST_MISSING = 0.05  # of the resamples may lack a class
 
 
@@ -42,6 +45,18 @@ def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) ->
     return Resamples(counts.astype(np.int16)[:, members], members)
 
 
+class Between(NamedTuple):
+    """Variance between runs of a training (squared percentage points), pooled over models, with degrees of freedom."""
+
+    seen: float  # as the runs' values differ
+    by_images: float  # what the choice of images contributes to it
+    freedom: int  # runs less one of every model
+
+    @property
+    def variance(self) -> float:
+        return max(self.seen - self.by_images, 0.0)
+
+
 @dataclass(frozen=True)
 class Statistic:
     """A statistic in percent, on the images as they are and in every resample; `after - before` pairs two of them."""
@@ -51,6 +66,8 @@ class Statistic:
     clusters: float  # effective number of independent clusters, for their sizes (Kish 1965) and for the classes
     drawn: Resamples
     sides: tuple["Statistic", "Statistic"] | None = None  # of a difference (percentage points): after and before
+    # of means over runs, by `retrained`: how often each variance counts, which of one model is 1 / runs
+    runs: Mapping[Between, float] = field(default_factory=dict)
 
     def at(self, places: Sequence[int]) -> "Statistic":
         """The statistic at some points, by their places, with repetition."""
@@ -64,7 +81,8 @@ class Statistic:
         if self.values.shape != before.values.shape:
             raise ValueError(f"no pairs: values are {self.values.shape} and {before.values.shape}")
         values, resampled = self.values - before.values, self.resampled - before.resampled
-        return Statistic(values, resampled, min(self.clusters, before.clusters), self.drawn, (self, before))
+        runs = dict(Counter(self.runs) + Counter(before.runs))
+        return Statistic(values, resampled, min(self.clusters, before.clusters), self.drawn, (self, before), runs)
 
 
 def accuracy(correct: np.ndarray, resamples: Resamples) -> Statistic:
@@ -82,3 +100,31 @@ def equal_clusters(clusters: np.ndarray) -> float:
     """How many clusters of one size would give a mean the variance that these give it."""
     sizes = np.bincount(clusters)
     return float(sizes.sum() ** 2 / max((sizes**2).sum(), 1))
+
+
+def retrained(
+    found: Mapping[Hashable, Statistic], pooled: Callable[[Hashable], Hashable] = lambda key: None
+) -> dict[Hashable, Statistic]:
+    """The means over runs of statistics [runs, points], each of a model, with what other runs of the same training
+    would change: a variance pooled over all keys for which `pooled` is the same, such as the data set. Where there
+    are too few runs for that (LEAST_FREEDOM), and of a single one, `runs` stay empty."""
+    shared = {of: between_runs(own for key, own in found.items() if pooled(key) == of) for of in map(pooled, found)}
+    known = {of for of, between in shared.items() if between and between.freedom >= LEAST_FREEDOM}
+    means = {}
+    for key, own in found.items():
+        runs = {shared[pooled(key)]: 1 / len(own.values)} if len(own.values) > 1 and pooled(key) in known else {}
+        means[key] = replace(own, values=own.values.mean(axis=0), resampled=own.resampled.mean(axis=1), runs=runs)
+    return means
+
+
+def between_runs(found: Iterable[Statistic]) -> Between | None:
+    """The variance between runs, pooled over statistics [runs, points]; None where none has several runs. By how much
+    runs differ as each decides some images by itself, the resamples show."""
+    seen, by_images, freedom = 0.0, 0.0, 0
+    for own in found:
+        around = own.resampled[~np.isnan(own.resampled).any(axis=(1, 2))]
+        apart = [one - one.mean(axis=-2, keepdims=True) for one in (own.values, around - around.mean(axis=0))]
+        seen += np.square(apart[0]).sum()
+        by_images += np.square(apart[1]).sum(axis=(1, 2)).mean() * own.clusters / max(own.clusters - 1, 1)
+        freedom += own.values.size - own.values.shape[1]
+    return Between(seen / freedom, by_images / freedom, freedom) if freedom else None

@@ -13,7 +13,8 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.pipeline.baseline_card import all_baselines, load_baseline
 from mlprobe_utils.plots.forest import accuracy_chart
-from mlprobe_utils.stats.resampling import resample
+from mlprobe_utils.stats.intervals import TRAINING, WEIGHTS
+from mlprobe_utils.stats.resampling import accuracy, resample, retrained
 
 SLUGS = {"resnet": "CNN", "fasternet": "CNN", "s2-mlp": "MLP", "vit": "ViT"}
 CARDS = [load_baseline(slug) for slug in SLUGS]
@@ -78,6 +79,16 @@ def test_a_mean_is_that_of_its_members_and_the_average_weighs_networks_alike():
     apart = baselines.gaps(FOUND).set_index("category")  # of the categories from the MLLMs, whose mean is 65
     assert apart.loc["MLP", "high"] < 0
     assert apart.loc["ViT", "low"] < 5 < apart.loc["ViT", "high"]
+
+
+def test_where_all_have_several_runs_but_the_frozen_tower_the_scope_is_the_training():
+    groups = pd.Series(dict.fromkeys("abcd", "CNN") | dict.fromkeys("mnop", MLLM))
+    right = {slug: np.random.default_rng(n).random((2, 1, IMAGES)) < 0.8 for n, slug in enumerate([*groups.index, "t"])}
+    each = retrained({slug: accuracy(own[: 1 + (slug != "t")], DRAWN) for slug, own in right.items()}, groups.get)
+    found = {"d": baselines.Comparison(pd.concat([groups, pd.Series({"t": FROZEN_TOWER})]), each, DRAWN)}
+    tables = [of(found) for of in (baselines.claims, baselines.gaps, baselines.accuracies, baselines.group_means)]
+    assert [{*own["scope"]} for own in tables] == [{TRAINING}, {TRAINING}, {TRAINING, WEIGHTS}, {TRAINING, WEIGHTS}]
+    assert [*found["d"].mean(MLLM).runs.values()] == [1 / 8]  # of four models with two runs each
 
 
 def test_answers_to_other_images_are_refused():

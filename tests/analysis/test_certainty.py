@@ -18,7 +18,7 @@ from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
 from mlprobe_utils.stats.paired import Pair, holm
-from mlprobe_utils.stats.resampling import accuracy, resample
+from mlprobe_utils.stats.resampling import accuracy, resample, retrained
 
 IMAGES, SEEDS = 200, 5
 POINTS, SITES = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["V.01", "C.00", "L.01", "L.00"]
@@ -27,7 +27,7 @@ HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for a
 
 
 def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Evaluated:
-    """Accuracies of the five points, and of the final output, by stage; two runs after fine-tuning."""
+    """Accuracies of the five points, and of the final output, by stage; three runs after fine-tuning."""
 
     def outcomes(share: list[float], seeds: list, points: list[str]) -> Outcomes:
         right = np.stack([right_of(HARD, own, [*luck, n], (len(seeds),)) for n, own in enumerate(share)], axis=1)
@@ -38,7 +38,7 @@ def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Eval
         luck = [seed, len(stage)]
         found[stage, PROBES] = probes = outcomes(shares, list(range(SEEDS)), POINTS)
         found |= {(stage, site): probes.at(point) for site, point in zip([*ENDS[:3], START], SITES, strict=True)}
-        found[stage, OUTPUT] = output = outcomes([answer], [None] if stage == "pretrained" else [0, 1], [OUTPUT])
+        found[stage, OUTPUT] = output = outcomes([answer], [None] if stage == "pretrained" else [0, 1, 2], [OUTPUT])
         found[stage, ANSWER] = replace(output, predicted=output.predicted[:1])
     return Evaluated(model, "d", found, DRAWN)
 
@@ -62,15 +62,16 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
         table = ends.query(place).set_index("site").drop(columns=["model", "dataset", "stage"]).astype(float)
         assert table.index.tolist() == [*ENDS]
-        output = intervals(accuracy(own.outcomes[stage, OUTPUT].correct, DRAWN))
-        for scope in SCOPES:
-            expected = pd.concat([intervals(accuracy(probes.correct[:, [1, 2, 4]], DRAWN), scope), output])
-            expected.iloc[-1] = np.nan if scope == RECIPE else expected.iloc[-1]
-            np.testing.assert_allclose(table[[f"{scope}, low", f"{scope}, high"]], expected[["low", "high"]])
-        assert table.at["final output", "value"] == pytest.approx(output["value"][0])
+        each = {one.model: accuracy(one.outcomes[stage, OUTPUT].correct, DRAWN) for one in FOUND}
+        output = retrained(each)[own.model]
+        for scope in SCOPES if stage == "finetuned" else [*SCOPES][:3]:  # before it there are no runs
+            of = accuracy(probes.correct[:, [1, 2, 4]], DRAWN) if scope in (PROBE, RECIPE) else output
+            found = table[[f"{scope}, low", f"{scope}, high"]].dropna()
+            np.testing.assert_allclose(found, intervals(of, scope)[["low", "high"]])
+        assert table.at["final output", "value"] == pytest.approx(output.values[0])
     shown = certainty.side_by_side(ends)
-    assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS[:3] for q in SCOPES] + [f"final output: {PROBE}"]
-    assert shown.iloc[:, 3:].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
+    assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS for q in certainty.scopes_of(s)]
+    assert shown.iloc[:, 3:-1].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
     assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
     assert certainty.bands(FOUND, "mcc").empty  # a metric without resamples
     assert certainty.side_by_side(certainty.end_intervals(FOUND, "mcc")).empty
@@ -81,11 +82,11 @@ def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for
     assert tests["site"].tolist() == [*ENDS] * 2
     by_place = tests.set_index(["model", "site"])
     before, after = (FOUND[0].outcomes[stage, PROBES].correct[:, [1, 2, 4]] for stage in STAGES)
-    for scope, planted in ((PROBE, ["C end", "final output"]), (RECIPE, ["C end"])):
+    for scope, planted in zip(SCOPES, ("C end", "C end", "final output", "final output"), strict=True):
         significant = by_place[f"p (Holm, {scope})"] < certainty.ALPHA
-        assert significant[significant].index.tolist() == [("m", site) for site in planted]
-        expected = Pair({}, before, after, DRAWN, scope).tests()
-        for name in ("low", "high", "p"):
+        assert significant[significant].index.tolist() == [("m", planted)]
+        expected = Pair({}, before, after, DRAWN, scope).tests() if planted == "C end" else {}
+        for name in ("low", "high", "p") if planted == "C end" else ():
             np.testing.assert_allclose(by_place.loc["m"][f"{name} ({scope})"].iloc[:3], expected[name])
         adjusted = holm(tests[f"p ({scope})"])
         pd.testing.assert_series_equal(tests[f"p (Holm, {scope})"], adjusted, check_names=False)
@@ -93,8 +94,8 @@ def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for
     assert tests.loc[tests["site"] == "final output", f"p ({RECIPE})"].isna().all()
     counted = certainty.counted(tests).set_index("site")
     assert counted["models"].tolist() == [2] * 4
-    assert counted[f"significant: {PROBE}"].tolist() == [0, 1, 0, 1]
-    assert counted[f"significant: {RECIPE}"].tolist() == pytest.approx([0, 1, 0, np.nan], nan_ok=True)
+    for scope, expected in zip(SCOPES, [[0, 1, 0, np.nan]] * 2 + [[np.nan] * 3 + [1]] * 2, strict=True):
+        assert counted[f"significant: {scope}"].tolist() == pytest.approx(expected, nan_ok=True)
 
 
 def test_changes_between_points_survive_if_they_are_significant_with_their_sign():

@@ -15,7 +15,7 @@ from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
-from mlprobe_utils.stats.intervals import PROBE, RECIPE, intervals
+from mlprobe_utils.stats.intervals import RECIPE, WEIGHTS, intervals
 from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER
 from mlprobe_utils.stats.resampling import accuracy
 
@@ -161,7 +161,7 @@ def test_a_planted_effect_of_what_comes_first_is_significant_where_it_is_with_it
         ("finetuned", OUTPUT, "question_first", "irrelevant_first"): HIGHER,
     }
     assert found["difference"].abs().to_numpy() == pytest.approx([20, 30, 20, 30], abs=12)
-    assert ((table["scope"] == PROBE) == (table["site"] == OUTPUT)).all()
+    assert ((table["scope"] == WEIGHTS) == (table["site"] == OUTPUT)).all()
     curves = comprehension.order_curves(planted).set_index(["stage", "order", "point"]).sort_index()
     assert [curves.at[("finetuned", order, OUTPUT), "value"] for order in ORDERS] == pytest.approx([70, 70, 40], abs=6)
     own = planted[0].outcomes["finetuned", "question_first", POINTS]

@@ -1,6 +1,7 @@
 """The vision tower frozen, adapted and trained alone: planted changes are significant, chance is not."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from mlprobe_utils.evaluation.names import FROZEN_TOWER
 from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated, resamples_of_tested
+from mlprobe_utils.stats.intervals import TRAINING, WEIGHTS
 from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, sign_flip_p
 
 IMAGES = 400
@@ -55,29 +57,32 @@ def test_a_planted_change_is_significant_with_its_sign(frozen, verdict):
 
 
 def test_both_gaps_are_the_means_of_the_changes():
-    both = [compared(0.6, 0.8), compared(0.7, 0.75, "e")]
-    changes, gaps = vision_tower.changes(both), vision_tower.gaps(both).set_index("gap")
+    changes = vision_tower.changes([compared(0.6, 0.8), compared(0.7, 0.75, "e")])
+    gaps = vision_tower.gaps(changes).set_index("gap")
     assert gaps.at[ABSOLUTE, "value"] == pytest.approx(changes["change"].mean())
     assert gaps.at[RELATIVE, "value"] == pytest.approx(100 * (changes["frozen"] / changes["adapted"] - 1).mean())
     assert gaps["numbers"].tolist() == [4, 4]
     assert (gaps["high"] < 0).all()
-    of_each = [vision_tower.gaps([own]).set_index("gap").loc[ABSOLUTE] for own in both]  # data sets are independent
-    widths = [own["high"] - own["low"] for own in of_each]
-    assert gaps.at[ABSOLUTE, "high"] - gaps.at[ABSOLUTE, "low"] == pytest.approx(np.hypot(*widths) / 2)
-    # accuracy and F1 of one data set are of the same answers: their mean is hardly surer than either
-    assert widths[1] > 0.9 * (changes["high"] - changes["low"])[changes["dataset"] == "e"].min()
-    never = vision_tower.gaps([compared(0.5, -1.0)]).set_index("gap")  # never correct: F1 of nothing
+    never = vision_tower.gaps(vision_tower.changes([compared(0.5, -1.0)])).set_index(
+        "gap"
+    )  # never correct: F1 of nothing
     assert np.isnan(never.loc[RELATIVE, ["value", "low", "high"]].astype(float)).all()
     assert never.at[ABSOLUTE, "low"] > 0
+
+
+def test_several_runs_of_several_models_make_a_statement_about_the_training():
+    found = [replace(of_rows(answers(0.6, n), answers(0.75, 9 + n)), model=f"m{n}") for n in range(2)]
+    trained, alone = vision_tower.changes(found), vision_tower.changes(found[:1])
+    assert (trained["scope"].unique(), alone["scope"].unique()) == (TRAINING, WEIGHTS)
+    assert (trained["verdict"] == LOWERED).all()
 
 
 def test_where_nothing_differs_nothing_is_significant_and_intervals_have_a_width():
     rows = answers(0.75, 1)
     alike = [compared(0.75, 0.75, f"d{n}") for n in range(6)] + [of_rows(rows, rows, "same")]
-    changes, same = vision_tower.changes(alike), vision_tower.gaps(alike[-1:])
+    changes = vision_tower.changes(alike)
     assert (changes["verdict"] == NEITHER).all()
-    assert (same["value"] == 0).all()
-    for found in (changes, vision_tower.gaps(alike), same):
+    for found in (changes, vision_tower.gaps(changes)):
         assert (np.sign(found[["low", "high"]]) == [-1, 1]).all(axis=None)
 
 

@@ -41,7 +41,7 @@ from mlprobe_utils.evaluation.names import (
 )
 from mlprobe_utils.pipeline.fault_card import DamagedModel, Fault
 from mlprobe_utils.plots.forest import change_chart
-from mlprobe_utils.stats.intervals import RECIPE, SCOPES
+from mlprobe_utils.stats.intervals import PROBE, RECIPE
 from mlprobe_utils.stats.paired import NEITHER
 from mlprobe_utils.stats.resampling import resample
 
@@ -142,7 +142,7 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
     assert set(judged.loc[judged["verdict"] == NAMED, "mode"]) == {mode}
     assert (judged.loc[judged["mode"] != mode, "verdict"] == RULED_OUT).all()
     short = report.in_short(judged)
-    assert short[["scope", "main"]].to_numpy().tolist() == [[scope, mode] for scope in SCOPES]
+    assert short[["scope", "main"]].to_numpy().tolist() == [[scope, mode] for scope in (PROBE, RECIPE)]
     for words in short["diagnosis"]:
         found = re.fullmatch(rf"({mode}.*): (\S+) \((\S+) to (\S+)\), .* → .*", words.split("; ")[0])
         low, high = float(found[3]), float(found[4])

@@ -3,12 +3,14 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated_rows import answers_of
 from sklearn import metrics as sk
 
-from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, score
+from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, collapsed, collapsed_in_words, score
 from mlprobe_utils.pipeline.artefacts import ROOT
 
 
@@ -51,6 +53,16 @@ def slow_calibration_error(truth, probabilities) -> float:
         bins[CALIBRATION_BINS * lower // len(images)].append((confidence, right))
     errors = [len(own) * abs(np.mean(own, axis=0) @ [1, -1]) for own in bins if own]
     return sum(errors) / len(images)
+
+
+def test_collapsed_runs_are_flagged_with_their_reason():
+    fine = answers_of(np.random.default_rng(0).random(200) < 0.8)
+    one, unparsed = fine.assign(run=1, parsed="Yes"), fine["parsed"].mask(fine["parsed"] == "No")
+    rows = pd.concat([fine, one, fine.assign(run=2, parsed=unparsed), one.assign(stage="pretrained", run=None)])
+    words = "Em on Dee, run 1 ('Yes' to 100 % of the images; never 'No'); Em on Dee, run 2 (never 'No')"
+    assert collapsed_in_words(rows, {"m": "Em", "d": "Dee"}) == words
+    assert collapsed_in_words(rows[rows["run"] == 0], {}) == "none"
+    assert collapsed(one.drop(columns="parsed")).empty  # of a classifier the most probable option counts
 
 
 def test_the_glossary_names_every_metric():

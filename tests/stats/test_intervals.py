@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
-from simulations import TEST_SETS, coverage
+from simulations import TEST_SETS, coverage, run_coverage
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
-from mlprobe_utils.stats.resampling import Statistic, accuracy, resample
+from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, TRAINING, WEIGHTS, intervals
+from mlprobe_utils.stats.resampling import Statistic, accuracy, resample, retrained
 
 SEEDS = 5
 ALONE = resample(np.arange(150))
+SIGNS = np.array([1, -1])[:, None, None]
 SHARES, FEW = st.sampled_from([0, 0.1, 0.5, 0.9, 1]), st.integers(1, 5)
 
 
@@ -30,6 +31,8 @@ def test_what_holds_of_every_interval(seed, images, points, share, size, scope):
     right = outcomes((SEEDS, points, images), share, seed)
     later = outcomes((SEEDS, points, images), 0.7, seed + 1) | right
     before, after = accuracy(right, drawn), accuracy(later, drawn)
+    if scope == TRAINING:
+        before, after = retrained({0: before, 1: after}).values()
     for of, lowest in ((before, 0), (after - before, -100)):
         table = intervals(of, scope)
         assert not table.isna().any(axis=None)
@@ -75,22 +78,6 @@ def test_a_change_has_the_interval_of_newcombe():
     assert [found["low"], found["high"]] == pytest.approx([100 * low, 100 * high], abs=0.3)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.8])
-def test_where_nothing_changed_something_could_have(share):
-    same = accuracy(outcomes((1, 150), share), ALONE)
-    low, value, high = intervals(same - same)[["low", "value", "high"]].iloc[0]
-    assert -3 < low < -0.9 < value == 0 < 0.9 < high < 3
-
-
-def test_a_duplicated_data_set_tells_no_more():
-    right = outcomes((4, 100))
-    once = intervals(accuracy(right, resample(np.arange(100))))
-    twice = intervals(accuracy(np.repeat(right, 2, axis=1), resample(np.arange(200) // 2)))
-    assert twice.to_numpy() == pytest.approx(once.to_numpy())
-    naive = intervals(accuracy(np.repeat(right, 2, axis=1), resample(np.arange(200))))
-    assert (naive["error"] < 0.8 * once["error"]).all()
-
-
 def test_a_band_is_as_wide_as_its_points_are_independent():
     drawn, alone = resample(np.arange(624), 2000), outcomes((1, 624))
     apart = (1 - 0.95 ** (1 / 20)) / 2  # Sidak's, of 20 independent points
@@ -112,6 +99,21 @@ def test_components_of_variance_are_found():
         assert found == pytest.approx(100 * np.sqrt(by_seeds + 0.21 / (40 * 2000)), rel=0.05)
 
 
+@pytest.mark.parametrize("spread", [0.0, 5.0])
+def test_the_variance_between_runs_is_found_beside_that_of_images_and_counts_for_both_sides(spread):
+    """Of 60 models with two runs, the shares of which differ by exactly so much (standard deviation)."""
+    rng, drawn, shares = np.random.default_rng(0), resample(np.arange(1000), 1000), 0.7 + spread / 141.4 * SIGNS
+    means = retrained({n: accuracy(rng.random((2, 1, 1000)) < shares, drawn) for n in range(60)})
+    ((between, share),) = means[0].runs.items()
+    assert (between.freedom, share) == (60, 0.5)
+    assert between.by_images == pytest.approx(1e4 * 0.21 / 1000, rel=0.05)
+    assert between.seen - between.by_images == pytest.approx(spread**2, rel=0.15, abs=1.0)
+    for of, sides in ((means[0], 1), (means[1] - means[0], 2)):
+        alone, trained = (intervals(of, scope)["error"][0] ** 2 for scope in (WEIGHTS, TRAINING))
+        assert trained == pytest.approx(alone + sides * between.variance / 2)
+    assert retrained({0: FOUR.at([0])})[0].runs == {}  # too few to tell
+
+
 FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
 
 
@@ -119,6 +121,7 @@ FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
     ("of", "how", "error", "words"),
     [
         (FOUR, {"scope": RECIPE}, InputError, "'retrained probe' needs probes of 5 seeds or more, found 4"),
+        (FOUR, {"scope": TRAINING}, InputError, "'retrained model' needs models of two runs or more"),
         (FOUR, {"scope": "fixed prob"}, InputError, "unknown scope 'fixed prob': did you mean 'fixed probe'"),
         (FOUR, {"level": 95}, ValueError, "level must lie between 0 and 1, found 95"),
         (Statistic(np.array([np.nan]), np.ones((20, 1)), 30, ALONE), {}, ValueError, "nan"),
@@ -143,3 +146,6 @@ def test_95_percent_intervals_hold_the_truth_93_to_97_times_in_100():
     own = measured.query("interval == 'percentile' and curve == 'near the ceiling' and images < 600")
     assert len(own) == 4
     assert (own["covered"] + 2 * own["error"] < 94).all(), own
+    own = run_coverage(400, (150,)).query(f"scope == '{TRAINING}'")  # of few runs
+    assert (own["covered"] + 2 * own["error"] >= 93).all(), own
+    assert (own["covered"] - 2 * own["error"] <= 97).all(), own

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from mlprobe_utils.analysis.detectable import images_needed, least_gains, power, table
-from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.analysis.detectable import images_needed, power, table
 from mlprobe_utils.stats import paired
 from mlprobe_utils.stats.intervals import PROBE, RECIPE
 from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, sign_flip_p, verdicts
@@ -65,7 +64,7 @@ def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
     counts = paired.counted(table, "gain", ["n"])
     assert counts[["pairs", "significantly higher", "significantly lower"]].to_numpy().tolist() == [[4, 1, 2]]
     assert compare([], ["what"], words=WORDS).columns.tolist() == ["what", "change", *table.columns[3:]]
-    assert verdicts(pd.Series([-2, 1, -1]), pd.Series([-1, 2, 1])).tolist() == [LOWER, HIGHER, NEITHER]
+    assert verdicts(pd.Series([-2, 1, -1]), pd.Series([0.01, 0.04, 0.05])).tolist() == [LOWER, HIGHER, NEITHER]
 
 
 def test_the_recipe_is_judged_by_its_seeds():
@@ -77,8 +76,6 @@ def test_the_recipe_is_judged_by_its_seeds():
     of_probes, of_recipe = (Pair({}, before, after, drawn, scope).tests() for scope in (PROBE, RECIPE))
     assert max(*of_probes["p"], of_recipe["p"][0]) < 1e-6 < 0.2 < of_recipe["p"][1]
     assert (of_recipe["high"] < 0).tolist() == [True, False]
-    with pytest.raises(InputError, match="5 seeds or more, found 3"):
-        Pair({}, before[:3], after[:3], drawn, RECIPE).tests()
 
 
 def test_p_values_are_adjusted_as_holm_did_and_a_missing_one_stays_missing():
@@ -117,16 +114,10 @@ def test_tables_of_detectable_gains():
     assert of_one["mean of all"] == pytest.approx(of_one["a"], abs=2)
     images = int(found.at[3, "images needed"])
     assert power(0.02, 0.1, images) >= 0.8 > power(0.02, 0.1, int(0.95 * images))
-    least = least_gains(disagreements, {"a": 150, "b": 624, "few": 5})
-    assert least["they disagree on"].tolist() == ["10 %"]  # where the disagreement does not depend on the gain
-    assert power(least.at[0, "b"] / 100, 0.1, 624) == pytest.approx(0.8, abs=1e-3)
-    assert least.at[0, "b"] < least.at[0, "a"]
-    assert np.isnan(least.at[0, "few"])
 
 
 def test_means_of_groups_keep_their_order_and_have_sentences():
     found = paired.of_mean(TABLE, "change", ["dataset"])
     assert found.to_numpy().tolist() == [["b", 2.0, 0.5, 5.0], ["a", -2.0, -3.0, -1.0]]
-    assert found.columns.tolist() == ["dataset", "change", "low", "high"]
     assert paired.in_words(TABLE[:1], "change") == "+1.0 (-1.0 to +4.0)"
     assert paired.in_words(TABLE[:0], "change") == "nothing to compare"
